@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int, Int64, Integer
 from torch import Tensor
 
-from reviewgen.errors import NotADistribution, TrainingError
+from reviewgen.errors import Detail, NotADistribution, TrainingError
 from reviewgen.protocols import CountGroup, SingleProcess
 from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.inputs import check_ids, check_shape, check_state
@@ -244,9 +244,10 @@ class Ngram:
         """Return what ``finish`` reports, as JSON values; the first item of each list is of order 1."""
         fell_back = [order for order, fell in enumerate(estimated.fell_back, 1) if fell]
         ngrams, size = _sizes(nodes.starts), sum(tensor.nbytes for tensor in self.state_dict().values())
-        notes = [f"{sum(ngrams):,} n-grams of 1 to {self.config.order} tokens in {size / 1e6:,.1f} MB."]
+        size_note = f"{sum(ngrams):,} n-grams of 1 to {self.config.order} tokens in {size / 1e6:,.1f} MB."
         if sum(ngrams) < sum(counted):
-            notes[0] += f" Pruning dropped {sum(counted) - sum(ngrams):,} others."
+            size_note += f" Pruning dropped {sum(counted) - sum(ngrams):,} others."
+        notes: list[str] = [Detail(size_note)]
         if fell_back and fell_back != [1]:  # which matters little: all its counts are large
             orders = f"Order {fell_back[0]} has" if len(fell_back) == 1 else f"Orders {_enumerate(fell_back)} have"
             values = ", ".join(f"{value:g}" for value in FALLBACK)

@@ -43,6 +43,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "Detail",
     "DeviceError",
     "GenerationError",
     "HubError",
@@ -223,6 +224,10 @@ def per_second(number: float, seconds: float) -> str:
     """
     rate = number / max(seconds, 1e-9)
     return f"{rate:,.0f} a second" if rate >= 9.95 else f"{rate:.1f} a second" if rate >= 0.095 else f"{rate:.1g} a second"
+
+
+class Detail(str):
+    """A sentence for users who want to know more: ``reviewgen train`` prints it with ``--verbose``."""
 
 
 class _Brief(reprlib.Repr):

@@ -44,8 +44,13 @@ def test_train_shows_what_it_read_and_prints_the_result(run: Run, place: Path) -
     small = ["--steps", 5, "--set", "model.hidden_size=16", "--set", "training.batch_size=4"]
     status, out, said = run("train", "gru-char", "--data", "reviews.csv", "--out", "g", *small)
     assert status == 0, said
-    assert "'body'" in said and said.count("  | the ") >= 3 and f"kept {len(TEXTS)}" in said and "held out" in said
-    assert "bits per character" in out and "Saved in g" in out
+    read, split, *progress = said.splitlines()
+    assert read.startswith(f"Read {len(TEXTS)} reviews of reviews.csv, column: 'body' (guessed; others: id); kept {len(TEXTS)} (")
+    assert split.startswith("Split: train ") and "held out" in said
+    assert [line.partition(":")[0] for line in progress if "held out" not in line and "  | " not in line] == []
+    bits, verdict, copies, saved = out.splitlines()
+    assert bits.startswith("Held out (") and verdict.startswith("No verdict") and copies.startswith("Copy rate: ")
+    assert saved == "Saved in g"
     assert reviewgen.load(place / "g").model.config.hidden_size == 16
     status, out, _ = run("train", "ngram-char", "--data", "reviews.csv", "--out", "n", "--json")
     facts = json.loads(out)
@@ -58,6 +63,41 @@ def test_train_reads_a_compressed_file_in_a_folder(run: Run, place: Path) -> Non
     (place / "data" / "reviews.csv.gz").write_bytes(gzip.compress((place / "reviews.csv").read_bytes()))
     status, out, said = run("train", "ngram-char", "--data", "data/reviews.csv.gz", "--out", "n")
     assert (status, "Saved in n" in out) == (0, True), said
+
+
+def test_what_train_leaves_out_is_printed_with_verbose_and_recorded(run: Run, place: Path) -> None:
+    words = ["ngram-char", "--data", "reviews.csv", "--set", "model.order=3"]
+    brief = "".join(run("train", *words, "--out", "a")[1:])
+    status, out, said = run("train", *words, "--out", "b", "-v")
+    assert status == 0, said
+    training = reviewgen.load(place / "b").training
+    details = ["Text column: ", "Tokens: ", "n-grams of 1 to 3 tokens", "distinct-2", "3-grams ", "Seconds: ", "Cleaning: "]
+    assert [detail for detail in details if detail not in said + out] == []
+    assert [detail for detail in details if detail in brief] == []
+    assert any("n-grams of 1 to 3 tokens" in note for note in training["notes"])
+    card = reviewgen.load(place / "b").bundle.card
+    assert all(name in card for name in (*training["metrics"], *training["parameters"]))
+    assert f"Cleaning: read {len(TEXTS)}, kept {len(TEXTS)}" in card
+
+
+def test_one_output_has_one_copy_rate_with_its_interval(run: Run, place: Path) -> None:
+    words = ["train", "ngram-char", "--data", "reviews.csv", "--out", "c", "--set", "training.novelty=exact", "--verbose"]
+    _, out, said = run(*words)
+    model = reviewgen.load(place / "c")
+    low, high = model.training["novelty"]["copy_rate_interval"]
+    rate = f"{model.training['novelty']['copy_rate']:.1%} (95 %: {low:.1%} to {high:.1%})"
+    assert f"Copy rate: {rate} of " in out
+    _, plotted, _ = run("plot", "./c", "--out", "c.svg")
+    assert f"Copy rate: {rate}." in plotted and rate in Path("c.svg").read_text(encoding="utf-8")
+    printed = said + out + plotted + model.bundle.card + Path("c.svg").read_text(encoding="utf-8")
+    assert "token copy rate" not in printed and "20-token" not in printed
+
+
+def test_a_model_that_cannot_be_evaluated_is_trained_to_the_end(run: Run) -> None:
+    words = ["--data", "reviews.csv", "--out", "b", "--set", "model.order=3", "--set", "model.smoothing=stupid-backoff"]
+    status, out, said = run("train", "ngram-char", *words)
+    assert status == 0, said
+    assert "cannot be evaluated" in said and "bits per character" not in out and "Saved in b" in out
 
 
 def test_generate_is_the_api_s(run: Run, micro: Any) -> None:

@@ -13,6 +13,7 @@ from reviewgen.conditions import MAX_FIELD, Condition, Conditions
 from reviewgen.config import from_dict
 from reviewgen.data import IGNORED, Lanes
 from reviewgen.errors import ConfigError, DataError
+from reviewgen.evaluation import ConditionGain
 from reviewgen.registry import find_tokenizer
 from reviewgen.tables import Receipt, replay
 from tests.support.fakes import brute_bits, run_command
@@ -107,6 +108,23 @@ def test_what_each_condition_saves_is_measured_beside_leaving_it_out(model):
     (gain,) = blind.evaluate(ROWS[:60], clean=False).conditions
     assert gain.bits_per_character == gain.shuffled == 0 and "stars has no effect" in gain.describe()
     assert [each["name"] for each in model.training["held_out"]["conditions"]] == ["stars", "artist", "title"]
+
+
+def test_a_network_without_effect_of_its_fields_says_what_to_do_next(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ConditionGain, "has_effect", property(lambda gain: gain.name != "artist"))
+    rows = "".join(json.dumps(row) + "\n" for row in ROWS[:200])
+    (tmp_path / "rows.jsonl").write_text(rows, encoding="utf-8")
+    words = ["--data", tmp_path / "rows.jsonl", "--text-column", "text"]
+    fields = ["--field", "artist", "--field", "title", "--out", tmp_path / "m"]
+    small = ["--steps", 1, "--set", "model.hidden_size=8", "--set", "training.copy_tokens=0"]
+    status, out, said = run_command(monkeypatch, capsys, "train", "gru-char", *words, *fields, *small)
+    assert status == 0, said
+    (advice,) = [line for line in out.splitlines() if "artist" in line]
+    assert advice.startswith("No effect on this network: artist. ") and "title" not in advice
+    assert all(word in advice for word in ("train longer", "blend-word", "fewer fields"))
+    assert advice in run_command(monkeypatch, capsys, "evaluate", tmp_path / "m", *words)[1]
+    status, out, _ = run_command(monkeypatch, capsys, "train", "ngram-char", *words, *fields[:-1], tmp_path / "n")
+    assert "artist has no effect" in out and "train longer" not in out
 
 
 def test_tables_draw_whole_rows_and_receipts_replay_them(model, tmp_path):

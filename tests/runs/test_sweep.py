@@ -12,6 +12,7 @@ import reviewgen
 from reviewgen import plot_sweep
 from reviewgen.errors import ConfigError
 from reviewgen.evaluation import evaluate_documents
+from reviewgen.rates import describe_copies
 from reviewgen.runs import SweepRow
 from tests.support.brute_ngram import BruteNgram
 from tests.support.fakes import TEXTS, run_command
@@ -117,7 +118,7 @@ def test_the_command_prints_the_table_and_draws_it(tmp_path: Path, monkeypatch: 
     status, out, err = run_command(monkeypatch, capsys, *words, "--plot", corpus.with_suffix(".svg"))
     assert status == 0, err
     lines = [line.split() for line in out.splitlines()]
-    assert lines[0] == ["train", "held-out", "token", "n-grams,", "of"]
+    assert lines[0] == ["train", "held-out", "n-grams,", "of"]
     assert lines[1] == ["smoothing", "order", "bits/char", "bits/char", "MB", "s", "copy", "rate", "V^n", "possible"]
     settings, series = {"training": {"novelty": "exact"}}, {"model.smoothing": ["kneser-ney", "none"]}
     rows = list(reviewgen.sweep("ngram-char", SQUARES, "model.order", [1, 12], settings, series=series))
@@ -126,9 +127,9 @@ def test_the_command_prints_the_table_and_draws_it(tmp_path: Path, monkeypatch: 
         held_out = [f"{row.held_out_bits:.4f}"] if finite else [f"{row.held_out_impossible:.1%}", "impossible"]
         assert line[: 3 + len(held_out)] == [row.series["model.smoothing"], f"{row.value}", f"{row.train_bits:.4f}", *held_out]
         possible = f"{float(row.ngrams[0] ** row.value):.1e}".replace("e+0", "e").replace("e+", "e")
-        copied = "-" if row.token_copy_rate is None else f"{row.token_copy_rate:.1%}"
-        assert line[-4:] == [copied, f"{row.ngrams[-1]:,}", "of", possible]
-        assert line[-6] == f"{row.megabytes:.2f}"
+        copied = describe_copies(row.novelty).split() or ["-"]
+        assert line[-3 - len(copied) :] == [*copied, f"{row.ngrams[-1]:,}", "of", possible]
+        assert line[-5 - len(copied)] == f"{row.megabytes:.2f}"
     assert [row.held_out_impossible for row in rows[:3]] == [0.0] * 3 and "impossible" in lines[-1]
     drawn = "".join(ElementTree.parse(corpus.with_suffix(".svg")).getroot().itertext())
     assert "smoothing none, training text" in drawn and "probability zero" in drawn

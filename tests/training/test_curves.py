@@ -11,6 +11,7 @@ import pytest
 from matplotlib.image import imread
 
 import reviewgen
+from reviewgen.rates import describe_copies
 from tests.support.fakes import run_command
 from tests.support.models import EXAMPLES
 from tests.support.trainings import prepared, trained
@@ -81,7 +82,8 @@ def test_the_command_names_the_plot_after_the_run(saved: Path, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     status, out, err = run_command(monkeypatch, capsys, "plot", saved / "gru")
     facts = reviewgen.load(saved / "gru").training
-    assert status == 0 and out == f"gru: {facts['verdict']['words']}\nSaved as gru.svg\n", err
+    summary = f"{facts['verdict']['words']} Copy rate: {describe_copies(facts['novelty'])}."
+    assert status == 0 and out == f"gru: {summary}\nSaved as gru.svg\n", err
     words = ("plot", saved / "gru", f"{saved / 'ngram'}/", "--json", "--against", "tokens")
     status, out, _ = run_command(monkeypatch, capsys, *words)
     found = json.loads(out)

@@ -13,7 +13,7 @@ import pytest
 import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import DataError, OutputExists, StorageError
-from tests.support.fakes import TEXTS, raising
+from tests.support.fakes import TEXTS, raising, run_command
 from tests.support.trainings import ready
 
 OPTIONS: dict[str, Any] = {
@@ -82,6 +82,21 @@ def test_after_an_error_in_the_measuring_the_model_is_saved_and_can_be_measured_
         reviewgen.train("gru-char", TEXTS, out=tmp_path / "m", **OPTIONS)
     run.finish()
     assert reviewgen.load(tmp_path / "m").training["held_out"] is not None
+
+
+def test_evaluate_says_that_the_final_measurement_is_missing(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    run = finished("ngram-char", tmp_path / "m")
+    with monkeypatch.context() as patch:
+        when_measured(patch, "ngram-char", tmp_path / "m", raising(MemoryError("no room")))  # as of a process that was killed
+        with pytest.raises(MemoryError):
+            run.finish()
+    (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    words = "evaluate", tmp_path / "m", "--data", tmp_path / "reviews.txt", "--split", "test"
+    said = run_command(monkeypatch, capsys, *words)[2]
+    assert "ended before its final measurement" in said and "--split test" in said
+    run.finish()
+    status, out, said = run_command(monkeypatch, capsys, *words)
+    assert (status, "final measurement" in said) == (0, False) and "bits per character" in out
 
 
 @pytest.mark.parametrize("preset", ["gru-char", "ngram-char"])

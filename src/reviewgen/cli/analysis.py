@@ -82,7 +82,7 @@ def plot(
     metric: list[str] | None = None,
     overwrite: bool = False,
 ) -> Result:
-    """Plot a training run: bits per character, token copy rate and learning rate over time.
+    """Plot a training run: bits per character and learning rate over time, with the verdict and the copy rate.
 
     Args:
         runs: Saved folders (./my-model) or owner/name on the Hub; several are compared.
@@ -95,7 +95,7 @@ def plot(
     file = out or picture_name(runs)
     curves = plot_training(runs, file, against=against, metrics=metric or (), overwrite=overwrite)
     facts = {"file": str(file), "against": against, "runs": curves}
-    lines = [f"{run.name}: {run.verdict}" if run.verdict else run.name for run in curves]
+    lines = [f"{run.name}: {run.verdict}" for run in curves]
     return Result(facts, [*lines, f"Saved as {file}"])
 
 

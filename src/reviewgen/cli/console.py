@@ -22,7 +22,7 @@ from rich.text import Text
 
 from reviewgen import tables, web
 from reviewgen.config import to_json
-from reviewgen.errors import counted, per_second
+from reviewgen.errors import Detail, counted, per_second
 from reviewgen.interrupts import INTERRUPTED, raise_on_interrupt
 from reviewgen.storage import to_path
 
@@ -57,6 +57,7 @@ class TerminalConsole(Console):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
+        self.is_verbose = False  # whether details are printed
         self.width = max(self.width, _MIN_WIDTH)  # rich prints nothing at all where COLUMNS is 0
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
@@ -74,7 +75,9 @@ notes = TerminalConsole(stderr=True, soft_wrap=True)
 
 
 def note(text: str, style: str | None = None) -> None:
-    """Print a note of one line to standard error; on a terminal it is broken between words."""
+    """Print a note of one line to standard error, on a terminal broken between words; a detail only if the user wants it."""
+    if isinstance(text, Detail) and not notes.is_verbose:
+        return
     notes.print(escape(text), style=style, soft_wrap=not notes.file.isatty())
 
 
@@ -202,21 +205,21 @@ def progress() -> Iterator[Callable[[str, int, int | None], None]]:
     columns = (stage_column, BarColumn(), MofNCompleteColumn(), rate_column, TimeRemainingColumn())
     is_shown = notes.file.isatty() and not notes.quiet
     with Progress(*columns, console=notes, transient=True, disable=not is_shown) as shown:
-        task = shown.add_task("Starting", total=None, rate="")
-        stages: dict[str, tuple[float, int]] = {}
+        number = shown.add_task("Starting", total=None, rate="")
+        (task,) = shown.tasks
         last_line = time.monotonic()
 
         def move(stage: str, done: int, total: int | None) -> None:
             nonlocal last_line
-            now = time.monotonic()
-            started, before = stages.setdefault(stage, (now, done))
-            rate = (done - before) / max(now - started, 1e-9)
-            text = f"{rate:,.0f} texts/s" if rate else ""
-            shown.update(task, description=stage, completed=done, total=total, rate=text)
-            if not is_shown and now - last_line > _LINE_SECONDS:
-                last_line, left = now, "" if total is None or not rate else f"{(total - done) / rate / 60:,.0f} min left"
+            if stage != task.description:
+                shown.reset(number, description=stage, completed=done)
+            rate = f"{task.speed:,.0f} texts/s" if task.speed else ""
+            shown.update(number, completed=done, total=total, rate=rate)
+            if not is_shown and time.monotonic() - last_line > _LINE_SECONDS:
+                last_line = time.monotonic()
+                left = "" if total is None or task.time_remaining is None else f"{task.time_remaining / 60:,.0f} min left"
                 count = f"{stage}: {done:,}" if total is None else f"{stage}: {done:,} of {total:,}"
-                note(", ".join(filter(None, (count, text, left))))
+                note(", ".join(filter(None, (count, rate, left))))
 
         yield move
 

@@ -25,16 +25,24 @@ def evaluate(model: str, *, data: list[str], device: str = "auto", **options: An
     Args:
         device: The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a network.
     """
+    from reviewgen.evaluation import suggest_next  # imports torch
+
     with progress() as show:
         trained, result = tables.evaluate(model, parse_data(data), device, show, **options)
     if result.zero_probability_tokens:
         note(f"{counted(result.zero_probability_tokens, 'token')} with probability zero: the bits are infinite.")
+    if "stopped" in trained.training and trained.training.get("held_out") is None:
+        note(
+            "The training of this model ended before its final measurement: training.json and the card have no bits per "
+            "character and no copy rate. If --data is what it was trained on, --split test evaluates the texts it held out."
+        )
     counts = {"review": result.reviews, "character": result.characters, "token": result.tokens}
     lines = [
         f"{result.bits_per_character:.4f} bits per character ({result.nats_per_character:.4f} nats), end tokens included",
         f"{result.perplexity_per_token:.2f} perplexity per {trained.tokenizer_name} token",
         ", ".join(counted(number, noun) for noun, number in counts.items()),
         *(gain.describe() for gain in result.conditions),
+        *suggest_next(result.conditions, trained.model),
     ]
     return Result(result.to_dict(), lines)
 

@@ -57,6 +57,7 @@ _NAMES = {  # where an option is not called as its field
     "as_json": ("--json",),
     "page": ("--out", "--html"),  # older names are kept
     "chart": ("--out", "--plot"),
+    "verbose": ("--verbose", "-v"),
 }
 _OPPOSITES = {
     "lowercase": "keep-case",

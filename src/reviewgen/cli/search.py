@@ -15,6 +15,7 @@ from reviewgen.config import parse_settings
 from reviewgen.config.options import EvaluationOptions, TrainingTextOptions, TrialOptions
 from reviewgen.config.settings import check_value
 from reviewgen.errors import ConfigError, quoted
+from reviewgen.rates import describe_copies
 from reviewgen.storage import check_output, to_path
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def sweep(
             note(f"{trained} done in {row.seconds:.1f} s.")
             say(f"Training {min(len(finished) + 1, total)} of {total} ...")
     names = [name.partition(".")[2] for name in (*series, swept)]
-    names += ["train\nbits/char", "held-out\nbits/char", "MB", "s", "token\ncopy rate"]
+    names += ["train\nbits/char", "held-out\nbits/char", "MB", "s", "copy rate"]
     has_ngrams = any(row.ngrams for row in finished)
     cells = [_sweep_cells(row)[: None if has_ngrams else -1] for row in finished]
     facts = {"preset": preset, "setting": swept, "rows": finished}
@@ -65,7 +66,7 @@ def _sweep_cells(row: "runs.SweepRow") -> list[str]:
     scores = [f"{share:.1%} impossible" if score == math.inf else _cell(score, ".4f") for score, share in bits]
     possible = f"{Decimal(row.ngrams[0]) ** len(row.ngrams):.1e}".replace("e+", "e") if row.ngrams else ""
     ngrams = f"{row.ngrams[-1]:,} of {possible}" if row.ngrams else "-"
-    sizes = [f"{row.megabytes:.2f}", f"{row.seconds:.1f}", _cell(row.token_copy_rate, ".1%")]
+    sizes = [f"{row.megabytes:.2f}", f"{row.seconds:.1f}", describe_copies(row.novelty) or "-"]
     return [*map(str, row.series.values()), str(row.value), *scores, *sizes, ngrams]
 
 

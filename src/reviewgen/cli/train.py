@@ -1,17 +1,18 @@
 """``reviewgen train | prepare``: trains a preset, or a trained model further, on a corpus; prepares a corpus as a token store."""
 
 import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rich.console import RenderableType
 
 from reviewgen import api, data, runs, training
 from reviewgen.cli.console import Result, exit_resumable, note, notes, show_status
 from reviewgen.cli.options import parse_data, start, takes
 from reviewgen.config import PLAIN, parse_settings
 from reviewgen.config.options import CorpusOptions, TrainingOptions
-from reviewgen.errors import AlreadyTrained, ConfigError, counted
+from reviewgen.errors import AlreadyTrained, ConfigError, Detail, counted
 from reviewgen.interrupts import INTERRUPTED, block_signals
 from reviewgen.rates import MIN_CHARACTERS, describe_copies
 from reviewgen.storage import check_output, to_path
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
 
 _FEW = 10  # held-out texts, whose bits say little about others
-_SAMPLE_CHARACTERS = 160  # of the generated text that is shown at an evaluation
+_SAMPLE_CHARACTERS = 160  # of the generated text that --verbose shows at an evaluation; else one line is shown
+_MARGIN = "  | "  # before a generated text
 
 
 @takes(CorpusOptions, TrainingOptions)
@@ -32,8 +34,9 @@ def train(
     trained: str | None = None,
     plain: bool = False,
     settings: list[str] | None = None,
+    verbose: bool = False,
     **options: Any,
-) -> Result | None:
+) -> Result:
     """Train a model on a corpus of reviews and save it as a folder.
 
     Args:
@@ -41,8 +44,11 @@ def train(
         plain: Train without the techniques that `reviewgen ablate` measures, as in a textbook; --set may switch one on again.
         settings: A setting that differs from the preset's: model.hidden_size=256. `reviewgen settings PRESET` lists all
             settings.
+        verbose: Also print what training.json and the model card record: examples of the texts, all counts of the cleaning, what
+            was chosen and how long it took, what each condition saves, metrics, parameters.
     """
     options |= parse_settings(settings or [])
+    notes.is_verbose = verbose
     if plain and trained is not None:
         raise ConfigError("--plain is for a new model: one that is trained further keeps its techniques. Leave it out.")
     if plain and preset is not None:
@@ -61,44 +67,42 @@ def train(
         _prepare(run)
     except AlreadyTrained as finished:  # a job that was restarted has nothing left to do
         note(str(finished))
-        if notes.quiet:
-            return None
         facts = api.load(out).training
         return Result(facts | (facts["held_out"] or {}) | {"out": str(out)})
-    facts = _train(run).training
+    model = _train(run)
+    facts = model.training
     status = INTERRUPTED if run.is_interrupted else int(facts["stopped"] == training.StopReason.PROCESS_ENDED.value)
-    return Result(facts | (run.held_out or {}) | {"out": str(out)}, _describe(run, facts, out), status)
+    return Result(facts | (run.held_out or {}) | {"out": str(out)}, _describe(run, model, out), status)
 
 
 def _prepare(run: "runs.TrainingRun") -> None:
     """Read and tokenize the corpus, and show facts about it."""
     try:
         with show_status("Reading ...") as say:
-            note(_show_corpus(run.read(), run.conditions.describe()))
+            for line in _describe_corpus(run.read(), run.conditions.describe()):
+                note(line)
             say("Training the tokenizer and encoding the texts ...")
             run.tokenize()
     except KeyboardInterrupt:
         note("Interrupted before training began; nothing was saved.")
         sys.exit(INTERRUPTED)
-    note(f"Tokens: {run.stores['train'].tokens:,} to train on, {run.tokenizer.vocab_size:,} in the vocabulary.")
     for line in (*run.notes, *filter(None, [run.log.describe()])):
         note(line)
 
 
-def _show_corpus(corpus: "data.Corpus", conditions: list[str]) -> str:
-    """Print what was read; return how it was split."""
-    validation = [] if corpus.validation is None else ["Validation:", *data.describe(*corpus.validation)]
-    counts = ", ".join(f"{name} {corpus.counts[name]:,}" for name in data.SPLITS)
-    split = f"Split: {counts}. Held out: {corpus.describe_held_out()}."
-    remarks = [line for line in corpus.notes if line not in corpus.source.notes]  # which ``describe`` has
-    named = [f"Condition {line}" for line in conditions]
-    lines = list[str]()
+def _describe_corpus(corpus: "data.Corpus", conditions: list[str]) -> Iterator[str]:
+    """Yield what was read, how it was split, and what the user should know about it."""
     for part in corpus.corpora or [corpus]:
-        lines += [f"{part.source.name}:"] if corpus.corpora else []
-        lines += data.describe(part.source, part.report)
-    for line in (*lines, *validation, *remarks, *named):
-        note(line)
-    return split
+        if corpus.corpora:
+            yield Detail(f"{part.source.name}:")
+        yield from data.describe(part.source, part.report, is_brief=not notes.is_verbose)
+    if corpus.validation is not None:
+        yield from ["Validation:", *data.describe(*corpus.validation, is_brief=not notes.is_verbose)]
+    counts = ", ".join(f"{name} {corpus.counts[name]:,}" for name in data.SPLITS)
+    yield f"Split: {counts}. Held out: {corpus.describe_held_out()}."
+    shown = corpus.source.notes if notes.is_verbose else []  # which ``describe`` has
+    yield from [line for line in corpus.notes if line not in shown]
+    yield from [Detail(f"Condition {line}") for line in conditions]
 
 
 def _train(run: "runs.TrainingRun") -> "ReviewModel":
@@ -124,58 +128,52 @@ def _train(run: "runs.TrainingRun") -> "ReviewModel":
 
 
 def _show_report(report: "training.Report") -> None:
-    """Print an evaluation with a generated text, whose lines end at words, and the notes of a step."""
+    """Print an evaluation with the beginning of a generated text, and the notes of a step."""
     if report.sample is not None:
-        score, part = "not scored", "" if report.part is None else f"{report.part}, "
-        if report.evaluation is not None:
-            score = f"{report.evaluation.bits_per_character:.4f} bits per character held out"
-        copied = "" if report.token_copy_rate is None else f", token copy rate {report.token_copy_rate:.1%}"
-        note(f"{report.seconds:6.1f} s  {part}step {report.step:,}: {score}{copied}{' (best)' if report.is_best else ''}")
-        sample = data.shorten(report.sample, _SAMPLE_CHARACTERS)
-        for line in textwrap.wrap(sample, notes.width, initial_indent="  | ", subsequent_indent="  | "):
-            note(line, "dim")
+        part = "" if report.part is None else f"{report.part}, "
+        bits = None if report.evaluation is None else report.evaluation.bits_per_character
+        score = "not scored" if bits is None else f"{bits:.4f} bits per character held out"
+        note(f"{report.seconds:6.1f} s  {part}step {report.step:,}: {score}{' (best)' if report.is_best else ''}")
+        characters = _SAMPLE_CHARACTERS if notes.is_verbose else notes.width - len(_MARGIN)
+        note(f"{_MARGIN}{data.shorten(report.sample, characters)}", "dim")
     for line in report.notes:
-        note(f"  {line}")
+        note(line)
 
 
-def _describe(run: "runs.TrainingRun", facts: dict[str, Any], out: Path) -> Iterator[str]:
-    """Yield the lines of the result."""
-    from reviewgen.protocols.abilities import describe_parameters
+def _describe(run: "runs.TrainingRun", model: "ReviewModel", out: Path) -> Iterator[RenderableType]:
+    """Yield the result: bits, verdict, copy rate and folder; with --verbose, after what the model card says of the training."""
+    from reviewgen.evaluation import suggest_next  # imports torch
 
+    facts = model.training
+    if notes.is_verbose:
+        from rich.markdown import Markdown  # takes longer to import than all other parts of rich
+
+        yield Markdown(model.bundle.card[model.bundle.card.index("## Metrics") : model.bundle.card.index("## Intended use")])
     if run.held_out is not None and run.evaluation is not None:
         reviews, total, split = (run.held_out[name] for name in ("reviews", "reviews_in_split", "split"))
         part = f"{reviews:,} of {counted(total, 'review')}" if reviews < total else counted(total, "review")
         few = "; other texts may give a very different value" if reviews < _FEW else ""
         yield f"Held out ({split} split, {part}): {run.evaluation.bits_per_character:.4f} bits per character{few}"
-        yield from (gain.describe() for gain in run.evaluation.conditions)
-    alone = [(part["preset"], part["held_out"]["bits_per_character"]) for part in facts.get("parts", ()) if part.get("held_out")]
-    if alone:
-        yield "Its models alone: " + ", ".join(f"{name} {'infinite' if bits is None else f'{bits:.4f}'}" for name, bits in alone)
     before = facts.get("parent", {}).get("bits_per_character")
-    after = [entry["bits_per_character"] for entry in facts["evaluations"] if entry["is_best"]]
-    if before is not None and after:
+    after = [entry.get("bits_per_character") for entry in facts["evaluations"] if entry["is_best"]]
+    if before is not None and after and after[-1] is not None:
         yield f"Validation texts: {before:.4f} bits per character before this training, {after[-1]:.4f} after it"
         if after[-1] >= before:
             yield "The training did not improve them: the original model is better."
+    yield facts["verdict"]["words"]
     novelty = facts["novelty"]
     if novelty is not None and novelty["copy_rate"] is not None:
-        held_out, characters = novelty["held_out_copy_rate"], novelty["copy_rate_characters"]
-        rate, beside = describe_copies(novelty), "" if held_out is None else f"; of held-out reviews {held_out:.1%}"
+        held_out = novelty["held_out_copy_rate"]
+        characters = novelty["copy_rate_characters"]
+        beside = "" if held_out is None else f"; of held-out reviews {held_out:.1%}"
         what = f"generated characters are in spans of {novelty['copy_characters']} or more characters of the training text"
-        yield f"Copy rate: {rate}" + (f" of {characters:,} {what}{beside}" if characters >= MIN_CHARACTERS else "")
-    metrics = {name: metric for name, metric in facts.get("metrics", {}).items() if metric["generated"] is not None}
-    if metrics:
-        yield "Metrics of its texts: " + ", ".join(
-            f"{name} {metric['generated']:.4g}" + ("" if metric["held_out"] is None else f" (held out {metric['held_out']:.4g})")
-            for name, metric in metrics.items()
-        )
-    yield f"Parameters: {describe_parameters(facts['parameters'])}"
-    share = facts["evaluation_seconds"] / max(facts["seconds"], 1e-9)
-    final = "" if run.held_out is None else " and the final evaluation"
-    yield f"Time: {facts['seconds']:.1f} s with reading{final}; {share:.1%} of it went into evaluations."
-    yield facts["verdict"]["words"]
-    unmeasured = " It was not evaluated: `reviewgen evaluate` does that." if run.is_interrupted and not final else ""
-    yield f"Saved in {out}.{unmeasured}" if unmeasured else f"Saved in {out}"
+        measured = f" of {characters:,} {what}{beside}" if characters >= MIN_CHARACTERS else ""
+        yield f"Copy rate: {describe_copies(novelty)}{measured}"
+    gains = () if run.evaluation is None else run.evaluation.conditions
+    advice = suggest_next(gains, run.model)
+    yield from advice or (gain.describe() for gain in gains if not gain.has_effect)
+    is_unmeasured = run.is_interrupted and run.held_out is None
+    yield f"Saved in {out}. It was not evaluated: `reviewgen evaluate` does that." if is_unmeasured else f"Saved in {out}"
 
 
 @takes(CorpusOptions)
@@ -191,6 +189,7 @@ def prepare(
         settings: A tokenizer setting that differs from the preset's: tokenizer.vocab_size=4000.
     """
     groups = parse_settings(settings or [])
+    notes.is_verbose = True
     if other := next((name for name, values in groups.items() if values and name != "tokenizer"), None):
         raise ConfigError(f"--set {other}... is a setting of training: give it to reviewgen train. Here it is tokenizer.NAME.")
     with exit_resumable(out), show_status("Preparing ...") as say:
@@ -208,7 +207,7 @@ def prepare(
         lines.insert(0, f"Tokens: {tokens['train']:,} to train on, in {counted(len(store.content['shards']), 'shard')}.")
     if not as_json:
         conditions = Conditions.from_json(store.facts["conditions"])
-        lines.insert(0, _show_corpus(CleanedCorpus.from_json(store.facts["corpus"]), conditions.describe()))
-        for line in store.facts["notes"]:
+        described = _describe_corpus(CleanedCorpus.from_json(store.facts["corpus"]), conditions.describe())
+        for line in (*described, *store.facts["notes"]):
             note(line)
     return Result({"out": out, "tokens": tokens, **store.facts}, lines)

@@ -62,12 +62,12 @@ class TrainingConfig:
         patience: After this many evaluations in a row without improvement, not counting the first epoch, training returns to its
             best weights and the learning rate falls from there to zero, which ends the run early.
         evaluation_tokens: Maximum number of held-out tokens scored at each evaluation.
-        copy_tokens: Maximum number of tokens generated at each evaluation to measure the token copy rate (up to 8 times more for
-            a sparse index) and the metrics; 0 generates one text only, and measures no copy rate, not even at the end.
-        metrics: Names of installed metrics of generated texts, measured at each evaluation on the texts generated for the token
-            copy rate.
-        keep: Weights to keep: those of the best evaluation, or of the best whose token copy rate is within copy_limit.
-        copy_limit: Highest token copy rate (share of 20-token windows found in the training text) for keep=best-under-copy.
+        copy_tokens: Maximum number of tokens generated at each evaluation to measure copied windows (up to 8 times more for a
+            sparse index) and the metrics; 0 generates one text only, and measures no copy rate, not even at the end.
+        metrics: Names of installed metrics of generated texts, measured at each evaluation on the texts generated there.
+        keep: Weights to keep: those of the best evaluation, or of the best whose share of copied windows is within copy_limit.
+        copy_limit: Highest share of the 20-token windows of generated texts that occur in the training text, for
+            keep=best-under-copy.
         calibration: At the end, scale the logits by a number that is fitted on held-out text, so that predicted probabilities
             match observed frequencies.
         novelty: Index of the training text, for finding copied spans: "compact", "exact" (holds the whole text) or "none".
@@ -113,5 +113,5 @@ class TrainingConfig:
         check_plugin_names("metrics", self.metrics)
         if self.keep == "best-under-copy" and (self.novelty == "none" or not self.copy_tokens):
             raise ConfigError(
-                "keep=best-under-copy needs a token copy rate: set novelty to compact or exact, and copy_tokens above 0."
+                "keep=best-under-copy needs to find copies: set novelty to compact or exact, and copy_tokens above 0."
             )

@@ -533,14 +533,15 @@ def require_splits(corpus: Corpus) -> None:
         raise DataError("No validation texts are left. Give more texts, or a larger number of characters to decontaminate by.")
 
 
-def describe(source: SourceInfo, report: CleaningReport) -> list[str]:
-    """Return lines for the user on what was read and changed: the text column, three texts, the counts of the cleaning."""
-    lines = list(source.notes)
-    if source.text_column is not None:
-        others = [column for column in source.columns if column != source.text_column]
-        guess = f" (guessed; others: {', '.join(others)})" if source.guessed and others else ""
-        lines.append(f"Text column: {source.text_column!r}{guess}")
-    lines += [f"  | {shorten(text)}" for text in source.preview]
+def describe(source: SourceInfo, report: CleaningReport, *, is_brief: bool = False) -> list[str]:
+    """Return lines for the user on what was read and changed: the text column, three texts, the counts of the cleaning.
+
+    If it is brief, there is one line, with the first two of these counts and without notes.
+    """
+    others = ", ".join(column for column in source.columns if column != source.text_column)
+    guess = f" (guessed; others: {others})" if source.guessed and others else ""
+    columns = [] if source.text_column is None else [f"column: {source.text_column!r}{guess}"]
+    lines = [*source.notes, *(f"Text {column}" for column in columns), *(f"  | {shorten(text)}" for text in source.preview)]
     changes = {
         "empty": report.empty,
         "duplicates": report.duplicates,
@@ -555,9 +556,12 @@ def describe(source: SourceInfo, report: CleaningReport) -> list[str]:
         "repeated lines dropped": report.lines_dropped,
         "decode errors": report.decode_errors,
     }
-    counts = "".join(f", {name} {count:,}" for name, count in changes.items() if count)
-    kept = f"{report.kept:,} ({counted(report.characters, 'character')})"
-    return [*lines, f"Read {counted(report.read, 'review')}, kept {kept}{counts}."]
+    counts = [f", {name} {count:,}" for name, count in changes.items() if count]
+    read = f"Read {counted(report.read, 'review')}"
+    kept = f"kept {report.kept:,} ({counted(report.characters, 'character')})"
+    if is_brief:
+        return [f"{', '.join([f'{read} of {source.name}', *columns])}; {kept}{''.join(counts[:2])}."]
+    return [*lines, f"{read}, {kept}{''.join(counts)}."]
 
 
 def shorten(text: str, width: int = 100) -> str:

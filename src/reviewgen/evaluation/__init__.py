@@ -33,6 +33,7 @@ from reviewgen.evaluation.scoring import Document as Document
 from reviewgen.evaluation.scoring import batches as batches
 from reviewgen.evaluation.scoring import keep_first as keep_first
 from reviewgen.evaluation.scoring import measure_gains as measure_gains
+from reviewgen.evaluation.scoring import suggest_next as suggest_next
 from reviewgen.evaluation.scoring import token_losses as token_losses
 from reviewgen.protocols import LanguageModel, Tokenizer
 

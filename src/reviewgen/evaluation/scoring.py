@@ -157,11 +157,25 @@ class ConditionGain:
         """
         digits = 3 if abs(self.bits_per_character) >= 0.005 else 4
         among = "" if self.interval is None else f" (95 %: {self.interval[0]:.{digits}f} to {self.interval[1]:.{digits}f})"
-        low, high = self.interval or (self.bits_per_character, self.bits_per_character)
-        does_nothing = abs(self.bits_per_character) < 0.00005 or low <= 0 <= high  # two labels save up to 0.001 in a long review
-        what = f"{self.name} has no effect: it saves" if does_nothing else f"{self.name} saves"
+        what = f"{self.name} saves" if self.has_effect else f"{self.name} has no effect: it saves"
         saved, other = f"{self.bits_per_character:.{digits}f}", f"{self.shuffled:.{digits}f}"
         return f"{what} {saved} bits per character{among}; the value of another text {other}"
+
+    @property
+    def has_effect(self) -> bool:
+        """Whether it saves bits, or costs some, beyond what its interval allows for."""
+        low, high = self.interval or (self.bits_per_character, self.bits_per_character)
+        is_zero = abs(self.bits_per_character) < 0.00005  # two labels save up to 0.001 in a long review
+        return not is_zero and not low <= 0 <= high
+
+
+def suggest_next(gains: Sequence[ConditionGain], model: LanguageModel) -> list[str]:
+    """Return a sentence on what to do about conditions without effect on a network; nothing if it has none of these."""
+    unused = ", ".join(gain.name for gain in gains if not gain.has_effect)
+    if not unused or not isinstance(model, torch.nn.Module):  # n-grams and blends of them need no longer training
+        return []
+    advice = "train longer, use a blend such as blend-word, or give fewer fields and conditions"
+    return [f"No effect on this network: {unused}. To change that, {advice}."]
 
 
 def keep_first(documents: Iterable[Document], kept: list[Document]) -> Iterator[Document]:

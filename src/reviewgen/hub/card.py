@@ -37,7 +37,6 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
             license, language, datasets, tags: The metadata for the Hub.
             space: The Space on the Hub whose page generates with the model, as in "owner/name".
             samples: Generated texts, each after its temperature.
-            token_copy_rate: The share of 20-token windows of texts generated for the card that occur in the training text.
             megabytes: The size of the folder.
             curve: The file name of a plot of the learning curve.
 
@@ -53,9 +52,7 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
     metadata = check_metadata(None, {key: details[key] for key in _EXAMPLES if key in details})
     training, name = without_paths(bundle.training), (source or bundle.preset).removeprefix("hf://")
     try:
-        if details.get("token_copy_rate") is None:
-            details["token_copy_rate"] = (training.get("novelty") or {}).get("token_copy_rate")
-        results, tags = _results(training, details["token_copy_rate"]), metadata.get("tags") or []
+        results, tags = _results(training), metadata.get("tags") or []
         corpus = str((training.get("data") or {}).get("source", ""))
         hub = parse_hub_id(corpus) if corpus.startswith("hf://") else None
         card_data = ModelCardData(
@@ -87,7 +84,7 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
     return f"{card}<!-- written by reviewgen from what it recorded; {_digest(card)} -->\n"
 
 
-def _results(training: Mapping[str, Any], token_copy_rate: float | None) -> "list[EvalResult]":
+def _results(training: Mapping[str, Any]) -> "list[EvalResult]":
     """Return the measured metrics: bits per character of held-out text, and the copy rate of generated text."""
     from huggingface_hub import EvalResult
 
@@ -95,12 +92,10 @@ def _results(training: Mapping[str, Any], token_copy_rate: float | None) -> "lis
     corpus = str((training.get("data") or {}).get("source", "an unnamed corpus")).removeprefix("hf://")
     bits, rate, characters = held_out.get("bits_per_character"), novelty.get("copy_rate"), novelty.get("copy_rate_characters")
     is_known = characters is None or characters >= MIN_CHARACTERS
-    windows = "share of 20-token windows of generated texts that occur in the training text"
     spans = f"spans of {novelty.get('copy_characters')} characters or more of the training text"
     metrics = [
         ("bits_per_character", "bits per character, held out", bits, held_out.get("split")),
         ("copy_rate", f"share of the characters of generated texts in {spans}", rate if is_known else None, "train"),
-        ("token_copy_rate", windows, token_copy_rate if rate is None else None, "train"),
     ]
     return [
         EvalResult(_TASK, corpus, corpus, kind, round(value, 4), dataset_split=split, metric_name=label)

@@ -31,6 +31,7 @@ from reviewgen.hub.scan import check_kinds, generate_texts, refuse, scan
 from reviewgen.model import Bundle, ReviewModel, layout, read_bundle
 from reviewgen.model.review_model import PushOptions
 from reviewgen.model.write import copy_bundle, write_bundle
+from reviewgen.rates import describe_copies
 from reviewgen.storage import temporary_folder
 from reviewgen.web import find_curves, learning_chart, refuse_chart, save_chart
 
@@ -96,10 +97,10 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
         names = _select({layout.CARD, layout.CURVE, *(file.name for file in folder.iterdir())}, options)
         copy = read_bundle(folder, accept_changes=True)  # its training.json has no paths; the manifest is written at the end
         texts, details = generate_texts(ReviewModel(copy))
-        texts, rate = [*texts, *(text for _, text in details["samples"])], details["token_copy_rate"]
-        findings |= scan(copy, texts, rate, copy_limit)
+        texts = [*texts, *(text for _, text in details["samples"])]
+        findings |= scan(copy, texts, copy_limit)
         refuse(findings, allowed)
-        copied = "the token copy rate is unknown" if rate is None else f"a token copy rate of {rate:.1%}"
+        copied = f"copy rate {describe_copies(copy.training.get('novelty') or {}) or 'not measured'}"
         issues = "; ".join(f"{text} (allowed)" for text in findings.values()) or "no personal data"
         words = "Scanned %d samples and %d pieces of the vocabulary: %s; %s. This is a check, not a guarantee."
         _logger.info(words, len(texts), copy.tokenizer.vocab_size, issues, copied)

@@ -50,28 +50,29 @@ def check_kinds(allow: Collection[str]) -> frozenset[str]:
 
 
 def generate_texts(model: ReviewModel) -> tuple[list[str], dict[str, Any]]:
-    """Return texts of a model to scan, and for its card samples at three temperatures and the token copy rate of the texts.
+    """Return texts of a model to scan, and for its card samples at three temperatures.
 
-    Of its generation defaults only the length and the words are used. Without a novelty index, the token copy rate is None.
+    Of its generation defaults only the length and the words are used.
     """
-    defaults, index = model.generation_config, model.bundle.index
+    defaults = model.generation_config
     length = min(max(defaults.max_new_tokens, _MIN_TOKENS), _MAX_TOKENS)
     config = GenerationConfig(max_new_tokens=length, words=defaults.words, conditions=defaults.conditions)
     scanned = model.generate([""] * _SCANNED, generation_config=config, temperature=_TEMPERATURE, seed=0)
     samples = [(each, model.generate_one(generation_config=config, temperature=each, seed=0)) for each in _TEMPERATURES]
-    ids = (np.array(model.tokenizer.encode(text), dtype=np.int64) for text in scanned)
-    return scanned, {"samples": samples, "token_copy_rate": None if index is None else index.token_copy_rate(ids)}
+    return scanned, {"samples": samples}
 
 
-def scan(bundle: Bundle, texts: Sequence[str], token_copy_rate: float | None, copy_limit: float) -> dict[str, str]:
+def scan(bundle: Bundle, texts: Sequence[str], copy_limit: float) -> dict[str, str]:
     """Return the findings in generated texts and in the vocabulary, by kind."""
     tokenizer = bundle.tokenizer
     ids = (token for token in range(tokenizer.vocab_size) if token not in (tokenizer.bos_id, tokenizer.eos_id))
     labels = (value["label"] for condition in bundle.conditions.to_json() for value in condition["values"])
     findings = find_personal_data(texts, [*(tokenizer.decode([token]) for token in ids), *labels])
-    if token_copy_rate is not None and token_copy_rate > copy_limit:
+    encoded = (np.array(tokenizer.encode(text), dtype=np.int64) for text in texts)
+    copied = None if bundle.index is None else bundle.index.token_copy_rate(encoded)
+    if copied is not None and copied > copy_limit:
         more = f"which is more than {copy_limit:.0%}"
-        findings["copies"] = f"{token_copy_rate:.0%} of the 20-token windows of its texts are copied, {more}"
+        findings["copies"] = f"{copied:.0%} of the 20-token windows of its texts are copied, {more}"
     return findings
 
 

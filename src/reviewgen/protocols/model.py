@@ -74,7 +74,7 @@ class CountTrained(Protocol):
     def finish(self) -> Mapping[str, Any]:
         """Turn the counts into probabilities; called once. Return facts for the training record, as JSON values.
 
-        The optional key ``notes`` holds sentences that are shown to the user.
+        The optional key ``notes`` holds sentences that are shown to the user; a ``reviewgen.errors.Detail`` with ``--verbose``.
         """
         ...
 

@@ -131,9 +131,8 @@ class RunLog:
     def record(self, report: Report, kept: Mapping[str, Any] | None) -> Report:
         """Log what is kept of a report, and return the report; with a note if logging has just failed."""
         if self._tracker is not None and kept is not None:
-            names = [*_LOGGED, *(name for name in kept if name.startswith(TERM))]
-            values = {name: kept.get(name) for name in names} | dict(kept.get("metrics", {}))
-            values = {name: value for name, value in values.items() if value is not None}
+            named = {name: value for name, value in kept.items() if name in _LOGGED or name.startswith(TERM)}
+            values = {name: value for name, value in {**named, **kept.get("metrics", {})}.items() if value is not None}
             sample = {"sample": report.sample} if report.sample and self._kind in _TAKE_TEXT else {}
             self._try(self._tracker.log, values | sample, report.step)
         if self.failure is None or self._is_reported:
@@ -194,7 +193,6 @@ class NotebookView:
         self._handle: Any = None
         self._last: Report | None = None
         self._next_update = 0.0  # of ``time.monotonic``
-        self._has_curves = False
 
     @contextmanager
     def phase(self, text: str) -> Iterator[None]:
@@ -206,7 +204,6 @@ class NotebookView:
     @contextmanager
     def training(self) -> Iterator[Callable[[Report], None]]:
         """Show the training inside the block; the value is the function that takes the report of each step."""
-        self._has_curves = True
         with self.phase("Training ..."):
             yield self._show
 
@@ -228,8 +225,8 @@ class NotebookView:
 
         shown: Any = notebook
         start = time.monotonic()
-        records = self._run.curves.items() if self._has_curves else ()
-        curves = [LearningCurves(name, name, None, None, record.evaluations, record.curve()) for name, record in records]
+        records = self._run.curves.items() if self._last is not None else ()
+        curves = [LearningCurves(name, name, "", None, record.evaluations, record.curve()) for name, record in records]
         running = [] if is_over else [run for run in curves if run.evaluations]
         figure = shown.HTML(
             render(

@@ -98,7 +98,8 @@ class RunRecord(Curves):
 
     def to_checkpoint(self) -> dict[str, Any]:
         """Return what a checkpoint saves: JSON values and, in ``means``, tensors."""
-        return {name: getattr(self, name) for name in _SAVED} | {"means": [vars(mean) for mean in self.means]}
+        saved = {name: getattr(self, name) for name in _SAVED}
+        return saved | {"notes": [str(note) for note in self.notes], "means": [vars(mean) for mean in self.means]}
 
     def note(self, *notes: str) -> None:
         """Add notes, except those that a resumed run has had before."""

@@ -22,7 +22,7 @@ from reviewgen.conditions import Conditions
 from reviewgen.config import TrainingConfig, refuse_unknown_options, to_dict
 from reviewgen.config.options import TrainKwargs
 from reviewgen.data import Corpus, TokenStore, tokens_of
-from reviewgen.errors import NotADistribution, ProcessLost, TrainingError
+from reviewgen.errors import Detail, NotADistribution, ProcessLost, TrainingError
 from reviewgen.evaluation import Document, Evaluation, TextMetrics, measure_gains, sample_documents, spread_documents
 from reviewgen.generation import using_threads
 from reviewgen.hub.card import card_text, file_name
@@ -236,10 +236,6 @@ class TrainingRun:
         *counted, network = self._parts or [self]
         last = record.last if record.last.stopped else network._record.last
         stopped = network._record.last.stopped or (StopReason.INTERRUPTED if self.is_interrupted else None)
-        curve = network._record.evaluations
-        if self._parts:  # the verdict is on the curve of the network, and on what the blend copies
-            copies = record.evaluations[-1]["token_copy_rate"] if record.evaluations else None
-            curve = [entry | {"token_copy_rate": copies} for entry in curve]
         measuring = self._measuring_seconds + sum(part._record.last.evaluation_seconds for part in counted)
         novelty = novelty_facts(corpus.index, corpus.corpus.fingerprint, self._copied, record.evaluations, network._copy_rate)
         weights = plan.parts.initial_weights
@@ -262,7 +258,7 @@ class TrainingRun:
             "device": last.device,
             "threads": last.threads,
             "hardware": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-            "verdict": asdict(find_verdict(curve, stopped, network._copy_rate)),
+            "verdict": asdict(find_verdict(network._record.evaluations, stopped, novelty)),
             "evaluations": record.evaluations,
             "curve": record.curve(),
             "novelty": novelty,
@@ -280,8 +276,6 @@ class TrainingRun:
         record = self._record = RunRecord.of(corpus.stores["train"], saved)
         record.note(*corpus.notes)
         if parts.models:
-            names = ", then ".join(part.preset for part in parts.models)
-            record.note(f"{plan.preset} is trained in parts: {names}, then their weights on held-out texts.")
             self._corpus = corpus
             return
         documents = sample_documents(corpus.stores["validation"], parts.training.evaluation_tokens)
@@ -296,7 +290,7 @@ class TrainingRun:
         if parts.initial_weights is not None:
             self._initial_tensors = parts.initial_weights.copy_into(model)
             names = ", ".join(self._initial_tensors)
-            record.note(f"Initial weights from {parts.initial_weights.file.name}: {names}; the others are random.")
+            record.note(Detail(f"Initial weights from {parts.initial_weights.file.name}: {names}; the others are random."))
         if isinstance(model, torch.nn.Module) and not parts.is_counted:
             check_contract(model, parts.model_plugin, is_sampled=parts.training.sampled_softmax > 0)
         with all_processes() as processes:
@@ -338,7 +332,7 @@ class TrainingRun:
             sizing = processes.broadcast(sizing)
         if sizing is None:
             return None
-        self._record.note(sizing.describe(seconds))
+        self._record.note(Detail(sizing.describe(seconds)))
         corpus.sizes[self.preset, seconds] = size = {"model": sizing.model, "training": sizing.training}
         return size
 
@@ -388,7 +382,9 @@ class TrainingRun:
             judge = Evaluator(
                 corpus.tokenizer, documents, self.config, corpus.index, prefix, metrics=self._metrics, seconds_each=limit
             )
-            report = replace(last, part=self.preset, progress=1.0, loss=None, learning_rate=None, notes=(weights,), stopped=None)
+            report = replace(
+                last, part=self.preset, progress=1.0, loss=None, learning_rate=None, notes=(Detail(weights),), stopped=None
+            )
             report = judge.evaluate(self.model, report)
         seconds, evaluations = last.seconds + clock() - start, last.evaluation_seconds + judge.total_seconds
         report = replace(report, seconds=seconds, evaluation_seconds=evaluations, stopped=last.stopped)

@@ -14,6 +14,7 @@ from reviewgen.config.options import TrainKwargs, refuse_unknown_options
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 from reviewgen.evaluation import Evaluation, sample_documents
 from reviewgen.protocols.abilities import count_parameters
+from reviewgen.rates import MIN_CHARACTERS
 from reviewgen.runs.corpus import PreparedCorpus, read_corpus, tokenize
 from reviewgen.runs.plan import TrainingPlan, make_plan
 from reviewgen.runs.record import evaluate
@@ -145,6 +146,8 @@ class SweepRow:
         megabytes: The size of the model's tensors.
         seconds: Duration of training and its evaluations, without reading and tokenizing.
         token_copy_rate: Share of 20-token windows of generated texts that occur in the training text; None if not measured.
+        novelty: The copy rate with its interval, and how many characters it was measured on, as in ``training.json``; empty if it
+            was not measured.
         series: The values of the settings of its series, as in {"model.smoothing": "none"}.
         train_impossible: Share of the predicted tokens of the training sample with probability zero; None where ``train_bits`` is
             None.
@@ -163,6 +166,12 @@ class SweepRow:
     train_impossible: float | None = None
     held_out_impossible: float | None = None
     ngrams: Sequence[int] = ()
+    novelty: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def copy_rate(self) -> float | None:
+        """The copy rate; None if it was not measured, or on too few characters."""
+        return self.novelty.get("copy_rate") if self.novelty.get("copy_rate_characters", 0) >= MIN_CHARACTERS else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON values; an infinite number becomes None."""
@@ -234,6 +243,7 @@ def _train_row(run: TrainingRun, value: Any, series: Mapping[str, Any]) -> Sweep
         train_impossible=train_impossible,
         held_out_impossible=held_out_impossible,
         ngrams=_count_ngrams(count_parameters(run.model)),
+        novelty=model.training["novelty"] or {},
     )
 
 
@@ -251,7 +261,7 @@ def _bits(evaluation: Evaluation | None) -> tuple[float | None, float | None]:
 
 
 def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: str | Path, *, overwrite: bool = False) -> None:
-    """Plot bits per character and token copy rate of a sweep against its values, as PNG, SVG or PDF by the file's suffix.
+    """Plot bits per character and copy rate of a sweep against its values, as PNG, SVG or PDF by the file's suffix.
 
     Args:
         rows: What ``sweep`` has yielded.
@@ -278,12 +288,12 @@ def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: str | 
         training, copied = (number, number) if len(lines) > 1 else (7, 5)  # the colours of a series are its own
         bits.append(Series(f"{name}held-out text", _points(line, "held_out_bits"), number))
         bits.append(Series(f"{name}training text", _points(line, "train_bits"), training, is_dashed=True))
-        copies.append(Series(f"{name}token copy rate", _points(line, "token_copy_rate"), copied))
+        copies.append(Series(f"{name}copy rate", _points(line, "copy_rate"), copied))
         if any(row.held_out_impossible for row in line):
             impossible.append(Series(f"{name}probability zero", _points(line, "held_out_impossible"), number))
     panels = [Panel("bits per character", bits)]
     if any(series.points for series in copies):
-        panels.append(Panel("token copy rate of generated text", copies, 90.0, (0.0, 1.0)))
+        panels.append(Panel("copy rate of generated text", copies, 90.0, (0.0, 1.0)))
     if impossible:
         panels.append(Panel("impossible tokens of held-out text", impossible, 90.0))
     save_chart(Chart(preset, setting, panels, labels=[str(row.value) for row in max(lines, key=len, default=[])]), file)

@@ -111,8 +111,8 @@ class Evaluator:
         group, rate = self.best_rank
         notes = []
         if report.stopped and group == _BEYOND_LIMIT:
-            limit = f"training.copy_limit={self.config.copy_limit:g}"
-            notes = [f"No evaluation had a token copy rate within {limit}; the weights with the lowest, {rate:.3f}, are kept."]
+            share = f"of the 20-token windows of its texts, more than training.copy_limit={self.config.copy_limit:g}"
+            notes = [f"At every evaluation, the model copied {share}; the weights that copied the fewest, {rate:.3f}, are kept."]
         return replace(
             report,
             evaluation=evaluation,

@@ -22,7 +22,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from reviewgen.compiled.jit import clock
 from reviewgen.config import TrainingConfig
 from reviewgen.data import IGNORED, Batch, Lanes, TokenStore
-from reviewgen.errors import BrokenPlugin, CheckpointError, ProcessLost, TrainingError, first_line
+from reviewgen.errors import BrokenPlugin, CheckpointError, Detail, ProcessLost, TrainingError, first_line
 from reviewgen.evaluation import TextMetrics, sample_documents
 from reviewgen.generation import map_state, using_threads
 from reviewgen.novelty import Index
@@ -228,7 +228,7 @@ class Loop:
         self.model.load_state_dict(self.best_weights)
         is_wanted, vocab_size = self.config.calibration, self.evaluator.tokenizer.vocab_size
         note = calibrate(self.model, self.evaluator.documents, vocab_size) if is_wanted else None
-        return () if note is None else (note,)
+        return () if note is None else (Detail(note),)
 
     def state(self) -> dict[str, Any]:
         """Return everything that determines how the run continues, as tensors and JSON values, to save and resume from.
@@ -284,7 +284,7 @@ class Loop:
             if others:
                 best, *slower = (run.describe() for run in timed)
                 unit = "in tokens per second forward and backward"
-                self.notes += (f"Fastest of {len(timed)} configurations, {unit}: {best} ({'; '.join(slower)}).",)
+                self.notes += (Detail(f"Fastest of {len(timed)} configurations, {unit}: {best} ({'; '.join(slower)})."),)
         if isinstance(self.model, SupportsImplementations) and execution.implementation is not None:
             try:
                 self.model.use_implementation(execution.implementation)
@@ -456,7 +456,7 @@ class Loop:
         self.model.load_state_dict(self.best_weights)
         if self.averaged is not None:
             self.averaged.module.load_state_dict(self.best_weights)
-        note = (
+        note = Detail(
             f"Held-out bits have not improved since step {schedule.best_step:,}: its weights are restored, and the learning rate "
             f"falls to zero within {schedule.anneal():,} steps."
         )

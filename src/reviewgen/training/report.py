@@ -14,13 +14,14 @@ from torch import Tensor
 
 from reviewgen.errors import counted
 from reviewgen.evaluation import Evaluation
+from reviewgen.rates import MIN_CHARACTERS
 
 MIN_CHANGE = 0.01  # as a share of the bits per character; smaller changes may come from the seed
 MIN_BITS = 0.01  # bits per character; changes are relative to at least this, since shares of less mean nothing
 RECENT = 0.25  # the last share of the steps: the learning rate falls there from about a quarter of its peak to zero
 MIN_EVALUATIONS, MIN_STEPS = 4, 200  # with fewer, a curve does not show where it goes
 LAST = 2  # evaluations at the end that must all be worse: a single one may be an outlier
-COPY_MARGIN = 0.15  # above held-out reviews: more than two of an evaluation's sixteen generated texts copied outright
+COPY_MARGIN = 0.15  # above the copy rate of held-out reviews: about one text in seven is copied
 COPY_FACTOR = 1.5  # times held-out reviews: if these repeat the training text anyway, the margin is within their noise
 _ADVICE = "Lower training.learning_rate."
 
@@ -132,32 +133,34 @@ class RunVerdict:
 
 
 def find_verdict(
-    evaluations: Sequence[Mapping[str, Any]], stopped: str | None = None, held_out_token_copy_rate: float | None = None
+    evaluations: Sequence[Mapping[str, Any]], stopped: str | None = None, novelty: Mapping[str, Any] | None = None
 ) -> RunVerdict:
     """Return the verdict on a run.
 
     Args:
-        evaluations: Those of ``training.json``, in order: ``step``, ``is_best``, ``token_copy_rate``, ``bits_per_character``
-            (None is infinite, absent is not scored) and ``train_nats_per_token`` (the mean since the previous evaluation; None
-            for a model trained by counting).
+        evaluations: Those of ``training.json``, in order: ``step``, ``is_best``, ``bits_per_character`` (None is infinite, absent
+            is not scored) and ``train_nats_per_token`` (the mean since the previous evaluation; None for a model trained by
+            counting).
         stopped: Why the run ended, as in its last report.
-        held_out_token_copy_rate: Token copy rate of held-out reviews; what a model copies beyond that, it has memorised.
+        novelty: The copy rates of ``training.json``; what a model copies beyond held-out reviews, it has memorised.
     """
-    trend, held_out = _trend_verdict(evaluations, stopped), held_out_token_copy_rate
-    best = [entry for entry in evaluations if entry["is_best"]]
-    rate = best[-1].get("token_copy_rate") if best else None
-    if rate is None or held_out is None or rate <= max(held_out + COPY_MARGIN, held_out * COPY_FACTOR):
+    trend = _trend_verdict(evaluations, stopped)
+    rates = novelty or {}
+    rate = rates.get("copy_rate")
+    held_out = rates.get("held_out_copy_rate")
+    if rate is None or held_out is None or rates.get("copy_rate_characters", 0) < MIN_CHARACTERS:
+        return trend
+    if rate <= max(held_out + COPY_MARGIN, held_out * COPY_FACTOR):
         return trend
     words = (
-        f"Copying: {rate:.1%} of the 20-token windows of its texts occur in the training text ({held_out:.1%} of those "
-        "of held-out reviews do). A smaller model, more reviews or training.keep=best-under-copy would copy less, and the "
-        "novelty filter leaves copies out."
+        f"Copying: the copy rate is {rate:.1%}, that of held-out reviews {held_out:.1%}. A smaller model, more reviews or "
+        "training.keep=best-under-copy would copy less, and the novelty filter leaves copies out."
     )
     return RunVerdict("copying", f"{words} {trend.words}", trend.since_step)
 
 
 def _trend_verdict(evaluations: Sequence[Mapping[str, Any]], stopped: str | None) -> RunVerdict:
-    """Return the verdict without regard to the token copy rate."""
+    """Return the verdict without regard to the copy rate."""
     if stopped == StopReason.DIVERGED and not evaluations:
         return RunVerdict("diverged", f"Diverged before the first evaluation: the loss became NaN or infinite. {_ADVICE}")
     if stopped == StopReason.DIVERGED:

@@ -1,4 +1,4 @@
-"""The learning curves of trainings, from their records, as charts: bits per character, copies, metrics, the learning rate."""
+"""The learning curves of trainings, from their records, as charts: bits per character, metrics, the learning rate."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from reviewgen.errors import BundleError
+from reviewgen.rates import describe_copies
 from reviewgen.web.charts import Chart, Panel, Point, Series, draw_figure
 
 AXES = {"seconds": "seconds", "steps": "step", "tokens": "tokens_seen"}
@@ -25,8 +26,8 @@ class LearningCurves:
     Attributes:
         name: The name of the run in the plot.
         preset: The preset that was trained.
-        verdict: The sentence that sums up the run; None if there is none.
-        held_out_token_copy_rate: The token copy rate of real held-out reviews, to compare with.
+        verdict: What sums up the run: the verdict, and the copy rate with its interval if it was measured.
+        held_out_token_copy_rate: The share of the 20-token windows of held-out reviews that occur in the training text.
         evaluations: One mapping per evaluation.
         curve: By name, the values between the evaluations, all of one length.
         units: The unit of each metric of generated texts, by the metric's name.
@@ -35,7 +36,7 @@ class LearningCurves:
 
     name: str
     preset: str
-    verdict: str | None
+    verdict: str
     held_out_token_copy_rate: float | None
     evaluations: Sequence[Mapping[str, Any]]
     curve: Mapping[str, Sequence[float | None]]
@@ -64,12 +65,15 @@ def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
         why = "a blend is not trained" if "parts" in training else "its training ended before the first evaluation"
         raise BundleError(f"{name} has no learning curve: {why}.")
     try:
-        held_out = (training.get("novelty") or {}).get("held_out_token_copy_rate")
+        novelty = training.get("novelty") or {}
+        held_out = novelty.get("held_out_token_copy_rate")
+        verdict = (training.get("verdict") or {}).get("words")
+        copies = describe_copies(novelty)
         metrics = training.get("metrics") or {}
         run = LearningCurves(
             name=name,
             preset=str(training.get("preset")),
-            verdict=(training.get("verdict") or {}).get("words"),
+            verdict=" ".join(filter(None, [verdict, copies and f"Copy rate: {copies}."])),
             held_out_token_copy_rate=None if held_out is None else float(held_out),
             evaluations=evaluations,
             curve=curve,
@@ -106,21 +110,18 @@ def learning_chart(runs: Sequence[LearningCurves], against: str = "seconds", met
     unit, x = next((unit, f"{name} of training") for shortest, unit, name in _UNITS if longest >= shortest)
     unit, x = (unit, x) if against == "seconds" else (1.0, {"steps": "steps", "tokens": "tokens seen"}[against])
     bits = [line for n, run in enumerate(every) for line in _bits(run, n, len(every), across, unit)]
-    panels, name = [Panel("bits per character", bits)], "token copy rate of held-out reviews"
-    copies = [Series(name, style=n, level=run.held_out_token_copy_rate) for n, run in enumerate(every)]
-    labels = {"token_copy_rate": "token copy rate of generated text"}
-    labels |= {name: next((f"{name}, {run.units[name]}" for run in every if name in run.units), name) for name in metrics}
-    for key, label in labels.items():
-        series = [Series(run.name, _points(run.evaluations, across, key, unit), n) for n, run in enumerate(every)]
+    panels = [Panel("bits per character", bits)]
+    for name in metrics:
+        label = next((f"{name}, {run.units[name]}" for run in every if name in run.units), name)
+        series = [Series(run.name, _points(run.evaluations, across, name, unit), n) for n, run in enumerate(every)]
         if any(line.points for line in series):
-            is_rate = key == "token_copy_rate"
-            panels.append(Panel(label, series + (copies if is_rate else []), _LOW, (0.0, 1.0) if is_rate else ()))
+            panels.append(Panel(label, series, _LOW))
     rates = [Series(run.name, _between(run, across, "learning_rate", unit), n, is_dashed=True) for n, run in enumerate(every)]
     if any(line.points for line in rates):
         panels.append(Panel("learning rate", rates, _LOW))
     is_one = len(runs) == 1
     title = f"{runs[0].name} ({runs[0].preset})" if is_one else "Learning curves"
-    return Chart(title, x, panels, runs[0].verdict or "" if is_one else "", from_zero=True)
+    return Chart(title, x, panels, runs[0].verdict if is_one else "", from_zero=True)
 
 
 def draw_inline(runs: Sequence[LearningCurves]) -> Markup | None:
