@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import reviewgen
-from reviewgen.data import data_records, read_documents
+from reviewgen.data import read_documents
 from reviewgen.model.layout import CONFIG, WEIGHTS, digest_of, write_manifest
 from reviewgen.novelty import COPY_CHARACTERS, count_copied
 from reviewgen.rates import find_intervals
@@ -291,9 +291,7 @@ def read_texts(model: reviewgen.ReviewModel, split: str, **values: str) -> Itera
     """Yield the reviews of a split, cleaned as the model's training texts were; only those with some values of its conditions."""
     wanted = set(model.conditions.encode(values)) - set(model.conditions.encode({}))
     start = 1 + len(model.conditions)
-    for ids, _ in read_documents(
-        "reviews", model.tokenizer, data_records(model.training), conditions=model.conditions, split=split
-    ):
+    for ids, _ in read_documents("reviews", model.bundle, split=split):
         if wanted <= set(ids[1:start].tolist()):
             yield model.tokenizer.decode(ids[start:-1].tolist())
 
