@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import reviewgen
+from reviewgen.data.files import make_plain
 from reviewgen.errors import ConfigError
 from reviewgen.registry import find_tokenizer
 from tests.support.texts import refusal, texts_of, write
@@ -167,6 +169,62 @@ def test_deep_nesting_takes_little_memory(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     done = subprocess.run([sys.executable, "-c", DEPTHS], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.stdout == "deep.json cannot be read: its records are nested more than 64 levels deep.\n", done.stderr
+
+
+@pytest.mark.slow
+def test_the_time_of_an_archive_is_linear_in_its_files(tmp_path: Path) -> None:
+    seconds = []
+    for count in (500, 4_000):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        archive = write(tmp_path / f"{count}.zip", zipped(**{f"{number}_txt": "a text\n" for number in range(count)}))
+        start = time.process_time()
+        assert len(list(make_plain(archive, folder))) == count
+        seconds.append(time.process_time() - start)
+    assert seconds[1] < 20 * seconds[0]  # 8 times as many files; it was 50
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "create table other (body text)",
+        "delete from reviews",
+        "attach 'new.sqlite' as new",
+        "vacuum into 'new.sqlite'",
+        "create temp table t (b)",
+    ],
+)
+def test_a_query_only_selects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sql: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    with sqlite3.connect("a.sqlite") as database:
+        database.execute("create table reviews (body text)")
+        database.execute("insert into reviews values ('a folk film')")
+    content = Path("a.sqlite").read_bytes()
+    with pytest.raises(ConfigError, match="only reads"):
+        texts_of("a.sqlite", sql=sql)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.sqlite"] and Path("a.sqlite").read_bytes() == content
+
+
+QUERIES = [
+    "with long as (select body from reviews where length(body) > 9) select * from long",
+    "select upper(body) as body from reviews union all select 'b' where 0",
+    "select body from shown",
+    "select body from found where found match 'folk'",
+    "with recursive n(i) as (select 1 union all select i + 1 from n where i < 2) select body from n join reviews on i = rowid",
+    "select value as body from reviews, json_each(json_array(body, 'a jazz film'))",
+]
+
+
+@pytest.mark.parametrize("sql", QUERIES)
+def test_every_kind_of_select_is_read(tmp_path: Path, sql: str) -> None:
+    with sqlite3.connect(tmp_path / "a.sqlite") as database:
+        database.execute("create table reviews (body text)")
+        database.execute("create view shown as select body from reviews where body like '%film'")
+        database.execute("create virtual table found using fts5(body)")
+        for table in ("reviews", "found"):
+            database.execute(f"insert into {table} values ('a folk film')")
+        expected = [str(row[0]) for row in database.execute(sql)]
+    assert texts_of(tmp_path / "a.sqlite", sql=sql, text_column="body") == expected != []
 
 
 def test_a_database_a_folder_and_a_table(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import difflib
 import glob
 import gzip
 import io
+import itertools
 import lzma
 import os
 import re
@@ -73,6 +74,7 @@ _MAX_NAME = 255  # bytes
 _WAIT = 30.0  # seconds that a web server may take to accept a connection, and for each piece of its answer
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _DAMAGE = re.compile("\ufffd+")
+_numbers = itertools.count()  # of the copies that this process makes
 
 
 def _open_zstd(file: Path) -> Any:
@@ -305,7 +307,7 @@ def _copy(stream: Any, folder: Path, name: str) -> Path:
 
 
 def _copy_name(folder: Path, name: str) -> Path:
-    return folder / f"{len(list(folder.iterdir())):05d}-{name}"
+    return folder / f"{next(_numbers):05d}-{name}"
 
 
 def _look(path: Path) -> tuple[str, str | None, bool]:
