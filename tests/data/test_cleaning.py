@@ -140,7 +140,7 @@ def test_stripping_markdown_is_offered_when_many_texts_of_a_file_hold_it(tmp_pat
     plain = [f"Text {number}." for number in range(8)]
     marked = write(tmp_path / "marked.jsonl", as_lines([{"text": text} for text in [*plain, "The **song** is", "# Title"]]))
     (note,) = corpus_of(marked).notes
-    assert "Markdown is in 2 of the first 10 texts" in note and "--strip-markdown" in note
+    assert "Markdown is in 2 of the first texts" in note and "--strip-markdown" in note
     assert corpus_of(marked, strip_markdown=True).notes == []
     assert corpus_of([*plain, "**1/2 (out of ****)", "2 ** 3 ** 4"]).notes == []
 

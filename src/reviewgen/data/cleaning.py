@@ -166,7 +166,7 @@ class Cleaner:
         if options["strip_markdown"]:
             from markdown_it import MarkdownIt  # slow to import, and off by default
 
-            self._parse_markdown = MarkdownIt("commonmark").parse
+            self._parse_markdown = MarkdownIt("commonmark").disable("text_join").parse  # escaped characters stay apart
 
     def __call__(self, text: str) -> tuple[str, int] | None:
         """Return the cleaned text and its content hash (see ``hash_text``), or None if it is empty."""
@@ -246,9 +246,12 @@ def _strip_markdown(text: str, tokens: Iterable[Any]) -> str:
     has_rating = _RATING.search(text) is not None
     for token in tokens:
         if token.type == "inline":
-            children = token.children or []
-            words = "".join("\n" if child.type in ("softbreak", "hardbreak") else child.content for child in children)
-            blocks.append(words if has_rating else _STRAY_MARKERS.sub(r"\1", words))
+            for child in token.children or []:
+                if child.type in ("softbreak", "hardbreak"):
+                    child.content = "\n"
+                elif child.type == "text" and not has_rating:
+                    child.content = _STRAY_MARKERS.sub(r"\1", child.content)
+            blocks.append("".join(child.content for child in token.children or []))
         elif token.type in ("fence", "code_block", "html_block"):
             blocks.append(token.content.rstrip("\n"))
     return "\n\n".join(blocks)

@@ -129,7 +129,7 @@ def open_source(source: Any, config: DataConfig, folder: Path, *, allow_missing:
     choose_columns(opened.info, head, config, allow_missing=allow_missing)
     examples = to_examples(head, opened.info.name, opened.info.text_column, [], None)
     texts = [text for text, _ in examples] if config.clean and not opened.is_cleaned else []
-    if not config.keep_line_breaks:
+    if texts and not config.keep_line_breaks:
         opened.info.width = config.width or find_width(texts)
     if opened.info.width is not None:
         opened.info.notes.append(
@@ -139,8 +139,8 @@ def open_source(source: Any, config: DataConfig, folder: Path, *, allow_missing:
     count = sum(MARKDOWN.search(text) is not None for text in texts)
     if count > _MIN_MARKDOWN * len(texts) and not config.strip_markdown:
         opened.info.notes.append(
-            f"Markdown is in {count:,} of the first {len(texts):,} texts of {opened.info.name}: "
-            "--strip-markdown (strip_markdown=True) keeps only the words."
+            f"Markdown is in {count:,} of the first texts of {opened.info.name}: --strip-markdown (strip_markdown=True) keeps "
+            "only the words."
         )
     opened.info.repeated_lines = list(config.repeated_lines or opened.info.repeated_lines)
     opened.info.is_one_text = config.documents == "file" and len(opened.facts or ()) == 1

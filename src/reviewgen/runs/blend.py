@@ -220,10 +220,18 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
             f"{', '.join(field.name for field in fields)}: train all with one tokenizer and the same ones, or without fields."
         )
     symbols: list[Any] = [token_symbols(bundle.tokenizer) for bundle in bundles]
-    if all(kind == tokenizer_kind for kind, _ in kinds):
-        shared = replace(first, conditions=conditions.with_ids_from(first.tokenizer.vocab_size))
-    else:
-        shared = _share_characters(bundles, symbols, conditions)
+    shared = first
+    if any(kind != tokenizer_kind for kind, _ in kinds):
+        tokenizer_class, plugin = find_tokenizer("char")
+        defaults = [bundle.generation for bundle in bundles if bundle.tokenizer_plugin.name == plugin.name]
+        shared = replace(
+            first,
+            tokenizer=tokenizer_class.train([shared_alphabet(symbols)], tokenizer_class.Config()),
+            tokenizer_plugin=plugin,
+            tokenizer_config=tokenizer_class.Config(),
+            generation=defaults[0] if defaults else GenerationConfig(**CHAR_GENERATION, conditions=first.generation.conditions),
+        )
+    shared = replace(shared, conditions=conditions.with_ids_from(shared.tokenizer.vocab_size))
     parts: list[LanguageModel] = []
     written: Any = token_symbols(shared.tokenizer)
     first_ids = dict(zip(conditions.names, shared.conditions.open_ids, strict=True))
@@ -236,22 +244,6 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
         entry = describe_characters(bundle_symbols, written, *pairs, given)
         parts.append(CharacterModel(bundle.model, entry, shared.conditions.vocab_size))
     return shared, parts
-
-
-def _share_characters(bundles: Sequence[Bundle], symbols: Sequence[Any], conditions: Conditions) -> Bundle:
-    """Return a bundle with a tokenizer of the characters that all models have tokens for."""
-    first = bundles[0]
-    tokenizer_class, plugin = find_tokenizer("char")
-    tokenizer = tokenizer_class.train([shared_alphabet(symbols)], tokenizer_class.Config())
-    defaults = [bundle.generation for bundle in bundles if bundle.tokenizer_plugin.name == plugin.name]
-    return replace(
-        first,
-        tokenizer=tokenizer,
-        tokenizer_plugin=plugin,
-        tokenizer_config=tokenizer_class.Config(),
-        conditions=conditions.with_ids_from(tokenizer.vocab_size),
-        generation=defaults[0] if defaults else GenerationConfig(**CHAR_GENERATION, conditions=first.generation.conditions),
-    )
 
 
 def _identify(bundle: Bundle) -> tuple[Any, ...]:
