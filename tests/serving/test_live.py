@@ -258,10 +258,12 @@ def test_a_stream_may_take_longer_than_the_headers_of_a_request():
             next(lines)
 
 
-def test_requests_on_too_many_connections_are_answered_with_503(monkeypatch):
-    monkeypatch.setattr("reviewgen.serving.server._MAX_CONNECTIONS", 3)
+def test_requests_on_too_many_connections_are_answered_with_503():
     body = json.dumps({"stream": True, "max_tokens": 4000}).encode()
-    with serve({"slow": slow_model()}) as server, connect(server, body), connect(server, body):
+    with serve({"slow": slow_model()}) as server, contextlib.ExitStack() as stack:
+        server.uvicorn.config.limit_concurrency = 3
+        for _ in range(2):
+            stack.enter_context(connect(server, body))
         wait_for(lambda: len(server.uvicorn.server_state.tasks) == 2)
         assert httpx.get(f"{server.url}/health").status_code == 503
 
