@@ -231,7 +231,7 @@ def generate_dataset(
             generated.
         schema: The distribution of the conditions: a mapping (or .json file) of condition to {value: weight}, sampled
             independently; or a table (csv, jsonl, parquet, a list of mappings), one row of which is sampled per text. An empty
-            value leaves a condition unspecified.
+            value leaves a condition unspecified; others that are not given are drawn by their shares of the training texts.
         format: The format of a folder: "jsonl" (default) or "parquet".
         shard_texts: The number of texts in a shard. Default: 10,000.
         keep_formulas: Write cells of a CSV file that begin with =, +, -, @, a tab or a carriage return as they are. By default an

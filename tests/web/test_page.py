@@ -219,6 +219,18 @@ def test_settings_follow_the_model_until_they_are_changed(open_page, tmp_path):
 
 
 @pytest.mark.browser
+def test_a_condition_is_drawn_unless_any_or_a_value_is_chosen(open_page, file):
+    page = open_page(file)
+    write(page, "A")
+    assert requests(page)[-1]["conditions"]["style"] is None
+    page.select_option("#condition-style", "any")
+    texts = write(page, "A")
+    other = open_page(link(page))
+    assert written(other) == texts
+    assert [requests(each)[-1]["conditions"]["style"] for each in (page, other)] == ["any", "any"]
+
+
+@pytest.mark.browser
 def test_copied_spans_are_underlined_with_length_and_source(open_page, file):
     page = open_page(file)
     page.select_option("#model", "ngram-index")

@@ -199,7 +199,7 @@ class DatasetOptions(ShardOptions):
             generated.
         schema: The distribution of the conditions: a mapping (or .json file) of condition to {value: weight}, sampled
             independently; or a table (csv, jsonl, parquet, a list of mappings), one row of which is sampled per text. An empty
-            value leaves a condition unspecified; one that is in neither is drawn from the shares of the training texts.
+            value leaves a condition unspecified; others that are not given are drawn by their shares of the training texts.
     """
 
     columns: bool = False
