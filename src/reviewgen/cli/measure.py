@@ -28,7 +28,7 @@ def evaluate(model: str, *, data: list[str], device: str = "auto", **options: An
         trained, result = tables.evaluate(model, parse_data(data), device, show, **options)
     if result.zero_probability_tokens:
         note(f"{counted(result.zero_probability_tokens, 'token')} with probability zero: the bits are infinite.")
-    known = trained.training.get("data", {})
+    known = trained.training.get("data") or {}
     if options["split"] == "all" and len(data) == 1 and Path(data[0]).name == known.get("source"):
         hint = "" if known.get("validation_source") else "; --split test evaluates the others"
         note(f"If this is the {known['source']} of the training, the model has seen most of these texts{hint}.")
