@@ -1,7 +1,6 @@
 """A model card, rendered as Markdown with HTML: names and values from data are text, whatever they are."""
 
 import csv
-from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
