@@ -76,10 +76,15 @@ class ReviewgenError(Exception):
     """Base class of all exceptions of reviewgen.
 
     A message that is very long, because it names many files or columns, is printed without its middle; ``args`` holds all of it.
+
+    Attributes:
+        max_length: The number of characters that are printed.
     """
 
+    max_length = 490  # with a name in front of the message, it is still below 500
+
     def __str__(self) -> str:
-        return shortened(super().__str__(), _MESSAGE)
+        return shortened(super().__str__(), self.max_length)
 
 
 class ConfigError(ReviewgenError, ValueError):
@@ -325,7 +330,6 @@ def storage_errors(path: object) -> Iterator[None]:
 
 
 _GAP = " ... "
-_MESSAGE = 490  # characters of a message: with a name in front of it, it is still below 500
 _WORD = 200  # characters of a name that may be misspelled
 _KNOWN = 300  # characters of a message for the names that are known
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}

@@ -15,6 +15,7 @@ from reviewgen.errors import ConfigError, UnknownPlugin
 from reviewgen.testing import PluginReport, check_plugin
 from reviewgen.testing.scaffold import new_plugin
 from tests.support.distributions import Install, write_distribution
+from tests.support.fakes import run_command
 from tests.support.forked import run_python
 from tests.support.saved import edit_json
 
@@ -140,6 +141,18 @@ def test_a_fault_of_a_processor_or_metric_is_found(install: Install, fault: str)
     put(install, kind, change=change)
     report = check_plugin("no-e")
     assert words in failures(report)[check], report
+
+
+@pytest.mark.parametrize("name", ["mine", "reviewgen-mine"])
+def test_the_name_of_a_package_of_weights_leads_to_its_preset(
+    name: str, install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    project = tomllib.loads((new_plugin("mine", "weights", tmp_path / "new") / "pyproject.toml").read_text())["project"]
+    points = {kind: project["entry-points"][f"reviewgen.{kind}"] for kind in ("presets", "weights")}
+    install(project["name"], points, {})
+    status, _, error = run_command(monkeypatch, capsys, "plugin", "check", name)
+    assert status == 1
+    assert f"No installed package provides a plugin '{name}'. Did you mean 'gru-char-mine'?" in error
 
 
 @pytest.mark.slow

@@ -229,6 +229,21 @@ def test_personal_data_and_the_whole_text_are_published_only_if_allowed(
 
 
 @pytest.mark.server
+def test_a_push_reports_the_license_personal_data_and_the_card_at_once(hub: LoopbackHub, tmp_path: Path, capsys: Any) -> None:
+    texts = [f"The {noun} was {kind}, write to ana@example.org" for noun in ("food", "band") for kind in ("good", "bad", "so")]
+    reviewgen.train("ngram-char", texts, out=tmp_path / "m", **NGRAM)
+    (tmp_path / "m" / "README.md").write_text("---\ntags: [\n---\n# Mine\n", encoding="utf-8")
+    with hub.client(tmp_path / "home", TOKEN), pytest.MonkeyPatch.context() as patch:
+        status, _, error = run_command(patch, capsys, "push", tmp_path / "m", NAME, "--language", "e\tn")
+    assert status == 2
+    assert "no license is given" in error
+    assert "e-mail addresses in " in error
+    assert "The YAML front matter of the card" in error
+    assert "language must be a string" in error
+    assert log(hub) == []
+
+
+@pytest.mark.server
 def test_paths_of_this_machine_are_not_published(hub: LoopbackHub, tmp_path: Path, ana: None) -> None:
     parent = tmp_path / "secret client" / "parent"
     parent.parent.mkdir()

@@ -295,7 +295,7 @@ def test_the_training_record_is_checked(saved: Path, cases: Cases) -> None:
     for name in ("data", "config", "held_out", "novelty", "metrics", "verdict", "parent"):
         for value in ([], 5, "x"):
             write(**{name: value})
-            cases.expect(saved, (name, value), f"{name} in training.json must be an object or none")
+            cases.expect(saved, (name, value), f"{name} in training.json must be an object")
     for part, name in (("held_out", "bits_per_character"), ("novelty", "copy_rate"), ("novelty", "token_copy_rate")):
         new = {"token_copy_rate": 0, "copy_characters": 5} if name == "copy_rate" else {}
         for value in (10**90, 1_000_000.5, -1, -1e-9, 1e300, "5", [1]):
@@ -305,13 +305,12 @@ def test_the_training_record_is_checked(saved: Path, cases: Cases) -> None:
             write(**{part: new | {name: value}})
             assert reviewgen.load(saved).training[part][name] == value
     for odd in (
-        *({name: value for name, value in good.items() if name != gone} for gone in good),
         *(good | change for change in ({"unit": 5}, {"lower_is_better": 1}, {"generated": "1"}, {"held_out": [1]})),
         [*good],
         None,
     ):
         write(metrics={"good": good, "odd": odd})
-        cases.expect(saved, odd, "missing" if isinstance(odd, dict) and odd.keys() < good.keys() else "metrics")
+        cases.expect(saved, odd, "metrics")
     write(metrics={"good": good, "other": good | {"lower_is_better": True, "held_out": None}})
     assert reviewgen.load(saved).training["metrics"]["good"] == good
     (saved / "novelty.safetensors").unlink()  # it belongs to the corpus of the record

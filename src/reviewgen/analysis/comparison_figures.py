@@ -248,8 +248,11 @@ def _measure_bits(model: ReviewModel, held_out: HeldOut, seed: int) -> tuple[Flo
 def _training_facts(training: dict[str, Any]) -> dict[str, Any]:
     """Return what training.json says; a model of an older version, or a blend, may lack some of it."""
     novelty, data = training.get("novelty") or {}, training.get("data") or {}
-    evaluations = [entry for entry in training.get("evaluations") or () if entry.get("tokens_seen") and "seconds" in entry]
-    curve = tuple(CurvePoint(entry["seconds"], entry["tokens_seen"], entry.get("bits_per_character")) for entry in evaluations)
+    curve = tuple(
+        CurvePoint(entry["seconds"], entry["tokens_seen"], entry.get("bits_per_character"))
+        for entry in training.get("evaluations") or ()
+        if entry.get("tokens_seen") and entry.get("seconds") is not None
+    )
     tokens = (data.get("tokens") or {}).get("train")
     epoch = curve[-1].seconds * tokens / curve[-1].tokens if curve and tokens else None
     rates = {name: novelty.get(name) for name in ("copy_rate", "copy_rate_characters", "held_out_copy_rate")}

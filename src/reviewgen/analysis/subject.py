@@ -69,11 +69,13 @@ class LoadedModel:
 
 
 def _trained(review: ReviewModel, source: str) -> LoadedModel:
-    model, runs = review.bundle.model, [review.training, *review.training.get("parts", ())]  # a blend has no training of its own
+    model = review.bundle.model
+    runs = [review.training, *(review.training.get("parts") or ())]  # a blend has no training of its own
     if isinstance(model, nn.Module):
         model.eval()
     settings: Mapping[str, Any] = next((run["config"] for run in runs if run.get("config")), {})
-    batch = {letter: settings[name] for letter, name in (("B", "batch_size"), ("T", "bptt")) if name in settings}
+    names = {"B": "batch_size", "T": "bptt"}
+    batch = {letter: settings[name] for letter, name in names.items() if settings.get(name)}
     name = review.bundle.model_plugin.name
     return LoadedModel(source, name, model, review.tokenizer, review.conditions, is_trained=True, batch=batch, review=review)
 

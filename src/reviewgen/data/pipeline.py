@@ -301,9 +301,9 @@ def data_records(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     parts, parent = training.get("parts"), training.get("parent")
     if parts:
         return [data for part in parts for data in data_records(part)]
-    data = training.get("data", {})
+    data = training.get("data") or {}
     data = {**LEGACY_OPTIONS, **data} if "clean" in data else data
-    return [*({**data, **corpus} for corpus in data.get("corpora", [{}])), *(data_records(parent) if parent else ())]
+    return [*({**data, **corpus} for corpus in data.get("corpora") or [{}]), *(data_records(parent) if parent else ())]
 
 
 def read_documents(
@@ -350,7 +350,8 @@ def read_texts(source: Any, model: Any, parts: Sequence[Any] = (), **options: Un
         for data in trained:
             _require_same_split(data, cleaning, source, documents)
     columns: dict[str, Any] = {name: value for name, value in options.items() if name not in ("split", *cleaning)}
-    lines = [data["repeated_lines"] for data in trained if data.get("drop_repeated_lines")]
+    dropping = [data for data in trained if data.get("drop_repeated_lines")]
+    lines = [data.get("repeated_lines") or () for data in dropping]
     columns["repeated_lines"] = tuple(dict.fromkeys(itertools.chain(*lines))) if lines else None
     columns["width"] = next((data["width"] for data in trained if data.get("width") is not None), None)
     config = from_dict(DataConfig, {**columns, **cleaning, "conditions": model.conditions.names})

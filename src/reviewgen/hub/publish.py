@@ -1,8 +1,8 @@
 """``push_to_hub``: a trained model is checked, scanned for personal data and copied text, described and uploaded as one commit.
 
-What costs nothing is checked first: the name of the repository, the license and the other metadata of the card. What is published
-is a copy of the saved folder, with the card, a plot of the learning curve where matplotlib is installed, and no path of this
-machine. The copy is what is scanned.
+All problems are raised as one error: of the name of the repository, the license, the metadata of the card, the other options, and
+what the scan has found. What is published is a copy of the saved folder, with the card, a plot of the learning curve where
+matplotlib is installed, and no path of this machine. The copy is what is scanned.
 
 ``push_space`` publishes the model's page as a static Space of the same name: ``index.html``, and a ``README.md`` with the
 settings of the Space.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reviewgen.config import MAX_RECORD, HubSource, dump_json, read_json, read_text
-from reviewgen.errors import BundleError, ConfigError, HubError, ReviewgenError, quoted, shortened, storage_errors
+from reviewgen.errors import BundleError, ConfigError, HubError, ReviewgenError, quoted, storage_errors
 from reviewgen.hub.card import (
     card_text,
     check_metadata,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 _FAILED = "could not be published"
-_MAX_MESSAGE = 490  # characters
+_MAX_LENGTH = 2_000  # characters of a message with all problems
 _PAGE = "index.html"  # of a Space
 _SPACE_EXAMPLE = {".gitattributes", layout.CARD, _PAGE, "style.css"}  # the files of a new static Space
 _FIRST_COMMIT = "initial commit"  # its only one; that of a duplicate or of a squashed history has another title
@@ -83,23 +83,24 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
     allowed = attempt(check_kinds, options.get("allow", ())) or frozenset()
     before = Remote() if target is None else attempt(inspect_repository, target, token)
     attempt(_check_options, target, before or Remote(), copy_limit, options)
-    if before is not None:
-        card = attempt(_existing_card, bundle, before, metadata, target)
-        findings = attempt(_free_findings, bundle, card, metadata) or {}
-        attempt(refuse, findings, allowed)
+    card = attempt(_existing_card, bundle, before or Remote(), metadata, target)
+    findings = attempt(_free_findings, bundle, card, metadata) or {}
     if not problems:
         attempt(_validate, card, metadata, target)
-    if problems:
-        raise type(problems[0])(shortened(" ".join(map(str, problems)), _MAX_MESSAGE))
     with storage_errors("a copy of the model"), temporary_folder() as scratch:
-        folder = scratch / target.repo_id.partition("/")[2]
+        folder = scratch / (target.repo_id.partition("/")[2] if target else "model")
         _copy(bundle, folder, options.get("dtype"))
-        names = _select({layout.CARD, layout.CURVE, *(file.name for file in folder.iterdir())}, options)
+        written = {layout.CARD, layout.CURVE, *(file.name for file in folder.iterdir())}
+        names = attempt(_select, written, options)
         copy = read_bundle(folder, accept_changes=True)  # its training.json has no paths; the manifest is written at the end
         texts, details = generate_texts(ReviewModel(copy))
         texts = [*texts, *(text for _, text in details["samples"])]
         findings |= scan(copy, texts, copy_limit)
-        refuse(findings, allowed)
+        attempt(refuse, findings, allowed)
+        if problems:
+            error = type(problems[0])(" ".join(map(str, problems)))
+            error.max_length = _MAX_LENGTH
+            raise error
         copied = f"copy rate {describe_copies(copy.training.get('novelty') or {}) or 'not measured'}"
         issues = "; ".join(f"{text} (allowed)" for text in findings.values()) or "no personal data"
         words = "Scanned %d samples and %d pieces of the vocabulary: %s; %s. This is a check, not a guarantee."

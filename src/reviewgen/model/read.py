@@ -5,14 +5,14 @@ import errno
 import re
 from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from reviewgen.conditions import Conditions
-from reviewgen.config import MAX_RECORD, MAX_SETTINGS, Bound, read_json, read_saved_generation, read_text
-from reviewgen.config.settings import check_value
+from reviewgen.config import MAX_RECORD, MAX_SETTINGS, read_json, read_saved_generation, read_text
+from reviewgen.config.records import check_record
 from reviewgen.errors import BundleError, ConfigError, ReviewgenError, StorageError, UnknownPlugin, first_line, printable, quoted
 from reviewgen.lexicon import read_lexicon
 from reviewgen.model import layout
@@ -28,16 +28,7 @@ from reviewgen.version import __version__
 _PLUGIN = {"name": str, "distribution": str, "version": str, "config": dict}
 _TOKENIZER = _PLUGIN | {"files": list}
 _CONFIG = {"schema": int, "library": str, "library_version": str, "preset": str, "model": _PLUGIN, "tokenizer": _TOKENIZER}
-_METRIC = {"unit": str, "lower_is_better": bool | None, "generated": float | None, "held_out": float | None}
-_OBJECTS = ("data", "config", "held_out", "novelty", "metrics", "verdict", "parent")  # of training.json
-_FIGURES = (
-    ("held_out", "bits_per_character"),
-    ("novelty", "copy_rate"),
-    ("novelty", "copy_rate_characters"),
-    ("novelty", "token_copy_rate"),
-)
 _MAX_PRESET = 200  # characters
-_FIGURE = Annotated[float | None, Bound(at_least=0, at_most=1_000_000)]  # bits per character, shares, characters
 _PRESET = re.compile(r"([A-Za-z0-9][\w.-]*:)?[a-z][a-z0-9-]*([\w.-]*:[a-z][a-z0-9]*)?", re.ASCII)  # or a package before a name
 
 
@@ -146,19 +137,7 @@ def _check_files(folder: Path, known: set[str], strict: bool) -> None:
 
 def _parse_training(folder: Path) -> dict[str, Any]:
     training = _read_json(folder / layout.TRAINING, MAX_RECORD)
-    check_value(layout.TRAINING, training, dict[str, Any])
-    for name in _OBJECTS:
-        check_value(f"{name} in {layout.TRAINING}", training.get(name), dict[str, Any] | None)
-    for part, name in _FIGURES:
-        check_value(f"{name} in {layout.TRAINING}", (training.get(part) or {}).get(name), _FIGURE)
-    interval = (training.get("novelty") or {}).get("copy_rate_interval")
-    if interval is not None:
-        for limit in interval if isinstance(interval, list) and len(interval) == 2 else [interval]:
-            check_value(f"copy_rate_interval in {layout.TRAINING}", limit, float)
-    for name, facts in (training.get("metrics") or {}).items():
-        check_value(f"metrics.{name} in {layout.TRAINING}", facts, dict[str, Any])
-        for key, hint in _METRIC.items():
-            check_value(f"metrics.{name}.{key} in {layout.TRAINING}", facts[key], hint)
+    check_record(training)
     return dict(training)
 
 

@@ -710,9 +710,9 @@ def _facts(bundle: Bundle) -> dict[str, str]:
         "copy rate": describe_copies(novelty),
         "vocabulary": f"{thousands(bundle.tokenizer.vocab_size)} tokens ({bundle.tokenizer_plugin.name})",
         "conditions": ", ".join(bundle.conditions.names),
-        "trained on": str(data.get("source") or ""),
-        "trained for": duration(seconds) if isinstance(seconds, int | float) else "",
-        "verdict": str(verdict.get("words") or ""),
+        "trained on": data.get("source"),
+        "trained for": "" if seconds is None else duration(seconds),
+        "verdict": verdict.get("words"),
     }
     return {name: value for name, value in facts.items() if value}
 

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from reviewgen.config import MAX_RECORD, read_json, to_dict
+from reviewgen.config.records import check_record
 from reviewgen.errors import BundleError, PluginError, UnknownPlugin
 from reviewgen.registry.metadata import Plugin, find_name_fault, is_same_package
 from reviewgen.registry.plugins import THIS_PROCESS, find_weights, list_plugins
@@ -92,6 +93,7 @@ def describe_weights(preset: str | Plugin) -> InstalledWeights | None:
             return None
         size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
         training = read_json(folder / "training.json", MAX_RECORD)
+        check_record(training)
         bits, novelty = (training.get("held_out") or {}).get("bits_per_character"), training.get("novelty") or {}
         names = {"value": "copy_rate", "interval": "copy_rate_interval", "characters": "copy_rate_characters"}
         copies = {name: novelty.get(key) for name, key in names.items()} if novelty.get("copy_rate") is not None else None

@@ -165,7 +165,7 @@ def make_bundle(
     lexicon = reduce(or_, known) if len(known) == len(parts) else None
     is_known = lexicon is not None and all(part.generation.words == "known" for part in parts)
     weight_bits = models[0].weight_bits if len({model.weight_bits for model in models}) == 1 else 32
-    each_data = [model.training.get("data", {}) for model in models]
+    each_data = [model.training.get("data") or {} for model in models]
     data = {key: value for key, value in each_data[0].items() if all(key in other and other[key] == value for other in each_data)}
     record = {
         "preset": preset,

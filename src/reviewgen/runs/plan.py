@@ -219,7 +219,7 @@ def data_config(options: Mapping[str, Any], trained: Any = None) -> DataConfig:
     chosen = {name: options[name] for name in to_dict(DataConfig()) if options.get(name) is not None}
     if trained is None:
         return from_dict(DataConfig, chosen)
-    names, before = trained.conditions.names, trained.training.get("data", {})
+    names, before = trained.conditions.names, trained.training.get("data") or {}
     if new := [name for name in (*chosen.get("conditions", ()), *chosen.get("fields", ())) if name not in names]:
         raise ConfigError(
             f"A model that is trained further keeps its conditions ({', '.join(names) or 'none'}), so {quoted(new[0])} cannot be "

@@ -302,7 +302,7 @@ def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
         resolve_setup(trained, model, tokenizer)
     except ReviewgenError:
         return None
-    data = trained.training.get("data", {})  # may lack options that are newer than the weights: those do not count
+    data = trained.training.get("data") or {}  # may lack options that are newer than the weights: those do not count
     is_cleaned_alike = all(data.get(name, value) == value for name, value in plan.data.cleaning.items())
     return trained if is_cleaned_alike and plan.data.columns in ((), trained.conditions.names) else None
 

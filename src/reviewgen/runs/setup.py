@@ -393,7 +393,7 @@ def parent_facts(trained: ReviewModel | None, held_out_bits: float | None) -> di
     parent |= {name: copy.deepcopy(trained.training[name]) for name in _PAST if name in trained.training}
     oldest: dict[str, Any] = parent
     for _ in range(_ANCESTORS):  # JSON that is nested too deeply cannot be read again
-        oldest = oldest.get("parent", {})
+        oldest = oldest.get("parent") or {}
     oldest.pop("parent", None)
     return {"parent": parent}
 

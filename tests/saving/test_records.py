@@ -1,0 +1,203 @@
+"""The facts of a downloaded training record: one of another type is one sentence at loading, one that is null is unknown."""
+
+import contextlib
+import copy
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import reviewgen
+from reviewgen.analysis.comparison_figures import _training_facts
+from reviewgen.errors import BundleError
+from reviewgen.hub.card import brief_facts, card_text
+from reviewgen.model.read import read_training
+from reviewgen.registry import saved as registry_saved
+from reviewgen.web import find_curves
+from tests.support.fakes import run_command
+from tests.support.live_server import in_process
+
+HUGE = 10**90
+WRONG = {
+    str: (5, [1], {"a": 1}, True),
+    bool: (5, "x", [1], {"a": 1}),
+    int: ("x", [1], {"a": 1}, True),
+    float: ("x", [1], {"a": 1}, True),
+    list: (5, "x", {"a": 1}, True, HUGE),
+    dict: (5, "x", [1], True, HUGE),
+}
+DATA = {
+    "source": "reviews.csv",
+    "fingerprint": "0123",
+    "clean": True,
+    "drop_repeated_lines": True,
+    "repeated_lines": ["Advertisement"],
+    "reviews": {"train": 8, "validation": 1, "test": 1},
+    "tokens": {"train": 800, "validation": 100, "test": 100},
+    "split": {"method": "hash", "words": "a tenth"},
+    "conditions": [{"name": "stars", "values": [{"label": "5"}]}],
+}
+PART = {
+    "preset": "gru-char",
+    "data": DATA,
+    "config": {"batch_size": 8, "bptt": 64},
+    "seconds": 8.5,
+    "weight": 0.5,
+    "verdict": {"words": "Converged."},
+    "evaluations": [
+        {"seconds": 4.0, "tokens_seen": 400, "step": 5, "bits_per_character": 2.5},
+        {"seconds": 8.0, "tokens_seen": 800, "step": 9, "bits_per_character": 2.0},
+    ],
+    "held_out": {"split": "test", "reviews": 1, "bits_per_character": 2.0},
+}
+METRIC = {
+    "unit": "%",
+    "lower_is_better": True,
+    "generated": 3.5,
+    "interval": [3.0, 4.0],
+    "held_out": 2.5,
+}
+RECORD = PART | {
+    "data": DATA | {"corpora": [{"source": "more.csv", "weight": 0.5, "characters": 50, "times": 2.0}]},
+    "novelty": {
+        "form": "compact",
+        "copy_rate": 0.03,
+        "copy_rate_interval": [0.02, 0.04],
+        "copy_rate_texts": 100,
+        "copy_rate_characters": 25_000,
+        "held_out_copy_rate": 0.01,
+        "token_copy_rate": 0.1,
+        "held_out_token_copy_rate": 0.05,
+        "false_positive_rates": {"20": 0.01},
+    },
+    "metrics": {"distinct-2": METRIC},
+    "parameters": {"embeddings": 500},
+    "parts": [PART],
+    "weights": {
+        "method": "gate",
+        "characters": 500,
+        "bits_per_character": {"fitted_weights": 1.9, "parts": [2.0]},
+    },
+    "parent": {"source": "older", "data": DATA, "held_out": {"bits_per_character": 2.2}},
+}
+PRINTED = {"preset", "method", "form", "name", "label", "words", "step", "source", "reviews", "values"}
+"""Facts that may have any type somewhere, since they are only printed."""
+
+
+@pytest.fixture(scope="module")
+def saved(model_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved model without a manifest, so that a changed record is refused for itself."""
+    folder = Path(shutil.copytree(model_folder("gru-char"), tmp_path_factory.mktemp("saved") / "model"))
+    (folder / "manifest.json").unlink()
+    (folder / "novelty.safetensors").unlink(missing_ok=True)  # it belongs to the corpus of the record
+    return folder
+
+
+def facts_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Yield the path of each fact in a record, with its value."""
+    if path:
+        yield path, value
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in pairs:
+        yield from facts_of(inner, (*path, key))
+
+
+def with_fact(path: tuple[Any, ...], value: Any) -> str:
+    """Return the JSON of the record with another value of one fact."""
+    record: Any = copy.deepcopy(RECORD)
+    inner = record
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    return json.dumps(record)
+
+
+def loaded(folder: Path) -> reviewgen.ReviewModel:
+    """Return the saved model with the whole record."""
+    (folder / "training.json").write_text(json.dumps(RECORD))
+    return reviewgen.load(folder)
+
+
+def show(model: reviewgen.ReviewModel) -> None:
+    """Display the facts of a model wherever its record is read."""
+    brief_facts(model.bundle)
+    card_text(model.bundle)
+    with contextlib.suppress(BundleError):  # it may have none
+        find_curves(model.training, "m")
+    _training_facts(model.training)
+    assert model._repr_html_()
+    assert model.evaluate(["the movie was good"]).reviews == 1
+
+
+def test_a_record_with_all_facts_is_shown(saved: Path) -> None:
+    show(loaded(saved))
+
+
+def test_a_fact_of_another_type_is_refused_or_only_printed(saved: Path) -> None:
+    wrong = []
+    for path, value in facts_of(RECORD):
+        for odd in WRONG[type(value)]:
+            (saved / "training.json").write_text(with_fact(path, odd))
+            try:
+                read_training(saved)
+            except BundleError as error:
+                if "training.json must be " not in str(error):
+                    wrong.append((path, odd, str(error)))
+            else:
+                if path[-1] not in PRINTED:
+                    wrong.append((path, odd, "it was read"))
+    assert wrong == []
+
+
+@pytest.mark.slow
+def test_facts_that_are_only_printed_may_have_any_type(saved: Path) -> None:
+    model = loaded(saved)
+    for path, value in facts_of(RECORD):
+        if path[-1] in PRINTED and not isinstance(value, dict):
+            for odd in WRONG[type(value)]:
+                show_or_refuse(model, saved, with_fact(path, odd))
+
+
+@pytest.mark.slow
+def test_facts_may_be_null(saved: Path) -> None:
+    model = loaded(saved)
+    for path, _ in facts_of(RECORD):
+        show_or_refuse(model, saved, with_fact(path, None))
+
+
+def show_or_refuse(model: reviewgen.ReviewModel, folder: Path, record: str) -> None:
+    """Display the facts of a record; it, or the card, may be refused, but only in one sentence that names the file."""
+    (folder / "training.json").write_text(record)
+    try:
+        model.bundle.training = read_training(folder)
+        show(model)
+    except BundleError as error:
+        assert "training.json" in str(error)
+
+
+def test_a_server_names_a_model_whose_facts_are_null(saved: Path) -> None:
+    (saved / "training.json").write_text(json.dumps(dict.fromkeys(RECORD)))
+    with in_process({"m": reviewgen.load(saved)}) as server:
+        (listed,) = server.http.get("/v1/models").json()["data"]
+    assert "Copy rate" not in dict(listed["reviewgen"]["facts"])
+
+
+@pytest.mark.parametrize("words", [("export", "--html", "page.html"), ("evaluate", "--data", "texts.csv")])
+def test_a_command_refuses_an_interval_that_is_a_number(
+    saved: Path, words: tuple[str, str, str], tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    (saved / "training.json").write_text(with_fact(("novelty", "copy_rate_interval"), 1))
+    verb, option, name = words
+    status, _, error = run_command(monkeypatch, capsys, verb, saved, option, tmp_path / name)
+    assert status == 1
+    assert error.count("\n") <= 2 and "copy_rate_interval" in error and "must be a list; got 1" in error
+
+
+def test_list_shows_a_record_with_a_wrong_fact_as_a_problem(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (saved / "training.json").write_text(with_fact(("parameters", "embeddings"), "x"))
+    monkeypatch.setattr(registry_saved, "find_weights", lambda preset: saved)
+    known = registry_saved.describe_weights("gru-char")
+    assert known is not None and "embeddings" in str(known.problem)
