@@ -55,9 +55,10 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
     try:
         if details.get("token_copy_rate") is None:
             details["token_copy_rate"] = (training.get("novelty") or {}).get("token_copy_rate")
-        results, tags = _results(training, details["token_copy_rate"]), metadata.get("tags") or []
-        corpus = str((training.get("data") or {}).get("source", ""))
+        corpus = (training.get("data") or {}).get("source") or "an unnamed corpus"
         hub = parse_hub_id(corpus) if corpus.startswith("hf://") else None
+        results = _results(training, corpus.removeprefix("hf://"), details["token_copy_rate"])
+        tags = metadata.get("tags") or []
         card_data = ModelCardData(
             license=metadata.get("license"),
             language=metadata.get("language"),
@@ -81,18 +82,17 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
             **facts,
             **details,
         )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, TemplateError) as error:  # it may be a third party's
+    except (LookupError, TypeError, ValueError, AttributeError, TemplateError) as error:  # it may be a third party's
         raise BundleError(f"No card can be written: training.json is damaged ({type(error).__name__}: {error}).") from None
     card = f"{content}\n\n"
     return f"{card}<!-- written by reviewgen from what it recorded; {_digest(card)} -->\n"
 
 
-def _results(training: Mapping[str, Any], token_copy_rate: float | None) -> "list[EvalResult]":
+def _results(training: Mapping[str, Any], corpus: str, token_copy_rate: float | None) -> "list[EvalResult]":
     """Return the measured metrics: bits per character of held-out text, and the copy rate of generated text."""
     from huggingface_hub import EvalResult
 
     held_out, novelty = training.get("held_out") or {}, training.get("novelty") or {}
-    corpus = str((training.get("data") or {}).get("source", "an unnamed corpus")).removeprefix("hf://")
     bits, rate, characters = held_out.get("bits_per_character"), novelty.get("copy_rate"), novelty.get("copy_rate_characters")
     is_known = characters is None or characters >= MIN_CHARACTERS
     windows = "share of 20-token windows of generated texts that occur in the training text"
@@ -200,7 +200,7 @@ def brief_facts(bundle: Bundle) -> list[list[str]]:
     facts = {
         "Preset": bundle.preset,
         "Bits per character": None if bits is None else f"{bits:.3f}, held out",
-        "Data": file_name(str(data.get("source") or "")),
+        "Data": file_name(data.get("source") or ""),
         "License": license and license[1].strip("'\""),
         "Copy rate": describe_copies(novelty),
         "Texts": "synthetic: not written by a person",
