@@ -54,7 +54,7 @@ def describe_rate(value: float, interval: Sequence[float] | None = None, charact
     """
     if characters is not None and characters < MIN_CHARACTERS:
         return f"not known yet ({characters:,} of {MIN_CHARACTERS:,} characters)"
-    return f"{value:.1%}" + ("" if interval is None else f" (95 %: {interval[0]:.1%} to {interval[1]:.1%})")
+    return f"{value:.1%}" + ("" if not interval else f" (95 %: {interval[0]:.1%} to {interval[-1]:.1%})")
 
 
 def describe_copies(novelty: Mapping[str, Any]) -> str:

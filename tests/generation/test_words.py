@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -9,8 +11,11 @@ import torch
 
 from reviewgen.conditions import Condition, Conditions, Value
 from reviewgen.errors import ConfigError
+from reviewgen.model.words import WordMap
 from tests.support.fakes import LetterTokenizer, TableModel, review_model, run_command
 from tests.support.models import EXAMPLES
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 class FourWords(LetterTokenizer):
@@ -114,6 +119,21 @@ def test_one_text_gives_what_a_list_of_it_has(micro):
     assert model.classify("a fine record", "stars") == model.classify(["a fine record"], "stars")[0]
     np.testing.assert_array_equal(model.embed("a fine record"), model.embed(["a fine record"])[0])
     assert model.score(["a fine record", "b"], "the ") == [model.score("a fine record", "the "), model.score("b", "the ")]
+
+
+@pytest.mark.parametrize("count", [600, pytest.param(900, marks=pytest.mark.slow)])
+def test_a_map_of_many_words_has_all_of_them_inside_the_picture(count):
+    points = np.random.default_rng(0).standard_normal((count, 2)).astype(np.float32)
+    picture = ElementTree.fromstring(WordMap([f"w{number}" + "e" * (number % 9) for number in range(count)], points).to_svg())
+    across, up = map(float, picture.get("viewBox").split()[2:])
+    middles = [(float(text.get("x")), float(text.get("y"))) for text in picture.iter(f"{SVG}text")]
+    assert len(middles) == count
+    assert [(x, y) for x, y in middles if not (0 < x < across - 16 and 0 < y < up - 16)] == []
+
+
+def test_a_map_of_words_at_one_point_has_all_of_them():
+    picture = WordMap(["film"] * 50, np.zeros((50, 2), np.float32)).to_svg()
+    assert len(set(re.findall(r'<text class="word" (x="\S+" y="\S+")', picture))) == 50
 
 
 def test_embed_is_the_mean_of_the_states_of_a_loop(micro):

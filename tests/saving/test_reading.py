@@ -300,7 +300,7 @@ def test_the_training_record_is_checked(saved: Path, cases: Cases) -> None:
         new = {"token_copy_rate": 0, "copy_characters": 5} if name == "copy_rate" else {}
         for value in (10**90, 1_000_000.5, -1, -1e-9, 1e300, "5", [1]):
             write(**{part: new | {name: value}})
-            cases.expect(saved, (name, value), f"{name} in training.json must be ")
+            cases.expect(saved, (name, value), f"{name} in {part} in training.json must be ")
         for value in (0, 0.0, 1_000_000, None):
             write(**{part: new | {name: value}})
             assert reviewgen.load(saved).training[part][name] == value

@@ -74,8 +74,8 @@ def _trained(review: ReviewModel, source: str) -> LoadedModel:
     if isinstance(model, nn.Module):
         model.eval()
     settings: Mapping[str, Any] = next((run["config"] for run in runs if run.get("config")), {})
-    names = {"B": "batch_size", "T": "bptt"}
-    batch = {letter: settings[name] for letter, name in names.items() if settings.get(name)}
+    sizes = {"B": settings.get("batch_size"), "T": settings.get("bptt")}
+    batch = {letter: size for letter, size in sizes.items() if size}
     name = review.bundle.model_plugin.name
     return LoadedModel(source, name, model, review.tokenizer, review.conditions, is_trained=True, batch=batch, review=review)
 

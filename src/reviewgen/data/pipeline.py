@@ -350,8 +350,7 @@ def read_texts(source: Any, model: Any, parts: Sequence[Any] = (), **options: Un
         for data in trained:
             _require_same_split(data, cleaning, source, documents)
     columns: dict[str, Any] = {name: value for name, value in options.items() if name not in ("split", *cleaning)}
-    dropping = [data for data in trained if data.get("drop_repeated_lines")]
-    lines = [data.get("repeated_lines") or () for data in dropping]
+    lines = [data.get("repeated_lines") or () for data in trained if data.get("drop_repeated_lines")]
     columns["repeated_lines"] = tuple(dict.fromkeys(itertools.chain(*lines))) if lines else None
     columns["width"] = next((data["width"] for data in trained if data.get("width") is not None), None)
     config = from_dict(DataConfig, {**columns, **cleaning, "conditions": model.conditions.names})

@@ -52,9 +52,10 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
     metadata = check_metadata(None, {key: details[key] for key in _EXAMPLES if key in details})
     training, name = without_paths(bundle.training), (source or bundle.preset).removeprefix("hf://")
     try:
-        results, tags = _results(training), metadata.get("tags") or []
-        corpus = str((training.get("data") or {}).get("source", ""))
+        corpus = (training.get("data") or {}).get("source") or "an unnamed corpus"
         hub = parse_hub_id(corpus) if corpus.startswith("hf://") else None
+        results = _results(training, corpus.removeprefix("hf://"))
+        tags = metadata.get("tags") or []
         card_data = ModelCardData(
             license=metadata.get("license"),
             language=metadata.get("language"),
@@ -78,18 +79,17 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
             **facts,
             **details,
         )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, TemplateError) as error:  # it may be a third party's
+    except (LookupError, TypeError, ValueError, AttributeError, TemplateError) as error:  # it may be a third party's
         raise BundleError(f"No card can be written: training.json is damaged ({type(error).__name__}: {error}).") from None
     card = f"{content}\n\n"
     return f"{card}<!-- written by reviewgen from what it recorded; {_digest(card)} -->\n"
 
 
-def _results(training: Mapping[str, Any]) -> "list[EvalResult]":
+def _results(training: Mapping[str, Any], corpus: str) -> "list[EvalResult]":
     """Return the measured metrics: bits per character of held-out text, and the copy rate of generated text."""
     from huggingface_hub import EvalResult
 
     held_out, novelty = training.get("held_out") or {}, training.get("novelty") or {}
-    corpus = str((training.get("data") or {}).get("source", "an unnamed corpus")).removeprefix("hf://")
     bits, rate, characters = held_out.get("bits_per_character"), novelty.get("copy_rate"), novelty.get("copy_rate_characters")
     is_known = characters is None or characters >= MIN_CHARACTERS
     spans = f"spans of {novelty.get('copy_characters')} characters or more of the training text"
@@ -195,7 +195,7 @@ def brief_facts(bundle: Bundle) -> list[list[str]]:
     facts = {
         "Preset": bundle.preset,
         "Bits per character": None if bits is None else f"{bits:.3f}, held out",
-        "Data": file_name(str(data.get("source") or "")),
+        "Data": file_name(data.get("source") or ""),
         "License": license and license[1].strip("'\""),
         "Copy rate": describe_copies(novelty),
         "Texts": "synthetic: not written by a person",

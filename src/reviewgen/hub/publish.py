@@ -82,7 +82,7 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
     metadata = attempt(check_metadata, license, options.get("model_card_kwargs")) or {"license": license}
     allowed = attempt(check_kinds, options.get("allow", ())) or frozenset()
     before = Remote() if target is None else attempt(inspect_repository, target, token)
-    attempt(_check_options, target, before or Remote(), copy_limit, options)
+    limit = attempt(_check_options, target, before or Remote(), copy_limit, options)
     card = attempt(_existing_card, bundle, before or Remote(), metadata, target)
     findings = attempt(_free_findings, bundle, card, metadata) or {}
     if not problems:
@@ -95,7 +95,7 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
         copy = read_bundle(folder, accept_changes=True)  # its training.json has no paths; the manifest is written at the end
         texts, details = generate_texts(ReviewModel(copy))
         texts = [*texts, *(text for _, text in details["samples"])]
-        findings |= scan(copy, texts, copy_limit)
+        findings |= scan(copy, texts, 1.0 if limit is None else limit)
         attempt(refuse, findings, allowed)
         if problems:
             error = type(problems[0])(" ".join(map(str, problems)))
@@ -155,8 +155,8 @@ def inspect_repository(target: HubSource, token: str | bool | None = None, kind:
     return Remote(None if is_new else info.sha, card, info.private, names, names & (files | {layout.CURVE}))
 
 
-def _check_options(target: HubSource | None, before: Remote, copy_limit: float, options: PushOptions) -> None:
-    """Check the options of a push.
+def _check_options(target: HubSource | None, before: Remote, copy_limit: float, options: PushOptions) -> float:
+    """Check the options of a push, and return the largest share of copied windows.
 
     Raises:
         ConfigError: One is out of range, or contradicts another.
@@ -175,6 +175,7 @@ def _check_options(target: HubSource | None, before: Remote, copy_limit: float, 
         raise HubError(
             f"The repository {target.repo_id} exists and is public: make it private on its page, or choose another name."
         )
+    return copy_limit
 
 
 def _existing_card(bundle: Bundle, before: Remote, metadata: dict[str, Any], target: HubSource | None) -> str | None:

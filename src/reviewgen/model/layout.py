@@ -130,10 +130,10 @@ def fingerprint(training: Mapping[str, Any], tokenizer: str, tokenizer_settings:
     A model that was trained further has the tokenizer of its parent, so the parent's corpus counts too. The settings are those of
     ``config.json``, so that a folder stays readable when its tokenizer gets another setting.
     """
-    data, parent = training.get("data", {}), training.get("parent")
-    facts = [data.get("fingerprint") if isinstance(data, Mapping) else None, tokenizer, dict(tokenizer_settings)]
-    if isinstance(parent, Mapping):
-        facts.append(fingerprint(parent, tokenizer, tokenizer_settings))
+    corpus = (training.get("data") or {}).get("fingerprint")
+    facts = [corpus, tokenizer, dict(tokenizer_settings)]
+    if training.get("parent"):
+        facts.append(fingerprint(training["parent"], tokenizer, tokenizer_settings))
     return hashlib.blake2b(json.dumps(facts, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

@@ -195,11 +195,10 @@ def resolve_plugin(name: str) -> CheckedPlugin:
     named = [plugin for kind in _NAMED for plugin in find(kind, name)]
     kinds, is_pair = {plugin.kind for plugin in named}, name in registry.preset_names()
     if not named and not is_pair:
-        names = {plugin.name for plugin in known}
-        ending = name.removeprefix("reviewgen-")  # of a preset, as in gru-char-mine of the package reviewgen-mine
-        longer = sorted(each for each in names if each.endswith(f"-{ending}"))
-        hint = f"Did you mean {longer[0]!r}?" if longer else did_you_mean(name, names)
-        raise UnknownPlugin(f"No installed package provides a plugin {name!r}. {hint}")
+        names = [plugin.name for plugin in known]
+        ending = f"-{name.removeprefix('reviewgen-')}"  # as in gru-char-mine of the package reviewgen-mine
+        meant = next((each for each in names if each.endswith(ending)), name)
+        raise UnknownPlugin(f"No installed package provides a plugin {name!r}. {did_you_mean(meant, names)}")
     model, tokenizer = [*name.split("-"), ""][:2] if is_pair else (name, "") if "model" in kinds else ("", name)
     parts = [*find("model", model), *find("tokenizer", tokenizer)]
     package_plugins = [plugin for plugin in known if plugin.package == [*named, *parts][0].package]

@@ -7,9 +7,11 @@ marks, so that nothing depends on colour alone.
 
 import math
 import textwrap
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -41,6 +43,7 @@ _CHARTS = (".png", ".svg", ".pdf")
 _WIDTH = 420.0  # of a chart in a page: small, so that text is readable where a phone shrinks it
 _ALONE = 620.0  # of a chart in a file of its own
 _MAP = (840.0, 640.0)  # the width and height of a map of words
+_MAP_HALVES = 7_500.0  # of the widths of the words on it, in pixels: for more, the map is enlarged
 _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # in radians
 _LEFT, _TOP, _BETWEEN = 46.0, 26.0, 14.0  # of a panel
 _BAR = 0.6  # width of a bar, of the distance between two
@@ -152,19 +155,28 @@ def save_chart(chart: Chart, file: Path) -> None:
 
 def draw_words(words: Sequence[str], points: Sequence[Point], title: str, summary: str) -> str:
     """Return words in a plane as SVG: each at its point or, where another word stands, at the nearest free point."""
-    across, up, height, content = *_MAP, NOTE * 1.3, list[str]()
+    height = NOTE * 1.3
+    shown = [shorten(word, 20) for word in words]
+    halves = [text_width(word, NOTE) / 2 + 1 for word in shown]
+    width = 2 * max(halves)
+    scale = max(1.0, math.sqrt(sum(halves) / _MAP_HALVES))
+    across, up = (side * scale for side in _MAP)
     (left, bottom), (right, top) = (map(choose, zip(*points, strict=True)) for choose in (min, max))
-    placed = list[tuple[float, float, float]]()
-    for word, (x, y) in zip((shorten(text, 20) for text in words), points, strict=True):
-        half = text_width(word, NOTE) / 2 + 1
-        middle = (x - left) / (right - left or 1.0) * across, (top - y) / (top - bottom or 1.0) * up
-        for step in range(10_000):  # along the spiral of a sunflower
+    content = list[str]()
+    near: Any = defaultdict(list)  # the words that may reach into a cell: their middles and half widths
+    for word, half, (x, y) in zip(shown, halves, points, strict=True):
+        start_x = (x - left) / (right - left or 1.0) * across
+        start_y = (top - y) / (top - bottom or 1.0) * up
+        for step in range(int(across * up / 4)):  # along the spiral of a sunflower
             radius, angle = 3 * math.sqrt(step), step * _GOLDEN_ANGLE
-            position = middle[0] + radius * math.cos(angle), middle[1] + radius * math.sin(angle)
-            is_inside = half <= position[0] <= across - half and height / 2 <= position[1] <= up - height / 2
-            if is_inside and all(abs(position[0] - a) > half + b or abs(position[1] - c) > height for a, c, b in placed):
-                break
-        placed.append((*position, half))
+            spot = start_x + radius * math.cos(angle), start_y + radius * math.sin(angle)
+            if half <= spot[0] <= across - half and height / 2 <= spot[1] <= up - height / 2:
+                position = spot
+                column, row = int(spot[0] / width), int(spot[1] / height)
+                if all(abs(spot[0] - a) > half + b or abs(spot[1] - c) > height for a, c, b in near[column, row]):
+                    break
+        for cell in product(range(column - 1, column + 2), range(row - 1, row + 2)):
+            near[cell].append((*position, half))
         content.append(label(word, *position, NOTE, "word", "middle"))
     return document(content, across, up, title, summary, margin=8.0)
 
