@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import aiohttp
 import fsspec
 import pytest
 from packaging.requirements import Requirement
@@ -50,11 +51,6 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/stalled.csv":
             self.answer(CSV[:1000], len(CSV))
             self.server.is_over.wait(60)
-        elif path == "/slow.csv":
-            self.answer(CSV[:1000], len(CSV))
-            for start in range(1000, len(CSV), 3000):
-                self.server.is_over.wait(0.4)
-                self.wfile.write(CSV[start : start + 3000])
         elif path == "/locked.csv" and self.headers["X-Key"] == "secret":
             self.answer(CSV, len(CSV))
         elif path.startswith("/app/"):
@@ -196,14 +192,10 @@ def test_a_truncated_answer_is_refused(web: str) -> None:
 
 
 def test_a_stalled_server_is_abandoned(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reviewgen.data.files._WAIT", 0.5)
+    timeout = aiohttp.ClientTimeout(sock_read=0.5)
+    monkeypatch.setitem(fsspec.config.conf, "http", {"client_kwargs": {"timeout": timeout}})
     message = f"{web}/stalled.csv cannot be read: no answer came in time. Check the address and the network."
     assert refusal(f"{web}/stalled.csv") == message
-
-
-def test_the_time_limit_is_of_each_wait_and_not_of_the_download(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reviewgen.data.files._WAIT", 1.0)
-    assert texts_of(f"{web}/slow.csv") == TEXTS
 
 
 def test_the_headers_that_fsspec_is_configured_with_are_sent(web: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 import reviewgen
-from reviewgen.hub.card import card_text
 from tests.support.fakes import TEXTS
 from tests.support.models import NGRAM
 
@@ -24,7 +23,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> list[Token]:
         rows.writerow(["text", COLUMN])
         rows.writerows([f"{text} {value}", value] for value in VALUES for text in TEXTS)
     model = reviewgen.train("ngram-char", file, text_column="text", conditions=[COLUMN], **NGRAM)
-    card = card_text(model.bundle)
+    card = str(model.generate_model_card())
     parsed = MarkdownIt("commonmark", {"html": True}).enable("table").parse(card.split("\n---\n", 1)[1])
     return [child for token in parsed for child in (token, *(token.children or ()))]
 
