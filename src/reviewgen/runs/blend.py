@@ -210,7 +210,7 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
     for number, model in enumerate(models, start=1):
         if not isinstance(model.tokenizer, SupportsTokenBytes):
             raise ConfigError(
-                f"The models have different tokenizers, or other conditions, and the tokenizer of model {number} ({model.preset}), "
+                f"The models have different tokenizers, or conditions, and the tokenizer of model {number} ({model.preset}), "
                 f"{model.tokenizer_name!r}, does not say which bytes its tokens are (reviewgen.protocols.SupportsTokenBytes): "
                 "train all alike."
             )
