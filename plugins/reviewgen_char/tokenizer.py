@@ -30,8 +30,12 @@ from numpy.typing import NDArray
 from reviewgen.config import MAX_VOCABULARY, check, read_json
 from reviewgen.errors import BundleError, DataError
 
-BOS, EOS, FIRST_DIGIT, FIRST_CHARACTER = 0, 1, 2, 18
-FILE, SCHEMA = "characters.json", 1
+BOS = 0
+EOS = 1
+FIRST_DIGIT = 2
+FIRST_CHARACTER = 18
+FILE = "characters.json"
+SCHEMA = 1
 UNKNOWN = -1
 
 
@@ -56,7 +60,8 @@ class CharTokenizer:
     """
 
     Config = CharConfig
-    bos_id, eos_id = BOS, EOS
+    bos_id = BOS
+    eos_id = EOS
 
     def __init__(self, characters: str) -> None:
         """Create a tokenizer from its vocabulary: distinct characters, sorted by code point, without surrogates."""
@@ -72,7 +77,8 @@ class CharTokenizer:
     @classmethod
     def train(cls, texts: Iterable[str], config: CharConfig) -> "CharTokenizer":
         """Return a tokenizer with all characters of the texts, which are iterated once."""
-        seen, seen_ascii = set[str](), b""
+        seen = set[str]()
+        seen_ascii = b""
         for text in texts:
             new = text.encode("utf-8", "surrogatepass").translate(None, seen_ascii)  # faster than a set of each text
             if not seen.issuperset(rest := new.decode("utf-8", "surrogatepass")):

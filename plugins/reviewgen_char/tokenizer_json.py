@@ -16,7 +16,8 @@ from tokenizers.decoders import Decoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Split
 
-BOS, EOS = "<bos>", "<eos>"
+BOS = "<bos>"
+EOS = "<eos>"
 BAR = "\u2502"
 DIGITS = "".join(chr(0x2460 + digit) for digit in range(16))  # circled numbers, which ByteLevel never gives
 CONTINUES = DIGITS[8:12]  # the high digits of a byte that continues a character of UTF-8

@@ -33,4 +33,5 @@ DISTINCT_1, DISTINCT_2, DISTINCT_3, DISTINCT_4 = (ShareMetric(partial(TextSample
 SELF_REPETITION = ShareMetric(partial(TextSample.repetition, n=4), lower_is_better=True)
 """The share of n-grams of words that occurred before in the same text (Welleck et al. 2020)."""
 
-NEW_WORDS, REPEATED_SENTENCES = ShareMetric(new_words), ShareMetric(TextSample.repeated_sentences, lower_is_better=True)
+NEW_WORDS = ShareMetric(new_words)
+REPEATED_SENTENCES = ShareMetric(TextSample.repeated_sentences, lower_is_better=True)

@@ -27,7 +27,9 @@ from reviewgen.compiled import compiled
 from reviewgen.errors import storage_errors
 from reviewgen.protocols import CountGroup
 
-BLOCK_BYTES, MIN_BLOCK_BYTES = 1 << 27, 1 << 20  # of one block's rows, before sorting; the minimum with a memory limit
+# of one block's rows, before sorting; the minimum with a memory limit
+BLOCK_BYTES = 1 << 27
+MIN_BLOCK_BYTES = 1 << 20
 MERGED_ROWS = 1 << 22  # of two blocks, before the pages of files are released
 DIGIT = 8  # bits that a radix sort orders by in one pass
 GROUP_ROWS = 32  # for each possible first word; with fewer, sorting groups one by one takes longer
@@ -160,7 +162,8 @@ class NgramCounter:
         if not self._pending:
             return
         ids = np.concatenate(self._pending)
-        self._pending, self._pending_tokens = [], 0
+        self._pending = []
+        self._pending_tokens = 0
         for start in range(0, len(ids), self._block_tokens):
             stop = min(start + self._block_tokens, len(ids))
             rows = np.empty((stop - start, self.packing.words), np.int64)
@@ -174,7 +177,8 @@ class NgramCounter:
     def _merge(self, below: int | None) -> None:
         """Merge the newest block with the one before it while that is less than twice as large, or all of them."""
         while len(self._blocks) > 1 and (below is None or len(self._blocks[-2][1]) < 2 * len(self._blocks[-1][1])):
-            b, a = self._blocks.pop(), self._blocks.pop()
+            b = self._blocks.pop()
+            a = self._blocks.pop()
             most = len(a[1]) + len(b[1])  # what is not written takes no memory, but of a file room on the disk
             merged = self._arena.empty((most, self.packing.words), np.int64), self._arena.empty(most, np.int64)
             done = np.zeros(3, np.int64)  # rows read of a and of b, rows written
@@ -202,7 +206,9 @@ def _sorted(rows: Int64[np.ndarray, "N W"], packing: Packing) -> Int64[np.ndarra
 def _pack(ids, start, stop, packing, rows):
     """Pack the n-gram that starts at each of ids[start:stop] into a row, from right to left; the first id is bos."""
     bits, per_word, in_first, words, order = packing
-    mask, first, later = (1 << bits) - 1, bits * (in_first - 1), bits * (per_word - 1)
+    mask = (1 << bits) - 1
+    first = bits * (in_first - 1)
+    later = bits * (per_word - 1)
     row = np.zeros(words, np.int64)
     for position in range(min(len(ids), stop + order) - 1, start - 1, -1):
         if position + 1 == len(ids) or ids[position + 1] == ids[0]:
@@ -272,7 +278,9 @@ def _merge_rows(a, a_counts, b, b_counts, rows, counts, done, stop):
         i += order <= 0
         j += order >= 0
         size += 1
-    done[0], done[1], done[2] = i, j, size
+    done[0] = i
+    done[1] = j
+    done[2] = size
 
 
 @compiled
@@ -310,7 +318,8 @@ def _cut(rows: Rows, vocab_size: int, group: CountGroup) -> list[int]:
     """Return the first row of each rank's range, and the number of rows; the ranges have about equally many in all processes."""
     if rows.packing.order == 1:  # the first token is the whole n-gram, whose probability depends on all others
         return [0, *[len(rows.counts)] * group.world_size]
-    shift, column = rows.packing.bits * (rows.packing.in_first - 1), rows.packed[:, 0]
+    shift = rows.packing.bits * (rows.packing.in_first - 1)
+    column = rows.packed[:, 0]
     first = np.array([bisect_left(column, token + 1 << shift) for token in range(vocab_size)] + [len(column)])
     sizes = group.all_gather(np.diff(first)).sum(0)  # (V,), of all processes
     middles = 2 * sizes.cumsum() - sizes  # twice the rows before the middle of each first token's

@@ -158,7 +158,8 @@ def _adjusted(local: NodeRange, bos: int, arena: Arena, group: CountGroup) -> In
         _extend(*local.own[level], nodes.links, counts)
     for level in range(1, order):
         group.reduce_scatter(counts[nodes.level(level)], local.sizes[:, level])
-    last, first_level = local.own_level(order), local.own_level(1)
+    last = local.own_level(order)
+    first_level = local.own_level(1)
     counts[last] = local.counts[last]
     if first_level.start <= bos < first_level.stop:
         _keep_occurrences(last.start, nodes.first, local.counts, bos, counts)
@@ -183,18 +184,22 @@ def _extend(start, stop, links, counts):
 @compiled
 def _keep_occurrences(last, first, occurrences, bos, counts):
     """Copy the occurrences of the n-grams that begin with bos, but those of the last level."""
-    low, high = bos, bos + 1
+    low = bos
+    high = bos + 1
     while low < last and low < high:
         for node in range(low, high):
             counts[node] = occurrences[node]
-        low, high = first[low], first[high]
+        low = first[low]
+        high = first[high]
 
 
 @compiled
 def _smooth(start, stop, first, links, counts, bos, discounts, is_witten_bell, backoff, probabilities, backoffs):
     """Write the probabilities of the children of the contexts start:stop, and the contexts' back-off weights."""
     for parent in range(start, stop):
-        total, kept_back, kinds = 0.0, 0.0, 0
+        total = 0.0
+        kept_back = 0.0
+        kinds = 0
         for child in range(first[parent], first[parent + 1]):
             if child != bos:
                 total += counts[child]

@@ -123,7 +123,8 @@ def _reproduces(
     followers: Followers, counts: Int64[np.ndarray, " K"], deductions: Float64[np.ndarray, " K"], is_witten_bell: bool
 ) -> bool:
     """Return whether counts give the stored numbers, computed in the same order as in ``estimate``."""
-    total, kept_back = float(counts.sum()), float(np.cumsum(deductions)[-1])
+    total = float(counts.sum())
+    kept_back = float(np.cumsum(deductions)[-1])
     if is_witten_bell:
         kept_back = float(len(counts))
         total += kept_back
@@ -142,7 +143,8 @@ def _chain(trained: Trained, context: int) -> list[tuple[int, Followers]]:
     chain = []
     for node in reversed(nodes):
         children = _children(trained, node)
-        tokens, stored = trie.tokens[children].astype(np.int64), _probabilities(trained, children)
+        tokens = trie.tokens[children].astype(np.int64)
+        stored = _probabilities(trained, children)
         length = int(np.searchsorted(trained.starts, node, side="right")) - 1
         chain.append((length, Followers(tokens, stored, row[tokens], float(trie.backoffs[node]))))
         row[tokens] = stored
@@ -192,9 +194,11 @@ def describe_ngram(config: NgramConfig, trained: Trained | None) -> ModelGraph:
         config: The settings.
         trained: The trained model, whose most probable contexts are drawn; None before a training.
     """
-    inside, detail = None, "not trained yet"
+    inside = None
+    detail = "not trained yet"
     if trained is not None:
-        inside, grams = _draw_trie(trained, config), int(trained.starts[-1] - trained.starts[1]) - 1
+        inside = _draw_trie(trained, config)
+        grams = int(trained.starts[-1] - trained.starts[1]) - 1
         detail = f"{grams:,} n-grams of up to {config.order} tokens"
     look_back = f"the longest known suffix of the last {config.order - 1} tokens" if config.order > 1 else "the empty one"
     nodes = (
@@ -217,15 +221,19 @@ def describe_ngram(config: NgramConfig, trained: Trained | None) -> ModelGraph:
 def _draw_trie(trained: Trained, config: NgramConfig) -> ModelGraph:
     """Return the most probable tokens of the empty context, those after the first of them, and so on."""
     tokens = trained.trie.tokens
-    nodes, edges = [GraphNode(id="root", label="any context")], []
-    node, path, name = 0, (), "root"
+    nodes = [GraphNode(id="root", label="any context")]
+    edges = []
+    node = 0
+    path = ()
+    name = "root"
     for _ in range(min(LEVELS, config.order)):
         children = _children(trained, node)
         chances = _probabilities(trained, children)
         best = np.lexsort((children, -chances))[:CHILDREN].tolist()
         counted = explain(trained, config, node, np.array(path, np.int64))[0]
         for number in (*best[1:2], *best[:1], *best[2:]):  # the first, which goes on, in the middle
-            token, detail = int(tokens[children[number]]), f"p = {chances[number]:.2g}"
+            token = int(tokens[children[number]])
+            detail = f"p = {chances[number]:.2g}"
             if counted.counts is not None:
                 detail += f", {counted.counts[token]:,} {'times' if counted.unit == 'occurrences' else counted.unit}"
             nodes.append(GraphNode(id=_name((*path, token)), label="", detail=detail, tokens=(*path, token)))

@@ -65,8 +65,11 @@ def counted_form(ids: Integer[np.ndarray, " T"], config: NgramConfig) -> Integer
 
     If several values match, the longest one is used.
     """
-    marker, begin = config.vocab_size - config.field_ids, config.vocab_size - 1
-    spelled, bos = ids.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass"), chr(ids[0])  # one character for each id
+    marker = config.vocab_size - config.field_ids
+    begin = config.vocab_size - 1
+    # one character for each id
+    spelled = ids.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+    bos = chr(ids[0])
     forms = []
     for text in spelled.split(bos)[1:]:
         prefix, _, body = text.rpartition(chr(begin))
@@ -94,7 +97,9 @@ def _begins_value(marker, state, at):
 @inner
 def _value_probability(model, state, context, at):
     """Return the probability after a context of the value at a place: its marker's, shared with other forms by first tokens."""
-    marker, weight, total = state[FIELDS + at - 1], 0.0, 0.0
+    marker = state[FIELDS + at - 1]
+    weight = 0.0
+    total = 0.0
     for other in range(1, _known(state)):
         if state[FIELDS + other - 1] == marker and _begins_value(model.marker, state, other):
             first = FORM_PRIOR + probability_after(model.trie, context, state[FIELDS + other])
@@ -124,7 +129,8 @@ def _outlook(model, state):
     while context != 0 and remaining < MIN_REMAINING:
         context = np.int64(model.trie.links[context])
         remaining = _left(model, state, context)
-    copied, places = 0.0, 0
+    copied = 0.0
+    places = 0
     for at in range(_known(state)):
         copied += state[BELIEFS + at] * UNIT
         places += state[FIELDS + at] < model.marker
@@ -149,7 +155,8 @@ def _read(model, state, token):
         state[IS_OPEN] = token != begin
     if state[IS_OPEN]:
         if state[SIZE] < CAP:
-            state[FIELDS + state[SIZE]], state[BELIEFS + state[SIZE]] = token, 0
+            state[FIELDS + state[SIZE]] = token
+            state[BELIEFS + state[SIZE]] = 0
             state[SIZE] += 1
     elif token != begin:
         context = state[CONTEXT]
@@ -188,7 +195,8 @@ def _match_value(model, state, token, before):
                 state[WRITTEN], state[AFTER] = at + 1, follow(model.trie, before, state[FIELDS + at - 1])
     at = state[WRITTEN]
     if at > 0 and (at == state[SIZE] or state[FIELDS + at] >= model.marker):
-        state[CONTEXT], state[WRITTEN] = state[AFTER], 0
+        state[CONTEXT] = state[AFTER]
+        state[WRITTEN] = 0
 
 
 @inner
@@ -222,7 +230,8 @@ def score_with_fields(model, ids, targets, states, scores):
         state = states[:, b]
         for t in range(ids.shape[1]):
             _read(model, state, ids[b, t])
-            target, p = targets[b, t], 0.0
+            target = targets[b, t]
+            p = 0.0
             if target < model.marker:
                 context, weight, anywhere = _outlook(model, state)
                 p = weight * probability_after(model.trie, context, target)

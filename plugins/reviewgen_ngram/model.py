@@ -88,9 +88,11 @@ class Ngram:
             TrainingError: As ``finish``, or the texts of the processes begin with different ids.
             DataError: There are more n-grams than 32-bit node numbers.
         """
-        config, arena = self.config, self._arena
+        config = self.config
+        arena = self._arena
         bos_id = self._common_bos_id(group)
-        counter, self._counter = self._counter_for(bos_id), None
+        counter = self._counter_for(bos_id)
+        self._counter = None
         local = grow(exchange(counter, config.vocab_size, arena, group), config.vocab_size, arena, group)
         if local.nodes.starts[2] == 2:  # bos alone
             raise TrainingError("No observed text has a token after its first, so there is nothing to predict. Add texts.")
@@ -115,10 +117,12 @@ class Ngram:
             DataError: An id is outside the vocabulary, or the state is not one of this model.
             ShapeError: The ids or the state have another shape.
         """
-        trained, vocab_size = self._finished(), self.config.vocab_size
+        trained = self._finished()
+        vocab_size = self.config.vocab_size
         sizes = {"B": check_ids(ids)} | ({"S": STATE_SIZE} if self.config.field_ids else {})
         check_shape("The state", *check_state(state, 1), sizes, is_integer=True)
-        read, after = checked_ids(_array(ids), self.config), checked_state(_array(state), trained)
+        read = checked_ids(_array(ids), self.config)
+        after = checked_state(_array(state), trained)
         logits = np.empty((*ids.shape, vocab_size), np.float32)
         step = max(1, DENSE_CELLS // (vocab_size * max(1, len(ids))))
         for first in range(0, ids.shape[1], step):
@@ -136,7 +140,8 @@ class Ngram:
             TrainingError: The model is not trained yet.
             DataError: An id or a target is outside the vocabulary, or the state is not one of this model.
         """
-        trained, after = self._finished(), checked_state(_array(state), self._finished())
+        trained = self._finished()
+        after = checked_state(_array(state), self._finished())
         if not self.config.is_distribution:
             raise NotADistribution(
                 "The scores of stupid back-off do not sum to one, so they have no bits per character. "
@@ -185,7 +190,8 @@ class Ngram:
         """
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
         self._trained = read_arrays(arrays, self.config)
-        self._bos_id, self._counter = self._trained.bos_id, None
+        self._bos_id = self._trained.bos_id
+        self._counter = None
 
     def _common_bos_id(self, group: CountGroup) -> int:
         """Return the id that the texts of all processes begin with."""
@@ -201,25 +207,31 @@ class Ngram:
         self, ids: Int64[np.ndarray, "B T"], state: Int64[np.ndarray, "B *S"]
     ) -> tuple[Float64[np.ndarray, "B T V"], Int64[np.ndarray, "B *S"]]:
         """Return the log probability of every token after each of T >= 1 ids, and the state after the last."""
-        trained, config = self._finished(), self.config
+        trained = self._finished()
+        config = self.config
         if not config.field_ids:
             contexts = np.empty(ids.shape, np.int64)
             advance(trained.trie, ids, state, contexts)
             rows = log_probabilities(trained.trie, contexts.reshape(-1), config.is_distribution)
             return rows.reshape(*ids.shape, config.vocab_size), contexts[:, -1].copy()
-        states, probs = np.ascontiguousarray(state.T), np.empty((*ids.shape, config.vocab_size))
+        states = np.ascontiguousarray(state.T)
+        probs = np.empty((*ids.shape, config.vocab_size))
         fill_rows(with_fields(trained, config), ids, states, probs)
         with np.errstate(divide="ignore"):  # zero becomes -inf
             return np.log(probs), np.ascontiguousarray(states.T)
 
     def _keep(self, nodes: Nodes, estimated: Estimate, keep: Bool[np.ndarray, " M"] | None) -> Mapping[str, Any]:
         """Prune and quantise the estimated nodes, keep them as the trained model, and return what ``finish`` reports."""
-        config, bos_id, counted = self.config, self._bos_id, _sizes(nodes.starts)
+        config = self.config
+        bos_id = self._bos_id
+        counted = _sizes(nodes.starts)
         assert bos_id is not None
         root = root_row(nodes, estimated, config.vocab_size, bos_id)
         if keep is not None:
             nodes, estimated = prune(nodes, estimated, root, first_node(nodes, bos_id), keep, config.prune_entropy)
-        probabilities, book, backoffs = estimated.probabilities, None, estimated.backoffs
+        probabilities = estimated.probabilities
+        book = None
+        backoffs = estimated.backoffs
         if config.quantized:
             probabilities, book, backoffs = quantize(nodes, estimated, root)
         trie = make_trie(nodes, probabilities, backoffs, book, root)
@@ -228,7 +240,8 @@ class Ngram:
 
     def _counter_for(self, bos_id: int) -> NgramCounter:
         if self._counter is None:
-            self._counter, self._bos_id = NgramCounter(self.config.vocab_size, self.config.order, self._arena), bos_id
+            self._counter = NgramCounter(self.config.vocab_size, self.config.order, self._arena)
+            self._bos_id = bos_id
         if bos_id != self._bos_id:
             raise TrainingError(
                 f"A text begins with id {bos_id}, those before with {self._bos_id}; all must begin with the same id."
@@ -243,7 +256,8 @@ class Ngram:
     def _facts(self, nodes: Nodes, estimated: Estimate, counted: list[int]) -> dict[str, Any]:
         """Return what ``finish`` reports, as JSON values; the first item of each list is of order 1."""
         fell_back = [order for order, fell in enumerate(estimated.fell_back, 1) if fell]
-        ngrams, size = _sizes(nodes.starts), sum(tensor.nbytes for tensor in self.state_dict().values())
+        ngrams = _sizes(nodes.starts)
+        size = sum(tensor.nbytes for tensor in self.state_dict().values())
         size_note = f"{sum(ngrams):,} n-grams of 1 to {self.config.order} tokens in {size / 1e6:,.1f} MB."
         if sum(ngrams) < sum(counted):
             size_note += f" Pruning dropped {sum(counted) - sum(ngrams):,} others."

@@ -87,7 +87,8 @@ def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> NodeRa
         _measure(rows.packed, start, stop, packing, tally)
         tally[-1] += rows.counts[start:stop].sum()
     table = group.all_gather(tally)
-    sizes, observed = table[:, :-1], int(table[:, -1].sum())
+    sizes = table[:, :-1]
+    observed = int(table[:, -1].sum())
     totals = sizes.sum(0)
     totals[0] = 1
     starts = np.concatenate([[0], np.cumsum(totals)])
@@ -99,14 +100,17 @@ def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> NodeRa
     ranges = _own_nodes(starts, sizes, group.rank)
     inner = int(starts[-2])
     room = inner + int(totals[-1] if group.rank == 0 else sizes[group.rank, -1])
-    tokens, first = arena.zeros(room, token_dtype(vocab_size)), arena.zeros(inner + 1, np.int32)
-    counts, links = arena.zeros(inner + int(sizes[group.rank, -1]), np.int32), arena.zeros(room, np.int32)
+    tokens = arena.zeros(room, token_dtype(vocab_size))
+    first = arena.zeros(inner + 1, np.int32)
+    counts = arena.zeros(inner + int(sizes[group.rank, -1]), np.int32)
+    links = arena.zeros(room, np.int32)
     newest = ranges[:, 0] - 1  # node of each level
     newest[0] = 0
     for start, stop in _pieces(rows, arena):
         _fill(rows.packed, rows.counts, start, stop, packing, newest, tokens, counts, first)
     _start_children(ranges, first)
-    first[0], first[1] = 1, starts[2]
+    first[0] = 1
+    first[1] = starts[2]
     local = NodeRange(Nodes(starts, tokens, first, links), counts, ranges, sizes)
     for level in range(1, order):
         local.all_gather(tokens, level, group)
@@ -132,7 +136,8 @@ def gather(local: NodeRange, group: CountGroup) -> Nodes:
     for level in range(2, last + 1):
         local.gather(nodes.links, level, group)
     if last > 1:
-        parents, shift = local.own_level(last - 1), int(local.sizes[: group.rank, last].sum())
+        parents = local.own_level(last - 1)
+        shift = int(local.sizes[: group.rank, last].sum())
         group.gather_into(nodes.first[nodes.level(last - 1)], nodes.first[parents] + np.int32(shift))
         nodes.first[-1] = nodes.starts[-1]
     return nodes
@@ -160,7 +165,8 @@ def _token(packed, row, position, packing):
     bits, per_word, in_first, _, _ = packing
     if position < in_first:
         return (packed[row, 0] >> (bits * (in_first - 1 - position))) & ((1 << bits) - 1)
-    word, position = (position - in_first) // per_word + 1, (position - in_first) % per_word
+    word = (position - in_first) // per_word + 1
+    position = (position - in_first) % per_word
     return (packed[row, word] >> (bits * (per_word - 1 - position))) & ((1 << bits) - 1)
 
 
@@ -171,7 +177,8 @@ def _shared(packed, row, packing):
         return 0
     same = packing.in_first
     for word in range(packed.shape[1]):
-        a, b = packed[row - 1, word], packed[row, word]
+        a = packed[row - 1, word]
+        b = packed[row, word]
         if a != b:
             while a != b:
                 a >>= packing.bits
@@ -203,7 +210,8 @@ def _measure(packed, start, stop, packing, sizes):
 def _fill(packed, row_counts, start, stop, packing, newest, tokens, counts, first):
     """Write the tokens, counts and numbers of children of the nodes of the rows start:stop."""
     for row in range(start, stop):
-        shared, length = _shared(packed, row, packing), _length(packed, row, packing)
+        shared = _shared(packed, row, packing)
+        length = _length(packed, row, packing)
         for level in range(1, length + 1):
             if level > shared:
                 newest[level] += 1
@@ -228,7 +236,8 @@ def _start_children(ranges, first):
 def _link(start, stop, tokens, first, links):
     """Link the children of start:stop to the child of their parent's link that has the same token; both are sorted."""
     for parent in range(start, stop):
-        other, end = first[links[parent]], first[links[parent] + 1]
+        other = first[links[parent]]
+        end = first[links[parent] + 1]
         for child in range(first[parent], first[parent + 1]):
             while other < end and tokens[other] != tokens[child]:
                 other += 1

@@ -63,7 +63,8 @@ def prune(
     lost = (children < np.diff(nodes.first))[keep[:inner]]
     first = np.concatenate([[1], 1 + np.cumsum(children[keep[:inner]])]).astype(np.int32)
     smaller = Nodes(kept_before[nodes.starts], nodes.tokens[keep], first, number[nodes.links[keep]])
-    probabilities, backoffs = estimated.probabilities[keep], estimated.backoffs[keep[:inner]]
+    probabilities = estimated.probabilities[keep]
+    backoffs = estimated.backoffs[keep[:inner]]
     lost[0] = False  # 1-grams stay
     _balance(first, smaller.links, smaller.tokens, root, lost, probabilities, backoffs)
     return smaller, replace(estimated, probabilities=probabilities, backoffs=backoffs)
@@ -85,13 +86,15 @@ def quantize(
     positive = estimated.probabilities[estimated.probabilities > 0]
     edges = np.geomspace(positive.min(), positive.max(), CODES)
     bins = np.clip(np.searchsorted(edges, positive, side="right") - 1, 0, CODES - 2)
-    members, sums = np.bincount(bins, minlength=CODES - 1), np.bincount(bins, positive, minlength=CODES - 1)
+    members = np.bincount(bins, minlength=CODES - 1)
+    sums = np.bincount(bins, positive, minlength=CODES - 1)
     book = np.zeros(CODES, np.float32)
     book[1:] = np.minimum(np.where(members, sums / np.maximum(members, 1), np.sqrt(edges[1:] * edges[:-1])), 1 - MIN_UNSEEN)
     codes = np.empty(len(estimated.probabilities), np.uint8)
     _quantize_all(estimated.probabilities, book, codes)
     _adjust_sums(nodes.starts[1], nodes.first, estimated.probabilities, book, codes)
-    values, backoffs = book[codes], estimated.backoffs.copy()
+    values = book[codes]
+    backoffs = estimated.backoffs.copy()
     values[: nodes.starts[2]] = estimated.probabilities[: nodes.starts[2]]  # those of 1-grams are not quantised
     changed = np.ones(len(backoffs), bool)
     changed[0] = False
@@ -121,7 +124,10 @@ def _balance(first, links, tokens, root, changed, probabilities, backoffs):
     """
     rest = np.zeros(len(backoffs))  # the probability of each context's unseen tokens
     for parent in range(1, len(backoffs)):
-        seen, unseen, child, stop = 0.0, 0.0, first[parent], first[parent + 1]
+        seen = 0.0
+        unseen = 0.0
+        child = first[parent]
+        stop = first[parent + 1]
         shorter = links[parent]
         if shorter == 0:
             for token in range(len(root)):
@@ -152,7 +158,8 @@ def _losses(first, links, probabilities, backoffs, bos, texts, losses):
     marginal = np.zeros(len(links))  # the probability of each n-gram at a position of the text
     marginal[0] = 1.0
     for parent in range(len(backoffs)):
-        seen, lower = 0.0, 0.0
+        seen = 0.0
+        lower = 0.0
         for child in range(first[parent], first[parent + 1]):
             marginal[child] = marginal[parent] * probabilities[child] if child != bos else texts
             seen += probabilities[child]
@@ -160,7 +167,8 @@ def _losses(first, links, probabilities, backoffs, bos, texts, losses):
         if parent == 0:
             continue
         for child in range(first[parent], first[parent + 1]):
-            p, shorter = probabilities[child], probabilities[links[child]]
+            p = probabilities[child]
+            shorter = probabilities[links[child]]
             change = np.log((1 - seen + p) / (1 - lower + shorter))  # in the log of the back-off weight, if this child is dropped
             loss = p * (np.log(shorter) + change - np.log(p))
             if seen < 1:
@@ -173,7 +181,8 @@ def _code_of(value, book):
     """Return the code of the nearest value in the ascending codebook; 0 for zero only."""
     if value <= 0:
         return 0
-    low, high = 1, len(book) - 1
+    low = 1
+    high = len(book) - 1
     while low < high:
         middle = (low + high) // 2
         if book[middle] < value:
@@ -193,7 +202,9 @@ def _quantize_all(probabilities, book, codes):
 def _adjust_sums(start, first, probabilities, book, codes):
     """Compensate rounding in the most probable child of each context, and leave unseen tokens at least half their probability."""
     for parent in range(start, len(first) - 1):
-        exact, rounded, largest = 0.0, 0.0, first[parent]
+        exact = 0.0
+        rounded = 0.0
+        largest = first[parent]
         for child in range(first[parent], first[parent + 1]):
             exact += probabilities[child]
             rounded += book[codes[child]]

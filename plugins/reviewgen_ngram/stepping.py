@@ -93,7 +93,8 @@ class NgramStepper(CompiledStepper):
         if self.config.field_ids or not (params.is_plain and self.config.is_distribution):  # decided without other rows
             return super().sample(state, uniform, params, texts, new_tokens, constraints)
         contexts = checked_state(state, self._trained)
-        tokens, used = np.full(uniform.shape, NONE, np.int64), np.zeros(len(uniform), np.int64)
+        tokens = np.full(uniform.shape, NONE, np.int64)
+        used = np.zeros(len(uniform), np.int64)
         windows, run, spelling, places = compiled_constraints(params, constraints, len(uniform))
         is_plain = len(params.temperatures) == 1 and params.temperatures[0] == 1 and params.vocab_size >= self.config.vocab_size
         proposals = PLAIN_PROPOSALS if is_plain and run == 0 else PROPOSALS
@@ -153,11 +154,13 @@ def checked_state(state: Int64[np.ndarray, "B *S"], trained: Trained) -> Int64[n
     Raises:
         DataError: It is not.
     """
-    last, contexts = len(trained.trie.children) - 1, state if state.ndim == 1 else state[:, [CONTEXT, AFTER]]
+    last = len(trained.trie.children) - 1
+    contexts = state if state.ndim == 1 else state[:, [CONTEXT, AFTER]]
     if contexts.size and (contexts.min() < 0 or contexts.max() > last):
         raise DataError(f"The state is not one of this model, which has the contexts 0..{last}.")
     if state.ndim > 1 and len(state):
-        sizes, ids = state[:, [SIZE, WRITTEN]], state[:, FIELDS:BELIEFS]
+        sizes = state[:, [SIZE, WRITTEN]]
+        ids = state[:, FIELDS:BELIEFS]
         if sizes.min() < 0 or sizes.max() > CAP or ids.min() < 0 or ids.max() >= len(trained.trie.root):
             raise DataError(f"The state is not one of this model, which holds up to {CAP} ids of fields.")
     return state.copy()
@@ -216,14 +219,23 @@ def _sample(
         used: int64 (B,), 0; how many random numbers each row used is written.
     """
     nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
-    live, sizes, end = np.ones(len(uniform), np.bool_), np.zeros(len(uniform), np.int64), params.eos_id
-    logits, scores, probs = np.empty(len(trie.root), np.float32), np.empty(len(trie.root)), np.empty(len(trie.root))
+    live = np.ones(len(uniform), np.bool_)
+    sizes = np.zeros(len(uniform), np.int64)
+    end = params.eos_id
+    logits = np.empty(len(trie.root), np.float32)
+    scores = np.empty(len(trie.root))
+    probs = np.empty(len(trie.root))
     for _ in range(uniform.shape[1]):
         for row in range(len(uniform)):
             if not live[row] or used[row] + MAX_NUMBERS > uniform.shape[1] or sizes[row] >= limits[row]:
                 continue
-            context, position, number, count = contexts[row], start + sizes[row], used[row], new_tokens[row] + sizes[row]
-            token, after, is_copy = np.int64(NONE), np.int64(-1), False
+            context = contexts[row]
+            position = start + sizes[row]
+            number = used[row]
+            count = new_tokens[row] + sizes[row]
+            token = np.int64(NONE)
+            after = np.int64(-1)
+            is_copy = False
             temperature = params.temperatures[count % len(params.temperatures)]
             place = (places[row, 0], places[row, 1], places[row, 2])
             for _ in range(proposals if temperature <= 1 else 0):
@@ -236,7 +248,8 @@ def _sample(
                 if spelling is not None and is_accepted:  # None is a type: without a spelling, this is not compiled
                     is_accepted, place = follows(spelling, places[row], candidate, end)
                 if is_accepted:
-                    token, after = candidate, following
+                    token = candidate
+                    after = following
                     break
             if windows is not None and run > 0 and token >= 0 and token != end:
                 texts[row, position] = token
@@ -252,7 +265,9 @@ def _sample(
                     after = follow(trie, context, token)
             elif spelling is not None:
                 places[row, 0], places[row, 1], places[row, 2] = place
-            used[row], tokens[row, sizes[row]], texts[row, position] = number, token, token
+            used[row] = number
+            tokens[row, sizes[row]] = token
+            texts[row, position] = token
             live[row] = token >= 0 and token != end
             if token >= 0:
                 sizes[row] += 1
@@ -266,7 +281,10 @@ def _propose(tokens, links, ends, bases, children, probabilities, backoffs, book
     The children of the longest context come first, then, context by context, those of a shorter one that the longer one lacks.
     The children of a longer context are also children of the shorter one.
     """
-    weight, low, high = 1.0, 0, 0  # the children of the longer context are low:high
+    # the children of the longer context are low:high
+    weight = 1.0
+    low = 0
+    high = 0
     while context != 0:
         start, stop = family(bases, children, context)
         passed = low
@@ -282,7 +300,8 @@ def _propose(tokens, links, ends, bases, children, probabilities, backoffs, book
             if number < 0:
                 return token, mass, context_after(tokens, links, ends, bases, children, heads, context, child, token)
         weight *= backoffs[context]
-        low, high = start, stop
+        low = start
+        high = stop
         context = np.int64(links[context])
     passed = low
     for token in range(len(root)):

@@ -124,7 +124,8 @@ def read_arrays(arrays: Mapping[str, np.ndarray], config: NgramConfig) -> Traine
     Raises:
         BundleError: An array is missing, unexpected, of another dtype or shape, or damaged.
     """
-    vocab_size, order = config.vocab_size, config.order
+    vocab_size = config.vocab_size
+    order = config.order
     _check_specs(arrays, expect_arrays(config))
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     _require(arrays["bos_id"].size == 1, "bos_id", "holds one id, of a trained model")
@@ -134,7 +135,8 @@ def read_arrays(arrays: Mapping[str, np.ndarray], config: NgramConfig) -> Traine
     _require(discounts.shape == (order, 3) and np.isfinite(discounts).all(), "discounts", f"holds {order} x 3 numbers")
     starts = arrays["starts"]
     _check_sizes(arrays, starts, config)
-    tokens, root = arrays["tokens"], arrays["root"]
+    tokens = arrays["tokens"]
+    root = arrays["root"]
     _require((tokens >= 0) & (tokens.astype(np.int32) < vocab_size), "tokens", "holds ids of the vocabulary")
     heads = _heads(tokens, starts, vocab_size)
     _require(heads[bos_id] > 0 and root[bos_id] == 0, "tokens", "holds bos as a context only")
@@ -164,7 +166,8 @@ def _check_sizes(arrays: Mapping[str, np.ndarray], starts: np.ndarray, config: N
     order = config.order
     _require(len(starts) == order + 2, "starts", f"holds {order + 2} numbers, not {len(starts)}")
     _require(starts[0] == 0 and starts[1] == 1 < starts[2] and (np.diff(starts) >= 0).all(), "starts", "ascends from 0, 1")
-    nodes, contexts = int(starts[-1]), int(starts[-2])
+    nodes = int(starts[-1])
+    contexts = int(starts[-2])
     sizes = {
         "tokens": nodes,
         "links": contexts,
@@ -181,7 +184,8 @@ def _check_sizes(arrays: Mapping[str, np.ndarray], starts: np.ndarray, config: N
 
 def _check_nodes(trie: Trie, starts: Int64[np.ndarray, " L"]) -> None:
     """Raise unless the children of every context are in order, and links lead to the contexts without the first token."""
-    tokens, children = trie.tokens, trie.children
+    tokens = trie.tokens
+    children = trie.children
     first = starts[2] + np.concatenate([[0], np.cumsum(children, dtype=np.int64)])  # where the children of each context start
     adds_up = children[0] == 0 and (children >= 0).all() and np.array_equal(first[starts[1:-1]], starts[2:])
     _require(adds_up, "children", "adds up to the nodes of each level")
@@ -201,12 +205,15 @@ def _check_nodes(trie: Trie, starts: Int64[np.ndarray, " L"]) -> None:
 @compiled
 def _sums_to_one(trie):
     """Return whether the probabilities of every context do; without ``ends`` those of the last level's would cost too much."""
-    links, ends, backoffs = trie.links, trie.ends, trie.backoffs
+    links = trie.links
+    ends = trie.ends
+    backoffs = trie.backoffs
     for context in range(1, len(backoffs)):
         low, high = family(trie.bases, trie.children, context)
         if high > len(links) and ends is None:
             break
-        seen, lower = 0.0, 0.0
+        seen = 0.0
+        lower = 0.0
         for child in range(low, high):
             link = np.int64(links[child]) if child < len(links) else stored_end(ends, child - len(links))
             seen += probability(trie.probabilities, trie.book, child)
@@ -293,7 +300,8 @@ def _look_up(tokens, links, bases, children, backoffs, heads, context, token):
 
     Arrays instead of a trie, here and in other inner functions, make the loops up to twice as fast.
     """
-    weight, child = 1.0, np.int64(0)
+    weight = 1.0
+    child = np.int64(0)
     while context != 0:
         child = find(tokens, bases, children, context, token)
         if child != 0:
@@ -342,7 +350,8 @@ def score(trie, ids, targets, contexts, scores):
     for t in range(length):
         for row in range(rows):
             context = following[row] if following[row] >= 0 else follow(trie, contexts[row], ids[row, t])
-            contexts[row], token = context, np.int64(targets[row, t])
+            contexts[row] = context
+            token = np.int64(targets[row, t])
             context, child, weight = _look_up(tokens, links, bases, children, backoffs, heads, context, token)
             scores[row, t] = weight * (root[token] if context == 0 else probability(probabilities, book, child))
             following[row] = -1
@@ -357,14 +366,17 @@ def fill_row(trie, context, row):
     From the empty context to the longest, each overwrites the probabilities of its children: no test of what is there.
     """
     tokens, links, _, bases, children, probabilities, backoffs, book, root, _ = trie
-    length, shorter = 0, context
+    length = 0
+    shorter = context
     while shorter != 0:
         length += 1
         shorter = np.int64(links[shorter])
-    contexts, weights = np.empty(length, np.int64), np.empty(length)
+    contexts = np.empty(length, np.int64)
+    weights = np.empty(length)
     weight = 1.0
     for position in range(length):
-        contexts[position], weights[position] = context, weight
+        contexts[position] = context
+        weights[position] = weight
         weight *= backoffs[context]
         context = np.int64(links[context])
     for token in range(len(row)):

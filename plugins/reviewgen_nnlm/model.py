@@ -60,7 +60,8 @@ class Nnlm(nn.Module):
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state before the first token: n-1 times the id V."""
-        config, like = self.config, self.embedding.weight
+        config = self.config
+        like = self.embedding.weight
         last = like.new_full((batch_size, config.order - 1), config.vocab_size, dtype=torch.long)
         return last if self.held is None else (last, like.new_zeros(batch_size, config.embedding_size + 2))
 
@@ -90,7 +91,8 @@ class Nnlm(nn.Module):
         after = seen[:, -context:]
         if self.held is not None:
             given, held = hold_given(self.config, self.embedding.weight, ids, held)  # (B, T, E)
-            h, after = h + F.linear(learn_given(given, self.training), self.held), (after, held)
+            h = h + F.linear(learn_given(given, self.training), self.held)
+            after = (after, held)
         return self.dropout(self.activation(h)), after
 
     def output_layer(self) -> tuple[Float[Tensor, "V H"], Float[Tensor, " V"]]:
@@ -103,7 +105,8 @@ class Nnlm(nn.Module):
         Raises:
             ShapeError: The ids or the state have another shape.
         """
-        context, function = self.config.order - 1, "relu" if self.config.activation == "relu" else "tanh"
+        context = self.config.order - 1
+        function = "relu" if self.config.activation == "relu" else "tanh"
         last, held = self._check(ids, state)
         window = torch.cat([last, ids], dim=1)[:, 1:].unfold(1, context, 1)  # (B, T, K), oldest first
         yield Operation(name="window", formula="ids_{t-n+2} ... ids_t", values=window, axes="B T K", kind="window")
@@ -112,11 +115,15 @@ class Nnlm(nn.Module):
         yield Operation(name="embeddings", formula="e[ids_{t-n+2}], ..., e[ids_t]", values=e, axes="B T K E", parameters=count)
         x = e.flatten(2)  # (B, T, K E)
         yield Operation(name="concatenation", formula="x_t = [e[ids_{t-n+2}], ..., e[ids_t]]", values=x, axes="B T KE")
-        sums, formula = self.hidden(x), "W_hidden x_t + b_hidden"  # (B, T, H)
+        # (B, T, H)
+        sums = self.hidden(x)
+        formula = "W_hidden x_t + b_hidden"
         if self.held is not None:
-            given, size = hold_given(self.config, self.embedding.weight, ids, held)[0], self.held.numel()
+            given = hold_given(self.config, self.embedding.weight, ids, held)[0]
+            size = self.held.numel()
             yield Operation(name="given", formula=GIVEN_FORMULA, values=given, axes="B T E")
-            a, formula = F.linear(given, self.held), f"{formula} + a_t"
+            a = F.linear(given, self.held)
+            formula = f"{formula} + a_t"
             products = size * ids.numel()
             yield Operation(name="held", formula="a_t = A g_t", values=a, axes="B T H", parameters=size, multiplications=products)
             sums = sums + a
@@ -154,7 +161,8 @@ class Nnlm(nn.Module):
             ConfigError: A tensor is none of these, or two are for the same one.
         """
         matched = match_tensors(self, tensors, str, "and the model's own, as hidden.weight")
-        table, own_table = matched.get("embedding.weight"), self.embedding.weight.detach()
+        table = matched.get("embedding.weight")
+        own_table = self.embedding.weight.detach()
         if table is not None and table.shape == own_table[1:].shape:
             matched["embedding.weight"] = torch.cat([table.to(own_table), own_table[-1:]])
         return matched
@@ -190,7 +198,8 @@ class Nnlm(nn.Module):
 
 def _product(layer: nn.Linear, name: str, formula: str, values: Tensor, axes: str) -> Operation:
     """Return the operation of a linear layer, perhaps with an activation function after it."""
-    parameters, multiplications = layer.weight.numel() + layer.bias.numel(), values.numel() * layer.in_features
+    parameters = layer.weight.numel() + layer.bias.numel()
+    multiplications = values.numel() * layer.in_features
     return Operation(name=name, formula=formula, values=values, axes=axes, parameters=parameters, multiplications=multiplications)
 
 

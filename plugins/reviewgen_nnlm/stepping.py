@@ -61,7 +61,9 @@ class NnlmStepper(CompiledStepper):
     @staticmethod
     def expect(config: NnlmConfig) -> dict[str, TensorSpec]:
         """Return the name, dtype and shape of every tensor of a model with this config."""
-        vocabulary, width, size = config.vocab_size, config.embedding_size, config.hidden_size
+        vocabulary = config.vocab_size
+        width = config.embedding_size
+        size = config.hidden_size
         return {
             **({"held": ("float32", (size, width))} if config.holds else {}),
             "embedding.weight": ("float32", (vocabulary + 1, width)),
@@ -84,7 +86,8 @@ class NnlmStepper(CompiledStepper):
 
     def state_arrays(self, state: StepState) -> tuple[Float32[np.ndarray, "S B W"], Int64[np.ndarray, "K B"]]:
         """Return a copy of a state as the step takes it: what is held, its sums and their product; and the last n-1 ids."""
-        held, (last, *sums) = self._weights.held, state if self.config.holds else (state,)
+        held = self._weights.held
+        (last, *sums) = state if self.config.holds else (state,)
         floats = np.zeros((0, len(last), 0), np.float32)
         if held is not None:
             floats = np.zeros((2, len(last), held.state_width), np.float32)
@@ -110,16 +113,19 @@ def _prepare(config: NnlmConfig, tensors: Mapping[str, Float32[np.ndarray, "..."
     padded = np.zeros(len(packed.scales), np.float32)
     padded[:size] = bias
     output = pack(tensors["output.weight"], bits)
-    is_relu, held = int(config.activation == "relu"), pack_conditioning(config, tensors, bits)
+    is_relu = int(config.activation == "relu")
+    held = pack_conditioning(config, tensors, bits)
     return Packed(table, embedding, *packed, padded, *output, tensors["output.bias"], is_relu, held)
 
 
 @inner
 def _compute_logits(weights, held, seen, floats, logits):
     """Write the logits after the last n-1 ids, int64 (n-1, R) or wider, to ``logits``, (R, V64)."""
-    embedding, bias = weights.embedding, weights.output_bias
+    embedding = weights.embedding
+    bias = weights.output_bias
     width = embedding.shape[1]
-    rows, positions = len(logits), len(seen)
+    rows = len(logits)
+    positions = len(seen)
     h = np.empty((rows, len(weights.hidden_bias)), np.float32)
     for row in range(rows):
         for j in range(h.shape[1]):

@@ -29,7 +29,8 @@ from reviewgen.compiled.linear import sigmoid32, tanh32
 from reviewgen.compiled.tensors import PRECISIONS, as_array, narrow, wide
 from reviewgen_recurrent.kernels import GRU, LSTM, add
 
-ZERO, ONE = np.float32(0), np.float32(1)
+ZERO = np.float32(0)
+ONE = np.float32(1)
 
 
 def can_run_compiled(x: Tensor) -> bool:
@@ -85,7 +86,8 @@ class _CompiledLayer(torch.autograd.Function):
         gates = torch.addmm(bias_ih, x.reshape(time * rows, -1), weight_ih.T).view(time, rows, -1)  # (T, B, G)
         outputs = x.new_empty(time + 1, rows, size)
         outputs[0] = memory[0]
-        last, product = memory.clone(), x.new_empty(rows, len(weight_hh))
+        last = memory.clone()
+        product = x.new_empty(rows, len(weight_hh))
         kept = x.new_empty(time, rows, size if cell in (GRU, LSTM) else 0)
         masks = np.zeros((0, 0, 0, 0), np.bool_) if zoned is None else zoned.numpy()
         arrays = (*map(as_array, (gates, product, bias_hh, last, outputs, kept)), masks)
@@ -120,7 +122,8 @@ class _CompiledLayer(torch.autograd.Function):
         grad_weight_ih = (grad_inputs.T @ x.flatten(0, 1)).roll(-shift, 0)
         grad_weight_hh = grad_hidden.T @ outputs[:-1].flatten(0, 1)
         sums = (grad_gates.new_ones(1, time * rows) @ grad_gates.flatten(0, 1))[0]  # (D); a product is faster than a sum
-        grad_bias_ih, grad_bias_hh = sums[:width].roll(-shift), sums[-width:].to(grad_memory.dtype)
+        grad_bias_ih = sums[:width].roll(-shift)
+        grad_bias_hh = sums[-width:].to(grad_memory.dtype)
         return grad_x, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, grad_memory, None, None, None
 
 
@@ -148,7 +151,9 @@ def _forward_step(cell, is_relu, t, gates, product, bias, memory, outputs, kept,
     _, rows, size = memory.shape
     new = np.empty((2, size), memory.dtype)
     for row in range(rows):
-        gate_row, product_row, h = gates[t, row], product[row], memory[0, row]
+        gate_row = gates[t, row]
+        product_row = product[row]
+        h = memory[0, row]
         if cell == GRU:
             _gru(gate_row, product_row, bias, h, kept[t, row], is_relu, new[0])
         elif cell == LSTM:
@@ -173,9 +178,12 @@ def _backward_step(cell, is_relu, t, gates, kept, outputs, grad_outputs, grad_pr
         grad_gates: (T, B, D), of which step t is written.
     """
     parts, rows, size = grad_memory.shape
-    held, scratch = np.zeros((parts, size), grad_memory.dtype), np.empty(size, grad_memory.dtype)
+    held = np.zeros((parts, size), grad_memory.dtype)
+    scratch = np.empty(size, grad_memory.dtype)
     for row in range(rows):
-        grad_h, gate_row, out = grad_memory[0, row], gates[t, row], grad_gates[t, row]
+        grad_h = grad_memory[0, row]
+        gate_row = gates[t, row]
+        out = grad_gates[t, row]
         _add_gradients(grad_h, grad_product[row], grad_outputs[t, row])
         for part in range(parts if len(zoned) else 0):
             _hold(grad_memory[part, row], zoned[t, part, row], held[part])
@@ -205,7 +213,9 @@ def _rnn_backward(grad_h, output, is_relu, grad_gates):
 @inner
 def _gru(gates, product, bias, h, kept, is_relu, new):
     size = len(h)
-    r, z, n = gates[:size], gates[size : 2 * size], gates[2 * size :]
+    r = gates[:size]
+    z = gates[size : 2 * size]
+    n = gates[2 * size :]
     _sigmoid_gate(r, product[:size], bias[:size])
     _sigmoid_gate(z, product[size : 2 * size], bias[size : 2 * size])
     for j in range(size):
@@ -219,9 +229,13 @@ def _gru(gates, product, bias, h, kept, is_relu, new):
 @inner
 def _gru_backward(grad_h, gates, before, kept, is_relu, grad_gates):
     size = len(grad_h)
-    r, z, n = gates[:size], gates[size : 2 * size], gates[2 * size :]
-    grad_n_input, grad_r = grad_gates[:size], grad_gates[size : 2 * size]
-    grad_z, grad_n_hidden = grad_gates[2 * size : 3 * size], grad_gates[3 * size :]
+    r = gates[:size]
+    z = gates[size : 2 * size]
+    n = gates[2 * size :]
+    grad_n_input = grad_gates[:size]
+    grad_r = grad_gates[size : 2 * size]
+    grad_z = grad_gates[2 * size : 3 * size]
+    grad_n_hidden = grad_gates[3 * size :]
     for j in range(size):
         slope = (ONE - wide(z[j])) * _derivative(wide(n[j]), is_relu)
         grad_n_input[j] = narrow(grad_h[j] * slope, grad_n_input[j])
@@ -239,8 +253,12 @@ def _gru_backward(grad_h, gates, before, kept, is_relu, grad_gates):
 @inner
 def _lstm(gates, product, bias, c, kept, is_relu, new):
     size = len(c)
-    i, f, g, o = gates[:size], gates[size : 2 * size], gates[2 * size : 3 * size], gates[3 * size :]
-    h_new, c_new = new[0], new[1]
+    i = gates[:size]
+    f = gates[size : 2 * size]
+    g = gates[2 * size : 3 * size]
+    o = gates[3 * size :]
+    h_new = new[0]
+    c_new = new[1]
     _sigmoid_gate(i, product[:size], bias[:size])
     _sigmoid_gate(f, product[size : 2 * size], bias[size : 2 * size])
     _sigmoid_gate(o, product[3 * size :], bias[3 * size :])
@@ -255,9 +273,14 @@ def _lstm(gates, product, bias, c, kept, is_relu, new):
 @inner
 def _lstm_backward(grad_h, grad_c, gates, before, is_relu, grad_gates, activated):
     size = len(grad_h)
-    i, f, g, o = gates[:size], gates[size : 2 * size], gates[2 * size : 3 * size], gates[3 * size :]
-    grad_i, grad_f = grad_gates[:size], grad_gates[size : 2 * size]
-    grad_g, grad_o = grad_gates[2 * size : 3 * size], grad_gates[3 * size :]
+    i = gates[:size]
+    f = gates[size : 2 * size]
+    g = gates[2 * size : 3 * size]
+    o = gates[3 * size :]
+    grad_i = grad_gates[:size]
+    grad_f = grad_gates[size : 2 * size]
+    grad_g = grad_gates[2 * size : 3 * size]
+    grad_o = grad_gates[3 * size :]
     for j in range(size):
         c = wide(f[j]) * wide(before[j]) + wide(i[j]) * wide(g[j])
         activated[j] = _activate(c, is_relu)

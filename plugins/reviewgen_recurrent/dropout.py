@@ -21,8 +21,12 @@ from torch.autograd.function import once_differentiable
 from reviewgen.compiled import compiled
 from reviewgen.compiled.tensors import PRECISIONS, as_array, narrow, wide
 
-ZERO, SIXTEEN, FIFTEEN = np.float32(0), np.uint32(16), np.uint32(15)
-FIRST, SECOND = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)  # of Wellons' "hash prospector": each bit flips half of the others
+ZERO = np.float32(0)
+SIXTEEN = np.uint32(16)
+FIFTEEN = np.uint32(15)
+# of Wellons' "hash prospector": each bit flips half of the others
+FIRST = np.uint32(0x7FEB352D)
+SECOND = np.uint32(0x846CA68B)
 KEYS = 1 << 32
 
 

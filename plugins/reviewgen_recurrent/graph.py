@@ -153,7 +153,8 @@ def _embedding(config: RecurrentConfig) -> GraphNode:
 
 def _layers(config: RecurrentConfig, kernel: int) -> list[GraphNode]:
     """Return the layers: the first with its cell, the others as boxes, or as one box if there are many."""
-    name, count = NAMES[kernel], config.layers
+    name = NAMES[kernel]
+    count = config.layers
     label = f"{name} cell" if count == 1 else f"{name} layer 1"
     layers = [GraphNode(id="layer1", label=label, inside=_cell(CELLS[kernel], config.activation))]
     others = [range(layer, layer + 1) for layer in range(1, count)] if count <= LAYERS_DRAWN else [range(1, count)]

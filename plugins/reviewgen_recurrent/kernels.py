@@ -17,11 +17,14 @@ from reviewgen.compiled import by_address, compiled, inlined, inner
 from reviewgen.compiled.conditioning import Conditioning, hold
 from reviewgen.compiled.linear import add_product, sigmoid32, tanh32
 
-RNN, GRU, LSTM = 0, 1, 2
+RNN = 0
+GRU = 1
+LSTM = 2
 GATES = {RNN: 1, GRU: 3, LSTM: 4}
 """Number of blocks of H rows in a layer's matrices, in torch's order: the rnn's only one; r, z, n; i, f, g, o."""
 
-ZERO, ONE = np.float32(0), np.float32(1)
+ZERO = np.float32(0)
+ONE = np.float32(1)
 MULTIPLIER = 0x9E3779B1  # 2 ** 32 over the golden ratio, made odd
 MASK = 0xFFFFFFFF
 
@@ -41,7 +44,8 @@ def bucket_of(key: Any, buckets: int) -> Any:
     return (key * buckets) >> 32
 
 
-_extend_key, _bucket_of = inlined(extend_key), inlined(bucket_of)
+_extend_key = inlined(extend_key)
+_bucket_of = inlined(bucket_of)
 
 
 class Packed(NamedTuple):
@@ -82,8 +86,10 @@ def step(model, ids, floats, ints, logits):
         logits: As there; without rows, only the state is updated.
     """
     weights = model[0]
-    layers, rows = len(weights.biases), len(ids)
-    h, c = floats[:layers], _memory(floats, weights.memory, layers)
+    layers = len(weights.biases)
+    rows = len(ids)
+    h = floats[:layers]
+    c = _memory(floats, weights.memory, layers)
     if rows > 0:
         gates = np.empty((rows, weights.biases.shape[1]), np.float32)
         _look_up(weights, weights.table, weights.ngrams, ids, ints, gates)
@@ -94,7 +100,8 @@ def step(model, ids, floats, ints, logits):
             if layer > 0:
                 _broadcast(weights.biases[layer], gates)
                 add_product(weights.above[layer - 1], weights.above_scales[layer - 1], h[layer - 1, :rows], gates)
-            panels, scales = weights.recurrent[layer], weights.recurrent_scales[layer]
+            panels = weights.recurrent[layer]
+            scales = weights.recurrent_scales[layer]
             _step(panels, scales, weights.hidden_biases, weights.relu, weights.zoneout, layer, gates, h[layer, :rows], c)
     _compute_logits(weights, weights.projection, weights.projection_scales, weights.held, floats, layers - 1, logits)
 

@@ -78,7 +78,8 @@ class Layers:
     """
 
     def __init__(self, cell: Cell, config: RecurrentConfig) -> None:
-        self.cell, self.config = cell, config
+        self.cell = cell
+        self.config = config
         self.can_fuse = config.activation in cell.fused and config.zoneout == 0
         self.implementations: tuple[str, ...] = (config.layer,)
         if config.layer == "auto":
@@ -100,7 +101,8 @@ class Layers:
 
     def __call__(self, parameters: nn.RNNBase, x: Tensor, state: CellState) -> tuple[Tensor, CellState]:
         """Return outputs (T, B, H) and the last state of inputs (T, B, E) and a state whose parts are (L, B, H)."""
-        config, training = self.config, parameters.training
+        config = self.config
+        training = parameters.training
         implementation = self._choose_implementation(x, training)
         weights: list[Weights] = [
             (weight_ih, drop(weight_hh, config.weight_dropout, training), bias_ih, bias_hh)
@@ -140,7 +142,8 @@ class Layers:
 
     def _run_fused(self, x: Tensor, state: CellState, weights: list[Weights], training: bool) -> tuple[Tensor, CellState]:
         """Run layers in one call, as torch's layers do; weights are passed because dropout may have changed them."""
-        flat, memory = [tensor for layer in weights for tensor in layer], state if len(state) > 1 else state[0]
+        flat = [tensor for layer in weights for tensor in layer]
+        memory = state if len(state) > 1 else state[0]
         dropout = self.config.dropout if len(weights) > 1 else 0.0
         x, *after = self.cell.fused[self.config.activation](
             x, memory, flat, True, len(weights), dropout, training, False, False
@@ -185,7 +188,8 @@ def layer_operations(
         place: What is added to the names, as in ", layer 2".
     """
     steps = list(run_steps(cell, config, weights, x, state))
-    tokens, size = x[..., 0].numel(), config.hidden_size
+    tokens = x[..., 0].numel()
+    size = config.hidden_size
     for name, equation in cell.equations.items():
         products = (x.size(-1) + size) * equation.has_weights + equation.products  # of one unit and token
         yield Operation(

@@ -30,7 +30,10 @@ def lstm_step(
     """Return the results of the equations of ``Lstm``; ``inputs`` is ``W_ih x + b_ih``, the gates i, f, g, o side by side."""
     h, c = state
     i, f, g, o = (inputs + F.linear(h, weight_hh, bias_hh)).chunk(GATES[LSTM], dim=-1)  # each (B, H), before the activation
-    i, f, g, o = torch.sigmoid(i), torch.sigmoid(f), activation(g), torch.sigmoid(o)
+    i = torch.sigmoid(i)
+    f = torch.sigmoid(f)
+    g = activation(g)
+    o = torch.sigmoid(o)
     c = f * c + i * g
     return {"i": i, "f": f, "g": g, "o": o, "c": c, "h": o * activation(c)}
 

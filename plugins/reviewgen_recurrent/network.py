@@ -93,8 +93,11 @@ class NgramEmbedding(nn.Module):
 
     def _hash_ngrams(self, ids: Int[Tensor, "T B"], past: Int[Tensor, "N1 B"]) -> Int[Tensor, "T B N1"]:
         """Return the row in the table of each n-gram, by length, that ends at each token."""
-        buckets, seen = self.config.ngram_buckets, torch.cat([past, ids])  # (N-1+T, B)
-        key, rows = extend_key(0, ids), []
+        # (N-1+T, B)
+        buckets = self.config.ngram_buckets
+        seen = torch.cat([past, ids])
+        key = extend_key(0, ids)
+        rows = []
         for before in range(1, self.config.ngrams):
             start = len(past) - before
             key = extend_key(key, seen[start : start + len(ids)])
@@ -146,7 +149,8 @@ class Recurrent(nn.Module):
         self.recurrent = self.Torch(config.embedding_size, config.hidden_size, config.layers)
         self.layers = Layers(self.cell, config)
         self.output = Output(config)
-        width, outer = config.embedding_size, config.embedding_size if config.tied else config.hidden_size
+        width = config.embedding_size
+        outer = config.embedding_size if config.tied else config.hidden_size
         self.held = nn.Parameter(torch.zeros(outer, width)) if config.holds else None  # times what a text is given
         self.initialise()
 
@@ -167,7 +171,8 @@ class Recurrent(nn.Module):
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state before the first token: zeros, and the id V for each token before the beginning."""
-        config, like = self.config, self.embedding.weight
+        config = self.config
+        like = self.embedding.weight
         memory = tuple(like.new_zeros(batch_size, config.layers, config.hidden_size) for _ in range(self.Stepper.parts))
         if self.ngrams is not None:
             memory += (like.new_full((batch_size, config.ngrams - 1), config.vocab_size, dtype=torch.long),)
@@ -190,7 +195,8 @@ class Recurrent(nn.Module):
         Raises:
             ShapeError: The ids or a part of the state have another shape.
         """
-        config, table = self.config, self.embedding.weight
+        config = self.config
+        table = self.embedding.weight
         memory, past, held = self._check(ids, state)
         rows = table
         if self.training and config.token_dropout > 0:
@@ -224,7 +230,9 @@ class Recurrent(nn.Module):
         Raises:
             ShapeError: The ids or a part of the state have another shape.
         """
-        config, table, output = self.config, self.embedding.weight, self.output
+        config = self.config
+        table = self.embedding.weight
+        output = self.output
         memory, past, held = self._check(ids, state)
         x = self.embedding(ids.T)  # (T, B, E)
         yield _operation("embedding", "x_t = e[ids_t]", x, "B T E", table.numel())
@@ -234,9 +242,12 @@ class Recurrent(nn.Module):
             yield _operation("n-gram embeddings", formula, x, "B T E", self.ngrams.table.weight.numel())
         shift = None
         if self.held is not None:
-            given, tokens = hold_given(config, table, ids, held)[0].transpose(0, 1), ids.numel()  # (T, B, E)
+            # (T, B, E)
+            given = hold_given(config, table, ids, held)[0].transpose(0, 1)
+            tokens = ids.numel()
             yield _operation("given", GIVEN_FORMULA, given, "B T E", 0)
-            shift, size = F.linear(given, self.held), self.held.numel()
+            shift = F.linear(given, self.held)
+            size = self.held.numel()
             yield _operation("held", "a_t = A g_t", shift, "B T K", size, size * tokens)
         for layer, weights in enumerate(self.recurrent.all_weights):
             place = f", layer {layer + 1}" if config.layers > 1 else ""
@@ -250,7 +261,8 @@ class Recurrent(nn.Module):
         weight_size = 0 if output.weight is None else output.weight.numel()
         matrix = "W_out" if weight_size else "e"
         hidden = "p_t" if isinstance(output.projection, nn.Linear) else "h_t"
-        formula, products = f"logits_t = {matrix} {hidden} + b_out", ids.numel() * (weight_size or table.numel())
+        formula = f"logits_t = {matrix} {hidden} + b_out"
+        products = ids.numel() * (weight_size or table.numel())
         if self.held is not None:
             formula = f"logits_t = {matrix} ({hidden} + a_t) + b_out"
         yield _operation(
@@ -259,7 +271,9 @@ class Recurrent(nn.Module):
 
     def _check(self, ids: Tensor, state: State) -> tuple[tuple[Tensor, ...], Any, Any]:
         """Return the state of the layers, the last ids and what is held, if they and the ids have the shapes of this model."""
-        config, batch, names = self.config, check_ids(ids), self.cell.state
+        config = self.config
+        batch = check_ids(ids)
+        names = self.cell.state
         parts = check_state(state, len(names) + (self.ngrams is not None) + (self.held is not None))
         sizes = {"B": batch, "L": config.layers, "H": config.hidden_size}
         for name, part in zip(names, parts, strict=False):

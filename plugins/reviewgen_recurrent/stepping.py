@@ -48,7 +48,9 @@ class RecurrentStepper(CompiledStepper):
     @classmethod
     def expect(cls, config: RecurrentConfig) -> dict[str, TensorSpec]:
         """Return the name, dtype and shape of every tensor of a model with this config."""
-        vocabulary, width, size = config.vocab_size, config.embedding_size, config.hidden_size
+        vocabulary = config.vocab_size
+        width = config.embedding_size
+        size = config.hidden_size
         rows = kernels.GATES[cls.cell] * size
         shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (vocabulary, width), "output.bias": (vocabulary,)}
         if config.ngrams > 1:
@@ -84,11 +86,13 @@ class RecurrentStepper(CompiledStepper):
         What is held takes two rows, which may be wider than H: the sums, and their product with a matrix.
         """
         past = state[self.parts].T if self.config.ngrams > 1 else np.empty((0, len(state[0])), np.int64)
-        memory, held = [part.swapaxes(0, 1) for part in state[: self.parts]], self._weights.held
+        memory = [part.swapaxes(0, 1) for part in state[: self.parts]]
+        held = self._weights.held
         if held is None:
             floats = np.ascontiguousarray(np.concatenate(memory))
         else:
-            rows, size = len(memory) * self.config.layers, self.config.hidden_size
+            rows = len(memory) * self.config.layers
+            size = self.config.hidden_size
             floats = np.zeros((rows + 2, len(state[0]), max(size, held.state_width)), np.float32)
             floats[:rows, :, :size] = np.concatenate(memory)
             floats[rows, :, : state[-1].shape[1]] = state[-1]
@@ -105,18 +109,22 @@ class RecurrentStepper(CompiledStepper):
         return *parts, *past, *held
 
     def _prepare(self, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits) -> kernels.Packed:
-        config, embedding = self.config, tensors["embedding.weight"]
+        config = self.config
+        embedding = tensors["embedding.weight"]
         weight_ih, weight_hh, bias_ih, bias_hh = (
             [tensors[f"recurrent.{name}_l{layer}"] for layer in range(config.layers)]
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
-        recurrent, first = pack(np.stack(weight_hh), bits), pack(weight_ih[0], bits)
+        recurrent = pack(np.stack(weight_hh), bits)
+        first = pack(weight_ih[0], bits)
         sizes = config.layers, recurrent.scales.shape[1]
-        biases, hidden_biases = np.zeros(sizes, np.float32), np.zeros(sizes, np.float32)
+        biases = np.zeros(sizes, np.float32)
+        hidden_biases = np.zeros(sizes, np.float32)
         separate = self.cell == kernels.GRU  # r scales the b_hh of n
         biases[:, : len(bias_ih[0])] = np.stack(bias_ih) + (0 if separate else np.stack(bias_hh))
         hidden_biases[:, : len(bias_hh[0])] = np.stack(bias_hh)
-        table, ngrams = None, None
+        table = None
+        ngrams = None
         if config.ngrams > 1:
             ngrams = tensors["ngrams.table.weight"].reshape(config.ngrams - 1, config.ngram_buckets, config.embedding_size)
         elif 4 * len(embedding) * sizes[1] <= TABLE_BYTES:
@@ -125,9 +133,11 @@ class RecurrentStepper(CompiledStepper):
                 table[:, : len(bias_ih[0])] += embedding @ weight_ih[0].T
         above = pack(np.stack(weight_ih[1:]), bits) if weight_ih[1:] else Matrix(recurrent.panels[:0], recurrent.scales[:0])
         projection, output = self._output(tensors, bits)
-        matrices, gru_biases = (*first, *above, *recurrent), hidden_biases if separate else None
+        matrices = (*first, *above, *recurrent)
+        gru_biases = hidden_biases if separate else None
         kind = 1 if config.activation == "relu" else None, config.zoneout or None, 1 if self.parts > 1 else None
-        outputs, held = (*projection, *output, tensors["output.bias"]), pack_conditioning(config, tensors, bits)
+        outputs = (*projection, *output, tensors["output.bias"])
+        held = pack_conditioning(config, tensors, bits)
         return kernels.Packed(table, embedding, ngrams, *matrices, biases, gru_biases, *outputs, *kind, held)
 
     def _output(self, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits) -> tuple[Matrix | tuple[None, None], Matrix]:
@@ -159,4 +169,5 @@ class LstmStepper(RecurrentStepper):
     """The stepper of ``lstm``."""
 
     Config: ClassVar[type] = LstmConfig
-    cell, parts = kernels.LSTM, 2
+    cell = kernels.LSTM
+    parts = 2

@@ -36,7 +36,9 @@ from reviewgen.errors import BundleError, DataError
 FILE = "tokenizer.json"
 FRAME = 2  # bos and eos
 MAX_WORD = 256  # characters; the trainer needs time quadratic in the length of a word
-MAX_CHUNKS, MAX_CHUNK = 1 << 18, 64  # number of cached chunks, about 100 bytes each; characters of each
+# number of cached chunks, about 100 bytes each; characters of each
+MAX_CHUNKS = 1 << 18
+MAX_CHUNK = 64
 _WHITE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's White_Space
 _CHUNK = re.compile(f"[{_WHITE}]*[^{_WHITE}]+|[{_WHITE}]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -176,14 +178,16 @@ class _Chunks(dict[str, bytes]):
 def _thin_out(texts: Iterable[str], max_characters: int) -> list[str]:
     """Return all texts or, if they have more characters than the maximum, every second, every fourth, ... of them."""
     sample: list[str] = []
-    step, characters = 1, 0
+    step = 1
+    characters = 0
     for number, text in enumerate(texts):
         if number % step:
             continue
         sample.append(text)
         characters += len(text)
         while characters > max_characters and len(sample) > 1:
-            sample, step = sample[::2], 2 * step
+            sample = sample[::2]
+            step = 2 * step
             characters = sum(map(len, sample))
     return sample
 

@@ -23,7 +23,9 @@ from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quot
 
 MAX_CATEGORIES = 50
 MAX_DISTINCT_NUMBERS = 10  # up to this many, each number has its own bin
-MAX_FIELD, MIN_FIELD = 200, 3  # characters of the value of a field; the latter where tokens are characters
+# characters of the value of a field; the latter where tokens are characters
+MAX_FIELD = 200
+MIN_FIELD = 3
 QUANTILES = (0.2, 0.4, 0.6, 0.8, 1.0)  # the upper ends of the bins of more numbers
 ANY = "any"  # the value of a condition that is left unspecified
 DRAW = "draw"  # the value of a condition that is drawn for each text
@@ -125,10 +127,12 @@ class Condition:
             if (length := len(label_of(value))) > MAX_FIELD:
                 raise ConfigError(f"The field {self.name!r} has {length:,} characters; a field has at most {MAX_FIELD}.")
         elif self.find(value) is None and label_of(value) not in (ANY, DRAW):
-            problem, labels = f"{value!r} is not a value of the condition {self.name!r}", [known.label for known in self.values]
+            problem = f"{value!r} is not a value of the condition {self.name!r}"
+            labels = [known.label for known in self.values]
             if self.kind == "category":
                 raise ConfigError(f"{problem}. {did_you_mean(label_of(value), labels)}")
-            low, high = self.values[0].low, self.values[-1].high
+            low = self.values[0].low
+            high = self.values[-1].high
             raise ConfigError(f"{problem}, which goes from {low:g} to {high:g}: {', '.join(labels)}.")
 
     def by_share(self) -> "DrawGroup":
@@ -332,12 +336,14 @@ class Conditions:
             values: All values of an example, in order.
             is_kept: Whether each field is encoded; None encodes all.
         """
-        ids, markers = list[int](), itertools.count(self.first_id + self.condition_ids)
+        ids = list[int]()
+        markers = itertools.count(self.first_id + self.condition_ids)
         flags = itertools.repeat(True) if is_kept is None else is_kept
         entries = zip(markers, self.fields, values[len(self.fixed) :], flags, strict=False)
         for marker, condition, value, is_encoded in entries:
             if is_encoded and self.encode_text is not None and (text := condition.text_of(value)):
-                first, later = list(self.encode_text(text)), list(self.encode_text(f" {text}"))
+                first = list(self.encode_text(text))
+                later = list(self.encode_text(f" {text}"))
                 if later[1:] != first and later != first:
                     ids += [marker, *later, marker, *first]
                 elif len(first) >= MIN_FIELD:
@@ -351,7 +357,8 @@ class Conditions:
         """
         fixed = len(self.fixed)
         parts: list[list[int]] = [[token] for token in ids[:fixed]] + [[] for _ in self.fields]
-        first, place = self.first_id + self.condition_ids, fixed
+        first = self.first_id + self.condition_ids
+        place = fixed
         for token in ids[fixed:-1] if self.fields else ():
             place = fixed + token - first if token >= first else place
             parts[place].append(token)
@@ -401,7 +408,9 @@ def fit_condition(name: str, values: Iterable[str | float | None]) -> Condition:
     Raises:
         DataError: The column has no values.
     """
-    texts, numbers, categories = 0, array("d"), Counter[str]()
+    texts = 0
+    numbers = array("d")
+    categories = Counter[str]()
     for value in values:
         texts += 1
         if (number := finite_number(value)) is not None:
@@ -442,11 +451,13 @@ def _bin_numbers(numbers: np.ndarray, texts: int) -> tuple[Value, ...]:
     equal to the end belongs to the bin before.
     """
     highs = np.unique(numbers)
-    lows, step = highs, float((highs == np.floor(highs)).all())
+    lows = highs
+    step = float((highs == np.floor(highs)).all())
     if len(highs) > MAX_DISTINCT_NUMBERS:
         highs = np.unique(np.quantile(numbers, QUANTILES, method="inverted_cdf"))
         lows = np.concatenate(([numbers.min()], highs[:-1] + step))
-    counts, values = np.bincount(np.searchsorted(highs, numbers), minlength=len(highs)), []
+    counts = np.bincount(np.searchsorted(highs, numbers), minlength=len(highs))
+    values = []
     for low, high, count in zip(lows.tolist(), highs.tolist(), counts.tolist(), strict=True):
         label = label_of(low) if low == high else f"{label_of(low)}..{label_of(high)}"
         values.append(Value(label=label, share=count / texts, low=low, high=high))

@@ -31,7 +31,8 @@ from reviewgen.errors import BrokenPlugin, BundleError, quoted, storage_errors
 from reviewgen.protocols import SupportsTokenBytes, Tokenizer
 from reviewgen.storage import open_tensors, read_vectors, safetensors_file
 
-_HEADER, _SCHEMA = "reviewgen.lexicon", "1"
+_HEADER = "reviewgen.lexicon"
+_SCHEMA = "1"
 _MIN_TEXTS = "; min_texts="  # after the schema, since the order of several entries would vary from file to file
 _PARTS = "words", "separators"
 _MAX_WORDS = 100_000
@@ -96,7 +97,8 @@ def count_words(texts: Sequence[str]) -> WordCounts:
     plain = pyarrow.LargeStringArray.from_buffers(len(texts), offsets, pyarrow.py_buffer(whole.translate(_AS_SPACES)))
     pieces = pyarrow.compute.utf8_split_whitespace(plain)
     runs = pyarrow.compute.list_flatten(pieces).dictionary_encode()
-    codes, owners = runs.indices.to_numpy(), pyarrow.compute.list_parent_indices(pieces).to_numpy()
+    codes = runs.indices.to_numpy()
+    owners = pyarrow.compute.list_parent_indices(pieces).to_numpy()
     written = [[run] if run.isalpha() else words_of(run) for run in runs.dictionary.to_pylist()]
     words = Counter[str]()
     for run_words, times in zip(written, np.bincount(codes, minlength=len(written)).tolist(), strict=True):
@@ -118,7 +120,8 @@ def _count_texts(codes: np.ndarray, owners: np.ndarray, starts: np.ndarray, word
 
     Run ``codes[i]`` of text ``owners[i]`` has the words ``words[starts[code]:starts[code + 1]]``; texts come one after another.
     """
-    texts, last = np.zeros(count, np.int64), np.full(count, -1, np.int64)
+    texts = np.zeros(count, np.int64)
+    last = np.full(count, -1, np.int64)
     for position in range(len(codes)):
         for index in range(starts[codes[position]], starts[codes[position] + 1]):
             word = words[index]
@@ -169,7 +172,9 @@ def minimal_automaton(strings: Iterable[bytes]) -> Automaton:
     [b'gas', b'glad', b'mad']
     """
     nodes: dict[tuple[bool, _Edges], int] = {(False, ()): 0}
-    open_ends, last = [False], b""  # along the last string; a node is complete once its last string is known
+    # along the last string; a node is complete once its last string is known
+    open_ends = [False]
+    last = b""
     open_edges: list[list[tuple[int, int]]] = [[]]
 
     def complete(depth: int) -> None:
@@ -183,7 +188,8 @@ def minimal_automaton(strings: Iterable[bytes]) -> Automaton:
         while len(open_ends) <= len(string):
             open_ends.append(False)
             open_edges.append([])
-        open_ends[-1], last = True, string
+        open_ends[-1] = True
+        last = string
     complete(0)
     root = nodes.setdefault((open_ends[0], tuple(open_edges[0])), len(nodes))
     return _pack(list(nodes), root)
@@ -218,9 +224,12 @@ def utf8_automaton() -> Automaton:
 
 def _join(automata: Sequence[Automaton]) -> tuple[UInt32[np.ndarray, " N"], list[int]]:
     """Return the nodes of several automata in one array, and the root of each."""
-    arrays, roots, start = [], [], 0
+    arrays = []
+    roots = []
+    start = 0
     for automaton in automata:
-        moved, offsets = automaton.nodes + np.uint32(256 * start), _node_offsets(automaton.nodes)
+        moved = automaton.nodes + np.uint32(256 * start)
+        offsets = _node_offsets(automaton.nodes)
         moved[offsets] = automaton.nodes[offsets]
         arrays.append(moved)
         roots.append(automaton.root + start)
@@ -239,7 +248,8 @@ def _check_nodes(nodes: UInt32[np.ndarray, " N"]) -> Automaton | None:
     edges = (nodes[offsets] >> 1).astype(np.int64)
     if offsets[-1] + 1 + edges[-1] != len(nodes):
         return None
-    words, owners = np.delete(nodes, offsets).astype(np.int64), np.repeat(np.arange(len(offsets)), edges)
+    words = np.delete(nodes, offsets).astype(np.int64)
+    owners = np.repeat(np.arange(len(offsets)), edges)
     leads_back = np.isin(words >> 8, offsets[1:]) & (words >> 8 < offsets[owners])
     is_sorted = (np.diff(words & 255) > 0) | (np.diff(owners) > 0)
     return Automaton(nodes, int(offsets[-1])) if leads_back.all() and is_sorted.all() else None
@@ -247,7 +257,9 @@ def _check_nodes(nodes: UInt32[np.ndarray, " N"]) -> Automaton | None:
 
 def _node_offsets(nodes: UInt32[np.ndarray, " N"]) -> list[int]:
     """Return where the nodes of an array begin; the last one may end behind the array."""
-    words, offsets, offset = nodes.tolist(), [], 0
+    words = nodes.tolist()
+    offsets = []
+    offset = 0
     while offset < len(words):
         offsets.append(offset)
         offset += 1 + (words[offset] >> 1)
@@ -357,7 +369,8 @@ def _decode_bytes(ids: np.ndarray, symbols: Symbols) -> bytes:
     decoded = values[np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)]
     halves = np.flatnonzero(decoded >= HALF)
     if len(halves):
-        first, second = halves[::2], halves[1::2]
+        first = halves[::2]
+        second = halves[1::2]
         decoded[first[: len(second)]] = 16 * (decoded[first[: len(second)]] - HALF) + decoded[second] - HALF
         decoded = np.delete(decoded, np.concatenate((second, first[len(second) :])))
     encoded: bytes = decoded.astype(np.uint8).tobytes()
@@ -429,7 +442,8 @@ def add_words(spelling: Spelling, words: Iterable[str]) -> Spelling:
 
     The nodes along the new words are copies behind the others; all other nodes stay where they are.
     """
-    known, added = Automaton(spelling.nodes, spelling.words), list[int]()
+    known = Automaton(spelling.nodes, spelling.words)
+    added = list[int]()
 
     def extend(node: int, strings: Collection[bytes]) -> int:
         """Return the place of a copy of a node that also leads to some strings."""
@@ -442,7 +456,8 @@ def add_words(spelling: Spelling, words: Iterable[str]) -> Spelling:
         return place
 
     root = extend(known.root, {b"", *_with_quotes(words)})
-    nodes, first = np.concatenate((known.nodes, np.array(added, np.uint32))), spelling.first.copy()
+    nodes = np.concatenate((known.nodes, np.array(added, np.uint32)))
+    first = spelling.first.copy()
     for byte, target in Automaton(nodes, root).edges(root):
         first[1, byte] = target
     return spelling._replace(nodes=nodes, words=root, first=first)

@@ -121,7 +121,9 @@ class Processes:
     """
 
     def __init__(self, rank: int = 0, world_size: int = 1, group: Any = None) -> None:
-        self.rank, self.world_size, self.group = rank, world_size, group
+        self.rank = rank
+        self.world_size = world_size
+        self.group = group
         self.interrupted = threading.Event()
 
     def all_gather(self, values: Sequence[float]) -> Float64[np.ndarray, "P N"]:

@@ -14,7 +14,9 @@ MIN_CHARACTERS = 20_000
 """A rate that was measured on fewer characters of generated text is not known yet."""
 
 _GROUPS = 10
-_NORMAL, _STUDENT = 1.960, 2.262  # quantiles at 0.975: of the normal distribution, and of Student's with 9 degrees of freedom
+# quantiles at 0.975: of the normal distribution, and of Student's with 9 degrees of freedom
+_NORMAL = 1.960
+_STUDENT = 2.262
 T = TypeVar("T")
 
 
@@ -76,7 +78,8 @@ def _wilson(value: float, variance: float, count: int) -> list[float]:
     trials: float = count
     if variance > 0 and 0 < value < 1:
         trials = value * (1 - value) / (variance * (_STUDENT / _NORMAL) ** 2)
-    scale, middle = 1 + _NORMAL**2 / trials, value + _NORMAL**2 / (2 * trials)
+    scale = 1 + _NORMAL**2 / trials
+    middle = value + _NORMAL**2 / (2 * trials)
     spread = _NORMAL * (value * (1 - value) / trials + (_NORMAL / (2 * trials)) ** 2) ** 0.5
     return [max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)]
 

@@ -8,7 +8,8 @@ _CAPITAL_AFTER = re.compile(r"\s+[^\W\d_a-z]")
 _NUMBER_AFTER = re.compile(r"\s*\d")
 _OFTEN_ABBREVIATED = "e.g i.e mr mrs ms dr prof jr sr messrs mme mlle vs etc cf inc ltd dept approx usw bzw evtl ggf vgl"
 _BEFORE_NUMBERS = "no nr vol fig pp p art jan feb mar apr jun jul aug sep sept oct nov dec"
-_ABBREVIATIONS, _OF_NUMBERS = frozenset(_OFTEN_ABBREVIATED.split()), frozenset(_BEFORE_NUMBERS.split())
+_ABBREVIATIONS = frozenset(_OFTEN_ABBREVIATED.split())
+_OF_NUMBERS = frozenset(_BEFORE_NUMBERS.split())
 
 
 def sentence_ends(text: str, start: int = 0) -> list[int]:

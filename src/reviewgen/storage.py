@@ -37,12 +37,15 @@ LOCKS_OPEN_FILES = os.name == "nt"
 """Whether a file that is open or memory-mapped cannot be renamed, replaced or removed, nor a folder above it renamed."""
 
 _ALREADY_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what renaming a folder onto an existing name gives
-_JOB, _LOCK = "job.json", ".lock"
+_JOB = "job.json"
+_LOCK = ".lock"
 _NOT_PIECES = {_JOB, ".job.json.new", _LOCK, "source"}  # of a job
 _PIECES = ("step-*.pt", "shards", "digests", "table", "raw", "corpus", "words", "tokenizers", "store")  # that jobs make
 _PIPE_SECONDS = 30
 _KINDS = {"F": "float", "BF": "bfloat", "I": "int", "U": "uint", "BOOL": "bool"}  # of numbers, as safetensors abbreviates them
-_TRIES, _PAUSE_SECONDS = 20, 0.1  # where other programs, such as virus scanners, briefly open what was just written
+# where other programs, such as virus scanners, briefly open what was just written
+_TRIES = 20
+_PAUSE_SECONDS = 0.1
 
 
 def to_path(name: str, value: str | os.PathLike[str]) -> Path:
@@ -129,7 +132,8 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         OSError: The operating system refused a step; the target is as it was, and nothing is left behind.
     """
     _refuse_existing(folder, overwrite=overwrite)
-    new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    new = folder.with_name(f".{folder.name}.new")
+    old = folder.with_name(f".{folder.name}.old")
     remove(new)  # of a process that was killed, as is the next
     remove(old)
     try:
@@ -173,7 +177,8 @@ def describe_cut_off(folder: Path) -> str:
     """Return what to do about a folder whose replacement was cut off between its two renames; "" where none was."""
     if not folder.name:  # as of "." or "/", which are never replaced
         return ""
-    new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    new = folder.with_name(f".{folder.name}.new")
+    old = folder.with_name(f".{folder.name}.old")
     if os.path.lexists(folder) or not os.path.lexists(old):
         return ""
     both = f"{old}, and the new one, which is complete, is {new}" if new.exists() else str(old)
@@ -337,7 +342,8 @@ class Job:
     def __init__(self, out: Path, kind: str, facts: Mapping[str, Any], *, waits: bool = False) -> None:
         self.out, self.folder = out, out.with_name(f"{out.name}.partial")
         self._kind = kind
-        self._facts, self._waits = {"kind": kind, **facts}, waits
+        self._facts = {"kind": kind, **facts}
+        self._waits = waits
         self._lock: Any = None
 
     def __enter__(self) -> "Job":

@@ -47,7 +47,8 @@ def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[
     from reviewgen.analysis.comparison_run import ComparisonRun
     from reviewgen.runs.display import open_console
 
-    run, console = ComparisonRun(models, data, options), open_console(progress)
+    run = ComparisonRun(models, data, options)
+    console = open_console(progress)
     comparison = run.start(console)
     try:
         for measured in run.rows(comparison.held_out, console):

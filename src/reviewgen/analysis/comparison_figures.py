@@ -27,7 +27,10 @@ from reviewgen.rates import find_intervals
 from reviewgen.storage import temporary_folder
 
 TEMPERATURES = (0.5, 0.8, 1.2)
-_LENGTH, _TEXTS, _MAX_TEXTS = 300, 32, 640  # characters of a generated text, about; texts of a batch, and at most
+# characters of a generated text, about; texts of a batch, and at most
+_LENGTH = 300
+_TEXTS = 32
+_MAX_TEXTS = 640
 _CHARACTERS = 30_000  # of generated text, at least
 _WORDS = 4500  # that distinct n-grams are counted on: their share falls as the text grows
 _MAX_SECONDS = 10.0  # of a batch of texts, for a model that is very slow
@@ -183,7 +186,9 @@ def measure_model(
     Raises:
         ReviewgenError: The model cannot generate, or its weights are damaged.
     """
-    bits, figures, notes = None, dict[str, Any](), list[str]()
+    bits = None
+    figures = dict[str, Any]()
+    notes = list[str]()
     try:
         bits, figures = _measure_bits(model, held_out, seed)
         zeros = figures["zero_probability_tokens"]
@@ -232,7 +237,9 @@ def _measure_bits(model: ReviewModel, held_out: HeldOut, seed: int) -> tuple[Flo
     Raises:
         NotADistribution: The model's scores do not sum to one.
     """
-    conditions, tokenizer, nats = model.conditions, model.tokenizer, list[float]()
+    conditions = model.conditions
+    tokenizer = model.tokenizer
+    nats = list[float]()
     prefixes = [conditions.encode_values([values.get(name) for name in conditions.names]) for values in held_out.values]
     documents = frame_texts(zip(held_out.texts, prefixes, strict=True), tokenizer)
     evaluation = evaluate_totals(model.bundle.model, documents, tokenizer.vocab_size, nats=nats).evaluation()
@@ -247,7 +254,8 @@ def _measure_bits(model: ReviewModel, held_out: HeldOut, seed: int) -> tuple[Flo
 
 def _training_facts(training: dict[str, Any]) -> dict[str, Any]:
     """Return what training.json says; a model of an older version, or a blend, may lack some of it."""
-    novelty, data = training.get("novelty") or {}, training.get("data") or {}
+    novelty = training.get("novelty") or {}
+    data = training.get("data") or {}
     curve = tuple(
         CurvePoint(entry["seconds"], entry["tokens_seen"], entry.get("bits_per_character"))
         for entry in training.get("evaluations") or ()
@@ -290,7 +298,8 @@ def _draw_samples(
 ) -> tuple[Sample, ...]:
     """Return a text for each of ``TEMPERATURES``, from one prompt, with its copied spans if the training text or an exact index
     says which they are; a compact index gives upper bounds."""
-    index, settings = model.bundle.index, [replace(config, temperature=temperature) for temperature in TEMPERATURES]
+    index = model.bundle.index
+    settings = [replace(config, temperature=temperature) for temperature in TEMPERATURES]
     texts = [model.generate_one(prompt, generation_config=setting, seed=seed) for setting in settings]
     copied: Sequence[Any] = [None] * len(texts)
     if training is not None:
@@ -312,7 +321,8 @@ def _spans(model: ReviewModel, text: str) -> tuple[tuple[int, int], ...]:
 def _generation_facts(model: ReviewModel, config: GenerationConfig, seed: int) -> dict[str, Any]:
     """Generate texts at temperature 1, and return speed, novelty and diversity of the words."""
     model.generate("", num_return_sequences=_TEXTS, generation_config=replace(config, max_new_tokens=1), seed=seed)  # compiles
-    start, texts = time.perf_counter(), list[str]()
+    start = time.perf_counter()
+    texts = list[str]()
     while len(texts) < _MAX_TEXTS and sum(map(len, texts)) < _CHARACTERS and time.perf_counter() < start + 2 * _MAX_SECONDS:
         texts += model.generate("", num_return_sequences=_TEXTS, generation_config=config, seed=seed + len(texts) // _TEXTS)
     seconds = max(time.perf_counter() - start, 1e-9)

@@ -25,7 +25,9 @@ _NESTED = ("bits_interval", "intervals", "distinct", "samples", "curve", "notes"
 _MAX_RATIO = 3.0  # times the lowest bits; the first steps of a training would flatten all other points
 _MAX_PAIRS = 15  # that are shown at once
 _WIDE = 160  # columns of a terminal, for one table
-_SAMPLE, _PRINTED = 1500, 240  # characters of a sample on a page, and on a terminal
+# characters of a sample on a page, and on a terminal
+_SAMPLE = 1500
+_PRINTED = 240
 
 
 class Column(NamedTuple):
@@ -41,7 +43,8 @@ def _rate(name: str, characters: str | None = "characters_measured", digits: int
 
     def show(row: ComparisonRow) -> str:
         value = row.distinct.get(name[-1]) if name.startswith("distinct") else getattr(row, name)
-        count, limits = None if characters is None else getattr(row, characters), row.intervals.get(name)
+        count = None if characters is None else getattr(row, characters)
+        limits = row.intervals.get(name)
         if count is not None and count < MIN_CHARACTERS:
             return percent(None)
         if value is None or limits is None:
@@ -95,7 +98,9 @@ class Comparison(HtmlReport):
     _template: ClassVar[str] = "analysis/comparison.html"
 
     def __init__(self, held_out: HeldOut, prompt: str, seed: int) -> None:
-        self.held_out, self.prompt, self.seed = held_out, prompt, seed
+        self.held_out = held_out
+        self.prompt = prompt
+        self.seed = seed
         self.rows: list[ComparisonRow] = []
         self.is_interrupted = False
         self._bits: dict[str, tuple[float, ...]] = {}
@@ -127,7 +132,8 @@ class Comparison(HtmlReport):
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values; a number that is infinite becomes None."""
-        held_out, facts = self.held_out, {"prompt": self.prompt, "seed": self.seed, "is_interrupted": self.is_interrupted}
+        held_out = self.held_out
+        facts = {"prompt": self.prompt, "seed": self.seed, "is_interrupted": self.is_interrupted}
         texts = {"source": held_out.source, "split": held_out.split, "texts": len(held_out.texts), "of": held_out.total}
         texts |= {"characters": int(held_out.characters.sum()), "digest": held_out.digest}
         rows = [to_json(row) | {"has_seen_held_out": row.has_seen_held_out} for row in self.rows]
@@ -224,7 +230,9 @@ def draw_tables(comparison: Comparison, width: int) -> Iterator[RenderableType]:
 
 def _cut(sample: Sample) -> list[tuple[str, bool]]:
     """Return a sample in pieces, each with whether it was copied."""
-    text, pieces, position = sample.text[:_SAMPLE], [], 0
+    text = sample.text[:_SAMPLE]
+    pieces = []
+    position = 0
     for start, end in sample.copied or ():
         pieces += [(text[position:start], False), (text[start:end], True)]
         position = end

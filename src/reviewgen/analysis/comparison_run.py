@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 _OWN = ("held_out", "held_out_split", "prompt", "settings", "out", "resume")  # the keywords that trainings do not have
 _LENGTH = ("budget", "steps", "epochs")
-_IDENTITY, _SCHEMA = "comparison.json", 1
+_IDENTITY = "comparison.json"
+_SCHEMA = 1
 
 
 def find_models(models: Any) -> list[tuple[ComparisonRow, Any]]:
@@ -93,11 +94,13 @@ class ComparisonRun:
 
     def __init__(self, models: Any, data: Any, options: CompareKwargs) -> None:
         refuse_unknown_options(options, CompareKwargs, "compare", others=("models", "data", "progress"))
-        self.prompt, self.seed = options.get("prompt", "the "), check_seed(options.get("seed", 0))
+        self.prompt = options.get("prompt", "the ")
+        self.seed = check_seed(options.get("seed", 0))
         check_text("prompt", self.prompt)
         if isinstance(data, Iterator):
             raise ConfigError("data is an iterator, which can be read only once; give a list, or a file.")
-        self.models, self.settings = find_models(models), check_groups(options.get("settings"))
+        self.models = find_models(models)
+        self.settings = check_groups(options.get("settings"))
         training = {name: value for name, value in dict[str, Any](options).items() if value is not None and name not in _OWN}
         if not any(name in training for name in _LENGTH):
             training["budget"] = DEFAULT_BUDGET
@@ -108,7 +111,8 @@ class ComparisonRun:
             if row.is_trained_here:
                 with suppress(BrokenPlugin):  # its row says why
                     TrainingRun(source, data, **self.options)
-        out, resume = options.get("out"), options.get("resume", False)
+        out = options.get("out")
+        resume = options.get("resume", False)
         if resume and out is None:
             raise ConfigError("Only a comparison with an output folder can be resumed: give out, or leave resume out.")
         self.folder = None if out is None else to_path("out", out)
@@ -206,7 +210,8 @@ def _read_row(file: Path, row: ComparisonRow, digest: str) -> Measured | None:
     """Return a finished row; None if it is missing, damaged, or of another model."""
     try:
         stored = read_json(file, MAX_VOCABULARY)
-        stored_row, bits = ComparisonRow.from_json(stored["row"]), stored["bits"]
+        stored_row = ComparisonRow.from_json(stored["row"])
+        bits = stored["bits"]
         is_same = (stored_row.name, stored_row.source, stored["weights"]) == (row.name, row.source, digest)
         numbers = None if bits is None else tuple(float("inf") if value is None else float(value) for value in bits)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):

@@ -19,7 +19,8 @@ Interval = tuple[float, float]
 
 _CHARACTERS = 150_000  # that each model is evaluated on, at most, where trainings have no time budget
 _PER_SECOND = 2500  # characters, by the time budget: an LSTM takes about a tenth of it to score them
-_MIN_CHARACTERS, _MAX_CHARACTERS = 20_000, 400_000
+_MIN_CHARACTERS = 20_000
+_MAX_CHARACTERS = 400_000
 _MAX_TEXTS = 2000
 _READ = 200_000  # texts of a separate source, at most
 _RESAMPLES = 4000
@@ -166,9 +167,11 @@ class Bootstrap:
 
     def pairs(self, bits: Mapping[str, Sequence[float]]) -> list[Pair]:
         """Return the paired difference of each pair of models, whose bits of each text are given by name."""
-        pairs, total = [], int(self._characters.sum())
+        pairs = []
+        total = int(self._characters.sum())
         for first, second in combinations(bits, 2):
-            one, other = np.array(bits[first]), np.array(bits[second])
+            one = np.array(bits[first])
+            other = np.array(bits[second])
             sums = float(one.sum()), float(other.sum())
             difference = 0.0 if sums[0] == sums[1] else (sums[0] - sums[1]) / total
             is_finite = np.isfinite(one).all() and np.isfinite(other).all()

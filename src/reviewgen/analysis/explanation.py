@@ -230,7 +230,8 @@ class Explanation(HtmlReport):
     word_map: WordMap | None = None
 
     def __repr__(self) -> str:
-        models, bits = ", ".join(model.name for model in self.models), self.loss.bits_per_character
+        models = ", ".join(model.name for model in self.models)
+        bits = self.loss.bits_per_character
         return f"Explanation({self.source!r}, {models}, texts={len(self.texts)}, bits_per_character={bits:.4f})"
 
     def to_dict(self) -> dict[str, Any]:

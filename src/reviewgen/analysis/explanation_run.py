@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 SAMPLE_TEXTS = ("The movie was good.", "I did not like the end of it.")
 IGNORED = -100  # the target where none is to be predicted, as torch's losses have it
-_MOST_TEXTS, _MOST_TOKENS = 4, 256
+_MOST_TEXTS = 4
+_MOST_TOKENS = 256
 _MOST_CHARACTERS = 64 * _MOST_TOKENS  # of a text that are tokenized
 _COUNTED = 64  # tokens of a batch whose counts are explained
 
@@ -109,10 +110,14 @@ def check_texts(text: Any) -> tuple[str, ...]:
 
 def make_batch(texts: Sequence[str], subject: LoadedModel, prefix: Sequence[int]) -> TextBatch:
     """Return the batch of some texts, behind the ids of their conditions; of a long text, the beginning."""
-    tokenizer, frames, shown, notes = subject.tokenizer, [], [], []
+    tokenizer = subject.tokenizer
+    frames = []
+    shown = []
+    notes = []
     for text in texts:
         encoded = list(tokenizer.encode(text[:_MOST_CHARACTERS]))
-        tokens, is_cut = encoded[:_MOST_TOKENS], len(encoded) > _MOST_TOKENS or len(text) > _MOST_CHARACTERS
+        tokens = encoded[:_MOST_TOKENS]
+        is_cut = len(encoded) > _MOST_TOKENS or len(text) > _MOST_CHARACTERS
         shown.append(tokenizer.decode(tokens) if is_cut else text)
         frames.append([tokenizer.bos_id, *prefix, *tokens, *([] if is_cut else [tokenizer.eos_id])])
         if is_cut:
@@ -151,9 +156,12 @@ def explain(
     if subject.tokenizer is None:
         raise ConfigError(f"A text is explained by a model with its tokenizer; got a {type(source).__name__}.")
     batch = make_batch(texts, subject, subject.conditions.encode({} if conditions is None else conditions))
-    blend, names, models = subject.model if isinstance(subject.model, Blend) else None, [subject.name], [subject.model]
+    blend = subject.model if isinstance(subject.model, Blend) else None
+    names = [subject.name]
+    models = [subject.model]
     if blend is not None:
-        names, models = [str(part["name"]) for part in blend.config.models], list(blend.parts)
+        names = [str(part["name"]) for part in blend.config.models]
+        models = list(blend.parts)
     walks = [_walk(model, batch) for model in models]
     logits, mixture = (walks[0].logits, ()) if blend is None else _mix(blend, walks, batch)
     return Explanation(
@@ -212,9 +220,11 @@ def _module_lines(model: nn.Module, calls: Sequence[ModuleCall], batch: TextBatc
     by_name: dict[str, list[ModuleCall]] = {}
     for call in calls:
         by_name.setdefault(call.name, []).append(call)
-    counted, letters = set[int](), letter_sizes(model.config)
+    counted = set[int]()
+    letters = letter_sizes(model.config)
     for name, group in by_name.items():
-        module, products = group[0].module, sum(call.products for call in group)
+        module = group[0].module
+        products = sum(call.products for call in group)
         used = model.parameters() if name == "" else module.parameters(recurse=False)  # also of modules that are not called
         new = {id(parameter): parameter.numel() for parameter in used if id(parameter) not in counted}
         counted |= new.keys()
@@ -265,7 +275,8 @@ def _explain_counts(model: Any, logits: Tensor, batch: TextBatch) -> Iterator[ex
         return
     log_probs = logits.double().log_softmax(-1)
     for row, time in batch.positions[:_COUNTED]:
-        token, ids = int(batch.targets[row, time]), batch.rows[row][: time + 1]
+        token = int(batch.targets[row, time])
+        ids = batch.rows[row][: time + 1]
         probability = float(log_probs[row, time, token].exp())
         steps = tuple(_count_steps(stepper.explain(np.array(ids, np.int64)), ids, token, batch))
         known = [step.part for step in steps if step.part is not None]
@@ -307,7 +318,8 @@ def _mix(blend: Blend, walks: Sequence[_Forward], batch: TextBatch) -> tuple[Ten
     tokens = []
     for row, time in batch.positions:
         target = int(batch.targets[row, time])
-        weights, probabilities = log_weights[:, row, time].exp().tolist(), log_probs[:, row, time, target].exp().tolist()
+        weights = log_weights[:, row, time].exp().tolist()
+        probabilities = log_probs[:, row, time, target].exp().tolist()
         total = sum(np.multiply(weights, probabilities).tolist())
         tokens.append(explanation.MixedToken(row, batch.labels[target], tuple(weights), tuple(probabilities), total))
     return (log_probs + log_weights[..., None]).logsumexp(0), tuple(tokens)
@@ -342,17 +354,25 @@ def _explain_loss(logits: Float[Tensor, "B T V"], batch: TextBatch, windows: Win
     """
     if bool((logits.isnan() | logits.isposinf()).any()):
         raise GenerationError.of_damaged_logits()
-    scores, targets = logits.double().flatten(0, 1), batch.targets.flatten()  # (B·T, V), (B·T,)
+    # (B·T, V), (B·T,)
+    scores = logits.double().flatten(0, 1)
+    targets = batch.targets.flatten()
     log_sums = scores.logsumexp(-1).view(batch.ids.shape)
     tokens = []
     for row, time in batch.positions:
-        target, log_sum = int(batch.targets[row, time]), float(log_sums[row, time])
+        target = int(batch.targets[row, time])
+        log_sum = float(log_sums[row, time])
         logit = float(logits[row, time, target])
         log_probability = logit - log_sum
-        bits, probability = abs(log_probability) / math.log(2), math.exp(log_probability)  # abs, for there is a minus zero
-        before, token, window = batch.labels[batch.rows[row][time]], batch.labels[target], windows.get((row, time), ())
+        # abs, for there is a minus zero
+        bits = abs(log_probability) / math.log(2)
+        probability = math.exp(log_probability)
+        before = batch.labels[batch.rows[row][time]]
+        token = batch.labels[target]
+        window = windows.get((row, time), ())
         tokens.append(explanation.TokenLoss(row, before, token, logit, log_sum, log_probability, bits, probability, window))
-    nats, characters = math.fsum(-token.log_probability for token in tokens), sum(map(len, batch.texts))
+    nats = math.fsum(-token.log_probability for token in tokens)
+    characters = sum(map(len, batch.texts))
     return explanation.Loss(
         tokens=tuple(tokens),
         nats=nats,

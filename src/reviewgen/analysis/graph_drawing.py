@@ -14,12 +14,20 @@ from reviewgen.analysis.graph_layout import LayoutEdge, Route, compute_layout
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, axis_size
 from reviewgen.web.svg import DETAIL, LABEL, NOTE, Lines, block, block_size, moved, number, shorten, tag, text_width, wrap
 
-_PAD_X, _PAD_Y = 11.0, 6.0  # inside a box
-_FRAME, _TITLE = 10.0, 22.0  # inside a frame; its title
-_LANE, _TURN = 13.0, 9.0  # between loops side by side, and above one another
+# inside a box
+_PAD_X = 11.0
+_PAD_Y = 6.0
+# inside a frame; its title
+_FRAME = 10.0
+_TITLE = 22.0
+# between loops side by side, and above one another
+_LANE = 13.0
+_TURN = 9.0
 _ARROW = 7.0
 _BETWEEN = 30.0  # columns of tokens, at least
-_DETAIL_WIDTH, _STATE_WIDTH = 118.0, 84.0  # of a detail, and of the shape of a state, in columns before they are wrapped
+# of a detail, and of the shape of a state, in columns before they are wrapped
+_DETAIL_WIDTH = 118.0
+_STATE_WIDTH = 84.0
 _ABOVE = 26.0  # what is inside, below the columns
 
 
@@ -115,7 +123,8 @@ def _end(end: str, parts: Mapping[str, DrawnNode]) -> Box:
 
 
 def _link(edge: GraphEdge, parts: Mapping[str, DrawnNode], lines: Lines) -> LayoutEdge:
-    source, target = parts[_node_of(edge.source)], parts[_node_of(edge.target)]
+    source = parts[_node_of(edge.source)]
+    target = parts[_node_of(edge.target)]
     enters: float | None = _end(edge.target, parts).x - target.width / 2
     is_free = _end(edge.target, parts) is target.box and not enters
     leaves = _end(edge.source, parts).x - source.width / 2
@@ -129,7 +138,8 @@ def shape_text(edge: GraphEdge) -> str:
 
 def _label(edge: GraphEdge, style: Style) -> Lines:
     """Return what stands beside an edge: its name, and its shape in letters and sizes."""
-    shape, is_short = shape_text(edge), 0 < len(edge.label) < 4
+    shape = shape_text(edge)
+    is_short = 0 < len(edge.label) < 4
     lines = [edge.label] if edge.label and not (is_short and shape) else []
     lines += [f"{edge.label} {shape}" if is_short else shape] if shape else []
     sizes = [axis_size(axis, style.sizes) for axis in edge.axes]
@@ -147,14 +157,17 @@ def _loop_label(loops: Sequence[GraphEdge], style: Style) -> Lines:
 
 def _line(route: Route, start: float, end: float) -> str:
     """Return a line from one box down to another, and its arrow."""
-    path, (before_x, before_y) = "", (0.0, 0.0)
+    path = ""
+    (before_x, before_y) = (0.0, 0.0)
     for n, (x, top, bottom) in enumerate(route.pieces):
         is_last = n == len(route.pieces) - 1
-        top, bottom = top if n else start, end - 0.7 * _ARROW if is_last else bottom
+        top = top if n else start
+        bottom = end - 0.7 * _ARROW if is_last else bottom
         middle = number((before_y + top) / 2)
         path += f"C{number(before_x)} {middle} {number(x)} {middle} " if n else "M"
         path += f"{number(x)} {number(top)}V{number(bottom)}"
-        before_x, before_y = x, bottom
+        before_x = x
+        before_y = bottom
     return tag("path", class_="edge", d=path) + _arrow(before_x, end, 0.0, 1.0, "head")
 
 
@@ -162,13 +175,17 @@ def _state_line(*points: tuple[float, float]) -> str:
     """Return a dashed line through corners, horizontal or vertical between each two, and its arrow."""
     path = "M" + "L".join(f"{number(x)} {number(y)}" for x, y in points)
     (before_x, before_y), (x, y) = points[-2:]
-    dx, dy = float(x > before_x) - float(x < before_x), float(y > before_y) - float(y < before_y)
+    dx = float(x > before_x) - float(x < before_x)
+    dy = float(y > before_y) - float(y < before_y)
     return tag("path", class_="edge loop", d=path) + _arrow(x, y, dx, dy, "head loop-head")
 
 
 def _arrow(x: float, y: float, dx: float, dy: float, role: str) -> str:
-    back_x, back_y, half = x - _ARROW * dx, y - _ARROW * dy, _ARROW / 2
-    one, other = (back_x + half * dy, back_y + half * dx), (back_x - half * dy, back_y - half * dx)
+    back_x = x - _ARROW * dx
+    back_y = y - _ARROW * dy
+    half = _ARROW / 2
+    one = (back_x + half * dy, back_y + half * dx)
+    other = (back_x - half * dy, back_y - half * dx)
     return tag("path", class_=role, d="M" + "L".join(f"{number(a)} {number(b)}" for a, b in ((x, y), one, other)) + "Z")
 
 
@@ -185,7 +202,8 @@ def _draw_box(node: GraphNode, style: Style) -> DrawnNode:
         lines.append((f"{sum(style.counts[name] for name in node.parameters):,} parameters", NOTE, "note"))
     pad_x, pad_y = (8.0, 3.0) if node.kind == "value" else (_PAD_X, _PAD_Y)
     text_height = block_size(lines)[1]
-    width, height = max(30.0, block_size(lines)[0] + 2 * pad_x), max(26.0, text_height + 2 * pad_y)
+    width = max(30.0, block_size(lines)[0] + 2 * pad_x)
+    height = max(26.0, text_height + 2 * pad_y)
     kind = "gap" if node.kind == "operation" and node.label == "…" else node.kind
     radius = min(height / 2, 14.0) if node.kind == "value" else 6.0
     box = tag("rect", class_=f"box {kind}", x=0, y=0, width=width, height=height, rx=radius)
@@ -198,10 +216,12 @@ def _draw_frame(node: GraphNode, inside: ModelGraph, style: Style) -> DrawnNode:
     inner = draw_graph(inside, replace(style, has_sizes=False))
     title = shorten(f"{node.label}, {node.detail}" if node.detail else node.label)
     needed = text_width(title, DETAIL)
-    width, height = max(inner.width + 2 * _FRAME, needed + 3 * _FRAME), inner.height + _TITLE + _FRAME
+    width = max(inner.width + 2 * _FRAME, needed + 3 * _FRAME)
+    height = inner.height + _TITLE + _FRAME
     left = (width - inner.width) / 2
     boxes = {name: box.moved(left, _TITLE) for name, box in inner.inside.items()}
-    first, at = min((box.top for box in boxes.values()), default=0.0), _FRAME
+    first = min((box.top for box in boxes.values()), default=0.0)
+    at = _FRAME
     for x in sorted(box.x for box in boxes.values() if box.top <= first + 14.0):  # of lines that may not cross the title
         at = x + 8.0 if at - 4.0 < x < at + needed + 4.0 else at
     at = at if at + needed + _FRAME <= width else _FRAME
@@ -219,20 +239,27 @@ def _draw_loops(drawn: DrawnNode, loops: Sequence[GraphEdge], style: Style) -> D
     lines = lines[1:] if not lines[0][0] else lines
     label_width, label_height = block_size(lines)
     above, below = (_TURN * (len(lanes) + 1) if any(lane[side] in drawn.inside for lane in lanes) else 0.0 for side in (1, 0))
-    right, height = drawn.width + 6.0 + _LANE * len(lanes), max(drawn.height + above + below, label_height)
+    right = drawn.width + 6.0 + _LANE * len(lanes)
+    height = max(drawn.height + above + below, label_height)
     top = above + (height - drawn.height - above - below) / 2
-    box, inside = drawn.box.moved(0.0, top), {name: area.moved(0.0, top) for name, area in drawn.inside.items()}
+    box = drawn.box.moved(0.0, top)
+    inside = {name: area.moved(0.0, top) for name, area in drawn.inside.items()}
     content = [moved(drawn.content, 0.0, top)]
     for n, (source, target) in enumerate(lanes):  # the first is the outermost
         depth = len(lanes) - n
-        lane, turn = drawn.width + 6.0 + _LANE * (depth - 0.5), _TURN * depth
-        low, high = box.top + 0.75 * drawn.box.bottom, box.top + 0.25 * drawn.box.bottom
-        start, end = [(box.right, low), (lane, low)], [(lane, high), (box.right, high)]
+        lane = drawn.width + 6.0 + _LANE * (depth - 0.5)
+        turn = _TURN * depth
+        low = box.top + 0.75 * drawn.box.bottom
+        high = box.top + 0.25 * drawn.box.bottom
+        start = [(box.right, low), (lane, low)]
+        end = [(lane, high), (box.right, high)]
         if source in inside:
-            x, y = inside[source].x, box.bottom + turn
+            x = inside[source].x
+            y = box.bottom + turn
             start = [(x, inside[source].bottom), (x, y), (lane, y)]
         if target in inside:
-            x, y = inside[target].x, box.top - turn
+            x = inside[target].x
+            y = box.top - turn
             end = [(lane, y), (x, y), (x, inside[target].top)]
         content.append(_state_line(*start, *end))
     content += block(lines, right + 5.0, max(0.0, box.top + drawn.box.bottom / 2 - label_height / 2))
@@ -242,7 +269,8 @@ def _draw_loops(drawn: DrawnNode, loops: Sequence[GraphEdge], style: Style) -> D
 def draw_tokens(graph: ModelGraph, steps: int, style: Style) -> DrawnNode:
     """Draw a graph over a number of tokens: a column for each, states as arrows between columns, and insides once, below."""
     _, loops = _split_edges(graph)
-    flat, order = replace(style, has_sizes=False, widest=_DETAIL_WIDTH, counts={}), _order(graph, list(loops))
+    flat = replace(style, has_sizes=False, widest=_DETAIL_WIDTH, counts={})
+    order = _order(graph, list(loops))
     columns = [draw_graph(_column(graph, step + 1), flat, order) for step in range(steps)]
     labels = {name: _state_lines(edges, flat) for name, edges in loops.items()}
     columns = [_draw_starts(loops, columns[0], flat), *columns] if loops else columns
@@ -251,13 +279,16 @@ def draw_tokens(graph: ModelGraph, steps: int, style: Style) -> DrawnNode:
         for name, lines in labels.items():
             arrow = left.width - left.inside[name].right + right.inside[name].left
             between = max(between, block_size(lines)[0] + 22.0 - arrow)
-    content, rows, x = list[str](), {name: list[Box]() for name in loops}, 0.0
+    content = list[str]()
+    rows = {name: list[Box]() for name in loops}
+    x = 0.0
     for column in columns:
         content.append(moved(column.content, x, 0.0))
         for name, row in rows.items():
             row.append(column.inside[name].moved(x, 0.0))
         x += column.width + between
-    width, height = x - between + (0.8 * _BETWEEN if loops else 0.0), max(column.height for column in columns)
+    width = x - between + (0.8 * _BETWEEN if loops else 0.0)
+    height = max(column.height for column in columns)
     for name, row in rows.items():
         for box, other in pairwise(row):
             content += _state(box, other.left, labels[name])
@@ -267,7 +298,8 @@ def draw_tokens(graph: ModelGraph, steps: int, style: Style) -> DrawnNode:
             panel = _draw_frame(replace(node, label=f"inside each {node.label}"), node.inside, style)
             wider = max(width, panel.width)
             content = [moved(content, (wider - width) / 2, 0.0), moved(panel.content, (wider - panel.width) / 2, height + _ABOVE)]
-            width, height = wider, height + _ABOVE + panel.height
+            width = wider
+            height = height + _ABOVE + panel.height
     return DrawnNode(content, width, height, Box(0.0, width, 0.0, height), {})
 
 
@@ -280,7 +312,9 @@ def _order(graph: ModelGraph, stateful: list[str]) -> list[LayoutEdge]:
     above: dict[str, set[str]] = {}  # all that a node depends on
     for name in TopologicalSorter(before).static_order():
         above[name] = {name}.union(*(above[source] for source in before[name]))
-    rows, upper, order = sorted(stateful, key=lambda name: len(above[name])), set[str](), list[LayoutEdge]()
+    rows = sorted(stateful, key=lambda name: len(above[name]))
+    upper = set[str]()
+    order = list[LayoutEdge]()
     for row in rows:
         upper |= above[row]
         order += [LayoutEdge(row, name) for name in above if name not in upper and row not in above[name]]
@@ -298,11 +332,13 @@ def _column(graph: ModelGraph, step: int) -> ModelGraph:
 
 def _draw_starts(loops: Mapping[str, Sequence[GraphEdge]], first: DrawnNode, style: Style) -> DrawnNode:
     """Draw the states before the first token, beside the nodes of the first column that take them."""
-    content, inside = list[str](), dict[str, Box]()
+    content = list[str]()
+    inside = dict[str, Box]()
     for name, edges in loops.items():
         short = [f"{loop.label}_{{0}}" for loop in edges if 0 < len(loop.label) < 4]
         label = ", ".join(short) if len(short) == len(edges) else "start"
-        start, node = _draw_box(GraphNode(id=name, label=label, kind="value"), style), first.inside[name]
+        start = _draw_box(GraphNode(id=name, label=label, kind="value"), style)
+        node = first.inside[name]
         y = (node.top + node.bottom - start.height) / 2
         content.append(moved(start.content, 0.0, y))
         inside[name] = start.box.moved(0.0, y)
@@ -318,6 +354,7 @@ def _state_lines(loops: Sequence[GraphEdge], style: Style) -> Lines:
 
 def _state(box: Box, end: float, lines: Lines) -> list[str]:
     """Return the arrow of a state from the right of a box, with its name above and its shapes below it."""
-    y, middle = (box.top + box.bottom) / 2, (box.right + end) / 2 - 2.0
+    y = (box.top + box.bottom) / 2
+    middle = (box.right + end) / 2 - 2.0
     above = block(lines[:1], middle, y - 1.5 * DETAIL, "middle")
     return [_state_line((box.right, y), (end, y)), *above, *block(lines[1:], middle, y + 3.0, "middle")]

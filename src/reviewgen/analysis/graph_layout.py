@@ -15,7 +15,9 @@ from itertools import pairwise
 from statistics import fmean
 from typing import NamedTuple
 
-_GAP, _BESIDE = 13.0, 14.0  # between ranks, where lines bend; between boxes of a rank
+# between ranks, where lines bend; between boxes of a rank
+_GAP = 13.0
+_BESIDE = 14.0
 _LANE = 16.0  # what a line without a label takes of a rank
 _MOST_BETWEEN_ENDS = 20.0  # of lines that enter a box
 _SMALL_BEND = 7.0
@@ -81,7 +83,8 @@ class _Span:
     @property
     def ends(self) -> tuple[float, float]:
         """Where it begins and ends, as places in both ranks, in which a box counts its ports from left to right."""
-        upper, lower = self.upper, self.lower
+        upper = self.upper
+        lower = self.lower
         return upper.at + self.leaves / (upper.width + 1), lower.at + self.enters / (lower.width + 1)
 
 
@@ -114,7 +117,8 @@ def compute_layout(sizes: Mapping[str, tuple[float, float]], links: Sequence[Lay
 
 def _connect(link: LayoutEdge, slots: Mapping[str, _Slot], ranks_of: Mapping[str, int], ranks: list[list[_Slot]]) -> list[_Span]:
     """Add the slots where a line passes the ranks between its boxes; return its pieces."""
-    first, last = ranks_of[link.source], ranks_of[link.target]
+    first = ranks_of[link.source]
+    last = ranks_of[link.target]
     passing = [_Slot(_LANE + link.width, link.height), *(_Slot(_LANE, 0.0) for _ in range(first + 2, last))]
     for rank, slot in zip(ranks[first + 1 : last], passing, strict=True):
         rank.append(slot)
@@ -130,7 +134,8 @@ def _connect(link: LayoutEdge, slots: Mapping[str, _Slot], ranks_of: Mapping[str
 
 def _order(ranks: list[list[_Slot]]) -> None:
     """Order each rank so that few lines cross; the first rank keeps its order."""
-    best, fewest = list(map(list, ranks)), _number(ranks)
+    best = list(map(list, ranks))
+    fewest = _number(ranks)
     for sweep in range(_SWEEPS):
         down = sweep % 2 == 0
         for rank in ranks[1:] if down else ranks[-2:0:-1]:
@@ -138,7 +143,8 @@ def _order(ranks: list[list[_Slot]]) -> None:
             _number([rank])
         crossings = _number(ranks)
         if crossings < fewest:
-            best, fewest = list(map(list, ranks)), crossings
+            best = list(map(list, ranks))
+            fewest = crossings
     ranks[:] = best
     _number(ranks)
 
@@ -168,7 +174,8 @@ def _position(ranks: Sequence[Sequence[_Slot]]) -> None:
         _settle(rank, [0.0] * len(rank), [1.0] * len(rank))
     for sweep in range(12 * _SWEEPS):
         for rank in ranks if sweep % 2 == 0 else reversed(ranks):
-            wanted, weights = [], []
+            wanted = []
+            weights = []
             for slot in rank:
                 ends = [(span.upper.x + span.leaves - span.enters, span.upper) for span in slot.before]
                 ends += [(span.lower.x + span.enters - span.leaves, span.lower) for span in slot.after]
@@ -185,11 +192,14 @@ def _settle(rank: Sequence[_Slot], wanted: Sequence[float], weights: Sequence[fl
         starts.append(starts[-1] + left.width / 2 + right.width / 2 + _BESIDE)
     blocks: list[tuple[float, float, int]] = []  # mean, weight and number of slots that touch one another
     for want, weight, start in zip(wanted, weights, starts, strict=False):
-        mean, heavy, many = want - start, weight, 1
+        mean = want - start
+        heavy = weight
+        many = 1
         while blocks and blocks[-1][0] > mean:
             other, others_weight, more = blocks.pop()
             mean = (other * others_weight + mean * heavy) / (others_weight + heavy)
-            heavy, many = heavy + others_weight, many + more
+            heavy = heavy + others_weight
+            many = many + more
         blocks.append((mean, heavy, many))
     means = [mean for mean, _, many in blocks for _ in range(many)]
     for slot, mean, start in zip(rank, means, starts, strict=False):
@@ -212,9 +222,12 @@ def _measure(ranks: Sequence[Sequence[_Slot]], slots: Mapping[str, _Slot], lines
 
 def _route(line: Sequence[_Span], left: float, bands: Mapping[int, tuple[float, float]]) -> Route:
     """Return the route of a line: a vertical piece through each rank, from one box down to the next."""
-    source, target, first = line[0].upper, line[-1].lower, line[0].lower
+    source = line[0].upper
+    target = line[-1].lower
+    first = line[0].lower
     xs = _straighten([source.x + line[0].leaves - left, *(span.lower.x + span.enters - left for span in line)])
-    start, end = fmean(bands[id(source)]) + source.height / 2, fmean(bands[id(target)]) - target.height / 2
+    start = fmean(bands[id(source)]) + source.height / 2
+    end = fmean(bands[id(target)]) - target.height / 2
     tops = [start, *(bands[id(span.lower)][0] for span in line)]
     bottoms = [bands[id(source)][1], *(bands[id(span.lower)][1] for span in line[:-1]), end]
     label = (xs[1] + _LANE / 2, fmean(bands[id(first)]) - first.height / 2) if first.width > _LANE else None

@@ -180,13 +180,16 @@ class _Flow:
     def _level(self, path: tuple[str, ...]) -> ModelGraph:
         """Return the graph within a frame; a value that enters or leaves a frame does so by a node of that frame."""
         within = {name: node_path for name, node_path in self.paths.items() if node_path[: len(path)] == path}
-        nodes, kinds = dict[str, GraphNode](), dict[tuple[str, ...], str]()
+        nodes = dict[str, GraphNode]()
+        kinds = dict[tuple[str, ...], str]()
         for name, node_path in within.items():
             if node_path == path:
                 nodes[name] = self.nodes[name]
             elif f"{node_path[len(path)]}/" not in nodes:
                 nodes[f"{node_path[len(path)]}/"] = self._frame(node_path[: len(path) + 1], kinds)
-        edges, inputs, outputs = dict[Ends, tuple[Axis, ...]](), list[str](), list[str]()
+        edges = dict[Ends, tuple[Axis, ...]]()
+        inputs = list[str]()
+        outputs = list[str]()
         for (source, target), axes in self.edges.items():
             if source not in within and target not in within:
                 continue
@@ -208,7 +211,8 @@ class _Flow:
 
     def _frame(self, path: tuple[str, ...], kinds: dict[tuple[str, ...], str]) -> GraphNode:
         """Return a frame, or a box, if a frame beside it has the same inside."""
-        inside, name = self._level(path), path[-1]
+        inside = self._level(path)
+        name = path[-1]
         labels = tuple(f"{node.label} {node.detail}" for node in all_nodes(inside))
         if labels in kinds:
             parameters = tuple(parameter for node in all_nodes(inside) for parameter in node.parameters)

@@ -105,8 +105,10 @@ def graph(
         raise ConfigError(f"unroll must be a number of tokens from 1 to {_MOST_TOKENS}; 1 draws the loop; got {quoted(unroll)}.")
     file = None if out is None else refuse_file(to_path("out", out), [".svg"], overwrite)
     subject = LoadedModel.of(source)
-    model, name = subject.model, Path(subject.source).name
-    described, counts = describe_graph(model), parameter_sizes(model)
+    model = subject.model
+    name = Path(subject.source).name
+    described = describe_graph(model)
+    counts = parameter_sizes(model)
     used = counts if isinstance(model, nn.Module) else [weight for node in all_nodes(described) for weight in node.parameters]
     parameters = sum(counts[weight] for weight in used)
     is_count_model = isinstance(model, CountTrained) and subject.is_trained is not False
@@ -135,8 +137,12 @@ def describe_graph(model: Any) -> ModelGraph:
 
 def _draw(picture: GraphPicture, subject: LoadedModel, counts: Mapping[str, int]) -> str:
     """Return the picture of a graph with a title above and a legend below."""
-    name, sizes, parameters, steps = picture.name, picture.sizes, picture.parameters, picture.unrolled
-    graph, style = _with_texts(picture.graph, subject.tokenizer), Style(sizes, counts)
+    name = picture.name
+    sizes = picture.sizes
+    parameters = picture.parameters
+    steps = picture.unrolled
+    graph = _with_texts(picture.graph, subject.tokenizer)
+    style = Style(sizes, counts)
     over = f"{steps} tokens" if steps > 1 else ""
     drawn = draw_tokens(graph, steps, style) if over else draw_graph(graph, style)
     remark = {True: "trained", False: "not trained", None: ""}[subject.is_trained]

@@ -47,7 +47,8 @@ _FILLERS = (
     "There are not many of this kind, and most of them are worse.",
     "I did not expect much when I saw it for the first time.",
 )
-ATTRACTOR, MEMORY = "agreement past an attractor", "a word remembered"
+ATTRACTOR = "agreement past an attractor"
+MEMORY = "a word remembered"
 _TEMPLATES = {
     "agreement": "The {0} {verb} {end}.",
     ATTRACTOR: "The {0} of the {1} {verb} {end}.",
@@ -110,14 +111,16 @@ class Probe(HtmlReport):
 
     def table(self) -> list[list[str]]:
         """Return the cells of a table, its head first: a line for each probe, or for each of more than three models."""
-        cells, are_many = {(row.probe, row.model): row.describe() for row in self.rows}, len(self.models) > _MAX_COLUMNS
+        cells = {(row.probe, row.model): row.describe() for row in self.rows}
+        are_many = len(self.models) > _MAX_COLUMNS
         lines = [[probe, *(cells[probe, model] for model in self.models)] for probe in self.probes]
         table = [["model" if are_many else "probe", *self.models], *lines]
         return [list(column) for column in zip(*table, strict=True)] if are_many else table
 
     def chart(self) -> Chart:
         """Return the shares as a chart, with a panel for each probe; lines are the intervals."""
-        models, panels = self.models, []
+        models = self.models
+        panels = []
         is_numbered = len(models) > _MAX_LABELS
         names = [f"{number} {model}" if is_numbered else model for number, model in enumerate(models, 1)]
         for probe in self.probes:
@@ -174,7 +177,8 @@ def probe(models: Any, *, pairs: Any = None, texts: int = 100, seed: int = 0) ->
     check_seed(seed)
     if texts:
         check_count("texts", texts)
-    given_pairs, result = None if pairs is None else read_pairs(pairs), Probe()
+    given_pairs = None if pairs is None else read_pairs(pairs)
+    result = Probe()
     for source in listed:
         model = source if isinstance(source, ReviewModel) else ReviewModel.from_pretrained(source)
         base = str(source) if isinstance(source, str | Path) else model.bundle.source or model.preset
@@ -193,7 +197,8 @@ def read_pairs(source: Any) -> dict[str, list[MinimalPair]]:
     """
     pairs = dict[str, list[MinimalPair]]()
     for number, record in enumerate(open_records(source), 1):
-        good, bad = record.get("sentence_good"), record.get("sentence_bad")
+        good = record.get("sentence_good")
+        bad = record.get("sentence_bad")
         if not (isinstance(good, str) and isinstance(bad, str) and good and bad):
             raise DataError(f"Row {number} of the pairs has no sentence_good or sentence_bad; got {quoted(dict(record))}.")
         kind = str(record.get("kind") or record.get("UID") or "pairs")
@@ -265,7 +270,8 @@ def _make_row(model: str, name: str, counts: Sequence[tuple[float, int]]) -> Pro
     def measure(some: Sequence[tuple[float, int]]) -> list[float]:
         return [sum(right for right, _ in some) / max(1, sum(total for _, total in some))]
 
-    total, counted = sum(number for _, number in counts), [pair for pair in counts if pair[1]]
+    total = sum(number for _, number in counts)
+    counted = [pair for pair in counts if pair[1]]
     if total < _MIN_COUNT:
         return ProbeRow(model, name, None, None, total)
     (interval,) = find_intervals(measure, counted)
@@ -274,7 +280,8 @@ def _make_row(model: str, name: str, counts: Sequence[tuple[float, int]]) -> Pro
 
 def score_sentences(model: ReviewModel, texts: Sequence[str]) -> Float64[np.ndarray, " N"]:
     """Return the bits of each text without those of its end token: a pair differs before that."""
-    prefix, weights = model.conditions.unspecified_ids, model.bundle.weights
+    prefix = model.conditions.unspecified_ids
+    weights = model.bundle.weights
     framed = [ids for ids, _ in frame_texts([(text, prefix) for text in texts], model.tokenizer)]
     losses = token_losses(weights.model_on_device, framed, model.tokenizer.vocab_size, weights.device)
     return np.array([text_losses[:-1].sum(dtype=np.float64) / math.log(2) for text_losses in losses])

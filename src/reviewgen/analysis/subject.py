@@ -86,7 +86,8 @@ def _new(name: str, texts: Sequence[str]) -> LoadedModel:
 
     if find_preset(name).parts:
         raise ConfigError(f"{name} is a blend without trained weights, so there is nothing to show. Train it first.")
-    parts, read = resolve_setup(name), list(texts) or [_CHARACTERS]
+    parts = resolve_setup(name)
+    read = list(texts) or [_CHARACTERS]
     tokenizer = parts.tokenizer_class.train(read, parts.tokenizer_config)
     size = tokenizer.vocab_size
     ids = size if texts else getattr(parts.tokenizer_config, "vocab_size", size)

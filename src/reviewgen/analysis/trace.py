@@ -131,7 +131,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
     def __init__(self, formulas: Mapping[Any, Any], follows: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
-        self._formulas, self._follows, self._open = formulas, follows, list[ModuleCall]()
+        self._formulas = formulas
+        self._follows = follows
+        self._open = list[ModuleCall]()
 
     def begin(self, name: str) -> Any:
         """Return the hook before a module's call."""
@@ -165,7 +167,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        result, packet = function(*args, **kwargs), getattr(function, "_overloadpacket", function)
+        result = function(*args, **kwargs)
+        packet = getattr(function, "_overloadpacket", function)
         if self._open:
             self._open[-1].products += self._products(packet, args, kwargs, result)
         self._note(packet.__name__, (args, kwargs), result)

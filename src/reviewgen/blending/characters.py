@@ -126,7 +126,8 @@ def _write(token: tuple[int, ...], ids: Mapping[tuple[int, ...], int]) -> list[i
     """Return the ids of the blend that a token is written in: its own, or whole characters if they have one, else half bytes."""
     if token in ids:
         return [ids[token]]
-    written, place = list[int](), 0
+    written = list[int]()
+    place = 0
     while place < len(token):
         first = token[place]
         character = token[place : place + 1 + (0xC0 <= first < HALF) + (0xE0 <= first < HALF) + (0xF0 <= first < HALF)]
@@ -149,7 +150,8 @@ class CharacterStepper:
     """
 
     def __init__(self, stepper: Stepper, tokens: TokenCharacters) -> None:
-        self._stepper, self._tokens = stepper, tokens
+        self._stepper = stepper
+        self._tokens = tokens
 
     def initial_state(self, batch_size: int) -> StepState:
         """Return the state before the first id, which is that after bos."""
@@ -178,9 +180,12 @@ class CharacterStepper:
         bos = np.array([[self._tokens.bos_id]])
         logits, state = self._stepper.forward(bos, self._stepper.initial_state(1))
         tokens = len(self._tokens.order)
-        probs, weights = np.zeros((1, HYPOTHESES, tokens), np.float32), np.zeros((1, HYPOTHESES))
+        probs = np.zeros((1, HYPOTHESES, tokens), np.float32)
+        weights = np.zeros((1, HYPOTHESES))
         spans = np.zeros((1, HYPOTHESES, 3), np.int64)
-        probs[:, 0], weights[:, 0], spans[:, 0, 1] = self._weigh(logits), 1, tokens
+        probs[:, 0] = self._weigh(logits)
+        weights[:, 0] = 1
+        spans[:, 0, 1] = tokens
         return map_state(lambda array: np.repeat(array[:, None], HYPOTHESES, axis=1), state), probs, weights, spans
 
     def _weigh(self, logits: Float[np.ndarray, "R V"]) -> Float32[np.ndarray, "R V"]:

@@ -119,7 +119,8 @@ class Blend:
 
     def describe_graph(self) -> ModelGraph:
         """Return the computational graph, for pictures: the models side by side, and what mixes them."""
-        weights, scores = [f"{weight:.2f}" for weight in self.config.weights], ("B", "T", "V")
+        weights = [f"{weight:.2f}" for weight in self.config.weights]
+        scores = ("B", "T", "V")
         mixed = f"log ({' + '.join(f'{weight} p_{{{number}}}' for number, weight in enumerate(weights))})"
         gated = f"log Σ w_{{i}} p_{{i}}, w = softmax of the entropies of p_{{i}}, from the weights {' and '.join(weights)}"
         nodes = [
@@ -130,7 +131,8 @@ class Blend:
         edges = [GraphEdge(source="mixture", target="logits", axes=scores)]
         for number, (entry, part) in enumerate(zip(self.config.models, map(_plain, self.parts), strict=True)):
             sizes = part.describe_graph().sizes if isinstance(part, SupportsGraph) else {}
-            order, name = entry["config"].get("order"), f"part{number}"
+            order = entry["config"].get("order")
+            name = f"part{number}"
             detail = ", ".join(f"{letter} {size:,}" for letter, size in sizes.items() if letter != "V")
             detail = detail or (f"up to {order} tokens" if order else "")
             names = [key for key, _ in part.named_parameters()] if isinstance(part, nn.Module) else []
@@ -206,8 +208,11 @@ class CharacterModel:
     Config: ClassVar[type] = SimpleNamespace
 
     def __init__(self, part: LanguageModel, entry: Mapping[str, Any], vocab_size: int) -> None:
-        self.part, self.entry, self.config = part, entry, SimpleNamespace(vocab_size=vocab_size)
-        self.state_dict, self.load_state_dict = part.state_dict, part.load_state_dict
+        self.part = part
+        self.entry = entry
+        self.config = SimpleNamespace(vocab_size=vocab_size)
+        self.state_dict = part.state_dict
+        self.load_state_dict = part.load_state_dict
         self._tokens = TokenCharacters.of_entry(entry, part.config.vocab_size, vocab_size)
 
     def initial_state(self, batch_size: int) -> State:
@@ -230,8 +235,12 @@ class EntropyModel:
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        self._model, self.config, self.Config, self.initial_state = model, model.config, model.Config, model.initial_state
-        self.state_dict, self.load_state_dict = model.state_dict, model.load_state_dict
+        self._model = model
+        self.config = model.config
+        self.Config = model.Config
+        self.initial_state = model.initial_state
+        self.state_dict = model.state_dict
+        self.load_state_dict = model.load_state_dict
 
     def __call__(self, ids: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
         """Return the model's own logits."""

@@ -24,8 +24,12 @@ from jaxtyping import Float64
 
 from reviewgen.errors import ConfigError, DataError, quoted
 
-ROUNDS, TOLERANCE = 200, 1e-6  # of fixed weights
-GATE_ROUNDS, GATE_TOLERANCE = 300, 1e-7  # nats a token
+# of fixed weights
+ROUNDS = 200
+TOLERANCE = 1e-6
+# nats a token
+GATE_ROUNDS = 300
+GATE_TOLERANCE = 1e-7
 PRIOR_TOKENS = 30  # on four corpora, of 10 to 100 the best on other texts, with 300 to 14,000 held-out tokens
 MAX_TOKENS = 32_768  # that a gate is fitted to; of more, evenly spaced ones
 _ROUNDED_UP = 1e-3  # in float32, the log of a probability near one may be slightly above zero
@@ -130,12 +134,14 @@ def fit_gate(
     possible = np.flatnonzero(np.isfinite(log_probs).any(axis=1))
     chosen = possible[:: max(1, -(-len(possible) // MAX_TOKENS))]
     scores = log_probs[chosen]
-    likelihoods, features = np.exp(scores - scores.max(axis=1, keepdims=True)), features_of(entropies[chosen])
+    likelihoods = np.exp(scores - scores.max(axis=1, keepdims=True))
+    features = features_of(entropies[chosen])
     tokens = max(1, len(chosen))
     moments = features.T @ features / tokens
     moments += 1e-9 * np.trace(moments) * np.eye(len(moments))  # else singular where an entropy does not vary
     step = np.linalg.inv(moments) / (0.5 + PRIOR_TOKENS / tokens)
-    gate, before = np.zeros((log_probs.shape[1], features.shape[1])), -np.inf
+    gate = np.zeros((log_probs.shape[1], features.shape[1]))
+    before = -np.inf
     for _ in range(GATE_ROUNDS):
         gated = gated_weights(features, weights, gate)
         joint = gated * likelihoods

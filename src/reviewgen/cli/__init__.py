@@ -69,7 +69,8 @@ def _options(
 
 def _add(group: typer.Typer, command: Callable[..., None]) -> None:
     """Add a command; the list of commands has the whole first line of its docstring, which typer would cut off."""
-    name, summary = command.__name__.strip("_").replace("_", "-"), (command.__doc__ or "").partition("\n")[0]
+    name = command.__name__.strip("_").replace("_", "-")
+    summary = (command.__doc__ or "").partition("\n")[0]
     group.command(name, short_help=summary)(command)
 
 

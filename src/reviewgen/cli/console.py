@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _LINE_SECONDS = 60.0  # between two lines of progress in a file
-_MIN_WIDTH, _FILE_WIDTH = 20, 120  # characters; of a terminal, of a file
+# characters; of a terminal, of a file
+_MIN_WIDTH = 20
+_FILE_WIDTH = 120
 
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0 and C1, which begin escape sequences
@@ -141,7 +143,9 @@ def make_table(
 
 def describe_written(written: "tables.WrittenTexts", started: float, lines: Iterable[str], status: int = 0) -> Result:
     """Return what is printed on a table of texts."""
-    files, texts, seconds = counted(len(written.files), "file"), counted(written.texts, "text"), time.monotonic() - started
+    files = counted(len(written.files), "file")
+    texts = counted(written.texts, "text")
+    seconds = time.monotonic() - started
     are = "is" if written.texts == 1 else "are"
     rate = "resumed" if written.is_resumed else per_second(written.texts, seconds)
     facts = {"out": str(written.out), "texts": written.texts, **written.summary, "files": list(written.files)}
@@ -201,7 +205,8 @@ def progress() -> Iterator[Callable[[str, int, int | None], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     raise_on_interrupt()
-    stage_column, rate_column = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[rate]}")
+    stage_column = TextColumn("{task.description}", markup=False)
+    rate_column = TextColumn("{task.fields[rate]}")
     columns = (stage_column, BarColumn(), MofNCompleteColumn(), rate_column, TimeRemainingColumn())
     is_shown = notes.file.isatty() and not notes.quiet
     with Progress(*columns, console=notes, transient=True, disable=not is_shown) as shown:

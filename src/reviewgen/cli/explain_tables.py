@@ -12,12 +12,15 @@ from reviewgen.errors import counted
 
 _WIDE = 120  # columns from which on formulas have a column of their own
 _BAR = 8  # characters of a bar for 1
-_MAX_BEFORE, _MAX_BEFORE_NARROW = 28, 12  # characters of what stands before a token; in a narrow terminal
+# characters of what stands before a token; in a narrow terminal
+_MAX_BEFORE = 28
+_MAX_BEFORE_NARROW = 12
 
 
 def render(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
     """Yield the texts and tables of an explanation, with at most this number of tokens in each."""
-    width, (batch, time) = TerminalConsole().width, explanation.batch
+    width = TerminalConsole().width
+    (batch, time) = explanation.batch
     yield _heading(f"{explanation.source}: {counted(batch, 'text')} of {'up to ' if batch > 1 else ''}{counted(time, 'token')}")
     for number, text in enumerate(explanation.texts, 1):
         yield Text(f"{number}  {text[: 3 * width]}{' ...' if len(text) > 3 * width else ''}")
@@ -69,7 +72,8 @@ def _walk(model: ModelExplanation, *, has_formulas: bool) -> Table:
 def _losses(losses: Sequence[TokenLoss], tokens: int) -> Iterator[RenderableType]:
     has_windows = any(token.window for token in losses)
     names = ("window" if has_windows else "after", "token", "logit", "log sum exp", "log-softmax", "bits", "probability")
-    rows, most = [], _MAX_BEFORE if TerminalConsole().width >= _WIDE else _MAX_BEFORE_NARROW
+    rows = []
+    most = _MAX_BEFORE if TerminalConsole().width >= _WIDE else _MAX_BEFORE_NARROW
     for token in losses[:tokens]:
         window = "".join("·" if text == "(before)" else text for text in token.window)
         before = window if has_windows else token.before

@@ -101,20 +101,24 @@ def generate(
     texts = trained.generate_each(begin, **settings)
     if receipt is not None:
         texts = _with_receipts(texts, trained, model, receipt)
-    number, novelty = settings["num_return_sequences"], settings["novelty"]
+    number = settings["num_return_sequences"]
+    novelty = settings["novelty"]
     asked = number * (1 if isinstance(begin, str) else len(begin))
     facts: dict[str, Any] = {}
     is_streamed = asked == 1 and not (as_json or receipt or novelty or prompts)
     if is_streamed and of is None and not any(settings[name] for name in ("num_beams", "must_include", "finish")):
-        shown, new_tokens = 1, _stream(trained, prompt, settings)
+        shown = 1
+        new_tokens = _stream(trained, prompt, settings)
     elif as_json:
         facts = {"model": model, "prompt": begin, "seed": settings["seed"]} | _describe_all(list(texts), novelty)
-        shown, new_tokens = len(facts["texts"]), sum(facts["new_tokens"])
+        shown = len(facts["texts"])
+        new_tokens = sum(facts["new_tokens"])
     else:
         shown = new_tokens = 0
         for text in texts:
             _print_text(text, shown, novelty)
-            shown, new_tokens = shown + 1, new_tokens + text.new_tokens
+            shown = shown + 1
+            new_tokens = new_tokens + text.new_tokens
     is_over = settings["max_time"] is not None and (shown < asked or not new_tokens)
     if is_over:
         has_some = shown and new_tokens
@@ -195,7 +199,8 @@ def _write_table(
     model: str, prompt: str | list[str], settings: Any, shards: DatasetOptions, receipt: Path | None, *, out: Path, **call: Any
 ) -> Result:
     """Generate texts into a file or a folder of shards."""
-    number, started = settings.pop("num_return_sequences"), time.monotonic()
+    number = settings.pop("num_return_sequences")
+    started = time.monotonic()
     with exit_resumable(out), progress() as move:
         call |= {"prompt": prompt, "receipts": receipt or shards.columns, "options": settings}
         shards = replace(shards, columns=shards.columns or out.suffix.lower() in _FILES)
@@ -203,7 +208,8 @@ def _write_table(
     summary = written.summary
     repeats = [f"Left out {counted(summary['repeats'], 'repeat')} among {summary['drawn']:,} generated texts."]
     if written.texts < summary["asked"]:
-        texts, hint = counted(written.texts, "different text"), "raise --temperature, or ask for fewer"
+        texts = counted(written.texts, "different text")
+        hint = "raise --temperature, or ask for fewer"
         note(f"Wanted {summary['asked']:,}, but got only {texts} among {summary['drawn']:,}: {hint}.", "yellow")
     return describe_written(written, started, repeats if summary["repeats"] else [], int(written.texts < summary["asked"]))
 
@@ -266,7 +272,8 @@ def replay(receipt: Path, *, model: str | None = None, as_json: bool = False) ->
         receipt: A file of receipts, from `generate --receipt`.
         model: The model: a saved folder, owner/name on the Hub, or a preset. [default: as in the receipt]
     """
-    results, loaded = [], {}
+    results = []
+    loaded = {}
     for number, one in enumerate(tables.read_receipts(receipt), 1):
         source = tables.find_source(one, receipt) if model is None else path_or_string(model)
         key = source, one.model.bits, one.model.device
@@ -397,7 +404,8 @@ def _table(expected: "generation.NextTokens") -> RenderableType:
         probability = alternative.probability
         percent = f"{100 * probability:.1f} %" if probability >= 0.001 else f"{100 * probability:.1g} %"
         bar = ("█" * round(_BAR * probability)).ljust(_BAR)
-        bits, counts = f"{alternative.bits:.2f}", _count_cells(alternative, expected.contexts)
+        bits = f"{alternative.bits:.2f}"
+        counts = _count_cells(alternative, expected.contexts)
         rows.append([number, alternative.shown, percent, bar, bits, *counts])
     names = ("n", "seen", "from") if expected.contexts else ()
     return make_table("#", "token", "prob.", "", "bits", *names, rows=rows, left=["token", "from"])

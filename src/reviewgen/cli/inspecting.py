@@ -33,7 +33,8 @@ _LIBRARIES = "torch", "numpy", "tokenizers", "datasets", "accelerate", "huggingf
 def list_() -> Result:
     """List the installed presets, with their trained weights, and the installed plugins of each other kind."""
     facts: dict[str, Any] = {}
-    rows, below = [("kind", "name", "package", "version", "weights", "bits")], [""]
+    rows = [("kind", "name", "package", "version", "weights", "bits")]
+    below = [""]
     for kind in _KINDS:
         facts[f"{kind.replace(' ', '_')}s"] = entries = []
         for plugin in registry.list_plugins(kind):

@@ -129,7 +129,8 @@ def _text_or_table(
 
 
 def _describe_scores(summary: Mapping[str, Any]) -> Iterator[str]:
-    bits, impossible = summary["bits_per_character"], summary["zero_probability_texts"]
+    bits = summary["bits_per_character"]
+    impossible = summary["zero_probability_texts"]
     yield "infinite bits per character" if bits is None else f"{bits:.4f} bits per character, end tokens included"
     if impossible:
         yield f"{counted(impossible, 'text')} with probability zero: the bits are null."
@@ -164,7 +165,8 @@ def blend(
         model.save_pretrained(out)
     fit = model.training["weights"]
     bits = fit.get("bits_per_character", {})
-    rows, lines = [], []
+    rows = []
+    lines = []
     for name, part, part_bits in zip(models, model.training["parts"], bits.get("parts", [None] * len(models)), strict=True):
         rows.append({"model": name, "preset": part["preset"], "weight": part["weight"], "bits_per_character": part_bits})
         if part["weight"] < _NO_WEIGHT:

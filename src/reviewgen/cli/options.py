@@ -1,6 +1,7 @@
 """The options of the commands, made from the classes that declare them, and the parsing of their values."""
 
 import inspect
+import operator
 import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -96,7 +97,9 @@ def declared(
         is_bounded: Whether a number that is too small is refused by typer, as bad usage; else the class refuses it.
         defaults: Defaults that differ from those of the class.
     """
-    hints, described, plain = fields_of(cls), describe_fields(cls), cls()
+    hints = fields_of(cls)
+    described = describe_fields(cls)
+    plain = cls()
     options = []
     for name in hints:
         if name not in without and (not only or name in only):
@@ -156,17 +159,22 @@ def _own_option(parameter: inspect.Parameter, text: str | None) -> Option:
 def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) -> Option:
     """Return the option of a field, or of a parameter; one without a default is required."""
     kinds = [bare(alternative) for alternative in options_of(bare(hint)) if alternative is not NoneType]
-    origins, names = {get_origin(kind) for kind in kinds}, _NAMES.get(name, (f"--{name.replace('_', '-')}",))
-    absent, is_open = default, default is None or default == () or default == {}
+    origins = {get_origin(kind) for kind in kinds}
+    names = _NAMES.get(name, (f"--{name.replace('_', '-')}",))
+    absent = default
+    is_open = default is None or default == () or default == {}
     parse: Callable[[Any], Any] = _keep
     if kinds == [bool]:
         if is_open:
             names = (f"{names[0]}/--{_OPPOSITES.get(name, f'no-{name}')}",)
         elif default:
-            names, default, parse = (f"--no-{name}",), False, lambda value: not value
+            names = (f"--no-{name}",)
+            default = False
+            parse = operator.not_
         kind: Any = bool
     elif origins & {dict, list} or (tuple in origins and float not in kinds and kinds != [tuple[float, ...]]):
-        kind, parse = list[str], parse_conditions if dict in origins else lambda value: value or absent
+        kind = list[str]
+        parse = parse_conditions if dict in origins else lambda value: value or absent
         names += ("--field",) if name == "conditions" and dict in origins else ()
         text += "" if "Repeatable" in text else f" Repeatable{', as name=value' if dict in origins else ''}."
     elif Literal in origins or Any in kinds or tuple in origins or str in kinds:

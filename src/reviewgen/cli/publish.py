@@ -58,7 +58,9 @@ def export(
             formats.check_target(folder, kind, overwrite)
     if onnx is not None and transformers is not None and onnx.absolute() == transformers.absolute():
         raise ConfigError("--onnx and --transformers name the same folder; give each its own.")
-    trained, facts, lines = api.load(model), dict[str, Any](), list[str]()
+    trained = api.load(model)
+    facts = dict[str, Any]()
+    lines = list[str]()
     with show_status("Exporting ..."):
         if page is not None:
             formats.export_html(trained, page, bits=bits, title=title, overwrite=overwrite)
@@ -121,9 +123,11 @@ def push(
     with show_status("Checking and publishing ..."):
         if space:
             url, page = formats.push_with_space(trained, repository, **arguments)
-            facts, lines = {"url": url, "space": page}, [f"Its page: {page}"]
+            facts = {"url": url, "space": page}
+            lines = [f"Its page: {page}"]
         else:
-            facts, lines = {"url": trained.push_to_hub(repository, **arguments)}, []
+            facts = {"url": trained.push_to_hub(repository, **arguments)}
+            lines = []
     return Result(facts, [f"Published: {facts['url']}", *lines])
 
 
@@ -259,7 +263,8 @@ def _run(
     address, port = listening.getsockname()[:2]
     options = replace(options, hosts=accepted_hosts(host, address, allowed))
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
-    url, failed = f"http://{shown}:{port}{'/' if options.page else ''}", dict[str, str]()
+    url = f"http://{shown}:{port}{'/' if options.page else ''}"
+    failed = dict[str, str]()
 
     def leave_out(name: str, error: ReviewgenError) -> None:
         failed[name] = str(error)

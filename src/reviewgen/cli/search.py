@@ -112,7 +112,8 @@ def _split_settings(preset: str, settings: list[str]) -> tuple[str, dict[str, li
     Raises:
         ConfigError: No setting has several values, and there is more than one.
     """
-    fixed, parts = parse_settings(settings), runs.resolve_setup(preset)
+    fixed = parse_settings(settings)
+    parts = runs.resolve_setup(preset)
     all_of_them = [(group, name) for group, names in fixed.items() for name in names]
     several = [(group, name) for group, name in all_of_them if "," in fixed[group][name] and not parts.takes_list(group, name)]
     chosen = several or (all_of_them if len(all_of_them) == 1 else [])
@@ -152,7 +153,8 @@ def tune(
         settings: A setting of every trial: model.layers=2.
         storage: A file for the trials; with it, the same command resumes an interrupted search.
     """
-    fixed, ranges = parse_settings(settings or []), parse_settings(search or [])
+    fixed = parse_settings(settings or [])
+    ranges = parse_settings(search or [])
     space = {f"{group}.{name}": value for group, names in ranges.items() for name, value in names.items()}
     about = {"trials": trials, "search": space, "settings": fixed, "storage": storage}
     results = runs.tune.tune(start(preset, trained), parse_data(data, options["weights"]), **about, **options)  # type: ignore[arg-type]  # of mixed types

@@ -196,7 +196,8 @@ def prepare(
         from reviewgen.conditions import Conditions
         from reviewgen.data import Corpus as CleanedCorpus
 
-        tokenizer, source = groups["tokenizer"], parse_data(data, options["weights"])
+        tokenizer = groups["tokenizer"]
+        source = parse_data(data, options["weights"])
         store = runs.prepare_tokens(source, preset, out, lambda step: say(f"{step} ..."), tokenizer=tokenizer, **options)
     if notes.quiet:
         return None

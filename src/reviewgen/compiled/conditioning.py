@@ -66,10 +66,12 @@ def hold(held, ids, floats):
     """
     if held is None:
         return
-    sums, products = floats[len(floats) - 2], floats[len(floats) - 1]
+    sums = floats[len(floats) - 2]
+    products = floats[len(floats) - 1]
     width = held.table.shape[1]
     for row in range(len(ids)):
-        token, state = ids[row], sums[row]
+        token = ids[row]
+        state = sums[row]
         if token == held.bos_id:
             for j in range(width + 2):
                 state[j] = ZERO

@@ -46,7 +46,9 @@ def sample(
     (count, start), width = texts.shape, logits_width(vocab_size)
     whole = np.full((count, start + uniform.shape[1]), NONE, np.int64)
     whole[:, :start] = texts
-    sampled, used, rows = np.zeros(count, np.int64), np.zeros(count, np.int64), np.arange(count)
+    sampled = np.zeros(count, np.int64)
+    used = np.zeros(count, np.int64)
+    rows = np.arange(count)
     windows, run, spelling, places = compiled_constraints(params, constraints, count)
     step: CompiledStep = stepper.compiled_step
     _generate(
@@ -135,7 +137,9 @@ def _generate(
     while live > 0:
         for slot in range(live):
             row = rows[slot]
-            number, size, count = used[row], start + sampled[row], new_tokens[row] + sampled[row]
+            number = used[row]
+            size = start + sampled[row]
+            count = new_tokens[row] + sampled[row]
             ids[slot] = NONE
             if number >= uniform.shape[1] or count >= params.max_new_tokens:
                 continue

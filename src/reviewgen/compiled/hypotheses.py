@@ -33,7 +33,8 @@ def _find(characters, starts, low, high, depth, written):
 @inner
 def _keep(scores, ages, count, is_kept):
     """Mark the ``count`` best of some hypotheses, without negligible ones, but with the best of those that began last."""
-    youngest, total = -1, scores.sum()
+    youngest = -1
+    total = scores.sum()
     for slot in range(len(scores)):
         is_kept[slot] = False
         if scores[slot] > 0:
@@ -44,7 +45,8 @@ def _keep(scores, ages, count, is_kept):
     for _ in range(count):
         if best < 0:
             break
-        is_kept[best], best = True, -1
+        is_kept[best] = True
+        best = -1
         for slot in range(len(scores)):
             if not is_kept[slot] and scores[slot] > NEGLIGIBLE * total and (best < 0 or scores[slot] > scores[best]):
                 best = slot
@@ -64,35 +66,53 @@ def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, ste
     Returns:
         The number of new hypotheses.
     """
-    count, stepped, tokens = weights.shape[1], 0, len(order)
-    scores, ages = np.zeros(2 * count), np.zeros(2 * count, np.int64)  # of those that continue, then of new ones
-    ranges, fed, is_kept = np.empty((count, 2), np.int64), np.empty(count, np.int64), np.empty(2 * count, np.bool_)
+    count = weights.shape[1]
+    stepped = 0
+    tokens = len(order)
+    # of those that continue, then of new ones
+    scores = np.zeros(2 * count)
+    ages = np.zeros(2 * count, np.int64)
+    ranges = np.empty((count, 2), np.int64)
+    fed = np.empty(count, np.int64)
+    is_kept = np.empty(2 * count, np.bool_)
     for text in range(len(ids)):
         scores[:] = 0
         for slot in range(count):
-            weight, depth = weights[text, slot], spans[text, slot, 2]
+            weight = weights[text, slot]
+            depth = spans[text, slot, 2]
             if weight > 0:
                 low = _find(characters, starts, spans[text, slot, 0], spans[text, slot, 1], depth, ids[text])
                 high = _find(characters, starts, low, spans[text, slot, 1], depth, ids[text] + 1)
-                ended, mass, best, ages[slot] = 0.0, 0.0, low, depth + 1
+                ended = 0.0
+                mass = 0.0
+                best = low
+                ages[slot] = depth + 1
                 while low < high and starts[low + 1] - starts[low] == depth + 1:  # complete; of equal ones the best is fed
                     best = low if probs[text, slot, low] > probs[text, slot, best] else best
                     ended += probs[text, slot, low]
-                    scores[count + slot], fed[slot] = weight * max(ended, IMPOSSIBLE), order[best]
+                    scores[count + slot] = weight * max(ended, IMPOSSIBLE)
+                    fed[slot] = order[best]
                     low += 1
                 for rank in range(low, high):
                     mass += probs[text, slot, rank]
-                scores[slot], ranges[slot, 0], ranges[slot, 1] = weight * mass, low, high
+                scores[slot] = weight * mass
+                ranges[slot, 0] = low
+                ranges[slot, 1] = high
         if not scores.sum() > 0:  # none can write it: the best goes on after its last complete token
             best = np.argmax(weights[text])
             weights[text] = 0
-            weights[text, best], spans[text, best, 0], spans[text, best, 1], spans[text, best, 2] = 1, 0, tokens, 0
+            weights[text, best] = 1
+            spans[text, best, 0] = 0
+            spans[text, best, 1] = tokens
+            spans[text, best, 2] = 0
             continue
         _keep(scores, ages, count, is_kept)
         place = 0
         for slot in range(count):
             if is_kept[slot]:
-                spans[text, slot, 0], spans[text, slot, 1], spans[text, slot, 2] = ranges[slot, 0], ranges[slot, 1], ages[slot]
+                spans[text, slot, 0] = ranges[slot, 0]
+                spans[text, slot, 1] = ranges[slot, 1]
+                spans[text, slot, 2] = ages[slot]
             else:
                 weights[text, slot] = 0
         for slot in range(count):
@@ -100,8 +120,12 @@ def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, ste
                 while weights[text, place] > 0:
                     place += 1
                 weights[text, place] = scores[count + slot]
-                spans[text, place, 0], spans[text, place, 1], spans[text, place, 2] = 0, tokens, 0
-                steps[stepped, 0], steps[stepped, 1], steps[stepped, 2] = text * count + place, text * count + slot, fed[slot]
+                spans[text, place, 0] = 0
+                spans[text, place, 1] = tokens
+                spans[text, place, 2] = 0
+                steps[stepped, 0] = text * count + place
+                steps[stepped, 1] = text * count + slot
+                steps[stepped, 2] = fed[slot]
                 stepped += 1
     return stepped
 
@@ -116,10 +140,12 @@ def read_distributions(characters, starts, probs, weights, spans, table):
         table: float64 (B, W), written.
     """
     for text in range(len(table)):
-        row, total = table[text], 0.0
+        row = table[text]
+        total = 0.0
         row[:] = 0
         for slot in range(weights.shape[1]):
-            depth, weight = spans[text, slot, 2], weights[text, slot]
+            depth = spans[text, slot, 2]
+            weight = weights[text, slot]
             if weight > 0:
                 for rank in range(spans[text, slot, 0], spans[text, slot, 1]):
                     mass = weight * probs[text, slot, rank]

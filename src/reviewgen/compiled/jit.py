@@ -25,7 +25,9 @@ import numba
 from numba.core import event
 from numba.extending import overload
 
-_SAVE, _ERASE = "\x1b7", "\x1b8\x1b[K"  # the position of the cursor; back to it, and erase the rest of the line
+# the position of the cursor; back to it, and erase the rest of the line
+_SAVE = "\x1b7"
+_ERASE = "\x1b8\x1b[K"
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
@@ -130,7 +132,8 @@ class CompilingNotice(event.Listener):
     @contextlib.contextmanager
     def silenced(self) -> Iterator[None]:
         """Show no line inside the block."""
-        before, self.is_quiet = self.is_quiet, True
+        before = self.is_quiet
+        self.is_quiet = True
         try:
             yield
         finally:

@@ -25,15 +25,25 @@ from reviewgen.errors import BundleError, quoted
 PANEL = 64  # outputs: four registers of 512 bits, enough independent sums to hide the latency of an addition
 GROUP = 4  # rows that share a pass over a panel: 16 registers of sums and four of weights fit into 32
 ALIGNMENT = 64  # bytes, a cache line
-LOWEST, HIGHEST = np.float32(-87.0), np.float32(88.72283)  # beyond, exp is not a normal number in single precision
+# beyond, exp is not a normal number in single precision
+LOWEST = np.float32(-87.0)
+HIGHEST = np.float32(88.72283)
 LOG2_E = np.float32(1.4426950408889634)
-LN2_HIGH, LN2_LOW = np.float32(0.693359375), np.float32(-2.12194440e-4)  # sum: ln 2; the first has few bits (Cody & Waite)
+# sum: ln 2; the first has few bits (Cody & Waite)
+LN2_HIGH = np.float32(0.693359375)
+LN2_LOW = np.float32(-2.12194440e-4)
 SHIFT = np.float32(1.5 * 2**23)  # added to a number, it rounds it to an integer, in the lowest bits
-ONE, HALF, TWO, ZERO, INFINITY = np.float32(1), np.float32(0.5), np.float32(2), np.float32(0), np.float32(np.inf)
+ONE = np.float32(1)
+HALF = np.float32(0.5)
+TWO = np.float32(2)
+ZERO = np.float32(0)
+INFINITY = np.float32(np.inf)
 C3, C4, C5, C6, C7 = (np.float32(1 / factor) for factor in (6, 24, 120, 720, 5040))  # Taylor: below 1e-8 up to ln(2) / 2
 EIGHTEEN = np.float32(18)
 SMALLEST = np.float32(1.17549435e-38)  # with all its bits
-HALF_ROOT_BITS, MANTISSA = np.int32(0x3F3504F3), np.int32(0x007FFFFF)  # the bits of sqrt(1/2); of a mantissa
+# the bits of sqrt(1/2); of a mantissa
+HALF_ROOT_BITS = np.int32(0x3F3504F3)
+MANTISSA = np.int32(0x007FFFFF)
 L0, L1, L2, L3, L4, L5, L6, L7, L8 = (  # (log(1 + x) - x + x ** 2 / 2) / x ** 3, Moshier 1989, Cephes ``logf``
     np.float32(coefficient)
     for coefficient in (
@@ -136,7 +146,8 @@ def _build_tile(context, builder, signature, arguments, rows):
     )
     row, column = arguments[4:]
     element = context.get_data_type(signature.args[0].dtype)
-    vector, stored = ir.VectorType(ir.FloatType(), PANEL), ir.VectorType(element, PANEL)
+    vector = ir.VectorType(ir.FloatType(), PANEL)
+    stored = ir.VectorType(element, PANEL)
     fused_type = ir.FunctionType(vector, [vector] * 3)
     fused = cgutils.get_or_insert_function(builder.module, fused_type, f"llvm.fmuladd.v{PANEL}f32")  # a b + c
     length = builder.extract_value(panel.shape, 0)
@@ -183,7 +194,8 @@ def add_product(panels, scales, inputs, outputs):
     rest = len(inputs) % GROUP
     whole = len(inputs) - rest
     for panel in range(len(panels)):
-        weights, column = panels[panel], panel * PANEL
+        weights = panels[panel]
+        column = panel * PANEL
         for row in range(0, whole, GROUP):
             _row_group(weights, scales, inputs, outputs, row, column)
         if rest == 1:

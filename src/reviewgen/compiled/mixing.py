@@ -69,7 +69,10 @@ def mix(parts, prior, gate, vocab_size, logits):
     count = len(parts)
     probs = np.empty((count, vocab_size), np.float32)
     scratch = np.empty((4, count))
-    totals, logs, entropies, weights = scratch[0], scratch[1], scratch[2], scratch[3]
+    totals = scratch[0]
+    logs = scratch[1]
+    entropies = scratch[2]
+    weights = scratch[3]
     for row in range(len(logits)):
         for part in range(count):
             totals[part], logs[part], entropies[part] = _softmax(parts[part, row], probs[part])
@@ -100,7 +103,8 @@ def _weigh(prior, gate, entropies, weights):
 @inner
 def _score(coefficients, entropies):
     """Return the value of a gate's quadratic function."""
-    score, place = coefficients[0], 1
+    score = coefficients[0]
+    place = 1
     for one in entropies:
         score += coefficients[place] * one
         place += 1
@@ -144,7 +148,8 @@ def _largest(logits, count):
 @reordered
 def _sums(logits, largest, probs):
     """Return the sum of unnormalised probabilities, and of each times the logarithm."""
-    total, mean = ZERO, ZERO
+    total = ZERO
+    mean = ZERO
     for token in range(len(probs)):
         total += probs[token]
         mean += probs[token] * (logits[token] - largest if probs[token] > ZERO else ZERO)

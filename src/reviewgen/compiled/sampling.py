@@ -34,7 +34,10 @@ from reviewgen.compiled.jit import compiled, inner
 from reviewgen.compiled.spelling import Spelling, follows, no_places, rule_out_misspelled
 from reviewgen.compiled.windows import NO_WINDOWS, WindowSet, copies, forbid
 
-NONE, DEAD_END, NOTHING_LEFT, NOT_A_NUMBER = -1, -2, -3, -4
+NONE = -1
+DEAD_END = -2
+NOTHING_LEFT = -3
+NOT_A_NUMBER = -4
 """Codes in place of a token: the row has ended; every token left is forbidden; every token has probability zero; NaN logits."""
 
 MAX_REDRAWS = 8  # after which all tokens that may not follow are ruled out at once
@@ -119,7 +122,8 @@ def choose(logits, params, text, size, new_tokens, uniform, windows, run, spelli
         scores, probs: float64 (V,), scratch memory.
         is_copy: Whether the caller has drawn a token that would complete a copied span, so that one is chosen in its place.
     """
-    eos, temperature = params.eos_id, params.temperatures[new_tokens % len(params.temperatures)]
+    eos = params.eos_id
+    temperature = params.temperatures[new_tokens % len(params.temperatures)]
     if windows is None:  # the rest is not compiled
         largest = _write_scores(logits, params.bos_id, params.vocab_size, scores)
     else:
@@ -173,9 +177,12 @@ def sample_rows(logits, texts, sizes, new_tokens, uniform, params, windows, runs
         runs: int64 (B,), each row's ``run``.
         places: int64 (B, 3), each row's ``place``.
     """
-    scores, probs = np.empty(logits.shape[1]), np.empty(logits.shape[1])
+    scores = np.empty(logits.shape[1])
+    probs = np.empty(logits.shape[1])
     for row in range(len(logits)):
-        text, size, run = texts[row], sizes[row], runs[row]
+        text = texts[row]
+        size = sizes[row]
+        run = runs[row]
         tokens[row] = choose(
             logits[row], params, text, size, new_tokens[row], uniform[row], windows, run, spelling, places[row], scores, probs,
             False,
@@ -189,7 +196,9 @@ def apply_penalties(logits, text, size, new_tokens, params, scores):
     The repetition penalty (Keskar et al. 2019) divides the positive logits of all tokens in the text by it and multiplies the
     negative ones; no token completes an n-gram a second time (Paulus et al. 2017); eos is ruled out before ``min_new_tokens``.
     """
-    penalty, ngram, vocab_size = params.repetition_penalty, params.no_repeat_ngram_size, params.vocab_size
+    penalty = params.repetition_penalty
+    ngram = params.no_repeat_ngram_size
+    vocab_size = params.vocab_size
     _write_scores(logits, params.bos_id, vocab_size, scores)
     if penalty != 1:
         for position in range(size):
@@ -242,7 +251,8 @@ def sharpen(probs, temperature):
     """Apply a temperature to probabilities, float64 (V,), in place: raise them to 1 / temperature, up to a factor."""
     if temperature == 1.0:
         return
-    largest, exponent = probs.max(), np.float32(1 / temperature)
+    largest = probs.max()
+    exponent = np.float32(1 / temperature)
     for token in range(len(probs)):  # in single precision, where a power is four times as fast
         probs[token] = np.float32(probs[token] / largest) ** exponent
 
@@ -314,14 +324,16 @@ def filter_top_k_top_p(probs, top_k, top_p):
     for position in range(size // 2 - 1, -1, -1):
         _sift_down(heap, size, position, probs)
     total = probs.sum() if top_k >= size else np.inf  # of what top-k leaves; not known yet where it drops some
-    count, before = 0, 0.0
+    count = 0
+    before = 0.0
     while size > 0 and before < top_p * total and (count < top_k or probs[heap[0]] == probs[heap[size]]):
         size -= 1
         heap[0], heap[size] = heap[size], heap[0]  # kept tokens stand behind the heap, the least probable first
         before += probs[heap[size]]
         count += 1
         _sift_down(heap, size, 0, probs)
-    total, before = before if total == np.inf else total, 0.0
+    total = before if total == np.inf else total
+    before = 0.0
     for position in range(len(heap) - 1, -1, -1):
         prob = probs[heap[position]]
         if position < size or before >= top_p * total:
@@ -333,9 +345,11 @@ def filter_top_k_top_p(probs, top_k, top_p):
 def _sift_down(heap, size, position, probs):
     """Restore the order of a heap whose top is the most probable token, of equals that of the smallest id."""
     while True:
-        best, first = position, 2 * position + 1
+        best = position
+        first = 2 * position + 1
         for child in range(first, min(first + 2, size)):
-            a, b = heap[child], heap[best]
+            a = heap[child]
+            b = heap[best]
             if probs[a] > probs[b] or (probs[a] == probs[b] and a < b):
                 best = child
         if best == position:
@@ -371,7 +385,10 @@ def draw_token(probs, uniform):
     low = int((scaled - high) * 4294967296.0)
     first = _mix((high + low) & MASK, low)
     second = _mix((low + GOLDEN) & MASK, first)
-    winner, prob, time = 0, 0.0, np.inf  # time: that of arrival, times the probability
+    # time: that of arrival, times the probability
+    winner = 0
+    prob = 0.0
+    time = np.inf
     for token in range(len(probs)):
         if probs[token] <= 0:
             continue
@@ -381,7 +398,9 @@ def draw_token(probs, uniform):
         share = (bits + (_mix(bits, first) >> 11) * 2.0**-21) * 2.0**-32  # in [0, 1), of 53 bits
         own_time = -math.log1p(-share)
         if probs[token] * time > prob * own_time:
-            winner, prob, time = token, probs[token], own_time
+            winner = token
+            prob = probs[token]
+            time = own_time
     return winner
 
 

@@ -60,7 +60,9 @@ def follow_all(spelling: Spelling, place: Int64[np.ndarray, "3"], tokens: Sequen
         word, separator, half = _follow(spelling, place, token)
         if word == 0 and separator == 0:
             word, separator, half = _follow_unknown(spelling, place, token)
-        place[0], place[1], place[2] = word, separator, half
+        place[0] = word
+        place[1] = separator
+        place[2] = half
 
 
 @inner
@@ -91,21 +93,28 @@ def rule_out_misspelled(spelling, place, eos, scores, lowest):
     if place[0] == ANY_WORD:
         return
     stack = np.empty((spelling.longest + 1, 3), np.int64)  # the place after each byte of the token
-    stack[0, 0], stack[0, 1], stack[0, 2] = place[0], place[1], place[2]
+    stack[0, 0] = place[0]
+    stack[0, 1] = place[1]
+    stack[0, 2] = place[2]
     depth = np.int64(0)  # how many bytes of the last token that was followed may follow
     for number in range(len(spelling.order)):
         token = np.int64(spelling.order[number])
-        start, length = spelling.offsets[token], spelling.offsets[token + 1] - spelling.offsets[token]
+        start = spelling.offsets[token]
+        length = spelling.offsets[token + 1] - spelling.offsets[token]
         if spelling.common[number] <= depth:
             depth = np.int64(spelling.common[number])
             while depth < length:
-                word, separator, half = stack[depth, 0], stack[depth, 1], stack[depth, 2]
+                word = stack[depth, 0]
+                separator = stack[depth, 1]
+                half = stack[depth, 2]
                 symbol = np.int64(spelling.symbols[start + depth])
                 word, separator, half = _follow_symbol(spelling, word, separator, half, symbol)
                 if word == 0 and separator == 0:
                     break
                 depth += 1
-                stack[depth, 0], stack[depth, 1], stack[depth, 2] = word, separator, half
+                stack[depth, 0] = word
+                stack[depth, 1] = separator
+                stack[depth, 2] = half
         if depth < length:
             scores[token] = lowest
     if not _is_end(spelling, place[0]) or place[2] >= 0:
@@ -115,7 +124,9 @@ def rule_out_misspelled(spelling, place, eos, scores, lowest):
 @inner
 def _follow(spelling, place, token):
     """Return the place after a token; its word and separator are 0 if the token may not follow."""
-    word, separator, half = place[0], place[1], place[2]
+    word = place[0]
+    separator = place[1]
+    half = place[2]
     for position in range(spelling.offsets[token], spelling.offsets[token + 1]):
         word, separator, half = _follow_symbol(spelling, word, separator, half, np.int64(spelling.symbols[position]))
         if word == 0 and separator == 0:
@@ -142,7 +153,9 @@ def _follow_symbol(spelling, word, separator, half, symbol):
 @inner
 def _follow_unknown(spelling, place, token):
     """Return the place after a token as ``_follow`` does, where a word that is not known may be anything."""
-    word, separator, half = place[0], place[1], place[2]
+    word = place[0]
+    separator = place[1]
+    half = place[2]
     for position in range(spelling.offsets[token], spelling.offsets[token + 1]):
         symbol = np.int64(spelling.symbols[position])
         if symbol >= HALF and half < 0:
@@ -162,7 +175,8 @@ def _follow_unknown(spelling, place, token):
 @inner
 def _follow_byte(spelling, word, separator, byte):
     """Return the nodes after a byte; a separator that is complete begins a new word."""
-    next_word, next_separator = _child(spelling, word, byte), np.int64(0)
+    next_word = _child(spelling, word, byte)
+    next_separator = np.int64(0)
     if separator != 0:
         next_separator = _child(spelling, separator, byte)
     elif _is_end(spelling, word):

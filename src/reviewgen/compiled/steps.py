@@ -50,7 +50,8 @@ class CompiledStep:
     def __init__(self, step: Callable[..., None], weights: tuple[Any, ...], parts: Sequence["CompiledStep"] = ()) -> None:
         self._kept = step, weights, tuple(parts)
         if not _IS_COMPILED:
-            self.function, self.weights = step, (weights,)
+            self.function = step
+            self.weights = (weights,)
             return
         pointer = types.CPointer(numba.typeof(weights))
         compiled: Any = step
@@ -64,7 +65,8 @@ class CompiledStep:
 
 def addresses(steps: Sequence[CompiledStep]) -> tuple[Any, Any]:
     """Return the functions of some steps and their weights, as compiled code takes them: two arrays, int64 (M,)."""
-    functions, weights = tuple(step.function for step in steps), tuple(step.weights for step in steps)
+    functions = tuple(step.function for step in steps)
+    weights = tuple(step.weights for step in steps)
     return (np.array(functions), np.array(weights)) if _IS_COMPILED else (functions, weights)
 
 

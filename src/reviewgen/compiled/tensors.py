@@ -18,9 +18,13 @@ from reviewgen.compiled.linear import exp32
 PRECISIONS = (torch.float32, torch.bfloat16, torch.float64)
 """The dtypes that ``as_array`` supports."""
 
-HALF_ULP, BIT, SIXTEEN = np.uint32(0x7FFF), np.uint32(1), np.uint32(16)
+HALF_ULP = np.uint32(0x7FFF)
+BIT = np.uint32(1)
+SIXTEEN = np.uint32(16)
 BLOCK = 32  # independent sums, which vectorise
-MIN_SUM, MAX_SUM = 1e-30, 1e30  # of the exponentials; beyond, float32 may overflow or underflow
+# of the exponentials; beyond, float32 may overflow or underflow
+MIN_SUM = 1e-30
+MAX_SUM = 1e30
 
 
 def as_array(tensor: Tensor) -> np.ndarray:

@@ -17,7 +17,10 @@ from reviewgen.compiled.jit import compiled, inner
 BLOCK = 8  # words of 64 bits
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: 2**64 over the golden ratio, Knuth's multiplicative hashing
 PART = 1 << 14  # tokens hashed at a time
-REGIONS, REGION_SHIFT, QUEUE = 64, np.uint64(58), 1 << 14  # while building: the first six bits of a hash select a region
+# while building: the first six bits of a hash select a region
+REGIONS = 64
+REGION_SHIFT = np.uint64(58)
+QUEUE = 1 << 14
 TRIALS = 200_000  # random hashes looked up to measure the false-positive rate
 
 Tokens: TypeAlias = Integer[np.ndarray, " N"] | Iterable[np.ndarray]
@@ -81,7 +84,8 @@ def thin_for_counting(tokens: int) -> int:
 
 def sample_windows(ids: Tokens, separators: tuple[int, int], length: int, stride: int) -> UInt64[np.ndarray, " W"]:
     """Return the hashes of the windows of a stream that a set of this stride stores."""
-    sampled, hashes = [np.empty(0, np.uint64)], np.empty(PART, np.uint64)
+    sampled = [np.empty(0, np.uint64)]
+    hashes = np.empty(PART, np.uint64)
     for block in cut(ids):
         for first in range(0, len(block), PART):
             count = _hash_part(block, first, min(first + PART, len(block)), *separators, length, stride, hashes)
@@ -171,13 +175,16 @@ def _hash_part(ids, first, last, bos, eos, length, stride, hashes):
 
     Windows with a separator, and those whose hash is not a multiple of ``stride``, are left out.
     """
-    count, inside = 0, 0
-    value, oldest = np.uint64(0), np.uint64(1)
+    count = 0
+    inside = 0
+    value = np.uint64(0)
+    oldest = np.uint64(1)
     for _ in range(length):
         oldest *= MULTIPLIER
     for position in range(max(0, first - length + 1), last):
         if ids[position] == bos or ids[position] == eos:
-            value, inside = np.uint64(0), 0
+            value = np.uint64(0)
+            inside = 0
             continue
         value = value * MULTIPLIER + np.uint64(ids[position] + 1)
         if inside >= length:
@@ -194,7 +201,9 @@ def _hash_part(ids, first, last, bos, eos, length, stride, hashes):
 @compiled
 def _insert_all(windows, ids, bos, eos):
     """Insert every window of a stream; hashes are queued by region of memory and inserted together, so that it stays in cache."""
-    part, waiting, sizes = np.empty(PART, np.uint64), np.empty((REGIONS, QUEUE), np.uint64), np.zeros(REGIONS, np.int64)
+    part = np.empty(PART, np.uint64)
+    waiting = np.empty((REGIONS, QUEUE), np.uint64)
+    sizes = np.zeros(REGIONS, np.int64)
     for first in range(0, len(ids), PART):
         count = _hash_part(ids, first, min(first + PART, len(ids)), bos, eos, windows.length, windows.stride, part)
         for value in part[:count]:

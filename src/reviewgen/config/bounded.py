@@ -15,7 +15,9 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-MAX_SETTINGS, MAX_RECORD, MAX_VOCABULARY = 1 << 20, 1 << 24, 1 << 26
+MAX_SETTINGS = 1 << 20
+MAX_RECORD = 1 << 24
+MAX_VOCABULARY = 1 << 26
 MAX_DEPTH = 64
 MAX_VALUES = 4_000_000  # of lists and objects; an empty list takes thirty times the memory of its text
 _MAX_DIGITS = 100

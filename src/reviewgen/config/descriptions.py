@@ -47,12 +47,15 @@ def describe_settings(cls: type, given: Mapping[str, Any] | None = None, hidden:
         given: Values that differ from the defaults.
         hidden: Fields that are left out, as those without a default are: the user does not set them.
     """
-    hints, descriptions, rows = fields_of(cls), describe_fields(cls), []
+    hints = fields_of(cls)
+    descriptions = describe_fields(cls)
+    rows = []
     for field in dataclasses.fields(cls):
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         if default is dataclasses.MISSING or field.name in hidden:
             continue
-        hint, value = hints[field.name], (given or {}).get(field.name, default)
+        hint = hints[field.name]
+        value = (given or {}).get(field.name, default)
         rows.append(
             {
                 "name": field.name,

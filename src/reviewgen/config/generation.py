@@ -9,9 +9,12 @@ from reviewgen.config.names import check_plugin_names
 from reviewgen.config.settings import Bound, check, fields_of, from_dict
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 
-_MAX_TOKENS, _MAX_FORCED = 100_000, 10_000
+_MAX_TOKENS = 100_000
+_MAX_FORCED = 10_000
 _MAX_BEAM_TOKENS = 1_000_000
-_MAX_LISTED, _MAX_STRING = 1_000, 1_000  # elements of a list, characters of a stop string
+# elements of a list, characters of a stop string
+_MAX_LISTED = 1_000
+_MAX_STRING = 1_000
 _OF_PROFILES = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size", "words")
 
 
@@ -175,15 +178,18 @@ def generation_config(
     Raises:
         ConfigError: A setting is unknown (for the name of another library, the message gives the one to use) or out of range.
     """
-    known, own_arguments = fields_of(GenerationConfig), {*others, "prompt"}
+    known = fields_of(GenerationConfig)
+    own_arguments = {*others, "prompt"}
     if isinstance(own, GenerationConfig):
-        base, own = own, {}
+        base = own
+        own = {}
     elif own is not None and not isinstance(own, Mapping):
         raise ConfigError(
             f"generation_config must be a reviewgen.GenerationConfig or a mapping of settings; got {type(own).__module__}."
             f"{type(own).__name__}."
         )
-    own, settings = own or {}, settings or {}
+    own = own or {}
+    settings = settings or {}
     requested = {**own, **settings}
     for name in requested:
         if name in FOREIGN:

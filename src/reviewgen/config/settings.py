@@ -264,7 +264,8 @@ def check_value(name: str, value: Any, hint: Any) -> None:
     Raises:
         ConfigError: It has the wrong type or is out of range.
     """
-    inner, bound = bare(hint), bound_of(hint)
+    inner = bare(hint)
+    bound = bound_of(hint)
     if not any(_has_type(value, option) for option in options_of(inner)):
         raise ConfigError(f"{name} must be {_describe_type(inner)}; got {quoted(value)}.")
     for part in value if isinstance(value, tuple) else (value,):

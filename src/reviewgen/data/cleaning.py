@@ -41,7 +41,9 @@ _TAG = re.compile(rf"<(?:/(?:script|style)|/?(?P<name>{_NAMES})){_END}", re.IGNO
 _HIDDEN = re.compile(rf"<(?:!--|(?P<name>script|style){_END})", re.IGNORECASE)
 _CLOSINGS = {name: re.compile(rf"</{name}{_END}" if name else "-->", re.IGNORECASE) for name in (None, "script", "style")}
 _DOCTYPE = re.compile(r"<(?:!doctype|\?xml)\b[^<>]{0,500}>", re.IGNORECASE)
-_BREAK, _PARAGRAPH = "\x1e", "\x1f"  # white space to Python, and in no text that a browser shows
+# white space to Python, and in no text that a browser shows
+_BREAK = "\x1e"
+_PARAGRAPH = "\x1f"
 _SPACE = re.compile(r"\s+")
 # What the bytes 80 to BF are in Latin-1 and in Windows-1252; of those, punctuation may also stand after a capital in French.
 _CONTINUATION = "\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ"
@@ -152,7 +154,8 @@ class Cleaner:
     def __init__(self, options: Mapping[str, bool], info: SourceInfo) -> None:
         self.report = CleaningReport()
         self.mojibake: str | None = None
-        self._clean, self._lowercase = options["clean"], options["lowercase"]
+        self._clean = options["clean"]
+        self._lowercase = options["lowercase"]
         self._strips = self._clean and not options["keep_space"] and not info.is_one_text
         self._lines = frozenset(info.repeated_lines if options["drop_repeated_lines"] and not info.is_one_text else ())
         self._width = info.width if self._clean and not options["keep_line_breaks"] else None
@@ -273,7 +276,10 @@ def strip_tags(text: str) -> tuple[str, int]:
 
 def _drop_hidden(text: str) -> tuple[str, int]:
     """Return a text without its comments, scripts and styles, and how many tags and comments that were; one needs its end."""
-    pieces, start, count, unclosed = list[str](), 0, 0, set[str | None]()
+    pieces = list[str]()
+    start = 0
+    count = 0
+    unclosed = set[str | None]()
     for match in _HIDDEN.finditer(text) if "<" in text else ():
         name = match["name"] and match["name"].lower()
         if match.start() >= start and name not in unclosed:
@@ -281,7 +287,8 @@ def _drop_hidden(text: str) -> tuple[str, int]:
                 unclosed.add(name)
             else:
                 pieces.append(text[start : match.start()])
-                start, count = end.end(), count + (2 if name else 1)
+                start = end.end()
+                count = count + (2 if name else 1)
     return "".join([*pieces, text[start:]]), count
 
 

@@ -125,7 +125,9 @@ def choose_columns(info: SourceInfo, head: list[Any], config: DataConfig, *, all
     Raises:
         DataError: A column is missing, or no column holds text.
     """
-    name, text_column, conditions = info.name, config.text_column, config.columns
+    name = info.name
+    text_column = config.text_column
+    conditions = config.columns
     first = next((record for record in head if not is_missing(record, "text")), "")
     if not isinstance(first, str | Mapping):
         raise DataError(f"{name} yields {type(first).__name__}; it must yield strings or records with named columns.")
@@ -166,11 +168,14 @@ def to_examples(
         DataError: A text is not a string or is too long, a condition value is neither a string nor a number, or no record has the
             column.
     """
-    location, top, number = name if column is None else f"column {column!r} of {name}", str(column).partition(".")[0], 0
+    location = name if column is None else f"column {column!r} of {name}"
+    top = str(column).partition(".")[0]
+    number = 0
     has_column = column is None
     for number, record in enumerate(records, 1):
         if column is None or not isinstance(record, Mapping):
-            text, has_column = record, True
+            text = record
+            has_column = True
             values: list[Any] = [None] * len(conditions)
         else:
             text = _look_up(record, column)

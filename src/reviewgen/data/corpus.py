@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 CORPUS_FILE = "corpus.json"
 HELD_OUT = 0.05  # share of the texts in validation, and again in test
 _DUPLICATE, _NEAR_DUPLICATE, _LEAKING = range(3, 6)  # codes of texts that are in no split; smaller ones are splits
-_SAMPLE_CHARACTERS, _NAMED = 1 << 24, 5  # of a source that repeated lines are looked for in; lines that are named
+# of a source that repeated lines are looked for in; lines that are named
+_SAMPLE_CHARACTERS = 1 << 24
+_NAMED = 5
 _PART_CHARACTERS = 1 << 22  # of a part of a unit that several processes share
 
 Cut: TypeAlias = Callable[[str], list[str]]
@@ -195,7 +197,9 @@ def make_corpus(sources: Sequence[Source], work: SharedJob, filters: Filters, we
         StorageError: The disk is full.
         WorkerError: A worker process was killed.
     """
-    folder, count = work.job.path("corpus"), len(weights) or 1  # of the sources to train on
+    # of the sources to train on
+    folder = work.job.path("corpus")
+    count = len(weights) or 1
     if work.job.done(f"corpus/{CORPUS_FILE}"):
         return Corpus.open(folder)
     work.progress("Reading and cleaning")
@@ -205,8 +209,11 @@ def make_corpus(sources: Sequence[Source], work: SharedJob, filters: Filters, we
     members, training_characters = _write_texts(cleaned, folder, work)
     counts = {split: sum(member.counts[split] for member in members) for split in SPLITS}
     validation = (members[-1].source, members[-1].report) if len(members) > count else None
-    names, info, report = members[0].names, members[0].source, members[0].report
-    corpora, files = members[:count] if weights else [], [file for member in members for file in member.files]
+    names = members[0].names
+    info = members[0].source
+    report = members[0].report
+    corpora = members[:count] if weights else []
+    files = [file for member in members for file in member.files]
     if corpora:
         notes = [*_weigh(corpora, training_characters[:count], weights), *notes]
         info, report = join_sources([member.source for member in corpora], [member.report for member in corpora])
@@ -255,7 +262,8 @@ def _clean_all(sources: Sequence[Source], count: int, work: SharedJob) -> list[_
 
 def _assign_splits(cleaned: Sequence[_Cleaned], count: int, filters: Filters, work: SharedJob) -> list[str]:
     """Set the code of each text, and return sentences for the user."""
-    files, has_validation = [file for each in cleaned for file in each.files], len(cleaned) > count
+    files = [file for each in cleaned for file in each.files]
+    has_validation = len(cleaned) > count
     work.progress("Looking for duplicates")
     codes = np.concatenate([_find_duplicates(group) for group in (cleaned[:count], cleaned[count:]) if group])
     if filters.near_duplicates is not None:
@@ -264,7 +272,9 @@ def _assign_splits(cleaned: Sequence[_Cleaned], count: int, filters: Filters, wo
         codes[keep & ~work.main(partial(filters.find_distinct, files, keep))] = _NEAR_DUPLICATE
     ends = np.cumsum([len(each.hashes) for each in cleaned])
     for number, (each, view) in enumerate(zip(cleaned, np.split(codes, ends[:-1]), strict=True)):
-        each.codes, keep = view, view == 0  # what is set in a view is set in ``codes``
+        # what is set in a view is set in ``codes``
+        each.codes = view
+        keep = view == 0
         named = SPLITS.index("validation" if number == count else "train")
         view[keep] = named if has_validation else _split(each, keep)
     work.progress("Looking for held-out texts in the training texts")
@@ -278,15 +288,19 @@ def _assign_splits(cleaned: Sequence[_Cleaned], count: int, filters: Filters, wo
 
 def _write_texts(cleaned: Sequence[_Cleaned], folder: Path, work: SharedJob) -> tuple[list[Corpus], list[int]]:
     """Write the texts that have a split; return the corpus of each source, and the characters of its training texts."""
-    names, raw = cleaned[0].source.config.columns, [file for each in cleaned for file in each.files]
+    names = cleaned[0].source.config.columns
+    raw = [file for each in cleaned for file in each.files]
     targets = [folder / f"{number:05d}.arrow" for number in range(len(raw))]
     types = [{str(read_part(file).schema.field(f"c{number}").type) for file in raw} for number in range(len(names))]
     columns = {name: "string" if "string" in kinds else "double" for name, kinds in zip(names, types, strict=True)}
     tasks = list(zip(raw, targets, split_by_part(np.concatenate([each.codes for each in cleaned]), raw), strict=True))
-    finished, written = iter(work.share(partial(_finish_part, columns), tasks, size_of(raw))), iter(targets)
-    members, training_characters = list[Corpus](), list[int]()
+    finished = iter(work.share(partial(_finish_part, columns), tasks, size_of(raw)))
+    written = iter(targets)
+    members = list[Corpus]()
+    training_characters = list[int]()
     for each in cleaned:
-        info, report = each.source.info, each.report
+        info = each.source.info
+        report = each.report
         *sizes, report.duplicates, report.near_duplicates, report.leaking = np.bincount(each.codes, minlength=6).tolist()
         report.kept = report.read - report.empty if info.is_one_text else sum(sizes)
         report.characters, training = map(sum, zip(*itertools.islice(finished, len(each.files)), strict=True))
@@ -298,7 +312,9 @@ def _write_texts(cleaned: Sequence[_Cleaned], folder: Path, work: SharedJob) -> 
 
 def _clean(source: Source, number: int, cut: Cut, work: SharedJob) -> list[Path]:
     """Read and clean the units of a source into parts; return their files, in order."""
-    size, is_here = sum(unit.size for unit in source.units), source.facts is None  # here, that is, objects of this process
+    # here, that is, objects of this process
+    size = sum(unit.size for unit in source.units)
+    is_here = source.facts is None
     shares = 1 if is_here else work.ranks.world_size * work.count_workers(size)
     characters = max(_PART_CHARACTERS, size // 128)
     clean = partial(_clean_unit, replace(source, units=()), characters, cut if source.info.is_one_text else None)
@@ -317,7 +333,8 @@ def _clean_unit(source: Source, characters: int, cut: Cut | None, path: Path, un
 
     A part of a unit that is shared has about as many characters as asked for; any other unit is one part.
     """
-    examples, written = source.examples(unit), []
+    examples = source.examples(unit)
+    written = []
     is_cut = unit.is_shared or source.facts is None
     for number, part in enumerate(_cut_parts(examples, characters) if is_cut else [examples]):
         if number % shares == share:
@@ -334,7 +351,8 @@ def _cut_parts(examples: Iterable[Example], characters: int) -> Iterator[list[Ex
         size += len(example[0])
         if size >= characters:
             yield part
-            part, size = [], 0
+            part = []
+            size = 0
     yield part
 
 
@@ -342,7 +360,8 @@ def _clean_part(examples: Iterable[Example], source: Source, cut: Cut | None) ->
     """Clean examples; return them with their hashes, and what cleaning did in the metadata."""
     import pyarrow
 
-    cleaner, rows = source.cleaner(), []
+    cleaner = source.cleaner()
+    rows = []
     for text, values in examples:
         if (cleaned := cleaner(text)) is not None:
             pieces = [cleaned] if cut is None else [(piece, hash_text(piece)) for piece in cut(cleaned[0])]
@@ -359,7 +378,8 @@ def _clean_part(examples: Iterable[Example], source: Source, cut: Cut | None) ->
 
 def _find_lines(source: Source, files: Sequence[Path], work: SharedJob) -> list[str]:
     """Name the repeated lines of a source in its notes; return those to drop, none if they are known and dropped already."""
-    config, info = source.config, source.info
+    config = source.config
+    info = source.info
     may_look = config.repeated_lines is None and not source.is_cleaned and not info.is_one_text
     if not may_look or not (config.clean or config.drop_repeated_lines):
         return []
@@ -375,7 +395,9 @@ def _count_lines(files: Sequence[Path]) -> dict[str, int]:
     """Return the repeated lines of the texts at the beginning of each part, so that memory stays bounded."""
     from pyarrow import compute
 
-    texts, limit = dict[int, str](), _SAMPLE_CHARACTERS // len(files)  # by hash: of duplicates, one counts
+    # by hash: of duplicates, one counts
+    texts = dict[int, str]()
+    limit = _SAMPLE_CHARACTERS // len(files)
     for table in map(read_part, files):
         ends = np.cumsum(compute.utf8_length(table.column("text")))
         head = table[: int(ends.searchsorted(limit)) + 1]
@@ -388,7 +410,8 @@ def _drop_lines(source: Source, file: Path) -> Path:
     import pyarrow
 
     def make() -> pyarrow.Table:
-        table, cleaner = read_part(file), source.cleaner()
+        table = read_part(file)
+        cleaner = source.cleaner()
         texts = list(map(cleaner.drop_lines, table.column("text").to_pylist()))
         report = json.loads(table.schema.metadata[b"report"])
         report["counts"]["lines_dropped"] = cleaner.report.lines_dropped
@@ -435,14 +458,16 @@ def _weigh(corpora: Sequence[Corpus], characters: Sequence[int], weights: Sequen
     names = [corpus.source.name for corpus in corpora]
     times = find_times(names, characters, weights)
     for corpus, weight, passes in zip(corpora, weights, times, strict=True):
-        corpus.weight, corpus.times = weight, passes
+        corpus.weight = weight
+        corpus.times = passes
     texts = [corpus.texts("train") for corpus in corpora]
     return [*describe_times(names, characters, times), *compare_languages(names, texts)]
 
 
 def _find_duplicates(cleaned: Sequence[_Cleaned]) -> np.ndarray:
     """Return the code of each text of some sources: that it is a duplicate of an earlier one, or 0."""
-    sources, hashes = [each.source for each in cleaned], [each.hashes for each in cleaned]
+    sources = [each.source for each in cleaned]
+    hashes = [each.hashes for each in cleaned]
     may_drop = [bool(source.config.clean) and not source.info.is_one_text and not source.is_cleaned for source in sources]
     is_duplicate = ~first_of_each(np.concatenate(hashes)) & np.repeat(may_drop, list(map(len, hashes)))
     return np.where(is_duplicate, np.uint8(_DUPLICATE), np.uint8(0))
@@ -487,7 +512,8 @@ def _finish_part(columns: Mapping[str, str], raw: Path, target: Path, codes: np.
     import pyarrow
     from pyarrow import compute
 
-    table, codes = read_part(raw).filter(codes < _DUPLICATE), codes[codes < _DUPLICATE]
+    table = read_part(raw).filter(codes < _DUPLICATE)
+    codes = codes[codes < _DUPLICATE]
     arrays = {"text": table.column("text")}
     for number, (name, kind) in enumerate(columns.items()):
         column = table.column(f"c{number}")

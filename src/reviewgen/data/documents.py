@@ -39,24 +39,37 @@ from reviewgen.errors import DataError
 from reviewgen.sentences import sentence_ends
 
 _HEAD = 1 << 16  # characters that a file is judged by
-_MIN_PARAGRAPHS, _MIN_LINES = 3, 8  # of a hard-wrapped text; the lines are those that another one of the paragraph follows
+# of a hard-wrapped text; the lines are those that another one of the paragraph follows
+_MIN_PARAGRAPHS = 3
+_MIN_LINES = 8
 _WIDTHS = range(30, 131)  # characters
-_FULL, _UNPUNCTUATED = 0.75, 0.6  # shares of the lines of a hard-wrapped text
+# shares of the lines of a hard-wrapped text
+_FULL = 0.75
+_UNPUNCTUATED = 0.6
 _SLACK = 0.06  # of the width; not every typist fills each line
 _MAY_GO_ON = re.compile(r"(?:(?<=[\"'”’»)\]])|(?<=\w\.\w\.))\s+([^\W\d_])")  # after speech, and after U.S.
 _SENTENCE_END = re.compile(r"[.!?…:;。！？][\"'”’»)\]]*$")
 ROWS = 1024  # of a batch
-_NARROWEST, _WIDEST = 40, 160
+_NARROWEST = 40
+_WIDEST = 160
 _LONGEST_WORD = 25  # characters
-_MIN_BREAKS, _MIN_SHARE = 40, 0.8  # of the line breaks within paragraphs, those that one width explains
-_MIN_TEXTS, _MIN_SHARE_OF_TEXTS = 10, 0.005  # that a repeated line stands in
-_MAX_LINE, _MAX_LINES = 1000, 200  # characters of a repeated line, and how many there are
+# of the line breaks within paragraphs, those that one width explains
+_MIN_BREAKS = 40
+_MIN_SHARE = 0.8
+# that a repeated line stands in
+_MIN_TEXTS = 10
+_MIN_SHARE_OF_TEXTS = 0.005
+# characters of a repeated line, and how many there are
+_MAX_LINE = 1000
+_MAX_LINES = 200
 T = TypeVar("T")
 SPLIT_CYCLE = ("train", "validation", "train", "test")
 """The splits of the parts of a text, which recur in this order."""
 
 _MIN_CHARACTERS = 500  # of a text that is cut
-_MIN_BLOCK, _MAX_BLOCK = 500, 1 << 14  # characters; _MAX_BLOCK comes first
+# characters; _MAX_BLOCK comes first
+_MIN_BLOCK = 500
+_MAX_BLOCK = 1 << 14
 _PAIRS = 16  # of a block for validation and a block for test, if the text is long enough
 _SEPARATORS = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"\s"))  # of paragraphs, lines, words
 
@@ -90,7 +103,8 @@ def batched(records: Iterable[T]) -> Iterator[list[T]]:
 
 def find_edges(path: Path, size: int, documents: str = "line") -> list[int]:
     """Return bytes that cut a file of UTF-8 into pieces of about ``size`` bytes: at line ends, or else at blank lines."""
-    edges, total = [0], path.stat().st_size
+    edges = [0]
+    total = path.stat().st_size
     with path.open("rb") as file:
         while documents != "file" and edges[-1] + 2 * size <= total:
             file.seek(edges[-1] + size)
@@ -211,9 +225,12 @@ def find_width(texts: Iterable[str]) -> int | None:
     >>> find_width(["four words to a line " * 3 + "and\\n" + "the rest of it."] * 40), find_width(["Two\\nlines."] * 40)
     (66, None)
     """
-    explained, breaks = np.zeros(_WIDEST + 2, np.int64), 0  # by width
+    # by width
+    explained = np.zeros(_WIDEST + 2, np.int64)
+    breaks = 0
     for line, following in itertools.chain.from_iterable(itertools.pairwise(text.split("\n")) for text in texts):
-        length, word = len(line.rstrip()), _word_after(line, following)
+        length = len(line.rstrip())
+        word = _word_after(line, following)
         breaks += word is not None
         if word and (low := max(length, _NARROWEST)) <= (high := min(length + len(word), _WIDEST)):
             explained[low] += 1
@@ -232,7 +249,8 @@ def unwrap(text: str, width: int) -> str:
     lines = text.split("\n")
     pieces = lines[:1]
     for line, following in itertools.pairwise(lines):
-        length, word = len(line.rstrip()), _word_after(line, following)
+        length = len(line.rstrip())
+        word = _word_after(line, following)
         if word and length <= width < length + 1 + len(word):
             pieces[-1] = pieces[-1].rstrip()
             pieces += [" ", following]
@@ -258,7 +276,8 @@ def find_repeated_lines(texts: Iterable[str]) -> dict[str, int]:
     >>> find_repeated_lines([f"Film {number}\\n Read more" for number in range(10)] + ["Read more"])
     {'Read more': 10}
     """
-    counts, several = Counter[str](), 0
+    counts = Counter[str]()
+    several = 0
     for text in texts:
         lines = set(map(str.strip, text.split("\n"))) - {""}
         if len(lines) > 1:
@@ -275,7 +294,9 @@ def drop_lines(text: str, repeated: Collection[str]) -> tuple[str, int]:
     >>> drop_lines("A long review.\\n\\nRead more\\n\\nOf two parts.", {"Read more"})
     ('A long review.\\n\\nOf two parts.', 1)
     """
-    kept, dropped, is_after = list[str](), list[str](), False
+    kept = list[str]()
+    dropped = list[str]()
+    is_after = False
     for line in text.split("\n"):
         if (stripped := line.strip()) in repeated:
             dropped.append(stripped)

@@ -50,7 +50,9 @@ _MAX_DAMAGE = 0.45  # of the bytes beyond ASCII are invalid in damaged UTF-8; in
 _MIN_BYTES = 8  # beyond ASCII, to tell the encodings of other scripts apart
 _MIN_LATIN_BYTES = 16  # beyond ASCII, to tell those of Latin letters apart
 _PRIOR = 0.08  # of Windows-1252; measured on texts in 20 languages, as is the weight of chaos against coherence
-_SAMPLE, _LINE = 1 << 16, 1 << 12  # bytes, in all and of one line
+# bytes, in all and of one line
+_SAMPLE = 1 << 16
+_LINE = 1 << 12
 
 KINDS = {
     ".txt": "text",
@@ -69,7 +71,9 @@ KINDS = {
 
 _TEXTS = {"text", "csv", "json"}  # the formats whose files are converted to UTF-8 before they are read
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"SQLite format 3\0": "sqlite"}
-_CHUNK, _MAX_LINE = 1 << 20, 1 << 16  # bytes; the second of a line that an encoding is recognised from
+# bytes; the second of a line that an encoding is recognised from
+_CHUNK = 1 << 20
+_MAX_LINE = 1 << 16
 _MAX_NAME = 255  # bytes
 _WAIT = 30.0  # seconds that a web server may take to accept a connection, and for each piece of its answer
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -142,7 +146,8 @@ def find_files(pattern: str | Path) -> list[Path]:
         raise DataError("The source is an empty string. Name a file, a glob, a Hub dataset (owner/name) or 'reviews'.")
     try:
         path = Path(pattern).expanduser()
-        is_folder, exists = path.is_dir(), path.exists()
+        is_folder = path.is_dir()
+        exists = path.exists()
     except RuntimeError:
         raise DataError(f"{pattern} starts with the home folder of a user who does not exist on this machine.") from None
     except OSError as error:  # the name is too long, as for a text; a folder may not be searched
@@ -267,7 +272,8 @@ def _unzip(file: Path, folder: Path, name: str) -> Iterator[PlainFile]:
 
 
 def _make_plain(file: Path, folder: Path, name: str) -> PlainFile:
-    path, suffix = file, suffix_of(file)
+    path = file
+    suffix = suffix_of(file)
     if (opener := _OPENERS.get(file.suffix.lower())) or not file.is_file():  # a pipe can be read only once
         with (opener or open_input)(file) as stream:
             path = _copy(stream, folder, file.stem if opener else file.name)
@@ -283,7 +289,8 @@ def _make_plain(file: Path, folder: Path, name: str) -> PlainFile:
             f"{name} is a binary file, not text. Supported formats are {', '.join(KINDS)}, each also as .gz, .bz2, .xz, .zst "
             "or in a .zip archive."
         )
-    copy, guessed = _copy_name(folder, f"{path.stem}.utf8{suffix or '.txt'}"), None
+    copy = _copy_name(folder, f"{path.stem}.utf8{suffix or '.txt'}")
+    guessed = None
     with path.open("rb") as stream, storage_errors(folder):
         if encoding is None:
             guessed = recognise(iter(lambda: stream.readline(_MAX_LINE), b""))
@@ -312,7 +319,9 @@ def _copy_name(folder: Path, name: str) -> Path:
 
 def _look(path: Path) -> tuple[str, str | None, bool]:
     """Return the digest of a file, its encoding if a byte order mark or all its bytes tell it, and whether it has NUL bytes."""
-    digest, decoder, has_nul = xxhash.xxh3_128(), codecs.getincrementaldecoder("utf-8")(), False
+    digest = xxhash.xxh3_128()
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    has_nul = False
     with path.open("rb") as stream:
         head = stream.read(4)
         encoding: str | None = next((name for bom, name in _BOMS if head.startswith(bom)), "utf-8")

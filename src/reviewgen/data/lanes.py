@@ -86,13 +86,15 @@ class Lanes:
         self.bptt = min(bptt, self.length)
         self._is_random = is_random
         self._longest = max(1, int(self.bptt * (1 + _LIMIT * _DEVIATION))) if is_random else self.bptt  # that is drawn
-        self._store, self._seed = store, seed
+        self._store = store
+        self._seed = seed
 
     def start_at(self, epoch: int = 0, number: int = 0) -> Iterator[Batch]:
         """Yield the batches from a given one on, without reading those before it."""
         while True:
             yield from self._batches(epoch, number)
-            epoch, number = epoch + 1, 0
+            epoch = epoch + 1
+            number = 0
 
     def batches_of(self, epoch: int) -> int:
         """Return the number of batches of an epoch."""
@@ -109,7 +111,8 @@ class Lanes:
         """Return the epoch of a batch, and its number therein, from its number among all batches; all from 0."""
         epoch = 0
         while batch >= (count := self.batches_of(epoch)):
-            batch, epoch = batch - count, epoch + 1
+            batch = batch - count
+            epoch = epoch + 1
         return epoch, batch
 
     def _edges(self, epoch: int) -> Sequence[int]:
@@ -117,10 +120,12 @@ class Lanes:
 
         Of batches of one length, tokens that do not fill a batch are left out.
         """
-        length, bptt = self.length, self.bptt
+        length = self.length
+        bptt = self.bptt
         if not self._is_random:
             return range(0, length // bptt * bptt + 1, bptt)
-        random, edges = np.random.default_rng((self._seed, epoch, _LENGTHS)), np.zeros(1, np.int64)
+        random = np.random.default_rng((self._seed, epoch, _LENGTHS))
+        edges = np.zeros(1, np.int64)
         while edges[-1] < length:
             means = np.where(random.random(1 + int(length - edges[-1]) // bptt) < _FULL, bptt, bptt / 2)
             drawn = np.clip(np.rint(random.normal(means, _DEVIATION * bptt)), 1, self._longest).astype(np.int64)
@@ -163,7 +168,9 @@ class _ShuffledStream:
         done = 0
         while done < len(out):
             number = int(self._order[position])
-            document, prefix_length = self._store.document(number), 1 + int(self._store.given[number])  # bos, and what follows it
+            # bos, and what follows it
+            document = self._store.document(number)
+            prefix_length = 1 + int(self._store.given[number])
             skip = len(document) - int(self._ends[position] - (start + done))
             piece = document[skip : skip + len(out) - done]
             out[done : done + len(piece)] = targets[done : done + len(piece)] = piece

@@ -28,9 +28,16 @@ from reviewgen.storage import Job
 _MAX_WORKERS = 8  # by default; more would wait for the disk
 _MIN_BYTES = 1 << 26  # of texts; several processes take a second to start
 _VARIABLE = "REVIEWGEN_WORKERS"
-_MINIMA, _SEED, _SHINGLE, _RECALL = 128, 1, 3, 0.99
-_SAMPLE_CHARACTERS, _GROUP_CHARACTERS = 1 << 18, 1 << 20  # of held-out texts that are looked for: of a sample; of all, at once
-_TRAIN, _HELD_OUT = 0, (1, 2)  # codes of splits
+_MINIMA = 128
+_SEED = 1
+_SHINGLE = 3
+_RECALL = 0.99
+# of held-out texts that are looked for: of a sample; of all, at once
+_SAMPLE_CHARACTERS = 1 << 18
+_GROUP_CHARACTERS = 1 << 20
+# codes of splits
+_TRAIN = 0
+_HELD_OUT = (1, 2)
 if TYPE_CHECKING:
     import pyarrow
 
@@ -196,7 +203,8 @@ class Filters:
 
         threshold = self.near_duplicates or 1.0
         widths = [width for width in (32, 16, 8, 4, 2) if 1 - (1 - threshold**width) ** (_MINIMA // width) >= _RECALL]
-        index, is_distinct = RMinHashLSH(threshold, _MINIMA, _MINIMA // max(widths, default=1)), keep.copy()
+        index = RMinHashLSH(threshold, _MINIMA, _MINIMA // max(widths, default=1))
+        is_distinct = keep.copy()
         known: dict[int, RMinHash] = {}
         for row, text in zip(np.flatnonzero(keep).tolist(), texts_of(files, keep), strict=True):
             words = text.lower().split()
@@ -223,14 +231,18 @@ class Filters:
             A mask (N,) of the texts to leave out, none if ``decontaminate`` is None; and a sentence for the user.
         """
         length = self.decontaminate
-        run, size, parts = length or COPY_CHARACTERS, size_of(files), split_by_part(codes, files)
-        leaking, checked = np.zeros(len(codes), np.bool_), 0
+        run = length or COPY_CHARACTERS
+        size = size_of(files)
+        parts = split_by_part(codes, files)
+        leaking = np.zeros(len(codes), np.bool_)
+        checked = 0
         for rows, texts in _groups(files, parts, is_sample=length is None):
             slices = work.slices(len(files), size)
             tasks = [(texts, run, files[span], np.concatenate(parts[span]) == _TRAIN) for span in slices]
             leaking[rows] = np.logical_or.reduce(work.share(_are_shared, tasks, size))
             checked += len(rows)
-        which, count = f"{checked:,} held-out texts", int(leaking.sum())
+        which = f"{checked:,} held-out texts"
+        count = int(leaking.sum())
         if checked < (held_out := int(np.isin(codes, _HELD_OUT).sum())):
             which = f"a sample of {checked:,} of {held_out:,} held-out texts"
         share_of, are, them = ("shares", "is", "it") if count == 1 else ("share", "are", "them")

@@ -92,7 +92,8 @@ def cached_corpus(texts: CorpusSpec) -> Corpus:
         ReviewgenError: See ``open_source`` and ``make_corpus``.
     """
     with workspace() as folder:
-        sources, scratch = texts.open(folder), Job(folder / "job", "corpus", {})
+        sources = texts.open(folder)
+        scratch = Job(folder / "job", "corpus", {})
         facts, is_known = {**texts.settings(), "texts": _identify(sources)}, all(source.facts is not None for source in sources)
         if not is_known:  # only by its texts, once they are read
             with storage_errors(folder):
@@ -113,7 +114,8 @@ def cached_store(corpus: Corpus, encoding: Encoding, conditions: Conditions) -> 
     Raises:
         ReviewgenError: See ``encode_corpus``.
     """
-    form, belongs_to = encoding.novelty, None if encoding.novelty == "none" else encoding.belongs_to(corpus.fingerprint)
+    form = encoding.novelty
+    belongs_to = None if encoding.novelty == "none" else encoding.belongs_to(corpus.fingerprint)
     facts = {
         "corpus": corpus.fingerprint,
         "tokenizer": encoding.facts(),
@@ -231,7 +233,8 @@ def read_examples(source: Any, config: DataConfig, *, split: str = "all") -> Ite
         ConfigError: The split is unknown.
     """
     if split != "all" and split in splits_of(source, config):
-        config, split = replace(config, split=split), "all"
+        config = replace(config, split=split)
+        split = "all"
     if split not in ("all", *SPLITS):
         raise ConfigError(f"A split is all, train, validation or test; got {quoted(split)}.")
     return _read(source, config, split)
@@ -264,7 +267,8 @@ def _read(source: Any, config: DataConfig, split: str) -> Iterator[Example]:
             for name in SPLITS if split == "all" else (split,):
                 yield from corpus.examples(name)
             return
-        cleaner, seen = opened.cleaner(), set[int]()
+        cleaner = opened.cleaner()
+        seen = set[int]()
         report = cleaner.report
         for text, values in (example for unit in opened.units for example in opened.examples(unit)):
             if (cleaned := cleaner(text)) is None:
@@ -298,7 +302,8 @@ def data_records(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
     Entries of versions without these options get the values in ``LEGACY_OPTIONS``.
     """
-    parts, parent = training.get("parts"), training.get("parent")
+    parts = training.get("parts")
+    parent = training.get("parent")
     if parts:
         return [data for part in parts for data in data_records(part)]
     data = training.get("data") or {}
@@ -340,7 +345,8 @@ def read_texts(source: Any, model: Any, parts: Sequence[Any] = (), **options: Un
     others = [data for data in trained if "weight" in data and not _is_same_file(source, data)]  # corpora trained on beside it
     if any("weight" in data and data not in others for data in trained):
         trained = [data for data in trained if data not in others]
-    split, documents = options.get("split") or "all", options.get("documents", "line")
+    split = options.get("split") or "all"
+    documents = options.get("documents", "line")
     cleaning: dict[str, Any] = {}
     for name, default in DataConfig().cleaning.items():
         before = {data.get(name, default) for data in trained}

@@ -39,14 +39,21 @@ from reviewgen.novelty import CompactIndex, Index, build_index, build_sets, writ
 from reviewgen.protocols import SupportsTrainingInParts, Tokenizer
 from reviewgen.storage import Job
 
-NOVELTY_FILE, WORDS_FILE = "novelty.safetensors", "words.json"
+NOVELTY_FILE = "novelty.safetensors"
+WORDS_FILE = "words.json"
 _REST = "rest"  # of the folder in a shard with the texts that are read once more
-_WORD_BYTES, _WORD_TOKENS = 200_000_000, 50_000_000  # of parts, or ids, after which no new words are looked for
+# of parts, or ids, after which no new words are looked for
+_WORD_BYTES = 200_000_000
+_WORD_TOKENS = 50_000_000
 _DROP_PROBABILITY = 0.1  # of a condition of a training text, so that the model also learns to generate without it
 _DROP_FIELD_PROBABILITY = 0.25  # the same, of a field
 _PROBE = "\ue0f1"  # private use
-_CHECKED, _CHECKED_CLOSELY = 100_000, 5_000_000  # characters at most: of a tokenizer that keeps the probe, and of others
-_BEFORE, _AFTER = 12, 12  # characters of an example around the first that is lost
+# characters at most: of a tokenizer that keeps the probe, and of others
+_CHECKED = 100_000
+_CHECKED_CLOSELY = 5_000_000
+# characters of an example around the first that is lost
+_BEFORE = 12
+_AFTER = 12
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,9 @@ def sample_stride(tokenizer: Tokenizer, characters: int) -> int:
 
 def count_lost(texts: Iterable[str], tokenizer: Tokenizer, step: int) -> LostCharacters:
     """Return what a tokenizer loses of some texts, the sample of one in ``step``; possibly nothing."""
-    lost, checked, example = 0, 0, ("", "")
+    lost = 0
+    checked = 0
+    example = ("", "")
     for text in texts:
         checked += len(text)
         decoded = tokenizer.decode(tokenizer.encode(text))
@@ -150,7 +159,9 @@ def write_split(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, split:
     Raises:
         DataError: Some ids are outside the vocabulary.
     """
-    dtype, lengths, characters = dtype_of(vocab_size), [0], list[int]()
+    dtype = dtype_of(vocab_size)
+    lengths = [0]
+    characters = list[int]()
     bos, eos = np.array([[tokenizer.bos_id], [tokenizer.eos_id]], dtype)
     with (folder / f"{split}.{dtype.name}").open("wb") as file:
         for chunk in batched(texts):
@@ -247,7 +258,8 @@ def _write_conditions(conditions: Conditions, rows: Sequence[Sequence[Any]], pat
         path: The folder and the beginning of the names of the files.
         training: Of training texts, of which some values are left out at random, the number of those in earlier parts.
     """
-    dtype, count = dtype_of(conditions.vocab_size), len(conditions.fixed)
+    dtype = dtype_of(conditions.vocab_size)
+    count = len(conditions.fixed)
     ids = np.array([conditions.encode_fixed(row) for row in rows], dtype).reshape(len(rows), count)
     if training is not None:
         ids = np.where(_drawn(0, training, ids.shape) < _DROP_PROBABILITY, np.array(conditions.open_ids, dtype), ids)
@@ -324,7 +336,9 @@ def encode_corpus(
     Raises:
         ReviewgenError: The tokenizer cannot be saved, or the disk is full.
     """
-    store, size, name = work.job.path("store"), size_of(corpus.files), encoding.plugin["name"]
+    store = work.job.path("store")
+    size = size_of(corpus.files)
+    name = encoding.plugin["name"]
     work.progress("Training the tokenizer")
     if not work.main(lambda: work.job.done("store/tokenizer")):
         _train(corpus, encoding, work, size)
@@ -334,7 +348,11 @@ def encode_corpus(
     work.progress("Encoding the texts")
     step = sample_stride(tokenizer, corpus.report.characters + (corpus.validation[1].characters if corpus.validation else 0))
     times = corpus.times_of_files
-    shards, words, tasks, before = [], [], [], np.zeros(3, np.int64)  # bytes, texts and training texts of earlier parts
+    # bytes, texts and training texts of earlier parts
+    shards = []
+    words = []
+    tasks = []
+    before = np.zeros(3, np.int64)
     for number, file in enumerate(corpus.files):
         shards.append(f"shards/{number:05d}")
         if before[0] <= _WORD_BYTES:
@@ -351,7 +369,8 @@ def encode_corpus(
     if encoding.novelty == CompactIndex.form:
         work.progress("Indexing the texts")
         ids = [TrainingIds([store / shard for shard in shards[span]]) for span in work.slices(len(shards), size)]
-        separators, share = (tokenizer.bos_id, tokenizer.eos_id), functools.partial(work.share, size=size)
+        separators = (tokenizer.bos_id, tokenizer.eos_id)
+        share = functools.partial(work.share, size=size)
         sets = build_sets(ids, separators, round(encoding.megabytes * 1e6), share)
 
     def finish() -> None:
@@ -388,7 +407,8 @@ def encode_corpus(
 
 def _train(corpus: Corpus, encoding: Encoding, work: SharedJob, size: int) -> None:
     """Train the tokenizer; one that supports it, part by part."""
-    cls, trained = encoding.cls, encoding.trained
+    cls = encoding.cls
+    trained = encoding.trained
     targets = [work.job.path(f"tokenizers/{number:05d}") for number in range(len(corpus.files))]
     is_cut = trained is None and issubclass(cls, SupportsTrainingInParts) and len(targets) > 1
     if is_cut:

@@ -37,9 +37,12 @@ from reviewgen.registry import find_reader
 
 SPLITS = ("train", "validation", "test")
 DROPPED = "Lines that reviewgen has dropped:"  # and the lines, in the description of the dataset of a corpus
-_HEAD, _HEAD_CHARACTERS = 1000, 1 << 24  # at most, of records that the guess of the text column looks at
+# at most, of records that the guess of the text column looks at
+_HEAD = 1000
+_HEAD_CHARACTERS = 1 << 24
 _MIN_MARKDOWN = 0.1  # share of texts with markdown from which the option to strip it is named
-_UNIT_BYTES, _MAX_UNITS = 1 << 23, 128
+_UNIT_BYTES = 1 << 23
+_MAX_UNITS = 128
 _STYLES = {"imdb": "review", "rotten_tomatoes": "snippet"}  # whole reviews, and sentences in lower case with spaced punctuation
 _SENTIMENTS = {"0": "negative", "1": "positive"}
 _ONLY_FOR = {  # the options that some sources have, and their kinds
@@ -174,7 +177,8 @@ def _is_cleaned(source: Any) -> bool:
 
 def _read_head(records: Iterable[Any]) -> list[Any]:
     """Return the first records, fewer if they are very long."""
-    head, size = list[Any](), 0
+    head = list[Any]()
+    size = 0
     for record in records:
         head.append(record)
         values = record.values() if isinstance(record, Mapping) else [record]
@@ -200,7 +204,8 @@ def _open_string(source: str, config: DataConfig, folder: Path) -> Source:
     """Open a source given as a string: "reviews" (the extra), a URL, a Hub dataset, a file, a folder or a glob."""
     if is_text(source):
         raise DataError(f"The source is a text ({source[:30]!r}...), not a file name. To train on texts, pass a list of them.")
-    hub, is_remote = _parse_hub(source), source.startswith("hf://")
+    hub = _parse_hub(source)
+    is_remote = source.startswith("hf://")
     if source == "reviews":
         if Path(source).exists():
             raise DataError("'reviews' could be the file ./reviews or the reviews extra. Write ./reviews for the file.")
@@ -249,14 +254,17 @@ def _open_files(
     if not plain:
         raise DataError(f"{files[0]} is empty." if len(files) == 1 else f"All {len(files)} files are empty.")
     size = max(_UNIT_BYTES, sum(file.facts[1] for file in plain) // _MAX_UNITS)
-    units, is_cleaned, notes = list[Unit](), list[bool](), note_files(plain, config.documents)
+    units = list[Unit]()
+    is_cleaned = list[bool]()
+    notes = note_files(plain, config.documents)
     for file in plain:
         with reading_errors(file.name):
             units += find_units(file, config, size)
             is_cleaned.append(_is_cleaned(read_schema(file.path, file.kind)))
             notes += note_sheets(file.path, file.name) if file.kind == "xlsx" else ()
     info = SourceInfo(name, decode_errors=sum(file.decode_errors for file in plain), notes=notes)
-    facts, kinds = [file.facts for file in plain], {file.kind for file in plain}
+    facts = [file.facts for file in plain]
+    kinds = {file.kind for file in plain}
     return Source(info, _join_small(units, size), kinds, config, facts, all(is_cleaned))
 
 
@@ -292,7 +300,9 @@ def _read_reviews(read: Read, columns: object) -> Iterator[Any]:
 def _open_hub(hub: HubSource, config: DataConfig) -> Source:
     """Open a split of a dataset of the Hub, whose shards are its units; a single one is shared."""
     commit, splits, chosen = _find_dataset(hub, config)
-    name, stream, others = f"hf://{hub.repo_id}", splits[chosen], [split for split in splits if split != chosen]
+    name = f"hf://{hub.repo_id}"
+    stream = splits[chosen]
+    others = [split for split in splits if split != chosen]
     units = [make_unit(partial(_read_shard, stream), name, is_shared=True)]
     if (count := stream.num_shards) > 1:
         shards = [(stream.shard(count, number), f"{name}, shard {number + 1} of {count},") for number in range(count)]
@@ -332,11 +342,13 @@ def _read_shard(shard: Any, columns: object) -> Iterator[Any]:
 def _open_object(source: Any, config: DataConfig) -> Source:
     kind = type(source).__name__
     if isinstance(source, Mapping) and not hasattr(source, "mapping"):  # a DatasetDict; the keys of a dict are an iterable
-        splits, wanted = list(map(str, source)), config.split or "train"
+        splits = list(map(str, source))
+        wanted = config.split or "train"
         if wanted not in splits:
             raise DataError(f"A mapping of splits needs a split named {wanted}; this one has: {', '.join(splits)}.")
         chosen = _open_object(source[wanted], config)
-        chosen.info.name, chosen.kinds = f"{kind}, split {wanted}", {"dataset"}
+        chosen.info.name = f"{kind}, split {wanted}"
+        chosen.kinds = {"dataset"}
         return chosen
 
     def opened(read: Read, name: str = f"{kind} of texts", *, is_shared: bool = False) -> Source:

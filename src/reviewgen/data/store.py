@@ -40,7 +40,8 @@ _WORKSPACE = "tmp-"  # how the names of temporary folders in the cache begin
 _KILLED_SECONDS = 7 * 24 * 3600  # after which a temporary folder is one that a killed process has left
 _IN_USE_SECONDS = 3600  # after its last use, a folder is not removed: a training may be running on it
 STORE_FILE = "store.json"
-FORMAT, _DTYPES = 1, ("uint16", "uint32")
+FORMAT = 1
+_DTYPES = ("uint16", "uint32")
 _BLOCK_TOKENS = 1 << 22  # about, in one block
 
 T = TypeVar("T")
@@ -127,8 +128,10 @@ class TokenStore:
         """Return a view of the first texts, with about ``tokens`` ids; at least one text."""
         count = max(1, int(self.offsets.searchsorted(tokens, side="right")) - 1)
         part = copy.copy(self)
-        part.offsets, part.characters = self.offsets[: count + 1], self.characters[:count]
-        part.conditions, part.given = None if self.conditions is None else self.conditions[:count], self.given[:count]
+        part.offsets = self.offsets[: count + 1]
+        part.characters = self.characters[:count]
+        part.conditions = None if self.conditions is None else self.conditions[:count]
+        part.given = self.given[:count]
         return part
 
     @property
@@ -162,7 +165,8 @@ class Blocks:
         self._store = store
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        offsets, first = self._store.offsets, 0
+        offsets = self._store.offsets
+        first = 0
         while first < len(self._store):
             start = int(offsets[first])
             stop = min(start + _BLOCK_TOKENS, self._store.shard_end(start))
@@ -454,7 +458,8 @@ def prune_cache(max_bytes: int = MAX_BYTES) -> None:
     entries = sorted(_entries())
     total = sum(size for _, size, _ in entries)
     for used, size, folder in entries:
-        idle, is_temporary = time.time() - used, folder.name.startswith(_WORKSPACE)
+        idle = time.time() - used
+        is_temporary = folder.name.startswith(_WORKSPACE)
         if idle > _KILLED_SECONDS if is_temporary else total > max_bytes and idle > _IN_USE_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
             total -= size

@@ -35,8 +35,11 @@ if TYPE_CHECKING:
     import pyarrow
 
 _JSON_HEAD = 1 << 22  # characters of the first line, that a JSON file is judged by
-_SEPARATORS, _SEPARATOR_LINE = ",;\t|", re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
-_CSV_HEAD, _PROBED_ROWS = 1 << 20, 10  # characters that the format is looked for in; rows that are compared
+_SEPARATORS = ",;\t|"
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
+# characters that the format is looked for in; rows that are compared
+_CSV_HEAD = 1 << 20
+_PROBED_ROWS = 10
 _MAX_FIELD = 1 << 29  # characters
 
 Read: TypeAlias = Callable[[Sequence[str] | None], Iterable[Any]]
@@ -62,7 +65,8 @@ def is_json_lines(path: Path) -> bool:
     """Return whether the first line of a file of UTF-8 that is not blank is a JSON object or string, and another one follows."""
     with path.open(encoding="utf-8") as file:
         lines = (line for line in iter(lambda: file.readline(_JSON_HEAD), "") if not line.isspace())
-        first, second = next(lines, ""), next(lines, "")
+        first = next(lines, "")
+        second = next(lines, "")
     try:
         return isinstance(json.loads(first), dict | str) and bool(second or path.suffix in (".jsonl", ".ndjson"))
     except (ValueError, RecursionError):
@@ -124,7 +128,8 @@ def _read_array(path: Path, name: str) -> Iterator[Any]:
                 yield record
                 number += 1
         except ijson.JSONError as error:
-            location, text = f"after record {number:,}" if number else "in the first record", str(error)
+            location = f"after record {number:,}" if number else "in the first record"
+            text = str(error)
             words = [f"JSON has no {word}; write null instead" for word in ("NaN", "Infinity") if word in text]
             reason = words[0] if words else first_line(error)
             raise DataError(f"{name} cannot be read: JSON parse error {location}: {reason}.") from None
@@ -149,7 +154,9 @@ def _array_events(events: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, str,
 
 def _read_values(path: Path) -> list[Any]:
     """Return the values of a file, which stand one after another."""
-    text, values, decoder = path.read_text(encoding="utf-8").strip(), [], json.JSONDecoder()
+    text = path.read_text(encoding="utf-8").strip()
+    values = []
+    decoder = json.JSONDecoder()
     start = 0
     while start < len(text):
         value, start = decoder.raw_decode(text, start)
@@ -167,7 +174,8 @@ def _find_records(values: list[Any], name: str) -> list[Any]:
     """
     if len(values) != 1 or not isinstance(values[0], Mapping):
         return values
-    value, inner = values[0], list(values[0].values())
+    value = values[0]
+    inner = list(values[0].values())
     if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
         for row in value["data"]:
             if len(row) != len(value["columns"]):
@@ -236,7 +244,9 @@ def read_csv(path: Path, name: str, columns: Sequence[str] | None = None) -> Ite
     """
     separator, names, skipped = _find_format(path)
     wanted = [(column, names.index(column)) for column in needed_columns(names, columns)]
-    lines, number = list[str](), 0  # of the row
+    # of the row
+    lines = list[str]()
+    number = 0
     with path.open(encoding="utf-8", newline="") as stream:
         # Remembers the lines of a row for its message; ``append`` returns None, which mypy takes for a mistake.
         recorded = (lines.append(line) or line for line in itertools.islice(stream, skipped, None))  # type: ignore[func-returns-value]

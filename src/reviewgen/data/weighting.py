@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from reviewgen.data.sources import Source
 
 _MAX_TIMES = 1000  # that a corpus is read in an epoch
-_FREQUENT_WORDS, _USUAL_WORDS, _SHARED_WORDS = 30, 200, 0.25  # of a corpus, of the first one, and the share that is in both
+# of a corpus, of the first one, and the share that is in both
+_FREQUENT_WORDS = 30
+_USUAL_WORDS = 200
+_SHARED_WORDS = 0.25
 _LANGUAGE_CHARACTERS = 200_000  # of a corpus, whose words are counted
 
 
@@ -82,7 +85,8 @@ def describe_times(names: Sequence[str], characters: Sequence[int], times: Seque
     >>> describe_times(["a.csv", "b.csv"], [900, 300], [1.0, 3.0])
     ['b.csv is read 3 times: 25 % of the characters, weighted to 50 %.']
     """
-    read, counts = np.multiply(characters, times), [f"{count:,.1f}".removesuffix(".0") for count in times]
+    read = np.multiply(characters, times)
+    counts = [f"{count:,.1f}".removesuffix(".0") for count in times]
     shares = zip(names, counts, np.array(characters) / sum(characters), read / read.sum(), strict=True)
     return [
         f"{name} is read {count} times: {_percent(before)} of the characters, weighted to {_percent(after)}."

@@ -37,7 +37,8 @@ from reviewgen.evaluation.scoring import suggest_next as suggest_next
 from reviewgen.evaluation.scoring import token_losses as token_losses
 from reviewgen.protocols import LanguageModel, Tokenizer
 
-_TIMED_TEXTS, _TIMED_TOKENS = 16, 200
+_TIMED_TEXTS = 16
+_TIMED_TOKENS = 200
 _DARKEST_BITS = 10.0  # of a token of the darkest shade, or more; the same for all texts, so that they compare
 _MAX_EXPONENT = math.log(sys.float_info.max)
 _MAX_SHOWN = 2000  # tokens of a text in a notebook
@@ -147,7 +148,8 @@ class Totals(NamedTuple):
         """
         if not self.characters:
             raise DataError("There is no text to evaluate." if not self.reviews else "The texts to evaluate have no characters.")
-        rate, per_token = self.nats / self.characters, self.nats / self.tokens
+        rate = self.nats / self.characters
+        per_token = self.nats / self.tokens
         perplexity = math.exp(per_token) if per_token <= _MAX_EXPONENT else math.inf
         sizes = (self.characters, self.tokens, self.reviews, self.zero_probability_tokens)
         return Evaluation(rate / math.log(2), rate, perplexity, *sizes)
@@ -174,7 +176,8 @@ def evaluate_documents(
     """
     if not conditions:
         return evaluate_totals(model, documents, vocab_size, device).evaluation()
-    first, nats = list[Document](), list[float]()
+    first = list[Document]()
+    nats = list[float]()
     totals = evaluate_totals(model, keep_first(documents, first), vocab_size, device, nats)
     return replace(totals.evaluation(), conditions=measure_gains(model, first, conditions, device, nats))
 
@@ -191,7 +194,8 @@ def evaluate_totals(
         by_text = token_losses(model, [ids for ids, _ in batch], vocab_size, device)
         if nats is not None:
             nats += [float(text_losses.sum(dtype=np.float64)) for text_losses in by_text]
-        losses, characters = np.concatenate(by_text), sum(length for _, length in batch)
+        losses = np.concatenate(by_text)
+        characters = sum(length for _, length in batch)
         zeros = int(np.isinf(losses).sum())
         totals.append(Totals(float(losses.sum(dtype=np.float64)), losses.size, characters, len(batch), zeros))
     return sum_totals(totals)
@@ -263,7 +267,8 @@ def score_tokens(
     Raises:
         DataError: There are no texts, or none of them has a character.
     """
-    tables, characters = [np.zeros((0, len(models)))], 0
+    tables = [np.zeros((0, len(models)))]
+    characters = 0
     for batch in batches(documents):
         texts = [ids for ids, _ in batch]
         losses = [np.concatenate(token_losses(model, texts, vocab_size)) for model in models]

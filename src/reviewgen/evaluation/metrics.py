@@ -86,7 +86,8 @@ class TextMetrics:
     """
 
     def __init__(self, names: Sequence[str] = (), training_words: Set[str] = frozenset()) -> None:
-        self._metrics, self._training_words = find_metrics(names), training_words
+        self._metrics = find_metrics(names)
+        self._training_words = training_words
         self._has_failed: set[str] = set()
         self._notes: list[str] = []
 
@@ -126,7 +127,8 @@ class TextMetrics:
 
     def pop_notes(self) -> tuple[str, ...]:
         """Return a sentence for each metric that has failed for the first time since the last call."""
-        notes, self._notes = tuple(self._notes), []
+        notes = tuple(self._notes)
+        self._notes = []
         return notes
 
     def _measure(self, name: str, sample: TextSample) -> float | None:

@@ -66,14 +66,17 @@ def token_losses(
     waiting = sorted(range(len(texts)), key=lambda number: len(texts[number]))  # the longest is last, and starts first
     lengths = np.array([len(nats) for nats in losses])
     size = max(1, min(_ROWS, lengths.sum() // max(lengths, default=1)))  # so that the longest does not end long after all others
-    rows, starts, state = list[int](), np.zeros(0, np.int64), None
+    rows = list[int]()
+    starts = np.zeros(0, np.int64)
+    state = None
     with device_errors(device):
         while rows or waiting:
             added = [waiting.pop() for _ in range(min(size - len(rows), len(waiting)))]
             if added:
                 fresh = model.initial_state(len(added))
                 state = map_state(_join, state, fresh) if rows else fresh
-            rows, starts = rows + added, np.append(starts, np.zeros(len(added), np.int64))
+            rows = rows + added
+            starts = np.append(starts, np.zeros(len(added), np.int64))
             remaining = lengths[rows] - starts
             length = _choose_length(remaining, max(1, min(_MAX_TOKENS, _MAX_LOGITS // (len(rows) * vocab_size))))
             ids = np.zeros((len(rows), length + 1), np.int64)  # zeros after the end of a text
@@ -88,7 +91,8 @@ def token_losses(
             if len(continuing) < len(rows):
                 index = torch.from_numpy(continuing).to(device)
                 state = map_state(lambda part, index=index: part[index], state)
-            rows, starts = [rows[row] for row in continuing], starts[continuing] + length
+            rows = [rows[row] for row in continuing]
+            starts = starts[continuing] + length
     return [nats[count_given(text, vocab_size) if given is None else given :] for nats, text in zip(losses, texts, strict=True)]
 
 
@@ -101,7 +105,8 @@ def _choose_length(remaining: Int64[np.ndarray, " B"], longest: int) -> int:
 
 def _score_rows(model: LanguageModel, ids: Int[Tensor, "B T1"], state: State) -> tuple[Float[np.ndarray, "B T"], State]:
     """Return the negative log likelihood (nats) of each id but the first of each row, and the state after the last but one."""
-    inputs, targets = ids[:, :-1], ids[:, 1:]
+    inputs = ids[:, :-1]
+    targets = ids[:, 1:]
     if isinstance(model, SupportsScore):
         scores, state = model.score(inputs, targets, state)
         return -scores.float().cpu().numpy(), state
@@ -113,7 +118,8 @@ def _cross_entropies(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]
     """Return the cross entropy (nats) of each target, without a copy of the logits where they are on the CPU."""
     is_time_first = not logits.is_contiguous()  # in memory, as from torch's recurrent layers
     if is_time_first:
-        logits, targets = logits.transpose(0, 1), targets.transpose(0, 1)
+        logits = logits.transpose(0, 1)
+        targets = targets.transpose(0, 1)
     if logits.device.type == "cpu" and logits.dtype in PRECISIONS:
         if (largest := int(targets.max())) >= logits.shape[-1]:
             raise IndexError(f"Target {largest} is out of range: the model has logits for ids 0 to {logits.shape[-1] - 1}.")
@@ -158,7 +164,8 @@ class ConditionGain:
         digits = 3 if abs(self.bits_per_character) >= 0.005 else 4
         among = "" if self.interval is None else f" (95 %: {self.interval[0]:.{digits}f} to {self.interval[1]:.{digits}f})"
         what = f"{self.name} saves" if self.has_effect else f"{self.name} has no effect: it saves"
-        saved, other = f"{self.bits_per_character:.{digits}f}", f"{self.shuffled:.{digits}f}"
+        saved = f"{self.bits_per_character:.{digits}f}"
+        other = f"{self.shuffled:.{digits}f}"
         return f"{what} {saved} bits per character{among}; the value of another text {other}"
 
     @property
@@ -206,12 +213,14 @@ def measure_gains(
         losses = token_losses(model, texts, conditions.first_id, device)
         return np.array([text_losses.sum(dtype=np.float64) / math.log(2) for text_losses in losses])
 
-    prefixes, texts = [], []
+    prefixes = []
+    texts = []
     for ids, _ in documents:
         start = 1 + count_given(ids, conditions.first_id)
         prefixes.append(conditions.split(ids[1:start].tolist()))
         texts.append((ids[:1], ids[start:]))
-    characters, absent = np.array([length for _, length in documents]), conditions.split(conditions.unspecified_ids)
+    characters = np.array([length for _, length in documents])
+    absent = conditions.split(conditions.unspecified_ids)
     if all(parts == absent for parts in prefixes):
         return ()
     gains = list[ConditionGain]()
@@ -227,7 +236,8 @@ def measure_gains(
         for replaced in ([absent[place]] * len(numbers), cycled):
             framed = []
             for number, value in zip(numbers, replaced, strict=True):
-                parts, (first, rest) = prefixes[number], texts[number]
+                parts = prefixes[number]
+                (first, rest) = texts[number]
                 prefix = [token for part in (*parts[:place], value, *parts[place + 1 :]) for token in part]
                 framed.append(np.concatenate((first, prefix, rest)).astype(np.int64))
             changed.append(score(framed))

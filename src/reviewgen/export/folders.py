@@ -28,7 +28,8 @@ LIST = "reviewgen-export.json"
 
 MODULE = "tokenizer.mjs"
 
-ONNX, TRANSFORMERS = "onnx", "transformers"
+ONNX = "onnx"
+TRANSFORMERS = "transformers"
 """The kinds of exports."""
 
 

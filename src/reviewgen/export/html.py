@@ -107,7 +107,8 @@ def push_with_space(model: ReviewModel, repo_id: str, *, bits: int | None = None
     target = parse_repository(repo_id, options.get("revision"))
     if target.revision is not None or options.get("create_pr"):
         raise ConfigError("A Space shows the model of the branch main: leave out the revision or pull request, or the Space.")
-    named, token = replace(model.bundle, source=target.repo_id), options.get("token")
+    named = replace(model.bundle, source=target.repo_id)
+    token = options.get("token")
     _compose(named, bits)
     inspect_space(target, options.get("private") or inspect_repository(target, token).is_private, token)
     card: Mapping[str, Any] = {**(options.pop("model_card_kwargs", None) or {}), "space": target.repo_id}
@@ -194,7 +195,9 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
         bits = next((bits for bits, most in _DEFAULTS if weights <= most), 5)
     if not isinstance(bits, int) or bits not in BITS:
         raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {quoted(bits)}.")
-    blob, (nodes, roots, known) = _Blob(), joined_automata(bundle.lexicon)  # of valid UTF-8, known words and separators
+    # of valid UTF-8, known words and separators
+    blob = _Blob()
+    (nodes, roots, known) = joined_automata(bundle.lexicon)
     files = {name: np.frombuffer(_shorten(text).encode(), np.uint8) for name, text in read_tokenizer_files(bundle).items()}
     manifest = {
         "id": name or bundle.preset,
@@ -219,7 +222,8 @@ class _Blob:
     """Arrays one after another, little endian, each at a multiple of 8 bytes; each is compressed by itself (RFC 1951)."""
 
     def __init__(self) -> None:
-        self.size, self.deflated = 0, b""
+        self.size = 0
+        self.deflated = b""
 
     def add(self, array: np.ndarray, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> dict[str, Any]:
         """Append an array; return its dtype, shape, offset in bytes and length in numbers."""

@@ -38,7 +38,8 @@ from reviewgen.protocols import CountTrained, LanguageModel
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-GRAPH, SETTINGS = "model.onnx", "generation_config.json"
+GRAPH = "model.onnx"
+SETTINGS = "generation_config.json"
 PASSAGE = (
     "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, it was the "
     "epoch of belief, it was the epoch of incredulity. «Très bien», she said; 10/10 👍"
@@ -46,7 +47,9 @@ PASSAGE = (
 CHECKED_TOKENS = 200  # of each text
 CHUNKS = 1, 2, 17  # tokens in the first pieces; the others come in one
 TOLERANCE = 1e-4  # of a logit
-TRACED_BATCH, TRACED_TIME = 2, 5  # torch takes sizes of 0 and 1 as constants
+# torch takes sizes of 0 and 1 as constants
+TRACED_BATCH = 2
+TRACED_TIME = 5
 
 
 class OnnxExport(NamedTuple):
@@ -122,7 +125,8 @@ def _texts_to_check(model: ReviewModel) -> list[list[int]]:
     """Return the ids of a passage (Dickens, and odd characters) and of two texts that the model generates, each repeated."""
     settings = {"max_new_tokens": CHECKED_TOKENS, "min_new_tokens": 0, "do_sample": True, "num_beams": 1}
     generated = model.generate("", num_return_sequences=2, seed=0, generation_config=settings)
-    start, eos = _start_ids(model), model.tokenizer.eos_id
+    start = _start_ids(model)
+    eos = model.tokenizer.eos_id
     rows = (cycle([*start, *model.tokenizer.encode(text), eos]) for text in (PASSAGE, *generated))
     return [list(islice(row, CHECKED_TOKENS)) for row in rows]
 
@@ -172,7 +176,8 @@ def _difference(file: Path, model: LanguageModel, ids: Tensor) -> float:
         expected = model(ids, first)[0].float().numpy()
     differences = []
     for pieces in ([ids.numpy()], np.split(ids.numpy(), np.cumsum(CHUNKS), axis=1)):
-        state, logits = [np.zeros(part.shape, part.numpy().dtype) for part in flatten_state(first)], []
+        state = [np.zeros(part.shape, part.numpy().dtype) for part in flatten_state(first)]
+        logits = []
         for piece in pieces:
             scores, *state = session.run(None, dict(zip(names, (piece, *state), strict=True)))
             logits.append(scores)
@@ -186,7 +191,9 @@ def _start_ids(model: ReviewModel) -> list[int]:
 
 def _settings(model: ReviewModel) -> dict[str, Any]:
     """Return what a program needs to generate: the names of transformers, and two of our own."""
-    config, tokenizer, conditions = model.generation_config, model.tokenizer, model.conditions
+    config = model.generation_config
+    tokenizer = model.tokenizer
+    conditions = model.conditions
     ids = {
         condition.name: {"": first} | {value.label: first + 1 + index for index, value in enumerate(condition.values)}
         for condition, first in zip(conditions.fixed, conditions.open_ids, strict=True)
@@ -245,7 +252,8 @@ def export_whole(model: LanguageModel) -> "ModelProto":
     """Return the graph of a call over T tokens."""
     flat = _Flat(model)
     ids = torch.zeros(TRACED_BATCH, TRACED_TIME, dtype=torch.long)
-    batch, time = torch.export.Dim("batch"), torch.export.Dim("time")
+    batch = torch.export.Dim("batch")
+    time = torch.export.Dim("time")
     inputs, outputs = names_of(len(flat.first))
     exported = _trace(flat, ids, {0: batch, 1: time}, flat.first, (inputs, outputs))
     _set_shapes(exported.graph, flat)
@@ -260,7 +268,8 @@ def export_step(model: LanguageModel) -> "ModelProto":
     flat = _Flat(model)
     inputs, outputs = names_of(len(flat.first))
     inner = ["id", *(f"{name}_before" for name in inputs[1:])], ["scores", *(f"{name}_after" for name in inputs[1:])]
-    ids, axes = torch.zeros(TRACED_BATCH, dtype=torch.long), {0: torch.export.Dim("batch")}
+    ids = torch.zeros(TRACED_BATCH, dtype=torch.long)
+    axes = {0: torch.export.Dim("batch")}
     exported = _trace(_Flat(model, is_step=True), ids, axes, flat.first, inner)
     step = exported.graph
     body = helper.make_graph(step.node, "step", _rotate(step.input), _rotate(step.output), value_info=step.value_info)
@@ -321,7 +330,8 @@ def _quiet() -> Iterator[None]:
 
     Code with jaxtyping's run-time checks is not checked: while torch traces, sizes are symbols and not numbers.
     """
-    log_level, is_unchecked = logging.root.manager.disable, jaxtyping.config.jaxtyping_disable
+    log_level = logging.root.manager.disable
+    is_unchecked = jaxtyping.config.jaxtyping_disable
     logging.disable(logging.ERROR)
     jaxtyping.config.update("jaxtyping_disable", True)
     try:

@@ -36,7 +36,8 @@ def search(decoder: Decoder, start: Text) -> list[Text]:
     Raises:
         GenerationError: The logits are NaN or infinite, a logits processor rules out every token, or fewer texts were found.
     """
-    started, config = time.monotonic(), decoder.config
+    started = time.monotonic()
+    config = decoder.config
     if config.max_new_tokens == 0:
         texts = [replace(start, ids=list(start.ids)) for _ in range(config.num_return_sequences)]
         for text in texts:
@@ -54,7 +55,9 @@ def search(decoder: Decoder, start: Text) -> list[Text]:
         )
     texts = [beam.text for beam in beams.finished[: config.num_return_sequences]]
     for text in texts:
-        text.seconds, text.state, text.logits = time.monotonic() - started, None, None
+        text.seconds = time.monotonic() - started
+        text.state = None
+        text.logits = None
     return texts
 
 
@@ -67,10 +70,12 @@ class _Search:
 
     def run(self, start: Text) -> None:
         """Search until no better text can be found, or the deadline has passed."""
-        decoder, live = self.decoder, [_Beam(start, 0.0)]
+        decoder = self.decoder
+        live = [_Beam(start, 0.0)]
         decoder.prefill([start])
         while True:
-            before, live = live, self.extend(live)
+            before = live
+            live = self.extend(live)
             if decoder.deadline is not None and time.monotonic() > decoder.deadline:
                 self.finish(live, "time")
                 return
@@ -94,7 +99,8 @@ class _Search:
             own[unknown] = -np.inf
         if own.max() == -np.inf:
             return table
-        scores, written = np.empty(len(table)), np.array(text.prefix[:1] + text.ids, np.int64)
+        scores = np.empty(len(table))
+        written = np.array(text.prefix[:1] + text.ids, np.int64)
         apply_penalties(log_softmax(table), written, len(written), text.new_tokens, params, scores)
         return scores if decoder.hooks is None or text.rest else decoder.hooks.process([*text.prefix, *text.ids], scores)
 

@@ -50,7 +50,10 @@ SAMPLING_SETTINGS = (
     *(name for name in SamplingParams._fields if name in fields_of(GenerationConfig) and not name.endswith("_new_tokens")),
 )
 """The settings of ``GenerationConfig`` that a token's probability depends on."""
-_MIN_BLOCK, _FIRST_BLOCK, _MAX_BLOCK = 32, 64, 4096  # random numbers a text for a stepper's own loop
+# random numbers a text for a stepper's own loop
+_MIN_BLOCK = 32
+_FIRST_BLOCK = 64
+_MAX_BLOCK = 4096
 
 
 def make_sampling_params(config: GenerationConfig, tokenizer: Tokenizer) -> SamplingParams:
@@ -123,7 +126,9 @@ class Decoder:
         Raises:
             GenerationError: The logits are NaN or infinite, or a logits processor rules out every token.
         """
-        started, size, stepped = time.monotonic(), _FIRST_BLOCK if self.deadline is None else _MIN_BLOCK, list[Text]()
+        started = time.monotonic()
+        size = _FIRST_BLOCK if self.deadline is None else _MIN_BLOCK
+        stepped = list[Text]()
         if self.config.max_new_tokens == 0:
             for text in texts:
                 text.finish_unextended()
@@ -184,7 +189,8 @@ class Decoder:
             ids = np.array([[text.ids[-1]] for text in texts], np.int64)
             logits, state = self.stepper.forward(ids, gather([text.state for text in texts if text.state]))
             for row, text in enumerate(texts):
-                text.logits, text.state = logits[row], Slot(state, row)
+                text.logits = logits[row]
+                text.state = Slot(state, row)
 
     def sample_block(self, texts: Sequence[Text], size: int, params: SamplingParams) -> Int64[np.ndarray, "B N"]:
         """Let the stepper sample up to N tokens for each text, in its own loop; return them, to be appended.
@@ -199,11 +205,13 @@ class Decoder:
         assert isinstance(self.stepper, SupportsSample)
         uniform = np.stack([text.peek_random(size) for text in texts])
         state = gather([text.state for text in texts if text.state])
-        new_tokens, constraints = np.array([text.new_tokens for text in texts], np.int64), self._constraints(texts)
+        new_tokens = np.array([text.new_tokens for text in texts], np.int64)
+        constraints = self._constraints(texts)
         tokens, used, state = self.stepper.sample(state, uniform, params, self._tails(texts), new_tokens, constraints)
         for row, text in enumerate(texts):
             text.use_random(int(used[row]))
-            text.state, text.place = Slot(state, row), constraints.places[row]
+            text.state = Slot(state, row)
+            text.place = constraints.places[row]
         return tokens
 
     def step(self, texts: Sequence[Text]) -> list[Text]:
@@ -217,11 +225,13 @@ class Decoder:
         tokens = self._sample(batch, runs, is_past_prompt).tolist()
         for row, (text, token) in enumerate(zip(texts, tokens, strict=True)):
             if token == NOTHING_LEFT and text.rest:  # no match has a probability: use the tokenizer's tokens
-                text.forced, text.rest = self.pieces.tokenizer.encode(text.rest), ""
+                text.forced = self.pieces.tokenizer.encode(text.rest)
+                text.rest = ""
             elif token == DEAD_END and text.retries >= MAX_RETRIES:  # allow unknown words first, then copied spans
                 token = self._sample_anywhere(batch.row(row), int(runs[row]))
                 if token == DEAD_END:
-                    token, text.exceeds_limit = self._sample_anywhere(batch.row(row), 0), True
+                    token = self._sample_anywhere(batch.row(row), 0)
+                    text.exceeds_limit = True
             elif token >= 0 and self.guard is not None and not text.is_past_prompt:
                 token = self._guard_prompt_end(batch.row(row), token)
             if self.guard is None and token >= 0:
@@ -248,7 +258,8 @@ class Decoder:
                 known = allowed & self.spelling_mask(text)
                 row[:size][~(known if known.any() else allowed)] = -np.inf
             elif self.hooks is not None and not text.forced:
-                scores, written = np.empty(len(row)), np.array(text.prefix[:1] + text.ids, np.int64)
+                scores = np.empty(len(row))
+                written = np.array(text.prefix[:1] + text.ids, np.int64)
                 apply_penalties(row, written, len(written), text.new_tokens, params, scores)
                 row[:] = self.hooks.process([*text.prefix, *text.ids], scores)
         if self.hooks is not None:  # the penalties are applied already
@@ -266,10 +277,12 @@ class Decoder:
             is_spelled: Whether each text must have known words.
         """
         texts, table, tails, params = batch
-        constraints, tokens = self._constraints(texts), np.empty(len(texts), np.int64)
+        constraints = self._constraints(texts)
+        tokens = np.empty(len(texts), np.int64)
         constraints.places[~is_spelled] = no_places(1)
         uniform = np.array([text.peek_random(1)[0] for text in texts])
-        sizes, new_tokens = np.full(len(texts), tails.shape[1] - 1), np.array([text.new_tokens for text in texts], np.int64)
+        sizes = np.full(len(texts), tails.shape[1] - 1)
+        new_tokens = np.array([text.new_tokens for text in texts], np.int64)
         windows, _, spelling, places = compiled_constraints(params, constraints, len(texts))
         sample_rows(table, tails, sizes, new_tokens, uniform, params, windows, runs, spelling, places, tokens)
         for text in texts:
@@ -282,7 +295,8 @@ class Decoder:
 
     def _guard_prompt_end(self, batch: "_SamplingBatch", token: int) -> int:
         """Return the token that runs on from the prompt of one text, or another one if it would complete a copied span."""
-        text, tail = batch.texts[0], batch.tails[0]
+        text = batch.texts[0]
+        tail = batch.tails[0]
         if text.forced or token == self.params.eos_id or 0 < len(self.pieces.texts[token]) <= len(text.rest):
             return token  # the prompt, and no more
         assert self.guard is not None
@@ -333,7 +347,8 @@ class Decoder:
 
     def match(self, text: Text, token: int) -> str:
         """Append a token that matches or extends the rest of the prompt; return the text after the prompt."""
-        piece, rest = self.pieces.texts[token], text.rest
+        piece = self.pieces.texts[token]
+        rest = text.rest
         self.extend(text, token)
         text.new_tokens += len(piece) > len(rest)
         text.rest, text.prompt_tokens = rest[len(piece) :], len(text.ids)
@@ -357,7 +372,8 @@ class Decoder:
             GenerationError: The logits are NaN or infinite.
         """
         count = bisect_left(sampled, True, key=lambda token: token < 0)
-        code, has_eos = sampled[count] if count < len(sampled) else 0, count > 0 and sampled[count - 1] == self.params.eos_id
+        code = sampled[count] if count < len(sampled) else 0
+        has_eos = count > 0 and sampled[count - 1] == self.params.eos_id
         tokens = sampled[: count - has_eos]
         if scores is None:
             text.ids += tokens

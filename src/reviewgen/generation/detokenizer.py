@@ -130,7 +130,9 @@ class Detokenizer:
         """Return the characters and the tokens up to some of each that were not returned yet."""
         (sent, first), tokens = self._sent, list[Token]()
         for index in range(first, count):
-            start, end = self._start(index), min(self._ends[index], until)  # a stop string may begin inside the last token
+            # a stop string may begin inside the last token
+            start = self._start(index)
+            end = min(self._ends[index], until)
             tokens.append(Token(self.source.ids[self.first + index], self._text[start:end], start, self.scores[index]))
         self._sent = max(sent, until), max(first, count)
         return self._text[sent:until], tokens
@@ -141,7 +143,8 @@ class Detokenizer:
 
     def _read(self) -> None:
         """Decode what is new: token by token if they are wanted, those that are scored, else all at once."""
-        first, last = self.first, len(self.source.ids)
+        first = self.first
+        last = len(self.source.ids)
         if self.is_scored:
             for count in range(first + len(self._ends) + 1, min(first + len(self.scores), last) + 1):
                 self._decode(count)
@@ -151,7 +154,9 @@ class Detokenizer:
 
     def _decode(self, count: int) -> None:
         """Set the text to that of the first ``count`` ids, without an incomplete last character."""
-        ids, known, tokenizer = self.source.ids, self._known, self.source.pieces.tokenizer
+        ids = self.source.ids
+        known = self._known
+        tokenizer = self.source.pieces.tokenizer
         if known is None or not isinstance(tokenizer, SupportsTokenBytes):  # a text may not be that of its tokens in turn
             text = tokenizer.decode(ids[:count])
             text = text if self.scores_prompt else self.source.prompt + text[self.source.prompt_length :]

@@ -32,7 +32,9 @@ DEVICE_ROWS = 512
 """The texts that are generated side by side on an accelerator."""
 
 _CPU_ROWS = 64
-_MAX_TRIES, _TRIES_PER_BATCH = 128, 16  # texts generated for one that must include something
+# texts generated for one that must include something
+_MAX_TRIES = 128
+_TRIES_PER_BATCH = 16
 _STREAM_BLOCK_SECONDS = 0.02  # between two pieces of a text that is streamed
 
 
@@ -49,7 +51,8 @@ class GeneratedText(str):
     def __new__(cls, text: str, exceeds_max_copy: bool, examine: Callable[[], Novelty]) -> "GeneratedText":
         """Return a text; ``examine`` finds out which of its parts were copied."""
         self = super().__new__(cls, text)
-        self.exceeds_max_copy, self._examine = exceeds_max_copy, examine
+        self.exceeds_max_copy = exceeds_max_copy
+        self._examine = examine
         return self
 
     @cached_property
@@ -137,8 +140,12 @@ class Generator:
         score: Callable[[list[int], int], list[float]] | None = None,
         batch_size: int = _CPU_ROWS,
     ) -> None:
-        self.stepper, self.tokenizer, self.index, self.batch_size = stepper, tokenizer, index, batch_size
-        self.pieces, self._score = pieces or TokenTexts(tokenizer), score
+        self.stepper = stepper
+        self.tokenizer = tokenizer
+        self.index = index
+        self.batch_size = batch_size
+        self.pieces = pieces or TokenTexts(tokenizer)
+        self._score = score
 
     def generate(self, request: Request, first: int = 0, start_late: bool = True) -> Iterator[Text]:
         """Return the finished texts of a call, in order and each as soon as it can be.
@@ -244,8 +251,10 @@ class Generator:
         """Yield for each prompt the most probable of the first texts that include all words."""
         deadline = request.deadline()
         for number, prompt in enumerate(islice(request.prompts, first, None), request.offset + first):
-            started, tries = time.monotonic(), ((number, attempt) if attempt else (number,) for attempt in count())
-            generated, lacking = 0, dict.fromkeys(request.must_include, 0)
+            started = time.monotonic()
+            tries = ((number, attempt) if attempt else (number,) for attempt in count())
+            generated = 0
+            lacking = dict.fromkeys(request.must_include, 0)
             best: Text | None = None
             while best is None:
                 texts = [self.text(request, prompt, *numbers) for numbers in islice(tries, _TRIES_PER_BATCH)]
@@ -262,7 +271,8 @@ class Generator:
 
     def _choose(self, request: Request, guard: CopyGuard | None, start_late: bool) -> Iterator[Text]:
         """Yield the best texts of each prompt, the best first."""
-        texts, judge = self._generate_batches(request, guard, 0, start_late), request.judge
+        texts = self._generate_batches(request, guard, 0, start_late)
+        judge = request.judge
         while drawn := list(islice(texts, request.best_of)):
             if judge is None:
                 drawn.sort(key=self._likelihood_after_prompt, reverse=True)
@@ -301,7 +311,8 @@ class Generator:
         Raises:
             DataError: ``words="known"``, and the model has no lexicon.
         """
-        config, longest = request.config, max((len(text.ids) + len(text.rest) for text in texts), default=0)
+        config = request.config
+        longest = max((len(text.ids) + len(text.rest) for text in texts), default=0)
         if guard is not None and guard[0].length + guard[1] - 1 > config.max_new_tokens + longest:
             guard = None
         other_words = self._other_words(request, texts[0].prefix if texts else request.prefix)
@@ -316,10 +327,12 @@ class Generator:
         if isinstance(prompt, str):
             ids, rest, length = self.pieces.split(prompt)
         else:
-            ids, rest = list(prompt), ""
+            ids = list(prompt)
+            rest = ""
             prompt = self.tokenizer.decode(ids).rstrip("\ufffd")  # an incomplete last character belongs to the continuation
             length = len(prompt)
-        random, prefix = np.random.default_rng((request.seed, *numbers)), [self.pieces.bos_id, *request.prefix_of(numbers[0])]
+        random = np.random.default_rng((request.seed, *numbers))
+        prefix = [self.pieces.bos_id, *request.prefix_of(numbers[0])]
         return Text(
             self.pieces, request.config, prompt, prefix, ids, rest, length, random, prompt_tokens=len(ids), number=numbers[0]
         )

@@ -103,7 +103,8 @@ class Hooks:
             return False
         import torch
 
-        table, ids = torch.from_numpy(scores.astype(np.float32))[None], torch.tensor([[*text.prefix, *text.ids]])
+        table = torch.from_numpy(scores.astype(np.float32))[None]
+        ids = torch.tensor([[*text.prefix, *text.ids]])
         for criterion in self.criteria:
             stops = criterion(ids, table)
             if not isinstance(stops, bool | np.bool_ | torch.Tensor):

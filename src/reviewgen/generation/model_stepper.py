@@ -63,7 +63,8 @@ class ModelStepper:
     """
 
     def __init__(self, model: LanguageModel, device: str = "cpu") -> None:
-        self._model, self._device = model, device
+        self._model = model
+        self._device = device
 
     def initial_state(self, batch_size: int) -> StepState:
         """Return the model's state before the first token."""
@@ -122,10 +123,16 @@ class DeviceStepper(ModelStepper):
         """Sample up to N tokens for each row; see ``reviewgen.protocols.SupportsSample``."""
         (count, numbers), start = uniform.shape, texts.shape[1]
         windows, run, spelling, places = compiled_constraints(params, constraints, count)
-        whole, uniform = np.pad(texts, ((0, 0), (0, numbers))), np.ascontiguousarray(uniform.T)  # (N, B)
-        tokens, new_places, runs = np.empty(count, np.int64), places.copy(), np.full(count, run)
-        sampled, used = np.full((count, numbers), NONE, np.int64), np.zeros(count, np.int64)
-        live, logits = new_tokens < params.max_new_tokens, state[1]
+        # (N, B)
+        whole = np.pad(texts, ((0, 0), (0, numbers)))
+        uniform = np.ascontiguousarray(uniform.T)
+        tokens = np.empty(count, np.int64)
+        new_places = places.copy()
+        runs = np.full(count, run)
+        sampled = np.full((count, numbers), NONE, np.int64)
+        used = np.zeros(count, np.int64)
+        live = new_tokens < params.max_new_tokens
+        logits = state[1]
         shares = _share(count, _count_threads())
 
         def sample_share(rows: slice) -> None:
@@ -139,7 +146,8 @@ class DeviceStepper(ModelStepper):
                     break
                 sizes = np.full(count, start + number)
                 list(threads.map(sample_share, shares))
-                sampled[live, number], places[live] = tokens[live], new_places[live]
+                sampled[live, number] = tokens[live]
+                places[live] = new_places[live]
                 used += live
                 live &= (tokens >= 0) & (tokens != params.eos_id) & (new_tokens + number + 1 < params.max_new_tokens)
                 whole[:, start + number] = np.where(live, tokens, params.eos_id)

@@ -21,7 +21,9 @@ from reviewgen.generation.pieces import TokenTexts
 from reviewgen.protocols import CountedContext, Stepper, StepState, SupportsExplain, Tokenizer
 
 _VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
-_MAX_TEXT, _MAX_TOKEN = 200, 60  # characters that a notebook shows
+# characters that a notebook shows
+_MAX_TEXT = 200
+_MAX_TOKEN = 60
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,8 @@ def log_softmax(logits: Float[np.ndarray, " W"]) -> Float64[np.ndarray, " W"]:
     Raises:
         GenerationError: The logits are NaN or infinite, or all -inf.
     """
-    largest, scores = float(logits.max()), logits.astype(np.float64)
+    largest = float(logits.max())
+    scores = logits.astype(np.float64)
     if not math.isfinite(largest):
         raise GenerationError.of_damaged_logits()
     scores -= largest + np.log(np.exp(scores - largest).sum())
@@ -224,7 +227,10 @@ class Walk:
         if not is_number or not 0 < temperature <= sys.float_info.max:
             raise ConfigError(f"temperature must be a number above 0; got {quoted(temperature)}.")
         self._hooks = hooks
-        self._stepper, self._tokenizer, self._pieces, self._temperature = stepper, tokenizer, pieces, temperature
+        self._stepper = stepper
+        self._tokenizer = tokenizer
+        self._pieces = pieces
+        self._temperature = temperature
         self._rng = np.random.default_rng(seed_or_random(seed))
         self._prefix = (tokenizer.bos_id, *conditions)
         self._steps = [self._feed((*self._prefix, *tokenizer.encode(text)))]
@@ -336,7 +342,8 @@ class Walk:
         return Alternative(token, text, shown, is_end, probability, bits, support)
 
     def _context(self, counted: CountedContext) -> Context:
-        ids, start = self._steps[-1].ids, len(self._prefix)
+        ids = self._steps[-1].ids
+        start = len(self._prefix)
         first = len(ids) - counted.tokens
         text = self._tokenizer.decode(ids[max(first, start) :])
         total = None if counted.counts is None else int(counted.counts.sum())

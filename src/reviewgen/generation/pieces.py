@@ -65,7 +65,8 @@ class TokenTexts:
                 break
         rest = "".join(self.texts[token] for token in ids[keep:])
         if not text.endswith(rest):
-            keep, rest = len(ids), ""
+            keep = len(ids)
+            rest = ""
         return Prompt(list(ids[:keep]), rest, len(self.tokenizer.decode(ids[:keep])) + len(rest))
 
     def matches(self, rest: str) -> Bool[np.ndarray, " V"]:
@@ -74,7 +75,8 @@ class TokenTexts:
 
     def unknown(self, prefix: Sequence[int]) -> frozenset[str]:
         """Return the words of the fields before a text that are not in the lexicon."""
-        lexicon, size = self._lexicon, self.tokenizer.vocab_size
+        lexicon = self._lexicon
+        size = self.tokenizer.vocab_size
         if lexicon is None:
             return frozenset()
         values = [list(tokens) for is_own, tokens in groupby(prefix, key=lambda token: token < size) if is_own]

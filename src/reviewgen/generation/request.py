@@ -130,7 +130,8 @@ def make_request(
     if settings.get("conditions") is not None:
         values = check_mapping("conditions", settings["conditions"], "{'stars': 5}")
         settings["conditions"] = {name: _plain(value) for name, value in values.items()}
-    processors, saved = as_processors(args["logits_processor"]), tuple[str, ...]()
+    processors = as_processors(args["logits_processor"])
+    saved = tuple[str, ...]()
     if args["logits_processor"] is not None:
         if settings.get("logits_processors") is not None:
             raise ConfigError("logits_processor and logits_processors are both given; name all in logits_processor.")
@@ -146,7 +147,8 @@ def make_request(
     if args["streamer"] is not None and settings.get("finish") is None:  # a streamer gets each token at once
         config = replace(config, finish=None)
     if args["logits_processor"] is None:
-        processors, saved = list(config.logits_processors), defaults.logits_processors
+        processors = list(config.logits_processors)
+        saved = defaults.logits_processors
     conditions = conditions or Conditions()
     is_sampled = config.do_sample is not False and config.num_beams == 1
     given, draws = conditions.plan_draws(config.conditions, DRAW if is_sampled else ANY)

@@ -50,7 +50,8 @@ def _concatenate(*parts: np.ndarray) -> np.ndarray:
 
 def gather(slots: Sequence[Slot]) -> StepState:
     """Return the state of some rows of several batches; of rows of one batch by one selection."""
-    batch, rows = slots[0].batch, [slot.row for slot in slots]
+    batch = slots[0].batch
+    rows = [slot.row for slot in slots]
     if all(slot.batch is batch for slot in slots):
         return select_rows(batch, rows)
     return stack_rows([select_rows(slot.batch, [slot.row]) for slot in slots])

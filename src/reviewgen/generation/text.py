@@ -110,7 +110,8 @@ class Text:
 
     def finish(self, reason: str) -> None:
         """Finish the text as it stands, without an incomplete last character; see ``finish`` of the settings."""
-        self.text, self.finish_reason = self.so_far(), reason
+        self.text = self.so_far()
+        self.finish_reason = reason
         if reason in _CUT_OFF and self.text.endswith("\ufffd"):  # inside a character
             self._cut(self.prompt + self.text[len(self.prompt) :].rstrip("\ufffd"))
         if self.config.finish == "sentence" and reason in _CUT_OFF:
@@ -121,7 +122,9 @@ class Text:
     def finish_unextended(self) -> None:
         """Finish a text that gets no new token: it is its prompt."""
         self.ids += self.pieces.tokenizer.encode(self.rest)
-        self.text, self.rest, self.finish_reason = self.prompt, "", "length"
+        self.text = self.prompt
+        self.rest = ""
+        self.finish_reason = "length"
 
     def _keeps_min_new_tokens(self, text: str) -> bool:
         """Return whether a shortened text still has ``min_new_tokens``, if the whole one had."""
@@ -154,7 +157,9 @@ class Text:
     def _count_tokens(self, text: str) -> int:
         """Return the number of leading tokens that are needed for a beginning of the text; at least its prompt's."""
         decoded = cache(self._decode)  # to decode is slow
-        first, last, lengths = self.prompt_tokens, len(self.ids), map(len, map(self.pieces.texts.__getitem__, self.ids))
+        first = self.prompt_tokens
+        last = len(self.ids)
+        lengths = map(len, map(self.pieces.texts.__getitem__, self.ids))
         guess = bisect_left([0, *accumulate(lengths)], len(text) - len(self.prompt) + self.prompt_length)  # of whole characters
         if first < guess <= last:
             first, last = (guess, last) if len(decoded(guess - 1)) < len(text) else (first, guess - 1)

@@ -50,7 +50,8 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
     from reviewgen.protocols.abilities import count_parameters  # imports torch, which generating does without
 
     metadata = check_metadata(None, {key: details[key] for key in _EXAMPLES if key in details})
-    training, name = without_paths(bundle.training), (source or bundle.preset).removeprefix("hf://")
+    training = without_paths(bundle.training)
+    name = (source or bundle.preset).removeprefix("hf://")
     try:
         corpus = (training.get("data") or {}).get("source") or "an unnamed corpus"
         hub = parse_hub_id(corpus) if corpus.startswith("hf://") else None
@@ -89,8 +90,11 @@ def _results(training: Mapping[str, Any], corpus: str) -> "list[EvalResult]":
     """Return the measured metrics: bits per character of held-out text, and the copy rate of generated text."""
     from huggingface_hub import EvalResult
 
-    held_out, novelty = training.get("held_out") or {}, training.get("novelty") or {}
-    bits, rate, characters = held_out.get("bits_per_character"), novelty.get("copy_rate"), novelty.get("copy_rate_characters")
+    held_out = training.get("held_out") or {}
+    novelty = training.get("novelty") or {}
+    bits = held_out.get("bits_per_character")
+    rate = novelty.get("copy_rate")
+    characters = novelty.get("copy_rate_characters")
     is_known = characters is None or characters >= MIN_CHARACTERS
     spans = f"spans of {novelty.get('copy_characters')} characters or more of the training text"
     metrics = [
@@ -155,7 +159,8 @@ def metadata_of(card: str) -> dict[str, Any]:
     Raises:
         ConfigError: Its front matter is not valid YAML.
     """
-    data, link = parse_card(card).data, _SPACE.search(card)
+    data = parse_card(card).data
+    link = _SPACE.search(card)
     tags = data.get("tags")
     metadata = {key: data.get(key) for key in ("license", "language", "datasets")} | {
         "tags": tags[2:] if isinstance(tags, list) and _is_unedited(card) else tags,  # the first two are generated
@@ -191,7 +196,8 @@ def _digest(text: str) -> str:
 def brief_facts(bundle: Bundle) -> list[list[str]]:
     """Return what is worth knowing of a model at a glance, as pairs of a label and a value, for a page that generates with it."""
     held_out, data, novelty = (bundle.training.get(name) or {} for name in ("held_out", "data", "novelty"))
-    bits, license = held_out.get("bits_per_character"), _LICENSE.match(bundle.card)
+    bits = held_out.get("bits_per_character")
+    license = _LICENSE.match(bundle.card)
     facts = {
         "Preset": bundle.preset,
         "Bits per character": None if bits is None else f"{bits:.3f}, held out",

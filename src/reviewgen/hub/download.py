@@ -89,7 +89,8 @@ def download(source: HubSource, **options: Unpack[HubKwargs]) -> Path:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled, RevisionNotFoundError
 
-    token, revision = options.get("token"), source.revision or "main"
+    token = options.get("token")
+    revision = source.revision or "main"
     check_token(token)
     if ".." in revision or "\\" in revision or ":" in revision or revision.startswith("/"):  # would lead out of the cache
         raise SourceError(f"{ascii(revision)[:60]} is not a revision. Give a branch, a tag or a commit.")
@@ -206,7 +207,8 @@ def _describe(error: BaseException, source: object, failed: str) -> str:
     """Return a sentence that says what happened."""
     from huggingface_hub import constants, errors
 
-    endpoint, status = ascii(str(constants.ENDPOINT))[1:-1], getattr(getattr(error, "response", None), "status_code", None)
+    endpoint = ascii(str(constants.ENDPOINT))[1:-1]
+    status = getattr(getattr(error, "response", None), "status_code", None)
     local = "it is not in the local cache, and the Hub is not asked (HF_HUB_OFFLINE, local_files_only)"
     known: dict[type[Exception], str] = {
         errors.GatedRepoError: f"it is gated: request access on its page, and {_LOG_IN}",

@@ -77,7 +77,9 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
         except ReviewgenError as error:
             return problems.append(error)
 
-    license, token, copy_limit = options.get("license"), options.get("token"), options.get("copy_limit", 0.5)
+    license = options.get("license")
+    token = options.get("token")
+    copy_limit = options.get("copy_limit", 0.5)
     target = attempt(parse_repository, repo_id, options.get("revision"))
     metadata = attempt(check_metadata, license, options.get("model_card_kwargs")) or {"license": license}
     allowed = attempt(check_kinds, options.get("allow", ())) or frozenset()
@@ -120,7 +122,8 @@ def make_card(model: ReviewModel, source: str | None = None, **metadata: Any) ->
         ConfigError: A value of the metadata is not text; nothing was generated.
     """
     check_metadata(None, metadata)
-    folder, (_, generated) = model.bundle.folder, generate_texts(model)
+    folder = model.bundle.folder
+    (_, generated) = generate_texts(model)
     size = megabytes(folder) if folder is not None and folder.is_dir() else None
     return card_text(model.bundle, source=source, megabytes=size, **generated, **metadata)
 
@@ -139,9 +142,11 @@ def inspect_repository(target: HubSource, token: str | bool | None = None, kind:
     api = HfApi(token=token)
     with plain_errors(target, _FAILED):
         try:
-            info, is_new = api.repo_info(target.repo_id, repo_type=kind, revision=target.revision), False
+            info = api.repo_info(target.repo_id, repo_type=kind, revision=target.revision)
+            is_new = False
         except RevisionNotFoundError:
-            info, is_new = api.repo_info(target.repo_id, repo_type=kind), True
+            info = api.repo_info(target.repo_id, repo_type=kind)
+            is_new = True
         except RepositoryNotFoundError:
             return Remote()
         wanted = [layout.CARD, layout.CONFIG]
@@ -190,7 +195,8 @@ def _existing_card(bundle: Bundle, before: Remote, metadata: dict[str, Any], tar
     for where, card in ((f"the repository {repository}", before.card), ("the folder", bundle.card)):
         if not card:
             continue
-        known, license = metadata_of(card), metadata.get("license")
+        known = metadata_of(card)
+        license = metadata.get("license")
         if known.get("space") != repository:
             known.pop("space", None)  # of a model that this one was copied from
         if not is_written_by_hand(card):
@@ -248,7 +254,8 @@ def _select(names: set[str], options: PushOptions) -> set[str]:
     Raises:
         ConfigError: The patterns leave out files of the model.
     """
-    allowed, ignored = options.get("allow_patterns"), options.get("ignore_patterns")
+    allowed = options.get("allow_patterns")
+    ignored = options.get("ignore_patterns")
     selected = _match(names, allow_patterns=allowed, ignore_patterns=ignored)
     if missing := sorted(names - selected - layout.OPTIONAL_FILES - {layout.CURVE}):
         raise ConfigError(
@@ -291,7 +298,9 @@ def _push(folder: Path, names: set[str], target: HubSource, before: Remote, mess
         layout.write_manifest(folder, layout.digest_files(folder, listed))
     patterns = options.get("delete_patterns") or []
     deleted = _match(before.names - {".gitattributes"}, allow_patterns=patterns) | (before.files - {layout.CARD})
-    api, revision, create_pr = HfApi(token=options.get("token")), target.revision, options.get("create_pr", False)
+    api = HfApi(token=options.get("token"))
+    revision = target.revision
+    create_pr = options.get("create_pr", False)
     with plain_errors(target, _FAILED):
         api.create_repo(target.repo_id, private=options.get("private"), exist_ok=True)
         if revision is not None and before.commit is None and not revision.startswith("refs/"):
@@ -371,7 +380,9 @@ def push_space(
     """
     from huggingface_hub import HfApi
 
-    api, files, example = HfApi(token=token), {_PAGE: page.encode("utf-8")}, frozenset[str]()
+    api = HfApi(token=token)
+    files = {_PAGE: page.encode("utf-8")}
+    example = frozenset[str]()
     with plain_errors(target, _FAILED):
         api.create_repo(target.repo_id, repo_type="space", space_sdk="static", private=is_private, exist_ok=True)
     before = inspect_space(target, is_private, token)

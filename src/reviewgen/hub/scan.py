@@ -32,8 +32,12 @@ _PATTERNS = {
 }
 _KINDS = (*_PATTERNS, "copies", "text", "license")  # the values of ``allow``
 _TEMPERATURES = (0.5, 0.7, 1.0)  # of the samples in a card; 0.7 is the default of the presets
-_SCANNED, _TEMPERATURE = 200, 0.8  # texts, and at which temperature
-_MIN_TOKENS, _MAX_TOKENS = 100, 1_000  # between these, the max_new_tokens of a sample
+# texts, and at which temperature
+_SCANNED = 200
+_TEMPERATURE = 0.8
+# between these, the max_new_tokens of a sample
+_MIN_TOKENS = 100
+_MAX_TOKENS = 1_000
 
 
 def check_kinds(allow: Collection[str]) -> frozenset[str]:
@@ -93,7 +97,8 @@ def refuse(findings: Mapping[str, str], allowed: Collection[str]) -> None:
 
 def find_personal_data(samples: Sequence[str], pieces: Iterable[str]) -> dict[str, str]:
     """Return the personal data in generated texts and in the pieces of a vocabulary: what was found, by its kind."""
-    findings, vocabulary = {}, list(pieces)
+    findings = {}
+    vocabulary = list(pieces)
     for kind, (plural, pattern) in _PATTERNS.items():
         matches = [hits for sample in samples if (hits := pattern.findall(sample))]
         odd = [piece for piece in vocabulary if pattern.search(piece)]

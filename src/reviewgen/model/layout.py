@@ -29,8 +29,14 @@ if TYPE_CHECKING:
     from reviewgen.protocols import LanguageModel
 
 SCHEMA = 1
-CONFIG, WEIGHTS, GENERATION, TRAINING = "config.json", "model.safetensors", "generation_config.json", "training.json"
-NOVELTY, LEXICON, CARD, MANIFEST = "novelty.safetensors", "lexicon.safetensors", "README.md", "manifest.json"
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+GENERATION = "generation_config.json"
+TRAINING = "training.json"
+NOVELTY = "novelty.safetensors"
+LEXICON = "lexicon.safetensors"
+CARD = "README.md"
+MANIFEST = "manifest.json"
 PARTS = "weights"  # in config.json of a blend without a file of its own: the presets whose installed weights it shares
 OWN_FILES = {CONFIG, WEIGHTS, GENERATION, TRAINING, CARD}
 OPTIONAL_FILES = {NOVELTY, LEXICON, MANIFEST}

@@ -146,7 +146,8 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
     defaults = _read_json(folder / layout.GENERATION)
     if not isinstance(defaults, dict):
         raise BundleError(f"{folder / layout.GENERATION} is damaged: it should be a JSON object.")
-    generation, training = read_saved_generation(defaults), _parse_training(folder)
+    generation = read_saved_generation(defaults)
+    training = _parse_training(folder)
     facts = config["tokenizer"]
     tokenizer_class, tokenizer_plugin = find_tokenizer(plugin_of_saved("tokenizer", facts))
     tokenizer_config = read_saved_config(tokenizer_class.Config, facts["config"], facts["version"])
@@ -191,8 +192,10 @@ def _read_weights(folder: Path, config: Mapping[str, Any], plugin: Plugin, weigh
 
     A model with a stepper entry point generates without torch; its torch model is built on first use.
     """
-    saved, facts = SavedTensors.find(folder, config.get(layout.PARTS, {})), config["model"]
-    values, version = facts["config"], facts["version"]
+    saved = SavedTensors.find(folder, config.get(layout.PARTS, {}))
+    facts = config["model"]
+    values = facts["config"]
+    version = facts["version"]
     factory = find_stepper(plugin)
     model_config = None if factory is None else read_saved_config(factory.Config, values, version)
     expected = None if factory is None else factory.expect(model_config)

@@ -46,8 +46,10 @@ if TYPE_CHECKING:
     from reviewgen.model.words import Accuracy, Neighbour, PreferredWord, WordMap
     from reviewgen.protocols import LanguageModel
 
-_LOCATE, _PARSE = "reviewgen.hub.download:locate", "reviewgen.hub.download:parse_repository"
-_PUBLISH, _MAKE_CARD = "reviewgen.hub.publish:publish", "reviewgen.hub.publish:make_card"
+_LOCATE = "reviewgen.hub.download:locate"
+_PARSE = "reviewgen.hub.download:parse_repository"
+_PUBLISH = "reviewgen.hub.publish:publish"
+_MAKE_CARD = "reviewgen.hub.publish:make_card"
 """What the Hub does for a model. It stands above this room, whose folders it reads and writes, so it is found by name."""
 
 
@@ -101,7 +103,8 @@ class ReviewModel:
         """Load a trained model: ``reviewgen.load`` under huggingface_hub's name; see there for the arguments."""
         refuse_unknown_options(options, LoadKwargs, "load")
         hub_options: dict[str, Any] = {**options}
-        weight_bits, accept_changes = hub_options.pop("weight_bits", 32), hub_options.pop("accept_changes", False)
+        weight_bits = hub_options.pop("weight_bits", 32)
+        accept_changes = hub_options.pop("accept_changes", False)
         check_flags(accept_changes=accept_changes)
         if not isinstance(weight_bits, int) or weight_bits not in (32, 16, 8):
             raise ConfigError(f"weight_bits must be 32, 16 or 8; got {quoted(weight_bits)}.")
@@ -243,7 +246,8 @@ class ReviewModel:
             PluginError: A logits processor is not installed, or does not work.
         """
         check_flags(return_dict_in_generate=return_dict_in_generate)
-        request, generator = self._request(prompt, options), self.generator
+        request = self._request(prompt, options)
+        generator = self.generator
         rows = list(generator.generate(request))
         if return_dict_in_generate:
             return [generator.output(row, request, number) for number, row in enumerate(rows)]
@@ -266,7 +270,8 @@ class ReviewModel:
 
         No text is started after ``max_time``, so there may be fewer.
         """
-        request, generator = self._request(prompt, options), self.generator
+        request = self._request(prompt, options)
+        generator = self.generator
         if not isinstance(first, int) or isinstance(first, bool) or not 0 <= first <= sys.maxsize:
             raise ConfigError(f"first must be a whole number of at least 0; got {quoted(first)}.")
         rows = generator.generate(request, first, start_late=False)
@@ -322,7 +327,8 @@ class ReviewModel:
         ``logits_processor`` is as in ``generate``, but saved ones are left out if it is not given. Raises what ``next_tokens``
         raises, and PluginError if a logits processor is not installed, or cannot be made.
         """
-        stepper, prefix = self.bundle.weights.stepper(), self.conditions.encode({} if conditions is None else conditions)
+        stepper = self.bundle.weights.stepper()
+        prefix = self.conditions.encode({} if conditions is None else conditions)
         hooks = make_hooks(as_processors(logits_processor), self.tokenizer)
         return Walk(stepper, self.tokenizer, self._pieces, text, prefix, temperature=temperature, hooks=hooks, seed=seed)
 
@@ -352,7 +358,9 @@ class ReviewModel:
         from reviewgen.evaluation import evaluate_documents
 
         refuse_unknown_options(options, EvaluateKwargs, "evaluate")
-        tokenizer, conditions, weights = self.tokenizer, self.conditions, self.bundle.weights
+        tokenizer = self.tokenizer
+        conditions = self.conditions
+        weights = self.bundle.weights
         documents = read_documents(source, self.bundle, **options)
         return evaluate_documents(weights.model_on_device, documents, tokenizer.vocab_size, weights.device, conditions)
 
@@ -387,7 +395,8 @@ class ReviewModel:
 
         if isinstance(text, list | tuple):
             return [self.score(one, prompt, conditions=conditions) for one in text]
-        prefix, weights = self.conditions.encode({} if conditions is None else conditions), self.bundle.weights
+        prefix = self.conditions.encode({} if conditions is None else conditions)
+        weights = self.bundle.weights
         return score_text(weights.model_on_device, self.tokenizer, text, prefix, prompt, weights.device)
 
     def neighbours(self, word: str, *, k: int = 10) -> "list[Neighbour]":
@@ -694,7 +703,9 @@ def _unpickle(files: Mapping[str, bytes], weight_bits: int, source: str | None) 
         for name, content in files.items():
             (folder / name).write_bytes(content)
         bundle = read_bundle(folder, weight_bits)
-    bundle.folder, bundle.digests, bundle.source = None, {}, source
+    bundle.folder = None
+    bundle.digests = {}
+    bundle.source = source
     return ReviewModel(bundle)
 
 
@@ -704,7 +715,8 @@ def _facts(bundle: Bundle) -> dict[str, str]:
 
     training = bundle.training
     held_out, novelty, data, verdict = (training.get(name) or {} for name in ("held_out", "novelty", "data", "verdict"))
-    bits, seconds = held_out.get("bits_per_character"), training.get("seconds")
+    bits = held_out.get("bits_per_character")
+    seconds = training.get("seconds")
     facts = {
         "held-out text": "" if bits is None else f"{decimal(bits)} bits per character",
         "copy rate": describe_copies(novelty),

@@ -103,7 +103,8 @@ class SavedTensors:
         scaled = {name for name in matrices & headers.keys() if headers[name][1] == "int8" and name + SCALE not in expected}
         stored = {**expected, **{name + SCALE: ("float32", expected[name][1][:1]) for name in scaled}}
         if headers.keys() != stored.keys():
-            missing, extra = sorted(stored.keys() - headers.keys()), sorted(headers.keys() - stored.keys())
+            missing = sorted(stored.keys() - headers.keys())
+            extra = sorted(headers.keys() - stored.keys())
             few = [shortened(", ".join(names) or "none", _MAX_NAMES) for names in (missing, extra)]
             raise BundleError(f"{WEIGHTS} does not match its config: missing tensors {few[0]}; unknown tensors {few[1]}.")
         for name, (dtype, shape) in stored.items():

@@ -33,8 +33,12 @@ class ModelWeights:
         stepper: Stepper | None = None,
         weight_bits: int = 32,
     ) -> None:
-        self._model, self._load, self._stepper, self.weight_bits = model, load, stepper, weight_bits
-        self.device, self.is_exposed = "cpu", False
+        self._model = model
+        self._load = load
+        self._stepper = stepper
+        self.weight_bits = weight_bits
+        self.device = "cpu"
+        self.is_exposed = False
         self._on_device: LanguageModel | None = None
 
     @property
@@ -57,7 +61,8 @@ class ModelWeights:
             ConfigError: The device is not available, or the model cannot be moved to it.
         """
         if device == "cpu":
-            self._on_device, self.device = None, "cpu"
+            self._on_device = None
+            self.device = "cpu"
         elif device != self.device:
             self._on_device, self.device = _copy_to(device, self.model, self.weight_bits)
 

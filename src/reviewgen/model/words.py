@@ -134,7 +134,8 @@ class Accuracy:
 
     def describe(self) -> str:
         """Return a line for the user."""
-        rate, baseline = describe_rate(self.accuracy, self.interval), describe_rate(self.baseline)
+        rate = describe_rate(self.accuracy, self.interval)
+        baseline = describe_rate(self.baseline)
         return f"{self.condition}: accuracy {rate} on {counted(self.texts, 'text')}; always the most frequent: {baseline}"
 
 
@@ -146,8 +147,10 @@ def find_neighbours(bundle: Bundle, pieces: TokenTexts, word: str, count: int) -
     ids = bundle.tokenizer.encode(word if pieces.are_characters else f" {word}") if word else []
     if not ids:
         raise ConfigError("The word is empty, or none of its characters is known.")
-    table, known = _embeddings(bundle), _words(bundle, pieces)
-    vector, vectors = table[ids].mean(axis=0), table[list(known)]
+    table = _embeddings(bundle)
+    known = _words(bundle, pieces)
+    vector = table[ids].mean(axis=0)
+    vectors = table[list(known)]
     cosines = vectors @ vector / np.maximum(np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector), 1e-12)
     tokens = np.array(list(known))[np.argsort(-cosines, kind="stable")].tolist()
     by_token = dict(zip(known, cosines.tolist(), strict=True))
@@ -158,7 +161,8 @@ def find_neighbours(bundle: Bundle, pieces: TokenTexts, word: str, count: int) -
 def map_words(bundle: Bundle, pieces: TokenTexts, count: int) -> WordMap:
     """Return the most frequent words in a plane; see ``ReviewModel.word_map``."""
     check_count("words", count)
-    table, known = _embeddings(bundle), _words(bundle, pieces)
+    table = _embeddings(bundle)
+    known = _words(bundle, pieces)
     tokens = list(islice(_whole_words(bundle, pieces, iter(known)), count))
     if len(tokens) < 2:
         raise ConfigError(f"A map needs at least two words of one token; got {len(tokens)}.")
@@ -197,7 +201,8 @@ def _words(bundle: Bundle, pieces: TokenTexts) -> dict[int, str]:
     """
     if pieces.are_characters:
         return {token: text for token, text in enumerate(pieces.texts) if text.strip()}
-    lexicon, texts = bundle.lexicon, pieces.texts
+    lexicon = bundle.lexicon
+    texts = pieces.texts
     words = {token: text[1:] for token, text in enumerate(texts) if text[:1] == " " and len(text) > 2 and text[1:].isalpha()}
     known = {token: word for token, word in words.items() if lexicon is None or lexicon.spells(word)}
     if not known:
@@ -214,7 +219,8 @@ def _whole_words(bundle: Bundle, pieces: TokenTexts, tokens: Iterator[int]) -> I
     if pieces.are_characters:
         yield from tokens
         return
-    model, device = bundle.weights.model_on_device, bundle.weights.device
+    model = bundle.weights.model_on_device
+    device = bundle.weights.device
     goes_on = torch.tensor([text[:1].isalpha() or text[:1] in _LETTERS for text in pieces.texts]).to(device)
     prefix = torch.tensor([[bundle.tokenizer.bos_id, *bundle.conditions.unspecified_ids]]).to(device)
     _, start = model(prefix, model.initial_state(1))
@@ -249,7 +255,8 @@ def contrast_words(
     attribute = _find_condition(bundle, condition)
     if pieces.are_characters:
         raise ConfigError(f"contrast compares words, and the tokens of {bundle.preset} are characters.")
-    known, texts = _words(bundle, pieces), write(_READ)
+    known = _words(bundle, pieces)
+    texts = write(_READ)
     tokens = np.array(list(known), np.int64)
     by_value = [_expect(bundle, texts, {condition: value.label})[:, tokens] for value in attribute.values]
     expected: Any = np.stack(by_value, axis=1)
@@ -302,9 +309,12 @@ def _batches(bundle: Bundle, texts: Sequence[str], prefix: Sequence[int]) -> Ite
 
 def classify_texts(bundle: Bundle, texts: str | Sequence[str], condition: str) -> list[Classification]:
     """Return for each text the value of a condition that fits it best; see ``ReviewModel.classify``."""
-    attribute, weights, size = _find_condition(bundle, condition), bundle.weights, bundle.tokenizer.vocab_size
+    attribute = _find_condition(bundle, condition)
+    weights = bundle.weights
+    size = bundle.tokenizer.vocab_size
     texts = _check_texts(texts)
-    labels, columns = [value.label for value in attribute.values], list[np.ndarray]()
+    labels = [value.label for value in attribute.values]
+    columns = list[np.ndarray]()
     for label in labels:
         prefix = bundle.conditions.encode({condition: label})
         framed = [ids for ids, _ in frame_texts([(text, prefix) for text in texts], bundle.tokenizer)]
@@ -319,12 +329,14 @@ def classify_texts(bundle: Bundle, texts: str | Sequence[str], condition: str) -
 
 def measure_accuracy(bundle: Bundle, source: Any, condition: str, **options: Any) -> Accuracy:
     """Return how often ``classify_texts`` finds the value that a text has; see ``ReviewModel.accuracy``."""
-    attribute, conditions = _find_condition(bundle, condition), bundle.conditions
+    attribute = _find_condition(bundle, condition)
+    conditions = bundle.conditions
     index = conditions.names.index(condition)
     read = read_texts(source, bundle, **options)
     numbered = ((text, attribute.find(values[index])) for text, values in read if text and not is_missing(values[index]))
     known = ((text, number) for text, number in numbered if number is not None)
-    draw, pairs = random.Random(0), list[tuple[str, int]]()
+    draw = random.Random(0)
+    pairs = list[tuple[str, int]]()
     for seen, pair in enumerate(known):  # a reservoir (Vitter 1985, algorithm R): each text is as likely to be in it
         slot = seen if seen < _CLASSIFIED else draw.randrange(seen + 1)
         if slot < _CLASSIFIED:
@@ -368,7 +380,8 @@ def _mean_states(
 ) -> Float32[np.ndarray, "B H"]:
     """Return the mean of the states of a network after each token of some texts."""
     _, state = network(ids[:, :start], network.initial_state(len(ids)))
-    sums, ends = torch.zeros(len(ids), 1, device=ids.device), torch.tensor(lengths, device=ids.device)[:, None] - 1
+    sums = torch.zeros(len(ids), 1, device=ids.device)
+    ends = torch.tensor(lengths, device=ids.device)[:, None] - 1
     for time in range(start, max(lengths) - 1):
         _, state = network(ids[:, time : time + 1], state)
         parts = [part.float().flatten(1) for part, is_kept in zip(flatten_state(state), mask, strict=True) if is_kept]

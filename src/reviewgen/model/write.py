@@ -66,7 +66,8 @@ def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False, dtype
         BrokenPlugin: The tokenizer cannot be saved; see ``save_tokenizer``.
     """
     with _new_model_folder(folder, overwrite) as scratch:
-        model, tokenizer = bundle.model_plugin, bundle.tokenizer_plugin
+        model = bundle.model_plugin
+        tokenizer = bundle.tokenizer_plugin
         tokenizer_files = save_tokenizer(bundle.tokenizer, tokenizer.name, scratch)
         tensors, names = _store_once(bundle.model.state_dict())
         _save_tensors(_narrow(tensors, names, bundle, dtype), names, scratch / layout.WEIGHTS)
@@ -177,7 +178,8 @@ def accept_changes(folder: Path) -> list[str]:
         BundleError: The model cannot be read with these files.
         StorageError: The folder cannot be written.
     """
-    now, before = read_bundle(folder, accept_changes=True).digests, {}
+    now = read_bundle(folder, accept_changes=True).digests
+    before = {}
     with contextlib.suppress(BundleError):  # a damaged manifest is replaced
         before = layout.read_manifest(folder) or {}
     with storage_errors(folder):
@@ -319,10 +321,12 @@ def _narrow(tensors: dict[str, Tensor], names: Mapping[str, str], bundle: Bundle
     has_scale = {names.get(name, name) for name in (*tensors, *names) if name + SCALE in {*tensors, *names}}  # of the model's own
     narrow: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        is_float32, is_finite = tensor.dtype == torch.float32, bool(tensor.isfinite().all())
+        is_float32 = tensor.dtype == torch.float32
+        is_finite = bool(tensor.isfinite().all())
         if dtype == "int8" and is_float32 and tensor.dim() == 2 and is_finite and name not in has_scale:
             rounded, scales = map(torch.from_numpy, quantize(tensor.cpu().numpy(), 8))
-            narrow[name], narrow[name + SCALE] = rounded.to(torch.int8), scales
+            narrow[name] = rounded.to(torch.int8)
+            narrow[name + SCALE] = scales
             continue
         narrow[name] = tensor.half() if is_float32 else tensor
         if is_finite and not narrow[name].isfinite().all():

@@ -49,7 +49,8 @@ class TextWindows:
 
     def __init__(self, texts: Sequence[str], length: int = COPY_CHARACTERS) -> None:
         codes, ends = _join(texts)
-        self._length, self._anchor = length, (length + 1) // 2
+        self._length = length
+        self._anchor = (length + 1) // 2
         self._bounds = [0, *ends.tolist()]
         starts = np.arange(max(0, len(codes) - length + 1))
         self._starts = np.flatnonzero(ends[np.searchsorted(ends, starts, "right")] >= starts + length)  # of those in one text
@@ -77,7 +78,8 @@ class TextWindows:
         >>> TextWindows(["so good, so bad"], length=6).spans(["it was so good", "so very bad"])
         [[(0, 7)]]
         """
-        copied, spans = self.copied(training), []
+        copied = self.copied(training)
+        spans = []
         for start, end in pairwise(self._bounds):
             edges = np.flatnonzero(np.diff(copied[start:end].astype(np.int8), prepend=0, append=0)).tolist()
             spans.append(list(zip(edges[::2], edges[1::2], strict=True)))
@@ -85,7 +87,8 @@ class TextWindows:
 
     def _find(self, training: Iterable[str]) -> Bool[np.ndarray, " H"]:
         """Return for each hash whether a window of the training text has it."""
-        is_found, (anchors, windows) = np.zeros(len(self._hashes), np.bool_), self._filters
+        is_found = np.zeros(len(self._hashes), np.bool_)
+        (anchors, windows) = self._filters
         for texts in _batches(training, self._length) if len(is_found) else ():
             find_windows(*_join(texts), self._length, self._anchor, anchors, self._hashes, windows, is_found)
         return is_found
@@ -93,14 +96,16 @@ class TextWindows:
 
 def _batches(texts: Iterable[str], length: int) -> Iterator[list[str]]:
     """Yield texts in batches of about ``_BLOCK`` characters; a longer text is cut into pieces that overlap by a window."""
-    batch, characters = [], 0
+    batch = []
+    characters = 0
     for text in texts:
         for start in range(0, len(text) - length + 1, _BLOCK):
             batch.append(text[start : start + _BLOCK + length - 1])
             characters += len(batch[-1])
             if characters >= _BLOCK:
                 yield batch
-                batch, characters = [], 0
+                batch = []
+                characters = 0
     yield batch
 
 

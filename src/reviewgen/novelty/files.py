@@ -103,7 +103,8 @@ def _read_facts(header: str) -> dict[str, Any]:
     """Return the facts in the header, after checking their names, types and ranges."""
     try:
         facts = parse_json(header)
-        schema, form = facts.pop("schema"), facts.pop("form")
+        schema = facts.pop("schema")
+        form = facts.pop("form")
     except (ValueError, KeyError, AttributeError):
         raise BundleError("is damaged, or not a novelty index: the header of one is missing.") from None
     if schema != _SCHEMA:
@@ -129,7 +130,8 @@ def _read_exact(tensors: Any, facts: dict[str, Any]) -> ExactIndex:
 
 
 def _read_compact(tensors: Any, facts: dict[str, Any]) -> CompactIndex:
-    stride, probes = facts["stride"], facts.pop("probes")
+    stride = facts["stride"]
+    probes = facts.pop("probes")
     if not 1 <= probes <= 7 or not 1 <= stride < 1 << 63 or stride & (stride - 1):
         raise BundleError(f"is damaged: it has {probes} probes and a stride of {stride}.")
     arrays = read_vectors(tensors, dict.fromkeys(_SETS, ("uint64",))).values()

@@ -110,10 +110,12 @@ class Index(ABC):
         text = self.check_text(ids)
         statuses, matches = self.look_up(text)
         decoded, offsets = decode_with_offsets(text.tolist(), decode)
-        spans, is_known = list[Span](), self.stride == 1
+        spans = list[Span]()
+        is_known = self.stride == 1
         for first, tokens, position in matches:
             is_known |= tokens > self.smallest_max_copy or bool((statuses[:, first : first + tokens] == SEEN).any())
-            start, end = offsets[first], offsets[first + tokens]
+            start = offsets[first]
+            end = offsets[first + tokens]
             source = self.find_source(position, tokens, decode) if tokens >= MIN_SPAN else (None, None)
             spans.append(Span(start, end, decoded[start:end], tokens, *source))
         return Novelty(
@@ -193,7 +195,8 @@ class ExactIndex(Index):
 
     def match(self, text: Int64[np.ndarray, " T"]) -> tuple[Int64[np.ndarray, " T"], Int64[np.ndarray, " T"]]:
         """Return the longest match from each position of a checked text: its length in tokens, its index in the training text."""
-        lengths, positions = np.zeros(len(text), np.int64), np.zeros(len(text), np.int64)
+        lengths = np.zeros(len(text), np.int64)
+        positions = np.zeros(len(text), np.int64)
         base, depth, starts = self._buckets
         match(self.ids, self.suffixes, starts, base, depth, text, self.span_limits(text), lengths, positions)
         return lengths, positions
@@ -225,7 +228,8 @@ class ExactIndex(Index):
         return np.unique(np.concatenate(([0], np.flatnonzero(self.ids == self.bos_id), [len(self.ids)])))
 
     def _matches(self, lengths: Int64[np.ndarray, " T"], positions: Int64[np.ndarray, " T"]) -> Iterator[Match]:
-        lengths, positions = np.append(lengths, 0), np.append(positions, 0)
+        lengths = np.append(lengths, 0)
+        positions = np.append(positions, 0)
         firsts = np.flatnonzero((lengths >= MIN_SPAN) & (lengths >= np.append(0, lengths[:-1])))
         firsts = firsts if len(firsts) else lengths.argmax(axis=0, keepdims=True)
         for first in firsts[np.argsort(-lengths[firsts], kind="stable")].tolist():
@@ -235,11 +239,13 @@ class ExactIndex(Index):
         """Return the training review that a span is from, and the span with up to 60 characters of the review on each side."""
         review = int(np.searchsorted(self._starts, position, "right")) - 1
         first, last = self._starts[review : review + 2].tolist()
-        first, last = first + (self.ids[first] == self.bos_id), last - (self.ids[last - 1] == self.eos_id)
+        first = first + (self.ids[first] == self.bos_id)
+        last = last - (self.ids[last - 1] == self.eos_id)
         context = math.ceil(_CONTEXT / self.characters_per_token) + MIN_SPAN  # tokens
         first = max(first, position - context)
         ids = self.ids[first : min(last, position + tokens + context)].tolist()
-        start, end = len(decode(ids[: position - first])), len(decode(ids[: position - first + tokens]))
+        start = len(decode(ids[: position - first]))
+        end = len(decode(ids[: position - first + tokens]))
         return review, decode(ids)[max(0, start - _CONTEXT) : end + _CONTEXT]
 
 
@@ -293,7 +299,8 @@ class CompactIndex(Index):
 
     def look_up(self, text: Int64[np.ndarray, " T"]) -> tuple[UInt8[np.ndarray, "K T"], Iterator[Match]]:
         """Return the status of each window, and the longest span in which no window is new."""
-        statuses, limits = np.zeros((len(self.sets), len(text)), np.uint8), self.span_limits(text)
+        statuses = np.zeros((len(self.sets), len(text)), np.uint8)
+        limits = self.span_limits(text)
         for windows, row in zip(self.sets, statuses, strict=True):
             look_up_windows(windows, text, limits, row)
         return statuses, self._matches(statuses, limits)
@@ -320,7 +327,8 @@ def build_sets(
     thinner = thin_for_counting(sum(len(block) for part in parts for block in cut(part)))
     sampled = call(_sample_part, [(part, separators, thinner) for part in parts])
     counts = [len(np.unique(np.concatenate(hashes))) * thinner for hashes in zip(*sampled, strict=True)]
-    stride, limit = 1, max_bytes // _BLOCK_BYTES
+    stride = 1
+    limit = max_bytes // _BLOCK_BYTES
     while sum(max(1, math.ceil(-(-count // stride) * _BITS_PER_WINDOW / (8 * _BLOCK_BYTES))) for count in counts) > limit:
         stride *= 2
     sizes = [-(-count // stride) for count in counts]
@@ -357,5 +365,6 @@ def _check_max_copy(max_copy: object) -> int:
 
 def _share_seen(statuses: Integer[np.ndarray, " T"]) -> float | None:
     """Return the share of copied windows among those whose status is known."""
-    seen, new = int((statuses == SEEN).sum()), int((statuses == NEW).sum())
+    seen = int((statuses == SEEN).sum())
+    new = int((statuses == NEW).sum())
     return seen / (seen + new) if seen + new else None

@@ -8,7 +8,10 @@ import numpy as np
 from reviewgen.compiled import compiled, inner
 from reviewgen.compiled.windows import MULTIPLIER, hash_window, holds
 
-UNKNOWN, SEEN, NEW = 0, 1, 2  # the status of the window that starts at a position; where the text is too short, it is unknown
+# the status of the window that starts at a position; where the text is too short, it is unknown
+UNKNOWN = 0
+SEEN = 1
+NEW = 2
 
 
 @compiled
@@ -44,14 +47,21 @@ def match(ids, suffixes, starts, base, depth, text, limits, lengths, positions):
         lengths: int64 (T,), filled in.
         positions: int64 (T,), filled in.
     """
-    low, high = np.zeros(len(text), np.int64), np.zeros(len(text), np.int64)  # the range of the suffix array still to search
-    below, above = np.zeros(len(text), np.int64), np.zeros(len(text), np.int64)  # tokens shared with the suffixes at its two ends
-    open_starts, middles = np.empty(len(text), np.int64), np.empty(len(text), np.int64)
+    # the range of the suffix array still to search
+    low = np.zeros(len(text), np.int64)
+    high = np.zeros(len(text), np.int64)
+    # tokens shared with the suffixes at its two ends
+    below = np.zeros(len(text), np.int64)
+    above = np.zeros(len(text), np.int64)
+    open_starts = np.empty(len(text), np.int64)
+    middles = np.empty(len(text), np.int64)
     heads = np.empty(len(text), np.int64)  # the next id of the corpus to compare, -1 after its end
     count = 0
     for i in range(len(text)):
         shared = _find_bucket(suffixes, starts, base, depth, text, limits, i, low, high)
-        lengths[i], below[i], above[i] = shared, shared, shared
+        lengths[i] = shared
+        below[i] = shared
+        above[i] = shared
         positions[i] = suffixes[low[i]] if shared else 0
         if shared == depth and shared < limits[i] - i:
             open_starts[count] = i
@@ -64,20 +74,26 @@ def match(ids, suffixes, starts, base, depth, text, limits, lengths, positions):
             heads[k] = ids[position] if position < len(ids) else -1
         remaining = 0
         for k in range(count):
-            i, position, head, end = open_starts[k], middles[k], heads[k], limits[open_starts[k]]
+            i = open_starts[k]
+            position = middles[k]
+            head = heads[k]
+            end = limits[open_starts[k]]
             shared = min(below[i], above[i])
             while i + shared < end and head == text[i + shared]:
                 shared += 1
                 head = ids[position + shared] if position + shared < len(ids) else -1
             if shared > lengths[i]:
-                lengths[i], positions[i] = shared, position
+                lengths[i] = shared
+                positions[i] = position
             if i + shared == end:
                 continue
             middle = (low[i] + high[i]) >> 1
             if head < text[i + shared]:
-                low[i], below[i] = middle + 1, shared
+                low[i] = middle + 1
+                below[i] = shared
             else:
-                high[i], above[i] = middle, shared
+                high[i] = middle
+                above[i] = shared
             if low[i] < high[i]:
                 open_starts[remaining] = i
                 remaining += 1
@@ -87,13 +103,16 @@ def match(ids, suffixes, starts, base, depth, text, limits, lengths, positions):
 @compiled
 def _find_bucket(suffixes, starts, base, depth, text, limits, i, low, high):
     """Set the range to the suffixes that share the longest prefix with the text from ``i`` on; return its length (<= depth)."""
-    key, width, shared = 0, base**depth, 0
+    key = 0
+    width = base**depth
+    shared = 0
     while shared < depth and i + shared < limits[i]:
         width //= base
         key += (text[i + shared] + 1) * width
         if starts[key] == starts[key + width]:
             break
-        low[i], high[i] = starts[key], starts[key + width]
+        low[i] = starts[key]
+        high[i] = starts[key + width]
         shared += 1
     return shared
 
@@ -119,7 +138,9 @@ def find_longest(statuses, lengths, limits):
         lengths: int64 (K,), tokens.
         limits: int64 (T,), as in ``match``.
     """
-    best_start, best_end, start = 0, 0, 0
+    best_start = 0
+    best_end = 0
+    start = 0
     for end in range(1, len(limits) + 1):
         if limits[end - 1] == end - 1:  # a separator
             start = end
@@ -128,7 +149,8 @@ def find_longest(statuses, lengths, limits):
             if first >= start and statuses[row, first] == NEW:
                 start = first + 1
         if end - start > best_end - best_start:
-            best_start, best_end = start, end
+            best_start = start
+            best_end = end
     return best_start, best_end
 
 
@@ -161,7 +183,8 @@ def find_windows(codes, ends, length, anchor, anchors, hashes, windows, found):
             for place in range(anchor):
                 value += np.uint64(codes[first + place]) * weights[place]
             if holds(anchors, value):
-                low, high = max(start, first + anchor - length), min(end, first + length)
+                low = max(start, first + anchor - length)
+                high = min(end, first + length)
                 _mark_windows(codes, low, high, length, oldest, hashes, windows, found)
         start = end
 

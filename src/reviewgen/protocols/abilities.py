@@ -204,7 +204,8 @@ def match_tensors(model: Any, tensors: Mapping[str, Tensor], own_name: Callable[
     Raises:
         ConfigError: The model has no such tensor, or two are for the same one.
     """
-    names, matched = model.state_dict().keys(), dict[str, Tensor]()
+    names = model.state_dict().keys()
+    matched = dict[str, Tensor]()
     for name, tensor in tensors.items():
         own = "embedding.weight" if is_embedding_table(name) else own_name(name)
         if own not in names:

@@ -73,7 +73,9 @@ def check_shape(name: str, tensor: Any, sizes: Mapping[str, int], *, is_integer:
         if is_right:
             return
     expected = ", ".join(f"{letter}={size}{_MEANINGS.get(letter, '')}" for letter, size in sizes.items())
-    kind, shape, differences = "integers" if is_integer else "floating-point numbers", getattr(tensor, "shape", ()), ""
+    kind = "integers" if is_integer else "floating-point numbers"
+    shape = getattr(tensor, "shape", ())
+    differences = ""
     if len(shape) == len(sizes):
         pairs = zip(sizes.items(), shape, strict=True)
         differences = "".join(f", {letter} is {given}" for (letter, size), given in pairs if given != size)
@@ -104,7 +106,8 @@ def hold_given(
         held: The sum, the number of ids and 1 if a field is open, else 0; zeros before the first token.
     """
     fields = config.vocab_size - config.field_ids
-    is_bos, is_added = ids == config.bos_id, ids >= fields - config.condition_ids
+    is_bos = ids == config.bos_id
+    is_added = ids >= fields - config.condition_ids
     is_marker = (ids >= fields) & (ids < config.vocab_size - 1)
     is_open = _latest(is_marker[..., None], is_bos | is_added, held[:, None, -1:] > 0)  # (B, T, 1)
     is_given = is_added[..., None] | is_open

@@ -48,7 +48,8 @@ class CountGroup(Protocol):
 class SingleProcess:
     """The ``CountGroup`` of one process, without exchanges: with it, ``finish_ranges`` does what ``finish`` does."""
 
-    rank, world_size = 0, 1
+    rank = 0
+    world_size = 1
 
     def all_gather(self, numbers: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, "P N"]:
         """Return the numbers."""

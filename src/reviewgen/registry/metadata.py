@@ -81,11 +81,14 @@ def is_same_package(one: str, other: str) -> bool:
 def find_name_fault(kind: str, name: str) -> str | None:
     """Return why a plugin cannot have a name; None if it can."""
     if kind in ("preset", "weights"):
-        rule, is_valid = "be of the form <model>-<tokenizer>[-<size>], in lower case", PRESET.fullmatch(name) is not None
+        rule = "be of the form <model>-<tokenizer>[-<size>], in lower case"
+        is_valid = PRESET.fullmatch(name) is not None
     elif kind in _PART_OF_PRESET:
-        rule, is_valid = "have the letters a to z and digits only, a letter first", is_plugin_name(name) and "-" not in name
+        rule = "have the letters a to z and digits only, a letter first"
+        is_valid = is_plugin_name(name) and "-" not in name
     else:
-        rule, is_valid = "have the letters a to z, digits and hyphens only, a letter first", is_plugin_name(name)
+        rule = "have the letters a to z, digits and hyphens only, a letter first"
+        is_valid = is_plugin_name(name)
     return None if is_valid else f"its name must {rule}"
 
 
@@ -99,7 +102,8 @@ def find_api_fault(declared: object, package: str) -> str | None:
     match = _VERSION.fullmatch("1" if declared is None else str(declared))
     if match is None:
         return f"the version of the plugin contract that it declares must be of the form major.minor; got {ascii(declared)[:40]}"
-    ours, theirs = int(API_VERSION.partition(".")[0]), int(match[1])
+    ours = int(API_VERSION.partition(".")[0])
+    theirs = int(match[1])
     if ours == theirs:
         return None
     newer = OWN if theirs > ours else package
@@ -124,12 +128,14 @@ def _folders() -> tuple[tuple[str, int], ...]:
 def _read(folders: tuple[tuple[str, int], ...]) -> dict[str, dict[str, list[InstalledPlugin]]]:
     """Return the installed plugins by kind and name, with what is wrong with each of them alone."""
     table: dict[str, dict[str, list[InstalledPlugin]]] = {kind: {} for kind in GROUPS}
-    kinds, packages = {group: kind for kind, group in GROUPS.items()}, set[str]()
+    kinds = {group: kind for kind, group in GROUPS.items()}
+    packages = set[str]()
     for distribution in distributions():
         text = distribution.read_text("entry_points.txt")
         if not text or "[reviewgen." not in text.replace(" ", ""):
             continue  # the others are not parsed, which takes long
-        package, points = distribution.name, distribution.entry_points
+        package = distribution.name
+        points = distribution.entry_points
         if _normalize(package) in packages:  # one that is on the path twice is imported from the first place
             continue
         packages.add(_normalize(package))

@@ -336,7 +336,8 @@ def _comes_first(plugin: Plugin) -> bool:
 
 def _with_problem(plugin: Plugin, named: Sequence[InstalledPlugin]) -> Plugin:
     """Return a plugin with the problem it has besides those of its name, or that its import had in this process."""
-    first, problem = named[0].plugin, plugin.problem
+    first = named[0].plugin
+    problem = plugin.problem
     if problem is None and len(named) > 1 and not _comes_first(plugin):
         reserved = "the name is registered in this process" if first.package == THIS_PROCESS else None
         reserved = reserved or f"the name is reserved for the {plugin.kind} of {OWN}"

@@ -36,7 +36,8 @@ def plugin_of_saved(kind: str, facts: Mapping[str, Any]) -> Plugin:
         UnknownPlugin: It is not installed, or not registered in this process; the message says what to do.
         BundleError: The entry names nothing that can be installed.
     """
-    name, package = facts["name"], facts["distribution"]
+    name = facts["name"]
+    package = facts["distribution"]
     if find_name_fault(kind, name) is not None:
         raise BundleError(f"This model needs a {kind} whose name is not valid: {ascii(name)[:60]}.")
     named = [plugin for plugin in list_plugins(kind) if plugin.name == name]
@@ -60,7 +61,8 @@ def _explain_missing(kind: str, name: str, package: str, saved_version: str, pro
         problem = f"and {package} {version(package)}, which is installed, has none of that name"
         wanted = f"{package}=={saved_version}" if saved_version else package
     except PackageNotFoundError:
-        problem, wanted = "which is not installed", package
+        problem = "which is not installed"
+        wanted = package
     note = f"The one of {' and '.join(providers):.100} is another {kind} and is not used. " if providers else ""
     return f"{needed}, {problem}. {note}Install it: pip install {wanted}"
 
@@ -94,7 +96,8 @@ def describe_weights(preset: str | Plugin) -> InstalledWeights | None:
         size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
         training = read_json(folder / "training.json", MAX_RECORD)
         check_record(training)
-        bits, novelty = (training.get("held_out") or {}).get("bits_per_character"), training.get("novelty") or {}
+        bits = (training.get("held_out") or {}).get("bits_per_character")
+        novelty = training.get("novelty") or {}
         names = {"value": "copy_rate", "interval": "copy_rate_interval", "characters": "copy_rate_characters"}
         copies = {name: novelty.get(key) for name, key in names.items()} if novelty.get("copy_rate") is not None else None
     except PluginError as problem:

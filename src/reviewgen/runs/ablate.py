@@ -124,16 +124,21 @@ class _Trainings:
     """Trains variants of a preset from several seeds; keeps the settings that the full preset used."""
 
     def __init__(self, variants: Variants, seeds: int) -> None:
-        self._variants, self._seeds = variants, seeds
+        self._variants = variants
+        self._seeds = seeds
         self._whole: Float64[np.ndarray, " N"] | None = None  # nats of each held-out text
         self.used: dict[str, Any] = {}  # the settings of model and training, as in "model.ngrams"
 
     def train(self, name: str, description: str, off: Mapping[str, Any]) -> AblationRow:
         """Train with some settings changed, from each seed, and return the row."""
-        nats, characters_read, seconds, training_seconds = [], 0.0, 0.0, 0.0
+        nats = []
+        characters_read = 0.0
+        seconds = 0.0
+        training_seconds = 0.0
         for number in range(self._seeds):
             plan = self._variants.plan(off)
-            run, corpus = self._variants.start(replace(plan, seed=plan.seed + number)), self._variants.corpus(plan)
+            run = self._variants.start(replace(plan, seed=plan.seed + number))
+            corpus = self._variants.corpus(plan)
             [last] = deque(run, maxlen=1)  # an hour has too many reports to keep them all
             documents = sample_documents(corpus.stores[corpus.final_split], _HELD_OUT_TOKENS)
             nats.append(list[float]())
@@ -150,7 +155,8 @@ class _Trainings:
                 if sampled_softmax(run.model, run.config.sampled_softmax, device.type) is None:
                     self.used["training.sampled_softmax"] = 0  # the vocabulary is too small, or the device is not a CPU
         is_timed = training_seconds > 0.01 * seconds and not plan.parts.is_counted
-        means, characters = np.mean(nats, axis=0), [length for _, length in documents]
+        means = np.mean(nats, axis=0)
+        characters = [length for _, length in documents]
         row = AblationRow(
             name=name,
             description=description,

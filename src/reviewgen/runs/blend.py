@@ -111,7 +111,8 @@ def fit_blend(
     scores, characters = score_tokens(models, texts, vocab_size)
     entropy_models: Any = [EntropyModel(model) for model in models]
     entropies = -score_tokens(entropy_models, texts, vocab_size)[0]
-    fixed, equal = fit_weights(scores), np.full(len(models), 1 / len(models))
+    fixed = fit_weights(scores)
+    equal = np.full(len(models), 1 / len(models))
     gate = fit_gate(scores, entropies, fixed)
     mixed = mix_scores(scores, gated_weights(features_of(entropies), fixed, gate))
 
@@ -155,7 +156,8 @@ def make_bundle(
         training: Facts of the training in which all of it was trained, if it was one.
         first: What has its tokenizer and conditions; the first model if not given.
     """
-    first, parts = first or models[0].bundle, [model.bundle for model in models]
+    first = first or models[0].bundle
+    parts = [model.bundle for model in models]
     fingerprints = {data.get("fingerprint") for model in models for data in data_records(model.training)}
     index = None  # of the training text, if all were trained on the same
     if len(fingerprints) == 1 and None not in fingerprints:
@@ -202,7 +204,8 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
         ConfigError: The tokenizers differ, and it is not known which bytes the tokens of one are, or the models have fields.
     """
     bundles = [model.bundle for model in models]
-    first, conditions = bundles[0], _join_conditions(models)
+    first = bundles[0]
+    conditions = _join_conditions(models)
     kinds = [(_identify(bundle), len(bundle.conditions)) for bundle in bundles]
     tokenizer_kind = kinds[0][0]
     if all(kind == (tokenizer_kind, len(conditions)) for kind in kinds):
@@ -277,7 +280,8 @@ def _labels_of(conditions: Iterable[Condition]) -> list[Any]:
 def _refuse_scores(models: Sequence[ReviewModel]) -> None:
     """Raise if a model's scores are not probabilities; only scoring can show that."""
     for number, model in enumerate(models, start=1):
-        ids, part = torch.tensor([[model.tokenizer.bos_id]]), model.bundle.model
+        ids = torch.tensor([[model.tokenizer.bos_id]])
+        part = model.bundle.model
         try:
             with torch.inference_mode():
                 if isinstance(part, SupportsScore):

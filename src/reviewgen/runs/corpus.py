@@ -77,7 +77,8 @@ class PreparedCorpus(ReadCorpus):
 
 def _facts_of(corpus: data.Corpus) -> dict[str, Any]:
     """Return what is recorded of a corpus that is one of several."""
-    source, facts = corpus.source, {"weight": corpus.weight, "times": corpus.times, "reviews": dict(corpus.counts)}
+    source = corpus.source
+    facts = {"weight": corpus.weight, "times": corpus.times, "reviews": dict(corpus.counts)}
     origin = {"source": source.name, **{name: getattr(source, name) for name in ("text_column", "width", "repeated_lines")}}
     return origin | facts | {"characters": corpus.report.characters}
 
@@ -100,7 +101,8 @@ def read_corpus(plan: TrainingPlan) -> ReadCorpus:
         fitted = data.find_conditions(corpus, plan.data)
         return ReadCorpus(corpus, fitted, tuple(fitted.notes()))
     known = plan.parts.trained.conditions
-    texts, unknown = 0, Counter[str]()
+    texts = 0
+    unknown = Counter[str]()
     for row in values if known else ():
         texts += 1
         unknown.update(known.unknown(row))
@@ -122,14 +124,17 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
     parts = plan.parts
     folder = plan.store or data.cached_store(read.corpus, _encoding(parts), read.conditions)
     tokenizer: Tokenizer = parts.tokenizer_class.load(folder.folder / "tokenizer")
-    conditions, stores = read.conditions.with_ids_from(tokenizer.vocab_size, tokenizer.encode), folder.splits()
+    conditions = read.conditions.with_ids_from(tokenizer.vocab_size, tokenizer.encode)
+    stores = folder.splits()
     if plan.store is not None:
         folder.check(stores, conditions)
     check_tokenizer_files(tokenizer, parts.tokenizer_plugin.name)
     for split in ("train", "validation"):
         if not stores[split].characters.any():
             raise DataError(f"The {split} texts have no characters.")
-    index, lexicon, words = None, None, frozenset[str]()
+    index = None
+    lexicon = None
+    words = frozenset[str]()
     if process_state().is_main_process:
         index, lexicon, words = _index_texts(plan, read.corpus, tokenizer, folder)
     notes = tuple(dict.fromkeys((*read.notes, *folder.facts["notes"])))
@@ -138,7 +143,8 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
 
 def _encoding(parts: TrainingSetup) -> data.Encoding:
     """Return how texts are encoded; the novelty index of a model that is trained further depends on its parents, too."""
-    plugin, trained = parts.tokenizer_plugin, parts.trained
+    plugin = parts.tokenizer_plugin
+    trained = parts.trained
     return data.Encoding(
         cls=parts.tokenizer_class,
         config=parts.tokenizer_config,

@@ -67,7 +67,8 @@ def check_tracker(name: str | None) -> None:
     trackers = _tracker_classes()
     if not isinstance(name, str) or name not in trackers:
         raise ConfigError(f"{quoted(name)} is not a tracker to log to. {did_you_mean(name, trackers)}")
-    is_known, spec = trackers[name].__module__.startswith("accelerate."), find_spec(name)
+    is_known = trackers[name].__module__.startswith("accelerate.")
+    spec = find_spec(name)
     if is_known and (spec is None or spec.origin is None):  # without an origin it may be a folder of wandb's runs
         raise ConfigError(f"Logging to {name} needs a package that is not installed: pip install {name}")
 
@@ -100,7 +101,8 @@ class RunLog:
 
     def __init__(self, tracker: str | None, out: Path | None, preset: str) -> None:
         self.failure: str | None = None
-        self._kind, self._name = tracker, preset.replace(":", "-") if out is None else out.absolute().name
+        self._kind = tracker
+        self._name = preset.replace(":", "-") if out is None else out.absolute().name
         self._tracker: Any = None
         self._is_reported = False
         self._context = contextvars.copy_context()  # a tracker keeps its current run there
@@ -163,8 +165,12 @@ class RunLog:
 
 
 _SECONDS = 0.2  # between two updates of the bar
-_BAR_WIDTH, _DONE = 10, 0.999  # of the bar: its characters, and the most that is shown as done
-_FIGURE_SECONDS, _FIGURE_SHARE = 0.5, 0.02  # between two updates of a figure, at least; of the time that they may take
+# of the bar: its characters, and the most that is shown as done
+_BAR_WIDTH = 10
+_DONE = 0.999
+# between two updates of a figure, at least; of the time that they may take
+_FIGURE_SECONDS = 0.5
+_FIGURE_SHARE = 0.02
 
 
 class TerminalView:
@@ -265,7 +271,8 @@ def open_console(is_shown: bool) -> Console:
 @contextmanager
 def training_bar(console: Console) -> Iterator[Callable[[Report], None]]:
     """Show a progress bar inside the block; yield the function that updates it with a step's report."""
-    elapsed, facts = TimeElapsedColumn(Column(min_width=7)), _Facts("{task.fields[facts]}", markup=False, table_column=Column())
+    elapsed = TimeElapsedColumn(Column(min_width=7))
+    facts = _Facts("{task.fields[facts]}", markup=False, table_column=Column())
     columns = BarColumn(_BAR_WIDTH), TextColumn("{task.percentage:3.0f}%"), elapsed, facts
     is_hidden = console.quiet or not (console.is_jupyter or console.file.isatty())
     shown = 0.0
@@ -289,7 +296,8 @@ class _Facts(TextColumn):
     def render(self, task: Task) -> Text:
         """Return the text of the column: one line, which a narrow terminal cuts off; the other columns keep their width."""
         text = Text("compiling (once)") if compiling_notice.is_compiling else super().render(task)
-        text.no_wrap, text.overflow = True, "ellipsis"
+        text.no_wrap = True
+        text.overflow = "ellipsis"
         return text
 
 

@@ -161,7 +161,8 @@ def make_plan(start: Any, source: Any, options: TrainKwargs) -> TrainingPlan:
     check_tracker(options.get("log"))
     min_texts = options.get("min_texts", 2)
     check_value("min_texts", min_texts, fields_of(TrainingOptions)["min_texts"])
-    data, store = data_config(options, parts.trained), find_store(source)
+    data = data_config(options, parts.trained)
+    store = find_store(source)
     if store is not None:
         data = _check_store(store, parts, data, options.get("validation"))
     return TrainingPlan(
@@ -219,7 +220,8 @@ def data_config(options: Mapping[str, Any], trained: Any = None) -> DataConfig:
     chosen = {name: options[name] for name in to_dict(DataConfig()) if options.get(name) is not None}
     if trained is None:
         return from_dict(DataConfig, chosen)
-    names, before = trained.conditions.names, trained.training.get("data") or {}
+    names = trained.conditions.names
+    before = trained.training.get("data") or {}
     if new := [name for name in (*chosen.get("conditions", ()), *chosen.get("fields", ())) if name not in names]:
         raise ConfigError(
             f"A model that is trained further keeps its conditions ({', '.join(names) or 'none'}), so {quoted(new[0])} cannot be "
@@ -239,7 +241,9 @@ def _check_store(store: StoreFolder, parts: TrainingSetup, data: DataConfig, val
         ConfigError: The tokenizer, its settings or how the texts were read differ.
         DataError: The store has no facts, as one of the token cache.
     """
-    trained, plugin, plain = parts.trained, parts.tokenizer_plugin, DataConfig()
+    trained = parts.trained
+    plugin = parts.tokenizer_plugin
+    plain = DataConfig()
     try:
         facts, stored = store.facts["tokenizer"], from_dict(DataConfig, {**LEGACY_OPTIONS, **store.facts["reading"]})
         reading = {name: getattr(stored, name) for name in (*plain.facts(), "fields")}
@@ -288,7 +292,9 @@ class RunFolder:
                 f"{plan.preset} is trained by counting, which has no checkpoints: an interrupted count starts over. "
                 "Leave out --resume (resume=True)."
             )
-        self._plan, self._is_open, self._is_saved = plan, False, False
+        self._plan = plan
+        self._is_open = False
+        self._is_saved = False
         self._job: Job | None = None
         self._finished: str | None = None  # the fingerprint of the corpus, if the model was saved before a restart
         self.checkpoints = Checkpoints()
@@ -319,7 +325,8 @@ class RunFolder:
         Raises:
             OutputExists: The output folder exists, and is not of a run that is over.
         """
-        plan, training = self._plan, self._plan.parts.training
+        plan = self._plan
+        training = self._plan.parts.training
         if plan.out is None:
             return None, {}, 0.0
         if resumes_by_itself() and not plan.overwrite:

@@ -54,7 +54,8 @@ class Mean:
     def take(self) -> dict[str, float]:
         """Return the means, and start again."""
         means = {name: float(total) / self.steps for name, total in self.sums.items()}
-        self.sums, self.steps = {}, 0
+        self.sums = {}
+        self.steps = 0
         return means
 
 
@@ -181,7 +182,9 @@ def novelty_facts(
 
 _MIN_TOKENS = 2_000  # of chosen texts, however slow the model is
 _TEXT_SECONDS = 4.0  # for scoring as many texts as are wanted, however short the time budget is
-_TEXTS, _MAX_TEXTS = 100, 2_000  # generated at a time, and at most
+# generated at a time, and at most
+_TEXTS = 100
+_MAX_TEXTS = 2_000
 _COUNTED_CHARACTERS = 100_000  # that an n-gram writes in a tenth of a second
 
 # Bits per character of held-out text after the same time on one core, lstm-word from the weights that ship / from scratch, by how
@@ -230,7 +233,8 @@ def measure_texts(
     """
     generated = _write_texts(model, corpus)
     characters = sum(map(len, generated))
-    store, tokenizer = corpus.stores[corpus.final_split], corpus.tokenizer
+    store = corpus.stores[corpus.final_split]
+    tokenizer = corpus.tokenizer
     mean_length = float((store.characters * (SAMPLE_TOKENS / store.lengths).clip(max=1.0)).mean())
     count = min(len(store), max(1, round(characters / max(1.0, mean_length))))
     numbers = np.linspace(0, len(store) - 1, count).round().astype(int).tolist()
@@ -238,7 +242,8 @@ def measure_texts(
     held_out = [tokenizer.decode(ids[:SAMPLE_TOKENS].tolist()) for ids in documents]
     texts = [*generated, *held_out]
     pairs = list(zip(count_copied(texts, decode_texts(corpus.stores["train"].blocks, tokenizer)), map(len, texts), strict=True))
-    generated_pairs, held_out_pairs = pairs[: len(generated)], pairs[len(generated) :]
+    generated_pairs = pairs[: len(generated)]
+    held_out_pairs = pairs[len(generated) :]
     rates = {
         "copy_rate": _share(generated_pairs)[0] if characters else None,
         "copy_rate_interval": find_intervals(_share, generated_pairs)[0] if characters else None,
@@ -252,7 +257,8 @@ def measure_texts(
 def _write_texts(model: LanguageModel, corpus: PreparedCorpus) -> list[str]:
     """Return generated texts with as many characters as a rate needs; how many there are follows from no clock."""
     wanted = _COUNTED_CHARACTERS if isinstance(model, CountTrained) else MIN_CHARACTERS
-    config, texts = GenerationConfig(max_new_tokens=SAMPLE_TOKENS), list[str]()
+    config = GenerationConfig(max_new_tokens=SAMPLE_TOKENS)
+    texts = list[str]()
     generator = Generator(make_stepper(model), corpus.tokenizer)
     while len(texts) < _MAX_TEXTS and sum(map(len, texts)) < wanted:
         request = Request([""] * _TEXTS, config, seed=len(texts) // _TEXTS, prefix=corpus.conditions.unspecified_ids)
@@ -293,10 +299,12 @@ def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
     """Return the shipped model of a preset, if it can be trained further with a plan's own settings on texts cleaned alike."""
     parts = plan.parts
     try:
-        usual, folder = resolve_setup(plan.preset), find_weights(plan.preset)
+        usual = resolve_setup(plan.preset)
+        folder = find_weights(plan.preset)
         if folder is None:
             return None
-        trained, defaults = ReviewModel.from_pretrained(folder), to_dict(usual.tokenizer_config)
+        trained = ReviewModel.from_pretrained(folder)
+        defaults = to_dict(usual.tokenizer_config)
         model = {name: value for name, value in parts.model_settings.items() if value != usual.model_settings.get(name)}
         tokenizer = {name: value for name, value in to_dict(parts.tokenizer_config).items() if value != defaults[name]}
         resolve_setup(trained, model, tokenizer)
@@ -309,7 +317,8 @@ def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
 
 def _measure_bits(trained: ReviewModel, corpus: PreparedCorpus, characters: int) -> float:
     """Return a model's bits per character on evenly spaced held-out texts of about so many characters."""
-    store, tokenizer = corpus.stores[corpus.final_split], corpus.tokenizer
+    store = corpus.stores[corpus.final_split]
+    tokenizer = corpus.tokenizer
     tokens = round(characters * store.tokens / max(1, int(store.characters.sum())))
     documents = [tokens_of(ids, tokenizer.vocab_size) for ids, _ in evaluation.sample_documents(store, tokens)]
     texts = [tokenizer.decode(ids[:tokens].tolist()) for ids in documents]

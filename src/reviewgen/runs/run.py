@@ -93,7 +93,8 @@ class TrainingRun:
 
     def _set_up(self, plan: TrainingPlan) -> None:
         self._plan = plan
-        self._log, self._folder = RunLog(plan.log, plan.out, plan.preset), RunFolder(plan)
+        self._log = RunLog(plan.log, plan.out, plan.preset)
+        self._folder = RunFolder(plan)
         self._is_interrupted = False
         self._evaluation: Evaluation | None = None
         self._started = clock()
@@ -154,7 +155,9 @@ class TrainingRun:
             TrainingError: The corpus was not tokenized; or the training has failed, see ``reviewgen.train``.
             NotADistribution: The scores of a model of a blend do not sum to one.
         """
-        corpus, plan, checkpoints = self._require_prepared("train"), self.plan, self._folder.checkpoints
+        corpus = self._require_prepared("train")
+        plan = self.plan
+        checkpoints = self._folder.checkpoints
         if plan.parts.models:
             yield from self._train_parts(corpus)
             return
@@ -211,7 +214,8 @@ class TrainingRun:
                 model = self._save()
             if self.is_interrupted:
                 return model
-            where, start = f"its model is {'kept' if self.out is None else f'saved in {self.out}'}", clock()
+            where = f"its model is {'kept' if self.out is None else f'saved in {self.out}'}"
+            start = clock()
             try:
                 self._measure(corpus, last)
             except KeyboardInterrupt:
@@ -230,7 +234,9 @@ class TrainingRun:
         Raises:
             TrainingError: The corpus was not tokenized, or no model of a blend is trained by gradient yet.
         """
-        plan, corpus, record = self.plan, self._require_prepared("call facts"), self._record
+        plan = self.plan
+        corpus = self._require_prepared("call facts")
+        record = self._record
         if len(self._parts) < len(plan.parts.models):
             raise TrainingError(f"There is no record of {plan.preset} yet: iterate over the run to train its models.")
         *counted, network = self._parts or [self]
@@ -306,7 +312,8 @@ class TrainingRun:
         if parts.trained is not None:
             self._note_trained(parts.trained, model, documents, corpus)
         self._folder.checkpoints.snapshot = record.to_checkpoint
-        self._model, self._corpus = model, corpus
+        self._model = model
+        self._corpus = corpus
 
     def _choose_size(self, corpus: PreparedCorpus) -> dict[str, Mapping[str, Any]] | None:
         """Return the settings of the largest model and batch of a preset that can be trained in the time budget, on a CPU.
@@ -314,7 +321,9 @@ class TrainingRun:
         With several processes, the first times some steps, and all use its result, as if the others added nothing: on CPUs they
         add little. None if the user has set a size, the preset has no sizes, or the length is not a time.
         """
-        parts, seconds, train = self.plan.parts, self.plan.length.seconds, corpus.stores["train"]
+        parts = self.plan.parts
+        seconds = self.plan.length.seconds
+        train = corpus.stores["train"]
         if parts.sizes is None or seconds is None or process_state().device.type != "cpu":
             return None
         if (self.preset, seconds) in corpus.sizes:
@@ -345,7 +354,8 @@ class TrainingRun:
             self._bits_before = evaluation.bits_per_character
         bits = self._bits_before
         so_far = f", which takes {bits:.4f} bits per character of the held-out texts so far" if bits else ""
-        name, rate = file_name(trained.bundle.source or "a trained model"), self.plan.parts.training.learning_rate
+        name = file_name(trained.bundle.source or "a trained model")
+        rate = self.plan.parts.training.learning_rate
         self._record.note(f"Training {name} ({self.plan.preset}) further{so_far}; the learning rate peaks at {rate:.3g}.")
 
     def _train_parts(self, corpus: PreparedCorpus) -> Iterator[Report]:
@@ -355,7 +365,8 @@ class TrainingRun:
                 length = self._length_of(parts)
                 run = make_run(replace(self.plan, parts=parts, length=length, out=None, log=None, resume=False))
                 if not parts.is_counted:  # only the network has checkpoints and a log
-                    run._log, run._folder = self.log, self._folder
+                    run._log = self.log
+                    run._folder = self._folder
                 run._begin(corpus)
                 self._parts.append(run)
                 for report in run:
@@ -371,14 +382,17 @@ class TrainingRun:
 
     def _report_blend(self, corpus: PreparedCorpus, seconds: float | None) -> Report:
         """Fit the weights of a blend and evaluate it; return the last report of the run."""
-        start, last = clock(), self._network_record.last
+        start = clock()
+        last = self._network_record.last
         with using_threads(last.threads):
-            network, limit = self._parts[-1], None if seconds is None else _WEIGHTS_SHARE * seconds
+            network = self._parts[-1]
+            limit = None if seconds is None else _WEIGHTS_SHARE * seconds
             documents = choose_documents(network.model, corpus, "validation", self.config.evaluation_tokens, limit)
             with all_processes() as processes:
                 documents = processes.broadcast(documents)  # their number depends on a clock
             weights = self._mix(documents)
-            prefix, limit = corpus.conditions.unspecified_ids, None if seconds is None else _EVALUATION_SHARE * seconds
+            prefix = corpus.conditions.unspecified_ids
+            limit = None if seconds is None else _EVALUATION_SHARE * seconds
             judge = Evaluator(
                 corpus.tokenizer, documents, self.config, corpus.index, prefix, metrics=self._metrics, seconds_each=limit
             )
@@ -386,7 +400,8 @@ class TrainingRun:
                 last, part=self.preset, progress=1.0, loss=None, learning_rate=None, notes=(Detail(weights),), stopped=None
             )
             report = judge.evaluate(self.model, report)
-        seconds, evaluations = last.seconds + clock() - start, last.evaluation_seconds + judge.total_seconds
+        seconds = last.seconds + clock() - start
+        evaluations = last.evaluation_seconds + judge.total_seconds
         report = replace(report, seconds=seconds, evaluation_seconds=evaluations, stopped=last.stopped)
         self._record.add(report)
         return report
@@ -404,9 +419,11 @@ class TrainingRun:
     def _mix(self, documents: list[Document]) -> str:
         """Fit the weights of a blend's models; return them and the bits per character of each model, as a sentence."""
         corpus = self._require_prepared("blend")
-        models, plugins = [part.model for part in self._parts], [part.plan.parts.model_plugin for part in self._parts]
+        models = [part.model for part in self._parts]
+        plugins = [part.plan.parts.model_plugin for part in self._parts]
         blend, facts = fit_blend(models, plugins, documents, corpus.tokenizer.vocab_size)
-        self._model, self._fitted = blend, (blend, facts | {"source": corpus.corpus.source.name, "split": "validation"})
+        self._model = blend
+        self._fitted = (blend, facts | {"source": corpus.corpus.source.name, "split": "validation"})
         described = [
             f"{part.preset} {weight:.3f} (alone {'infinite' if bits is None else f'{bits:.4f}'} bits per character)"
             for part, weight, bits in zip(self._parts, blend.config.weights, facts["bits_per_character"]["parts"], strict=True)
@@ -415,7 +432,8 @@ class TrainingRun:
 
     def _measure(self, corpus: PreparedCorpus, last: Report) -> None:
         """Evaluate the model on held-out texts, and the models of a blend on the same ones; measure what it generates."""
-        seconds, is_main = self.plan.length.seconds, process_state().is_main_process
+        seconds = self.plan.length.seconds
+        is_main = process_state().is_main_process
         if seconds is not None and self._parts:
             seconds /= 2  # the blend scores each text as often as all its models together
         with using_threads(last.threads):
@@ -441,12 +459,14 @@ class TrainingRun:
 
     def _make_bundle(self) -> Bundle:
         """Return the model with everything that is saved with it."""
-        parts, corpus = self.plan.parts, self._require_prepared("finish")
+        parts = self.plan.parts
+        corpus = self._require_prepared("finish")
         facts = self.facts()
         if self._fitted is not None:
             models = []
             for part in self._parts:
-                bundle, seconds = part._make_bundle(), round(part._record.last.seconds, 2)
+                bundle = part._make_bundle()
+                seconds = round(part._record.last.seconds, 2)
                 models.append(ReviewModel(replace(bundle, training=bundle.training | {"seconds": seconds})))
             return make_bundle(models, *self._fitted, parts.preset, parts.generation, facts)
         words = "any" if corpus.lexicon is None else parts.generation.words
@@ -504,7 +524,8 @@ class TrainingRun:
     @property
     def config(self) -> TrainingConfig:
         """The training settings; with a time budget, some are chosen by ``tokenize``. Of a blend, those of its network."""
-        training, size = self.plan.parts.training, self._network_record.size
+        training = self.plan.parts.training
+        size = self._network_record.size
         return training if size is None else replace(training, **size["training"])
 
     @property

@@ -48,7 +48,9 @@ _PEAK_SHARE = 1 / 2  # of the preset's learning rate: a whole one spoils a model
 _WARMUP = 0.05  # a trained model needs less warmup than a new one: a share of the run
 _EXAMPLE = "{'hidden_size': 256}"  # of settings, for messages
 _ANCESTORS = 16  # trainings before that of the parent
-_PROBE_TOKENS, _TOLERANCE = 24, 1e-3  # of the logits of two implementations of the same function
+# of the logits of two implementations of the same function
+_PROBE_TOKENS = 24
+_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ class InitialWeights:
             ConfigError: The tensors do not fit the model.
             BrokenPlugin: The model names a tensor that it does not have.
         """
-        name, state = self.file.name, model.state_dict()
+        name = self.file.name
+        state = model.state_dict()
         try:
             tensors = dict(model.initial_weights(load_file(self.file)))
             if other := tensors.keys() - state.keys():

@@ -88,7 +88,10 @@ class Variants:
                 raise ConfigError(f"{name} takes {option} settings in settings, as in settings={{{quoted(option)}: {{...}}}}.")
             if options.get(option) not in (None, False):
                 raise ConfigError(f"{name} trains several models, and no model is saved, so it takes no {option}.")
-        self.settings, self._start, self._source, self._options = check_groups(settings), start, source, options
+        self.settings = check_groups(settings)
+        self._start = start
+        self._source = source
+        self._options = options
         self._corpora: list[tuple[Any, PreparedCorpus]] = []
 
     def skip_copy_rates(self, training: TrainingConfig) -> None:
@@ -282,7 +285,9 @@ def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: str | 
         raise ConfigError(f"rows must be what reviewgen.sweep has yielded; got {quoted(wrong[0])} among them.")
     file = refuse_chart(file, overwrite)
     lines = [list(line) for _, line in itertools.groupby(rows, key=lambda row: row.series)]
-    bits, copies, impossible = list[Series](), list[Series](), list[Series]()
+    bits = list[Series]()
+    copies = list[Series]()
+    impossible = list[Series]()
     for number, line in enumerate(lines):
         name = "".join(f"{name.partition('.')[2]} {value}, " for name, value in line[0].series.items())
         training, copied = (number, number) if len(lines) > 1 else (7, 5)  # the colours of a series are its own

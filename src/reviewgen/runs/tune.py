@@ -33,7 +33,8 @@ _LOGARITHMIC_FACTOR = 10  # a range whose ends differ by this factor is searched
 _DROPOUTS = ("output_dropout", "dropout")  # one is enough for twenty trials: the first of these that a model has
 _STARTUP = 6  # trials sampled at random, and run to the end, before the sampler and the pruner learn from them
 _DIGITS = 3  # significant ones of a suggested number, which the user may want to type
-_ABOUT, _RECORD = "reviewgen", "record"
+_ABOUT = "reviewgen"
+_RECORD = "record"
 _UNREADABLE = (LookupError, TypeError, AttributeError, ValueError, RecursionError)  # optuna's, on the lines of other files
 
 
@@ -145,7 +146,8 @@ def _range(low: float, high: float, step: int | None = None) -> Any:
 
 def _usual_space(parts: TrainingSetup, variants: Variants) -> dict[str, Any]:
     """Return the default space: learning rate, size and dropout, or the order of a model that is trained by counting."""
-    fields, ranges = fields_of(parts.model_class.Config), dict[str, tuple[Any, Any, int | None]]()
+    fields = fields_of(parts.model_class.Config)
+    ranges = dict[str, tuple[Any, Any, int | None]]()
     size = "order" if parts.is_counted else "hidden_size"
     if not parts.is_counted:
         rate = parts.training.learning_rate
@@ -311,11 +313,13 @@ def _try(trial: Any, variants: Variants, result: TuneTrial, file: Path | None) -
         TrainingError: It is the first, and its budget ran out before it could learn anything.
         NotADistribution: The model cannot be scored.
     """
-    best, stopped = math.inf, None
+    best = math.inf
+    stopped = None
     try:
         run = variants.start(variants.plan(result.settings))
         for report in run:
-            result, stopped = replace(result, steps=report.step, seconds=round(report.seconds, 2)), report.stopped
+            result = replace(result, steps=report.step, seconds=round(report.seconds, 2))
+            stopped = report.stopped
             if stopped == StopReason.DIVERGED:
                 return replace(result, problem=" ".join(report.notes))
             if report.sample is None:

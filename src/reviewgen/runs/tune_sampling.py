@@ -33,7 +33,9 @@ _MIN_TEXTS = 4 * _GROUPS
 _MIN_DEVIATION = 1e-3
 _MAX_DEVIATIONS = 10.0  # a larger difference counts as this one
 _JUDGE = "ngram-char"
-_MAX_REPEATED, _MIN_DISTINCT = 0.02, 0.6  # of texts that people rather read than others, in blind comparisons
+# of texts that people rather read than others, in blind comparisons
+_MAX_REPEATED = 0.02
+_MIN_DISTINCT = 0.6
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class SamplingTrial:
     def reading(self) -> float:
         """Bits per character of the texts under the judge: the lower, the better they read. Infinite if more than 2 % of them
         repeat a sentence, or if their distinct-2 is below 0.6 of that of human texts."""
-        texts, bits = self.generated, self.generated.bits_per_character
+        texts = self.generated
+        bits = self.generated.bits_per_character
         is_dull = texts.repeated_sentences > _MAX_REPEATED or texts.distinct[1] < _MIN_DISTINCT * self.human.distinct[1]
         return math.inf if is_dull or bits is None else bits
 
@@ -111,7 +114,8 @@ def tune_sampling(
         raise ConfigError(f"texts must be a whole number of at least {_MIN_TEXTS}; got {quoted(texts)}.")
     defaults = model.generation_config
     defaults = defaults if profile == "likeness" and not defaults.likeness else defaults.of_profile(profile)
-    seed, settings = check_seed(seed), _combine(defaults, search, texts)
+    seed = check_seed(seed)
+    settings = _combine(defaults, search, texts)
     documents = read_documents(source, model.bundle, **options)
     read = (tokens_of(ids, model.tokenizer.vocab_size).tolist() for ids, _ in itertools.islice(documents, _MAX_TEXTS))
     human = [text for ids in read if (text := model.tokenizer.decode(ids))]
@@ -119,7 +123,8 @@ def tune_sampling(
         raise DataError(f"Comparing with human texts needs at least {2 * _MIN_TEXTS}; the source has {len(human)}.")
     mixed = [human[number] for number in np.random.default_rng(seed).permutation(len(human)).tolist()]
     half = len(mixed) // 2 if judge is None else 0
-    scorer, reference = judge or _train_judge(mixed[:half], seed), [shorten_as_generated(text, model) for text in mixed[half:]]
+    scorer = judge or _train_judge(mixed[:half], seed)
+    reference = [shorten_as_generated(text, model) for text in mixed[half:]]
     lexicon = model.bundle.lexicon
 
     def score(some: Sequence[str]) -> float:
@@ -158,7 +163,8 @@ def _combine(defaults: GenerationConfig, search: Mapping[str, Sequence[Any]] | N
 
 def shorten_as_generated(text: str, model: ReviewModel) -> str:
     """Return a human text as it would be if it had been generated: cut off at ``max_new_tokens``, and finished alike."""
-    config, ids = model.generation_config, model.tokenizer.encode(text)
+    config = model.generation_config
+    ids = model.tokenizer.encode(text)
     if len(ids) <= config.max_new_tokens:
         return text
     cut = model.tokenizer.decode(list(ids[: config.max_new_tokens])).rstrip("\ufffd")
@@ -179,7 +185,8 @@ def _train_judge(texts: Sequence[str], seed: int) -> ReviewModel:
 
 def _figures(statistics: TextStatistics) -> list[float]:
     """Return the figures that are compared; None counts as 0, on both sides."""
-    unknown, bits = statistics.unknown_words or 0.0, statistics.bits_per_character or 0.0
+    unknown = statistics.unknown_words or 0.0
+    bits = statistics.bits_per_character or 0.0
     return [*statistics.distinct, unknown, statistics.words_per_text, statistics.repetition, bits]
 
 

@@ -36,7 +36,8 @@ from reviewgen.web.rendering import render
 
 _LAST_SECONDS = 2.0  # in which requests that are ended are answered
 _ABOUT = "Small text generators behind the OpenAI protocol for completions, chat completions and embeddings."
-_STRING, _INTEGER = {"type": "string"}, {"type": "integer"}
+_STRING = {"type": "string"}
+_INTEGER = {"type": "integer"}
 _ITEMS = {"anyOf": [_STRING, _INTEGER, {"type": "array", "items": _INTEGER}]}  # of prompt
 _SCHEMAS = {"_complete": "Completion", "_chat": "ChatCompletion", "_embed": "Embedding"}  # of the responses, by endpoint
 _REASONS = {
@@ -78,7 +79,8 @@ def create_app(
     Raises:
         ReviewgenError: A model cannot be served; names it.
     """
-    limits, engines = limits or Limits(), dict[str, Engine]()
+    limits = limits or Limits()
+    engines = dict[str, Engine]()
     for name, model in models.items():
         try:
             engines[name] = model if isinstance(model, Engine) else Engine(model, max_rows=limits.max_rows)
@@ -102,7 +104,8 @@ def create_app(
     handlers: dict[Any, Any] = dict.fromkeys((RequestError, HTTPException, Exception), _answer_error)
     app = Starlette(routes=_routes(page), middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
     app.router.redirect_slashes = False  # it would redirect to whatever host the request names
-    app.state.service, app.state.created = service, int(time.time())
+    app.state.service = service
+    app.state.created = int(time.time())
     return app
 
 

@@ -40,10 +40,14 @@ from reviewgen.protocols import StepState, SupportsCompiledStep
 
 _LOG = logging.getLogger(__name__)
 _TICK_SECONDS = 0.03  # of the prefill, of the steps, and of the blocks of a tick
-_MAX_CHUNK, _MIN_CHUNK = 512, 32  # tokens of a prompt that are fed at once
+# tokens of a prompt that are fed at once
+_MAX_CHUNK = 512
+_MIN_CHUNK = 32
 _HEAD_START = 1.0  # seconds that a new prompt counts as waiting already, so that it goes before the next part of a long one
 _KEPT = 64  # states after beginnings that no text waits for
-_MIN_NUMBERS, _MAX_NUMBERS = 7, 512  # random numbers of a row in a block
+# random numbers of a row in a block
+_MIN_NUMBERS = 7
+_MAX_NUMBERS = 512
 _SURE_NUMBERS = 32  # upper bound on the random numbers that one token needs
 _MIN_PART = 8  # rows of a block: fewer do not share the weights' way from memory, and are not worth a thread
 _MAX_THREADS = 4
@@ -218,20 +222,25 @@ class ActiveRequest:
     @cached_property
     def batch_key(self) -> Hashable:
         """What jobs must have in common for their texts to be sampled in one block."""
-        params, guard, spelling = self.decoder.params, self.decoder.guard, self.decoder.spelling
+        params = self.decoder.params
+        guard = self.decoder.guard
+        spelling = self.decoder.spelling
         numbers = params._replace(temperatures=params.temperatures.tobytes(), max_new_tokens=0)  # type: ignore[arg-type]
         return numbers, None if guard is None else (id(guard[0]), guard[1]), id(spelling)
 
     def text(self, index: int) -> ServedText | None:
         """Return the text with this index among those that are not complete, which is started now if it was not; or None."""
         if index == len(self.texts) and self.waiting:
-            number, start, submission = self._next, self.starts[self._next], self.submission
+            number = self._next
+            start = self.starts[self._next]
+            submission = self.submission
             random = np.random.default_rng((submission.request.seed, number))
             prefix = [start.prefix[0], *submission.request.prefix_of(number)]
             own = {"ids": list(start.ids), "prefix": prefix, "rng": random, "number": number}
             text = ServedText(**vars(start) | own, job=self)
             is_whole = self.decoder.guard is not None or not submission.is_streamed
-            is_scored, stops = submission.alternatives is not None, start.config.stop_strings
+            is_scored = submission.alternatives is not None
+            stops = start.config.stop_strings
             text.out = Detokenizer(text, stops, is_whole, submission.is_echoed, is_scored, submission.scores_prompts)
             self.started.append(text)
             self.texts.append(text)
@@ -269,8 +278,10 @@ class Engine:
 
     def __init__(self, model: ReviewModel, max_rows: int = 64) -> None:
         self.model, self.generator, self._max_rows = model, model.generator, max_rows
-        self._stepper, self._tokenizer = self.generator.stepper, self.generator.tokenizer
-        states, bos = [self._stepper.initial_state(1)], np.array([[self._tokenizer.bos_id]], np.int64)
+        self._stepper = self.generator.stepper
+        self._tokenizer = self.generator.tokenizer
+        states = [self._stepper.initial_state(1)]
+        bos = np.array([[self._tokenizer.bos_id]], np.int64)
         states += [self._stepper.forward(bos, states[0])[1]]  # also compiles what the first text needs
         stack_rows([*states, self._stepper.forward(bos, states[1])[1]])  # raises if the state grows
         self._threads = min(_MAX_THREADS, os.cpu_count() or 1)  # that sample blocks of many texts
@@ -278,8 +289,12 @@ class Engine:
         self._inbox: deque[ActiveRequest] = deque()
         self._jobs: list[ActiveRequest] = []
         self._beginnings: dict[tuple[int, ...], _CachedPrefix] = {}  # the latest come last
-        self._fed_seconds, self._sampled_seconds = 1e-3, 1e-3  # of a token of a prompt, and of a row in a block
-        self._wake, self._lock, self._must_stop = threading.Event(), threading.Lock(), False
+        # of a token of a prompt, and of a row in a block
+        self._fed_seconds = 1e-3
+        self._sampled_seconds = 1e-3
+        self._wake = threading.Event()
+        self._lock = threading.Lock()
+        self._must_stop = False
         self.thread = threading.Thread(target=self._run, name=f"reviewgen-engine-{model.preset}", daemon=True)
         self.thread.start()
 
@@ -381,19 +396,24 @@ class Engine:
             waiting.setdefault(beginning, []).append(text)
         for key in [*self._beginnings][: -_KEPT - self._max_rows]:
             del self._beginnings[key]
-        until, queue = time.monotonic() + _TICK_SECONDS, deque(sorted(waiting, key=lambda prefix: prefix.waits_since))
+        until = time.monotonic() + _TICK_SECONDS
+        queue = deque(sorted(waiting, key=lambda prefix: prefix.waits_since))
         while queue and time.monotonic() < until:
-            beginning, before = queue[0], queue[0].fed
+            beginning = queue[0]
+            before = queue[0].fed
             if before < len(beginning.ids):
                 self._call_isolated(waiting[beginning], partial(self._feed, beginning))
             queue.rotate(-1) if before < beginning.fed < len(beginning.ids) else queue.popleft()
         for beginning, some in waiting.items():
             if beginning.fed == len(beginning.ids):
                 for text in some:
-                    text.logits, text.state = beginning.logits, Slot(beginning.state, 0)
+                    text.logits = beginning.logits
+                    text.state = Slot(beginning.state, 0)
                     if text.scored > len(text.ids) or (text.score_state is None and not text.out.scores_prompt):
                         del text.out.scores[len(text.ids) - text.out.first :]  # of tokens that it lost where it backtracked
-                        text.scored, text.score_logits, text.score_state = len(text.ids), text.logits, text.state
+                        text.scored = len(text.ids)
+                        text.score_logits = text.logits
+                        text.score_state = text.state
 
     def _feed(self, beginning: _CachedPrefix, _texts: Sequence[ServedText]) -> None:
         """Feed a part of a beginning, as much as a tick has time for.
@@ -402,7 +422,8 @@ class Engine:
         tokens, as ``ModelStepper`` cuts it.
         """
         size = min(max(int(_TICK_SECONDS / self._fed_seconds), _MIN_CHUNK), _MAX_CHUNK)
-        is_compiled, started = isinstance(self._stepper, SupportsCompiledStep), time.monotonic()
+        is_compiled = isinstance(self._stepper, SupportsCompiledStep)
+        started = time.monotonic()
         part = beginning.ids[beginning.fed :][: size if is_compiled else _MAX_CHUNK]
         logits, beginning.state = self._stepper.forward(np.array([part], np.int64), beginning.state)
         beginning.logits, beginning.fed, beginning.waits_since = logits[0], beginning.fed + len(part), time.monotonic()
@@ -429,7 +450,9 @@ class Engine:
         if not texts:
             return
         size = int(min(max(_TICK_SECONDS / (self._sampled_seconds * len(texts)) + 1, _MIN_NUMBERS), _MAX_NUMBERS))
-        started, before, parts = time.monotonic(), sum(text.new_tokens for text in texts), list[list[ServedText]]()
+        started = time.monotonic()
+        before = sum(text.new_tokens for text in texts)
+        parts = list[list[ServedText]]()
         for text in texts:  # before the parts run in parallel: the job's spelling states are not thread-safe
             if text.place is None and text.job.decoder.spelling is not None:
                 text.job.decoder.place(text)
@@ -439,7 +462,8 @@ class Engine:
         blocks: list[tuple[Sequence[ServedText], np.ndarray]] = []
 
         def sample(part: Sequence[ServedText]) -> None:
-            decoder, numbers = part[0].job.decoder, max(size, _SURE_NUMBERS) if any(text.lacks_random for text in part) else size
+            decoder = part[0].job.decoder
+            numbers = max(size, _SURE_NUMBERS) if any(text.lacks_random for text in part) else size
             is_one_job = all(text.job is part[0].job for text in part)
             params = decoder.params if is_one_job else decoder.params._replace(max_new_tokens=_NO_LIMIT)
             blocks.append((part, decoder.sample_block(part, numbers, params)))
@@ -454,7 +478,8 @@ class Engine:
 
     def _append(self, tokens: list[int], texts: Sequence[ServedText]) -> None:
         """Append the tokens of a block to a text."""
-        text, count = texts[0], texts[0].new_tokens
+        text = texts[0]
+        count = texts[0].new_tokens
         text.job.decoder.append(text, tokens[: text.config.max_new_tokens - count])
         text.lacks_random = text.new_tokens == count
 
@@ -469,8 +494,10 @@ class Engine:
         for text in texts:
             if text.score_state is None:  # a prompt is scored from its beginning
                 logits, state = self._stepper.forward(np.array([text.prefix], np.int64), self._stepper.initial_state(1))
-                text.score_logits, text.score_state = logits[0], Slot(state, 0)
-        scores, fed = list[Scored](), [text for text in texts if text.scored < len(text.ids)]
+                text.score_logits = logits[0]
+                text.score_state = Slot(state, 0)
+        scores = list[Scored]()
+        fed = [text for text in texts if text.scored < len(text.ids)]
         for text in texts:
             assert text.score_logits is not None
             token = text.ids[text.scored] if text.scored < len(text.ids) else self._tokenizer.eos_id
@@ -481,7 +508,9 @@ class Engine:
         for text, scored in zip(texts, scores, strict=True):  # now that nothing has raised
             text.out.scores += [scored] if text.scored >= text.out.first else []  # not of a part of the prompt
         for row, text in enumerate(fed):
-            text.scored, text.score_logits, text.score_state = text.scored + 1, logits[row], Slot(state, row)
+            text.scored = text.scored + 1
+            text.score_logits = logits[row]
+            text.score_state = Slot(state, row)
 
     def _call_isolated(self, texts: Sequence[ServedText], advance: Callable[[Sequence[ServedText]], object]) -> None:
         """Call a function with some texts; if it raises, call it for each job alone, and fail the jobs that raise again."""
@@ -503,7 +532,9 @@ def _schedule(jobs: Sequence[ActiveRequest], max_rows: int) -> list[ServedText]:
     A request for many texts leaves room for every other job, and uses all remaining capacity. If there are more jobs than room,
     those that came first have it.
     """
-    going, scheduled, before = [job for job in jobs if job.is_schedulable], list[ServedText](), -1
+    going = [job for job in jobs if job.is_schedulable]
+    scheduled = list[ServedText]()
+    before = -1
     for index in count():
         if len(scheduled) in (before, max_rows):
             break

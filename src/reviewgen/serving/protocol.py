@@ -22,10 +22,14 @@ from reviewgen.protocols import Tokenizer
 from reviewgen.serving.engine import EngineRequest, RequestTimeout
 from reviewgen.serving.options import Limits
 
-_MAX_MESSAGE, _MAX_PARAM = 500, 100  # characters; values and names of a request may be long
+# characters; values and names of a request may be long
+_MAX_MESSAGE = 500
+_MAX_PARAM = 100
 _MAX_LOGPROBS = 20
 _STREAM_OPTIONS = ("include_usage", "include_obfuscation")
-_MAX_STOPS, _MAX_STOP = 16, 200  # strings; characters of each
+# strings; characters of each
+_MAX_STOPS = 16
+_MAX_STOP = 200
 _MAX_NUMBERS = 2_000_000  # log probabilities of a response, or of the prompts of a stream
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
@@ -277,14 +281,18 @@ def read_call(given: Mapping[str, Any], models: Mapping[str, ReviewModel], limit
     """
     fields, settings = _read_fields(given)
     _refuse_contradictions(fields, settings)
-    prompts, tries = _read_prompts(fields.prompt), fields.tries_per_prompt
-    texts, most = tries * len(prompts), min(limits.max_texts, limits.max_waiting)
+    prompts = _read_prompts(fields.prompt)
+    tries = fields.tries_per_prompt
+    texts = tries * len(prompts)
+    most = min(limits.max_texts, limits.max_waiting)
     message = f"A request may ask for at most {most:,} texts, all prompts together; this one asks for {texts:,}."
     param = "best_of" if fields.best_of else "n" if fields.n else "prompt"
     _refuse_if(texts > most, param, message, "limit_exceeded")
     _refuse_long(prompts, limits)
     name = find_model(fields.model, list(models))
-    model, ids, with_bos = models[name], list[list[int]](), [False] * texts
+    model = models[name]
+    ids = list[list[int]]()
+    with_bos = [False] * texts
     if not isinstance(prompts[0], str):
         with_bos = [part[:1] == [model.tokenizer.bos_id] for part in prompts for _ in range(tries)]
         ids = [part[part[:1] == [model.tokenizer.bos_id] :] for part in prompts]
@@ -337,7 +345,9 @@ def _read_fields(body: Mapping[str, Any]) -> tuple[OpenAIFields, dict[str, Any]]
 
 def _refuse_contradictions(fields: OpenAIFields, settings: Mapping[str, Any]) -> None:
     """Raise where a field is not supported as it is, or not together with another."""
-    options, stops, tries = fields.stream_options or {}, len(fields.stops), fields.tries_per_prompt
+    options = fields.stream_options or {}
+    stops = len(fields.stops)
+    tries = fields.tries_per_prompt
     is_known = all(name in _STREAM_OPTIONS and isinstance(value, bool) for name, value in options.items())
     _refuse_if(fields.logit_bias, "logit_bias", "logit_bias is not supported: leave it out.")
     _refuse_if(stops > _MAX_STOPS, "stop", f"stop may hold at most {_MAX_STOPS} strings; got {stops:,}.")
@@ -355,7 +365,8 @@ def _refuse_if(is_wrong: object, param: str, message: str, code: str = "invalid_
 
 
 def _refuse_long(prompts: Sequence[Any], limits: Limits, param: str = "prompt") -> None:
-    length, unit = sum(map(len, prompts)), "characters" if isinstance(prompts[0], str) else "token ids"
+    length = sum(map(len, prompts))
+    unit = "characters" if isinstance(prompts[0], str) else "token ids"
     message = f"The {param}s may have at most {limits.max_prompt:,} {unit} together; these have {length:,}."
     _refuse_if(length > limits.max_prompt, param, message, "limit_exceeded")
 

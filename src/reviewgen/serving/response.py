@@ -44,7 +44,8 @@ class Choice:
 
     def read(self, news: TextDelta) -> None:
         """Take in what is new of the text."""
-        self.source, self.is_over = news.source, news.is_over
+        self.source = news.source
+        self.is_over = news.is_over
         self.tokens += news.tokens
         self.text += news.text
         self.unsent += news.text
@@ -53,7 +54,8 @@ class Choice:
     def mean_logprob(self) -> float:
         """The mean log probability of the tokens of a complete text."""
         assert self.source is not None
-        first, count = len(self.source.ids) - self.source.new_tokens - self.source.out.first, self.source.new_tokens
+        first = len(self.source.ids) - self.source.new_tokens - self.source.out.first
+        count = self.source.new_tokens
         return sum(score.logprob for score in self.source.out.scores[first : first + count]) / max(1, count)
 
 
@@ -76,7 +78,8 @@ class Completion:
     @cached_property
     def choices(self) -> list[Choice]:
         """All texts that are generated, by their number in the request."""
-        fields, bos = self.call.fields, Token(self.call.tokenizer.bos_id, "", 0, Scored(math.nan))
+        fields = self.call.fields
+        bos = Token(self.call.tokenizer.bos_id, "", 0, Scored(math.nan))
         return [
             Choice(prompt, "" if fields.echo else prompt, [bos] if fields.scores_prompts and starts_with_bos else [])
             for prompt, starts_with_bos in zip(self.call.submission.request.prompts, self.call.starts_with_bos, strict=True)
@@ -93,7 +96,8 @@ class Completion:
         Args:
             started: The texts that were started, whose tokens are counted.
         """
-        tries, n = self.call.fields.tries_per_prompt, self.call.fields.n or 1
+        tries = self.call.fields.tries_per_prompt
+        n = self.call.fields.n or 1
         groups = [self.choices[start : start + tries] for start in range(0, len(self.choices), tries)]
         if self.call.fields.picks_best:
             groups = [sorted(group, key=lambda choice: -choice.mean_logprob)[:n] for group in groups]
@@ -114,7 +118,8 @@ class Completion:
     def usage(self, started: Sequence[ServedText]) -> dict[str, int]:
         """Return the tokens of all prompts, each of which counts once, and of all texts."""
         prompts = {text.number // self.call.fields.tries_per_prompt: len(text.ids) - text.new_tokens for text in started}
-        prompt_tokens, new = sum(prompts.values()), sum(text.new_tokens for text in started)
+        prompt_tokens = sum(prompts.values())
+        new = sum(text.new_tokens for text in started)
         return {"prompt_tokens": prompt_tokens, "completion_tokens": new, "total_tokens": prompt_tokens + new}
 
     def _object(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
@@ -126,9 +131,12 @@ class Completion:
 
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
         """Return OpenAI's fields for the part of a text that has not been sent yet, and ours under ``reviewgen``."""
-        logprobs, extras, reason = None, dict[str, Any](), None
+        logprobs = None
+        extras = dict[str, Any]()
+        reason = None
         if self.call.fields.logprobs is not None:
-            bos, start = self.call.tokenizer.bos_id, len(choice.prompt)
+            bos = self.call.tokenizer.bos_id
+            start = len(choice.prompt)
             extras["tokens"] = [self._own_token(token) for token in choice.tokens if token.start >= start and token.id != bos]
             logprobs = self._logprobs(choice)
         if choice.source is not None and choice.is_over:
@@ -143,12 +151,15 @@ class Completion:
         if self.is_chat:
             role = {} if choice.is_sent else {"role": "assistant"}
             fields["delta" if self.call.fields.stream else "message"] = role | {"content": fields.pop("text")}
-        choice.unsent, choice.tokens, choice.is_sent = "", [], True
+        choice.unsent = ""
+        choice.tokens = []
+        choice.is_sent = True
         return fields | ({"reviewgen": extras} if extras else {})
 
     def _logprobs(self, choice: Choice) -> dict[str, Any]:
         """Return the log probabilities of tokens, in OpenAI's format: those of the token taken, and of the most probable ones."""
-        listed, source = choice.tokens, choice.source
+        listed = choice.tokens
+        source = choice.source
         if self.call.fields.scores_prompts and source is not None and choice.is_over and source.finish_reason == "end":
             listed = [*listed, Token(self.call.tokenizer.eos_id, _END, len(choice.text), source.out.scores[len(source.ids)])]
         return {

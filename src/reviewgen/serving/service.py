@@ -36,11 +36,15 @@ from reviewgen.serving.response import Completion
 
 _LARGE_BODY = 32_768  # bytes: a larger one is read by another thread, since it may take tenths of a second
 _FLUSH_SECONDS = 0.02  # between two parts of a stream; tokens that come sooner share one
-_FLUSH_SECONDS_PER_REQUEST, _MAX_FLUSH_SECONDS = 0.001, 0.1  # the more requests, the larger the parts
+# the more requests, the larger the parts
+_FLUSH_SECONDS_PER_REQUEST = 0.001
+_MAX_FLUSH_SECONDS = 0.1
 _LATE_SECONDS = 10.0  # after its time limit, by which the engine ends a request
 _LAST_SECONDS = 1.0  # for the error of a stream that is ended: a reader that stalls gets nothing
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-_EVENT, _DONE = (b"data: ", b"\n\n"), b"data: [DONE]\n\n"  # around the JSON of a server-sent event; the last one
+# around the JSON of a server-sent event; the last one
+_EVENT = (b"data: ", b"\n\n")
+_DONE = b"data: [DONE]\n\n"
 # X-Accel-Buffering: nginx would collect the parts
 _STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
 _FIRST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
@@ -55,7 +59,8 @@ class ServerMetrics:
     """The numbers of a server, for Prometheus."""
 
     def __init__(self) -> None:
-        self.registry, model = CollectorRegistry(), ["model"]
+        self.registry = CollectorRegistry()
+        model = ["model"]
         options: dict[str, Any] = {"namespace": "reviewgen", "registry": self.registry}
         live = options | {"multiprocess_mode": "livesum"}
         self.requests = Counter("requests", "Completions by model and status of the response.", ["model", "status"], **options)
@@ -81,7 +86,10 @@ class Service:
     """
 
     def __init__(self, engines: Mapping[str, Engine], limits: Limits, key_digests: Sequence[str] | None = None) -> None:
-        self.engines, self.limits, self.metrics, self._key_digests = dict(engines), limits, ServerMetrics(), key_digests
+        self.engines = dict(engines)
+        self.limits = limits
+        self.metrics = ServerMetrics()
+        self._key_digests = key_digests
         self.answering = 0
         self._guarding = {name: asyncio.Lock() for name in engines}  # one index is built, or request embedded, at a time
 
@@ -126,7 +134,8 @@ class Service:
         self.authorize(request)
         fields = parse_object(await _read_body(request, self.limits))
         name = find_model(fields.get("model"), list(self.engines))
-        texts, model = read_embedding(fields, self.limits), self.engines[name].model
+        texts = read_embedding(fields, self.limits)
+        model = self.engines[name].model
         try:
             async with self._guarding[name]:
                 vectors = await asyncio.to_thread(model.embed, texts)
@@ -144,7 +153,9 @@ class Service:
         Raises:
             RequestError: The queue is full, or the model lacks what the request needs.
         """
-        engine, request, guard = self.engines[completion.call.model], completion.call.submission.request, None
+        engine = self.engines[completion.call.model]
+        request = completion.call.submission.request
+        guard = None
         try:
             if request.novelty is not None:
                 async with self._guarding[completion.call.model]:
@@ -216,8 +227,11 @@ class CompletionResponse:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand the request to the engine, and send what it generates."""
-        metrics, completion, started = self.service.metrics, self.completion, time.perf_counter()
-        name, loop = {"x-request-id": completion.id}, asyncio.get_running_loop()
+        metrics = self.service.metrics
+        completion = self.completion
+        started = time.perf_counter()
+        name = {"x-request-id": completion.id}
+        loop = asyncio.get_running_loop()
         deadline = loop.time() + self.service.limits.request_seconds + _LATE_SECONDS
         self.job = await self.service.submit(completion, lambda: loop.call_soon_threadsafe(self._woken.set))
         watching = asyncio.create_task(self._watch(receive))
@@ -254,7 +268,8 @@ class CompletionResponse:
             RequestError: The request has failed, or its time is over.
             ClientGone: The client is not there any more.
         """
-        generator, limit = self.service.engines[self.model].generator, self.service.limits.request_seconds
+        generator = self.service.engines[self.model].generator
+        limit = self.service.limits.request_seconds
         if self.status != "none":  # a part of the stream was sent
             await asyncio.sleep(min(_FLUSH_SECONDS + _FLUSH_SECONDS_PER_REQUEST * self.service.answering, _MAX_FLUSH_SECONDS))
         try:
@@ -321,7 +336,8 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > limits.max_body:
         raise too_large
-    body, now = bytearray(), asyncio.get_running_loop().time
+    body = bytearray()
+    now = asyncio.get_running_loop().time
     until = now() + limits.request_seconds
     try:
         async with asyncio.timeout_at(min(now() + limits.stall_seconds, until)) as limit:

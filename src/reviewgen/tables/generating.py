@@ -67,7 +67,8 @@ def _make_plan(
         shards: How it is written.
         receipts: Whether there is a column of receipts, or the file that they are also written to.
     """
-    prompts, conditions = request.prompts, model.conditions
+    prompts = request.prompts
+    conditions = model.conditions
     own, labels = (_OWN, list(conditions)) if shards.columns else ({"text": "string"}, [])
     names = column_names(conditions, [*_OWN, "receipt", *NOVELTY_COLUMNS])
     types: dict[str, str] = {}  # of the column of each condition: integers, numbers or text
@@ -223,7 +224,8 @@ def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -
     """
     if not conditions:
         raise ConfigError("This model was trained without conditions, so a schema has nothing to draw: leave it out.")
-    weights, is_json = source, isinstance(source, str) and source.lstrip().startswith("{")
+    weights = source
+    is_json = isinstance(source, str) and source.lstrip().startswith("{")
     if is_json or (isinstance(source, str | Path) and Path(source).suffix.lower() == ".json"):
         try:
             weights = json.loads(source) if is_json else read_json(to_path("schema", source), MAX_RECORD)
@@ -262,7 +264,8 @@ def _read_table(records: Iterable[Mapping[str, Any]], conditions: Conditions) ->
     rest = iter(records)
     head = list(itertools.islice(rest, _HEAD))
     columns = dict.fromkeys(str(column) for record in head for column in record)
-    chosen, rows = [condition for condition in conditions if condition.name in columns], list[tuple[Value, ...]]()
+    chosen = [condition for condition in conditions if condition.name in columns]
+    rows = list[tuple[Value, ...]]()
     rare: Counter[str] = Counter()
     for number, record in enumerate(itertools.chain(head, rest) if chosen else (), 1):
         try:

@@ -202,7 +202,8 @@ def replay(receipt: Receipt, model: ReviewModel) -> Replay:
         request = dataclasses.replace(request, offset=receipt.number)
     first = receipt.number % config.num_return_sequences if is_search else 0
     text = next(model.generator.generate(request, first, start_late=False)).text
-    here, versions = device_facts(model.device).get("device", "cpu"), library_versions(model, request.plugins)
+    here = device_facts(model.device).get("device", "cpu")
+    versions = library_versions(model, request.plugins)
     compared = [
         ("The model is a different one: its digest is {}, not {}.", model.digest, receipt.model.digest),
         ("The model has {}-bit weights; the text was generated with {}-bit weights.", model.weight_bits, receipt.model.bits),
@@ -225,7 +226,9 @@ def describe_replays(replays: Sequence[Replay]) -> str:
     '2 of 3 texts are identical; text 2 differs.'
     """
     different = [f"{number:,}" for number, result in enumerate(replays, 1) if not result.is_equal]
-    total, same, unnamed = len(replays), len(replays) - len(different), len(different) - _MAX_NAMED
+    total = len(replays)
+    same = len(replays) - len(different)
+    unnamed = len(different) - _MAX_NAMED
     sentence = f"{same:,} of {total:,} {'text is' if total == 1 else 'texts are'} identical"
     if total == 1 or not different:
         return f"{sentence}."

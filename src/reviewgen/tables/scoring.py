@@ -126,11 +126,16 @@ def evaluate(
 
     def work() -> tuple[dict[int, Any], str, Any]:
         """Score this process's batches; return their totals by number, a digest of all texts, and what the conditions save."""
-        totals, digest = dict[int, Any](), xxhash.xxh3_128()
-        tokenizer, weights, conditions = loaded.tokenizer, loaded.bundle.weights, loaded.conditions
+        totals = dict[int, Any]()
+        digest = xxhash.xxh3_128()
+        tokenizer = loaded.tokenizer
+        weights = loaded.bundle.weights
+        conditions = loaded.conditions
         documents = read_documents(source, loaded.bundle, **options)
-        first, nats = list[Any](), list[float]()
-        documents, done = keep_first(documents, first) if conditions and not processes.rank else documents, 0
+        first = list[Any]()
+        nats = list[float]()
+        documents = keep_first(documents, first) if conditions and not processes.rank else documents
+        done = 0
         for number, batch in enumerate(batches(documents)):
             processes.stop_if_interrupted()
             digest.update(b"".join(ids.tobytes() for ids, _ in batch) + str([length for _, length in batch]).encode())
@@ -184,15 +189,19 @@ def score_texts(
         else:
             require_index(loaded.bundle.index)
         texts: Iterator[Example] = read_texts(source, loaded.bundle, **settings)
-        first_text, identity = next(texts), identify_texts(source, loaded.conditions, settings)  # the first says what is wrong
+        # the first says what is wrong
+        first_text = next(texts)
+        identity = identify_texts(source, loaded.conditions, settings)
         facts = {"judge": kind, **_facts(loaded, source, _DEFAULTS | settings)}
         facts["texts"] = hash_text(first_text[0]) if identity is None else identity  # which processes compare
-        texts, done = chain([first_text], texts), 0
+        texts = chain([first_text], texts)
+        done = 0
 
         def rows(_: int, first: int, last: int) -> Iterator[Row]:
             """Yield the rows of a shard, after the texts of the shards that other processes write."""
             nonlocal done
-            shard, done = islice(texts, first - done, last - done), last
+            shard = islice(texts, first - done, last - done)
+            done = last
             while part := list(islice(shard, _SCORED)):
                 yield from judge(loaded, part)
 
@@ -248,7 +257,8 @@ def _score(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
     """Yield the row of each text: its conditions and its bits, the end token included."""
     conditions, tokenizer, names = model.conditions, model.tokenizer, _condition_columns(model.conditions)
     framed = list(frame_texts(((text, conditions.encode_values(values)) for text, values in texts), tokenizer))
-    weights, ids = model.bundle.weights, [ids for ids, _ in framed]
+    weights = model.bundle.weights
+    ids = [ids for ids, _ in framed]
     losses = token_losses(weights.model_on_device, ids, tokenizer.vocab_size, weights.device)
     for (text, values), (_, characters), nats in zip(texts, framed, losses, strict=True):
         plain = {names[condition.name]: condition.plain(value) for condition, value in zip(conditions, values, strict=True)}
@@ -261,9 +271,13 @@ def _score(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
 
 def _summarize_scores(rows: Iterable[Row]) -> dict[str, Any]:
     """Return the bits per character of all texts, the end tokens included, and the counts."""
-    bits, characters, tokens, impossible = array("d"), 0, 0, 0
+    bits = array("d")
+    characters = 0
+    tokens = 0
+    impossible = 0
     for row in rows:
-        characters, tokens = characters + row["characters"], tokens + row["tokens"]
+        characters = characters + row["characters"]
+        tokens = tokens + row["tokens"]
         if row["bits"] is None:
             impossible += 1
         else:
@@ -275,17 +289,23 @@ def _summarize_scores(rows: Iterable[Row]) -> dict[str, Any]:
 
 def _examine(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
     """Yield the row of each text: what it copies from the training text."""
-    index, tokenizer = require_index(model.bundle.index), model.tokenizer
+    index = require_index(model.bundle.index)
+    tokenizer = model.tokenizer
     for text, _ in texts:
         yield {"text": text, **novelty_row(index.examine(tokenizer.encode(text), tokenizer.decode))}
 
 
 def _summarize_copies(rows: Iterable[Row]) -> dict[str, Any]:
     """Return the longest copy of all texts, how many have long ones, and the mean share of their windows that is copied."""
-    shares, longest, long, unknown = array("d"), 0, 0, 0
+    shares = array("d")
+    longest = 0
+    long = 0
+    unknown = 0
     for row in rows:
         length = row["longest_copy_characters"]
-        longest, long, unknown = max(longest, length or 0), long + ((length or 0) >= _LONG_COPY), unknown + (length is None)
+        longest = max(longest, length or 0)
+        long = long + ((length or 0) >= _LONG_COPY)
+        unknown = unknown + (length is None)
         if row[_SHARE] is not None:
             shares.append(row[_SHARE])
     return {

@@ -30,8 +30,10 @@ Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how many texts of it are done, and of how many if that is known."""
 
 Row = dict[str, Any]
-_FORMATS, _OTHER_FILES = ("jsonl", "parquet"), ("json", "txt", "tsv", "xls", "xlsx")
-_MANIFEST, _FORMAT = "manifest.json", 1
+_FORMATS = ("jsonl", "parquet")
+_OTHER_FILES = ("json", "txt", "tsv", "xls", "xlsx")
+_MANIFEST = "manifest.json"
+_FORMAT = 1
 _BATCH = 10_000  # rows that are written to parquet at once
 _FILE_SHARD = 1_000  # texts of a shard of a single file, at most: what an interruption can cost
 _REPORTED = 64  # texts between two reports of progress
@@ -156,7 +158,9 @@ class _Table:
     """A table in progress, in one of the processes: see ``write_table``."""
 
     def __init__(self, out: Path, shards: ShardOptions, plan: TablePlan, processes: Processes, progress: Progress | None) -> None:
-        self.out, self.plan, self.processes = out, plan, processes
+        self.out = out
+        self.plan = plan
+        self.processes = processes
         self.is_file = out.suffix.lower() == f".{shards.format}"
         self.shard_texts = min(shards.shard_texts, _FILE_SHARD) if self.is_file else shards.shard_texts
         self.format = "jsonl" if shards.format == "csv" else shards.format  # of shards, which are read back
@@ -165,7 +169,8 @@ class _Table:
         self.job = Job(out, "table", {name: value for name, value in self.facts.items() if name != "seed"})
         self.progress = progress if processes.rank == 0 else None
         self.keep_formulas = shards.keep_formulas
-        self.unique, self.is_resumed = bool(self.facts.get("unique")), False
+        self.unique = bool(self.facts.get("unique"))
+        self.is_resumed = False
         self.size = min(self.shard_texts, plan.total or self.shard_texts)  # of a shard, before repeats are left out
 
     def open(self, locks: ExitStack) -> WrittenTexts | None:
@@ -190,23 +195,28 @@ class _Table:
         while count * size < wanted:
             results = self.processes.gather(work, self.out)
             hashes = np.concatenate([hashes, *(shard_hashes for _, shard_hashes in results)])
-            texts, count = texts + sum(length for length, _ in results), count + self.processes.world_size
+            texts = texts + sum(length for length, _ in results)
+            count = count + self.processes.world_size
             if total is None and results[-1][0] < size:
                 break
             if self.unique and total is not None and count * size >= wanted:
-                distinct, most = int(first_of_each(hashes).sum()), _MAX_DRAWS * total
+                distinct = int(first_of_each(hashes).sum())
+                most = _MAX_DRAWS * total
                 if distinct < total and texts < most:
                     missing = (total - distinct) * texts / max(1, distinct) * _MORE
-                    wanted, count = min(most, texts + math.ceil(missing)), texts // size
+                    wanted = min(most, texts + math.ceil(missing))
+                    count = texts // size
         return self.processes.main(lambda: self._finish(texts, hashes), self.out)
 
     def _write_shard(self, first: int, wanted: int) -> list[Row]:
         """Write the rows of a shard, unless it is there, and return them; each process calls it for its own shard."""
-        file, last = self._shard(first // self.size), first + self.size
+        file = self._shard(first // self.size)
+        last = first + self.size
         if file.exists() and self._digest(file).exists():
             return list(read_rows(file))
         remove(file)  # it is damaged, or was written by a process that was killed before it noted the digest
-        total, written = self.plan.total and wanted, list[Row]()
+        total = self.plan.total and wanted
+        written = list[Row]()
         for row in self.plan.rows(self.facts.get("seed", 0), first, last if self.unique else min(last, wanted)):
             self.processes.stop_if_interrupted()
             written.append(row if self.format == "jsonl" else _replace(row, _SURROGATES, "\ufffd"))
@@ -226,7 +236,8 @@ class _Table:
         return self.job.path(f"digests/{shard.name}.{digest_of(shard)}")
 
     def _open(self, locks: ExitStack) -> tuple[dict[str, Any], WrittenTexts | None]:
-        facts, manifest = dict(self.facts), None if self.is_file else _read_manifest(self.out)
+        facts = dict(self.facts)
+        manifest = None if self.is_file else _read_manifest(self.out)
         if manifest is None:
             locks.enter_context(self.job)
             if not self.plan.can_resume:
@@ -268,7 +279,8 @@ class _Table:
         if self.unique:
             positions = np.flatnonzero(is_first := first_of_each(hashes))[: self.plan.total]
             drawn = int(positions[-1]) + 1 if len(positions) == self.plan.total else texts
-            rows, texts = islice(compress(rows, is_first.tolist()), len(positions)), len(positions)
+            rows = islice(compress(rows, is_first.tolist()), len(positions))
+            texts = len(positions)
             summary |= {"drawn": drawn, "repeats": drawn - texts}
         folder = self.job.path("table")
         files: dict[str, Any] = {}
@@ -280,7 +292,8 @@ class _Table:
             )
             files[self.out.name] = None
         else:
-            size, count = self.shard_texts, math.ceil(texts / self.shard_texts)
+            size = self.shard_texts
+            count = math.ceil(texts / self.shard_texts)
             for number in range(count):
                 file = folder / f"train-{number:05d}-of-{count:05d}.{self.format}"  # as ``datasets`` names them
                 Job.write_whole(file, lambda path: _write_rows(path, islice(rows, size), self.format, self.plan.columns))
@@ -317,7 +330,8 @@ def _write_rows(
     import pyarrow as pa  # a tenth of a second
     from pyarrow import parquet
 
-    schema, rest = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()]), iter(rows)
+    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
+    rest = iter(rows)
     with parquet.ParquetWriter(file.absolute(), schema, compression="zstd") as writer:  # of "a:b", a would be a protocol
         while batch := list(islice(rest, _BATCH)):
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))

@@ -38,7 +38,9 @@ from reviewgen.training.model_checks import (
 )
 
 PROCESSES = 3  # of a counting, one of which counts nothing
-LATER, HELD = 64, 0.01  # tokens after an id that is held, and the smallest change of a logit there
+# tokens after an id that is held, and the smallest change of a logit there
+LATER = 64
+HELD = 0.01
 MIN_VOCABULARY = 5  # bos, two tokens and two ids of conditions
 IGNORED = -100  # a target that is not to be predicted
 
@@ -46,7 +48,8 @@ IGNORED = -100  # a target that is not to be predicted
 @law(protocols.SupportsScore)
 def score(model: Any) -> None:
     """SupportsScore: ``score`` returns the log-softmax of the model's logits at the targets, and the same state as a call."""
-    ids, targets = some_ids(model, ROWS, STEPS), some_ids(model, ROWS, STEPS, seed=1)
+    ids = some_ids(model, ROWS, STEPS)
+    targets = some_ids(model, ROWS, STEPS, seed=1)
     for passed in model.initial_state(ROWS), call(model, ids)[1]:
         logits, after = call(model, ids, passed)
         expected = logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0]  # (B, T)
@@ -123,7 +126,8 @@ def devices(model: Any) -> None:
 @law(protocols.SupportsLoss)
 def losses(model: Any) -> None:
     """SupportsLoss: each call returns the same names; a term is finite, without dimensions, a mean, and can be minimised."""
-    terms, again = _compute_losses(model.train(), seed=0), _compute_losses(model, seed=1)
+    terms = _compute_losses(model.train(), seed=0)
+    again = _compute_losses(model, seed=1)
     assert terms and again.keys() == terms.keys(), f"The names are {[*terms]}, and then {[*again]}."
     for name, term in terms.items():
         assert isinstance(term, Tensor) and term.shape == () and term.isfinite(), f"{name!r} is {term!r:.80}."
@@ -144,7 +148,8 @@ def parameter_groups(model: Any) -> None:
     listed = [name for group in first for name in group]
     assert None not in listed and len(set(listed)) == len(listed), f"It lists {listed}; None is no parameter of the model."
     for group in model.parameter_groups():
-        known, optimizer = ("params", "optimizer", "learning_rate_scale", "weight_decay"), group.get("optimizer", "adamw")
+        known = ("params", "optimizer", "learning_rate_scale", "weight_decay")
+        optimizer = group.get("optimizer", "adamw")
         assert group.keys() <= {*known}, f"A group has the keys {', '.join(group)}; known are {', '.join(known)}."
         is_right = optimizer == "adamw" or (optimizer == "muon" and all(parameter.ndim == 2 for parameter in group["params"]))
         assert is_right, f'The optimizer {optimizer!r} must be "adamw" or, for matrices, "muon".'
@@ -221,7 +226,8 @@ def operations(model: Any) -> None:
         sizes = {"B": ROWS, "T": STEPS, "V": model.config.vocab_size}
         assert len({op.name for op in steps}) == len(steps), f"Two have one name: {[op.name for op in steps]}."
         for op in steps:
-            words, shape = op.axes.split(), tuple(op.values.shape)
+            words = op.axes.split()
+            shape = tuple(op.values.shape)
             for word, size in zip(words, shape, strict=True):
                 sizes.setdefault(word, size)
             expected = tuple(prod(sizes.get(letter, 0) for letter in word) for word in words)
@@ -231,7 +237,8 @@ def operations(model: Any) -> None:
             assert op.kind != "gate" or is_gate, f"{op.name!r} is a gate, and has values beyond 0 to 1."
             assert op.kind != "window" or not op.values.is_floating_point(), f"{op.name!r} is a window, and must hold ids."
     if isinstance(model, nn.Module):
-        counted, number = sum(op.parameters for op in steps), sum(parameter.numel() for parameter in model.parameters())
+        counted = sum(op.parameters for op in steps)
+        number = sum(parameter.numel() for parameter in model.parameters())
         assert counted == number, f"The operations have {counted:,} parameters in all; the model has {number:,}."
 
 
@@ -243,7 +250,8 @@ def holds_given(model: Any) -> bool:
 @law(holds_given)
 def given(model: Any) -> None:
     """A config with ``condition_ids``: another given id changes logits 64 tokens later, and is forgotten in the next text."""
-    size, config = model.config.vocab_size, type(model).Config
+    size = model.config.vocab_size
+    config = type(model).Config
     if size < MIN_VOCABULARY:
         return
     settings = to_dict(model.config) | vocabulary_settings(config, size, bos_id=0, eos_id=1, condition_ids=2)
@@ -259,7 +267,8 @@ def given(model: Any) -> None:
         return logits_of(model, torch.cat([next(starts), text, next(starts), text, text, text], dim=1))
 
     changes = (read(size - 1) - read(size - 2)).abs().amax((0, 2))  # (T,)
-    held, left = changes[LATER + 1].item(), changes[-1].item()
+    held = changes[LATER + 1].item()
+    left = changes[-1].item()
     assert held > HELD, f"It changes logits {LATER} tokens later by {held:.3g}; hold it in the state, and add it at every step."
     assert left < held / 100, f"It changes those of the next text by {left:.3g}; begin anew where an id is config.bos_id."
 
@@ -283,8 +292,10 @@ class ThreadGroup:
     """
 
     def __init__(self, rank: int, slots: list[Any], barrier: threading.Barrier) -> None:
-        self.rank, self.world_size = rank, len(slots)
-        self._slots, self._barrier = slots, barrier
+        self.rank = rank
+        self.world_size = len(slots)
+        self._slots = slots
+        self._barrier = barrier
 
     def all_gather(self, numbers: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, "P N"]:
         """Return the numbers of each thread."""
@@ -306,7 +317,8 @@ class ThreadGroup:
 
     def reduce_scatter(self, array: Shaped[np.ndarray, " N"], sizes: Int64[np.ndarray, " P"]) -> None:
         """Sum each thread's slice, and fill the others with a number that is certainly wrong."""
-        total, stop = sum(self._exchange(array.copy())), int(sizes[: self.rank + 1].sum())
+        total = sum(self._exchange(array.copy()))
+        stop = int(sizes[: self.rank + 1].sum())
         part = slice(stop - int(sizes[self.rank]), stop)
         array[:] = -(10**9)
         array[part] = total[part]
@@ -322,7 +334,8 @@ class ThreadGroup:
 
 def run_ranks(processes: int, work: Callable[[ThreadGroup], Any]) -> list[Any]:
     """Call a function once in each of several threads, with its group, and return the results; raise the first error."""
-    slots, barrier = [None] * processes, threading.Barrier(processes, timeout=60)
+    slots = [None] * processes
+    barrier = threading.Barrier(processes, timeout=60)
 
     def run(rank: int) -> Any:
         try:
@@ -350,7 +363,8 @@ def _assert_counts_all(model: Any) -> None:
     """Raise AssertionError unless a model has the tensors of one that has counted all texts in one process."""
     one = type(model)(model.config)
     train_by_counting(one, model.config.vocab_size)
-    expected, actual = one.state_dict(), model.state_dict()
+    expected = one.state_dict()
+    actual = model.state_dict()
     assert actual.keys() == expected.keys(), f"It has the tensors {sorted(actual)}, not {sorted(expected)}."
     for name, tensor in expected.items():
         assert actual[name].dtype == tensor.dtype and torch.equal(actual[name], tensor), f"Its tensor {name!r} differs."
@@ -367,7 +381,8 @@ def _compute_losses(model: Any, seed: int, times: int = 1) -> Mapping[str, Any]:
 
 def _check_graph(graph: protocols.ModelGraph, sizes: Mapping[str, int]) -> None:
     """Check the names and edges of a graph and of the insides of its nodes; ``sizes`` are those of the letters around it."""
-    sizes, nodes = {**sizes, **graph.sizes}, {node.id: node for node in graph.nodes}
+    sizes = {**sizes, **graph.sizes}
+    nodes = {node.id: node for node in graph.nodes}
     before: dict[str, set[str]] = {name: set() for name in nodes}
     assert len(nodes) == len(graph.nodes) and not any("/" in name for name in nodes), f"Nodes need other names: {[*nodes]}."
     for edge in graph.edges:

@@ -96,7 +96,8 @@ def inspect_plugin(plugin: Plugin) -> None:
 def report(file: str, plugins: Sequence[dict[str, Any]]) -> None:
     """Inspect the plugins of a package, append a line on each to a file, and end the process: called in a process of its own."""
     for plugin in (Plugin(**facts) for facts in plugins):
-        started, problem = time.monotonic(), None
+        started = time.monotonic()
+        problem = None
         try:
             inspect_plugin(plugin)
         except BaseException as error:  # a third party's module may raise anything while it is imported
@@ -181,7 +182,8 @@ def _inspect(plugins: Sequence[Plugin], limit: float) -> list[Inspection]:
         file = folder / "reports"
         file.touch()
         request = json.dumps([sys.path, str(file), [dataclasses.asdict(plugin) for plugin in plugins]])
-        command, null = [sys.executable, "-c", _SCRIPT, request], subprocess.DEVNULL
+        command = [sys.executable, "-c", _SCRIPT, request]
+        null = subprocess.DEVNULL
         try:
             status = subprocess.run(command, stdin=null, stdout=null, stderr=null, timeout=limit, check=False).returncode
             end = f"exit status {status}" if status >= 0 else signal.Signals(-status).name  # of its native code
@@ -189,7 +191,8 @@ def _inspect(plugins: Sequence[Plugin], limit: float) -> list[Inspection]:
         except subprocess.TimeoutExpired:
             how = f"was not imported within {limit:.0f} s: it waits, or does too much"
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    results, rest = [Inspection(plugin, *line) for plugin, line in zip(plugins, lines, strict=False)], plugins[len(lines) :]
+    results = [Inspection(plugin, *line) for plugin, line in zip(plugins, lines, strict=False)]
+    rest = plugins[len(lines) :]
     for plugin in rest:
         problem = f"{title_of(rest[0])} {how} while it is imported."
         results.append(Inspection(plugin, problem if plugin is rest[0] else f"{title_of(plugin)} was not inspected: {problem}"))

@@ -90,7 +90,8 @@ def run_python(code: str, *arguments: str, given: str = "", variables: Mapping[s
         AssertionError: It fails, with the end of its traceback.
     """
     path = {"PYTHONPATH": os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)}
-    command, environment = [sys.executable, "-P", "-c", code, *arguments], os.environ | path | dict(variables or {})
+    command = [sys.executable, "-P", "-c", code, *arguments]
+    environment = os.environ | path | dict(variables or {})
     done = subprocess.run(command, env=environment, input=given, capture_output=True, text=True, encoding="utf-8")
     last = " ".join(done.stderr.split())[-300:] or f"exit status {done.returncode}"
     assert done.returncode == 0, f"In a process of its own: {last}"

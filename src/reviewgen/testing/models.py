@@ -26,8 +26,13 @@ from reviewgen.testing.laws import Laws, assert_same, assert_unchanged, json_rou
 from reviewgen.training import model_checks
 from reviewgen.training.model_checks import ROWS, STEPS, assert_close, asserting, call, influence, lettered, logits_of, some_ids
 
-CHUNK, LONG = 512, 2_000  # tokens of a call, and of a long text
-LANES, LENGTH, TRAINING_STEPS = 4, 12, 200  # of the training of ``learns``
+# tokens of a call, and of a long text
+CHUNK = 512
+LONG = 2_000
+# of the training of ``learns``
+LANES = 4
+LENGTH = 12
+TRAINING_STEPS = 200
 LEARNING_RATES = 0.01, 0.001, 0.1  # a model must learn with one of them
 SHARE = 0.8  # of the unigram's entropy: the loss that a model must reach
 BF16_TOLERANCE = 0.1  # of the largest logit: bfloat16 rounds to 8 bits, once per layer
@@ -98,7 +103,8 @@ law()(model_checks.shape)
 def state(model: Any) -> None:
     """The state, from ``initial_state`` and from a call, has only tensors and tuples, and B first in each."""
     for batch in 1, ROWS:
-        sizes, after = {"B": batch, "T": STEPS, "V": model.config.vocab_size}, call(model, some_ids(model, batch, STEPS))[1]
+        sizes = {"B": batch, "T": STEPS, "V": model.config.vocab_size}
+        after = call(model, some_ids(model, batch, STEPS))[1]
         for tensor in flatten_state((model.initial_state(batch), after)):
             assert isinstance(tensor, Tensor), f"It has a {type(tensor).__name__}."
             assert tensor.shape[:1] == (batch,), f"A tensor is {lettered(tuple(tensor.shape), sizes)}; B must be {batch}."
@@ -120,7 +126,8 @@ def chunks(model: Any) -> None:
     ids = some_ids(model, ROWS, STEPS)
     whole, _ = call(model, ids)
     for sizes in [1] * STEPS, [1, 4, 7], [5, 7]:
-        parts, carried = [], model.initial_state(ROWS)
+        parts = []
+        carried = model.initial_state(ROWS)
         for chunk in torch.split(ids, sizes, dim=1):
             logits, carried = call(model, chunk, carried)
             parts.append(logits)
@@ -151,7 +158,8 @@ def normal(model: Any) -> None:
 @law()
 def round_trip(model: Any) -> None:
     """A saved and loaded model gives exactly the same logits: state_dict and config must contain all that they depend on."""
-    twin, ids = _load(type(model)(json_round_trip(model.config)), load(save(copies(model)))), some_ids(model, ROWS, STEPS)
+    twin = _load(type(model)(json_round_trip(model.config)), load(save(copies(model))))
+    ids = some_ids(model, ROWS, STEPS)
     assert_close(logits_of(twin, ids), logits_of(model, ids), tolerance=0)
 
 
@@ -191,7 +199,8 @@ def fixed_state(model: Any) -> None:
 @law()
 def long_text(model: Any) -> None:
     """There is no limit on the length of a text: 2,000 tokens in chunks of 512 give finite logits."""
-    ids, state = some_ids(model, 1, LONG), model.initial_state(1)
+    ids = some_ids(model, 1, LONG)
+    state = model.initial_state(1)
     for start in range(0, LONG, CHUNK):
         with asserting(f"At tokens {start} to {min(start + CHUNK, LONG) - 1}:"):
             logits, state = call(model, ids[:, start : start + CHUNK], state)
@@ -208,7 +217,8 @@ def aligned(model: Any) -> None:
 @law()
 def deep_copy(model: Any) -> None:
     """``copy.deepcopy`` gives a model with equal logits that computes with its own tensors, which weight averaging changes."""
-    ids, twin = some_ids(model, ROWS, STEPS), copy.deepcopy(model)
+    ids = some_ids(model, ROWS, STEPS)
+    twin = copy.deepcopy(model)
     expected = logits_of(model, ids)
     assert_close(logits_of(twin, ids), expected, "The copy gives different logits.")
     if is_trained_by_gradient(model):
@@ -284,7 +294,8 @@ def learns(model: Any) -> None:
     from reviewgen.training.optimizing import make_optimizers
 
     ids = _repetitions(model.config.vocab_size)  # (B, T+1)
-    limit, losses = SHARE * math.log(len({*ids.flatten().tolist()})), [math.inf]
+    limit = SHARE * math.log(len({*ids.flatten().tolist()}))
+    losses = [math.inf]
     for learning_rate in LEARNING_RATES if limit else ():
         with seeded():
             model = type(model)(model.config).train()
@@ -349,7 +360,8 @@ def _evaluating(model: Any) -> Any:
 
 def compute_in_chunks(model: Any) -> dict[str, Tensor | None]:
     """Return the logits, the state and, for a module, the gradients of two chunks; gradients flow through the state."""
-    ids, targets = some_ids(model, ROWS, STEPS), some_ids(model, ROWS, STEPS, seed=1)
+    ids = some_ids(model, ROWS, STEPS)
+    targets = some_ids(model, ROWS, STEPS, seed=1)
     first, state = model(ids[:, :5], model.initial_state(ROWS))
     second, state = model(ids[:, 5:], state)
     logits = torch.cat((first, second), dim=1)  # (B, T, V)
@@ -370,7 +382,8 @@ def _loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 def _train_chunk(model: Any, seed: int, state: Any, is_rounded: bool = False) -> Any:
     """Return the state after a chunk, whose loss has given finite gradients to the parameters."""
-    ids, targets = some_ids(model, ROWS, STEPS, seed=seed), some_ids(model, ROWS, STEPS, seed=seed + 10)
+    ids = some_ids(model, ROWS, STEPS, seed=seed)
+    targets = some_ids(model, ROWS, STEPS, seed=seed + 10)
     with seeded(), asserting(f"In chunk {seed + 1}:"):
         with torch.autocast("cpu", torch.bfloat16, enabled=is_rounded):
             logits, after = model(ids, state)

@@ -138,7 +138,9 @@ def check_plugin(name: str) -> PluginReport:
     import hypothesis  # noqa: F401  of the same extra: a law needs it
     import pytest
 
-    subject, recorder, folder = resolve_plugin(name), _Recorder(), Path(__file__).parent
+    subject = resolve_plugin(name)
+    recorder = _Recorder()
+    folder = Path(__file__).parent
     options = ["--plugin", name, "-c", os.devnull, "--rootdir", str(folder), "-p", "reviewgen.testing.options"]
     options += ["-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning", "-q", "--tb=short"]
     with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -156,7 +158,8 @@ class _Recorder:
         """Keep the result of a test; the setup and the end of one count if they fail."""
         if report.when == "call" or not report.passed:
             outcome = {"passed": "ok", "failed": "failed"}.get(report.outcome, "not checked")
-            name, crash = report.nodeid.partition("[")[2][:-1], getattr(report.longrepr, "reprcrash", None)
+            name = report.nodeid.partition("[")[2][:-1]
+            crash = getattr(report.longrepr, "reprcrash", None)
             location = "" if crash is None else f" ({Path(crash.path).name}, line {crash.lineno})"
             message = "" if crash is None else f"{' '.join(crash.message.split()):.250}{location}"
             self.checks.append(PluginCheck(name, outcome, report.duration, message))  # type: ignore[arg-type]
@@ -193,7 +196,8 @@ def resolve_plugin(name: str) -> CheckedPlugin:
         return [plugin for plugin in known if (plugin.kind, plugin.name) == (kind, name)][:1]  # of several the usable one
 
     named = [plugin for kind in _NAMED for plugin in find(kind, name)]
-    kinds, is_pair = {plugin.kind for plugin in named}, name in registry.preset_names()
+    kinds = {plugin.kind for plugin in named}
+    is_pair = name in registry.preset_names()
     if not named and not is_pair:
         names = [plugin.name for plugin in known]
         ending = f"-{name.removeprefix('reviewgen-')}"  # as in gru-char-mine of the package reviewgen-mine
@@ -238,7 +242,8 @@ def _checks_of_preset(subject: CheckedPlugin) -> Checks:
     preset = registry.find_preset(subject.preset)
     settings = {} if preset.parts else {**preset.model_settings, **(preset.sizes[0] if preset.sizes else {})}
     if subject.has("model") and not preset.parts:  # a blend has no settings to make one from
-        make, factory = functools.partial(make_model, preset.model, **settings), registry.find_stepper(preset.model)
+        make = functools.partial(make_model, preset.model, **settings)
+        factory = registry.find_stepper(preset.model)
         yield "presets", functools.partial(_check_presets, [plugin.name for plugin in subject.plugins if plugin.kind == "preset"])
         yield from _bind(MODEL_LAWS, "", make)
         if factory is not None or hasattr(registry.find_model(preset.model)[0], "stepper"):
@@ -261,8 +266,10 @@ def _check_presets(names: Iterable[str]) -> None:
     """Build the model of each preset in each of its sizes, without memory for its weights, and check the number of parameters."""
     for name in names:
         preset = registry.find_preset(name)
-        model_class, (tokenizer_class, _) = registry.find_model(preset.model)[0], registry.find_tokenizer(preset.tokenizer)
-        tokenizer, counts = from_dict(tokenizer_class.Config, preset.tokenizer_settings), []
+        model_class = registry.find_model(preset.model)[0]
+        (tokenizer_class, _) = registry.find_tokenizer(preset.tokenizer)
+        tokenizer = from_dict(tokenizer_class.Config, preset.tokenizer_settings)
+        counts = []
         for size in preset.sizes or ({},):
             values = {"vocab_size": getattr(tokenizer, "vocab_size", None) or _VOCAB_SIZE, **preset.model_settings, **size}
             with torch.device("meta"):
@@ -279,7 +286,8 @@ def _check_training(subject: CheckedPlugin, preset: Preset, settings: Mapping[st
     model = _train(subject.preset, steps=None if is_counted else 2, model=settings)
     with temporary_folder() as folder:
         model.save_pretrained(folder / "model")
-        before, after = _generate(model), _generate(load(folder / "model"))
+        before = _generate(model)
+        after = _generate(load(folder / "model"))
         assert after == before, f"The loaded model generates {after}, and the model that was saved {before}; they must be equal."
         if not any(plugin.package == registry.THIS_PROCESS for plugin in subject.plugins):
             _assert_same_elsewhere(folder / "model", after)

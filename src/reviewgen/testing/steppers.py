@@ -23,7 +23,9 @@ from reviewgen.training.model_checks import ROWS, STEPS, TOLERANCE, assert_close
 
 CALLS = 500  # of one token each, for which a stepper must stay equal to its model
 PROMPTS = 1, 3, 7  # tokens of the prompts whose states are stacked
-LENGTH, NUMBERS = 80, 1000  # tokens that a stepper samples per text, and random numbers per text
+# tokens that a stepper samples per text, and random numbers per text
+LENGTH = 80
+NUMBERS = 1000
 _IMPORT = "import importlib, sys; sys.modules['torch'] = None; importlib.import_module(sys.argv[1])"
 
 
@@ -102,7 +104,8 @@ def step_logits(stepper: Any, model: Any, factory: Any) -> None:
     ids = some_ids(model, ROWS, STEPS)
     whole = logits_of(model, ids)
     for sizes in [STEPS], [1] * STEPS, [1, 4, 7]:
-        state, end = stepper.initial_state(ROWS), 0
+        state = stepper.initial_state(ROWS)
+        end = 0
         for size in sizes:
             end += size
             with assert_unchanged(state):
@@ -129,7 +132,9 @@ def stacked(stepper: Any, model: Any, factory: Any) -> None:
 @law()
 def drift(stepper: Any, model: Any, factory: Any) -> None:
     """After 500 calls of one token, the stepper still gives the logits of the model's call."""
-    ids, state, steps = some_ids(model, 2, CALLS), stepper.initial_state(2), []
+    ids = some_ids(model, 2, CALLS)
+    state = stepper.initial_state(2)
+    steps = []
     for t in range(CALLS):
         with asserting(f"It fails at call {t} of {CALLS}:"):
             logits, state = forward(stepper, ids[:, t : t + 1], state)
@@ -190,7 +195,9 @@ def _sample_texts(stepper: Any, ids: Tensor, size: int, numbers: int, is_greedy:
     uniform = np.random.default_rng(0).random((len(ids), NUMBERS))
     params = SamplingParams(np.ones(1), 0, 1.0, 0.0, 1.0, 0, STEPS, 1 << 40, is_greedy, 1, 0, size)
     _, state = forward(stepper, ids, stepper.initial_state(len(ids)))
-    texts, used, live = [np.empty(0, np.int64)] * len(ids), np.zeros(len(ids), np.int64), np.arange(len(ids))
+    texts = [np.empty(0, np.int64)] * len(ids)
+    used = np.zeros(len(ids), np.int64)
+    live = np.arange(len(ids))
     while len(live):
         passed = np.stack([uniform[row, min(used[row], NUMBERS - numbers) :][:numbers] for row in live])
         lengths = np.array([len(texts[row]) for row in live])
@@ -200,5 +207,6 @@ def _sample_texts(stepper: Any, ids: Tensor, size: int, numbers: int, is_greedy:
         for row, sampled in zip(live, tokens, strict=True):
             texts[row] = np.append(texts[row], sampled[sampled != NONE])
         is_unfinished = np.array([len(texts[row]) < LENGTH and (texts[row] > 1).all() for row in live])
-        state, live = select_rows(state, np.flatnonzero(is_unfinished).tolist()), live[is_unfinished]
+        state = select_rows(state, np.flatnonzero(is_unfinished).tolist())
+        live = live[is_unfinished]
     return [text[:LENGTH] for text in texts]

@@ -127,7 +127,8 @@ def every_text(tokenizer: Any) -> None:
     """``encode`` accepts every text, and returns a list of ints from 0 to vocab_size - 1."""
     for text in _texts():
         with asserting(f"encode({text!a:.60}):"):
-            ids, size = tokenizer.encode(text), tokenizer.vocab_size
+            ids = tokenizer.encode(text)
+            size = tokenizer.vocab_size
             is_list = isinstance(ids, list) and all(type(i) is int for i in ids)
             assert is_list and all(0 <= i < size for i in ids), f"It returns a {type(ids).__name__}, {ids!r:.80}."
 
@@ -135,7 +136,8 @@ def every_text(tokenizer: Any) -> None:
 @law()
 def frame(tokenizer: Any) -> None:
     """bos and eos are two ids that decode to nothing, and that ``encode`` must not return, even for their names in a text."""
-    bos, eos = tokenizer.bos_id, tokenizer.eos_id
+    bos = tokenizer.bos_id
+    eos = tokenizer.eos_id
     assert bos != eos and {bos, eos} <= {*range(tokenizer.vocab_size)}, f"They are {bos} and {eos}."
     for text in _texts():
         ids = tokenizer.encode(text)
@@ -278,8 +280,10 @@ def own_folder(tokenizer: Any) -> None:
 @law()
 def any_order(tokenizer: Any) -> None:
     """Training gives the same ids in any process: sort what comes from a set or from threads before it gets an id."""
-    kind, texts = type(tokenizer), [f"{a}{b} {b}{a} {c}{a}." for a in _SYLLABLES for b in _SYLLABLES for c in _SYLLABLES[:3]]
-    here, path = _train(kind, iter(texts)), f"{kind.__module__}:{kind.__qualname__}"
+    kind = type(tokenizer)
+    texts = [f"{a}{b} {b}{a} {c}{a}." for a in _SYLLABLES for b in _SYLLABLES for c in _SYLLABLES[:3]]
+    here = _train(kind, iter(texts))
+    path = f"{kind.__module__}:{kind.__qualname__}"
     with contextlib.suppress(ImportError, AttributeError, ValueError):
         is_importable = kind.__module__ != "__main__" and pkgutil.resolve_name(path) is kind
         for environment in ENVIRONMENTS if is_importable else ():  # another process cannot import what a notebook defines
@@ -328,7 +332,8 @@ def _is_pickle(content: bytes) -> bool:
 def _assert_kept(text: str, decoded: str) -> None:
     """Raise AssertionError unless a text is decoded to itself, with the place of the first difference."""
     position = next((n for n, (a, b) in enumerate(zip(text, decoded, strict=False)) if a != b), min(len(text), len(decoded)))
-    after, instead = text[position : position + 8], decoded[position : position + 8]
+    after = text[position : position + 8]
+    instead = decoded[position : position + 8]
     assert decoded == text, f"{text!a:.60}: at character {position}, {after!a} becomes {instead!a}."
 
 

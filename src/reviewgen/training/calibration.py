@@ -25,8 +25,11 @@ ScoredChunk: TypeAlias = tuple[Tensor, Tensor]
 """Logits (N, V) of some tokens, and the tokens (N,)."""
 
 _TOKENS = 4_096  # that the number is fitted on
-_ROWS, _STEPS = 8, 64  # texts side by side, and their tokens in one forward call
-_ROUNDS, _TOLERANCE = 20, 1e-4
+# texts side by side, and their tokens in one forward call
+_ROWS = 8
+_STEPS = 64
+_ROUNDS = 20
+_TOLERANCE = 1e-4
 _RANGE = 0.2, 5.0
 
 
@@ -58,10 +61,12 @@ def fit_scale(pieces: Sequence[ScoredChunk]) -> float:
 
     Its derivatives are the mean logit under the model less that of the target, and the variance of the logits under the model.
     """
-    scale, (low, high) = 1.0, _RANGE
+    scale = 1.0
+    (low, high) = _RANGE
     for _ in range(_ROUNDS):
         slope, curvature = np.sum([_derivatives(*piece, scale) for piece in pieces], axis=0)
-        before, scale = scale, min(max(scale - slope / max(curvature, 1e-9), low), high)
+        before = scale
+        scale = min(max(scale - slope / max(curvature, 1e-9), low), high)
         if abs(scale - before) < _TOLERANCE:
             break
     return scale
@@ -83,7 +88,8 @@ def _cross_entropy(pieces: Sequence[ScoredChunk], scale: float) -> float:
 
 def _score(model: Any, texts: Sequence[np.ndarray], vocab_size: int) -> list[ScoredChunk]:
     """Return the logits of the first tokens of texts after what is given, at most ``_TOKENS`` in all, and the tokens."""
-    rows, budget = list[tuple[np.ndarray, int]](), _TOKENS
+    rows = list[tuple[np.ndarray, int]]()
+    budget = _TOKENS
     for text in texts:
         offset = count_given(text, vocab_size)
         if len(text) - 1 > offset and budget > 0:

@@ -43,7 +43,8 @@ class Checkpoints:
         self.extra: dict[str, Any] = {}
         self.seconds = 0.0
         self._state: Any = None
-        self._min_spacing, self._kept = seconds, kept
+        self._min_spacing = seconds
+        self._kept = kept
         self._notes: list[str] = []
         self._is_failing = False
         self._schedule_next(0.0)
@@ -68,7 +69,9 @@ class Checkpoints:
             except (OSError, ValueError, UnpicklingError):
                 damaged.append(step)
                 continue
-            self._state, self.extra, self.seconds = saved["state"], saved["beside"], saved["state"]["seconds"]
+            self._state = saved["state"]
+            self.extra = saved["beside"]
+            self.seconds = saved["state"]["seconds"]
             for later in damaged:
                 self._file(later).unlink(missing_ok=True)
                 self._notes.append(f"The checkpoint of step {later:,} is damaged; that of step {step:,} is used.")
@@ -80,7 +83,8 @@ class Checkpoints:
     def pop_state(self) -> Any:
         """Return the loaded state, once, or None. The time to the next checkpoint starts now."""
         self._schedule_next(0.0)
-        state, self._state = self._state, None
+        state = self._state
+        self._state = None
         return state
 
     def is_due(self) -> bool:
@@ -94,7 +98,8 @@ class Checkpoints:
         """
         if self.folder is None:
             return
-        start, stream = time.monotonic(), io.BytesIO()
+        start = time.monotonic()
+        stream = io.BytesIO()
         torch.save(_plain({"state": state, "beside": self.snapshot()}), stream)
         content = stream.getvalue()
         try:
@@ -116,7 +121,8 @@ class Checkpoints:
 
     def pop_notes(self) -> tuple[str, ...]:
         """Return the new notes, once."""
-        notes, self._notes = tuple(self._notes), []
+        notes = tuple(self._notes)
+        self._notes = []
         return notes
 
     def _schedule_next(self, cost: float) -> None:

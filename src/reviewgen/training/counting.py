@@ -120,7 +120,8 @@ def _countable_share(model: Any, train: TokenStore, seconds: float, speedup: flo
 
 def _time_sample(model: Any, train: TokenStore, tokens: int) -> float:
     """Return the seconds that another model of the same settings takes for a sample of the texts."""
-    start, other = clock(), type(model)(model.config)
+    start = clock()
+    other = type(model)(model.config)
     for number in _spread(np.arange(len(train)), min(1.0, tokens / train.tokens)).tolist():
         other.observe(train.document(number))
     other.finish()
@@ -160,7 +161,9 @@ class GlooGroup:
     """
 
     def __init__(self, processes: Processes) -> None:
-        self.rank, self.world_size, self._group = processes.rank, processes.world_size, processes.group
+        self.rank = processes.rank
+        self.world_size = processes.world_size
+        self._group = processes.group
         self._processes = processes
 
     def all_gather(self, numbers: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, "P N"]:
@@ -174,7 +177,8 @@ class GlooGroup:
         received = [np.empty((size, *parts[0].shape[1:]), parts[0].dtype) for size in sizes]
         received[self.rank] = parts[self.rank]
         for shift in range(1, self.world_size):
-            target, source = (self.rank + shift) % self.world_size, (self.rank - shift) % self.world_size
+            target = (self.rank + shift) % self.world_size
+            source = (self.rank - shift) % self.world_size
             works = [distributed.isend(piece, target, self._group) for piece in _pieces(parts[target])]
             works += [distributed.irecv(piece, source, self._group) for piece in _pieces(received[source])]
             for work in works:

@@ -27,11 +27,17 @@ MAX_SHARE = 0.06
 """The largest share of a run that goes into its evaluations, without the final one."""
 
 SAMPLE_TOKENS = 100  # of each generated text
-_DENSE_STRIDE, _MAX_FACTOR = 32, 8  # copy_tokens suffice up to this stride of the index; a sparser one needs up to 8 times more
+# copy_tokens suffice up to this stride of the index; a sparser one needs up to 8 times more
+_DENSE_STRIDE = 32
+_MAX_FACTOR = 8
 _TRAINING_COST = 3  # a training step computes three times as much per token as scoring: forward, and backward twice as much
-_MIN_TOKENS, _MIN_COPY_TEXTS = 2_000, 4  # of an evaluation in a run of steps: fewer would measure nothing
+# of an evaluation in a run of steps: fewer would measure nothing
+_MIN_TOKENS = 2_000
+_MIN_COPY_TEXTS = 4
 _GIVEN = ("tokenizer", "documents", "config", "index", "prefix", "processes", "metrics", "pieces")  # not state
-_WITHIN_LIMIT, _BEYOND_LIMIT = 0, 1  # of the token copy rate: the groups that results are ranked in
+# of the token copy rate: the groups that results are ranked in
+_WITHIN_LIMIT = 0
+_BEYOND_LIMIT = 1
 _UNRANKED = 2, 0.0  # worse than every result
 
 
@@ -130,7 +136,8 @@ class Evaluator:
         Of a trained model that is trained further, those during the warm-up are near the annealed weights that it started from,
         which a high learning rate first leaves and only the end of the run can beat.
         """
-        self.without_gain, self.rank_to_beat = 0, _UNRANKED
+        self.without_gain = 0
+        self.rank_to_beat = _UNRANKED
 
     def limit_to_share(self, seconds: float | None, tokens: float) -> None:
         """Limit the evaluations to a share of a run of some seconds, which the first one measures; or of a number of tokens."""
@@ -156,7 +163,8 @@ class Evaluator:
 
     def _limit_to_seconds(self, model: Any, device: str, seconds: float) -> None:
         """Limit each evaluation to some seconds: half for scoring, half for generating, at the rates measured now."""
-        tokens, texts = math.inf, 1.0
+        tokens = math.inf
+        texts = 1.0
         if self.processes.rank == 0:
             with suppress(NotADistribution):
                 tokens = seconds / 2 * measure_rate(model, self.documents, self.tokenizer.vocab_size, device)
@@ -182,7 +190,8 @@ class Evaluator:
     def _score(self, model: Any, device: str) -> Evaluation | None:
         """Score the held-out texts, each process its share; None if the model's scores are not a distribution."""
         documents = self.documents[self.processes.rank :: self.processes.world_size]
-        totals, is_scored = Totals(), True
+        totals = Totals()
+        is_scored = True
         try:
             totals = evaluate_totals(model, documents, self.tokenizer.vocab_size, device)
         except NotADistribution:
@@ -207,7 +216,8 @@ class Evaluator:
 
     def _generate(self, model: Any, device: str, count: int) -> Sequence[tuple[list[int], str]]:
         """Generate texts, with the same seed at every evaluation; return their ids and their text."""
-        stepper, size = make_stepper(model, device), choose_batch_size(device)
+        stepper = make_stepper(model, device)
+        size = choose_batch_size(device)
         generator = Generator(stepper, self.tokenizer, pieces=self.pieces, batch_size=size)
         request = Request([""] * count, GenerationConfig(max_new_tokens=SAMPLE_TOKENS), seed=0, prefix=self.prefix)
         return [(row.ids, row.text) for row in generator.generate(request)]
@@ -225,7 +235,8 @@ class Evaluator:
             rank = _BEYOND_LIMIT, token_copy_rate
         is_best = rank < self.best_rank and not self.has_nan
         if is_best:
-            self.best, self.best_rank = bits, rank
+            self.best = bits
+            self.best_rank = rank
         gains = rank < self.rank_to_beat and not self.has_nan
         self.without_gain = 0 if gains else self.without_gain + 1
         self.rank_to_beat = rank if gains else self.rank_to_beat

@@ -41,7 +41,11 @@ from reviewgen.training.softmax import compute_logits, sampled_softmax
 _MAX_SLOW_STEPS = 5  # in a row, before a run falls back to one thread
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # large pages for large tensors; torch reads it at its first tensor
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4  # the parameters of mallopt
+# the parameters of mallopt
+_TRIM_THRESHOLD = -1
+_TOP_PAD = -2
+_MMAP_THRESHOLD = -3
+_MMAP_MAX = -4
 _REUSE = {_MMAP_MAX: 0, _TRIM_THRESHOLD: (1 << 31) - 1, _TOP_PAD: 1 << 26}
 _DEFAULTS = {_MMAP_MAX: 1 << 16, _TRIM_THRESHOLD: 1 << 17, _TOP_PAD: 1 << 17, _MMAP_THRESHOLD: 1 << 25}
 
@@ -54,7 +58,8 @@ _ALL_THREADS = 1 << 16
 _SHARE = 20  # of any run, autotuning may take 1/20
 _MIN_GAIN = 1.05  # a configuration must be this much faster than the best one so far to replace it
 
-TOKENS_PER_PARAMETER, ENOUGH_EPOCHS = 20.0, 1.5
+TOKENS_PER_PARAMETER = 20.0
+ENOUGH_EPOCHS = 1.5
 """Of a run: with fewer of both, a smaller model is better (Hoffmann et al. 2022; tests/benchmarks/SPEEDRUN.md)."""
 
 MIN_TOKENS_PER_PARAMETER = 2.0
@@ -70,12 +75,16 @@ at most to this share, when the dropout is chosen. On 2,000 captions, lstm-word 
 
 _STEP_SHARE = 0.9  # of the time goes into steps; the rest into evaluations and samples
 _AUTOTUNE_SECONDS = 0.3  # for each size
-_SIZING_SECONDS, _SIZING_SHARE = 2.0, 0.01  # of the time; after the larger of the two no larger size is timed
+# of the time; after the larger of the two no larger size is timed
+_SIZING_SECONDS = 2.0
+_SIZING_SHARE = 0.01
 _SHORT_LENGTH = 16  # time steps of a timed batch
 
 _MIN_BATCH_GAIN = 1.1  # in tokens per second, that doubling a batch must bring
 _MIN_STEPS = 1_000  # a run of fewer, larger steps learns less
-_MAX_LENGTH, _MAX_LANES = 128, 64  # of a grown batch
+# of a grown batch
+_MAX_LENGTH = 128
+_MAX_LANES = 64
 
 
 def choose_device(wanted: str, model: Any) -> tuple[torch.device, tuple[str, ...]]:
@@ -315,7 +324,8 @@ def autotune(model: nn.Module, config: TrainingConfig, seconds: float, run_token
 
 def _shorten_batch(model: nn.Module, execution: Execution, config: TrainingConfig) -> tuple[int, int]:
     """Return B and T of the timed batches, with T short enough that a step takes about ``_STEP_SECONDS``."""
-    lanes, length = config.batch_size, config.bptt
+    lanes = config.batch_size
+    length = config.bptt
     short = min(length, _MIN_LENGTH)
     timed = time_steps(model, execution, (lanes, short), config.sampled_softmax, steps=1)
     seconds = lanes * short / timed.tokens_per_second
@@ -329,7 +339,8 @@ def time_steps(model: Any, execution: Execution, batch: tuple[int, int], drawn: 
     """
     if isinstance(model, SupportsImplementations) and execution.implementation is not None:
         model.use_implementation(execution.implementation)
-    vocab_size, sampled = model.config.vocab_size, sampled_softmax(model, drawn, "cpu")
+    vocab_size = model.config.vocab_size
+    sampled = sampled_softmax(model, drawn, "cpu")
     chances = torch.rand(batch[0], batch[1] + 1)
     ids = ((vocab_size * chances) if sampled is None else vocab_size**chances - 1).long()
     best = 0.0
@@ -401,7 +412,9 @@ def choose_size(
         corpus_characters: Characters of an epoch.
         may_grow: Whether the batch may be made larger for a model whose optimizer is slow.
     """
-    chosen, start, deadline = None, clock(), math.inf
+    chosen = None
+    start = clock()
+    deadline = math.inf
     for settings in preset.sizes:
         if clock() > deadline:
             break
@@ -434,7 +447,8 @@ def _count_weights(model: nn.Module, kind: type[nn.Embedding | nn.EmbeddingBag])
 
 def _grow_batch(config: TrainingConfig, throughput_of: Callable[[int], float], seconds: float) -> tuple[int, int]:
     """Return B and T of a step: longer, then more lanes, while that raises the throughput and leaves enough steps."""
-    lanes, length = config.batch_size, config.bptt
+    lanes = config.batch_size
+    length = config.bptt
     while True:
         tokens = lanes * length * config.gradient_accumulation_steps
         larger = (lanes, 2 * length) if length < _MAX_LENGTH else (2 * lanes, length)
@@ -450,7 +464,8 @@ def _measure_throughput(model: nn.Module, config: TrainingConfig) -> Callable[[i
     if not best.tokens_per_second:  # there was no choice
         with IsolatedRng(0):
             best = time_steps(model, best, (config.batch_size, min(config.bptt, _SHORT_LENGTH)), config.sampled_softmax)
-    optimizers, seconds = make_optimizers(model, config), list[float]()
+    optimizers = make_optimizers(model, config)
+    seconds = list[float]()
     dense = set(model.parameters()) - set(sparse_tables(model))  # of which a step updates a few rows only
     with using_threads(best.threads):
         for _ in range(2):  # the first step allocates the optimizers' state

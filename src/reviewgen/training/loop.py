@@ -130,8 +130,11 @@ class Loop:
         all_evaluations: bool,
     ) -> None:
         self.model: Any = model
-        self.budget, self.evaluator, self.checkpoints = budget, evaluator, checkpoints
-        self.config, self.processes = evaluator.config, evaluator.processes
+        self.budget = budget
+        self.evaluator = evaluator
+        self.checkpoints = checkpoints
+        self.config = evaluator.config
+        self.processes = evaluator.processes
         config = evaluator.config
         self.lanes = Lanes(
             train,
@@ -226,7 +229,8 @@ class Loop:
         if self.evaluator.best == math.inf:
             return ()
         self.model.load_state_dict(self.best_weights)
-        is_wanted, vocab_size = self.config.calibration, self.evaluator.tokenizer.vocab_size
+        is_wanted = self.config.calibration
+        vocab_size = self.evaluator.tokenizer.vocab_size
         note = calibrate(self.model, self.evaluator.documents, vocab_size) if is_wanted else None
         return () if note is None else (Detail(note),)
 
@@ -253,8 +257,11 @@ class Loop:
         """Resume from a state, with the time that was left of its budget."""
         for name, part in self._parts().items():
             part.load_state_dict(state["parts"][name])
-        self.tokens, self.position, self.best_weights = state["tokens"], state["position"], state["best_weights"]
-        self.schedule, self.budget = optimizing.Schedule(**state["schedule"]), Budget(**state["budget"])
+        self.tokens = state["tokens"]
+        self.position = state["position"]
+        self.best_weights = state["best_weights"]
+        self.schedule = optimizing.Schedule(**state["schedule"])
+        self.budget = Budget(**state["budget"])
         self.seconds_before = state["seconds"]
         local_state = state["own"][self.processes.rank]
         self.rng.resume(local_state["rng"])
@@ -273,7 +280,8 @@ class Loop:
             CheckpointError: The model has no such implementation.
         """
         if resume_state is not None:
-            execution, one_thread_seconds = Execution(**resume_state["execution"]), resume_state["one_thread_seconds"]
+            execution = Execution(**resume_state["execution"])
+            one_thread_seconds = resume_state["one_thread_seconds"]
             choose_precision(execution.precision, self.device.type)  # raises if the run goes on elsewhere, without it
         else:
             length = self.budget.seconds, self._run_tokens()
@@ -332,7 +340,8 @@ class Loop:
             Its part of the step's losses, which are means over ``targets``: the cross entropy and, if the model has terms of its
             own, what is minimised, and each of them.
         """
-        ids, following = _to_device(batch.ids, self.device), _to_device(batch.targets, self.device)
+        ids = _to_device(batch.ids, self.device)
+        following = _to_device(batch.targets, self.device)
         starts_anew = self.carried_state is None or batch.starts_epoch
         state = self.model.initial_state(len(ids)) if starts_anew else self.carried_state
         with self.rng, self.autocast:  # dropout uses the run's own random stream
@@ -397,7 +406,8 @@ class Loop:
     def make_report(self, batch: Batch, loss: Tensor) -> Report:
         """Return the report of a step: of its last batch and its loss."""
         notes, self.notes = (*self.notes, *self.checkpoints.pop_notes()), ()
-        step, epochs = self.schedule.steps, batch.epoch + (batch.number + 1) / batch.of
+        step = self.schedule.steps
+        epochs = batch.epoch + (batch.number + 1) / batch.of
         seconds_per_step = (self.seconds() - self.evaluator.total_seconds) / (step - 1) if step > 1 else None
         return Report(
             step=step,
@@ -434,7 +444,8 @@ class Loop:
 
     def evaluate(self, report: Report) -> Report:
         """Evaluate the model, keep its weights if they are the best, and return the step's report with the result."""
-        schedule, stopped = self.schedule, None
+        schedule = self.schedule
+        stopped = None
         schedule.evaluated = schedule.evaluations_due()
         if schedule.is_over:
             usual = StopReason.ALL_STEPS_TAKEN if self.budget.seconds is None else StopReason.BUDGET_SPENT

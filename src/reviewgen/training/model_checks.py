@@ -18,7 +18,9 @@ from reviewgen.protocols import SupportsOutputLayer
 from reviewgen.registry import Plugin
 from reviewgen.registry.metadata import OWN
 
-ROWS, STEPS = 3, 12  # B and T, different from each other and from most sizes, so that a size tells its letter
+# B and T, different from each other and from most sizes, so that a size tells its letter
+ROWS = 3
+STEPS = 12
 TOLERANCE = 1e-4
 """Relative and absolute tolerance for float32 logits computed in two ways; the order of sums alone gives 1e-6 per layer."""
 
@@ -52,7 +54,8 @@ def check_contract(model: nn.Module, plugin: Plugin, *, is_sampled: bool = False
 def shape(model: Any) -> None:
     """Logits are floating-point and have the shape (B, T, V), for one or more rows and one or more tokens."""
     for batch, time in (ROWS, STEPS), (1, 1), (1, STEPS), (ROWS, 1):
-        sizes, state = {"B": batch, "T": time, "V": model.config.vocab_size}, model.initial_state(batch)
+        sizes = {"B": batch, "T": time, "V": model.config.vocab_size}
+        state = model.initial_state(batch)
         try:
             logits, _ = call(model, some_ids(model, batch, time), state)
         except Exception as error:
@@ -88,7 +91,8 @@ def output_layer(model: Any) -> None:
     """The logits are the output layer of the features, in training as in evaluation mode, and both have gradients."""
     ids = some_ids(model, ROWS, STEPS)
     for is_training in (False, True):
-        state, calls = model.train(is_training).initial_state(ROWS), []
+        state = model.train(is_training).initial_state(ROWS)
+        calls = []
         for function in (model, model.features):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)  # of dropout
@@ -109,7 +113,8 @@ def influence(model: Any, read: Callable[[Any, Tensor], Tensor]) -> Tensor:
         model: The model.
         read: Returns the logits of a model for ids, as ``logits_of``.
     """
-    ids, changes = some_ids(model, ROWS, STEPS), []
+    ids = some_ids(model, ROWS, STEPS)
+    changes = []
     before = read(model, ids).double()
     for t in range(STEPS):
         changed = ids.clone()

@@ -63,8 +63,10 @@ def cross_entropy(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"], c
     processed in that order, without a copy.
     """
     if not logits.is_contiguous():
-        logits, targets = logits.transpose(0, 1), targets.transpose(0, 1)
-    flat_logits, flat_targets = logits.flatten(0, 1), targets.flatten()
+        logits = logits.transpose(0, 1)
+        targets = targets.transpose(0, 1)
+    flat_logits = logits.flatten(0, 1)
+    flat_targets = targets.flatten()
     if flat_logits.device.type == "cpu" and flat_logits.dtype in _COMPILED_DTYPES and flat_logits.requires_grad:
         apply = _CrossEntropy.apply  # torch leaves it untyped
         loss: Tensor = apply(flat_logits, flat_targets, max(1, count))  # type: ignore[no-untyped-call]
@@ -133,7 +135,8 @@ class _CrossEntropy(torch.autograd.Function):
             raise IndexError(
                 f"Target {int(targets.max())} is out of range: the model has logits for ids 0 to {logits.size(1) - 1}."
             )
-        scale, target_array = np.float32(1 / count), targets.contiguous().numpy()
+        scale = np.float32(1 / count)
+        target_array = targets.contiguous().numpy()
         total = cross_entropy_and_gradient(as_array(logits), target_array, scale, as_array(grad_logits))
         ctx.save_for_backward(grad_logits)
         return torch.tensor(total / count, dtype=torch.float32)
@@ -226,14 +229,18 @@ class RowAdamW(Optimizer):
 
     def _update(self, table: Float[Tensor, "N E"], grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         if not state:
-            state["step"], state["decay"] = 0, 1.0
+            state["step"] = 0
+            state["decay"] = 1.0
             state["square"], state["updated"] = (torch.zeros(len(table), device=table.device) for _ in range(2))
-        lr, beta2, step = group["lr"], group["beta2"], state["step"] + 1
+        lr = group["lr"]
+        beta2 = group["beta2"]
+        step = state["step"] + 1
         rows = grad.indices()[0] if grad.is_sparse else torch.arange(len(table), device=table.device)
         grad = (grad.values() if grad.is_sparse else grad).float()
         missed = step - state["updated"][rows]  # steps since the row's last gradient
         square = state["square"][rows] * beta2**missed + (1 - beta2) * grad.square().mean(dim=1)
-        state["square"][rows], state["updated"][rows] = square, float(step)
+        state["square"][rows] = square
+        state["updated"][rows] = float(step)
         rate = lr / ((square / (1 - beta2**step)).sqrt() + group["eps"])
         table.index_add_(0, rows, (grad * rate.unsqueeze(1)).to(table.dtype), alpha=-1)
         state["step"], state["decay"] = step, state["decay"] * (1 - lr * group["weight_decay"])
@@ -286,7 +293,8 @@ class DivergenceGuard:
         self._kept = [tensor.clone() for tensor in self._live] if check_every > 1 else []
         self._check_every = check_every
         self._bad_step_mark = torch.zeros((), dtype=torch.int64, device=self._live[0].device)  # as bad_step, on the device
-        self.bad_step, self.good_steps = 0, steps
+        self.bad_step = 0
+        self.good_steps = steps
 
     def allows_step(self, step: int, loss: Tensor, norm: Tensor | None) -> bool:
         """Return whether the optimizer may take a step, given its loss and its gradient norm (None: do not check the norm)."""

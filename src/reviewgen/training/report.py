@@ -19,7 +19,9 @@ from reviewgen.rates import MIN_CHARACTERS
 MIN_CHANGE = 0.01  # as a share of the bits per character; smaller changes may come from the seed
 MIN_BITS = 0.01  # bits per character; changes are relative to at least this, since shares of less mean nothing
 RECENT = 0.25  # the last share of the steps: the learning rate falls there from about a quarter of its peak to zero
-MIN_EVALUATIONS, MIN_STEPS = 4, 200  # with fewer, a curve does not show where it goes
+# with fewer, a curve does not show where it goes
+MIN_EVALUATIONS = 4
+MIN_STEPS = 200
 LAST = 2  # evaluations at the end that must all be worse: a single one may be an outlier
 COPY_MARGIN = 0.15  # above the copy rate of held-out reviews: about one text in seven is copied
 COPY_FACTOR = 1.5  # times held-out reviews: if these repeat the training text anyway, the margin is within their noise
@@ -164,7 +166,8 @@ def _trend_verdict(evaluations: Sequence[Mapping[str, Any]], stopped: str | None
     if stopped == StopReason.DIVERGED and not evaluations:
         return RunVerdict("diverged", f"Diverged before the first evaluation: the loss became NaN or infinite. {_ADVICE}")
     if stopped == StopReason.DIVERGED:
-        step, kept = evaluations[-1]["step"], _describe_kept(evaluations)
+        step = evaluations[-1]["step"]
+        kept = _describe_kept(evaluations)
         return RunVerdict("diverged", f"Diverged after step {step:,}: the loss became NaN or infinite; {kept}. {_ADVICE}", step)
     if not evaluations:
         return RunVerdict("unknown", "No verdict: the run ended before its first evaluation. Give it more time.")
@@ -188,11 +191,13 @@ def _trend_verdict(evaluations: Sequence[Mapping[str, Any]], stopped: str | None
 
 def _too_short_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict | None:
     """Return the verdict on a run that is too short for one, and how much time would serve; None for a longer run."""
-    count, last = len(evaluations), evaluations[-1]
+    count = len(evaluations)
+    last = evaluations[-1]
     if count >= MIN_EVALUATIONS and last["step"] >= MIN_STEPS:
         return None
     factor = max(MIN_EVALUATIONS / count, MIN_STEPS / max(1, last["step"]))
-    seconds, serves = factor * last.get("seconds", 0.0), "Give it more time."
+    seconds = factor * last.get("seconds", 0.0)
+    serves = "Give it more time."
     if seconds:
         unit = 10 ** max(0, math.floor(math.log10(seconds)) - 1)  # of two digits
         serves = f"About {math.ceil(seconds / unit) * unit:,} s of training would show it."
@@ -216,7 +221,8 @@ def _annealed_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict:
 def _overfitting_or_diverged(evaluations: Sequence[Mapping[str, Any]], bits: Sequence[float], best: int) -> RunVerdict:
     """Return the verdict on a run whose held-out bits rose after its best evaluation."""
     step, before, after = evaluations[best]["step"], *(evaluations[i]["train_nats_per_token"] for i in (best, -1))
-    kept, change = _describe_kept(evaluations), f"({bits[best]:.3f} to {bits[-1]:.3f} bits per character)"
+    kept = _describe_kept(evaluations)
+    change = f"({bits[best]:.3f} to {bits[-1]:.3f} bits per character)"
     if None not in (before, after) and after < before:
         words = (
             f"Overfitting since step {step:,}: from there on held-out text got worse {change} while the training loss went on "

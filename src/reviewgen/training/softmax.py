@@ -18,7 +18,9 @@ from reviewgen.data import IGNORED, TokenStore
 from reviewgen.protocols import State, SupportsLoss, SupportsOutputLayer
 
 POWER = 0.75  # of the frequencies that tokens are drawn by: rare ones more often than they occur (Mikolov et al. 2013)
-SPANS, SPAN_TOKENS = 4000, 1000  # of the training texts, at most, whose tokens are counted
+# of the training texts, at most, whose tokens are counted
+SPANS = 4000
+SPAN_TOKENS = 1000
 MIN_GAIN = 4  # times as many tokens in the vocabulary as are drawn
 
 
@@ -54,7 +56,8 @@ class SampledSoftmax:
         tokens, log_chances = self.draw(targets[is_target].numpy())
         index = torch.zeros(len(self.chances), dtype=torch.long)
         index[tokens] = torch.arange(len(tokens))
-        places, shift = index[targets.clamp(min=0)], torch.from_numpy(log_chances)
+        places = index[targets.clamp(min=0)]
+        shift = torch.from_numpy(log_chances)
         weight, bias = model.output_layer()
         is_time_first = not features.is_contiguous()  # as from torch's recurrent layers: no copy
         flat, columns = (x.transpose(0, 1) if is_time_first else x for x in (features, places.unsqueeze(-1)))

@@ -45,9 +45,14 @@ _ALONE = 620.0  # of a chart in a file of its own
 _MAP = (840.0, 640.0)  # the width and height of a map of words
 _MAP_HALVES = 7_500.0  # of the widths of the words on it, in pixels: for more, the map is enlarged
 _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # in radians
-_LEFT, _TOP, _BETWEEN = 46.0, 26.0, 14.0  # of a panel
+# of a panel
+_LEFT = 46.0
+_TOP = 26.0
+_BETWEEN = 14.0
 _BAR = 0.6  # width of a bar, of the distance between two
-_MOST_POINTS, _MOST_LISTED = 60, 8  # of a line as it is drawn, and in the table
+# of a line as it is drawn, and in the table
+_MOST_POINTS = 60
+_MOST_LISTED = 8
 _SHAPES = (  # around (0, 0): circle, square, triangle, diamond
     "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
     "M-3.6-3.6h7.2v7.2h-7.2z",
@@ -168,11 +173,13 @@ def draw_words(words: Sequence[str], points: Sequence[Point], title: str, summar
         start_x = (x - left) / (right - left or 1.0) * across
         start_y = (top - y) / (top - bottom or 1.0) * up
         for step in range(int(across * up / 4)):  # along the spiral of a sunflower
-            radius, angle = 3 * math.sqrt(step), step * _GOLDEN_ANGLE
+            radius = 3 * math.sqrt(step)
+            angle = step * _GOLDEN_ANGLE
             spot = start_x + radius * math.cos(angle), start_y + radius * math.sin(angle)
             if half <= spot[0] <= across - half and height / 2 <= spot[1] <= up - height / 2:
                 position = spot
-                column, row = int(spot[0] / width), int(spot[1] / height)
+                column = int(spot[0] / width)
+                row = int(spot[1] / height)
                 if all(abs(spot[0] - a) > half + b or abs(spot[1] - c) > height for a, c, b in near[column, row]):
                     break
         for cell in product(range(column - 1, column + 2), range(row - 1, row + 2)):
@@ -266,7 +273,8 @@ def _draw(chart: Chart, width: float, head: Lines) -> str:
         across = across._replace(ticks=[(shorten(name, 12), float(n)) for n, name in enumerate(chart.labels)])
     if any(line.is_bar for line in series):
         across = across._replace(low=-_BAR, high=len(chart.labels) - 1 + _BAR)
-    content, y = block(head, 0.0, 0.0), block_size(head)[1]
+    content = block(head, 0.0, 0.0)
+    y = block_size(head)[1]
     for panel in chart.panels:
         content += _draw_panel(panel, across, width, y + _TOP)
         y += _TOP + panel.height
@@ -288,7 +296,8 @@ def _named(chart: Chart) -> list[Series]:
 
 def _draw_panel(panel: Panel, across: _Axis, width: float, top: float) -> list[str]:
     """Return the elements of a panel, whose box of lines begins at a height."""
-    bottom, drawn = top + panel.height - _BETWEEN, [series for series in panel.series if series.points]
+    bottom = top + panel.height - _BETWEEN
+    drawn = [series for series in panel.series if series.points]
     ends = [end for series in drawn for end in series.interval or ()]
     levels = [series.level for series in panel.series if series.level is not None]
     heights = [y for series in drawn for _, y in series.points]
@@ -335,12 +344,15 @@ def _bar(left: float, right: float, high: float, zero: float, title: str) -> str
 
 def _draw_legend(series: Sequence[Series], width: float, top: float) -> tuple[list[str], float]:
     """Return the elements of the legend, and its height."""
-    content, x, y = [], 0.0, top + 8
+    content = []
+    x = 0.0
+    y = top + 8
     for entry in series:
         name = shorten(entry.name, 44)
         needed = 30 + text_width(name, DETAIL) + 16
         if x and x + needed > width + 16:
-            x, y = 0.0, y + 18
+            x = 0.0
+            y = y + 18
         kind = "dotted" if entry.level is not None else "dashed" if entry.is_dashed else ""
         is_line = kind or (len(entry.points) > 1 and not entry.is_ring)
         symbol = tag("path", class_=f"line {kind}".strip(), d=f"M{number(x)} {number(y)}h24") if is_line else ""
@@ -353,13 +365,16 @@ def _draw_legend(series: Sequence[Series], width: float, top: float) -> tuple[li
 def _make_axis(values: Sequence[float], is_log: bool = False, from_zero: bool = False, count: int = 5) -> _Axis:
     """Return an axis on which all of some finite values are; without values, from 0 to 1, or from 1 to 10."""
     known = [math.log10(value) if is_log else value for value in values] or [0.0, 1.0]
-    low, high = min(known), max(known)
+    low = min(known)
+    high = max(known)
     if from_zero and not is_log:
         low = min(0.0, low)
     if math.isclose(low, high, rel_tol=1e-9, abs_tol=1e-12):
-        low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
+        low = low - 0.5 * (abs(low) or 1.0)
+        high = high + 0.5 * (abs(high) or 1.0)
     margin = (high - low) * 0.06
-    low, high = low if from_zero and low == 0 else low - margin, high + margin
+    low = low if from_zero and low == 0 else low - margin
+    high = high + margin
     ticks = _log_ticks(low, high, count) if is_log else _linear_ticks(low, high, count)
     return _Axis(low, high, [(short(tick), tick) for tick in ticks], is_log)
 

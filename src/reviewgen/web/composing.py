@@ -69,7 +69,8 @@ def compose(
     modules |= {f"stepper/{name}": source for name, source in steppers.items()}
     modules |= {f"tokenizer/{name}": source for name, source in tokenizers.items()}
     urls = {name: f"data:text/javascript;base64,{b64encode(source.encode()).decode()}" for name, source in modules.items()}
-    imports, style = _data_block({"imports": urls}), (_STATIC / "page.css").read_text(encoding="utf-8")
+    imports = _data_block({"imports": urls})
+    style = (_STATIC / "page.css").read_text(encoding="utf-8")
     policy = (
         f"default-src 'none'; script-src {_hashes(imports, _START)} 'strict-dynamic' 'wasm-unsafe-eval'; "
         f"style-src {_hashes(style)}; img-src data:; base-uri 'none'; form-action 'none'"

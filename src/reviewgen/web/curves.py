@@ -60,7 +60,8 @@ def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
     Raises:
         BundleError: It has no evaluations, or they are damaged.
     """
-    evaluations, curve = training.get("evaluations"), training.get("curve") or {}
+    evaluations = training.get("evaluations")
+    curve = training.get("curve") or {}
     if not evaluations:
         why = "a blend is not trained" if "parts" in training else "its training ended before the first evaluation"
         raise BundleError(f"{name} has no learning curve: {why}.")
@@ -105,7 +106,8 @@ def learning_chart(runs: Sequence[LearningCurves], against: str = "seconds", met
         against: The quantity of the horizontal axis, a key of ``AXES``.
         metrics: The metrics of generated texts that have a panel, too.
     """
-    every, across = [model for run in runs for model in (*run.parts, run)], AXES[against]
+    every = [model for run in runs for model in (*run.parts, run)]
+    across = AXES[against]
     longest = max((x for run in every for x, _ in _points(run.evaluations, across, across)), default=0.0)
     unit, x = next((unit, f"{name} of training") for shortest, unit, name in _UNITS if longest >= shortest)
     unit, x = (unit, x) if against == "seconds" else (1.0, {"steps": "steps", "tokens": "tokens seen"}[against])
@@ -137,10 +139,8 @@ def draw_inline(runs: Sequence[LearningCurves]) -> Markup | None:
 def _bits(run: LearningCurves, style: int, runs: int, across: str, unit: float = 1.0) -> Iterator[Series]:
     """Yield bits per character: of held-out text, of training text, and a ring at the weights that were kept."""
     prefix = f"{run.name}, " if runs > 1 else ""
-    held_out, trained = (
-        _points(run.evaluations, across, "bits_per_character", unit),
-        _between(run, across, "train_bits_per_character", unit),
-    )
+    held_out = _points(run.evaluations, across, "bits_per_character", unit)
+    trained = _between(run, across, "train_bits_per_character", unit)
     limit = _MAX_RATIO * min((bits for _, bits in held_out or trained), default=0.0)
     single = run.evaluations[0].get("bits_per_character") if len(run.evaluations) == 1 else None  # of a model that was counted
     yield Series(f"{prefix}held-out text", [point for point in held_out if point[1] <= limit], style, level=single)

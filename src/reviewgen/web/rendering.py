@@ -145,7 +145,8 @@ def size(value: float | None) -> str:
         return _special(value)
     power = 0
     while value >= 1000 and power < len(_SIZES) - 1:
-        value, power = value / 1000, power + 1
+        value = value / 1000
+        power = power + 1
     return f"{value:,.1f} {_SIZES[power]}" if power else f"{value:.0f} B"
 
 

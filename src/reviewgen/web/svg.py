@@ -16,19 +16,27 @@ from reviewgen.web.rendering import render
 Lines = list[tuple[str, float, str]]
 """Lines of text below one another: each text, its size in pixels, and its role: "label", "detail", "shape", "note", "title"."""
 
-LABEL, DETAIL, NOTE = 14.0, 12.0, 11.5  # sizes of texts, in pixels
+# sizes of texts, in pixels
+LABEL = 14.0
+DETAIL = 12.0
+NOTE = 11.5
 CLASS = "reviewgen-picture"
 _SUBSCRIPT = re.compile(r"_\{([^{}]*)\}")
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_LINE, _BELOW = 1.32, 0.75  # the height of a line and the size of a subscript, in font sizes
-_NARROW, _WIDE = set("iljIft.,:;'|!()[]/ ·"), set("mwMWΣ%@…")
+# the height of a line and the size of a subscript, in font sizes
+_LINE = 1.32
+_BELOW = 0.75
+_NARROW = set("iljIft.,:;'|!()[]/ ·")
+_WIDE = set("mwMWΣ%@…")
 _EM = 0.63  # the width of a letter of a wide sans-serif font, as DejaVu Sans or Verdana, in font sizes
 
 
 def document(content: Iterable[str], width: float, height: float, title: str, description: str, margin: float = 12.0) -> str:
     """Return a picture as a self-contained SVG: text as text, with a title and a description for screen readers."""
-    title, description = shorten(title, 200), shorten(description, 20_000)
-    across, up = number(width + 2 * margin), number(height + 2 * margin)
+    title = shorten(title, 200)
+    description = shorten(description, 20_000)
+    across = number(width + 2 * margin)
+    up = number(height + 2 * margin)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" class="{CLASS}" role="img" aria-label={quoteattr(title)} '
     return "\n".join(
         [
@@ -81,7 +89,8 @@ def block(lines: Lines, x: float, y: float, anchor: str = "start") -> list[str]:
 
 def label(text: str, x: float, y: float, size: float, role: str, anchor: str = "start") -> str:
     """Return a line of text whose middle is at the height y; ``_{...}`` in it is a subscript."""
-    parts, is_below = [], False
+    parts = []
+    is_below = False
     for n, part in enumerate(_SUBSCRIPT.split(shorten(text, 200))):
         if part:
             lowered = 0.28 * size * ((n % 2 == 1) - is_below)
