@@ -27,9 +27,8 @@ from reviewgen.compiled import compiled
 from reviewgen.errors import storage_errors
 from reviewgen.protocols import CountGroup
 
-# of one block's rows, before sorting; the minimum with a memory limit
-BLOCK_BYTES = 1 << 27
-MIN_BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 27  # of the rows of one block, before sorting
+MIN_BLOCK_BYTES = 1 << 20  # of the same, at least, however low a memory limit is
 MERGED_ROWS = 1 << 22  # of two blocks, before the pages of files are released
 DIGIT = 8  # bits that a radix sort orders by in one pass
 GROUP_ROWS = 32  # for each possible first word; with fewer, sorting groups one by one takes longer

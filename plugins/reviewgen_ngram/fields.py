@@ -67,8 +67,7 @@ def counted_form(ids: Integer[np.ndarray, " T"], config: NgramConfig) -> Integer
     """
     marker = config.vocab_size - config.field_ids
     begin = config.vocab_size - 1
-    # one character for each id
-    spelled = ids.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+    spelled = ids.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")  # a character per id
     bos = chr(ids[0])
     forms = []
     for text in spelled.split(bos)[1:]:

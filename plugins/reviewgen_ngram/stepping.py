@@ -281,10 +281,9 @@ def _propose(tokens, links, ends, bases, children, probabilities, backoffs, book
     The children of the longest context come first, then, context by context, those of a shorter one that the longer one lacks.
     The children of a longer context are also children of the shorter one.
     """
-    # the children of the longer context are low:high
     weight = 1.0
-    low = 0
-    high = 0
+    low = 0  # the children of the longer context begin here
+    high = 0  # they end before this one
     while context != 0:
         start, stop = family(bases, children, context)
         passed = low

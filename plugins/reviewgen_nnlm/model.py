@@ -115,8 +115,7 @@ class Nnlm(nn.Module):
         yield Operation(name="embeddings", formula="e[ids_{t-n+2}], ..., e[ids_t]", values=e, axes="B T K E", parameters=count)
         x = e.flatten(2)  # (B, T, K E)
         yield Operation(name="concatenation", formula="x_t = [e[ids_{t-n+2}], ..., e[ids_t]]", values=x, axes="B T KE")
-        # (B, T, H)
-        sums = self.hidden(x)
+        sums = self.hidden(x)  # (B, T, H)
         formula = "W_hidden x_t + b_hidden"
         if self.held is not None:
             given = hold_given(self.config, self.embedding.weight, ids, held)[0]

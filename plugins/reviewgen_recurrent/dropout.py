@@ -24,9 +24,8 @@ from reviewgen.compiled.tensors import PRECISIONS, as_array, narrow, wide
 ZERO = np.float32(0)
 SIXTEEN = np.uint32(16)
 FIFTEEN = np.uint32(15)
-# of Wellons' "hash prospector": each bit flips half of the others
-FIRST = np.uint32(0x7FEB352D)
-SECOND = np.uint32(0x846CA68B)
+FIRST = np.uint32(0x7FEB352D)  # of Wellons' "hash prospector": each bit flips half of the others
+SECOND = np.uint32(0x846CA68B)  # the second factor of the same hash
 KEYS = 1 << 32
 
 

@@ -93,9 +93,8 @@ class NgramEmbedding(nn.Module):
 
     def _hash_ngrams(self, ids: Int[Tensor, "T B"], past: Int[Tensor, "N1 B"]) -> Int[Tensor, "T B N1"]:
         """Return the row in the table of each n-gram, by length, that ends at each token."""
-        # (N-1+T, B)
         buckets = self.config.ngram_buckets
-        seen = torch.cat([past, ids])
+        seen = torch.cat([past, ids])  # (N-1+T, B)
         key = extend_key(0, ids)
         rows = []
         for before in range(1, self.config.ngrams):
@@ -242,8 +241,7 @@ class Recurrent(nn.Module):
             yield _operation("n-gram embeddings", formula, x, "B T E", self.ngrams.table.weight.numel())
         shift = None
         if self.held is not None:
-            # (T, B, E)
-            given = hold_given(config, table, ids, held)[0].transpose(0, 1)
+            given = hold_given(config, table, ids, held)[0].transpose(0, 1)  # (T, B, E)
             tokens = ids.numel()
             yield _operation("given", GIVEN_FORMULA, given, "B T E", 0)
             shift = F.linear(given, self.held)

@@ -36,9 +36,8 @@ from reviewgen.errors import BundleError, DataError
 FILE = "tokenizer.json"
 FRAME = 2  # bos and eos
 MAX_WORD = 256  # characters; the trainer needs time quadratic in the length of a word
-# number of cached chunks, about 100 bytes each; characters of each
-MAX_CHUNKS = 1 << 18
-MAX_CHUNK = 64
+MAX_CHUNKS = 1 << 18  # that are cached, of about 100 bytes each
+MAX_CHUNK = 64  # characters of a chunk that is cached
 _WHITE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's White_Space
 _CHUNK = re.compile(f"[{_WHITE}]*[^{_WHITE}]+|[{_WHITE}]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")

@@ -23,9 +23,8 @@ from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quot
 
 MAX_CATEGORIES = 50
 MAX_DISTINCT_NUMBERS = 10  # up to this many, each number has its own bin
-# characters of the value of a field; the latter where tokens are characters
-MAX_FIELD = 200
-MIN_FIELD = 3
+MAX_FIELD = 200  # characters of the value of a field
+MIN_FIELD = 3  # characters of the value of a field, where tokens are characters
 QUANTILES = (0.2, 0.4, 0.6, 0.8, 1.0)  # the upper ends of the bins of more numbers
 ANY = "any"  # the value of a condition that is left unspecified
 DRAW = "draw"  # the value of a condition that is drawn for each text

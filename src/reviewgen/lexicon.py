@@ -172,9 +172,8 @@ def minimal_automaton(strings: Iterable[bytes]) -> Automaton:
     [b'gas', b'glad', b'mad']
     """
     nodes: dict[tuple[bool, _Edges], int] = {(False, ()): 0}
-    # along the last string; a node is complete once its last string is known
-    open_ends = [False]
-    last = b""
+    open_ends = [False]  # of nodes along the last string; one is complete once that is known
+    last = b""  # the last string
     open_edges: list[list[tuple[int, int]]] = [[]]
 
     def complete(depth: int) -> None:

@@ -14,9 +14,8 @@ MIN_CHARACTERS = 20_000
 """A rate that was measured on fewer characters of generated text is not known yet."""
 
 _GROUPS = 10
-# quantiles at 0.975: of the normal distribution, and of Student's with 9 degrees of freedom
-_NORMAL = 1.960
-_STUDENT = 2.262
+_NORMAL = 1.960  # the quantile at 0.975 of the normal distribution
+_STUDENT = 2.262  # the quantile at 0.975 of Student's, with 9 degrees of freedom
 T = TypeVar("T")
 
 

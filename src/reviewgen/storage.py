@@ -43,9 +43,8 @@ _NOT_PIECES = {_JOB, ".job.json.new", _LOCK, "source"}  # of a job
 _PIECES = ("step-*.pt", "shards", "digests", "table", "raw", "corpus", "words", "tokenizers", "store")  # that jobs make
 _PIPE_SECONDS = 30
 _KINDS = {"F": "float", "BF": "bfloat", "I": "int", "U": "uint", "BOOL": "bool"}  # of numbers, as safetensors abbreviates them
-# where other programs, such as virus scanners, briefly open what was just written
-_TRIES = 20
-_PAUSE_SECONDS = 0.1
+_TRIES = 20  # to rename where other programs, such as virus scanners, briefly open what was written
+_PAUSE_SECONDS = 0.1  # between two of these tries
 
 
 def to_path(name: str, value: str | os.PathLike[str]) -> Path:

@@ -27,10 +27,9 @@ from reviewgen.rates import find_intervals
 from reviewgen.storage import temporary_folder
 
 TEMPERATURES = (0.5, 0.8, 1.2)
-# characters of a generated text, about; texts of a batch, and at most
-_LENGTH = 300
-_TEXTS = 32
-_MAX_TEXTS = 640
+_LENGTH = 300  # characters of a generated text, about
+_TEXTS = 32  # that are generated in a batch
+_MAX_TEXTS = 640  # that are generated in all, at most
 _CHARACTERS = 30_000  # of generated text, at least
 _WORDS = 4500  # that distinct n-grams are counted on: their share falls as the text grows
 _MAX_SECONDS = 10.0  # of a batch of texts, for a model that is very slow

@@ -25,9 +25,8 @@ _NESTED = ("bits_interval", "intervals", "distinct", "samples", "curve", "notes"
 _MAX_RATIO = 3.0  # times the lowest bits; the first steps of a training would flatten all other points
 _MAX_PAIRS = 15  # that are shown at once
 _WIDE = 160  # columns of a terminal, for one table
-# characters of a sample on a page, and on a terminal
-_SAMPLE = 1500
-_PRINTED = 240
+_SAMPLE = 1500  # characters of a sample on a page
+_PRINTED = 240  # characters of a sample on a terminal
 
 
 class Column(NamedTuple):

@@ -354,9 +354,8 @@ def _explain_loss(logits: Float[Tensor, "B T V"], batch: TextBatch, windows: Win
     """
     if bool((logits.isnan() | logits.isposinf()).any()):
         raise GenerationError.of_damaged_logits()
-    # (B·T, V), (B·T,)
-    scores = logits.double().flatten(0, 1)
-    targets = batch.targets.flatten()
+    scores = logits.double().flatten(0, 1)  # (B·T, V)
+    targets = batch.targets.flatten()  # (B·T,)
     log_sums = scores.logsumexp(-1).view(batch.ids.shape)
     tokens = []
     for row, time in batch.positions:
@@ -364,8 +363,7 @@ def _explain_loss(logits: Float[Tensor, "B T V"], batch: TextBatch, windows: Win
         log_sum = float(log_sums[row, time])
         logit = float(logits[row, time, target])
         log_probability = logit - log_sum
-        # abs, for there is a minus zero
-        bits = abs(log_probability) / math.log(2)
+        bits = abs(log_probability) / math.log(2)  # abs, for there is a minus zero
         probability = math.exp(log_probability)
         before = batch.labels[batch.rows[row][time]]
         token = batch.labels[target]

@@ -14,20 +14,16 @@ from reviewgen.analysis.graph_layout import LayoutEdge, Route, compute_layout
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, axis_size
 from reviewgen.web.svg import DETAIL, LABEL, NOTE, Lines, block, block_size, moved, number, shorten, tag, text_width, wrap
 
-# inside a box
-_PAD_X = 11.0
-_PAD_Y = 6.0
-# inside a frame; its title
-_FRAME = 10.0
-_TITLE = 22.0
-# between loops side by side, and above one another
-_LANE = 13.0
-_TURN = 9.0
+_PAD_X = 11.0  # inside a box, on its left and right
+_PAD_Y = 6.0  # inside a box, above and below its text
+_FRAME = 10.0  # inside a frame, around its boxes
+_TITLE = 22.0  # height of the title of a frame
+_LANE = 13.0  # between loops that are side by side
+_TURN = 9.0  # between loops that are above one another
 _ARROW = 7.0
 _BETWEEN = 30.0  # columns of tokens, at least
-# of a detail, and of the shape of a state, in columns before they are wrapped
-_DETAIL_WIDTH = 118.0
-_STATE_WIDTH = 84.0
+_DETAIL_WIDTH = 118.0  # of a detail in a column, before it is wrapped
+_STATE_WIDTH = 84.0  # of the shape of a state between columns, before it is wrapped
 _ABOVE = 26.0  # what is inside, below the columns
 
 

@@ -15,9 +15,8 @@ from itertools import pairwise
 from statistics import fmean
 from typing import NamedTuple
 
-# between ranks, where lines bend; between boxes of a rank
-_GAP = 13.0
-_BESIDE = 14.0
+_GAP = 13.0  # between ranks, where lines bend
+_BESIDE = 14.0  # between boxes of a rank
 _LANE = 16.0  # what a line without a label takes of a rank
 _MOST_BETWEEN_ENDS = 20.0  # of lines that enter a box
 _SMALL_BEND = 7.0

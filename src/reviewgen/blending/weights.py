@@ -24,12 +24,10 @@ from jaxtyping import Float64
 
 from reviewgen.errors import ConfigError, DataError, quoted
 
-# of fixed weights
-ROUNDS = 200
-TOLERANCE = 1e-6
-# nats a token
-GATE_ROUNDS = 300
-GATE_TOLERANCE = 1e-7
+ROUNDS = 200  # in which fixed weights are fitted, at most
+TOLERANCE = 1e-6  # a smaller change of the fixed weights ends their fit
+GATE_ROUNDS = 300  # in which a gate is fitted, at most
+GATE_TOLERANCE = 1e-7  # nats a token: a smaller gain ends the fit of a gate
 PRIOR_TOKENS = 30  # on four corpora, of 10 to 100 the best on other texts, with 300 to 14,000 held-out tokens
 MAX_TOKENS = 32_768  # that a gate is fitted to; of more, evenly spaced ones
 _ROUNDED_UP = 1e-3  # in float32, the log of a probability near one may be slightly above zero

@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _LINE_SECONDS = 60.0  # between two lines of progress in a file
-# characters; of a terminal, of a file
-_MIN_WIDTH = 20
-_FILE_WIDTH = 120
+_MIN_WIDTH = 20  # characters of a line on a terminal, at least
+_FILE_WIDTH = 120  # characters of a line in a file, at least
 
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0 and C1, which begin escape sequences

@@ -12,9 +12,8 @@ from reviewgen.errors import counted
 
 _WIDE = 120  # columns from which on formulas have a column of their own
 _BAR = 8  # characters of a bar for 1
-# characters of what stands before a token; in a narrow terminal
-_MAX_BEFORE = 28
-_MAX_BEFORE_NARROW = 12
+_MAX_BEFORE = 28  # characters of what stands before a token
+_MAX_BEFORE_NARROW = 12  # the same, in a narrow terminal
 
 
 def render(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:

@@ -69,9 +69,8 @@ def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, ste
     count = weights.shape[1]
     stepped = 0
     tokens = len(order)
-    # of those that continue, then of new ones
-    scores = np.zeros(2 * count)
-    ages = np.zeros(2 * count, np.int64)
+    scores = np.zeros(2 * count)  # of the hypotheses that continue, then of new ones
+    ages = np.zeros(2 * count, np.int64)  # of the same hypotheses
     ranges = np.empty((count, 2), np.int64)
     fed = np.empty(count, np.int64)
     is_kept = np.empty(2 * count, np.bool_)

@@ -25,9 +25,8 @@ import numba
 from numba.core import event
 from numba.extending import overload
 
-# the position of the cursor; back to it, and erase the rest of the line
-_SAVE = "\x1b7"
-_ERASE = "\x1b8\x1b[K"
+_SAVE = "\x1b7"  # stores the position of the cursor
+_ERASE = "\x1b8\x1b[K"  # moves the cursor back there, and erases the rest of the line
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., object])

@@ -25,13 +25,11 @@ from reviewgen.errors import BundleError, quoted
 PANEL = 64  # outputs: four registers of 512 bits, enough independent sums to hide the latency of an addition
 GROUP = 4  # rows that share a pass over a panel: 16 registers of sums and four of weights fit into 32
 ALIGNMENT = 64  # bytes, a cache line
-# beyond, exp is not a normal number in single precision
-LOWEST = np.float32(-87.0)
-HIGHEST = np.float32(88.72283)
+LOWEST = np.float32(-87.0)  # below it, exp soon leaves the normal numbers of single precision
+HIGHEST = np.float32(88.72283)  # above it, exp is infinite in single precision
 LOG2_E = np.float32(1.4426950408889634)
-# sum: ln 2; the first has few bits (Cody & Waite)
-LN2_HIGH = np.float32(0.693359375)
-LN2_LOW = np.float32(-2.12194440e-4)
+LN2_HIGH = np.float32(0.693359375)  # most of ln 2, in few bits (Cody & Waite)
+LN2_LOW = np.float32(-2.12194440e-4)  # the rest of ln 2
 SHIFT = np.float32(1.5 * 2**23)  # added to a number, it rounds it to an integer, in the lowest bits
 ONE = np.float32(1)
 HALF = np.float32(0.5)
@@ -41,9 +39,8 @@ INFINITY = np.float32(np.inf)
 C3, C4, C5, C6, C7 = (np.float32(1 / factor) for factor in (6, 24, 120, 720, 5040))  # Taylor: below 1e-8 up to ln(2) / 2
 EIGHTEEN = np.float32(18)
 SMALLEST = np.float32(1.17549435e-38)  # with all its bits
-# the bits of sqrt(1/2); of a mantissa
-HALF_ROOT_BITS = np.int32(0x3F3504F3)
-MANTISSA = np.int32(0x007FFFFF)
+HALF_ROOT_BITS = np.int32(0x3F3504F3)  # the bits of sqrt(1/2)
+MANTISSA = np.int32(0x007FFFFF)  # the bits of a mantissa
 L0, L1, L2, L3, L4, L5, L6, L7, L8 = (  # (log(1 + x) - x + x ** 2 / 2) / x ** 3, Moshier 1989, Cephes ``logf``
     np.float32(coefficient)
     for coefficient in (

@@ -385,10 +385,9 @@ def draw_token(probs, uniform):
     low = int((scaled - high) * 4294967296.0)
     first = _mix((high + low) & MASK, low)
     second = _mix((low + GOLDEN) & MASK, first)
-    # time: that of arrival, times the probability
     winner = 0
     prob = 0.0
-    time = np.inf
+    time = np.inf  # of the winner's arrival, times the probability
     for token in range(len(probs)):
         if probs[token] <= 0:
             continue

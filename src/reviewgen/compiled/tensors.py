@@ -22,9 +22,8 @@ HALF_ULP = np.uint32(0x7FFF)
 BIT = np.uint32(1)
 SIXTEEN = np.uint32(16)
 BLOCK = 32  # independent sums, which vectorise
-# of the exponentials; beyond, float32 may overflow or underflow
-MIN_SUM = 1e-30
-MAX_SUM = 1e30
+MIN_SUM = 1e-30  # of the exponentials: below it, float32 may underflow
+MAX_SUM = 1e30  # of the exponentials: above it, float32 may overflow
 
 
 def as_array(tensor: Tensor) -> np.ndarray:

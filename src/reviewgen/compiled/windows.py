@@ -17,10 +17,9 @@ from reviewgen.compiled.jit import compiled, inner
 BLOCK = 8  # words of 64 bits
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: 2**64 over the golden ratio, Knuth's multiplicative hashing
 PART = 1 << 14  # tokens hashed at a time
-# while building: the first six bits of a hash select a region
-REGIONS = 64
-REGION_SHIFT = np.uint64(58)
-QUEUE = 1 << 14
+REGIONS = 64  # of memory, by which hashes are queued while building
+REGION_SHIFT = np.uint64(58)  # leaves the first six bits of a hash, which select its region
+QUEUE = 1 << 14  # hashes that wait for one region, at most
 TRIALS = 200_000  # random hashes looked up to measure the false-positive rate
 
 Tokens: TypeAlias = Integer[np.ndarray, " N"] | Iterable[np.ndarray]

@@ -12,9 +12,8 @@ from reviewgen.errors import ConfigError, did_you_mean, quoted
 _MAX_TOKENS = 100_000
 _MAX_FORCED = 10_000
 _MAX_BEAM_TOKENS = 1_000_000
-# elements of a list, characters of a stop string
-_MAX_LISTED = 1_000
-_MAX_STRING = 1_000
+_MAX_LISTED = 1_000  # elements of a list
+_MAX_STRING = 1_000  # characters of a stop string
 _OF_PROFILES = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size", "words")
 
 

@@ -41,9 +41,8 @@ _TAG = re.compile(rf"<(?:/(?:script|style)|/?(?P<name>{_NAMES})){_END}", re.IGNO
 _HIDDEN = re.compile(rf"<(?:!--|(?P<name>script|style){_END})", re.IGNORECASE)
 _CLOSINGS = {name: re.compile(rf"</{name}{_END}" if name else "-->", re.IGNORECASE) for name in (None, "script", "style")}
 _DOCTYPE = re.compile(r"<(?:!doctype|\?xml)\b[^<>]{0,500}>", re.IGNORECASE)
-# white space to Python, and in no text that a browser shows
-_BREAK = "\x1e"
-_PARAGRAPH = "\x1f"
+_BREAK = "\x1e"  # a break between lines: white space to Python, and in no text that a browser shows
+_PARAGRAPH = "\x1f"  # a break between paragraphs, for which the same holds
 _SPACE = re.compile(r"\s+")
 # What the bytes 80 to BF are in Latin-1 and in Windows-1252; of those, punctuation may also stand after a capital in French.
 _CONTINUATION = "\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ"

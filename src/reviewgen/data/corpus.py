@@ -37,9 +37,8 @@ if TYPE_CHECKING:
 CORPUS_FILE = "corpus.json"
 HELD_OUT = 0.05  # share of the texts in validation, and again in test
 _DUPLICATE, _NEAR_DUPLICATE, _LEAKING = range(3, 6)  # codes of texts that are in no split; smaller ones are splits
-# of a source that repeated lines are looked for in; lines that are named
-_SAMPLE_CHARACTERS = 1 << 24
-_NAMED = 5
+_SAMPLE_CHARACTERS = 1 << 24  # of a source, which repeated lines are looked for in
+_NAMED = 5  # repeated lines that are named in a message
 _PART_CHARACTERS = 1 << 22  # of a part of a unit that several processes share
 
 Cut: TypeAlias = Callable[[str], list[str]]
@@ -197,9 +196,8 @@ def make_corpus(sources: Sequence[Source], work: SharedJob, filters: Filters, we
         StorageError: The disk is full.
         WorkerError: A worker process was killed.
     """
-    # of the sources to train on
     folder = work.job.path("corpus")
-    count = len(weights) or 1
+    count = len(weights) or 1  # of the sources to train on
     if work.job.done(f"corpus/{CORPUS_FILE}"):
         return Corpus.open(folder)
     work.progress("Reading and cleaning")
@@ -272,8 +270,7 @@ def _assign_splits(cleaned: Sequence[_Cleaned], count: int, filters: Filters, wo
         codes[keep & ~work.main(partial(filters.find_distinct, files, keep))] = _NEAR_DUPLICATE
     ends = np.cumsum([len(each.hashes) for each in cleaned])
     for number, (each, view) in enumerate(zip(cleaned, np.split(codes, ends[:-1]), strict=True)):
-        # what is set in a view is set in ``codes``
-        each.codes = view
+        each.codes = view  # what is set in a view is set in ``codes``
         keep = view == 0
         named = SPLITS.index("validation" if number == count else "train")
         view[keep] = named if has_validation else _split(each, keep)
@@ -312,9 +309,8 @@ def _write_texts(cleaned: Sequence[_Cleaned], folder: Path, work: SharedJob) -> 
 
 def _clean(source: Source, number: int, cut: Cut, work: SharedJob) -> list[Path]:
     """Read and clean the units of a source into parts; return their files, in order."""
-    # here, that is, objects of this process
     size = sum(unit.size for unit in source.units)
-    is_here = source.facts is None
+    is_here = source.facts is None  # here, that is, objects of this process
     shares = 1 if is_here else work.ranks.world_size * work.count_workers(size)
     characters = max(_PART_CHARACTERS, size // 128)
     clean = partial(_clean_unit, replace(source, units=()), characters, cut if source.info.is_one_text else None)
@@ -395,8 +391,7 @@ def _count_lines(files: Sequence[Path]) -> dict[str, int]:
     """Return the repeated lines of the texts at the beginning of each part, so that memory stays bounded."""
     from pyarrow import compute
 
-    # by hash: of duplicates, one counts
-    texts = dict[int, str]()
+    texts = dict[int, str]()  # by hash: of duplicates, one counts
     limit = _SAMPLE_CHARACTERS // len(files)
     for table in map(read_part, files):
         ends = np.cumsum(compute.utf8_length(table.column("text")))

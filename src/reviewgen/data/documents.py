@@ -39,13 +39,11 @@ from reviewgen.errors import DataError
 from reviewgen.sentences import sentence_ends
 
 _HEAD = 1 << 16  # characters that a file is judged by
-# of a hard-wrapped text; the lines are those that another one of the paragraph follows
-_MIN_PARAGRAPHS = 3
-_MIN_LINES = 8
+_MIN_PARAGRAPHS = 3  # of a hard-wrapped text
+_MIN_LINES = 8  # of a hard-wrapped text, that another line of the paragraph follows
 _WIDTHS = range(30, 131)  # characters
-# shares of the lines of a hard-wrapped text
-_FULL = 0.75
-_UNPUNCTUATED = 0.6
+_FULL = 0.75  # share of the lines of a hard-wrapped text that are full
+_UNPUNCTUATED = 0.6  # share of these lines that do not end with the end of a sentence
 _SLACK = 0.06  # of the width; not every typist fills each line
 _MAY_GO_ON = re.compile(r"(?:(?<=[\"'”’»)\]])|(?<=\w\.\w\.))\s+([^\W\d_])")  # after speech, and after U.S.
 _SENTENCE_END = re.compile(r"[.!?…:;。！？][\"'”’»)\]]*$")
@@ -53,23 +51,19 @@ ROWS = 1024  # of a batch
 _NARROWEST = 40
 _WIDEST = 160
 _LONGEST_WORD = 25  # characters
-# of the line breaks within paragraphs, those that one width explains
-_MIN_BREAKS = 40
-_MIN_SHARE = 0.8
-# that a repeated line stands in
-_MIN_TEXTS = 10
-_MIN_SHARE_OF_TEXTS = 0.005
-# characters of a repeated line, and how many there are
-_MAX_LINE = 1000
-_MAX_LINES = 200
+_MIN_BREAKS = 40  # line breaks within paragraphs, from which a width is found
+_MIN_SHARE = 0.8  # of these line breaks, those that the width explains
+_MIN_TEXTS = 10  # that a repeated line stands in
+_MIN_SHARE_OF_TEXTS = 0.005  # that a repeated line stands in, if that is more
+_MAX_LINE = 1000  # characters of a repeated line
+_MAX_LINES = 200  # repeated lines that are returned, the most frequent ones
 T = TypeVar("T")
 SPLIT_CYCLE = ("train", "validation", "train", "test")
 """The splits of the parts of a text, which recur in this order."""
 
 _MIN_CHARACTERS = 500  # of a text that is cut
-# characters; _MAX_BLOCK comes first
-_MIN_BLOCK = 500
-_MAX_BLOCK = 1 << 14
+_MIN_BLOCK = 500  # characters, if that makes no block longer than _MAX_BLOCK
+_MAX_BLOCK = 1 << 14  # characters
 _PAIRS = 16  # of a block for validation and a block for test, if the text is long enough
 _SEPARATORS = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"\s"))  # of paragraphs, lines, words
 
@@ -225,8 +219,7 @@ def find_width(texts: Iterable[str]) -> int | None:
     >>> find_width(["four words to a line " * 3 + "and\\n" + "the rest of it."] * 40), find_width(["Two\\nlines."] * 40)
     (66, None)
     """
-    # by width
-    explained = np.zeros(_WIDEST + 2, np.int64)
+    explained = np.zeros(_WIDEST + 2, np.int64)  # line breaks, by the width that explains them
     breaks = 0
     for line, following in itertools.chain.from_iterable(itertools.pairwise(text.split("\n")) for text in texts):
         length = len(line.rstrip())

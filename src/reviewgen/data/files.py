@@ -50,9 +50,8 @@ _MAX_DAMAGE = 0.45  # of the bytes beyond ASCII are invalid in damaged UTF-8; in
 _MIN_BYTES = 8  # beyond ASCII, to tell the encodings of other scripts apart
 _MIN_LATIN_BYTES = 16  # beyond ASCII, to tell those of Latin letters apart
 _PRIOR = 0.08  # of Windows-1252; measured on texts in 20 languages, as is the weight of chaos against coherence
-# bytes, in all and of one line
-_SAMPLE = 1 << 16
-_LINE = 1 << 12
+_SAMPLE = 1 << 16  # bytes in all
+_LINE = 1 << 12  # bytes of one line
 
 KINDS = {
     ".txt": "text",
@@ -71,9 +70,8 @@ KINDS = {
 
 _TEXTS = {"text", "csv", "json"}  # the formats whose files are converted to UTF-8 before they are read
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"SQLite format 3\0": "sqlite"}
-# bytes; the second of a line that an encoding is recognised from
-_CHUNK = 1 << 20
-_MAX_LINE = 1 << 16
+_CHUNK = 1 << 20  # bytes that are copied at once
+_MAX_LINE = 1 << 16  # bytes of a line that an encoding is recognised from
 _MAX_NAME = 255  # bytes
 _WAIT = 30.0  # seconds that a web server may take to accept a connection, and for each piece of its answer
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")

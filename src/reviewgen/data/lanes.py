@@ -168,9 +168,8 @@ class _ShuffledStream:
         done = 0
         while done < len(out):
             number = int(self._order[position])
-            # bos, and what follows it
             document = self._store.document(number)
-            prefix_length = 1 + int(self._store.given[number])
+            prefix_length = 1 + int(self._store.given[number])  # bos, and what follows it
             skip = len(document) - int(self._ends[position] - (start + done))
             piece = document[skip : skip + len(out) - done]
             out[done : done + len(piece)] = targets[done : done + len(piece)] = piece

@@ -32,12 +32,10 @@ _MINIMA = 128
 _SEED = 1
 _SHINGLE = 3
 _RECALL = 0.99
-# of held-out texts that are looked for: of a sample; of all, at once
-_SAMPLE_CHARACTERS = 1 << 18
-_GROUP_CHARACTERS = 1 << 20
-# codes of splits
-_TRAIN = 0
-_HELD_OUT = (1, 2)
+_SAMPLE_CHARACTERS = 1 << 18  # of held-out texts that are looked for, if that is a sample of them
+_GROUP_CHARACTERS = 1 << 20  # of held-out texts that are looked for at once
+_TRAIN = 0  # the code of the training split
+_HELD_OUT = (1, 2)  # the codes of the held-out splits
 if TYPE_CHECKING:
     import pyarrow
 

@@ -42,18 +42,15 @@ from reviewgen.storage import Job
 NOVELTY_FILE = "novelty.safetensors"
 WORDS_FILE = "words.json"
 _REST = "rest"  # of the folder in a shard with the texts that are read once more
-# of parts, or ids, after which no new words are looked for
-_WORD_BYTES = 200_000_000
-_WORD_TOKENS = 50_000_000
+_WORD_BYTES = 200_000_000  # of parts, after which no new words are looked for
+_WORD_TOKENS = 50_000_000  # ids after which no new words are looked for
 _DROP_PROBABILITY = 0.1  # of a condition of a training text, so that the model also learns to generate without it
 _DROP_FIELD_PROBABILITY = 0.25  # the same, of a field
 _PROBE = "\ue0f1"  # private use
-# characters at most: of a tokenizer that keeps the probe, and of others
-_CHECKED = 100_000
-_CHECKED_CLOSELY = 5_000_000
-# characters of an example around the first that is lost
-_BEFORE = 12
-_AFTER = 12
+_CHECKED = 100_000  # characters at most, of a tokenizer that keeps the probe
+_CHECKED_CLOSELY = 5_000_000  # characters at most, of other tokenizers
+_BEFORE = 12  # characters of an example before the first that is lost
+_AFTER = 12  # characters of an example from the first that is lost
 
 
 @dataclass(frozen=True)
@@ -348,11 +345,10 @@ def encode_corpus(
     work.progress("Encoding the texts")
     step = sample_stride(tokenizer, corpus.report.characters + (corpus.validation[1].characters if corpus.validation else 0))
     times = corpus.times_of_files
-    # bytes, texts and training texts of earlier parts
     shards = []
     words = []
     tasks = []
-    before = np.zeros(3, np.int64)
+    before = np.zeros(3, np.int64)  # bytes, texts and training texts of earlier parts
     for number, file in enumerate(corpus.files):
         shards.append(f"shards/{number:05d}")
         if before[0] <= _WORD_BYTES:

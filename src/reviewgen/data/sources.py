@@ -37,9 +37,8 @@ from reviewgen.registry import find_reader
 
 SPLITS = ("train", "validation", "test")
 DROPPED = "Lines that reviewgen has dropped:"  # and the lines, in the description of the dataset of a corpus
-# at most, of records that the guess of the text column looks at
-_HEAD = 1000
-_HEAD_CHARACTERS = 1 << 24
+_HEAD = 1000  # records that the guess of the text column looks at, at most
+_HEAD_CHARACTERS = 1 << 24  # of these records, after which it looks at no more
 _MIN_MARKDOWN = 0.1  # share of texts with markdown from which the option to strip it is named
 _UNIT_BYTES = 1 << 23
 _MAX_UNITS = 128

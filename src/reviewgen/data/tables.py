@@ -37,9 +37,8 @@ if TYPE_CHECKING:
 _JSON_HEAD = 1 << 22  # characters of the first line, that a JSON file is judged by
 _SEPARATORS = ",;\t|"
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
-# characters that the format is looked for in; rows that are compared
-_CSV_HEAD = 1 << 20
-_PROBED_ROWS = 10
+_CSV_HEAD = 1 << 20  # characters that the format is looked for in
+_PROBED_ROWS = 10  # that are compared, to find the format
 _MAX_FIELD = 1 << 29  # characters
 
 Read: TypeAlias = Callable[[Sequence[str] | None], Iterable[Any]]
@@ -244,9 +243,8 @@ def read_csv(path: Path, name: str, columns: Sequence[str] | None = None) -> Ite
     """
     separator, names, skipped = _find_format(path)
     wanted = [(column, names.index(column)) for column in needed_columns(names, columns)]
-    # of the row
-    lines = list[str]()
-    number = 0
+    lines = list[str]()  # of the row
+    number = 0  # of the row; the header is the first
     with path.open(encoding="utf-8", newline="") as stream:
         # Remembers the lines of a row for its message; ``append`` returns None, which mypy takes for a mistake.
         recorded = (lines.append(line) or line for line in itertools.islice(stream, skipped, None))  # type: ignore[func-returns-value]

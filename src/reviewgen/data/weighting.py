@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from reviewgen.data.sources import Source
 
 _MAX_TIMES = 1000  # that a corpus is read in an epoch
-# of a corpus, of the first one, and the share that is in both
-_FREQUENT_WORDS = 30
-_USUAL_WORDS = 200
-_SHARED_WORDS = 0.25
+_FREQUENT_WORDS = 30  # of a corpus, which are looked for among those of the first one
+_USUAL_WORDS = 200  # of the first corpus, among which those of others are looked for
+_SHARED_WORDS = 0.25  # share of a corpus's frequent words that are usual in the first one, at least
 _LANGUAGE_CHARACTERS = 200_000  # of a corpus, whose words are counted
 
 

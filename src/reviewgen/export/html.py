@@ -195,9 +195,8 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
         bits = next((bits for bits, most in _DEFAULTS if weights <= most), 5)
     if not isinstance(bits, int) or bits not in BITS:
         raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {quoted(bits)}.")
-    # of valid UTF-8, known words and separators
     blob = _Blob()
-    (nodes, roots, known) = joined_automata(bundle.lexicon)
+    (nodes, roots, known) = joined_automata(bundle.lexicon)  # of valid UTF-8, known words and separators
     files = {name: np.frombuffer(_shorten(text).encode(), np.uint8) for name, text in read_tokenizer_files(bundle).items()}
     manifest = {
         "id": name or bundle.preset,

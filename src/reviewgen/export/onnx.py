@@ -47,9 +47,8 @@ PASSAGE = (
 CHECKED_TOKENS = 200  # of each text
 CHUNKS = 1, 2, 17  # tokens in the first pieces; the others come in one
 TOLERANCE = 1e-4  # of a logit
-# torch takes sizes of 0 and 1 as constants
-TRACED_BATCH = 2
-TRACED_TIME = 5
+TRACED_BATCH = 2  # rows that are traced: torch takes sizes of 0 and 1 as constants
+TRACED_TIME = 5  # tokens of a row that are traced; more than 1 for the same reason
 
 
 class OnnxExport(NamedTuple):

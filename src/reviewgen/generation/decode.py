@@ -50,10 +50,9 @@ SAMPLING_SETTINGS = (
     *(name for name in SamplingParams._fields if name in fields_of(GenerationConfig) and not name.endswith("_new_tokens")),
 )
 """The settings of ``GenerationConfig`` that a token's probability depends on."""
-# random numbers a text for a stepper's own loop
-_MIN_BLOCK = 32
-_FIRST_BLOCK = 64
-_MAX_BLOCK = 4096
+_MIN_BLOCK = 32  # random numbers a text for a stepper's own loop, at least
+_FIRST_BLOCK = 64  # random numbers a text in the first block, without a deadline
+_MAX_BLOCK = 4096  # random numbers a text, at most
 
 
 def make_sampling_params(config: GenerationConfig, tokenizer: Tokenizer) -> SamplingParams:

@@ -130,9 +130,8 @@ class Detokenizer:
         """Return the characters and the tokens up to some of each that were not returned yet."""
         (sent, first), tokens = self._sent, list[Token]()
         for index in range(first, count):
-            # a stop string may begin inside the last token
             start = self._start(index)
-            end = min(self._ends[index], until)
+            end = min(self._ends[index], until)  # a stop string may begin inside the last token
             tokens.append(Token(self.source.ids[self.first + index], self._text[start:end], start, self.scores[index]))
         self._sent = max(sent, until), max(first, count)
         return self._text[sent:until], tokens

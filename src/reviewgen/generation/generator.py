@@ -32,9 +32,8 @@ DEVICE_ROWS = 512
 """The texts that are generated side by side on an accelerator."""
 
 _CPU_ROWS = 64
-# texts generated for one that must include something
-_MAX_TRIES = 128
-_TRIES_PER_BATCH = 16
+_MAX_TRIES = 128  # texts that are generated for one that must include something
+_TRIES_PER_BATCH = 16  # of these texts, those that are generated side by side
 _STREAM_BLOCK_SECONDS = 0.02  # between two pieces of a text that is streamed
 
 

@@ -123,9 +123,8 @@ class DeviceStepper(ModelStepper):
         """Sample up to N tokens for each row; see ``reviewgen.protocols.SupportsSample``."""
         (count, numbers), start = uniform.shape, texts.shape[1]
         windows, run, spelling, places = compiled_constraints(params, constraints, count)
-        # (N, B)
         whole = np.pad(texts, ((0, 0), (0, numbers)))
-        uniform = np.ascontiguousarray(uniform.T)
+        uniform = np.ascontiguousarray(uniform.T)  # (N, B)
         tokens = np.empty(count, np.int64)
         new_places = places.copy()
         runs = np.full(count, run)

@@ -21,9 +21,8 @@ from reviewgen.generation.pieces import TokenTexts
 from reviewgen.protocols import CountedContext, Stepper, StepState, SupportsExplain, Tokenizer
 
 _VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
-# characters that a notebook shows
-_MAX_TEXT = 200
-_MAX_TOKEN = 60
+_MAX_TEXT = 200  # characters of the text that a notebook shows
+_MAX_TOKEN = 60  # characters of a token that a notebook shows
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,10 @@ _PATTERNS = {
 }
 _KINDS = (*_PATTERNS, "copies", "text", "license")  # the values of ``allow``
 _TEMPERATURES = (0.5, 0.7, 1.0)  # of the samples in a card; 0.7 is the default of the presets
-# texts, and at which temperature
-_SCANNED = 200
-_TEMPERATURE = 0.8
-# between these, the max_new_tokens of a sample
-_MIN_TOKENS = 100
-_MAX_TOKENS = 1_000
+_SCANNED = 200  # texts that are generated and scanned
+_TEMPERATURE = 0.8  # of these texts
+_MIN_TOKENS = 100  # max_new_tokens of a sample, at least
+_MAX_TOKENS = 1_000  # max_new_tokens of a sample, at most
 
 
 def check_kinds(allow: Collection[str]) -> frozenset[str]:

@@ -8,10 +8,9 @@ import numpy as np
 from reviewgen.compiled import compiled, inner
 from reviewgen.compiled.windows import MULTIPLIER, hash_window, holds
 
-# the status of the window that starts at a position; where the text is too short, it is unknown
-UNKNOWN = 0
-SEEN = 1
-NEW = 2
+UNKNOWN = 0  # the status of a window that is not looked up, as where the text is too short
+SEEN = 1  # the status of a window that is found
+NEW = 2  # the status of a window that is not found
 
 
 @compiled
@@ -47,12 +46,10 @@ def match(ids, suffixes, starts, base, depth, text, limits, lengths, positions):
         lengths: int64 (T,), filled in.
         positions: int64 (T,), filled in.
     """
-    # the range of the suffix array still to search
-    low = np.zeros(len(text), np.int64)
-    high = np.zeros(len(text), np.int64)
-    # tokens shared with the suffixes at its two ends
-    below = np.zeros(len(text), np.int64)
-    above = np.zeros(len(text), np.int64)
+    low = np.zeros(len(text), np.int64)  # the start of the range of the suffix array still to search
+    high = np.zeros(len(text), np.int64)  # the end of that range
+    below = np.zeros(len(text), np.int64)  # tokens shared with the suffix below the range
+    above = np.zeros(len(text), np.int64)  # tokens shared with the suffix above it
     open_starts = np.empty(len(text), np.int64)
     middles = np.empty(len(text), np.int64)
     heads = np.empty(len(text), np.int64)  # the next id of the corpus to compare, -1 after its end

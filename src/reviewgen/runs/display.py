@@ -165,12 +165,10 @@ class RunLog:
 
 
 _SECONDS = 0.2  # between two updates of the bar
-# of the bar: its characters, and the most that is shown as done
-_BAR_WIDTH = 10
-_DONE = 0.999
-# between two updates of a figure, at least; of the time that they may take
-_FIGURE_SECONDS = 0.5
-_FIGURE_SHARE = 0.02
+_BAR_WIDTH = 10  # characters of the bar
+_DONE = 0.999  # the most that the bar shows as done
+_FIGURE_SECONDS = 0.5  # between two updates of a figure, at least
+_FIGURE_SHARE = 0.02  # of the time that the updates of a figure may take
 
 
 class TerminalView:

@@ -182,9 +182,8 @@ def novelty_facts(
 
 _MIN_TOKENS = 2_000  # of chosen texts, however slow the model is
 _TEXT_SECONDS = 4.0  # for scoring as many texts as are wanted, however short the time budget is
-# generated at a time, and at most
-_TEXTS = 100
-_MAX_TEXTS = 2_000
+_TEXTS = 100  # that are generated at a time
+_MAX_TEXTS = 2_000  # that are generated in all, at most
 _COUNTED_CHARACTERS = 100_000  # that an n-gram writes in a tenth of a second
 
 # Bits per character of held-out text after the same time on one core, lstm-word from the weights that ship / from scratch, by how

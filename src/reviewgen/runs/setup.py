@@ -48,9 +48,8 @@ _PEAK_SHARE = 1 / 2  # of the preset's learning rate: a whole one spoils a model
 _WARMUP = 0.05  # a trained model needs less warmup than a new one: a share of the run
 _EXAMPLE = "{'hidden_size': 256}"  # of settings, for messages
 _ANCESTORS = 16  # trainings before that of the parent
-# of the logits of two implementations of the same function
-_PROBE_TOKENS = 24
-_TOLERANCE = 1e-3
+_PROBE_TOKENS = 24  # on which the logits of two models are compared
+_TOLERANCE = 1e-3  # of the logits of two implementations of the same function
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,9 @@ _MIN_TEXTS = 4 * _GROUPS
 _MIN_DEVIATION = 1e-3
 _MAX_DEVIATIONS = 10.0  # a larger difference counts as this one
 _JUDGE = "ngram-char"
-# of texts that people rather read than others, in blind comparisons
-_MAX_REPEATED = 0.02
-_MIN_DISTINCT = 0.6
+# In blind comparisons, people rather read texts within these two limits than others.
+_MAX_REPEATED = 0.02  # share of the texts that repeat a sentence
+_MIN_DISTINCT = 0.6  # distinct-2 of the texts, relative to that of human texts
 
 
 @dataclass(frozen=True)

@@ -40,14 +40,12 @@ from reviewgen.protocols import StepState, SupportsCompiledStep
 
 _LOG = logging.getLogger(__name__)
 _TICK_SECONDS = 0.03  # of the prefill, of the steps, and of the blocks of a tick
-# tokens of a prompt that are fed at once
-_MAX_CHUNK = 512
-_MIN_CHUNK = 32
+_MAX_CHUNK = 512  # tokens of a prompt that are fed at once, at most
+_MIN_CHUNK = 32  # tokens of a prompt that are fed at once, at least
 _HEAD_START = 1.0  # seconds that a new prompt counts as waiting already, so that it goes before the next part of a long one
 _KEPT = 64  # states after beginnings that no text waits for
-# random numbers of a row in a block
-_MIN_NUMBERS = 7
-_MAX_NUMBERS = 512
+_MIN_NUMBERS = 7  # random numbers of a row in a block, at least
+_MAX_NUMBERS = 512  # random numbers of a row in a block, at most
 _SURE_NUMBERS = 32  # upper bound on the random numbers that one token needs
 _MIN_PART = 8  # rows of a block: fewer do not share the weights' way from memory, and are not worth a thread
 _MAX_THREADS = 4
@@ -289,9 +287,8 @@ class Engine:
         self._inbox: deque[ActiveRequest] = deque()
         self._jobs: list[ActiveRequest] = []
         self._beginnings: dict[tuple[int, ...], _CachedPrefix] = {}  # the latest come last
-        # of a token of a prompt, and of a row in a block
-        self._fed_seconds = 1e-3
-        self._sampled_seconds = 1e-3
+        self._fed_seconds = 1e-3  # of a token of a prompt
+        self._sampled_seconds = 1e-3  # of a row in a block
         self._wake = threading.Event()
         self._lock = threading.Lock()
         self._must_stop = False

@@ -22,14 +22,12 @@ from reviewgen.protocols import Tokenizer
 from reviewgen.serving.engine import EngineRequest, RequestTimeout
 from reviewgen.serving.options import Limits
 
-# characters; values and names of a request may be long
-_MAX_MESSAGE = 500
-_MAX_PARAM = 100
+_MAX_MESSAGE = 500  # characters; a value of a request may be long
+_MAX_PARAM = 100  # characters; a name of a request may be long
 _MAX_LOGPROBS = 20
 _STREAM_OPTIONS = ("include_usage", "include_obfuscation")
-# strings; characters of each
-_MAX_STOPS = 16
-_MAX_STOP = 200
+_MAX_STOPS = 16  # stop strings of a request
+_MAX_STOP = 200  # characters of a stop string
 _MAX_NUMBERS = 2_000_000  # log probabilities of a response, or of the prompts of a stream
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 

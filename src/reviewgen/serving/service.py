@@ -36,15 +36,13 @@ from reviewgen.serving.response import Completion
 
 _LARGE_BODY = 32_768  # bytes: a larger one is read by another thread, since it may take tenths of a second
 _FLUSH_SECONDS = 0.02  # between two parts of a stream; tokens that come sooner share one
-# the more requests, the larger the parts
-_FLUSH_SECONDS_PER_REQUEST = 0.001
-_MAX_FLUSH_SECONDS = 0.1
+_FLUSH_SECONDS_PER_REQUEST = 0.001  # added for each request: the more requests, the larger the parts
+_MAX_FLUSH_SECONDS = 0.1  # between two parts of a stream, however many requests there are
 _LATE_SECONDS = 10.0  # after its time limit, by which the engine ends a request
 _LAST_SECONDS = 1.0  # for the error of a stream that is ended: a reader that stalls gets nothing
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-# around the JSON of a server-sent event; the last one
-_EVENT = (b"data: ", b"\n\n")
-_DONE = b"data: [DONE]\n\n"
+_EVENT = (b"data: ", b"\n\n")  # around the JSON of a server-sent event
+_DONE = b"data: [DONE]\n\n"  # the last server-sent event
 # X-Accel-Buffering: nginx would collect the parts
 _STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
 _FIRST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds

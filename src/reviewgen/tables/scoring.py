@@ -189,8 +189,7 @@ def score_texts(
         else:
             require_index(loaded.bundle.index)
         texts: Iterator[Example] = read_texts(source, loaded.bundle, **settings)
-        # the first says what is wrong
-        first_text = next(texts)
+        first_text = next(texts)  # the first text says what is wrong
         identity = identify_texts(source, loaded.conditions, settings)
         facts = {"judge": kind, **_facts(loaded, source, _DEFAULTS | settings)}
         facts["texts"] = hash_text(first_text[0]) if identity is None else identity  # which processes compare

@@ -38,9 +38,8 @@ from reviewgen.training.model_checks import (
 )
 
 PROCESSES = 3  # of a counting, one of which counts nothing
-# tokens after an id that is held, and the smallest change of a logit there
-LATER = 64
-HELD = 0.01
+LATER = 64  # tokens after an id that is held, at which its effect is measured
+HELD = 0.01  # the smallest change of a logit there that shows the id is held
 MIN_VOCABULARY = 5  # bos, two tokens and two ids of conditions
 IGNORED = -100  # a target that is not to be predicted
 

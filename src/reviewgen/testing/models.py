@@ -26,13 +26,11 @@ from reviewgen.testing.laws import Laws, assert_same, assert_unchanged, json_rou
 from reviewgen.training import model_checks
 from reviewgen.training.model_checks import ROWS, STEPS, assert_close, asserting, call, influence, lettered, logits_of, some_ids
 
-# tokens of a call, and of a long text
-CHUNK = 512
-LONG = 2_000
-# of the training of ``learns``
-LANES = 4
-LENGTH = 12
-TRAINING_STEPS = 200
+CHUNK = 512  # tokens of a call
+LONG = 2_000  # tokens of a long text
+LANES = 4  # of the training of ``learns``
+LENGTH = 12  # of each of these lanes, in tokens
+TRAINING_STEPS = 200  # of the training of ``learns``
 LEARNING_RATES = 0.01, 0.001, 0.1  # a model must learn with one of them
 SHARE = 0.8  # of the unigram's entropy: the loss that a model must reach
 BF16_TOLERANCE = 0.1  # of the largest logit: bfloat16 rounds to 8 bits, once per layer

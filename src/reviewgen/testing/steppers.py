@@ -23,9 +23,8 @@ from reviewgen.training.model_checks import ROWS, STEPS, TOLERANCE, assert_close
 
 CALLS = 500  # of one token each, for which a stepper must stay equal to its model
 PROMPTS = 1, 3, 7  # tokens of the prompts whose states are stacked
-# tokens that a stepper samples per text, and random numbers per text
-LENGTH = 80
-NUMBERS = 1000
+LENGTH = 80  # tokens that a stepper samples per text
+NUMBERS = 1000  # random numbers per text
 _IMPORT = "import importlib, sys; sys.modules['torch'] = None; importlib.import_module(sys.argv[1])"
 
 

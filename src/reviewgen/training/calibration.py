@@ -25,9 +25,8 @@ ScoredChunk: TypeAlias = tuple[Tensor, Tensor]
 """Logits (N, V) of some tokens, and the tokens (N,)."""
 
 _TOKENS = 4_096  # that the number is fitted on
-# texts side by side, and their tokens in one forward call
-_ROWS = 8
-_STEPS = 64
+_ROWS = 8  # texts that are scored side by side
+_STEPS = 64  # tokens of each of them in one forward call
 _ROUNDS = 20
 _TOLERANCE = 1e-4
 _RANGE = 0.2, 5.0

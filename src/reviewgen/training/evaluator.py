@@ -27,17 +27,14 @@ MAX_SHARE = 0.06
 """The largest share of a run that goes into its evaluations, without the final one."""
 
 SAMPLE_TOKENS = 100  # of each generated text
-# copy_tokens suffice up to this stride of the index; a sparser one needs up to 8 times more
-_DENSE_STRIDE = 32
-_MAX_FACTOR = 8
+_DENSE_STRIDE = 32  # up to this stride of the index copy_tokens suffice; a sparser one needs more
+_MAX_FACTOR = 8  # times copy_tokens that a sparser index needs, at most
 _TRAINING_COST = 3  # a training step computes three times as much per token as scoring: forward, and backward twice as much
-# of an evaluation in a run of steps: fewer would measure nothing
-_MIN_TOKENS = 2_000
-_MIN_COPY_TEXTS = 4
+_MIN_TOKENS = 2_000  # of an evaluation in a run of steps: fewer would measure nothing
+_MIN_COPY_TEXTS = 4  # of the same evaluation, for the same reason
 _GIVEN = ("tokenizer", "documents", "config", "index", "prefix", "processes", "metrics", "pieces")  # not state
-# of the token copy rate: the groups that results are ranked in
-_WITHIN_LIMIT = 0
-_BEYOND_LIMIT = 1
+_WITHIN_LIMIT = 0  # the group of results whose token copy rate is within the limit; it comes first
+_BEYOND_LIMIT = 1  # the group of results whose token copy rate is beyond the limit
 _UNRANKED = 2, 0.0  # worse than every result
 
 

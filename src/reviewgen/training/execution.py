@@ -41,7 +41,7 @@ from reviewgen.training.softmax import compute_logits, sampled_softmax
 _MAX_SLOW_STEPS = 5  # in a row, before a run falls back to one thread
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # large pages for large tensors; torch reads it at its first tensor
 
-# the parameters of mallopt
+# The parameters of mallopt:
 _TRIM_THRESHOLD = -1
 _TOP_PAD = -2
 _MMAP_THRESHOLD = -3
@@ -75,16 +75,14 @@ at most to this share, when the dropout is chosen. On 2,000 captions, lstm-word 
 
 _STEP_SHARE = 0.9  # of the time goes into steps; the rest into evaluations and samples
 _AUTOTUNE_SECONDS = 0.3  # for each size
-# of the time; after the larger of the two no larger size is timed
-_SIZING_SECONDS = 2.0
-_SIZING_SHARE = 0.01
+_SIZING_SECONDS = 2.0  # after them, or the next share if it is longer, no larger size is timed
+_SIZING_SHARE = 0.01  # of the time of a run
 _SHORT_LENGTH = 16  # time steps of a timed batch
 
 _MIN_BATCH_GAIN = 1.1  # in tokens per second, that doubling a batch must bring
 _MIN_STEPS = 1_000  # a run of fewer, larger steps learns less
-# of a grown batch
-_MAX_LENGTH = 128
-_MAX_LANES = 64
+_MAX_LENGTH = 128  # time steps of a grown batch
+_MAX_LANES = 64  # lanes of a grown batch
 
 
 def choose_device(wanted: str, model: Any) -> tuple[torch.device, tuple[str, ...]]:

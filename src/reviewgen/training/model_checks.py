@@ -18,9 +18,8 @@ from reviewgen.protocols import SupportsOutputLayer
 from reviewgen.registry import Plugin
 from reviewgen.registry.metadata import OWN
 
-# B and T, different from each other and from most sizes, so that a size tells its letter
-ROWS = 3
-STEPS = 12
+ROWS = 3  # B, unlike T and most sizes, so that a size tells its letter
+STEPS = 12  # T, which differs from B and most sizes for the same reason
 TOLERANCE = 1e-4
 """Relative and absolute tolerance for float32 logits computed in two ways; the order of sums alone gives 1e-6 per layer."""
 

@@ -19,9 +19,8 @@ from reviewgen.rates import MIN_CHARACTERS
 MIN_CHANGE = 0.01  # as a share of the bits per character; smaller changes may come from the seed
 MIN_BITS = 0.01  # bits per character; changes are relative to at least this, since shares of less mean nothing
 RECENT = 0.25  # the last share of the steps: the learning rate falls there from about a quarter of its peak to zero
-# with fewer, a curve does not show where it goes
-MIN_EVALUATIONS = 4
-MIN_STEPS = 200
+MIN_EVALUATIONS = 4  # with fewer, a curve does not show where it goes
+MIN_STEPS = 200  # with fewer, the same is true
 LAST = 2  # evaluations at the end that must all be worse: a single one may be an outlier
 COPY_MARGIN = 0.15  # above the copy rate of held-out reviews: about one text in seven is copied
 COPY_FACTOR = 1.5  # times held-out reviews: if these repeat the training text anyway, the margin is within their noise

@@ -18,9 +18,8 @@ from reviewgen.data import IGNORED, TokenStore
 from reviewgen.protocols import State, SupportsLoss, SupportsOutputLayer
 
 POWER = 0.75  # of the frequencies that tokens are drawn by: rare ones more often than they occur (Mikolov et al. 2013)
-# of the training texts, at most, whose tokens are counted
-SPANS = 4000
-SPAN_TOKENS = 1000
+SPANS = 4000  # of the training texts, at most, whose tokens are counted
+SPAN_TOKENS = 1000  # of each of these spans, at most
 MIN_GAIN = 4  # times as many tokens in the vocabulary as are drawn
 
 

@@ -45,14 +45,12 @@ _ALONE = 620.0  # of a chart in a file of its own
 _MAP = (840.0, 640.0)  # the width and height of a map of words
 _MAP_HALVES = 7_500.0  # of the widths of the words on it, in pixels: for more, the map is enlarged
 _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # in radians
-# of a panel
-_LEFT = 46.0
-_TOP = 26.0
-_BETWEEN = 14.0
+_LEFT = 46.0  # left of the area of a panel, for the labels of its axis
+_TOP = 26.0  # above the area of a panel
+_BETWEEN = 14.0  # below the area of a panel, before the next one
 _BAR = 0.6  # width of a bar, of the distance between two
-# of a line as it is drawn, and in the table
-_MOST_POINTS = 60
-_MOST_LISTED = 8
+_MOST_POINTS = 60  # of a line, as it is drawn
+_MOST_LISTED = 8  # of the points of a line, in the table
 _SHAPES = (  # around (0, 0): circle, square, triangle, diamond
     "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
     "M-3.6-3.6h7.2v7.2h-7.2z",

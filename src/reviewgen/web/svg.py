@@ -16,16 +16,14 @@ from reviewgen.web.rendering import render
 Lines = list[tuple[str, float, str]]
 """Lines of text below one another: each text, its size in pixels, and its role: "label", "detail", "shape", "note", "title"."""
 
-# sizes of texts, in pixels
-LABEL = 14.0
-DETAIL = 12.0
-NOTE = 11.5
+LABEL = 14.0  # size of a label, in pixels
+DETAIL = 12.0  # size of a detail, in pixels
+NOTE = 11.5  # size of a note, in pixels
 CLASS = "reviewgen-picture"
 _SUBSCRIPT = re.compile(r"_\{([^{}]*)\}")
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-# the height of a line and the size of a subscript, in font sizes
-_LINE = 1.32
-_BELOW = 0.75
+_LINE = 1.32  # height of a line, in font sizes
+_BELOW = 0.75  # size of a subscript, in font sizes
 _NARROW = set("iljIft.,:;'|!()[]/ ·")
 _WIDE = set("mwMWΣ%@…")
 _EM = 0.63  # the width of a letter of a wide sans-serif font, as DejaVu Sans or Verdana, in font sizes
