@@ -275,7 +275,7 @@ BAD_LINKS = [
     ("max_tokens=1e9", "from 1 to 100000"),
     ("second=x", "The link names the model “x”"),
     ("novelty=report", "it can only be “filter”"),
-    ("c.style=epic", "it can be review, snippet"),
+    ("c.style=epic", "it can be any, review, snippet"),
     ("c.genre=x", "“genre”, which the model does not have"),
     ("c.__proto__=x", "the condition “__proto__”"),
     ("constructor=1", "does not know: “constructor”"),
@@ -439,7 +439,7 @@ def test_hostile_texts_are_only_text(open_page, tmp_path):
     model = manifest(HOSTILE, conditions=[hostile], facts=[[HOSTILE, HOSTILE]], card=HOSTILE)
     page = open_page(write_page(tmp_path / "page.html", model, title=HOSTILE))
     assert page.title() == page.text_content("h1") == HOSTILE
-    page.get_by_label(HOSTILE).last.select_option(HOSTILE)
+    page.get_by_role("combobox", name=HOSTILE).last.select_option(HOSTILE)
     (text,) = write(page, HOSTILE)
     assert text.startswith(HOSTILE) and requests(page)[0]["conditions"] == {HOSTILE: HOSTILE}
     page.click("#about")
