@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -11,7 +12,6 @@ import torch
 
 from reviewgen.conditions import Condition, Conditions, Value
 from reviewgen.errors import ConfigError
-from reviewgen.model.words import WordMap
 from tests.support.fakes import LetterTokenizer, TableModel, review_model, run_command
 from tests.support.models import EXAMPLES
 
@@ -84,17 +84,19 @@ def test_neighbours_and_map_of_plain_python(micro, model_folder, monkeypatch, ca
 
 
 @pytest.mark.parametrize("count", [600, pytest.param(900, marks=pytest.mark.slow)])
-def test_a_map_of_many_words_has_all_of_them_inside_the_picture(count):
+def test_a_map_of_many_words_has_all_of_them_inside_the_picture(micro, count):
     points = np.random.default_rng(0).standard_normal((count, 2)).astype(np.float32)
-    picture = ElementTree.fromstring(WordMap([f"w{number}" + "e" * (number % 9) for number in range(count)], points).to_svg())
+    words = [f"w{number}" + "e" * (number % 9) for number in range(count)]
+    picture = ElementTree.fromstring(replace(micro("lstm-char").word_map(words=2), words=words, points=points).to_svg())
     across, up = map(float, picture.get("viewBox").split()[2:])
     middles = [(float(text.get("x")), float(text.get("y"))) for text in picture.iter(f"{SVG}text")]
     assert len(middles) == count
     assert [(x, y) for x, y in middles if not (0 < x < across - 16 and 0 < y < up - 16)] == []
 
 
-def test_a_map_of_words_at_one_point_has_all_of_them():
-    picture = WordMap(["film"] * 50, np.zeros((50, 2), np.float32)).to_svg()
+def test_a_map_of_words_at_one_point_has_a_place_for_each(micro):
+    points = np.zeros((50, 2), np.float32)
+    picture = replace(micro("lstm-char").word_map(words=2), words=["film"] * 50, points=points).to_svg()
     assert len(set(re.findall(r'<text class="word" (x="\S+" y="\S+")', picture))) == 50
 
 

@@ -7,7 +7,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 import reviewgen
-from reviewgen.hub.card import card_text
+from reviewgen.hub import card_text
 from tests.support.fakes import TEXTS
 from tests.support.models import NGRAM
 

@@ -11,11 +11,9 @@ from typing import Any
 import pytest
 
 import reviewgen
-from reviewgen.analysis.comparison_figures import _training_facts
 from reviewgen.errors import BundleError
-from reviewgen.hub.card import brief_facts, card_text
-from reviewgen.model.read import read_training
-from reviewgen.registry import saved as registry_saved
+from reviewgen.hub import brief_facts, card_text
+from reviewgen.registry import describe_weights
 from reviewgen.web import find_curves
 from tests.support.fakes import run_command
 from tests.support.live_server import in_process
@@ -135,7 +133,6 @@ def show(model: reviewgen.ReviewModel) -> None:
     card_text(model.bundle)
     with contextlib.suppress(BundleError):  # it may have none
         find_curves(model.training, "m")
-    _training_facts(model.training)
     assert model._repr_html_()
     assert model.evaluate(["the movie was good"]).reviews == 1
 
@@ -144,13 +141,14 @@ def test_a_record_with_all_facts_is_shown(saved: Path) -> None:
     show(loaded(saved))
 
 
+@pytest.mark.slow
 def test_a_fact_of_another_type_is_refused(saved: Path) -> None:
     wrong = []
     for path, value in facts_of(RECORD):
         for odd in WRONG[type(value)]:
             (saved / "training.json").write_text(with_fact(path, odd))
             try:
-                read_training(saved)
+                reviewgen.load(saved)
             except BundleError as error:
                 if "training.json must be " not in str(error):
                     wrong.append((path, odd, str(error)))
@@ -180,7 +178,7 @@ def show_or_refuse(model: reviewgen.ReviewModel, folder: Path, record: str) -> N
     """Display the facts of a record; it, or the card, may be refused, but only in one sentence that names the file."""
     (folder / "training.json").write_text(record)
     try:
-        model.bundle.training = read_training(folder)
+        model.bundle.training = reviewgen.load(folder).training
         show(model)
     except BundleError as error:
         assert "training.json" in str(error)
@@ -205,8 +203,10 @@ def test_a_command_refuses_an_interval_that_is_a_number(
     assert "Traceback" not in error
 
 
-def test_list_shows_a_record_with_a_wrong_fact_as_a_problem(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list_shows_a_record_with_a_wrong_fact_as_a_problem(saved: Path, install: Callable[..., Path]) -> None:
     (saved / "training.json").write_text(with_fact(("parameters", "embeddings"), "x"))
-    monkeypatch.setattr(registry_saved, "find_weights", lambda preset: saved)
-    known = registry_saved.describe_weights("gru-char")
-    assert known is not None and "embeddings" in str(known.problem)
+    site = install("reviewgen-fake", {"weights": {"gru-char-fake": "fakew.model"}}, {"fakew/__init__": ""})
+    shutil.copytree(saved, site / "fakew" / "model")
+    known = describe_weights("gru-char-fake")
+    assert known is not None
+    assert "embeddings in parameters in training.json must be a number" in str(known.problem)

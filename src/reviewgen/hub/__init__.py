@@ -8,7 +8,7 @@
 Nothing that is downloaded is executed; ``model`` reads it strictly.
 """
 
-from reviewgen.hub.card import is_written_by_hand, metadata_of
+from reviewgen.hub.card import brief_facts, card_text, is_written_by_hand, metadata_of
 from reviewgen.hub.scan import find_personal_data
 
-__all__ = ["find_personal_data", "is_written_by_hand", "metadata_of"]
+__all__ = ["brief_facts", "card_text", "find_personal_data", "is_written_by_hand", "metadata_of"]
