@@ -98,7 +98,7 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
         attempt(refuse, findings, allowed)
         if problems:
             error = type(problems[0])(" ".join(map(str, problems)))
-            error.max_length = _MAX_LENGTH
+            error._max_length = _MAX_LENGTH
             raise error
         copied = "the token copy rate is unknown" if rate is None else f"a token copy rate of {rate:.1%}"
         issues = "; ".join(f"{text} (allowed)" for text in findings.values()) or "no personal data"
