@@ -76,15 +76,12 @@ class ReviewgenError(Exception):
     """Base class of all exceptions of reviewgen.
 
     A message that is very long, because it names many files or columns, is printed without its middle; ``args`` holds all of it.
-
-    Attributes:
-        max_length: The number of characters that are printed.
     """
 
-    max_length = 490  # with a name in front of the message, it is still below 500
+    _max_length = 490  # characters that are printed: with a name in front of the message, it is still below 500
 
     def __str__(self) -> str:
-        return shortened(super().__str__(), self.max_length)
+        return shortened(super().__str__(), self._max_length)
 
 
 class ConfigError(ReviewgenError, ValueError):

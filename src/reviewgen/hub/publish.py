@@ -101,7 +101,7 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
         attempt(refuse, findings, allowed)
         if problems:
             error = type(problems[0])(" ".join(map(str, problems)))
-            error.max_length = _MAX_LENGTH
+            error._max_length = _MAX_LENGTH
             raise error
         copied = f"copy rate {describe_copies(copy.training.get('novelty') or {}) or 'not measured'}"
         issues = "; ".join(f"{text} (allowed)" for text in findings.values()) or "no personal data"
