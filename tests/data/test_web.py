@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import aiohttp
 import fsspec
 import pytest
 from packaging.requirements import Requirement
@@ -195,14 +196,24 @@ def test_a_truncated_answer_is_refused(web: str) -> None:
     assert refusal(f"{web}/cut.csv").startswith(f"{web}/cut.csv cannot be read (Response payload is not completed")
 
 
+def shorten_waits(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    """Divide the time limits of the HTTP client by a factor."""
+    limits_of = aiohttp.ClientTimeout
+
+    def shortened(**limits: float | None) -> aiohttp.ClientTimeout:
+        return limits_of(**{name: seconds and seconds / factor for name, seconds in limits.items()})
+
+    monkeypatch.setattr(aiohttp, "ClientTimeout", shortened)
+
+
 def test_a_stalled_server_is_abandoned(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reviewgen.data.files._WAIT", 0.5)
+    shorten_waits(monkeypatch, 60)
     message = f"{web}/stalled.csv cannot be read: no answer came in time. Check the address and the network."
     assert refusal(f"{web}/stalled.csv") == message
 
 
 def test_the_time_limit_is_of_each_wait_and_not_of_the_download(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reviewgen.data.files._WAIT", 1.0)
+    shorten_waits(monkeypatch, 30)
     assert texts_of(f"{web}/slow.csv") == TEXTS
 
 
