@@ -51,6 +51,11 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/stalled.csv":
             self.answer(CSV[:1000], len(CSV))
             self.server.is_over.wait(60)
+        elif path == "/slow.csv":
+            self.answer(CSV[:1000], len(CSV))
+            for start in range(1000, len(CSV), 3000):
+                self.server.is_over.wait(0.4)
+                self.wfile.write(CSV[start : start + 3000])
         elif path == "/locked.csv" and self.headers["X-Key"] == "secret":
             self.answer(CSV, len(CSV))
         elif path.startswith("/app/"):
@@ -191,11 +196,25 @@ def test_a_truncated_answer_is_refused(web: str) -> None:
     assert refusal(f"{web}/cut.csv").startswith(f"{web}/cut.csv cannot be read (Response payload is not completed")
 
 
+def shorten_waits(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
+    """Divide the time limits of the HTTP client by a factor."""
+    limits_of = aiohttp.ClientTimeout
+
+    def shortened(**limits: float | None) -> aiohttp.ClientTimeout:
+        return limits_of(**{name: seconds and seconds / factor for name, seconds in limits.items()})
+
+    monkeypatch.setattr(aiohttp, "ClientTimeout", shortened)
+
+
 def test_a_stalled_server_is_abandoned(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    timeout = aiohttp.ClientTimeout(sock_read=0.5)
-    monkeypatch.setitem(fsspec.config.conf, "http", {"client_kwargs": {"timeout": timeout}})
+    shorten_waits(monkeypatch, 60)
     message = f"{web}/stalled.csv cannot be read: no answer came in time. Check the address and the network."
     assert refusal(f"{web}/stalled.csv") == message
+
+
+def test_the_time_limit_is_of_each_wait_and_not_of_the_download(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten_waits(monkeypatch, 30)
+    assert texts_of(f"{web}/slow.csv") == TEXTS
 
 
 def test_the_headers_that_fsspec_is_configured_with_are_sent(web: str, monkeypatch: pytest.MonkeyPatch) -> None:

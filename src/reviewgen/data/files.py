@@ -82,7 +82,7 @@ _numbers = itertools.count()  # of the copies that this process makes
 def _open_zstd(file: Path) -> Any:
     import pyarrow
 
-    return pyarrow.CompressedInputStream(pyarrow.OSFile(str(file)), "zstd")
+    return pyarrow.input_stream(str(file), compression="zstd")
 
 
 _OPENERS: Mapping[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zstd}
@@ -260,7 +260,7 @@ def make_plain(file: Path, folder: Path, name: str | None = None) -> Iterator[Pl
 def _unzip(file: Path, folder: Path, name: str) -> Iterator[PlainFile]:
     with zipfile.ZipFile(file) as archive:
         names = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
-        members = [name for name in names if kind_of(Path(name)) is not None]
+        members = [name for name in names if kind_of(Path(name))]
         if not members:
             raise DataError(f"{name} has no data files ({', '.join(KINDS)}).")
         for number, member in enumerate(sorted(members)):

@@ -88,9 +88,10 @@ class Source:
         Raises:
             DataError: A unit cannot be read.
         """
-        for read, name in (pair for unit in self.units for pair in unit.reads):
-            with reading_errors(name):
-                yield from map(flatten, read(None))
+        for unit in self.units:
+            for read, name in unit.reads:
+                with reading_errors(name):
+                    yield from map(flatten, read(None))
 
     def examples(self, unit: Unit) -> Iterator[Example]:
         """Yield the examples of a unit; those of a cleaned corpus have the code of their split as the last value.
@@ -230,7 +231,7 @@ def _parse_hub(source: str) -> HubSource | None:
     hub = parse_hub_id(source)
     if hub is None or source.startswith("hf://"):
         return hub
-    is_path = os.path.exists(source) or kind_of(Path(source)) is not None  # noqa: PTH110  no string makes it raise
+    is_path = os.path.exists(source) or kind_of(Path(source))  # noqa: PTH110  no string makes it raise
     return None if is_path else hub
 
 

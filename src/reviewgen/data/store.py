@@ -313,8 +313,9 @@ def find_store(source: Any) -> StoreFolder | None:
         content = b""
         with contextlib.suppress(DataError), remote(source, "read") as (system, folder):  # reading the texts says what is wrong
             content = system.cat_file(f"{folder}/{STORE_FILE}", end=MAX_RECORD + 1)
-        is_store = content.startswith(b"{")  # and not a page that a web server sends for every address
-        return StoreFolder(_cached(content), _parse(content, source), source) if is_store else None
+        if not content.startswith(b"{"):  # a page that a web server sends for every address
+            return None
+        return StoreFolder(_cached(content), _parse(content, source), source)
     path = expand(source)
     if path.suffix == ".partial" and (path / "job.json").is_file():
         raise DataError(f"{source} is a token store that is not finished: rerun the same reviewgen prepare command to resume it.")

@@ -17,6 +17,7 @@ import itertools
 import json
 import re
 import sqlite3
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 _CSV_HEAD = 1 << 20  # characters that the format is looked for in
 _PROBED_ROWS = 10  # that are compared, to find the format
 _MAX_FIELD = 1 << 29  # characters
+_CELL = re.compile(rb"<(?:\w+:)?c\s[^>]*?r=.([A-Z]+)(\d+)")  # the column and the row, in the XML of a spreadsheet
+_MAX_CELLS = 1 << 26  # of a sheet; each takes 24 bytes, also an empty one
 
 Read: TypeAlias = Callable[[Sequence[str] | None], Iterable[Any]]
 """Yields the records of a unit, given the columns that are needed, or None for all."""
@@ -106,7 +109,7 @@ def read_json(path: Path, name: str, columns: object = None) -> Iterator[Any]:
         DataError: It is not JSON, or holds no records.
     """
     with path.open("rb") as file:
-        is_array = next((byte for byte in iter(lambda: file.read(1), b"") if not byte.isspace()), b"") == b"["
+        is_array = file.read(_JSON_HEAD).lstrip().startswith(b"[")
     if is_array:
         yield from _read_array(path, name)
         return
@@ -398,7 +401,21 @@ def _open_workbook(path: str) -> Any:
         from python_calamine import CalamineWorkbook
     except ImportError:
         raise ConfigError(f"Reading {path} needs an extra: pip install 'reviewgen[xlsx]'.") from None
+    _refuse_far_cells(path)
     return CalamineWorkbook.from_path(path)
+
+
+def _refuse_far_cells(path: str) -> None:
+    """Refuse a spreadsheet with a cell far from the others: all cells between them take memory, or more than there is."""
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.namelist():
+            if cells := _CELL.findall(archive.read(member)):
+                width = 26 ** max(len(column) for column, _ in cells)  # of all columns whose names are not longer
+                if width * max(int(row) for _, row in cells) > _MAX_CELLS:
+                    raise DataError(
+                        f"{path} has a cell far from the others, in {member}. Delete the empty columns and rows in between, or "
+                        "save the sheet as csv."
+                    )
 
 
 def find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
@@ -408,11 +425,11 @@ def find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
     if kind == "text" or (kind == "json" and is_json_lines(path)):
         documents = config.documents if kind == "text" else "line"
         read = partial(read_texts, path, documents) if kind == "text" else partial(read_json_lines, path, name)
-        pieces = list(itertools.pairwise(find_edges(path, size, documents)))
-        names = [name if start == 0 else f"{name} (from byte {start:,} on)" for start, _ in pieces]
-        return [
-            make_unit(partial(read, start, stop), label, stop - start) for (start, stop), label in zip(pieces, names, strict=True)
-        ]
+        units = list[Unit]()
+        for start, stop in itertools.pairwise(find_edges(path, size, documents)):
+            label = name if start == 0 else f"{name} (from byte {start:,} on)"
+            units.append(make_unit(partial(read, start, stop), label, stop - start))
+        return units
     if kind == "parquet":
         from pyarrow.parquet import ParquetFile  # a tenth of a second
 
