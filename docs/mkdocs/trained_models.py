@@ -86,11 +86,11 @@ pairs. Settings that are not named are off.
 | `ngram-word` | **temperature 0.7** | temperature 0.7, repetition penalty 1.1 | 52 | 52 | 16 |
 | `ngram-word` | temperature 0.7, repetition penalty 1.1 | temperature 0.8, top-p 0.9, repetition penalty 1.1 | 60 | 50 | 10 |
 
-Since a condition that is not given is drawn for each text, the profile `reading` of the three presets `lstm-word`, `gru-word` and
-`blend-word` was compared again with two settings that use "film" and "movie" less often: 20 pairs for each preset and each
-setting, with the same sentiment in both texts of a pair, judged in the same way (the judges agreed in 86 % of the pairs). Temperature 0.8
-with repetition penalty 1.1 was preferred 21 times, and the profile 95 times; temperature 0.8, top-p 0.95 and repetition penalty
-1.15 were preferred 37 times, and the profile 81 times. So the profile stays.
+Since a condition that is not given is drawn for each text, the profile `reading` of the three presets `lstm-word`, `gru-word`
+and `blend-word` was compared again with two settings that use "film" and "movie" less often: 20 pairs for each preset and each
+setting, with the same sentiment in both texts of a pair, judged in the same way (the judges agreed in 86 % of the pairs).
+Temperature 0.8 with repetition penalty 1.1 was preferred 21 times, and the profile 95 times; temperature 0.8, top-p 0.95 and
+repetition penalty 1.15 were preferred 37 times, and the profile 81 times. So the profile stays.
 
 The other presets use the settings of the most similar of these presets. In a tie, the setting with more varied texts was chosen,
 and for `ngram-word` the faster one. The next table shows two figures for 120 texts of each setting: distinct-2, divided by the
