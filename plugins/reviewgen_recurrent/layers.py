@@ -142,6 +142,9 @@ class Layers:
 
     def _run_fused(self, x: Tensor, state: CellState, weights: list[Weights], training: bool) -> tuple[Tensor, CellState]:
         """Run layers in one call, as torch's layers do; weights are passed because dropout may have changed them."""
+        if _autocasts_in_vain(x):
+            with torch.autocast(x.device.type, enabled=False):
+                return self._run_fused(x.float(), tuple(part.float() for part in state), weights, training)
         flat = [tensor for layer in weights for tensor in layer]
         memory = state if len(state) > 1 else state[0]
         dropout = self.config.dropout if len(weights) > 1 else 0.0
@@ -155,6 +158,13 @@ class Layers:
         first = tuple(part[0] for part in state)
         states = [after for _, after in run_steps(self.cell, self.config, weights, x, first, zoned)]
         return torch.stack([h for h, *_ in states]), tuple(part[None] for part in states[-1])
+
+
+def _autocasts_in_vain(x: Tensor) -> bool:
+    """Return whether autocast is on for a processor without 16-bit instructions; torch's LSTM would then raise an error."""
+    if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return False
+    return not any("bf16" in name and has for name, has in torch.cpu.get_capabilities().items())
 
 
 def run_steps(

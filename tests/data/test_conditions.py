@@ -322,7 +322,7 @@ def test_the_folder_keeps_conditions_and_damaged_ones_are_refused(ngram, tmp_pat
 def test_the_command_shows_bins_and_refuses_an_unknown_column(tmp_path, monkeypatch, capsys):
     file = write(tmp_path / "reviews.csv", as_csv(ROWS))
     words = ["train", "ngram-char", "--data", file, "--steps", 1, "--condition", "stars", "--out"]
-    status, _, err = run_command(monkeypatch, capsys, *words, tmp_path / "m", "--condition", "genre")
+    status, _, err = run_command(monkeypatch, capsys, *words, tmp_path / "m", "--condition", "genre", "--verbose")
     assert status == 0 and "Condition stars: 1 (" in err and "Condition genre: " in err
     status, _, err = run_command(monkeypatch, capsys, *words, tmp_path / "n", "--condition", "star")
     assert status == 1 and "Did you mean 'stars'?" in err

@@ -202,7 +202,7 @@ def test_columns_are_checked_and_long_values_cut(tmp_path):
 def test_the_commands_take_fields(tmp_path, monkeypatch, capsys):
     file, out = write(tmp_path / "songs.jsonl", "\n".join(map(json.dumps, ROWS))), tmp_path / "m"
     words = ["train", "ngram-char", "--data", file, "--field", "artist", "--field", "title", "--steps", 1, "--out", out]
-    status, printed, err = run_command(monkeypatch, capsys, *words)
+    status, printed, err = run_command(monkeypatch, capsys, *words, "--verbose")
     assert status == 0 and "Condition artist: free text" in err and "artist " in printed
     status, printed, _ = run_command(monkeypatch, capsys, "generate", out, "--field", "artist=Mt. Joy", "--seed", 1, "-n", 2)
     assert status == 0 and printed

@@ -82,7 +82,7 @@ def generate(
         out: Write to this .jsonl, .parquet or .csv file, or folder of shards; after an interruption, the same command resumes.
         receipt: Write a receipt of each text to this file, for `reviewgen replay`.
     """
-    is_resumed = Path(f"{out}.partial").exists()  # and may have written its receipts already
+    is_resumed = out is not None and Path(f"{out}.partial").exists()  # and may have written its receipts already
     if receipt is not None and os.path.lexists(receipt) and not is_resumed:
         raise ConfigError(f"{receipt} already exists. Give another --receipt.")
     begin = read_prompts(prompt, prompts)

@@ -19,7 +19,6 @@ from reviewgen.config import VOCABULARY_FIELDS, Preset, TrainingConfig
 from reviewgen.config.descriptions import describe_settings
 from reviewgen.config.training import COUNTING_SETTINGS
 from reviewgen.errors import ConfigError
-from reviewgen.protocols import CountTrained
 from reviewgen.registry import describe_weights, find_model, find_preset, find_tokenizer
 from reviewgen.registry import plugins as registry
 from reviewgen.version import __version__
@@ -78,6 +77,8 @@ def settings(preset: str) -> Result:
         "tokenizer": describe_settings(find_tokenizer(definition.tokenizer)[0].Config, definition.tokenizer_settings),
         "training": describe_settings(TrainingConfig, models[0].training_settings),
     }
+    from reviewgen.protocols import CountTrained  # imports torch
+
     if issubclass(find_model(models[0].model)[0], CountTrained):  # of a blend, the first is a network
         groups["training"] = [row for row in groups["training"] if row["name"] in COUNTING_SETTINGS]
     rows = [row | ({"model": model} if definition.parts else {}) for model, described in by_model.items() for row in described]

@@ -364,7 +364,7 @@ def read_texts(source: Any, model: Any, parts: Sequence[Any] = (), **options: Un
     first = list(itertools.islice(examples, _LOOKED_UP))
     for part in models:
         if part.index and part.index.share_trained_on(part.tokenizer.encode(text) for text, _ in first) > _MOST:
-            _logger.warning(_TRAINED_ON, part.preset)
+            _logger.warning(_TRAINED_ON, part.source or part.preset)
     yield from itertools.chain(first, examples)
 
 

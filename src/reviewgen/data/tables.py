@@ -409,13 +409,21 @@ def _refuse_far_cells(path: str) -> None:
     """Refuse a spreadsheet with a cell far from the others: all cells between them take memory, or more than there is."""
     with zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
-            if cells := _CELL.findall(archive.read(member)):
-                width = 26 ** max(len(column) for column, _ in cells)  # of all columns whose names are not longer
-                if width * max(int(row) for _, row in cells) > _MAX_CELLS:
-                    raise DataError(
-                        f"{path} has a cell far from the others, in {member}. Delete the empty columns and rows in between, or "
-                        "save the sheet as csv."
-                    )
+            cells = _CELL.findall(archive.read(member)) if member.startswith("xl/worksheets/") else ()
+            columns = {column for column, _ in cells}
+            if cells and max(map(_column_number, columns)) * max(int(row) for _, row in cells) > _MAX_CELLS:
+                raise DataError(
+                    f"{path} has a cell far from the others, in {member}. Delete the empty columns and rows in between, or save "
+                    "the sheet as csv."
+                )
+
+
+def _column_number(name: bytes) -> int:
+    """Return the number of a column: 1 for A, 27 for AA."""
+    number = 0
+    for letter in name:
+        number = 26 * number + letter - 64  # the code of A is 65
+    return number
 
 
 def find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:

@@ -259,6 +259,9 @@ def read_embedding(given: Mapping[str, Any], limits: Limits) -> list[str]:
     texts = [texts] if isinstance(texts, str) else texts
     if not _are_texts(texts):
         raise RequestError(400, "input must be a string or a list of strings; token ids are not accepted.", "input")
+    _refuse_if(
+        len(texts) > limits.max_texts, "input", f"input has {len(texts):,} texts; a request has at most {limits.max_texts}."
+    )
     is_known = given.get("encoding_format") in (None, "float", "base64")
     _refuse_if(not is_known, "encoding_format", "encoding_format must be float or base64.")
     _refuse_if(given.get("dimensions") is not None, "dimensions", "dimensions is not supported: leave it out.")

@@ -118,6 +118,9 @@ def write_table(
 
     if out is None:
         from datasets import Dataset  # with pandas, a second
+
+        if shards.format is not None:
+            raise ConfigError("The format is that of a folder; without out, a dataset is returned: leave the format out.")
         from pyarrow import parquet
 
         with temporary_folder() as folder:
@@ -143,7 +146,7 @@ def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
         raise ConfigError(f"out={path.name} must be a folder, or a file whose name ends in .jsonl, .parquet or .csv.")
     is_file = suffix in (*_FORMATS, "csv")
     kind = format if format is not None else suffix if is_file else _FORMATS[0]
-    if not is_file and kind not in _FORMATS:
+    if not (is_file or (isinstance(kind, str) and kind in _FORMATS)):
         raise ConfigError(
             f"The format of a folder is jsonl or parquet; got {quoted(kind)}. For a CSV file, let the name of out end in .csv."
         )
