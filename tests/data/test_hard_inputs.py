@@ -204,6 +204,7 @@ SHEETS = {
     "few": [("A1", "text"), ("A2", "a b")],
     "a far row": [("A1", "text"), ("A2", "a b"), ("B60000", "c")],
     "a far column": [("A1", "text"), ("A2", "a b"), ("XFD3", "c")],
+    "many columns and rows": [("A1", "text"), ("A2", "a b"), ("AD100000", "c")],
 }
 
 

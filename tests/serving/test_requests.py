@@ -295,6 +295,7 @@ def test_a_chat_without_a_text_of_the_user_is_refused(server, content):
     [
         ({"input": [1, 2]}, "input", "token ids"),
         ({"input": []}, "input", "list of strings"),
+        ({"input": ["a"] * 10_000}, "input", "10,000 texts"),
         ({"input": "a" * 20_000}, "input", "16,384 characters"),
         ({"input": "a", "encoding_format": "int8"}, "encoding_format", "base64"),
         ({"input": "a", "dimensions": 8}, "dimensions", "leave it out"),

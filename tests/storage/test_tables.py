@@ -95,6 +95,14 @@ def test_a_condition_that_is_not_given_is_drawn_for_each_row(model: reviewgen.Re
     assert drawn == [text.conditions for text in texts]
 
 
+def test_any_in_a_schema_is_a_value_that_is_not_given(model: reviewgen.ReviewModel, tmp_path: Path) -> None:
+    schema = {"stars": {"5": 1, "any": 1}}
+    reviewgen.generate_dataset(model, 20, out=tmp_path / "t", seed=9, columns=True, schema=schema, **SHORT)
+    assert {row["stars"] for row in rows_of(tmp_path / "t")} == {5, None}
+    with pytest.raises(ConfigError, match="draw"):
+        reviewgen.generate_dataset(model, 20, out=tmp_path / "u", schema={"stars": {"draw": 1}}, **SHORT)
+
+
 def test_unique_texts_are_the_first_distinct_ones_of_generate(
     model: reviewgen.ReviewModel, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from reviewgen.conditions import ANY, Condition, Conditions, DrawGroup
+from reviewgen.conditions import ANY, DRAW, Condition, Conditions, DrawGroup
 from reviewgen.config import MAX_RECORD, check_count, check_flags, read_json, to_dict
 from reviewgen.config.options import DatasetOptions
 from reviewgen.data import open_records
@@ -291,7 +291,9 @@ def _table_value(condition: Condition, value: Any, rare: Counter[str]) -> Value:
 
 def _checked(condition: Condition, value: Any) -> Value:
     plain = condition.plain(value)
-    if plain == ANY and condition.find(plain) is None and not condition.is_field:
+    if plain in (ANY, DRAW) and condition.find(plain) is None and not condition.is_field:
+        if plain == DRAW:
+            raise ConfigError(f"A schema says what is drawn: {DRAW!r} is not a value of {condition.name!r} in it. Leave it out.")
         return None
     if plain is not None:
         condition.refuse(plain)
