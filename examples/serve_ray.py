@@ -1,14 +1,17 @@
-"""Serve models with Ray Serve: the application of ``reviewgen serve``, in as many processes and on as many machines as you like.
+"""Serve models with Ray Serve: the application of ``reviewgen serve``, in as many processes and on
+as many machines as you like.
 
     pip install 'reviewgen[ray,serve]'
-    python examples/serve_ray.py lstm-word mine=./my-model --replicas 2      # a Ray of this machine, until Ctrl-C
+    python examples/serve_ray.py lstm-word mine=./my-model --replicas 2    # until Ctrl-C
 
-On a cluster, the same application from Ray's own command; each replica loads the models, so folders must be on every machine:
+On a cluster, the same application from Ray's own command; each replica loads the models, so folders
+must be on every machine:
 
     serve run examples.serve_ray:build models=lstm-word,ana/music-reviews replicas=8
 
-The server keeps no state, so a replica is an independent copy. Ray asks each one whether its engines run (``check_health``) and
-replaces it if they do not; a request goes to the replica that has the fewest.
+The server keeps no state, so a replica is an independent copy. Ray asks each one whether its
+engines run (``check_health``) and replaces it if they do not; a request goes to the replica that
+has the fewest.
 """
 
 import argparse
@@ -24,8 +27,8 @@ def build(options: dict[str, str]) -> Application:
     """Return the application for ``serve run``.
 
     Args:
-        options: ``models``: sources or NAME=SOURCE, separated by commas; ``replicas``: how many copies (1); ``cpus``: how many
-            processors a replica has (1).
+        options: ``models``: sources or NAME=SOURCE, separated by commas; ``replicas``: how many
+            copies (1); ``cpus``: how many processors a replica has (1).
 
     Raises:
         ValueError: An option is unknown, or a model is not named as it should be.
@@ -33,8 +36,12 @@ def build(options: dict[str, str]) -> Application:
     from reviewgen.serving import ServerOptions, name_sources
 
     if unknown := options.keys() - {"models", "replicas", "cpus"}:
-        raise ValueError(f"{', '.join(sorted(unknown))} is not an option; there are models, replicas and cpus.")
-    sources = name_sources([given.strip() for given in options.get("models", "lstm-word").split(",")])
+        raise ValueError(
+            f"{', '.join(sorted(unknown))} is not an option; there are models, replicas and cpus."
+        )
+    sources = name_sources(
+        [given.strip() for given in options.get("models", "lstm-word").split(",")]
+    )
     given = ServerOptions(sources=sources)
 
     def create():
@@ -66,16 +73,28 @@ def build(options: dict[str, str]) -> Application:
 def main() -> None:
     """Serve from a Ray of this machine, or of the cluster that RAY_ADDRESS names, until Ctrl-C."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("models", nargs="+", help="presets, folders or owner/name on the Hub; NAME=MODEL names one")
+    parser.add_argument(
+        "models", nargs="+", help="presets, folders or owner/name on the Hub; NAME=MODEL names one"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen at")
     parser.add_argument("--port", type=int, default=8000, help="the port")
     parser.add_argument("--replicas", default="1", help="how many copies")
-    parser.add_argument("--cpus", default="1", help="how many processors a replica has; a fraction shares one")
+    parser.add_argument(
+        "--cpus", default="1", help="how many processors a replica has; a fraction shares one"
+    )
     given = parser.parse_args()
     serve.start(http_options={"host": given.host, "port": given.port})
     try:
-        serve.run(build({"models": ",".join(given.models), "replicas": given.replicas, "cpus": given.cpus}))
-        print(f"Serving {', '.join(given.models)} at http://{given.host}:{given.port}/v1 until Ctrl-C.", flush=True)
+        serve.run(
+            build(
+                {"models": ",".join(given.models), "replicas": given.replicas, "cpus": given.cpus}
+            )
+        )
+        print(
+            f"Serving {', '.join(given.models)} at http://{given.host}:{given.port}/v1 until"
+            " Ctrl-C.",
+            flush=True,
+        )
         while True:
             time.sleep(1)
     except KeyboardInterrupt:

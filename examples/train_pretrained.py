@@ -1,19 +1,25 @@
 """Train the weights of a shipped preset, one model for each run:
 
     pip install '.[reviews]'
-    python examples/train_pretrained.py lstm-word            # trains, measures on the test split, and ships
-    python examples/train_pretrained.py lstm-word --trial 0  # trains one of the recipe's variants for a tenth of its length
-    python examples/train_pretrained.py lstm-word --train    # trains with the best variant, and ships nothing
-    python examples/train_pretrained.py lstm-word --defaults # trains nothing: writes defaults, copy rate and card anew
+    # train, measure on the test split, and ship
+    python examples/train_pretrained.py lstm-word
+    # train one of the recipe's variants for a tenth of its length
+    python examples/train_pretrained.py lstm-word --trial 0
+    # train with the best variant, and ship nothing
+    python examples/train_pretrained.py lstm-word --train
+    # train nothing: write defaults, copy rate and card anew
+    python examples/train_pretrained.py lstm-word --defaults
 
-`make weights` calls the second and the third form for all networks. An interrupted run resumes when it is started again. Lengths
-are in epochs, so that the result does not depend on the speed of the machine; ``hours`` are those of one core with 150 Gflop/s in
-32 bits. All models are trained on one corpus, whose digest is ``CORPUS``. Networks are saved in 8 bits. Sizes are the largest
-with which no model, with its tokenizer and novelty index, takes more than 8 MB; the blends are made last, of weights that are
-shipped by then, and share their files. All other settings are the preset's.
+`make weights` calls the second and the third form for all networks. An interrupted run resumes when
+it is started again. Lengths are in epochs, so that the result does not depend on the speed of the
+machine; ``hours`` are those of one core with 150 Gflop/s in 32 bits. All models are trained on one
+corpus, whose digest is ``CORPUS``. Networks are saved in 8 bits. Sizes are the largest with which
+no model, with its tokenizer and novelty index, takes more than 8 MB; the blends are made last, of
+weights that are shipped by then, and share their files. All other settings are the preset's.
 
-A trial compares what a short training can tell: the size, the number of lanes and the sampled softmax. Dropout is not tried,
-since it costs bits in a short training and gains them in a long one; it follows the number of epochs.
+A trial compares what a short training can tell: the size, the number of lanes and the sampled
+softmax. Dropout is not tried, since it costs bits in a short training and gains them in a long one;
+it follows the number of epochs.
 """
 
 import hashlib
@@ -46,12 +52,15 @@ class Recipe:
     hours: float = 0.1
     model: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
-    variants: tuple[dict[str, dict[str, Any]], ...] = ()  # settings by group, each tried for a tenth of the epochs
+    # settings by group, each tried for a tenth of the epochs
+    variants: tuple[dict[str, dict[str, Any]], ...] = ()
 
 
 COUNTS = {"smoothing": "witten-bell", "quantized": True, "min_count": 2}
-LARGE_STEPS = {"batch_size": 256, "bptt": 64}  # many lanes: a recurrent matrix is then read for more of them at once
-DROPOUT = {"output_dropout": 0.4, "locked_dropout": True, "embedding_dropout": 0.1}  # of ten epochs and more
+# many lanes: a recurrent matrix is then read for more of them at once
+LARGE_STEPS = {"batch_size": 256, "bptt": 64}
+# of ten epochs and more
+DROPOUT = {"output_dropout": 0.4, "locked_dropout": True, "embedding_dropout": 0.1}
 
 RECIPES = {
     "lstm-word": Recipe(
@@ -68,7 +77,13 @@ RECIPES = {
     "lstm-char": Recipe(
         epochs=8.0,
         hours=14.0,
-        model={"hidden_size": 1024, "ngrams": 4, "ngram_buckets": 8192, "output_dropout": 0.2, "locked_dropout": True},
+        model={
+            "hidden_size": 1024,
+            "ngrams": 4,
+            "ngram_buckets": 8192,
+            "output_dropout": 0.2,
+            "locked_dropout": True,
+        },
         training=LARGE_STEPS,
         variants=(
             {},
@@ -140,14 +155,21 @@ def main(name: str, *options: str) -> None:
             describe(name)
         case ("--train",) if name in RECIPES:
             train_recipe(name)
-        case ("--trial", number) if name in RECIPES and number in map(str, range(len(RECIPES[name].variants))):
+        case ("--trial", number) if name in RECIPES and number in map(
+            str, range(len(RECIPES[name].variants))
+        ):
             train_trial(name, int(number))
         case _:
-            sys.exit(f"{name} takes one of --defaults, --train and --trial NUMBER; got {' '.join(options)}.")
+            sys.exit(
+                f"{name} takes one of --defaults, --train and --trial NUMBER; got"
+                f" {' '.join(options)}."
+            )
 
 
 def train_recipe(name: str) -> reviewgen.ReviewModel:
-    """Train the model of a recipe, with its best variant if its variants were tried, and return it in 32 bits."""
+    """Train the model of a recipe, with its best variant if its variants were tried, and return it
+    in 32 bits.
+    """
     recipe = RECIPES[name]
     return train(name, TRAINED / name, best_variant(name), recipe.epochs)
 
@@ -155,7 +177,9 @@ def train_recipe(name: str) -> reviewgen.ReviewModel:
 def train_trial(name: str, number: int) -> reviewgen.ReviewModel:
     """Train one variant of a recipe for a tenth of its length."""
     recipe = RECIPES[name]
-    return train(name, trial_folder(name, number), recipe.variants[number], TRIAL_SHARE * recipe.epochs)
+    return train(
+        name, trial_folder(name, number), recipe.variants[number], TRIAL_SHARE * recipe.epochs
+    )
 
 
 def trial_folder(name: str, number: int) -> Path:
@@ -164,19 +188,31 @@ def trial_folder(name: str, number: int) -> Path:
 
 
 def best_variant(name: str) -> dict[str, dict[str, Any]]:
-    """Return the variant with the fewest bits per character of validation texts; the first one if not all were tried."""
+    """Return the variant with the fewest bits per character of validation texts; the first one if
+    not all were tried.
+    """
     variants = RECIPES[name].variants
     folders = [trial_folder(name, number) for number in range(len(variants))]
     if not variants or not all(folder.exists() for folder in folders):
         return variants[0] if variants else {}
-    bits = [min(row["bits_per_character"] for row in reviewgen.load(folder).training["evaluations"]) for folder in folders]
+    bits = [
+        min(row["bits_per_character"] for row in reviewgen.load(folder).training["evaluations"])
+        for folder in folders
+    ]
     best = bits.index(min(bits))
-    print(f"{name}: the variants have {', '.join(f'{each:.4f}' for each in bits)} bits per character; number {best} is trained.")
+    print(
+        f"{name}: the variants have {', '.join(f'{each:.4f}' for each in bits)} bits per character;"
+        f" number {best} is trained."
+    )
     return variants[best]
 
 
-def train(name: str, out: Path, variant: dict[str, dict[str, Any]], epochs: float) -> reviewgen.ReviewModel:
-    """Train one model, unless it exists, with a line on standard output for each minute; return it in 32 bits."""
+def train(
+    name: str, out: Path, variant: dict[str, dict[str, Any]], epochs: float
+) -> reviewgen.ReviewModel:
+    """Train one model, unless it exists, with a line on standard output for each minute; return it
+    in 32 bits.
+    """
     if out.exists():
         return reviewgen.load(out)
     check_corpus()
@@ -206,46 +242,71 @@ def train(name: str, out: Path, variant: dict[str, dict[str, Any]], epochs: floa
 
 
 def check_corpus() -> None:
-    """Exit unless the cleaned reviews, their conditions and their splits are those that all models are trained on."""
+    """Exit unless the cleaned reviews, their conditions and their splits are those that all models
+    are trained on.
+    """
     digest = hashlib.sha256()
     for batch in reviewgen.corpus("reviews", conditions=list(COLUMNS)).iter(1000):
         digest.update(json.dumps(batch, sort_keys=True).encode())
     if digest.hexdigest() != CORPUS:
-        sys.exit(f"The corpus of film reviews has the digest {digest.hexdigest()}, not {CORPUS}: the weights share one corpus.")
+        sys.exit(
+            f"The corpus of film reviews has the digest {digest.hexdigest()}, not {CORPUS}: the"
+            " weights share one corpus."
+        )
 
 
 def blend(name: str) -> reviewgen.ReviewModel:
-    """Blend the shipped weights of two presets, with weights that are fitted on the validation reviews."""
-    model = reviewgen.blend([reviewgen.load(folder_of(part)) for part in BLENDS[name]], data="reviews", split="validation")
+    """Blend the shipped weights of two presets, with weights that are fitted on the validation
+    reviews.
+    """
+    model = reviewgen.blend(
+        [reviewgen.load(folder_of(part)) for part in BLENDS[name]],
+        data="reviews",
+        split="validation",
+    )
     model.bundle.preset = model.training["preset"] = name
     return model
 
 
 def ship(name: str, model: reviewgen.ReviewModel) -> None:
-    """Save a trained model with its figures on all held-out reviews and its card, a neural network in 8 bits."""
+    """Save a trained model with its figures on all held-out reviews and its card, a neural network
+    in 8 bits.
+    """
     save(name, model)
     shipped = reviewgen.load(folder_of(name))  # what is measured is what is shipped
     held_out = shipped.evaluate("reviews", split="test")
-    shipped.training["held_out"] = {"split": "test", "reviews_in_split": held_out.reviews} | asdict(held_out)
+    shipped.training["held_out"] = {"split": "test", "reviews_in_split": held_out.reviews} | asdict(
+        held_out
+    )
     save(name, shipped)
     describe(name)
     size = sum(file.stat().st_size for file in folder_of(name).iterdir()) / 1e6
-    print(f"{name}: {held_out.bits_per_character:.4f} bits per character of {held_out.reviews:,} held-out reviews, {size:.2f} MB")
+    print(
+        f"{name}: {held_out.bits_per_character:.4f} bits per character of {held_out.reviews:,}"
+        f" held-out reviews, {size:.2f} MB"
+    )
 
 
 def describe(name: str) -> None:
-    """Save the preset's generation defaults with shipped weights, the copy rate of texts at these defaults, and the card."""
+    """Save the preset's generation defaults with shipped weights, the copy rate of texts at these
+    defaults, and the card.
+    """
     folder = folder_of(name)
     defaults = dict(find_preset(name).generation_settings)
     reviewgen.load(folder).save_generation_config(folder, **defaults | {"conditions": CONDITIONS})
     shipped = reviewgen.load(folder)
-    shipped.training["novelty"] = (shipped.training.get("novelty") or {}) | measure_copying(shipped)  # a blend has no figures yet
+    # a blend has no figures yet
+    shipped.training["novelty"] = (shipped.training.get("novelty") or {}) | measure_copying(shipped)
     save(name, shipped)
-    reviewgen.load(folder).generate_model_card(source=name, license="apache-2.0", language="en").save(folder / "README.md")
+    reviewgen.load(folder).generate_model_card(
+        source=name, license="apache-2.0", language="en"
+    ).save(folder / "README.md")
 
 
 def save(name: str, model: reviewgen.ReviewModel) -> None:
-    """Save a model in the package of trained weights: a neural network in 8 bits, a blend without the weights of its parts."""
+    """Save a model in the package of trained weights: a neural network in 8 bits, a blend without
+    the weights of its parts.
+    """
     dtype: Any = "float32" if name.startswith("ngram") or name in BLENDS else "int8"
     model.save_pretrained(folder_of(name), overwrite=True, dtype=dtype)
     if name in BLENDS:
@@ -253,25 +314,39 @@ def save(name: str, model: reviewgen.ReviewModel) -> None:
 
 
 def share_weights(folder: Path, presets: Sequence[str]) -> None:
-    """Remove the weights of a saved blend that are those of shipped presets, and name the presets in its config instead."""
+    """Remove the weights of a saved blend that are those of shipped presets, and name the presets
+    in its config instead.
+    """
     before = reviewgen.load(folder).model.state_dict()
     (folder / WEIGHTS).unlink()
     parts = {preset: digest_of(folder_of(preset) / WEIGHTS) for preset in presets}
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8")) | {"weights": parts}
-    (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(
+        json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     write_manifest(folder)
     after = reviewgen.load(folder).model.state_dict()
     if after.keys() != before.keys() or not all(after[key].equal(before[key]) for key in before):
-        raise SystemExit(f"The parts of {folder} are not the shipped weights of {', '.join(presets)}.")
+        raise SystemExit(
+            f"The parts of {folder} are not the shipped weights of {', '.join(presets)}."
+        )
 
 
 def measure_copying(model: reviewgen.ReviewModel) -> dict[str, Any]:
-    """Return the copy rates in characters of texts at the default settings, and of held-out reviews of the same length."""
+    """Return the copy rates in characters of texts at the default settings, and of held-out reviews
+    of the same length.
+    """
     generated = model.generate(num_return_sequences=COPY_TEXTS, seed=0)
-    held_out = [shorten_as_generated(text, model) for text in islice(read_texts(model, "test", **CONDITIONS), COPY_TEXTS)]
+    held_out = [
+        shorten_as_generated(text, model)
+        for text in islice(read_texts(model, "test", **CONDITIONS), COPY_TEXTS)
+    ]
     counts = count_copied([*generated, *held_out], read_texts(model, "train"))
-    pairs = [(copied, len(text)) for copied, text in zip(counts, [*generated, *held_out], strict=True)]
-    own, others = pairs[: len(generated)], pairs[len(generated) :]
+    pairs = [
+        (copied, len(text)) for copied, text in zip(counts, [*generated, *held_out], strict=True)
+    ]
+    own = pairs[: len(generated)]
+    others = pairs[len(generated) :]
     return {
         "copy_characters": COPY_CHARACTERS,
         "copy_rate": share(own)[0],
@@ -288,7 +363,9 @@ def share(pairs: Sequence[tuple[int, int]]) -> list[float]:
 
 
 def read_texts(model: reviewgen.ReviewModel, split: str, **values: str) -> Iterator[str]:
-    """Yield the reviews of a split, cleaned as the model's training texts were; only those with some values of its conditions."""
+    """Yield the reviews of a split, cleaned as the model's training texts were; only those with
+    some values of its conditions.
+    """
     wanted = set(model.conditions.encode(values)) - set(model.conditions.encode({}))
     start = 1 + len(model.conditions)
     for ids, _ in read_documents("reviews", model.bundle, split=split):

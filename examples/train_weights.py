@@ -2,12 +2,13 @@
 
     make weights
 
-The first call clones this checkout at its current commit, with an environment of its own, into a folder outside the checkout:
-``REVIEWGEN_WEIGHTS``, by default ~/.cache/reviewgen-weights. So later changes of the code do not disturb a training. Each call
-starts the queue, unless it runs, and prints what is done, what runs, and the hours that are left. A queue that was killed is
-resumed by the next call, from checkpoints that are at most five minutes apart. Nothing here reads the test split. `kill -STOP --
--NUMBER` pauses the queue and what it runs, with the number that is printed, and `kill -CONT -- -NUMBER` continues them. Needs
-Linux or macOS.
+The first call clones this checkout at its current commit, with an environment of its own, into a
+folder outside the checkout: ``REVIEWGEN_WEIGHTS``, by default ~/.cache/reviewgen-weights. So later
+changes of the code do not disturb a training. Each call starts the queue, unless it runs, and
+prints what is done, what runs, and the hours that are left. A queue that was killed is resumed by
+the next call, from checkpoints that are at most five minutes apart. Nothing here reads the test
+split. `kill -STOP -- -NUMBER` pauses the queue and what it runs, with the number that is printed,
+and `kill -CONT -- -NUMBER` continues them. Needs Linux or macOS.
 """
 
 import fcntl
@@ -22,7 +23,9 @@ from pathlib import Path
 from train_pretrained import RECIPES, TRAINED, TRIAL_SHARE
 
 HERE = Path(__file__).resolve().parents[1]
-FOLDER = Path(os.environ.get("REVIEWGEN_WEIGHTS", "~/.cache/reviewgen-weights")).expanduser().resolve()
+FOLDER = (
+    Path(os.environ.get("REVIEWGEN_WEIGHTS", "~/.cache/reviewgen-weights")).expanduser().resolve()
+)
 CLONE = FOLDER / "checkout"
 PYTHON = FOLDER / "environment" / "bin" / "python"
 READY = FOLDER / "installed"  # written when the clone and the environment are complete
@@ -34,7 +37,9 @@ START_SECONDS = 60.0  # a busy machine starts Python slowly
 
 
 def main(*options: str) -> None:
-    """Start the queue in the background, unless it runs, and print its state; with --run, be the queue."""
+    """Start the queue in the background, unless it runs, and print its state; with --run, be the
+    queue.
+    """
     if options == ("--run",):
         run_queue()
     elif options:
@@ -48,12 +53,17 @@ def main(*options: str) -> None:
 
 
 def jobs() -> list[tuple[str, list[str], float]]:
-    """Return each training as its folder in ``TRAINED``, the arguments of train_pretrained.py and the hours of one core."""
+    """Return each training as its folder in ``TRAINED``, the arguments of train_pretrained.py and
+    the hours of one core.
+    """
     queue = []
     for name, recipe in RECIPES.items():
         trial_hours = TRIAL_SHARE * recipe.hours
         numbers = range(len(recipe.variants))
-        queue += [(f"trials/{name}-{number}", [name, "--trial", str(number)], trial_hours) for number in numbers]
+        queue += [
+            (f"trials/{name}-{number}", [name, "--trial", str(number)], trial_hours)
+            for number in numbers
+        ]
         queue.append((name, [name, "--train"], recipe.hours))
     return queue
 
@@ -69,7 +79,10 @@ def install() -> None:
     subprocess.run(["rm", "-rf", str(CLONE), str(PYTHON.parents[1])], check=True)
     subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(HERE), str(CLONE)], check=True)
     venv.create(PYTHON.parents[1], with_pip=True)
-    subprocess.run([str(PYTHON), "-m", "pip", "install", "--quiet", "--editable", f"{CLONE}[reviews]"], check=True)
+    subprocess.run(
+        [str(PYTHON), "-m", "pip", "install", "--quiet", "--editable", f"{CLONE}[reviews]"],
+        check=True,
+    )
     READY.touch()
 
 
@@ -91,7 +104,9 @@ def start() -> None:
 
 
 def run_queue() -> None:
-    """Train what is not done, one training after the other; a training that fails is passed over, and said in the log."""
+    """Train what is not done, one training after the other; a training that fails is passed over,
+    and said in the log.
+    """
     with LOCK.open("a+", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         lock.truncate(0)
@@ -100,12 +115,21 @@ def run_queue() -> None:
         lower_priority()
         for folder, arguments, _ in jobs():
             if not is_done(folder):
-                done = subprocess.run([str(PYTHON), str(CLONE / "examples" / "train_pretrained.py"), *arguments], cwd=FOLDER)
-                print(f"{folder}: {'done' if done.returncode == 0 else f'exit status {done.returncode}'}", flush=True)
+                done = subprocess.run(
+                    [str(PYTHON), str(CLONE / "examples" / "train_pretrained.py"), *arguments],
+                    cwd=FOLDER,
+                )
+                print(
+                    f"{folder}:"
+                    f" {'done' if done.returncode == 0 else f'exit status {done.returncode}'}",
+                    flush=True,
+                )
 
 
 def lower_priority() -> None:
-    """Give this process, and what it starts, the lowest priority; on Linux among all sessions, too."""
+    """Give this process, and what it starts, the lowest priority; on Linux among all sessions,
+    too.
+    """
     os.nice(LOWEST_PRIORITY)
     autogroup = Path("/proc/self/autogroup")
     if autogroup.exists():  # where it does, nice compares processes of one session only
@@ -125,7 +149,9 @@ def running_process() -> int | None:
 
 def print_state() -> None:
     """Print what is done, the last line of the log, and the hours of one core that are left."""
-    commit = subprocess.run(["git", "-C", str(CLONE), "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
+    commit = subprocess.run(
+        ["git", "-C", str(CLONE), "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    ).stdout
     print(f"{FOLDER}, commit {commit.strip()}")
     lines = LOG.read_text(encoding="utf-8").splitlines()
     latest = next((line for line in reversed(lines) if line.endswith(" %")), "")
@@ -140,7 +166,10 @@ def print_state() -> None:
         print(f"  {folder:24} {state:>7}  of {hours:.1f} hours")
         hours_left += hours * (1 - share)
     process = running_process()
-    print(f"About {hours_left:.1f} hours of one core are left. " + (f"Process {process} runs." if process else "Nothing runs."))
+    print(
+        f"About {hours_left:.1f} hours of one core are left. "
+        + (f"Process {process} runs." if process else "Nothing runs.")
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""What all tests share: one token cache, models that are trained once, and type checks at run time where they are asked for.
+"""What all tests share: one token cache, models that are trained once, and type checks at run time
+where they are asked for.
 
-``REVIEWGEN_CHECK_TYPES=1`` (``make test-all``) checks every annotation and shape of the packages while the tests run.
+``REVIEWGEN_CHECK_TYPES=1`` (``make test-all``) checks every annotation and shape of the packages
+while the tests run.
 """
 
 import os
@@ -21,10 +23,14 @@ if TYPE_CHECKING:
     from reviewgen import ReviewModel
 
 PACKAGES = ["reviewgen", "reviewgen_ngram", "reviewgen_nnlm", "reviewgen_recurrent"]
-if os.environ.get("REVIEWGEN_CHECK_TYPES"):  # before the packages are imported; an int may stand for a float (PEP 484)
-    install_import_hook(PACKAGES, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+# before the packages are imported; an int may stand for a float (PEP 484)
+if os.environ.get("REVIEWGEN_CHECK_TYPES"):
+    install_import_hook(
+        PACKAGES, "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+    )
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would its children
+# a shell's background job ignores it, and so would its children
+signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis.settings.register_profile("tests", deadline=None, max_examples=20, derandomize=True)
 hypothesis.settings.load_profile("tests")
 
@@ -47,16 +53,25 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def model_folder(tmp_path_factory: pytest.TempPathFactory, shared_cache: None) -> Callable[[str], Path]:
-    """The saved folder of a micro model by name (``tests.support.models``), made once for all workers; read it only."""
+def model_folder(
+    tmp_path_factory: pytest.TempPathFactory, shared_cache: None
+) -> Callable[[str], Path]:
+    """The saved folder of a micro model by name (``tests.support.models``), made once for all
+    workers; read it only.
+    """
     from tests.support.models import make_model  # after the hook, as all that imports reviewgen
 
-    return lambda name: made_once(tmp_path_factory, f"model-{name}", lambda folder: make_model(name, folder)) / "model"
+    return lambda name: (
+        made_once(tmp_path_factory, f"model-{name}", lambda folder: make_model(name, folder))
+        / "model"
+    )
 
 
 @pytest.fixture(scope="session")
 def micro(model_folder: Callable[[str], Path]) -> "Callable[[str], ReviewModel]":
-    """A trained micro model by name (``tests.support.models``), loaded once for each worker; do not change it."""
+    """A trained micro model by name (``tests.support.models``), loaded once for each worker; do not
+    change it.
+    """
     import reviewgen
 
     loaded: dict[str, reviewgen.ReviewModel] = {}
@@ -82,8 +97,12 @@ def untouched_registry() -> Iterator[None]:
 
 
 @pytest.fixture
-def install(untouched_registry: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Return a function that writes a package with entry points and modules, and puts it on the path."""
+def install(
+    untouched_registry: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Path]:
+    """Return a function that writes a package with entry points and modules, and puts it on the
+    path.
+    """
     from tests.support.distributions import write_distribution
 
     def write(package: str, *content: Any, **options: str) -> Path:

@@ -1,10 +1,11 @@
 """Build the documentation as a site, ``build/docs``: ``make docs``.
 
-zensical builds a copy of ``docs`` that has more pages: one for each command, made from its options, and one for each public name
-and each method of ``ReviewModel``, made from its docstring. The tables of ``reference/cli.md`` and ``reference/python.md`` give
-their order and groups, ``which-command.md`` says what belongs together, and ``results.toml`` what a function returns. The example
-of a command is the first one with a result in its guide. A warning, a public object without a docstring, a command without an
-example and a link that leads nowhere fail the build.
+zensical builds a copy of ``docs`` that has more pages: one for each command, made from its options,
+and one for each public name and each method of ``ReviewModel``, made from its docstring. The tables
+of ``reference/cli.md`` and ``reference/python.md`` give their order and groups,
+``which-command.md`` says what belongs together, and ``results.toml`` what a function returns. The
+example of a command is the first one with a result in its guide. A warning, a public object without
+a docstring, a command without an example and a link that leads nowhere fail the build.
 """
 
 import logging
@@ -31,7 +32,9 @@ problems: list[str] = []
 
 
 class Task(NamedTuple):
-    """A row of ``which-command.md``: commands and public names of one purpose, and the link to their guide."""
+    """A row of ``which-command.md``: commands and public names of one purpose, and the link to
+    their guide.
+    """
 
     commands: list[str]
     names: list[str]
@@ -47,12 +50,23 @@ def main() -> None:
     config = (ROOT / "docs" / "mkdocs" / "mkdocs.yml").read_text(encoding="utf-8")
     tasks = [Task(named(row[1]), named(row[2]), row[3]) for _, row in rows("which-command.md")]
     for index, written in (("cli", write_commands(tasks)), ("python", write_names(tasks))):
-        before, line, after = re.split(rf"^( *- .*: reference/{index}\.md\n)", config, flags=re.MULTILINE)
+        before, line, after = re.split(
+            rf"^( *- .*: reference/{index}\.md\n)", config, flags=re.MULTILINE
+        )
         config = before + line + navigation(written, line[: line.index("-")]) + after
     (BUILD / "mkdocs.yml").write_text(config, encoding="utf-8")
-    begins = {page.name: page.read_text(encoding="utf-8").splitlines()[:25] for page in PAGES.glob("how-to/*.md")}
-    shown = {name for name, lines in begins.items() if any(line.startswith(("```text", "![")) for line in lines)}
-    problems.extend(f"{name} does not begin with a command and its result." for name in begins.keys() - shown)
+    begins = {
+        page.name: page.read_text(encoding="utf-8").splitlines()[:25]
+        for page in PAGES.glob("how-to/*.md")
+    }
+    shown = {
+        name
+        for name, lines in begins.items()
+        if any(line.startswith(("```text", "![")) for line in lines)
+    }
+    problems.extend(
+        f"{name} does not begin with a command and its result." for name in begins.keys() - shown
+    )
     for page in PAGES.rglob("*.md"):
         link(page)
         for path in re.findall(r"^::: (\S+)", page.read_text(encoding="utf-8"), re.MULTILINE):
@@ -69,7 +83,9 @@ def main() -> None:
 
 
 def rows(page: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield the rows of the tables of a page that name something as code, each with the heading above it."""
+    """Yield the rows of the tables of a page that name something as code, each with the heading
+    above it.
+    """
     heading = ""
     for line in (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines():
         heading = line[3:] if line.startswith("## ") else heading
@@ -94,22 +110,39 @@ def write_commands(tasks: list[Task]) -> list[tuple[str, str, str]]:
         context = command.context_class(command, info_name="reviewgen", terminal_width=88)
         for word in name.split():
             command = command.commands[word]
-            context = command.context_class(command, info_name=word, parent=context, terminal_width=88)
+            context = command.context_class(
+                command, info_name=word, parent=context, terminal_width=88
+            )
         mine = [task for task in tasks if name in task.commands]
         summary, _, more = command.help.partition("\n\n")
         usage = command.get_usage(context).removeprefix("Usage:").strip()
         also = {
-            "In Python": [f"[`{other}`][reviewgen.{other}]" for task in mine for other in task.names],
+            "In Python": [
+                f"[`{other}`][reviewgen.{other}]" for task in mine for other in task.names
+            ],
             "Guides": guides(mine, rf"^reviewgen {name}\b"),
-            "Commands beside it": [command_link(other) for at, other in listed if at == heading and other != name],
+            "Commands beside it": [
+                command_link(other) for at, other in listed if at == heading and other != name
+            ],
         }
         example = find_example(name, [task.guide for task in mine])
         known = {each for param in command.params for each in (*param.opts, *param.secondary_opts)}
         called = re.search(rf"reviewgen {name}\b.*", example.replace("\\\n", ""))
         unknown = {*re.findall(r" (--?[a-z][\w-]*)", called[0])} - known if called else set()
-        problems.extend(f"reviewgen {name} has no {option}, which its example gives." for option in unknown)
-        parts = [f"# reviewgen {name}", summary, f"```text\n{usage}\n```", more, "## Example", example]
-        write(f"reference/cli/{slug(name)}.md", [*parts, *options(command, context), *see_also(also)])
+        problems.extend(
+            f"reviewgen {name} has no {option}, which its example gives." for option in unknown
+        )
+        parts = [
+            f"# reviewgen {name}",
+            summary,
+            f"```text\n{usage}\n```",
+            more,
+            "## Example",
+            example,
+        ]
+        write(
+            f"reference/cli/{slug(name)}.md", [*parts, *options(command, context), *see_also(also)]
+        )
     return [(heading, name, f"reference/cli/{slug(name)}.md") for heading, name in listed]
 
 
@@ -117,7 +150,9 @@ def options(command: Any, context: Any) -> list[str]:
     """Return the arguments and options of a command as tables, in the groups of its help."""
     tables: dict[str, list[str]] = {}
     for param in command.params:
-        panel = getattr(param, "rich_help_panel", None) or ("Arguments" if param.param_type_name == "argument" else "Options")
+        panel = getattr(param, "rich_help_panel", None) or (
+            "Arguments" if param.param_type_name == "argument" else "Options"
+        )
         record = param.get_help_record(context)
         if record:
             anchor = max(param.opts, key=len).lstrip("-")
@@ -125,7 +160,8 @@ def options(command: Any, context: Any) -> list[str]:
             tables.setdefault(panel, []).append(f"| `{record[0]}`{{ #{anchor} }} | {text} |")
     first = {"Arguments": "argument"}
     return [
-        f"## {panel}\n\n| {first.get(panel, 'option')} | what it does |\n|---|---|\n" + "\n".join(tables[panel])
+        f"## {panel}\n\n| {first.get(panel, 'option')} | what it does |\n|---|---|\n"
+        + "\n".join(tables[panel])
         for panel in tables
     ]
 
@@ -136,11 +172,21 @@ def find_example(name: str, links: list[str]) -> str:
         blocks = [*FENCE.finditer((PAGES / page).read_text(encoding="utf-8"))]
         for block, result in zip(blocks, [*blocks[1:], *blocks[:1]], strict=True):
             lines = re.sub(r"\\\n *", "", block[2]).splitlines()
-            if block[1] == "text" and any(re.match(rf"\$ reviewgen {name}\b", line) for line in lines):
+            if block[1] == "text" and any(
+                re.match(rf"\$ reviewgen {name}\b", line) for line in lines
+            ):
                 return block[0]
-            if block[1] == "bash" and result[1] == "text" and len(lines) == 1 and re.match(rf"reviewgen {name}\b", lines[0]):
+            if (
+                block[1] == "bash"
+                and result[1] == "text"
+                and len(lines) == 1
+                and re.match(rf"reviewgen {name}\b", lines[0])
+            ):
                 return f"{block[0]}\n\n{result[0]}"
-    problems.append(f"No guide shows reviewgen {name} with its result: a block of bash with it alone, then a block of text.")
+    problems.append(
+        f"No guide shows reviewgen {name} with its result: a block of bash with it alone, then a"
+        " block of text."
+    )
     return ""
 
 
@@ -158,10 +204,18 @@ def slug(name: str) -> str:
 
 
 def write_names(tasks: list[Task]) -> list[tuple[str, str, str]]:
-    """Write a page for each public name and each method of ``ReviewModel``; return their groups, names and pages."""
-    results: dict[str, str] = tomllib.loads((ROOT / "docs" / "mkdocs" / "results.toml").read_text(encoding="utf-8"))
+    """Write a page for each public name and each method of ``ReviewModel``; return their groups,
+    names and pages.
+    """
+    results: dict[str, str] = tomllib.loads(
+        (ROOT / "docs" / "mkdocs" / "results.toml").read_text(encoding="utf-8")
+    )
     listed = [(heading, named(cells[0])[0]) for heading, cells in rows("reference/python.md")]
-    members = {name: each for name, each in load("reviewgen.ReviewModel").members.items() if not name.startswith("_")}
+    members = {
+        name: each
+        for name, each in load("reviewgen.ReviewModel").members.items()
+        if not name.startswith("_")
+    }
     methods = {f"ReviewModel.{name}": each for name, each in members.items() if each.is_function}
     listed += [("Methods of ReviewModel", name) for name in methods]
     for heading, name in listed:
@@ -169,27 +223,50 @@ def write_names(tasks: list[Task]) -> list[tuple[str, str, str]]:
         parts = [f"::: reviewgen.{name}\n    options:\n      heading_level: 1"]
         if name == "ReviewModel":
             parts[0] += "\n      members: false"
-            lines = [f"| [`{each}`][reviewgen.{each}] | {summary_of(method)} |" for each, method in methods.items()]
+            lines = [
+                f"| [`{each}`][reviewgen.{each}] | {summary_of(method)} |"
+                for each, method in methods.items()
+            ]
             parts.append("## Methods\n\n| method | what it does |\n|---|---|\n" + "\n".join(lines))
             level = "\n    options:\n      heading_level: 3"
-            attributes = [each for each in members if members[each].docstring and f"{name}.{each}" not in methods]
-            parts += ["## Attributes", *(f"::: reviewgen.{name}.{each}{level}" for each in attributes), "## Its conditions"]
-        used = rf"\b{name}\b" if name in ("ReviewModel", "TrainingRun") else rf"\.{name.rpartition('.')[2]}\("
+            attributes = [
+                each
+                for each in members
+                if members[each].docstring and f"{name}.{each}" not in methods
+            ]
+            parts += [
+                "## Attributes",
+                *(f"::: reviewgen.{name}.{each}{level}" for each in attributes),
+                "## Its conditions",
+            ]
+        used = (
+            rf"\b{name}\b"
+            if name in ("ReviewModel", "TrainingRun")
+            else rf"\.{name.rpartition('.')[2]}\("
+        )
         also = {
-            "On the command line": [command_link(other) for task in mine for other in task.commands],
+            "On the command line": [
+                command_link(other) for task in mine for other in task.commands
+            ],
             "Guides": guides(mine, used),
             "Beside it": [
-                f"[`{other}`][reviewgen.{other}]" for at, other in listed if at == heading and name not in (other, *methods)
+                f"[`{other}`][reviewgen.{other}]"
+                for at, other in listed
+                if at == heading and name not in (other, *methods)
             ],
         }
-        write(f"reference/python/{name}.md", [*parts, results.pop(name, "").strip(), *see_also(also)])
+        write(
+            f"reference/python/{name}.md", [*parts, results.pop(name, "").strip(), *see_also(also)]
+        )
     problems.extend(f"results.toml: there is no {name}." for name in results)
     return [(heading, name, f"reference/python/{name}.md") for heading, name in listed]
 
 
 def load(name: str) -> Any:
     """Return an object as it is written in the source; nothing is imported."""
-    loader = load.__dict__.setdefault("loader", griffe.GriffeLoader(search_paths=[ROOT / "src", ROOT / "plugins"]))
+    loader = load.__dict__.setdefault(
+        "loader", griffe.GriffeLoader(search_paths=[ROOT / "src", ROOT / "plugins"])
+    )
     package = name.partition(".")[0]
     if package not in loader.modules_collection:
         loader.load(package)
@@ -199,10 +276,16 @@ def load(name: str) -> Any:
 
 
 def undocumented(found: griffe.Object) -> list[str]:
-    """Return the paths of an object and its public members that lack a docstring; attributes need none."""
+    """Return the paths of an object and its public members that lack a docstring; attributes need
+    none.
+    """
     missing = [] if found.docstring or found.is_attribute else [found.path]
     for name, member in found.members.items() if found.is_class else ():
-        if not name.startswith("_") and not member.is_alias and (member.is_function or "property" in member.labels):
+        if (
+            not name.startswith("_")
+            and not member.is_alias
+            and (member.is_function or "property" in member.labels)
+        ):
             missing += [] if member.docstring else [member.path]
     return missing
 
@@ -217,7 +300,9 @@ def summary_of(found: Any) -> str:
 
 
 def guides(tasks: list[Task], pattern: str) -> list[str]:
-    """Return links to the guides of a command or name: those of its tasks, then those whose code has it."""
+    """Return links to the guides of a command or name: those of its tasks, then those whose code
+    has it.
+    """
     found = [task.guide.replace("](", "](../../") for task in tasks if task.guide]
     for page in [PAGES / "tutorial.md", *sorted((PAGES / "how-to").glob("*.md"))]:
         text = page.read_text(encoding="utf-8")
@@ -230,7 +315,9 @@ def guides(tasks: list[Task], pattern: str) -> list[str]:
 
 def see_also(links: dict[str, list[str]]) -> list[str]:
     """Return the end of a page, from links by what they lead to."""
-    lines = [f"- {title}: {', '.join(dict.fromkeys(each))}" for title, each in links.items() if each]
+    lines = [
+        f"- {title}: {', '.join(dict.fromkeys(each))}" for title, each in links.items() if each
+    ]
     return ["## See also", "\n".join(lines)] if lines else []
 
 
@@ -241,11 +328,20 @@ def write(page: str, parts: list[str]) -> None:
 
 
 def link(page: Path) -> None:
-    """Let links to a command of ``cli.md`` lead to its page, and link what the tables of commands, names and tasks name."""
-    text = re.sub(r"(\]\([\w./-]*)\bcli\.md#([\w-]+)\)", r"\1cli/\2.md)", page.read_text(encoding="utf-8"))
+    """Let links to a command of ``cli.md`` lead to its page, and link what the tables of commands,
+    names and tasks name.
+    """
+    text = re.sub(
+        r"(\]\([\w./-]*)\bcli\.md#([\w-]+)\)", r"\1cli/\2.md)", page.read_text(encoding="utf-8")
+    )
     name = page.relative_to(PAGES).as_posix()
     if name == "reference/cli.md":
-        text = re.sub(r"^\| `(.+?)`", lambda row: f"| [`{row[1]}`](cli/{slug(row[1])}.md){{ #{slug(row[1])} }}", text, flags=re.M)
+        text = re.sub(
+            r"^\| `(.+?)`",
+            lambda row: f"| [`{row[1]}`](cli/{slug(row[1])}.md){{ #{slug(row[1])} }}",
+            text,
+            flags=re.M,
+        )
     elif name == "reference/python.md":
         text = re.sub(r"^\| `(.+?)`", r"| [`\1`][reviewgen.\1]", text, flags=re.MULTILINE)
     elif name == "which-command.md":
@@ -255,7 +351,9 @@ def link(page: Path) -> None:
 
 def link_task(row: re.Match[str]) -> str:
     """Link the commands and names of a row of ``which-command.md``."""
-    commands = re.sub(r"`(.+?)`", lambda each: f"[`{each[1]}`](reference/cli/{slug(each[1])}.md)", row[2])
+    commands = re.sub(
+        r"`(.+?)`", lambda each: f"[`{each[1]}`](reference/cli/{slug(each[1])}.md)", row[2]
+    )
     return f"{row[1]}|{commands}|" + re.sub(r"`(.+?)`", r"[`\1`][reviewgen.\1]", row[3]) + "|"
 
 
@@ -263,7 +361,10 @@ def navigation(written: list[tuple[str, str, str]], indent: str) -> str:
     """Return pages by group as lines of the navigation."""
     groups = dict.fromkeys(heading for heading, _, _ in written)
     lines = {
-        group: [f"{indent}    - {name}: {page}\n" for heading, name, page in written if heading == group] for group in groups
+        group: [
+            f"{indent}    - {name}: {page}\n" for heading, name, page in written if heading == group
+        ]
+        for group in groups
     }
     return "".join(f"{indent}- {group}:\n" + "".join(lines[group]) for group in groups)
 

@@ -1,8 +1,9 @@
 """How the API reference reads docstrings, as an extension of griffe.
 
-- Keywords that a function takes as ``**options: Unpack[SomeTypedDict]`` are shown in its signature. Those that its docstring
-  does not describe are described as the TypedDict's does.
-- Calls written as ``>>>`` become blocks of code, without the comments of doctest; so do the blocks after ``::``.
+- Keywords that a function takes as ``**options: Unpack[SomeTypedDict]`` are shown in its signature.
+  Those that its docstring does not describe are described as the TypedDict's does.
+- Calls written as ``>>>`` become blocks of code, without the comments of doctest; so do the blocks
+  after ``::``.
 """
 
 import re
@@ -15,7 +16,9 @@ _SKIP = re.compile(r" *# doctest: \+SKIP")
 
 
 class Docstrings(griffe.Extension):
-    """Expands ``Unpack`` and rewrites examples once a package is loaded, when every name can be resolved."""
+    """Expands ``Unpack`` and rewrites examples once a package is loaded, when every name can be
+    resolved.
+    """
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Rewrite the docstrings and signatures of a package."""
@@ -33,7 +36,9 @@ def _submodules(module: griffe.Module) -> list[griffe.Module]:
 
 
 def _own(parent: Any) -> list[Any]:
-    return [member for member in parent.members.values() if not member.is_alias and not member.is_module]
+    return [
+        member for member in parent.members.values() if not member.is_alias and not member.is_module
+    ]
 
 
 def _rewrite(found: Any) -> None:
@@ -43,7 +48,9 @@ def _rewrite(found: Any) -> None:
         found.docstring.value = re.sub(r"::$", ":", value, flags=re.MULTILINE).strip()
     if found.is_function:
         for parameter in list(found.parameters):
-            if parameter.kind is griffe.ParameterKind.var_keyword and "Unpack[" in str(parameter.annotation):
+            if parameter.kind is griffe.ParameterKind.var_keyword and "Unpack[" in str(
+                parameter.annotation
+            ):
                 _expand(found, parameter)
 
 
@@ -52,16 +59,26 @@ def _fenced(block: str, indent: str) -> str:
 
 
 def _expand(function: Any, parameter: griffe.Parameter) -> None:
-    """Replace ``**options`` by the keys of its TypedDict, in the signature and in the list of arguments."""
-    keys, described = _keys(function, re.sub(r".*Unpack\[|\].*|['\"]", "", str(parameter.annotation)))
+    """Replace ``**options`` by the keys of its TypedDict, in the signature and in the list of
+    arguments.
+    """
+    keys, described = _keys(
+        function, re.sub(r".*Unpack\[|\].*|['\"]", "", str(parameter.annotation))
+    )
     del function.parameters[parameter.name]
     if not any(other.kind is griffe.ParameterKind.keyword_only for other in function.parameters):
-        star = [other for other in function.parameters if other.kind is griffe.ParameterKind.var_positional]
+        star = [
+            other
+            for other in function.parameters
+            if other.kind is griffe.ParameterKind.var_positional
+        ]
         assert not star, f"{function.path} takes both *{star} and keywords."
     for name, annotation in keys.items():
         if name not in {other.name for other in function.parameters}:
             keyword = griffe.ParameterKind.keyword_only
-            function.parameters.add(griffe.Parameter(name, annotation=annotation, kind=keyword, default="..."))
+            function.parameters.add(
+                griffe.Parameter(name, annotation=annotation, kind=keyword, default="...")
+            )
     if function.docstring:
         known = _documented(function.docstring)
         missing = {name: text for name, text in described.items() if name not in known}
@@ -70,7 +87,9 @@ def _expand(function: Any, parameter: griffe.Parameter) -> None:
 
 
 def _keys(scope: Any, name: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the keys of a TypedDict with their types, those of its bases first, and what its docstring says of each."""
+    """Return the keys of a TypedDict with their types, those of its bases first, and what its
+    docstring says of each.
+    """
     found = scope.modules_collection[scope.resolve(name)]
     found = found.final_target if found.is_alias else found
     keys: dict[str, Any] = {}
@@ -78,17 +97,27 @@ def _keys(scope: Any, name: str) -> tuple[dict[str, Any], dict[str, str]]:
     for base in found.bases:
         if "TypedDict" not in str(base):
             more, texts = _keys(found, str(base))
-            keys, described = keys | more, described | texts
+            keys = keys | more
+            described = described | texts
     keys |= {key: attribute.annotation for key, attribute in found.attributes.items()}
     for section in found.docstring.parse("google", warnings=False) if found.docstring else ():
         if section.kind is griffe.DocstringSectionKind.attributes:
             described |= {item.name: item.description for item in section.value}
-    return keys, {name: " ".join(text.split()) for each, text in described.items() for name in each.split(", ")}
+    return keys, {
+        name: " ".join(text.split())
+        for each, text in described.items()
+        for name in each.split(", ")
+    }
 
 
 def _documented(docstring: Any) -> set[str]:
     sections = docstring.parse("google", warnings=False)
-    arguments = [item for part in sections if part.kind is griffe.DocstringSectionKind.parameters for item in part.value]
+    arguments = [
+        item
+        for part in sections
+        if part.kind is griffe.DocstringSectionKind.parameters
+        for item in part.value
+    ]
     return {name for item in arguments for name in item.name.split(", ")}
 
 

@@ -1,4 +1,5 @@
-"""Record the terminal of the front page, ``docs/pictures/terminal.svg``, from a real run; needs ``reviewgen[reviews]``.
+"""Record the terminal of the front page, ``docs/pictures/terminal.svg``, from a real run; needs
+``reviewgen[reviews]``.
 
 python docs/mkdocs/record.py
 """
@@ -17,7 +18,10 @@ from rich.text import Text
 WIDTH = 104
 COMMANDS = (
     "reviewgen train ngram-word --data reviews --out my-model",
-    "reviewgen generate lstm-word -n 3 --prompt 'This film ' --finish sentence --max-new-tokens 60 --seed 2",
+    (
+        "reviewgen generate lstm-word -n 3 --prompt 'This film ' --finish sentence --max-new-tokens"
+        " 60 --seed 2"
+    ),
 )
 
 
@@ -38,9 +42,15 @@ def run(command: str, folder: str) -> str:
     """Return what a command prints, in the order in which it does."""
     words = f"{sys.executable} -m {command}"
     done = subprocess.run(
-        words, shell=True, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True,
+        words,
+        shell=True,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
         env=os.environ | {"COLUMNS": str(WIDTH)},
-    )  # fmt: skip
+    )
     return done.stdout
 
 

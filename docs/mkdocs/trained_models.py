@@ -1,8 +1,10 @@
-"""Write ``docs/reference/trained-models.md``: the figures of the trained weights, and texts of some of them as they are.
+"""Write ``docs/reference/trained-models.md``: the figures of the trained weights, and texts of some
+of them as they are.
 
 python -m docs.mkdocs.trained_models
 
-Needs ``reviewgen[reviews]``, and takes a few minutes. The texts are not chosen: they are the first five of seed 1.
+Needs ``reviewgen[reviews]``, and takes a few minutes. The texts are not chosen: they are the first
+five of seed 1.
 """
 
 import json
@@ -127,8 +129,12 @@ def main() -> None:
     """Measure the weights, and write the page."""
     known, human = read_reviews()
     presets = [plugin.name for plugin in list_presets() if find_weights(plugin.name)]
-    readings = {preset: [read_generated(preset, words, TEXTS, known, human) for words in ("known", "any")] for preset in presets}
-    data, (probes, baseline) = training_of(presets[0])["data"], probe(presets)
+    readings = {
+        preset: [read_generated(preset, words, TEXTS, known, human) for words in ("known", "any")]
+        for preset in presets
+    }
+    data = training_of(presets[0])["data"]
+    probes, baseline = probe(presets)
     page = PAGE.format(
         rows="\n".join(row(preset, *readings[preset]) for preset in presets),
         texts=TEXTS,
@@ -145,7 +151,8 @@ def main() -> None:
 
 def row(preset, known, free) -> str:
     """Return the table's row of a preset."""
-    facts, novelty = describe_weights(preset), training_of(preset)["novelty"]
+    facts = describe_weights(preset)
+    novelty = training_of(preset)["novelty"]
     cells = (
         f"`{preset}`",
         f"{facts.megabytes:.1f}",
@@ -163,18 +170,25 @@ def row(preset, known, free) -> str:
 
 
 def probe(presets) -> tuple[str, float]:
-    """Return the table of the probes and of the accuracy of ``classify``, and the share of the more frequent answer."""
+    """Return the table of the probes and of the accuracy of ``classify``, and the share of the more
+    frequent answer.
+    """
     conditions = DataConfig(conditions=("sentiment",))
     texts = [
-        {"text": text, "sentiment": value} for text, (value,) in cached_corpus(CorpusSpec("reviews", conditions)).examples("test")
+        {"text": text, "sentiment": value}
+        for text, (value,) in cached_corpus(CorpusSpec("reviews", conditions)).examples("test")
     ]
     texts = [text for text in texts if text["sentiment"]]
-    chosen, lines = texts[:: len(texts) // CLASSIFIED][:CLASSIFIED], []
+    chosen = texts[:: len(texts) // CLASSIFIED][:CLASSIFIED]
+    lines = []
     for preset in presets:
         model = reviewgen.load(preset)
-        rows, accuracy = reviewgen.probe(model).rows, model.accuracy(chosen, "sentiment")
+        rows = reviewgen.probe(model).rows
+        accuracy = model.accuracy(chosen, "sentiment")
         names = [row.probe for row in rows]
-        figures = [(row.share, row.interval) for row in rows] + [(accuracy.accuracy, accuracy.interval)]
+        figures = [(row.share, row.interval) for row in rows] + [
+            (accuracy.accuracy, accuracy.interval)
+        ]
         lines.append(f"| `{preset}` | {' | '.join(show(*each) for each in figures)} |")
     head = f"| preset | {' | '.join(names)} | sentiment |\n{'|---' * (len(names) + 2)}|"
     return "\n".join([head, *lines]), accuracy.baseline
@@ -185,13 +199,18 @@ def show(share, interval) -> str:
     return (
         "–"
         if share is None
-        else f"{100 * share:.0f}" + (f" ({100 * interval[0]:.0f}–{100 * interval[1]:.0f})" if interval else "")
+        else f"{100 * share:.0f}"
+        + (f" ({100 * interval[0]:.0f}–{100 * interval[1]:.0f})" if interval else "")
     )
 
 
 def describe(config) -> str:
     """Return the settings of sampling that are not off."""
-    values = {"temperature": config.temperature, "top-p": config.top_p, "repetition penalty": config.repetition_penalty}
+    values = {
+        "temperature": config.temperature,
+        "top-p": config.top_p,
+        "repetition penalty": config.repetition_penalty,
+    }
     return ", ".join(f"{name} {value:g}" for name, value in values.items() if value != 1)
 
 
@@ -199,7 +218,10 @@ def samples(preset) -> str:
     """Return a section with five texts of a preset."""
     texts = reviewgen.load(preset).generate(num_return_sequences=5, seed=1)
     wrapped = "\n\n".join(textwrap.fill(text, 120) for text in texts)
-    return f"\n### {preset}\n\n`reviewgen generate {preset} -n 5 --seed 1`\n\n```text\n{wrapped}\n```\n"
+    return (
+        f"\n### {preset}\n\n`reviewgen generate {preset} -n 5 --seed"
+        f" 1`\n\n```text\n{wrapped}\n```\n"
+    )
 
 
 def training_of(preset) -> dict:

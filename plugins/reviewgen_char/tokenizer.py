@@ -1,4 +1,5 @@
-"""The tokenizer ``char``: one id per character of the training text, and a byte fallback for every other character.
+"""The tokenizer ``char``: one id per character of the training text, and a byte fallback for every
+other character.
 
 Ids, in order:
 
@@ -6,14 +7,16 @@ Ids, in order:
     2 .. 17    the sixteen hexadecimal digits: the byte fallback
     18 ..      the characters of the training text, sorted by code point
 
-A character that is not in the training text is encoded as its UTF-8 bytes, each byte as two digits, high one first: ``é`` (bytes
-C3 A9) becomes the four ids of C, 3, A, 9. So every text can be encoded and decoded without loss. There are sixteen digits, not
-256 bytes, because every id is a row of a model's output layer that is computed at every step: 240 more rows that are never
-trained would more than double the vocabulary of an English corpus. The cost, twice as many ids for a rare character, arises only
-where one occurs.
+A character that is not in the training text is encoded as its UTF-8 bytes, each byte as two digits,
+high one first: ``é`` (bytes C3 A9) becomes the four ids of C, 3, A, 9. So every text can be encoded
+and decoded without loss. There are sixteen digits, not 256 bytes, because every id is a row of a
+model's output layer that is computed at every step: 240 more rows that are never trained would more
+than double the vocabulary of an English corpus. The cost, twice as many ids for a rare character,
+arises only where one occurs.
 
-Surrogates (half characters that broken JSON leaves in a Python string) never get an id, since two neighbours would fuse when
-the vocabulary is read from JSON; the fallback encodes them. Must not know any model or import torch.
+Surrogates (half characters that broken JSON leaves in a Python string) never get an id, since two
+neighbours would fuse when the vocabulary is read from JSON; the fallback encodes them. Must not
+know any model or import torch.
 """
 
 import codecs
@@ -64,14 +67,18 @@ class CharTokenizer:
     eos_id = EOS
 
     def __init__(self, characters: str) -> None:
-        """Create a tokenizer from its vocabulary: distinct characters, sorted by code point, without surrogates."""
+        """Create a tokenizer from its vocabulary: distinct characters, sorted by code point,
+        without surrogates.
+        """
         self.characters = characters
         self.vocab_size = FIRST_CHARACTER + len(characters)
         self._codes = _to_codes(characters)
         highest = int(self._codes[-1]) if characters else -1
-        self._ids = np.full(highest + 2, UNKNOWN, dtype=np.int32)  # by code point; the last entry is for all higher ones
+        # by code point; the last entry is for all higher ones
+        self._ids = np.full(highest + 2, UNKNOWN, dtype=np.int32)
         self._ids[self._codes] = np.arange(FIRST_CHARACTER, self.vocab_size, dtype=np.int32)
-        ascii_ids = [max(int(self._ids[min(code, highest + 1)]), BOS) for code in range(128)]  # no character has the id of bos
+        # no character has the id of bos
+        ascii_ids = [max(int(self._ids[min(code, highest + 1)]), BOS) for code in range(128)]
         self._ascii = bytes(ascii_ids) + bytes(128)
 
     @classmethod
@@ -80,7 +87,8 @@ class CharTokenizer:
         seen = set[str]()
         seen_ascii = b""
         for text in texts:
-            new = text.encode("utf-8", "surrogatepass").translate(None, seen_ascii)  # faster than a set of each text
+            # faster than a set of each text
+            new = text.encode("utf-8", "surrogatepass").translate(None, seen_ascii)
             if not seen.issuperset(rest := new.decode("utf-8", "surrogatepass")):
                 seen.update(rest)
                 seen_ascii = "".join(filter(str.isascii, seen)).encode()
@@ -88,8 +96,12 @@ class CharTokenizer:
 
     @classmethod
     def combine(cls, tokenizers: Sequence["CharTokenizer"]) -> "CharTokenizer":
-        """Return the tokenizer of all texts of some; see ``reviewgen.protocols.SupportsTrainingInParts``."""
-        return cls("".join(sorted(set().union(*(tokenizer.characters for tokenizer in tokenizers)))))
+        """Return the tokenizer of all texts of some; see
+        ``reviewgen.protocols.SupportsTrainingInParts``.
+        """
+        return cls(
+            "".join(sorted(set().union(*(tokenizer.characters for tokenizer in tokenizers))))
+        )
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of any text."""
@@ -100,7 +112,8 @@ class CharTokenizer:
         return [self._encode(text) for text in texts]
 
     def decode(self, ids: Sequence[int] | int) -> str:
-        """Return the text of a sequence of ids, or of one id; bos and eos give no text, invalid digits U+FFFD.
+        """Return the text of a sequence of ids, or of one id; bos and eos give no text, invalid
+        digits U+FFFD.
 
         Raises:
             DataError: An id is not in the vocabulary.
@@ -110,18 +123,26 @@ class CharTokenizer:
         is_digit = known < FIRST_CHARACTER
         if not is_digit.any():
             return self._decode_characters(known)
-        starts = np.flatnonzero(np.diff(is_digit)) + 1  # where a run of digits or of characters begins
+        # where a run of digits or of characters begins
+        starts = np.flatnonzero(np.diff(is_digit)) + 1
         bounds = [0, *starts.tolist(), len(known)]
         runs = (known[start:stop] for start, stop in pairwise(bounds))
-        return "".join(_decode_digits(run) if run[0] < FIRST_CHARACTER else self._decode_characters(run) for run in runs)
+        return "".join(
+            _decode_digits(run) if run[0] < FIRST_CHARACTER else self._decode_characters(run)
+            for run in runs
+        )
 
     def token_bytes(self) -> list[Sequence[int]]:
-        """Return the UTF-8 bytes of each token, and 256 + n for the digit n; see ``reviewgen.protocols.SupportsTokenBytes``."""
+        """Return the UTF-8 bytes of each token, and 256 + n for the digit n; see
+        ``reviewgen.protocols.SupportsTokenBytes``.
+        """
         digits = [(256 + digit,) for digit in range(FIRST_CHARACTER - FIRST_DIGIT)]
         return [b"", b"", *digits, *(character.encode() for character in self.characters)]
 
     def tokenizer_json(self) -> str:
-        """Return the tokenizer in the format of the library ``tokenizers``; see ``reviewgen.protocols.SupportsTokenizerJson``."""
+        """Return the tokenizer in the format of the library ``tokenizers``; see
+        ``reviewgen.protocols.SupportsTokenizerJson``.
+        """
         from reviewgen_char.tokenizer_json import write_json  # loads tokenizers
 
         return write_json(self.characters)
@@ -142,9 +163,14 @@ class CharTokenizer:
         try:
             content = read_json(path, MAX_VOCABULARY)
         except OSError as error:
-            raise BundleError(f"{path} cannot be read: {error.strerror}. It contains the vocabulary of a char model.") from error
+            raise BundleError(
+                f"{path} cannot be read: {error.strerror}. It contains the vocabulary of a char"
+                " model."
+            ) from error
         except ValueError:  # not UTF-8, not JSON, too large, or nested too deeply
-            raise BundleError(f"{path} is damaged: it is not a JSON file. Save or download the model again.") from None
+            raise BundleError(
+                f"{path} is damaged: it is not a JSON file. Save or download the model again."
+            ) from None
         return cls(_checked_characters(path, content))
 
     def _encode(self, text: str) -> NDArray[np.int32] | NDArray[np.uint8]:
@@ -164,7 +190,9 @@ class CharTokenizer:
         array = np.asarray(ids)  # not as int64 yet: an id may be too large for it
         if array.size and (array.min() < 0 or array.max() >= self.vocab_size):
             wrong = array[(array < 0) | (array >= self.vocab_size)][0]
-            raise DataError(f"{wrong} is not an id of this tokenizer: its ids are 0 to {self.vocab_size - 1}.")
+            raise DataError(
+                f"{wrong} is not an id of this tokenizer: its ids are 0 to {self.vocab_size - 1}."
+            )
         return array.astype(np.int64, copy=False)
 
 
@@ -180,13 +208,20 @@ def _is_surrogate(character: str) -> bool:
     return "\ud800" <= character <= "\udfff"
 
 
-def _encode_unknown(ids: NDArray[np.int32], codes: NDArray[np.uint32], unknown: NDArray[np.bool_]) -> NDArray[np.int32]:
+def _encode_unknown(
+    ids: NDArray[np.int32], codes: NDArray[np.uint32], unknown: NDArray[np.bool_]
+) -> NDArray[np.int32]:
     """Replace each unknown character by the digits of its UTF-8 bytes, two a byte."""
     unknown_codes = codes[unknown]
     raw = np.frombuffer(_to_text(unknown_codes).encode("utf-8", "surrogatepass"), dtype=np.uint8)
     digits = np.stack((raw >> 4, raw & 15), axis=1).reshape(-1)
     counts = np.ones(len(ids), dtype=np.int64)
-    counts[unknown] = 2 * (1 + (unknown_codes >= 0x80).astype(np.int64) + (unknown_codes >= 0x800) + (unknown_codes >= 0x10000))
+    counts[unknown] = 2 * (
+        1
+        + (unknown_codes >= 0x80).astype(np.int64)
+        + (unknown_codes >= 0x800)
+        + (unknown_codes >= 0x10000)
+    )
     encoded = np.repeat(ids, counts)
     encoded[np.repeat(unknown, counts)] = digits.astype(np.int32) + FIRST_DIGIT
     return encoded
@@ -201,7 +236,9 @@ def _decode_digits(ids: NDArray[np.int64]) -> str:
 
 
 def _pass_or_replace(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Error handler of ``bytes.decode`` for invalid UTF-8: keep a surrogate, replace anything else by U+FFFD."""
+    """Error handler of ``bytes.decode`` for invalid UTF-8: keep a surrogate, replace anything else
+    by U+FFFD.
+    """
     try:
         return codecs.lookup_error("surrogatepass")(error)
     except UnicodeDecodeError as broken:
@@ -217,13 +254,24 @@ def _checked_characters(path: Path, content: Any) -> str:
     Raises:
         BundleError: The content is not of a char tokenizer.
     """
-    if not isinstance(content, dict) or set(content) != {"schema", "characters"} or not isinstance(content["characters"], str):
-        raise BundleError(f"{path} is not the file of a char tokenizer: it must have the keys schema and characters, a string.")
+    if (
+        not isinstance(content, dict)
+        or set(content) != {"schema", "characters"}
+        or not isinstance(content["characters"], str)
+    ):
+        raise BundleError(
+            f"{path} is not the file of a char tokenizer: it must have the keys schema and"
+            " characters, a string."
+        )
     if content["schema"] != SCHEMA:
         raise BundleError(
-            f"{path} has schema {content['schema']!r}; this version of reviewgen supports {SCHEMA}. Upgrade reviewgen."
+            f"{path} has schema {content['schema']!r}; this version of reviewgen supports {SCHEMA}."
+            " Upgrade reviewgen."
         )
     characters: str = content["characters"]
     if any(_is_surrogate(c) for c in characters) or any(a >= b for a, b in pairwise(characters)):
-        raise BundleError(f"{path} is damaged: characters must be distinct, sorted by code point and without surrogates.")
+        raise BundleError(
+            f"{path} is damaged: characters must be distinct, sorted by code point and without"
+            " surrogates."
+        )
     return characters

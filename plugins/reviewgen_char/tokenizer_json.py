@@ -1,11 +1,14 @@
-"""The tokenizer ``char`` in the format of the library ``tokenizers``, made of steps that the library has.
+"""The tokenizer ``char`` in the format of the library ``tokenizers``, made of steps that the
+library has.
 
-Encoding writes each byte of a text as a bar and its two digits, cuts the result into characters, and looks each up: one in the
-vocabulary gives its id, any other falls apart into its digits, and the bars, which have no id, are dropped::
+Encoding writes each byte of a text as a bar and its two digits, cuts the result into characters,
+and looks each up: one in the vocabulary gives its id, any other falls apart into its digits, and
+the bars, which have no id, are dropped::
 
     "aé"   ->   "│⑥①│⑫③│⑩⑨"   ->   "│⑥①", "│⑫③│⑩⑨"   ->   id of a, and id of é or four ids of digits
 
-Decoding puts the bars back between each two digits that have lost them, and turns each bar and two digits into a byte.
+Decoding puts the bars back between each two digits that have lost them, and turns each bar and two
+digits into a byte.
 """
 
 from functools import lru_cache
@@ -19,7 +22,8 @@ from tokenizers.pre_tokenizers import ByteLevel, Split
 BOS = "<bos>"
 EOS = "<eos>"
 BAR = "\u2502"
-DIGITS = "".join(chr(0x2460 + digit) for digit in range(16))  # circled numbers, which ByteLevel never gives
+# circled numbers, which ByteLevel never gives
+DIGITS = "".join(chr(0x2460 + digit) for digit in range(16))
 CONTINUES = DIGITS[8:12]  # the high digits of a byte that continues a character of UTF-8
 INVALID = 0xFF  # decodes to U+FFFD
 
@@ -41,12 +45,21 @@ def _spell(byte: int) -> str:
 
 
 def _spelling_steps() -> list[Any]:
-    """Return the steps from ByteLevel's symbols to digits: 16 insert a bar and the high digit, 16 put in the low one."""
+    """Return the steps from ByteLevel's symbols to digits: 16 insert a bar and the high digit, 16
+    put in the low one.
+    """
     symbols = [_escape(symbol) for symbol in _byte_symbols()]
-    high = ["".join(symbols[16 * digit : 16 * digit + 16]) for digit in range(16)]  # the symbols with that digit
+    # the symbols with that digit
+    high = ["".join(symbols[16 * digit : 16 * digit + 16]) for digit in range(16)]
     low = ["".join(symbols[digit::16]) for digit in range(16)]
-    before = [normalizers.Replace(Regex(f"(?=[{group}])"), BAR + digit) for group, digit in zip(high, DIGITS, strict=True)]
-    after = [normalizers.Replace(Regex(f"[{group}]"), digit) for group, digit in zip(low, DIGITS, strict=True)]
+    before = [
+        normalizers.Replace(Regex(f"(?=[{group}])"), BAR + digit)
+        for group, digit in zip(high, DIGITS, strict=True)
+    ]
+    after = [
+        normalizers.Replace(Regex(f"[{group}]"), digit)
+        for group, digit in zip(low, DIGITS, strict=True)
+    ]
     return [*before, *after]
 
 
@@ -55,7 +68,9 @@ def _escape(symbol: str) -> str:
 
 
 def _decoding_steps() -> list[Decoder]:
-    """Return the steps from tokens to text; bars are put back between digits once those of known characters are gone."""
+    """Return the steps from tokens to text; bars are put back between digits once those of known
+    characters are gone.
+    """
     symbols = _byte_symbols()
     to_bytes = [decoders.Replace(_spell(byte), symbols[byte]) for byte in range(256)]
     return [
@@ -63,7 +78,8 @@ def _decoding_steps() -> list[Decoder]:
         decoders.Fuse(),
         *to_bytes,
         decoders.Replace(Regex(f"(?<![{DIGITS}])(?=[{DIGITS}])"), BAR),
-        decoders.Replace(Regex(f"[{DIGITS}]{{2}}\\K(?=[{DIGITS}])"), BAR),  # \\K: the two digits are kept
+        # \\K: the two digits are kept
+        decoders.Replace(Regex(f"[{DIGITS}]{{2}}\\K(?=[{DIGITS}])"), BAR),
         *to_bytes,
         decoders.Replace(Regex(f"{BAR}[{DIGITS}]"), symbols[INVALID]),  # a single last digit
         decoders.ByteLevel(),
@@ -72,7 +88,9 @@ def _decoding_steps() -> list[Decoder]:
 
 @lru_cache(maxsize=1)
 def _byte_symbols() -> list[str]:
-    """Return ByteLevel's symbol of each byte: a printable one for itself, the others from U+0100 on."""
+    """Return ByteLevel's symbol of each byte: a printable one for itself, the others from U+0100
+    on.
+    """
     alphabet = set(ByteLevel.alphabet())
     others = iter(sorted(symbol for symbol in alphabet if ord(symbol) > 255))
     return [chr(byte) if chr(byte) in alphabet else next(others) for byte in range(256)]

@@ -1,4 +1,6 @@
-"""Metrics of generated texts: distinct-n, self-repetition, repeated sentences, and the share of words that are new."""
+"""Metrics of generated texts: distinct-n, self-repetition, repeated sentences, and the share of
+words that are new.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +12,9 @@ from reviewgen.protocols import TextSample
 
 @dataclass(frozen=True)
 class ShareMetric:
-    """A share that is measured of some texts; the share in human texts is the best one, unless lower is better."""
+    """A share that is measured of some texts; the share in human texts is the best one, unless
+    lower is better.
+    """
 
     measure: Callable[[TextSample], float]
     lower_is_better: bool | None = None
@@ -22,13 +26,19 @@ class ShareMetric:
 
 
 def new_words(sample: TextSample) -> float:
-    """Return the share of words that do not occur in the training text: most are misspelt, a few are names and rare words."""
+    """Return the share of words that do not occur in the training text: most are misspelt, a few
+    are names and rare words.
+    """
     words = [word.casefold() for row in sample.words for word in row]
     return sum(word not in sample.training_words for word in words) / max(1, len(words))
 
 
-DISTINCT_1, DISTINCT_2, DISTINCT_3, DISTINCT_4 = (ShareMetric(partial(TextSample.distinct, n=n)) for n in (1, 2, 3, 4))
-"""distinct-n: the share of different n-grams of words among all n-grams of all texts (Li et al. 2016)."""
+DISTINCT_1, DISTINCT_2, DISTINCT_3, DISTINCT_4 = (
+    ShareMetric(partial(TextSample.distinct, n=n)) for n in (1, 2, 3, 4)
+)
+"""distinct-n: the share of different n-grams of words among all n-grams of all texts (Li et al.
+2016).
+"""
 
 SELF_REPETITION = ShareMetric(partial(TextSample.repetition, n=4), lower_is_better=True)
 """The share of n-grams of words that occurred before in the same text (Welleck et al. 2020)."""

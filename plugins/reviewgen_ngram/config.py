@@ -1,8 +1,10 @@
-"""The settings of ``ngram``, and its presets for a corpus of 1 to 50 MB. Must not import torch or numba.
+"""The settings of ``ngram``, and its presets for a corpus of 1 to 50 MB. Must not import torch or
+numba.
 
-Held-out bits per character by char order (5, 6, 7, 8, 9): 2018 blogs without leaks 2.22, 2.10, 2.06, 2.05, 2.04; Shakespeare
-2.30, 2.24, 2.24, 2.24, 2.24; 32 M characters of film reviews 2.00, 1.83, 1.75, 1.70, 1.68, in models of 13, 37, 83, 162 and
-279 MB. From order 8 on the gain is small. Words, 8.5 M tokens of the same reviews, orders 3, 4, 5: 1.63, 1.60, 1.60.
+Held-out bits per character by char order (5, 6, 7, 8, 9): 2018 blogs without leaks 2.22, 2.10,
+2.06, 2.05, 2.04; Shakespeare 2.30, 2.24, 2.24, 2.24, 2.24; 32 M characters of film reviews 2.00,
+1.83, 1.75, 1.70, 1.68, in models of 13, 37, 83, 162 and 279 MB. From order 8 on the gain is small.
+Words, 8.5 M tokens of the same reviews, orders 3, 4, 5: 1.63, 1.60, 1.60.
 """
 
 from dataclasses import dataclass
@@ -26,20 +28,25 @@ class NgramConfig:
 
     Attributes:
         vocab_size: Number of token ids, V; taken from the tokenizer.
-        order: Length of an n-gram in tokens, n, the predicted one included: order 6 looks back five tokens.
-        smoothing: How probability is given to unseen n-grams: "kneser-ney" (interpolated and modified), "absolute" discounting,
-            "witten-bell", "stupid-backoff" (generates only: its scores do not sum to one), or "none" (relative frequencies).
+        order: Length of an n-gram in tokens, n, the predicted one included: order 6 looks back five
+            tokens.
+        smoothing: How probability is given to unseen n-grams: "kneser-ney" (interpolated and
+            modified), "absolute" discounting, "witten-bell", "stupid-backoff" (generates only: its
+            scores do not sum to one), or "none" (relative frequencies).
         min_count: N-grams of two or more tokens that occur less often than this are dropped.
-        prune_entropy: N-grams whose removal would raise the perplexity by less than this share are dropped (Stolcke 1998).
+        prune_entropy: N-grams whose removal would raise the perplexity by less than this share are
+            dropped (Stolcke 1998).
         quantized: Store probabilities in 8 bits.
         memory_mb: Memory in MiB that counting may use before it moves to disk; 0 sets no limit.
-        field_ids: Number of ids of fields, the last of the vocabulary: one that opens each, and one that closes them all; taken
-            from the data. A text with fields may copy from them.
+        field_ids: Number of ids of fields, the last of the vocabulary: one that opens each, and one
+            that closes them all; taken from the data. A text with fields may copy from them.
     """
 
     vocab_size: Annotated[int, Bound(at_least=1)]
     order: Annotated[int, Bound(at_least=1, at_most=64)] = 6
-    smoothing: Literal["kneser-ney", "absolute", "witten-bell", "stupid-backoff", "none"] = "kneser-ney"
+    smoothing: Literal["kneser-ney", "absolute", "witten-bell", "stupid-backoff", "none"] = (
+        "kneser-ney"
+    )
     min_count: Annotated[int, Bound(at_least=1)] = 1
     prune_entropy: Annotated[float, Bound(at_least=0, below=1)] = 0.0
     quantized: bool = False
@@ -52,8 +59,9 @@ class NgramConfig:
         check(self)
         if self.smoothing in ("none", "stupid-backoff") and (self.prune_entropy or self.quantized):
             raise ConfigError(
-                f"smoothing={self.smoothing!r} cannot be combined with prune_entropy or quantized: it has no back-off weights to "
-                "make up for what they change. Set smoothing to kneser-ney, absolute or witten-bell, or leave them out."
+                f"smoothing={self.smoothing!r} cannot be combined with prune_entropy or quantized:"
+                " it has no back-off weights to make up for what they change. Set smoothing to"
+                " kneser-ney, absolute or witten-bell, or leave them out."
             )
 
     @property
@@ -66,12 +74,22 @@ NGRAM_CHAR = Preset(
     model="ngram",
     tokenizer="char",
     model_settings={"order": 8},
-    generation_settings={"max_new_tokens": 600, "temperature": 0.7, "finish": "sentence", "likeness": {"temperature": 1.0}},
+    generation_settings={
+        "max_new_tokens": 600,
+        "temperature": 0.7,
+        "finish": "sentence",
+        "likeness": {"temperature": 1.0},
+    },
 )
 NGRAM_WORD = Preset(
     model="ngram",
     tokenizer="word",
     model_settings={"order": 4},
     tokenizer_settings={"vocab_size": 8000, "min_frequency": 20},
-    generation_settings={"max_new_tokens": 200, "temperature": 0.7, "finish": "sentence", "likeness": {"temperature": 1.0}},
+    generation_settings={
+        "max_new_tokens": 200,
+        "temperature": 0.7,
+        "finish": "sentence",
+        "likeness": {"temperature": 1.0},
+    },
 )

@@ -1,15 +1,16 @@
 """Counts the distinct n-grams of a corpus, block by block, in sorted arrays.
 
-One n-gram starts at every token of a text: the token and the n - 1 after it, fewer at the end. It is packed into words of
-63 bits, each token + 1 in as many bits as the vocabulary needs, the first token highest, zeros after the end: sorted rows are
-the nodes of a trie in order. If one word is too short, the first takes the tokens that do not fill the others. Blocks are sorted
-one by one and merged in pairs of similar size, as in a log-structured merge (O'Neil et al. 1996), so memory depends on the number
-of distinct n-grams, not on the corpus.
+One n-gram starts at every token of a text: the token and the n - 1 after it, fewer at the end. It
+is packed into words of 63 bits, each token + 1 in as many bits as the vocabulary needs, the first
+token highest, zeros after the end: sorted rows are the nodes of a trie in order. If one word is too
+short, the first takes the tokens that do not fill the others. Blocks are sorted one by one and
+merged in pairs of similar size, as in a log-structured merge (O'Neil et al. 1996), so memory
+depends on the number of distinct n-grams, not on the corpus.
 
-Several processes exchange their counts, so that each ends with all counts of a range of first tokens, and of no others. A range
-consists of whole first tokens, so no n-gram has a prefix in two ranges. The ranges follow one another in the order of the ranks.
-Each process sends its sorted rows in pieces, so it holds its own rows and those of its range at most. Must not know
-probabilities.
+Several processes exchange their counts, so that each ends with all counts of a range of first
+tokens, and of no others. A range consists of whole first tokens, so no n-gram has a prefix in two
+ranges. The ranges follow one another in the order of the ranks. Each process sends its sorted rows
+in pieces, so it holds its own rows and those of its range at most. Must not know probabilities.
 """
 
 import mmap
@@ -40,7 +41,8 @@ Block: TypeAlias = tuple[np.ndarray, np.ndarray]  # packed rows (N, W) and their
 
 
 class Arena:
-    """Allocates arrays. With a limit, large ones are memory-mapped files, which the system pages in and out.
+    """Allocates arrays. With a limit, large ones are memory-mapped files, which the system pages in
+    and out.
 
     The operating system removes a file with its array, however the process ends.
     """
@@ -58,12 +60,16 @@ class Arena:
         size = int(np.prod(shape)) * dtype.itemsize
         if self.limit_bytes is None or size <= max(self.limit_bytes // LARGEST_SHARE, 1):
             return np.empty(shape, dtype)
-        with storage_errors("the scratch folder"), tempfile.TemporaryFile(prefix="reviewgen-") as file:
+        with (
+            storage_errors("the scratch folder"),
+            tempfile.TemporaryFile(prefix="reviewgen-") as file,
+        ):
             _reserve(file, size)
             return np.memmap(file, dtype, "r+", shape=shape)
 
     def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Return an array of zeros, which takes no memory where it is never written; a large one is a file.
+        """Return an array of zeros, which takes no memory where it is never written; a large one is
+        a file.
 
         Raises:
             StorageError: The disk has no room for it.
@@ -72,7 +78,9 @@ class Arena:
         return array if isinstance(array, np.memmap) else np.zeros(shape, dtype)
 
     def release(self, *arrays: np.ndarray) -> None:
-        """Release the pages of arrays that are files from memory; they are read again when needed."""
+        """Release the pages of arrays that are files from memory; they are read again when
+        needed.
+        """
         for array in arrays:
             while isinstance(array, np.ndarray) and array.base is not None:
                 array = array.base  # a view's
@@ -81,7 +89,9 @@ class Arena:
 
 
 def _reserve(file: IO[bytes], size: int) -> None:
-    """Reserve the room of a file on the disk: a full disk must fail here, not kill the process when a page is written later."""
+    """Reserve the room of a file on the disk: a full disk must fail here, not kill the process when
+    a page is written later.
+    """
     if hasattr(os, "posix_fallocate"):  # neither on Windows nor on macOS
         os.posix_fallocate(file.fileno(), 0, size)
         return
@@ -91,7 +101,9 @@ def _reserve(file: IO[bytes], size: int) -> None:
 
 
 class Packing(NamedTuple):
-    """The packing of n-grams into W words: ``bits`` a token, ``in_first`` tokens in the first word, ``per_word`` in others."""
+    """The packing of n-grams into W words: ``bits`` a token, ``in_first`` tokens in the first word,
+    ``per_word`` in others.
+    """
 
     bits: int
     per_word: int
@@ -110,7 +122,9 @@ class Rows:
 
 
 def pack_for(vocab_size: int, order: int) -> Packing:
-    """Return the packing of n-grams over V ids: V + 1 values a token, since zero marks the end of the text."""
+    """Return the packing of n-grams over V ids: V + 1 values a token, since zero marks the end of
+    the text.
+    """
     bits = vocab_size.bit_length()
     per_word = min(63 // bits, order)
     words = -(-order // per_word)
@@ -131,7 +145,11 @@ class NgramCounter:
         self.packing = pack_for(vocab_size, order)
         self._dtype = token_dtype(vocab_size)
         self._arena = arena
-        block_bytes = BLOCK_BYTES if arena.limit_bytes is None else max(MIN_BLOCK_BYTES, arena.limit_bytes // 16)
+        block_bytes = (
+            BLOCK_BYTES
+            if arena.limit_bytes is None
+            else max(MIN_BLOCK_BYTES, arena.limit_bytes // 16)
+        )
         self._block_tokens = max(1, block_bytes // (8 * self.packing.words))
         self._pending: list[Integer[np.ndarray, " T"]] = []
         self._pending_tokens = 0
@@ -157,7 +175,9 @@ class NgramCounter:
         return Rows(self.packing, *(self._blocks.pop() if self._blocks else empty))
 
     def _flush(self) -> None:
-        """Turn the pending texts into blocks; a text longer than a block is split among several, its n-grams stay whole."""
+        """Turn the pending texts into blocks; a text longer than a block is split among several,
+        its n-grams stay whole.
+        """
         if not self._pending:
             return
         ids = np.concatenate(self._pending)
@@ -174,12 +194,20 @@ class NgramCounter:
             self._merge(below=runs)
 
     def _merge(self, below: int | None) -> None:
-        """Merge the newest block with the one before it while that is less than twice as large, or all of them."""
-        while len(self._blocks) > 1 and (below is None or len(self._blocks[-2][1]) < 2 * len(self._blocks[-1][1])):
+        """Merge the newest block with the one before it while that is less than twice as large, or
+        all of them.
+        """
+        while len(self._blocks) > 1 and (
+            below is None or len(self._blocks[-2][1]) < 2 * len(self._blocks[-1][1])
+        ):
             b = self._blocks.pop()
             a = self._blocks.pop()
-            most = len(a[1]) + len(b[1])  # what is not written takes no memory, but of a file room on the disk
-            merged = self._arena.empty((most, self.packing.words), np.int64), self._arena.empty(most, np.int64)
+            # what is not written takes no memory, but of a file room on the disk
+            most = len(a[1]) + len(b[1])
+            merged = (
+                self._arena.empty((most, self.packing.words), np.int64),
+                self._arena.empty(most, np.int64),
+            )
             done = np.zeros(3, np.int64)  # rows read of a and of b, rows written
             while done[0] < len(a[1]) or done[1] < len(b[1]):
                 _merge_rows(*a, *b, *merged, done, done[2] + MERGED_ROWS)
@@ -188,7 +216,9 @@ class NgramCounter:
 
 
 def _sorted(rows: Int64[np.ndarray, "N W"], packing: Packing) -> Int64[np.ndarray, "N W"]:
-    """Sort rows: of one word by numpy's sort; of two by radix and, within each first word, by numpy's sort; others by radix."""
+    """Sort rows: of one word by numpy's sort; of two by radix and, within each first word, by
+    numpy's sort; others by radix.
+    """
     if packing.words == 1:
         rows[:, 0].sort()
         return rows
@@ -203,7 +233,9 @@ def _sorted(rows: Int64[np.ndarray, "N W"], packing: Packing) -> Int64[np.ndarra
 
 @compiled
 def _pack(ids, start, stop, packing, rows):
-    """Pack the n-gram that starts at each of ids[start:stop] into a row, from right to left; the first id is bos."""
+    """Pack the n-gram that starts at each of ids[start:stop] into a row, from right to left; the
+    first id is bos.
+    """
     bits, per_word, in_first, words, order = packing
     mask = (1 << bits) - 1
     first = bits * (in_first - 1)
@@ -224,7 +256,8 @@ def _pack(ids, start, stop, packing, rows):
 
 @compiled
 def _radix_sort(rows, other, words, first_bits, bits):
-    """Return rows sorted by their first words, least significant digit first; ``other`` is scratch of the same size.
+    """Return rows sorted by their first words, least significant digit first; ``other`` is scratch
+    of the same size.
 
     The first word has ``first_bits`` bits, later ones ``bits``.
     """
@@ -252,7 +285,9 @@ def _radix_sort(rows, other, words, first_bits, bits):
 
 @compiled
 def _distinct(rows, counts):
-    """Move one of each run of equal rows to the front, write the runs' lengths to ``counts``, and return the number of runs."""
+    """Move one of each run of equal rows to the front, write the runs' lengths to ``counts``, and
+    return the number of runs.
+    """
     runs = 0
     for i in range(len(rows)):
         if runs > 0 and _compare(rows, runs - 1, rows, i) == 0:
@@ -291,18 +326,24 @@ def _compare(a, i, b, j):
 
 
 def exchange(counter: NgramCounter, vocab_size: int, arena: Arena, group: CountGroup) -> Rows:
-    """Return the counts of this process's range, from all processes; ``counter`` is empty afterwards."""
+    """Return the counts of this process's range, from all processes; ``counter`` is empty
+    afterwards.
+    """
     rows = counter.take()
     if group.world_size == 1:
         return rows
     edges = _cut(rows, vocab_size, group)
     sizes = group.all_gather(np.diff(edges))  # (P, P): the rows from each rank to each
     received = [
-        (arena.empty((size, rows.packing.words), np.int64), arena.empty(size, np.int64)) for size in sizes[:, group.rank].tolist()
+        (arena.empty((size, rows.packing.words), np.int64), arena.empty(size, np.int64))
+        for size in sizes[:, group.rank].tolist()
     ]
     step = max(1, PIECE_BYTES // (8 * (rows.packing.words + 1) * group.world_size))
     for start in range(0, int(sizes.max()), step):
-        pieces = [_piece(rows, low + start, min(high, low + start + step)) for low, high in pairwise(edges)]
+        pieces = [
+            _piece(rows, low + start, min(high, low + start + step))
+            for low, high in pairwise(edges)
+        ]
         for (packed, counts), piece in zip(received, group.all_to_all(pieces), strict=True):
             packed[start : start + len(piece)] = piece[:, :-1]
             counts[start : start + len(piece)] = piece[:, -1]
@@ -314,18 +355,27 @@ def exchange(counter: NgramCounter, vocab_size: int, arena: Arena, group: CountG
 
 
 def _cut(rows: Rows, vocab_size: int, group: CountGroup) -> list[int]:
-    """Return the first row of each rank's range, and the number of rows; the ranges have about equally many in all processes."""
-    if rows.packing.order == 1:  # the first token is the whole n-gram, whose probability depends on all others
+    """Return the first row of each rank's range, and the number of rows; the ranges have about
+    equally many in all processes.
+    """
+    # the first token is the whole n-gram, whose probability depends on all others
+    if rows.packing.order == 1:
         return [0, *[len(rows.counts)] * group.world_size]
     shift = rows.packing.bits * (rows.packing.in_first - 1)
     column = rows.packed[:, 0]
-    first = np.array([bisect_left(column, token + 1 << shift) for token in range(vocab_size)] + [len(column)])
+    first = np.array(
+        [bisect_left(column, token + 1 << shift) for token in range(vocab_size)] + [len(column)]
+    )
     sizes = group.all_gather(np.diff(first)).sum(0)  # (V,), of all processes
     middles = 2 * sizes.cumsum() - sizes  # twice the rows before the middle of each first token's
-    tokens = np.searchsorted(middles, 2 * sizes.sum() * np.arange(1, group.world_size) // group.world_size, side="right")
+    tokens = np.searchsorted(
+        middles, 2 * sizes.sum() * np.arange(1, group.world_size) // group.world_size, side="right"
+    )
     return [0, *first[tokens].tolist(), len(rows.counts)]
 
 
 def _piece(rows: Rows, low: int, high: int) -> Int64[np.ndarray, "N C"]:
     """Return some rows and their counts, the last column, as one array."""
-    return np.concatenate((rows.packed[low : max(low, high)], rows.counts[low : max(low, high), None]), axis=1)
+    return np.concatenate(
+        (rows.packed[low : max(low, high)], rows.counts[low : max(low, high), None]), axis=1
+    )

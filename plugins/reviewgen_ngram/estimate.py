@@ -1,17 +1,23 @@
-"""Smoothing: from counts to the probability of each seen n-gram and the back-off weight of each context.
+"""Smoothing: from counts to the probability of each seen n-gram and the back-off weight of each
+context.
 
-All smoothings are one recursion down to the uniform distribution over every id but bos, the back-off form of an ARPA file:
+All smoothings are one recursion down to the uniform distribution over every id but bos, the
+back-off form of an ARPA file:
 
     p(w | h) = p[h w]                                       if h w was seen
                bow[h] p(w | h without its first token)      otherwise
 
-``kneser-ney``      interpolated, modified: Chen & Goodman 1998, section 4; as lmplz estimates it (Heafield, Pouzyrevsky, Clark &
-                    Koehn 2013). Below the highest order an n-gram counts once for each token seen before it, but as often as
-                    it occurs if it begins with bos, since nothing precedes that. bos itself is not a 1-gram.
-``absolute``        interpolated, one discount an order from the occurrences: Ney, Essen & Kneser 1994
+``kneser-ney``      interpolated, modified: Chen & Goodman 1998, section 4; as lmplz estimates it
+                    (Heafield, Pouzyrevsky, Clark & Koehn 2013). Below the highest order an n-gram
+                    counts once for each token seen before it, but as often as it occurs if it
+                    begins with bos, since nothing precedes that. bos itself is not a 1-gram.
+``absolute``        interpolated, one discount an order from the occurrences: Ney, Essen & Kneser
+                    1994
 ``witten-bell``     interpolated: Witten & Bell 1991, method C
-``stupid-backoff``  relative frequencies, 0.4 for each token of context less: Brants et al. 2007; not a distribution
-``none``            relative frequencies; a token that was not seen after a seen context has probability zero
+``stupid-backoff``  relative frequencies, 0.4 for each token of context less: Brants et al. 2007;
+                    not a distribution
+``none``            relative frequencies; a token that was not seen after a seen context has
+                    probability zero
 """
 
 from dataclasses import dataclass
@@ -42,7 +48,8 @@ class Estimate:
         floor: The probability of an id that was never seen.
         texts_per_token: Texts per predicted token (the average inverse length).
         discounts: The discounts of each order.
-        fell_back: For each order, whether its discounts are the fall-back, because the formula failed.
+        fell_back: For each order, whether its discounts are the fall-back, because the formula
+            failed.
     """
 
     probabilities: Float32[np.ndarray, " M"]
@@ -53,10 +60,13 @@ class Estimate:
     fell_back: list[bool]
 
 
-def estimate(local: NodeRange, vocab_size: int, bos_id: int, smoothing: str, arena: Arena, group: CountGroup) -> Estimate:
+def estimate(
+    local: NodeRange, vocab_size: int, bos_id: int, smoothing: str, arena: Arena, group: CountGroup
+) -> Estimate:
     """Return the smoothed probabilities of the n-grams, in rank 0; there must be at least one.
 
-    Each process computes those of its own nodes, level by level: a level needs the probabilities of the one before.
+    Each process computes those of its own nodes, level by level: a level needs the probabilities of
+    the one before.
     """
     nodes, order = local.nodes, local.nodes.order
     bos = first_node(nodes, bos_id)
@@ -69,7 +79,17 @@ def estimate(local: NodeRange, vocab_size: int, bos_id: int, smoothing: str, are
     for level, (values, _) in enumerate(chosen, 1):
         table = np.array([0.0, *values])
         kind = smoothing == "witten-bell", STUPID if smoothing == "stupid-backoff" else -1.0
-        _smooth(*local.own[level - 1], nodes.first, nodes.links, counts, bos, table, *kind, probabilities, backoffs)
+        _smooth(
+            *local.own[level - 1],
+            nodes.first,
+            nodes.links,
+            counts,
+            bos,
+            table,
+            *kind,
+            probabilities,
+            backoffs,
+        )
         if 1 < level < order:
             local.all_gather(probabilities, level, group)
     if order > 1:
@@ -80,10 +100,14 @@ def estimate(local: NodeRange, vocab_size: int, bos_id: int, smoothing: str, are
     texts = local.counts[bos : bos + 1].sum(dtype=np.int64)  # 1-grams of order 1 are all in rank 0
     tokens = local.counts[nodes.level(1)].sum(dtype=np.int64)
     discounts, fell_back = map(list, zip(*chosen, strict=True))
-    return Estimate(probabilities, backoffs, floor, float(texts / max(1, tokens - texts)), discounts, fell_back)
+    return Estimate(
+        probabilities, backoffs, floor, float(texts / max(1, tokens - texts)), discounts, fell_back
+    )
 
 
-def root_row(nodes: Nodes, estimated: Estimate, vocab_size: int, bos_id: int) -> Float64[np.ndarray, " V"]:
+def root_row(
+    nodes: Nodes, estimated: Estimate, vocab_size: int, bos_id: int
+) -> Float64[np.ndarray, " V"]:
     """Return the probability of every id after the empty context."""
     level = nodes.level(1)
     row = np.full(vocab_size, estimated.floor)
@@ -93,10 +117,12 @@ def root_row(nodes: Nodes, estimated: Estimate, vocab_size: int, bos_id: int) ->
 
 
 def discounts_from(n: tuple[int, int, int, int]) -> Discounts | None:
-    """Return D1, D2, D3+ from the number of n-grams with adjusted counts 1, 2, 3 and 4, or None if the formula fails.
+    """Return D1, D2, D3+ from the number of n-grams with adjusted counts 1, 2, 3 and 4, or None if
+    the formula fails.
 
-    Chen & Goodman 1998, equation 26; as in lmplz it fails if a divisor is zero or a D_k is outside [0, k]. Unlike in lmplz, a D_k
-    of exactly zero fails too: a context whose tokens all have count k would leave no probability for an unseen one.
+    Chen & Goodman 1998, equation 26; as in lmplz it fails if a divisor is zero or a D_k is outside
+    [0, k]. Unlike in lmplz, a D_k of exactly zero fails too: a context whose tokens all have count
+    k would leave no probability for an unseen one.
 
     >>> discounts_from((10, 5, 2, 1))
     (0.5, 1.4, 2.0)
@@ -113,7 +139,8 @@ def discounts_from(n: tuple[int, int, int, int]) -> Discounts | None:
 
 
 def absolute_discount(once: int, twice: int) -> float | None:
-    """Return n1 / (n1 + 2 n2) (Ney, Essen & Kneser 1994), or None if it is 0 or 1, which would smooth nothing or keep nothing.
+    """Return n1 / (n1 + 2 n2) (Ney, Essen & Kneser 1994), or None if it is 0 or 1, which would
+    smooth nothing or keep nothing.
 
     >>> absolute_discount(6, 2)
     0.6
@@ -127,8 +154,12 @@ def first_node(nodes: Nodes, token: int) -> int:
     return level.start + int(np.searchsorted(nodes.tokens[level], token))
 
 
-def _numbers(local: NodeRange, counts: Int32[np.ndarray, " C"], bos: int, group: CountGroup) -> Int64[np.ndarray, "N 6"]:
-    """Return how many n-grams of each order, in all processes, have a count of 0, 1, 2, 3, 4, and 5 or more; bos is left out."""
+def _numbers(
+    local: NodeRange, counts: Int32[np.ndarray, " C"], bos: int, group: CountGroup
+) -> Int64[np.ndarray, "N 6"]:
+    """Return how many n-grams of each order, in all processes, have a count of 0, 1, 2, 3, 4, and 5
+    or more; bos is left out.
+    """
     numbers = np.zeros((local.nodes.order, 6), np.int64)
     for level in range(1, local.nodes.order + 1):
         span = local.own_level(level)
@@ -141,7 +172,9 @@ def _numbers(local: NodeRange, counts: Int32[np.ndarray, " C"], bos: int, group:
 def _discounts(smoothing: str, numbers: Int64[np.ndarray, " 6"]) -> tuple[Discounts, bool]:
     """Return the discounts of one order, and whether they are the fall-back."""
     if smoothing == "kneser-ney":
-        discounts = discounts_from((int(numbers[1]), int(numbers[2]), int(numbers[3]), int(numbers[4])))
+        discounts = discounts_from(
+            (int(numbers[1]), int(numbers[2]), int(numbers[3]), int(numbers[4]))
+        )
         return discounts or FALLBACK, discounts is None
     if smoothing == "absolute":
         discount = absolute_discount(int(numbers[1]), int(numbers[2]))
@@ -150,8 +183,12 @@ def _discounts(smoothing: str, numbers: Int64[np.ndarray, " 6"]) -> tuple[Discou
     return (0.0, 0.0, 0.0), False
 
 
-def _adjusted(local: NodeRange, bos: int, arena: Arena, group: CountGroup) -> Int32[np.ndarray, " C"]:
-    """Count the distinct tokens before each n-gram; of the highest order, and after bos, keep the number of occurrences."""
+def _adjusted(
+    local: NodeRange, bos: int, arena: Arena, group: CountGroup
+) -> Int32[np.ndarray, " C"]:
+    """Count the distinct tokens before each n-gram; of the highest order, and after bos, keep the
+    number of occurrences.
+    """
     nodes, order = local.nodes, local.nodes.order
     counts = arena.zeros(len(local.counts), np.int32)
     for level in range(2, order + 1):
@@ -194,8 +231,22 @@ def _keep_occurrences(last, first, occurrences, bos, counts):
 
 
 @compiled
-def _smooth(start, stop, first, links, counts, bos, discounts, is_witten_bell, backoff, probabilities, backoffs):
-    """Write the probabilities of the children of the contexts start:stop, and the contexts' back-off weights."""
+def _smooth(
+    start,
+    stop,
+    first,
+    links,
+    counts,
+    bos,
+    discounts,
+    is_witten_bell,
+    backoff,
+    probabilities,
+    backoffs,
+):
+    """Write the probabilities of the children of the contexts start:stop, and the contexts'
+    back-off weights.
+    """
     for parent in range(start, stop):
         total = 0.0
         kept_back = 0.0
@@ -214,5 +265,7 @@ def _smooth(start, stop, first, links, counts, bos, discounts, is_witten_bell, b
         gamma = kept_back / total
         for child in range(first[parent], first[parent + 1]):
             mass = (counts[child] - discounts[min(counts[child], 3)]) / total
-            probabilities[child] = 0.0 if child == bos else mass + gamma * probabilities[links[child]]
+            probabilities[child] = (
+                0.0 if child == bos else mass + gamma * probabilities[links[child]]
+            )
         backoffs[parent] = gamma if backoff < 0 else backoff

@@ -1,19 +1,25 @@
-"""An n-gram of texts with fields, such as a name: a class n-gram, and a text that copies from its fields.
+"""An n-gram of texts with fields, such as a name: a class n-gram, and a text that copies from its
+fields.
 
-Wherever the value of a field stands in a text, its marker is counted in its place. So the n-gram learns where a text mentions its
-subject and how it continues, independent of the value: a class-based n-gram with one word per class.
+Wherever the value of a field stands in a text, its marker is counted in its place. So the n-gram
+learns where a text mentions its subject and how it continues, independent of the value: a
+class-based n-gram with one word per class.
 
-The next token is written by the n-gram or copied from a place of the fields. Which of them wrote the last token is hidden:
-``beliefs`` are the probabilities that each place is copied next, by the forward algorithm of hidden Markov models. A copy begins
-at the first token of a value with the probability of its marker after the context, and, rarely, anywhere; it ends with the value
-or, now and then, before. When a whole value has been written, its marker takes its place in the context, too.
+The next token is written by the n-gram or copied from a place of the fields. Which of them wrote
+the last token is hidden: ``beliefs`` are the probabilities that each place is copied next, by the
+forward algorithm of hidden Markov models. A copy begins at the first token of a value with the
+probability of its marker after the context, and, rarely, anywhere; it ends with the value or, now
+and then, before. When a whole value has been written, its marker takes its place in the context,
+too.
 
-A field may be given in several forms, each after its marker, as with a space before it. The marker of a field that is not given
-has no probability, nor has any other id of fields. Without fields, this is an n-gram.
+A field may be given in several forms, each after its marker, as with a space before it. The marker
+of a field that is not given has no probability, nor has any other id of fields. Without fields,
+this is an n-gram.
 
-Sources: Brown et al. 1992, "Class-based n-gram models of natural language"; Rabiner 1989, "A tutorial on hidden Markov models";
-Kuhn & De Mori 1990, "A cache-based natural language model for speech recognition"; Gu et al. 2016, "Incorporating copying
-mechanism in sequence-to-sequence learning". Must not import torch.
+Sources: Brown et al. 1992, "Class-based n-gram models of natural language"; Rabiner 1989, "A
+tutorial on hidden Markov models"; Kuhn & De Mori 1990, "A cache-based natural language model for
+speech recognition"; Gu et al. 2016, "Incorporating copying mechanism in sequence-to-sequence
+learning". Must not import torch.
 
 B batch, T time (tokens), V ids, S numbers of a state.
 """
@@ -47,7 +53,8 @@ class FieldNgram(NamedTuple):
     Attributes:
         trie: The n-gram.
         bos_id: The id that begins every text.
-        marker: The first id of fields; the last id of the vocabulary closes them, each of the others opens one.
+        marker: The first id of fields; the last id of the vocabulary closes them, each of the
+            others opens one.
     """
 
     trie: Trie
@@ -61,7 +68,8 @@ def with_fields(trained: Trained, config: NgramConfig) -> FieldNgram:
 
 
 def counted_form(ids: Integer[np.ndarray, " T"], config: NgramConfig) -> Integer[np.ndarray, " C"]:
-    """Return texts, which begin with bos, as they are counted: without fields, and with markers in place of their values.
+    """Return texts, which begin with bos, as they are counted: without fields, and with markers in
+    place of their values.
 
     If several values match, the longest one is used.
     """
@@ -73,7 +81,9 @@ def counted_form(ids: Integer[np.ndarray, " T"], config: NgramConfig) -> Integer
     for text in spelled.split(bos)[1:]:
         prefix, _, body = text.rpartition(chr(begin))
         before, *fields = re.split(f"([\\U{marker:08x}-\\U{begin:08x}])", prefix)
-        markers = {value: id_ for id_, value in zip(fields[::2], fields[1::2], strict=True) if value}
+        markers = {
+            value: id_ for id_, value in zip(fields[::2], fields[1::2], strict=True) if value
+        }
         if markers:
             pattern = "|".join(map(re.escape, sorted(markers, key=len, reverse=True)))
             body = re.sub(pattern, lambda match, markers=markers: markers[match[0]], body)
@@ -83,7 +93,9 @@ def counted_form(ids: Integer[np.ndarray, " T"], config: NgramConfig) -> Integer
 
 @inlined
 def _known(state):
-    """Return the number of ids of fields that the next token may come from: none while a field is open."""
+    """Return the number of ids of fields that the next token may come from: none while a field is
+    open.
+    """
     return 0 if state[IS_OPEN] else state[SIZE]
 
 
@@ -95,7 +107,9 @@ def _begins_value(marker, state, at):
 
 @inner
 def _value_probability(model, state, context, at):
-    """Return the probability after a context of the value at a place: its marker's, shared with other forms by first tokens."""
+    """Return the probability after a context of the value at a place: its marker's, shared with
+    other forms by first tokens.
+    """
     marker = state[FIELDS + at - 1]
     weight = 0.0
     total = 0.0
@@ -109,7 +123,9 @@ def _value_probability(model, state, context, at):
 
 @inner
 def _left(model, state, context):
-    """Return the probability after a context of what can follow: all but the fields that are not given."""
+    """Return the probability after a context of what can follow: all but the fields that are not
+    given.
+    """
     remaining = 1.0
     for marker in range(model.marker, len(model.trie.root)):
         is_given = False
@@ -122,7 +138,9 @@ def _left(model, state, context):
 
 @inner
 def _outlook(model, state):
-    """Return the context that the next token depends on, the weight of the n-gram, and the probability of a copy anywhere."""
+    """Return the context that the next token depends on, the weight of the n-gram, and the
+    probability of a copy anywhere.
+    """
     context = state[CONTEXT]
     remaining = _left(model, state, context)
     while context != 0 and remaining < MIN_REMAINING:
@@ -134,14 +152,22 @@ def _outlook(model, state):
         copied += state[BELIEFS + at] * UNIT
         places += state[FIELDS + at] < model.marker
     anywhere = COPY_START if places > 0 else 0.0
-    return context, (1 - copied) * (1 - anywhere) / remaining, (1 - copied) * anywhere / max(places, 1)
+    return (
+        context,
+        (1 - copied) * (1 - anywhere) / remaining,
+        (1 - copied) * anywhere / max(places, 1),
+    )
 
 
 @inlined
 def _copied(model, state, at, context, weight, anywhere):
     """Return the probability that the next token is copied from a place."""
     p = state[BELIEFS + at] * UNIT + anywhere
-    return p + weight * _value_probability(model, state, context, at) if _begins_value(model.marker, state, at) else p
+    return (
+        p + weight * _value_probability(model, state, context, at)
+        if _begins_value(model.marker, state, at)
+        else p
+    )
 
 
 @inner
@@ -166,7 +192,9 @@ def _read(model, state, token):
 
 @inner
 def _update_beliefs(model, state, token):
-    """Update the beliefs with a token: a copy has gone on where the token was copied, and moves to the next place."""
+    """Update the beliefs with a token: a copy has gone on where the token was copied, and moves to
+    the next place.
+    """
     if state[SIZE] == 0:
         return
     context, weight, anywhere = _outlook(model, state)
@@ -183,15 +211,24 @@ def _update_beliefs(model, state, token):
 
 @inner
 def _match_value(model, state, token, before):
-    """Follow the value whose beginning is being written; when it is whole, put its marker into the context in its place."""
+    """Follow the value whose beginning is being written; when it is whole, put its marker into the
+    context in its place.
+    """
     at = state[WRITTEN]
     if at > 0 and state[FIELDS + at] == token:
         state[WRITTEN] += 1
     else:
         state[WRITTEN] = 0
         for at in range(1, state[SIZE]):
-            if state[WRITTEN] == 0 and state[FIELDS + at] == token and _begins_value(model.marker, state, at):
-                state[WRITTEN], state[AFTER] = at + 1, follow(model.trie, before, state[FIELDS + at - 1])
+            if (
+                state[WRITTEN] == 0
+                and state[FIELDS + at] == token
+                and _begins_value(model.marker, state, at)
+            ):
+                state[WRITTEN], state[AFTER] = (
+                    at + 1,
+                    follow(model.trie, before, state[FIELDS + at - 1]),
+                )
     at = state[WRITTEN]
     if at > 0 and (at == state[SIZE] or state[FIELDS + at] >= model.marker):
         state[CONTEXT] = state[AFTER]
@@ -215,7 +252,9 @@ def _fill(model, state, row):
 
 @compiled
 def fill_rows(model, ids, states, rows):
-    """Write the probability of every id after each of ids (B, T) to ``rows``, float64 (B, T, V), and update ``states`` (S, B)."""
+    """Write the probability of every id after each of ids (B, T) to ``rows``, float64 (B, T, V),
+    and update ``states`` (S, B).
+    """
     for b in range(ids.shape[0]):
         for t in range(ids.shape[1]):
             _read(model, states[:, b], ids[b, t])
@@ -224,7 +263,9 @@ def fill_rows(model, ids, states, rows):
 
 @compiled
 def score_with_fields(model, ids, targets, states, scores):
-    """Write p(targets[b, t] | ids[b, :t + 1]) to ``scores``, float64 (B, T), and update ``states`` (S, B) to the end of ids."""
+    """Write p(targets[b, t] | ids[b, :t + 1]) to ``scores``, float64 (B, T), and update ``states``
+    (S, B) to the end of ids.
+    """
     for b in range(ids.shape[0]):
         state = states[:, b]
         for t in range(ids.shape[1]):
@@ -242,7 +283,8 @@ def score_with_fields(model, ids, targets, states, scores):
 
 @by_address
 def step_with_fields(models, ids, floats, ints, logits):
-    """Feed a token to each text, and write the log probabilities after it; see ``reviewgen.compiled.steps``.
+    """Feed a token to each text, and write the log probabilities after it; see
+    ``reviewgen.compiled.steps``.
 
     Args:
         models: The address of the n-gram with its fields.

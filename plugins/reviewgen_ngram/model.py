@@ -1,9 +1,10 @@
 """The n-gram language model: smoothed counts of the tokens that followed the last ones.
 
-Source: Chen & Goodman 1998, "An Empirical Study of Smoothing Techniques for Language Modeling"; Heafield et al. 2013 for the
-conventions of KenLM's lmplz, which this model follows: bos is context only and never predicted, eos is predicted, the lowest
-order is interpolated with the uniform distribution over every id but bos. The smoothings are described in ``estimate``, texts
-with fields in ``fields``.
+Source: Chen & Goodman 1998, "An Empirical Study of Smoothing Techniques for Language Modeling";
+Heafield et al. 2013 for the conventions of KenLM's lmplz, which this model follows: bos is context
+only and never predicted, eos is predicted, the lowest order is interpolated with the uniform
+distribution over every id but bos. The smoothings are described in ``estimate``, texts with fields
+in ``fields``.
 """
 
 from collections.abc import Mapping
@@ -20,13 +21,35 @@ from reviewgen.protocols.graph import ModelGraph
 from reviewgen.protocols.inputs import check_ids, check_shape, check_state
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.counts import Arena, NgramCounter, exchange
-from reviewgen_ngram.estimate import ABSOLUTE_FALLBACK, FALLBACK, Estimate, estimate, first_node, root_row
+from reviewgen_ngram.estimate import (
+    ABSOLUTE_FALLBACK,
+    FALLBACK,
+    Estimate,
+    estimate,
+    first_node,
+    root_row,
+)
 from reviewgen_ngram.explain import describe_ngram
-from reviewgen_ngram.fields import STATE_SIZE, counted_form, fill_rows, score_with_fields, with_fields
+from reviewgen_ngram.fields import (
+    STATE_SIZE,
+    counted_form,
+    fill_rows,
+    score_with_fields,
+    with_fields,
+)
 from reviewgen_ngram.nodes import Nodes, gather, grow, link
 from reviewgen_ngram.prune import frequent, prune, quantize
 from reviewgen_ngram.stepping import NgramStepper, checked_ids, checked_state
-from reviewgen_ngram.trie import Trained, advance, expect_arrays, log_probabilities, make_trie, read_arrays, score, write_arrays
+from reviewgen_ngram.trie import (
+    Trained,
+    advance,
+    expect_arrays,
+    log_probabilities,
+    make_trie,
+    read_arrays,
+    score,
+    write_arrays,
+)
 
 DENSE_CELLS = 1 << 21  # probabilities computed at once: 16 MiB
 MEBIBYTE = 1 << 20
@@ -35,15 +58,17 @@ MEBIBYTE = 1 << 20
 class Ngram:
     """A count model of order n over token ids; returns log probabilities (nats).
 
-    ``kneser-ney``, ``absolute`` and ``witten-bell`` give every token but bos a probability above zero. ``none`` is maximum
-    likelihood, c(h w) / c(h): an unseen n-gram after a seen context has probability zero and scores -inf. After an unseen context
-    it uses the longest suffix that was seen. That never makes an infinite score of a text finite: if the last n - 1 tokens (or
-    all since bos) are an unseen context, the n-gram of the last of them was unseen, or its context was, and so on back to an
-    unseen n-gram after a seen context, at the latest after bos, which scored -inf. ``stupid-backoff`` is not a distribution: it
-    generates from its normalised scores, and cannot be evaluated.
+    ``kneser-ney``, ``absolute`` and ``witten-bell`` give every token but bos a probability above
+    zero. ``none`` is maximum likelihood, c(h w) / c(h): an unseen n-gram after a seen context has
+    probability zero and scores -inf. After an unseen context it uses the longest suffix that was
+    seen. That never makes an infinite score of a text finite: if the last n - 1 tokens (or all
+    since bos) are an unseen context, the n-gram of the last of them was unseen, or its context was,
+    and so on back to an unseen n-gram after a seen context, at the latest after bos, which scored
+    -inf. ``stupid-backoff`` is not a distribution: it generates from its normalised scores, and
+    cannot be evaluated.
 
-    The state is the longest suffix of the text that is a context of the model: the number of its node, 0 at the beginning. With
-    fields it is a row of numbers, which ``fields`` describes.
+    The state is the longest suffix of the text that is a context of the model: the number of its
+    node, 0 at the beginning. With fields it is a row of numbers, which ``fields`` describes.
     """
 
     Config: ClassVar[type] = NgramConfig
@@ -61,19 +86,27 @@ class Ngram:
         The first id is context and never predicted; if it occurs again, another text starts there.
 
         Raises:
-            TrainingError: The text is empty, has an id outside the vocabulary, or another first id than the texts before; or
-                the model is finished.
+            TrainingError: The text is empty, has an id outside the vocabulary, or another first id
+                than the texts before; or the model is finished.
         """
         if self._trained is not None:
-            raise TrainingError("This n-gram model is finished and cannot count more texts. Create a new one.")
+            raise TrainingError(
+                "This n-gram model is finished and cannot count more texts. Create a new one."
+            )
         if not len(ids):
             raise TrainingError("The text has no ids; it needs at least its beginning-of-text id.")
         if ids.min() < 0 or ids.max() >= self.config.vocab_size:
-            raise TrainingError(f"A text has ids {ids.min()}..{ids.max()}; this model accepts 0..{self.config.vocab_size - 1}.")
-        self._counter_for(int(ids[0])).add(counted_form(ids, self.config) if self.config.field_ids else ids)
+            raise TrainingError(
+                f"A text has ids {ids.min()}..{ids.max()}; this model accepts"
+                f" 0..{self.config.vocab_size - 1}."
+            )
+        self._counter_for(int(ids[0])).add(
+            counted_form(ids, self.config) if self.config.field_ids else ids
+        )
 
     def finish(self) -> Mapping[str, Any]:
-        """Turn the counts into probabilities; return discounts and numbers of n-grams per order, the size, and notes.
+        """Turn the counts into probabilities; return discounts and numbers of n-grams per order,
+        the size, and notes.
 
         Raises:
             TrainingError: No text was observed, or none has a token after its first.
@@ -82,7 +115,8 @@ class Ngram:
         return self.finish_ranges(SingleProcess())
 
     def finish_ranges(self, group: CountGroup) -> Mapping[str, Any]:
-        """Do the same in several processes, each with the counts of a range of first tokens; rank 0 gets the model.
+        """Do the same in several processes, each with the counts of a range of first tokens; rank 0
+        gets the model.
 
         Raises:
             TrainingError: As ``finish``, or the texts of the processes begin with different ids.
@@ -93,12 +127,21 @@ class Ngram:
         bos_id = self._common_bos_id(group)
         counter = self._counter_for(bos_id)
         self._counter = None
-        local = grow(exchange(counter, config.vocab_size, arena, group), config.vocab_size, arena, group)
+        local = grow(
+            exchange(counter, config.vocab_size, arena, group), config.vocab_size, arena, group
+        )
         if local.nodes.starts[2] == 2:  # bos alone
-            raise TrainingError("No observed text has a token after its first, so there is nothing to predict. Add texts.")
+            raise TrainingError(
+                "No observed text has a token after its first, so there is nothing to predict. Add"
+                " texts."
+            )
         link(local)
         estimated = estimate(local, config.vocab_size, bos_id, config.smoothing, arena, group)
-        keep = frequent(local, config.min_count, group) if config.min_count > 1 or config.prune_entropy else None
+        keep = (
+            frequent(local, config.min_count, group)
+            if config.min_count > 1 or config.prune_entropy
+            else None
+        )
         nodes = gather(local, group)
         if group.rank:
             return {}
@@ -107,10 +150,15 @@ class Ngram:
 
     def initial_state(self, batch_size: int) -> Int[Tensor, "B *S"]:
         """Return the state before the first token of B texts."""
-        return torch.zeros((batch_size, STATE_SIZE) if self.config.field_ids else batch_size, dtype=torch.int64)
+        return torch.zeros(
+            (batch_size, STATE_SIZE) if self.config.field_ids else batch_size, dtype=torch.int64
+        )
 
-    def __call__(self, ids: Int[Tensor, "B T"], state: Int[Tensor, "B *S"]) -> tuple[Float[Tensor, "B T V"], Int[Tensor, "B *S"]]:
-        """Return the log probability of every token after each position, and the state after the last.
+    def __call__(
+        self, ids: Int[Tensor, "B T"], state: Int[Tensor, "B *S"]
+    ) -> tuple[Float[Tensor, "B T V"], Int[Tensor, "B *S"]]:
+        """Return the log probability of every token after each position, and the state after the
+        last.
 
         Raises:
             TrainingError: The model is not trained yet.
@@ -133,19 +181,22 @@ class Ngram:
     def score(
         self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: Int[Tensor, "B *S"]
     ) -> tuple[Float[Tensor, "B T"], Int[Tensor, "B *S"]]:
-        """Return the log probability of ``targets[b, t]`` after ``ids[b, :t + 1]``, and the state after the last token.
+        """Return the log probability of ``targets[b, t]`` after ``ids[b, :t + 1]``, and the state
+        after the last token.
 
         Raises:
             NotADistribution: The smoothing is ``stupid-backoff``.
             TrainingError: The model is not trained yet.
-            DataError: An id or a target is outside the vocabulary, or the state is not one of this model.
+            DataError: An id or a target is outside the vocabulary, or the state is not one of this
+                model.
         """
         trained = self._finished()
         after = checked_state(_array(state), self._finished())
         if not self.config.is_distribution:
             raise NotADistribution(
-                "The scores of stupid back-off do not sum to one, so they have no bits per character. "
-                "Train with another model.smoothing to evaluate the model; generating works."
+                "The scores of stupid back-off do not sum to one, so they have no bits per"
+                " character. Train with another model.smoothing to evaluate the model; generating"
+                " works."
             )
         scores = np.empty(ids.shape)
         read, wanted = (checked_ids(_array(tensor), self.config) for tensor in (ids, targets))
@@ -156,10 +207,13 @@ class Ngram:
         else:
             score(trained.trie, read, wanted, after, scores)
         with np.errstate(divide="ignore"):  # zero becomes -inf
-            return torch.from_numpy(np.log(scores).astype(np.float32)).to(ids.device), _tensor(after, ids)
+            return torch.from_numpy(np.log(scores).astype(np.float32)).to(ids.device), _tensor(
+                after, ids
+            )
 
     def stepper(self, weight_bits: int = 32) -> NgramStepper:
-        """Return a stepper that shares the model's memory; it multiplies no weights, so ``weight_bits`` has no effect.
+        """Return a stepper that shares the model's memory; it multiplies no weights, so
+        ``weight_bits`` has no effect.
 
         Raises:
             TrainingError: The model is not trained yet.
@@ -167,26 +221,38 @@ class Ngram:
         return NgramStepper(self.config, self._finished())
 
     def describe_graph(self) -> ModelGraph:
-        """Return the computational graph, for pictures, with a few contexts of the trained model."""
+        """Return the computational graph, for pictures, with a few contexts of the trained
+        model.
+        """
         return describe_ngram(self.config, self._trained)
 
     def parameter_kinds(self) -> dict[str, int]:
-        """Return the number of n-grams of each length; bos, which is never predicted, is not counted."""
+        """Return the number of n-grams of each length; bos, which is never predicted, is not
+        counted.
+        """
         sizes = [] if self._trained is None else _sizes(self._trained.starts)
         return {f"{length}-grams": size for length, size in enumerate(sizes, 1)}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the tensors of the trained model; before it is trained, empty tensors of the same names."""
+        """Return the tensors of the trained model; before it is trained, empty tensors of the same
+        names.
+        """
         if self._trained is not None:
-            return {name: torch.from_numpy(array) for name, array in write_arrays(self._trained).items()}
+            return {
+                name: torch.from_numpy(array) for name, array in write_arrays(self._trained).items()
+            }
         specs = expect_arrays(self.config)
-        return {name: torch.empty((0, *shape[1:]), dtype=getattr(torch, dtype)) for name, (dtype, shape) in specs.items()}
+        return {
+            name: torch.empty((0, *shape[1:]), dtype=getattr(torch, dtype))
+            for name, (dtype, shape) in specs.items()
+        }
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         """Use a trained model's tensors, without copying them.
 
         Raises:
-            BundleError: A tensor is missing, unexpected, has another shape, or is damaged; the model stays unchanged.
+            BundleError: A tensor is missing, unexpected, has another shape, or is damaged; the
+                model stays unchanged.
         """
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
         self._trained = read_arrays(arrays, self.config)
@@ -196,17 +262,31 @@ class Ngram:
     def _common_bos_id(self, group: CountGroup) -> int:
         """Return the id that the texts of all processes begin with."""
         local_id = -1 if self._counter is None or self._bos_id is None else self._bos_id
-        ids = sorted({bos_id for bos_id in group.all_gather(np.array([local_id]))[:, 0].tolist() if bos_id >= 0})
+        ids = sorted(
+            {
+                bos_id
+                for bos_id in group.all_gather(np.array([local_id]))[:, 0].tolist()
+                if bos_id >= 0
+            }
+        )
         if not ids:
-            raise TrainingError("No text was observed, so there is nothing to count. Call observe with at least one text first.")
+            raise TrainingError(
+                "No text was observed, so there is nothing to count. Call observe with at least one"
+                " text first."
+            )
         if len(ids) > 1:
-            raise TrainingError(f"The texts begin with the ids {_enumerate(ids)}, by process; all must begin with the same id.")
+            raise TrainingError(
+                f"The texts begin with the ids {_enumerate(ids)}, by process; all must begin with"
+                " the same id."
+            )
         return ids[0]
 
     def _read(
         self, ids: Int64[np.ndarray, "B T"], state: Int64[np.ndarray, "B *S"]
     ) -> tuple[Float64[np.ndarray, "B T V"], Int64[np.ndarray, "B *S"]]:
-        """Return the log probability of every token after each of T >= 1 ids, and the state after the last."""
+        """Return the log probability of every token after each of T >= 1 ids, and the state after
+        the last.
+        """
         trained = self._finished()
         config = self.config
         if not config.field_ids:
@@ -220,15 +300,21 @@ class Ngram:
         with np.errstate(divide="ignore"):  # zero becomes -inf
             return np.log(probs), np.ascontiguousarray(states.T)
 
-    def _keep(self, nodes: Nodes, estimated: Estimate, keep: Bool[np.ndarray, " M"] | None) -> Mapping[str, Any]:
-        """Prune and quantise the estimated nodes, keep them as the trained model, and return what ``finish`` reports."""
+    def _keep(
+        self, nodes: Nodes, estimated: Estimate, keep: Bool[np.ndarray, " M"] | None
+    ) -> Mapping[str, Any]:
+        """Prune and quantise the estimated nodes, keep them as the trained model, and return what
+        ``finish`` reports.
+        """
         config = self.config
         bos_id = self._bos_id
         counted = _sizes(nodes.starts)
         assert bos_id is not None
         root = root_row(nodes, estimated, config.vocab_size, bos_id)
         if keep is not None:
-            nodes, estimated = prune(nodes, estimated, root, first_node(nodes, bos_id), keep, config.prune_entropy)
+            nodes, estimated = prune(
+                nodes, estimated, root, first_node(nodes, bos_id), keep, config.prune_entropy
+            )
         probabilities = estimated.probabilities
         book = None
         backoffs = estimated.backoffs
@@ -244,31 +330,50 @@ class Ngram:
             self._bos_id = bos_id
         if bos_id != self._bos_id:
             raise TrainingError(
-                f"A text begins with id {bos_id}, those before with {self._bos_id}; all must begin with the same id."
+                f"A text begins with id {bos_id}, those before with {self._bos_id}; all must begin"
+                " with the same id."
             )
         return self._counter
 
     def _finished(self) -> Trained:
         if self._trained is None:
-            raise TrainingError("This n-gram model is not trained yet. Call observe and finish, or load_state_dict, first.")
+            raise TrainingError(
+                "This n-gram model is not trained yet. Call observe and finish, or load_state_dict,"
+                " first."
+            )
         return self._trained
 
     def _facts(self, nodes: Nodes, estimated: Estimate, counted: list[int]) -> dict[str, Any]:
-        """Return what ``finish`` reports, as JSON values; the first item of each list is of order 1."""
+        """Return what ``finish`` reports, as JSON values; the first item of each list is of order
+        1.
+        """
         fell_back = [order for order, fell in enumerate(estimated.fell_back, 1) if fell]
         ngrams = _sizes(nodes.starts)
         size = sum(tensor.nbytes for tensor in self.state_dict().values())
-        size_note = f"{sum(ngrams):,} n-grams of 1 to {self.config.order} tokens in {size / 1e6:,.1f} MB."
+        size_note = (
+            f"{sum(ngrams):,} n-grams of 1 to {self.config.order} tokens in {size / 1e6:,.1f} MB."
+        )
         if sum(ngrams) < sum(counted):
             size_note += f" Pruning dropped {sum(counted) - sum(ngrams):,} others."
         notes: list[str] = [Detail(size_note)]
         if fell_back and fell_back != [1]:  # which matters little: all its counts are large
-            orders = f"Order {fell_back[0]} has" if len(fell_back) == 1 else f"Orders {_enumerate(fell_back)} have"
+            orders = (
+                f"Order {fell_back[0]} has"
+                if len(fell_back) == 1
+                else f"Orders {_enumerate(fell_back)} have"
+            )
             values = ", ".join(f"{value:g}" for value in FALLBACK)
-            used = f"KenLM's fall-back {values}" if self.config.smoothing == "kneser-ney" else f"{ABSOLUTE_FALLBACK:g}"
+            used = (
+                f"KenLM's fall-back {values}"
+                if self.config.smoothing == "kneser-ney"
+                else f"{ABSOLUTE_FALLBACK:g}"
+            )
             notes.append(f"{orders} no usable discounts; {used} is used instead.")
         if not self.config.is_distribution:
-            notes.append("Stupid back-off is not a distribution: the model generates, and cannot be evaluated.")
+            notes.append(
+                "Stupid back-off is not a distribution: the model generates, and cannot be"
+                " evaluated."
+            )
         return {
             "discounts": [list(values) for values in estimated.discounts],
             "fallback_orders": fell_back,
@@ -279,7 +384,9 @@ class Ngram:
 
 
 def _sizes(starts: Int64[np.ndarray, " L"]) -> list[int]:
-    """Return the number of n-grams of each order; bos, which is never predicted, is not counted as a 1-gram."""
+    """Return the number of n-grams of each order; bos, which is never predicted, is not counted as
+    a 1-gram.
+    """
     sizes: list[int] = np.diff(starts)[1:].tolist()
     return [sizes[0] - 1, *sizes[1:]]
 

@@ -1,9 +1,10 @@
 """The nodes of a trie, built from sorted distinct n-grams and numbered level by level.
 
-Node 0 is the empty context. A node of level k is a distinct k-gram that occurs in a text, its parent the k-gram without the last
-token; the nodes of a level are sorted, so the children of a node are neighbours, and a running sum of their numbers locates
-them. The *link* of a node is the n-gram without its first token (the suffix link of Weiner 1973, the back-off of an n-gram).
-Every suffix of an n-gram in a text occurs in that text, so a link is never missing.
+Node 0 is the empty context. A node of level k is a distinct k-gram that occurs in a text, its
+parent the k-gram without the last token; the nodes of a level are sorted, so the children of a node
+are neighbours, and a running sum of their numbers locates them. The *link* of a node is the n-gram
+without its first token (the suffix link of Weiner 1973, the back-off of an n-gram). Every suffix of
+an n-gram in a text occurs in that text, so a link is never missing.
 """
 
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ MAX_NODES = (1 << 31) - 1  # node numbers and counts have 32 bits
 class Nodes:
     """M nodes, of which the first I, all but those of the last level, can have children.
 
-    The nodes of level k are starts[k]:starts[k + 1], the children of node i are first[i]:first[i + 1].
+    The nodes of level k are starts[k]:starts[k + 1], the children of node i are first[i]:first[i +
+    1].
     """
 
     starts: Int64[np.ndarray, " L"]
@@ -45,15 +47,19 @@ class Nodes:
 
 @dataclass(frozen=True)
 class NodeRange:
-    """The nodes that one of P processes has grown from its range of the n-grams, among the nodes of all.
+    """The nodes that one of P processes has grown from its range of the n-grams, among the nodes of
+    all.
 
-    Every process has the tokens of all nodes that can have children, and their ``first`` but for the last of these levels. Of the
-    last level it has its own nodes only, numbered as if there were no others; rank 0, whose nodes are first, has room for all.
+    Every process has the tokens of all nodes that can have children, and their ``first`` but for
+    the last of these levels. Of the last level it has its own nodes only, numbered as if there were
+    no others; rank 0, whose nodes are first, has room for all.
 
     Attributes:
-        nodes: The nodes; ``links`` and what is not its own of ``first`` are filled by ``link`` and ``gather``.
+        nodes: The nodes; ``links`` and what is not its own of ``first`` are filled by ``link`` and
+            ``gather``.
         counts: Occurrences in the corpus, of its own nodes and those of level 1.
-        own: The first of its own nodes of each level, and the one after the last. The empty context belongs to all.
+        own: The first of its own nodes of each level, and the one after the last. The empty context
+            belongs to all.
         sizes: The number of nodes of each process, by level.
     """
 
@@ -76,7 +82,8 @@ class NodeRange:
 
 
 def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> NodeRange:
-    """Return the nodes of n-grams, not linked yet; there must be at least one n-gram in all processes together.
+    """Return the nodes of n-grams, not linked yet; there must be at least one n-gram in all
+    processes together.
 
     Raises:
         DataError: There are more than 2**31 - 1 nodes or tokens; raised in all processes.
@@ -93,10 +100,16 @@ def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> NodeRa
     totals[0] = 1
     starts = np.concatenate([[0], np.cumsum(totals)])
     if starts[-1] > MAX_NODES:
-        text = f"The corpus has {starts[-1]:,} distinct n-grams of 1 to {order} tokens; the limit is {MAX_NODES:,}."
+        text = (
+            f"The corpus has {starts[-1]:,} distinct n-grams of 1 to {order} tokens; the limit is"
+            f" {MAX_NODES:,}."
+        )
         raise DataError(f"{text} Lower the order.")
     if observed > MAX_NODES:
-        raise DataError(f"The corpus has {observed:,} tokens; the limit is {MAX_NODES:,}. Train on a part of it.")
+        raise DataError(
+            f"The corpus has {observed:,} tokens; the limit is {MAX_NODES:,}. Train on a part"
+            " of it."
+        )
     ranges = _own_nodes(starts, sizes, group.rank)
     inner = int(starts[-2])
     room = inner + int(totals[-1] if group.rank == 0 else sizes[group.rank, -1])
@@ -116,7 +129,8 @@ def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> NodeRa
         local.all_gather(tokens, level, group)
         if level < order - 1:
             local.all_gather(first, level, group)
-            first[starts[level + 1]] = starts[level + 2]  # where the children of the level's last node end
+            # where the children of the level's last node end
+            first[starts[level + 1]] = starts[level + 2]
     if order > 1:
         local.all_gather(counts, 1, group)
     return local
@@ -138,7 +152,9 @@ def gather(local: NodeRange, group: CountGroup) -> Nodes:
     if last > 1:
         parents = local.own_level(last - 1)
         shift = int(local.sizes[: group.rank, last].sum())
-        group.gather_into(nodes.first[nodes.level(last - 1)], nodes.first[parents] + np.int32(shift))
+        group.gather_into(
+            nodes.first[nodes.level(last - 1)], nodes.first[parents] + np.int32(shift)
+        )
         nodes.first[-1] = nodes.starts[-1]
     return nodes
 
@@ -150,7 +166,9 @@ def _pieces(rows: Rows, arena: Arena) -> Iterator[tuple[int, int]]:
         arena.release(rows.packed, rows.counts)
 
 
-def _own_nodes(starts: Int64[np.ndarray, " L"], sizes: Int64[np.ndarray, "P K"], rank: int) -> Int64[np.ndarray, "K 2"]:
+def _own_nodes(
+    starts: Int64[np.ndarray, " L"], sizes: Int64[np.ndarray, "P K"], rank: int
+) -> Int64[np.ndarray, "K 2"]:
     """Return the range of a process's own nodes, by level."""
     begin = starts[:-1] + sizes[:rank].sum(0)
     begin[-1] = starts[-2]  # its nodes of the last level have numbers of its own
@@ -234,7 +252,9 @@ def _start_children(ranges, first):
 
 @compiled
 def _link(start, stop, tokens, first, links):
-    """Link the children of start:stop to the child of their parent's link that has the same token; both are sorted."""
+    """Link the children of start:stop to the child of their parent's link that has the same token;
+    both are sorted.
+    """
     for parent in range(start, stop):
         other = first[links[parent]]
         end = first[links[parent] + 1]

@@ -1,10 +1,12 @@
-"""Pruning of n-grams and quantisation of probabilities, after both of which probabilities still sum to one.
+"""Pruning of n-grams and quantisation of probabilities, after both of which probabilities still sum
+to one.
 
-An n-gram is dropped if it occurs seldom, or if its loss raises the perplexity little (Stolcke 1998, "Entropy-based Pruning of
-Backoff Language Models"). One that a longer n-gram needs, as its context or as its suffix, is kept. The back-off weights
-restore the sums:
+An n-gram is dropped if it occurs seldom, or if its loss raises the perplexity little (Stolcke 1998,
+"Entropy-based Pruning of Backoff Language Models"). One that a longer n-gram needs, as its context
+or as its suffix, is kept. The back-off weights restore the sums:
 
-    bow[h] = (1 - sum of p(w | h) over the w kept after h) / (sum of p(w | h without its first token) over the others)
+    bow[h] = (1 - sum of p(w | h) over the w kept after h) / (sum of p(w | h without its first
+    token) over the others)
 """
 
 from dataclasses import replace
@@ -34,9 +36,15 @@ def frequent(local: NodeRange, min_count: int, group: CountGroup) -> Bool[np.nda
 
 
 def prune(
-    nodes: Nodes, estimated: Estimate, root: Float64[np.ndarray, " V"], bos: int, keep: Bool[np.ndarray, " M"], max_loss: float
+    nodes: Nodes,
+    estimated: Estimate,
+    root: Float64[np.ndarray, " V"],
+    bos: int,
+    keep: Bool[np.ndarray, " M"],
+    max_loss: float,
 ) -> tuple[Nodes, Estimate]:
-    """Drop n-grams of two or more tokens that are not to be kept, or whose loss is less than ``max_loss``.
+    """Drop n-grams of two or more tokens that are not to be kept, or whose loss is less than
+    ``max_loss``.
 
     The loss is the relative rise in perplexity if one n-gram is dropped, Stolcke's exp(D) - 1.
 
@@ -50,7 +58,15 @@ def prune(
     """
     if max_loss > 0:
         losses = np.full(len(nodes.links), np.inf)  # 1-grams are never dropped
-        _losses(nodes.first, nodes.links, estimated.probabilities, estimated.backoffs, bos, estimated.texts_per_token, losses)
+        _losses(
+            nodes.first,
+            nodes.links,
+            estimated.probabilities,
+            estimated.backoffs,
+            bos,
+            estimated.texts_per_token,
+            losses,
+        )
         keep = keep & (losses >= max_loss)
     keep[: nodes.starts[2]] = True
     _close(nodes.first, nodes.links, keep)
@@ -75,10 +91,12 @@ def quantize(
 ) -> tuple[UInt8[np.ndarray, " M"], Float32[np.ndarray, " 256"], Float32[np.ndarray, " I"]]:
     """Round each probability to one of 256: zero, and 255 bins of equal width in its logarithm.
 
-    The most probable token of a context compensates the rounding of the others, so that the unseen ones keep their probability.
+    The most probable token of a context compensates the rounding of the others, so that the unseen
+    ones keep their probability.
 
     Returns:
-        The code of each probability, the probability of each code, and back-off weights that fit them.
+        The code of each probability, the probability of each code, and back-off weights that fit
+        them.
 
     Raises:
         TrainingError: After some context every token was seen.
@@ -89,18 +107,23 @@ def quantize(
     members = np.bincount(bins, minlength=CODES - 1)
     sums = np.bincount(bins, positive, minlength=CODES - 1)
     book = np.zeros(CODES, np.float32)
-    book[1:] = np.minimum(np.where(members, sums / np.maximum(members, 1), np.sqrt(edges[1:] * edges[:-1])), 1 - MIN_UNSEEN)
+    book[1:] = np.minimum(
+        np.where(members, sums / np.maximum(members, 1), np.sqrt(edges[1:] * edges[:-1])),
+        1 - MIN_UNSEEN,
+    )
     codes = np.empty(len(estimated.probabilities), np.uint8)
     _quantize_all(estimated.probabilities, book, codes)
     _adjust_sums(nodes.starts[1], nodes.first, estimated.probabilities, book, codes)
     values = book[codes]
     backoffs = estimated.backoffs.copy()
-    values[: nodes.starts[2]] = estimated.probabilities[: nodes.starts[2]]  # those of 1-grams are not quantised
+    # those of 1-grams are not quantised
+    values[: nodes.starts[2]] = estimated.probabilities[: nodes.starts[2]]
     changed = np.ones(len(backoffs), bool)
     changed[0] = False
     if not _balance(nodes.first, nodes.links, nodes.tokens, root, changed, values, backoffs):
         raise TrainingError(
-            "After some context every id was seen, so there is no unseen id to absorb rounding: set model.quantized=false."
+            "After some context every id was seen, so there is no unseen id to absorb rounding: set"
+            " model.quantized=false."
         )
     return codes, book, backoffs
 
@@ -117,10 +140,12 @@ def _close(first, links, keep):
 
 @compiled
 def _balance(first, links, tokens, root, changed, probabilities, backoffs):
-    """Set the back-off weights of changed contexts so that probabilities sum to one; return whether that is possible.
+    """Set the back-off weights of changed contexts so that probabilities sum to one; return whether
+    that is possible.
 
-    The probability of the unseen tokens is added up, not subtracted from one, since it may be smaller than rounding. A context
-    that leaves less than rounding keeps its weight, which is nearly right and above zero.
+    The probability of the unseen tokens is added up, not subtracted from one, since it may be
+    smaller than rounding. A context that leaves less than rounding keeps its weight, which is
+    nearly right and above zero.
     """
     rest = np.zeros(len(backoffs))  # the probability of each context's unseen tokens
     for parent in range(1, len(backoffs)):
@@ -169,7 +194,8 @@ def _losses(first, links, probabilities, backoffs, bos, texts, losses):
         for child in range(first[parent], first[parent + 1]):
             p = probabilities[child]
             shorter = probabilities[links[child]]
-            change = np.log((1 - seen + p) / (1 - lower + shorter))  # in the log of the back-off weight, if this child is dropped
+            # in the log of the back-off weight, if this child is dropped
+            change = np.log((1 - seen + p) / (1 - lower + shorter))
             loss = p * (np.log(shorter) + change - np.log(p))
             if seen < 1:
                 loss += (change - np.log(backoffs[parent])) * (1 - seen)
@@ -200,7 +226,9 @@ def _quantize_all(probabilities, book, codes):
 
 @compiled
 def _adjust_sums(start, first, probabilities, book, codes):
-    """Compensate rounding in the most probable child of each context, and leave unseen tokens at least half their probability."""
+    """Compensate rounding in the most probable child of each context, and leave unseen tokens at
+    least half their probability.
+    """
     for parent in range(start, len(first) - 1):
         exact = 0.0
         rounded = 0.0
@@ -219,7 +247,8 @@ def _adjust_sums(start, first, probabilities, book, codes):
             codes[largest] -= 1
         child = first[parent]
         rounded += book[codes[largest]]
-        while rounded > limit and child < first[parent + 1]:  # many small probabilities, all rounded up
+        # many small probabilities, all rounded up
+        while rounded > limit and child < first[parent + 1]:
             if codes[child] > 1:
                 rounded -= book[codes[child]] - book[codes[child] - 1]
                 codes[child] -= 1

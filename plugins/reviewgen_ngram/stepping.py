@@ -1,4 +1,6 @@
-"""The stepper of ngram: inference from a trained model's arrays, and the compiled loop that samples. Must not import torch."""
+"""The stepper of ngram: inference from a trained model's arrays, and the compiled loop that
+samples. Must not import torch.
+"""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -18,7 +20,18 @@ from reviewgen.errors import DataError
 from reviewgen.protocols import Constraints, CountedContext, TensorSpec
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.explain import explain
-from reviewgen_ngram.fields import AFTER, BELIEFS, CAP, CONTEXT, FIELDS, SIZE, STATE_SIZE, WRITTEN, step_with_fields, with_fields
+from reviewgen_ngram.fields import (
+    AFTER,
+    BELIEFS,
+    CAP,
+    CONTEXT,
+    FIELDS,
+    SIZE,
+    STATE_SIZE,
+    WRITTEN,
+    step_with_fields,
+    with_fields,
+)
 from reviewgen_ngram.trie import (
     Trained,
     advance,
@@ -38,9 +51,11 @@ MAX_NUMBERS = max(2 * PROPOSALS, PLAIN_PROPOSALS) + 1  # random numbers that a t
 
 
 class NgramStepper(CompiledStepper):
-    """The stepper of ``ngram``. The state is the model's, int64 (B,): the node of each row's context; with fields, (B, S).
+    """The stepper of ``ngram``. The state is the model's, int64 (B,): the node of each row's
+    context; with fields, (B, S).
 
-    It multiplies no weights, so ``weight_bits`` has no effect. A trained model in memory is used as it is, unchecked.
+    It multiplies no weights, so ``weight_bits`` has no effect. A trained model in memory is used as
+    it is, unchecked.
 
     Raises:
         BundleError: The arrays are damaged or do not fit the config.
@@ -48,7 +63,12 @@ class NgramStepper(CompiledStepper):
 
     Config: ClassVar[type] = NgramConfig
 
-    def __init__(self, config: NgramConfig, tensors: Mapping[str, np.ndarray] | Trained, weight_bits: int = 32) -> None:
+    def __init__(
+        self,
+        config: NgramConfig,
+        tensors: Mapping[str, np.ndarray] | Trained,
+        weight_bits: int = 32,
+    ) -> None:
         self.config = config
         self._trained = tensors if isinstance(tensors, Trained) else read_arrays(tensors, config)
 
@@ -72,9 +92,19 @@ class NgramStepper(CompiledStepper):
         if self.config.field_ids:
             return super().forward(checked_ids(ids, self.config), state)
         contexts = np.empty(ids.shape, np.int64)
-        advance(self._trained.trie, checked_ids(ids, self.config), checked_state(state, self._trained), contexts)
+        advance(
+            self._trained.trie,
+            checked_ids(ids, self.config),
+            checked_state(state, self._trained),
+            contexts,
+        )
         last = contexts[:, -1].copy()
-        return log_probabilities(self._trained.trie, last, self.config.is_distribution).astype(np.float32), last
+        return (
+            log_probabilities(self._trained.trie, last, self.config.is_distribution).astype(
+                np.float32
+            ),
+            last,
+        )
 
     def sample(
         self,
@@ -85,23 +115,39 @@ class NgramStepper(CompiledStepper):
         new_tokens: Int64[np.ndarray, " B"],
         constraints: Constraints | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Int64[np.ndarray, "B *S"]]:
-        """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``.
+        """Sample up to N tokens a row in one compiled loop; see
+        ``reviewgen.protocols.SupportsSample``.
 
         Raises:
             DataError: The state is not one of this model.
         """
-        if self.config.field_ids or not (params.is_plain and self.config.is_distribution):  # decided without other rows
+        # decided without other rows
+        if self.config.field_ids or not (params.is_plain and self.config.is_distribution):
             return super().sample(state, uniform, params, texts, new_tokens, constraints)
         contexts = checked_state(state, self._trained)
         tokens = np.full(uniform.shape, NONE, np.int64)
         used = np.zeros(len(uniform), np.int64)
         windows, run, spelling, places = compiled_constraints(params, constraints, len(uniform))
-        is_plain = len(params.temperatures) == 1 and params.temperatures[0] == 1 and params.vocab_size >= self.config.vocab_size
+        is_plain = (
+            len(params.temperatures) == 1
+            and params.temperatures[0] == 1
+            and params.vocab_size >= self.config.vocab_size
+        )
         proposals = PLAIN_PROPOSALS if is_plain and run == 0 else PROPOSALS
         whole = np.pad(texts, ((0, 0), (0, uniform.shape[1] + 1)))
         limits = params.max_new_tokens - new_tokens
         _sample(
-            *(self._trained.trie, contexts, uniform, params, proposals, windows, run, spelling, places),
+            *(
+                self._trained.trie,
+                contexts,
+                uniform,
+                params,
+                proposals,
+                windows,
+                run,
+                spelling,
+                places,
+            ),
             *(whole, texts.shape[1], new_tokens, limits, tokens, used),
         )
         return tokens, used, contexts
@@ -113,8 +159,11 @@ class NgramStepper(CompiledStepper):
             return CompiledStep(step_with_fields, with_fields(self._trained, self.config))
         return CompiledStep(_step, self._trained.trie)
 
-    def state_arrays(self, state: Int64[np.ndarray, "B *S"]) -> tuple[Float32[np.ndarray, "0 B 0"], Int64[np.ndarray, "K B"]]:
-        """Return a copy of a state as the step takes it: no floats, and the contexts or all numbers of each row.
+    def state_arrays(
+        self, state: Int64[np.ndarray, "B *S"]
+    ) -> tuple[Float32[np.ndarray, "0 B 0"], Int64[np.ndarray, "K B"]]:
+        """Return a copy of a state as the step takes it: no floats, and the contexts or all numbers
+        of each row.
 
         Raises:
             DataError: The state is not one of this model.
@@ -123,12 +172,15 @@ class NgramStepper(CompiledStepper):
         ints = np.ascontiguousarray(checked.T) if self.config.field_ids else checked[None]
         return np.empty((0, len(state), 0), np.float32), ints
 
-    def state_of(self, floats: Float32[np.ndarray, "0 B 0"], ints: Int64[np.ndarray, "K B"]) -> Int64[np.ndarray, "B *S"]:
+    def state_of(
+        self, floats: Float32[np.ndarray, "0 B 0"], ints: Int64[np.ndarray, "K B"]
+    ) -> Int64[np.ndarray, "B *S"]:
         """Return the state of such arrays."""
         return np.ascontiguousarray(ints.T) if self.config.field_ids else ints[0].copy()
 
     def explain(self, ids: Int64[np.ndarray, " T"]) -> list[CountedContext]:
-        """Return the contexts and counts behind the prediction after a text; see ``reviewgen.protocols.SupportsExplain``.
+        """Return the contexts and counts behind the prediction after a text; see
+        ``reviewgen.protocols.SupportsExplain``.
 
         Raises:
             DataError: An id is outside the vocabulary.
@@ -144,7 +196,9 @@ def checked_ids(ids: Int64[np.ndarray, "B T"], config: NgramConfig) -> Int64[np.
         DataError: One is not.
     """
     if ids.size and (ids.min() < 0 or ids.max() >= config.vocab_size):
-        raise DataError(f"Got ids {ids.min()}..{ids.max()}; this model accepts 0..{config.vocab_size - 1}.")
+        raise DataError(
+            f"Got ids {ids.min()}..{ids.max()}; this model accepts 0..{config.vocab_size - 1}."
+        )
     return ids
 
 
@@ -161,14 +215,22 @@ def checked_state(state: Int64[np.ndarray, "B *S"], trained: Trained) -> Int64[n
     if state.ndim > 1 and len(state):
         sizes = state[:, [SIZE, WRITTEN]]
         ids = state[:, FIELDS:BELIEFS]
-        if sizes.min() < 0 or sizes.max() > CAP or ids.min() < 0 or ids.max() >= len(trained.trie.root):
-            raise DataError(f"The state is not one of this model, which holds up to {CAP} ids of fields.")
+        if (
+            sizes.min() < 0
+            or sizes.max() > CAP
+            or ids.min() < 0
+            or ids.max() >= len(trained.trie.root)
+        ):
+            raise DataError(
+                f"The state is not one of this model, which holds up to {CAP} ids of fields."
+            )
     return state.copy()
 
 
 @by_address
 def _step(trie, ids, floats, ints, logits):
-    """Feed a token to each text, and write the log probabilities after it; see ``reviewgen.compiled.steps``.
+    """Feed a token to each text, and write the log probabilities after it; see
+    ``reviewgen.compiled.steps``.
 
     Args:
         trie: The address of the model's trie.
@@ -196,12 +258,28 @@ def _write_logits(trie, context, probs, logits):
 
 @compiled
 def _sample(
-    trie, contexts, uniform, params, proposals, windows, run, spelling, places, texts, start, new_tokens, limits, tokens, used
+    trie,
+    contexts,
+    uniform,
+    params,
+    proposals,
+    windows,
+    run,
+    spelling,
+    places,
+    texts,
+    start,
+    new_tokens,
+    limits,
+    tokens,
+    used,
 ):
-    """Sample tokens of B rows until each has ended, has its last token, or has too few random numbers left.
+    """Sample tokens of B rows until each has ended, has its last token, or has too few random
+    numbers left.
 
-    Up to temperature 1, a token is proposed from the unsharpened distribution and accepted with probability
-    p ** (1 / temperature - 1): exact rejection sampling (von Neumann 1951), which needs no probability but the token's own.
+    Up to temperature 1, a token is proposed from the unsharpened distribution and accepted with
+    probability p ** (1 / temperature - 1): exact rejection sampling (von Neumann 1951), which needs
+    no probability but the token's own.
 
     Args:
         trie: The model's.
@@ -211,7 +289,8 @@ def _sample(
         proposals: The number of proposals a token at temperatures up to 1.
         windows, run, spelling: What the texts must not contain, as in ``choose``.
         places: int64 (B, 3), the ``place`` of each row; updated.
-        texts: int64 (B, start + N + 1), of which ``start`` tokens were there before, for the windows.
+        texts: int64 (B, start + N + 1), of which ``start`` tokens were there before, for the
+            windows.
         start: Their number.
         new_tokens: int64 (B,), how many new tokens each row had before.
         limits: int64 (B,), the number of tokens that each row may get.
@@ -227,7 +306,11 @@ def _sample(
     probs = np.empty(len(trie.root))
     for _ in range(uniform.shape[1]):
         for row in range(len(uniform)):
-            if not live[row] or used[row] + MAX_NUMBERS > uniform.shape[1] or sizes[row] >= limits[row]:
+            if (
+                not live[row]
+                or used[row] + MAX_NUMBERS > uniform.shape[1]
+                or sizes[row] >= limits[row]
+            ):
                 continue
             context = contexts[row]
             position = start + sizes[row]
@@ -240,12 +323,30 @@ def _sample(
             place = (places[row, 0], places[row, 1], places[row, 2])
             for _ in range(proposals if temperature <= 1 else 0):
                 candidate, p, following = _propose(
-                    nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads, context, uniform[row, number]
+                    nodes,
+                    links,
+                    ends,
+                    bases,
+                    children,
+                    probabilities,
+                    backoffs,
+                    book,
+                    root,
+                    heads,
+                    context,
+                    uniform[row, number],
                 )
                 number += 1 if temperature == 1 else 2
-                is_accepted = temperature == 1 or uniform[row, number - 1] < np.float32(p) ** np.float32(1 / temperature - 1)
-                is_accepted = is_accepted and 0 <= candidate < params.vocab_size and candidate != params.bos_id
-                if spelling is not None and is_accepted:  # None is a type: without a spelling, this is not compiled
+                is_accepted = temperature == 1 or uniform[row, number - 1] < np.float32(
+                    p
+                ) ** np.float32(1 / temperature - 1)
+                is_accepted = (
+                    is_accepted
+                    and 0 <= candidate < params.vocab_size
+                    and candidate != params.bos_id
+                )
+                # None is a type: without a spelling, this is not compiled
+                if spelling is not None and is_accepted:
                     is_accepted, place = follows(spelling, places[row], candidate, end)
                 if is_accepted:
                     token = candidate
@@ -258,7 +359,19 @@ def _sample(
                 _write_logits(trie, context, probs, logits)
                 draw = uniform[row, number]
                 token = choose(
-                    logits, params, texts[row], position, count, draw, windows, run, spelling, places[row], scores, probs, is_copy
+                    logits,
+                    params,
+                    texts[row],
+                    position,
+                    count,
+                    draw,
+                    windows,
+                    run,
+                    spelling,
+                    places[row],
+                    scores,
+                    probs,
+                    is_copy,
                 )
                 number += 1
                 if token >= 0:
@@ -275,11 +388,26 @@ def _sample(
 
 
 @inlined
-def _propose(tokens, links, ends, bases, children, probabilities, backoffs, book, root, heads, context, number):
-    """Return a token by inverse transform sampling, its probability and the context after it; NONE if rounding leaves none.
+def _propose(
+    tokens,
+    links,
+    ends,
+    bases,
+    children,
+    probabilities,
+    backoffs,
+    book,
+    root,
+    heads,
+    context,
+    number,
+):
+    """Return a token by inverse transform sampling, its probability and the context after it; NONE
+    if rounding leaves none.
 
-    The children of the longest context come first, then, context by context, those of a shorter one that the longer one lacks.
-    The children of a longer context are also children of the shorter one.
+    The children of the longest context come first, then, context by context, those of a shorter one
+    that the longer one lacks. The children of a longer context are also children of the shorter
+    one.
     """
     weight = 1.0
     low = 0  # the children of the longer context begin here
@@ -297,7 +425,13 @@ def _propose(tokens, links, ends, bases, children, probabilities, backoffs, book
             mass = weight * probability(probabilities, book, child)
             number -= mass
             if number < 0:
-                return token, mass, context_after(tokens, links, ends, bases, children, heads, context, child, token)
+                return (
+                    token,
+                    mass,
+                    context_after(
+                        tokens, links, ends, bases, children, heads, context, child, token
+                    ),
+                )
         weight *= backoffs[context]
         low = start
         high = stop
@@ -311,5 +445,9 @@ def _propose(tokens, links, ends, bases, children, probabilities, backoffs, book
         number -= mass
         if number < 0:
             node = np.int64(heads[token])
-            return np.int64(token), mass, context_after(tokens, links, ends, bases, children, heads, context, node, token)
+            return (
+                np.int64(token),
+                mass,
+                context_after(tokens, links, ends, bases, children, heads, context, node, token),
+            )
     return np.int64(NONE), 0.0, np.int64(0)

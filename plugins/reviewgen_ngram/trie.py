@@ -1,12 +1,13 @@
 """A trained n-gram model as flat arrays, its saved form, and compiled queries.
 
-The context of a text is the node of its longest suffix that is a context of the model. A token is searched among that node's
-children, then among those of its link, and so on; each back-off multiplies the probability by the context's back-off weight: the
-back-off form of ``estimate`` over the nodes of ``nodes``. Node 0 is the empty context; as a child or as the result of a search,
-0 means "none".
+The context of a text is the node of its longest suffix that is a context of the model. A token is
+searched among that node's children, then among those of its link, and so on; each back-off
+multiplies the probability by the context's back-off weight: the back-off form of ``estimate`` over
+the nodes of ``nodes``. Node 0 is the empty context; as a child or as the result of a search, 0
+means "none".
 
-Names, dtypes and numbers of axes of the saved arrays depend on the settings only; sizes depend on the data. A damaged array is
-an error when it is read, never a wrong probability later.
+Names, dtypes and numbers of axes of the saved arrays depend on the settings only; sizes depend on
+the data. A damaged array is an error when it is read, never a wrong probability later.
 """
 
 from collections.abc import Mapping
@@ -24,26 +25,31 @@ from reviewgen_ngram.nodes import Nodes
 
 GROUP_BITS = 4  # shifts are cheaper than divisions that round down
 GROUP = 1 << GROUP_BITS  # contexts that share one base
-ROUNDING = 1e-6  # error of the probability that a shorter context leaves, computed as a difference from one
+# error of the probability that a shorter context leaves, computed as a difference from one
+ROUNDING = 1e-6
 TOLERANCE = 1e-4  # on the sum of the probabilities of a context
 
 
 class Trie(NamedTuple):
     """A trained n-gram model as flat arrays: M nodes, the first I of them contexts, over V ids.
 
-    The children of context i start at bases[i // 16] plus the number of children of the contexts in between, sorted by token.
+    The children of context i start at bases[i // 16] plus the number of children of the contexts in
+    between, sorted by token.
     """
 
     tokens: Integer[np.ndarray, " M"]
     links: Int32[np.ndarray, " I"]  # the context without its first token
-    ends: Int32[np.ndarray, " E"] | None  # the same of the last level's E = M - I nodes; None: searched, with less memory
+    # the same of the last level's E = M - I nodes; None: searched, with less memory
+    ends: Int32[np.ndarray, " E"] | None
     bases: Int32[np.ndarray, " G"]
-    children: Integer[np.ndarray, " I"]  # the number of children; 0 for the empty context, whose children are in ``heads``
+    # the number of children; 0 for the empty context, whose children are in ``heads``
+    children: Integer[np.ndarray, " I"]
     probabilities: Shaped[np.ndarray, " M"]  # float32, or, with a book, uint8: codes
     backoffs: Float32[np.ndarray, " I"]
     book: Float32[np.ndarray, " 256"] | None  # the probability of each code
     root: Float64[np.ndarray, " V"]  # the probability of each id after the empty context
-    heads: Int32[np.ndarray, " V"]  # the node of each id after the empty context, 0 if there is none
+    # the node of each id after the empty context, 0 if there is none
+    heads: Int32[np.ndarray, " V"]
 
 
 class Trained(NamedTuple):
@@ -77,10 +83,23 @@ def make_trie(
     ends = None if book is not None else nodes.links[len(children) :]
     heads = _heads(nodes.tokens, nodes.starts, len(root))
     few = children.astype(nodes.tokens.dtype)
-    return Trie(nodes.tokens, nodes.links[: len(children)], ends, bases, few, probabilities, backoffs, book, root, heads)
+    return Trie(
+        nodes.tokens,
+        nodes.links[: len(children)],
+        ends,
+        bases,
+        few,
+        probabilities,
+        backoffs,
+        book,
+        root,
+        heads,
+    )
 
 
-def _heads(tokens: Integer[np.ndarray, " M"], starts: Int64[np.ndarray, " L"], vocab_size: int) -> Int32[np.ndarray, " V"]:
+def _heads(
+    tokens: Integer[np.ndarray, " M"], starts: Int64[np.ndarray, " L"], vocab_size: int
+) -> Int32[np.ndarray, " V"]:
     """Return the node of each id after the empty context; 0 for an id that has no node."""
     heads = np.zeros(vocab_size, np.int32)
     heads[tokens[starts[1] : starts[2]]] = np.arange(starts[1], starts[2], dtype=np.int32)
@@ -88,7 +107,9 @@ def _heads(tokens: Integer[np.ndarray, " M"], starts: Int64[np.ndarray, " L"], v
 
 
 def expect_arrays(config: NgramConfig) -> dict[str, TensorSpec]:
-    """Return the name, dtype and shape of a model's arrays; sizes that depend on the data are None."""
+    """Return the name, dtype and shape of a model's arrays; sizes that depend on the data are
+    None.
+    """
     token = token_dtype(config.vocab_size).name
     specs: dict[str, TensorSpec] = {
         "bos_id": ("int64", (None,)),
@@ -102,7 +123,9 @@ def expect_arrays(config: NgramConfig) -> dict[str, TensorSpec]:
         "root": ("float64", (config.vocab_size,)),
         "discounts": ("float64", (None, 3)),
     }
-    extra: dict[str, TensorSpec] = {"book": ("float32", (256,))} if config.quantized else {"ends": ("int32", (None,))}
+    extra: dict[str, TensorSpec] = (
+        {"book": ("float32", (256,))} if config.quantized else {"ends": ("int32", (None,))}
+    )
     return specs | extra
 
 
@@ -132,12 +155,20 @@ def read_arrays(arrays: Mapping[str, np.ndarray], config: NgramConfig) -> Traine
     bos_id = int(arrays["bos_id"][0])
     _require(0 <= bos_id < vocab_size, "bos_id", f"lies in 0..{vocab_size - 1}")
     discounts = arrays["discounts"]
-    _require(discounts.shape == (order, 3) and np.isfinite(discounts).all(), "discounts", f"holds {order} x 3 numbers")
+    _require(
+        discounts.shape == (order, 3) and np.isfinite(discounts).all(),
+        "discounts",
+        f"holds {order} x 3 numbers",
+    )
     starts = arrays["starts"]
     _check_sizes(arrays, starts, config)
     tokens = arrays["tokens"]
     root = arrays["root"]
-    _require((tokens >= 0) & (tokens.astype(np.int32) < vocab_size), "tokens", "holds ids of the vocabulary")
+    _require(
+        (tokens >= 0) & (tokens.astype(np.int32) < vocab_size),
+        "tokens",
+        "holds ids of the vocabulary",
+    )
     heads = _heads(tokens, starts, vocab_size)
     _require(heads[bos_id] > 0 and root[bos_id] == 0, "tokens", "holds bos as a context only")
     _require(tokens[starts[2] :] != bos_id, "tokens", "holds bos as a context only")
@@ -146,16 +177,25 @@ def read_arrays(arrays: Mapping[str, np.ndarray], config: NgramConfig) -> Traine
     _check_nodes(trie, starts)
     stored = trie.probabilities if trie.book is None else trie.book
     _require((stored >= 0) & (stored <= 1), "probabilities", "lies in 0..1")
-    _require((trie.backoffs >= 0) & (trie.backoffs < np.inf), "backoffs", "is finite and not negative")
+    _require(
+        (trie.backoffs >= 0) & (trie.backoffs < np.inf), "backoffs", "is finite and not negative"
+    )
     if config.is_distribution:
-        _require(abs(root.sum() - 1) < TOLERANCE and _sums_to_one(trie), "backoffs", "makes the probabilities sum to one")
+        _require(
+            abs(root.sum() - 1) < TOLERANCE and _sums_to_one(trie),
+            "backoffs",
+            "makes the probabilities sum to one",
+        )
     return Trained(trie, starts, bos_id, [(float(a), float(b), float(c)) for a, b, c in discounts])
 
 
 def _check_specs(arrays: Mapping[str, np.ndarray], expected: Mapping[str, TensorSpec]) -> None:
     if odd := sorted(expected.keys() ^ arrays.keys()):
         problem = "missing" if odd[0] in expected else "unexpected"
-        raise BundleError(f"The n-gram tensors do not fit the settings: {odd[0]!r} is {problem}. Save the model again.")
+        raise BundleError(
+            f"The n-gram tensors do not fit the settings: {odd[0]!r} is {problem}. Save the model"
+            " again."
+        )
     for name, (dtype, shape) in expected.items():
         array = arrays[name]
         _require(array.dtype.name == dtype, name, f"has the dtype {dtype}, not {array.dtype}")
@@ -165,7 +205,11 @@ def _check_specs(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Tensor
 def _check_sizes(arrays: Mapping[str, np.ndarray], starts: np.ndarray, config: NgramConfig) -> None:
     order = config.order
     _require(len(starts) == order + 2, "starts", f"holds {order + 2} numbers, not {len(starts)}")
-    _require(starts[0] == 0 and starts[1] == 1 < starts[2] and (np.diff(starts) >= 0).all(), "starts", "ascends from 0, 1")
+    _require(
+        starts[0] == 0 and starts[1] == 1 < starts[2] and (np.diff(starts) >= 0).all(),
+        "starts",
+        "ascends from 0, 1",
+    )
     nodes = int(starts[-1])
     contexts = int(starts[-2])
     sizes = {
@@ -179,15 +223,24 @@ def _check_sizes(arrays: Mapping[str, np.ndarray], starts: np.ndarray, config: N
     }
     sizes |= {"book": 256} if config.quantized else {"ends": nodes - contexts}
     for name, size in sizes.items():
-        _require(len(arrays[name]) == size, name, f"holds {size:,} numbers, not {len(arrays[name]):,}")
+        _require(
+            len(arrays[name]) == size, name, f"holds {size:,} numbers, not {len(arrays[name]):,}"
+        )
 
 
 def _check_nodes(trie: Trie, starts: Int64[np.ndarray, " L"]) -> None:
-    """Raise unless the children of every context are in order, and links lead to the contexts without the first token."""
+    """Raise unless the children of every context are in order, and links lead to the contexts
+    without the first token.
+    """
     tokens = trie.tokens
     children = trie.children
-    first = starts[2] + np.concatenate([[0], np.cumsum(children, dtype=np.int64)])  # where the children of each context start
-    adds_up = children[0] == 0 and (children >= 0).all() and np.array_equal(first[starts[1:-1]], starts[2:])
+    # where the children of each context start
+    first = starts[2] + np.concatenate([[0], np.cumsum(children, dtype=np.int64)])
+    adds_up = (
+        children[0] == 0
+        and (children >= 0).all()
+        and np.array_equal(first[starts[1:-1]], starts[2:])
+    )
     _require(adds_up, "children", "adds up to the nodes of each level")
     _require(trie.bases == first[:-1:GROUP], "bases", "agrees with children")
     ascends = np.concatenate([[True], tokens[1:] > tokens[:-1]])
@@ -204,7 +257,9 @@ def _check_nodes(trie: Trie, starts: Int64[np.ndarray, " L"]) -> None:
 
 @compiled
 def _sums_to_one(trie):
-    """Return whether the probabilities of every context do; without ``ends`` those of the last level's would cost too much."""
+    """Return whether the probabilities of every context do; without ``ends`` those of the last
+    level's would cost too much.
+    """
     links = trie.links
     ends = trie.ends
     backoffs = trie.backoffs
@@ -215,10 +270,21 @@ def _sums_to_one(trie):
         seen = 0.0
         lower = 0.0
         for child in range(low, high):
-            link = np.int64(links[child]) if child < len(links) else stored_end(ends, child - len(links))
+            link = (
+                np.int64(links[child])
+                if child < len(links)
+                else stored_end(ends, child - len(links))
+            )
             seen += probability(trie.probabilities, trie.book, child)
-            lower += trie.root[trie.tokens[link]] if links[context] == 0 else probability(trie.probabilities, trie.book, link)
-        if not abs(seen + backoffs[context] * (1 - lower) - 1) < TOLERANCE + backoffs[context] * ROUNDING:
+            lower += (
+                trie.root[trie.tokens[link]]
+                if links[context] == 0
+                else probability(trie.probabilities, trie.book, link)
+            )
+        if (
+            not abs(seen + backoffs[context] * (1 - lower) - 1)
+            < TOLERANCE + backoffs[context] * ROUNDING
+        ):
             return False
     return True
 
@@ -227,7 +293,8 @@ def _require(holds: Any, name: str, condition: str) -> None:
     """Raise unless a condition, or each of an array, is true."""
     if not np.all(holds):
         raise BundleError(
-            f"The n-gram tensors are damaged or belong to other settings: the tensor {name!r} is valid only if it {condition}."
+            f"The n-gram tensors are damaged or belong to other settings: the tensor {name!r} is"
+            f" valid only if it {condition}."
         )
 
 
@@ -268,7 +335,9 @@ def probability(probabilities, book, node):
 
 @inlined
 def context_after(tokens, links, ends, bases, children, heads, context, child, token):
-    """Return the next context of a text after a token that was found as a child of a context, given both nodes."""
+    """Return the next context of a text after a token that was found as a child of a context, given
+    both nodes.
+    """
     if child < len(children):
         return child
     end = stored_end(ends, child - len(children))
@@ -279,7 +348,9 @@ def context_after(tokens, links, ends, bases, children, heads, context, child, t
 
 @compiled
 def stored_end(ends, index):
-    """Return the link of a node of the last level, -1 if links are not stored. None is a type, so only one branch is compiled."""
+    """Return the link of a node of the last level, -1 if links are not stored. None is a type, so
+    only one branch is compiled.
+    """
     if ends is None:
         return np.int64(-1)
     return np.int64(ends[index])
@@ -296,7 +367,8 @@ def _search_end(tokens, links, bases, children, heads, context, token):
 
 @inlined
 def _look_up(tokens, links, bases, children, backoffs, heads, context, token):
-    """Return the longest suffix of a context after which a token was seen, its node there, and the weight of that suffix.
+    """Return the longest suffix of a context after which a token was seen, its node there, and the
+    weight of that suffix.
 
     Arrays instead of a trie, here and in other inner functions, make the loops up to twice as fast.
     """
@@ -321,7 +393,9 @@ def follow(trie, context, token):
 
 @compiled
 def advance(trie, ids, contexts, after):
-    """Write the context after each of ids (B, T) to ``after`` (B, T), starting from ``contexts`` (B,)."""
+    """Write the context after each of ids (B, T) to ``after`` (B, T), starting from ``contexts``
+    (B,).
+    """
     for row in range(ids.shape[0]):
         context = contexts[row]
         for t in range(ids.shape[1]):
@@ -333,37 +407,49 @@ def advance(trie, ids, contexts, after):
 def probability_after(trie, context, token):
     """Return the probability of a token after a context."""
     tokens, links, _, bases, children, probabilities, backoffs, book, root, heads = trie
-    context, child, weight = _look_up(tokens, links, bases, children, backoffs, heads, context, token)
+    context, child, weight = _look_up(
+        tokens, links, bases, children, backoffs, heads, context, token
+    )
     return weight * (root[token] if context == 0 else probability(probabilities, book, child))
 
 
 @compiled
 def score(trie, ids, targets, contexts, scores):
-    """Write p(targets[b, t] | ids[b, :t + 1]) to ``scores``, float64 (B, T), and update ``contexts`` (B,) to the end of ids.
+    """Write p(targets[b, t] | ids[b, :t + 1]) to ``scores``, float64 (B, T), and update
+    ``contexts`` (B,) to the end of ids.
 
-    Rows take turns, so that one waits for memory while another computes. Mostly the next id is the last target, whose node was
-    just found.
+    Rows take turns, so that one waits for memory while another computes. Mostly the next id is the
+    last target, whose node was just found.
     """
     tokens, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
     rows, length = ids.shape
     following = np.full(rows, -1, np.int64)
     for t in range(length):
         for row in range(rows):
-            context = following[row] if following[row] >= 0 else follow(trie, contexts[row], ids[row, t])
+            context = (
+                following[row] if following[row] >= 0 else follow(trie, contexts[row], ids[row, t])
+            )
             contexts[row] = context
             token = np.int64(targets[row, t])
-            context, child, weight = _look_up(tokens, links, bases, children, backoffs, heads, context, token)
-            scores[row, t] = weight * (root[token] if context == 0 else probability(probabilities, book, child))
+            context, child, weight = _look_up(
+                tokens, links, bases, children, backoffs, heads, context, token
+            )
+            scores[row, t] = weight * (
+                root[token] if context == 0 else probability(probabilities, book, child)
+            )
             following[row] = -1
             if t + 1 < length and ids[row, t + 1] == token:
-                following[row] = context_after(tokens, links, ends, bases, children, heads, context, child, token)
+                following[row] = context_after(
+                    tokens, links, ends, bases, children, heads, context, child, token
+                )
 
 
 @compiled
 def fill_row(trie, context, row):
     """Write the probability of every id after a context to ``row``, float64 (V,).
 
-    From the empty context to the longest, each overwrites the probabilities of its children: no test of what is there.
+    From the empty context to the longest, each overwrites the probabilities of its children: no
+    test of what is there.
     """
     tokens, links, _, bases, children, probabilities, backoffs, book, root, _ = trie
     length = 0
@@ -384,7 +470,9 @@ def fill_row(trie, context, row):
     for position in range(length - 1, -1, -1):
         low, high = family(bases, children, contexts[position])
         for child in range(low, high):
-            row[np.int64(tokens[child])] = weights[position] * probability(probabilities, book, child)
+            row[np.int64(tokens[child])] = weights[position] * probability(
+                probabilities, book, child
+            )
 
 
 @compiled
@@ -394,8 +482,12 @@ def _fill_rows(trie, contexts, rows):
         fill_row(trie, contexts[row], rows[row])
 
 
-def log_probabilities(trie: Trie, contexts: Int64[np.ndarray, " R"], is_distribution: bool) -> Float64[np.ndarray, "R V"]:
-    """Return the log probability of every id after each context; of scores that do not sum to one, when they are normalised."""
+def log_probabilities(
+    trie: Trie, contexts: Int64[np.ndarray, " R"], is_distribution: bool
+) -> Float64[np.ndarray, "R V"]:
+    """Return the log probability of every id after each context; of scores that do not sum to one,
+    when they are normalised.
+    """
     rows = np.empty((len(contexts), len(trie.root)))
     _fill_rows(trie, contexts, rows)
     if not is_distribution:

@@ -1,8 +1,8 @@
 """The settings of nnlm, shared by training and inference, and its presets. Must not import torch.
 
-The presets are for a corpus of 1 to 50 MB and a few minutes on two cores. The char preset has the model's default shape. With
-words, most of the work is the output layer (V x H), so the hidden layer is narrow, and batches are small, for more steps in the
-same time.
+The presets are for a corpus of 1 to 50 MB and a few minutes on two cores. The char preset has the
+model's default shape. With words, most of the work is the output layer (V x H), so the hidden layer
+is narrow, and batches are small, for more steps in the same time.
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,16 @@ from reviewgen.config import CHAR_GENERATION, WORD_GENERATION, Bound, Preset, Te
 
 TECHNIQUES = (
     Technique(
-        "dropout", "hidden units are zeroed in training, more of them with more epochs (Srivastava et al. 2014)", {"dropout": 0.0}
+        "dropout",
+        "hidden units are zeroed in training, more of them with more epochs (Srivastava et al."
+        " 2014)",
+        {"dropout": 0.0},
     ),
-    Technique("relu", "relu in the hidden layer (Nair & Hinton 2010), in place of tanh", {"activation": "tanh"}),
+    Technique(
+        "relu",
+        "relu in the hidden layer (Nair & Hinton 2010), in place of tanh",
+        {"activation": "tanh"},
+    ),
 )
 
 
@@ -24,9 +31,10 @@ class NnlmConfig:
 
     Attributes:
         vocab_size: Number of token ids, V; taken from the tokenizer.
-        bos_id: The id that begins a text; taken from the tokenizer. None in models saved by older versions.
-        condition_ids: Number of ids of conditions, which follow the tokenizer's; taken from the conditions. If it is above 0, the
-            model uses the conditions at every step.
+        bos_id: The id that begins a text; taken from the tokenizer. None in models saved by older
+            versions.
+        condition_ids: Number of ids of conditions, which follow the tokenizer's; taken from the
+            conditions. If it is above 0, the model uses the conditions at every step.
         field_ids: Number of ids of fields, the last ones; taken from the fields.
         order: Length of an n-gram, n: a token is predicted from the n-1 before it.
         embedding_size: Width of a token's embedding, E.
@@ -57,17 +65,29 @@ class NnlmConfig:
 
 
 WORD_TRAINING = {
-    "batch_size": 16, "bptt": 32, "learning_rate": 0.008, "weight_decay": 0.01, "clip_norm": 1.0, "sampled_softmax": 500
-}  # fmt: skip
+    "batch_size": 16,
+    "bptt": 32,
+    "learning_rate": 0.008,
+    "weight_decay": 0.01,
+    "clip_norm": 1.0,
+    "sampled_softmax": 500,
+}
 BY_EPOCHS = ((3.0, {"dropout": 0.1}), (6.0, {"dropout": 0.2}), (12.0, {"dropout": 0.3}))
 
 NNLM_CHAR = Preset(
     model="nnlm",
     tokenizer="char",
     model_settings={"order": 12, "embedding_size": 32, "hidden_size": 768},
-    training_settings={"batch_size": 32, "bptt": 64, "learning_rate": 0.01, "weight_decay": 0.01, "clip_norm": 1.0},
+    training_settings={
+        "batch_size": 32,
+        "bptt": 64,
+        "learning_rate": 0.01,
+        "weight_decay": 0.01,
+        "clip_norm": 1.0,
+    },
     generation_settings=CHAR_GENERATION,
-    sizes=tuple({"hidden_size": size} for size in (256, 512, 768)),  # within a minute of training, wider ones were worse
+    # within a minute of training, wider ones were worse
+    sizes=tuple({"hidden_size": size} for size in (256, 512, 768)),
     by_epochs=BY_EPOCHS,
 )
 
@@ -77,7 +97,8 @@ NNLM_WORD = Preset(
     model_settings={"order": 5, "embedding_size": 64, "hidden_size": 128},
     tokenizer_settings={"vocab_size": 8000, "min_frequency": 20},
     training_settings=WORD_TRAINING,
-    generation_settings=WORD_GENERATION | {"likeness": {"temperature": 0.9, "repetition_penalty": 1.0}},
+    generation_settings=WORD_GENERATION
+    | {"likeness": {"temperature": 0.9, "repetition_penalty": 1.0}},
     sizes=tuple({"hidden_size": size, "embedding_size": size // 2} for size in (64, 128, 256)),
     by_epochs=BY_EPOCHS,
 )

@@ -1,6 +1,8 @@
-"""The feed-forward neural n-gram model (Bengio et al. 2003): embeddings of the last n-1 tokens, a hidden layer, an output layer.
+"""The feed-forward neural n-gram model (Bengio et al. 2003): embeddings of the last n-1 tokens, a
+hidden layer, an output layer.
 
-Must not know tokenizers, training or text. Shapes: B batch, T time (tokens), V vocabulary, E embedding, H hidden, n order.
+Must not know tokenizers, training or text. Shapes: B batch, T time (tokens), V vocabulary, E
+embedding, H hidden, n order.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,19 +16,34 @@ from torch import Tensor, nn
 from reviewgen.compiled.linear import Bits
 from reviewgen.protocols import Operation, State, count_by_module, match_tensors
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph
-from reviewgen.protocols.inputs import GIVEN_FORMULA, check_ids, check_shape, check_state, group_held, hold_given, learn_given
+from reviewgen.protocols.inputs import (
+    GIVEN_FORMULA,
+    check_ids,
+    check_shape,
+    check_state,
+    group_held,
+    hold_given,
+    learn_given,
+)
 from reviewgen_nnlm.config import NnlmConfig
 from reviewgen_nnlm.stepping import NnlmStepper
 
-KINDS = {"embedding": "embeddings", "hidden": "hidden layer", "held": "conditions", "output": "output layer"}
+KINDS = {
+    "embedding": "embeddings",
+    "hidden": "hidden layer",
+    "held": "conditions",
+    "output": "output layer",
+}
 """Of parameters, by module."""
 
 
 class Nnlm(nn.Module):
-    """A language model that sees the last n-1 tokens, like an n-gram model, but shares what it learns among similar contexts.
+    """A language model that sees the last n-1 tokens, like an n-gram model, but shares what it
+    learns among similar contexts.
 
-    Bengio, Ducharme, Vincent and Jauvin 2003, "A Neural Probabilistic Language Model", without the optional direct connections
-    from embeddings to output. With e the embedding (V+1, E), whose last row is used before the beginning of a text::
+    Bengio, Ducharme, Vincent and Jauvin 2003, "A Neural Probabilistic Language Model", without the
+    optional direct connections from embeddings to output. With e the embedding (V+1, E), whose last
+    row is used before the beginning of a text::
 
         x_t = [e[ids_{t-n+2}], ..., e[ids_t]]       (B, (n-1) E), oldest first
         h_t = tanh(W_hidden x_t + b_hidden)         (B, H), or relu
@@ -34,11 +51,13 @@ class Nnlm(nn.Module):
 
     Returns logits; see ``reviewgen.protocols.LanguageModel``.
 
-    The state is the last n-1 ids, (B, n-1), padded with the id V before the beginning. Training feeds one long stream, in which
-    no context is padded; so in training, one row in four starts a new context at a random token, as texts do in inference.
+    The state is the last n-1 ids, (B, n-1), padded with the id V before the beginning. Training
+    feeds one long stream, in which no context is padded; so in training, one row in four starts a
+    new context at a random token, as texts do in inference.
 
-    With ids of conditions or fields, ``A g_t`` is added to the hidden layer's input, where g_t is the vector of what the text is
-    given (``reviewgen.protocols.inputs``), and the state has a second part, (B, E + 2).
+    With ids of conditions or fields, ``A g_t`` is added to the hidden layer's input, where g_t is
+    the vector of what the text is given (``reviewgen.protocols.inputs``), and the state has a
+    second part, (B, E + 2).
     """
 
     Config: ClassVar[type] = NnlmConfig
@@ -56,16 +75,26 @@ class Nnlm(nn.Module):
         nn.init.xavier_uniform_(self.hidden.weight, nn.init.calculate_gain(config.activation))
         nn.init.zeros_(self.hidden.bias)
         nn.init.zeros_(self.output.bias)
-        self.held = nn.Parameter(torch.zeros(config.hidden_size, config.embedding_size)) if config.holds else None
+        self.held = (
+            nn.Parameter(torch.zeros(config.hidden_size, config.embedding_size))
+            if config.holds
+            else None
+        )
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state before the first token: n-1 times the id V."""
         config = self.config
         like = self.embedding.weight
         last = like.new_full((batch_size, config.order - 1), config.vocab_size, dtype=torch.long)
-        return last if self.held is None else (last, like.new_zeros(batch_size, config.embedding_size + 2))
+        return (
+            last
+            if self.held is None
+            else (last, like.new_zeros(batch_size, config.embedding_size + 2))
+        )
 
-    def forward(self, ids: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
+    def forward(
+        self, ids: Int[Tensor, "B T"], state: State
+    ) -> tuple[Float[Tensor, "B T V"], State]:
         """Return logits of the token after each of ``ids``, and the last n-1 ids.
 
         Raises:
@@ -74,8 +103,11 @@ class Nnlm(nn.Module):
         features, after = self.features(ids, state)
         return self.output(features), after
 
-    def features(self, ids: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T H"], State]:
-        """Return the input of the output layer, and the state after the last; see ``reviewgen.protocols.SupportsOutputLayer``.
+    def features(
+        self, ids: Int[Tensor, "B T"], state: State
+    ) -> tuple[Float[Tensor, "B T H"], State]:
+        """Return the input of the output layer, and the state after the last; see
+        ``reviewgen.protocols.SupportsOutputLayer``.
 
         Raises:
             ShapeError: The ids or the state have another shape.
@@ -96,11 +128,14 @@ class Nnlm(nn.Module):
         return self.dropout(self.activation(h)), after
 
     def output_layer(self) -> tuple[Float[Tensor, "V H"], Float[Tensor, " V"]]:
-        """Return the weight and the bias of the output layer; see ``reviewgen.protocols.SupportsOutputLayer``."""
+        """Return the weight and the bias of the output layer; see
+        ``reviewgen.protocols.SupportsOutputLayer``.
+        """
         return self.output.weight, self.output.bias
 
     def operations(self, ids: Int[Tensor, "B T"], state: State) -> Iterator[Operation]:
-        """Yield what a call in evaluation mode computes; see ``reviewgen.protocols.SupportsOperations``.
+        """Yield what a call in evaluation mode computes; see
+        ``reviewgen.protocols.SupportsOperations``.
 
         Raises:
             ShapeError: The ids or the state have another shape.
@@ -108,13 +143,31 @@ class Nnlm(nn.Module):
         context = self.config.order - 1
         function = "relu" if self.config.activation == "relu" else "tanh"
         last, held = self._check(ids, state)
-        window = torch.cat([last, ids], dim=1)[:, 1:].unfold(1, context, 1)  # (B, T, K), oldest first
-        yield Operation(name="window", formula="ids_{t-n+2} ... ids_t", values=window, axes="B T K", kind="window")
+        # (B, T, K), oldest first
+        window = torch.cat([last, ids], dim=1)[:, 1:].unfold(1, context, 1)
+        yield Operation(
+            name="window",
+            formula="ids_{t-n+2} ... ids_t",
+            values=window,
+            axes="B T K",
+            kind="window",
+        )
         e = self.embedding(window)  # (B, T, K, E)
         count = self.embedding.weight.numel()
-        yield Operation(name="embeddings", formula="e[ids_{t-n+2}], ..., e[ids_t]", values=e, axes="B T K E", parameters=count)
+        yield Operation(
+            name="embeddings",
+            formula="e[ids_{t-n+2}], ..., e[ids_t]",
+            values=e,
+            axes="B T K E",
+            parameters=count,
+        )
         x = e.flatten(2)  # (B, T, K E)
-        yield Operation(name="concatenation", formula="x_t = [e[ids_{t-n+2}], ..., e[ids_t]]", values=x, axes="B T KE")
+        yield Operation(
+            name="concatenation",
+            formula="x_t = [e[ids_{t-n+2}], ..., e[ids_t]]",
+            values=x,
+            axes="B T KE",
+        )
         sums = self.hidden(x)  # (B, T, H)
         formula = "W_hidden x_t + b_hidden"
         if self.held is not None:
@@ -124,37 +177,60 @@ class Nnlm(nn.Module):
             a = F.linear(given, self.held)
             formula = f"{formula} + a_t"
             products = size * ids.numel()
-            yield Operation(name="held", formula="a_t = A g_t", values=a, axes="B T H", parameters=size, multiplications=products)
+            yield Operation(
+                name="held",
+                formula="a_t = A g_t",
+                values=a,
+                axes="B T H",
+                parameters=size,
+                multiplications=products,
+            )
             sums = sums + a
         h = self.activation(sums)
         yield _product(self.hidden, "hidden layer", f"h_t = {function}({formula})", h, "B T H")
-        yield _product(self.output, "logits", "logits_t = W_out h_t + b_out", self.output(h), "B T V")
+        yield _product(
+            self.output, "logits", "logits_t = W_out h_t + b_out", self.output(h), "B T V"
+        )
 
     def _check(self, ids: Tensor, state: State) -> tuple[Tensor, Any]:
-        """Return the last ids and what is held, if they and the ids have the shapes of this model."""
+        """Return the last ids and what is held, if they and the ids have the shapes of this
+        model.
+        """
         sizes = {"B": check_ids(ids), "K": self.config.order - 1}
         last, *held = check_state(state, 1 if self.held is None else 2)
-        check_shape("The state" if self.held is None else "The first part of the state", last, sizes, is_integer=True)
+        check_shape(
+            "The state" if self.held is None else "The first part of the state",
+            last,
+            sizes,
+            is_integer=True,
+        )
         for part in held:
-            check_shape("What the state holds", part, {"B": sizes["B"], "G": self.config.embedding_size + 2})
+            check_shape(
+                "What the state holds", part, {"B": sizes["B"], "G": self.config.embedding_size + 2}
+            )
         return last, *(held or (None,))
 
     def _restart_some_rows(self, parts: list[Tensor]) -> list[Tensor]:
-        """Return the embeddings of the contexts, (B, T, E) each; in some rows a text start is simulated at a random token."""
+        """Return the embeddings of the contexts, (B, T, E) each; in some rows a text start is
+        simulated at a random token.
+        """
         rows, length, _ = parts[0].shape
         padding = self.embedding.weight[self.config.vocab_size]
         time = torch.arange(length, device=padding.device)
-        start = torch.randint(4 * length, (rows, 1), device=padding.device)  # past the end in three rows of four
+        # past the end in three rows of four
+        start = torch.randint(4 * length, (rows, 1), device=padding.device)
         return [
             torch.where(((time >= start) & (time - back < start)).unsqueeze(-1), padding, part)
             for back, part in zip(range(len(parts) - 1, -1, -1), parts, strict=True)
         ]
 
     def initial_weights(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors of this model that those of an embedding table, or of a model of this kind, give.
+        """Return the tensors of this model that those of an embedding table, or of a model of this
+        kind, give.
 
-        Accepted are the names of ``state_dict``, and those of an embedding table, see ``is_embedding_table``. A table of another
-        model has V rows; the vector before the beginning of a text then stays random.
+        Accepted are the names of ``state_dict``, and those of an embedding table, see
+        ``is_embedding_table``. A table of another model has V rows; the vector before the beginning
+        of a text then stays random.
 
         Raises:
             ConfigError: A tensor is none of these, or two are for the same one.
@@ -167,7 +243,9 @@ class Nnlm(nn.Module):
         return matched
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the matrix of what is held, which learns slowly; see ``reviewgen.protocols.SupportsParameterGroups``."""
+        """Return the matrix of what is held, which learns slowly; see
+        ``reviewgen.protocols.SupportsParameterGroups``.
+        """
         return group_held(self.held)
 
     def scale_logits(self, scale: float) -> bool:
@@ -178,7 +256,9 @@ class Nnlm(nn.Module):
         return True
 
     def parameter_kinds(self) -> dict[str, int]:
-        """Return the number of parameters of each kind; see ``reviewgen.protocols.SupportsParameterKinds``."""
+        """Return the number of parameters of each kind; see
+        ``reviewgen.protocols.SupportsParameterKinds``.
+        """
         return {KINDS[module]: count for module, count in count_by_module(self).items()}
 
     def stepper(self, weight_bits: Bits = 32) -> NnlmStepper:
@@ -187,7 +267,10 @@ class Nnlm(nn.Module):
         Raises:
             BundleError: A weight is NaN or infinite.
         """
-        arrays = {name: tensor.detach().float().cpu().numpy() for name, tensor in self.state_dict().items()}
+        arrays = {
+            name: tensor.detach().float().cpu().numpy()
+            for name, tensor in self.state_dict().items()
+        }
         return NnlmStepper(self.config, arrays, weight_bits)
 
     def describe_graph(self) -> ModelGraph:
@@ -199,7 +282,14 @@ def _product(layer: nn.Linear, name: str, formula: str, values: Tensor, axes: st
     """Return the operation of a linear layer, perhaps with an activation function after it."""
     parameters = layer.weight.numel() + layer.bias.numel()
     multiplications = values.numel() * layer.in_features
-    return Operation(name=name, formula=formula, values=values, axes=axes, parameters=parameters, multiplications=multiplications)
+    return Operation(
+        name=name,
+        formula=formula,
+        values=values,
+        axes=axes,
+        parameters=parameters,
+        multiplications=multiplications,
+    )
 
 
 def _describe(config: NnlmConfig) -> ModelGraph:
@@ -207,27 +297,56 @@ def _describe(config: NnlmConfig) -> ModelGraph:
     context = config.order - 1
     nodes = [
         GraphNode(id="ids", label="ids", kind="value"),
-        GraphNode(id="embedding", label="embedding", detail="e[ids]", parameters=("embedding.weight",)),
-        GraphNode(id="window", label="concatenate", detail=f"x: the last {context} tokens", kind="operation"),
-        GraphNode(id="hidden", label="hidden layer", detail="W x + b", parameters=("hidden.weight", "hidden.bias")),
+        GraphNode(
+            id="embedding", label="embedding", detail="e[ids]", parameters=("embedding.weight",)
+        ),
+        GraphNode(
+            id="window",
+            label="concatenate",
+            detail=f"x: the last {context} tokens",
+            kind="operation",
+        ),
+        GraphNode(
+            id="hidden",
+            label="hidden layer",
+            detail="W x + b",
+            parameters=("hidden.weight", "hidden.bias"),
+        ),
         GraphNode(id="activation", label=config.activation, kind="operation"),
-        GraphNode(id="output", label="output", detail="W h + b", parameters=("output.weight", "output.bias")),
+        GraphNode(
+            id="output",
+            label="output",
+            detail="W h + b",
+            parameters=("output.weight", "output.bias"),
+        ),
         GraphNode(id="logits", label="logits", kind="value"),
     ]
     window = [
-        GraphEdge(source="embedding", target="window", axes=("B", "T", "E"), delay=delay) for delay in range(context - 1, -1, -1)
+        GraphEdge(source="embedding", target="window", axes=("B", "T", "E"), delay=delay)
+        for delay in range(context - 1, -1, -1)
     ]
     edges = [
         GraphEdge(source="ids", target="embedding", axes=("B", "T")),
         *window,
-        GraphEdge(source="window", target="hidden", axes=("B", "T", "E" if context == 1 else f"{context}E")),
-        GraphEdge(source="hidden", target="held" if config.holds else "activation", axes=("B", "T", "H")),
+        GraphEdge(
+            source="window",
+            target="hidden",
+            axes=("B", "T", "E" if context == 1 else f"{context}E"),
+        ),
+        GraphEdge(
+            source="hidden", target="held" if config.holds else "activation", axes=("B", "T", "H")
+        ),
         GraphEdge(source="activation", target="output", axes=("B", "T", "H"), label="h"),
         GraphEdge(source="output", target="logits", axes=("B", "T", "V")),
     ]
     if config.holds:
         nodes += [
-            GraphNode(id="given", label="given", detail="g: Σ e[id] / √n of the given ids", kind="operation"),
+            GraphNode(
+                id="given",
+                label="given",
+                detail="g: Σ e[id] / √n of the given ids",
+                kind="operation",
+            ),
             GraphNode(id="held", label="+ A g", parameters=("held",)),
         ]
         edges += [

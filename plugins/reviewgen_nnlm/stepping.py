@@ -1,8 +1,9 @@
 """The stepper of nnlm: inference without torch.
 
-If the table of the hidden layer's products, for each token at each context position, is small enough, they are looked up: a step
-is then n-1 additions of a row, and the output layer's product. Must not import torch. Shapes: B texts, T time (tokens), V
-vocabulary, E embedding, H hidden, n order, N random numbers a row, R rows side by side.
+If the table of the hidden layer's products, for each token at each context position, is small
+enough, they are looked up: a step is then n-1 additions of a row, and the output layer's product.
+Must not import torch. Shapes: B texts, T time (tokens), V vocabulary, E embedding, H hidden, n
+order, N random numbers a row, R rows side by side.
 """
 
 from collections.abc import Mapping
@@ -20,14 +21,18 @@ from reviewgen.compiled.steps import CompiledStep
 from reviewgen.protocols.stepper import StepState, TensorSpec
 from reviewgen_nnlm.config import NnlmConfig
 
-TABLE_BYTES = 1 << 24  # of the table of products; a larger one takes longer to compute than it saves in a few texts
+# of the table of products; a larger one takes longer to compute than it saves in a few texts
+TABLE_BYTES = 1 << 24
 ZERO = np.float32(0)
 
 
 class Packed(NamedTuple):
-    """The weights of an nnlm, prepared for the loops: matrices in panels, each followed by its scales."""
+    """The weights of an nnlm, prepared for the loops: matrices in panels, each followed by its
+    scales.
+    """
 
-    table: Float32[np.ndarray, "K rows H"]  # V+1 products for each of n-1 positions; empty: computed from the next fields
+    # V+1 products for each of n-1 positions; empty: computed from the next fields
+    table: Float32[np.ndarray, "K rows H"]
     embedding: Float32[np.ndarray, "V1 E"]
     hidden: Shaped[np.ndarray, "panels KE 64"]
     hidden_scales: Float32[np.ndarray, " H64"]
@@ -40,15 +45,19 @@ class Packed(NamedTuple):
 
 
 class NnlmStepper(CompiledStepper):
-    """The stepper of ``nnlm``. The state is the last n-1 ids, (B, n-1), padded with the id V before the beginning.
+    """The stepper of ``nnlm``. The state is the last n-1 ids, (B, n-1), padded with the id V before
+    the beginning.
 
     If the model holds what a text is given, the state has a second part, (B, E + 2).
     """
 
     Config: ClassVar[type] = NnlmConfig
 
-    def __init__(self, config: NnlmConfig, tensors: Mapping[str, np.ndarray], weight_bits: Bits = 32) -> None:
-        """Prepare a model's tensors, which are copied, for inference with weights of ``weight_bits``.
+    def __init__(
+        self, config: NnlmConfig, tensors: Mapping[str, np.ndarray], weight_bits: Bits = 32
+    ) -> None:
+        """Prepare a model's tensors, which are copied, for inference with weights of
+        ``weight_bits``.
 
         Raises:
             BundleError: A tensor holds NaN or infinity.
@@ -77,17 +86,25 @@ class NnlmStepper(CompiledStepper):
         """Return the state before the first token: n-1 times the id V."""
         config = self.config
         last = np.full((batch_size, config.order - 1), config.vocab_size, np.int64)
-        return (last, np.zeros((batch_size, config.embedding_size + 2), np.float32)) if config.holds else last
+        return (
+            (last, np.zeros((batch_size, config.embedding_size + 2), np.float32))
+            if config.holds
+            else last
+        )
 
     @cached_property
     def compiled_step(self) -> CompiledStep:
         """The step; see ``reviewgen.protocols.SupportsCompiledStep``."""
         return CompiledStep(_step, self._weights)
 
-    def state_arrays(self, state: StepState) -> tuple[Float32[np.ndarray, "S B W"], Int64[np.ndarray, "K B"]]:
-        """Return a copy of a state as the step takes it: what is held, its sums and their product; and the last n-1 ids."""
+    def state_arrays(
+        self, state: StepState
+    ) -> tuple[Float32[np.ndarray, "S B W"], Int64[np.ndarray, "K B"]]:
+        """Return a copy of a state as the step takes it: what is held, its sums and their product;
+        and the last n-1 ids.
+        """
         held = self._weights.held
-        (last, *sums) = state if self.config.holds else (state,)
+        last, *sums = state if self.config.holds else (state,)
         floats = np.zeros((0, len(last), 0), np.float32)
         if held is not None:
             floats = np.zeros((2, len(last), held.state_width), np.float32)
@@ -95,14 +112,24 @@ class NnlmStepper(CompiledStepper):
             multiply(held, floats[0], floats[1])
         return floats, np.array(last.T, order="C")
 
-    def state_of(self, floats: Float32[np.ndarray, "S B W"], ints: Int64[np.ndarray, "K B"]) -> StepState:
+    def state_of(
+        self, floats: Float32[np.ndarray, "S B W"], ints: Int64[np.ndarray, "K B"]
+    ) -> StepState:
         """Return the state of such arrays."""
         last = np.ascontiguousarray(ints.T)
-        return (last, floats[0, :, : self.config.embedding_size + 2].copy()) if self.config.holds else last
+        return (
+            (last, floats[0, :, : self.config.embedding_size + 2].copy())
+            if self.config.holds
+            else last
+        )
 
 
-def _prepare(config: NnlmConfig, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits) -> Packed:
-    embedding, hidden, bias = (tensors[name] for name in ("embedding.weight", "hidden.weight", "hidden.bias"))
+def _prepare(
+    config: NnlmConfig, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits
+) -> Packed:
+    embedding, hidden, bias = (
+        tensors[name] for name in ("embedding.weight", "hidden.weight", "hidden.bias")
+    )
     (rows, width), size = embedding.shape, len(bias)
     context = hidden.shape[1] // width
     table = np.empty((0, rows, size), np.float32)
@@ -140,11 +167,16 @@ def _compute_logits(weights, held, seen, floats, logits):
         vectors = np.zeros((rows, positions * width), np.float32)
         for row in range(rows):
             for position in range(positions):
-                _add(embedding[seen[position, row]], vectors[row, position * width : (position + 1) * width])
+                _add(
+                    embedding[seen[position, row]],
+                    vectors[row, position * width : (position + 1) * width],
+                )
         add_product(weights.hidden, weights.hidden_scales, vectors, h)
     for row in range(rows):
         for j in range(h.shape[1]):
-            h[row, j] = (ZERO if h[row, j] < ZERO else h[row, j]) if weights.is_relu else tanh32(h[row, j])
+            h[row, j] = (
+                (ZERO if h[row, j] < ZERO else h[row, j]) if weights.is_relu else tanh32(h[row, j])
+            )
         for j in range(len(bias)):
             logits[row, j] = bias[j]
     add_product(weights.output, weights.output_scales, h, logits)

@@ -1,4 +1,6 @@
-"""The recurrent language models rnn, gru and lstm. Each name is imported on first use, so that a stepper does not load torch."""
+"""The recurrent language models rnn, gru and lstm. Each name is imported on first use, so that a
+stepper does not load torch.
+"""
 
 from pathlib import Path
 

@@ -1,16 +1,19 @@
-"""The compiled implementation of a recurrent layer for training on a CPU, with a hand-written gradient.
+"""The compiled implementation of a recurrent layer for training on a CPU, with a hand-written
+gradient.
 
-torch's own GRU and RNN add to the gradient of the recurrent matrix at every step; here it is one product after the loop, and so
-are the products of the inputs. In the loop over time, torch computes the state's product, and compiled loops the rest. Under
-autocast, matrices, outputs and what the backward pass needs have autocast's precision; states have float32.
+torch's own GRU and RNN add to the gradient of the recurrent matrix at every step; here it is one
+product after the loop, and so are the products of the inputs. In the loop over time, torch computes
+the state's product, and compiled loops the rest. Under autocast, matrices, outputs and what the
+backward pass needs have autocast's precision; states have float32.
 
-The loops take arrays of any ``precision``. Each writes to one row and reads few others: only then does the compiler see that
-rows do not overlap, and use vector instructions.
+The loops take arrays of any ``precision``. Each writes to one row and reads few others: only then
+does the compiler see that rows do not overlap, and use vector instructions.
 
-Must not know a model or its settings. Shapes: B batch, T time, E inputs, H hidden, G number of gates times H, P parts of a state
-(the lstm's are h and c). The gradient of the gates has D columns. For rnn and lstm D = G. For the gru D = 4 H: the gradient of n
-as the input's product has it, then those of r and z, then the gradient of n as the state's product has it, scaled by r. So the
-first G columns, rolled by H, belong to the input's product, and the last G to the state's.
+Must not know a model or its settings. Shapes: B batch, T time, E inputs, H hidden, G number of
+gates times H, P parts of a state (the lstm's are h and c). The gradient of the gates has D columns.
+For rnn and lstm D = G. For the gru D = 4 H: the gradient of n as the input's product has it, then
+those of r and z, then the gradient of n as the state's product has it, scaled by r. So the first G
+columns, rolled by H, belong to the input's product, and the last G to the state's.
 """
 
 import math
@@ -34,7 +37,9 @@ ONE = np.float32(1)
 
 
 def can_run_compiled(x: Tensor) -> bool:
-    """Return whether ``run_compiled`` supports this input: on a CPU, in a supported precision, with gradients enabled."""
+    """Return whether ``run_compiled`` supports this input: on a CPU, in a supported precision, with
+    gradients enabled.
+    """
     return x.device.type == "cpu" and _precision(x) in PRECISIONS and torch.is_grad_enabled()
 
 
@@ -61,12 +66,16 @@ def run_compiled(
     *matrices, bias_hh = weights
     operands = (tensor.to(precision) for tensor in (x, *matrices))
     memory = torch.cat(state).to(state_precision)  # (P, B, H)
-    outputs, last = _CompiledLayer.apply(*operands, bias_hh.to(state_precision), memory, cell, is_relu, zoned)
+    outputs, last = _CompiledLayer.apply(
+        *operands, bias_hh.to(state_precision), memory, cell, is_relu, zoned
+    )
     return outputs, tuple(last.split(1))
 
 
 class _CompiledLayer(torch.autograd.Function):
-    """One layer; all tensors but the mask have the same precision, bias_hh and memory at least float32."""
+    """One layer; all tensors but the mask have the same precision, bias_hh and memory at least
+    float32.
+    """
 
     @staticmethod
     def forward(
@@ -83,7 +92,8 @@ class _CompiledLayer(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         """Return the outputs, (T, B, H), and the last state, (P, B, H)."""
         (time, rows, _), size = x.shape, weight_hh.shape[1]
-        gates = torch.addmm(bias_ih, x.reshape(time * rows, -1), weight_ih.T).view(time, rows, -1)  # (T, B, G)
+        # (T, B, G)
+        gates = torch.addmm(bias_ih, x.reshape(time * rows, -1), weight_ih.T).view(time, rows, -1)
         outputs = x.new_empty(time + 1, rows, size)
         outputs[0] = memory[0]
         last = memory.clone()
@@ -105,10 +115,25 @@ class _CompiledLayer(torch.autograd.Function):
         x, weight_ih, weight_hh, gates, outputs, kept = ctx.saved_tensors
         cell, is_relu, masks = ctx.facts
         time, rows, width = gates.shape
-        grad_gates = gates.new_empty(time, rows, width + outputs.shape[-1] * (cell == GRU))  # (T, B, D)
+        # (T, B, D)
+        grad_gates = gates.new_empty(time, rows, width + outputs.shape[-1] * (cell == GRU))
         grad_memory = grad_last.clone(memory_format=torch.contiguous_format)
         grad_product = gates.new_zeros(rows, outputs.shape[-1])
-        arrays = *map(as_array, (gates, kept, outputs, grad_outputs.contiguous(), grad_product, grad_memory, grad_gates)), masks
+        arrays = (
+            *map(
+                as_array,
+                (
+                    gates,
+                    kept,
+                    outputs,
+                    grad_outputs.contiguous(),
+                    grad_product,
+                    grad_memory,
+                    grad_gates,
+                ),
+            ),
+            masks,
+        )
         steps = grad_gates[..., -width:].unbind()
         for t in reversed(range(time)):
             _backward_step(cell, is_relu, t, *arrays)
@@ -117,14 +142,28 @@ class _CompiledLayer(torch.autograd.Function):
         grad_inputs, grad_hidden = (
             part.flatten(0, 1) for part in (grad_gates[..., :width], grad_gates[..., -width:])
         )  # (T*B, G)
-        shift = outputs.shape[-1] if cell == GRU else 0  # the gru's gradients of the inputs begin with n
-        grad_x = (grad_inputs @ weight_ih.roll(shift, 0)).view_as(x) if ctx.needs_input_grad[0] else None
+        # the gru's gradients of the inputs begin with n
+        shift = outputs.shape[-1] if cell == GRU else 0
+        grad_x = (
+            (grad_inputs @ weight_ih.roll(shift, 0)).view_as(x) if ctx.needs_input_grad[0] else None
+        )
         grad_weight_ih = (grad_inputs.T @ x.flatten(0, 1)).roll(-shift, 0)
         grad_weight_hh = grad_hidden.T @ outputs[:-1].flatten(0, 1)
-        sums = (grad_gates.new_ones(1, time * rows) @ grad_gates.flatten(0, 1))[0]  # (D); a product is faster than a sum
+        # (D); a product is faster than a sum
+        sums = (grad_gates.new_ones(1, time * rows) @ grad_gates.flatten(0, 1))[0]
         grad_bias_ih = sums[:width].roll(-shift)
         grad_bias_hh = sums[-width:].to(grad_memory.dtype)
-        return grad_x, grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh, grad_memory, None, None, None
+        return (
+            grad_x,
+            grad_weight_ih,
+            grad_weight_hh,
+            grad_bias_ih,
+            grad_bias_hh,
+            grad_memory,
+            None,
+            None,
+            None,
+        )
 
 
 def _precision(x: Tensor) -> torch.dtype:
@@ -145,7 +184,8 @@ def _forward_step(cell, is_relu, t, gates, product, bias, memory, outputs, kept,
         bias: (G,), the bias of the state's product.
         memory: (P, B, H), the state; updated.
         outputs: (T + 1, B, H), of which t + 1 is written.
-        kept: (T, B, H), written: what else the backward pass needs, the gru's state product of n, the lstm's c before the step.
+        kept: (T, B, H), written: what else the backward pass needs, the gru's state product of n,
+            the lstm's c before the step.
         zoned: bool (T, P, B, H), the units that keep their old value; empty without zoneout.
     """
     _, rows, size = memory.shape
@@ -166,15 +206,29 @@ def _forward_step(cell, is_relu, t, gates, product, bias, memory, outputs, kept,
 
 
 @compiled
-def _backward_step(cell, is_relu, t, gates, kept, outputs, grad_outputs, grad_product, grad_memory, grad_gates, zoned):
-    """Move the gradient of the state, (P, B, H), one step back, and write the gradient of the gates, (T, B, D).
+def _backward_step(
+    cell,
+    is_relu,
+    t,
+    gates,
+    kept,
+    outputs,
+    grad_outputs,
+    grad_product,
+    grad_memory,
+    grad_gates,
+    zoned,
+):
+    """Move the gradient of the state, (P, B, H), one step back, and write the gradient of the
+    gates, (T, B, D).
 
     Args:
         cell, is_relu, t: As in ``_forward_step``.
         gates, kept, outputs, zoned: As ``forward_step`` left them.
         grad_outputs: (T, B, H), the gradient of the outputs.
         grad_product: (B, H), the gradient of h that comes through the next step's matrix product.
-        grad_memory: (P, B, H), the gradient of the state after the step; becomes that of the state before it.
+        grad_memory: (P, B, H), the gradient of the state after the step; becomes that of the state
+            before it.
         grad_gates: (T, B, D), of which step t is written.
     """
     parts, rows, size = grad_memory.shape
@@ -190,7 +244,9 @@ def _backward_step(cell, is_relu, t, gates, kept, outputs, grad_outputs, grad_pr
         if cell == GRU:
             _gru_backward(grad_h, gate_row, outputs[t, row], kept[t, row], is_relu, out)
         elif cell == LSTM:
-            _lstm_backward(grad_h, grad_memory[1, row], gate_row, kept[t, row], is_relu, out, scratch)
+            _lstm_backward(
+                grad_h, grad_memory[1, row], gate_row, kept[t, row], is_relu, out, scratch
+            )
         else:
             _rnn_backward(grad_h, outputs[t + 1, row], is_relu, out)
         for part in range(parts if len(zoned) else 0):
@@ -337,7 +393,9 @@ def _add_gradients(grad_h, grad_product, grad_output):
 
 @inner
 def _hold(grad, stays, held):
-    """Move the gradient of the zoned-out units to ``held``: it goes to the step before, past the cell."""
+    """Move the gradient of the zoned-out units to ``held``: it goes to the step before, past the
+    cell.
+    """
     for j in range(len(grad)):
         held[j] = grad[j] if stays[j] else ZERO
     for j in range(len(grad)):
@@ -372,4 +430,8 @@ def _tanh(number):
 
 @overload(_tanh)
 def _make_tanh(number):
-    return (lambda number: tanh32(number)) if number == types.float32 else (lambda number: math.tanh(number))
+    return (
+        (lambda number: tanh32(number))
+        if number == types.float32
+        else (lambda number: math.tanh(number))
+    )

@@ -1,9 +1,12 @@
-"""The settings of the recurrent models, shared by training and inference, and their presets. Must not import torch.
+"""The settings of the recurrent models, shared by training and inference, and their presets. Must
+not import torch.
 
-The presets are for a corpus of 1 to 50 MB and a few minutes on two cores. A char preset has its model's default shape and n-gram
-embeddings; with a time budget, one of ``sizes`` is chosen. With words, most of the work is the output layer (V x E), so the
-embeddings are narrow and tied, and batches are small, for more steps in the same time. Dropout grows with the number of epochs,
-since it only costs in the first ones, and n-grams become shorter, since they learn fastest and are the first to overfit.
+The presets are for a corpus of 1 to 50 MB and a few minutes on two cores. A char preset has its
+model's default shape and n-gram embeddings; with a time budget, one of ``sizes`` is chosen. With
+words, most of the work is the output layer (V x E), so the embeddings are narrow and tied, and
+batches are small, for more steps in the same time. Dropout grows with the number of epochs, since
+it only costs in the first ones, and n-grams become shorter, since they learn fastest and are the
+first to overfit.
 
 Shapes: V vocabulary, E embedding, H hidden, L layers.
 """
@@ -11,24 +14,51 @@ Shapes: V vocabulary, E embedding, H hidden, L layers.
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from reviewgen.config import CHAR_GENERATION, WORD_GENERATION, Bound, Preset, RenamedValues, Technique, check
+from reviewgen.config import (
+    CHAR_GENERATION,
+    WORD_GENERATION,
+    Bound,
+    Preset,
+    RenamedValues,
+    Technique,
+    check,
+)
 from reviewgen.errors import ConfigError
 
 Size: TypeAlias = Annotated[int, Bound(at_least=1)]
 Probability: TypeAlias = Annotated[float, Bound(at_least=0, below=1)]
 
-DROPOUTS = ("dropout", "embedding_dropout", "output_dropout", "token_dropout", "weight_dropout", "zoneout", "ngram_dropout")
+DROPOUTS = (
+    "dropout",
+    "embedding_dropout",
+    "output_dropout",
+    "token_dropout",
+    "weight_dropout",
+    "zoneout",
+    "ngram_dropout",
+)
 TECHNIQUES = (
     Technique(
-        "n-gram vectors", "vectors of the last 2 to n tokens are added to the embedding (Bojanowski et al. 2017)", {"ngrams": 1}
+        "n-gram vectors",
+        "vectors of the last 2 to n tokens are added to the embedding (Bojanowski et al. 2017)",
+        {"ngrams": 1},
     ),
     Technique(
         "dropout",
-        "some outputs are zeroed in training, more of them with more epochs (Srivastava et al. 2014)",
+        "some outputs are zeroed in training, more of them with more epochs (Srivastava et al."
+        " 2014)",
         {**dict.fromkeys(DROPOUTS, 0.0), "locked_dropout": False},
     ),
-    Technique("tied embeddings", "the embedding is also the matrix of the output layer (Press & Wolf 2017)", {"tied": False}),
-    Technique("compiled layers", "compiled loops, where they are faster than PyTorch's own layer", {"layer": "fused"}),
+    Technique(
+        "tied embeddings",
+        "the embedding is also the matrix of the output layer (Press & Wolf 2017)",
+        {"tied": False},
+    ),
+    Technique(
+        "compiled layers",
+        "compiled loops, where they are faster than PyTorch's own layer",
+        {"layer": "fused"},
+    ),
 )
 
 
@@ -38,27 +68,38 @@ class RecurrentConfig:
 
     Attributes:
         vocab_size: Number of token ids, V; taken from the tokenizer.
-        bos_id: The id that begins a text; taken from the tokenizer. None in models saved by older versions.
-        condition_ids: Number of ids of conditions, which follow the tokenizer's; taken from the conditions. If it is above 0, the
-            model uses the conditions at every step.
+        bos_id: The id that begins a text; taken from the tokenizer. None in models saved by older
+            versions.
+        condition_ids: Number of ids of conditions, which follow the tokenizer's; taken from the
+            conditions. If it is above 0, the model uses the conditions at every step.
         field_ids: Number of ids of fields, the last ones; taken from the fields.
         embedding_size: Width of a token's embedding, E.
         hidden_size: Width of each layer, H.
         layers: Number of stacked recurrent layers, L.
-        dropout: Dropout between layers: the share of each layer's outputs that is zeroed in training.
+        dropout: Dropout between layers: the share of each layer's outputs that is zeroed in
+            training.
         embedding_dropout: The same, on the embeddings.
         output_dropout: The same, on the input of the output layer.
-        locked_dropout: Use one mask for all time steps of a call in these three dropouts (Gal & Ghahramani 2016).
-        token_dropout: Share of the vocabulary whose embeddings are zeroed for a whole call in training.
-        weight_dropout: Share of each recurrent matrix that is zeroed for a call in training (Merity et al. 2017).
-        zoneout: Share of the state's units that keep their previous value at a step in training (Krueger et al. 2017).
-        ngrams: Longest n-gram of the last tokens that has an embedding, added to the token's; 1 turns n-grams off.
-        ngram_buckets: Number of embeddings for n-grams of each length; n-grams share them by a hash.
-        ngram_dropout: Share of the n-gram embeddings that is left out in training, each position independently.
-        tied: Use the embedding as the output layer's weights; if H differs from E, a projection H -> E comes first.
-        layer: Implementation of the layers: "fused" is torch's; "compiled" computes the same in compiled loops, and trains a gru
-            or rnn faster on a CPU; "reference" writes the cell out in plain matrix products: slower, but easy to read and to
-            change; "auto" takes the first of these that supports the other settings, and lets training try the next one.
+        locked_dropout: Use one mask for all time steps of a call in these three dropouts (Gal &
+            Ghahramani 2016).
+        token_dropout: Share of the vocabulary whose embeddings are zeroed for a whole call in
+            training.
+        weight_dropout: Share of each recurrent matrix that is zeroed for a call in training (Merity
+            et al. 2017).
+        zoneout: Share of the state's units that keep their previous value at a step in training
+            (Krueger et al. 2017).
+        ngrams: Longest n-gram of the last tokens that has an embedding, added to the token's; 1
+            turns n-grams off.
+        ngram_buckets: Number of embeddings for n-grams of each length; n-grams share them by a
+            hash.
+        ngram_dropout: Share of the n-gram embeddings that is left out in training, each position
+            independently.
+        tied: Use the embedding as the output layer's weights; if H differs from E, a projection H
+            -> E comes first.
+        layer: Implementation of the layers: "fused" is torch's; "compiled" computes the same in
+            compiled loops, and trains a gru or rnn faster on a CPU; "reference" writes the cell out
+            in plain matrix products: slower, but easy to read and to change; "auto" takes the first
+            of these that supports the other settings, and lets training try the next one.
         activation: Activation function of the cell; its gates always use the sigmoid.
     """
 
@@ -81,7 +122,8 @@ class RecurrentConfig:
     ngram_dropout: Probability = 0.0
     tied: bool = False
     layer: Annotated[
-        Literal["auto", "fused", "compiled", "reference"], RenamedValues({"unrolled": "compiled", "spelled": "reference"})
+        Literal["auto", "fused", "compiled", "reference"],
+        RenamedValues({"unrolled": "compiled", "spelled": "reference"}),
     ] = "auto"
     activation: Literal["tanh", "relu"] = "tanh"
 
@@ -100,8 +142,9 @@ class RecurrentConfig:
             refused.append('activation="relu"')
         if self.layer == "fused" and refused:
             raise ConfigError(
-                f'{" and ".join(refused)} cannot be combined with layer="fused": torch\'s {self.torch_layer} does not have it, '
-                'but layer="compiled" and layer="reference" do. Set layer to "auto", or leave it out.'
+                f'{" and ".join(refused)} cannot be combined with layer="fused": torch\'s'
+                f' {self.torch_layer} does not have it, but layer="compiled" and layer="reference"'
+                ' do. Set layer to "auto", or leave it out.'
             )
 
 
@@ -130,9 +173,17 @@ class LstmConfig(RecurrentConfig):
 
 WORD_MODEL = {"embedding_size": 128, "hidden_size": 256, "layers": 1, "tied": True}
 WORD_TOKENIZER = {"vocab_size": 8000, "min_frequency": 20}
-WORD_TRAINING = {"batch_size": 16, "bptt": 32, "weight_decay": 0.01, "clip_norm": 1.0, "sampled_softmax": 500}
+WORD_TRAINING = {
+    "batch_size": 16,
+    "bptt": 32,
+    "weight_decay": 0.01,
+    "clip_norm": 1.0,
+    "sampled_softmax": 500,
+}
 CHAR_SIZES = tuple({"hidden_size": size} for size in (128, 192, 256, 384, 512, 768, 1024))
-WORD_SIZES = tuple({"hidden_size": size, "embedding_size": size // 2} for size in (128, 256, 384, 512))
+WORD_SIZES = tuple(
+    {"hidden_size": size, "embedding_size": size // 2} for size in (128, 256, 384, 512)
+)
 CHAR_BY_EPOCHS = (
     (1.5, {"output_dropout": 0.2, "locked_dropout": True}),
     (3.0, {"output_dropout": 0.3, "locked_dropout": True, "ngrams": 3, "ngram_dropout": 0.1}),
@@ -145,9 +196,33 @@ WORD_BY_EPOCHS = (
     (3.0, {"output_dropout": 0.2}),
     (6.0, {"output_dropout": 0.4, "locked_dropout": True, "embedding_dropout": 0.1}),
     (12.0, {"output_dropout": 0.5, "locked_dropout": True, "embedding_dropout": 0.2}),
-    (24.0, {"output_dropout": 0.5, "locked_dropout": True, "embedding_dropout": 0.2, "weight_dropout": 0.3}),
-    (48.0, {"output_dropout": 0.55, "locked_dropout": True, "embedding_dropout": 0.3, "weight_dropout": 0.4}),
-    (96.0, {"output_dropout": 0.6, "locked_dropout": True, "embedding_dropout": 0.3, "weight_dropout": 0.5}),
+    (
+        24.0,
+        {
+            "output_dropout": 0.5,
+            "locked_dropout": True,
+            "embedding_dropout": 0.2,
+            "weight_dropout": 0.3,
+        },
+    ),
+    (
+        48.0,
+        {
+            "output_dropout": 0.55,
+            "locked_dropout": True,
+            "embedding_dropout": 0.3,
+            "weight_dropout": 0.4,
+        },
+    ),
+    (
+        96.0,
+        {
+            "output_dropout": 0.6,
+            "locked_dropout": True,
+            "embedding_dropout": 0.3,
+            "weight_dropout": 0.5,
+        },
+    ),
 )
 WORD_TRAINING_BY_EPOCHS = ((6.0, {"weight_decay": 0.1}),)
 
@@ -157,7 +232,13 @@ def _char(model: str, hidden_size: int, learning_rate: float) -> Preset:
         model=model,
         tokenizer="char",
         model_settings={"embedding_size": 64, "hidden_size": hidden_size, "layers": 1, "ngrams": 5},
-        training_settings={"batch_size": 32, "bptt": 64, "learning_rate": learning_rate, "weight_decay": 0.15, "clip_norm": 1.0},
+        training_settings={
+            "batch_size": 32,
+            "bptt": 64,
+            "learning_rate": learning_rate,
+            "weight_decay": 0.15,
+            "clip_norm": 1.0,
+        },
         generation_settings=CHAR_GENERATION,
         sizes=CHAR_SIZES,
         by_epochs=CHAR_BY_EPOCHS,
@@ -178,7 +259,8 @@ def _word(model: str, learning_rate: float) -> Preset:
     )
 
 
-RNN_CHAR = _char("rnn", 512, 0.004)  # at 0.01 the recurrent matrix grows until, after about 1,500 steps, nothing more is learned
+# at 0.01 the recurrent matrix grows until, after about 1,500 steps, nothing more is learned
+RNN_CHAR = _char("rnn", 512, 0.004)
 GRU_CHAR = _char("gru", 320, 0.015)
 LSTM_CHAR = _char("lstm", 320, 0.016)
 RNN_WORD = _word("rnn", 0.003)

@@ -1,12 +1,16 @@
-"""Dropout (Srivastava et al. 2014) at every point where a recurrent model applies it, and zoneout. Must not know any cell.
+"""Dropout (Srivastava et al. 2014) at every point where a recurrent model applies it, and zoneout.
+Must not know any cell.
 
-Masks are sampled and applied here, not by torch's dropout, which on a CPU takes 12 ns an element, up to half of a training
-step; the compiled loops take less than 0.3. Their two keys come from torch's global generator.
+Masks are sampled and applied here, not by torch's dropout, which on a CPU takes 12 ns an element,
+up to half of a training step; the compiled loops take less than 0.3. Their two keys come from
+torch's global generator.
 
-Sources: Zaremba et al. 2014 (on embeddings, between layers, on the output); Gal and Ghahramani 2016, "A Theoretically Grounded
-Application of Dropout in Recurrent Neural Networks" (one mask for all time steps; whole rows of the embedding table); Wan et
-al. 2013, "Regularization of Neural Networks using DropConnect", on recurrent matrices Merity et al. 2017, "Regularizing and
-Optimizing LSTM Language Models"; Krueger et al. 2017, "Zoneout: Regularizing RNNs by Randomly Preserving Hidden Activations".
+Sources: Zaremba et al. 2014 (on embeddings, between layers, on the output); Gal and Ghahramani
+2016, "A Theoretically Grounded Application of Dropout in Recurrent Neural Networks" (one mask for
+all time steps; whole rows of the embedding table); Wan et al. 2013, "Regularization of Neural
+Networks using DropConnect", on recurrent matrices Merity et al. 2017, "Regularizing and Optimizing
+LSTM Language Models"; Krueger et al. 2017, "Zoneout: Regularizing RNNs by Randomly Preserving
+Hidden Activations".
 """
 
 from collections.abc import Sequence
@@ -30,7 +34,8 @@ KEYS = 1 << 32
 
 
 def drop(x: Tensor, p: float, training: bool, is_locked: bool = False) -> Tensor:
-    """Return x with a share p of its elements at zero and the others divided by 1 - p, which keeps the expectation.
+    """Return x with a share p of its elements at zero and the others divided by 1 - p, which keeps
+    the expectation.
 
     Args:
         x: If locked (T, ...): every step has the same mask.
@@ -47,14 +52,18 @@ def drop(x: Tensor, p: float, training: bool, is_locked: bool = False) -> Tensor
 
 
 def zone_out(old: Tensor, new: Tensor, p: float, zoned: Bool[Tensor, "B H"] | None) -> Tensor:
-    """Return a part of the state in which the masked units keep their old value or, without a mask, the expectation of that."""
+    """Return a part of the state in which the masked units keep their old value or, without a mask,
+    the expectation of that.
+    """
     if zoned is not None:
         return torch.where(zoned, old, new)
     return p * old + (1 - p) * new if p > 0 else new
 
 
 class _Drop(torch.autograd.Function):
-    """Zeroes x, (T, ...), under a mask, (T, ...) or (1, ...), and scales the rest; the gradient likewise."""
+    """Zeroes x, (T, ...), under a mask, (T, ...) or (1, ...), and scales the rest; the gradient
+    likewise.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dropped: Tensor, scale: float) -> Tensor:
@@ -73,7 +82,11 @@ class _Drop(torch.autograd.Function):
 def _apply_mask(x: Tensor, dropped: Tensor, scale: float) -> Tensor:
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     shape = (x.numel() // max(1, dropped.numel()), dropped.numel())
-    _mask_rows(*(as_array(tensor.view(shape)) for tensor in (x.contiguous(), out)), dropped.view(-1).numpy(), np.float32(scale))
+    _mask_rows(
+        *(as_array(tensor.view(shape)) for tensor in (x.contiguous(), out)),
+        dropped.view(-1).numpy(),
+        np.float32(scale),
+    )
     return out
 
 
@@ -83,7 +96,12 @@ def make_mask(shape: Sequence[int], p: float, device: torch.device) -> Bool[Tens
         return torch.rand(shape, device=device) < p
     mask = torch.empty(shape, dtype=torch.bool)
     first, second = torch.randint(KEYS, (2,)).tolist()
-    _fill(mask.view(-1).numpy(), np.uint32(first), np.uint32(second), np.uint32(min(round(p * KEYS), KEYS - 1)))
+    _fill(
+        mask.view(-1).numpy(),
+        np.uint32(first),
+        np.uint32(second),
+        np.uint32(min(round(p * KEYS), KEYS - 1)),
+    )
     return mask
 
 

@@ -1,11 +1,12 @@
 """The compiled step of the recurrent models for inference. It knows arrays, no settings.
 
-What a model does not have is None. None is a type, so a branch for it is not compiled: first use compiles one cell, and either
-the table of products or the matrix that it stands for.
+What a model does not have is None. None is a type, so a branch for it is not compiled: first use
+compiles one cell, and either the table of products or the matrix that it stands for.
 
-Shapes: B texts, T time (tokens), V vocabulary, E embedding, H hidden, L layers, R rows side by side, P number of gates times H,
-rounded up to whole panels (``reviewgen.compiled.linear``), K tokens before the last one that n-grams look at. Inside, a state is
-(L, R, H), so that a layer's rows are a matrix.
+Shapes: B texts, T time (tokens), V vocabulary, E embedding, H hidden, L layers, R rows side by
+side, P number of gates times H, rounded up to whole panels (``reviewgen.compiled.linear``), K
+tokens before the last one that n-grams look at. Inside, a state is (L, R, H), so that a layer's
+rows are a matrix.
 """
 
 from typing import Any, NamedTuple
@@ -21,7 +22,9 @@ RNN = 0
 GRU = 1
 LSTM = 2
 GATES = {RNN: 1, GRU: 3, LSTM: 4}
-"""Number of blocks of H rows in a layer's matrices, in torch's order: the rnn's only one; r, z, n; i, f, g, o."""
+"""Number of blocks of H rows in a layer's matrices, in torch's order: the rnn's only one; r, z, n;
+i, f, g, o.
+"""
 
 ZERO = np.float32(0)
 ONE = np.float32(1)
@@ -30,17 +33,21 @@ MASK = 0xFFFFFFFF
 
 
 def extend_key(key: Any, token: Any) -> Any:
-    """Return the hash key, int64, of an n-gram from its first token and the key of the tokens after it, 0 if there are none.
+    """Return the hash key, int64, of an n-gram from its first token and the key of the tokens after
+    it, 0 if there are none.
 
-    A key has 32 bits, kept in 64, in which products wrap around. Fibonacci hashing (Knuth, volume 3, 6.4) with a shift
-    between the tokens, so that their order matters. In training, the same lines hash tensors.
+    A key has 32 bits, kept in 64, in which products wrap around. Fibonacci hashing (Knuth, volume
+    3, 6.4) with a shift between the tokens, so that their order matters. In training, the same
+    lines hash tensors.
     """
     mixed = ((key + token + 1) * MULTIPLIER) & MASK
     return mixed ^ (mixed >> 15)
 
 
 def bucket_of(key: Any, buckets: int) -> Any:
-    """Return the bucket of a key, in proportion to its value (Lemire 2019, "Fast Random Integer Generation")."""
+    """Return the bucket of a key, in proportion to its value (Lemire 2019, "Fast Random Integer
+    Generation").
+    """
     return (key * buckets) >> 32
 
 
@@ -49,9 +56,12 @@ _bucket_of = inlined(bucket_of)
 
 
 class Packed(NamedTuple):
-    """The weights of a recurrent model, prepared for the loops: every matrix in panels, each followed by its scales."""
+    """The weights of a recurrent model, prepared for the loops: every matrix in panels, each
+    followed by its scales.
+    """
 
-    table: Float32[np.ndarray, "V P"] | None  # each token's ``W_ih x + biases[0]``; None: computed from the next fields
+    # each token's ``W_ih x + biases[0]``; None: computed from the next fields
+    table: Float32[np.ndarray, "V P"] | None
     embedding: Float32[np.ndarray, "V E"]
     ngrams: Float32[np.ndarray, "K buckets E"] | None  # if there are any, there is no table
     first: Shaped[np.ndarray, "panels E 64"]
@@ -80,8 +90,8 @@ def step(model, ids, floats, ints, logits):
     Args:
         model: The address of Packed.
         ids: As there.
-        floats: The state: h of each layer, then for the lstm c of each layer; the last two are the sums and the products of what
-            the text is given, if the model holds that.
+        floats: The state: h of each layer, then for the lstm c of each layer; the last two are the
+            sums and the products of what the text is given, if the model holds that.
         ints: The last tokens, if the model has n-grams.
         logits: As there; without rows, only the state is updated.
     """
@@ -99,11 +109,34 @@ def step(model, ids, floats, ints, logits):
         for layer in range(layers):
             if layer > 0:
                 _broadcast(weights.biases[layer], gates)
-                add_product(weights.above[layer - 1], weights.above_scales[layer - 1], h[layer - 1, :rows], gates)
+                add_product(
+                    weights.above[layer - 1],
+                    weights.above_scales[layer - 1],
+                    h[layer - 1, :rows],
+                    gates,
+                )
             panels = weights.recurrent[layer]
             scales = weights.recurrent_scales[layer]
-            _step(panels, scales, weights.hidden_biases, weights.relu, weights.zoneout, layer, gates, h[layer, :rows], c)
-    _compute_logits(weights, weights.projection, weights.projection_scales, weights.held, floats, layers - 1, logits)
+            _step(
+                panels,
+                scales,
+                weights.hidden_biases,
+                weights.relu,
+                weights.zoneout,
+                layer,
+                gates,
+                h[layer, :rows],
+                c,
+            )
+    _compute_logits(
+        weights,
+        weights.projection,
+        weights.projection_scales,
+        weights.held,
+        floats,
+        layers - 1,
+        logits,
+    )
 
 
 @inner
@@ -149,7 +182,9 @@ def _append(token, past, row):
 
 @inner
 def _copy(numbers, row):
-    """Copy numbers into a row that is at least as long; to assign to a slice would take seconds to compile."""
+    """Copy numbers into a row that is at least as long; to assign to a slice would take seconds to
+    compile.
+    """
     for j in range(len(numbers)):
         row[j] = numbers[j]
 
@@ -170,7 +205,9 @@ def _broadcast(numbers, rows):
 
 @inner
 def _look_up(weights, table, ngrams, ids, past, gates):
-    """Write the first layer's products of tokens, int64 (R,), that follow ``past``, int64 (K, R), to ``gates``, (R, P)."""
+    """Write the first layer's products of tokens, int64 (R,), that follow ``past``, int64 (K, R),
+    to ``gates``, (R, P).
+    """
     if table is not None:
         for row in range(len(ids)):
             _copy(table[ids[row]], gates[row])
@@ -195,7 +232,8 @@ def _add_ngrams(ngrams, token, past, row, vector):
 
 @inner
 def _step(panels, scales, hidden_biases, relu, zoneout, layer, gates, h, c):
-    """Advance a layer's h, (R, H) or wider, and c by one token, by the equations in the cell's own file.
+    """Advance a layer's h, (R, H) or wider, and c by one token, by the equations in the cell's own
+    file.
 
     Args:
         panels, scales: The layer's recurrent matrix.
@@ -243,8 +281,11 @@ def _lstm(gates, h, c, relu, zoneout):
     size = len(h)
     fresh = gates[2 * size : 3 * size]  # of the gates i, f, g, o: g, then c before zoneout
     for j in range(size):
-        fresh[j] = sigmoid32(gates[size + j]) * c[j] + sigmoid32(gates[j]) * _activate(fresh[j], relu)
-    for j in range(size):  # separate loops need fewer checks that arrays do not overlap, so that they vectorise
+        fresh[j] = sigmoid32(gates[size + j]) * c[j] + sigmoid32(gates[j]) * _activate(
+            fresh[j], relu
+        )
+    # separate loops need fewer checks that arrays do not overlap, so that they vectorise
+    for j in range(size):
         c[j] = _zone_out(c[j], fresh[j], zoneout)
     for j in range(size):
         h[j] = _zone_out(h[j], sigmoid32(gates[3 * size + j]) * _activate(fresh[j], relu), zoneout)

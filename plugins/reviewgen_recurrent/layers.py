@@ -1,12 +1,13 @@
-"""A stack of recurrent layers: torch's parameters, run over a sequence by one of three implementations.
+"""A stack of recurrent layers: torch's parameters, run over a sequence by one of three
+implementations.
 
     fused      torch's own layer
     compiled   the same on a CPU, in compiled loops with a hand-written gradient: often faster
     reference  the same cell in plain matrix products, step by step, to read and to change
 
-Must not know any cell: a cell is defined in its own file and passed as a ``Cell``. Shapes: B batch, T time (tokens), E
-embedding, H hidden, L layers, G rows of a layer's matrices (number of gates times H). Time comes first, (T, B, H), which is the
-order in which torch's layers compute.
+Must not know any cell: a cell is defined in its own file and passed as a ``Cell``. Shapes: B batch,
+T time (tokens), E embedding, H hidden, L layers, G rows of a layer's matrices (number of gates
+times H). Time comes first, (T, B, H), which is the order in which torch's layers compute.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,10 +26,16 @@ from reviewgen_recurrent.config import RecurrentConfig
 from reviewgen_recurrent.dropout import drop, make_mask, zone_out
 
 CellState: TypeAlias = tuple[Tensor, ...]
-"""The state of a cell, ``(h,)`` or, for the lstm, ``(h, c)``: each part (B, H) in a cell, (L, B, H) in a stack."""
+"""The state of a cell, ``(h,)`` or, for the lstm, ``(h, c)``: each part (B, H) in a cell, (L, B, H)
+in a stack.
+"""
 
-CellStep: TypeAlias = Callable[[Tensor, CellState, Tensor, Tensor, Callable[[Tensor], Tensor]], dict[str, Tensor]]
-"""One step: ``step(inputs (B, G), state, weight_hh (G, H), bias_hh (G), activation)`` returns the result of each equation."""
+CellStep: TypeAlias = Callable[
+    [Tensor, CellState, Tensor, Tensor, Callable[[Tensor], Tensor]], dict[str, Tensor]
+]
+"""One step: ``step(inputs (B, G), state, weight_hh (G, H), bias_hh (G), activation)`` returns the
+result of each equation.
+"""
 
 Weights: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
 """A layer's weight_ih, weight_hh, bias_ih and bias_hh."""
@@ -41,7 +48,8 @@ class Equation(NamedTuple):
         name: What it computes.
         formula: The equation.
         kind: As in ``reviewgen.protocols.Operation``.
-        has_weights: Whether it multiplies the input and the last h by a matrix each, and adds a bias to both products.
+        has_weights: Whether it multiplies the input and the last h by a matrix each, and adds a
+            bias to both products.
         products: The number of elementwise products.
     """
 
@@ -59,7 +67,8 @@ class Cell(NamedTuple):
         step: One step, from plain operations.
         state: The names of the results that are the next state, ``h`` first.
         equations: The equations by the names of their results, in order.
-        fused: torch's function over a sequence, by the name of the activation; nn.LSTM calls ``torch.lstm``, and so on.
+        fused: torch's function over a sequence, by the name of the activation; nn.LSTM calls
+            ``torch.lstm``, and so on.
         kernel: The number of the cell in ``kernels``.
     """
 
@@ -71,7 +80,8 @@ class Cell(NamedTuple):
 
 
 class Layers:
-    """Runs the parameters of an nn.RNN, nn.GRU or nn.LSTM over a sequence, with the config's dropouts. It owns no tensors.
+    """Runs the parameters of an nn.RNN, nn.GRU or nn.LSTM over a sequence, with the config's
+    dropouts. It owns no tensors.
 
     Attributes:
         implementations: The implementations that the config allows, the default first.
@@ -83,11 +93,14 @@ class Layers:
         self.can_fuse = config.activation in cell.fused and config.zoneout == 0
         self.implementations: tuple[str, ...] = (config.layer,)
         if config.layer == "auto":
-            self.implementations = ("fused", "compiled") if self.can_fuse else ("compiled", "reference")
+            self.implementations = (
+                ("fused", "compiled") if self.can_fuse else ("compiled", "reference")
+            )
         self._implementation = self.implementations[0]
 
     def use(self, implementation: str) -> None:
-        """Use an implementation from now on; a checkpoint of an earlier version may have its old name.
+        """Use an implementation from now on; a checkpoint of an earlier version may have its old
+        name.
 
         Raises:
             ConfigError: The config does not allow it.
@@ -95,12 +108,17 @@ class Layers:
         name = rename_values(type(self.config), {"layer": implementation})["layer"]
         if name not in self.implementations:
             raise ConfigError(
-                f"These layers have no implementation {implementation!r}. {did_you_mean(implementation, self.implementations)}"
+                f"These layers have no implementation {implementation!r}."
+                f" {did_you_mean(implementation, self.implementations)}"
             )
         self._implementation = name
 
-    def __call__(self, parameters: nn.RNNBase, x: Tensor, state: CellState) -> tuple[Tensor, CellState]:
-        """Return outputs (T, B, H) and the last state of inputs (T, B, E) and a state whose parts are (L, B, H)."""
+    def __call__(
+        self, parameters: nn.RNNBase, x: Tensor, state: CellState
+    ) -> tuple[Tensor, CellState]:
+        """Return outputs (T, B, H) and the last state of inputs (T, B, E) and a state whose parts
+        are (L, B, H).
+        """
         config = self.config
         training = parameters.training
         implementation = self._choose_implementation(x, training)
@@ -108,7 +126,8 @@ class Layers:
             (weight_ih, drop(weight_hh, config.weight_dropout, training), bias_ih, bias_hh)
             for weight_ih, weight_hh, bias_ih, bias_hh in parameters.all_weights
         ]
-        is_torchs_dropout = x.device.type != "cpu" and not config.locked_dropout  # cuDNN then runs the whole stack at once
+        # cuDNN then runs the whole stack at once
+        is_torchs_dropout = x.device.type != "cpu" and not config.locked_dropout
         one_call = config.layers == 1 or not training or config.dropout == 0 or is_torchs_dropout
         if implementation == "fused" and one_call:
             return self._run_fused(x, state, weights, training)
@@ -122,8 +141,12 @@ class Layers:
         return x, tuple(torch.cat(part) for part in zip(*last, strict=True))  # each (L, B, H)
 
     def _choose_implementation(self, x: Tensor, training: bool) -> str:
-        """Return the implementation of this call: the compiled one is for training on a CPU, also if there is zoneout."""
-        if self._implementation == "compiled" and not (can_run_compiled(x) and (training or self.config.zoneout == 0)):
+        """Return the implementation of this call: the compiled one is for training on a CPU, also
+        if there is zoneout.
+        """
+        if self._implementation == "compiled" and not (
+            can_run_compiled(x) and (training or self.config.zoneout == 0)
+        ):
             return "fused" if self.can_fuse else "reference"
         return self._implementation
 
@@ -135,16 +158,26 @@ class Layers:
             return self._run_fused(x, state, [weights], training)
         config = self.config
         shape = (len(x), len(state), x.shape[1], config.hidden_size)  # T, P, B, H
-        zoned = make_mask(shape, config.zoneout, x.device) if training and config.zoneout > 0 else None
+        zoned = (
+            make_mask(shape, config.zoneout, x.device) if training and config.zoneout > 0 else None
+        )
         if implementation == "compiled":
-            return run_compiled(x, state, weights, self.cell.kernel, config.activation == "relu", zoned)
+            return run_compiled(
+                x, state, weights, self.cell.kernel, config.activation == "relu", zoned
+            )
         return self._run_reference(x, state, weights, zoned)
 
-    def _run_fused(self, x: Tensor, state: CellState, weights: list[Weights], training: bool) -> tuple[Tensor, CellState]:
-        """Run layers in one call, as torch's layers do; weights are passed because dropout may have changed them."""
+    def _run_fused(
+        self, x: Tensor, state: CellState, weights: list[Weights], training: bool
+    ) -> tuple[Tensor, CellState]:
+        """Run layers in one call, as torch's layers do; weights are passed because dropout may have
+        changed them.
+        """
         if _autocasts_in_vain(x):
             with torch.autocast(x.device.type, enabled=False):
-                return self._run_fused(x.float(), tuple(part.float() for part in state), weights, training)
+                return self._run_fused(
+                    x.float(), tuple(part.float() for part in state), weights, training
+                )
         flat = [tensor for layer in weights for tensor in layer]
         memory = state if len(state) > 1 else state[0]
         dropout = self.config.dropout if len(weights) > 1 else 0.0
@@ -153,7 +186,9 @@ class Layers:
         )  # biases, layers, dropout, training, not bidirectional, time first
         return x, tuple(after)
 
-    def _run_reference(self, x: Tensor, state: CellState, weights: Weights, zoned: Tensor | None) -> tuple[Tensor, CellState]:
+    def _run_reference(
+        self, x: Tensor, state: CellState, weights: Weights, zoned: Tensor | None
+    ) -> tuple[Tensor, CellState]:
         """Run one layer step by step."""
         first = tuple(part[0] for part in state)
         states = [after for _, after in run_steps(self.cell, self.config, weights, x, first, zoned)]
@@ -161,14 +196,21 @@ class Layers:
 
 
 def _autocasts_in_vain(x: Tensor) -> bool:
-    """Return whether autocast is on for a processor without 16-bit instructions; torch's LSTM would then raise an error."""
+    """Return whether autocast is on for a processor without 16-bit instructions; torch's LSTM would
+    then raise an error.
+    """
     if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return False
     return not any("bf16" in name and has for name, has in torch.cpu.get_capabilities().items())
 
 
 def run_steps(
-    cell: Cell, config: RecurrentConfig, weights: Weights, x: Tensor, state: CellState, zoned: Tensor | None = None
+    cell: Cell,
+    config: RecurrentConfig,
+    weights: Weights,
+    x: Tensor,
+    state: CellState,
+    zoned: Tensor | None = None,
 ) -> Iterator[tuple[dict[str, Tensor], CellState]]:
     """Yield the results of the equations at each step, and the state after it.
 
@@ -180,12 +222,19 @@ def run_steps(
         results = cell.step(inputs, state, weight_hh, bias_hh, activation)
         masks = [None] * len(state) if zoned is None else zoned[t]
         parts = zip(state, cell.state, masks, strict=True)
-        state = tuple(zone_out(old, results[name], config.zoneout, mask) for old, name, mask in parts)
+        state = tuple(
+            zone_out(old, results[name], config.zoneout, mask) for old, name, mask in parts
+        )
         yield results, state
 
 
 def layer_operations(
-    cell: Cell, config: RecurrentConfig, weights: Weights, x: Float[Tensor, "T B I"], state: CellState, place: str
+    cell: Cell,
+    config: RecurrentConfig,
+    weights: Weights,
+    x: Float[Tensor, "T B I"],
+    state: CellState,
+    place: str,
 ) -> Iterator[Operation]:
     """Yield the operations of one layer in evaluation mode; the last one yields h.
 
@@ -201,7 +250,8 @@ def layer_operations(
     tokens = x[..., 0].numel()
     size = config.hidden_size
     for name, equation in cell.equations.items():
-        products = (x.size(-1) + size) * equation.has_weights + equation.products  # of one unit and token
+        # of one unit and token
+        products = (x.size(-1) + size) * equation.has_weights + equation.products
         yield Operation(
             name=equation.name + place,
             formula=equation.formula.replace("tanh", config.activation),
@@ -214,7 +264,9 @@ def layer_operations(
     for part, name in [*enumerate(cell.state)][::-1] if config.zoneout > 0 else ():
         yield Operation(
             name=f"zoneout of the {cell.equations[name].name}{place}",
-            formula=f"{name}_t = {config.zoneout:g} {name}_{{t-1}} + {1 - config.zoneout:g} {name}_t",
+            formula=(
+                f"{name}_t = {config.zoneout:g} {name}_{{t-1}} + {1 - config.zoneout:g} {name}_t"
+            ),
             values=torch.stack([after[part] for _, after in steps], dim=1),
             axes="B T H",
             multiplications=2 * size * tokens,

@@ -1,6 +1,8 @@
-"""Long short-term memory (Hochreiter and Schmidhuber 1997; forget gate: Gers et al. 2000) as a language model.
+"""Long short-term memory (Hochreiter and Schmidhuber 1997; forget gate: Gers et al. 2000) as a
+language model.
 
-Must not know tokenizers, training, text or the other cells; embedding and output layer are in ``network``.
+Must not know tokenizers, training, text or the other cells; embedding and output layer are in
+``network``.
 """
 
 from collections.abc import Callable
@@ -17,7 +19,8 @@ from reviewgen_recurrent.layers import Cell, Equation
 from reviewgen_recurrent.network import Recurrent
 from reviewgen_recurrent.stepping import LstmStepper
 
-FORGET_BIAS = 1.0  # Jozefowicz et al. 2015, "An Empirical Exploration of Recurrent Network Architectures"
+# Jozefowicz et al. 2015, "An Empirical Exploration of Recurrent Network Architectures"
+FORGET_BIAS = 1.0
 
 
 def lstm_step(
@@ -27,9 +30,12 @@ def lstm_step(
     bias_hh: Float[Tensor, " G"],
     activation: Callable[[Tensor], Tensor],
 ) -> dict[str, Float[Tensor, "B H"]]:
-    """Return the results of the equations of ``Lstm``; ``inputs`` is ``W_ih x + b_ih``, the gates i, f, g, o side by side."""
+    """Return the results of the equations of ``Lstm``; ``inputs`` is ``W_ih x + b_ih``, the gates
+    i, f, g, o side by side.
+    """
     h, c = state
-    i, f, g, o = (inputs + F.linear(h, weight_hh, bias_hh)).chunk(GATES[LSTM], dim=-1)  # each (B, H), before the activation
+    # each (B, H), before the activation
+    i, f, g, o = (inputs + F.linear(h, weight_hh, bias_hh)).chunk(GATES[LSTM], dim=-1)
     i = torch.sigmoid(i)
     f = torch.sigmoid(f)
     g = activation(g)
@@ -39,20 +45,30 @@ def lstm_step(
 
 
 EQUATIONS = {
-    "i": Equation("input gate", "i_t = s(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)", "gate", has_weights=True),
-    "f": Equation("forget gate", "f_t = s(W_if x_t + b_if + W_hf h_{t-1} + b_hf)", "gate", has_weights=True),
-    "g": Equation("candidate", "g_t = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)", has_weights=True),
-    "o": Equation("output gate", "o_t = s(W_io x_t + b_io + W_ho h_{t-1} + b_ho)", "gate", has_weights=True),
+    "i": Equation(
+        "input gate", "i_t = s(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)", "gate", has_weights=True
+    ),
+    "f": Equation(
+        "forget gate", "f_t = s(W_if x_t + b_if + W_hf h_{t-1} + b_hf)", "gate", has_weights=True
+    ),
+    "g": Equation(
+        "candidate", "g_t = tanh(W_ig x_t + b_ig + W_hg h_{t-1} + b_hg)", has_weights=True
+    ),
+    "o": Equation(
+        "output gate", "o_t = s(W_io x_t + b_io + W_ho h_{t-1} + b_ho)", "gate", has_weights=True
+    ),
     "c": Equation("cell state", "c_t = f_t * c_{t-1} + i_t * g_t", "state", products=2),
     "h": Equation("hidden state", "h_t = o_t * tanh(c_t)", "state", products=1),
 }
 
 
 class Lstm(Recurrent):
-    """A recurrent language model with a cell state c that is only scaled and added to, so that it keeps information for long.
+    """A recurrent language model with a cell state c that is only scaled and added to, so that it
+    keeps information for long.
 
-    Hochreiter and Schmidhuber 1997, "Long Short-Term Memory", with the forget gate of Gers, Schmidhuber and Cummins 2000. For
-    each token, with e the embedding (V, E), s the sigmoid, * elementwise, h the hidden state and c the cell state (B, H)::
+    Hochreiter and Schmidhuber 1997, "Long Short-Term Memory", with the forget gate of Gers,
+    Schmidhuber and Cummins 2000. For each token, with e the embedding (V, E), s the sigmoid, *
+    elementwise, h the hidden state and c the cell state (B, H)::
 
         x_t = e[ids_t]                                        (B, E)
         i_t = s(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)        (B, H), input gate
@@ -63,12 +79,13 @@ class Lstm(Recurrent):
         h_t = o_t * tanh(c_t)                                 (B, H), the x_t of the next layer
         logits_t = W_out h_t + b_out                          (B, V)
 
-    With ``activation="relu"`` relu replaces both tanh, and the recurrent matrices start smaller, since relu is unbounded.
-    The forget gates start with a bias of one (Jozefowicz et al. 2015), so that an untrained model keeps its cell state.
+    With ``activation="relu"`` relu replaces both tanh, and the recurrent matrices start smaller,
+    since relu is unbounded. The forget gates start with a bias of one (Jozefowicz et al. 2015), so
+    that an untrained model keeps its cell state.
 
-    The state is a pair (h, c) of tensors (B, L, H).
-    With ``ngrams`` N above 1, x_t is the sum of e[ids_t] and the embeddings of the n-grams that end there, of ``NgramEmbedding``,
-    and the state has a third part, the last N-1 ids.
+    The state is a pair (h, c) of tensors (B, L, H). With ``ngrams`` N above 1, x_t is the sum of
+    e[ids_t] and the embeddings of the n-grams that end there, of ``NgramEmbedding``, and the state
+    has a third part, the last N-1 ids.
     """
 
     Config: ClassVar[type] = LstmConfig

@@ -1,11 +1,14 @@
-"""The base class of the recurrent language models: embedding, output layer, initial weights, states and the forward pass.
+"""The base class of the recurrent language models: embedding, output layer, initial weights, states
+and the forward pass.
 
-Must not know any cell, whose equations are in the cell's own file, nor tokenizers, training or text. Shapes: B batch, T time
-(tokens), V vocabulary, E embedding, H hidden, L layers, N longest n-gram. Inside, time comes first, (T, B, H), as in ``layers``.
+Must not know any cell, whose equations are in the cell's own file, nor tokenizers, training or
+text. Shapes: B batch, T time (tokens), V vocabulary, E embedding, H hidden, L layers, N longest
+n-gram. Inside, time comes first, (T, B, H), as in ``layers``.
 
-Sources: Press and Wolf 2017, "Using the Output Embedding to Improve Language Models" (tied embeddings); Saxe et al. 2014
-(orthogonal weights); Bojanowski et al. 2017, "Enriching Word Vectors with Subword Information" (sums of hashed n-grams); Pagnoni
-et al. 2024, "Byte Latent Transformer" (these in front of a language model).
+Sources: Press and Wolf 2017, "Using the Output Embedding to Improve Language Models" (tied
+embeddings); Saxe et al. 2014 (orthogonal weights); Bojanowski et al. 2017, "Enriching Word Vectors
+with Subword Information" (sums of hashed n-grams); Pagnoni et al. 2024, "Byte Latent Transformer"
+(these in front of a language model).
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +22,15 @@ from torch import Tensor, nn
 from reviewgen.compiled.linear import Bits
 from reviewgen.protocols import Operation, count_by_module, match_tensors
 from reviewgen.protocols.graph import ModelGraph
-from reviewgen.protocols.inputs import GIVEN_FORMULA, check_ids, check_shape, check_state, group_held, hold_given, learn_given
+from reviewgen.protocols.inputs import (
+    GIVEN_FORMULA,
+    check_ids,
+    check_shape,
+    check_state,
+    group_held,
+    hold_given,
+    learn_given,
+)
 from reviewgen_recurrent.config import RecurrentConfig
 from reviewgen_recurrent.dropout import drop, make_mask
 from reviewgen_recurrent.graph import describe_recurrent
@@ -28,11 +39,14 @@ from reviewgen_recurrent.layers import Cell, Layers, layer_operations
 from reviewgen_recurrent.stepping import RecurrentStepper
 
 State: TypeAlias = Tensor | tuple[Tensor, ...]
-"""h, (B, L, H), for the lstm also c, the same; with n-grams also the last N-1 ids, (B, N-1); then, if the model holds what a text
-is given, that, (B, E + 2): see ``hold_given``."""
+"""h, (B, L, H), for the lstm also c, the same; with n-grams also the last N-1 ids, (B, N-1); then,
+if the model holds what a text is given, that, (B, E + 2): see ``hold_given``.
+"""
 
 RELU_RECURRENT_GAIN = 0.5
-"""For gru and lstm with relu: with 1, the state of an untrained lstm passes 1e30 within 300 tokens; with 0.5 it stays below 5."""
+"""For gru and lstm with relu: with 1, the state of an untrained lstm passes 1e30 within 300 tokens;
+with 0.5 it stays below 5.
+"""
 
 BAG_DEVICES = {"cpu", "cuda"}
 """Where torch's embedding_bag has a gradient; on mps it has had one since torch 2.10."""
@@ -47,21 +61,30 @@ KINDS = {
 """Of parameters, by module."""
 
 
-def _operation(name: str, formula: str, x: Tensor, axes: str, parameters: int, multiplications: int = 0) -> Operation:
+def _operation(
+    name: str, formula: str, x: Tensor, axes: str, parameters: int, multiplications: int = 0
+) -> Operation:
     """Return an operation from its result with time first, (T, B, ...)."""
     return Operation(
-        name=name, formula=formula, values=x.transpose(0, 1), axes=axes, parameters=parameters, multiplications=multiplications
+        name=name,
+        formula=formula,
+        values=x.transpose(0, 1),
+        axes=axes,
+        parameters=parameters,
+        multiplications=multiplications,
     )
 
 
 class NgramEmbedding(nn.Module):
-    """Embeddings of hashed n-grams, which are added to those of tokens, so that the state need not hold the last few tokens.
+    """Embeddings of hashed n-grams, which are added to those of tokens, so that the state need not
+    hold the last few tokens.
 
-    The last 2, 3, ... N tokens each have an embedding, found by a hash. A look-up costs almost nothing, whereas a wider layer
-    costs with the square of its width. One table has ``ngram_buckets`` rows for pairs, as many for triples, and so on, initially
-    zero.
+    The last 2, 3, ... N tokens each have an embedding, found by a hash. A look-up costs almost
+    nothing, whereas a wider layer costs with the square of its width. One table has
+    ``ngram_buckets`` rows for pairs, as many for triples, and so on, initially zero.
 
-    A dropped n-gram equals one that never occurred, whose embedding is zero, so the others are not scaled up.
+    A dropped n-gram equals one that never occurred, whose embedding is zero, so the others are not
+    scaled up.
     """
 
     def __init__(self, config: RecurrentConfig) -> None:
@@ -71,7 +94,8 @@ class NgramEmbedding(nn.Module):
         self.table = nn.EmbeddingBag.from_pretrained(zeros, freeze=False, mode="sum", sparse=True)
 
     def forward(self, ids: Int[Tensor, "T B"], past: Int[Tensor, "N1 B"]) -> Float[Tensor, "T B E"]:
-        """Return the sum of the embeddings of the n-grams that end at each token, with n-gram dropout.
+        """Return the sum of the embeddings of the n-grams that end at each token, with n-gram
+        dropout.
 
         Args:
             ids: The tokens.
@@ -84,14 +108,21 @@ class NgramEmbedding(nn.Module):
             weights = dropped.logical_not().to(self.table.weight.dtype).flatten(0, 1)
         return self._sum(rows.flatten(0, 1), weights).unflatten(0, ids.shape)
 
-    def _sum(self, rows: Int[Tensor, "N N1"], weights: Float[Tensor, "N N1"] | None) -> Float[Tensor, "N E"]:
-        """Return weighted sums of rows of the table; torch's embedding_bag is faster, and not available on every device."""
-        if rows.device.type in BAG_DEVICES and not torch.compiler.is_exporting():  # a bag becomes a slow loop in ONNX
+    def _sum(
+        self, rows: Int[Tensor, "N N1"], weights: Float[Tensor, "N N1"] | None
+    ) -> Float[Tensor, "N E"]:
+        """Return weighted sums of rows of the table; torch's embedding_bag is faster, and not
+        available on every device.
+        """
+        # a bag becomes a slow loop in ONNX
+        if rows.device.type in BAG_DEVICES and not torch.compiler.is_exporting():
             return self.table(rows, per_sample_weights=weights)
         vectors = F.embedding(rows, self.table.weight)  # (N, N-1, E); its gradient is dense
         return (vectors if weights is None else vectors * weights.unsqueeze(-1)).sum(dim=1)
 
-    def _hash_ngrams(self, ids: Int[Tensor, "T B"], past: Int[Tensor, "N1 B"]) -> Int[Tensor, "T B N1"]:
+    def _hash_ngrams(
+        self, ids: Int[Tensor, "T B"], past: Int[Tensor, "N1 B"]
+    ) -> Int[Tensor, "T B N1"]:
         """Return the row in the table of each n-gram, by length, that ends at each token."""
         buckets = self.config.ngram_buckets
         seen = torch.cat([past, ids])  # (N-1+T, B)
@@ -105,26 +136,40 @@ class NgramEmbedding(nn.Module):
 
 
 class Output(nn.Module):
-    """The output layer, ``x W' + b``, where W is its own (V, H) or, if tied, the embedding's (V, E).
+    """The output layer, ``x W' + b``, where W is its own (V, H) or, if tied, the embedding's (V,
+    E).
 
-    If tied, it has no W and takes the embedding's at each call, so that a saved model contains the table once.
+    If tied, it has no W and takes the embedding's at each call, so that a saved model contains the
+    table once.
     """
 
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()
         projected = config.tied and config.hidden_size != config.embedding_size
-        self.projection = nn.Linear(config.hidden_size, config.embedding_size, bias=False) if projected else nn.Identity()
-        self.weight = None if config.tied else nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
+        self.projection = (
+            nn.Linear(config.hidden_size, config.embedding_size, bias=False)
+            if projected
+            else nn.Identity()
+        )
+        self.weight = (
+            None
+            if config.tied
+            else nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
+        )
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         if self.weight is not None:
             nn.init.normal_(self.weight, std=config.hidden_size**-0.5)
 
-    def features(self, hidden: Float[Tensor, "T B H"], held: Float[Tensor, "T B K"] | None = None) -> Float[Tensor, "T B K"]:
+    def features(
+        self, hidden: Float[Tensor, "T B H"], held: Float[Tensor, "T B K"] | None = None
+    ) -> Float[Tensor, "T B K"]:
         """Return x, which W is multiplied by; ``held`` is added to it."""
         projected: Tensor = self.projection(hidden)
         return projected if held is None else projected + held
 
-    def forward(self, features: Float[Tensor, "T B K"], embedding: Float[Tensor, "V E"]) -> Float[Tensor, "T B V"]:
+    def forward(
+        self, features: Float[Tensor, "T B K"], embedding: Float[Tensor, "V E"]
+    ) -> Float[Tensor, "T B V"]:
         """Return the logits of every token at every position."""
         return F.linear(features, embedding if self.weight is None else self.weight, self.bias)
 
@@ -143,20 +188,26 @@ class Recurrent(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.embedding_size)
-        nn.init.normal_(self.embedding.weight, std=config.embedding_size**-0.5 if config.tied else 1.0)  # tied: small logits
+        # tied: small logits
+        nn.init.normal_(
+            self.embedding.weight, std=config.embedding_size**-0.5 if config.tied else 1.0
+        )
         self.ngrams = NgramEmbedding(config) if config.ngrams > 1 else None
         self.recurrent = self.Torch(config.embedding_size, config.hidden_size, config.layers)
         self.layers = Layers(self.cell, config)
         self.output = Output(config)
         width = config.embedding_size
         outer = config.embedding_size if config.tied else config.hidden_size
-        self.held = nn.Parameter(torch.zeros(outer, width)) if config.holds else None  # times what a text is given
+        # times what a text is given
+        self.held = nn.Parameter(torch.zeros(outer, width)) if config.holds else None
         self.initialise()
 
     def initialise(self) -> None:
-        """Initialise the layers gate by gate: Glorot input matrices, orthogonal recurrent matrices, zero biases.
+        """Initialise the layers gate by gate: Glorot input matrices, orthogonal recurrent matrices,
+        zero biases.
 
-        An orthogonal matrix keeps the length of a vector, so signals and gradients neither fade nor grow over time.
+        An orthogonal matrix keeps the length of a vector, so signals and gradients neither fade nor
+        grow over time.
         """
         for name, weights in self.recurrent.named_parameters():
             if name.startswith("bias"):
@@ -164,22 +215,33 @@ class Recurrent(nn.Module):
                 continue
             for gate in weights.detach().chunk(GATES[self.cell.kernel]):  # each (H, in)
                 if name.startswith("weight_hh"):
-                    nn.init.orthogonal_(gate, RELU_RECURRENT_GAIN if self.config.activation == "relu" else 1.0)
+                    nn.init.orthogonal_(
+                        gate, RELU_RECURRENT_GAIN if self.config.activation == "relu" else 1.0
+                    )
                 else:
                     nn.init.xavier_uniform_(gate)
 
     def initial_state(self, batch_size: int) -> State:
-        """Return the state before the first token: zeros, and the id V for each token before the beginning."""
+        """Return the state before the first token: zeros, and the id V for each token before the
+        beginning.
+        """
         config = self.config
         like = self.embedding.weight
-        memory = tuple(like.new_zeros(batch_size, config.layers, config.hidden_size) for _ in range(self.Stepper.parts))
+        memory = tuple(
+            like.new_zeros(batch_size, config.layers, config.hidden_size)
+            for _ in range(self.Stepper.parts)
+        )
         if self.ngrams is not None:
-            memory += (like.new_full((batch_size, config.ngrams - 1), config.vocab_size, dtype=torch.long),)
+            memory += (
+                like.new_full((batch_size, config.ngrams - 1), config.vocab_size, dtype=torch.long),
+            )
         if self.held is not None:
             memory += (like.new_zeros(batch_size, config.embedding_size + 2),)
         return memory if len(memory) > 1 else memory[0]
 
-    def forward(self, ids: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T V"], State]:
+    def forward(
+        self, ids: Int[Tensor, "B T"], state: State
+    ) -> tuple[Float[Tensor, "B T V"], State]:
         """Return logits for the token after each of ``ids``, and the state after the last.
 
         Raises:
@@ -188,8 +250,11 @@ class Recurrent(nn.Module):
         features, after = self.features(ids, state)
         return self.output(features.transpose(0, 1), self.embedding.weight).transpose(0, 1), after
 
-    def features(self, ids: Int[Tensor, "B T"], state: State) -> tuple[Float[Tensor, "B T K"], State]:
-        """Return the input of the output layer, and the state after the last; see ``reviewgen.protocols.SupportsOutputLayer``.
+    def features(
+        self, ids: Int[Tensor, "B T"], state: State
+    ) -> tuple[Float[Tensor, "B T K"], State]:
+        """Return the input of the output layer, and the state after the last; see
+        ``reviewgen.protocols.SupportsOutputLayer``.
 
         Raises:
             ShapeError: The ids or a part of the state have another shape.
@@ -199,7 +264,8 @@ class Recurrent(nn.Module):
         memory, past, held = self._check(ids, state)
         rows = table
         if self.training and config.token_dropout > 0:
-            rows = table * drop(torch.ones_like(table[:, :1]), config.token_dropout, self.training)  # (V, E) times (V, 1)
+            # (V, E) times (V, 1)
+            rows = table * drop(torch.ones_like(table[:, :1]), config.token_dropout, self.training)
         x = F.embedding(ids.T, rows)  # (T, B, E)
         last: tuple[Tensor, ...] = ()
         if self.ngrams is not None:
@@ -211,20 +277,25 @@ class Recurrent(nn.Module):
             shift = F.linear(learn_given(given, self.training).transpose(0, 1), self.held)
             last += (held,)
         x = drop(x, config.embedding_dropout, self.training, config.locked_dropout)
-        first = tuple(part.transpose(0, 1).to(x.dtype).contiguous() for part in memory)  # each (L, B, H)
+        # each (L, B, H)
+        first = tuple(part.transpose(0, 1).to(x.dtype).contiguous() for part in memory)
         x, after = self.layers(self.recurrent, x, first)  # (T, B, H)
         x = drop(x, config.output_dropout, self.training, config.locked_dropout)
         x = self.output.features(x, shift)  # (T, B, K)
-        after = (*(part.to(table.dtype).transpose(0, 1) for part in after), *last)  # B first, as states have it
+        # B first, as states have it
+        after = (*(part.to(table.dtype).transpose(0, 1) for part in after), *last)
         return x.transpose(0, 1), after if len(after) > 1 else after[0]
 
     def output_layer(self) -> tuple[Float[Tensor, "V K"], Float[Tensor, " V"]]:
-        """Return the weight and the bias of the output layer; see ``reviewgen.protocols.SupportsOutputLayer``."""
+        """Return the weight and the bias of the output layer; see
+        ``reviewgen.protocols.SupportsOutputLayer``.
+        """
         weight = self.output.weight
         return self.embedding.weight if weight is None else weight, self.output.bias
 
     def operations(self, ids: Int[Tensor, "B T"], state: State) -> Iterator[Operation]:
-        """Yield what a call in evaluation mode computes; see ``reviewgen.protocols.SupportsOperations``.
+        """Yield what a call in evaluation mode computes; see
+        ``reviewgen.protocols.SupportsOperations``.
 
         Raises:
             ShapeError: The ids or a part of the state have another shape.
@@ -237,8 +308,13 @@ class Recurrent(nn.Module):
         yield _operation("embedding", "x_t = e[ids_t]", x, "B T E", table.numel())
         if self.ngrams is not None:
             x = x + self.ngrams(ids.T, past.T)
-            formula = f"x_t = e[ids_t] + the sum of the embeddings of the last 2 to {config.ngrams} tokens"
-            yield _operation("n-gram embeddings", formula, x, "B T E", self.ngrams.table.weight.numel())
+            formula = (
+                f"x_t = e[ids_t] + the sum of the embeddings of the last 2 to {config.ngrams}"
+                " tokens"
+            )
+            yield _operation(
+                "n-gram embeddings", formula, x, "B T E", self.ngrams.table.weight.numel()
+            )
         shift = None
         if self.held is not None:
             given = hold_given(config, table, ids, held)[0].transpose(0, 1)  # (T, B, E)
@@ -255,7 +331,14 @@ class Recurrent(nn.Module):
             x = operation.values.transpose(0, 1)  # (T, B, H)
         if isinstance(output.projection, nn.Linear):
             size = output.projection.weight.numel()
-            yield _operation("projection", "p_t = W_p h_t", output.projection(x), "B T E", size, size * ids.numel())
+            yield _operation(
+                "projection",
+                "p_t = W_p h_t",
+                output.projection(x),
+                "B T E",
+                size,
+                size * ids.numel(),
+            )
         weight_size = 0 if output.weight is None else output.weight.numel()
         matrix = "W_out" if weight_size else "e"
         hidden = "p_t" if isinstance(output.projection, nn.Linear) else "h_t"
@@ -264,11 +347,18 @@ class Recurrent(nn.Module):
         if self.held is not None:
             formula = f"logits_t = {matrix} ({hidden} + a_t) + b_out"
         yield _operation(
-            "logits", formula, output(output.features(x, shift), table), "B T V", weight_size + output.bias.numel(), products
+            "logits",
+            formula,
+            output(output.features(x, shift), table),
+            "B T V",
+            weight_size + output.bias.numel(),
+            products,
         )
 
     def _check(self, ids: Tensor, state: State) -> tuple[tuple[Tensor, ...], Any, Any]:
-        """Return the state of the layers, the last ids and what is held, if they and the ids have the shapes of this model."""
+        """Return the state of the layers, the last ids and what is held, if they and the ids have
+        the shapes of this model.
+        """
         config = self.config
         batch = check_ids(ids)
         names = self.cell.state
@@ -278,18 +368,24 @@ class Recurrent(nn.Module):
             check_shape(f"The state {name}", part, sizes)
         past = parts[len(names)] if self.ngrams is not None else None
         if past is not None:
-            check_shape("The last ids of the state", past, {"B": batch, "K": config.ngrams - 1}, is_integer=True)
+            check_shape(
+                "The last ids of the state",
+                past,
+                {"B": batch, "K": config.ngrams - 1},
+                is_integer=True,
+            )
         held = parts[-1] if self.held is not None else None
         if held is not None:
             check_shape("What the state holds", held, {"B": batch, "G": config.embedding_size + 2})
         return parts[: len(names)], past, held
 
     def initial_weights(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors of this model that those of an embedding table, of torch's layers or of a model of this kind give.
+        """Return the tensors of this model that those of an embedding table, of torch's layers or
+        of a model of this kind give.
 
-        Accepted are the names of ``state_dict``; those of torch's layer, as ``weight_ih_l0``; and ``weight``, of an nn.Embedding.
-        A name before them is left out, as in ``rnn.weight_ih_l0``; ``is_embedding_table`` says what an embedding table may be
-        called.
+        Accepted are the names of ``state_dict``; those of torch's layer, as ``weight_ih_l0``; and
+        ``weight``, of an nn.Embedding. A name before them is left out, as in ``rnn.weight_ih_l0``;
+        ``is_embedding_table`` says what an embedding table may be called.
 
         Raises:
             ConfigError: A tensor is none of these, or two are for the same one.
@@ -300,22 +396,37 @@ class Recurrent(nn.Module):
             layers_name = f"recurrent.{name.rpartition('.')[2]}"
             return layers_name if layers_name in names else name
 
-        return match_tensors(self, tensors, own_name, "the tensors of torch's layer, as weight_ih_l0, and the model's own")
+        return match_tensors(
+            self,
+            tensors,
+            own_name,
+            "the tensors of torch's layer, as weight_ih_l0, and the model's own",
+        )
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the matrix of what is held, which learns slowly; see ``reviewgen.protocols.SupportsParameterGroups``."""
+        """Return the matrix of what is held, which learns slowly; see
+        ``reviewgen.protocols.SupportsParameterGroups``.
+        """
         return group_held(self.held)
 
     def parameter_kinds(self) -> dict[str, int]:
-        """Return the number of parameters of each kind; see ``reviewgen.protocols.SupportsParameterKinds``."""
+        """Return the number of parameters of each kind; see
+        ``reviewgen.protocols.SupportsParameterKinds``.
+        """
         return {KINDS[module]: count for module, count in count_by_module(self).items()}
 
     def scale_logits(self, scale: float) -> bool:
-        """Multiply the logits by a number, unless the embedding is the whole output layer; see ``SupportsScaledLogits``."""
+        """Multiply the logits by a number, unless the embedding is the whole output layer; see
+        ``SupportsScaledLogits``.
+        """
         output = self.output
         if output.weight is None and isinstance(output.projection, nn.Identity):
             return False
-        inner = [output.weight] if output.weight is not None else [*output.projection.parameters(), self.held]
+        inner = (
+            [output.weight]
+            if output.weight is not None
+            else [*output.projection.parameters(), self.held]
+        )
         with torch.no_grad():
             for weights in (*inner, output.bias):
                 if weights is not None:
@@ -340,7 +451,10 @@ class Recurrent(nn.Module):
         Raises:
             BundleError: A weight is NaN or infinite.
         """
-        arrays = {name: tensor.detach().float().cpu().numpy() for name, tensor in self.state_dict().items()}
+        arrays = {
+            name: tensor.detach().float().cpu().numpy()
+            for name, tensor in self.state_dict().items()
+        }
         return self.Stepper(self.config, arrays, weight_bits)
 
     def describe_graph(self) -> ModelGraph:

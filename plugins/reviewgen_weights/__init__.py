@@ -1,4 +1,6 @@
-"""The trained weights of the presets, one folder for each, in the format of ``reviewgen.load``: data, no code.
+"""The trained weights of the presets, one folder for each, in the format of ``reviewgen.load``:
+data, no code.
 
-They were trained by ``examples/train_pretrained.py`` on the film reviews of ``pip install 'reviewgen[reviews]'``.
+They were trained by ``examples/train_pretrained.py`` on the film reviews of ``pip install
+'reviewgen[reviews]'``.
 """

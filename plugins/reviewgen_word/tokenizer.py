@@ -1,17 +1,21 @@
-"""The tokenizer ``word``: byte-level byte-pair encoding that never merges across words, with the ``tokenizers`` library.
+"""The tokenizer ``word``: byte-level byte-pair encoding that never merges across words, with the
+``tokenizers`` library.
 
-The text is cut into words, numbers, punctuation and spaces by GPT-2's regular expression, each piece is taken as its UTF-8
-bytes, and the pairs that occur most often are merged until the vocabulary is full. Every byte has an id, so every text can be
-encoded and decoded without loss, including case, line ends and emoji.
+The text is cut into words, numbers, punctuation and spaces by GPT-2's regular expression, each
+piece is taken as its UTF-8 bytes, and the pairs that occur most often are merged until the
+vocabulary is full. Every byte has an id, so every text can be encoded and decoded without loss,
+including case, line ends and emoji.
 
-Sources: Sennrich, Haddow and Birch 2016, "Neural machine translation of rare words with subword units" (the merges);
-Radford et al. 2019, "Language models are unsupervised multitask learners", section 2.2 (bytes, and no merge across categories).
+Sources: Sennrich, Haddow and Birch 2016, "Neural machine translation of rare words with subword
+units" (the merges); Radford et al. 2019, "Language models are unsupervised multitask learners",
+section 2.2 (bytes, and no merge across categories).
 
-bos and eos are the two ids after the BPE's own. They are not tokens of the BPE, so no text encodes to them.
+bos and eos are the two ids after the BPE's own. They are not tokens of the BPE, so no text encodes
+to them.
 
-A piece never continues across white space that follows other characters, so batches of texts are encoded chunk by chunk, a chunk
-being some white space and the characters up to the next; the ids of frequent chunks are cached. Must not know any model or
-import torch.
+A piece never continues across white space that follows other characters, so batches of texts are
+encoded chunk by chunk, a chunk being some white space and the characters up to the next; the ids of
+frequent chunks are cached. Must not know any model or import torch.
 """
 
 import json
@@ -49,10 +53,12 @@ class WordConfig:
     """The settings of ``word``.
 
     Attributes:
-        vocab_size: Number of token ids, with bos, eos and the 256 bytes; a small corpus may give fewer.
-        min_frequency: How often a pair must occur to be merged. A token that occurs a few times is not learned well.
-        sample_characters: Maximum number of characters that the merges are learned from, in texts evenly spread over the corpus;
-            more would change few merges, and cost time and memory.
+        vocab_size: Number of token ids, with bos, eos and the 256 bytes; a small corpus may give
+            fewer.
+        min_frequency: How often a pair must occur to be merged. A token that occurs a few times is
+            not learned well.
+        sample_characters: Maximum number of characters that the merges are learned from, in texts
+            evenly spread over the corpus; more would change few merges, and cost time and memory.
     """
 
     vocab_size: Annotated[int, Bound(at_least=FRAME + 256, at_most=1_000_000)] = 8_000
@@ -66,7 +72,8 @@ class WordConfig:
 class WordTokenizer:
     """Word-bounded byte-level BPE, lossless for all text that UTF-8 can encode.
 
-    A lone surrogate (half a character, which broken JSON leaves in a Python string) has no UTF-8 and is replaced by U+FFFD.
+    A lone surrogate (half a character, which broken JSON leaves in a Python string) has no UTF-8
+    and is replaced by U+FFFD.
 
     >>> tokenizer = WordTokenizer.train(["a good film, a good day"] * 2, WordConfig(vocab_size=300))
     >>> tokenizer.decode(tokenizer.encode("Good film 👍"))
@@ -76,7 +83,9 @@ class WordTokenizer:
     Config = WordConfig
 
     def __init__(self, bpe: Tokenizer) -> None:
-        """Create a tokenizer from a BPE of the ``tokenizers`` library; use ``train`` or ``load`` instead."""
+        """Create a tokenizer from a BPE of the ``tokenizers`` library; use ``train`` or ``load``
+        instead.
+        """
         self._bpe = bpe
         self.bos_id = bpe.get_vocab_size()
         self.eos_id = self.bos_id + 1
@@ -94,7 +103,9 @@ class WordTokenizer:
             show_progress=False,
         )
         sample = _thin_out(texts, config.sample_characters)
-        bpe.train_from_iterator((piece for text in sample for piece in _pieces(_well_formed(text))), trainer)
+        bpe.train_from_iterator(
+            (piece for text in sample for piece in _pieces(_well_formed(text))), trainer
+        )
         return cls(bpe)
 
     def encode(self, text: str) -> list[int]:
@@ -104,20 +115,28 @@ class WordTokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         """Return the ids of each text, as arrays."""
         ids_of = self._chunks.__getitem__
-        return [np.frombuffer(b"".join(map(ids_of, _CHUNK.findall(_well_formed(text)))), np.uint32) for text in texts]
+        return [
+            np.frombuffer(b"".join(map(ids_of, _CHUNK.findall(_well_formed(text)))), np.uint32)
+            for text in texts
+        ]
 
     def decode(self, ids: Sequence[int] | int) -> str:
-        """Return the text of a sequence of ids, or of one id; bos and eos give no text, invalid bytes U+FFFD.
+        """Return the text of a sequence of ids, or of one id; bos and eos give no text, invalid
+        bytes U+FFFD.
 
         Raises:
             DataError: An id is not in the vocabulary.
         """
-        plain = [ids] if isinstance(ids, int) else list(map(int, ids))  # transformers' streamers decode single ids
+        # transformers' streamers decode single ids
+        plain = [ids] if isinstance(ids, int) else list(map(int, ids))
         highest = max(plain, default=0)
         if highest >= self.vocab_size or min(plain, default=0) < 0:
             wrong = next(i for i in plain if not 0 <= i < self.vocab_size)
-            raise DataError(f"{wrong} is not an id of this tokenizer: its ids are 0 to {self.vocab_size - 1}.")
-        return b"".join(map(self._bytes.__getitem__, plain)).decode("utf-8", "replace")  # five times as fast as the library
+            raise DataError(
+                f"{wrong} is not an id of this tokenizer: its ids are 0 to {self.vocab_size - 1}."
+            )
+        # five times as fast as the library
+        return b"".join(map(self._bytes.__getitem__, plain)).decode("utf-8", "replace")
 
     @cached_property
     def _bytes(self) -> list[bytes]:
@@ -130,16 +149,23 @@ class WordTokenizer:
         return self._bytes
 
     def tokenizer_json(self) -> str:
-        """Return the BPE with the ids of bos and eos; see ``reviewgen.protocols.SupportsTokenizerJson``."""
+        """Return the BPE with the ids of bos and eos; see
+        ``reviewgen.protocols.SupportsTokenizerJson``.
+        """
         content = json.loads(self._bpe.to_str())
-        names = {"<bos>": self.bos_id, "<eos>": self.eos_id}  # no token of a text: those never join signs and letters
+        # no token of a text: those never join signs and letters
+        names = {"<bos>": self.bos_id, "<eos>": self.eos_id}
         content["model"]["vocab"] |= names
-        removed = [{"type": "Replace", "pattern": {"Regex": f"^{name}$"}, "content": ""} for name in names]
+        removed = [
+            {"type": "Replace", "pattern": {"Regex": f"^{name}$"}, "content": ""} for name in names
+        ]
         content["decoder"] = {"type": "Sequence", "decoders": [*removed, content["decoder"]]}
         return json.dumps(content, ensure_ascii=False, indent=1)
 
     def save(self, folder: Path) -> None:
-        """Write ``tokenizer.json``, in the format of the ``tokenizers`` library, into an existing folder."""
+        """Write ``tokenizer.json``, in the format of the ``tokenizers`` library, into an existing
+        folder.
+        """
         (folder / FILE).write_text(self._bpe.to_str(pretty=True), encoding="utf-8", newline="")
 
     @classmethod
@@ -153,15 +179,22 @@ class WordTokenizer:
         try:
             bpe = Tokenizer.from_str(read_text(path, MAX_VOCABULARY))
         except OSError as error:
-            raise BundleError(f"{path} cannot be read: {error.strerror}. It contains the vocabulary of a word model.") from error
+            raise BundleError(
+                f"{path} cannot be read: {error.strerror}. It contains the vocabulary of a word"
+                " model."
+            ) from error
         except Exception:  # the library raises bare Exceptions
-            raise BundleError(f"{path} is damaged: it is not a tokenizer.json. Save or download the model again.") from None
+            raise BundleError(
+                f"{path} is damaged: it is not a tokenizer.json. Save or download the model again."
+            ) from None
         _check_compatible(path, bpe)
         return cls(bpe)
 
 
 class _Chunks(dict[str, bytes]):
-    """A cache of the ids of chunks, as bytes of uint32; a new chunk is encoded, and kept while there is room."""
+    """A cache of the ids of chunks, as bytes of uint32; a new chunk is encoded, and kept while
+    there is room.
+    """
 
     def __init__(self, bpe: Tokenizer) -> None:
         super().__init__()
@@ -175,7 +208,9 @@ class _Chunks(dict[str, bytes]):
 
 
 def _thin_out(texts: Iterable[str], max_characters: int) -> list[str]:
-    """Return all texts or, if they have more characters than the maximum, every second, every fourth, ... of them."""
+    """Return all texts or, if they have more characters than the maximum, every second, every
+    fourth, ... of them.
+    """
     sample: list[str] = []
     step = 1
     characters = 0
@@ -192,7 +227,9 @@ def _thin_out(texts: Iterable[str], max_characters: int) -> list[str]:
 
 
 def _untrained() -> Tokenizer:
-    """Return an untrained BPE: no normaliser, GPT-2's regular expression, no space added in front."""
+    """Return an untrained BPE: no normaliser, GPT-2's regular expression, no space added in
+    front.
+    """
     bpe = Tokenizer(BPE())
     bpe.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=True)
     bpe.decoder = ByteLevelDecoder()
@@ -201,7 +238,9 @@ def _untrained() -> Tokenizer:
 
 @lru_cache(maxsize=1)
 def _byte_symbols() -> Mapping[str, int]:
-    """Return the byte that each symbol of GPT-2's alphabet stands for: a printable one for itself, the others from U+0100 on."""
+    """Return the byte that each symbol of GPT-2's alphabet stands for: a printable one for itself,
+    the others from U+0100 on.
+    """
     symbols = ByteLevel.alphabet()
     printable = {symbol: ord(symbol) for symbol in symbols if ord(symbol) < 256}
     others = sorted(set(range(256)) - set(printable.values()))
@@ -209,7 +248,9 @@ def _byte_symbols() -> Mapping[str, int]:
 
 
 def _well_formed(text: str) -> str:
-    """Return the text with each surrogate replaced by U+FFFD, since UTF-8, which the library uses, cannot encode it."""
+    """Return the text with each surrogate replaced by U+FFFD, since UTF-8, which the library uses,
+    cannot encode it.
+    """
     try:
         text.encode("utf-8")  # faster than a search for surrogates
     except UnicodeEncodeError:
@@ -218,32 +259,41 @@ def _well_formed(text: str) -> str:
 
 
 def _pieces(text: str) -> list[str]:
-    """Return a text as the trainer takes it: in one piece, or cut if it contains a run of characters too long for a word."""
+    """Return a text as the trainer takes it: in one piece, or cut if it contains a run of
+    characters too long for a word.
+    """
     if _LONG_RUN.search(text) is None:
         return [text]
     return [text[start : start + MAX_WORD] for start in range(0, len(text), MAX_WORD)]
 
 
 def _check_compatible(path: Path, bpe: Tokenizer) -> None:
-    """Raise unless the BPE could come from ``train``: the same settings, every byte, nothing but bytes, ids without gaps.
+    """Raise unless the BPE could come from ``train``: the same settings, every byte, nothing but
+    bytes, ids without gaps.
 
     Raises:
         BundleError: It could not.
     """
     if _settings(bpe) != _settings(_untrained()):
         raise BundleError(
-            f"{path} is not the file of a word tokenizer: its settings or special tokens differ from those of reviewgen."
+            f"{path} is not the file of a word tokenizer: its settings or special tokens differ"
+            " from those of reviewgen."
         )
     vocabulary = bpe.get_vocab()
     if sorted(vocabulary.values()) != list(range(len(vocabulary))):
         raise BundleError(f"{path} is damaged: its ids are not 0 to {len(vocabulary) - 1}.")
     symbols = set(ByteLevel.alphabet())
     if not vocabulary.keys() >= symbols or not symbols.issuperset("".join(vocabulary)):
-        raise BundleError(f"{path} is damaged: its vocabulary does not have all 256 bytes, or has tokens that are not bytes.")
+        raise BundleError(
+            f"{path} is damaged: its vocabulary does not have all 256 bytes, or has tokens that are"
+            " not bytes."
+        )
 
 
 def _settings(bpe: Tokenizer) -> dict[str, Any]:
-    """Return all settings of a tokenizer, without its vocabulary, in the format of this version of the library."""
+    """Return all settings of a tokenizer, without its vocabulary, in the format of this version of
+    the library.
+    """
     settings = json.loads(bpe.to_str())
     settings["model"] |= {"vocab": {}, "merges": []}
     return settings

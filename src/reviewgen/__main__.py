@@ -1,7 +1,8 @@
-"""The command ``reviewgen``, also as ``python -m reviewgen``. Handles interrupts before anything else is imported.
+"""The command ``reviewgen``, also as ``python -m reviewgen``. Handles interrupts before anything
+else is imported.
 
-An interrupt that comes even earlier, while the interpreter starts or imports this file, is the interpreter's. It ends the process
-as well, in most cases with a traceback.
+An interrupt that comes even earlier, while the interpreter starts or imports this file, is the
+interpreter's. It ends the process as well, in most cases with a traceback.
 """
 
 import os
@@ -12,7 +13,8 @@ _INTERRUPTED = 130  # ``interrupts.INTERRUPTED``, which may not be imported yet
 def main() -> None:
     """Run the command that the arguments name, and exit with its status."""
     try:
-        from reviewgen.interrupts import ignore, raising_interrupts  # its own imports take some milliseconds
+        # its own imports take some milliseconds
+        from reviewgen.interrupts import ignore, raising_interrupts
 
         try:
             with raising_interrupts():
@@ -21,7 +23,8 @@ def main() -> None:
                 run()
         finally:
             ignore()  # nor is the end of the process cut off
-    except KeyboardInterrupt:  # while ``interrupts`` is imported, between two imports, or at the very end
+    # while ``interrupts`` is imported, between two imports, or at the very end
+    except KeyboardInterrupt:
         os.write(2, b"Interrupted.\n")
         raise SystemExit(_INTERRUPTED) from None
 

@@ -1,7 +1,8 @@
-"""``load``, ``train``, ``prepare``, and the functions that write tables of texts; the other public functions are in their rooms.
+"""``load``, ``train``, ``prepare``, and the functions that write tables of texts; the other public
+functions are in their rooms.
 
-``__init__.pyi`` lists all public names with the files that they are in. Each function here imports its implementation when it is
-called, so that ``load`` does not import what only training needs.
+``__init__.pyi`` lists all public names with the files that they are in. Each function here imports
+its implementation when it is called, so that ``load`` does not import what only training needs.
 """
 
 from collections.abc import Sequence
@@ -19,30 +20,35 @@ if TYPE_CHECKING:
 def load(source: str | Path, **options: "Unpack[LoadKwargs]") -> "ReviewModel":
     """Load a trained model from a preset's installed weights, a local folder, or the Hub.
 
-    >>> model = reviewgen.load("lstm-word")                                                      # doctest: +SKIP
-    >>> model = reviewgen.load("ana/music-reviews", revision="v2")                               # doctest: +SKIP
+    >>> model = reviewgen.load("lstm-word")  # doctest: +SKIP
+    >>> model = reviewgen.load("ana/music-reviews", revision="v2")  # doctest: +SKIP
 
     Args:
-        source: A preset, for its installed weights (``preset@revision`` loads that revision from the Hub), a repository
-            ``owner/name[@revision]``, or a folder.
-        weight_bits: The number of bits per weight during generation; 32 by default. 8 bits generate two to three times as fast if
-            the model is larger than the processor's cache, and round each weight to a multiple of 1/127 of the largest weight of
-            its output; 16 bits are nearly exact. Evaluating and saving are not affected.
-        revision: A branch, tag or commit on the Hub; it may also be given in ``source``, after an @.
+        source: A preset, for its installed weights (``preset@revision`` loads that revision from
+            the Hub), a repository ``owner/name[@revision]``, or a folder.
+        weight_bits: The number of bits per weight during generation; 32 by default. 8 bits generate
+            two to three times as fast if the model is larger than the processor's cache, and round
+            each weight to a multiple of 1/127 of the largest weight of its output; 16 bits are
+            nearly exact. Evaluating and saving are not affected.
+        revision: A branch, tag or commit on the Hub; it may also be given in ``source``, after an
+            @.
         token: For private repositories; by default that of ``hf auth login`` or HF_TOKEN.
         cache_dir: Where downloaded files are kept; by default in HF_HOME.
         local_files_only: Whether to use only files that were downloaded before.
         force_download: Whether to download files again.
-        accept_changes: Whether to load files that have changed since the model was saved, which is an error otherwise.
-            ``reviewgen doctor FOLDER --accept`` accepts a change permanently.
+        accept_changes: Whether to load files that have changed since the model was saved, which is
+            an error otherwise. ``reviewgen doctor FOLDER --accept`` accepts a change permanently.
 
     Raises:
-        ConfigError: An argument is unknown, ``weight_bits`` is not 32, 16 or 8, or the token is empty.
-        SourceError: The source is neither a preset, a repository nor a folder, or could be two of them.
-        BundleError: The folder is missing, damaged or not a saved model, a file has changed since it was saved, or the preset has
-            no weights.
+        ConfigError: An argument is unknown, ``weight_bits`` is not 32, 16 or 8, or the token is
+            empty.
+        SourceError: The source is neither a preset, a repository nor a folder, or could be two of
+            them.
+        BundleError: The folder is missing, damaged or not a saved model, a file has changed since
+            it was saved, or the preset has no weights.
         UnknownPlugin: The model's plugin is not installed; the message says what to install.
-        PluginConflict, BrokenPlugin: Two packages claim the preset's weights, or the weights are missing.
+        PluginConflict, BrokenPlugin: Two packages claim the preset's weights, or the weights are
+            missing.
         HubError: The Hub cannot be reached, has no such repository, or a download is damaged.
     """
     from reviewgen.model import ReviewModel
@@ -50,72 +56,97 @@ def load(source: str | Path, **options: "Unpack[LoadKwargs]") -> "ReviewModel":
     return ReviewModel.from_pretrained(source, **options)
 
 
-def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **options: "Unpack[TrainKwargs]") -> "ReviewModel":
+def train(
+    start: "str | ReviewModel",
+    source: Any,
+    *,
+    progress: bool = True,
+    **options: "Unpack[TrainKwargs]",
+) -> "ReviewModel":
     """Train a model on a corpus of reviews and return it.
 
-    An interrupt (Ctrl-C) ends the training early: the best model so far is returned, and saved if ``out`` is given. To watch or
-    control a training step by step, use ``TrainingRun``.
+    An interrupt (Ctrl-C) ends the training early: the best model so far is returned, and saved if
+    ``out`` is given. To watch or control a training step by step, use ``TrainingRun``.
 
-    >>> model = reviewgen.train("lstm-word", "reviews.csv", budget="2m", out="my-model")         # doctest: +SKIP
-    >>> tuned = reviewgen.train(model, "more-reviews.csv", budget="30s", out="my-tuned-model")   # doctest: +SKIP
+    >>> model = reviewgen.train("lstm-word", "reviews.csv", budget="2m", out="m")  # doctest: +SKIP
+    >>> tuned = reviewgen.train(model, "more-reviews.csv", budget="30s", out="t")  # doctest: +SKIP
 
     Args:
-        start: A preset, ``<model>-<tokenizer>``, as in "lstm-word", or "blend-word", which trains an LSTM and an n-gram; or a
-            trained ReviewModel to train further: a copy of its weights is trained, and its tokenizer, conditions, size and
-            generation defaults are kept.
-        source: The reviews: a file, a list of texts or of records, a repository on the Hub, and others; see
-            ``reviewgen.data.sources.open_source``.
-        progress: Whether to show the progress on a terminal or in a notebook; elsewhere nothing is printed.
+        start: A preset, ``<model>-<tokenizer>``, as in "lstm-word", or "blend-word", which trains
+            an LSTM and an n-gram; or a trained ReviewModel to train further: a copy of its weights
+            is trained, and its tokenizer, conditions, size and generation defaults are kept.
+        source: The reviews: a file, a list of texts or of records, a repository on the Hub, and
+            others; see ``reviewgen.data.sources.open_source``.
+        progress: Whether to show the progress on a terminal or in a notebook; elsewhere nothing is
+            printed.
         validation: A second source to validate on, instead of a part of the first.
         out: A folder to save the model in; without ``overwrite``, it must not exist.
-        budget: Training time (2m, 90s, 1h), from the end of the first step to the last evaluation; two minutes if none of budget,
-            steps and epochs is given.
+        budget: Training time (2m, 90s, 1h), from the end of the first step to the last evaluation;
+            two minutes if none of budget, steps and epochs is given.
         steps: Train for this number of steps, instead of a budget.
         epochs: Train for this number of passes over the corpus, instead of a budget.
         seed: Seed of the initial weights, the order of the texts, dropout and samples.
-        model, tokenizer, training: Settings that differ from the preset's, as in ``model={"hidden_size": 256}``. When a trained
-            model is trained further, only model settings that do not change its predictions can differ, such as dropout; the
-            learning rate peaks at half of its preset's.
-        initial_weights: A safetensors file from another source, whose tensors a new model starts from, such as an embedding table
-            or the state dict of an nn.LSTM; only some models support it.
-        min_texts: With words="known", a word is generated only if it occurs in at least this many training texts, so that rare
-            names never appear; in a single long text, at least this many times. Default: 2.
-        text_column: The column that holds the text, "a.b" for the field b of the column a; guessed if not given.
-        documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file". With "file",
-            a single file is one long text, blocks of which are held out. Default: "line".
+        model, tokenizer, training: Settings that differ from the preset's, as in
+            ``model={"hidden_size": 256}``. When a trained model is trained further, only model
+            settings that do not change its predictions can differ, such as dropout; the learning
+            rate peaks at half of its preset's.
+        initial_weights: A safetensors file from another source, whose tensors a new model starts
+            from, such as an embedding table or the state dict of an nn.LSTM; only some models
+            support it.
+        min_texts: With words="known", a word is generated only if it occurs in at least this many
+            training texts, so that rare names never appear; in a single long text, at least this
+            many times. Default: 2.
+        text_column: The column that holds the text, "a.b" for the field b of the column a; guessed
+            if not given.
+        documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between),
+            "sentence" or "file". With "file", a single file is one long text, blocks of which are
+            held out. Default: "line".
         lowercase: Lower-case the texts.
         strip_markdown: Keep only the words of markdown.
         fix_encoding: Repair texts that were decoded wrongly, such as "cafÃ©"; needs ftfy.
-        keep_line_breaks: Keep the line breaks of texts that are wrapped at a fixed width; by default, their lines are joined.
-        clean: Whether to clean the texts (HTML, Unicode, empty and repeated texts), or to take them exactly as they are.
-        max_text_characters: Maximum number of characters of a text; longer texts are an error. A txt file read as one text has
-            no limit. Default: 10,000,000.
-        sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its only table is read.
+        keep_line_breaks: Keep the line breaks of texts that are wrapped at a fixed width; by
+            default, their lines are joined.
+        clean: Whether to clean the texts (HTML, Unicode, empty and repeated texts), or to take them
+            exactly as they are.
+        max_text_characters: Maximum number of characters of a text; longer texts are an error. A
+            txt file read as one text has no limit. Default: 10,000,000.
+        sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its
+            only table is read.
         subset: The subset (configuration) of a dataset of the Hub.
-        split: The split of a dataset to read; by default train, or the first one if there is no train.
-        validation_split: The split of a dataset to validate on: of the second source if there is one, else of the first.
-        near_duplicates: A similarity from 0.3 to 1; of texts that are at least this similar, only the first is kept. 0.8 finds
-            texts that differ slightly. Needs rensa.
-        decontaminate: Leave out held-out texts that share a run of this many characters with a training text.
+        split: The split of a dataset to read; by default train, or the first one if there is no
+            train.
+        validation_split: The split of a dataset to validate on: of the second source if there is
+            one, else of the first.
+        near_duplicates: A similarity from 0.3 to 1; of texts that are at least this similar, only
+            the first is kept. 0.8 finds texts that differ slightly. Needs rensa.
+        decontaminate: Leave out held-out texts that share a run of this many characters with a
+            training text.
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
-        fields: Columns of free text, as in "artist" and "title", that the model is conditioned on; at most 200 characters of each
-            value are read.
-        weights: Relative weight of each of several corpora, as in 1,1: its share of the characters trained on; a corpus below its
-            share is repeated. In Python, the source is then a list of sources.
-        log: Also log the curves to a tracker of accelerate, which must be installed: tensorboard, wandb, trackio, mlflow, aim,
-            clearml, comet_ml, dvclive or swanlab.
-        resume: Resume an interrupted run of the same arguments from its last checkpoint in OUT.partial.
+        fields: Columns of free text, as in "artist" and "title", that the model is conditioned on;
+            at most 200 characters of each value are read.
+        weights: Relative weight of each of several corpora, as in 1,1: its share of the characters
+            trained on; a corpus below its share is repeated. In Python, the source is then a list
+            of sources.
+        log: Also log the curves to a tracker of accelerate, which must be installed: tensorboard,
+            wandb, trackio, mlflow, aim, clearml, comet_ml, dvclive or swanlab.
+        resume: Resume an interrupted run of the same arguments from its last checkpoint in
+            OUT.partial.
         overwrite: Replace the model that the output folder holds, once the new one is complete.
 
     Raises:
-        ConfigError: An argument or a setting is unknown or unusable, or the trained model cannot be trained further.
+        ConfigError: An argument or a setting is unknown or unusable, or the trained model cannot be
+            trained further.
         UnknownPlugin, PluginConflict, BrokenPlugin: The preset is not installed, or cannot be used.
-        OutputExists: ``out`` exists and ``overwrite`` is false, or it holds something other than a saved model.
-        DataError: The source cannot be read, or contains a single review and no validation is given.
-        CheckpointError: ``<out>.partial`` holds an interrupted run that is not resumed; or ``resume`` is set, and no run of these
-            arguments is there.
-        TrainingError: The loss is NaN or infinite before there are weights to keep, or the device is not available.
-        StorageError: There is no room on the disk; the message says where the trained model was saved instead.
+        OutputExists: ``out`` exists and ``overwrite`` is false, or it holds something other than a
+            saved model.
+        DataError: The source cannot be read, or contains a single review and no validation is
+            given.
+        CheckpointError: ``<out>.partial`` holds an interrupted run that is not resumed; or
+            ``resume`` is set, and no run of these arguments is there.
+        TrainingError: The loss is NaN or infinite before there are weights to keep, or the device
+            is not available.
+        StorageError: There is no room on the disk; the message says where the trained model was
+            saved instead.
     """
     from reviewgen.compiled.jit import compiling_notice
     from reviewgen.config import check_flags, refuse_unknown_options
@@ -151,31 +182,39 @@ def train(start: "str | ReviewModel", source: Any, *, progress: bool = True, **o
         return model
 
 
-def prepare(source: Any, *, preset: str, out: str | Path, **options: "Unpack[PrepareKwargs]") -> "StoreFolder":
-    """Prepare a token store: read, clean, split and tokenize a corpus once, into a folder that ``train`` accepts.
+def prepare(
+    source: Any, *, preset: str, out: str | Path, **options: "Unpack[PrepareKwargs]"
+) -> "StoreFolder":
+    """Prepare a token store: read, clean, split and tokenize a corpus once, into a folder that
+    ``train`` accepts.
 
-    Give the folder as the source of ``train``, ``TrainingRun``, ``sweep`` or ``tune``, for any preset with that tokenizer: the
-    result is the same as training on the reviews. Under ``accelerate launch``, all processes call this and share the work. If it
-    is interrupted, the same call resumes from the finished parts, in the folder ``<out>.partial``.
+    Give the folder as the source of ``train``, ``TrainingRun``, ``sweep`` or ``tune``, for any
+    preset with that tokenizer: the result is the same as training on the reviews. Under
+    ``accelerate launch``, all processes call this and share the work. If it is interrupted, the
+    same call resumes from the finished parts, in the folder ``<out>.partial``.
 
-    >>> store = reviewgen.prepare("reviews.csv", preset="lstm-word", out="my-store")             # doctest: +SKIP
-    >>> model = reviewgen.train("lstm-word", store.folder, budget="2m")                          # doctest: +SKIP
+    >>> store = reviewgen.prepare("reviews.csv", preset="lstm-word", out="s")  # doctest: +SKIP
+    >>> model = reviewgen.train("lstm-word", store.folder, budget="2m")  # doctest: +SKIP
 
     Args:
-        source: The reviews, as for ``train``; also a URL that fsspec reads, such as ``s3://bucket/reviews-*.parquet``.
+        source: The reviews, as for ``train``; also a URL that fsspec reads, such as
+            ``s3://bucket/reviews-*.parquet``.
         preset: The preset whose tokenizer is trained.
         out: The folder to create, or a URL.
-        options: Also the other keywords of ``train`` for reading a corpus, from text_column to conditions.
+        options: Also the other keywords of ``train`` for reading a corpus, from text_column to
+            conditions.
         validation: A second source to validate on, instead of a part of the first.
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
-        fields: Columns of free text, as in "artist" and "title", that the model is conditioned on; at most 200 characters of each
-            value are read.
-        weights: Relative weight of each of several corpora, as in 1,1: its share of the characters trained on; a corpus below its
-            share is repeated. In Python, the source is then a list of sources.
+        fields: Columns of free text, as in "artist" and "title", that the model is conditioned on;
+            at most 200 characters of each value are read.
+        weights: Relative weight of each of several corpora, as in 1,1: its share of the characters
+            trained on; a corpus below its share is repeated. In Python, the source is then a list
+            of sources.
         tokenizer: Tokenizer settings that differ from the preset's.
-        near_duplicates: A similarity from 0.3 to 1; of texts that are at least this similar, only the first is kept. 0.8 finds
-            texts that differ slightly. Needs rensa.
-        decontaminate: Leave out held-out texts that share a run of this many characters with a training text.
+        near_duplicates: A similarity from 0.3 to 1; of texts that are at least this similar, only
+            the first is kept. 0.8 finds texts that differ slightly. Needs rensa.
+        decontaminate: Leave out held-out texts that share a run of this many characters with a
+            training text.
 
     Returns:
         The store: ``folder`` is where it is, and ``facts`` has the counts.
@@ -186,7 +225,8 @@ def prepare(source: Any, *, preset: str, out: str | Path, **options: "Unpack[Pre
         DataError, HubError: A source cannot be read, or no texts are left.
         OutputExists, StorageError: ``out`` exists or cannot be written.
         CheckpointError: ``<out>.partial`` is in use, or holds an unfinished store of other texts.
-        TrainingError: The processes of a launcher were started with different arguments; ProcessLost if one has ended.
+        TrainingError: The processes of a launcher were started with different arguments;
+            ProcessLost if one has ended.
     """
     from reviewgen.runs.corpus import prepare_tokens
 
@@ -208,50 +248,59 @@ def generate_dataset(
     device: str = "auto",
     **options: "Unpack[GenerateKwargs]",
 ) -> Any:
-    """Generate many texts into a folder of shards, which ``datasets`` and ``train`` read; or return them as a Dataset.
+    """Generate many texts into a folder of shards, which ``datasets`` and ``train`` read; or return
+    them as a Dataset.
 
-    Text i depends on the seed and on i only. Under ``accelerate launch``, all processes call this and share the work, each one
-    shard at a time; the files are the same for any number of processes. If it is interrupted, the same call resumes from the
-    shards that are finished, in ``<out>.partial``. ``manifest.json`` in it has the settings, and the SHA-256 of each shard.
+    Text i depends on the seed and on i only. Under ``accelerate launch``, all processes call this
+    and share the work, each one shard at a time; the files are the same for any number of
+    processes. If it is interrupted, the same call resumes from the shards that are finished, in
+    ``<out>.partial``. ``manifest.json`` in it has the settings, and the SHA-256 of each shard.
 
-    >>> dataset = reviewgen.generate_dataset("ngram-word", 5)                                    # doctest: +SKIP
-    >>> written = reviewgen.generate_dataset("ngram-word", 1_000_000, out="texts", seed=1)       # doctest: +SKIP
+    >>> dataset = reviewgen.generate_dataset("ngram-word", 5)  # doctest: +SKIP
+    >>> written = reviewgen.generate_dataset("ngram-word", 1_000_000, out="texts")  # doctest: +SKIP
     >>> stars = {"stars": {"5": 0.6, "1": 0.4}}
-    >>> reviewgen.generate_dataset("./my-model", 1000, out="rated", columns=True, schema=stars)  # doctest: +SKIP
+    >>> reviewgen.generate_dataset("./my-model", 1000, out="rated", schema=stars)  # doctest: +SKIP
 
     Args:
         model: A saved model: what ``load`` takes, or a model that it has returned.
         n: The number of texts of each prompt.
-        out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv. Without it the table is returned, and
-            nothing is kept after an interruption.
+        out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv. Without it
+            the table is returned, and nothing is kept after an interruption.
         prompt: The beginning of each text, or a list of beginnings.
-        columns: Write more than the text: its number, the seed, the prompt, the finish reason, the number of new tokens, each
-            condition of the model, and a receipt, the JSON from which ``reviewgen replay`` generates the text again.
-        unique: Leave out texts that equal an earlier one; further texts are generated until there are n, or about 10 n were
-            generated.
-        schema: The distribution of the conditions: a mapping (or .json file) of condition to {value: weight}, sampled
-            independently; or a table (csv, jsonl, parquet, a list of mappings), one row of which is sampled per text. An empty
-            value leaves a condition unspecified; others that are not given are drawn by their shares of the training texts.
+        columns: Write more than the text: its number, the seed, the prompt, the finish reason, the
+            number of new tokens, each condition of the model, and a receipt, the JSON from which
+            ``reviewgen replay`` generates the text again.
+        unique: Leave out texts that equal an earlier one; further texts are generated until there
+            are n, or about 10 n were generated.
+        schema: The distribution of the conditions: a mapping (or .json file) of condition to
+            {value: weight}, sampled independently; or a table (csv, jsonl, parquet, a list of
+            mappings), one row of which is sampled per text. An empty value leaves a condition
+            unspecified; others that are not given are drawn by their shares of the training texts.
         format: The format of a folder: "jsonl" (default) or "parquet".
         shard_texts: The number of texts in a shard. Default: 10,000.
-        keep_formulas: Write cells of a CSV file that begin with =, +, -, @, a tab or a carriage return as they are. By default an
-            apostrophe is written before them, since spreadsheets run them as formulas.
-        device: The device that generates: "auto", "cpu", "cuda" or "mps". "auto" is the one that accelerate selects if the model
-            is a network, else the CPU. On another kind of device a seed gives other texts; see ``ReviewModel.to``.
-        options: The keywords of ``ReviewModel.generate`` except num_return_sequences, max_time, num_beams and functions. Without
-            a seed, the seed of the interrupted run is reused, or a random one is chosen. With novelty, what each text copies is
-            written beside it.
+        keep_formulas: Write cells of a CSV file that begin with =, +, -, @, a tab or a carriage
+            return as they are. By default an apostrophe is written before them, since spreadsheets
+            run them as formulas.
+        device: The device that generates: "auto", "cpu", "cuda" or "mps". "auto" is the one that
+            accelerate selects if the model is a network, else the CPU. On another kind of device a
+            seed gives other texts; see ``ReviewModel.to``.
+        options: The keywords of ``ReviewModel.generate`` except num_return_sequences, max_time,
+            num_beams and functions. Without a seed, the seed of the interrupted run is reused, or a
+            random one is chosen. With novelty, what each text copies is written beside it.
 
     Returns:
-        A ``WrittenTexts``: the folder, the number of texts, and the summary: seed, asked, drawn, repeats. With ``unique`` there
-        may be fewer texts. Without ``out``, the table: a ``datasets.Dataset``, or a DataFrame of pandas if ``schema`` is one.
+        A ``WrittenTexts``: the folder, the number of texts, and the summary: seed, asked, drawn,
+            repeats. With ``unique`` there may be fewer texts. Without ``out``, the table: a
+            ``datasets.Dataset``, or a DataFrame of pandas if ``schema`` is one.
 
     Raises:
-        ConfigError: An argument is unusable, or the folder or ``<out>.partial`` was written with other settings.
+        ConfigError: An argument is unusable, or the folder or ``<out>.partial`` was written with
+            other settings.
         DataError: The schema cannot be read, or ``novelty`` is given and the model has no index.
         OutputExists, StorageError: ``out`` exists or cannot be written.
         CheckpointError: Another process writes to ``<out>.partial``.
-        TrainingError: The processes of a launcher were started with different arguments; ProcessLost if one has ended.
+        TrainingError: The processes of a launcher were started with different arguments;
+            ProcessLost if one has ended.
         ReviewgenError: The model cannot be loaded; see ``load``.
     """
     from reviewgen.config.options import DatasetOptions
@@ -265,7 +314,9 @@ def generate_dataset(
         shard_texts=shard_texts,
         keep_formulas=keep_formulas,
     )
-    return generate_texts(model, n, shards, out=out, prompt=prompt, receipts=columns, device=device, options=options)
+    return generate_texts(
+        model, n, shards, out=out, prompt=prompt, receipts=columns, device=device, options=options
+    )
 
 
 def score_dataset(
@@ -281,30 +332,34 @@ def score_dataset(
 ) -> Any:
     """Score each text of a source, and write or return a table of the texts with their bits.
 
-    The texts are those that ``ReviewModel.evaluate`` reads, cleaned and in their order. The columns are text, the conditions of
-    the model, characters, tokens, bits and bits_per_character, end tokens included; bits that are infinite are null. Runs in
-    several processes and resumes as ``generate_dataset`` does.
+    The texts are those that ``ReviewModel.evaluate`` reads, cleaned and in their order. The columns
+    are text, the conditions of the model, characters, tokens, bits and bits_per_character, end
+    tokens included; bits that are infinite are null. Runs in several processes and resumes as
+    ``generate_dataset`` does.
 
-    >>> reviewgen.score_dataset("lstm-word", "reviews.csv", out="scored.parquet")                # doctest: +SKIP
+    >>> reviewgen.score_dataset("lstm-word", "reviews.csv", out="scored.parquet")  # doctest: +SKIP
 
     Args:
         model: A saved model: what ``load`` takes, or a model that it has returned.
         source: The texts, as for ``ReviewModel.evaluate``.
-        out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv. Without it the table is returned.
+        out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv. Without it
+            the table is returned.
         format: The format of a folder: "jsonl" (default) or "parquet".
         shard_texts: The number of texts in a shard. Default: 10,000.
-        keep_formulas: Write cells of a CSV file that begin with =, +, -, @, a tab or a carriage return as they are. By default an
-            apostrophe is written before them, since spreadsheets run them as formulas.
+        keep_formulas: Write cells of a CSV file that begin with =, +, -, @, a tab or a carriage
+            return as they are. By default an apostrophe is written before them, since spreadsheets
+            run them as formulas.
         device: The device that scores, as for ``generate_dataset``.
         options: As in ``ReviewModel.evaluate``: split, text_column, documents and cleaning.
 
     Returns:
-        A ``WrittenTexts``: the path, the number of texts, and the summary: bits_per_character of all texts, characters, tokens
-        and zero_probability_texts. Without ``out``, the table: a ``datasets.Dataset``, or a DataFrame of pandas if ``source`` is
-        one.
+        A ``WrittenTexts``: the path, the number of texts, and the summary: bits_per_character of
+            all texts, characters, tokens and zero_probability_texts. Without ``out``, the table: a
+            ``datasets.Dataset``, or a DataFrame of pandas if ``source`` is one.
 
     Raises:
-        ConfigError, DataError, OutputExists, StorageError, CheckpointError, TrainingError: As ``generate_dataset``.
+        ConfigError, DataError, OutputExists, StorageError, CheckpointError, TrainingError: As
+            ``generate_dataset``.
         ReviewgenError: The model cannot be loaded; see ``load``.
     """
     from reviewgen.config.options import ShardOptions
@@ -324,17 +379,20 @@ def novelty_dataset(
     keep_formulas: bool = False,
     **options: "Unpack[EvaluateKwargs]",
 ) -> Any:
-    """Look up what each text of a source copies from the training text, and write or return a table.
+    """Look up what each text of a source copies from the training text, and write or return a
+    table.
 
-    The columns are text, longest_copy, longest_copy_characters, longest_copy_tokens, and copied_share_8, copied_share_12 and
-    copied_share_20: the share of the text's windows of 8, 12 and 20 tokens that occur in the training text, or null for a text
-    that is shorter than the window. Arguments and errors are those of ``score_dataset``.
+    The columns are text, longest_copy, longest_copy_characters, longest_copy_tokens, and
+    copied_share_8, copied_share_12 and copied_share_20: the share of the text's windows of 8, 12
+    and 20 tokens that occur in the training text, or null for a text that is shorter than the
+    window. Arguments and errors are those of ``score_dataset``.
 
-    >>> reviewgen.novelty_dataset("lstm-word", "generated.jsonl", out="copies")                  # doctest: +SKIP
+    >>> reviewgen.novelty_dataset("lstm-word", "generated.jsonl", out="copies")  # doctest: +SKIP
 
     Returns:
         A ``WrittenTexts``: the path, the number of texts, and the summary: longest_copy_characters,
-        texts_with_copies_of_50_characters and mean_copied_share_20. Without ``out``, the table, as of ``score_dataset``.
+            texts_with_copies_of_50_characters and mean_copied_share_20. Without ``out``, the table,
+            as of ``score_dataset``.
 
     Raises:
         DataError: The model has no index of its training text.

@@ -1,9 +1,11 @@
-"""Conditions: columns such as stars, genre or artist that a model is conditioned on, encoded as ids between bos and the text.
+"""Conditions: columns such as stars, genre or artist that a model is conditioned on, encoded as ids
+between bos and the text.
 
-They are control codes (Ficler & Goldberg 2017; Keskar et al. 2019). Their ids follow the tokenizer's: for each category or
-number one id for "unspecified" and one for each value; numbers are binned. A *field* is a condition of free text, such as an
-artist or a title: a marker and the tokens of its value, if it is given. Its markers are the last ids, and after them the id that
-ends all fields, which stands before the text even if none is given. Knows no model.
+They are control codes (Ficler & Goldberg 2017; Keskar et al. 2019). Their ids follow the
+tokenizer's: for each category or number one id for "unspecified" and one for each value; numbers
+are binned. A *field* is a condition of free text, such as an artist or a title: a marker and the
+tokens of its value, if it is given. Its markers are the last ids, and after them the id that ends
+all fields, which stands before the text even if none is given. Knows no model.
 """
 
 import itertools
@@ -28,7 +30,8 @@ MIN_FIELD = 3  # characters of the value of a field, where tokens are characters
 QUANTILES = (0.2, 0.4, 0.6, 0.8, 1.0)  # the upper ends of the bins of more numbers
 ANY = "any"  # the value of a condition that is left unspecified
 DRAW = "draw"  # the value of a condition that is drawn for each text
-_DRAW_STREAM = 0x5C4E  # with (seed, number), the random stream of a text's draws; its tokens have that of (seed, number)
+# with (seed, number), the random stream of a text's draws; its tokens have that of (seed, number)
+_DRAW_STREAM = 0x5C4E
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +61,10 @@ class Condition:
     Attributes:
         name: The name of the column.
         kind: "category", "number", or "text" for a field.
-        values: Its values: categories in the order of their labels, or bins of numbers, the lowest first; none for a field.
-        left_out: The number of rarer categories that were dropped and count as not given; for a field, the number of values that
-            were cut.
+        values: Its values: categories in the order of their labels, or bins of numbers, the lowest
+            first; none for a field.
+        left_out: The number of rarer categories that were dropped and count as not given; for a
+            field, the number of values that were cut.
         lowercase: Whether the values of a field are lowercased, as the texts are.
 
     Raises:
@@ -77,11 +81,18 @@ class Condition:
         check(self)
         labels = [value.label for value in self.values]
         if bool(labels) == self.is_field or len(set(labels)) < len(labels):
-            raise ConfigError(f"The values of the condition {quoted(self.name)} are not distinct: {', '.join(labels) or 'none'}.")
+            raise ConfigError(
+                f"The values of the condition {quoted(self.name)} are not distinct:"
+                f" {', '.join(labels) or 'none'}."
+            )
         edges = [edge for value in self.values for edge in (value.low, value.high)]
         numbers = [edge for edge in edges if edge is not None]
-        if numbers != sorted(numbers) or len(numbers) != (len(edges) if self.kind == "number" else 0):
-            raise ConfigError(f"The bins of the condition {quoted(self.name)} are not ascending numbers: {edges}.")
+        if numbers != sorted(numbers) or len(numbers) != (
+            len(edges) if self.kind == "number" else 0
+        ):
+            raise ConfigError(
+                f"The bins of the condition {quoted(self.name)} are not ascending numbers: {edges}."
+            )
 
     @property
     def is_field(self) -> bool:
@@ -89,14 +100,17 @@ class Condition:
         return self.kind == "text"
 
     def find(self, value: object) -> int | None:
-        """Return the index of a value in ``values``, or None if it is unknown; a number belongs to the first bin that holds it.
+        """Return the index of a value in ``values``, or None if it is unknown; a number belongs to
+        the first bin that holds it.
 
-        >>> stars = Condition(name="stars", kind="number", values=(Value(label="4..5", share=1.0, low=4, high=5),))
+        >>> high = Value(label="4..5", share=1.0, low=4, high=5)
+        >>> stars = Condition(name="stars", kind="number", values=(high,))
         >>> stars.find(4.5), stars.find("5"), stars.find("4..5"), stars.find(6)
         (0, 0, 0, None)
         """
         number = finite_number(value)
-        labels = {label_of(value), label_of(value if number is None else number)}  # of "5.0" or "05", both
+        # of "5.0" or "05", both
+        labels = {label_of(value), label_of(value if number is None else number)}
         for index, known in enumerate(self.values):
             is_it = known.label in labels
             if number is not None and known.low is not None and known.high is not None:
@@ -106,7 +120,9 @@ class Condition:
         return None
 
     def plain(self, value: object) -> str | int | float | None:
-        """Return a value as it is written: of a numeric condition a number, else text; None if it is missing."""
+        """Return a value as it is written: of a numeric condition a number, else text; None if it
+        is missing.
+        """
         if is_missing(value, self.kind):
             return None
         number = finite_number(value) if self.kind == "number" else None
@@ -116,15 +132,23 @@ class Condition:
         """Raise unless a model can be given a value.
 
         Raises:
-            ConfigError: A category or a number is unknown, the text of a field is empty or too long, or there are several values.
+            ConfigError: A category or a number is unknown, the text of a field is empty or too
+                long, or there are several values.
         """
         if isinstance(value, Collection) and not isinstance(value, str):
-            raise ConfigError(f"The condition {self.name!r} takes one text or number; got {quoted(value)}.")
+            raise ConfigError(
+                f"The condition {self.name!r} takes one text or number; got {quoted(value)}."
+            )
         if self.is_field:
             if is_missing(value, self.kind):
-                raise ConfigError(f"The field {self.name!r} is empty: give it a text, or leave it out.")
+                raise ConfigError(
+                    f"The field {self.name!r} is empty: give it a text, or leave it out."
+                )
             if (length := len(label_of(value))) > MAX_FIELD:
-                raise ConfigError(f"The field {self.name!r} has {length:,} characters; a field has at most {MAX_FIELD}.")
+                raise ConfigError(
+                    f"The field {self.name!r} has {length:,} characters; a field has at most"
+                    f" {MAX_FIELD}."
+                )
         elif self.find(value) is None and label_of(value) not in (ANY, DRAW):
             problem = f"{value!r} is not a value of the condition {self.name!r}"
             labels = [known.label for known in self.values]
@@ -132,10 +156,14 @@ class Condition:
                 raise ConfigError(f"{problem}. {did_you_mean(label_of(value), labels)}")
             low = self.values[0].low
             high = self.values[-1].high
-            raise ConfigError(f"{problem}, which goes from {low:g} to {high:g}: {', '.join(labels)}.")
+            raise ConfigError(
+                f"{problem}, which goes from {low:g} to {high:g}: {', '.join(labels)}."
+            )
 
     def by_share(self) -> "DrawGroup":
-        """Return the group that draws each value, and None for "unspecified", as often as in the training texts."""
+        """Return the group that draws each value, and None for "unspecified", as often as in the
+        training texts.
+        """
         rows = [*((self.plain(value.label),) for value in self.values), (None,)]
         shares = np.cumsum([value.share for value in self.values])
         return DrawGroup((self.name,), rows, np.append(shares, 1.0))
@@ -152,7 +180,10 @@ class Condition:
         shares = {value.label: value.share for value in self.values}
         rest = 1 - sum(shares.values())
         shares |= {"not given": rest} if rest > 1e-4 else {}
-        return f"{self.name}: {', '.join(f'{label} ({100 * share:.3g} %)' for label, share in shares.items())}"
+        return (
+            f"{self.name}:"
+            f" {', '.join(f'{label} ({100 * share:.3g} %)' for label, share in shares.items())}"
+        )
 
 
 @dataclass(frozen=True)
@@ -186,15 +217,17 @@ def draw_values(groups: Sequence[DrawGroup], seed: int, number: int) -> dict[str
 
 @dataclass(frozen=True)
 class Conditions:
-    """The conditions of a model, in order, and the ids of their values; empty for a model without conditions.
+    """The conditions of a model, in order, and the ids of their values; empty for a model without
+    conditions.
 
-    From ``first_id`` on, each category or number in turn has one id for "unspecified" and one for each value. Then each field has
-    one id, its marker, and the last id ends the fields.
+    From ``first_id`` on, each category or number in turn has one id for "unspecified" and one for
+    each value. Then each field has one id, its marker, and the last id ends the fields.
 
     Attributes:
         conditions: The conditions, the fields last.
         first_id: The first id: the tokenizer's vocabulary size.
-        encode_text: The tokenizer's ``encode``, for the values of fields; None for conditions without fields.
+        encode_text: The tokenizer's ``encode``, for the values of fields; None for conditions
+            without fields.
 
     Raises:
         ConfigError: A condition is named twice.
@@ -202,7 +235,9 @@ class Conditions:
 
     conditions: tuple[Condition, ...] = ()
     first_id: int = 0
-    encode_text: Callable[[str], Sequence[int]] | None = field(default=None, compare=False, repr=False)
+    encode_text: Callable[[str], Sequence[int]] | None = field(
+        default=None, compare=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         check_value("conditions", self.conditions, tuple[Condition, ...])
@@ -256,7 +291,9 @@ class Conditions:
 
     @property
     def field_ids(self) -> int:
-        """The number of ids of fields, which follow those of categories and numbers: one each, and one that ends them all."""
+        """The number of ids of fields, which follow those of categories and numbers: one each, and
+        one that ends them all.
+        """
         return len(self.fields) + bool(self.fields)
 
     @property
@@ -269,8 +306,12 @@ class Conditions:
         """The number of ids, including the tokenizer's."""
         return self.first_id + self.condition_ids + self.field_ids
 
-    def with_ids_from(self, vocab_size: int, encode_text: Callable[[str], Sequence[int]] | None = None) -> "Conditions":
-        """Return the same conditions with ids from ``vocab_size`` on, after a tokenizer's, whose ``encode`` is for fields."""
+    def with_ids_from(
+        self, vocab_size: int, encode_text: Callable[[str], Sequence[int]] | None = None
+    ) -> "Conditions":
+        """Return the same conditions with ids from ``vocab_size`` on, after a tokenizer's, whose
+        ``encode`` is for fields.
+        """
         return replace(self, first_id=vocab_size, encode_text=encode_text)
 
     def encode(self, values: Mapping[str, Any]) -> list[int]:
@@ -279,13 +320,21 @@ class Conditions:
         A condition that is missing, None, ANY or DRAW is unspecified.
 
         Raises:
-            ConfigError: A name or a value is unknown; the message lists the known ones. Or a field is empty or too long.
+            ConfigError: A name or a value is unknown; the message lists the known ones. Or a field
+                is empty or too long.
         """
         if not isinstance(values, Mapping):
-            raise ConfigError(f"Conditions must be a mapping of name to value, as in {{'stars': 5}}; got {quoted(values)}.")
+            raise ConfigError(
+                "Conditions must be a mapping of name to value, as in {'stars': 5}; got"
+                f" {quoted(values)}."
+            )
         for name in values:
             if name not in self.names:
-                known = did_you_mean(str(name), self.names) if self.conditions else "It has none: train it with --condition NAME."
+                known = (
+                    did_you_mean(str(name), self.names)
+                    if self.conditions
+                    else "It has none: train it with --condition NAME."
+                )
                 raise ConfigError(f"{quoted(name)} is not a condition of this model. {known}")
         ordered = [values.get(name) for name in self.names]
         for condition, value in zip(self.conditions, ordered, strict=True):
@@ -293,8 +342,11 @@ class Conditions:
                 condition.refuse(value)
         return self.encode_values(ordered)
 
-    def plan_draws(self, asked: Mapping[str, Any], default: str) -> tuple[dict[str, Any], list[DrawGroup]]:
-        """Return the values that all texts of a call share, and the groups that are drawn for each text.
+    def plan_draws(
+        self, asked: Mapping[str, Any], default: str
+    ) -> tuple[dict[str, Any], list[DrawGroup]]:
+        """Return the values that all texts of a call share, and the groups that are drawn for each
+        text.
 
         Args:
             asked: Values by name.
@@ -305,7 +357,8 @@ class Conditions:
         for condition in self.fixed:
             value = default if given.get(condition.name) is None else given[condition.name]
             label = label_of(value)
-            if label in (ANY, DRAW) and condition.find(value) is None:  # not a category of that name
+            # not a category of that name
+            if label in (ANY, DRAW) and condition.find(value) is None:
                 given[condition.name] = None
                 if label == DRAW:
                     groups.append(condition.by_share())
@@ -314,22 +367,32 @@ class Conditions:
     def encode_values(self, values: Sequence[Any]) -> list[int]:
         """Return the ids between bos and the text, given the values of an example in order.
 
-        A missing or unknown category or number is unspecified; of a field, at most ``MAX_FIELD`` characters are encoded.
+        A missing or unknown category or number is unspecified; of a field, at most ``MAX_FIELD``
+        characters are encoded.
         """
         return [*self.encode_fixed(values), *self.encode_fields(values)]
 
     def encode_fixed(self, values: Sequence[Any]) -> list[int]:
         """Return one id for each category or number, given all values of an example in order."""
         pairs = zip(self.fixed, values, strict=False)
-        indices = (None if is_missing(value) else condition.find(value) for condition, value in pairs)
-        return [first if index is None else first + 1 + index for first, index in zip(self.open_ids, indices, strict=True)]
+        indices = (
+            None if is_missing(value) else condition.find(value) for condition, value in pairs
+        )
+        return [
+            first if index is None else first + 1 + index
+            for first, index in zip(self.open_ids, indices, strict=True)
+        ]
 
-    def encode_fields(self, values: Sequence[Any], is_kept: Iterable[bool] | None = None) -> list[int]:
-        """Return the marker and the tokens of each field that is given, and the id that ends them; nothing without fields.
+    def encode_fields(
+        self, values: Sequence[Any], is_kept: Iterable[bool] | None = None
+    ) -> list[int]:
+        """Return the marker and the tokens of each field that is given, and the id that ends them;
+        nothing without fields.
 
-        A value is encoded as at the beginning of a text and, if its tokens differ there, also as after a space: so an n-gram can
-        copy both, and a network sees the tokens that it is to write. If tokens are characters, a value of fewer than three is
-        left out, since it occurs inside many words.
+        A value is encoded as at the beginning of a text and, if its tokens differ there, also as
+        after a space: so an n-gram can copy both, and a network sees the tokens that it is to
+        write. If tokens are characters, a value of fewer than three is left out, since it occurs
+        inside many words.
 
         Args:
             values: All values of an example, in order.
@@ -350,7 +413,8 @@ class Conditions:
         return ids + self._end
 
     def split(self, ids: Sequence[int]) -> list[list[int]]:
-        """Return the part of each condition in the ids between bos and a text, and the id that ends the fields.
+        """Return the part of each condition in the ids between bos and a text, and the id that ends
+        the fields.
 
         The inverse of joining them; the part of a field that is not given is empty.
         """
@@ -364,28 +428,46 @@ class Conditions:
         return [*parts, self._end]
 
     def unknown(self, values: Sequence[Any]) -> list[str]:
-        """Return the names of the conditions for which an example has a value that was not in the training texts."""
+        """Return the names of the conditions for which an example has a value that was not in the
+        training texts.
+        """
         pairs = zip(self.conditions, values, strict=True)
-        return [c.name for c, value in pairs if not (c.is_field or is_missing(value)) and c.find(value) is None]
+        return [
+            c.name
+            for c, value in pairs
+            if not (c.is_field or is_missing(value)) and c.find(value) is None
+        ]
 
     def describe(self) -> list[str]:
-        """Return one line per condition for the user: its values and their shares of the training texts."""
+        """Return one line per condition for the user: its values and their shares of the training
+        texts.
+        """
         return [condition.describe() for condition in self.conditions]
 
     def notes(self) -> list[str]:
-        """Return a sentence for each condition that lost its rarer categories, and for each field whose long values were cut."""
+        """Return a sentence for each condition that lost its rarer categories, and for each field
+        whose long values were cut.
+        """
         return [
-            f"Cut to {MAX_FIELD} characters: {counted(c.left_out, 'value')} of the field {c.name!r}."
-            if c.is_field
-            else f"The condition {c.name!r} keeps its {len(c.values)} most frequent values; the other {c.left_out:,} count as "
-            "not given."
+            (
+                f"Cut to {MAX_FIELD} characters: {counted(c.left_out, 'value')} of the field"
+                f" {c.name!r}."
+                if c.is_field
+                else (
+                    f"The condition {c.name!r} keeps its {len(c.values)} most frequent values; the"
+                    f" other {c.left_out:,} count as not given."
+                )
+            )
             for c in self.conditions
             if c.left_out
         ]
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the conditions as JSON values; the ids are not included."""
-        return [{name: value for name, value in to_dict(c).items() if name != "lowercase" or value} for c in self.conditions]
+        return [
+            {name: value for name, value in to_dict(c).items() if name != "lowercase" or value}
+            for c in self.conditions
+        ]
 
     @classmethod
     def from_json(cls, stored: Any, first_id: int = 0) -> "Conditions":
@@ -398,11 +480,13 @@ class Conditions:
 
 
 def fit_condition(name: str, values: Iterable[str | float | None]) -> Condition:
-    """Return the condition of a column of a training corpus, from the value of each text: its categories or bins.
+    """Return the condition of a column of a training corpus, from the value of each text: its
+    categories or bins.
 
-    A column of numbers, or of strings that are numbers, is binned: up to 10 distinct numbers have a bin each, more are put into
-    at most 5 bins with about as many texts each. Of any other column, the 50 most frequent values are kept. Memory grows by
-    8 bytes per number and by each distinct category.
+    A column of numbers, or of strings that are numbers, is binned: up to 10 distinct numbers have a
+    bin each, more are put into at most 5 bins with about as many texts each. Of any other column,
+    the 50 most frequent values are kept. Memory grows by 8 bytes per number and by each distinct
+    category.
 
     Raises:
         DataError: The column has no values.
@@ -419,35 +503,45 @@ def fit_condition(name: str, values: Iterable[str | float | None]) -> Condition:
     if not categories and not numbers:
         raise _empty(name)
     if not categories:
-        return Condition(name=name, kind="number", values=_bin_numbers(np.frombuffer(numbers, np.float64), texts))
+        return Condition(
+            name=name, kind="number", values=_bin_numbers(np.frombuffer(numbers, np.float64), texts)
+        )
     categories.update(map(label_of, numbers))  # one value is not a number, so all are categories
     ranked = sorted(categories.items(), key=lambda item: (-item[1], item[0]))
-    kept = sorted(ranked[:MAX_CATEGORIES])  # so that the ids do not depend on how frequent each category is
+    # so that the ids do not depend on how frequent each category is
+    kept = sorted(ranked[:MAX_CATEGORIES])
     known = tuple(Value(label=label, share=count / texts) for label, count in kept)
     return Condition(name=name, kind="category", values=known, left_out=len(ranked) - len(known))
 
 
-def fit_field(name: str, values: Iterable[str | float | None], *, lowercase: bool = False) -> Condition:
-    """Return the field of a column of a training corpus, from the value of each text; lowercased, as the texts are, if asked for.
+def fit_field(
+    name: str, values: Iterable[str | float | None], *, lowercase: bool = False
+) -> Condition:
+    """Return the field of a column of a training corpus, from the value of each text; lowercased,
+    as the texts are, if asked for.
 
     Raises:
         DataError: The column has no values.
     """
-    is_cut = Counter(len(label_of(value)) > MAX_FIELD for value in values if not is_missing(value, "text"))
+    is_cut = Counter(
+        len(label_of(value)) > MAX_FIELD for value in values if not is_missing(value, "text")
+    )
     if not is_cut:
         raise _empty(name)
     return Condition(name=name, kind="text", left_out=is_cut[True], lowercase=lowercase)
 
 
 def _empty(name: str) -> DataError:
-    return DataError(f"The column {quoted(name)} is empty in all training texts, so it cannot be a condition.")
+    return DataError(
+        f"The column {quoted(name)} is empty in all training texts, so it cannot be a condition."
+    )
 
 
 def _bin_numbers(numbers: np.ndarray, texts: int) -> tuple[Value, ...]:
     """Return the bins of numbers (N,); none is empty, since each ends at one of the numbers.
 
-    If all numbers are integers, a bin starts one above the end of the bin before. Otherwise it starts at that end, but a number
-    equal to the end belongs to the bin before.
+    If all numbers are integers, a bin starts one above the end of the bin before. Otherwise it
+    starts at that end, but a number equal to the end belongs to the bin before.
     """
     highs = np.unique(numbers)
     lows = highs
@@ -464,10 +558,13 @@ def _bin_numbers(numbers: np.ndarray, texts: int) -> tuple[Value, ...]:
 
 
 def is_missing(value: object, kind: str = "category") -> bool:
-    """Return whether a value of a kind of condition is not given: None, NaN, a blank string or, except in a field, "NaN"."""
+    """Return whether a value of a kind of condition is not given: None, NaN, a blank string or,
+    except in a field, "NaN".
+    """
     if isinstance(value, str):
         return not value.strip() or (kind != "text" and value.strip().lower() == "nan")
-    return value is None or (isinstance(value, Real) and bool(value != value))  # only NaN differs from itself
+    # only NaN differs from itself
+    return value is None or (isinstance(value, Real) and bool(value != value))
 
 
 def finite_number(value: object) -> float | None:
@@ -478,10 +575,13 @@ def finite_number(value: object) -> float | None:
         number = math.nan if "_" in str(value) else float(value)  # Python reads 1_0 as 10
     except (ValueError, OverflowError):
         return None
-    return number + 0.0 if math.isfinite(number) else None  # -0.0 becomes 0.0, which has another label
+    # -0.0 becomes 0.0, which has another label
+    return number + 0.0 if math.isfinite(number) else None
 
 
 def label_of(value: object) -> str:
-    """Return a value as text; 5 and 5.0 have the same label, and a whole number has all of its digits."""
+    """Return a value as text; 5 and 5.0 have the same label, and a whole number has all of its
+    digits.
+    """
     number = None if isinstance(value, str | Integral) else finite_number(value)
     return " ".join(str(value).split()) if number is None else repr(number).removesuffix(".0")

@@ -1,30 +1,31 @@
 """The exceptions of reviewgen. All derive from ``ReviewgenError``.
 
-A message says what is wrong with the value, what is accepted, and what to do next. Inner functions say what is wrong; the public
-function adds the user's value. This module imports nothing else from the package.
+A message says what is wrong with the value, what is accepted, and what to do next. Inner functions
+say what is wrong; the public function adds the user's value. This module imports nothing else from
+the package. In brackets, what an error is, too:
 
     ReviewgenError
-    ├── ConfigError            a setting is unknown, has the wrong type or is out of range   (also a ValueError)
-    ├── SourceError            the name of a preset or the source of a model is not valid    (also a ValueError)
+    ├── ConfigError            a setting is unknown, of the wrong type or out of range (ValueError)
+    ├── SourceError            the name or the source of a model is not valid (ValueError)
     ├── PluginError            base of the errors of plugins
-    │   ├── UnknownPlugin      no installed plugin has that name                             (also a LookupError)
+    │   ├── UnknownPlugin      no installed plugin has that name (LookupError)
     │   ├── PluginConflict     two installed packages provide the same name
     │   └── BrokenPlugin       its package cannot be imported, or breaks the contract
-    ├── DataError              the corpus is missing, unreadable, empty or has no text column (also a ValueError)
+    ├── DataError              the corpus is missing, unreadable or has no texts (ValueError)
     ├── TrainingError          a training run cannot start or continue
     │   ├── ProcessLost        another process of a distributed run has ended or hangs
     │   └── CheckpointError    a checkpoint is in use, damaged, or belongs to another run
     ├── GenerationError        no token can be sampled: NaN logits, or no token is allowed
     ├── DeviceError            an accelerator has failed, as it does when it has no memory left
-    ├── ShapeError             a model was called with ids or a state of another shape      (also a ValueError)
+    ├── ShapeError             a model was called with ids or a state of another shape (ValueError)
     ├── NotADistribution       a model without normalised probabilities cannot be evaluated
     ├── BundleError            a saved model is damaged, incomplete, or has an unknown schema
-    │   └── OutputExists       the output folder or file already exists                      (also a FileExistsError)
-    │       └── AlreadyTrained    a restarted training had already saved its model
-    ├── StorageError           the disk is full, or a path is not writable                   (also an OSError)
+    │   └── OutputExists       the output folder or file already exists (FileExistsError)
+    │       └── AlreadyTrained  a restarted training had already saved its model
+    ├── StorageError           the disk is full, or a path is not writable (OSError)
     ├── WorkerError            a worker process was killed, or failed
     ├── HubError               the Hugging Face Hub was not reached, or refused the request
-    └── NotPublished           the check before publishing found personal data, copied text or no license
+    └── NotPublished           personal data, copied text or no license was found
 """
 
 import contextlib
@@ -75,10 +76,12 @@ __all__ = [
 class ReviewgenError(Exception):
     """Base class of all exceptions of reviewgen.
 
-    A message that is very long, because it names many files or columns, is printed without its middle; ``args`` holds all of it.
+    A message that is very long, because it names many files or columns, is printed without its
+    middle; ``args`` holds all of it.
     """
 
-    _max_length = 490  # characters that are printed: with a name in front of the message, it is still below 500
+    # characters that are printed: with a name in front of the message, it is still below 500
+    _max_length = 490
 
     def __str__(self) -> str:
         return shortened(super().__str__(), self._max_length)
@@ -154,7 +157,9 @@ class OutputExists(BundleError, FileExistsError):
 
 
 class AlreadyTrained(OutputExists):
-    """A training that the launcher has restarted had already saved its model: there is nothing left to do."""
+    """A training that the launcher has restarted had already saved its model: there is nothing left
+    to do.
+    """
 
 
 class StorageError(ReviewgenError, OSError):
@@ -170,11 +175,14 @@ class HubError(ReviewgenError):
 
 
 class NotPublished(ReviewgenError):
-    """The check before publishing found something that ``allow`` does not name: personal data, copied text, no license."""
+    """The check before publishing found something that ``allow`` does not name: personal data,
+    copied text, no license.
+    """
 
 
 def printable(text: str) -> str:
-    """Return a text for a message, with the escapes of the characters that a terminal does not print.
+    """Return a text for a message, with the escapes of the characters that a terminal does not
+    print.
 
     >>> printable("shards/\x1b[31m")
     'shards/\\\\x1b[31m'
@@ -183,7 +191,8 @@ def printable(text: str) -> str:
 
 
 def quoted(value: object, most: int = 100) -> str:
-    """Return a value as Python code for a message, on one line and shortened. No value makes it fail.
+    """Return a value as Python code for a message, on one line and shortened. No value makes it
+    fail.
 
     >>> quoted("a" * 1000, 20)
     "'aaaaaaa ... aaaaaa'"
@@ -225,15 +234,25 @@ def per_second(number: float, seconds: float) -> str:
     ('1.5 a second', '12,346 a second', '0.001 a second')
     """
     rate = number / max(seconds, 1e-9)
-    return f"{rate:,.0f} a second" if rate >= 9.95 else f"{rate:.1f} a second" if rate >= 0.095 else f"{rate:.1g} a second"
+    return (
+        f"{rate:,.0f} a second"
+        if rate >= 9.95
+        else f"{rate:.1f} a second"
+        if rate >= 0.095
+        else f"{rate:.1g} a second"
+    )
 
 
 class Detail(str):
-    """A sentence for users who want to know more: ``reviewgen train`` prints it with ``--verbose``."""
+    """A sentence for users who want to know more: ``reviewgen train`` prints it with
+    ``--verbose``.
+    """
 
 
 class _Brief(reprlib.Repr):
-    """Shortens the parts of a value before they are written out, so that ten million numbers take no time."""
+    """Shortens the parts of a value before they are written out, so that ten million numbers take
+    no time.
+    """
 
     def __init__(self, most: int) -> None:
         super().__init__()
@@ -249,15 +268,21 @@ class _Brief(reprlib.Repr):
     def repr_dict(self, x: dict[Any, Any], level: int) -> str:
         if level <= 0:
             return "{...}"
-        shown = [f"{self.repr1(key, level - 1)}: {self.repr1(value, level - 1)}" for key, value in islice(x.items(), 4)]
+        shown = [
+            f"{self.repr1(key, level - 1)}: {self.repr1(value, level - 1)}"
+            for key, value in islice(x.items(), 4)
+        ]
         return "{" + ", ".join(shown + ["..."] * (len(x) > len(shown))) + "}"
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an exception says, for a message; the name of its type if it says nothing.
+    """Return the first line of what an exception says, for a message; the name of its type if it
+    says nothing.
 
-    >>> first_line(OSError(28, "No space left on device")), first_line(Exception("[Errno -2] Name or service not known"))
-    ('No space left on device', 'Name or service not known')
+    >>> first_line(OSError(28, "No space left on device"))
+    'No space left on device'
+    >>> first_line(Exception("[Errno -2] Name or service not known"))
+    'Name or service not known'
     >>> first_line(MemoryError())
     'MemoryError'
     """
@@ -267,13 +292,16 @@ def first_line(error: BaseException) -> str:
 
 
 def first_lines(error: BaseException) -> str:
-    """Return the first two lines of what an exception says, as one; the Hub's client says in the second what it is about."""
+    """Return the first two lines of what an exception says, as one; the Hub's client says in the
+    second what it is about.
+    """
     _, *more = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     return " ".join([first_line(error), *more[:1]])[:300].rstrip(".")
 
 
 def did_you_mean(wrong: object, known: Iterable[str]) -> str:
-    """Return the end of an error message: the closest known name, then all known names (only the first if they are many).
+    """Return the end of an error message: the closest known name, then all known names (only the
+    first if they are many).
 
     >>> did_you_mean("hiden_size", ["hidden_size", "layers"])
     "Did you mean 'hidden_size'? Known: hidden_size, layers."
@@ -285,26 +313,35 @@ def did_you_mean(wrong: object, known: Iterable[str]) -> str:
     names = sorted(set(known))
     if not names:
         return "Known: none."
-    near = difflib.get_close_matches(wrong, names, n=1) if isinstance(wrong, str) and len(wrong) <= _WORD else []
+    near = (
+        difflib.get_close_matches(wrong, names, n=1)
+        if isinstance(wrong, str) and len(wrong) <= _WORD
+        else []
+    )
     hint = f"Did you mean {near[0]!r}? " if near else ""
-    shown = names[: max(1, sum(length <= _KNOWN for length in accumulate(len(name) + 2 for name in names)))]
+    shown = names[
+        : max(1, sum(length <= _KNOWN for length in accumulate(len(name) + 2 for name in names)))
+    ]
     more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
     return f"{hint}Known: {', '.join(shown)}{more}."
 
 
 def growing_state(after: Sequence[int], before: Sequence[int]) -> BrokenPlugin:
-    """Return the error for a model whose states cannot be joined, from the shapes of two of them."""
+    """Return the error for a model whose states cannot be joined, from the shapes of two of
+    them.
+    """
     shapes = " and ".join(str(tuple(shape)) for shape in (before, after))
     return BrokenPlugin(
-        f"The model's states have different shapes, {shapes}: those of a state may depend on the batch size only (the first "
-        "axis), never on the tokens read. A cache that grows must have a fixed size from the start. "
-        "reviewgen.testing.check_model says more."
+        f"The model's states have different shapes, {shapes}: those of a state may depend on the"
+        " batch size only (the first axis), never on the tokens read. A cache that grows must have"
+        " a fixed size from the start. reviewgen.testing.check_model says more."
     )
 
 
 @contextlib.contextmanager
 def storage_errors(path: object) -> Iterator[None]:
-    """Turn an OSError for a full disk or missing permission into a StorageError that names the path.
+    """Turn an OSError for a full disk or missing permission into a StorageError that names the
+    path.
 
     Args:
         path: What is written, for the message: a path or a description.
@@ -319,10 +356,13 @@ def storage_errors(path: object) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise StorageError(
-                f"No room to write {path}: {error.strerror}. Free some space, or choose another location."
+                f"No room to write {path}: {error.strerror}. Free some space, or choose another"
+                " location."
             ) from None
         if error.errno in _NOT_WRITABLE:
-            raise StorageError(f"{path} cannot be written: {error.strerror}. Choose another location.") from None
+            raise StorageError(
+                f"{path} cannot be written: {error.strerror}. Choose another location."
+            ) from None
         raise
 
 

@@ -1,9 +1,11 @@
-"""What Ctrl-C, SIGTERM and SIGHUP do to a command: it ends with one sentence and the exit status 130.
+"""What Ctrl-C, SIGTERM and SIGHUP do to a command: it ends with one sentence and the exit status
+130.
 
-Each raises KeyboardInterrupt, which a command may catch to keep what is finished. A module that is cut off while it is imported
-leaves packages such as NumPy half initialised, and some of them turn the interrupt into another error; so until a command has
-begun its work, an interrupt inside an import ends the process at once. It is imported before all else, and imports little itself:
-before that, Python handles Ctrl-C and prints a traceback.
+Each raises KeyboardInterrupt, which a command may catch to keep what is finished. A module that is
+cut off while it is imported leaves packages such as NumPy half initialised, and some of them turn
+the interrupt into another error; so until a command has begun its work, an interrupt inside an
+import ends the process at once. It is imported before all else, and imports little itself: before
+that, Python handles Ctrl-C and prints a traceback.
 """
 
 import os
@@ -20,8 +22,14 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 """The exit status of a command that was interrupted, as shells give it for Ctrl-C."""
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
-"""What interrupts a command: Ctrl-C, a request to end, and a terminal that is closed, which is SIGBREAK on Windows."""
+SIGNALS = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+    if hasattr(signal, name)
+)
+"""What interrupts a command: Ctrl-C, a request to end, and a terminal that is closed, which is
+SIGBREAK on Windows.
+"""
 
 _IMPORTING = "<frozen importlib._bootstrap>"
 _has_begun = False
@@ -35,7 +43,9 @@ def raise_on_interrupt() -> None:
 
 @contextmanager
 def raising_interrupts() -> Iterator[None]:
-    """Inside the block, signals raise KeyboardInterrupt; in an import, before ``raise_on_interrupt``, they end the process."""
+    """Inside the block, signals raise KeyboardInterrupt; in an import, before
+    ``raise_on_interrupt``, they end the process.
+    """
     global _has_begun
     _has_begun = False
     with signal_handler(_interrupt):
@@ -44,9 +54,12 @@ def raising_interrupts() -> Iterator[None]:
 
 @contextmanager
 def signal_handler(
-    handler: "Callable[[int, FrameType | None], object] | signal.Handlers", *, only_handled: bool = False
+    handler: "Callable[[int, FrameType | None], object] | signal.Handlers",
+    *,
+    only_handled: bool = False,
 ) -> Iterator[None]:
-    """Give the signals a handler inside the block; those before are set again. Does nothing outside the main thread.
+    """Give the signals a handler inside the block; those before are set again. Does nothing outside
+    the main thread.
 
     A signal that was ignored at the start, as under nohup, stays ignored.
 
@@ -71,14 +84,17 @@ def signal_handler(
 
 @contextmanager
 def block_signals() -> Iterator[None]:
-    """Ignore the signals inside the block. Does nothing outside the main thread, which no signal reaches."""
+    """Ignore the signals inside the block. Does nothing outside the main thread, which no signal
+    reaches.
+    """
     with signal_handler(signal.SIG_IGN):
         yield
 
 
 @contextmanager
 def defer_signals(interrupted: threading.Event) -> Iterator[None]:
-    """Record the signals inside the block in an event, and raise KeyboardInterrupt at its end if one arrived.
+    """Record the signals inside the block in an event, and raise KeyboardInterrupt at its end if
+    one arrived.
 
     A signal without a Python handler, such as SIGTERM in a plain script, still ends the process.
     """

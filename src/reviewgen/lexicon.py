@@ -1,13 +1,15 @@
 """The lexicon: the words of the training text, so that generated texts contain no others.
 
-A word is a run of letters and the marks on them, apostrophes between letters included, as in "don't". All other characters are
-separators. Known words and separators are automata over bytes; with the bytes of each token of a tokenizer, they become what
-compiled code takes: a ``Spelling``. Must not know models. No torch.
+A word is a run of letters and the marks on them, apostrophes between letters included, as in
+"don't". All other characters are separators. Known words and separators are automata over bytes;
+with the bytes of each token of a tokenizer, they become what compiled code takes: a ``Spelling``.
+Must not know models. No torch.
 
-An automaton is one array of 32-bit words. A node is a word ``2 * edges + is_end``, followed by a word ``256 * target + byte`` for
-each of its edges, sorted by byte; its number, and the target of an edge, is its offset in the array. Node 0 has no edges and is
-where no string can be. The minimal automaton of a set of strings is built string by string, in order (Daciuk, Mihov, Watson &
-Watson 2000, "Incremental construction of minimal acyclic finite-state automata", algorithm 1).
+An automaton is one array of 32-bit words. A node is a word ``2 * edges + is_end``, followed by a
+word ``256 * target + byte`` for each of its edges, sorted by byte; its number, and the target of an
+edge, is its offset in the array. Node 0 has no edges and is where no string can be. The minimal
+automaton of a set of strings is built string by string, in order (Daciuk, Mihov, Watson & Watson
+2000, "Incremental construction of minimal acyclic finite-state automata", algorithm 1).
 """
 
 import re
@@ -33,19 +35,29 @@ from reviewgen.storage import open_tensors, read_vectors, safetensors_file
 
 _HEADER = "reviewgen.lexicon"
 _SCHEMA = "1"
-_MIN_TEXTS = "; min_texts="  # after the schema, since the order of several entries would vary from file to file
+# after the schema, since the order of several entries would vary from file to file
+_MIN_TEXTS = "; min_texts="
 _PARTS = "words", "separators"
 _MAX_WORDS = 100_000
-_MIN_KNOWN = 0.85  # of the words of the training text; in a language without spaces, few runs of letters occur again
+# of the words of the training text; in a language without spaces, few runs of letters occur again
+_MIN_KNOWN = 0.85
 _APOSTROPHES = "'\u2019"
 _JOINERS = "\u200c\u200d"  # the zero-width ones, inside words of Persian and of Indian languages
-_ASCII = "".join(character for character in map(chr, range(128)) if not character.isalpha() and character not in _APOSTROPHES)
-_SEPARATORS = {*_ASCII, *(character for character in map(chr, range(0x3001)) if character.isspace())}
+_ASCII = "".join(
+    character
+    for character in map(chr, range(128))
+    if not character.isalpha() and character not in _APOSTROPHES
+)
+_SEPARATORS = {
+    *_ASCII,
+    *(character for character in map(chr, range(0x3001)) if character.isspace()),
+}
 _AS_SPACES = bytes.maketrans(_ASCII.encode(), b" " * len(_ASCII))
 _FREQUENT = (" " + ascii_letters).encode()
 _PART_TOKENS = 1 << 16  # about, at a time
 _END = b"\xff"  # occurs in no UTF-8
-_MAX_NODE_WORDS = 1 << 22  # of a saved automaton: a few of them have room in one array, whose offsets take 24 bits
+# of a saved automaton: a few of them have room in one array, whose offsets take 24 bits
+_MAX_NODE_WORDS = 1 << 22
 
 _Edges: TypeAlias = Sequence[tuple[int, int]]
 """Pairs of a byte and the node that it leads to."""
@@ -86,39 +98,53 @@ def words_of(text: str) -> list[str]:
 def count_words(texts: Sequence[str]) -> WordCounts:
     """Count the words of texts, after each of which comes a line end.
 
-    The runs between white space and ASCII separators are found first: most are words that come again and again, and are split and
-    folded once.
+    The runs between white space and ASCII separators are found first: most are words that come
+    again and again, and are split and folded once.
     """
     import pyarrow.compute  # slow to import
 
     array = pyarrow.array(texts, pyarrow.large_string())
     _, offsets, values = array.buffers()
     whole = b"" if values is None else values.to_pybytes()
-    plain = pyarrow.LargeStringArray.from_buffers(len(texts), offsets, pyarrow.py_buffer(whole.translate(_AS_SPACES)))
+    plain = pyarrow.LargeStringArray.from_buffers(
+        len(texts), offsets, pyarrow.py_buffer(whole.translate(_AS_SPACES))
+    )
     pieces = pyarrow.compute.utf8_split_whitespace(plain)
     runs = pyarrow.compute.list_flatten(pieces).dictionary_encode()
     codes = runs.indices.to_numpy()
     owners = pyarrow.compute.list_parent_indices(pieces).to_numpy()
     written = [[run] if run.isalpha() else words_of(run) for run in runs.dictionary.to_pylist()]
     words = Counter[str]()
-    for run_words, times in zip(written, np.bincount(codes, minlength=len(written)).tolist(), strict=True):
+    for run_words, times in zip(
+        written, np.bincount(codes, minlength=len(written)).tolist(), strict=True
+    ):
         for word in run_words:
             words[word] += times
     numbers: dict[str, int] = {}
-    folded = [[numbers.setdefault(word.casefold(), len(numbers)) for word in run_words] for run_words in written]
+    folded = [
+        [numbers.setdefault(word.casefold(), len(numbers)) for word in run_words]
+        for run_words in written
+    ]
     starts = np.cumsum([0, *map(len, folded)])
-    flat = np.fromiter((number for run_numbers in folded for number in run_numbers), np.int64, int(starts[-1]))
+    flat = np.fromiter(
+        (number for run_numbers in folded for number in run_numbers), np.int64, int(starts[-1])
+    )
     in_texts = _count_texts(codes, owners, starts, flat, len(numbers))
     signs = {*whole.translate(None, _FREQUENT).decode(), *(" " if b" " in whole else ""), "\n"}
     letters = set("".join(words_of(" ".join(signs - _SEPARATORS)))).difference(_APOSTROPHES)
-    return WordCounts(words, Counter(dict(zip(numbers, in_texts.tolist(), strict=True))), signs - letters)
+    return WordCounts(
+        words, Counter(dict(zip(numbers, in_texts.tolist(), strict=True))), signs - letters
+    )
 
 
 @compiled
-def _count_texts(codes: np.ndarray, owners: np.ndarray, starts: np.ndarray, words: np.ndarray, count: int) -> np.ndarray:
+def _count_texts(
+    codes: np.ndarray, owners: np.ndarray, starts: np.ndarray, words: np.ndarray, count: int
+) -> np.ndarray:
     """Return in how many texts each of ``count`` words occurs.
 
-    Run ``codes[i]`` of text ``owners[i]`` has the words ``words[starts[code]:starts[code + 1]]``; texts come one after another.
+    Run ``codes[i]`` of text ``owners[i]`` has the words ``words[starts[code]:starts[code + 1]]``;
+    texts come one after another.
     """
     texts = np.zeros(count, np.int64)
     last = np.full(count, -1, np.int64)
@@ -162,7 +188,9 @@ class Automaton:
             string, node = waiting.pop()
             if self.nodes[node] & 1:
                 yield string
-            waiting += [(string + bytes([byte]), target) for byte, target in reversed(self.edges(node))]
+            waiting += [
+                (string + bytes([byte]), target) for byte, target in reversed(self.edges(node))
+            ]
 
 
 def minimal_automaton(strings: Iterable[bytes]) -> Automaton:
@@ -197,7 +225,9 @@ def minimal_automaton(strings: Iterable[bytes]) -> Automaton:
 def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
     """Return how many values two sequences have in common at their beginning."""
     pairs = enumerate(zip(first, second, strict=False))
-    return next((length for length, (one, other) in pairs if one != other), min(len(first), len(second)))
+    return next(
+        (length for length, (one, other) in pairs if one != other), min(len(first), len(second))
+    )
 
 
 def utf8_automaton() -> Automaton:
@@ -206,8 +236,19 @@ def utf8_automaton() -> Automaton:
     ranges = [
         [],
         [
-            *((0x00, 0x7F, whole), (0xC2, 0xDF, one), (0xE0, 0xE0, after_e0), (0xE1, 0xEC, two), (0xED, 0xED, after_ed)),
-            *((0xEE, 0xEF, two), (0xF0, 0xF0, after_f0), (0xF1, 0xF3, three), (0xF4, 0xF4, after_f4)),
+            *(
+                (0x00, 0x7F, whole),
+                (0xC2, 0xDF, one),
+                (0xE0, 0xE0, after_e0),
+                (0xE1, 0xEC, two),
+                (0xED, 0xED, after_ed),
+            ),
+            *(
+                (0xEE, 0xEF, two),
+                (0xF0, 0xF0, after_f0),
+                (0xF1, 0xF3, three),
+                (0xF4, 0xF4, after_f4),
+            ),
         ],
         [(0x80, 0xBF, whole)],
         [(0x80, 0xBF, one)],
@@ -217,7 +258,10 @@ def utf8_automaton() -> Automaton:
         [(0x90, 0xBF, two)],
         [(0x80, 0x8F, two)],
     ]
-    edges = [[(byte, target) for low, high, target in node for byte in range(low, high + 1)] for node in ranges]
+    edges = [
+        [(byte, target) for low, high, target in node for byte in range(low, high + 1)]
+        for node in ranges
+    ]
     return _pack([(number == whole, node) for number, node in enumerate(edges)], whole)
 
 
@@ -237,7 +281,8 @@ def _join(automata: Sequence[Automaton]) -> tuple[UInt32[np.ndarray, " N"], list
 
 
 def _check_nodes(nodes: UInt32[np.ndarray, " N"]) -> Automaton | None:
-    """Return the automaton of nodes that come from a file, with the last one as its root; None if compiled code could fail on it.
+    """Return the automaton of nodes that come from a file, with the last one as its root; None if
+    compiled code could fail on it.
 
     Each node comes after those that it leads to, so there are no cycles.
     """
@@ -271,7 +316,10 @@ def _pack(nodes: Sequence[tuple[bool, _Edges]], root: int) -> Automaton:
     words = [
         word
         for is_end, edges in nodes
-        for word in (2 * len(edges) + is_end, *(256 * offsets[target] + byte for byte, target in edges))
+        for word in (
+            2 * len(edges) + is_end,
+            *(256 * offsets[target] + byte for byte, target in edges),
+        )
     ]
     return Automaton(np.array(words, np.uint32), offsets[root])
 
@@ -294,22 +342,31 @@ class Symbols:
         return [tuple(values[start:end]) for start, end in pairwise(self.offsets.tolist())]
 
     def sorted_tokens(self) -> tuple[Int32[np.ndarray, " V"], Int32[np.ndarray, " V"], int]:
-        """Return the tokens sorted by their bytes, how many bytes each has in common with the one before, and the longest's."""
+        """Return the tokens sorted by their bytes, how many bytes each has in common with the one
+        before, and the longest's.
+        """
         tokens = self.tokens()
         order = sorted(range(len(tokens)), key=tokens.__getitem__)
-        common = [0, *(_common_length(tokens[one], tokens[other]) for one, other in pairwise(order))]
+        common = [
+            0,
+            *(_common_length(tokens[one], tokens[other]) for one, other in pairwise(order)),
+        ]
         return np.array(order, np.int32), np.array(common, np.int32), max(map(len, tokens))
 
 
 def token_symbols(tokenizer: Tokenizer) -> Symbols | None:
-    """Return the bytes of each token; None if the tokenizer does not say, and some of its tokens are a part of a character."""
+    """Return the bytes of each token; None if the tokenizer does not say, and some of its tokens
+    are a part of a character.
+    """
     if isinstance(tokenizer, SupportsTokenBytes):
         symbols = tokenizer.token_bytes()
-        is_valid = len(symbols) == tokenizer.vocab_size and all(0 <= value < 256 + 16 for token in symbols for value in token)
+        is_valid = len(symbols) == tokenizer.vocab_size and all(
+            0 <= value < 256 + 16 for token in symbols for value in token
+        )
         if not is_valid or len(symbols[tokenizer.bos_id]) or len(symbols[tokenizer.eos_id]):
             raise BrokenPlugin(
-                f"{type(tokenizer).__name__}.token_bytes must return numbers below 272 for each of {tokenizer.vocab_size} "
-                "tokens, and none for bos and eos."
+                f"{type(tokenizer).__name__}.token_bytes must return numbers below 272 for each of"
+                f" {tokenizer.vocab_size} tokens, and none for bos and eos."
             )
     else:
         pieces = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
@@ -317,7 +374,9 @@ def token_symbols(tokenizer: Tokenizer) -> Symbols | None:
             return None
         symbols = [piece.encode("utf-8", "replace") for piece in pieces]
     offsets = np.cumsum([0, *map(len, symbols)])
-    values = np.fromiter((value for token in symbols for value in token), np.uint16, int(offsets[-1]))
+    values = np.fromiter(
+        (value for token in symbols for value in token), np.uint16, int(offsets[-1])
+    )
     return Symbols(values, offsets)
 
 
@@ -325,8 +384,10 @@ def decode_texts(blocks: Iterable[np.ndarray], tokenizer: Tokenizer) -> Iterator
     """Yield encoded texts; between two of them, empty strings may come.
 
     Args:
-        blocks: The token ids of the texts, one after another, each between bos and eos; in blocks of whole texts.
-        tokenizer: The tokenizer that encoded them. One that does not say which bytes its tokens are decodes text by text.
+        blocks: The token ids of the texts, one after another, each between bos and eos; in blocks
+            of whole texts.
+        tokenizer: The tokenizer that encoded them. One that does not say which bytes its tokens are
+            decodes text by text.
     """
     symbols = token_symbols(tokenizer) if isinstance(tokenizer, SupportsTokenBytes) else None
     if symbols is None:
@@ -345,8 +406,13 @@ def decode_texts(blocks: Iterable[np.ndarray], tokenizer: Tokenizer) -> Iterator
 
 
 def _in_parts(blocks: Iterable[np.ndarray], symbols: Symbols) -> Iterator[np.ndarray]:
-    """Yield blocks of ids in parts small enough for ``_decode_bytes``; none begins with half a byte."""
-    is_half = (np.append(symbols.values, 0)[symbols.offsets[:-1]] >= HALF) & (np.diff(symbols.offsets) > 0)  # by token
+    """Yield blocks of ids in parts small enough for ``_decode_bytes``; none begins with half a
+    byte.
+    """
+    # by token
+    is_half = (np.append(symbols.values, 0)[symbols.offsets[:-1]] >= HALF) & (
+        np.diff(symbols.offsets) > 0
+    )
     for block in blocks:
         start = 0
         while start < len(block):
@@ -358,19 +424,25 @@ def _in_parts(blocks: Iterable[np.ndarray], symbols: Symbols) -> Iterator[np.nda
 
 
 def _decode_bytes(ids: np.ndarray, symbols: Symbols) -> bytes:
-    """Return the bytes of token ids, with the byte ``_END`` for each token that has none: bos and eos."""
+    """Return the bytes of token ids, with the byte ``_END`` for each token that has none: bos and
+    eos.
+    """
     lengths = np.diff(symbols.offsets)
     is_frame = lengths == 0
     lengths = np.where(is_frame, 1, lengths)[ids]
     starts = np.where(is_frame, len(symbols.values), symbols.offsets[:-1])[ids]
     values = np.append(symbols.values, ord(_END)).astype(np.uint16)
     ends = np.cumsum(lengths)
-    decoded = values[np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)]
+    decoded = values[
+        np.arange(ends[-1] if len(ends) else 0) + np.repeat(starts - ends + lengths, lengths)
+    ]
     halves = np.flatnonzero(decoded >= HALF)
     if len(halves):
         first = halves[::2]
         second = halves[1::2]
-        decoded[first[: len(second)]] = 16 * (decoded[first[: len(second)]] - HALF) + decoded[second] - HALF
+        decoded[first[: len(second)]] = (
+            16 * (decoded[first[: len(second)]] - HALF) + decoded[second] - HALF
+        )
         decoded = np.delete(decoded, np.concatenate((second, first[len(second) :])))
     encoded: bytes = decoded.astype(np.uint8).tobytes()
     return encoded
@@ -383,7 +455,8 @@ class Lexicon:
     Attributes:
         words: An automaton of the words, in UTF-8; a closing apostrophe may follow each of them.
         separators: An automaton of the separators.
-        min_texts: In how many training texts each word occurs, at least; 0 if unknown, as in older lexicons.
+        min_texts: In how many training texts each word occurs, at least; 0 if unknown, as in older
+            lexicons.
     """
 
     words: Automaton
@@ -394,9 +467,13 @@ class Lexicon:
     def of(cls, words: Iterable[str], separators: Iterable[str], min_texts: int = 0) -> "Lexicon":
         """Return the lexicon of some words and separators."""
         known = frozenset(words)
-        automata = minimal_automaton([b"", *_with_quotes(known)]), minimal_automaton(map(str.encode, separators))
+        automata = (
+            minimal_automaton([b"", *_with_quotes(known)]),
+            minimal_automaton(map(str.encode, separators)),
+        )
         lexicon = cls(*automata, min_texts)
-        vars(lexicon)["_known"] = known  # the cached property: otherwise it is read from the automaton
+        # the cached property: otherwise it is read from the automaton
+        vars(lexicon)["_known"] = known
         return lexicon
 
     def __contains__(self, word: str) -> bool:
@@ -415,9 +492,13 @@ class Lexicon:
 
     def __or__(self, other: "Lexicon") -> "Lexicon":
         """Return the lexicon of the words of both."""
-        if all(np.array_equal(getattr(self, part).nodes, getattr(other, part).nodes) for part in _PARTS):
+        if all(
+            np.array_equal(getattr(self, part).nodes, getattr(other, part).nodes) for part in _PARTS
+        ):
             return min(self, other, key=lambda lexicon: lexicon.min_texts)
-        return Lexicon.of({*self, *other}, self.between | other.between, min(self.min_texts, other.min_texts))
+        return Lexicon.of(
+            {*self, *other}, self.between | other.between, min(self.min_texts, other.min_texts)
+        )
 
     @property
     def between(self) -> set[str]:
@@ -448,7 +529,10 @@ def add_words(spelling: Spelling, words: Iterable[str]) -> Spelling:
         """Return the place of a copy of a node that also leads to some strings."""
         edges = dict(known.edges(node))
         for byte in {string[0] for string in strings if string}:
-            edges[byte] = extend(edges.get(byte, 0), {string[1:] for string in strings if string[:1] == bytes([byte])})
+            edges[byte] = extend(
+                edges.get(byte, 0),
+                {string[1:] for string in strings if string[:1] == bytes([byte])},
+            )
         place = len(known.nodes) + len(added)
         added.append(2 * len(edges) + (b"" in strings or bool(known.nodes[node] & 1)))
         added.extend(256 * target + byte for byte, target in sorted(edges.items()))
@@ -462,19 +546,27 @@ def add_words(spelling: Spelling, words: Iterable[str]) -> Spelling:
     return spelling._replace(nodes=nodes, words=root, first=first)
 
 
-def build_lexicon(counts: WordCounts, min_texts: int = 2, before: Lexicon | None = None) -> Lexicon | None:
-    """Return the lexicon of a training text; None if few of its words occur again, as in a language without spaces.
+def build_lexicon(
+    counts: WordCounts, min_texts: int = 2, before: Lexicon | None = None
+) -> Lexicon | None:
+    """Return the lexicon of a training text; None if few of its words occur again, as in a language
+    without spaces.
 
     Args:
         counts: The words of the text.
-        min_texts: In how many texts a word occurs, at least, so that words that occur in one text only, such as names, are not
-            generated. Of a single text, as a book, a word occurs this often.
+        min_texts: In how many texts a word occurs, at least, so that words that occur in one text
+            only, such as names, are not generated. Of a single text, as a book, a word occurs this
+            often.
         before: The lexicon of a model that is trained further, whose words stay known.
     """
     folded: Counter[str] = Counter()
     for word, count in counts.words.items():
         folded[word.casefold()] += count
-    again = sum(count for word, count in folded.items() if count > 1 or (before is not None and word in before))
+    again = sum(
+        count
+        for word, count in folded.items()
+        if count > 1 or (before is not None and word in before)
+    )
     if not folded or again < _MIN_KNOWN * folded.total():
         return None
     lexicon = Lexicon.of(_known_words(counts, folded, min_texts), counts.separators, min_texts)
@@ -482,7 +574,8 @@ def build_lexicon(counts: WordCounts, min_texts: int = 2, before: Lexicon | None
 
 
 def _known_words(counts: WordCounts, folded: Counter[str], min_texts: int) -> set[str]:
-    """Return the words that occur in enough texts, each as it is written, and with a capital at the beginning of a sentence.
+    """Return the words that occur in enough texts, each as it is written, and with a capital at the
+    beginning of a sentence.
 
     Upper and lower case count together, as in ``folded``. Of too many, the most frequent ones.
     """
@@ -500,7 +593,11 @@ def write_lexicon(lexicon: Lexicon, file: Path) -> None:
     """
     with storage_errors(file), safetensors_file(file):
         header = f"{_SCHEMA}{_MIN_TEXTS}{lexicon.min_texts}" if lexicon.min_texts else _SCHEMA
-        save_file({part: getattr(lexicon, part).nodes for part in _PARTS}, file, metadata={_HEADER: header})
+        save_file(
+            {part: getattr(lexicon, part).nodes for part in _PARTS},
+            file,
+            metadata={_HEADER: header},
+        )
 
 
 def read_lexicon(file: Path) -> Lexicon:
@@ -512,22 +609,31 @@ def read_lexicon(file: Path) -> Lexicon:
     with open_tensors(file, "lexicon") as tensors:
         schema, _, min_texts = (tensors.metadata() or {}).get(_HEADER, "").partition(_MIN_TEXTS)
         if schema != _SCHEMA:
-            raise BundleError(f"has the schema {quoted(schema)}; this version of reviewgen reads schema {_SCHEMA}.")
-        words, separators = map(_check_nodes, read_vectors(tensors, dict.fromkeys(_PARTS, ("uint32",))).values())
+            raise BundleError(
+                f"has the schema {quoted(schema)}; this version of reviewgen reads schema"
+                f" {_SCHEMA}."
+            )
+        words, separators = map(
+            _check_nodes, read_vectors(tensors, dict.fromkeys(_PARTS, ("uint32",))).values()
+        )
         if words is None or separators is None:
             raise BundleError("is damaged: its words or separators are not an automaton.")
         return Lexicon(words, separators, int(min_texts) if min_texts.isdecimal() else 0)
 
 
 def joined_automata(lexicon: Lexicon | None) -> tuple[UInt32[np.ndarray, " N"], list[int], int]:
-    """Return the automata of UTF-8 and of a lexicon: their nodes in one array, the roots, and where the lexicon's begin."""
+    """Return the automata of UTF-8 and of a lexicon: their nodes in one array, the roots, and where
+    the lexicon's begin.
+    """
     valid = utf8_automaton()
     nodes, roots = _join([valid] if lexicon is None else [valid, lexicon.words, lexicon.separators])
     return nodes, roots, len(valid.nodes)
 
 
 def make_spelling(symbols: Symbols, lexicon: Lexicon | None = None) -> Spelling:
-    """Return the automaton that lets a token only continue or end a known word; without a lexicon, any valid UTF-8."""
+    """Return the automaton that lets a token only continue or end a known word; without a lexicon,
+    any valid UTF-8.
+    """
     nodes, roots, known = joined_automata(lexicon)
     anything, words, separators = (roots[0], roots[0], 0) if lexicon is None else roots
     first = np.zeros((3, 256), np.int32)

@@ -1,9 +1,11 @@
-"""The processes of ``accelerate launch``: what they exchange, how they share work, and how they end together.
+"""The processes of ``accelerate launch``: what they exchange, how they share work, and how they end
+together.
 
-``process_state`` is accelerate's; the groups here are gloo groups of torch, over main memory. No process waits forever: one
-that ends, for any reason, closes its connections, and those that wait for it get ``ProcessLost``. Values that must be equal
-everywhere, such as the clock and the numbers that decisions depend on, are exchanged and not computed by each process. A process
-that is alone needs no torch.
+``process_state`` is accelerate's; the groups here are gloo groups of torch, over main memory. No
+process waits forever: one that ends, for any reason, closes its connections, and those that wait
+for it get ``ProcessLost``. Values that must be equal everywhere, such as the clock and the numbers
+that decisions depend on, are exchanged and not computed by each process. A process that is alone
+needs no torch.
 """
 
 import atexit
@@ -29,19 +31,28 @@ from reviewgen.interrupts import defer_signals, signal_handler
 if TYPE_CHECKING:
     from torch import Tensor
 
-_CONNECTING = timedelta(minutes=5)  # for the others to start: they may import torch from a slow disk
-_TIMEOUT = timedelta(hours=2)  # for a process that is connected and still working; one that has ended is noticed
-_STRATEGIES = {"FSDP": "FSDP", "DEEPSPEED": "DeepSpeed", "MEGATRON_LM": "Megatron-LM", "PARALLELISM_CONFIG": "parallelism"}
-_failures: list[str] = []  # why the processes could not be connected; accelerate's state is then half made, for good
+# for the others to start: they may import torch from a slow disk
+_CONNECTING = timedelta(minutes=5)
+# for a process that is connected and still working; one that has ended is noticed
+_TIMEOUT = timedelta(hours=2)
+_STRATEGIES = {
+    "FSDP": "FSDP",
+    "DEEPSPEED": "DeepSpeed",
+    "MEGATRON_LM": "Megatron-LM",
+    "PARALLELISM_CONFIG": "parallelism",
+}
+# why the processes could not be connected; accelerate's state is then half made, for good
+_failures: list[str] = []
 
 Result = TypeVar("Result")
 
 
 def process_state() -> Any:
-    """Return accelerate's ``PartialState``: rank, number of processes, device. Without an accelerator, processes use the CPU.
+    """Return accelerate's ``PartialState``: rank, number of processes, device. Without an
+    accelerator, processes use the CPU.
 
-    The first call connects the processes, and Ctrl-C and SIGTERM end the process while it waits for the others. If that fails, so
-    does every later call, at once.
+    The first call connects the processes, and Ctrl-C and SIGTERM end the process while it waits for
+    the others. If that fails, so does every later call, at once.
 
     Raises:
         ProcessLost: The processes of a launcher cannot be connected.
@@ -56,11 +67,13 @@ def process_state() -> Any:
     for variable, strategy in _STRATEGIES.items():
         if parse_flag_from_env(f"ACCELERATE_USE_{variable}"):
             raise TrainingError(
-                f"accelerate is configured for {strategy}, which reviewgen does not use: choose multi-GPU or multi-CPU."
+                f"accelerate is configured for {strategy}, which reviewgen does not use: choose"
+                " multi-GPU or multi-CPU."
             )
     was_connected = distributed.is_initialized()
     try:
-        # While torch waits in compiled code, no handler of Python is called: an interrupt ends the process.
+        # While torch waits in compiled code, no handler of Python is called: an interrupt ends the
+        # process.
         with nullcontext() if was_connected else signal_handler(signal.SIG_DFL):
             cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not accelerator.is_available()
             state = PartialState(cpu=cpu, timeout=_CONNECTING)
@@ -70,19 +83,24 @@ def process_state() -> Any:
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             raise
         _failures.append(
-            f"The processes could not be connected ({first_line(error)}). Check that all have started, and the address and the "
-            "port; set GLOO_SOCKET_IFNAME to the network interface of the machines, and with --max_restarts set "
-            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1."
+            f"The processes could not be connected ({first_line(error)}). Check that all have"
+            " started, and the address and the port; set GLOO_SOCKET_IFNAME to the network"
+            " interface of the machines, and with --max_restarts set"
+            " TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1."
         )
         raise ProcessLost(_failures[0]) from None
     if distributed.is_initialized() and not was_connected:
-        atexit.register(lambda: distributed.is_initialized() and distributed.destroy_process_group())
+        atexit.register(
+            lambda: distributed.is_initialized() and distributed.destroy_process_group()
+        )
     return state
 
 
 @cache
 def _lasting_group() -> Any:
-    """Return the group of all processes that lasts as long as they do. It is made when they connect: all are there then."""
+    """Return the group of all processes that lasts as long as they do. It is made when they
+    connect: all are there then.
+    """
     from torch import distributed
 
     return distributed.new_group(backend="gloo", timeout=_TIMEOUT)
@@ -99,15 +117,18 @@ def connection_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        traceback.clear_frames(error.__traceback__)  # they reference the connection, which must close when this process ends
+        # they reference the connection, which must close when this process ends
+        traceback.clear_frames(error.__traceback__)
         if type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
             raise MemoryError from None
-        reason = re.sub(r"^\[\S+\] ", "", first_line(error)).split(". ")[0]  # without its place in torch, and advice
+        # without its place in torch, and advice
+        reason = re.sub(r"^\[\S+\] ", "", first_line(error)).split(". ")[0]
         raise ProcessLost(f"Another process has ended or does not answer ({reason}).") from None
 
 
 class Processes:
-    """A process group, with the collective operations that are needed here; by default this process alone.
+    """A process group, with the collective operations that are needed here; by default this process
+    alone.
 
     All methods raise ProcessLost if another process has ended.
 
@@ -140,7 +161,9 @@ class Processes:
         return gathered
 
     def all_gather_object(self, value: Any) -> list[Any]:
-        """Return the values of all processes by rank; they are plain values or tensors on the CPU."""
+        """Return the values of all processes by rank; they are plain values or tensors on the
+        CPU.
+        """
         values = [value] * self.world_size
         if self.world_size > 1:
             from torch import distributed
@@ -160,12 +183,16 @@ class Processes:
         return values[0] if self.rank else value
 
     def sum_tensors(self, tensors: "Sequence[Tensor]") -> "Sequence[Tensor]":
-        """Return the sums of tensors over the processes, in 32 bits; an accelerator is not waited for."""
+        """Return the sums of tensors over the processes, in 32 bits; an accelerator is not waited
+        for.
+        """
         import torch
 
         flat = torch.cat([tensor.flatten().float() for tensor in tensors])
         with connection_errors():
-            torch.distributed.all_reduce(flat, group=self.group if flat.device.type == "cpu" else None)
+            torch.distributed.all_reduce(
+                flat, group=self.group if flat.device.type == "cpu" else None
+            )
         pieces = torch.split(flat, [tensor.numel() for tensor in tensors])
         return [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors, strict=True)]
 
@@ -191,7 +218,9 @@ class Processes:
             error = problem
         except KeyboardInterrupt:
             is_interrupted = True
-        ends = self.all_gather_object((result, error is not None, is_interrupted or self.interrupted.is_set()))
+        ends = self.all_gather_object(
+            (result, error is not None, is_interrupted or self.interrupted.is_set())
+        )
         if failed := [rank for rank, (_, has_failed, _) in enumerate(ends) if has_failed]:
             if error is not None and failed[0] == self.rank:
                 raise error
@@ -201,13 +230,17 @@ class Processes:
         return [output for output, *_ in ends]
 
     def each(self, work: Callable[[], Result], path: object) -> Result:
-        """Call a function in each process; return its own result, of any type. Arguments and errors are those of ``gather``."""
+        """Call a function in each process; return its own result, of any type. Arguments and errors
+        are those of ``gather``.
+        """
         results: list[Result] = []
         self.gather(lambda: results.append(work()), path)
         return results[0]
 
     def main(self, work: Callable[[], Result], path: object) -> Result:
-        """Call a function in the main process; return its result in all. Arguments and errors are those of ``gather``."""
+        """Call a function in the main process; return its result in all. Arguments and errors are
+        those of ``gather``.
+        """
         results: list[Any] = self.gather(lambda: work() if self.rank == 0 else None, path)
         result: Result = results[0]
         return result
@@ -224,14 +257,21 @@ class Processes:
             facts: JSON values, by the name to use in the error message.
 
         Raises:
-            TrainingError: They differ; all processes but the first raise ProcessLost, so that it is printed once.
+            TrainingError: They differ; all processes but the first raise ProcessLost, so that it is
+                printed once.
         """
-        digests = {name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest() for name, value in facts.items()}
+        digests = {
+            name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()
+            for name, value in facts.items()
+        }
         everyone = self.all_gather_object(digests)  # other code may have other facts
         names = dict.fromkeys(name for by_name in everyone for name in by_name)
         different = [name for name in names if len({by_name.get(name) for by_name in everyone}) > 1]
         if different and self.rank:
-            raise ProcessLost("The processes have different settings; the error message of the main process says which.")
+            raise ProcessLost(
+                "The processes have different settings; the error message of the main process says"
+                " which."
+            )
         if different:
             raise TrainingError(
                 f"The processes have different settings: {', '.join(different)}. "
@@ -249,7 +289,9 @@ class Processes:
 
 @contextmanager
 def all_processes() -> Iterator[Processes]:
-    """Connect all processes of the launcher. Ctrl-C and SIGTERM take effect at the next step, in all processes."""
+    """Connect all processes of the launcher. Ctrl-C and SIGTERM take effect at the next step, in
+    all processes.
+    """
     state = process_state()
     if state.num_processes == 1:
         yield Processes()
@@ -257,7 +299,8 @@ def all_processes() -> Iterator[Processes]:
     from torch import distributed
 
     with connection_errors():
-        distributed.barrier(_lasting_group())  # a new group would wait in vain for a process that has ended
+        # a new group would wait in vain for a process that has ended
+        distributed.barrier(_lasting_group())
     group = distributed.new_group(backend="gloo", timeout=_TIMEOUT)
     processes = Processes(state.process_index, state.num_processes, group)
     del group
@@ -269,9 +312,11 @@ def all_processes() -> Iterator[Processes]:
 
 
 def resumes_by_itself() -> bool:
-    """Return whether the launcher was started with ``--max_restarts``: a job that loses a process then starts again, and resumes.
+    """Return whether the launcher was started with ``--max_restarts``: a job that loses a process
+    then starts again, and resumes.
 
-    That, and not the number of restarts so far: a machine that joins the others again is not counted as one.
+    That, and not the number of restarts so far: a machine that joins the others again is not
+    counted as one.
     """
     return _number("TORCHELASTIC_MAX_RESTARTS") > 0
 

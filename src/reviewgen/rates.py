@@ -1,8 +1,10 @@
-"""Rates of generated texts: each with its 95 % interval, and with the number of characters that it rests on.
+"""Rates of generated texts: each with its 95 % interval, and with the number of characters that it
+rests on.
 
-Texts are drawn independently of each other, their characters are not. So the variance is that of a jackknife over groups of texts
-(Kott 2001, "The delete-a-group jackknife"). The interval of a share is Wilson's (1927), for as many independent trials as would
-have that variance; so it does not shrink to a point where nothing was counted.
+Texts are drawn independently of each other, their characters are not. So the variance is that of a
+jackknife over groups of texts (Kott 2001, "The delete-a-group jackknife"). The interval of a share
+is Wilson's (1927), for as many independent trials as would have that variance; so it does not
+shrink to a point where nothing was counted.
 """
 
 import math
@@ -20,9 +22,12 @@ T = TypeVar("T")
 
 
 def find_intervals(
-    measure: Callable[[Sequence[T]], Sequence[float]], items: Sequence[T], are_shares: Sequence[bool] | None = None
+    measure: Callable[[Sequence[T]], Sequence[float]],
+    items: Sequence[T],
+    are_shares: Sequence[bool] | None = None,
 ) -> list[list[float] | None]:
-    """Return the 95 % interval, low and high, of each number that is measured of some items; None with fewer than 10 items.
+    """Return the 95 % interval, low and high, of each number that is measured of some items; None
+    with fewer than 10 items.
 
     None also where a number is not finite, for all items or for nine tenths of them.
 
@@ -38,31 +43,51 @@ def find_intervals(
     values = measure(items)
     if len(items) < _GROUPS:
         return [None] * len(values)
-    parts = [[item for number, item in enumerate(items) if number % _GROUPS != group] for group in range(_GROUPS)]
-    variances = [(_GROUPS - 1) * _variance(estimates) for estimates in zip(*map(measure, parts), strict=True)]
+    parts = [
+        [item for number, item in enumerate(items) if number % _GROUPS != group]
+        for group in range(_GROUPS)
+    ]
+    variances = [
+        (_GROUPS - 1) * _variance(estimates) for estimates in zip(*map(measure, parts), strict=True)
+    ]
     intervals = []
-    for value, variance, is_share in zip(values, variances, are_shares or [True] * len(values), strict=True):
-        interval = _wilson(value, variance, len(items)) if is_share and 0 <= value <= 1 else _symmetric(value, variance)
+    for value, variance, is_share in zip(
+        values, variances, are_shares or [True] * len(values), strict=True
+    ):
+        interval = (
+            _wilson(value, variance, len(items))
+            if is_share and 0 <= value <= 1
+            else _symmetric(value, variance)
+        )
         intervals.append(interval if all(map(math.isfinite, interval)) else None)
     return intervals
 
 
-def describe_rate(value: float, interval: Sequence[float] | None = None, characters: int | None = None) -> str:
-    """Return a rate as people read it; of a model that was saved without its interval or characters, the rate alone.
+def describe_rate(
+    value: float, interval: Sequence[float] | None = None, characters: int | None = None
+) -> str:
+    """Return a rate as people read it; of a model that was saved without its interval or
+    characters, the rate alone.
 
     >>> describe_rate(0.0321, (0.0214, 0.0447), 25_000), describe_rate(0.0321, None, 5_000)
     ('3.2% (95 %: 2.1% to 4.5%)', 'not known yet (5,000 of 20,000 characters)')
     """
     if characters is not None and characters < MIN_CHARACTERS:
         return f"not known yet ({characters:,} of {MIN_CHARACTERS:,} characters)"
-    return f"{value:.1%}" + ("" if not interval else f" (95 %: {interval[0]:.1%} to {interval[-1]:.1%})")
+    return f"{value:.1%}" + (
+        "" if not interval else f" (95 %: {interval[0]:.1%} to {interval[-1]:.1%})"
+    )
 
 
 def describe_copies(novelty: Mapping[str, Any]) -> str:
-    """Return the copy rate that ``training.json`` has under ``novelty``, as people read it; "" if it was not measured."""
+    """Return the copy rate that ``training.json`` has under ``novelty``, as people read it; "" if
+    it was not measured.
+    """
     if novelty.get("copy_rate") is None:
         return ""
-    return describe_rate(novelty["copy_rate"], novelty.get("copy_rate_interval"), novelty.get("copy_rate_characters"))
+    return describe_rate(
+        novelty["copy_rate"], novelty.get("copy_rate_interval"), novelty.get("copy_rate_characters")
+    )
 
 
 def _variance(values: Sequence[float]) -> float:
@@ -73,7 +98,9 @@ def _variance(values: Sequence[float]) -> float:
 
 
 def _wilson(value: float, variance: float, count: int) -> list[float]:
-    """Return Wilson's interval, with Student's quantile where the variance is estimated from the groups."""
+    """Return Wilson's interval, with Student's quantile where the variance is estimated from the
+    groups.
+    """
     trials: float = count
     if variance > 0 and 0 < value < 1:
         trials = value * (1 - value) / (variance * (_STUDENT / _NORMAL) ** 2)

@@ -2,11 +2,15 @@
 
 import re
 
-_END = re.compile(r"[.!?…。！？]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[\"'”’»)\]」』）】》]*")  # not the full stop in 3.5
+# not the full stop in 3.5
+_END = re.compile(r"[.!?…。！？]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[\"'”’»)\]」』）】》]*")
 _WORD_BEFORE = re.compile(r"(\w[\w.]*)\Z")
 _CAPITAL_AFTER = re.compile(r"\s+[^\W\d_a-z]")
 _NUMBER_AFTER = re.compile(r"\s*\d")
-_OFTEN_ABBREVIATED = "e.g i.e mr mrs ms dr prof jr sr messrs mme mlle vs etc cf inc ltd dept approx usw bzw evtl ggf vgl"
+_OFTEN_ABBREVIATED = (
+    "e.g i.e mr mrs ms dr prof jr sr messrs mme mlle vs etc cf inc ltd dept approx usw bzw evtl"
+    " ggf vgl"
+)
 _BEFORE_NUMBERS = "no nr vol fig pp p art jan feb mar apr jun jul aug sep sept oct nov dec"
 _ABBREVIATIONS = frozenset(_OFTEN_ABBREVIATED.split())
 _OF_NUMBERS = frozenset(_BEFORE_NUMBERS.split())
@@ -24,7 +28,8 @@ def sentence_ends(text: str, start: int = 0) -> list[int]:
 
 
 def last_whole_sentence(text: str, start: int = 0) -> int:
-    """Return the end of the last complete sentence after a position, that is, one before another sentence; else the position.
+    """Return the end of the last complete sentence after a position, that is, one before another
+    sentence; else the position.
 
     >>> last_whole_sentence("It rained. So we went. "), last_whole_sentence("It rained. So")
     (10, 10)
@@ -33,11 +38,24 @@ def last_whole_sentence(text: str, start: int = 0) -> int:
 
 
 def _is_abbreviated(text: str, match: re.Match[str]) -> bool:
-    """Return whether the full stop belongs to an abbreviation, an initial or a numbered item, and ends no sentence."""
-    before = _WORD_BEFORE.search(text, max(0, match.start() - 24), match.start()) if match.group() == "." else None
+    """Return whether the full stop belongs to an abbreviation, an initial or a numbered item, and
+    ends no sentence.
+    """
+    before = (
+        _WORD_BEFORE.search(text, max(0, match.start() - 24), match.start())
+        if match.group() == "."
+        else None
+    )
     if before is None:
         return False
     word = before.group(1)
-    is_initial = len(word) == 1 and word.isupper() and word != "I" and _CAPITAL_AFTER.match(text, match.end()) is not None
-    is_of_number = word.lower() in _OF_NUMBERS and _NUMBER_AFTER.match(text, match.end()) is not None
+    is_initial = (
+        len(word) == 1
+        and word.isupper()
+        and word != "I"
+        and _CAPITAL_AFTER.match(text, match.end()) is not None
+    )
+    is_of_number = (
+        word.lower() in _OF_NUMBERS and _NUMBER_AFTER.match(text, match.end()) is not None
+    )
     return is_initial or is_of_number or word.lower() in _ABBREVIATIONS

@@ -1,8 +1,9 @@
-"""Atomic writing and resumable work: what a process writes appears whole or not at all, even where the power fails.
+"""Atomic writing and resumable work: what a process writes appears whole or not at all, even where
+the power fails.
 
-A file or folder is written beside its target under a hidden name, forced to disk, and renamed. A process that is killed leaves
-``.NAME.new``, which the next one removes, or ``OUT.partial`` of a ``Job``, which the same job resumes. It knows no models, and no
-formats but safetensors.
+A file or folder is written beside its target under a hidden name, forced to disk, and renamed. A
+process that is killed leaves ``.NAME.new``, which the next one removes, or ``OUT.partial`` of a
+``Job``, which the same job resumes. It knows no models, and no formats but safetensors.
 
     to_path, check_output           check a target before hours of work
     open_input, is_pipe             a file that the user names, which may be a pipe
@@ -31,18 +32,41 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from reviewgen.errors import BundleError, CheckpointError, ConfigError, OutputExists, StorageError, quoted, storage_errors
+from reviewgen.errors import (
+    BundleError,
+    CheckpointError,
+    ConfigError,
+    OutputExists,
+    StorageError,
+    quoted,
+    storage_errors,
+)
 
 LOCKS_OPEN_FILES = os.name == "nt"
-"""Whether a file that is open or memory-mapped cannot be renamed, replaced or removed, nor a folder above it renamed."""
+"""Whether a file that is open or memory-mapped cannot be renamed, replaced or removed, nor a folder
+above it renamed.
+"""
 
-_ALREADY_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)  # what renaming a folder onto an existing name gives
+# what renaming a folder onto an existing name gives
+_ALREADY_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _JOB = "job.json"
 _LOCK = ".lock"
 _NOT_PIECES = {_JOB, ".job.json.new", _LOCK, "source"}  # of a job
-_PIECES = ("step-*.pt", "shards", "digests", "table", "raw", "corpus", "words", "tokenizers", "store")  # that jobs make
+# that jobs make
+_PIECES = (
+    "step-*.pt",
+    "shards",
+    "digests",
+    "table",
+    "raw",
+    "corpus",
+    "words",
+    "tokenizers",
+    "store",
+)
 _PIPE_SECONDS = 30
-_KINDS = {"F": "float", "BF": "bfloat", "I": "int", "U": "uint", "BOOL": "bool"}  # of numbers, as safetensors abbreviates them
+# of numbers, as safetensors abbreviates them
+_KINDS = {"F": "float", "BF": "bfloat", "I": "int", "U": "uint", "BOOL": "bool"}
 _TRIES = 20  # to rename where other programs, such as virus scanners, briefly open what was written
 _PAUSE_SECONDS = 0.1  # between two of these tries
 
@@ -57,7 +81,10 @@ def to_path(name: str, value: str | os.PathLike[str]) -> Path:
         path = Path(value).expanduser()
         is_path = b"\0" not in os.fsencode(path)
     except RuntimeError:  # the home folder of a user who does not exist
-        raise ConfigError(f"{name}={quoted(value)} is in a home folder that does not exist. Write the path without ~.") from None
+        raise ConfigError(
+            f"{name}={quoted(value)} is in a home folder that does not exist. Write the path"
+            " without ~."
+        ) from None
     except (TypeError, ValueError, AttributeError):  # of another type, of bytes, with surrogates
         is_path = False
     if not is_path:
@@ -66,7 +93,8 @@ def to_path(name: str, value: str | os.PathLike[str]) -> Path:
 
 
 def check_output(path: Path, advice: str = "remove it first") -> None:
-    """Raise if nothing new can be created at a path; ``advice`` is how the user can replace what exists.
+    """Raise if nothing new can be created at a path; ``advice`` is how the user can replace what
+    exists.
 
     Raises:
         OutputExists: Something exists there, or its replacement was cut off.
@@ -76,24 +104,31 @@ def check_output(path: Path, advice: str = "remove it first") -> None:
         _refuse_existing(path, advice=advice)
         parent = next(parent for parent in path.absolute().parents if parent.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise StorageError(f"{path} cannot be written: {parent} is not a writable folder. Choose another folder.")
+            raise StorageError(
+                f"{path} cannot be written: {parent} is not a writable folder. Choose another"
+                " folder."
+            )
 
 
 def open_input(file: Path) -> IO[bytes]:
-    """Open a file or a pipe, such as ``<(zcat ...)`` in a shell, to read it from its start; a pipe only once.
+    """Open a file or a pipe, such as ``<(zcat ...)`` in a shell, to read it from its start; a pipe
+    only once.
 
     Raises:
-        OSError: It cannot be read, is a device, or is a pipe that nothing has opened for writing in 30 seconds. ``strerror``
-            holds the reason.
+        OSError: It cannot be read, is a device, or is a pipe that nothing has opened for writing in
+            30 seconds. ``strerror`` holds the reason.
     """
     if not is_pipe(file):
         return file.open("rb")
     opened: list[IO[bytes]] = []
-    thread = threading.Thread(target=lambda: opened.append(file.open("rb")), daemon=True)  # which waits for a writer
+    # which waits for a writer
+    thread = threading.Thread(target=lambda: opened.append(file.open("rb")), daemon=True)
     thread.start()
     thread.join(_PIPE_SECONDS)
     if not opened:
-        raise TimeoutError(errno.ETIMEDOUT, f"nothing has opened this pipe for writing in {_PIPE_SECONDS} seconds")
+        raise TimeoutError(
+            errno.ETIMEDOUT, f"nothing has opened this pipe for writing in {_PIPE_SECONDS} seconds"
+        )
     if not stat.S_ISFIFO(file.stat().st_mode) and not opened[0].isatty():
         opened[0].close()
         raise OSError(errno.EINVAL, "it is a device, not a file")
@@ -107,7 +142,9 @@ def is_pipe(file: Path) -> bool:
 
 @contextlib.contextmanager
 def atomic_file(file: Path) -> Iterator[Path]:
-    """Yield a path to write to, which replaces ``file`` when the block ends and is removed if the block raises."""
+    """Yield a path to write to, which replaces ``file`` when the block ends and is removed if the
+    block raises.
+    """
     new = file.with_name(f".{file.name}.new")
     try:
         yield new
@@ -120,15 +157,19 @@ def atomic_file(file: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield an empty folder that becomes ``folder`` when the block ends, and is removed if the block raises.
+    """Yield an empty folder that becomes ``folder`` when the block ends, and is removed if the
+    block raises.
 
     Args:
         folder: The target; parents that are missing are created.
-        overwrite: Whether to replace what exists there: it is moved aside, and removed once the new folder has its name.
+        overwrite: Whether to replace what exists there: it is moved aside, and removed once the new
+            folder has its name.
 
     Raises:
-        OutputExists: ``folder`` exists and ``overwrite`` is false, or an earlier replacement of it was cut off.
-        OSError: The operating system refused a step; the target is as it was, and nothing is left behind.
+        OutputExists: ``folder`` exists and ``overwrite`` is false, or an earlier replacement of it
+            was cut off.
+        OSError: The operating system refused a step; the target is as it was, and nothing is left
+            behind.
     """
     _refuse_existing(folder, overwrite=overwrite)
     new = folder.with_name(f".{folder.name}.new")
@@ -154,7 +195,8 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def publish(new: Path, target: Path) -> None:
-    """Force a finished file or folder to disk and give it its name, which is new, on the same file system.
+    """Force a finished file or folder to disk and give it its name, which is new, on the same file
+    system.
 
     Raises:
         OutputExists: Another process was first to create ``target``.
@@ -173,7 +215,9 @@ def publish(new: Path, target: Path) -> None:
 
 
 def describe_cut_off(folder: Path) -> str:
-    """Return what to do about a folder whose replacement was cut off between its two renames; "" where none was."""
+    """Return what to do about a folder whose replacement was cut off between its two renames; ""
+    where none was.
+    """
     if not folder.name:  # as of "." or "/", which are never replaced
         return ""
     new = folder.with_name(f".{folder.name}.new")
@@ -181,7 +225,10 @@ def describe_cut_off(folder: Path) -> str:
     if os.path.lexists(folder) or not os.path.lexists(old):
         return ""
     both = f"{old}, and the new one, which is complete, is {new}" if new.exists() else str(old)
-    return f"The replacement of {folder} was cut off: the old folder is {both}. Rename the one to keep to {folder.name}."
+    return (
+        f"The replacement of {folder} was cut off: the old folder is {both}. Rename the one to keep"
+        f" to {folder.name}."
+    )
 
 
 @contextlib.contextmanager
@@ -198,7 +245,9 @@ def digest_of(file: Path) -> str:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it, or a link and not what it leads to, if it exists."""
+    """Remove a file, or a folder with all that is in it, or a link and not what it leads to, if it
+    exists.
+    """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -207,12 +256,15 @@ def remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def safetensors_file(file: Path) -> Iterator[None]:
-    """Write a file by the functions of safetensors, in the block; its mode is that of a new file under the process's umask.
+    """Write a file by the functions of safetensors, in the block; its mode is that of a new file
+    under the process's umask.
 
     Raises:
-        OSError: With the operating system's number and message; EIO where safetensors gives no number.
+        OSError: With the operating system's number and message; EIO where safetensors gives no
+            number.
     """
-    from safetensors import SafetensorError  # imported here because only callers with tensors need it
+    # imported here because only callers with tensors need it
+    from safetensors import SafetensorError
 
     try:
         yield
@@ -220,22 +272,24 @@ def safetensors_file(file: Path) -> Iterator[None]:
         match = re.search(r"([^:]*) \(os error (\d+)\)", str(error))
         if match is None:
             raise OSError(errno.EIO, " ".join(str(error).split())) from None
-        raise OSError(int(match[2]), match[1].strip(), None, int(match[2])) from None  # for Windows, too
+        # for Windows, too
+        raise OSError(int(match[2]), match[1].strip(), None, int(match[2])) from None
     os.umask(mask := os.umask(0))
     file.chmod(0o666 & ~mask)  # the library leaves it readable by its owner only
 
 
 @contextlib.contextmanager
 def open_tensors(file: Path, kind: str) -> Iterator[Any]:
-    """Open a safetensors file to read from it in the block; arrays are copied and do not keep the file open.
+    """Open a safetensors file to read from it in the block; arrays are copied and do not keep the
+    file open.
 
     Args:
         file: The file.
         kind: What it should be, for messages: "lexicon".
 
     Raises:
-        BundleError: The file cannot be read or is not a safetensors file, or the block raised a BundleError, whose message is
-            completed with the file name.
+        BundleError: The file cannot be read or is not a safetensors file, or the block raised a
+            BundleError, whose message is completed with the file name.
     """
     from safetensors import SafetensorError, safe_open  # as above
 
@@ -249,11 +303,14 @@ def open_tensors(file: Path, kind: str) -> Iterator[Any]:
     except OSError as error:
         raise BundleError(f"The {kind} {file} cannot be read: {error.strerror or error}.") from None
     except SafetensorError as error:
-        raise BundleError(f"The {kind} {file} is damaged, or not a {kind}: {' '.join(str(error).split())}.") from None
+        raise BundleError(
+            f"The {kind} {file} is damaged, or not a {kind}: {' '.join(str(error).split())}."
+        ) from None
 
 
 def read_vectors(tensors: Any, expected: Mapping[str, Collection[str]]) -> dict[str, Any]:
-    """Return the arrays of an open safetensors file, each with one axis, after checking their names, dtypes and axes.
+    """Return the arrays of an open safetensors file, each with one axis, after checking their
+    names, dtypes and axes.
 
     Args:
         tensors: What ``open_tensors`` yields.
@@ -264,10 +321,14 @@ def read_vectors(tensors: Any, expected: Mapping[str, Collection[str]]) -> dict[
     """
     headers = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 it is not a mapping
     fit = headers.keys() == expected.keys() and all(
-        len(header.get_shape()) == 1 and dtype_name(header.get_dtype()) in expected[name] for name, header in headers.items()
+        len(header.get_shape()) == 1 and dtype_name(header.get_dtype()) in expected[name]
+        for name, header in headers.items()
     )
     if not fit:
-        raise BundleError(f"is damaged: it does not have the arrays {', '.join(expected)}, or their dtypes, with one axis each.")
+        raise BundleError(
+            f"is damaged: it does not have the arrays {', '.join(expected)}, or their dtypes, with"
+            " one axis each."
+        )
     return {name: tensors.get_tensor(name) for name in expected}
 
 
@@ -277,7 +338,9 @@ def dtype_name(code: str) -> str:
     return _KINDS.get(kind, kind) + code[len(kind) :]
 
 
-def _refuse_existing(path: Path, *, overwrite: bool = False, advice: str = "remove it first") -> None:
+def _refuse_existing(
+    path: Path, *, overwrite: bool = False, advice: str = "remove it first"
+) -> None:
     if reason := describe_cut_off(path):
         raise OutputExists(reason)
     if os.path.lexists(path) and not overwrite:
@@ -287,13 +350,15 @@ def _refuse_existing(path: Path, *, overwrite: bool = False, advice: str = "remo
 def _fsync(path: Path) -> None:
     """Force a file, or the names in a folder, to disk, where the system allows that."""
     try:
-        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows flushes only what is open for writing
+        # Windows flushes only what is open for writing
+        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     except PermissionError:  # Windows opens no folders; another library has made the file read-only
         return
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EBADF):  # some network file systems flush no folders
+        # some network file systems flush no folders
+        if error.errno not in (errno.EINVAL, errno.EBADF):
             raise
     finally:
         os.close(handle)
@@ -315,21 +380,25 @@ def _rename(source: Path, target: Path, *, replaces: bool = False) -> None:
             if not LOCKS_OPEN_FILES:
                 raise
             time.sleep(_PAUSE_SECONDS)
-    raise StorageError(f"{target} cannot be written while its files are open, as in another program. Close it, and try again.")
+    raise StorageError(
+        f"{target} cannot be written while its files are open, as in another program. Close it, and"
+        " try again."
+    )
 
 
 class Job:
     """Work that can be resumed: ``OUT.partial`` holds its pieces until ``OUT`` is whole.
 
-    The folder has ``job.json``, which says what the result depends on, a lock, and the pieces, each of which has its name only
-    once it is whole. The same work continues from them::
+    The folder has ``job.json``, which says what the result depends on, a lock, and the pieces, each
+    of which has its name only once it is whole. The same work continues from them::
 
         with Job(out, "store", {"texts": digest}) as job:
             for name in names:
                 job.write(name, make)
             job.finish("store")
 
-    A folder of another kind of job, or of something else, is left as it is, and so is what others have put into the folder.
+    A folder of another kind of job, or of something else, is left as it is, and so is what others
+    have put into the folder.
 
     Args:
         out: The result.
@@ -338,7 +407,9 @@ class Job:
         waits: Whether to wait for another process that does the same work, instead of raising.
     """
 
-    def __init__(self, out: Path, kind: str, facts: Mapping[str, Any], *, waits: bool = False) -> None:
+    def __init__(
+        self, out: Path, kind: str, facts: Mapping[str, Any], *, waits: bool = False
+    ) -> None:
         self.out, self.folder = out, out.with_name(f"{out.name}.partial")
         self._kind = kind
         self._facts = {"kind": kind, **facts}
@@ -349,7 +420,8 @@ class Job:
         """Lock the folder.
 
         Raises:
-            CheckpointError: Another process works in it, or it has the pieces of a job with other facts.
+            CheckpointError: Another process works in it, or it has the pieces of a job with other
+                facts.
             OutputExists: It is not the folder of a job of this kind.
         """
         from filelock import FileLock, Timeout
@@ -357,13 +429,18 @@ class Job:
         while self._lock is None:
             self._read()  # raises if it is the folder of something else
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / _LOCK, timeout=-1 if self._waits else 0, thread_local=False)
+            lock = FileLock(
+                self.folder / _LOCK, timeout=-1 if self._waits else 0, thread_local=False
+            )
             try:
                 lock.acquire()
-            except (FileNotFoundError, FileExistsError):  # the other process has just removed the folder
+            # the other process has just removed the folder
+            except (FileNotFoundError, FileExistsError):
                 continue
             except Timeout:
-                raise CheckpointError(f"Another process is working in {self.folder}. Wait for it to finish.") from None
+                raise CheckpointError(
+                    f"Another process is working in {self.folder}. Wait for it to finish."
+                ) from None
             if self.done(_LOCK):  # else the other process has finished, and removed it
                 self._lock = lock
         for scratch in self.folder.rglob(".*.*[0-9]"):  # of a process that was killed
@@ -378,7 +455,9 @@ class Job:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if not any(path.is_file() for piece in self._pieces() for path in (piece, *piece.rglob("*"))):
+        if not any(
+            path.is_file() for piece in self._pieces() for path in (piece, *piece.rglob("*"))
+        ):
             remove(self.folder)  # nothing is worth keeping
         self._lock.release()
         if LOCKS_OPEN_FILES and not self._pieces() and not self.done(_JOB):
@@ -396,10 +475,13 @@ class Job:
         current: dict[str, Any] = json.loads(json.dumps(dict(facts)))
         file = self.path(_JOB)
         before = self._read()
-        if different := [name for name in current.keys() & before.keys() if current[name] != before[name]]:
+        if different := [
+            name for name in current.keys() & before.keys() if current[name] != before[name]
+        ]:
             raise CheckpointError(
-                f"{self.folder} holds an unfinished job with other {' and '.join(sorted(different))}. Rerun the original command "
-                "to resume it, remove the folder, or choose another name."
+                f"{self.folder} holds an unfinished job with other"
+                f" {' and '.join(sorted(different))}. Rerun the original command to resume it,"
+                " remove the folder, or choose another name."
             )
         if not file.exists() or current.keys() - before.keys():
             with atomic_file(file) as new:
@@ -415,7 +497,9 @@ class Job:
         return self.path(name).exists()
 
     def write(self, name: str, make: Callable[[Path], object]) -> None:
-        """Make a piece, a file or a folder, at a path that it is given; a piece that is whole stays as it is."""
+        """Make a piece, a file or a folder, at a path that it is given; a piece that is whole stays
+        as it is.
+        """
         self.write_whole(self.path(name), make)
 
     @staticmethod
@@ -438,7 +522,8 @@ class Job:
                 remove(path)
 
     def finish(self, name: str) -> None:
-        """Give a piece the name of the result, and remove the others; the folder goes when the block ends.
+        """Give a piece the name of the result, and remove the others; the folder goes when the
+        block ends.
 
         Raises:
             OutputExists: Something has that name by now.
@@ -453,7 +538,8 @@ class Job:
             CheckpointError: ``job.json`` is damaged.
             OutputExists: The folder has something in it that is not of a job of this kind.
         """
-        has_pieces = bool(self._pieces())  # looked at before the facts, which a job writes before its pieces
+        # looked at before the facts, which a job writes before its pieces
+        has_pieces = bool(self._pieces())
         file = self.path(_JOB)
         before: dict[str, Any] = {}
         try:
@@ -463,17 +549,20 @@ class Job:
                 return before
         except (ValueError, TypeError):
             raise CheckpointError(
-                f"{file} is damaged, or not of an unfinished job. Remove {self.folder} to start over, or choose another name."
+                f"{file} is damaged, or not of an unfinished job. Remove {self.folder} to start"
+                " over, or choose another name."
             ) from None
         kind = before.get("kind")
-        is_first_version = before and self._facts.keys() - before.keys() == {"kind"}  # 0.1.0 did not write the kind
+        # 0.1.0 did not write the kind
+        is_first_version = before and self._facts.keys() - before.keys() == {"kind"}
         if kind != self._kind and not is_first_version:
             other = "" if kind is None else f", but of an unfinished {kind}"
             raise OutputExists(
-                f"{self.folder} exists and is not the folder of an unfinished {self._kind}{other}. Rerun the command that it "
-                "belongs to, remove it, or choose another name."
+                f"{self.folder} exists and is not the folder of an unfinished {self._kind}{other}."
+                " Rerun the command that it belongs to, remove it, or choose another name."
             )
         return before
 
     def _pieces(self) -> list[Path]:
-        return [path for path in self.folder.glob("*") if path.name not in _NOT_PIECES]  # none of a folder that does not exist
+        # none of a folder that does not exist
+        return [path for path in self.folder.glob("*") if path.name not in _NOT_PIECES]

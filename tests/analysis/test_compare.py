@@ -14,21 +14,55 @@ from selectolax.lexbor import LexborHTMLParser
 
 import reviewgen
 from reviewgen.analysis import Comparison, ComparisonRow, CurvePoint, HeldOut, Measured, Sample
-from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists, SourceError, StorageError, UnknownPlugin
+from reviewgen.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    OutputExists,
+    SourceError,
+    StorageError,
+    UnknownPlugin,
+)
 from tests.support.browser import problems
-from tests.support.fakes import LETTERS, TEXTS, TableModel, brute_bits, review_model, run_command, table
+from tests.support.fakes import (
+    LETTERS,
+    TEXTS,
+    TableModel,
+    brute_bits,
+    review_model,
+    run_command,
+    table,
+)
 
-DATA = [f"{text} And then {number} more of the same came along, to my surprise." for number, text in enumerate(TEXTS)]
+DATA = [
+    f"{text} And then {number} more of the same came along, to my surprise."
+    for number, text in enumerate(TEXTS)
+]
 SHORT = {"steps": 2, "settings": {"model": {"order": 2}}, "progress": False}
-HOSTILE = "</p><script>document.title = 'owned'</script><img src=x onerror=alert(1)>\"' {{ 7 * 19101 }} & \u202eabc"
-LETTER_TEXTS = ["h" + LETTERS.characters[n % 9 :] * (1 + n % 5) + "abcdefgh"[: n % 8] + "gh" for n in range(120)]
+HOSTILE = (
+    "</p><script>document.title = 'owned'</script><img src=x onerror=alert(1)>\"' {{ 7 * 19101 }} &"
+    " \u202eabc"
+)
+LETTER_TEXTS = [
+    "h" + LETTERS.characters[n % 9 :] * (1 + n % 5) + "abcdefgh"[: n % 8] + "gh" for n in range(120)
+]
 
 
 @pytest.fixture(scope="module")
 def models(shared_cache, tmp_path_factory):
     """Two models of different tokenizers, trained on the same texts."""
-    char = reviewgen.train("ngram-char", DATA, steps=2, model={"order": 3}, training={"novelty": "exact"}, progress=False)
-    return {"char": char, "word": reviewgen.train("ngram-word", DATA, steps=2, model={"order": 2}, progress=False)}
+    char = reviewgen.train(
+        "ngram-char",
+        DATA,
+        steps=2,
+        model={"order": 3},
+        training={"novelty": "exact"},
+        progress=False,
+    )
+    return {
+        "char": char,
+        "word": reviewgen.train("ngram-word", DATA, steps=2, model={"order": 2}, progress=False),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +83,22 @@ def test_bits_parameters_and_split_are_those_of_a_plain_loop(compared, models):
     texts = compared.held_out.texts
     for result, model in zip(compared.rows, models.values(), strict=False):
         bits = [each for text in texts for each in brute_bits(model, text)]
-        assert result.bits_per_character == pytest.approx(sum(bits) / sum(map(len, texts)), rel=1e-4)
+        assert result.bits_per_character == pytest.approx(
+            sum(bits) / sum(map(len, texts)), rel=1e-4
+        )
         assert result.perplexity_per_token == pytest.approx(2 ** (sum(bits) / len(bits)), rel=1e-3)
     assert models["char"].training["data"]["fingerprint"] == compared.held_out.corpus
-    assert models["char"].training["data"]["reviews"]["test"] == compared.held_out.total == len(texts) > 0
+    assert (
+        models["char"].training["data"]["reviews"]["test"]
+        == compared.held_out.total
+        == len(texts)
+        > 0
+    )
     assert all(result.is_same_split and not result.has_seen_held_out for result in compared.rows)
     alone = reviewgen.train("ngram-char", DATA, steps=2, model={"order": 2}, progress=False)
     expected = sum(alone.score(text).bits for text in texts) / sum(map(len, texts))
-    assert compared.rows[2].bits_per_character == pytest.approx(expected, rel=1e-4)  # a preset is trained as by ``train``
+    # a preset is trained as by ``train``
+    assert compared.rows[2].bits_per_character == pytest.approx(expected, rel=1e-4)
 
 
 def test_intervals_and_pairs_are_those_of_scipy():
@@ -64,22 +106,39 @@ def test_intervals_and_pairs_are_those_of_scipy():
     given = {"a": letters(0), "b": letters(1), "nearly a": letters(0, scale=2.001)}
     result = compare(given, LETTER_TEXTS)
     probed = reviewgen.probe(list(given.values()), texts=0).rows[1::4]
-    assert [row.agreement for row in result.rows] == [each.share for each in probed] and 0.0 < probed[0].share < 1.0
+    assert [row.agreement for row in result.rows] == [
+        each.share for each in probed
+    ] and 0.0 < probed[0].share < 1.0
     characters = np.array([len(text) for text in LETTER_TEXTS])
-    bits = {name: np.array([model.score(text).bits for text in LETTER_TEXTS]) for name, model in given.items()}
-    options = {"method": "percentile", "n_resamples": 20_000, "vectorized": True, "paired": True, "rng": 5}
+    bits = {
+        name: np.array([model.score(text).bits for text in LETTER_TEXTS])
+        for name, model in given.items()
+    }
+    options = {
+        "method": "percentile",
+        "n_resamples": 20_000,
+        "vectorized": True,
+        "paired": True,
+        "rng": 5,
+    }
     for name, row in zip(given, result.rows, strict=True):
         theirs = scipy.stats.bootstrap(
             (bits[name], characters), lambda b, c, axis=-1: b.sum(axis) / c.sum(axis), **options
         ).confidence_interval
-        assert row.bits_interval == pytest.approx((theirs.low, theirs.high), abs=0.15 * (theirs.high - theirs.low))
+        assert row.bits_interval == pytest.approx(
+            (theirs.low, theirs.high), abs=0.15 * (theirs.high - theirs.low)
+        )
     for pair in result.pairs:
         both = (bits[pair.first], bits[pair.second], characters)
         theirs = scipy.stats.bootstrap(
             both, lambda one, other, c, axis=-1: (one - other).sum(axis) / c.sum(axis), **options
         ).confidence_interval
-        assert pair.interval == pytest.approx((theirs.low, theirs.high), abs=0.15 * (theirs.high - theirs.low))
-        assert pair.difference == pytest.approx((both[0].sum() - both[1].sum()) / characters.sum(), rel=1e-3, abs=1e-6)
+        assert pair.interval == pytest.approx(
+            (theirs.low, theirs.high), abs=0.15 * (theirs.high - theirs.low)
+        )
+        assert pair.difference == pytest.approx(
+            (both[0].sum() - both[1].sum()) / characters.sum(), rel=1e-3, abs=1e-6
+        )
         assert pair.is_significant == (theirs.low > 0 or theirs.high < 0)
     assert "b" in result.pairs[0].describe() and result.pairs[0].is_significant
     assert compare(given, LETTER_TEXTS).pairs == result.pairs
@@ -88,13 +147,25 @@ def test_intervals_and_pairs_are_those_of_scipy():
 def test_infinite_bits_and_a_single_text_have_no_interval():
     impossible = letters()
     impossible.model.table[:, 5] = -math.inf
-    result = compare({"a": impossible, "b": letters(), "c": impossible}, pandas.DataFrame({"text": ["abcdefgh", "aaa"]}))
+    result = compare(
+        {"a": impossible, "b": letters(), "c": impossible},
+        pandas.DataFrame({"text": ["abcdefgh", "aaa"]}),
+    )
     assert result.describe_held_out().endswith("2 held-out texts (11 characters): 2 given texts.")
-    assert result.rows[0].zero_probability_tokens == 1 and math.isinf(result.rows[0].bits_per_character)
+    assert result.rows[0].zero_probability_tokens == 1 and math.isinf(
+        result.rows[0].bits_per_character
+    )
     assert result.rows[0].bits_interval is None
-    assert [(pair.difference, pair.interval) for pair in result.pairs[:2]] == [(math.inf, None), (0.0, None)]
+    assert [(pair.difference, pair.interval) for pair in result.pairs[:2]] == [
+        (math.inf, None),
+        (0.0, None),
+    ]
     one = compare({"a": letters(), "b": letters(1)}, ["abc"])
-    assert one.rows[0].bits_interval is None and one.pairs[0].interval is None and not one.pairs[0].is_significant
+    assert (
+        one.rows[0].bits_interval is None
+        and one.pairs[0].interval is None
+        and not one.pairs[0].is_significant
+    )
 
 
 def test_a_row_has_every_figure_and_a_data_frame_and_json_have_the_rows(compared):
@@ -103,13 +174,24 @@ def test_a_row_has_every_figure_and_a_data_frame_and_json_have_the_rows(compared
         assert result.bits_interval[0] <= result.bits_per_character <= result.bits_interval[1]
         assert [sample.temperature for sample in result.samples] == [0.5, 0.8, 1.2]
         assert all(sample.text.startswith("the ") for sample in result.samples)
-        assert result.characters_per_second > 0 and result.bytes_on_disk > 1000 and result.words_measured > 0
+        assert (
+            result.characters_per_second > 0
+            and result.bytes_on_disk > 1000
+            and result.words_measured > 0
+        )
         assert 0 < result.distinct["1"] <= result.distinct["2"] <= 1 and 0 <= result.new_words <= 1
         assert result.copy_rate is not None and result.curve
     char, word, trained = compared.rows
-    assert char.tokenizer == "char" and word.tokenizer == "word" and trained.is_trained_here and not char.is_trained_here
+    assert (
+        char.tokenizer == "char"
+        and word.tokenizer == "word"
+        and trained.is_trained_here
+        and not char.is_trained_here
+    )
     for sample in char.samples:  # by the exact index
-        assert all(any(sample.text[start:end] in text for text in DATA) for start, end in sample.copied)
+        assert all(
+            any(sample.text[start:end] in text for text in DATA) for start, end in sample.copied
+        )
     frame = compared.to_pandas()
     assert list(frame.index) == ["char", "word", "trained"]
     assert frame.loc["word", "bits_per_character"] == word.bits_per_character
@@ -133,15 +215,31 @@ def test_a_row_has_every_figure_and_a_data_frame_and_json_have_the_rows(compared
 
 def test_a_model_that_was_trained_on_the_held_out_texts_is_marked(models):
     settings = {"model": {"order": 3}, "training": {"novelty": "exact"}, "progress": False}
-    other = reviewgen.train("ngram-char", DATA, validation=["Something else.", "More."], steps=2, **settings)
+    other = reviewgen.train(
+        "ngram-char", DATA, validation=["Something else.", "More."], steps=2, **settings
+    )
     result = reviewgen.compare({"seen": other, **models, "unknown": letters()}, DATA, **SHORT)
-    assert result.rows[0].seen == 1.0 and result.rows[0].has_seen_held_out and "too low" in result.rows[0].notes[0]
-    assert {name for pair in result.pairs for name in (pair.first, pair.second)} == {"char", "word", "unknown"}
+    assert (
+        result.rows[0].seen == 1.0
+        and result.rows[0].has_seen_held_out
+        and "too low" in result.rows[0].notes[0]
+    )
+    assert {name for pair in result.pairs for name in (pair.first, pair.second)} == {
+        "char",
+        "word",
+        "unknown",
+    }
     assert result.to_dict()["rows"][0]["has_seen_held_out"] is True and result.rows[1].seen == 0.0
-    assert result.rows[3].seen is None and any("is not known" in note for note in result.rows[3].notes)
-    short = [f"line {number} of many" for number in range(60)]  # an index does not find these, but the training text is at hand
+    assert result.rows[3].seen is None and any(
+        "is not known" in note for note in result.rows[3].notes
+    )
+    # an index does not find these, but the training text is at hand
+    short = [f"line {number} of many" for number in range(60)]
     unseen = [f"Verse {number} of a song" for number in range(60)]
-    seen, new = (reviewgen.compare(["ngram-char"], short, held_out=each, **SHORT).rows[0] for each in (short + unseen, unseen))
+    seen, new = (
+        reviewgen.compare(["ngram-char"], short, held_out=each, **SHORT).rows[0]
+        for each in (short + unseen, unseen)
+    )
     assert 0.4 < seen.seen < 0.5 and seen.has_seen_held_out and new.seen == 0.0 and not new.notes
 
 
@@ -154,20 +252,43 @@ BAD = [
     (["no such thing"], {}, SourceError),
     ({"": "gru-char"}, {}, ConfigError),
     ({"a": "gru-char", "A": "lstm-char"}, {}, ConfigError),
-    *((["gru-char"], options, ConfigError) for options in (
-        {"budget": "soon"}, {"budget": "1m", "steps": 3}, {"settings": {"training": {"no_such": 1}}}, {"resume": True},
-        {"prompt": 7}, {"sede": 7}, {"seed": -1})),
+    *(
+        (["gru-char"], options, ConfigError)
+        for options in (
+            {"budget": "soon"},
+            {"budget": "1m", "steps": 3},
+            {"settings": {"training": {"no_such": 1}}},
+            {"resume": True},
+            {"prompt": 7},
+            {"sede": 7},
+            {"seed": -1},
+        )
+    ),
     (["gru-char"], {"out": "/dev/null/x"}, StorageError),
-]  # fmt: skip
+]
 
 
-def test_no_winner_is_named_among_models_that_are_trained_for_a_few_steps(monkeypatch, capsys, tmp_path):
+def test_no_winner_is_named_among_models_that_are_trained_for_a_few_steps(
+    monkeypatch, capsys, tmp_path
+):
     (tmp_path / "data.txt").write_text("\n".join(DATA))
-    words = ("compare", "gru-char", "rnn-char", "ngram-char", "--data", tmp_path / "data.txt", "--steps", 3)
+    words = (
+        "compare",
+        "gru-char",
+        "rnn-char",
+        "ngram-char",
+        "--data",
+        tmp_path / "data.txt",
+        "--steps",
+        3,
+    )
     status, said, _ = run_command(monkeypatch, capsys, *words, "--set", "training.batch_size=4")
     assert status == 0
     said = " ".join(said.split())
-    assert "No model is named the best, since there is no verdict on the training of gru-char, rnn-char." in said
+    assert (
+        "No model is named the best, since there is no verdict on the training of gru-char,"
+        " rnn-char." in said
+    )
     assert "gru-char: No verdict: 3 steps and 1 evaluation are too few" in said
     assert "has the fewest" not in said and "is better than" not in said
 
@@ -182,7 +303,10 @@ def test_what_is_unusable_is_refused_before_any_work(models):
     for given, options, error in BAD:
         with pytest.raises(error) as raised:
             reviewgen.compare(given, "missing.csv", progress=False, **options)
-        assert len(str(raised.value)) < 500 and "missing.csv" not in str(raised.value), (given, options)
+        assert len(str(raised.value)) < 500 and "missing.csv" not in str(raised.value), (
+            given,
+            options,
+        )
     with pytest.raises(ConfigError, match="iterator"):
         reviewgen.compare(["gru-char"], iter(DATA), progress=False)
     with pytest.raises(ConfigError, match="'ngram-char'"):
@@ -202,7 +326,8 @@ class Raising(TableModel):
 
 
 def test_an_interrupted_comparison_reports_what_is_there_and_resumes(tmp_path):
-    second, out = letters(1, kind=Raising), tmp_path / "out"
+    second = letters(1, kind=Raising)
+    out = tmp_path / "out"
     second.model.error = KeyboardInterrupt()
     given = {"ngram": "ngram-char", "second": second}
     first = reviewgen.compare(given, DATA, out=out, **SHORT)
@@ -213,14 +338,18 @@ def test_an_interrupted_comparison_reports_what_is_there_and_resumes(tmp_path):
     trained = {file: file.stat().st_mtime_ns for file in (out / "models").rglob("*")}
     again = reviewgen.compare(given, DATA, out=out, resume=True, **SHORT)
     assert again.rows[0] == first.rows[0] and not again.is_interrupted and len(again.pairs) == 1
-    (out / "rows" / "ngram.json").write_text('{"row": {"name": 3}}')  # is measured again, without training
+    # is measured again, without training
+    (out / "rows" / "ngram.json").write_text('{"row": {"name": 3}}')
     third = reviewgen.compare(given, DATA, out=out, resume=True, **SHORT)
     assert third.rows[0].bits_per_character == first.rows[0].bits_per_character
     assert {file: file.stat().st_mtime_ns for file in (out / "models").rglob("*")} == trained
     assert reviewgen.load(out / "models" / "ngram").preset == "ngram-char"
     second.model.table.mul_(1.5)  # trained on: another model of the same name and source
     fourth = reviewgen.compare(given, DATA, out=out, resume=True, **SHORT)
-    assert fourth.rows[0] == third.rows[0] and fourth.rows[1].bits_per_character != third.rows[1].bits_per_character
+    assert (
+        fourth.rows[0] == third.rows[0]
+        and fourth.rows[1].bits_per_character != third.rows[1].bits_per_character
+    )
     for data, options in ((DATA, {"prompt": "a", "seed": 1}), (DATA[5:], {})):
         with pytest.raises(CheckpointError):
             reviewgen.compare(given, data, out=out, resume=True, **options, **SHORT)
@@ -230,13 +359,17 @@ def test_an_interrupted_comparison_reports_what_is_there_and_resumes(tmp_path):
 
 def make(names, hostile=""):
     """Return a comparison of made-up models, the last of which has failed."""
-    draw, texts = np.random.default_rng(0), ["x" * (50 + 13 * number % 400) for number in range(60)]
+    draw = np.random.default_rng(0)
+    texts = ["x" * (50 + 13 * number % 400) for number in range(60)]
     sizes = np.array([len(text) for text in texts])
-    comparison = Comparison(HeldOut(texts, [{}] * 60, 900, "test", f"reviews.csv{hostile}", "abc"), f"the {hostile}", 0)
+    comparison = Comparison(
+        HeldOut(texts, [{}] * 60, 900, "test", f"reviews.csv{hostile}", "abc"), f"the {hostile}", 0
+    )
     shared = draw.normal(0, 0.2, 60)
     for number, name in enumerate(names):
         bits = sizes * (2 + number / 50 + shared + draw.normal(0, 0.1, 60))
-        mean, text = float(bits.sum() / sizes.sum()), "the film was good and " * 14 + hostile
+        mean = float(bits.sum() / sizes.sum())
+        text = "the film was good and " * 14 + hostile
         row = ComparisonRow(
             name=name + hostile,
             source=f"hf://ana/{name}" if number % 2 else name,
@@ -246,14 +379,21 @@ def make(names, hostile=""):
             bits_interval=(mean - 0.1, mean + 0.1),
             perplexity_per_token=2**mean,
             distinct={"1": 0.5, "2": 0.9, "3": None},
-            samples=tuple(Sample(temperature, text, ((4, 90), (100, 160))) for temperature in (0.5, 0.8, 1.2)),
+            samples=tuple(
+                Sample(temperature, text, ((4, 90), (100, 160))) for temperature in (0.5, 0.8, 1.2)
+            ),
             curve=tuple(CurvePoint(3.0 * n, 10_000 * n, mean + 3 / n) for n in range(1, 30)),
             seen=0.5 if number == 2 else 0.0,
             notes=(f"A note.{hostile}",),
             picture=f"<svg><title>{hostile}</title></svg>" if number == 1 else "",
         )
         comparison.add(Measured(row, tuple(bits)))
-    comparison.add(Measured(ComparisonRow(name=f"failed{hostile}", source="x", failed=f"The loss is NaN.{hostile}"), None))
+    comparison.add(
+        Measured(
+            ComparisonRow(name=f"failed{hostile}", source="x", failed=f"The loss is NaN.{hostile}"),
+            None,
+        )
+    )
     return comparison
 
 
@@ -269,26 +409,39 @@ def test_everything_from_models_files_and_users_is_escaped(tmp_path):
         assert page.css("script, iframe, object, link, a") == [] and "133707" not in html
         attributes = [pair for element in page.css("*") for pair in element.attributes.items()]
         assert not [name for name, value in attributes if name.startswith("on") or name == "href"]
-        assert {value.partition(",")[0] for name, value in attributes if name == "src"} == {"data:image/svg+xml;base64"}
+        assert {value.partition(",")[0] for name, value in attributes if name == "src"} == {
+            "data:image/svg+xml;base64"
+        }
         for text in ("gru-char", "the ", "The loss is NaN.", "A note.", "reviews.csv"):
             assert text + HOSTILE in page.text()
 
 
 def test_a_page_marks_copies_and_names_the_best_and_odd_rows_have_a_page(tmp_path):
     comparison = make(["a", "b", "c"])
-    html, sample = page_of(comparison, tmp_path), comparison.rows[0].samples[0]
-    assert re.findall(r'<mark class="copied">(.*?)</mark>', html)[:2] == [sample.text[4:90], sample.text[100:160]]
-    assert {name for pair in comparison.pairs for name in (pair.first, pair.second)} == {"a", "b"}  # c has seen the texts
+    html = page_of(comparison, tmp_path)
+    sample = comparison.rows[0].samples[0]
+    assert re.findall(r'<mark class="copied">(.*?)</mark>', html)[:2] == [
+        sample.text[4:90],
+        sample.text[100:160],
+    ]
+    # c has seen the texts
+    assert {name for pair in comparison.pairs for name in (pair.first, pair.second)} == {"a", "b"}
     assert "a has the fewest" in html and re.search(r"\d\*</td>", html) and "* c:" in html
     assert b64encode(comparison.rows[1].picture.encode()).decode() in html
     many = make([f"model-{number}" for number in range(30)], HOSTILE)
     html = page_of(many, tmp_path)
     assert len(html.encode()) < 1_000_000 and all(f"model-{number}" in html for number in range(30))
     infinite = ComparisonRow(
-        name="infinite", source="x", bits_per_character=math.inf, perplexity_per_token=math.inf, parameters=0
+        name="infinite",
+        source="x",
+        bits_per_character=math.inf,
+        perplexity_per_token=math.inf,
+        parameters=0,
     )
     long = (Sample(0.5, "z" * 10**6, None), Sample(1.0, "", None))
-    huge = ComparisonRow(name="huge", source="x", bits_per_character=1e300, parameters=10**15, samples=long)
+    huge = ComparisonRow(
+        name="huge", source="x", bits_per_character=1e300, parameters=10**15, samples=long
+    )
     for row in (
         ComparisonRow(name="failed", source="x", failed="Why."),
         ComparisonRow(name="empty", source="x"),
@@ -311,35 +464,63 @@ def test_a_page_marks_copies_and_names_the_best_and_odd_rows_have_a_page(tmp_pat
 @pytest.mark.browser
 def test_a_browser_finds_no_fault_in_the_page_and_it_prints_on_paper(browser, tmp_path):
     comparison = make([f"m{n}" for n in range(9)], HOSTILE)
-    comparison.add(Measured(replace(make(["x"]).rows[0], name="drawn", picture=reviewgen.graph("lstm-char").svg), None))
+    comparison.add(
+        Measured(
+            replace(make(["x"]).rows[0], name="drawn", picture=reviewgen.graph("lstm-char").svg),
+            None,
+        )
+    )
     page_of(comparison, tmp_path)
     for width, scheme in ((360, "light"), (1400, "dark")):
         assert problems(browser, tmp_path / "page.html", width, scheme) == []
     page = browser.new_page(color_scheme="dark")
     page.goto((tmp_path / "page.html").as_uri())
-    assert page.locator("figure.chart svg[role=img]").count() == 3 and page.title() == "11 language models compared"
+    assert (
+        page.locator("figure.chart svg[role=img]").count() == 3
+        and page.title() == "11 language models compared"
+    )
     assert page.evaluate("getComputedStyle(document.body).colorScheme") != "light"
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).colorScheme") == "light"
     page.close()
 
 
-def test_the_command_prints_a_table_that_fits_and_ends_with_1_if_a_row_fails(monkeypatch, capsys, models, tmp_path):
+def test_the_command_prints_a_table_that_fits_and_ends_with_1_if_a_row_fails(
+    monkeypatch, capsys, models, tmp_path
+):
     models["char"].save_pretrained(tmp_path / "lr=0.1")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data.txt").write_text("\n".join(DATA))
     monkeypatch.setenv("COLUMNS", "80")
-    words = ("compare", "[red]mine=./lr=0.1", "ngram-word", str(tmp_path / "lr=0.1"), "--data", "data.txt", "--steps", 2)
+    words = (
+        "compare",
+        "[red]mine=./lr=0.1",
+        "ngram-word",
+        str(tmp_path / "lr=0.1"),
+        "--data",
+        "data.txt",
+        "--steps",
+        2,
+    )
     words += ("--html", "page.html", "--set", "model.order=2", "--prompt", "a\x1b[2J\x07[bold]b")
     status, said, notes = run_command(monkeypatch, capsys, *words)
     assert status == 0 and (tmp_path / "page.html").read_text().startswith("<!DOCTYPE html>")
-    assert max(map(len, said.splitlines())) <= 80 and "bits/char" in said and "[red]mine" in said and "held-out texts" in notes
+    assert (
+        max(map(len, said.splitlines())) <= 80
+        and "bits/char" in said
+        and "[red]mine" in said
+        and "held-out texts" in notes
+    )
     assert "\x1b" not in said and "\x07" not in said
     status, said, notes = run_command(monkeypatch, capsys, *words)
     assert (status, said) == (1, "") and "--overwrite" in notes
     status, said, _ = run_command(monkeypatch, capsys, *words, "./gone", "--overwrite", "--json")
     result = json.loads(said)
-    assert status == 1 and [each["name"] for each in result["rows"]][:3] == ["[red]mine", "ngram-word", "lr=0.1"]
+    assert status == 1 and [each["name"] for each in result["rows"]][:3] == [
+        "[red]mine",
+        "ngram-word",
+        "lr=0.1",
+    ]
     assert len(result["pairs"]) == 3 and "gone" in result["rows"][3]["failed"]
     for words, expected in (
         (("a=ngram-char", "a=gru-char"), 2),

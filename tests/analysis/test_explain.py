@@ -1,4 +1,6 @@
-"""``reviewgen.explain``: its numbers against losses by hand, formulas, and brute force; and bad input."""
+"""``reviewgen.explain``: its numbers against losses by hand, formulas, and brute force; and bad
+input.
+"""
 
 import json
 import math
@@ -8,8 +10,24 @@ import torch
 from torch import nn
 
 import reviewgen
-from reviewgen.errors import BrokenPlugin, ConfigError, DataError, GenerationError, OutputExists, StorageError, UnknownPlugin
-from tests.support.fakes import LETTERS, FakeConfig, LetterTokenizer, TableModel, review_model, run_command, table
+from reviewgen.errors import (
+    BrokenPlugin,
+    ConfigError,
+    DataError,
+    GenerationError,
+    OutputExists,
+    StorageError,
+    UnknownPlugin,
+)
+from tests.support.fakes import (
+    LETTERS,
+    FakeConfig,
+    LetterTokenizer,
+    TableModel,
+    review_model,
+    run_command,
+    table,
+)
 from tests.support.ngrams import counted
 from tests.support.plugin_models import make_blend, make_network
 
@@ -23,11 +41,15 @@ def recurrent(name="lstm", **settings):
 
 
 def ngram(**settings):
-    return counted((*TEXTS, "a bad beach", "cabbage", "a head", "aaa", "bab", "dada"), order=3, **settings)
+    return counted(
+        (*TEXTS, "a bad beach", "cabbage", "a head", "aaa", "bab", "dada"), order=3, **settings
+    )
 
 
 class Scale(nn.Module):
-    """A module that multiplies by a parameter of its own, and returns what is not a tensor beside it."""
+    """A module that multiplies by a parameter of its own, and returns what is not a tensor beside
+    it.
+    """
 
     def __init__(self):
         super().__init__()
@@ -43,7 +65,9 @@ class Silent(nn.Module):
 
 
 class Nested(nn.Module):
-    """A recurrent model of a third party: modules in modules, one called at each token, and a parameter of its own."""
+    """A recurrent model of a third party: modules in modules, one called at each token, and a
+    parameter of its own.
+    """
 
     Config = FakeConfig
 
@@ -52,8 +76,11 @@ class Nested(nn.Module):
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, 6)
         self.step = nn.Sequential(nn.Linear(12, 6), nn.Tanh())
-        self.scale, self.silent = Scale(), Silent()
-        self.out = nn.Parameter(torch.randn(6, config.vocab_size, generator=torch.Generator().manual_seed(0)))
+        self.scale = Scale()
+        self.silent = Silent()
+        self.out = nn.Parameter(
+            torch.randn(6, config.vocab_size, generator=torch.Generator().manual_seed(0))
+        )
 
     def initial_state(self, batch_size):
         return torch.zeros(batch_size, 6)
@@ -72,10 +99,12 @@ class Wrapped(Nested):
 
     def __init__(self):
         super().__init__()
-        self.layer, self.head = nn.LSTM(6, 6, batch_first=True), nn.Linear(6, V)
+        self.layer = nn.LSTM(6, 6, batch_first=True)
+        self.head = nn.Linear(6, V)
 
     def forward(self, ids, state):
-        x = self.layer(self.embedding(ids))[0].unflatten(-1, (2, 3)).transpose(1, 2)  # (B, heads, T, 3)
+        # (B, heads, T, 3)
+        x = self.layer(self.embedding(ids))[0].unflatten(-1, (2, 3)).transpose(1, 2)
         x = nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True)
         return self.head(x.transpose(1, 2).flatten(2)), state
 
@@ -94,7 +123,8 @@ MAKE = {
 def test_the_loss_is_the_sum_by_hand_and_both_of_torchs(kind):
     model = review_model(MAKE[kind](), LETTERS)
     loss = reviewgen.explain(model, TEXTS).loss
-    total, count = 0.0, 0
+    total = 0.0
+    count = 0
     for text in TEXTS:
         ids = torch.tensor([[0, *LETTERS.encode(text), 1]])
         logits, _ = model.model(ids[:, :-1], model.model.initial_state(1))
@@ -103,15 +133,38 @@ def test_the_loss_is_the_sum_by_hand_and_both_of_torchs(kind):
             count += 1
     assert len(loss.tokens) == count == sum(map(len, TEXTS)) + 2
     assert (loss.nats, loss.mean) == pytest.approx((total, total / count), rel=1e-6)
-    assert len({f"{value:.10f}" for value in (loss.mean, loss.mean_of_nll_loss, loss.mean_of_cross_entropy)}) == 1
+    assert (
+        len(
+            {
+                f"{value:.10f}"
+                for value in (loss.mean, loss.mean_of_nll_loss, loss.mean_of_cross_entropy)
+            }
+        )
+        == 1
+    )
     scores = [model.score(text) for text in TEXTS]
-    assert loss.bits_per_character == pytest.approx(sum(s.bits for s in scores) / sum(map(len, TEXTS)), rel=1e-5)
-    assert [token.bits for token in loss.tokens] == pytest.approx([t.bits for s in scores for t in s.tokens], rel=1e-4, abs=1e-5)
-    assert [token.token for token in loss.tokens[:8]] == ["b", "a", "d", "␣", "c", "a", "b", "(end)"]
+    assert loss.bits_per_character == pytest.approx(
+        sum(s.bits for s in scores) / sum(map(len, TEXTS)), rel=1e-5
+    )
+    assert [token.bits for token in loss.tokens] == pytest.approx(
+        [t.bits for s in scores for t in s.tokens], rel=1e-4, abs=1e-5
+    )
+    assert [token.token for token in loss.tokens[:8]] == [
+        "b",
+        "a",
+        "d",
+        "␣",
+        "c",
+        "a",
+        "b",
+        "(end)",
+    ]
     if kind == "nnlm":
         windows = [token.window for token in loss.tokens[:4]]
         assert windows[0] == ("(before)", "(before)", "(start)") and windows[1:3] == [
-            ("(before)", "(start)", "b"), ("(start)", "b", "a")]  # fmt: skip
+            ("(before)", "(start)", "b"),
+            ("(start)", "b", "a"),
+        ]
 
 
 def test_the_lines_are_the_operations_of_the_model_and_padding_is_left_out():
@@ -124,12 +177,20 @@ def test_the_lines_are_the_operations_of_the_model_and_padding_is_left_out():
     assert explanation.batch == (1, 4)
     for line, operation in zip(model.lines, operations, strict=True):
         values = operation.values.detach().double().numpy()
-        assert (line.name, line.sizes, line.axes) == (operation.name, values.shape, tuple(operation.axes.split()))
+        assert (line.name, line.sizes, line.axes) == (
+            operation.name,
+            values.shape,
+            tuple(operation.axes.split()),
+        )
         assert (line.mean, line.spread) == pytest.approx((values.mean(), values.std()))
     assert model.parameters == sum(map(torch.Tensor.numel, language_model.parameters()))
     assert [gate.name for gate in model.gates] == ["input gate", "forget gate", "output gate"]
-    assert model.gates[0].openings == (pytest.approx(operations[1].values[0].detach().numpy().mean(axis=1)),)
-    one, alone, both = (reviewgen.explain(review, texts).models[0] for texts in ("b", TEXTS[1], ["b", TEXTS[1]]))
+    assert model.gates[0].openings == (
+        pytest.approx(operations[1].values[0].detach().numpy().mean(axis=1)),
+    )
+    one, alone, both = (
+        reviewgen.explain(review, texts).models[0] for texts in ("b", TEXTS[1], ["b", TEXTS[1]])
+    )
     assert both.gates[0].openings[1] == pytest.approx(alone.gates[0].openings[0], abs=1e-6)
     tokens = len(TEXTS[1]) + 1
     mean = (2 * one.lines[1].mean + tokens * alone.lines[1].mean) / (2 + tokens)
@@ -149,36 +210,58 @@ def test_modules_are_followed_by_hooks_and_multiplications_are_counted():
     assert [line.parameters for line in lines.values()] == [V * 6, 12 * 6 + 6, 0, 0, 6, 6 * V]
     assert explanation.models[0].parameters == sum(line.parameters for line in lines.values())
     (model,) = reviewgen.explain(review_model(Wrapped().eval(), LETTERS), "bad cab").models
-    lines, t = {line.name: line for line in model.lines}, len("bad cab") + 1
+    lines = {line.name: line for line in model.lines}
+    t = len("bad cab") + 1
     assert lines["layer (LSTM)"].multiplications == t * (4 * (6 * 6 + 6 * 6) + 3 * 6)
     assert lines["layer (LSTM)"].parameters == 4 * (6 * 6 + 6 * 6 + 6 + 6)
-    assert model.multiplications - lines["layer (LSTM)"].multiplications == 2 * (t * t * 6) + t * 6 * V
+    assert (
+        model.multiplications - lines["layer (LSTM)"].multiplications == 2 * (t * t * 6) + t * 6 * V
+    )
 
 
-@pytest.mark.parametrize("gate", [None, {"coefficients": [[0.1, 0.5, -0.3, 0.2, 0.0, 0.1], [0.0] * 6]}], ids=["fixed", "gated"])
+@pytest.mark.parametrize(
+    "gate",
+    [None, {"coefficients": [[0.1, 0.5, -0.3, 0.2, 0.0, 0.1], [0.0] * 6]}],
+    ids=["fixed", "gated"],
+)
 def test_each_probability_of_a_blend_is_the_weighted_sum(gate):
     parts = [recurrent(), ngram()]
     model = review_model(make_blend(parts, ["lstm", "ngram"], [0.3, 0.7], gate), LETTERS)
     explanation = reviewgen.explain(model, TEXTS)
     assert [each.name for each in explanation.models] == ["lstm", "ngram"]
     alone = [reviewgen.explain(review_model(part, LETTERS), TEXTS).loss.tokens for part in parts]
-    for mixed, token, first, second in zip(explanation.mixture, explanation.loss.tokens, *alone, strict=True):
-        assert sum(mixed.weights) == pytest.approx(1) and (gate or mixed.weights == pytest.approx((0.3, 0.7)))
-        assert mixed.probabilities == pytest.approx((first.probability, second.probability), rel=1e-5)
+    for mixed, token, first, second in zip(
+        explanation.mixture, explanation.loss.tokens, *alone, strict=True
+    ):
+        assert sum(mixed.weights) == pytest.approx(1) and (
+            gate or mixed.weights == pytest.approx((0.3, 0.7))
+        )
+        assert mixed.probabilities == pytest.approx(
+            (first.probability, second.probability), rel=1e-5
+        )
         expected = mixed.weights[0] * first.probability + mixed.weights[1] * second.probability
-        assert (mixed.probability, token.probability) == pytest.approx((expected, expected), rel=1e-5)
+        assert (mixed.probability, token.probability) == pytest.approx(
+            (expected, expected), rel=1e-5
+        )
     assert (len({mixed.weights for mixed in explanation.mixture}) > 10) == bool(gate)
     assert explanation.models[0].gates and explanation.models[1].counts
 
 
 def test_conditions_are_tokens_and_a_model_without_weights_is_initialised(micro):
     model = micro("conditional")
-    assert reviewgen.explain(model, "ab", conditions={"stars": "3"}).tokens[0][:2] == ("(start)", "(stars 3)")
+    assert reviewgen.explain(model, "ab", conditions={"stars": "3"}).tokens[0][:2] == (
+        "(start)",
+        "(stars 3)",
+    )
     with pytest.raises(ConfigError, match="weather"):
         reviewgen.explain(model, "ab", conditions={"weather": "bad"})
     reviewgen.register_model("explainable", Nested)
     explanation, again = (reviewgen.explain("explainable-char", "some text") for _ in range(2))
-    assert not explanation.is_trained and "random" in explanation.notes[0] and again.loss.mean == explanation.loss.mean
+    assert (
+        not explanation.is_trained
+        and "random" in explanation.notes[0]
+        and again.loss.mean == explanation.loss.mean
+    )
 
 
 @pytest.mark.wrong_types
@@ -200,10 +283,14 @@ def test_texts_and_arguments_that_cannot_be_explained_are_refused():
         reviewgen.explain("lstm-chars-tiny")
 
 
-def test_broken_models_are_named_and_probabilities_of_zero_and_scores_that_do_not_sum_to_one_are_shown(monkeypatch):
+def test_broken_models_are_named_and_improper_probabilities_are_shown(
+    monkeypatch,
+):
     raising = Nested()
     raising.step.register_forward_hook(lambda *_: 1 / 0)
-    with pytest.raises(BrokenPlugin, match=r"Nested with ids of shape \(2, \d+\) raises ZeroDivisionError"):
+    with pytest.raises(
+        BrokenPlugin, match=r"Nested with ids of shape \(2, \d+\) raises ZeroDivisionError"
+    ):
         reviewgen.explain(review_model(raising, LETTERS))
     monkeypatch.setattr(Wrapped, "forward", lambda self, ids, state: {"logits": ids})
     with pytest.raises(BrokenPlugin, match="Wrapped must return a pair of logits"):
@@ -215,16 +302,25 @@ def test_broken_models_are_named_and_probabilities_of_zero_and_scores_that_do_no
     explanation = reviewgen.explain(review_model(TableModel(logits), LETTERS), "ab")
     assert explanation.loss.mean == explanation.loss.mean_of_cross_entropy == math.inf
     assert json.loads(json.dumps(explanation.to_dict(), allow_nan=False))["loss"]["mean"] is None
-    backoff, none = (reviewgen.explain(review_model(ngram(smoothing=s), LETTERS), TEXTS) for s in ("stupid-backoff", "none"))
+    backoff, none = (
+        reviewgen.explain(review_model(ngram(smoothing=s), LETTERS), TEXTS)
+        for s in ("stupid-backoff", "none")
+    )
     assert "do not sum to one" in backoff.notes[0] and not none.notes
 
 
 def test_a_page_is_escaped_and_not_replaced(tmp_path):
     letters = "".join(sorted(set(HOSTILE)))
-    explanation = reviewgen.explain(review_model(recurrent(vocab_size=2 + len(letters)), LetterTokenizer(letters)), HOSTILE)
+    explanation = reviewgen.explain(
+        review_model(recurrent(vocab_size=2 + len(letters)), LetterTokenizer(letters)), HOSTILE
+    )
     explanation.save_html(tmp_path / "page.html")
     for html in ((tmp_path / "page.html").read_text(encoding="utf-8"), explanation._repr_html_()):
-        assert HOSTILE not in html and "&lt;script&gt;" in html and "http" not in html.replace("http-equiv", "")
+        assert (
+            HOSTILE not in html
+            and "&lt;script&gt;" in html
+            and "http" not in html.replace("http-equiv", "")
+        )
     with pytest.raises(OutputExists):
         explanation.save_html(tmp_path / "page.html")
     with pytest.raises(StorageError, match="cannot be written"):
@@ -232,8 +328,11 @@ def test_a_page_is_escaped_and_not_replaced(tmp_path):
 
 
 def test_the_command(micro, model_folder, tmp_path, monkeypatch, capsys):
-    folder, page = model_folder("gru-char"), tmp_path / "page.html"
-    facts = json.loads(json.dumps(reviewgen.explain(micro("gru-char"), "bad cab").to_dict())) | {"source": str(folder)}
+    folder = model_folder("gru-char")
+    page = tmp_path / "page.html"
+    facts = json.loads(json.dumps(reviewgen.explain(micro("gru-char"), "bad cab").to_dict())) | {
+        "source": str(folder)
+    }
     words = ("explain", folder, "--text", "bad cab")
     status, output, _ = run_command(monkeypatch, capsys, *words, "--json")
     assert status == 0 and json.loads(output) == facts
@@ -241,9 +340,21 @@ def test_the_command(micro, model_folder, tmp_path, monkeypatch, capsys):
     status, output, notes = run_command(monkeypatch, capsys, *words, "--html", page, "--tokens", 3)
     assert status == 0 and page.stat().st_size > 5000 and "page.html" in notes.replace("\n", "")
     assert max(map(len, output.splitlines())) <= 80
-    said = ("B=1 T=8 H=8", "reset gate", "by nn.CrossEntropyLoss", "... and 5 more tokens", "1 text of 8 tokens")
-    assert [each for each in (*said, f"{facts['loss']['bits_per_character']:.6f} bits") if each not in output] == []
-    status, output, _ = run_command(monkeypatch, capsys, "explain", folder, "--text", "a\x1b[31mb\x9b2J", "--tokens", 99)
+    said = (
+        "B=1 T=8 H=8",
+        "reset gate",
+        "by nn.CrossEntropyLoss",
+        "... and 5 more tokens",
+        "1 text of 8 tokens",
+    )
+    assert [
+        each
+        for each in (*said, f"{facts['loss']['bits_per_character']:.6f} bits")
+        if each not in output
+    ] == []
+    status, output, _ = run_command(
+        monkeypatch, capsys, "explain", folder, "--text", "a\x1b[31mb\x9b2J", "--tokens", 99
+    )
     assert status == 0 and "\x1b" not in output and "\x9b" not in output
     (tokens,) = reviewgen.explain(micro("gru-char"), "b日").tokens
     assert tokens[:2] == ("(start)", "b") and len(tokens) > 4 and set(tokens[2:]) == {"(byte)"}

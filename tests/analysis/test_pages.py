@@ -8,7 +8,16 @@ import pytest
 from jinja2 import UndefinedError
 
 from reviewgen.errors import ConfigError, OutputExists, StorageError
-from reviewgen.web import Chart, Panel, Series, draw_figure, refuse_file, render, save_chart, save_text
+from reviewgen.web import (
+    Chart,
+    Panel,
+    Series,
+    draw_figure,
+    refuse_file,
+    render,
+    save_chart,
+    save_text,
+)
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;{{ 7 * 19101 }}"
 
@@ -20,7 +29,8 @@ def draw(*series, text="Bits", **options):
 def marks(*series, **options):
     """Return where the marks of a chart are, in its units, without those of the legend."""
     places = re.findall(
-        r'class="mark[^"]*" transform="translate\(([\d.]+) ([\d.]+)\)" d="[^"]+"><title', draw(*series, **options)
+        r'class="mark[^"]*" transform="translate\(([\d.]+) ([\d.]+)\)" d="[^"]+"><title',
+        draw(*series, **options),
     )
     return [(float(x), float(y)) for x, y in places]
 
@@ -47,7 +57,9 @@ def test_what_cannot_be_drawn_is_named_long_curves_are_thinned_and_series_look_d
     ends = marks(Series("a", [(0, 1.0), (100_000, math.exp(-10))]))
     assert len(long) == 60 and [long[0], long[-1]] == ends
     figure = draw(Series("a", [(1, 5)], interval=(1, 9)))
-    low, high = map(float, re.search(r'class="line bar" d="M[\d.]+ ([\d.]+)V([\d.]+)"', figure).groups())
+    low, high = map(
+        float, re.search(r'class="line bar" d="M[\d.]+ ([\d.]+)V([\d.]+)"', figure).groups()
+    )
     assert 26 <= high < marks(Series("a", [(1, 5)], interval=(1, 9)))[0][1] < low <= 258
     figure = draw(*(Series(f"m{n}", [(n, n)], style=n) for n in range(30)))
     looks = re.findall(r'class="(series-\d)"><path class="mark" [^>]*? d="([^"]+)"/></g>', figure)
@@ -64,12 +76,27 @@ def test_texts_are_escaped_and_a_missing_value_is_an_error():
 
 
 def test_a_chart_is_a_file_of_its_own_in_light_and_dark_with_its_levels_rings_and_panels(tmp_path):
-    first = [Series(HOSTILE, [(0, 2), (1, 1)]), Series("kept", [(1, 1)], is_ring=True), Series("counted", style=1, level=1.5)]
-    chart = Chart(HOSTILE, "steps", [Panel("bits", first), Panel("rate", [Series("r", [(0, 1), (1, 2)], is_dashed=True)], 90.0)])
+    first = [
+        Series(HOSTILE, [(0, 2), (1, 1)]),
+        Series("kept", [(1, 1)], is_ring=True),
+        Series("counted", style=1, level=1.5),
+    ]
+    chart = Chart(
+        HOSTILE,
+        "steps",
+        [
+            Panel("bits", first),
+            Panel("rate", [Series("r", [(0, 1), (1, 2)], is_dashed=True)], 90.0),
+        ],
+    )
     save_chart(chart, tmp_path / "chart.svg")
     root = ElementTree.parse(tmp_path / "chart.svg").getroot()
     classes = [each.get("class") for each in root.iter()]
-    assert classes.count("axis") == 2 and classes.count("mark hollow") == 2 and {"line dotted", "line dashed"} <= set(classes)
+    assert (
+        classes.count("axis") == 2
+        and classes.count("mark hollow") == 2
+        and {"line dotted", "line dashed"} <= set(classes)
+    )
     assert "prefers-color-scheme: dark" in (tmp_path / "chart.svg").read_text()
     texts = ["".join(each.itertext()) for each in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"steps", "bits", "rate", "kept", "counted"} <= set(texts)

@@ -1,1 +1,3 @@
-"""``make audit``, ``make wheel`` and ``make test-oldest``: what reviewgen depends on, with which licences and vulnerabilities."""
+"""``make audit``, ``make wheel`` and ``make test-oldest``: what reviewgen depends on, with which
+licences and vulnerabilities.
+"""

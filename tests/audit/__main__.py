@@ -1,4 +1,6 @@
-"""``make audit``: licences and known vulnerabilities of the dependencies, with each extra. Exit status 1 if one is wrong."""
+"""``make audit``: licences and known vulnerabilities of the dependencies, with each extra. Exit
+status 1 if one is wrong.
+"""
 
 import sys
 
@@ -23,17 +25,27 @@ def main() -> int:
 
 
 def _licences(console: Console) -> list[str]:
-    """Print a line for the base install and one for each extra, then the exceptions; return what is not accepted."""
+    """Print a line for the base install and one for each extra, then the exceptions; return what is
+    not accepted.
+    """
     table = Table("install", "distributions", "excepted", "not accepted")
-    excepted, problems = set(), set()
+    excepted = set()
+    problems = set()
     for extra in ["", *extras(_NAME)]:
         tree = walk(_NAME, frozenset({extra} - {""}))
         other = {name for name, dist in tree.found.items() if not is_accepted(licence(dist))}
         wrong = {name for name in other if not why_excepted(name)}
         excepted |= other - wrong
-        problems |= {f"{name}: the licence {licence(tree.found[name])!r} is not accepted" for name in wrong}
+        problems |= {
+            f"{name}: the licence {licence(tree.found[name])!r} is not accepted" for name in wrong
+        }
         problems |= {f"{name}: not installed, so its licence is not known" for name in tree.missing}
-        table.add_row(f"[{extra}]" if extra else "base", f"{len(tree.found)}", f"{len(other - wrong)}", f"{len(wrong)}")
+        table.add_row(
+            f"[{extra}]" if extra else "base",
+            f"{len(tree.found)}",
+            f"{len(other - wrong)}",
+            f"{len(wrong)}",
+        )
     console.print(table, markup=False)
     for name in sorted(excepted):
         console.print(f"excepted: {name}: {why_excepted(name)}", markup=False, highlight=False)
@@ -46,7 +58,10 @@ def _vulnerabilities() -> list[str]:
     try:
         answer = ask([dist for name, dist in sorted(tree.found.items()) if name != _NAME])
     except ConnectionError as error:
-        return [f"{error}\nNothing is known about vulnerabilities; run `make audit` where the service can be reached."]
+        return [
+            f"{error}\nNothing is known about vulnerabilities; run `make audit` where the service"
+            " can be reached."
+        ]
     return [*answer.known, *(f"not audited: {line}" for line in answer.unanswered)]
 
 

@@ -1,6 +1,8 @@
-"""The dependencies of the wheel as a CycloneDX SBOM: ``python -m tests.audit.sbom FILE``, before the wheel is built.
+"""The dependencies of the wheel as a CycloneDX SBOM: ``python -m tests.audit.sbom FILE``, before
+the wheel is built.
 
-It lists the versions that are installed here, those of the base install as required and those of the extras as optional.
+It lists the versions that are installed here, those of the base install as required and those of
+the extras as optional.
 """
 
 import datetime
@@ -33,30 +35,52 @@ def bom(name: str) -> Bom:
     Raises:
         ModuleNotFoundError: A dependency of the base install is missing.
     """
-    base, every = walk(name), walk(name, frozenset(EXTRAS))
+    base = walk(name)
+    every = walk(name, frozenset(EXTRAS))
     if base.missing:
-        raise ModuleNotFoundError(f"{', '.join(sorted(base.missing))} not installed; run `make wheel`, which installs it first.")
+        raise ModuleNotFoundError(
+            f"{', '.join(sorted(base.missing))} not installed; run `make wheel`, which installs it"
+            " first."
+        )
     components = {key: _component(dist, key in base.found) for key, dist in every.found.items()}
     result = Bom()
     result.metadata.component = components[name]
     result.metadata.component.scope = None
-    result.metadata.timestamp = datetime.datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", "0")), datetime.UTC)
+    result.metadata.timestamp = datetime.datetime.fromtimestamp(
+        int(os.environ.get("SOURCE_DATE_EPOCH", "0")), datetime.UTC
+    )
     result.components.update(part for key, part in components.items() if key != name)
     for key, needed in every.links.items():
-        result.register_dependency(components[key], [components[one] for one in needed if one in components])
-    result.serial_number = uuid.uuid5(uuid.NAMESPACE_URL, " ".join(sorted(str(part.purl) for part in components.values())))
+        result.register_dependency(
+            components[key], [components[one] for one in needed if one in components]
+        )
+    result.serial_number = uuid.uuid5(
+        uuid.NAMESPACE_URL, " ".join(sorted(str(part.purl) for part in components.values()))
+    )
     return result
 
 
 def _component(dist: Distribution, required: bool) -> Component:
-    """A distribution as a component; a local version such as that of PyTorch's builds for the CPU is not part of the name."""
+    """A distribution as a component; a local version such as that of PyTorch's builds for the CPU
+    is not part of the name.
+    """
     version = Version(dist.version).public
     purl = PackageURL("pypi", name=canonicalize_name(dist.name), version=version)
     stated = EXCEPTIONS[dist.name][0] if dist.name in EXCEPTIONS else licence(dist)
-    licences = [LicenseFactory().make_from_string(stated)] if is_accepted(stated) or dist.name in EXCEPTIONS else []
+    licences = (
+        [LicenseFactory().make_from_string(stated)]
+        if is_accepted(stated) or dist.name in EXCEPTIONS
+        else []
+    )
     scope = ComponentScope.REQUIRED if required else ComponentScope.OPTIONAL
     return Component(
-        type=ComponentType.LIBRARY, name=dist.name, version=version, purl=purl, bom_ref=str(purl), licenses=licences, scope=scope
+        type=ComponentType.LIBRARY,
+        name=dist.name,
+        version=version,
+        purl=purl,
+        bom_ref=str(purl),
+        licenses=licences,
+        scope=scope,
     )
 
 

@@ -19,11 +19,13 @@ class Answer:
     """What the vulnerability service knows."""
 
     known: list[str] = field(default_factory=list)  # a line for each vulnerability
-    unanswered: list[str] = field(default_factory=list)  # a line for each distribution that it does not know
+    # a line for each distribution that it does not know
+    unanswered: list[str] = field(default_factory=list)
 
 
 def ask(distributions: Sequence[Distribution]) -> Answer:
-    """Ask about installed versions; about the first one alone before all the others, in case that no service answers.
+    """Ask about installed versions; about the first one alone before all the others, in case that
+    no service answers.
 
     Raises:
         ConnectionError: The service cannot be reached, or does not know the first distribution.
@@ -37,11 +39,27 @@ def ask(distributions: Sequence[Distribution]) -> Answer:
 def _ask(distributions: Sequence[Distribution]) -> Answer:
     with tempfile.TemporaryDirectory() as folder:
         pins = Path(folder, "pins.txt")
-        pins.write_text("".join(f"{one.name}=={Version(one.version).public}\n" for one in distributions), encoding="utf-8")
-        words = ["-r", str(pins), "--no-deps", "--disable-pip", "--format", "json", "--progress-spinner", "off"]
-        done = subprocess.run([sys.executable, "-m", "pip_audit", *words], capture_output=True, text=True)
+        pins.write_text(
+            "".join(f"{one.name}=={Version(one.version).public}\n" for one in distributions),
+            encoding="utf-8",
+        )
+        words = [
+            "-r",
+            str(pins),
+            "--no-deps",
+            "--disable-pip",
+            "--format",
+            "json",
+            "--progress-spinner",
+            "off",
+        ]
+        done = subprocess.run(
+            [sys.executable, "-m", "pip_audit", *words], capture_output=True, text=True
+        )
     if not done.stdout.startswith("{"):
-        reason = done.stderr.strip().splitlines()[-1:] or [f"pip-audit ended with exit status {done.returncode}"]
+        reason = done.stderr.strip().splitlines()[-1:] or [
+            f"pip-audit ended with exit status {done.returncode}"
+        ]
         raise ConnectionError(f"The vulnerability service does not answer: {reason[0][:300]}")
     return read(done.stdout)
 

@@ -1,4 +1,6 @@
-"""The dependencies of the installed package, with those of its dependencies, from the metadata of the distributions."""
+"""The dependencies of the installed package, with those of its dependencies, from the metadata of
+the distributions.
+"""
 
 from collections import deque
 from dataclasses import dataclass, field
@@ -15,7 +17,8 @@ class Dependencies:
     """What a distribution depends on, by canonical name."""
 
     found: dict[str, Distribution] = field(default_factory=dict)
-    links: dict[str, set[str]] = field(default_factory=dict)  # direct dependencies of each distribution
+    # direct dependencies of each distribution
+    links: dict[str, set[str]] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)  # required here, but not installed
 
 
@@ -41,7 +44,9 @@ def walk(name: str, wanted: frozenset[str] = frozenset()) -> Dependencies:
             continue
         result.found[here[0]] = dist
         needed = _required(dist, here[1])
-        result.links.setdefault(here[0], set()).update(canonicalize_name(one.name) for one in needed)
+        result.links.setdefault(here[0], set()).update(
+            canonicalize_name(one.name) for one in needed
+        )
         queue.extend((canonicalize_name(one.name), frozenset(one.extras)) for one in needed)
     return result
 
@@ -49,4 +54,9 @@ def walk(name: str, wanted: frozenset[str] = frozenset()) -> Dependencies:
 def _required(dist: Distribution, wanted: frozenset[str]) -> list[Requirement]:
     """The requirements of a distribution with some extras."""
     every = [Requirement(text) for text in dist.requires or []]
-    return [one for one in every if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in {"", *wanted})]
+    return [
+        one
+        for one in every
+        if one.marker is None
+        or any(one.marker.evaluate({"extra": extra}) for extra in {"", *wanted})
+    ]

@@ -1,7 +1,8 @@
-"""Where the bits are: of held-out texts by position, by how frequent the word is in the training texts, and within words.
+"""Where the bits are: of held-out texts by position, by how frequent the word is in the training
+texts, and within words.
 
-``python -m tests.benchmarks bits [PRESETS [BUDGETS [CORPORA]]]``, each a list with commas, as in ``lstm-char,blend-word 1m,5m
-captions,2018``. A word begins at its space. PINNED
+``python -m tests.benchmarks bits [PRESETS [BUDGETS [CORPORA]]]``, each a list with commas, as in
+``lstm-char,blend-word 1m,5m captions,2018``. A word begins at its space. PINNED
 """
 
 import math
@@ -14,11 +15,14 @@ from pathlib import Path
 import reviewgen
 from tests.benchmarks.corpora import captions, reviews, shakespeare, split_2018, verses
 
-PRESETS, BUDGETS = "lstm-char,lstm-word,blend-char,blend-word", "1m,5m"
+PRESETS = "lstm-char,lstm-word,blend-char,blend-word"
+BUDGETS = "1m,5m"
 FREQUENCIES = (0, 1, 10, 100, 1000)  # of a word: never seen, from 1, ...
 POSITIONS = (0, 32, 128, 512, 2048)  # characters from the beginning of the text
 WORDS = re.compile(r"\s*\S+")  # each with what stands before it
-HELD_OUT, TRAINED = 300, 100  # texts that are looked at
+# texts that are looked at
+HELD_OUT = 300
+TRAINED = 100
 
 
 def main(presets=PRESETS, budgets=BUDGETS, corpora="film,captions,shakespeare,2018,verses"):
@@ -26,17 +30,27 @@ def main(presets=PRESETS, budgets=BUDGETS, corpora="film,captions,shakespeare,20
     with tempfile.TemporaryDirectory() as folder:
         for name in corpora.split(","):
             source, held_out, options = split(name, Path(folder))
-            train = source if isinstance(source, list) else [Path(source).read_text(encoding="utf-8")]
+            train = (
+                source if isinstance(source, list) else [Path(source).read_text(encoding="utf-8")]
+            )
             frequency = Counter(word for text in train for word in WORDS.findall(text))
             for preset in presets.split(","):
                 for budget in budgets.split(","):
                     start = time.monotonic()
                     model = reviewgen.train(preset, source, budget=budget, **options)
-                    describe(f"{name} {preset} {budget} {time.monotonic() - start:.0f} s", model, train, held_out, frequency)
+                    describe(
+                        f"{name} {preset} {budget} {time.monotonic() - start:.0f} s",
+                        model,
+                        train,
+                        held_out,
+                        frequency,
+                    )
 
 
 def split(name, folder):
-    """Return the training texts of a corpus, or their file, the held-out ones, and the options of reading them."""
+    """Return the training texts of a corpus, or their file, the held-out ones, and the options of
+    reading them.
+    """
     if name == "2018":
         train, _, clean = split_2018()
         return train, [text.lower() for text in clean], {"lowercase": True, "clean": False}
@@ -49,35 +63,61 @@ def split(name, folder):
 
 
 def describe(title, model, train, held_out, frequency):
-    """Print the bits per character in all, of training texts, and by position, frequency and place in the word."""
+    """Print the bits per character in all, of training texts, and by position, frequency and place
+    in the word.
+    """
     nats = model.evaluate(held_out).nats_per_character
     seen = model.evaluate([text[:10_000] for text in train[:TRAINED]]).nats_per_character
     speed = (model.training.get("tokens_seen") or math.nan) / model.training["seconds"]
-    bits = f"{nats:.4f} nats, {nats / math.log(2):.4f} bits; of training texts {seen / math.log(2):.4f}"
+    bits = (
+        f"{nats:.4f} nats, {nats / math.log(2):.4f} bits; of training texts"
+        f" {seen / math.log(2):.4f}"
+    )
     print(f"\n{title}: {bits}; {speed:,.0f} tokens a second")
-    sums, counts = defaultdict(float), Counter()
+    sums = defaultdict(float)
+    counts = Counter()
     for text in [text[:10_000] for text in held_out[:HELD_OUT]]:
         for (table, key), bits, characters in pieces_of(model.score(text), text, frequency):
             sums[table, key] += bits
             counts[table, key] += characters
     for table in ("position", "frequency", "word"):
-        keys = sorted((key for kind, key in sums if kind == table), key=lambda key: int(re.sub(r"\D", "", key) or 0))
-        print(f"    {table:10}", "  ".join(f"{key}: {sums[table, key] / counts[table, key]:.3f}" for key in keys))
+        keys = sorted(
+            (key for kind, key in sums if kind == table),
+            key=lambda key: int(re.sub(r"\D", "", key) or 0),
+        )
+        print(
+            f"    {table:10}",
+            "  ".join(f"{key}: {sums[table, key] / counts[table, key]:.3f}" for key in keys),
+        )
 
 
 def pieces_of(score, text, frequency):
     """Yield the table and row that each token or word belongs to, its bits and characters."""
-    spread, starts = list[float](), set[int]()  # the bits of each character: a token's, evenly; where tokens begin
+    # the bits of each character: a token's, evenly; where tokens begin
+    spread = list[float]()
+    starts = set[int]()
     for token in score.tokens:
         starts.add(len(spread))
         spread += [token.bits / len(token.text)] * len(token.text) if token.text else []
     place = 0
     for word in WORDS.findall(text):
         end = place + len(word)
-        bits, second = sum(spread[place:end]), next((at for at in range(place + 1, end) if at in starts), end)
+        bits = sum(spread[place:end])
+        second = next((at for at in range(place + 1, end) if at in starts), end)
         first = sum(spread[place:second])
-        yield ("frequency", f"from {max(limit for limit in FREQUENCIES if limit <= frequency[word])}"), bits, len(word)
-        yield ("position", f"from {max(limit for limit in POSITIONS if limit <= place)}"), bits, len(word)
+        yield (
+            (
+                "frequency",
+                f"from {max(limit for limit in FREQUENCIES if limit <= frequency[word])}",
+            ),
+            bits,
+            len(word),
+        )
+        yield (
+            ("position", f"from {max(limit for limit in POSITIONS if limit <= place)}"),
+            bits,
+            len(word),
+        )
         yield ("word", "bits of the first token"), first, 1
         yield ("word", "of the others together"), bits - first, 1
         place = end

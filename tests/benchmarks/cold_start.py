@@ -1,13 +1,15 @@
-"""PINNED: seconds until a cold process has written its first text with a saved model, compiled code on disk.
+"""PINNED: seconds until a cold process has written its first text with a saved model, compiled code
+on disk.
 
     python -m tests.benchmarks cold_start              all of it
     python -m tests.benchmarks cold_start list         ``reviewgen list`` alone
 
-Targets: 2.5 s for the command, 0.8 s if writing needs no torch. Each figure is the best of several runs of the whole command
-``reviewgen generate``, and beside it what Python and torch take to start and stop.
+Targets: 2.5 s for the command, 0.8 s if writing needs no torch. Each figure is the best of several
+runs of the whole command ``reviewgen generate``, and beside it what Python and torch take to start
+and stop.
 
-``reviewgen list`` on one core, with 50 more plugins installed and without; target 0.3 s. Its seconds of the processor count where
-other work runs on the machine.
+``reviewgen list`` on one core, with 50 more plugins installed and without; target 0.3 s. Its
+seconds of the processor count where other work runs on the machine.
 """
 
 import os
@@ -37,8 +39,22 @@ def main(part: str = "") -> None:
         for preset in ("lstm-char", "lstm-word", "ngram-char"):
             place = Path(folder) / preset
             reviewgen.train(preset, train, steps=5, out=place)
-            found, _ = best_seconds(["-m", "reviewgen", "generate", str(place), "--seed", "1", "--max-new-tokens", "300"])
-            print(f"reviewgen generate, {preset}: {found:.2f} s  target <= 2.5, <= 0.8 without torch", flush=True)
+            found, _ = best_seconds(
+                [
+                    "-m",
+                    "reviewgen",
+                    "generate",
+                    str(place),
+                    "--seed",
+                    "1",
+                    "--max-new-tokens",
+                    "300",
+                ]
+            )
+            print(
+                f"reviewgen generate, {preset}: {found:.2f} s  target <= 2.5, <= 0.8 without torch",
+                flush=True,
+            )
 
 
 PLUGINS = 50
@@ -50,29 +66,39 @@ def install_plugins(site: Path) -> None:
         name = f"many{number}"
         points = {"models": {name: f"{name}:Model"}, "presets": {f"{name}-char": f"{name}:PRESET"}}
         api = {"api": {API_VERSION: "reviewgen.protocols"}}
-        write_distribution(site, f"reviewgen-{name}", points | api, {name: "raise SystemExit('imported')"})
+        write_distribution(
+            site, f"reviewgen-{name}", points | api, {name: "raise SystemExit('imported')"}
+        )
 
 
 def listing() -> None:
-    """Print the best seconds of ``reviewgen list``, on the clock and of the processor, with and without other plugins."""
+    """Print the best seconds of ``reviewgen list``, on the clock and of the processor, with and
+    without other plugins.
+    """
     with tempfile.TemporaryDirectory() as folder:
         install_plugins(Path(folder))
         for plugins, path in ((0, ""), (PLUGINS, folder)):
             for words in ([], ["--json"]):
                 clock, processor = best_seconds(["-m", "reviewgen", "list", *words], path)
                 command = " ".join(["reviewgen list", *words])
-                print(f"{command}, {plugins} more plugins: {clock:.2f} s, {processor:.2f} s of the processor  target <= 0.3")
+                print(
+                    f"{command}, {plugins} more plugins: {clock:.2f} s, {processor:.2f} s of the"
+                    " processor  target <= 0.3"
+                )
 
 
 def best_seconds(words: Sequence[str], path: str = "", rounds: int = 10) -> tuple[float, float]:
-    """Return the fewest seconds that Python takes for some arguments on one core, on the clock and of the processor."""
+    """Return the fewest seconds that Python takes for some arguments on one core, on the clock and
+    of the processor.
+    """
     command = [sys.executable, *words]
     if hasattr(os, "sched_setaffinity"):
         command = ["taskset", "-c", "0", *command]
     environment = os.environ | {"PYTHONPATH": path}
     times = []
     for _ in range(rounds):
-        start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        start = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime

@@ -1,4 +1,6 @@
-"""Where the benchmark corpora are, and what several benchmarks read: the 2018 split, and the reviews as token ids."""
+"""Where the benchmark corpora are, and what several benchmarks read: the 2018 split, and the
+reviews as token ids.
+"""
 
 import gzip
 import importlib.util
@@ -32,7 +34,9 @@ def captions(count: int = 2000) -> list[str]:
 
 def verses() -> list[str]:
     """Return the verses of the King James Bible, from Debian's package bible-kjv."""
-    printed = subprocess.run(["bible", "-f", "gen1:1-rev22:21"], capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        ["bible", "-f", "gen1:1-rev22:21"], capture_output=True, text=True, check=True
+    ).stdout
     return [line.partition(" ")[2] for line in printed.splitlines()]
 
 
@@ -44,7 +48,8 @@ def shakespeare() -> tuple[str, str]:
 
 def reviews(characters: int) -> list[str]:
     """Return the first texts of the reviews extra that have this many characters together."""
-    texts, total = [], 0
+    texts = []
+    total = 0
     for text, _ in read_examples("reviews", DataConfig()):
         texts.append(text)
         total += len(text)
@@ -68,7 +73,10 @@ def word_tokenizer(texts: list[str], vocab_size: int = 8000):
 def stream(texts: list[str], tokenizer) -> np.ndarray:
     """Return the texts as one stream of ids, each between bos and eos."""
     dtype = np.uint8 if tokenizer.vocab_size <= 256 else np.uint16
-    parts = [np.array([tokenizer.bos_id, *ids, tokenizer.eos_id], dtype) for ids in tokenizer.encode_batch(texts)]
+    parts = [
+        np.array([tokenizer.bos_id, *ids, tokenizer.eos_id], dtype)
+        for ids in tokenizer.encode_batch(texts)
+    ]
     return np.concatenate(parts)
 
 

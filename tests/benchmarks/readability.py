@@ -1,17 +1,21 @@
-"""PINNED: how the texts of the trained weights read at their default settings, beside held-out reviews of the same size.
+"""PINNED: how the texts of the trained weights read at their default settings, beside held-out
+reviews of the same size.
 
-``python -m tests.benchmarks readability [TEXTS] [PRESET ...]``: for each preset 100 texts with known words and with any. Targets:
+``python -m tests.benchmarks readability [TEXTS] [PRESET ...]``: for each preset 100 texts with
+known words and with any. Targets:
 
     unknown words     the share of written words that are not in the training text: at most 0.8 %
-    distinct-2        the share of different pairs of words: at most 0.35 below held-out reviews (at temperature 0.7;
-                      at 0.85 to 1 it was within 0.04)
+    distinct-2        the share of different pairs of words: at most 0.35 below held-out reviews (at
+                      temperature 0.7; at 0.85 to 1 it was within 0.04)
     whole             the share of texts that end by themselves or at a sentence: at least 98 %;
                       nnlm-char 88 %, ngram-char 92 %, whose sentences are long at temperature 0.7
     characters/s      with known words at least 0.85 of that with any
-    praise and blame  the share of 200 texts that have both (``tests.support.praise_and_blame``) with the default, a drawn
-                      sentiment: at most 5 points from held-out reviews; "any" is a sentiment that is not given
+    praise and blame  the share of 200 texts that have both (``tests.support.praise_and_blame``)
+                      with the default, a drawn sentiment: at most 5 points from held-out reviews;
+                      "any" is a sentiment that is not given
 
-Held-out reviews are those of the style that the weights write by default, cut off and finished as generated texts are.
+Held-out reviews are those of the style that the weights write by default, cut off and finished as
+generated texts are.
 """
 
 import time
@@ -31,7 +35,9 @@ SENTIMENT_TEXTS = 200
 
 
 def read_reviews() -> tuple[set[str], list[str]]:
-    """Return the words of the training text in lower case, and the held-out texts that are whole reviews."""
+    """Return the words of the training text in lower case, and the held-out texts that are whole
+    reviews.
+    """
     corpus = cached_corpus(CorpusSpec("reviews", DataConfig(conditions=("style",))))
     known = {word.casefold() for text in corpus.texts("train") for word in words_of(text)}
     human = [text for text, values in corpus.examples("test") if values[0] == "review"]
@@ -49,19 +55,25 @@ class Reading:
 
     def __str__(self) -> str:
         return (
-            f"unknown words {self.texts.unknown_words:6.2%}  distinct-2 {self.texts.distinct[1]:.3f} "
-            f"(held out {self.human.distinct[1]:.3f})  {self.texts.words_per_text:5.0f} words  "
-            f"repeated {self.texts.repetition:.2%}  whole {self.whole:4.0%}"
+            f"unknown words {self.texts.unknown_words:6.2%}  distinct-2"
+            f" {self.texts.distinct[1]:.3f} (held out {self.human.distinct[1]:.3f}) "
+            f" {self.texts.words_per_text:5.0f} words  repeated {self.texts.repetition:.2%}  whole"
+            f" {self.whole:4.0%}"
         )
 
 
-def read_generated(preset: str, words: str, count: int, known: set[str], human: list[str]) -> Reading:
+def read_generated(
+    preset: str, words: str, count: int, known: set[str], human: list[str]
+) -> Reading:
     """Return the figures of a preset's texts at its default settings, with known words or any."""
-    model, rate = reviewgen.load(preset), 0.0
+    model = reviewgen.load(preset)
+    rate = 0.0
     model.generate("", seed=1, words=words)  # compiled
     for _ in range(ROUNDS):
         start = time.process_time()
-        texts = model.generate("", seed=1, num_return_sequences=count, words=words, return_dict_in_generate=True)
+        texts = model.generate(
+            "", seed=1, num_return_sequences=count, words=words, return_dict_in_generate=True
+        )
         rate = max(rate, sum(len(text.text) for text in texts) / (time.process_time() - start))
     cut = [shorten_as_generated(text, model) for text in human]
     figures = measure_texts([text.text for text in texts], lambda word: word.casefold() in known)
@@ -71,15 +83,21 @@ def read_generated(preset: str, words: str, count: int, known: set[str], human: 
 
 def is_whole(generation) -> bool:
     """Return whether a text ends by itself or at a sentence."""
-    return generation.finish_reason == "end" or len(generation.text.rstrip()) in sentence_ends(generation.text)
+    return generation.finish_reason == "end" or len(generation.text.rstrip()) in sentence_ends(
+        generation.text
+    )
 
 
 def measure_praise_and_blame(preset: str, human: list[str]) -> dict[str, float]:
-    """Return the share of texts that praise and blame, of generated texts by their sentiment, and of held-out reviews."""
+    """Return the share of texts that praise and blame, of generated texts by their sentiment, and
+    of held-out reviews.
+    """
     model = reviewgen.load(preset)
     shares = {"held out": share_of_both(shorten_as_generated(text, model) for text in human)}
     for sentiment in ("any", "draw"):
-        texts = model.generate("", seed=1, num_return_sequences=SENTIMENT_TEXTS, conditions={"sentiment": sentiment})
+        texts = model.generate(
+            "", seed=1, num_return_sequences=SENTIMENT_TEXTS, conditions={"sentiment": sentiment}
+        )
         shares[sentiment] = share_of_both(texts)
     return shares
 
@@ -87,11 +105,23 @@ def measure_praise_and_blame(preset: str, human: list[str]) -> dict[str, float]:
 def main(count="100", *presets) -> None:
     """Print two lines for each preset, the rates, and how often praise and blame stand together."""
     known, human = read_reviews()
-    for preset in presets or [plugin.name for plugin in reviewgen.list_presets() if find_weights(plugin.name)]:
-        readings = {words: read_generated(preset, words, int(count), known, human) for words in ("known", "any")}
+    for preset in presets or [
+        plugin.name for plugin in reviewgen.list_presets() if find_weights(plugin.name)
+    ]:
+        readings = {
+            words: read_generated(preset, words, int(count), known, human)
+            for words in ("known", "any")
+        }
         for words, reading in readings.items():
             print(f"{preset + ', ' + words:22} {reading}", flush=True)
         rate, free = readings["known"].rate, readings["any"].rate
-        print(f"{preset:22} {rate:,.0f} characters/s, {rate / free:.2f} of any (target >= 0.85)", flush=True)
+        print(
+            f"{preset:22} {rate:,.0f} characters/s, {rate / free:.2f} of any (target >= 0.85)",
+            flush=True,
+        )
         shares = measure_praise_and_blame(preset, human)
-        print(f"{preset:22} praise and blame: {', '.join(f'{name} {share:.1%}' for name, share in shares.items())}", flush=True)
+        print(
+            f"{preset:22} praise and blame:"
+            f" {', '.join(f'{name} {share:.1%}' for name, share in shares.items())}",
+            flush=True,
+        )

@@ -1,9 +1,10 @@
-"""Seconds from raw text to 1.5526 nats per character or less on all held-out texts of the 2018 split, on the machine's cores,
-from a warm import: reading, tokenizing, the novelty index, training and its own evaluation are in. Target: 4 s on one core.
+"""Seconds from raw text to 1.5526 nats per character or less on all held-out texts of the 2018
+split, on the machine's cores, from a warm import: reading, tokenizing, the novelty index, training
+and its own evaluation are in. Target: 4 s on one core.
 
-Beside it, in the same process, the trial that the target comes from: plain torch, one LSTM of 256, AdamW under one cycle, bf16,
-two epochs, its text tokenized beforehand. The 2018 LSTM took 149 s on a GPU of its time, 78 epochs, for 1.5526. What was tried
-on the way is in SPEEDRUN.md.
+Beside it, in the same process, the trial that the target comes from: plain torch, one LSTM of 256,
+AdamW under one cycle, bf16, two epochs, its text tokenized beforehand. The 2018 LSTM took 149 s on
+a GPU of its time, 78 epochs, for 1.5526. What was tried on the way is in SPEEDRUN.md.
 """
 
 import os
@@ -20,14 +21,22 @@ from reviewgen.training import native_precision
 from tests.benchmarks.corpora import char_tokenizer, documents, split_2018, stream
 
 TARGET = 1.5526
-EPOCHS, MODEL, RATE = 0.27, {"hidden_size": 96, "ngrams": 7, "ngram_buckets": 65536}, 0.035
-BATCH, BPTT, HIDDEN, PEAK = 16, 64, 256, 8e-3
+EPOCHS = 0.27
+MODEL = {"hidden_size": 96, "ngrams": 7, "ngram_buckets": 65536}
+RATE = 0.035
+BATCH = 16
+BPTT = 64
+HIDDEN = 256
+PEAK = 8e-3
 
 
 def main(epochs=EPOCHS, rounds=5, *settings):
-    """Print a line for each round of both, and the ratios; settings of the model, as in hidden_size=256, may be changed."""
+    """Print a line for each round of both, and the ratios; settings of the model, as in
+    hidden_size=256, may be changed.
+    """
     train, held_out, clean = split_2018()
-    reviewgen.train("lstm-char", train[:50], steps=2, lowercase=True, clean=False)  # everything is imported and compiled
+    # everything is imported and compiled
+    reviewgen.train("lstm-char", train[:50], steps=2, lowercase=True, clean=False)
     for _ in range(int(rounds)):
         os.environ["REVIEWGEN_CACHE"] = tempfile.mkdtemp()  # empty: tokenizing is in
         start = time.monotonic()
@@ -38,16 +47,29 @@ def main(epochs=EPOCHS, rounds=5, *settings):
             epochs=float(epochs),
             lowercase=True,
             clean=False,
-            model=MODEL | {name: int(value) for name, value in (setting.split("=") for setting in settings)},
+            model=MODEL
+            | {name: int(value) for name, value in (setting.split("=") for setting in settings)},
             training={"evaluations": 1, "copy_tokens": 0, "learning_rate": RATE},
         )
         ours = time.monotonic() - start
-        figures = [model.evaluate(texts, lowercase=True, clean=False).nats_per_character for texts in (held_out, clean)]
-        shape = f"LSTM {model.model.config.layers} x {model.model.config.hidden_size}, {model.training['device']}"
+        figures = [
+            model.evaluate(texts, lowercase=True, clean=False).nats_per_character
+            for texts in (held_out, clean)
+        ]
+        shape = (
+            f"LSTM {model.model.config.layers} x {model.model.config.hidden_size},"
+            f" {model.training['device']}"
+        )
         met = "met" if figures[0] <= TARGET else "MISSED"
-        print(f"reviewgen {ours:6.1f} s  all {figures[0]:.4f} ({met})  clean {figures[1]:.4f}  {shape}", flush=True)
+        print(
+            f"reviewgen {ours:6.1f} s  all {figures[0]:.4f} ({met})  clean {figures[1]:.4f} "
+            f" {shape}",
+            flush=True,
+        )
         plain, all_texts = trial(train, held_out)
-        print(f"trial     {plain:6.1f} s  all {all_texts:.4f}   ratio {ours / plain:.2f}", flush=True)
+        print(
+            f"trial     {plain:6.1f} s  all {all_texts:.4f}   ratio {ours / plain:.2f}", flush=True
+        )
 
 
 class Plain(nn.Module):
@@ -55,13 +77,17 @@ class Plain(nn.Module):
 
     def __init__(self, vocabulary):
         super().__init__()
-        self.table, self.lstm, self.output = nn.Embedding(vocabulary, 64), nn.LSTM(64, HIDDEN), nn.Linear(HIDDEN, vocabulary)
+        self.table = nn.Embedding(vocabulary, 64)
+        self.lstm = nn.LSTM(64, HIDDEN)
+        self.output = nn.Linear(HIDDEN, vocabulary)
 
     def initial_state(self, batch_size):
         return torch.zeros(batch_size, 1, HIDDEN), torch.zeros(batch_size, 1, HIDDEN)
 
     def forward(self, ids, state):
-        hidden, state = self.lstm(self.table(ids.T), tuple(part.transpose(0, 1).contiguous() for part in state))
+        hidden, state = self.lstm(
+            self.table(ids.T), tuple(part.transpose(0, 1).contiguous() for part in state)
+        )
         return self.output(hidden).transpose(0, 1), tuple(part.transpose(0, 1) for part in state)
 
 
@@ -82,7 +108,9 @@ def trial(train, held_out, epochs=2):
             state = model.initial_state(BATCH)
         with torch.autocast("cpu", torch.bfloat16, enabled=native_precision("cpu") == "bf16"):
             logits, state = model(lanes[:, at : at + BPTT], state)
-        loss = F.cross_entropy(logits.float().flatten(0, 1), lanes[:, at + 1 : at + BPTT + 1].flatten())
+        loss = F.cross_entropy(
+            logits.float().flatten(0, 1), lanes[:, at + 1 : at + BPTT + 1].flatten()
+        )
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -92,4 +120,9 @@ def trial(train, held_out, epochs=2):
     seconds = time.monotonic() - start
     framed = documents(stream(held_out, tokenizer), tokenizer.bos_id)
     lengths = [len(text) for text in held_out]
-    return seconds, evaluate_documents(model.eval(), zip(framed, lengths, strict=True), tokenizer.vocab_size).nats_per_character
+    return (
+        seconds,
+        evaluate_documents(
+            model.eval(), zip(framed, lengths, strict=True), tokenizer.vocab_size
+        ).nats_per_character,
+    )

@@ -1,9 +1,11 @@
-"""PINNED: tokens a second of ``fit`` beside a bare torch loop: same model, batch, BPTT and precision. Target: 0.97 or more.
+"""PINNED: tokens a second of ``fit`` beside a bare torch loop: same model, batch, BPTT and
+precision. Target: 0.97 or more.
 
-The bare loop is what a user would write: nn.RNN/GRU/LSTM, fused Adam, one batch of random ids again and again. ``fit`` also reads
-batches from the token cache, carries the state, clips, schedules and reports. Both run in turn, and the ratio is the median of
-the ratios of neighbours. A last line for each shape and cell is what ``fit`` does by itself, as autotuning selects it and with
-Muon, beside the bare loop in 32 bits. Target at 2 x 512: 1.4 or more.
+The bare loop is what a user would write: nn.RNN/GRU/LSTM, fused Adam, one batch of random ids again
+and again. ``fit`` also reads batches from the token cache, carries the state, clips, schedules and
+reports. Both run in turn, and the ratio is the median of the ratios of neighbours. A last line for
+each shape and cell is what ``fit`` does by itself, as autotuning selects it and with Muon, beside
+the bare loop in 32 bits. Target at 2 x 512: 1.4 or more.
 """
 
 import statistics
@@ -21,14 +23,19 @@ from reviewgen.registry import find_model
 from reviewgen.training import Budget, TrainingConfig, fit
 
 VOCAB = 70
-SHAPES = [(42, 128, 2, 4, 512), (128, 256, 2, 64, 64), (128, 512, 2, 100, 64)]  # embedding, hidden, layers, T, B
-ROUNDS, TARGET, ALONE = 9, 0.97, 1.4
+# embedding, hidden, layers, T, B
+SHAPES = [(42, 128, 2, 4, 512), (128, 256, 2, 64, 64), (128, 512, 2, 100, 64)]
+ROUNDS = 9
+TARGET = 0.97
+ALONE = 1.4
 
 
 class Ids:
     """A tokenizer of nothing but ids."""
 
-    vocab_size, bos_id, eos_id = VOCAB, 0, 1
+    vocab_size = VOCAB
+    bos_id = 0
+    eos_id = 1
 
     def decode(self, ids):
         return ""
@@ -37,7 +44,8 @@ class Ids:
 def random_store(folder, tokens=1_500_000, length=1000):
     """Write texts of random ids as a token store."""
     ids = np.random.default_rng(0).integers(2, VOCAB, tokens, dtype=np.uint16)
-    ids[::length], ids[length - 1 :: length] = Ids.bos_id, Ids.eos_id
+    ids[::length] = Ids.bos_id
+    ids[length - 1 :: length] = Ids.eos_id
     ids.tofile(folder / "train.uint16")
     offsets = np.arange(0, tokens + 1, length)
     np.save(folder / "train.index.npy", np.stack([offsets, np.full_like(offsets, length - 2)]))
@@ -46,14 +54,19 @@ def random_store(folder, tokens=1_500_000, length=1000):
 
 def bare_step(cell, embedding, hidden, layers, steps, batch, bf16):
     """Return a function that takes one step of the bare loop."""
-    table, rnn = nn.Embedding(VOCAB, embedding), getattr(nn, cell)(embedding, hidden, layers)
+    table = nn.Embedding(VOCAB, embedding)
+    rnn = getattr(nn, cell)(embedding, hidden, layers)
     output = nn.Linear(hidden, VOCAB)
-    optimizer = torch.optim.Adam([p for m in (table, rnn, output) for p in m.parameters()], 1e-3, fused=True)
+    optimizer = torch.optim.Adam(
+        [p for m in (table, rnn, output) for p in m.parameters()], 1e-3, fused=True
+    )
     ids = torch.randint(0, VOCAB, (steps + 1, batch))
 
     def step():
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = F.cross_entropy(output(rnn(table(ids[:-1]))[0]).float().view(-1, VOCAB), ids[1:].reshape(-1))
+            loss = F.cross_entropy(
+                output(rnn(table(ids[:-1]))[0]).float().view(-1, VOCAB), ids[1:].reshape(-1)
+            )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -64,7 +77,9 @@ def bare_step(cell, embedding, hidden, layers, steps, batch, bf16):
 def our_step(cell, embedding, hidden, layers, steps, batch, store, **settings):
     """Return a function that takes one step of ``fit``, and the form in which it does so."""
     kind, _ = find_model(cell.lower())
-    model = kind(kind.Config(vocab_size=VOCAB, embedding_size=embedding, hidden_size=hidden, layers=layers))
+    model = kind(
+        kind.Config(vocab_size=VOCAB, embedding_size=embedding, hidden_size=hidden, layers=layers)
+    )
     config = TrainingConfig(batch_size=batch, bptt=steps, evaluations=1, **settings)
     reports = fit(model, Ids(), store, store, config, Budget(steps=10**6), seed=0)
     first = next(reports)
@@ -89,18 +104,28 @@ def main(shapes="3"):
             for cell in ("RNN", "GRU", "LSTM"):
                 for bf16 in (True, False):
                     bare = bare_step(cell, *shape, bf16)
-                    settings = {"optimizer": "adamw", "precision": "bf16" if bf16 else "no", "threads": 1}
+                    settings = {
+                        "optimizer": "adamw",
+                        "precision": "bf16" if bf16 else "no",
+                        "threads": 1,
+                    }
                     ours, form = our_step(cell, *shape, store, **settings)
-                    name = f"{cell} {layers}x{hidden} T{steps} B{batch} {'bf16' if bf16 else 'fp32'}"
+                    name = (
+                        f"{cell} {layers}x{hidden} T{steps} B{batch} {'bf16' if bf16 else 'fp32'}"
+                    )
                     misses += compare(name, bare, ours, steps * batch, TARGET, form)
                 ours, form = our_step(cell, *shape, store)
                 target = ALONE if hidden == 512 else 0.0
-                misses += compare("  by itself, bare in fp32", bare, ours, steps * batch, target, form)
+                misses += compare(
+                    "  by itself, bare in fp32", bare, ours, steps * batch, target, form
+                )
     print(f"tokens/s; {misses} targets missed")
 
 
 def compare(name, bare, ours, tokens, target, form):
-    """Time two functions in turn and print their rates; return whether the ratio misses a target."""
+    """Time two functions in turn and print their rates; return whether the ratio misses a
+    target.
+    """
     count = max(1, round(0.15 / max(seconds(bare, 3), 1e-4)))
     seconds(ours, 3)
     pairs = [(seconds(bare, count), seconds(ours, count)) for _ in range(ROUNDS)]

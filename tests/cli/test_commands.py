@@ -1,4 +1,6 @@
-"""The command line: results on standard output, notes on standard error, exit statuses, one sentence for bad usage."""
+"""The command line: results on standard output, notes on standard error, exit statuses, one
+sentence for bad usage.
+"""
 
 import gzip
 import json
@@ -45,22 +47,40 @@ def test_train_shows_what_it_read_and_prints_the_result(run: Run, place: Path) -
     status, out, said = run("train", "gru-char", "--data", "reviews.csv", "--out", "g", *small)
     assert status == 0, said
     read, split, *progress = said.splitlines()
-    assert read.startswith(f"Read {len(TEXTS)} reviews of reviews.csv, column: 'body' (guessed; others: id); kept {len(TEXTS)} (")
+    assert read.startswith(
+        f"Read {len(TEXTS)} reviews of reviews.csv, column: 'body' (guessed; others: id); kept"
+        f" {len(TEXTS)} ("
+    )
     assert split.startswith("Split: train ") and "held out" in said
-    assert [line.partition(":")[0] for line in progress if "held out" not in line and "  | " not in line] == []
+    assert [
+        line.partition(":")[0] for line in progress if "held out" not in line and "  | " not in line
+    ] == []
     bits, verdict, copies, saved = out.splitlines()
-    assert bits.startswith("Held out (") and verdict.startswith("No verdict") and copies.startswith("Copy rate: ")
+    assert (
+        bits.startswith("Held out (")
+        and verdict.startswith("No verdict")
+        and copies.startswith("Copy rate: ")
+    )
     assert saved == "Saved in g"
     assert reviewgen.load(place / "g").model.config.hidden_size == 16
     status, out, _ = run("train", "ngram-char", "--data", "reviews.csv", "--out", "n", "--json")
     facts = json.loads(out)
-    assert {"preset", "out", "bits_per_character", "nats_per_character", "perplexity_per_token", "stopped"} <= facts.keys()
+    assert {
+        "preset",
+        "out",
+        "bits_per_character",
+        "nats_per_character",
+        "perplexity_per_token",
+        "stopped",
+    } <= facts.keys()
     assert facts["data"]["text_column"] == "body"
 
 
 def test_train_reads_a_compressed_file_in_a_folder(run: Run, place: Path) -> None:
     (place / "data").mkdir()
-    (place / "data" / "reviews.csv.gz").write_bytes(gzip.compress((place / "reviews.csv").read_bytes()))
+    (place / "data" / "reviews.csv.gz").write_bytes(
+        gzip.compress((place / "reviews.csv").read_bytes())
+    )
     status, out, said = run("train", "ngram-char", "--data", "data/reviews.csv.gz", "--out", "n")
     assert (status, "Saved in n" in out) == (0, True), said
 
@@ -71,7 +91,15 @@ def test_what_train_leaves_out_is_printed_with_verbose_and_recorded(run: Run, pl
     status, out, said = run("train", *words, "--out", "b", "-v")
     assert status == 0, said
     training = reviewgen.load(place / "b").training
-    details = ["Text column: ", "Tokens: ", "n-grams of 1 to 3 tokens", "distinct-2", "3-grams ", "Seconds: ", "Cleaning: "]
+    details = [
+        "Text column: ",
+        "Tokens: ",
+        "n-grams of 1 to 3 tokens",
+        "distinct-2",
+        "3-grams ",
+        "Seconds: ",
+        "Cleaning: ",
+    ]
     assert [detail for detail in details if detail not in said + out] == []
     assert [detail for detail in details if detail in brief] == []
     assert any("n-grams of 1 to 3 tokens" in note for note in training["notes"])
@@ -81,7 +109,17 @@ def test_what_train_leaves_out_is_printed_with_verbose_and_recorded(run: Run, pl
 
 
 def test_one_output_has_one_copy_rate_with_its_interval(run: Run, place: Path) -> None:
-    words = ["train", "ngram-char", "--data", "reviews.csv", "--out", "c", "--set", "training.novelty=exact", "--verbose"]
+    words = [
+        "train",
+        "ngram-char",
+        "--data",
+        "reviews.csv",
+        "--out",
+        "c",
+        "--set",
+        "training.novelty=exact",
+        "--verbose",
+    ]
     _, out, said = run(*words)
     model = reviewgen.load(place / "c")
     low, high = model.training["novelty"]["copy_rate_interval"]
@@ -94,7 +132,16 @@ def test_one_output_has_one_copy_rate_with_its_interval(run: Run, place: Path) -
 
 
 def test_a_model_that_cannot_be_evaluated_is_trained_to_the_end(run: Run) -> None:
-    words = ["--data", "reviews.csv", "--out", "b", "--set", "model.order=3", "--set", "model.smoothing=stupid-backoff"]
+    words = [
+        "--data",
+        "reviews.csv",
+        "--out",
+        "b",
+        "--set",
+        "model.order=3",
+        "--set",
+        "model.smoothing=stupid-backoff",
+    ]
     status, out, said = run("train", "ngram-char", *words)
     assert status == 0, said
     assert "cannot be evaluated" in said and "bits per character" not in out and "Saved in b" in out
@@ -102,31 +149,64 @@ def test_a_model_that_cannot_be_evaluated_is_trained_to_the_end(run: Run) -> Non
 
 def test_generate_is_the_api_s(run: Run, micro: Any) -> None:
     model = micro("ngram-char")
-    _, out, _ = run("generate", "./m", "-n", 3, "--seed", 1, "--prompt", "the ", "--max-new-tokens", 40)
-    assert out == "\n---\n".join(model.generate("the ", num_return_sequences=3, seed=1, max_new_tokens=40)) + "\n"
+    _, out, _ = run(
+        "generate", "./m", "-n", 3, "--seed", 1, "--prompt", "the ", "--max-new-tokens", 40
+    )
+    assert (
+        out
+        == "\n---\n".join(model.generate("the ", num_return_sequences=3, seed=1, max_new_tokens=40))
+        + "\n"
+    )
     _, out, _ = run("generate", "./m", "-n", 2, "--seed", 5, "--json", "--stop", ".")
-    assert json.loads(out)["texts"] == model.generate(num_return_sequences=2, seed=5, stop_strings=["."])
+    assert json.loads(out)["texts"] == model.generate(
+        num_return_sequences=2, seed=5, stop_strings=["."]
+    )
     unseeded = json.loads(run("generate", "./m", "--json")[1])
     assert model.generate(seed=unseeded["seed"]) == unseeded["texts"]
     Path("prompts.txt").write_text("the \n\na \n", encoding="utf-8")
-    words = "generate", "./m", "--prompts", "prompts.txt", "-n", 2, "--seed", 4, "--max-new-tokens", 9, "--json"
+    words = (
+        "generate",
+        "./m",
+        "--prompts",
+        "prompts.txt",
+        "-n",
+        2,
+        "--seed",
+        4,
+        "--max-new-tokens",
+        9,
+        "--json",
+    )
     expected = model.generate(["the ", "a "], num_return_sequences=2, seed=4, max_new_tokens=9)
     assert json.loads(run(*words)[1])["texts"] == expected
     assert json.loads(run(*words, "--out", "out.jsonl")[1])["texts"] == len(expected)
-    assert [json.loads(line)["text"] for line in Path("out.jsonl").read_text(encoding="utf-8").splitlines()] == expected
+    assert [
+        json.loads(line)["text"]
+        for line in Path("out.jsonl").read_text(encoding="utf-8").splitlines()
+    ] == expected
 
 
 def test_the_json_of_texts_is_what_json_dumps_prints(run: Run, micro: Any) -> None:
     for words in ([], ["--novelty", "report"], ["-n", 4]):
-        _, out, _ = run("generate", "./m", "--seed", 3, "--prompt", "a\u2028\x85\u00e9", "--json", *words)
+        _, out, _ = run(
+            "generate", "./m", "--seed", 3, "--prompt", "a\u2028\x85\u00e9", "--json", *words
+        )
         assert out == json.dumps(json.loads(out), indent=2, ensure_ascii=False) + "\n"
 
 
-def test_evaluate_and_score_are_the_api_s(run: Run, micro: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evaluate_and_score_are_the_api_s(
+    run: Run, micro: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = micro("ngram-char")
     numbers = json.loads(run("evaluate", "./m", "--data", "reviews.csv", "--json")[1])
     assert numbers["bits_per_character"] == pytest.approx(model.evaluate(TEXTS).bits_per_character)
-    assert numbers.keys() >= {"bits_per_character", "nats_per_character", "perplexity_per_token", "characters", "reviews"}
+    assert numbers.keys() >= {
+        "bits_per_character",
+        "nats_per_character",
+        "perplexity_per_token",
+        "characters",
+        "reviews",
+    }
     scored = json.loads(run("score", "./m", "--text", "the movie", "--json")[1])
     assert scored["bits"] == pytest.approx(model.score("the movie").bits)
     assert "".join(token["text"] for token in scored["tokens"]) == "the movie"
@@ -136,21 +216,36 @@ def test_evaluate_and_score_are_the_api_s(run: Run, micro: Any, monkeypatch: pyt
 
 
 def test_an_infinite_score_is_null_in_json(run: Run, place: Path) -> None:
-    reviewgen.train("ngram-char", TEXTS, out=place / "none", model={"smoothing": "none", "order": 3}, progress=False)
+    reviewgen.train(
+        "ngram-char",
+        TEXTS,
+        out=place / "none",
+        model={"smoothing": "none", "order": 3},
+        progress=False,
+    )
     Path("unseen.txt").write_text("A film that nobody has seen.", encoding="utf-8")
     status, out, said = run("evaluate", "./none", "--data", "unseen.txt", "--json")
-    assert status == 0 and json.loads(out)["bits_per_character"] is None and "probability zero" in said
+    assert (
+        status == 0 and json.loads(out)["bits_per_character"] is None and "probability zero" in said
+    )
     assert json.loads(run("score", "./none", "--text", "Zzz", "--json")[1])["bits"] is None
 
 
-def test_the_tables_of_explain_have_all_columns_at_80(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tables_of_explain_have_all_columns_at_80(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = run("explain", "rnn-word", "--tokens", 3)
-    assert re.search(r"after +token +logit +log sum exp +log-softmax +bits +probability", out) and "… not given)" in out
+    assert (
+        re.search(r"after +token +logit +log sum exp +log-softmax +bits +probability", out)
+        and "… not given)" in out
+    )
 
 
 def test_list_doctor_and_version(run: Run) -> None:
-    assert "lstm-word" in {plugin["name"] for plugin in json.loads(run("list", "--json")[1])["presets"]}
+    assert "lstm-word" in {
+        plugin["name"] for plugin in json.loads(run("list", "--json")[1])["presets"]
+    }
     assert "lstm-word" in run("list")[1]
     facts = json.loads(run("doctor", "--json")[1])
     assert facts["problems"] == [] and facts["libraries"]["torch"]
@@ -193,7 +288,11 @@ def test_bad_usage_gets_one_sentence(run: Run, place: Path) -> None:
     for line, expected, key in BAD_WORDS:
         status, out, said = run(*line.split())
         errors = [each for each in said.splitlines() if each.startswith("error:")]
-        is_fine = (status, len(errors), out) == (expected, 1, "") and key in errors[0] and "Traceback" not in said
+        is_fine = (
+            (status, len(errors), out) == (expected, 1, "")
+            and key in errors[0]
+            and "Traceback" not in said
+        )
         problems += [] if is_fine else [f"{line}: {status} {said[-300:]}"]
     assert not problems, "\n".join(problems)
     assert not (place / "o").exists()
@@ -236,7 +335,9 @@ WRONG = {
 
 
 @pytest.mark.wrong_types
-def test_wrong_arguments_are_refused_in_one_sentence_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_arguments_are_refused_in_one_sentence_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import numpy as np
 
     from tests.hostile.calls import Unprintable
@@ -245,8 +346,11 @@ def test_wrong_arguments_are_refused_in_one_sentence_before_any_work(tmp_path: P
     names = {**vars(reviewgen), **{name: getattr(reviewgen, name) for name in reviewgen.__all__}}
     for call, key in WRONG.items():
         with pytest.raises(ReviewgenError) as error:
-            eval(call, names | {"TEXTS": TEXTS, "np": np, "Unprintable": Unprintable})  # the calls above
-        assert key in str(error.value) and len(str(error.value)) < 500 and "\n" not in str(error.value), call
+            # the calls above
+            eval(call, names | {"TEXTS": TEXTS, "np": np, "Unprintable": Unprintable})
+        assert (
+            key in str(error.value) and len(str(error.value)) < 500 and "\n" not in str(error.value)
+        ), call
     assert not any(tmp_path.iterdir())
 
 
@@ -268,7 +372,9 @@ ODD: list[tuple[int, list[str]]] = [
 
 
 def test_what_others_have_written_cannot_steer_a_terminal(run: Run, place: Path) -> None:
-    rows = "\n".join(f'{number % 2},"the \x1b[31m{text}\u202e"' for number, text in enumerate(TEXTS))
+    rows = "\n".join(
+        f'{number % 2},"the \x1b[31m{text}\u202e"' for number, text in enumerate(TEXTS)
+    )
     (place / "odd.csv").write_text(f"st\x1b]0;x\x07ars,bo\x1b[2Jdy\n{rows}\n", encoding="utf-8")
     for expected, words in ODD:
         status, out, said = run(*words)
@@ -277,16 +383,24 @@ def test_what_others_have_written_cannot_steer_a_terminal(run: Run, place: Path)
         assert status == 0 or said.strip()
 
 
-@pytest.mark.parametrize(("preset", "is_listed"), [("ngram-char", False), ("gru-char", True), ("blend-char", True)])
-def test_settings_lists_no_setting_of_training_by_gradient_for_an_n_gram(run: Run, preset: str, is_listed: bool) -> None:
+@pytest.mark.parametrize(
+    ("preset", "is_listed"), [("ngram-char", False), ("gru-char", True), ("blend-char", True)]
+)
+def test_settings_lists_no_setting_of_training_by_gradient_for_an_n_gram(
+    run: Run, preset: str, is_listed: bool
+) -> None:
     status, out, _ = run("settings", preset, "--json")
     names = {row["name"] for row in json.loads(out)["training"]}
     assert status == 0 and {"evaluation_tokens", "novelty"} <= names
-    assert all((name in names) == is_listed for name in ("learning_rate", "batch_size", "warmup", "calibration", "device"))
+    assert all(
+        (name in names) == is_listed
+        for name in ("learning_rate", "batch_size", "warmup", "calibration", "device")
+    )
 
 
 def test_signals_raise_an_interrupt_inside_a_command_and_are_restored() -> None:
-    found = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}  # a shell may ignore some in the background
+    # a shell may ignore some in the background
+    found = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     before = [signal.getsignal(number) for number in SIGNALS]
     for number in SIGNALS:
@@ -311,18 +425,42 @@ def test_an_interrupted_command_says_so(run: Run, monkeypatch: pytest.MonkeyPatc
 
 
 def started(*words: object) -> "subprocess.Popen[str]":
-    """Start a command that SIGHUP reaches, even where the tests run under nohup; conftest.py does it for SIGINT."""
+    """Start a command that SIGHUP reaches, even where the tests run under nohup; conftest.py does
+    it for SIGINT.
+    """
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
-        return subprocess.Popen([sys.executable, "-m", "reviewgen", *map(str, words)], stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            [sys.executable, "-m", "reviewgen", *map(str, words)], stderr=subprocess.PIPE, text=True
+        )
     finally:
         signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.parametrize("name", ["SIGINT", *(pytest.param(each, marks=pytest.mark.slow) for each in ("SIGTERM", "SIGHUP"))])
+@pytest.mark.parametrize(
+    "name",
+    ["SIGINT", *(pytest.param(each, marks=pytest.mark.slow) for each in ("SIGTERM", "SIGHUP"))],
+)
 def test_an_interrupted_training_leaves_a_loadable_model(place: Path, name: str) -> None:
-    often = ["--steps", 100_000, "--set", "training.evaluations=10000", "--set", "training.patience=10000"]
-    process = started("train", "gru-char", "--data", "reviews.csv", "--out", "i", "--set", "model.hidden_size=8", *often)
+    often = [
+        "--steps",
+        100_000,
+        "--set",
+        "training.evaluations=10000",
+        "--set",
+        "training.patience=10000",
+    ]
+    process = started(
+        "train",
+        "gru-char",
+        "--data",
+        "reviews.csv",
+        "--out",
+        "i",
+        "--set",
+        "model.hidden_size=8",
+        *often,
+    )
     assert process.stderr is not None
     next(line for line in process.stderr if "held out" in line)
     time.sleep(0.3)
@@ -346,21 +484,30 @@ def test_an_interrupt_before_training_writes_nothing(place: Path) -> None:
 
 @pytest.mark.slow
 def test_standard_streams(place: Path, micro: Any) -> None:
-    def piped(words: str, given: str, encoding: str = "utf-8") -> "subprocess.CompletedProcess[str]":
+    def piped(
+        words: str, given: str, encoding: str = "utf-8"
+    ) -> "subprocess.CompletedProcess[str]":
         command = f"{sys.executable} -m reviewgen {words}"
         env = os.environ | {"PYTHONIOENCODING": encoding}
-        return subprocess.run(command, shell=True, input=given, capture_output=True, text=True, env=env)
+        return subprocess.run(
+            command, shell=True, input=given, capture_output=True, text=True, env=env
+        )
 
     measured = json.loads(piped("evaluate ./m --data - --json", "\n".join(TEXTS)).stdout)
     assert measured["reviews"] == len(TEXTS)
     assert json.loads(piped("score ./m --text \u00e9 --json", "", "ascii").stdout)["bits"] > 0
-    said = piped("generate ./m --prompt \U0001f600 --max-new-tokens 5 --json", "", "cp1252")  # as in a pipe on Windows
+    # as in a pipe on Windows
+    said = piped("generate ./m --prompt \U0001f600 --max-new-tokens 5 --json", "", "cp1252")
     assert json.loads(said.stdout)["prompt"] == "\U0001f600"
-    assert "Traceback" not in piped(f"score ./m --text '{'the movie. ' * 400}' | head -1", "").stderr
+    assert (
+        "Traceback" not in piped(f"score ./m --text '{'the movie. ' * 400}' | head -1", "").stderr
+    )
 
 
 def test_a_full_disk_gets_one_sentence_and_leaves_nothing(place: Path) -> None:
-    """The size of written files is limited by the operating system: the cache fits and the model does not."""
+    """The size of written files is limited by the operating system: the cache fits and the model
+    does not.
+    """
     script = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000));"

@@ -1,4 +1,6 @@
-"""Bounded memory: what is far larger than any real input is streamed or refused; settings are read within bounds."""
+"""Bounded memory: what is far larger than any real input is streamed or refused; settings are read
+within bounds.
+"""
 
 import json
 import os

@@ -1,4 +1,6 @@
-"""The token cache: its files equal the tokenizer's output, appear complete or not at all, and are written once."""
+"""The token cache: its files equal the tokenizer's output, appear complete or not at all, and are
+written once.
+"""
 
 import json
 import os
@@ -43,7 +45,9 @@ def _fresh(own_cache):
 
 def run(texts, kind=FakeTokenizer, config=None, name="fake", validation=None):
     """Tokenize as a new run does."""
-    tokenizer, _, stores, corpus = tokenized(texts, kind, config, name=name, validation=validation, clean=False)
+    tokenizer, _, stores, corpus = tokenized(
+        texts, kind, config, name=name, validation=validation, clean=False
+    )
     return tokenizer, stores, {split: list(corpus.texts(split)) for split in SPLITS}
 
 
@@ -56,25 +60,42 @@ def visible(kind="*"):
 def test_ids_are_the_tokenizers_framed(kind):
     tokenizer, stores, texts = run(TEXTS, kind)
     for split in SPLITS:
-        expected = [[tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id] for text in texts[split]]
+        expected = [
+            [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id] for text in texts[split]
+        ]
         found = list(stores[split].documents())
         assert [ids.tolist() for ids, _ in found] == expected
         assert [characters for _, characters in found] == [len(text) for text in texts[split]]
         assert stores[split].ids.tolist() == [token for ids in expected for token in ids]
-        assert (len(stores[split]), stores[split].tokens) == (len(expected), sum(map(len, expected)))
+        assert (len(stores[split]), stores[split].tokens) == (
+            len(expected),
+            sum(map(len, expected)),
+        )
         head = stores[split].head(60)
         assert 1 <= len(head) <= len(stores[split]) and (head.tokens <= 60 or len(head) == 1)
     assert texts["validation"] and texts["test"]
-    words = Counter(word for ids, _ in stores["train"].documents() for word in words_of(tokenizer.decode(ids.tolist())))
-    assert json.loads(next(cache_folder().glob("tokens-*/words.json")).read_text())["words"] == words  # as it spells them
+    words = Counter(
+        word
+        for ids, _ in stores["train"].documents()
+        for word in words_of(tokenizer.decode(ids.tolist()))
+    )
+    # as it spells them
+    assert (
+        json.loads(next(cache_folder().glob("tokens-*/words.json")).read_text())["words"] == words
+    )
 
 
 def test_the_tokenizer_is_trained_on_the_train_split_and_a_second_run_reads_the_cache():
     trained, first, texts = run(TEXTS)
-    before, names = dict(FakeTokenizer.calls), visible("tokens-*")
+    before = dict(FakeTokenizer.calls)
+    names = visible("tokens-*")
     assert before["train"] == len(texts["train"]) and before["encode"] >= len(TEXTS)
     tokenizer, second, _ = run(iter(TEXTS))
-    assert (FakeTokenizer.calls, visible("tokens-*"), tokenizer.characters) == (before, names, trained.characters)
+    assert (FakeTokenizer.calls, visible("tokens-*"), tokenizer.characters) == (
+        before,
+        names,
+        trained.characters,
+    )
     assert all(np.array_equal(first[split].ids, second[split].ids) for split in SPLITS)
     run(TEXTS[:-1])
     run(TEXTS, config=FakeConfig(vocab_size=300))
@@ -85,10 +106,13 @@ def test_the_tokenizer_is_trained_on_the_train_split_and_a_second_run_reads_the_
 
 def test_a_store_of_shards_is_their_concatenation(tmp_path):
     (home,) = (run(TEXTS, CharTokenizer)[1] and cache_folder()).glob("tokens-*/shards/00000")
-    one, many = TokenStore(home, "train"), TokenStore([home, home, home], "train")
+    one = TokenStore(home, "train")
+    many = TokenStore([home, home, home], "train")
     assert len(many) == 3 * len(one) and many.tokens == 3 * one.tokens
     assert many.ids.tolist() == one.ids.tolist() * 3
-    assert [ids.tolist() for ids, _ in many.documents()] == [ids.tolist() for ids, _ in one.documents()] * 3
+    assert [ids.tolist() for ids, _ in many.documents()] == [
+        ids.tolist() for ids, _ in one.documents()
+    ] * 3
     for part in (many, many.head(60), many.head(one.tokens), many.head(one.tokens + 60)):
         assert np.concatenate(list(part.blocks)).tolist() == many.ids[: part.offsets[-1]].tolist()
     many.release_pages()
@@ -101,7 +125,9 @@ def test_a_store_of_shards_is_their_concatenation(tmp_path):
 def test_an_incomplete_folder_is_written_again():
     expected = run(TEXTS)[1]["train"].ids.tolist()
     (home,) = cache_folder().glob("tokens-*")
-    ids, index, manifest = home / "shards/00000/train.uint16", home / "shards/00000/train.index.npy", home / "store.json"
+    ids = home / "shards/00000/train.uint16"
+    index = home / "shards/00000/train.index.npy"
+    manifest = home / "store.json"
     for damage in (
         lambda: ids.write_bytes(ids.read_bytes()[:-2]),
         lambda: index.write_bytes(index.read_bytes()[:20]),
@@ -131,7 +157,10 @@ def test_what_was_not_used_for_longest_is_removed_first(monkeypatch):
     folders = sorted(cache_folder().iterdir())
     for age, folder in enumerate(folders):
         os.utime(folder, (1e9 - age, 1e9 - age))
-    sizes = [sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) for folder in folders]
+    sizes = [
+        sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        for folder in folders
+    ]
     prune_cache(sum(sizes[:4]))
     assert visible() == [folder.name for folder in folders[:4]]
     run(TEXTS)  # what was just used stays

@@ -1,4 +1,6 @@
-"""Cleaning: each change and its count, against plain re-implementations, Python's HTML parser and ftfy."""
+"""Cleaning: each change and its count, against plain re-implementations, Python's HTML parser and
+ftfy.
+"""
 
 import hashlib
 import random
@@ -25,7 +27,9 @@ LAST = "the last text"
 
 
 def clean(*texts, **options):
-    """Return what cleaning keeps of texts, and its counts that are not 0 other than those of the last text."""
+    """Return what cleaning keeps of texts, and its counts that are not 0 other than those of the
+    last text.
+    """
     read = corpus_of([*texts, LAST], **options)
     counts = asdict(read.report)
     for name, count in {"read": 1, "kept": 1, "characters": len(LAST)}.items():
@@ -36,14 +40,26 @@ def clean(*texts, **options):
 
 def counts_of(*texts, **options):
     """Return the counts besides those of all texts."""
-    return {name: count for name, count in clean(*texts, **options)[1].items() if name not in ("read", "kept", "characters")}
+    return {
+        name: count
+        for name, count in clean(*texts, **options)[1].items()
+        if name not in ("read", "kept", "characters")
+    }
 
 
 @pytest.mark.parametrize(
     ("texts", "kept", "counts"),
     [
-        (["a<br>b<br/>c<br />d<BR  />e", "<break>", "< br >"], ["a\nb\nc\nd\ne", "<break>", "< br >"], {"breaks_replaced": 4}),
-        (["a</br>b", "x<br class='y'>z", "<br" + " " * 101 + ">w"], ["a\nb", "x\nz", "<br" + " " * 101 + ">w"], None),
+        (
+            ["a<br>b<br/>c<br />d<BR  />e", "<break>", "< br >"],
+            ["a\nb\nc\nd\ne", "<break>", "< br >"],
+            {"breaks_replaced": 4},
+        ),
+        (
+            ["a</br>b", "x<br class='y'>z", "<br" + " " * 101 + ">w"],
+            ["a\nb", "x\nz", "<br" + " " * 101 + ">w"],
+            None,
+        ),
         (
             [
                 "Tom &amp; Jerry&#39;s &#x263A; &eacute;",
@@ -57,14 +73,39 @@ def counts_of(*texts, **options):
         ),
         (["&amp;lt;", "A;&", "&"], ["&lt;", "A;&", "&"], {"entities_decoded": 1}),
         (
-            ["<p>a<br>b</p>", "I <3 <i>it</i>", "a &lt;b&gt;c&lt;/b&gt;", "<p></p>", "x <really> y"],
+            [
+                "<p>a<br>b</p>",
+                "I <3 <i>it</i>",
+                "a &lt;b&gt;c&lt;/b&gt;",
+                "<p></p>",
+                "x <really> y",
+            ],
             ["a\nb", "I <3 it", "a c", "x <really> y"],
             {"breaks_replaced": 1, "tags_removed": 8, "entities_decoded": 4, "empty": 1},
         ),
-        (["<b>a\ud800</b>", "<b>\udfff\ud83d</b>", "a\ud800b\udfff"], ["a\ufffd", "\ufffd\ufffd", "a\ufffdb\ufffd"], None),
-        (["e\u0301e\u0301", "é", "ดี", "\u1112\u1161\u11ab"], ["éé", "é", "ดี", "한"], {"normalized": 2}),
         (
-            ["a", "", " \n\t\u00a0", "b", "a", "&#97;", "<br>", "A", "a ", "<br /><br /> c\n d&nbsp;<br>"],
+            ["<b>a\ud800</b>", "<b>\udfff\ud83d</b>", "a\ud800b\udfff"],
+            ["a\ufffd", "\ufffd\ufffd", "a\ufffdb\ufffd"],
+            None,
+        ),
+        (
+            ["e\u0301e\u0301", "é", "ดี", "\u1112\u1161\u11ab"],
+            ["éé", "é", "ดี", "한"],
+            {"normalized": 2},
+        ),
+        (
+            [
+                "a",
+                "",
+                " \n\t\u00a0",
+                "b",
+                "a",
+                "&#97;",
+                "<br>",
+                "A",
+                "a ",
+                "<br /><br /> c\n d&nbsp;<br>",
+            ],
             ["a", "b", "A", "c\n d"],
             {"empty": 3, "duplicates": 3, "breaks_replaced": 4, "entities_decoded": 2},
         ),
@@ -73,7 +114,11 @@ def counts_of(*texts, **options):
 def test_what_is_changed_and_counted(texts, kept, counts):
     found, counted = clean(*texts)
     assert found == kept
-    assert (counted["read"], counted["kept"], counted["characters"]) == (len(texts), len(kept), sum(map(len, kept)))
+    assert (counted["read"], counted["kept"], counted["characters"]) == (
+        len(texts),
+        len(kept),
+        sum(map(len, kept)),
+    )
     if counts is not None:
         assert counts_of(*texts) == counts
 
@@ -81,7 +126,10 @@ def test_what_is_changed_and_counted(texts, kept, counts):
 def test_nothing_left_after_cleaning_is_an_error():
     for texts in (["", " ", "<br>"], ["\n"]):
         for read in (corpus_of, lambda texts: texts_of(texts, clean=True)):
-            with pytest.raises(DataError, match=rf"No reviews are left of .* \({len(texts)} read, {len(texts)} empty\)"):
+            with pytest.raises(
+                DataError,
+                match=rf"No reviews are left of .* \({len(texts)} read, {len(texts)} empty\)",
+            ):
                 read(texts)
 
 
@@ -95,7 +143,10 @@ def test_lower_case_is_an_option_and_makes_duplicates():
 
 
 def test_markdown_is_stripped_to_its_words():
-    text = "# Title\n\nSome *very* **good** [link](http://x.y) and `code`\nnext ![alt](i.png)\n\n- one\n- two\n\n```\nx = 1\n```"
+    text = (
+        "# Title\n\nSome *very* **good** [link](http://x.y) and `code`\nnext ![alt](i.png)\n\n-"
+        " one\n- two\n\n```\nx = 1\n```"
+    )
     kept, counts = clean(text, "***", "a  \nb", "    code\n\nc", strip_markdown=True)
     words = "Title\n\nSome very good link and code\nnext alt\n\none\n\ntwo\n\nx = 1"
     assert (kept, counts["empty"]) == ([words, "a\nb", "code\n\nc"], 1)
@@ -138,22 +189,43 @@ def test_escaped_markers_and_code_stay():
 
 def test_stripping_markdown_is_offered_when_many_texts_of_a_file_hold_it(tmp_path):
     plain = [f"Text {number}." for number in range(8)]
-    marked = write(tmp_path / "marked.jsonl", as_lines([{"text": text} for text in [*plain, "The **song** is", "# Title"]]))
+    marked = write(
+        tmp_path / "marked.jsonl",
+        as_lines([{"text": text} for text in [*plain, "The **song** is", "# Title"]]),
+    )
     (note,) = corpus_of(marked).notes
     assert "Markdown is in 2 of the first texts" in note and "--strip-markdown" in note
     assert corpus_of(marked, strip_markdown=True).notes == []
     assert corpus_of([*plain, "**1/2 (out of ****)", "2 ** 3 ** 4"]).notes == []
 
 
-WELL_DECODED = ["café", "Le garçon était très agréable à l'été.", "Das Frühstück war köstlich, die Straße laut."]
-WELL_DECODED += ["«CAFÉ» — SÃO PAULO NÃO, À LA CARTE, CAFÉ’s", "Źle się stało; žluťoučký kůň; ÅNGSTRÖM"]
-WELL_DECODED += ["Фильм был очень хороший", "หนังเรื่องนี้สนุกมาก", "It’s a “great” film – really…", "5 € & 3 £ ½ ° × ÷", "好看 😀"]
+WELL_DECODED = [
+    "café",
+    "Le garçon était très agréable à l'été.",
+    "Das Frühstück war köstlich, die Straße laut.",
+]
+WELL_DECODED += [
+    "«CAFÉ» — SÃO PAULO NÃO, À LA CARTE, CAFÉ’s",
+    "Źle się stało; žluťoučký kůň; ÅNGSTRÖM",
+]
+WELL_DECODED += [
+    "Фильм был очень хороший",
+    "หนังเรื่องนี้สนุกมาก",
+    "It’s a “great” film – really…",
+    "5 € & 3 £ ½ ° × ÷",
+    "好看 😀",
+]
 
 
 def test_well_decoded_texts_are_not_mojibake():
     for options in ({}, {"fix_encoding": True}):
         read = corpus_of(WELL_DECODED, **options)
-        assert (read.texts, read.report.mojibake, read.report.encodings_fixed, read.notes) == (WELL_DECODED, 0, 0, [])
+        assert (read.texts, read.report.mojibake, read.report.encodings_fixed, read.notes) == (
+            WELL_DECODED,
+            0,
+            0,
+            [],
+        )
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "sloppy-windows-1252"])
@@ -165,7 +237,11 @@ def test_mojibake_is_counted_and_mended_on_request(encoding):
             continue  # Windows-1252 lacks one of the bytes
         assert clean("fine", wrong)[0] == ["fine", wrong]
         assert counts_of("fine", wrong) == {"mojibake": 1}
-        assert clean("fine", wrong, fix_encoding=True)[0] == ["fine", text] == ["fine", ftfy.fix_encoding(wrong)]
+        assert (
+            clean("fine", wrong, fix_encoding=True)[0]
+            == ["fine", text]
+            == ["fine", ftfy.fix_encoding(wrong)]
+        )
         assert counts_of("fine", wrong, fix_encoding=True) == {"encodings_fixed": 1}
 
 
@@ -173,7 +249,10 @@ def test_odd_places_of_mojibake():
     text = "well\x85 fine \x96 ok"  # punctuation that nothing shows
     assert counts_of(text) == {"mojibake": 1}
     assert clean(text, fix_encoding=True)[0] == ["well… fine – ok"]
-    assert clean("cafÃ© <b>", "\u2028 Ã©", clean=False, fix_encoding=True)[0] == ["café <b>", "\u2028 é"]
+    assert clean("cafÃ© <b>", "\u2028 Ã©", clean=False, fix_encoding=True)[0] == [
+        "café <b>",
+        "\u2028 é",
+    ]
 
 
 def test_mojibake_in_ascii_is_counted_and_repaired_on_request():
@@ -213,8 +292,11 @@ def test_duplicates_are_dropped_as_by_a_set():
         texts += texts[:: -max(1, count // 900)]
         read = corpus_of(texts)
         assert read.texts == list(dict.fromkeys(texts))
-        kept, characters = len(read.texts), sum(map(len, read.texts))
-        assert read.report == CleaningReport(read=len(texts), kept=kept, characters=characters, duplicates=len(texts) - kept)
+        kept = len(read.texts)
+        characters = sum(map(len, read.texts))
+        assert read.report == CleaningReport(
+            read=len(texts), kept=kept, characters=characters, duplicates=len(texts) - kept
+        )
 
 
 def test_a_text_is_split_by_64_bits_of_blake2b():
@@ -255,7 +337,11 @@ TAGGED = [
     ("<svg><p>x</svg>y", "xy", 3),
     ("<frameset><frame src=x>text", "text", 2),
     ("<b>x</b> <script> y <!-- z", "x <script> y <!-- z", 2),
-    ("<!DOCTYPE html><b>Good</b> <!-- ad --> film. <!-- never finished", "Good  film. <!-- never finished", 3),
+    (
+        "<!DOCTYPE html><b>Good</b> <!-- ad --> film. <!-- never finished",
+        "Good  film. <!-- never finished",
+        3,
+    ),
 ]
 
 
@@ -266,11 +352,33 @@ def test_tags_are_removed_and_counted():
 
 
 def test_what_is_not_a_tag_stays():
-    texts = ["a < b and c > d", "a<b, b>c", "if x <b and c> d", "I <3 this", "I <really> liked it </really>"]
-    texts += ["<SPOILER>he dies</SPOILER>", "<<<sigh>>>", "<small talk> and <main character>", "<http://example.com/a?b=c>"]
-    texts += ["ana <ana@example.com>", "<b", "</", "<", "<p class='open", "<!-- never closed", "<script> never closed"]
+    texts = [
+        "a < b and c > d",
+        "a<b, b>c",
+        "if x <b and c> d",
+        "I <3 this",
+        "I <really> liked it </really>",
+    ]
+    texts += [
+        "<SPOILER>he dies</SPOILER>",
+        "<<<sigh>>>",
+        "<small talk> and <main character>",
+        "<http://example.com/a?b=c>",
+    ]
+    texts += [
+        "ana <ana@example.com>",
+        "<b",
+        "</",
+        "<",
+        "<p class='open",
+        "<!-- never closed",
+        "<script> never closed",
+    ]
     texts += ["1 <!DOCTYPE html>", "vector<int> and List<String>", "->"]
-    assert clean(*texts) == (texts, {"read": len(texts), "kept": len(texts), "characters": sum(map(len, texts))})
+    assert clean(*texts) == (
+        texts,
+        {"read": len(texts), "kept": len(texts), "characters": sum(map(len, texts))},
+    )
 
 
 class Words(HTMLParser):
@@ -278,7 +386,8 @@ class Words(HTMLParser):
 
     def __init__(self, text):
         super().__init__(convert_charrefs=False)
-        self.found, self.hidden = [], 0
+        self.found = []
+        self.hidden = 0
         self.feed(text)
         self.close()
 
@@ -293,8 +402,31 @@ class Words(HTMLParser):
             self.found.append(data)
 
 
-TAGS = ["<p>", "</p>", "<b>", "</b>", "<div class='x'>", "</div>", "<li>", "<td>", "</table>", '<a href="a>b">', "</a>", "<i\n>"]
-TAGS += ["<!-- c -->", "<script>x</script>", "<style>y</style>", "<table>", "<select>", "<option>", "<svg>", "</span>", "<h1>"]
+TAGS = [
+    "<p>",
+    "</p>",
+    "<b>",
+    "</b>",
+    "<div class='x'>",
+    "</div>",
+    "<li>",
+    "<td>",
+    "</table>",
+    '<a href="a>b">',
+    "</a>",
+    "<i\n>",
+]
+TAGS += [
+    "<!-- c -->",
+    "<script>x</script>",
+    "<style>y</style>",
+    "<table>",
+    "<select>",
+    "<option>",
+    "<svg>",
+    "</span>",
+    "<h1>",
+]
 WORDS = ["word", " ", "\n", "é", "😀", "3 ", "> ", "& ", ".", "'", '"', "=", "/", "<hr/>"]
 
 
@@ -308,22 +440,42 @@ def test_no_word_is_lost_or_moved(text):
 
 
 def test_long_runs_of_markup_take_no_quadratic_time():
-    texts = ["<b " * 50_000, "<b" + " " * 200_000, "<b " + "a=b " * 50_000, "<b a='" * 30_000, "<b>" * 100_000 + "x"]
-    texts += ["<!--" * 50_000 + "<b>", "<div>" * 100_000, "<ul><li>" * 50_000, "<table><tr><td>" * 20_000]
+    texts = [
+        "<b " * 50_000,
+        "<b" + " " * 200_000,
+        "<b " + "a=b " * 50_000,
+        "<b a='" * 30_000,
+        "<b>" * 100_000 + "x",
+    ]
+    texts += [
+        "<!--" * 50_000 + "<b>",
+        "<div>" * 100_000,
+        "<ul><li>" * 50_000,
+        "<table><tr><td>" * 20_000,
+    ]
     texts += ["<script>" * 20_000 + "</script>", " " * 200_000 + "<p>"]
     start = time.process_time()
     clean(*texts)
-    assert time.process_time() - start < 20  # two seconds on an idle core; minutes if it were quadratic
+    # two seconds on an idle core; minutes if it were quadratic
+    assert time.process_time() - start < 20
 
 
 def test_wrapped_texts_are_joined_as_they_were_before_and_verse_is_not() -> None:
-    draw, words = random.Random(0), ["a", "film", "with", "actors", "and", "an", "ending", "nobody", "expected"]
+    draw = random.Random(0)
+    words = ["a", "film", "with", "actors", "and", "an", "ending", "nobody", "expected"]
     prose = ["\n\n".join(" ".join(draw.choices(words, k=40)) for _ in range(3)) for _ in range(50)]
-    verse = ["\n".join(" ".join(draw.choices(words, k=draw.randint(3, 9))) for _ in range(8)) for _ in range(50)]
+    verse = [
+        "\n".join(" ".join(draw.choices(words, k=draw.randint(3, 9))) for _ in range(8))
+        for _ in range(50)
+    ]
     for width in 60, 78:
-        wrapped = ["\n\n".join(textwrap.fill(part, width) for part in text.split("\n\n")) for text in prose]
+        wrapped = [
+            "\n\n".join(textwrap.fill(part, width) for part in text.split("\n\n")) for text in prose
+        ]
         assert clean(*wrapped)[0] == prose and counts_of(*wrapped) == {"unwrapped": 50}
-        assert clean(*wrapped, keep_line_breaks=True)[0] == wrapped == clean(*wrapped, clean=False)[0]
+        assert (
+            clean(*wrapped, keep_line_breaks=True)[0] == wrapped == clean(*wrapped, clean=False)[0]
+        )
     assert clean(*verse)[0] == verse
 
 
@@ -331,45 +483,93 @@ def test_wrapped_texts_are_joined_as_they_were_before_and_verse_is_not() -> None
 
 DRAW = random.Random(0)
 BY = {f"By {count}": DRAW.sample(range(2400), count) for count in (9, 10, 11, 12, 13, 40, 900)}
-LINES = [[f"One line of {n}", f" Another {n % 1999}", "***", *(line for line in BY if n in BY[line])] for n in range(2400)]
+LINES = [
+    [f"One line of {n}", f" Another {n % 1999}", "***", *(line for line in BY if n in BY[line])]
+    for n in range(2400)
+]
 TEXTS = ["\n".join(DRAW.sample(lines, len(lines))) for lines in LINES]
 MANY = [f"A review of film {n}.\n\nRead more\n\nThe end of {n}." for n in range(60)]
 SHORT = ["short", "Read more\nshort, and then it ends"]
 
 
 def test_they_are_those_of_a_search_in_every_kind_of_source(tmp_path):
-    counts = {line: sum(line in lines for lines in LINES) for line in {line for lines in LINES for line in lines}}
-    repeated = [line for line in sorted(counts, key=counts.get, reverse=True) if counts[line] >= 12 and line != "***"]  # 0.5 %
-    kept = ["\n".join(line for line in text.split("\n") if line not in repeated).strip() for text in TEXTS]
+    counts = {
+        line: sum(line in lines for lines in LINES)
+        for line in {line for lines in LINES for line in lines}
+    }
+    # 0.5 %
+    repeated = [
+        line
+        for line in sorted(counts, key=counts.get, reverse=True)
+        if counts[line] >= 12 and line != "***"
+    ]
+    kept = [
+        "\n".join(line for line in text.split("\n") if line not in repeated).strip()
+        for text in TEXTS
+    ]
     rows = [{"text": text} for text in TEXTS]
-    files = {"a.csv": as_csv(rows), "a.jsonl": as_lines(rows), "a.parquet": as_parquet(rows), "a.txt": "\n\n".join(TEXTS)}
+    files = {
+        "a.csv": as_csv(rows),
+        "a.jsonl": as_lines(rows),
+        "a.parquet": as_parquet(rows),
+        "a.txt": "\n\n".join(TEXTS),
+    }
     sources = [write(tmp_path / name, content) for name, content in files.items()]
     for source in [TEXTS, *sources, sources[-1]]:  # the last one from the cache
-        options = {"drop_repeated_lines": True, "documents": "paragraph" if source == sources[-1] else "line"}
+        options = {
+            "drop_repeated_lines": True,
+            "documents": "paragraph" if source == sources[-1] else "line",
+        }
         read = corpus_of(source, **options)
-        assert (read.texts, read.stream.repeated_lines, read.report.lines_dropped) == (kept, repeated, 900 + 40 + 13 + 12)
-        assert read.notes[0].endswith(": 'By 900' in 900, 'By 40' in 40, 'By 13' in 13, 'By 12' in 12; they are dropped.")
+        assert (read.texts, read.stream.repeated_lines, read.report.lines_dropped) == (
+            kept,
+            repeated,
+            900 + 40 + 13 + 12,
+        )
+        assert read.notes[0].endswith(
+            ": 'By 900' in 900, 'By 40' in 40, 'By 13' in 13, 'By 12' in 12; they are dropped."
+        )
         assert sorted(texts_of(source, clean=True, **options)) == sorted(kept)
 
 
 def test_refrains_and_whole_texts_stay():
-    songs = [f"Verse {n}\n" + "Oh yes\n" * 20 for n in range(9)] + [f"Verse {n}" for n in range(9, 50)]
-    whole = ["Read more"] * 30 + [f"Read more\nNo {n}" for n in range(5)]  # of the latter, most is the line
+    songs = [f"Verse {n}\n" + "Oh yes\n" * 20 for n in range(9)] + [
+        f"Verse {n}" for n in range(9, 50)
+    ]
+    # of the latter, most is the line
+    whole = ["Read more"] * 30 + [f"Read more\nNo {n}" for n in range(5)]
     for texts in (songs, [*whole, "x"], ["Read more"] * 50 + ["x"]):
-        plain, dropped = corpus_of(texts), corpus_of(texts, drop_repeated_lines=True)
-        assert (dropped.texts, dropped.report, dropped.fingerprint) == (plain.texts, plain.report, plain.fingerprint)
-    named, dropped = (corpus_of([*MANY, *whole], drop_repeated_lines=drop) for drop in (False, True))
-    assert named.notes[0].endswith("texts: 'Read more' in 65; --drop-repeated-lines (drop_repeated_lines=True) drops them.")
-    assert named.texts[:60] == MANY and dropped.texts[:60] == [text.replace("Read more\n\n", "") for text in MANY]
+        plain = corpus_of(texts)
+        dropped = corpus_of(texts, drop_repeated_lines=True)
+        assert (dropped.texts, dropped.report, dropped.fingerprint) == (
+            plain.texts,
+            plain.report,
+            plain.fingerprint,
+        )
+    named, dropped = (
+        corpus_of([*MANY, *whole], drop_repeated_lines=drop) for drop in (False, True)
+    )
+    assert named.notes[0].endswith(
+        "texts: 'Read more' in 65; --drop-repeated-lines (drop_repeated_lines=True) drops them."
+    )
+    assert named.texts[:60] == MANY and dropped.texts[:60] == [
+        text.replace("Read more\n\n", "") for text in MANY
+    ]
     assert dropped.texts[60:] == named.texts[60:] == ["Read more", *whole[30:]]
 
 
 def test_what_a_training_has_dropped_is_dropped_from_what_its_model_reads(tmp_path):
-    model = reviewgen.train("gru-char", MANY, validation=SHORT, drop_repeated_lines=True, progress=False, **SMALL)
+    model = reviewgen.train(
+        "gru-char", MANY, validation=SHORT, drop_repeated_lines=True, progress=False, **SMALL
+    )
     further = reviewgen.train(model, MANY[:5] + SHORT, progress=False, steps=1)
-    store = reviewgen.prepare(MANY, preset="ngram-char", out=tmp_path / "store", drop_repeated_lines=True).folder
+    store = reviewgen.prepare(
+        MANY, preset="ngram-char", out=tmp_path / "store", drop_repeated_lines=True
+    ).folder
     counted = reviewgen.train("ngram-char", store, progress=False, **NGRAM)
-    datasets = [reviewgen.corpus(MANY[start::2], drop_repeated_lines=True).filter(bool) for start in (0, 1)]
+    datasets = [
+        reviewgen.corpus(MANY[start::2], drop_repeated_lines=True).filter(bool) for start in (0, 1)
+    ]
     joined = reviewgen.train("ngram-char", concatenate_datasets(datasets), progress=False, **NGRAM)
     for each in (model, further, counted, joined):
         assert each.training["data"]["repeated_lines"] == ["Read more"]

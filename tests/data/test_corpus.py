@@ -1,4 +1,6 @@
-"""A corpus: its splits, a validation source, what identifies it, its parts for several processes, and what a tokenizer loses."""
+"""A corpus: its splits, a validation source, what identifies it, its parts for several processes,
+and what a tokenizer loses.
+"""
 
 import itertools
 import json
@@ -12,7 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reviewgen.conditions import Conditions
-from reviewgen.data import SPLITS, LostCharacters, count_lost, data_records, read_documents, sample_stride
+from reviewgen.data import (
+    SPLITS,
+    LostCharacters,
+    count_lost,
+    data_records,
+    read_documents,
+    sample_stride,
+)
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.registry import find_tokenizer
 from tests.support.fakes import LetterTokenizer
@@ -27,10 +36,14 @@ def test_texts_keep_their_order_and_come_back_exactly():
     assert (read.texts, read.method) == (texts, "hash")
     texts = [f"review {number}" for number in range(200)]
     parts = [texts_of(texts, clean=True, split=split) for split in SPLITS]
-    assert sorted(itertools.chain(*parts)) == sorted(texts) and parts == [corpus_of(texts).of(split) for split in SPLITS]
+    assert sorted(itertools.chain(*parts)) == sorted(texts) and parts == [
+        corpus_of(texts).of(split) for split in SPLITS
+    ]
     with pytest.raises(ConfigError, match="got 'dev'"):
         texts_of(texts, split="dev")
-    with pytest.raises(DataError, match="The test split of list of texts is empty: it has 2 texts in all"):
+    with pytest.raises(
+        DataError, match="The test split of list of texts is empty: it has 2 texts in all"
+    ):
         texts_of(["a", "b"], split="test")
 
 
@@ -44,15 +57,26 @@ def test_a_tiny_corpus_has_train_and_validation_and_duplicates_stay_on_one_side(
 
 
 def test_a_validation_source_replaces_the_split(tmp_path):
-    texts, held_out = [f"train {number}" for number in range(50)], ["held out 1", "train 3", "held out 2", "train 7"]
+    texts = [f"train {number}" for number in range(50)]
+    held_out = ["held out 1", "train 3", "held out 2", "train 7"]
     read = corpus_of(texts, held_out)
-    assert (read.of("train"), read.of("validation"), read.of("test"), read.method) == (texts, held_out, [], "source")
+    assert (read.of("train"), read.of("validation"), read.of("test"), read.method) == (
+        texts,
+        held_out,
+        [],
+        "source",
+    )
     assert read.notes == ["2 of 4 validation texts are also in the training text."]
     assert read.report.read == 50
     assert corpus_of(texts, ["other"]).notes == []
-    one, other = write(tmp_path / "a.txt", "oné\n".encode() + b"two\xff\n"), write(tmp_path / "b.csv", "text\nthree\n")
+    one = write(tmp_path / "a.txt", "oné\n".encode() + b"two\xff\n")
+    other = write(tmp_path / "b.csv", "text\nthree\n")
     read = corpus_of(one, other)
-    assert (read.of("train"), read.of("validation"), read.report.decode_errors) == (["oné", "two\ufffd"], ["three"], 1)
+    assert (read.of("train"), read.of("validation"), read.report.decode_errors) == (
+        ["oné", "two\ufffd"],
+        ["three"],
+        1,
+    )
     with pytest.raises(DataError, match="holds no texts"):
         corpus_of(["a", "b"], [])
 
@@ -60,7 +84,11 @@ def test_a_validation_source_replaces_the_split(tmp_path):
 def test_the_fingerprint_depends_on_the_texts_in_order_and_their_splits():
     plain = corpus_of(["A", "b", "c"]).fingerprint
     assert corpus_of(text for text in ["A", "b", "c", "A"]).fingerprint == plain
-    others = [corpus_of(["A", "c", "b"]), corpus_of(["A", "b"]), corpus_of(["A", "b", "c"], lowercase=True)]
+    others = [
+        corpus_of(["A", "c", "b"]),
+        corpus_of(["A", "b"]),
+        corpus_of(["A", "b", "c"], lowercase=True),
+    ]
     others.append(corpus_of(["A", "b"], ["c"]))
     assert len({plain, *(other.fingerprint for other in others)}) == 5
 
@@ -68,10 +96,23 @@ def test_the_fingerprint_depends_on_the_texts_in_order_and_their_splits():
 def test_texts_to_evaluate_are_cleaned_as_those_of_the_training():
     def model(trained: dict[str, Any]) -> Any:
         tokenizer = CharTokenizer("acf©Ãé")
-        return SimpleNamespace(tokenizer=tokenizer, conditions=Conditions(), training={"data": trained}, index=None)
+        return SimpleNamespace(
+            tokenizer=tokenizer, conditions=Conditions(), training={"data": trained}, index=None
+        )
 
-    old = {"source": "x", "lowercase": True, "strip_markdown": False, "clean": True, "cleaning": {"read": 2, "kept": 2}}
-    before = {"fix_encoding": False, "keep_line_breaks": True, "drop_repeated_lines": False, "keep_space": True}
+    old = {
+        "source": "x",
+        "lowercase": True,
+        "strip_markdown": False,
+        "clean": True,
+        "cleaning": {"read": 2, "kept": 2},
+    }
+    before = {
+        "fix_encoding": False,
+        "keep_line_breaks": True,
+        "drop_repeated_lines": False,
+        "keep_space": True,
+    }
     new = old | before | {"fix_encoding": True, "keep_line_breaks": False}
     assert data_records({"data": old}) == [old | before]
     assert data_records({"data": new, "parent": {"data": old}}) == [new, old | before]
@@ -86,7 +127,19 @@ def test_texts_to_evaluate_are_cleaned_as_those_of_the_training():
 # Units, which several processes read.
 
 
-PIECES = ["a", "é", "Film 😀.", " ", "\n", "\r\n", "\n\n", "\n \n", "\u2028", "It was good. ", "x" * 40]
+PIECES = [
+    "a",
+    "é",
+    "Film 😀.",
+    " ",
+    "\n",
+    "\r\n",
+    "\n\n",
+    "\n \n",
+    "\u2028",
+    "It was good. ",
+    "x" * 40,
+]
 
 
 def test_the_texts_of_the_units_are_those_of_the_file(tmp_path):
@@ -95,10 +148,15 @@ def test_the_texts_of_the_units_are_those_of_the_file(tmp_path):
     assert file.stat().st_size > 40_000_000
     for documents in ("line", "paragraph"):
         units = units_of(file, documents=documents)
-        assert len(units) >= 4 and list(itertools.chain(*units)) == by_hand(file.read_text("utf-8"), documents)
+        assert len(units) >= 4 and list(itertools.chain(*units)) == by_hand(
+            file.read_text("utf-8"), documents
+        )
     rows = [{"text": "".join(draw.choices(PIECES, k=4)) * 40, "stars": n} for n in range(60_000)]
     lines = "\n\n".join(json.dumps(row, ensure_ascii=bool(n % 2)) for n, row in enumerate(rows))
-    for name, content in (("a.jsonl", lines), ("a.parquet", as_parquet(rows, row_group_size=2_000, use_dictionary=False))):
+    for name, content in (
+        ("a.jsonl", lines),
+        ("a.parquet", as_parquet(rows, row_group_size=2_000, use_dictionary=False)),
+    ):
         units = units_of(write(tmp_path / name, content))
         assert len(units) > 2 and list(itertools.chain(*units)) == [row["text"] for row in rows]
     small = [write(tmp_path / f"{n:03}.txt", f"text {n}\n") for n in range(300)]
@@ -118,9 +176,13 @@ def by_hand(text, documents):
 
 
 def find_lost(texts, tokenizer, characters):
-    """Return what a tokenizer loses of a sample of texts, as large as for a number of characters, counted in two parts."""
+    """Return what a tokenizer loses of a sample of texts, as large as for a number of characters,
+    counted in two parts.
+    """
     step = sample_stride(tokenizer, characters)
-    return count_lost(texts[:5:step], tokenizer, step) + count_lost(texts[-(-5 // step) * step :: step], tokenizer, step)
+    return count_lost(texts[:5:step], tokenizer, step) + count_lost(
+        texts[-(-5 // step) * step :: step], tokenizer, step
+    )
 
 
 def test_lost_characters_are_counted_with_an_example():
@@ -129,7 +191,9 @@ def test_lost_characters_are_counted_with_an_example():
     plain = LetterTokenizer("".join(sorted(set("".join(texts)) - {"ï"})))
     lost = find_lost(texts, plain, total)
     assert lost == LostCharacters(30, total, False, ("A naïve film, an", "A nave film, and"))
-    assert lost.describe("plain").startswith(f"The tokenizer plain loses 30 of {total:,} characters ({100 * 30 / total:.2g} %): ")
+    assert lost.describe("plain").startswith(
+        f"The tokenizer plain loses 30 of {total:,} characters ({100 * 30 / total:.2g} %): "
+    )
     for tokenizer in (LetterTokenizer("".join(sorted(set("".join(texts))))), CharTokenizer("abc")):
         assert find_lost(texts, tokenizer, total).lost == 0
     sample = find_lost(texts, plain, 20_000_000)  # one in four texts

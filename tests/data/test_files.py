@@ -1,4 +1,6 @@
-"""Files of every format give the same texts as Python's csv and json modules; what cannot be read is refused with its place."""
+"""Files of every format give the same texts as Python's csv and json modules; what cannot be read
+is refused with its place.
+"""
 
 import bz2
 import csv
@@ -21,10 +23,32 @@ from hypothesis import strategies as st
 from reviewgen.errors import DataError
 from tests.support.texts import as_csv, as_lines, as_parquet, corpus_of, refusal, texts_of, write
 
-TEXTS = ["A fine film, really.", 'He said "no".\nTwice.', "007", "1.0", "NA", "null", "nan", "None", "", "True", "1e5"]
-TEXTS += ["2020-01-01", " spaces ", "semi;colon\ttab|bar", "ดี 😀 é \u2028", "'single'", "back\\slash \\n", "crlf\r\ninside"]
+TEXTS = [
+    "A fine film, really.",
+    'He said "no".\nTwice.',
+    "007",
+    "1.0",
+    "NA",
+    "null",
+    "nan",
+    "None",
+    "",
+    "True",
+    "1e5",
+]
+TEXTS += [
+    "2020-01-01",
+    " spaces ",
+    "semi;colon\ttab|bar",
+    "ดี 😀 é \u2028",
+    "'single'",
+    "back\\slash \\n",
+    "crlf\r\ninside",
+]
 TEXTS += ["-", "<br />&amp;"]
-ROWS = [{"id": str(number), "text": text, "stars": str(number % 5)} for number, text in enumerate(TEXTS)]
+ROWS = [
+    {"id": str(number), "text": text, "stars": str(number % 5)} for number, text in enumerate(TEXTS)
+]
 FORMATS = {
     "a.csv": as_csv(ROWS),
     "semicolon.csv": as_csv(ROWS, delimiter=";"),
@@ -48,7 +72,11 @@ def test_every_format_gives_the_same_texts(tmp_path, name):
         file = write(tmp_path / (name + suffix), FORMATS[name])
         assert texts_of(file) == TEXTS
         stream = corpus_of(file, clean=False).stream
-        assert (stream.text_column in ("text", None), stream.preview, stream.decode_errors) == (True, TEXTS[:3], 0)
+        assert (stream.text_column in ("text", None), stream.preview, stream.decode_errors) == (
+            True,
+            TEXTS[:3],
+            0,
+        )
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
@@ -70,7 +98,11 @@ def test_several_files(tmp_path):
     assert texts_of(tmp_path / "[ac].txt") == ["a1", "a2", "c1", "c2"]
     assert texts_of(str(tmp_path / "**/*.txt"))[-2:] == ["c2", "d1"]
     assert texts_of([tmp_path / "c.txt", tmp_path / "a.txt"]) == ["c1", "c2", "a1", "a2"]
-    assert texts_of(str(tmp_path / "?.txt"), documents="file") == ["a1\na2\n", "b1\nb2\n", "c1\nc2\n"]
+    assert texts_of(str(tmp_path / "?.txt"), documents="file") == [
+        "a1\na2\n",
+        "b1\nb2\n",
+        "c1\nc2\n",
+    ]
     write(tmp_path / "b.txt", "")
     assert texts_of(str(tmp_path / "?.txt"), documents="file") == ["a1\na2\n", "c1\nc2\n"]
     write(tmp_path / "e.txt", "")
@@ -86,7 +118,9 @@ COMPRESSIONS = {
 
 
 @pytest.mark.parametrize("suffix", COMPRESSIONS)
-def test_an_existing_compressed_file_with_one_slash_in_its_name_is_a_path(tmp_path, monkeypatch, suffix):
+def test_an_existing_compressed_file_with_one_slash_in_its_name_is_a_path(
+    tmp_path, monkeypatch, suffix
+):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / f"reviews.csv{suffix}").write_bytes(COMPRESSIONS[suffix](b"text\na b\n"))
     monkeypatch.chdir(tmp_path)
@@ -105,21 +139,31 @@ def test_an_existing_folder_with_one_slash_in_its_name_is_a_path(tmp_path, monke
     (tmp_path / "data" / "plain").mkdir(parents=True)
     write(tmp_path / "data" / "plain" / "a.txt", "a b\n")
     Dataset.from_list([{"text": "c d"}]).save_to_disk(tmp_path / "data" / "saved")
-    DatasetDict({"test": Dataset.from_list([{"text": "e f"}])}).save_to_disk(tmp_path / "data" / "splits")
+    DatasetDict({"test": Dataset.from_list([{"text": "e f"}])}).save_to_disk(
+        tmp_path / "data" / "splits"
+    )
     monkeypatch.chdir(tmp_path)
     assert texts_of("data/plain") == ["a b"]
     assert texts_of("data/saved") == ["c d"]
     assert texts_of("data/splits", split="test") == ["e f"]
 
 
-def test_a_missing_compressed_file_with_one_slash_in_its_name_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+def test_a_missing_compressed_file_with_one_slash_in_its_name_is_not_looked_for_on_the_hub(
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     assert refusal("data/reviews.csv.gz").startswith("There is no file data/reviews.csv.gz.")
 
 
 def test_a_condition_that_the_first_records_leave_out(tmp_path):
-    write(tmp_path / "a.jsonl", as_lines([{"text": str(n)} | ({"stars": 5} if n > 500 else {}) for n in range(700)]))
-    assert corpus_of(tmp_path / "a.jsonl", conditions=("stars",)).values == [[None]] * 501 + [[5.0]] * 199
+    write(
+        tmp_path / "a.jsonl",
+        as_lines([{"text": str(n)} | ({"stars": 5} if n > 500 else {}) for n in range(700)]),
+    )
+    assert (
+        corpus_of(tmp_path / "a.jsonl", conditions=("stars",)).values
+        == [[None]] * 501 + [[5.0]] * 199
+    )
 
 
 def test_files_behind_urls(tmp_path):
@@ -134,7 +178,8 @@ def test_files_behind_urls(tmp_path):
 
 
 def test_a_pipe_is_read_from_its_first_byte(tmp_path):
-    os.mkfifo(pipe := tmp_path / "63")  # such as <(zcat reviews.txt.gz) in a shell: without a suffix, and read only once
+    # such as <(zcat reviews.txt.gz) in a shell: without a suffix, and read only once
+    os.mkfifo(pipe := tmp_path / "63")
     lines = [f"No. {number}" for number in range(2_000)]
     for content, texts in (("\n".join(lines), lines), (as_parquet(ROWS), TEXTS)):
         writer = threading.Thread(target=write, args=(pipe, content))
@@ -149,13 +194,21 @@ def test_a_pipe_is_read_from_its_first_byte(tmp_path):
 def test_a_byte_order_mark_is_used_and_removed(tmp_path):
     for encoding in ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"):
         for name in ("a.txt", "a.txt.gz", "a.csv"):
-            read = corpus_of(write(tmp_path / name, "\ufefftext\r\né ดี 😀\r\nx".encode(encoding)), clean=False)
-            assert (read.texts, read.report.decode_errors) == (["text", "é ดี 😀", "x"][name == "a.csv" :], 0)
+            read = corpus_of(
+                write(tmp_path / name, "\ufefftext\r\né ดี 😀\r\nx".encode(encoding)), clean=False
+            )
+            assert (read.texts, read.report.decode_errors) == (
+                ["text", "é ดี 😀", "x"][name == "a.csv" :],
+                0,
+            )
 
 
 def bad_runs(data):
     """Count runs of bytes that are not valid UTF-8, and replace them, in one piece."""
-    text, repaired, runs, inside = data.decode("utf-8", "surrogateescape"), [], 0, False
+    text = data.decode("utf-8", "surrogateescape")
+    repaired = []
+    runs = 0
+    inside = False
     for c in text:
         bad = "\udc80" <= c <= "\udcff"
         runs += bad and not inside
@@ -166,7 +219,12 @@ def bad_runs(data):
 
 
 @given(
-    st.lists(st.sampled_from([b"\xff", b"\xe0\xb8", b"\xed\xa0\x80", "é".encode(), "ดี 😀 ".encode(), b"a", b" "]), max_size=30)
+    st.lists(
+        st.sampled_from(
+            [b"\xff", b"\xe0\xb8", b"\xed\xa0\x80", "é".encode(), "ดี 😀 ".encode(), b"a", b" "]
+        ),
+        max_size=30,
+    )
 )
 @settings(max_examples=60)
 def test_every_run_of_invalid_bytes_is_replaced_and_counted(tmp_path_factory, pieces):
@@ -201,7 +259,8 @@ def test_a_text_that_is_too_long_is_refused_with_its_place(tmp_path):
         assert len(message) < 300 + len(str(tmp_path))
         assert texts_of(file, max_text_characters=1_300) == texts
         corpus_of(file, max_text_characters=1_300)
-        with pytest.raises(DataError, match="more than 1,000 characters"):  # also where the cache has the corpus
+        # also where the cache has the corpus
+        with pytest.raises(DataError, match="more than 1,000 characters"):
             corpus_of(file, max_text_characters=1_000)
 
 
@@ -209,7 +268,12 @@ def test_a_text_that_is_too_long_is_refused_with_its_place(tmp_path):
 
 FIELDS = st.text(st.sampled_from("ab, ;\"\n\r\t|é\u2028\u0085😀\\'"), max_size=8)
 TABLES = st.lists(st.tuples(FIELDS, FIELDS, FIELDS), min_size=1, max_size=6)
-STYLES = [(csv.QUOTE_ALL, "\n"), (csv.QUOTE_ALL, "\r\n"), (csv.QUOTE_ALL, "\r"), (csv.QUOTE_MINIMAL, "\r\n")]
+STYLES = [
+    (csv.QUOTE_ALL, "\n"),
+    (csv.QUOTE_ALL, "\r\n"),
+    (csv.QUOTE_ALL, "\r"),
+    (csv.QUOTE_MINIMAL, "\r\n"),
+]
 
 
 @given(TABLES, st.sampled_from(STYLES), st.sampled_from(",;\t|"))
@@ -239,20 +303,44 @@ def test_the_separator_and_the_columns(tmp_path):
 # Encodings.
 
 LANGUAGES = {
-    "cp1252 French": "Le dîner était très agréable malgré la pluie. Nous avons commandé des crêpes et un thé glacé, puis le "
-    "garçon nous a apporté l'addition. Les prix étaient élevés, mais la qualité est là. C'est déjà la troisième fois.",
-    "cp1250 Polish": "Ten film był świetny, a gra aktorów bardzo dobra. Źle się stało, że nie mogłem zostać dłużej. Książka jest "
-    "jednak lepsza, bo więcej się w niej dzieje. Myślę, że każdy powinien ją przeczytać, zanim pójdzie do kina.",
-    "cp1254 Turkish": "Film çok güzeldi, ışık ve müzik şahane. Oyuncular da iyiydi ama senaryo biraz zayıf kalmış. Yine de "
-    "arkadaşlarıma öneririm, çünkü böyle filmler artık çekilmiyor. Gişede ne kadar kazandığını bilmiyorum.",
-    "cp1251 Russian": "Фильм был очень хороший, мне понравилось. Актёры играли прекрасно, хотя конец немного предсказуем.",
-    "cp932 Japanese": "この映画はとても面白かったです。俳優の演技も素晴らしく、音楽も良かった。"
-    "ただ、終わり方は少し予想できました。また友達と見たいと思います。",
-    "cp949 Korean": "이 영화는 정말 재미있었다. 배우들의 연기도 훌륭했고 음악도 좋았다. 다만 결말은 조금 예상할 수 있었다.",
-    "gb18030 Chinese": "这部电影非常好看，我很喜欢。演员的表演也很精彩，音乐也很好。只是结局有点容易猜到。",
-    "big5 Chinese": "這部電影非常好看，我很喜歡。演員的表演也很精彩，音樂也很好。只是結局有點容易猜到。",
+    "cp1252 French": (
+        "Le dîner était très agréable malgré la pluie. Nous avons commandé des crêpes et un thé"
+        " glacé, puis le garçon nous a apporté l'addition. Les prix étaient élevés, mais la qualité"
+        " est là. C'est déjà la troisième fois."
+    ),
+    "cp1250 Polish": (
+        "Ten film był świetny, a gra aktorów bardzo dobra. Źle się stało, że nie mogłem zostać"
+        " dłużej. Książka jest jednak lepsza, bo więcej się w niej dzieje. Myślę, że każdy powinien"
+        " ją przeczytać, zanim pójdzie do kina."
+    ),
+    "cp1254 Turkish": (
+        "Film çok güzeldi, ışık ve müzik şahane. Oyuncular da iyiydi ama senaryo biraz zayıf"
+        " kalmış. Yine de arkadaşlarıma öneririm, çünkü böyle filmler artık çekilmiyor. Gişede ne"
+        " kadar kazandığını bilmiyorum."
+    ),
+    "cp1251 Russian": (
+        "Фильм был очень хороший, мне понравилось. Актёры играли прекрасно, хотя конец немного"
+        " предсказуем."
+    ),
+    "cp932 Japanese": (
+        "この映画はとても面白かったです。俳優の演技も素晴らしく、音楽も良かった。"
+        "ただ、終わり方は少し予想できました。また友達と見たいと思います。"
+    ),
+    "cp949 Korean": (
+        "이 영화는 정말 재미있었다. 배우들의 연기도 훌륭했고 음악도 좋았다. 다만 결말은 조금 예상할"
+        " 수 있었다."
+    ),
+    "gb18030 Chinese": (
+        "这部电影非常好看，我很喜欢。演员的表演也很精彩，音乐也很好。只是结局有点容易猜到。"
+    ),
+    "big5 Chinese": (
+        "這部電影非常好看，我很喜歡。演員的表演也很精彩，音樂也很好。只是結局有點容易猜到。"
+    ),
 }
-LANGUAGES |= {"koi8_r Russian": LANGUAGES["cp1251 Russian"], "euc_jp Japanese": LANGUAGES["cp932 Japanese"]}
+LANGUAGES |= {
+    "koi8_r Russian": LANGUAGES["cp1251 Russian"],
+    "euc_jp Japanese": LANGUAGES["cp932 Japanese"],
+}
 
 
 @pytest.mark.parametrize("name", LANGUAGES)
@@ -279,23 +367,34 @@ def test_damaged_utf8_and_what_fits_nothing_is_read_as_utf8(tmp_path):
     ]:
         (tmp_path / "a.txt.gz").write_bytes(gzip.compress(data))
         read = corpus_of(tmp_path / "a.txt.gz", clean=False)
-        assert read.notes == [] and read.report.decode_errors > 0 and "\ufffd" in "".join(read.texts)
+        assert (
+            read.notes == [] and read.report.decode_errors > 0 and "\ufffd" in "".join(read.texts)
+        )
 
 
 # txt files as documents.
 
 SENTENCES = [
     "Mr. Doe and J. R. Roe went to the café on Jan. 3 and ordered 3.5 litres of tea.",
-    "It was late, the rain had not stopped since the morning, and nobody in the long street had seen the captain again.",
+    (
+        "It was late, the rain had not stopped since the morning, and nobody in the long street had"
+        " seen the captain again."
+    ),
     "“Will you go back?” she asked.",
     "No!",
-    "He thought of e.g. the sea, the ships and the harbour where they had spent so many evenings together before the war.",
+    (
+        "He thought of e.g. the sea, the ships and the harbour where they had spent so many"
+        " evenings together before the war."
+    ),
 ]
 PARAGRAPHS = [" ".join(random.Random(seed).sample(SENTENCES, 4)) for seed in range(12)]
 
 
 def wrap(width, paragraphs=PARAGRAPHS):
-    return "\n\n".join(textwrap.fill(text, width, break_on_hyphens=False) for text in paragraphs) + "\n"
+    return (
+        "\n\n".join(textwrap.fill(text, width, break_on_hyphens=False) for text in paragraphs)
+        + "\n"
+    )
 
 
 @pytest.mark.parametrize("width", [40, 60, 72, 75, 80, 100])
@@ -312,19 +411,38 @@ def test_the_lines_of_a_hard_wrapped_file_are_joined(tmp_path, width):
 
 def test_sentences(tmp_path):
     for text, sentences in [
-        ("One. Two! Three\nFour? Five.", ["One.", "Two!", "Three", "Four?", "Five."]),  # a line for each review
+        # a line for each review
+        ("One. Two! Three\nFour? Five.", ["One.", "Two!", "Three", "Four?", "Five."]),
         ("no end\n\n", ["no end"]),
         (" \n\t\n  a.   b. \n", ["a.", "b."]),
-        ("First Citizen:\nSpeak, I\nsay. Go.\n\nAll:\nSpeak!\n", ["First Citizen:\nSpeak, I\nsay.", "Go.", "All:\nSpeak!"]),
-        ("Mr. Doe gave it 3.5 stars. e.g. No. 5 was good.", ["Mr. Doe gave it 3.5 stars.", "e.g. No. 5 was good."]),
+        (
+            "First Citizen:\nSpeak, I\nsay. Go.\n\nAll:\nSpeak!\n",
+            ["First Citizen:\nSpeak, I\nsay.", "Go.", "All:\nSpeak!"],
+        ),
+        (
+            "Mr. Doe gave it 3.5 stars. e.g. No. 5 was good.",
+            ["Mr. Doe gave it 3.5 stars.", "e.g. No. 5 was good."],
+        ),
         ("「はい。」それは良い。次", ["「はい。」", "それは良い。", "次"]),
         ("Mr. Doe and Dr. Roe left. Then", ["Mr. Doe and Dr. Roe left.", "Then"]),
         ("it rained. he waited... so", ["it rained.", "he waited...", "so"]),
-        ("e.g. this, i.e. that. etc. and so on. Then", ["e.g. this, i.e. that.", "etc. and so on.", "Then"]),
-        ("No. 5 is alive. Born Jan. 3 or in March. Yes", ["No. 5 is alive.", "Born Jan. 3 or in March.", "Yes"]),
+        (
+            "e.g. this, i.e. that. etc. and so on. Then",
+            ["e.g. this, i.e. that.", "etc. and so on.", "Then"],
+        ),
+        (
+            "No. 5 is alive. Born Jan. 3 or in March. Yes",
+            ["No. 5 is alive.", "Born Jan. 3 or in March.", "Yes"],
+        ),
         ("...", ["..."]),
-        ("By U.S. customs at 3 p.m. on Monday. In the U.S. It.", ["By U.S. customs at 3 p.m. on Monday.", "In the U.S.", "It."]),
-        ("“Why?” he said. “Go!” We went. (Or did we?) yes", ["“Why?” he said.", "“Go!”", "We went.", "(Or did we?) yes"]),
+        (
+            "By U.S. customs at 3 p.m. on Monday. In the U.S. It.",
+            ["By U.S. customs at 3 p.m. on Monday.", "In the U.S.", "It."],
+        ),
+        (
+            "“Why?” he said. “Go!” We went. (Or did we?) yes",
+            ["“Why?” he said.", "“Go!”", "We went.", "(Or did we?) yes"],
+        ),
         ("Wait... What?! “Yes.” (No.)", ["Wait...", "What?!", "“Yes.”", "(No.)"]),
         ("a. " * 3, ["a."] * 3),
     ]:
@@ -336,4 +454,6 @@ def test_sentences(tmp_path):
 def test_no_word_is_lost(tmp_path_factory, text):
     path = write(tmp_path_factory.mktemp("txt") / "a.txt", "start " + text)
     for documents in ("line", "paragraph", "sentence", "file"):
-        assert "".join("".join(texts_of(path, documents=documents)).split()) == "start" + "".join(text.split())
+        assert "".join("".join(texts_of(path, documents=documents)).split()) == "start" + "".join(
+            text.split()
+        )

@@ -1,4 +1,6 @@
-"""Hard inputs: each is read rightly, or refused in a sentence that names the file, the row and what is wrong; none is lost."""
+"""Hard inputs: each is read rightly, or refused in a sentence that names the file, the row and what
+is wrong; none is lost.
+"""
 
 import bz2
 import gzip
@@ -67,16 +69,33 @@ READ: list[tuple[str, bytes | str, dict[str, Any], list[str]]] = [
         ["a", "5", "", "", "b"],
     ),
     ("a.jsonl", '"a"\n"b c"\n', {}, ["a", "b c"]),
-    ("a.jsonl", '{"review": {"body": "a b"}}\n{"review": {}}\n', {"text_column": "review.body"}, ["a b", ""]),
+    (
+        "a.jsonl",
+        '{"review": {"body": "a b"}}\n{"review": {}}\n',
+        {"text_column": "review.body"},
+        ["a b", ""],
+    ),
     ("a.json", json.dumps({"reviews": ROWS, "page": 1}), {}, ["a b", "c d"]),
     ("a.json", json.dumps({"data": {"reviews": ROWS}}), {}, ["a b", "c d"]),
     ("a.json", json.dumps(TABLE), {}, ["a b", "c d"]),
-    ("a.json", json.dumps({"columns": ["stars", "text"], "index": [0, 1], "data": [[1, "a b"], [2, "c d"]]}), {}, ["a b", "c d"]),
+    (
+        "a.json",
+        json.dumps(
+            {"columns": ["stars", "text"], "index": [0, 1], "data": [[1, "a b"], [2, "c d"]]}
+        ),
+        {},
+        ["a b", "c d"],
+    ),
     ("a.json", json.dumps({"tt01": ROWS[0], "tt02": ROWS[1]}), {}, ["a b", "c d"]),
     ("a.json", json.dumps({"text": ["a b", "c d"], "stars": [1, 2]}), {}, ["a b", "c d"]),
     ("a.json", '{"text": "only one", "tags": ["x y", "z"]}', {}, ["only one"]),
     ("a.json", json.dumps({"tt1": {"text": "a b", "who": "Ann", "title": "A c"}}), {}, ["a b"]),
-    ("a.json", json.dumps({"a": "text 1", "b": "text 2", "c": "text 3"}), {}, ["text 1", "text 2", "text 3"]),
+    (
+        "a.json",
+        json.dumps({"a": "text 1", "b": "text 2", "c": "text 3"}),
+        {},
+        ["text 1", "text 2", "text 3"],
+    ),
     ("a.json", '[{"text": "a", "b": ' + "[" * 62 + "]" * 62 + "}]", {}, ["a"]),
     ("a.jsonl", '{"text": "a", "b": ' + "[" * 63 + "]" * 63 + "}\n", {}, ["a"]),
     ("a.parquet", parquet(pa.array(["a", None, "a"]).dictionary_encode()), {}, ["a", "", "a"]),
@@ -87,23 +106,73 @@ REFUSED: list[tuple[str, bytes | str, dict[str, Any], str]] = [
     ("a.csv", "text,id\na,1\nb, c,2\n", {}, "row 3 has 3 fields, and the header has 2: 'b, c,2'"),
     ("a.csv", "text,id\na,1\nb\n", {}, "row 3 has 1 field"),
     ("a.csv", "text,id\na;1\n", {}, "row 2 has 1 field"),
-    ("a.csv", 'text\n"never closed\na\nb\n', {}, "the double quote opened in line 2 is never closed"),
-    ("a.csv", 'text,title\na,b\nc,"never closed\nd,e\n', {}, "the double quote opened in line 3 is never closed"),
-    ("a.csv", 'text,author\n"Wow what a film,Ann\n"Great film, Bob\n', {}, "closed within a text, in line 3"),
+    (
+        "a.csv",
+        'text\n"never closed\na\nb\n',
+        {},
+        "the double quote opened in line 2 is never closed",
+    ),
+    (
+        "a.csv",
+        'text,title\na,b\nc,"never closed\nd,e\n',
+        {},
+        "the double quote opened in line 3 is never closed",
+    ),
+    (
+        "a.csv",
+        'text,author\n"Wow what a film,Ann\n"Great film, Bob\n',
+        {},
+        "closed within a text, in line 3",
+    ),
     ("a.csv", 'text,stars\r"Wow what a film,5\r"fine film",4\rx,1\r', {}, "closed within a text"),
     ("a.csv", 'text,stars\n"He said \\"no\\" to me",5\n', {}, "quotes after backslashes"),
-    ("a.json", json.dumps({"train": ROWS, "test": ROWS}), {}, "several lists of records: train, test"),
-    ("a.json", json.dumps({"columns": ["text", "stars"], "data": [["a b", 5], [3]]}), {}, "a row has 1 values"),
+    (
+        "a.json",
+        json.dumps({"train": ROWS, "test": ROWS}),
+        {},
+        "several lists of records: train, test",
+    ),
+    (
+        "a.json",
+        json.dumps({"columns": ["text", "stars"], "data": [["a b", 5], [3]]}),
+        {},
+        "a row has 1 values",
+    ),
     ("a.csv", 'text,id\n"never closed,1\na,2\n"b",3\n', {}, "closed within a text, in line 4"),
     ("a.csv", "text,id\na\x00b,1\n", {}, "binary file"),
     ("a.txt", "a\x00b\n".encode("utf-16"), {}, "NUL characters"),
     ("a.json", "[" * 100_000, {}, "its records are nested more than 64 levels deep"),
-    ("a.json", '[{"text": ' + '{"a": ' * 100_000, {}, "its records are nested more than 64 levels deep"),
+    (
+        "a.json",
+        '[{"text": ' + '{"a": ' * 100_000,
+        {},
+        "its records are nested more than 64 levels deep",
+    ),
     ("a.json", '{"text": ' + "[" * 100_000, {}, "its records are nested more than 64 levels deep"),
-    ("a.json", '{"text": "a", "b": ' + "[" * 64 + "]" * 64 + "}", {}, "its records are nested more than 64 levels deep"),
-    ("a.json", '[{"text": "a", "b": ' + "[" * 63 + "]" * 63 + "}]", {}, "its records are nested more than 64 levels deep"),
-    ("a.jsonl", '{"text": ' + "[" * 5000 + "]" * 5000 + "}\n", {}, "its records are nested more than 64 levels deep"),
-    ("a.jsonl", '{"text": "a"}\n{"text": ' + "[" * 100_000, {}, "line 2 is nested more than 64 levels deep"),
+    (
+        "a.json",
+        '{"text": "a", "b": ' + "[" * 64 + "]" * 64 + "}",
+        {},
+        "its records are nested more than 64 levels deep",
+    ),
+    (
+        "a.json",
+        '[{"text": "a", "b": ' + "[" * 63 + "]" * 63 + "}]",
+        {},
+        "its records are nested more than 64 levels deep",
+    ),
+    (
+        "a.jsonl",
+        '{"text": ' + "[" * 5000 + "]" * 5000 + "}\n",
+        {},
+        "its records are nested more than 64 levels deep",
+    ),
+    (
+        "a.jsonl",
+        '{"text": "a"}\n{"text": ' + "[" * 100_000,
+        {},
+        "line 2 is nested more than 64 levels deep",
+    ),
     (
         "a.jsonl",
         '{"text": "a"}\n{"text": "b", "c": ' + "[" * 64 + "]" * 64 + "}",
@@ -183,15 +252,26 @@ def spreadsheet(*cells: tuple[str, str]) -> bytes:
     main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
     links = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
     of_package = "http://schemas.openxmlformats.org/package/2006/relationships"
-    rows = [f'<row><c r="{place}" t="inlineStr"><is><t>{text}</t></is></c></row>' for place, text in cells]
+    rows = [
+        f'<row><c r="{place}" t="inlineStr"><is><t>{text}</t></is></c></row>'
+        for place, text in cells
+    ]
     files = {
-        "_rels/.rels": f'<Relationships xmlns="{of_package}"><Relationship Id="a" Type="{links}/officeDocument" '
-        'Target="xl/workbook.xml"/></Relationships>',
-        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{of_package}"><Relationship Id="b" Type="{links}/worksheet" '
-        'Target="worksheets/sheet1.xml"/></Relationships>',
-        "xl/workbook.xml": f'<workbook xmlns="{main}" xmlns:r="{links}"><sheets><sheet name="One" sheetId="1" r:id="b"/></sheets>'
-        "</workbook>",
-        "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{main}"><sheetData>{"".join(rows)}</sheetData></worksheet>',
+        "_rels/.rels": (
+            f'<Relationships xmlns="{of_package}"><Relationship Id="a"'
+            f' Type="{links}/officeDocument" Target="xl/workbook.xml"/></Relationships>'
+        ),
+        "xl/_rels/workbook.xml.rels": (
+            f'<Relationships xmlns="{of_package}"><Relationship Id="b" Type="{links}/worksheet" '
+            'Target="worksheets/sheet1.xml"/></Relationships>'
+        ),
+        "xl/workbook.xml": (
+            f'<workbook xmlns="{main}" xmlns:r="{links}"><sheets><sheet name="One" sheetId="1"'
+            ' r:id="b"/></sheets></workbook>'
+        ),
+        "xl/worksheets/sheet1.xml": (
+            f'<worksheet xmlns="{main}"><sheetData>{"".join(rows)}</sheetData></worksheet>'
+        ),
     }
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
@@ -210,7 +290,10 @@ SHEETS = {
 
 @pytest.mark.parametrize("name", SHEETS)
 def test_a_spreadsheet_is_read(tmp_path: Path, name: str) -> None:
-    assert texts_of(write(tmp_path / "a.xlsx", spreadsheet(*SHEETS[name])), text_column="text")[0] == "a b"
+    assert (
+        texts_of(write(tmp_path / "a.xlsx", spreadsheet(*SHEETS[name])), text_column="text")[0]
+        == "a b"
+    )
 
 
 FAR = [["XFD1048576"], ["XFD1", "A1048576"], ["ZZ1048576"]]
@@ -222,9 +305,10 @@ def test_a_spreadsheet_with_a_far_cell_is_refused(tmp_path: Path, far: list[str]
     """In another process with little memory, which it would take or which would end."""
     cells = [("A1", "text"), ("A2", "a b"), *((place, "c") for place in far)]
     write(tmp_path / "a.xlsx", spreadsheet(*cells))
-    assert refusal_in_little_memory(tmp_path / "a.xlsx") == (
-        "a.xlsx has a cell far from the others, in xl/worksheets/sheet1.xml. Delete the empty columns and rows in between, or "
-        "save the sheet as csv.\n"
+    assert (
+        refusal_in_little_memory(tmp_path / "a.xlsx")
+        == "a.xlsx has a cell far from the others, in xl/worksheets/sheet1.xml. Delete the empty"
+        " columns and rows in between, or save the sheet as csv.\n"
     )
 
 
@@ -232,7 +316,10 @@ def test_a_spreadsheet_with_a_far_cell_is_refused(tmp_path: Path, far: list[str]
 def test_the_time_of_an_archive_is_linear_in_its_files(tmp_path: Path) -> None:
     seconds = []
     for count in (500, 4_000):
-        archive = write(tmp_path / f"{count}.zip", zipped(**{f"{number}_txt": "a text\n" for number in range(count)}))
+        archive = write(
+            tmp_path / f"{count}.zip",
+            zipped(**{f"{number}_txt": "a text\n" for number in range(count)}),
+        )
         start = time.process_time()
         assert len(texts_of(archive)) == count
         seconds.append(time.process_time() - start)
@@ -257,7 +344,9 @@ def test_a_query_only_selects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
     content = Path("a.sqlite").read_bytes()
     with pytest.raises(ConfigError, match="only reads"):
         texts_of("a.sqlite", sql=sql)
-    assert [file.name for file in tmp_path.iterdir()] == ["a.sqlite"] and Path("a.sqlite").read_bytes() == content
+    assert [file.name for file in tmp_path.iterdir()] == ["a.sqlite"] and Path(
+        "a.sqlite"
+    ).read_bytes() == content
 
 
 QUERIES = [
@@ -265,7 +354,10 @@ QUERIES = [
     "select upper(body) as body from reviews union all select 'b' where 0",
     "select body from shown",
     "select body from found where found match 'folk'",
-    "with recursive n(i) as (select 1 union all select i + 1 from n where i < 2) select body from n join reviews on i = rowid",
+    (
+        "with recursive n(i) as (select 1 union all select i + 1 from n where i < 2) select body"
+        " from n join reviews on i = rowid"
+    ),
     "select value as body from reviews, json_each(json_array(body, 'a jazz film'))",
 ]
 
@@ -286,10 +378,14 @@ def test_a_database_a_folder_and_a_table(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "a.sqlite") as database:
         database.execute("create table reviews (body text, film int)")
         database.execute("create table films (id int, genre text)")
-        database.executemany("insert into reviews values (?, ?)", [("a folk film", 1), ("a jazz film", 2)])
+        database.executemany(
+            "insert into reviews values (?, ?)", [("a folk film", 1), ("a jazz film", 2)]
+        )
         database.executemany("insert into films values (?, ?)", [(1, "folk"), (2, "jazz")])
     with sqlite3.connect(tmp_path / "b.sqlite") as database:
-        database.execute('create table "my ""own"" films" (id integer primary key autoincrement, body text)')
+        database.execute(
+            'create table "my ""own"" films" (id integer primary key autoincrement, body text)'
+        )
         database.execute('insert into "my ""own"" films" (body) values (?)', ("a fine film",))
     assert texts_of(tmp_path / "b.sqlite") == ["a fine film"]
     sql = "select body, genre from reviews join films on film = id where genre = 'jazz'"
@@ -313,12 +409,21 @@ def test_two_sources_of_one_name_and_two_stores_of_one_name_are_kept_apart(tmp_p
         (tmp_path / folder).mkdir()
         write(tmp_path / folder / "a.txt", text)
     one, two = ((tmp_path / folder / "a.txt").as_uri() for folder in ("one", "two"))
-    assert reviewgen.corpus(one, validation=two)["text"][:] == ["A one", "C three", "B two", "D four"]
+    assert reviewgen.corpus(one, validation=two)["text"][:] == [
+        "A one",
+        "C three",
+        "B two",
+        "D four",
+    ]
     for letters in ("abcde", "vwxyz"):
         rows = [f"{letter} good {number}" for letter in letters for number in range(20)]
         store = reviewgen.prepare(rows, preset="ngram-char", out=tmp_path / "store")
         tokenizer = find_tokenizer("char")[0].load(store.folder / "tokenizer")
-        assert {tokenizer.decode(ids.tolist()) for ids, _ in store.splits()["train"].documents()} < set(rows)
+        assert {
+            tokenizer.decode(ids.tolist()) for ids, _ in store.splits()["train"].documents()
+        } < set(rows)
         shutil.rmtree(store.folder)
     with pytest.raises(ConfigError, match="rename it"):
-        reviewgen.corpus([{"review": "a b", "text": "good"}] * 9, text_column="review", conditions=["text"])
+        reviewgen.corpus(
+            [{"review": "a b", "text": "good"}] * 9, text_column="review", conditions=["text"]
+        )

@@ -1,4 +1,6 @@
-"""Lanes: over an epoch they are one shuffled stream cut in B pieces, without gap or overlap, against plain lists."""
+"""Lanes: over an epoch they are one shuffled stream cut in B pieces, without gap or overlap,
+against plain lists.
+"""
 
 import itertools
 
@@ -11,7 +13,8 @@ from hypothesis import strategies as st
 from reviewgen.data import IGNORED, Lanes, TokenStore
 from reviewgen.errors import DataError
 
-BOS, EOS = 0, 1
+BOS = 0
+EOS = 1
 
 
 class MemoryStore(TokenStore):
@@ -20,7 +23,8 @@ class MemoryStore(TokenStore):
     def __init__(self, texts):
         self.framed = [np.array([BOS, *text, EOS]) for text in texts]
         self.given = np.zeros(len(self.framed), np.int64)
-        self.read, self.releases = [], 0
+        self.read = []
+        self.releases = 0
 
     def __len__(self):
         return len(self.framed)
@@ -54,10 +58,17 @@ def epoch_of(made, number=0):
 
 def rows_of(batches):
     """Join the steps of an epoch: (B, steps·T) inputs and targets."""
-    return np.concatenate([b.ids for b in batches], 1), np.concatenate([b.targets for b in batches], 1)
+    return np.concatenate([b.ids for b in batches], 1), np.concatenate(
+        [b.targets for b in batches], 1
+    )
 
 
-SHAPES = st.tuples(st.lists(st.integers(0, 9), min_size=1, max_size=25), st.integers(1, 12), st.integers(1, 9), st.integers(0, 5))
+SHAPES = st.tuples(
+    st.lists(st.integers(0, 9), min_size=1, max_size=25),
+    st.integers(1, 12),
+    st.integers(1, 9),
+    st.integers(0, 5),
+)
 
 
 @given(SHAPES)
@@ -66,7 +77,8 @@ def test_an_epoch_is_a_permuted_stream_without_gap_or_overlap(shape):
     lengths, lanes, bptt, seed = shape
     texts = marked_texts(lengths)
     tokens = sum(lengths) + 2 * len(lengths)
-    ids, targets = rows_of(epoch_of(cut(texts, lanes=lanes, bptt=1, seed=seed)))  # no step is too short to be read
+    # no step is too short to be read
+    ids, targets = rows_of(epoch_of(cut(texts, lanes=lanes, bptt=1, seed=seed)))
     last = int(targets[-1, -1])
     stream = [*ids.ravel().tolist(), BOS if last == IGNORED else last]
     assert 0 <= tokens - len(stream) < lanes
@@ -79,12 +91,17 @@ def test_an_epoch_is_a_permuted_stream_without_gap_or_overlap(shape):
     assert sum(map(len, left)) - len(end) == tokens - len(stream)
     made = cut(texts, lanes=lanes, bptt=bptt, seed=seed)
     batches = epoch_of(made)
-    assert all(batch.ids.shape == batch.targets.shape == (made.lanes, made.bptt) for batch in batches)
+    assert all(
+        batch.ids.shape == batch.targets.shape == (made.lanes, made.bptt) for batch in batches
+    )
     steps, targets = rows_of(batches)
     assert np.array_equal(steps, ids[:, : steps.shape[1]])  # step s + 1 begins where step s ended
     assert ids.shape[1] - steps.shape[1] < made.bptt
     following = steps[:, 1:]
-    assert np.array_equal(targets[:, :-1], np.where(following == BOS, IGNORED, following)) and not (targets == BOS).any()
+    assert (
+        np.array_equal(targets[:, :-1], np.where(following == BOS, IGNORED, following))
+        and not (targets == BOS).any()
+    )
     assert [batch.starts_epoch for batch in batches] == [True] + [False] * (len(batches) - 1)
     made = cut(texts, lanes=lanes, bptt=bptt, seed=seed, is_random=True)
     steps, targets = rows_of(batches := epoch_of(made))
@@ -99,12 +116,16 @@ def test_the_lanes_of_all_processes_are_those_of_one(shape, world_size):
     lengths, lanes, bptt, seed = shape
     texts = marked_texts(lengths)
     targets = sum(lengths) + 2 * len(lengths) - 1
-    assume(targets < world_size or targets >= 2 * world_size)  # between them lanes of one target, which one process avoids
+    # between them lanes of one target, which one process avoids
+    assume(targets < world_size or targets >= 2 * world_size)
     if targets < world_size:
         with pytest.raises(DataError, match=f"{world_size} processes cannot share"):
             cut(texts, lanes=lanes, bptt=bptt, world_size=world_size)
         return
-    parts = [cut(texts, lanes=lanes, bptt=bptt, seed=seed, rank=rank, world_size=world_size) for rank in range(world_size)]
+    parts = [
+        cut(texts, lanes=lanes, bptt=bptt, seed=seed, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
     one = cut(texts, lanes=world_size * parts[0].lanes, bptt=bptt, seed=seed)
     assert [part.lanes * world_size for part in parts] == [one.lanes] * world_size
     for whole, *pieces in zip(epoch_of(one), *map(epoch_of, parts), strict=True):
@@ -119,10 +140,17 @@ def test_a_start_in_the_middle_continues_from_there(shape, step, is_random):
     made = cut(marked_texts(lengths), lanes=lanes, bptt=bptt, seed=seed, is_random=is_random)
     epoch, number = made.locate(step)
     expected = itertools.islice(made.start_at(), step, step + 5)
-    for found, batch in zip(itertools.islice(made.start_at(epoch, number), 5), expected, strict=True):
-        assert (found.epoch, found.number, found.starts_epoch) == (batch.epoch, batch.number, batch.starts_epoch)
+    for found, batch in zip(
+        itertools.islice(made.start_at(epoch, number), 5), expected, strict=True
+    ):
+        assert (found.epoch, found.number, found.starts_epoch) == (
+            batch.epoch,
+            batch.number,
+            batch.starts_epoch,
+        )
         assert np.array_equal(found.ids, batch.ids) and np.array_equal(found.targets, batch.targets)
-    after = next(made.start_at(epoch, made.batches_of(epoch)))  # the end of an epoch is the beginning of the next
+    # the end of an epoch is the beginning of the next
+    after = next(made.start_at(epoch, made.batches_of(epoch)))
     assert (after.epoch, after.number) == (epoch + 1, 0)
 
 
@@ -149,7 +177,14 @@ def test_a_large_corpus_is_copied_in_blocks(is_random):
 
 def drawn(tokens, bptt, seed=3):
     """Return the lengths of the batches of an epoch of a number of tokens."""
-    return np.array([b.ids.shape[1] for b in epoch_of(cut([range(2, tokens)], lanes=1, bptt=bptt, seed=seed, is_random=True))])
+    return np.array(
+        [
+            b.ids.shape[1]
+            for b in epoch_of(
+                cut([range(2, tokens)], lanes=1, bptt=bptt, seed=seed, is_random=True)
+            )
+        ]
+    )
 
 
 def test_random_lengths_have_the_distribution_of_the_paper():
@@ -157,7 +192,8 @@ def test_random_lengths_have_the_distribution_of_the_paper():
     upper = np.arange(1.5, 80)  # of the rounded lengths 1 to 79; 80 is the longest
     below = 0.95 * scipy.stats.norm(70, 5).cdf(upper) + 0.05 * scipy.stats.norm(35, 5).cdf(upper)
     expected = np.diff([0.0, *below, 1.0]) * len(lengths)
-    counts, often = np.bincount(lengths, minlength=81)[1:], expected >= 5
+    counts = np.bincount(lengths, minlength=81)[1:]
+    often = expected >= 5
     binned = [np.append(each[often], each[~often].sum()) for each in (counts, expected)]
     assert len(counts) == 80 and often.sum() > 45
     assert scipy.stats.chisquare(*binned).pvalue > 0.001
@@ -168,7 +204,13 @@ def test_random_lengths_are_bounded_equal_in_all_processes_and_differ_by_epoch_a
         lengths = drawn(500 * bptt, bptt)
         assert lengths.min() >= 1 and lengths.max() == longest
         assert lengths.sum() == 500 * bptt - 1 and (len(set(lengths.tolist())) > 1) == (bptt > 1)
-    made = [cut(marked_texts([9] * 200), lanes=2, bptt=7, is_random=True, rank=rank, world_size=2) for rank in range(2)]
-    first, second, other = ([b.ids.shape[1] for b in epoch_of(each, n)] for each, n in ((made[0], 0), (made[1], 0), (made[0], 1)))
+    made = [
+        cut(marked_texts([9] * 200), lanes=2, bptt=7, is_random=True, rank=rank, world_size=2)
+        for rank in range(2)
+    ]
+    first, second, other = (
+        [b.ids.shape[1] for b in epoch_of(each, n)]
+        for each, n in ((made[0], 0), (made[1], 0), (made[0], 1))
+    )
     assert first == second != other
     assert drawn(500, 7, seed=1).tolist() != drawn(500, 7, seed=2).tolist()

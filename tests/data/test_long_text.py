@@ -1,4 +1,6 @@
-"""One long text: its parts are the text, held-out blocks are spread over it, and every command finds the same ones again."""
+"""One long text: its parts are the text, held-out blocks are spread over it, and every command
+finds the same ones again.
+"""
 
 import random
 
@@ -52,7 +54,10 @@ def test_the_parts_joined_are_the_text(folder, piece, characters):
         return
     cut = corpus_of(write(folder / "parts.txt", text), documents="file", clean=False)
     assert "".join(cut.texts) == text and all(cut.texts) and len(cut.texts) % 4 == 1
-    assert cut.splits == [*["train", "validation", "train", "test"] * (len(cut.texts) // 4), "train"]
+    assert cut.splits == [
+        *["train", "validation", "train", "test"] * (len(cut.texts) // 4),
+        "train",
+    ]
 
 
 def test_a_long_file_becomes_training_texts_with_held_out_blocks_between_them(tmp_path):
@@ -62,13 +67,15 @@ def test_a_long_file_becomes_training_texts_with_held_out_blocks_between_them(tm
     train = "\0".join(cut.of("train"))
     assert not any(part in train for split in ("validation", "test") for part in cut.of(split))
     assert (cut.report.read, cut.report.kept, cut.report.characters) == (1, 1, len(PLAY))
-    again, packed = read(tmp_path, PLAY), read(tmp_path, PLAY, name="b.txt.gz")
+    again = read(tmp_path, PLAY)
+    packed = read(tmp_path, PLAY, name="b.txt.gz")
     assert again.texts == cut.texts and again.fingerprint == cut.fingerprint == packed.fingerprint
     assert read(tmp_path, PLAY[:-1]).fingerprint != cut.fingerprint
 
 
 def test_a_validation_file_is_held_out_and_the_whole_first_one_trained_on(tmp_path):
-    long, held_out = play(100_000, 1), play(60_000, 2)
+    long = play(100_000, 1)
+    held_out = play(60_000, 2)
     cut = read(tmp_path, long, held_out)
     assert "".join(cut.of("train")) == long and "".join(cut.of("validation")) == held_out
     assert all(part.startswith("\n\n") for part in cut.of("train")[1:])
@@ -91,14 +98,19 @@ def test_evaluate_finds_the_blocks_of_the_training(model, file):
     assert result.bits_per_character == pytest.approx(held_out["bits_per_character"], rel=1e-6)
     assert (result.reviews, result.characters) == (6, held_out["characters"])
     blocks = corpus_of(file, documents="file").of("test")
-    assert model.evaluate(blocks, clean=False).bits_per_character == pytest.approx(result.bits_per_character, rel=1e-6)
+    assert model.evaluate(blocks, clean=False).bits_per_character == pytest.approx(
+        result.bits_per_character, rel=1e-6
+    )
     whole = model.evaluate(file, documents="file")
     assert (whole.reviews, whole.characters) == (1, len(PLAY))
     assert whole.bits_per_character == pytest.approx(model.score(PLAY).bits_per_character, rel=1e-5)
     with pytest.raises(ConfigError, match="trained with documents='file'; use the same"):
         model.evaluate(file, split="test")
     by_line = reviewgen.train("ngram-char", file, **NGRAM)
-    assert by_line.training["data"]["split"] == {"method": "hash", "words": "texts chosen by a hash of each"}
+    assert by_line.training["data"]["split"] == {
+        "method": "hash",
+        "words": "texts chosen by a hash of each",
+    }
     with pytest.raises(ConfigError, match="trained with documents='line'; use the same"):
         by_line.evaluate(file, documents="file", split="test")
     assert by_line.evaluate(file, documents="paragraph", split="test").reviews > 6
@@ -106,9 +118,14 @@ def test_evaluate_finds_the_blocks_of_the_training(model, file):
 
 def test_a_network_is_trained_on_the_parts_as_one_stream(file):
     run = ready("gru-char", file, documents="file", **SMALL)
-    store, tokenizer = run.stores["train"], run.tokenizer
+    store = run.stores["train"]
+    tokenizer = run.tokenizer
     parts = [store.document(number).tolist() for number in range(len(store))]
-    assert [tokenizer.decode(ids[1:-1]) for ids in parts] == corpus_of(file, documents="file").of("train")
-    assert all(tokenizer.bos_id not in ids[1:] and tokenizer.eos_id not in ids[:-1] for ids in parts)
+    assert [tokenizer.decode(ids[1:-1]) for ids in parts] == corpus_of(file, documents="file").of(
+        "train"
+    )
+    assert all(
+        tokenizer.bos_id not in ids[1:] and tokenizer.eos_id not in ids[:-1] for ids in parts
+    )
     list(run)
     assert run.finish().novelty(PLAY[:300]).longest_text == PLAY[:300]

@@ -1,4 +1,6 @@
-"""Reviews at an address of the web: read from real servers, with and without TLS, or refused in one sentence."""
+"""Reviews at an address of the web: read from real servers, with and without TLS, or refused in one
+sentence.
+"""
 
 import datetime
 import gzip
@@ -59,7 +61,9 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/locked.csv" and self.headers["X-Key"] == "secret":
             self.answer(CSV, len(CSV))
         elif path.startswith("/app/"):
-            self.answer(CSV if path == "/app/reviews.csv" else b"<html>The page of the app</html>", None)
+            self.answer(
+                CSV if path == "/app/reviews.csv" else b"<html>The page of the app</html>", None
+            )
         else:
             self.send_error(404)
 
@@ -100,13 +104,16 @@ def serve(server: Server, scheme: str) -> Iterator[str]:
 def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a web server."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    fsspec.get_filesystem_class("http").clear_instance_cache()  # its client keeps the time limits that it was made with
+    # its client keeps the time limits that it was made with
+    fsspec.get_filesystem_class("http").clear_instance_cache()
     yield from serve(Server(), "http")
 
 
 def write_certificate(folder: Path) -> tuple[Path, Path]:
     """Write a self-signed certificate for 127.0.0.1 and its key; return their files."""
-    x509 = pytest.importorskip("cryptography.x509", reason="needs cryptography: pip install 'reviewgen[test-s3]'")
+    x509 = pytest.importorskip(
+        "cryptography.x509", reason="needs cryptography: pip install 'reviewgen[test-s3]'"
+    )
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -115,26 +122,42 @@ def write_certificate(folder: Path) -> tuple[Path, Path]:
     now = datetime.datetime.now(datetime.UTC)
     day = datetime.timedelta(days=1)
     address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - day, now + day)
+    builder = x509.CertificateBuilder(
+        name, name, key.public_key(), x509.random_serial_number(), now - day, now + day
+    )
     builder = builder.add_extension(x509.SubjectAlternativeName([address]), critical=False)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    builder = builder.add_extension(
+        x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+    )
     certificate_file = folder / "certificate.pem"
-    certificate_file.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    certificate_file.write_bytes(
+        builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    )
     key_file = folder / "key.pem"
-    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    form = (
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
     key_file.write_bytes(key.private_bytes(*form))
     return certificate_file, key_file
 
 
 def other_modules() -> set[str]:
-    """Return the installed modules that a plain install of this project, without extras, does not have."""
-    required = map(Requirement, tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["dependencies"])
+    """Return the installed modules that a plain install of this project, without extras, does not
+    have.
+    """
+    required = map(
+        Requirement, tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["dependencies"]
+    )
     plain = {"reviewgen"}
     for requirement in required:
         plain |= walk(requirement.name, frozenset(requirement.extras)).found.keys()
     modules = packages_distributions().items()
-    return {module for module, owners in modules if plain.isdisjoint(map(canonicalize_name, owners))}
+    return {
+        module for module, owners in modules if plain.isdisjoint(map(canonicalize_name, owners))
+    }
 
 
 PLAIN_INSTALL = """if True:
@@ -143,7 +166,8 @@ PLAIN_INSTALL = """if True:
     class PlainInstall(PathFinder):
         @classmethod
         def find_spec(cls, name, path=None, target=None):
-            return None if name.partition(".")[0] in MODULES else super().find_spec(name, path, target)
+            is_extra = name.partition(".")[0] in MODULES
+            return None if is_extra else super().find_spec(name, path, target)
     sys.meta_path[sys.meta_path.index(PathFinder)] = PlainInstall
     import reviewgen
     for url in sys.argv[1:]:
@@ -155,12 +179,16 @@ PLAIN_INSTALL = """if True:
 
 
 def run_plain_install(urls: list[str], **environment: str) -> list[str]:
-    """Read corpora in a process that can import only what a plain install has; return what it prints of each."""
+    """Read corpora in a process that can import only what a plain install has; return what it
+    prints of each.
+    """
     script = PLAIN_INSTALL.replace("MODULES", repr(other_modules()))
     words = [sys.executable, "-c", script, *urls]
     environment = {**os.environ, "NO_PROXY": "127.0.0.1", **environment}
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0 and "Traceback" not in done.stderr and "nclosed" not in done.stderr, done.stderr
+    assert (
+        done.returncode == 0 and "Traceback" not in done.stderr and "nclosed" not in done.stderr
+    ), done.stderr
     return done.stdout.splitlines()
 
 
@@ -180,10 +208,15 @@ def test_a_plain_install_reads_files_over_tls(tmp_path: Path) -> None:
         urls = [f"{url}/reviews.csv", f"{url}/reviews.csv.gz"]
         assert run_plain_install(urls, SSL_CERT_FILE=str(certificate)) == ["500", "500"]
         message = refusal(urls[0])  # this process does not trust the certificate
-        assert message.startswith(f"{url}/reviews.csv cannot be read") and "CERTIFICATE_VERIFY_FAILED" in message
+        assert (
+            message.startswith(f"{url}/reviews.csv cannot be read")
+            and "CERTIFICATE_VERIFY_FAILED" in message
+        )
 
 
-@pytest.mark.parametrize("path", ["reviews.csv", "reviews.csv.gz", "moved.csv", "moved.csv?version=2", "app/reviews.csv"])
+@pytest.mark.parametrize(
+    "path", ["reviews.csv", "reviews.csv.gz", "moved.csv", "moved.csv?version=2", "app/reviews.csv"]
+)
 def test_a_file_is_read_over_http(web: str, path: str) -> None:
     assert texts_of(f"{web}/{path}") == TEXTS
 
@@ -193,7 +226,9 @@ def test_a_missing_file_is_said(web: str) -> None:
 
 
 def test_a_truncated_answer_is_refused(web: str) -> None:
-    assert refusal(f"{web}/cut.csv").startswith(f"{web}/cut.csv cannot be read (Response payload is not completed")
+    assert refusal(f"{web}/cut.csv").startswith(
+        f"{web}/cut.csv cannot be read (Response payload is not completed"
+    )
 
 
 def shorten_waits(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
@@ -208,17 +243,26 @@ def shorten_waits(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
 
 def test_a_stalled_server_is_abandoned(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
     shorten_waits(monkeypatch, 60)
-    message = f"{web}/stalled.csv cannot be read: no answer came in time. Check the address and the network."
+    message = (
+        f"{web}/stalled.csv cannot be read: no answer came in time. Check the address and the"
+        " network."
+    )
     assert refusal(f"{web}/stalled.csv") == message
 
 
-def test_the_time_limit_is_of_each_wait_and_not_of_the_download(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_limit_is_of_each_wait_and_not_of_the_download(
+    web: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shorten_waits(monkeypatch, 30)
     assert texts_of(f"{web}/slow.csv") == TEXTS
 
 
-def test_the_headers_that_fsspec_is_configured_with_are_sent(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_headers_that_fsspec_is_configured_with_are_sent(
+    web: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(DataError):
         texts_of(f"{web}/locked.csv")
-    monkeypatch.setitem(fsspec.config.conf, "http", {"client_kwargs": {"headers": {"X-Key": "secret"}}})
+    monkeypatch.setitem(
+        fsspec.config.conf, "http", {"client_kwargs": {"headers": {"X-Key": "secret"}}}
+    )
     assert texts_of(f"{web}/locked.csv") == TEXTS

@@ -1,4 +1,6 @@
-"""Several corpora by weight, against a corpus with the copies written out by hand, and against each corpus alone."""
+"""Several corpora by weight, against a corpus with the copies written out by hand, and against each
+corpus alone.
+"""
 
 import json
 import math
@@ -24,11 +26,19 @@ _RANDOM = random.Random(3)
 
 def made(words: str, count: int, length: int) -> list[str]:
     """Return distinct texts of some words."""
-    return [" ".join(_RANDOM.choices(words.split(), k=length)) + f" {words[0]}{number}" for number in range(count)]
+    return [
+        " ".join(_RANDOM.choices(words.split(), k=length)) + f" {words[0]}{number}"
+        for number in range(count)
+    ]
 
 
 FILMS = made("the film was a good long story and very bad", 120, 14)
-TITLES = [*made("on neural models of deep graphs", 40, 5), "by Zyxwvut and Zyxwvut, for graphs", "Of Cats", FILMS[7]]
+TITLES = [
+    *made("on neural models of deep graphs", 40, 5),
+    "by Zyxwvut and Zyxwvut, for graphs",
+    "Of Cats",
+    FILMS[7],
+]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +46,10 @@ def files(tmp_path_factory: Any) -> list[Path]:
     """Two files with text columns of different names; a film review stands in both."""
     folder = tmp_path_factory.mktemp("weights")
     films = write(folder / "films.csv", as_csv([{"review": text, "stars": 1} for text in FILMS]))
-    return [films, write(folder / "titles.csv", as_csv([{"year": 1, "title": text} for text in TITLES]))]
+    return [
+        films,
+        write(folder / "titles.csv", as_csv([{"year": 1, "title": text} for text in TITLES])),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -49,26 +62,42 @@ def characters(texts: list[str]) -> int:
     return sum(map(len, texts))
 
 
-def test_the_model_is_that_of_a_file_with_the_copies(files: list[Path], alone: list[Any], tmp_path: Path) -> None:
+def test_the_model_is_that_of_a_file_with_the_copies(
+    files: list[Path], alone: list[Any], tmp_path: Path
+) -> None:
     films, titles = (each.of("train") for each in alone)
     weights = [characters(films), 3 * characters(titles)]
     options: dict[str, Any] = {"training": TRAINING, "budget": "1h"}
     run, _, model = trained("ngram-char", files, weights=weights, **options)
     others = alone[0].of("validation") + alone[1].of("validation")
-    by_hand = trained("ngram-char", films + 3 * titles, validation=others, clean=False, **options)[2]
+    by_hand = trained("ngram-char", films + 3 * titles, validation=others, clean=False, **options)[
+        2
+    ]
     for name, tensor in weights_of(by_hand.model).items():
         assert torch.equal(weights_of(model.model)[name], tensor), name
     assert set(model.bundle.lexicon) < set(by_hand.bundle.lexicon)  # there a copy is a text
     facts = model.training["data"]
-    assert [each["times"] for each in facts["corpora"]] == [1, pytest.approx(3)] and facts["weights"] == weights
+    assert [each["times"] for each in facts["corpora"]] == [1, pytest.approx(3)] and facts[
+        "weights"
+    ] == weights
     assert [each["text_column"] for each in facts["corpora"]] == ["review", "title"]
-    assert "titles.csv: weight" in model.bundle.card and "films.csv and titles.csv" in model.bundle.card
-    stored = reviewgen.prepare(files, preset="ngram-char", out=tmp_path / "store", weights=weights).folder
-    assert prepared("ngram-char", stored, **options).stores["train"].tokens == run.stores["train"].tokens
+    assert (
+        "titles.csv: weight" in model.bundle.card
+        and "films.csv and titles.csv" in model.bundle.card
+    )
+    stored = reviewgen.prepare(
+        files, preset="ngram-char", out=tmp_path / "store", weights=weights
+    ).folder
+    assert (
+        prepared("ngram-char", stored, **options).stores["train"].tokens
+        == run.stores["train"].tokens
+    )
 
 
 @pytest.mark.parametrize("weights", [(1, 1), (1, 5), (100, 1)])
-def test_shares_are_the_weights_and_every_text_is_read(files: list[Path], alone: list[Any], weights: tuple[int, int]) -> None:
+def test_shares_are_the_weights_and_every_text_is_read(
+    files: list[Path], alone: list[Any], weights: tuple[int, int]
+) -> None:
     run = prepared("gru-char", files, weights=weights)
     read = Counter(texts_of(run, "train"))
     own = [each.of("train") for each in alone]
@@ -82,48 +111,85 @@ def test_shares_are_the_weights_and_every_text_is_read(files: list[Path], alone:
     assert run.corpus.counts["train"] == len(own[0]) + len(own[1])
     [note] = [note for note in run.corpus.notes if "is read" in note]
     share = 100 * characters(own[1]) / characters(own[0] + own[1])
-    assert weights == (100, 1) or (f"times: {share:.0f} % of" in note and f"to {100 * weights[1] / sum(weights):.0f} %" in note)
+    assert weights == (100, 1) or (
+        f"times: {share:.0f} % of" in note and f"to {100 * weights[1] / sum(weights):.0f} %" in note
+    )
 
 
 def test_copies_are_no_texts_of_the_lexicon_and_the_novelty_index(files: list[Path]) -> None:
     options = {"training": {"novelty": "exact"}}
-    few, many = (trained("ngram-char", files, weights=weights, **options)[2].bundle for weights in ((9, 1), (1, 5)))
-    assert set(few.lexicon) == set(many.lexicon) and "graphs" in many.lexicon and "Zyxwvut" not in many.lexicon
-    assert few.training["data"]["corpora"][1]["times"] < 2 < many.training["data"]["corpora"][1]["times"]
+    few, many = (
+        trained("ngram-char", files, weights=weights, **options)[2].bundle
+        for weights in ((9, 1), (1, 5))
+    )
+    assert (
+        set(few.lexicon) == set(many.lexicon)
+        and "graphs" in many.lexicon
+        and "Zyxwvut" not in many.lexicon
+    )
+    assert (
+        few.training["data"]["corpora"][1]["times"]
+        < 2
+        < many.training["data"]["corpora"][1]["times"]
+    )
     assert np.array_equal(few.index.ids, many.index.ids)
 
 
 def test_what_a_corpus_is_identified_by(files: list[Path]) -> None:
-    found = [corpus_of(source, weights=weights).fingerprint for source, weights in ((files, (1, 1)), (files, (1.0, 2.0)))]
+    found = [
+        corpus_of(source, weights=weights).fingerprint
+        for source, weights in ((files, (1, 1)), (files, (1.0, 2.0)))
+    ]
     assert len({*found, corpus_of(files[0]).fingerprint}) == 3
-    facts = [TrainingRun("gru-char", files, weights=weights).plan.digest() for weights in ([1, 1], [1, 1], [1, 2])]
+    facts = [
+        TrainingRun("gru-char", files, weights=weights).plan.digest()
+        for weights in ([1, 1], [1, 1], [1, 2])
+    ]
     assert facts[0] == facts[1] != facts[2]
 
 
 @pytest.mark.slow
-def test_stores_of_one_and_of_two_workers_are_the_same(files: list[Path], tmp_path: Path, monkeypatch: Any) -> None:
+def test_stores_of_one_and_of_two_workers_are_the_same(
+    files: list[Path], tmp_path: Path, monkeypatch: Any
+) -> None:
     contents = []
     for workers in "12":
         monkeypatch.setenv("REVIEWGEN_WORKERS", workers)
-        store = reviewgen.prepare(files, preset="ngram-word", out=tmp_path / workers, weights=(1, 1), conditions=[])
+        store = reviewgen.prepare(
+            files, preset="ngram-word", out=tmp_path / workers, weights=(1, 1), conditions=[]
+        )
         contents.append((store.content["files"], store.content["train"]))
-    assert contents[0] == contents[1] and contents[0][1].count("shards/00001") > 1 and "shards/00001/rest" in contents[0][1]
+    assert (
+        contents[0] == contents[1]
+        and contents[0][1].count("shards/00001") > 1
+        and "shards/00001/rest" in contents[0][1]
+    )
 
 
 @pytest.mark.parametrize(
     ("source", "weights", "said"),
     [
         ("films.csv", (1, 1), "weights are the shares of several corpora: give --data for each"),
-        (["films.csv", "titles.csv"], (1, 1, 1), "2 corpora need 2 weights, as in 1,1; there are 3."),
+        (
+            ["films.csv", "titles.csv"],
+            (1, 1, 1),
+            "2 corpora need 2 weights, as in 1,1; there are 3.",
+        ),
         (["films.csv", "titles.csv"], (1, 0), "weights must be above 0; got 0."),
         (["films.csv", "titles.csv"], (1, -1), "weights must be above 0; got -1."),
         (["films.csv", "titles.csv"], (1, math.nan), "weights must be a finite number; got nan."),
         (["films.csv", "titles.csv"], (1, 1e7), "titles.csv would be read "),
         (["films.csv", "./films.csv"], (1, 1), "have the same texts: give each"),
-        (["films.csv", FILMS[:50]], (1, 1), "All training texts of list of texts are empty, or in the other corpora, too."),
+        (
+            ["films.csv", FILMS[:50]],
+            (1, 1),
+            "All training texts of list of texts are empty, or in the other corpora, too.",
+        ),
     ],
 )
-def test_bad_weights_are_one_sentence(files: list[Path], monkeypatch: Any, source: Any, weights: Any, said: str) -> None:
+def test_bad_weights_are_one_sentence(
+    files: list[Path], monkeypatch: Any, source: Any, weights: Any, said: str
+) -> None:
     monkeypatch.chdir(files[0].parent)
     with pytest.raises((ConfigError, DataError)) as caught:
         prepared("gru-char", source, weights=weights)
@@ -141,9 +207,23 @@ def test_the_command_line(files: list[Path], tmp_path: Path, monkeypatch: Any, c
         and "'title' (guessed" in said
         and "titles.csv is read 6.9 times: 13 % of the characters, weighted to 50 %." in said
     )
-    status, out, said = run("evaluate", tmp_path / "m", "--data", "titles.csv", "--split", "test", "--json")
+    status, out, said = run(
+        "evaluate", tmp_path / "m", "--data", "titles.csv", "--split", "test", "--json"
+    )
     assert status == 0 and json.loads(out)["reviews"] == len(corpus_of(TITLES).of("test")), said
-    wrong = run("prepare", "films.csv", "titles.csv", "--weights", "1", "--preset", "ngram-char", "--out", tmp_path / "s")
-    assert wrong[0] == 2 and wrong[2].strip().endswith("2 corpora need 2 weights, as in 1,1; there are 1.")
+    wrong = run(
+        "prepare",
+        "films.csv",
+        "titles.csv",
+        "--weights",
+        "1",
+        "--preset",
+        "ngram-char",
+        "--out",
+        tmp_path / "s",
+    )
+    assert wrong[0] == 2 and wrong[2].strip().endswith(
+        "2 corpora need 2 weights, as in 1,1; there are 1."
+    )
     status, out, said = run("sweep", "ngram-char", *data, "2,1", "--set", "model.order=2", "--json")
     assert status == 0 and len(json.loads(out)["rows"]) == 1, said

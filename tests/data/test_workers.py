@@ -1,4 +1,6 @@
-"""Several processes for one corpus: the same bytes for any number of workers, and a clear error if one of them ends."""
+"""Several processes for one corpus: the same bytes for any number of workers, and a clear error if
+one of them ends.
+"""
 
 import os
 import signal
@@ -31,12 +33,20 @@ class Deadly(Plain):
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """Files of 20 MB, which are two parts or more, with duplicates, tags, a repeated line and mojibake in a late part."""
+    """Files of 20 MB, which are two parts or more, with duplicates, tags, a repeated line and
+    mojibake in a late part.
+    """
     folder = tmp_path_factory.mktemp("sources")
-    rows = [{"text": f"{n % 950} <b>x</b> &amp;\n" + "word " * 4_000 + "\nRead", "stars": n % 3 or None} for n in range(1_000)]
+    rows = [
+        {"text": f"{n % 950} <b>x</b> &amp;\n" + "word " * 4_000 + "\nRead", "stars": n % 3 or None}
+        for n in range(1_000)
+    ]
     rows[-1] = {"text": "cafÃ©", "stars": 1}
     write(folder / "a.csv", as_csv(rows))
-    write(folder / "a.parquet", as_parquet(rows, row_group_size=100, use_dictionary=False, compression="none"))
+    write(
+        folder / "a.parquet",
+        as_parquet(rows, row_group_size=100, use_dictionary=False, compression="none"),
+    )
     write(folder / "a.txt", "".join(row["text"].replace("\n", " ") + "\n" for row in rows))
     return folder
 
@@ -47,19 +57,28 @@ def run(monkeypatch, tmp_path, source, workers, kind=Plain, conditions=()):
     monkeypatch.setenv("REVIEWGEN_CACHE", str(tmp_path / f"cache of {workers}"))
     corpus = tokenized(source, kind, conditions=conditions, drop_repeated_lines=True)[-1]
     files = [file for file in cache_folder().rglob("*") if file.is_file()]
-    return {str(file.relative_to(cache_folder())): file.read_bytes() for file in files}, corpus.report, corpus.notes
+    return (
+        {str(file.relative_to(cache_folder())): file.read_bytes() for file in files},
+        corpus.report,
+        corpus.notes,
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.txt"])
-def test_the_bytes_are_the_same_whatever_the_number_of_workers(monkeypatch, tmp_path, sources, name):
+def test_the_bytes_are_the_same_whatever_the_number_of_workers(
+    monkeypatch, tmp_path, sources, name
+):
     conditions = () if name == "a.txt" else ("stars",)
     alone = run(monkeypatch, tmp_path, sources / name, 1, conditions=conditions)
     together = run(monkeypatch, tmp_path, sources / name, 2, conditions=conditions)
     assert together == alone
     assert (alone[1].duplicates, alone[1].mojibake) == (49, 1) and "'cafÃ©'" in alone[2][-2]
     assert alone[1].lines_dropped == (0 if name == "a.txt" else 999)
-    assert any(name.endswith("train.uint16") and len(content) > 1_000_000 for name, content in alone[0].items())
+    assert any(
+        name.endswith("train.uint16") and len(content) > 1_000_000
+        for name, content in alone[0].items()
+    )
 
 
 @pytest.mark.slow

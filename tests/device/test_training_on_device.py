@@ -1,4 +1,6 @@
-"""A training on the accelerator: losses as on the CPU, the layers of cuDNN, no step that waits, checkpoints for elsewhere."""
+"""A training on the accelerator: losses as on the CPU, the layers of cuDNN, no step that waits,
+checkpoints for elsewhere.
+"""
 
 import gc
 import itertools
@@ -31,13 +33,20 @@ TRAINING: dict[str, Any] = {
     "evaluations": 2,
     "evaluation_tokens": 500,
 }
-TOLERANCES = {"no": 2e-3, "bf16": 3e-2, "fp16": 1e-2}  # in nats: a CUDA device multiplies in TF32 where precision is no
+# in nats: a CUDA device multiplies in TF32 where precision is no
+TOLERANCES = {"no": 2e-3, "bf16": 3e-2, "fp16": 1e-2}
 
 
 def start(place: str, precision: str = "no", **options: Any) -> TrainingRun:
     """Return a run of 6 steps on a device, ready to train."""
     training = TRAINING | {"device": place, "precision": precision} | options.pop("training", {})
-    return ready(options.pop("preset", "lstm-char"), TEXTS, model=MODEL, training=training, **{"steps": 6} | options)
+    return ready(
+        options.pop("preset", "lstm-char"),
+        TEXTS,
+        model=MODEL,
+        training=training,
+        **{"steps": 6} | options,
+    )
 
 
 def losses_of(run: TrainingRun) -> list[float]:
@@ -46,10 +55,20 @@ def losses_of(run: TrainingRun) -> list[float]:
 
 
 def steps_of(place: str, precision: str) -> tuple[TrainingRun, Iterator[Report]]:
-    """Return a run, and the reports of a training of its model that is evaluated at its end only."""
+    """Return a run, and the reports of a training of its model that is evaluated at its end
+    only.
+    """
     run = start(place, precision)
     config = TrainingConfig(**TRAINING | {"evaluations": 1}, device=place, precision=precision)
-    return run, fit(run.model, run.tokenizer, run.stores["train"], run.stores["validation"], config, Budget(steps=99), 0)
+    return run, fit(
+        run.model,
+        run.tokenizer,
+        run.stores["train"],
+        run.stores["validation"],
+        config,
+        Budget(steps=99),
+        0,
+    )
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
@@ -63,7 +82,8 @@ def test_losses_are_those_of_the_cpu_in_32_bits(preset: str, place: str, precisi
     expected = losses_of(start("cpu", preset=preset))
     run = start(place, precision, preset=preset)
     assert losses_of(run) == pytest.approx(expected, abs=TOLERANCES[precision])
-    assert run.curves[preset] and {each.device.type for each in run.model.parameters()} == {"cpu"}  # where it ends
+    # where it ends
+    assert run.curves[preset] and {each.device.type for each in run.model.parameters()} == {"cpu"}
 
 
 @contextmanager
@@ -81,12 +101,19 @@ def no_waiting(place: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("place", EACH_PLACE)
 def test_a_sampled_softmax_is_a_technique_of_trainings_on_a_cpu(place: str) -> None:
-    words = ["".join(letters) for letters in itertools.product("bdfgklmnprst", "aeiou", "bdfgklmnprst", "aeiou")]
-    texts = [" ".join(part) for n in range(60) for part in (words[60 * n : 60 * n + 60], words[n::60])]
+    words = [
+        "".join(letters)
+        for letters in itertools.product("bdfgklmnprst", "aeiou", "bdfgklmnprst", "aeiou")
+    ]
+    texts = [
+        " ".join(part) for n in range(60) for part in (words[60 * n : 60 * n + 60], words[n::60])
+    ]
     training = TRAINING | {"device": place, "precision": "no", "calibration": False}
     fixed = {"model": MODEL, "tokenizer": {"min_frequency": 1}, "training": training}
     rows = {row.name: row for row in reviewgen.ablate("gru-word", texts, steps=1, settings=fixed)}
-    assert (rows["sampled softmax"].bits is None) == (place != "cpu") and rows["Muon"].bits is not None
+    assert (rows["sampled softmax"].bits is None) == (place != "cpu") and rows[
+        "Muon"
+    ].bits is not None
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
@@ -103,11 +130,15 @@ def test_no_step_waits_for_the_device(place: str, precision: str) -> None:
 
 @pytest.mark.parametrize("second", EACH_PLACE)
 @pytest.mark.parametrize("first", EACH_PLACE)
-def test_a_run_goes_on_on_another_device(first: str, second: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_on_another_device(
+    first: str, second: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Checkpoints, "is_due", lambda self: True)
     expected = losses_of(start(first))
     run = start(first, out=tmp_path / "model")
-    losses = [report.nats_per_token for report in itertools.takewhile(lambda report: report.step < 4, run)]
+    losses = [
+        report.nats_per_token for report in itertools.takewhile(lambda report: report.step < 4, run)
+    ]
     del run
     gc.collect()  # the lock is given back
     losses += losses_of(start(second, resume=True, out=tmp_path / "model"))
@@ -121,12 +152,33 @@ def test_two_processes_train_as_one(place: str, tmp_path: Path) -> None:
         pytest.skip("needs two devices: NCCL refuses two processes on one")
     (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     training = TRAINING | {"precision": "no", "device": place, "learning_rate": 0.002}
-    training["optimizer"] = "adamw"  # Muon of torch rounds gradients to bfloat16, which magnifies differences
+    # Muon of torch rounds gradients to bfloat16, which magnifies differences
+    training["optimizer"] = "adamw"
     settings = [("model", MODEL), ("training", training | {"batch_size": 2})]
-    pairs = [f"{group}.{name}={value}" for group, values in settings for name, value in values.items()]
+    pairs = [
+        f"{group}.{name}={value}" for group, values in settings for name, value in values.items()
+    ]
     words = [word for pair in pairs for word in ("--set", pair)]
-    command = ["-m", "reviewgen", "train", "lstm-char", "--data", "reviews.txt", "--steps", "6", "--out", "two", *words]
-    done = launch(2, tmp_path, *command, env={} if place == "cpu" else {"CUDA_VISIBLE_DEVICES": "0,1"}, timeout=300)
+    command = [
+        "-m",
+        "reviewgen",
+        "train",
+        "lstm-char",
+        "--data",
+        "reviews.txt",
+        "--steps",
+        "6",
+        "--out",
+        "two",
+        *words,
+    ]
+    done = launch(
+        2,
+        tmp_path,
+        *command,
+        env={} if place == "cpu" else {"CUDA_VISIBLE_DEVICES": "0,1"},
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     both = json.loads((tmp_path / "two/training.json").read_text())["evaluations"]
     run = ready("lstm-char", str(tmp_path / "reviews.txt"), steps=6, model=MODEL, training=training)
@@ -134,4 +186,6 @@ def test_two_processes_train_as_one(place: str, tmp_path: Path) -> None:
     evaluations = run.finish().training["evaluations"]
     for name in ("train_nats_per_token", "bits_per_character"):
         expected = [at[name] for at in evaluations]
-        assert [at[name] for at in both] == pytest.approx(expected, abs=1e-5 if place == "cpu" else TOLERANCES["no"])
+        assert [at[name] for at in both] == pytest.approx(
+            expected, abs=1e-5 if place == "cpu" else TOLERANCES["no"]
+        )

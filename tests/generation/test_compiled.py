@@ -1,4 +1,6 @@
-"""Compiled loops that models share, against numpy, torch and plain Python: windows, matrices, losses, steps, mixtures."""
+"""Compiled loops that models share, against numpy, torch and plain Python: windows, matrices,
+losses, steps, mixtures.
+"""
 
 import pickle
 import runpy
@@ -39,7 +41,9 @@ BOS, EOS = SEPARATORS = (0, 1)
 def stream(seed: int, vocab: int = 5, tokens: int = 900, texts: int = 9) -> np.ndarray:
     """Return random texts, each between bos and eos, one after the other."""
     random = np.random.default_rng(seed)
-    parts = np.split(random.integers(2, vocab, tokens), sorted(random.integers(0, tokens, texts - 1)))
+    parts = np.split(
+        random.integers(2, vocab, tokens), sorted(random.integers(0, tokens, texts - 1))
+    )
     return np.concatenate([[BOS, *part, EOS] for part in parts])
 
 
@@ -51,23 +55,32 @@ def windows_of(ids: np.ndarray, length: int) -> set[tuple[int, ...]]:
 
 @pytest.mark.parametrize(("length", "run"), [(1, 1), (2, 1), (3, 2), (2, 5), (8, 1), (20, 3)])
 def test_a_set_holds_the_windows_and_copies_asks_the_last_ones(length: int, run: int) -> None:
-    ids, text = stream(1), np.random.default_rng(5).integers(1, 6, 2000)
+    ids = stream(1)
+    text = np.random.default_rng(5).integers(1, 6, 2000)
     text[100:400] = ids[50:350]
-    truth, found = windows_of(ids, length), build_windows(ids, SEPARATORS, length, bits_per_window=200)
+    truth = windows_of(ids, length)
+    found = build_windows(ids, SEPARATORS, length, bits_per_window=200)
     assert count_windows(ids, SEPARATORS, length) == len(truth)
-    answers, expected = [], []
+    answers = []
+    expected = []
     for end in range(len(text)):
         lasts = range(end + 2 - run, end + 2)
         inside = lasts[0] - length >= 0
-        expected.append(inside and all(tuple(text[last - length : last].tolist()) in truth for last in lasts))
+        expected.append(
+            inside and all(tuple(text[last - length : last].tolist()) in truth for last in lasts)
+        )
         answers.append(bool(copies(found, text, end, run)))
-    assert any(expected) and all(answer for answer, true in zip(answers, expected, strict=True) if true)
+    assert any(expected) and all(
+        answer for answer, true in zip(answers, expected, strict=True) if true
+    )
     assert sum(answers) - sum(expected) < 10 and not any(answers[: length + run - 2])
 
 
 def test_a_stride_stores_a_share_and_misses_none() -> None:
-    ids, stride = stream(3, vocab=30, tokens=30_000), 16
-    found, whole = build_windows(ids, SEPARATORS, 6, 10, stride), build_windows(ids, SEPARATORS, 6, 10)
+    ids = stream(3, vocab=30, tokens=30_000)
+    stride = 16
+    found = build_windows(ids, SEPARATORS, 6, 10, stride)
+    whole = build_windows(ids, SEPARATORS, 6, 10)
     assert len(found.bits) == pytest.approx(len(whole.bits) / stride, rel=0.1)
     for end in range(5, len(ids)):
         assert copies(found, ids, end, 1) or set(ids[end - 5 : end + 1].tolist()) & set(SEPARATORS)
@@ -104,31 +117,47 @@ def test_exp_tanh_sigmoid_and_log_equal_numpy_in_double_precision() -> None:
         for found, expected in zip(squashed(numbers), wanted, strict=True):
             fits = np.isfinite(expected.astype(np.float32))
             assert np.array_equal(found[~fits], expected[~fits].astype(np.float32))
-            assert (np.abs(found[fits] - expected[fits]) <= 2.4e-7 * np.abs(expected[fits]) + 2e-9).all()
+            assert (
+                np.abs(found[fits] - expected[fits]) <= 2.4e-7 * np.abs(expected[fits]) + 2e-9
+            ).all()
     exps, tanhs, sigmoids, _ = squashed([np.inf, -np.inf, np.nan, 0, 3.4e38, -3.4e38])
     assert np.array_equal(exps, np.float32([np.inf, 0, np.nan, 1, np.inf, 0]), equal_nan=True)
     assert np.array_equal(tanhs, np.float32([1, -1, np.nan, 0, 1, -1]), equal_nan=True)
     assert np.array_equal(sigmoids, np.float32([1, 0, np.nan, 0.5, 1, 0]), equal_nan=True)
     some = numbers[::1001][:101]  # the last numbers of a loop are computed one by one
     for column, expected in enumerate(squashed(some)):
-        assert all(squashed([number])[column][0] == wanted for number, wanted in zip(some, expected, strict=True))
+        assert all(
+            squashed([number])[column][0] == wanted
+            for number, wanted in zip(some, expected, strict=True)
+        )
     assert add_up(np.arange(1001.0)) == 500_500
 
 
-def test_cached_machine_code_that_is_cut_off_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_machine_code_that_is_cut_off_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
-    (tmp_path / "own.py").write_text("from reviewgen.compiled import compiled\n\n@compiled\ndef one():\n    return 1\n")
+    (tmp_path / "own.py").write_text(
+        "from reviewgen.compiled import compiled\n\n@compiled\ndef one():\n    return 1\n"
+    )
     (folder := tmp_path / "__pycache__").mkdir()
-    for name, content in ("whole", pickle.dumps([1])), ("cut", pickle.dumps([1])[:-1]), ("empty", b""):
+    for name, content in (
+        ("whole", pickle.dumps([1])),
+        ("cut", pickle.dumps([1])[:-1]),
+        ("empty", b""),
+    ):
         (folder / f"{name}.nbi").write_bytes(content)
     assert runpy.run_path(str(tmp_path / "own.py"))["one"]() == 1
     kept = {file.name: file.read_bytes()[-1:] for file in folder.glob("*.nb[ic]")}
-    assert len(kept) == 3 and "whole.nbi" in kept and set(kept.values()) == {pickle.STOP}  # numba's own files end so, too
+    # numba's own files end so, too
+    assert len(kept) == 3 and "whole.nbi" in kept and set(kept.values()) == {pickle.STOP}
 
 
 @pytest.mark.parametrize("bits", [32, 16, 8])
 @pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (PANEL, 7), (PANEL + 1, 128), (300, 65)])
-def test_a_product_is_that_of_numpy_and_of_each_row_alone(outputs: int, inputs: int, bits: Any) -> None:
+def test_a_product_is_that_of_numpy_and_of_each_row_alone(
+    outputs: int, inputs: int, bits: Any
+) -> None:
     for rows in (0, 1, 3, 4, 9):
         random = np.random.default_rng(0)
         weights = random.standard_normal((outputs, inputs)).astype(np.float32)
@@ -137,15 +166,26 @@ def test_a_product_is_that_of_numpy_and_of_each_row_alone(outputs: int, inputs: 
         before = random.standard_normal((rows, len(matrix.scales))).astype(np.float32)
         after = before.copy()
         add_product(*matrix, x, after)
-        rounding = {32: 0, 16: 0.5 / 32767, 8: 0.5 / 127}[bits] * np.abs(weights).max(axis=1)  # of each weight, by output
+        # of each weight, by output
+        rounding = {32: 0, 16: 0.5 / 32767, 8: 0.5 / 127}[bits] * np.abs(weights).max(axis=1)
         allowed = 1e-4 + np.abs(x).sum(axis=1, keepdims=True) * rounding
-        assert (np.abs((after - before)[:, :outputs] - x[:, :inputs].astype(np.float64) @ weights.T) <= allowed).all()
-        assert np.array_equal(after[:, outputs:], before[:, outputs:]) and matrix.panels.ctypes.data % 64 == 0
+        assert (
+            np.abs((after - before)[:, :outputs] - x[:, :inputs].astype(np.float64) @ weights.T)
+            <= allowed
+        ).all()
+        assert (
+            np.array_equal(after[:, outputs:], before[:, outputs:])
+            and matrix.panels.ctypes.data % 64 == 0
+        )
         for row in range(rows):
             add_product(*matrix, x[row : row + 1], alone := before[row : row + 1].copy())
             assert np.array_equal(alone[0], after[row])
     panels, scales = pack(np.array([[0, 0], [127, -3], [-254, 2]], np.float32), bits=8)
-    assert panels.dtype == np.int8 and (panels[0].T * scales[:, None])[:3].tolist() == [[0, 0], [127, -3], [-254, 2]]
+    assert panels.dtype == np.int8 and (panels[0].T * scales[:, None])[:3].tolist() == [
+        [0, 0],
+        [127, -3],
+        [-254, 2],
+    ]
 
 
 # Cross entropy.
@@ -153,19 +193,34 @@ def test_a_product_is_that_of_numpy_and_of_each_row_alone(outputs: int, inputs: 
 
 @pytest.mark.parametrize("vocabulary", [1, 33, 8000])
 @pytest.mark.parametrize("spread", [0.01, 30.0, 1000.0])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 4e-3), (torch.float64, 1e-6)])
-def test_cross_entropy_and_its_gradient_are_those_of_torch(vocabulary: int, spread: float, dtype: Any, tolerance: float) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 4e-3), (torch.float64, 1e-6)]
+)
+def test_cross_entropy_and_its_gradient_are_those_of_torch(
+    vocabulary: int, spread: float, dtype: Any, tolerance: float
+) -> None:
     generator = torch.Generator().manual_seed(0)
-    logits = (torch.randn((3, 5, vocabulary), generator=generator) * spread).to(dtype).requires_grad_()
+    logits = (
+        (torch.randn((3, 5, vocabulary), generator=generator) * spread).to(dtype).requires_grad_()
+    )
     targets = torch.randint(0, vocabulary, (3, 5), generator=generator)
     each = np.empty(15, np.float32)
     raw = logits.detach().flatten(0, 1)
-    target_losses((raw.view(torch.uint16) if dtype == torch.bfloat16 else raw).numpy(), targets.flatten().numpy(), each)
+    target_losses(
+        (raw.view(torch.uint16) if dtype == torch.bfloat16 else raw).numpy(),
+        targets.flatten().numpy(),
+        each,
+    )
     exact = logits.detach().double().requires_grad_()
-    wanted = F.cross_entropy(exact.flatten(0, 1), targets.flatten(), reduction="none").detach().numpy()
+    wanted = (
+        F.cross_entropy(exact.flatten(0, 1), targets.flatten(), reduction="none").detach().numpy()
+    )
     np.testing.assert_allclose(each, wanted, rtol=1e-5, atol=1e-5)
     targets[0, 1] = targets[2, 2] = -100  # ignored
-    expected = F.cross_entropy(exact.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum") / 12
+    expected = (
+        F.cross_entropy(exact.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum")
+        / 12
+    )
     loss = cross_entropy(logits, targets, 12)
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=2e-6, abs=1e-6)
     (gradient,), (true,) = torch.autograd.grad(loss, logits), torch.autograd.grad(expected, exact)
@@ -199,7 +254,8 @@ def test_cross_entropy_at_its_edges() -> None:
 
 def test_a_mixture_of_tiny_probabilities_and_nan() -> None:
     """Other mixtures are in ``tests/runs/test_blending.py``."""
-    small, even = np.array([[[0, -200, -np.inf]], [[0, -np.inf, -np.inf]]], np.float32), np.full(2, 0.5)
+    small = np.array([[[0, -200, -np.inf]], [[0, -np.inf, -np.inf]]], np.float32)
+    even = np.full(2, 0.5)
     ungated = np.zeros((2, 0))
     mix(small, even, ungated, 3, mixed := np.empty((1, 3), np.float32))
     np.testing.assert_allclose(mixed[0], [0, -200 + np.log(0.5), -np.inf], atol=1e-4)

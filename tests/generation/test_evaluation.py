@@ -1,4 +1,6 @@
-"""Bits per character against a loop over single tokens, for a dense, a scoring, a recurrent and a count model."""
+"""Bits per character against a loop over single tokens, for a dense, a scoring, a recurrent and a
+count model.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -25,19 +27,34 @@ from reviewgen.evaluation import (
 from tests.support.fakes import LETTERS, ScoringTable, TableModel, brute_bits, review_model, table
 
 V = LETTERS.vocab_size
-UNEQUAL = ["the movie was good", "é", "the " * 40, "the acting was très bon and I liked the theme.", "ส👍", " ", "a b"]
+UNEQUAL = [
+    "the movie was good",
+    "é",
+    "the " * 40,
+    "the acting was très bon and I liked the theme.",
+    "ส👍",
+    " ",
+    "a b",
+]
 
 
 def framed(tokenizer: Any, texts: Sequence[str], conditions: Sequence[int] = ()) -> list[Document]:
-    frames = [np.array([tokenizer.bos_id, *conditions, *tokenizer.encode(text), tokenizer.eos_id]) for text in texts]
+    frames = [
+        np.array([tokenizer.bos_id, *conditions, *tokenizer.encode(text), tokenizer.eos_id])
+        for text in texts
+    ]
     return list(zip(frames, map(len, texts), strict=True))
 
 
 @pytest.mark.parametrize("name", ["gru-char", "ngram-char"])
-def test_evaluations_and_scores_equal_the_loop(name: str, micro: Callable[[str], ReviewModel]) -> None:
+def test_evaluations_and_scores_equal_the_loop(
+    name: str, micro: Callable[[str], ReviewModel]
+) -> None:
     trained = micro(name)
     bits = [brute_bits(trained, text) for text in UNEQUAL]
-    nats, tokens, characters = math.log(2) * sum(map(sum, bits)), sum(map(len, bits)), sum(map(len, UNEQUAL))
+    nats = math.log(2) * sum(map(sum, bits))
+    tokens = sum(map(len, bits))
+    characters = sum(map(len, UNEQUAL))
     found = trained.evaluate(UNEQUAL, clean=False)
     assert (found.reviews, found.tokens, found.characters) == (len(UNEQUAL), tokens, characters)
     assert found.nats_per_character == pytest.approx(nats / characters, rel=1e-5)
@@ -48,17 +65,27 @@ def test_evaluations_and_scores_equal_the_loop(name: str, micro: Callable[[str],
     assert [token.bits for token in score.tokens] == pytest.approx(bits[3], rel=1e-4)
     assert score.bits == pytest.approx(sum(bits[3]), rel=1e-5)
     assert score.bits_per_character == pytest.approx(score.bits / len(UNEQUAL[3]))
-    assert "".join(token.text for token in score.tokens) == UNEQUAL[3] and score.tokens[-1].text == ""
+    assert (
+        "".join(token.text for token in score.tokens) == UNEQUAL[3] and score.tokens[-1].text == ""
+    )
 
 
 def test_rows_chunks_and_batches_change_nothing() -> None:
-    """More texts than rows and than a batch, a text longer than a call, and a vocabulary so large that a call has few tokens."""
+    """More texts than rows and than a batch, a text longer than a call, and a vocabulary so large
+    that a call has few tokens.
+    """
     draw = np.random.default_rng(0)
     lengths = [*np.exp(draw.normal(2.0, 1.0, 1100)).astype(int).clip(1, 300), 1500, 513, 512, 511]
-    documents = framed(LETTERS, ["".join(draw.choice(list("abcdefgh"), length)) for length in lengths])
+    documents = framed(
+        LETTERS, ["".join(draw.choice(list("abcdefgh"), length)) for length in lengths]
+    )
     logits = table(V, 4)
     steps = logits.log_softmax(-1).numpy()
-    assert [len(batch) for batch in batches(iter(documents))] == [1024, len(documents) - 1024] == [1024, 80]
+    assert (
+        [len(batch) for batch in batches(iter(documents))]
+        == [1024, len(documents) - 1024]
+        == [1024, 80]
+    )
     one_by_one = [-steps[ids[:-1], ids[1:]] for ids, _ in documents]
     model = TableModel(logits)
     for vocab_size, count in ((V, 0), (1 << 17, -60)):
@@ -66,20 +93,31 @@ def test_rows_chunks_and_batches_change_nothing() -> None:
         losses = token_losses(model, [ids for ids, _ in documents[count:]], vocab_size)
         for one, other in zip(one_by_one[count:], losses, strict=True):
             np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6)
-        assert max(rows for rows, _ in model.calls) <= 64 and max(length for _, length in model.calls) <= 512
+        assert (
+            max(rows for rows, _ in model.calls) <= 64
+            and max(length for _, length in model.calls) <= 512
+        )
         assert max(rows * length for rows, length in model.calls) * vocab_size <= 1 << 23
     model.calls.clear()
     found = evaluate_documents(model, iter(documents), V)
-    assert found.tokens <= sum(rows * length for rows, length in model.calls) <= 1.15 * found.tokens  # few for nothing
-    assert found.bits_per_character == pytest.approx(sum(map(np.sum, one_by_one)) / sum(lengths) / math.log(2), rel=1e-5)
+    # few for nothing
+    assert found.tokens <= sum(rows * length for rows, length in model.calls) <= 1.15 * found.tokens
+    assert found.bits_per_character == pytest.approx(
+        sum(map(np.sum, one_by_one)) / sum(lengths) / math.log(2), rel=1e-5
+    )
     small = [(ids.astype(np.uint16), length) for ids, length in documents[:50]]
     assert evaluate_documents(model, small, V) == evaluate_documents(model, documents[:50], V)
 
 
 def test_the_score_path_and_double_precision_equal_the_dense_path() -> None:
-    logits, texts = table(V, 4), ["bad cafe", "a", "gh " * 30]
-    dense, scoring = TableModel(logits), ScoringTable(logits)
-    one, other, wide = (evaluate_documents(m, framed(LETTERS, texts), V) for m in (dense, scoring, TableModel(logits.double())))
+    logits = table(V, 4)
+    texts = ["bad cafe", "a", "gh " * 30]
+    dense = TableModel(logits)
+    scoring = ScoringTable(logits)
+    one, other, wide = (
+        evaluate_documents(m, framed(LETTERS, texts), V)
+        for m in (dense, scoring, TableModel(logits.double()))
+    )
     assert dense.calls and not scoring.calls
     assert other.bits_per_character == pytest.approx(one.bits_per_character, rel=1e-6)
     assert wide.bits_per_character == pytest.approx(one.bits_per_character, rel=1e-6)
@@ -94,7 +132,12 @@ def test_zero_probability_is_infinite_and_counted(kind: type[TableModel]) -> Non
     trained = review_model(kind(logits), LETTERS)
     found = trained.evaluate(["bad", "face off", "fffe", "cab"], clean=False)
     assert (found.zero_probability_tokens, found.reviews) == (6, 4)
-    assert found.bits_per_character == found.nats_per_character == found.perplexity_per_token == math.inf
+    assert (
+        found.bits_per_character
+        == found.nats_per_character
+        == found.perplexity_per_token
+        == math.inf
+    )
     finite = trained.evaluate(["a", "bad cab"], clean=False)
     assert finite.zero_probability_tokens == 0 and math.isfinite(finite.bits_per_character)
     steep = torch.zeros(V, V)
@@ -103,29 +146,43 @@ def test_zero_probability_is_infinite_and_counted(kind: type[TableModel]) -> Non
     assert (found.perplexity_per_token, found.zero_probability_tokens) == (math.inf, 0)
     assert found.nats_per_character == pytest.approx(5000 * 4 / 3)
     score = trained.score("cafe")
-    assert score.bits == math.inf and [math.isinf(token.bits) for token in score.tokens] == [False, False, True, False, False]
+    assert score.bits == math.inf and [math.isinf(token.bits) for token in score.tokens] == [
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_conditions_and_the_text_before_are_given_and_not_scored() -> None:
     logits = table(V + 3, 2)
-    model, steps = TableModel(logits), logits.log_softmax(-1)
+    model = TableModel(logits)
+    steps = logits.log_softmax(-1)
     texts = ["bad cafe", "a"]
     documents = framed(LETTERS, texts, conditions=(V, V + 2))
     wanted = [-steps[ids[:-1], ids[1:]].double()[2:] for ids, _ in documents]
     score = score_text(model, LETTERS, "bad cafe", prefix=(V, V + 2))
-    assert [token.bits * math.log(2) for token in score.tokens] == pytest.approx(wanted[0].tolist(), rel=1e-5)
+    assert [token.bits * math.log(2) for token in score.tokens] == pytest.approx(
+        wanted[0].tolist(), rel=1e-5
+    )
     ids = documents[0][0].tolist()
     assert log_probabilities(model, ids, 3) == pytest.approx((-wanted[0]).tolist(), rel=1e-5)
-    assert log_probabilities(model, ids[:5], 4) == pytest.approx([float(steps[ids[3], ids[4]])], rel=1e-5)
+    assert log_probabilities(model, ids[:5], 4) == pytest.approx(
+        [float(steps[ids[3], ids[4]])], rel=1e-5
+    )
     assert log_probabilities(model, ids[:3], 3) == []
     trained = review_model(TableModel(table(V)), LETTERS)
-    whole, first, after = trained.score("bad cafe"), trained.score("bad"), trained.score(" cafe", "bad")
+    whole = trained.score("bad cafe")
+    first = trained.score("bad")
+    after = trained.score(" cafe", "bad")
     assert [token.bits for token in after.tokens] == [token.bits for token in whole.tokens[3:]]
     assert first.bits - first.tokens[-1].bits + after.bits == pytest.approx(whole.bits)
 
 
 def test_tokens_are_scored_under_several_models_at_once() -> None:
-    models, documents = [TableModel(table(V + 1, seed)) for seed in (0, 1)], framed(LETTERS, ["bad cafe", "", "gab"], (V,))
+    models = [TableModel(table(V + 1, seed)) for seed in (0, 1)]
+    documents = framed(LETTERS, ["bad cafe", "", "gab"], (V,))
     scores, characters = score_tokens(models, iter(documents), V)
     assert scores.shape == (9 + 1 + 4, 2) and characters == 11 and scores.dtype == np.float64
     for column, model in enumerate(models):
@@ -156,12 +213,18 @@ def test_samples_of_documents_are_evenly_spaced() -> None:
         return [length for ids, length in documents if len(ids) == length + 2]
 
     store: Any = Store()
-    assert sizes(sample_documents(store, 1000)) == list(range(10)) == sizes(sample_documents(store, 65))
+    assert (
+        sizes(sample_documents(store, 1000))
+        == list(range(10))
+        == sizes(sample_documents(store, 65))
+    )
     assert sizes(sample_documents(store, 33)) == [1, 3, 5, 7, 9]
     assert sizes(sample_documents(store, 20)) == [1, 5, 8]
     assert sizes(sample_documents(store, 0)) == [5]  # one, in the middle
     pairs = [(store.document(length), length) for length in range(10)]
-    assert sizes(spread_documents(pairs, 10)) == list(range(10)) == sizes(spread_documents(pairs, 99))
+    assert (
+        sizes(spread_documents(pairs, 10)) == list(range(10)) == sizes(spread_documents(pairs, 99))
+    )
     assert sizes(spread_documents(pairs, 3)) == [2, 5, 8]  # of the nine that have characters
     assert sizes(spread_documents(pairs[:1] * 4, 2)) == [0, 0]
 

@@ -1,4 +1,6 @@
-"""Known words: the automaton against a set of strings, texts of every kind of model, and what a user asks of ``words``."""
+"""Known words: the automaton against a set of strings, texts of every kind of model, and what a
+user asks of ``words``.
+"""
 
 import random
 import re
@@ -38,9 +40,25 @@ from tests.support.fakes import TEXTS
 from tests.support.ngrams import Plain
 
 DRAW = random.Random(3)
-WORDS = ("the", "a", "don't", "naïve", "café", "movie", "movies", "moving", "was", "were", "good", "goods", "rock's", "Über")
+WORDS = (
+    "the",
+    "a",
+    "don't",
+    "naïve",
+    "café",
+    "movie",
+    "movies",
+    "moving",
+    "was",
+    "were",
+    "good",
+    "goods",
+    "rock's",
+    "Über",
+)
 SEPARATORS = " .,!\n'—🙂3"
-CHARS, BPE = find_tokenizer("char")[0], find_tokenizer("word")[0]
+CHARS = find_tokenizer("char")[0]
+BPE = find_tokenizer("word")[0]
 TOKENIZERS: dict[str, Any] = {
     "char": CHARS.train(["".join(WORDS) + SEPARATORS + "xyz"], CHARS.Config()),
     "word": BPE.train([" ".join(WORDS) + SEPARATORS] * 30, BPE.Config(vocab_size=330)),
@@ -84,15 +102,24 @@ def strings_of(spelling: Spelling) -> set[bytes]:
     return set(Automaton(spelling.nodes, spelling.words).strings())
 
 
-@given(st.sets(st.text("abé'", min_size=1, max_size=4)), st.sets(st.text("abcé", min_size=1, max_size=5)))
-def test_words_are_added_to_a_spelling_as_if_they_had_been_known_before(known: set[str], added: set[str]) -> None:
+@given(
+    st.sets(st.text("abé'", min_size=1, max_size=4)),
+    st.sets(st.text("abcé", min_size=1, max_size=5)),
+)
+def test_words_are_added_to_a_spelling_as_if_they_had_been_known_before(
+    known: set[str], added: set[str]
+) -> None:
     symbols = Symbols(np.array([97], np.uint16), np.array([0, 1]))
     base = make_spelling(symbols, Lexicon.of(known, " "))
-    extended, whole = add_words(base, added), make_spelling(symbols, Lexicon.of(known | added, " "))
+    extended = add_words(base, added)
+    whole = make_spelling(symbols, Lexicon.of(known | added, " "))
     assert strings_of(extended) == strings_of(whole) and strings_of(base) == strings_of(
         make_spelling(symbols, Lexicon.of(known, " "))
     )
-    follow = [{chr(byte) for byte in range(256) if spelling.first[1, byte]} for spelling in (extended, whole)]
+    follow = [
+        {chr(byte) for byte in range(256) if spelling.first[1, byte]}
+        for spelling in (extended, whole)
+    ]
     assert follow[0] == follow[1]
 
 
@@ -107,7 +134,8 @@ def is_beginning(text: str) -> bool:
         last_is_right = last[:-1] in WORDS or any(word.startswith(last) for word in WORDS)
     else:
         last_is_right = any(word.startswith(last) for word in WORDS) or not last
-    rest = re.sub(r"(?<=[^\W\d_])['’]", "", whole)  # behind a word, any apostrophe closes a quotation
+    # behind a word, any apostrophe closes a quotation
+    rest = re.sub(r"(?<=[^\W\d_])['’]", "", whole)
     return (
         last_is_right
         and all(word in WORDS for word in words_of(whole))
@@ -117,15 +145,22 @@ def is_beginning(text: str) -> bool:
 
 @cache
 def may_begin(raw: bytes) -> bool:
-    """Whether bytes, which may end inside a character, begin a text of known words and separators."""
+    """Whether bytes, which may end inside a character, begin a text of known words and
+    separators.
+    """
     for tail in range(4):
         try:
-            text, rest = raw[: len(raw) - tail].decode(), raw[len(raw) - tail :]
+            text = raw[: len(raw) - tail].decode()
+            rest = raw[len(raw) - tail :]
         except UnicodeDecodeError:
             continue
         if not rest:
             return is_beginning(text)
-        characters = {c for c in "".join(WORDS) + SEPARATORS + "’" if c.encode().startswith(rest) and c.encode() != rest}
+        characters = {
+            c
+            for c in "".join(WORDS) + SEPARATORS + "’"
+            if c.encode().startswith(rest) and c.encode() != rest
+        }
         return any(is_beginning(text + c) for c in characters)
     return False
 
@@ -136,29 +171,46 @@ def is_complete(text: str) -> bool:
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_token_may_follow_exactly_if_a_known_text_goes_on_with_it(name: str) -> None:
-    tokenizer, spelling = TOKENIZERS[name], spelling_of(name, lexicon())
-    table, seen, halves = tokenizer.token_bytes(), Counter[bool](), 0
+    tokenizer = TOKENIZERS[name]
+    spelling = spelling_of(name, lexicon())
+    table = tokenizer.token_bytes()
+    seen = Counter[bool]()
+    halves = 0
     texts = ["the movie’ don't rock's’ naïve——🙂🙂"]
     for _ in range(25):
-        parts = [DRAW.choice([DRAW.choice(WORDS), DRAW.choice(WORDS), ""]) + DRAW.choice(SEPARATORS) for _ in range(4)]
+        parts = [
+            DRAW.choice([DRAW.choice(WORDS), DRAW.choice(WORDS), ""]) + DRAW.choice(SEPARATORS)
+            for _ in range(4)
+        ]
         texts.append("".join(parts))
     for text in texts:
         if not is_complete(text):
             continue
-        ids, place = tokenizer.encode(text), start_of_text(spelling)
+        ids = tokenizer.encode(text)
+        place = start_of_text(spelling)
         for number in range(len(ids) + 1):
             values = [value for token in ids[:number] for value in table[token]]
             allowed = mark_spelled(spelling, place, tokenizer.eos_id)
-            if any(value >= HALF for value in values[-1:]) and sum(value >= HALF for value in values) % 2:
-                halves += 1  # the first half of a byte: what may follow is any second half that completes a right byte
+            if (
+                any(value >= HALF for value in values[-1:])
+                and sum(value >= HALF for value in values) % 2
+            ):
+                # the first half of a byte: what may follow is any second half that completes a
+                # right byte
+                halves += 1
                 follow_all(spelling, place, ids[number : number + 1])
                 continue
             raw = as_bytes(values)
             for token in range(tokenizer.vocab_size):
                 if token == tokenizer.eos_id:
-                    expected = raw.decode("utf-8", "replace").encode() == raw and is_complete(raw.decode())
+                    expected = raw.decode("utf-8", "replace").encode() == raw and is_complete(
+                        raw.decode()
+                    )
                 elif len(table[token]) == 1 and table[token][0] >= HALF:
-                    expected = any(may_begin(raw + bytes([16 * (table[token][0] - HALF) + low])) for low in range(16))
+                    expected = any(
+                        may_begin(raw + bytes([16 * (table[token][0] - HALF) + low]))
+                        for low in range(16)
+                    )
                 else:
                     expected = token != tokenizer.bos_id and may_begin(raw + as_bytes(table[token]))
                     expected |= token == tokenizer.bos_id  # no bytes; never sampled
@@ -170,7 +222,8 @@ def test_a_token_may_follow_exactly_if_a_known_text_goes_on_with_it(name: str) -
 
 def as_bytes(values: Any) -> bytes:
     """Return the bytes of symbols, of which two halves make one."""
-    raw, waiting = [], -1
+    raw = []
+    waiting = -1
     for value in values:
         if value < HALF:
             raw.append(value)
@@ -208,17 +261,29 @@ def test_what_may_follow_known_and_unknown_words(text: str, token: str, may_foll
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_without_a_lexicon_every_valid_text_may_follow_and_no_other(name: str) -> None:
-    tokenizer, spelling, rng = TOKENIZERS[name], spelling_of(name), np.random.default_rng(0)
-    for text in ("naïve 日本 🙂", "zzz", "\x80\u07ff\u0800\ud7ff\ue000\uffff\U00010000\U000fffff\U0010ffff"):
+    tokenizer = TOKENIZERS[name]
+    spelling = spelling_of(name)
+    rng = np.random.default_rng(0)
+    for text in (
+        "naïve 日本 🙂",
+        "zzz",
+        "\x80\u07ff\u0800\ud7ff\ue000\uffff\U00010000\U000fffff\U0010ffff",
+    ):
         place = start_of_text(spelling)
         for token in tokenizer.encode(text):
             assert mark_spelled(spelling, place, tokenizer.eos_id)[token]
             follow_all(spelling, place, [token])
     for _ in range(60):  # any sequence of allowed tokens decodes without U+FFFD
-        place, ids, allowed = start_of_text(spelling), [], np.zeros(tokenizer.vocab_size, np.bool_)
+        place = start_of_text(spelling)
+        ids = []
+        allowed = np.zeros(tokenizer.vocab_size, np.bool_)
         while len(ids) < 12 or not allowed[tokenizer.eos_id]:
             allowed = mark_spelled(spelling, place, tokenizer.eos_id)
-            partial = [token for token in np.flatnonzero(allowed) if token not in (tokenizer.bos_id, tokenizer.eos_id)]
+            partial = [
+                token
+                for token in np.flatnonzero(allowed)
+                if token not in (tokenizer.bos_id, tokenizer.eos_id)
+            ]
             ids.append(int(rng.choice(partial[:60])))
             follow_all(spelling, place, ids[-1:])
             allowed = mark_spelled(spelling, place, tokenizer.eos_id)
@@ -234,24 +299,38 @@ def test_texts_have_known_words_only_whatever_the_settings(micro: Any, preset: s
     model = micro(preset)
     known = set(model.bundle.lexicon)
     assert model.generation_config.words == "known"
-    free = model.generate("", seed=2, max_new_tokens=60, words="any", num_return_sequences=10, temperature=1.7)
+    free = model.generate(
+        "", seed=2, max_new_tokens=60, words="any", num_return_sequences=10, temperature=1.7
+    )
     if preset == "lstm-char":  # it has learned next to nothing
         written = [word for text in free for word in words_of(text)]
         assert sum(word not in known for word in written) > 0.2 * len(written)
     texts = list(free)
-    for options in ({}, {"temperature": 1.7}, {"top_p": 0.9, "repetition_penalty": 1.2}, {"do_sample": False}, {"num_beams": 3}):
-        options |= {"num_return_sequences": 1 if len({"do_sample", "num_beams"} & options.keys()) else 10}
+    for options in (
+        {},
+        {"temperature": 1.7},
+        {"top_p": 0.9, "repetition_penalty": 1.2},
+        {"do_sample": False},
+        {"num_beams": 3},
+    ):
+        options |= {
+            "num_return_sequences": 1 if len({"do_sample", "num_beams"} & options.keys()) else 10
+        }
         found = model.generate("", seed=2, max_new_tokens=60, **options)
         for text in found:
             whole = words_of(text)[:-1]  # the last may be cut off
             assert all(word in known for word in whole), text
         texts += found
     assert "\ufffd" not in "".join(texts)
-    together = model.generate(["the ", "a mov", "zzz", "the glorbx"], seed=5, num_return_sequences=3, max_new_tokens=50)
+    together = model.generate(
+        ["the ", "a mov", "zzz", "the glorbx"], seed=5, num_return_sequences=3, max_new_tokens=50
+    )
     assert model.generate("the ", seed=5, max_new_tokens=50) == together[:1]
     assert "".join(model.stream("the ", seed=5, max_new_tokens=50)) == together[0]
     assert all(text.startswith("the glorbx") for text in together[-3:])
-    processed = model.generate("the ", seed=1, max_new_tokens=20, logits_processor=lambda ids, scores: scores)
+    processed = model.generate(
+        "the ", seed=1, max_new_tokens=20, logits_processor=lambda ids, scores: scores
+    )
     assert all(word in known for word in words_of(processed[0])[:-1])
 
 
@@ -260,19 +339,27 @@ def test_among_allowed_tokens_a_model_keeps_its_own_distribution(kind: Any) -> N
     from scipy.stats import chisquare
 
     model = reviewgen.train("ngram-char", TEXTS, model={"order": 2})
-    model.bundle.weights, tokenizer = ModelWeights(kind(model.model)), model.tokenizer
+    model.bundle.weights = ModelWeights(kind(model.model))
+    tokenizer = model.tokenizer
     symbols = token_symbols(tokenizer)
     assert symbols is not None
-    spelling, ids = make_spelling(symbols, model.bundle.lexicon), tokenizer.encode("the m")
-    place, stepper = start_of_text(spelling), model.bundle.weights.stepper()
+    spelling = make_spelling(symbols, model.bundle.lexicon)
+    ids = tokenizer.encode("the m")
+    place = start_of_text(spelling)
+    stepper = model.bundle.weights.stepper()
     follow_all(spelling, place, ids)
     allowed = mark_spelled(spelling, place, tokenizer.eos_id)
-    allowed &= np.array([max(values, default=0) < HALF for values in tokenizer.token_bytes()])  # of half a byte nothing is left
+    # of half a byte nothing is left
+    allowed &= np.array([max(values, default=0) < HALF for values in tokenizer.token_bytes()])
     logits, _ = stepper.forward(np.array([[tokenizer.bos_id, *ids]]), stepper.initial_state(1))
     for temperature in (0.8, 1.3):
-        weights = np.where(allowed, np.exp(logits[0, : len(allowed)].astype(np.float64) / temperature), 0)
+        weights = np.where(
+            allowed, np.exp(logits[0, : len(allowed)].astype(np.float64) / temperature), 0
+        )
         weights[tokenizer.bos_id] = 0
-        texts = model.generate("the m", seed=4, num_return_sequences=2000, max_new_tokens=1, temperature=temperature)
+        texts = model.generate(
+            "the m", seed=4, num_return_sequences=2000, max_new_tokens=1, temperature=temperature
+        )
         texts = [text for text in texts if text != "the m"]
         counts = np.bincount([tokenizer.encode(text)[-1] for text in texts], minlength=len(allowed))
         expected = weights / weights.sum() * len(texts)
@@ -286,8 +373,16 @@ def test_among_allowed_tokens_a_model_keeps_its_own_distribution(kind: Any) -> N
 def test_a_stream_is_the_text_even_at_dead_ends(micro: Any) -> None:
     """No trigram of characters may repeat, so at some point no known word is left."""
     for seed in range(3):
-        options = {"no_repeat_ngram_size": 3, "temperature": 1.0, "max_new_tokens": 150, "finish": "anywhere", "seed": seed}
-        assert "".join(micro("lstm-char").stream("", **options)) == micro("lstm-char").generate_one("", **options)
+        options = {
+            "no_repeat_ngram_size": 3,
+            "temperature": 1.0,
+            "max_new_tokens": 150,
+            "finish": "anywhere",
+            "seed": seed,
+        }
+        assert "".join(micro("lstm-char").stream("", **options)) == micro("lstm-char").generate_one(
+            "", **options
+        )
 
 
 @pytest.mark.wrong_types
@@ -319,7 +414,9 @@ def test_a_language_without_spaces_has_no_lexicon(micro: Any) -> None:
 def test_a_word_that_occurs_twice_is_known_and_also_with_a_capital() -> None:
     tokenizer = TOKENIZERS["char"]
     texts = ["movie the movie", "The was once was", "goods"] + ["the was movie"] * 20
-    ids = np.concatenate([[tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id] for text in texts])
+    ids = np.concatenate(
+        [[tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id] for text in texts]
+    )
     known = build_lexicon(count_words(list(decode_texts([ids], tokenizer))))
     assert known is not None and set(known) == {"movie", "Movie", "the", "The", "was", "Was"}
     assert "goods" not in known and "once" not in known and "MOVIE" in known and len(known) == 6
@@ -329,24 +426,41 @@ def test_a_word_that_occurs_twice_is_known_and_also_with_a_capital() -> None:
     assert build_lexicon(WordCounts(rare, rare)) is not None  # 17 of 20 words are known, 85 %
     assert build_lexicon(WordCounts(more := rare + Counter({"zz": 1}), more)) is None
     again = build_lexicon(WordCounts(Counter({"new": 9})), before=known)
-    assert again is not None and {"new", "movie"} <= set(again) and (known.min_texts, again.min_texts) == (2, 2)
+    assert (
+        again is not None
+        and {"new", "movie"} <= set(again)
+        and (known.min_texts, again.min_texts) == (2, 2)
+    )
 
 
 @given(st.lists(st.text(alphabet="aAbé e\u0301'’.“—\n", max_size=30), min_size=1, max_size=8))
 def test_words_are_counted_by_text_as_one_by_one(texts: list[str]) -> None:
-    counts, found = count_words(texts), [words_of(text) for text in texts]
+    counts = count_words(texts)
+    found = [words_of(text) for text in texts]
     assert counts.words == Counter(word for words in found for word in words)
-    assert counts.texts == Counter(word for words in found for word in {each.casefold() for each in words})
+    assert counts.texts == Counter(
+        word for words in found for word in {each.casefold() for each in words}
+    )
 
 
 def test_a_name_from_one_review_is_never_written(tmp_path: Path) -> None:
     texts = ["Zyx Qwv, ZYX “Zyx” and zyx.", *["The film is good and the end is bad."] * 9]
-    options = {"tokenizer": {"vocab_size": 300}, "validation": texts[1:], "clean": False, "training": {"copy_tokens": 0}}
+    options = {
+        "tokenizer": {"vocab_size": 300},
+        "validation": texts[1:],
+        "clean": False,
+        "training": {"copy_tokens": 0},
+    }
     for least, is_written in ((1, True), (2, False)):
         model = reviewgen.train("ngram-word", texts, min_texts=least, **options)
         assert {"zyx" in model.bundle.lexicon, "Qwv" in model.bundle.lexicon} == {is_written}
-        assert ("Zyx" in " ".join(model.generate("", num_return_sequences=60, seed=0, temperature=1.5))) == is_written
-        assert f"each of {'a training text' if least == 1 else 'at least 2 training texts'};" in model.bundle.card
+        assert (
+            "Zyx" in " ".join(model.generate("", num_return_sequences=60, seed=0, temperature=1.5))
+        ) == is_written
+        assert (
+            f"each of {'a training text' if least == 1 else 'at least 2 training texts'};"
+            in model.bundle.card
+        )
     book = reviewgen.train("ngram-char", ["It is. " * 60], validation=["It is."])
     assert set(book.bundle.lexicon) == {"It", "is", "Is"}
     (tmp_path / "book.txt").write_text(
@@ -354,7 +468,10 @@ def test_a_name_from_one_review_is_never_written(tmp_path: Path) -> None:
     )
     parts = reviewgen.train("ngram-char", tmp_path / "book.txt", documents="file")
     assert {"Ariel", "Once"} <= set(parts.bundle.lexicon)  # its parts are no texts
-    assert set(build_lexicon(WordCounts(Counter(a=9, b=9, c=9), Counter(a=9, b=2, c=2)), 5) or ()) == {"a", "A"}  # not None
+    # not None
+    assert set(
+        build_lexicon(WordCounts(Counter(a=9, b=9, c=9), Counter(a=9, b=2, c=2)), 5) or ()
+    ) == {"a", "A"}
     with pytest.raises(ConfigError, match="min_texts must be at least 1; got 0"):
         reviewgen.train("ngram-char", texts, min_texts=0)
 
@@ -364,7 +481,9 @@ def test_long_texts_are_counted_in_parts() -> None:
         text = " ".join(DRAW.choices(["movie", "café", "don't", "日本"], k=30_000))
         ids = np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id])
         assert len(ids) > 1 << 16
-        assert count_words(list(decode_texts([ids], tokenizer))).words == Counter(text.split()), name
+        assert count_words(list(decode_texts([ids], tokenizer))).words == Counter(text.split()), (
+            name
+        )
 
 
 # Files.
@@ -372,7 +491,9 @@ def test_long_texts_are_counted_in_parts() -> None:
 
 def test_a_file_with_a_flipped_bit_is_refused_or_harmless(tmp_path: Path) -> None:
     """Compiled loops do not check bounds."""
-    file, rng, refused = tmp_path / "lexicon.safetensors", np.random.default_rng(0), 0
+    file = tmp_path / "lexicon.safetensors"
+    rng = np.random.default_rng(0)
+    refused = 0
     write_lexicon(lexicon(), file)
     tensors = load_file(file)
     assert set(read_lexicon(file)) == set(lexicon())
@@ -387,9 +508,17 @@ def test_a_file_with_a_flipped_bit_is_refused_or_harmless(tmp_path: Path) -> Non
             refused += 1
             continue
         assert int((spelling.nodes >> 8).max()) < 1 << 24
-        follow_all(spelling, start_of_text(spelling), rng.integers(0, TOKENIZERS["word"].vocab_size, 500).tolist())
+        follow_all(
+            spelling,
+            start_of_text(spelling),
+            rng.integers(0, TOKENIZERS["word"].vocab_size, 500).tolist(),
+        )
     assert 5 < refused < 40
-    for other, version in ((tensors | {"more": nodes}, "1"), (tensors | {"words": nodes.astype(np.int64)}, "1"), (tensors, "2")):
+    for other, version in (
+        (tensors | {"more": nodes}, "1"),
+        (tensors | {"words": nodes.astype(np.int64)}, "1"),
+        (tensors, "2"),
+    ):
         save_file(other, file, metadata={"reviewgen.lexicon": version})
         with pytest.raises(BundleError, match=r"header and arrays|dtype|schema"):
             read_lexicon(file)

@@ -1,4 +1,6 @@
-"""Greedy texts, beams and hooks against transformers with the same logits; beams also against all texts that there are."""
+"""Greedy texts, beams and hooks against transformers with the same logits; beams also against all
+texts that there are.
+"""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -38,20 +40,33 @@ class TableConfig(PretrainedConfig):
     model_type = "table"
 
     def __init__(self, vocab_size: int = LETTERS.vocab_size, **others: Any) -> None:
-        super().__init__(**({"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "use_cache": False} | others))
-        self.vocab_size, self.hidden_size, self.num_hidden_layers, self.num_attention_heads = vocab_size, 1, 1, 1
+        super().__init__(
+            **(
+                {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1, "use_cache": False}
+                | others
+            )
+        )
+        self.vocab_size = vocab_size
+        self.hidden_size = 1
+        self.num_hidden_layers = 1
+        self.num_attention_heads = 1
 
 
 class TableForCausalLM(PreTrainedModel, GenerationMixin):
-    """Scores the next token by a table of logits, or by any function of ids (B, T) that returns logits (B, T, V)."""
+    """Scores the next token by a table of logits, or by any function of ids (B, T) that returns
+    logits (B, T, V).
+    """
 
     config_class = TableConfig
 
     def __init__(self, config: TableConfig, scores: Callable[[Tensor], Tensor]) -> None:
         super().__init__(config)
-        self.anchor, self.scores = torch.nn.Parameter(torch.zeros(1)), scores
+        self.anchor = torch.nn.Parameter(torch.zeros(1))
+        self.scores = scores
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> CausalLMOutput:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any
+    ) -> CausalLMOutput:
         return CausalLMOutput(logits=self.scores(input_ids).float())
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
@@ -81,7 +96,9 @@ def of_ngram(ids: Tensor) -> Tensor:
 
 
 class TimedTable(TableModel):
-    """A table for each place: of one for all places, texts of the same pairs in another order are equally probable."""
+    """A table for each place: of one for all places, texts of the same pairs in another order are
+    equally probable.
+    """
 
     def __call__(self, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         return self.table[state + torch.arange(ids.shape[1]), ids], state + ids.shape[1]
@@ -89,15 +106,20 @@ class TimedTable(TableModel):
 
 def timed(vocab_size: int, seed: int, eos: float) -> TimedTable:
     model = TimedTable(table(vocab_size))  # its config is that of a table (V, V)
-    model.table = torch.randn(40, vocab_size, vocab_size, generator=torch.Generator().manual_seed(seed))
-    model.table[..., 0], model.table[..., 1] = -torch.inf, eos
+    model.table = torch.randn(
+        40, vocab_size, vocab_size, generator=torch.Generator().manual_seed(seed)
+    )
+    model.table[..., 0] = -torch.inf
+    model.table[..., 1] = eos
     return model
 
 
 def both(seed: int, eos: float) -> tuple[Any, ReviewModel]:
     """Return transformers' model and this library's of one table."""
     model = timed(V, seed, eos)
-    return foreign(lambda ids: model.table[torch.arange(ids.shape[1]), ids]), review_model(model, LETTERS)
+    return foreign(lambda ids: model.table[torch.arange(ids.shape[1]), ids]), review_model(
+        model, LETTERS
+    )
 
 
 # Greedy texts.
@@ -106,8 +128,16 @@ GREEDY: list[dict[str, Any]] = [
     {},
     {"no_repeat_ngram_size": 1, "max_new_tokens": 4},
     {"min_new_tokens": 25, "no_repeat_ngram_size": 2, "repetition_penalty": 1.2},
-    {"logits_processor": LogitsProcessorList([SequenceBiasLogitsProcessor([[[A], -4.0], [LETTERS.encode("ca"), 6.0]])])},
-    {"logits_processor": LogitsProcessorList([NoBadWordsLogitsProcessor([[A], LETTERS.encode("ch")], eos_token_id=1)])},
+    {
+        "logits_processor": LogitsProcessorList(
+            [SequenceBiasLogitsProcessor([[[A], -4.0], [LETTERS.encode("ca"), 6.0]])]
+        )
+    },
+    {
+        "logits_processor": LogitsProcessorList(
+            [NoBadWordsLogitsProcessor([[A], LETTERS.encode("ch")], eos_token_id=1)]
+        )
+    },
 ]
 
 
@@ -117,9 +147,12 @@ def test_greedy_texts_are_theirs_token_for_token(named: dict[str, Any]) -> None:
     given = {"max_new_tokens": 25, "min_new_tokens": 0, "do_sample": False} | named
     for seed in range(3):
         logits = table(V, seed, eos=1.5 if seed % 2 else -1.0)
-        hf, model = foreign(logits), review_model(TableModel(logits), LETTERS)
+        hf = foreign(logits)
+        model = review_model(TableModel(logits), LETTERS)
         for prompt in ("", "abc", "ha ha ha") if "max_new_tokens" not in named else ("", "abc"):
-            assert model.generate(prompt, **given) == foreign_texts(hf, LETTERS.encode(prompt), **given)
+            assert model.generate(prompt, **given) == foreign_texts(
+                hf, LETTERS.encode(prompt), **given
+            )
     for prompt in ("", "abc", "ga c"):
         wanted = foreign_texts(foreign(of_ngram), LETTERS.encode(prompt), **given)
         for inner in (NGRAM, Plain(NGRAM)):
@@ -129,21 +162,33 @@ def test_greedy_texts_are_theirs_token_for_token(named: dict[str, Any]) -> None:
 # Beams.
 
 
-@pytest.mark.parametrize(("beams", "length_penalty"), [(2, 0.5), (3, 1.0), (5, 2.0), (3, 0.0), (2, -1.0)])
+@pytest.mark.parametrize(
+    ("beams", "length_penalty"), [(2, 0.5), (3, 1.0), (5, 2.0), (3, 0.0), (2, -1.0)]
+)
 def test_beams_are_theirs(beams: int, length_penalty: float) -> None:
     for seed, prompt in enumerate(("", "abc", "a")):
         hf, model = both(seed, eos=(0.5, 1.5, -0.5)[seed])
-        given = {"num_beams": beams, "num_return_sequences": beams, "length_penalty": length_penalty, "max_new_tokens": 12}
-        wanted = foreign_texts(hf, LETTERS.encode(prompt), **given, do_sample=False, early_stopping=False)
+        given = {
+            "num_beams": beams,
+            "num_return_sequences": beams,
+            "length_penalty": length_penalty,
+            "max_new_tokens": 12,
+        }
+        wanted = foreign_texts(
+            hf, LETTERS.encode(prompt), **given, do_sample=False, early_stopping=False
+        )
         assert model.generate(prompt, **given) == wanted
         assert model.generate(prompt, **(given | {"num_return_sequences": 1})) == wanted[:1]
 
 
 def test_beams_with_penalties_stop_strings_processors_and_of_an_n_gram_are_theirs() -> None:
     frame = {"num_beams": 3, "num_return_sequences": 3}
-    (stop,) = LETTERS.encode("a")  # a stop string of one token is a stopping criterion on the last token
+    # a stop string of one token is a stopping criterion on the last token
+    (stop,) = LETTERS.encode("a")
     criteria = [lambda ids, scores, **_: ids[:, -1] == stop]
-    processor = LogitsProcessorList([SequenceBiasLogitsProcessor([[[A], 3.0], [LETTERS.encode("bc"), -9.0]])])
+    processor = LogitsProcessorList(
+        [SequenceBiasLogitsProcessor([[[A], 3.0], [LETTERS.encode("bc"), -9.0]])]
+    )
     named: list[dict[str, Any]] = [
         {"repetition_penalty": 1.4},
         {"no_repeat_ngram_size": 2},
@@ -156,13 +201,17 @@ def test_beams_with_penalties_stop_strings_processors_and_of_an_n_gram_are_their
     for seed, options in itertools.product((5, 6), named):
         hf, model = both(seed, eos=1.0 if seed == 5 else 0.0)
         given = frame | {"max_new_tokens": 10} | options
-        theirs = {name: value for name, value in given.items() if name != "stop_strings"} | {"do_sample": False}
+        theirs = {name: value for name, value in given.items() if name != "stop_strings"} | {
+            "do_sample": False
+        }
         theirs |= {"stopping_criteria": criteria} if "stop_strings" in given else {}
         wanted = foreign_texts(hf, LETTERS.encode("cbb"), **theirs, early_stopping=False)
         assert model.generate("cbb", **given) == wanted, options
     given = frame | {"max_new_tokens": 15, "no_repeat_ngram_size": 3}
     for inner in (NGRAM, Plain(NGRAM)):
-        wanted = foreign_texts(foreign(of_ngram), LETTERS.encode("ga "), **given, do_sample=False, early_stopping=False)
+        wanted = foreign_texts(
+            foreign(of_ngram), LETTERS.encode("ga "), **given, do_sample=False, early_stopping=False
+        )
         assert review_model(inner, LETTERS).generate("ga ", **given) == wanted
 
 
@@ -175,12 +224,33 @@ def test_each_prompt_is_searched_by_itself() -> None:
     assert model.generate(prompts, **given, seed=5) == together  # nothing is sampled
     for first in range(7):
         found = list(model.generate_each(prompts, **given, first=first))
-        assert [(text.text, text.number) for text in found] == list(zip(together[first:], range(first, 6), strict=True))
+        assert [(text.text, text.number) for text in found] == list(
+            zip(together[first:], range(first, 6), strict=True)
+        )
     words = review_model(TableModel(table(WORD.vocab_size, 2, scale=1.0)), WORD, max_new_tokens=6)
-    for text in words.generate(["the mov", "the ", "สวัส"], num_beams=5, num_return_sequences=2, return_dict_in_generate=True):
-        assert text.text.startswith(text.prompt) and WORD.decode(text.tokens) == text.text and text.new_tokens <= 6
-    one, other = words.generate("the mov", num_beams=2, num_return_sequences=2, max_new_tokens=0, return_dict_in_generate=True)
-    assert one.text == other.text == "the mov" and one.tokens is not other.tokens and one.tokens == WORD.encode("the mov")
+    for text in words.generate(
+        ["the mov", "the ", "สวัส"],
+        num_beams=5,
+        num_return_sequences=2,
+        return_dict_in_generate=True,
+    ):
+        assert (
+            text.text.startswith(text.prompt)
+            and WORD.decode(text.tokens) == text.text
+            and text.new_tokens <= 6
+        )
+    one, other = words.generate(
+        "the mov",
+        num_beams=2,
+        num_return_sequences=2,
+        max_new_tokens=0,
+        return_dict_in_generate=True,
+    )
+    assert (
+        one.text == other.text == "the mov"
+        and one.tokens is not other.tokens
+        and one.tokens == WORD.encode("the mov")
+    )
     few = review_model(only({"": "a", "a": "b", "b": ""}), LETTERS)
     with pytest.raises(GenerationError, match=r"num_return_sequences=3 .* 1\."):
         few.generate("", num_beams=3, num_return_sequences=3)
@@ -200,26 +270,47 @@ def test_criteria_end_a_text() -> None:
         (lambda ids, scores: torch.tensor([ids.shape[1] == 3]), "ba"),
         (StoppingCriteriaList([MaxLengthCriteria(6)]), "bad c"),  # bos among them
         (StoppingCriteriaList([MaxTimeCriteria(1e-9)]), "b"),
-        (StoppingCriteriaList([MaxTimeCriteria(1000), EosTokenCriteria(LETTERS.eos_id)]), "bad cafe"),
+        (
+            StoppingCriteriaList([MaxTimeCriteria(1000), EosTokenCriteria(LETTERS.eos_id)]),
+            "bad cafe",
+        ),
         ([], "bad cafe"),
     ):
         (found,) = model.generate(stopping_criteria=criteria, return_dict_in_generate=True)
-        assert (found.text, found.finish_reason) == (text, "end" if text == "bad cafe" else "criteria")
+        assert (found.text, found.finish_reason) == (
+            text,
+            "end" if text == "bad cafe" else "criteria",
+        )
         assert LETTERS.decode(found.tokens) == text
     words = review_model(TableModel(table(WORD.vocab_size)), WORD)
     for prompt in ("the mov", "the movie was g", ""):  # they wait for the first new token
-        (found,) = words.generate(prompt, seed=2, stopping_criteria=lambda ids, _: True, return_dict_in_generate=True)
-        assert (found.finish_reason, found.new_tokens) == ("criteria", 1) and len(found.text) > len(prompt)
+        (found,) = words.generate(
+            prompt, seed=2, stopping_criteria=lambda ids, _: True, return_dict_in_generate=True
+        )
+        assert (found.finish_reason, found.new_tokens) == ("criteria", 1) and len(found.text) > len(
+            prompt
+        )
 
 
 def test_streamers_print_the_text(capsys: pytest.CaptureFixture[str]) -> None:
     letters = [review_model(inner, LETTERS) for inner in (TableModel(table(V, 2, eos=-1.0)), NGRAM)]
     words = review_model(TableModel(table(WORD.vocab_size, eos=-2.0)), WORD)
-    for model, prompt in [*itertools.product(letters, ("", "ab")), (words, "the mov"), (words, "the "), (words, "")]:
+    for model, prompt in [
+        *itertools.product(letters, ("", "ab")),
+        (words, "the mov"),
+        (words, "the "),
+        (words, ""),
+    ]:
         given: dict[str, Any] = {"seed": 4, "max_new_tokens": 12}
         text = model.generate_one(prompt, **given, logits_processor=lambda ids, scores: scores)
         for skip in (False, True):
             capsys.readouterr()
-            assert model.generate_one(prompt, **given, streamer=TextStreamer(model.tokenizer, skip_prompt=skip)) == text
-            printed = capsys.readouterr().out.removesuffix("\n").rstrip("\ufffd")  # the last character may be cut off
+            assert (
+                model.generate_one(
+                    prompt, **given, streamer=TextStreamer(model.tokenizer, skip_prompt=skip)
+                )
+                == text
+            )
+            # the last character may be cut off
+            printed = capsys.readouterr().out.removesuffix("\n").rstrip("\ufffd")
             assert printed == (text.removeprefix(prompt) if skip else text)

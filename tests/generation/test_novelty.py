@@ -1,4 +1,6 @@
-"""The novelty index against brute force in plain Python, through files and in trained models, and on damaged files."""
+"""The novelty index against brute force in plain Python, through files and in trained models, and
+on damaged files.
+"""
 
 import json
 import os
@@ -22,7 +24,12 @@ from reviewgen.novelty import WINDOWS, build_index, build_sets, read_index, writ
 from tests.support.fakes import TEXTS
 
 LETTERS = "^$abcdefgh"
-FACTS: dict[str, Any] = {"bos_id": 0, "eos_id": 1, "vocab_size": len(LETTERS), "fingerprint": "of the model"}
+FACTS: dict[str, Any] = {
+    "bos_id": 0,
+    "eos_id": 1,
+    "vocab_size": len(LETTERS),
+    "fingerprint": "of the model",
+}
 REVIEWS = ["abcdefgh" * 3 + "a", "hgfedcba", "", "aabbccddeeffgghh" * 2, "abc" * 9]
 SMALLEST = 192  # bytes: three blocks, so that a few hundred tokens need a stride
 FORMS = ["exact", "compact"]
@@ -44,12 +51,19 @@ def build(texts: Sequence[Any], form: str = "exact", **changes: Any) -> Any:
 
 
 def holds(texts: Sequence[list[int]], part: list[int]) -> bool:
-    return any(part == text[start : start + len(part)] for text in texts for start in range(len(text) - len(part) + 1))
+    return any(
+        part == text[start : start + len(part)]
+        for text in texts
+        for start in range(len(text) - len(part) + 1)
+    )
 
 
 def longest_matches(texts: Sequence[list[int]], text: list[int]) -> list[int]:
     """Return the length in tokens of the longest match at each position, by brute force."""
-    return [max(n for n in range(len(text) - i + 1) if not n or holds(texts, text[i : i + n])) for i in range(len(text))]
+    return [
+        max(n for n in range(len(text) - i + 1) if not n or holds(texts, text[i : i + n]))
+        for i in range(len(text))
+    ]
 
 
 @st.composite
@@ -61,26 +75,43 @@ def corpora(draw: Any) -> tuple[list[list[int]], list[int]]:
     for _ in range(draw(st.integers(0, 4))):
         source = draw(st.sampled_from(texts))
         start = draw(st.integers(0, len(source)))
-        text += source[start : draw(st.integers(start, len(source)))] + draw(st.lists(st.integers(2, 6), max_size=3))
+        text += source[start : draw(st.integers(start, len(source)))] + draw(
+            st.lists(st.integers(2, 6), max_size=3)
+        )
     return texts, text
 
 
 @given(corpora(), st.booleans())
-def test_the_exact_form_equals_brute_force_and_the_compact_form_never_reports_less(corpus: Any, thin: bool) -> None:
+def test_the_exact_form_equals_brute_force_and_the_compact_form_never_reports_less(
+    corpus: Any, thin: bool
+) -> None:
     texts, text = corpus
-    index, lengths = build(texts), longest_matches(texts, text)
+    index = build(texts)
+    lengths = longest_matches(texts, text)
     assert index.match(index.check_text(text))[0].tolist() == lengths
-    exact, best = index.examine(text, decode), max(lengths, default=0)
-    assert (exact.form, exact.tokens, exact.characters, exact.false_positive_rate) == ("exact", len(text), len(text), 0.0)
+    exact = index.examine(text, decode)
+    best = max(lengths, default=0)
+    assert (exact.form, exact.tokens, exact.characters, exact.false_positive_rate) == (
+        "exact",
+        len(text),
+        len(text),
+        0.0,
+    )
     assert (exact.longest_tokens, exact.longest_characters) == (best, best)
     assert exact.longest_text == (decode(text[lengths.index(best) :][:best]) if text else "")
     for length in WINDOWS:
         held = [n >= length for n in lengths[: max(0, len(text) - length + 1)]]
         assert exact.windows[length] == (sum(held) / len(held) if held else None)
     whole = {(i, i + n) for i, n in enumerate(lengths) if n >= 8}
-    maximal = {(a, b) for a, b in whole if not any((c, d) != (a, b) and c <= a and b <= d for c, d in whole)}
+    maximal = {
+        (a, b)
+        for a, b in whole
+        if not any((c, d) != (a, b) and c <= a and b <= d for c, d in whole)
+    }
     assert {(span.start, span.end) for span in exact.spans} == maximal
-    assert [span.tokens for span in exact.spans] == sorted((b - a for a, b in maximal), reverse=True)
+    assert [span.tokens for span in exact.spans] == sorted(
+        (b - a for a, b in maximal), reverse=True
+    )
     for span in exact.spans:
         source = decode(texts[span.review])
         assert span.text == decode(text[span.start : span.end])
@@ -89,23 +120,40 @@ def test_the_exact_form_equals_brute_force_and_the_compact_form_never_reports_le
     assert index.token_copy_rate([np.array(text, np.int64)]) == exact.windows[20]
     texts = texts * (5 if thin else 1) + ([[2, 3, 4, 5, 6, 2, 4, 6, 3, 5] * 9] if thin else [])
     limit = SMALLEST if thin else 4_000_000
-    exact, index = build(texts).examine(text, decode), build(texts, "compact", max_bytes=limit)
+    exact = build(texts).examine(text, decode)
+    index = build(texts, "compact", max_bytes=limit)
     parts = build_sets([np.array([0, *own, 1]) for own in texts], (0, 1), limit)
-    assert all(np.array_equal(own.bits, whole.bits) for own, whole in zip(parts, index.sets, strict=True))
+    assert all(
+        np.array_equal(own.bits, whole.bits) for own, whole in zip(parts, index.sets, strict=True)
+    )
     compact = index.examine(text, decode)
     assert compact.longest_tokens >= exact.longest_tokens
-    is_known = index.stride == 1 or compact.longest_tokens > index.smallest_max_copy  # else the windows stored are too few
-    assert compact.longest_characters == compact.longest_tokens and len(compact.longest_text) == is_known * compact.longest_tokens
+    # else the windows stored are too few
+    is_known = index.stride == 1 or compact.longest_tokens > index.smallest_max_copy
+    assert (
+        compact.longest_characters == compact.longest_tokens
+        and len(compact.longest_text) == is_known * compact.longest_tokens
+    )
     for length in WINDOWS:
-        assert index.stride > 1 or exact.windows[length] is None or compact.windows[length] >= exact.windows[length]
-    spans = [(compact.longest_text, compact.longest_tokens, None)] if is_known and compact.longest_tokens >= 8 else []
+        assert (
+            index.stride > 1
+            or exact.windows[length] is None
+            or compact.windows[length] >= exact.windows[length]
+        )
+    spans = (
+        [(compact.longest_text, compact.longest_tokens, None)]
+        if is_known and compact.longest_tokens >= 8
+        else []
+    )
     assert [(span.text, span.tokens, span.review) for span in compact.spans] == spans
 
 
 @given(corpora(), st.integers(0, 12))
 def test_a_guard_catches_every_longer_copy(corpus: Any, max_copy: int) -> None:
     texts, text = corpus
-    ids, missed, needless = np.array([*text, 2, 3], np.int64), 0, 0
+    ids = np.array([*text, 2, 3], np.int64)
+    missed = 0
+    needless = 0
     for index in (build(texts), *([build(texts, "compact")] if max_copy >= 7 else [])):
         windows, run = index.guard(max_copy)
         for end in range(len(ids)):
@@ -116,16 +164,25 @@ def test_a_guard_catches_every_longer_copy(corpus: Any, max_copy: int) -> None:
     assert missed == 0 and needless <= 2  # false positives, one in a thousand
 
 
-@pytest.mark.parametrize(("vocab_size", "dtype"), [(256, np.uint8), (257, np.int16), (32_768, np.int16), (32_769, np.int32)])
+@pytest.mark.parametrize(
+    ("vocab_size", "dtype"),
+    [(256, np.uint8), (257, np.int16), (32_768, np.int16), (32_769, np.int32)],
+)
 def test_vocabularies_of_any_size(vocab_size: int, dtype: Any) -> None:
     rng = np.random.default_rng(1)
     frequent = rng.choice(np.arange(2, vocab_size), 40)
     frequent[0] = vocab_size - 1
     texts = [rng.choice(frequent, 50).tolist() for _ in range(20)]
-    index, text = build(texts, vocab_size=vocab_size), texts[3][10:22] + texts[7][:9] + [vocab_size - 1]
+    index = build(texts, vocab_size=vocab_size)
+    text = texts[3][10:22] + texts[7][:9] + [vocab_size - 1]
     assert (index.ids.dtype, index.suffixes.dtype) == (dtype, np.int32)
     assert index.match(index.check_text(text))[0].tolist() == longest_matches(texts, text)
-    assert build(texts, "compact", vocab_size=vocab_size).examine(text, lambda ids: "." * len(ids)).longest_tokens == 12
+    assert (
+        build(texts, "compact", vocab_size=vocab_size)
+        .examine(text, lambda ids: "." * len(ids))
+        .longest_tokens
+        == 12
+    )
 
 
 # Files.
@@ -133,7 +190,8 @@ def test_vocabularies_of_any_size(vocab_size: int, dtype: Any) -> None:
 
 @pytest.fixture(params=FORMS)
 def saved(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, Path]:
-    index, file = build(REVIEWS, request.param), tmp_path / "novelty.safetensors"
+    index = build(REVIEWS, request.param)
+    file = tmp_path / "novelty.safetensors"
     write_index(index, file)
     return index, file
 
@@ -157,7 +215,10 @@ def test_a_file_gives_the_same_index_and_only_to_its_model(saved: tuple[Any, Pat
     file.write_bytes(b"")  # what was read does not depend on the file
     for text in ("abcdefghabcd" + REVIEWS[3], "", "hhh"):
         assert again.examine(ids_of(text), decode) == index.examine(ids_of(text), decode)
-    assert again.guard(9)[1] == index.guard(9)[1] and again.guard(9)[0].bits.tolist() == index.guard(9)[0].bits.tolist()
+    assert (
+        again.guard(9)[1] == index.guard(9)[1]
+        and again.guard(9)[0].bits.tolist() == index.guard(9)[0].bits.tolist()
+    )
     for length in (0, 5, 100, len(whole) - 1):
         file.write_bytes(whole[:length])
         with pytest.raises(BundleError, match="damaged"):
@@ -167,8 +228,11 @@ def test_a_file_gives_the_same_index_and_only_to_its_model(saved: tuple[Any, Pat
 def change(file: Path, tensors: Any = None, header: Any = None, **facts: Any) -> None:
     """Write a file again with changed tensors, facts or header; None leaves a name out."""
     with safe_open(file, framework="np") as old:
-        arrays, old_facts = {n: old.get_tensor(n) for n in old.keys()}, json.loads(old.metadata()["reviewgen.novelty"])  # noqa: SIM118
-    arrays = {name: array for name, array in (arrays | (tensors or {})).items() if array is not None}
+        arrays = {n: old.get_tensor(n) for n in old.keys()}  # noqa: SIM118
+        old_facts = json.loads(old.metadata()["reviewgen.novelty"])
+    arrays = {
+        name: array for name, array in (arrays | (tensors or {})).items() if array is not None
+    }
     facts = {name: value for name, value in (old_facts | facts).items() if value is not None}
     save_file(arrays, file, metadata=header or {"reviewgen.novelty": json.dumps(facts)})
 
@@ -188,7 +252,10 @@ DAMAGE: dict[str, list[dict[str, Any]]] = {
         {"tensors": {"suffixes": None}},
         {"tensors": {"ids": np.zeros((N, 1), np.uint8)}},
         {"tensors": {"ids": np.full(N, 10, np.uint8)}},
-        *({"tensors": {"suffixes": np.full(size, value, np.int32)}} for size, value in ((N, N), (N, -1), (N - 1, 0))),
+        *(
+            {"tensors": {"suffixes": np.full(size, value, np.int32)}}
+            for size, value in ((N, N), (N, -1), (N - 1, 0))
+        ),
         {"form": "compact"},
     ],
     "compact": [
@@ -208,7 +275,8 @@ def test_a_damaged_file_is_refused_or_harmless(saved: tuple[Any, Path], tmp_path
         change(file, **changes)
         with pytest.raises(BundleError, match=r"^The novelty index .*\.$"):
             read(file)
-    for seed in range(10 if index.form == "exact" else 0):  # a shuffled suffix array stays within bounds
+    # a shuffled suffix array stays within bounds
+    for seed in range(10 if index.form == "exact" else 0):
         file.write_bytes(whole)
         change(file, {"suffixes": np.random.default_rng(seed).integers(0, N, N).astype(np.int32)})
         assert all(read(file).examine(ids_of(text), decode).tokens == len(text) for text in REVIEWS)
@@ -226,36 +294,55 @@ MADE_UP = "Zebras juggle 42 purple vacuums, quickly!"
 FILE = "novelty.safetensors"
 
 
-def test_training_reviews_are_found_and_made_up_text_is_not(micro: Callable[[str], ReviewModel]) -> None:
-    exact, compact = micro("exact"), micro("ngram-char")
+def test_training_reviews_are_found_and_made_up_text_is_not(
+    micro: Callable[[str], ReviewModel],
+) -> None:
+    exact = micro("exact")
+    compact = micro("ngram-char")
     reports = [(exact.novelty(review), compact.novelty(review), review) for review in TEXTS[:20]]
     whole = [each for each in reports if each[0].longest_text == each[2]]
     assert len(whole) > 10  # the others are held out
     assert [one.spans[0].review for one, _, _ in whole] == list(range(len(whole)))
     for one, other, review in whole:
         ids = exact.tokenizer.encode(review)
-        assert (one.longest_tokens, one.longest_characters, one.spans[0].excerpt) == (len(ids), len(review), review)
+        assert (one.longest_tokens, one.longest_characters, one.spans[0].excerpt) == (
+            len(ids),
+            len(review),
+            review,
+        )
         assert (other.longest_tokens, other.longest_text) == (len(ids), review)
         assert set(one.windows.values()) == set(other.windows.values()) == {1.0}
     made_up = exact.novelty(MADE_UP)
-    assert made_up.longest_tokens < 8 and made_up.spans == () and set(made_up.windows.values()) == {0.0}
+    assert (
+        made_up.longest_tokens < 8
+        and made_up.spans == ()
+        and set(made_up.windows.values()) == {0.0}
+    )
     for model in (exact, compact):
         texts = model.generate("the ", novelty="report", num_return_sequences=4, seed=2)
         assert texts == model.generate("the ", num_return_sequences=4, seed=2)
-        assert all(text.novelty == model.novelty(text) and not text.exceeds_max_copy for text in texts)
+        assert all(
+            text.novelty == model.novelty(text) and not text.exceeds_max_copy for text in texts
+        )
         assert model.novelty(model.generate_one(novelty="filter", seed=1)).longest_characters <= 50
 
 
 def test_an_index_is_saved_with_its_model_and_one_of_another_model_is_refused(
     micro: Callable[[str], ReviewModel], model_folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    folder, model = shutil.copytree(model_folder("exact"), tmp_path / "m"), micro("exact")
+    folder = shutil.copytree(model_folder("exact"), tmp_path / "m")
+    model = micro("exact")
     facts = json.loads((folder / "training.json").read_text(encoding="utf-8"))["novelty"]
     assert facts["form"] == "exact" and 0 < facts["token_copy_rate"] <= 1
     assert "contains the whole training text" in (folder / "README.md").read_text(encoding="utf-8")
     reviewgen.load(folder).save_pretrained(tmp_path / "again")
     assert (tmp_path / "again" / FILE).read_bytes() == (folder / FILE).read_bytes()
-    options: dict[str, Any] = {"novelty": "filter", "max_copy": 9, "seed": 4, "num_return_sequences": 4}
+    options: dict[str, Any] = {
+        "novelty": "filter",
+        "max_copy": 9,
+        "seed": 4,
+        "num_return_sequences": 4,
+    }
     assert reviewgen.load(tmp_path / "again").generate(**options) == model.generate(**options)
     shutil.copy(model_folder("ngram-word") / FILE, folder / FILE)
     with pytest.raises(BundleError, match="belongs to another model"):

@@ -23,13 +23,23 @@ NAMES = {
     **dict.fromkeys(["truncate", "stop", "stop_sequences"], "stop_strings"),
     "min_length": "min_new_tokens",
 }
-MISSPELLED = {"temprature": "temperature", "max_new_token": "max_new_tokens", "sed": "seed", "promt": "prompt"}
-MISSPELLED |= {"must_incude": "must_include", "logit_processor": "logits_processor", "streamers": "streamer"}
+MISSPELLED = {
+    "temprature": "temperature",
+    "max_new_token": "max_new_tokens",
+    "sed": "seed",
+    "promt": "prompt",
+}
+MISSPELLED |= {
+    "must_incude": "must_include",
+    "logit_processor": "logits_processor",
+    "streamers": "streamer",
+}
 
 
 def test_names_of_other_libraries_and_misspelled_names_get_the_name_here() -> None:
     made = model()
-    for call in (made.generate, made.generate_one, made.generate_each, made.stream):  # each raises before any work
+    # each raises before any work
+    for call in (made.generate, made.generate_one, made.generate_each, made.stream):
         for name, ours in NAMES.items():
             with pytest.raises(ConfigError, match=rf"^{name!r} is called {ours} here"):
                 call("", **{name: 3})
@@ -40,36 +50,67 @@ def test_names_of_other_libraries_and_misspelled_names_get_the_name_here() -> No
         made.generate(generation_config={"n": 3})
     with pytest.raises(ConfigError, match=r"'zzz' .* Known: .*profile"):
         made.generate(zzz=1)
-    alone = {"finish", "words", "conditions", "logits_processors", "likeness", "max_time", "stop_strings"}
-    assert {field.name for field in fields(GenerationConfig)} <= ForeignConfig().to_dict().keys() | alone
+    alone = {
+        "finish",
+        "words",
+        "conditions",
+        "logits_processors",
+        "likeness",
+        "max_time",
+        "stop_strings",
+    }
+    assert {
+        field.name for field in fields(GenerationConfig)
+    } <= ForeignConfig().to_dict().keys() | alone
 
 
 @pytest.mark.wrong_types
 def test_saved_defaults_hold_unless_overridden() -> None:
-    saved, options = model(max_new_tokens=7, top_k=1, num_return_sequences=2), {"generation_config": {"max_new_tokens": 4}}
+    saved = model(max_new_tokens=7, top_k=1, num_return_sequences=2)
+    options = {"generation_config": {"max_new_tokens": 4}}
     whole = GenerationConfig(max_new_tokens=4, temperature=1.0)
-    assert [len(text) for text in saved.generate("")] == [7, 7] and len(set(saved.generate(""))) == 1
+    assert [len(text) for text in saved.generate("")] == [7, 7] and len(
+        set(saved.generate(""))
+    ) == 1
     assert [len(text) for text in saved.generate("", max_new_tokens=3)] == [3, 3]
     assert [len(text) for text in saved.generate("", **options)] == [4, 4]
     assert [len(text) for text in saved.generate("", **options, max_new_tokens=5)] == [5, 5]
     assert saved.generation_config.max_new_tokens == 7  # for those calls only
-    assert [len(text) for text in saved.generate("", generation_config=whole, seed=1)] == [4]  # an object replaces all settings
-    assert len(set(saved.generate("", generation_config=whole, num_return_sequences=20, seed=1))) > 1
+    # an object replaces all settings
+    assert [len(text) for text in saved.generate("", generation_config=whole, seed=1)] == [4]
+    assert (
+        len(set(saved.generate("", generation_config=whole, num_return_sequences=20, seed=1))) > 1
+    )
     nothing = {field.name: None for field in fields(GenerationConfig)}
-    hooks = dict.fromkeys(["generation_config", "logits_processor", "stopping_criteria", "streamer", "novelty", "max_copy"])
-    assert saved.generate("a", seed=1, **nothing, **hooks, must_include=None) == saved.generate("a", seed=1)
+    hooks = dict.fromkeys(
+        [
+            "generation_config",
+            "logits_processor",
+            "stopping_criteria",
+            "streamer",
+            "novelty",
+            "max_copy",
+        ]
+    )
+    assert saved.generate("a", seed=1, **nothing, **hooks, must_include=None) == saved.generate(
+        "a", seed=1
+    )
     assert saved.generate("a", seed=1, generation_config=nothing) == saved.generate("a", seed=1)
     with pytest.raises(ConfigError, match="saved without the profile likeness"):
         saved.generate("", profile="likeness")
     both = model(max_new_tokens=9, top_k=1, likeness={"top_k": 0, "temperature": [0.9, 1.1]})
     assert (
-        both.generate("", profile="reading", seed=1) == both.generate("", seed=1) != both.generate("", profile="likeness", seed=1)
+        both.generate("", profile="reading", seed=1)
+        == both.generate("", seed=1)
+        != both.generate("", profile="likeness", seed=1)
     )
     for more in ({}, {"top_k": 3}):  # a keyword goes before the profile
         plain = both.generate("", seed=1, **{"top_k": 0, "temperature": [0.9, 1.1]} | more)
         assert both.generate("", profile="likeness", seed=1, **more) == plain
     for wrong in ({"profile": "likenes"}, {"likeness": {"top_k": 2}}):
-        with pytest.raises(ConfigError, match=r"Did you mean 'likeness'|chooses it with profile='likeness'"):
+        with pytest.raises(
+            ConfigError, match=r"Did you mean 'likeness'|chooses it with profile='likeness'"
+        ):
             both.generate("", **wrong)
     for wrong in ({"seed": 1}, {"top_p": 2}):
         with pytest.raises(ConfigError, match=r"settings temperature, top_k|top_p must be"):

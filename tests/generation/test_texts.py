@@ -1,4 +1,6 @@
-"""Generated texts: prompts, seeds, streams and ends, of models that need no training. Reference texts are in test_sampling."""
+"""Generated texts: prompts, seeds, streams and ends, of models that need no training. Reference
+texts are in test_sampling.
+"""
 
 import itertools
 import json
@@ -16,7 +18,15 @@ from reviewgen.errors import ConfigError, GenerationError
 from reviewgen.evaluation import judge_by_metric
 from reviewgen.generation import Generation, TokenTexts
 from tests.support.distributions import Install
-from tests.support.fakes import LETTERS, LetterTokenizer, QueueModel, SlowModel, TableModel, review_model, table
+from tests.support.fakes import (
+    LETTERS,
+    LetterTokenizer,
+    QueueModel,
+    SlowModel,
+    TableModel,
+    review_model,
+    table,
+)
 from tests.support.ngrams import CHAR, LOOP, WORD, Plain, counted
 
 V = LETTERS.vocab_size
@@ -38,7 +48,11 @@ def one_of(model: ReviewModel, prompt: str = "", **options: Any) -> Generation:
 
 def writes(text: str, tokenizer: Any = LETTERS, prompt: str = "", **settings: Any) -> ReviewModel:
     """Return a model that writes a text after a prompt."""
-    return review_model(QueueModel(tokenizer.encode(text), tokenizer, 1 + len(tokenizer.encode(prompt))), tokenizer, **settings)
+    return review_model(
+        QueueModel(tokenizer.encode(text), tokenizer, 1 + len(tokenizer.encode(prompt))),
+        tokenizer,
+        **settings,
+    )
 
 
 # Seeds and rows.
@@ -49,7 +63,9 @@ def test_text_i_of_a_seed_depends_on_neither_the_others_nor_the_batch(model: Rev
     texts = model.generate("a", num_return_sequences=65, **options)  # two batches
     assert len(set(texts)) > 40
     assert model.generate("a", num_return_sequences=2, **options) == texts[:2]
-    assert [found.text for found in model.generate_each("a", num_return_sequences=65, **options)] == texts
+    assert [
+        found.text for found in model.generate_each("a", num_return_sequences=65, **options)
+    ] == texts
     assert texts[0] == "".join(model.stream("a", **options)) == model.generate_one("a", **options)
     for number in (0, 32, 64):
         alone = next(model.generate_each("a", num_return_sequences=65, first=number, **options))
@@ -58,13 +74,17 @@ def test_text_i_of_a_seed_depends_on_neither_the_others_nor_the_batch(model: Rev
         assert [found.text for found in among] == [texts[number]]
     assert model.generate("a", num_return_sequences=65, **(options | {"seed": 9})) != texts
     chosen = next(model.generate_each("a"))
-    assert model.generate_one("a", seed=chosen.seed) == chosen.text and chosen.seed != next(model.generate_each("a")).seed
+    assert (
+        model.generate_one("a", seed=chosen.seed) == chosen.text
+        and chosen.seed != next(model.generate_each("a")).seed
+    )
     assert list(model.generate_each("a", first=10**9)) == [] == model.generate([])
 
 
 def test_global_random_state_and_the_tensors_of_the_model_stay() -> None:
     logits = table(V)
-    before, model = logits.clone(), review_model(TableModel(logits), LETTERS)
+    before = logits.clone()
+    model = review_model(TableModel(logits), LETTERS)
     states = torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()  # type: ignore[index]
     model.generate(["ab", ""], num_return_sequences=2, top_k=3)
     model.generate("ab", num_beams=3, num_return_sequences=2, max_new_tokens=9)
@@ -75,9 +95,16 @@ def test_global_random_state_and_the_tensors_of_the_model_stay() -> None:
 
 
 def test_what_is_known_of_a_text_agrees_with_the_model(model: ReviewModel) -> None:
-    inner, reasons = model.model, set()
-    for found in model.generate(["", "ab"], num_return_sequences=9, max_new_tokens=12, seed=4, return_dict_in_generate=True):
-        assert LETTERS.decode(found.tokens) == found.text == found.prompt + found.text[len(found.prompt) :]
+    inner = model.model
+    reasons = set()
+    for found in model.generate(
+        ["", "ab"], num_return_sequences=9, max_new_tokens=12, seed=4, return_dict_in_generate=True
+    ):
+        assert (
+            LETTERS.decode(found.tokens)
+            == found.text
+            == found.prompt + found.text[len(found.prompt) :]
+        )
         assert found.new_tokens == len(found.tokens) - len(found.prompt) <= 12
         ids = torch.tensor([[0, *found.tokens] + [1] * (found.finish_reason == "end")])
         logs = inner(ids, inner.initial_state(1))[0][0].double().log_softmax(-1)
@@ -90,7 +117,9 @@ def test_what_is_known_of_a_text_agrees_with_the_model(model: ReviewModel) -> No
     assert reasons == {"end", "length"}
 
 
-def test_a_stream_that_is_closed_leaves_the_model_as_it_was_and_two_streams_do_not_mix(model: ReviewModel) -> None:
+def test_a_stream_that_is_closed_leaves_the_model_as_it_was_and_two_streams_do_not_mix(
+    model: ReviewModel,
+) -> None:
     options: dict[str, Any] = {"seed": 1, "max_new_tokens": 60}
     before = model.generate("ab", num_return_sequences=2, **options)
     for taken in (0, 1, 3):
@@ -109,7 +138,13 @@ def test_damaged_weights_are_an_error(value: float) -> None:
     logits = table(V)
     logits[LETTERS.encode("a")[0], 5] = value
     model = review_model(TableModel(logits), LETTERS)
-    for options in ({}, {"do_sample": False}, {"top_k": 1}, {"num_beams": 2}, {"logits_processor": lambda _, x: x}):
+    for options in (
+        {},
+        {"do_sample": False},
+        {"top_k": 1},
+        {"num_beams": 2},
+        {"logits_processor": lambda _, x: x},
+    ):
         with pytest.raises(GenerationError, match=r"NaN or infinite|not numbers"):
             model.generate("ba", seed=0, **options)
     with pytest.raises(GenerationError):
@@ -119,9 +154,19 @@ def test_damaged_weights_are_an_error(value: float) -> None:
 # Prompts.
 
 PROMPTS = [
-    "", "the ", "the", "the movie was g",
-    "สวัสดี", "👍🏽 ok", "ß∂ƒ unseen", "\n\n", "\ufffd", "a\0b", " \ufffd the ", "a\ud800 b"
-]  # fmt: skip
+    "",
+    "the ",
+    "the",
+    "the movie was g",
+    "สวัสดี",
+    "👍🏽 ok",
+    "ß∂ƒ unseen",
+    "\n\n",
+    "\ufffd",
+    "a\0b",
+    " \ufffd the ",
+    "a\ud800 b",
+]
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -142,16 +187,26 @@ def test_any_prompt_comes_first_exactly(name: str) -> None:
 def test_the_model_reads_a_prompt_without_its_last_word_and_spells_it_again() -> None:
     pieces = TokenTexts(WORD)
     assert (pieces.split("the ").ids, pieces.split("the ").rest) == (WORD.encode("the"), " ")
-    assert (pieces.split("the mov").rest, pieces.split("").ids, TokenTexts(CHAR).split("the ").rest) == (" mov", [], "")
+    assert (
+        pieces.split("the mov").rest,
+        pieces.split("").ids,
+        TokenTexts(CHAR).split("the ").rest,
+    ) == (" mov", [], "")
     (token,) = WORD.encode(" movie")
     logits = torch.zeros(WORD.vocab_size, WORD.vocab_size)
-    logits[:, token], logits[token, WORD.eos_id] = 30.0, 60.0  # wherever it is, it wants to write this token, then the end
+    # wherever it is, it wants to write this token, then the end
+    logits[:, token] = 30.0
+    logits[token, WORD.eos_id] = 60.0
     model = review_model(TableModel(logits), WORD)
     for prompt in ("the ", "the mov"):
         assert set(model.generate(prompt, num_return_sequences=9, seed=0)) == {"the movie"}
     assert model.generate_one("the ", max_new_tokens=1, seed=0) == "the movie"
     found = one_of(review_model(QueueModel([], WORD), WORD), "the mov", max_new_tokens=0)
-    assert (WORD.decode(found.tokens), found.new_tokens, found.finish_reason) == ("the mov", 0, "length")
+    assert (WORD.decode(found.tokens), found.new_tokens, found.finish_reason) == (
+        "the mov",
+        0,
+        "length",
+    )
     assert len(found.log_probabilities) == len(found.tokens)
 
 
@@ -160,7 +215,13 @@ def test_a_tokenizer_that_loses_characters_loses_none_of_the_prompt() -> None:
     assert model.generate_one("xyzbxyz") == "".join(model.stream("xyzbxyz")) == "xyzbxyzbad cafe"
     assert model.generate_one("xyzbxyz", stop_strings=["d c"]) == "xyzbxyzbad c"
     model = writes("bad cafe")
-    assert model.generate(["", "xa", "bad c", "bad cafe", "h"]) == ["bad cafe", "xaad cafe", "bad cafe", "bad cafe", "had cafe"]
+    assert model.generate(["", "xa", "bad c", "bad cafe", "h"]) == [
+        "bad cafe",
+        "xaad cafe",
+        "bad cafe",
+        "bad cafe",
+        "had cafe",
+    ]
 
 
 # Streams.
@@ -168,7 +229,8 @@ def test_a_tokenizer_that_loses_characters_loses_none_of_the_prompt() -> None:
 
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_stream_never_yields_half_a_character(name: str) -> None:
-    tokenizer, text = TOKENIZERS[name], "ab 👍🏽 สวัสดี é\U0001f9d1\u200d\U0001f680 ok"
+    tokenizer = TOKENIZERS[name]
+    text = "ab 👍🏽 สวัสดี é\U0001f9d1\u200d\U0001f680 ok"
     ids = tokenizer.encode(text)
     assert len(ids) > len(text)  # bytes
     model = writes(text, tokenizer)
@@ -212,9 +274,18 @@ def test_every_reason_to_end(beams: int) -> None:
         found = one_of(model, num_beams=beams, **options)
         assert (found.finish_reason, found.text, found.new_tokens) == (reason, text, len(text))
     for inner in (TableModel(table(V)), counted(LOOP, order=2)):
-        found = one_of(review_model(inner, LETTERS), no_repeat_ngram_size=1, min_new_tokens=20, seed=1, num_beams=beams)
+        found = one_of(
+            review_model(inner, LETTERS),
+            no_repeat_ngram_size=1,
+            min_new_tokens=20,
+            seed=1,
+            num_beams=beams,
+        )
         assert found.finish_reason == "stuck" and sorted(found.text) == sorted(LETTERS.characters)
-    assert one_of(review_model(TableModel(torch.full((V, V), -torch.inf)), LETTERS)).finish_reason == "stuck"
+    assert (
+        one_of(review_model(TableModel(torch.full((V, V), -torch.inf)), LETTERS)).finish_reason
+        == "stuck"
+    )
 
 
 @pytest.mark.parametrize(
@@ -230,25 +301,41 @@ def test_every_reason_to_end(beams: int) -> None:
 )
 def test_a_text_ends_with_its_first_stop_string(stops: Any, text: str) -> None:
     model = writes("bad cafe")
-    assert model.generate_one(stop_strings=stops) == text == "".join(model.stream(stop_strings=stops))
+    assert (
+        model.generate_one(stop_strings=stops) == text == "".join(model.stream(stop_strings=stops))
+    )
     after = writes("bad cafe", prompt="cab")
-    assert after.generate_one("cab", stop_strings=["ca"]) == "cabbad ca"  # not the one in the prompt
+    # not the one in the prompt
+    assert after.generate_one("cab", stop_strings=["ca"]) == "cabbad ca"
     assert after.generate_one("cab", stop_strings=["bb"]) == "cabbad cafe"  # half in the prompt
 
 
 @given(st.text(st.sampled_from("the movie was é👍ส."), min_size=1, max_size=20), st.data())
 def test_a_text_keeps_exactly_the_tokens_that_it_needs(whole: str, data: st.DataObject) -> None:
-    """Also where it ends inside a token of several characters, or inside a character of several tokens."""
+    """Also where it ends inside a token of several characters, or inside a character of several
+    tokens.
+    """
     ids = WORD.encode(whole)
     model = review_model(QueueModel(ids, WORD), WORD, max_new_tokens=200)
     start = data.draw(st.integers(0, len(whole) - 1))
     stop = whole[start : data.draw(st.integers(start + 1, min(len(whole), start + 6)))]
-    end, length = whole.find(stop) + len(stop), data.draw(st.integers(1, len(ids)))
+    end = whole.find(stop) + len(stop)
+    length = data.draw(st.integers(1, len(ids)))
     cut = WORD.decode(ids[:length]).rstrip("\ufffd")
-    for options, text, reason in (({"stop_strings": [stop]}, whole[:end], "stop"), ({"max_new_tokens": length}, cut, "length")):
+    for options, text, reason in (
+        ({"stop_strings": [stop]}, whole[:end], "stop"),
+        ({"max_new_tokens": length}, cut, "length"),
+    ):
         found = one_of(model, **options)
-        kept = next(count for count in range(len(ids) + 1) if WORD.decode(ids[:count]).startswith(text))
-        assert (found.text, found.finish_reason, found.tokens, found.new_tokens) == (text, reason, ids[:kept], kept)
+        kept = next(
+            count for count in range(len(ids) + 1) if WORD.decode(ids[:count]).startswith(text)
+        )
+        assert (found.text, found.finish_reason, found.tokens, found.new_tokens) == (
+            text,
+            reason,
+            ids[:kept],
+            kept,
+        )
 
 
 SENTENCES = [
@@ -266,9 +353,16 @@ def test_a_text_that_was_cut_off_ends_with_a_whole_sentence() -> None:
         tokenizer = LetterTokenizer("".join(sorted(set(written + prompt + "~"))))
         model = writes(written + "~", tokenizer, prompt)
         found = one_of(model, prompt, max_new_tokens=len(written), finish="sentence")
-        assert (found.text, found.finish_reason, found.new_tokens) == (prompt + kept, "length", len(kept))
+        assert (found.text, found.finish_reason, found.new_tokens) == (
+            prompt + kept,
+            "length",
+            len(kept),
+        )
         assert tokenizer.decode(found.tokens) == found.text
-        assert "".join(model.stream(prompt, max_new_tokens=len(written), finish="sentence")) == prompt + kept
+        assert (
+            "".join(model.stream(prompt, max_new_tokens=len(written), finish="sentence"))
+            == prompt + kept
+        )
 
 
 # Words that a text must include.
@@ -277,45 +371,85 @@ def test_a_text_that_was_cut_off_ends_with_a_whole_sentence() -> None:
 def test_texts_include_the_words() -> None:
     ngram = counted(LOOP, order=3)
     wanted: list[Any] = ["a", ["ba", "g"], {"AB"}]
-    for inner, words in zip((TableModel(table(V, 1, scale=0.5, eos=-2.0)), ngram, Plain(ngram)), wanted, strict=True):
+    for inner, words in zip(
+        (TableModel(table(V, 1, scale=0.5, eos=-2.0)), ngram, Plain(ngram)), wanted, strict=True
+    ):
         model = review_model(inner, LETTERS, max_new_tokens=25)
         options: dict[str, Any] = {"num_return_sequences": 2, "seed": 3, "must_include": words}
         texts = model.generate(["", "h"], **options)
-        assert all(word.lower() in text for word in ([words] if isinstance(words, str) else words) for text in texts)
+        assert all(
+            word.lower() in text
+            for word in ([words] if isinstance(words, str) else words)
+            for text in texts
+        )
         assert texts == model.generate(["", "h"], **options) and len(set(texts)) > 1
         assert texts[3] == next(model.generate_each(["", "h"], **options, first=3)).text
-        assert all(text == "bad cafe" for text in model.generate("bad cafe", must_include="BAD", max_new_tokens=0))
+        assert all(
+            text == "bad cafe"
+            for text in model.generate("bad cafe", must_include="BAD", max_new_tokens=0)
+        )
         assert model.generate(must_include=[], seed=1) == model.generate(seed=1)
 
 
 # The best of several.
 
 
-def test_the_best_of_several_are_chosen_with_their_numbers(model: ReviewModel, install: Install) -> None:
+def test_the_best_of_several_are_chosen_with_their_numbers(
+    model: ReviewModel, install: Install
+) -> None:
     options: dict[str, Any] = {"seed": 3, "max_new_tokens": 12}
     drawn = model.generate(["a", "h"], num_return_sequences=20, **options)
 
     def bits(number: int) -> float:
-        text, prompt = drawn[number], "ah"[number // 20]
+        text = drawn[number]
+        prompt = "ah"[number // 20]
         score = model.score(text[1:], prompt) if text[1:] else None
         ended = len(text) < 13  # else the end token is not scored
-        return math.inf if score is None else (score.bits - (0 if ended else score.tokens[-1].bits)) / len(text[1:])
+        return (
+            math.inf
+            if score is None
+            else (score.bits - (0 if ended else score.tokens[-1].bits)) / len(text[1:])
+        )
 
     orders = [sorted(range(first, first + 20), key=bits)[:3] for first in (0, 20)]
-    found = model.generate(["a", "h"], num_return_sequences=3, best_of=20, return_dict_in_generate=True, **options)
+    found = model.generate(
+        ["a", "h"], num_return_sequences=3, best_of=20, return_dict_in_generate=True, **options
+    )
     assert [each.text for each in found] == [drawn[number] for order in orders for number in order]
     assert [drawn[each.number] for each in found] == [each.text for each in found]
-    fewest = "class Fewest:\n unit, lower_is_better = 'letters', True\n __call__ = lambda self, sample: len(sample.texts[0])"
-    install("reviewgen-fakes", {"metrics": {"fewest": "fakes:fewest"}}, {"fakes": f"{fewest}\nfewest = Fewest()"})
+    fewest = (
+        "class Fewest:\n unit, lower_is_better = 'letters', True\n __call__ = lambda self, sample:"
+        " len(sample.texts[0])"
+    )
+    install(
+        "reviewgen-fakes",
+        {"metrics": {"fewest": "fakes:fewest"}},
+        {"fakes": f"{fewest}\nfewest = Fewest()"},
+    )
     for judge, is_reversed in ((lambda text, prompt: len(text), True), ("fewest", False)):
         every = model.generate("a", num_return_sequences=20, best_of=20, judge=judge, **options)
         assert every == sorted(drawn[:20], key=len, reverse=is_reversed)
-    assert judge_by_metric("self-repetition", set())("a a a a a a a a", "") == pytest.approx(-0.8)  # 4 of 5 runs of 4 words
+    # 4 of 5 runs of 4 words
+    assert judge_by_metric("self-repetition", set())("a a a a a a a a", "") == pytest.approx(-0.8)
     by_itself = model.generate("a", num_return_sequences=20, best_of=20, judge=model, **options)
-    own = {text: model.score(text[1:], "a").bits_per_character if text[1:] else math.inf for text in drawn[:20]}
+    own = {
+        text: model.score(text[1:], "a").bits_per_character if text[1:] else math.inf
+        for text in drawn[:20]
+    }
     assert by_itself == sorted(drawn[:20], key=own.__getitem__)
-    wrong: list[dict[str, Any]] = [{"num_return_sequences": 3}, {"num_beams": 2}, {"do_sample": False}, {"must_include": "a"}]
-    for more in (*wrong, {"judge": 3}, {"judge": "distinct-2"}, {"best_of": 0}, {"best_of": None, "judge": model}):
+    wrong: list[dict[str, Any]] = [
+        {"num_return_sequences": 3},
+        {"num_beams": 2},
+        {"do_sample": False},
+        {"must_include": "a"},
+    ]
+    for more in (
+        *wrong,
+        {"judge": 3},
+        {"judge": "distinct-2"},
+        {"best_of": 0},
+        {"best_of": None, "judge": model},
+    ):
         with pytest.raises(ConfigError, match=r"best_of|judge"):
             model.generate("a", **{"best_of": 2} | more)
 
@@ -328,13 +462,24 @@ def test_max_time_is_that_of_the_call_and_keeps_what_was_written() -> None:
     slow.seconds = 0.03
     model = review_model(slow, LETTERS, max_new_tokens=10_000)
     for beams in (1, 2):
-        found = one_of(model, "abc", max_time=0.15, num_beams=beams)  # all tokens would take minutes
-        assert found.finish_reason == "time" and found.text.startswith("abc") and 1 <= found.new_tokens <= 6
+        # all tokens would take minutes
+        found = one_of(model, "abc", max_time=0.15, num_beams=beams)
+        assert (
+            found.finish_reason == "time"
+            and found.text.startswith("abc")
+            and 1 <= found.new_tokens <= 6
+        )
         assert LETTERS.decode(found.tokens) == found.text and 0.1 < found.seconds < 5
-    texts = model.generate("ab", num_return_sequences=130, max_time=0.3, return_dict_in_generate=True)
-    assert {found.finish_reason for found in texts} == {"time"} and texts[0].new_tokens > texts[129].new_tokens == 1
+    texts = model.generate(
+        "ab", num_return_sequences=130, max_time=0.3, return_dict_in_generate=True
+    )
+    assert {found.finish_reason for found in texts} == {"time"} and texts[0].new_tokens > texts[
+        129
+    ].new_tokens == 1
     assert "".join(model.stream("ab", max_time=0.1)).startswith("ab")
     ngram = review_model(counted(["a" * 30] * 50, order=4, smoothing="none"), LETTERS)
     found = one_of(ngram, max_time=1e-9, min_new_tokens=10**9, max_new_tokens=10**9)
     assert found.finish_reason in ("time", "stuck") and len(found.text) < 1000
-    assert one_of(ngram, max_time=100.0, min_new_tokens=5, max_new_tokens=5).finish_reason == "length"
+    assert (
+        one_of(ngram, max_time=100.0, min_new_tokens=5, max_new_tokens=5).finish_reason == "length"
+    )

@@ -1,4 +1,6 @@
-"""``ReviewModel.next_tokens``, the walk and ``reviewgen play``: what a model expects next, and a text taken along it."""
+"""``ReviewModel.next_tokens``, the walk and ``reviewgen play``: what a model expects next, and a
+text taken along it.
+"""
 
 import io
 import json
@@ -18,9 +20,14 @@ MODEL = review_model(TableModel(table(V)), LETTERS)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2])
-def test_the_probabilities_are_the_softmax_of_the_plain_call_without_bos(temperature: float) -> None:
-    found, inner = MODEL.next_tokens("bad", k=100, temperature=temperature), MODEL.model
-    logits = inner(torch.tensor([[0, *LETTERS.encode("bad")]]), inner.initial_state(1))[0][0, -1].double()
+def test_the_probabilities_are_the_softmax_of_the_plain_call_without_bos(
+    temperature: float,
+) -> None:
+    found = MODEL.next_tokens("bad", k=100, temperature=temperature)
+    inner = MODEL.model
+    logits = inner(torch.tensor([[0, *LETTERS.encode("bad")]]), inner.initial_state(1))[0][
+        0, -1
+    ].double()
     logits[0] = -math.inf
     expected = (logits / temperature).softmax(-1)
     got = {each.token: each.probability for each in found.alternatives}
@@ -31,7 +38,8 @@ def test_the_probabilities_are_the_softmax_of_the_plain_call_without_bos(tempera
     assert [each.shown for each in found.alternatives if each.is_end] == ["(end)"]
     certain = review_model(QueueModel([3, 4], LETTERS), LETTERS).next_tokens()
     assert (certain.entropy_bits, certain.possible, certain.alternatives[0].text) == (0.0, 1, "b")
-    walk, drawn = MODEL.walk("bad", temperature=temperature, seed=0), Counter[int]()
+    walk = MODEL.walk("bad", temperature=temperature, seed=0)
+    drawn = Counter[int]()
     for _ in range(1500):
         walk.draw()
         drawn[1 if walk.has_ended else LETTERS.encode(walk.text)[-1]] += 1
@@ -42,11 +50,25 @@ def test_the_probabilities_are_the_softmax_of_the_plain_call_without_bos(tempera
 def test_an_n_gram_shows_how_often_a_token_came_after_the_text() -> None:
     """Its parts are compared with dictionaries in ``tests/plugins``."""
     lines = ["a bad cab", "a bad bag", "feed a bee"] * 3 + ["gab a face", "he had a bag"]
-    found = review_model(counted(lines, order=4, smoothing="witten-bell"), LETTERS).next_tokens(" ba")
-    after = Counter(line[at + 3 : at + 4] for line in lines for at in range(len(line)) if line[at : at + 3] == " ba")
+    found = review_model(counted(lines, order=4, smoothing="witten-bell"), LETTERS).next_tokens(
+        " ba"
+    )
+    after = Counter(
+        line[at + 3 : at + 4]
+        for line in lines
+        for at in range(len(line))
+        if line[at : at + 3] == " ba"
+    )
     context = found.contexts[0]
-    assert (context.tokens, context.text, context.total, context.unit) == (3, " ba", after.total(), "occurrences")
-    assert {each.text: each.support.count for each in found.alternatives if each.support.order == 4} == dict(after)  # type: ignore[union-attr]
+    assert (context.tokens, context.text, context.total, context.unit) == (
+        3,
+        " ba",
+        after.total(),
+        "occurrences",
+    )
+    assert {
+        each.text: each.support.count for each in found.alternatives if each.support.order == 4
+    } == dict(after)  # type: ignore[union-attr]
 
 
 def test_a_walk_goes_forward_and_back() -> None:
@@ -63,17 +85,32 @@ def test_a_walk_goes_forward_and_back() -> None:
     assert again.text == walk.text and walk.undo() and walk.text == "ba"
 
 
-def test_playing_picks_types_samples_and_undoes(micro: Any, model_folder: Any, monkeypatch: Any, capsys: Any) -> None:
+def test_playing_picks_types_samples_and_undoes(
+    micro: Any, model_folder: Any, monkeypatch: Any, capsys: Any
+) -> None:
     def play(*lines: str, words: Sequence[Any] = ("--prompt", "the ")) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
-        return run_command(monkeypatch, capsys, "play", model_folder("ngram-char"), "--seed", 3, *words)
+        return run_command(
+            monkeypatch, capsys, "play", model_folder("ngram-char"), "--seed", 3, *words
+        )
 
     status, out, notes = play("+mo", "v", "1", "u", "u", '"s a"', "d 3", "u", "", "u", "q")
-    assert status == 0 and out.splitlines()[-1] == "> the mos a" and "entropy" in out and notes.count("\n") == 1  # the hint
+    # the hint
+    assert (
+        status == 0
+        and out.splitlines()[-1] == "> the mos a"
+        and "entropy" in out
+        and notes.count("\n") == 1
+    )
     status, out, _ = play("+5", "+u", "+", "d", words=["--prompt", "bad "])  # the pipe ends
     assert status == 0 and out.splitlines()[-1].startswith("bad 5u")
     status, out, notes = play("d 999", "", "u", "q")
-    assert status == 0 and "The review ends here" in out and "has ended" in notes and out.splitlines()[-1].endswith("the ")
+    assert (
+        status == 0
+        and "The review ends here" in out
+        and "has ended" in notes
+        and out.splitlines()[-1].endswith("the ")
+    )
     status, out, _ = play(words=["--prompt", "the m", "--k", 3, "--json"])
     facts = json.loads(json.dumps(micro("ngram-char").next_tokens("the m", k=3).to_dict()))
     assert status == 0 and json.loads(out) == {"model": str(model_folder("ngram-char"))} | facts

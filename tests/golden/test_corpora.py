@@ -1,7 +1,9 @@
-"""The texts that are kept of six corpora, their splits, the counts of cleaning and the token ids are as stored.
+"""The texts that are kept of six corpora, their splits, the counts of cleaning and the token ids
+are as stored.
 
-``corpora.json`` is written by ``python -m tests.golden.test_corpora``. Of a small corpus it has every text, of a large one the
-first; digests cover all. A token store that is prepared has the same ids as a training, and they decode to the texts.
+``corpora.json`` is written by ``python -m tests.golden.test_corpora``. Of a small corpus it has
+every text, of a large one the first; digests cover all. A token store that is prepared has the same
+ids as a training, and they decode to the texts.
 """
 
 import hashlib
@@ -25,36 +27,49 @@ def digest(value: Any) -> str:
 
 def observe(name: str, folder: Path) -> dict[str, Any]:
     """Return what is compared of one corpus, as JSON values."""
-    source, options = write(CASES[name], folder), CASES[name].options
+    source = write(CASES[name], folder)
+    options = CASES[name].options
     readings = {tokenizer: read(source, tokenizer, options) for tokenizer in TOKENIZERS}
     first = readings["char"]
     for tokenizer, reading in readings.items():
         assert (reading.texts, reading.counts) == (first.texts, first.counts)
         if name in PREPARED:
-            assert prepare(source, tokenizer, options, folder / tokenizer) == (reading.counts, reading.ids), tokenizer
+            assert prepare(source, tokenizer, options, folder / tokenizer) == (
+                reading.counts,
+                reading.ids,
+            ), tokenizer
     shown = first.texts if len(first.texts) <= 60 else first.texts[:4]
     return {
         "counts": {what: count for what, count in first.counts.items() if count},
         "splits": {split: len(each) for split, each in first.ids.items()},
         "texts": digest(first.texts),
-        "first texts": [" | ".join(map(str, [split, text[:300], *values])) for text, values, split in shown],
+        "first texts": [
+            " | ".join(map(str, [split, text[:300], *values])) for text, values, split in shown
+        ],
         **{tokenizer: ids_of(reading) for tokenizer, reading in readings.items()},
     }
 
 
 def ids_of(reading: Reading) -> dict[str, Any]:
-    """Return the size of the vocabulary, the digest of the ids of each split, and the ids of the first training text."""
+    """Return the size of the vocabulary, the digest of the ids of each split, and the ids of the
+    first training text.
+    """
     for split, ids in reading.ids.items():
         texts = [text for text, _, where in reading.texts if where == split]
         given = len(reading.texts[0][1])
         assert [reading.decode(each[1 + given : -1]) for each in ids] == texts, split
     digests = {split: digest(ids) for split, ids in reading.ids.items()}
-    return {"vocabulary": reading.vocab_size, "ids": digests, "first": " ".join(map(str, reading.ids["train"][0][:60]))}
+    return {
+        "vocabulary": reading.vocab_size,
+        "ids": digests,
+        "first": " ".join(map(str, reading.ids["train"][0][:60])),
+    }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_texts_splits_counts_and_ids_are_as_stored(name: str, tmp_path: Path):
-    expected, found = read_stored("corpora")[name], observe(name, tmp_path)
+    expected = read_stored("corpora")[name]
+    found = observe(name, tmp_path)
     assert {what: found[what] for what in expected} == expected
 
 

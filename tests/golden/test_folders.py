@@ -1,7 +1,9 @@
-"""Models and a token store saved by the code of 28 November 2026 load, and generate and score the same.
+"""Models and a token store saved by the code of 28 November 2026 load, and generate and score the
+same.
 
-``folders.json`` is written by ``python -m tests.golden.test_folders``, and ``folders`` by ``make_folders``. The calls do not
-rest on defaults of the library; "saved defaults" are those in the folder. Texts may differ as in ``test_presets``.
+``folders.json`` is written by ``python -m tests.golden.test_folders``, and ``folders`` by
+``make_folders``. The calls do not rest on defaults of the library; "saved defaults" are those in
+the folder. Texts may differ as in ``test_presets``.
 """
 
 import json
@@ -23,7 +25,13 @@ GENRES = {"stars": 5, "genre": "jazz"}
 
 def call(prompt: str = "", **changes: Any) -> dict[str, Any]:
     """Return the arguments of a call."""
-    plain = {"max_new_tokens": 30, "num_return_sequences": 2, "temperature": 0.7, "words": "any", "finish": "anywhere"}
+    plain = {
+        "max_new_tokens": 30,
+        "num_return_sequences": 2,
+        "temperature": 0.7,
+        "words": "any",
+        "finish": "anywhere",
+    }
     return {"prompt": prompt, "seed": 1, "generation_config": GenerationConfig(**plain | changes)}
 
 
@@ -32,7 +40,9 @@ CALLS: dict[str, dict[str, Any]] = {
     "plain": call(),
     "filters": call("The ", top_k=20, top_p=0.9, min_p=0.01),
     "nucleus": call("It ", top_p=0.6),
-    "penalties": call("My café ", repetition_penalty=1.2, no_repeat_ngram_size=3, min_new_tokens=25),
+    "penalties": call(
+        "My café ", repetition_penalty=1.2, no_repeat_ngram_size=3, min_new_tokens=25
+    ),
     "known words": call("a sc", words="known", finish="sentence", temperature=1.5),
     "greedy": call("this ", do_sample=False, num_return_sequences=1),
     "beams": call("My ", do_sample=False, num_beams=3, length_penalty=0.5),
@@ -49,23 +59,42 @@ def observe(name: str) -> dict[str, Any]:
     for name_of_call, arguments in CALLS.items():
         conditions = unspecified if "generation_config" in arguments else saved
         texts[name_of_call] = model.generate(conditions=conditions, **arguments)
-    texts["eight bits"] = reviewgen.load(FOLDERS / name, weight_bits=8).generate(conditions=unspecified, **call())
+    texts["eight bits"] = reviewgen.load(FOLDERS / name, weight_bits=8).generate(
+        conditions=unspecified, **call()
+    )
     if given:
         texts["conditions"] = model.generate(**call(conditions=GENRES))
     windows = []
     if "no-index" not in name:
-        texts["no copies"] = model.generate(novelty="filter", max_copy=8, conditions=unspecified, **call(temperature=0.3))
-        windows = [list(model.novelty(text).windows.values()) for text in texts["greedy"] + texts["no copies"]]
+        texts["no copies"] = model.generate(
+            novelty="filter", max_copy=8, conditions=unspecified, **call(temperature=0.3)
+        )
+        windows = [
+            list(model.novelty(text).windows.values())
+            for text in texts["greedy"] + texts["no copies"]
+        ]
     evaluation = model.evaluate(TEXTS, clean=False)
     return {
         "preset": model.preset,
         "digest": model.digest,
         "conditions": model.conditions.to_json(),
-        "defaults": {key: value for key, value in asdict(model.generation_config).items() if value not in (None, (), {})},
-        "counts": [evaluation.characters, evaluation.tokens, evaluation.reviews, evaluation.zero_probability_tokens],
+        "defaults": {
+            key: value
+            for key, value in asdict(model.generation_config).items()
+            if value not in (None, (), {})
+        },
+        "counts": [
+            evaluation.characters,
+            evaluation.tokens,
+            evaluation.reviews,
+            evaluation.zero_probability_tokens,
+        ],
         "windows": windows,
         "texts": texts,
-        "bits": [*(model.score(text, **given).bits for text in TEXTS), evaluation.bits_per_character],
+        "bits": [
+            *(model.score(text, **given).bits for text in TEXTS),
+            evaluation.bits_per_character,
+        ],
         "next": [each.probability for each in model.next_tokens("The ", k=4).alternatives],
     }
 
@@ -73,7 +102,8 @@ def observe(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", MODELS)
 def test_a_saved_model_generates_and_scores_as_stored(name: str):
     stored = read_stored("folders")
-    expected, found = stored["models"][name], json.loads(json.dumps(observe(name)))
+    expected = stored["models"][name]
+    found = json.loads(json.dumps(observe(name)))
     for what in ("preset", "digest", "conditions", "counts", "windows"):
         assert found[what] == expected[what], what
     assert expected["defaults"].items() <= found["defaults"].items()
@@ -83,11 +113,17 @@ def test_a_saved_model_generates_and_scores_as_stored(name: str):
         assert found[what] == pytest.approx(expected[what], rel=1e-5), what
 
 
-@pytest.mark.parametrize("name", [name for name, (_, _, dtype) in MODELS.items() if dtype == "float32"])
+@pytest.mark.parametrize(
+    "name", [name for name, (_, _, dtype) in MODELS.items() if dtype == "float32"]
+)
 def test_a_saved_model_that_is_saved_again_has_the_same_digest(name: str, tmp_path: Path):
     model = reviewgen.load(FOLDERS / name)
     model.save_pretrained(tmp_path / "again")
-    assert reviewgen.load(tmp_path / "again").digest == model.digest == read_stored("folders")["models"][name]["digest"]
+    assert (
+        reviewgen.load(tmp_path / "again").digest
+        == model.digest
+        == read_stored("folders")["models"][name]["digest"]
+    )
 
 
 def test_a_prepared_store_gives_the_ids_of_its_source(tmp_path: Path):
@@ -95,12 +131,19 @@ def test_a_prepared_store_gives_the_ids_of_its_source(tmp_path: Path):
     run.read()
     run.tokenize()
     fresh = read(write(STORE, tmp_path), "word", STORE.options)
-    moved = "spaces around, a tab\there"  # to another split, as cleaning removes the white space since the store was saved
+    # to another split, as cleaning removes the white space since the store was saved
+    moved = "spaces around, a tab\there"
     for split, store in run.stores.items():
         texts = [run.tokenizer.decode(ids[1:-1]).strip() for ids in framed(store)]
-        assert [text for text in texts if text != moved] == [text for text, _, at in fresh.texts if at == split and text != moved]
-    assert run.facts()["data"]["cleaning"] == fresh.counts | {"characters": fresh.counts["characters"] + 7}
+        assert [text for text in texts if text != moved] == [
+            text for text, _, at in fresh.texts if at == split and text != moved
+        ]
+    assert run.facts()["data"]["cleaning"] == fresh.counts | {
+        "characters": fresh.counts["characters"] + 7
+    }
 
 
 if __name__ == "__main__":
-    write_stored("folders", {"arithmetic": arithmetic(), "models": {name: observe(name) for name in MODELS}})
+    write_stored(
+        "folders", {"arithmetic": arithmetic(), "models": {name: observe(name) for name in MODELS}}
+    )

@@ -1,8 +1,10 @@
-"""The public names with their signatures, and every command with its options, are as stored: one may go on purpose only.
+"""The public names with their signatures, and every command with its options, are as stored: one
+may go on purpose only.
 
-``names.json`` is written by ``python -m tests.golden.test_names``. Paths of modules are left out of the signatures, so that
-a class may move. Options that a function takes as ``**options`` are entries of their own. What ``docs`` lists
-beside the public modules, as the class of a result, is found where the docs name it.
+``names.json`` is written by ``python -m tests.golden.test_names``. Paths of modules are left out of
+the signatures, so that a class may move. Options that a function takes as ``**options`` are entries
+of their own. What ``docs`` lists beside the public modules, as the class of a result, is found
+where the docs name it.
 """
 
 import ast
@@ -24,7 +26,10 @@ from reviewgen.cli import app
 from tests.golden.stored import read_stored, write_stored
 
 DOCS = Path(__file__).parents[2] / "docs"
-MODULES = ["reviewgen", *(f"reviewgen.{room}" for room in ("protocols", "config", "errors", "compiled", "testing"))]
+MODULES = [
+    "reviewgen",
+    *(f"reviewgen.{room}" for room in ("protocols", "config", "errors", "compiled", "testing")),
+]
 COMPILED = {  # what docs and examples import from the files of reviewgen.compiled
     "decoding": ["feed", "sample"],
     "linear": ["add_product", "exp32", "log32", "pack", "refuse_non_finite", "sigmoid32"],
@@ -37,10 +42,18 @@ def observe() -> dict[str, str]:
     """Return every public name and its signature, and every option of every command."""
     found = dict(commands(typer.main.get_command(app), "reviewgen"))
     names = [(name, public) for name in MODULES for public in importlib.import_module(name).__all__]
-    names += [(f"reviewgen.compiled.{name}", public) for name, publics in COMPILED.items() for public in publics]
+    names += [
+        (f"reviewgen.compiled.{name}", public)
+        for name, publics in COMPILED.items()
+        for public in publics
+    ]
     for name, public in names:
         found |= describe(f"{name}.{public}", getattr(importlib.import_module(name), public))
-    for path in re.findall(r"^::: (reviewgen\S*)", "\n".join(page.read_text() for page in DOCS.glob("*/*.[mt]*")), re.MULTILINE):
+    for path in re.findall(
+        r"^::: (reviewgen\S*)",
+        "\n".join(page.read_text() for page in DOCS.glob("*/*.[mt]*")),
+        re.MULTILINE,
+    ):
         value = pkgutil.resolve_name(path)
         if path.rpartition(".")[0] not in MODULES and not inspect.ismodule(value):
             found |= describe(f"documented {path.rpartition('.')[2]}", value)
@@ -57,7 +70,8 @@ def describe(name: str, value: Any) -> Iterator[tuple[str, str]]:
         yield from ((f"{name}.{key}", plain(hint)) for key, hint in value.__annotations__.items())
     elif inspect.isclass(value):
         bases = ", ".join(base.__name__ for base in value.__bases__ if base is not object)
-        is_bare = issubclass(value, BaseException | str) or getattr(value, "_is_protocol", False)  # and has no signature
+        # and has no signature
+        is_bare = issubclass(value, BaseException | str) or getattr(value, "_is_protocol", False)
         yield name, f"class({bases})" + ("" if is_bare else signature(value))
         fields = () if is_bare else inspect.signature(value).parameters
         ours = [each for each in value.__mro__ if each.__module__.startswith("reviewgen")]
@@ -72,9 +86,11 @@ def describe(name: str, value: Any) -> Iterator[tuple[str, str]]:
     else:
         yield (
             name,
-            plain(value)
-            if isinstance(value, str | int | float | dict) or typing.get_origin(value)
-            else f"a {type(value).__name__}",
+            (
+                plain(value)
+                if isinstance(value, str | int | float | dict) or typing.get_origin(value)
+                else f"a {type(value).__name__}"
+            ),
         )
 
 
@@ -89,13 +105,20 @@ def describe_member(name: str, owner: type, key: str) -> Iterator[tuple[str, str
         yield name, f"{kind} {signature(function)}".strip()
         yield from keywords(name, function)
     else:
-        kept = next((get_annotations(each)[key] for each in owner.__mro__ if key in get_annotations(each)), type(member))
+        kept = next(
+            (get_annotations(each)[key] for each in owner.__mro__ if key in get_annotations(each)),
+            type(member),
+        )
         yield name, f"attribute {plain(kept)}"
 
 
 def signature(value: Any) -> str:
     whole = inspect.signature(value)
-    return plain(whole.replace(parameters=[each for name, each in whole.parameters.items() if not name.startswith("_")]))
+    return plain(
+        whole.replace(
+            parameters=[each for name, each in whole.parameters.items() if not name.startswith("_")]
+        )
+    )
 
 
 def plain(value: Any) -> str:
@@ -103,7 +126,9 @@ def plain(value: Any) -> str:
     text = value.__name__ if inspect.isclass(value) and not typing.get_origin(value) else str(value)
     text = re.sub(r"<(?:class|function) '?([\w.]+)'?[^>]*>", r"\1", text)
     text = re.sub(r"(?:(?<=[:\[|] )|(?<=-> )|(?<=\[))'([^']*[A-Z][^']*)'", r"\1", text)
-    text = re.sub(r"(?:, )?\b(at_least|above|at_most|below)=None(?=[,)])", "", text).replace("Bound(, ", "Bound(")
+    text = re.sub(r"(?:, )?\b(at_least|above|at_most|below)=None(?=[,)])", "", text).replace(
+        "Bound(, ", "Bound("
+    )
     return re.sub(r"\b(?:[A-Za-z_]\w*\.)+(?=[A-Za-z_])", "", text)
 
 
@@ -113,7 +138,10 @@ def keywords(name: str, function: Any) -> Iterator[tuple[str, str]]:
         match = re.search(r"(?:Unpack\[|\*<class ')(?:\w+\.)*(\w+)", str(parameter.annotation))
         if match and parameter.kind is parameter.VAR_KEYWORD:
             options = resolve(importlib.import_module(function.__module__), match[1])
-            yield from ((f"{name}(**{key})", plain(hint)) for key, hint in typing.get_type_hints(options).items())
+            yield from (
+                (f"{name}(**{key})", plain(hint))
+                for key, hint in typing.get_type_hints(options).items()
+            )
 
 
 def resolve(module: ModuleType, name: str) -> Any:
@@ -133,7 +161,10 @@ def commands(command: Any, name: str) -> Iterator[tuple[str, str]]:
     yield f"$ {name}", ", ".join(f"{each.name}: {kind(each, takes)}" for each in arguments)
     for param in command.params:
         if param.param_type_name == "option" and param.name in takes:
-            yield f"$ {name} {'/'.join([*sorted(param.opts), *param.secondary_opts])}", kind(param, takes)
+            yield (
+                f"$ {name} {'/'.join([*sorted(param.opts), *param.secondary_opts])}",
+                kind(param, takes),
+            )
     for each in sorted(getattr(command, "commands", ())):
         yield from commands(command.commands[each], f"{name} {each}")
 
@@ -141,15 +172,30 @@ def commands(command: Any, name: str) -> Iterator[tuple[str, str]]:
 def kind(param: Any, takes: Mapping[str, inspect.Parameter]) -> str:
     """Return the type of an argument or option of a command, its bounds and its default."""
     hint, *infos = typing.get_args(takes[param.name].annotation)
-    limits = [f" {end} {getattr(info, end)}" for info in infos for end in ("min", "max") if getattr(info, end) is not None]
-    return f"{plain(hint)}{''.join(limits)}" + (" required" if param.required else f" = {param.default!r}")
+    limits = [
+        f" {end} {getattr(info, end)}"
+        for info in infos
+        for end in ("min", "max")
+        if getattr(info, end) is not None
+    ]
+    return f"{plain(hint)}{''.join(limits)}" + (
+        " required" if param.required else f" = {param.default!r}"
+    )
 
 
 def test_public_names_and_commands_are_as_stored():
-    stored, found = read_stored("names"), observe()
-    names = sorted(name for name in stored.keys() | found.keys() if stored.get(name) != found.get(name))
-    differences = [f"{name}\n  stored: {stored.get(name, '-')}\n  now:    {found.get(name, '-')}" for name in names]
-    assert not differences, "\n".join(["names.json differs (python -m tests.golden.test_names writes it):", *differences])
+    stored = read_stored("names")
+    found = observe()
+    names = sorted(
+        name for name in stored.keys() | found.keys() if stored.get(name) != found.get(name)
+    )
+    differences = [
+        f"{name}\n  stored: {stored.get(name, '-')}\n  now:    {found.get(name, '-')}"
+        for name in names
+    ]
+    assert not differences, "\n".join(
+        ["names.json differs (python -m tests.golden.test_names writes it):", *differences]
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Calls of the public functions and methods with values that their arguments should not have.
 
-Refused in one sentence of ours, or by the TypeError that Python raises for arguments that do not exist.
+Refused in one sentence of ours, or by the TypeError that Python raises for arguments that do not
+exist.
 """
 
 import contextlib
@@ -26,12 +27,71 @@ from tests.support.fakes import TEXTS
 from tests.support.models import make_model
 
 WORDS = [
-    *("", " ", "\n", "\x00", "\x1b[31mred", "\u202eabc", "\ud800", "é" * 300, "x" * 100_000, "../..", "/", ".", "/dev/null/x"),
-    *("/dev/full", "nan", "inf", "1e400", "-1", "0", "1", "1.5", "٣", "1_000", "0x10", "9" * 5000, "true", "None", "a/b", "@"),
-    *("hf://a/b", "a/b@c", "lstm-char", "ngram-", "-char", "lstm-char-x", "{}", "[]", '{"a": 1}', "*", "a=b", "model.order="),
-    *("5m", "-5s", "[/a]", "[red]", "known", "sentence", "filter", "line", "train", "a.svg", "a.html", "a.txt"),
+    *(
+        "",
+        " ",
+        "\n",
+        "\x00",
+        "\x1b[31mred",
+        "\u202eabc",
+        "\ud800",
+        "é" * 300,
+        "x" * 100_000,
+        "../..",
+        "/",
+        ".",
+        "/dev/null/x",
+    ),
+    *(
+        "/dev/full",
+        "nan",
+        "inf",
+        "1e400",
+        "-1",
+        "0",
+        "1",
+        "1.5",
+        "٣",
+        "1_000",
+        "0x10",
+        "9" * 5000,
+        "true",
+        "None",
+        "a/b",
+        "@",
+    ),
+    *(
+        "hf://a/b",
+        "a/b@c",
+        "lstm-char",
+        "ngram-",
+        "-char",
+        "lstm-char-x",
+        "{}",
+        "[]",
+        '{"a": 1}',
+        "*",
+        "a=b",
+        "model.order=",
+    ),
+    *(
+        "5m",
+        "-5s",
+        "[/a]",
+        "[red]",
+        "known",
+        "sentence",
+        "filter",
+        "line",
+        "train",
+        "a.svg",
+        "a.html",
+        "a.txt",
+    ),
 ]
-"""Strings that are wrong in most places: control characters, long ones, paths, numbers, names and settings."""
+"""Strings that are wrong in most places: control characters, long ones, paths, numbers, names and
+settings.
+"""
 
 
 class Unprintable:
@@ -42,10 +102,60 @@ class Unprintable:
 
 
 VALUES: list[Any] = [
-    *(None, True, ..., -1, 0, 1, 2, 7, 2**31, 2**64, 10**400, 1.5, -0.0, float("nan"), float("inf"), 1e308, 3 + 4j),
-    *(b"", b"\xff" * 1000, [], [None], [[]], [1, "a"], ["a", "b"], list(range(10_000)), ["x" * 100_000], (), {1, "a"}, range(3)),
-    *({}, {1: 2}, {"a": 1}, {"model": 3}, {"": None}, {"a": {"b": [1]}}, {"order": -1}, {"stars": 5}, object(), Unprintable()),
-    *(object, len, Exception("e"), [Unprintable()], datetime.datetime(2020, 1, 1), random, Path("/dev/null/x")),
+    *(
+        None,
+        True,
+        ...,
+        -1,
+        0,
+        1,
+        2,
+        7,
+        2**31,
+        2**64,
+        10**400,
+        1.5,
+        -0.0,
+        float("nan"),
+        float("inf"),
+        1e308,
+        3 + 4j,
+    ),
+    *(
+        b"",
+        b"\xff" * 1000,
+        [],
+        [None],
+        [[]],
+        [1, "a"],
+        ["a", "b"],
+        list(range(10_000)),
+        ["x" * 100_000],
+        (),
+        {1, "a"},
+        range(3),
+    ),
+    *(
+        {},
+        {1: 2},
+        {"a": 1},
+        {"model": 3},
+        {"": None},
+        {"a": {"b": [1]}},
+        {"order": -1},
+        {"stars": 5},
+        object(),
+        Unprintable(),
+    ),
+    *(
+        object,
+        len,
+        Exception("e"),
+        [Unprintable()],
+        datetime.datetime(2020, 1, 1),
+        random,
+        Path("/dev/null/x"),
+    ),
     *(np.zeros(3), np.array([]), np.int64(3), torch.zeros(2)),
 ]
 
@@ -70,19 +180,31 @@ class Calls(Fuzzer):
         source = random.Random(seed)
         name = source.choice(sorted(self.functions))
         function, own = self.functions[name]
-        names = [each for each in inspect.signature(function).parameters if each not in ("self", "progress", "options")]
-        changed = source.sample(sorted({*names, *own}), 1) + (["temprature"] if source.random() < 0.03 else [])
+        names = [
+            each
+            for each in inspect.signature(function).parameters
+            if each not in ("self", "progress", "options")
+        ]
+        changed = source.sample(sorted({*names, *own}), 1) + (
+            ["temprature"] if source.random() < 0.03 else []
+        )
         values = {each: source.choice([*WORDS, *VALUES, *VALUES]) for each in changed}
         with contextlib.suppress(RuntimeError):  # that of the value that cannot be shown
             name += ascii(values)[:100]
-        place, before = self.folder / "place", Path.cwd()
+        place = self.folder / "place"
+        before = Path.cwd()
         place.mkdir()
         os.chdir(place)
         try:
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            with (
+                contextlib.redirect_stdout(io.StringIO()),
+                contextlib.redirect_stderr(io.StringIO()),
+            ):
                 consume(function(**own | values))
         except TypeError as error:
-            is_of_python = len(traceback.extract_tb(error.__traceback__)) <= 2 and "argument" in str(error)
+            is_of_python = len(
+                traceback.extract_tb(error.__traceback__)
+            ) <= 2 and "argument" in str(error)
             return name, "" if is_of_python else find_fault(error)
         except Exception as error:
             return name, find_fault(error)
@@ -92,27 +214,63 @@ class Calls(Fuzzer):
         return name, ""
 
     def _functions(self, folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
-        n, texts = reviewgen.load(folder / "ngram-char" / "model"), TEXTS[:24]
+        n = reviewgen.load(folder / "ngram-char" / "model")
+        texts = TEXTS[:24]
         listed: list[tuple[Callable[..., Any], dict[str, Any]]] = [
             (reviewgen.load, {"source": folder / "ngram-char" / "model"}),
             (
                 reviewgen.train,
-                {"start": "ngram-char", "source": texts, "progress": False, "steps": 1, "budget": None, "model": {}},
+                {
+                    "start": "ngram-char",
+                    "source": texts,
+                    "progress": False,
+                    "steps": 1,
+                    "budget": None,
+                    "model": {},
+                },
             ),
             (reviewgen.blend, {"models": [n, n], "weights": [1, 2]}),
-            (reviewgen.prepare, {"source": texts, "preset": "gru-char", "out": "store", "conditions": None}),
+            (
+                reviewgen.prepare,
+                {"source": texts, "preset": "gru-char", "out": "store", "conditions": None},
+            ),
             (
                 reviewgen.generate_dataset,
-                {"model": n, "n": 4, "out": "t", "max_new_tokens": 5, "format": "jsonl", "unique": True},
+                {
+                    "model": n,
+                    "n": 4,
+                    "out": "t",
+                    "max_new_tokens": 5,
+                    "format": "jsonl",
+                    "unique": True,
+                },
             ),
             (reviewgen.score_dataset, {"model": n, "source": texts, "out": "table"}),
             (reviewgen.novelty_dataset, {"model": n, "source": texts, "out": "table"}),
-            (reviewgen.sweep, {"preset": "ngram-char", "source": texts, "setting": "model.order", "values": [2], "steps": 1}),
+            (
+                reviewgen.sweep,
+                {
+                    "preset": "ngram-char",
+                    "source": texts,
+                    "setting": "model.order",
+                    "values": [2],
+                    "steps": 1,
+                },
+            ),
             (reviewgen.ablate, {"preset": "ngram-char", "source": texts}),
             (reviewgen.tune, {"start": "ngram-char", "source": texts, "trials": 1, "steps": 1}),
-            (reviewgen.tune_sampling, {"model": n, "source": texts, "texts": 20, "search": {"top_k": [5]}}),
-            (reviewgen.plot_training, {"sources": [folder / "gru-char" / "model"], "file": "a.svg"}),
-            (reviewgen.compare, {"models": [folder / "ngram-char" / "model"], "data": texts, "progress": False}),
+            (
+                reviewgen.tune_sampling,
+                {"model": n, "source": texts, "texts": 20, "search": {"top_k": [5]}},
+            ),
+            (
+                reviewgen.plot_training,
+                {"sources": [folder / "gru-char" / "model"], "file": "a.svg"},
+            ),
+            (
+                reviewgen.compare,
+                {"models": [folder / "ngram-char" / "model"], "data": texts, "progress": False},
+            ),
             (reviewgen.graph, {"source": "gru-char", "out": "g.svg"}),
             (reviewgen.explain, {"source": n, "text": "The food"}),
             (export_html, {"model": n, "path": Path("p.html")}),
@@ -120,7 +278,9 @@ class Calls(Fuzzer):
         ]
         return {function.__name__: (function, own) for function, own in listed}
 
-    def _methods(self, model: reviewgen.ReviewModel) -> list[tuple[Callable[..., Any], dict[str, Any]]]:
+    def _methods(
+        self, model: reviewgen.ReviewModel
+    ) -> list[tuple[Callable[..., Any], dict[str, Any]]]:
         settings = {
             "prompt": "",
             "seed": 1,
@@ -130,7 +290,13 @@ class Calls(Fuzzer):
             "stop_strings": [],
             "max_new_tokens": 5,
         }
-        settings |= {"must_include": None, "novelty": None, "conditions": {}, "num_return_sequences": 1, "words": "any"}
+        settings |= {
+            "must_include": None,
+            "novelty": None,
+            "conditions": {},
+            "num_return_sequences": 1,
+            "words": "any",
+        }
         return [
             (model.generate, settings),
             (model.stream, {"seed": 1, "max_new_tokens": 5}),

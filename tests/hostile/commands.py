@@ -1,7 +1,8 @@
-"""Command lines: every command with options, files and standard streams that are not what they should be.
+"""Command lines: every command with options, files and standard streams that are not what they
+should be.
 
-Each runs in a child that is forked after the imports. It ends within the limit with status 0, 1, 2 or 130, without a traceback or
-control characters on standard error, and its message is short.
+Each runs in a child that is forked after the imports. It ends within the limit with status 0, 1, 2
+or 130, without a traceback or control characters on standard error, and its message is short.
 """
 
 import functools
@@ -61,7 +62,13 @@ ODD_FILES = {
     "not.zip": b"PK\x03\x04no",
 }
 NAMES = [*ODD_FILES, "folder", "pipe", "loop", "none.txt", "/dev/stdin", "texts.txt", "rows.csv"]
-ARGUMENTS = [word for word in WORDS if "\x00" not in word and "\ud800" not in word] + ["--", "-", "-h", "--json", "\udcff"]
+ARGUMENTS = [word for word in WORDS if "\x00" not in word and "\ud800" not in word] + [
+    "--",
+    "-",
+    "-h",
+    "--json",
+    "\udcff",
+]
 
 
 class Commands(Fuzzer):
@@ -79,12 +86,18 @@ class Commands(Fuzzer):
         (self.inputs / "rows.csv").write_text(f"stars,text\n{rows}\n", encoding="utf-8")
         for name, content in ODD_FILES.items():
             (self.inputs / name).write_bytes(content)
-        self.options = {name: options_of(command) for name, command in typer.main.get_command(app).commands.items()}  # type: ignore[attr-defined]
+        self.options = {
+            name: options_of(command)
+            for name, command in typer.main.get_command(app).commands.items()
+        }  # type: ignore[attr-defined]
 
     def run(self, seed: int) -> tuple[str, str]:
         """Run one command line."""
         source = random.Random(seed)
-        paths = {"MODEL": str(self.folder / "ngram-char" / "model"), "NET": str(self.folder / "gru-char" / "model")}
+        paths = {
+            "MODEL": str(self.folder / "ngram-char" / "model"),
+            "NET": str(self.folder / "gru-char" / "model"),
+        }
         words = [paths.get(word, word) for word in source.choice(BASES).split()]
         for _ in range(source.choice([1, 1, 2])):
             word = source.choice(NAMES if source.random() < 0.3 else ARGUMENTS)
@@ -99,7 +112,9 @@ class Commands(Fuzzer):
         (place / "loop").symlink_to("loop")
         os.mkfifo(place / "pipe")
         try:
-            status, said = self._fork(words, place, source.choice([b"", b"food\n1\nq\n", b"\xff\xfe\x00\n" * 50]))
+            status, said = self._fork(
+                words, place, source.choice([b"", b"food\n1\nq\n", b"\xff\xfe\x00\n" * 50])
+            )
         finally:
             shutil.rmtree(place)
         problems = [
@@ -109,7 +124,9 @@ class Commands(Fuzzer):
             any(len(line) > 500 for line in said.splitlines() if line.startswith("error:")),
             status in (1, 2) and not said.strip(),
         ]
-        return ascii(words)[:300], f"status {status}, {problems}\n{said[-2000:]}" if any(problems) else ""
+        return ascii(words)[:300], (
+            f"status {status}, {problems}\n{said[-2000:]}" if any(problems) else ""
+        )
 
     def _fork(self, words: list[str], place: Path, stdin: bytes) -> tuple[int, str]:
         """Run a command line in a child; return its exit status and standard error."""
@@ -120,8 +137,11 @@ class Commands(Fuzzer):
             os.dup2(os.open(self.folder / "stdin", os.O_RDONLY), 0)
             for number, name in ((1, "stdout"), (2, "stderr")):
                 os.dup2(os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-            sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, mode, encoding="utf-8") for n, mode in enumerate("rww"))
-            sys.argv, status = ["reviewgen", *words], 0
+            sys.stdin, sys.stdout, sys.stderr = (
+                os.fdopen(n, mode, encoding="utf-8") for n, mode in enumerate("rww")
+            )
+            sys.argv = ["reviewgen", *words]
+            status = 0
             try:
                 main()
             except SystemExit as end:
@@ -138,7 +158,10 @@ class Commands(Fuzzer):
 def options_of(command: Any) -> list[tuple[str, bool]]:
     """Return the options of a command, and whether they take a value."""
     named = [
-        (option, not each.is_flag) for each in getattr(command, "params", []) if hasattr(each, "is_flag") for option in each.opts
+        (option, not each.is_flag)
+        for each in getattr(command, "params", [])
+        if hasattr(each, "is_flag")
+        for option in each.opts
     ]
     return [each for each in named if each[0].startswith("-")] or [("--help", False)]
 

@@ -1,7 +1,9 @@
-"""Saved folders with damage of every kind: loaded, scored and sampled, with their manifest or without it.
+"""Saved folders with damage of every kind: loaded, scored and sampled, with their manifest or
+without it.
 
-With the manifest, no change of a file but the card may go unnoticed. Without it the checks behind it are reached: a result may
-then differ, but nothing may crash, hang, or end in another exception than ours.
+With the manifest, no change of a file but the card may go unnoticed. Without it the checks behind
+it are reached: a result may then differ, but nothing may crash, hang, or end in another exception
+than ours.
 """
 
 import json
@@ -29,20 +31,26 @@ class Folders(Fuzzer):
         self.root = folder
         for name in NAMES:
             make_model(name, folder / name)
-        reviewgen.load(folder / "gru-word" / "model").save_pretrained(folder / "gru-word" / "model", dtype="int8", overwrite=True)
+        reviewgen.load(folder / "gru-word" / "model").save_pretrained(
+            folder / "gru-word" / "model", dtype="int8", overwrite=True
+        )
         self.expected = {name: use(folder / name / "model") for name in NAMES}
 
     def run(self, seed: int) -> tuple[str, str]:
         """Damage a copy of one of the folders, and use it."""
         source = random.Random(seed)
-        name, has_manifest = source.choice(NAMES), source.random() < 0.4
+        name = source.choice(NAMES)
+        has_manifest = source.random() < 0.4
         target = self.root / "case"
         shutil.copytree(self.root / name / "model", target)
         before = contents(target)
         if not has_manifest:
             (target / "manifest.json").unlink()
         try:
-            case = f"{name}, manifest {has_manifest}: {source.choice(DAMAGE)(target, self.root, source)}"
+            case = (
+                f"{name}, manifest {has_manifest}:"
+                f" {source.choice(DAMAGE)(target, self.root, source)}"
+            )
             changed = contents(target) != before
             try:
                 result = use(target)
@@ -51,17 +59,32 @@ class Folders(Fuzzer):
             if math.isnan(result[1]):
                 return case, "the score is NaN"
             is_silent = has_manifest and (target / "manifest.json").exists() and changed
-            return case, f"a change without a message: {result} instead of {self.expected[name]}" if is_silent else ""
+            return (
+                case,
+                (
+                    f"a change without a message: {result} instead of {self.expected[name]}"
+                    if is_silent
+                    else ""
+                ),
+            )
         finally:
             for path in (target, self.root / "elsewhere"):
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+                (
+                    shutil.rmtree(path)
+                    if path.is_dir() and not path.is_symlink()
+                    else path.unlink(missing_ok=True)
+                )
 
 
 def use(folder: Path) -> tuple[str, float, str]:
     """Load a model, generate a text and score one, and return both and the digest."""
     model = reviewgen.load(folder)
     model.novelty("the movie was good.")
-    return model.generate_one("the ", seed=7, max_new_tokens=20), model.score("the movie was good.").bits, model.digest
+    return (
+        model.generate_one("the ", seed=7, max_new_tokens=20),
+        model.score("the movie was good.").bits,
+        model.digest,
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -72,7 +95,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def pick(folder: Path, source: random.Random, end: str = "") -> Path:
     """Return one of the files whose name ends like this."""
-    return source.choice(sorted(path for path in folder.iterdir() if path.name.endswith(end)) or sorted(folder.iterdir()))
+    return source.choice(
+        sorted(path for path in folder.iterdir() if path.name.endswith(end))
+        or sorted(folder.iterdir())
+    )
 
 
 def flip(folder: Path, root: Path, source: random.Random) -> str:
@@ -89,7 +115,9 @@ def cut(folder: Path, root: Path, source: random.Random) -> str:
     """Cut a file, or add bytes to it."""
     file = pick(folder, source)
     data = file.read_bytes()
-    size = source.choice([0, 1, 7, 8, 9, len(data) // 2, len(data) - 1, len(data) + 1, len(data) + 4096])
+    size = source.choice(
+        [0, 1, 7, 8, 9, len(data) // 2, len(data) - 1, len(data) + 1, len(data) + 4096]
+    )
     file.write_bytes(data[:size].ljust(size, source.choice([b"\0", b" ", b"\xff"])))
     return f"cut {file.name} to {size} of {len(data)} bytes"
 
@@ -98,7 +126,8 @@ def fill(folder: Path, root: Path, source: random.Random) -> str:
     """Overwrite a block of tensors."""
     file = pick(folder, source, ".safetensors")
     data = bytearray(file.read_bytes())
-    start, block = source.randrange(len(data)), source.choice([b"\0", b"\xff", b"\x7f"]) * source.choice([4, 512, 65536])
+    start = source.randrange(len(data))
+    block = source.choice([b"\0", b"\xff", b"\x7f"]) * source.choice([4, 512, 65536])
     data[start : start + len(block)] = block[: len(data) - start]
     file.write_bytes(data)
     return f"fill {file.name} from {start}"
@@ -115,16 +144,26 @@ def swap(folder: Path, root: Path, source: random.Random) -> str:
 
 def replace(folder: Path, root: Path, source: random.Random) -> str:
     """Remove, rename or link a file, put a folder, a device or a pipe in its place, or add one."""
-    file, elsewhere = pick(folder, source), root / "elsewhere"
+    file = pick(folder, source)
+    elsewhere = root / "elsewhere"
     what = source.choice(["remove", "rename", "link", "loop", "device", "folder", "pipe", "add"])
     if what == "add":
-        (folder / source.choice(["x.py", "model.pkl", "..x", "a" * 200, "\n", "é", "novelty.safetensors"])).write_bytes(b"123")
+        (
+            folder
+            / source.choice(
+                ["x.py", "model.pkl", "..x", "a" * 200, "\n", "é", "novelty.safetensors"]
+            )
+        ).write_bytes(b"123")
         return what
     file.rename(elsewhere)
     if what == "rename":
         elsewhere.rename(file.with_name(f"{file.name}.old"))
     elif what in ("link", "loop", "device"):
-        file.symlink_to({"link": elsewhere, "loop": file}.get(what, Path(source.choice(["/dev/zero", "/dev/null", "/"]))))
+        file.symlink_to(
+            {"link": elsewhere, "loop": file}.get(
+                what, Path(source.choice(["/dev/zero", "/dev/null", "/"]))
+            )
+        )
     elif what == "folder":
         file.mkdir()
     elif what == "pipe":
@@ -142,16 +181,21 @@ def edit_json(folder: Path, root: Path, source: random.Random) -> str:
 
 
 def edit_header(folder: Path, root: Path, source: random.Random) -> str:
-    """Change the header of a safetensors file: its length, or a name, dtype, shape or offset in it."""
+    """Change the header of a safetensors file: its length, or a name, dtype, shape or offset in
+    it.
+    """
     file = pick(folder, source, ".safetensors")
     data = file.read_bytes()
     length = int.from_bytes(data[:8], "little")
     if source.random() < 0.2 or not file.name.endswith(".safetensors"):
-        wrong = source.choice([0, length - 1, length + 1, len(data), 1 << 31, (1 << 63) - 1, (1 << 64) - 1])
+        wrong = source.choice(
+            [0, length - 1, length + 1, len(data), 1 << 31, (1 << 63) - 1, (1 << 64) - 1]
+        )
         file.write_bytes(wrong.to_bytes(8, "little") + data[8:])
         return f"header of {file.name} of {wrong} bytes"
     header = json.loads(data[8 : 8 + length])
-    where, text = change(header, source), json.dumps(header).encode()
+    where = change(header, source)
+    text = json.dumps(header).encode()
     file.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
     return f"header of {file.name}: {where}"
 
@@ -171,13 +215,43 @@ def change(value: Any, source: random.Random) -> str:
         elif action < 0.25 and isinstance(value, dict):
             value[source.choice(["unknown", "", "__class__", key + "x"])] = value[key]
         else:
-            value[key] = source.choice([*ODD, value[key] + 1 if type(value[key]) is int else [value[key]]])
+            value[key] = source.choice(
+                [*ODD, value[key] + 1 if type(value[key]) is int else [value[key]]]
+            )
         break
     return where
 
 
 ODD: list[Any] = [
-    *(None, True, -1, 0, 1, 2**31, 2**63, 10**30, 1.5, float("nan"), 1e999, "", "x" * 9999, "../x", "\x1b[31m", [], {})
+    *(
+        None,
+        True,
+        -1,
+        0,
+        1,
+        2**31,
+        2**63,
+        10**30,
+        1.5,
+        float("nan"),
+        1e999,
+        "",
+        "x" * 9999,
+        "../x",
+        "\x1b[31m",
+        [],
+        {},
+    )
 ]
-DAMAGE: list[Damage] = [flip, flip, cut, fill, fill, swap, replace, *[edit_json] * 4, *[edit_header] * 3]
+DAMAGE: list[Damage] = [
+    flip,
+    flip,
+    cut,
+    fill,
+    fill,
+    swap,
+    replace,
+    *[edit_json] * 4,
+    *[edit_header] * 3,
+]
 FUZZER = Folders()

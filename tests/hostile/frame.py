@@ -1,4 +1,6 @@
-"""Runs a fuzzer in a process of its own and watches it: a case may take 20 seconds and 1 GB, and must not end the process."""
+"""Runs a fuzzer in a process of its own and watches it: a case may take 20 seconds and 1 GB, and
+must not end the process.
+"""
 
 import contextlib
 import faulthandler
@@ -19,7 +21,10 @@ import psutil
 __all__ = ["FUZZERS", "Failure", "Fuzzer", "find_fault", "fuzz"]
 
 FUZZERS = ("folders", "kills", "commands", "calls", "requests")
-CASE_SECONDS, PREPARE_SECONDS, MEMORY, MAX_MESSAGE = 20.0, 300.0, 10**9, 500
+CASE_SECONDS = 20.0
+PREPARE_SECONDS = 300.0
+MEMORY = 10**9
+MAX_MESSAGE = 500
 
 
 class Fuzzer:
@@ -29,7 +34,9 @@ class Fuzzer:
         """Make what all cases need in an empty folder."""
 
     def run(self, seed: int) -> tuple[str, str]:
-        """Try the case of a seed; return what it was, and what is wrong: "" if it was refused in a sentence, or had no effect."""
+        """Try the case of a seed; return what it was, and what is wrong: "" if it was refused in a
+        sentence, or had no effect.
+        """
         raise NotImplementedError
 
     def close(self) -> None:
@@ -46,17 +53,25 @@ class Failure:
 
 
 def find_fault(error: BaseException) -> str:
-    """Return what is wrong with the way something was refused; "" if it is one of our errors, in one short sentence."""
+    """Return what is wrong with the way something was refused; "" if it is one of our errors, in
+    one short sentence.
+    """
     from reviewgen.errors import ReviewgenError
 
     message = str(error)
     if not isinstance(error, ReviewgenError):
         return "".join(traceback.format_exception(error))[-2000:]
-    return "" if 10 < len(message) <= MAX_MESSAGE and "Traceback" not in message else f"not a short sentence: {message[:2000]}"
+    return (
+        ""
+        if 10 < len(message) <= MAX_MESSAGE and "Traceback" not in message
+        else f"not a short sentence: {message[:2000]}"
+    )
 
 
 def in_child(work: Callable[[], object]) -> None:
-    """Do some work in a forked child, so that this process starts no threads, which its later forks would wait for."""
+    """Do some work in a forked child, so that this process starts no threads, which its later forks
+    would wait for.
+    """
     child = os.fork()
     if child == 0:
         try:
@@ -67,21 +82,37 @@ def in_child(work: Callable[[], object]) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
-def fuzz(name: str, seed: int, cases: int | None = None, seconds: float = float("inf")) -> tuple[int, list[Failure]]:
-    """Try the cases of ``seed``, ``seed + 1`` and so on; return how many were tried, and those that went wrong."""
-    tried, failures, start = 0, list[Failure](), time.monotonic()
+def fuzz(
+    name: str, seed: int, cases: int | None = None, seconds: float = float("inf")
+) -> tuple[int, list[Failure]]:
+    """Try the cases of ``seed``, ``seed + 1`` and so on; return how many were tried, and those that
+    went wrong.
+    """
+    tried = 0
+    failures = list[Failure]()
+    start = time.monotonic()
     while (cases is None or tried < cases) and time.monotonic() - start < seconds:
         with tempfile.TemporaryDirectory(prefix="hostile-", ignore_cleanup_errors=True) as folder:
             ours, theirs = multiprocessing.Pipe()
-            process = multiprocessing.get_context("spawn").Process(target=_serve, args=(name, folder, theirs))
+            process = multiprocessing.get_context("spawn").Process(
+                target=_serve, args=(name, folder, theirs)
+            )
             process.start()
             theirs.close()
             try:
-                said, base = _answer(ours, process.pid or 0, PREPARE_SECONDS, None), _memory(process.pid or 0)
-                while said is not None and (cases is None or tried < cases) and time.monotonic() - start < seconds:
+                said = _answer(ours, process.pid or 0, PREPARE_SECONDS, None)
+                base = _memory(process.pid or 0)
+                while (
+                    said is not None
+                    and (cases is None or tried < cases)
+                    and time.monotonic() - start < seconds
+                ):
                     ours.send(seed + tried)
                     said = _answer(ours, process.pid or 0, CASE_SECONDS, base + MEMORY)
-                    case, problem = said or ("", f"the process ended, or took {CASE_SECONDS} s or {MEMORY} bytes")
+                    case, problem = said or (
+                        "",
+                        f"the process ended, or took {CASE_SECONDS} s or {MEMORY} bytes",
+                    )
                     failures += [Failure(seed + tried, case, problem)] if problem else []
                     tried += 1
                 if not tried:
@@ -94,7 +125,9 @@ def fuzz(name: str, seed: int, cases: int | None = None, seconds: float = float(
 
 
 def _serve(name: str, folder: str, connection: Connection) -> None:
-    """Prepare a fuzzer, and try each seed that arrives until the other side closes the connection."""
+    """Prepare a fuzzer, and try each seed that arrives until the other side closes the
+    connection.
+    """
     os.setsid()
     faulthandler.enable()
     os.environ["REVIEWGEN_CACHE"] = str(Path(folder, "cache"))
@@ -113,11 +146,17 @@ def _serve(name: str, folder: str, connection: Connection) -> None:
     fuzzer.close()
 
 
-def _answer(connection: Connection, pid: int, seconds: float, limit: int | None) -> tuple[str, str] | None:
+def _answer(
+    connection: Connection, pid: int, seconds: float, limit: int | None
+) -> tuple[str, str] | None:
     """Return what a process sends; None if it ends, takes too long or too much memory."""
     until = time.monotonic() + seconds
     while not connection.poll(0.1):
-        if not psutil.pid_exists(pid) or time.monotonic() > until or (limit and _memory(pid) > limit):
+        if (
+            not psutil.pid_exists(pid)
+            or time.monotonic() > until
+            or (limit and _memory(pid) > limit)
+        ):
             return None
     try:
         said: tuple[str, str] = connection.recv()

@@ -1,7 +1,8 @@
-"""Processes that are killed at any moment while they train, save, write texts, score them or prepare a store; then started again.
+"""Processes that are killed at any moment while they train, save, write texts, score them or
+prepare a store; then started again.
 
-After the kill nothing may be half there: a model is the old or the new one. Started again, the work ends with the result of work
-that was never interrupted.
+After the kill nothing may be half there: a model is the old or the new one. Started again, the work
+ends with the result of work that was never interrupted.
 """
 
 import contextlib
@@ -28,7 +29,9 @@ OPTIONS: dict[str, Any] = {
     "model": {"hidden_size": 8, "embedding_size": 4, "layer": "fused"},
     "training": {"batch_size": 4, "evaluations": 1, "threads": 1, "precision": "no"},
 }
-"""Of a training that does the same in each process: layers, threads and precision are not chosen by timing."""
+"""Of a training that does the same in each process: layers, threads and precision are not chosen by
+timing.
+"""
 
 
 class Kills(Fuzzer):
@@ -39,27 +42,39 @@ class Kills(Fuzzer):
         self.root = folder
         for name in ("ngram-char", "lstm-char"):
             in_child(functools.partial(make_model, name, folder / name))
-        self.models = {name: reviewgen.load(folder / name / "model") for name in ("ngram-char", "lstm-char")}
+        self.models = {
+            name: reviewgen.load(folder / name / "model") for name in ("ngram-char", "lstm-char")
+        }
         model = self.models["ngram-char"]
         self.work: dict[str, Callable[[Path], object]] = {
-            "save": lambda place: self.models["lstm-char"].save_pretrained(place / "out", overwrite=True),
+            "save": (
+                lambda place: self.models["lstm-char"].save_pretrained(
+                    place / "out", overwrite=True
+                )
+            ),
             "train": self._train,
             "prepare": lambda place: reviewgen.prepare(TEXTS, preset="gru-char", out=place / "out"),
-            "generate": lambda place: reviewgen.generate_dataset(model, 300, out=place / "out", max_new_tokens=20, seed=1),
+            "generate": lambda place: reviewgen.generate_dataset(
+                model, 300, out=place / "out", max_new_tokens=20, seed=1
+            ),
             "score": lambda place: reviewgen.score_dataset(model, TEXTS * 5, out=place / "out"),
         }
-        self.results, self.seconds = {}, {}
+        self.results = {}
+        self.seconds = {}
         for kind in self.work:
-            start, place = time.monotonic(), self._place(kind)
+            start = time.monotonic()
+            place = self._place(kind)
             assert self._run(kind, place, None) == 0, (folder / "log").read_text(encoding="utf-8")
-            self.seconds[kind], self.results[kind] = time.monotonic() - start, digests(place)
+            self.seconds[kind] = time.monotonic() - start
+            self.results[kind] = digests(place)
             shutil.rmtree(place)
 
     def run(self, seed: int) -> tuple[str, str]:
         """Kill a process at a moment, look, and do the same again."""
         source = random.Random(seed)
         kind = source.choice(sorted(self.work))
-        moment, place = source.uniform(0, 1.1) * self.seconds[kind], self._place(kind)
+        moment = source.uniform(0, 1.1) * self.seconds[kind]
+        place = self._place(kind)
         case = f"{kind}, killed after {moment:.3f} s"
         try:
             self._run(kind, place, moment)
@@ -72,7 +87,11 @@ class Kills(Fuzzer):
             if self._run(kind, place, None) != 0:
                 return case, f"again: {(self.root / 'log').read_text(encoding='utf-8')[-2000:]}"
             found = digests(place)
-            different = [name for name in found | self.results[kind] if found.get(name) != self.results[kind].get(name)]
+            different = [
+                name
+                for name in found | self.results[kind]
+                if found.get(name) != self.results[kind].get(name)
+            ]
             return case, f"another result: {different}" if different else ""
         finally:
             shutil.rmtree(place)
@@ -81,8 +100,17 @@ class Kills(Fuzzer):
         from reviewgen.training import Checkpoints  # in the child only: torch starts threads
 
         has_steps = any((place / "out.partial").glob("step-*"))
-        with unittest.mock.patch.object(Checkpoints, "is_due", lambda self: True):  # after each step
-            reviewgen.train("lstm-char", TEXTS, out=place / "out", resume=has_steps, progress=False, steps=30, **OPTIONS)
+        # after each step
+        with unittest.mock.patch.object(Checkpoints, "is_due", lambda self: True):
+            reviewgen.train(
+                "lstm-char",
+                TEXTS,
+                out=place / "out",
+                resume=has_steps,
+                progress=False,
+                steps=30,
+                **OPTIONS,
+            )
 
     def _place(self, kind: str) -> Path:
         place = self.root / "case"
@@ -92,7 +120,9 @@ class Kills(Fuzzer):
         return place
 
     def _run(self, kind: str, place: Path, moment: float | None) -> int:
-        """Do some work in a child, killed after some seconds; return its exit status, negative if it was killed."""
+        """Do some work in a child, killed after some seconds; return its exit status, negative if
+        it was killed.
+        """
         child = os.fork()
         if child == 0:
             os.dup2(os.open(self.root / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
@@ -119,7 +149,9 @@ def digests(place: Path) -> dict[str, str]:
     files = [file for file in sorted(place.rglob("*")) if file.is_file()]
     timed = ("training.json", "manifest.json", "README.md", "job.json", "store.json")
     whole = {
-        str(file.relative_to(place)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files if file.name not in timed
+        str(file.relative_to(place)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+        if file.name not in timed
     }
     return whole | {str(file.relative_to(place)): "" for file in files if file.name in timed}
 

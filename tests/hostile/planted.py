@@ -1,4 +1,6 @@
-"""A fuzzer with planted faults, for the test of the frame: an exception, a crash, and a case that takes too much memory."""
+"""A fuzzer with planted faults, for the test of the frame: an exception, a crash, and a case that
+takes too much memory.
+"""
 
 import ctypes
 

@@ -1,4 +1,6 @@
-"""``check_plugin``: good plugins pass, and each fault is found by the check that is there for it."""
+"""``check_plugin``: good plugins pass, and each fault is found by the check that is there for
+it.
+"""
 
 import json
 import shutil
@@ -40,30 +42,74 @@ class Metric:
 
 METRIC = Metric()
 """
-POINTS = {"processor": ("logits_processors", "fakep:Processor"), "metric": ("metrics", "fakem:METRIC")}
+POINTS = {
+    "processor": ("logits_processors", "fakep:Processor"),
+    "metric": ("metrics", "fakem:METRIC"),
+}
 MODULES = {"processor": ("fakep", PROCESSOR), "metric": ("fakem", METRIC)}
-FAILS_IN_TRAINING = "        if self.training:\n            raise ValueError('no gradient')\n        gate, value"
-FAILS_IN_SAVING = "    def state_dict(self, *args, **kwargs):\n        raise OSError('disk')\n\n    def stepper("
+FAILS_IN_TRAINING = (
+    "        if self.training:\n            raise ValueError('no gradient')\n        gate, value"
+)
+FAILS_IN_SAVING = (
+    "    def state_dict(self, *args, **kwargs):\n        raise OSError('disk')\n\n    def stepper("
+)
 MODELS: dict[str, tuple[list[tuple[str, str, str]], dict[str, str]]] = {
     "none": ([], {}),
-    "sizes": ([("presets.py", "(64, 128, 256)", "(128, 64)")], {"presets": "must be listed from small to large"}),
-    "huge": ([("presets.py", "(64, 128, 256)", "(64, 20_000)")], {"presets": "can be trained in minutes"}),
-    "causal": ([("model.py", "ids)).chunk", "ids.roll(-1, 1))).chunk")], {"law causal": "future", "training": ""}),
-    "training": ([("model.py", "        gate, value", FAILS_IN_TRAINING)], {"training": "no gradient"}),
+    "sizes": (
+        [("presets.py", "(64, 128, 256)", "(128, 64)")],
+        {"presets": "must be listed from small to large"},
+    ),
+    "huge": (
+        [("presets.py", "(64, 128, 256)", "(64, 20_000)")],
+        {"presets": "can be trained in minutes"},
+    ),
+    "causal": (
+        [("model.py", "ids)).chunk", "ids.roll(-1, 1))).chunk")],
+        {"law causal": "future", "training": ""},
+    ),
+    "training": (
+        [("model.py", "        gate, value", FAILS_IN_TRAINING)],
+        {"training": "no gradient"},
+    ),
     "saving": ([("model.py", "    def stepper(", FAILS_IN_SAVING)], {"training": "disk"}),
     "stepper": (
         [("stepping.py", "(1 - keep) * value", "keep * value")],
         {"law step_logits of the stepper": "logits (B, V) differ"},
     ),
 }
-"""Replacements in the files of the model template, and checks that fail with a part of their message."""
-REMEMBERING = ("scores[:, self.banned] =", "self.banned.append(len(self.banned) % 5); scores[:, self.banned] =")
+"""Replacements in the files of the model template, and checks that fail with a part of their
+message.
+"""
+REMEMBERING = (
+    "scores[:, self.banned] =",
+    "self.banned.append(len(self.banned) % 5); scores[:, self.banned] =",
+)
 IN_USE = {
-    "remembers": ("processor", REMEMBERING, "law no_memory of the logits processor", "must depend on ids and scores only"),
+    "remembers": (
+        "processor",
+        REMEMBERING,
+        "law no_memory of the logits processor",
+        "must depend on ids and scores only",
+    ),
     "fails": ("processor", ("return scores", "return 1 / 0"), "generation", "ZeroDivisionError"),
-    "untrue": ("metric", ("return sum", "return float('nan') * sum"), "law any_texts of the metric", "is finite"),
-    "class": ("metric", ("METRIC = Metric()", "METRIC = Metric"), "metadata", "is the class Metric"),
-    "raises": ("metric", ("return sum", "return sample.text and sum"), "measuring", "recorded no value"),
+    "untrue": (
+        "metric",
+        ("return sum", "return float('nan') * sum"),
+        "law any_texts of the metric",
+        "is finite",
+    ),
+    "class": (
+        "metric",
+        ("METRIC = Metric()", "METRIC = Metric"),
+        "metadata",
+        "is the class Metric",
+    ),
+    "raises": (
+        "metric",
+        ("return sum", "return sample.text and sum"),
+        "measuring",
+        "recorded no value",
+    ),
 }
 """What is planted, a replacement in its module, a check that fails, and a part of its message."""
 
@@ -76,7 +122,11 @@ def plant(name: str, tmp_path: Path, patch: pytest.MonkeyPatch, replacements: An
         assert old in path.read_text()
         path.write_text(path.read_text().replace(old, new))
     points = tomllib.loads((folder / "pyproject.toml").read_text())["project"]["entry-points"]
-    write_distribution(folder, f"reviewgen-{name}", {group.removeprefix("reviewgen."): each for group, each in points.items()})
+    write_distribution(
+        folder,
+        f"reviewgen-{name}",
+        {group.removeprefix("reviewgen."): each for group, each in points.items()},
+    )
     patch.syspath_prepend(str(folder))
 
 
@@ -88,12 +138,16 @@ def failures(report: PluginReport) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", MODELS)
-def test_a_fault_of_a_model_s_package_is_found(fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_a_model_s_package_is_found(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     replacements, expected = MODELS[fault]
     plant(f"fake{fault}", tmp_path, monkeypatch, replacements)
     report = check_plugin(f"fake{fault}-char")
     found = failures(report)
-    assert all(words in found[check] for check, words in expected.items()) and report.passed == (not expected), report
+    assert all(words in found[check] for check, words in expected.items()) and report.passed == (
+        not expected
+    ), report
     if expected:
         with pytest.raises(AssertionError, match=f"fake{fault}-char fails"):
             report.raise_for_failure()
@@ -101,8 +155,15 @@ def test_a_fault_of_a_model_s_package_is_found(fault: str, tmp_path: Path, monke
         report.raise_for_failure()
 
 
-def test_of_a_package_that_cannot_be_imported_nothing_else_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plant("fakegone", tmp_path, monkeypatch, [("model.py", "import torch\n", "import torch\nimport fake_missing\n")])
+def test_of_a_package_that_cannot_be_imported_nothing_else_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(
+        "fakegone",
+        tmp_path,
+        monkeypatch,
+        [("model.py", "import torch\n", "import torch\nimport fake_missing\n")],
+    )
     report = check_plugin("fakegone")  # the model, with the preset of its package
     assert report.preset == "fakegone-char" and "fake_missing" in failures(report)["metadata"]
     assert not report.passed and len(report.checks) == 1
@@ -112,17 +173,30 @@ def test_of_a_package_that_cannot_be_imported_nothing_else_is_checked(tmp_path: 
 
 @pytest.mark.slow
 def test_a_tokenizer_alone_and_a_preset_of_one_package_pass() -> None:
-    tokenizer, both = check_plugin("char"), check_plugin("rnn-char")
+    tokenizer = check_plugin("char")
+    both = check_plugin("rnn-char")
     tokenizer.raise_for_failure()
     both.raise_for_failure()
     names = [{check.name for check in report.checks} for report in (tokenizer, both)]
-    assert tokenizer.preset == "rnn-char" and "law any_ids of the tokenizer" in names[0] and "law causal" not in names[0]
-    assert {"law any_ids of the tokenizer", "law causal", "law protocol", "law drift of the stepper", "training"} <= names[1]
+    assert (
+        tokenizer.preset == "rnn-char"
+        and "law any_ids of the tokenizer" in names[0]
+        and "law causal" not in names[0]
+    )
+    assert {
+        "law any_ids of the tokenizer",
+        "law causal",
+        "law protocol",
+        "law drift of the stepper",
+        "training",
+    } <= names[1]
 
 
 def put(install: Install, *kinds: str, change: tuple[str, str] = ("", "")) -> None:
     modules = {MODULES[kind][0]: MODULES[kind][1].replace(*change) for kind in kinds}
-    install("reviewgen-fake", {POINTS[kind][0]: {"no-e": POINTS[kind][1]} for kind in kinds}, modules)
+    install(
+        "reviewgen-fake", {POINTS[kind][0]: {"no-e": POINTS[kind][1]} for kind in kinds}, modules
+    )
 
 
 @pytest.mark.slow
@@ -131,7 +205,9 @@ def test_a_good_processor_and_a_good_metric_of_one_name_pass(install: Install) -
     report = check_plugin("no-e")
     report.raise_for_failure()
     assert report.passed and report.preset == "" and len(report.checks) == 11
-    assert {"metadata", "generation", "measuring", "law scores of the logits processor"} <= {each.name for each in report.checks}
+    assert {"metadata", "generation", "measuring", "law scores of the logits processor"} <= {
+        each.name for each in report.checks
+    }
 
 
 @pytest.mark.slow
@@ -147,17 +223,25 @@ def test_a_fault_of_a_processor_or_metric_is_found(install: Install, fault: str)
 def test_the_name_of_a_package_of_weights_leads_to_its_preset(
     name: str, install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    project = tomllib.loads((new_plugin("mine", "weights", tmp_path / "new") / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads(
+        (new_plugin("mine", "weights", tmp_path / "new") / "pyproject.toml").read_text()
+    )["project"]
     points = {kind: project["entry-points"][f"reviewgen.{kind}"] for kind in ("presets", "weights")}
     install(project["name"], points, {})
     status, _, error = run_command(monkeypatch, capsys, "plugin", "check", name)
     assert status == 1
-    assert f"No installed package provides a plugin '{name}'. Did you mean 'gru-char-mine'?" in error
+    assert (
+        f"No installed package provides a plugin '{name}'. Did you mean 'gru-char-mine'?" in error
+    )
 
 
 @pytest.mark.slow
 def test_weights_are_loaded_by_name(install: Install, model_folder: Any) -> None:
-    points = {"ngram-char-own": "fakew.model", "ngram-char-mine": "fakew.word", "gru-char-mine": "fakew.gone"}
+    points = {
+        "ngram-char-own": "fakew.model",
+        "ngram-char-mine": "fakew.word",
+        "gru-char-mine": "fakew.gone",
+    }
     site = install("reviewgen-fake", {"weights": points}, {"fakew/__init__": ""})
     shutil.copytree(model_folder("ngram-char"), site / "fakew" / "model")
     edit_json(site / "fakew" / "model" / "config.json", "preset", value="ngram-char-own")
@@ -180,19 +264,34 @@ def test_the_command_prints_what_pytest_prints(install: Install) -> None:
     done = CliRunner().invoke(app, ["plugin", "check", "no-e", "--json"])
     facts = json.loads(done.stdout)
     assert done.exit_code == 1 and facts["passed"] is False
-    assert {each["name"]: each["outcome"] for each in facts["checks"]}["law protocol of the metric"] == "ok"
+    assert {each["name"]: each["outcome"] for each in facts["checks"]}[
+        "law protocol of the metric"
+    ] == "ok"
 
 
 def test_without_pytest_the_command_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pytest", None)
     done = CliRunner().invoke(app, ["plugin", "check", "char"])
-    assert isinstance(done.exception, ConfigError) and "pip install 'reviewgen[testing]'" in str(done.exception)
+    assert isinstance(done.exception, ConfigError) and "pip install 'reviewgen[testing]'" in str(
+        done.exception
+    )
 
 
 @pytest.mark.slow
 def test_pytest_checks_by_name_without_the_command() -> None:
-    words = ["-m", "pytest", "--pyargs", "reviewgen.testing", "-p", "reviewgen.testing.options", "--plugin"]
-    done = run_python([*words, "distinct-1", "-q", "-k", "no_order"])  # -p: as the entry point of an installation does
+    words = [
+        "-m",
+        "pytest",
+        "--pyargs",
+        "reviewgen.testing",
+        "-p",
+        "reviewgen.testing.options",
+        "--plugin",
+    ]
+    # -p: as the entry point of an installation does
+    done = run_python([*words, "distinct-1", "-q", "-k", "no_order"])
     assert done.returncode == 0 and "1 passed, 5 deselected" in done.stdout, done.stdout
     done = run_python([*words, "distinct-0"])
-    assert done.returncode == 4 and "provides a plugin 'distinct-0'. Did you mean" in done.stderr, done.stderr
+    assert done.returncode == 4 and "provides a plugin 'distinct-0'. Did you mean" in done.stderr, (
+        done.stderr
+    )

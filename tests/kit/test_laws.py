@@ -1,4 +1,6 @@
-"""The laws: all installed plugins keep them, and of each faulty one the law that names the cause is the first to fail."""
+"""The laws: all installed plugins keep them, and of each faulty one the law that names the cause is
+the first to fail.
+"""
 
 import tempfile
 from collections.abc import Callable, Iterable
@@ -9,7 +11,13 @@ import pytest
 import torch
 
 from reviewgen.errors import UnknownPlugin
-from reviewgen.registry import find_metric, find_stepper, list_plugins, register_model, register_tokenizer
+from reviewgen.registry import (
+    find_metric,
+    find_stepper,
+    list_plugins,
+    register_model,
+    register_tokenizer,
+)
 from reviewgen.testing import (
     MODEL_LAWS,
     STEPPER_LAWS,
@@ -32,7 +40,10 @@ Law = Callable[..., None]
 SLOW = {"learns", "without_torch", "any_order"}
 """Laws that train or start processes."""
 SHARING = broken(
-    Able, stepper=lambda self: SamplingStepper(self.config, {name: tensor.numpy() for name, tensor in self.state_dict().items()})
+    Able,
+    stepper=lambda self: SamplingStepper(
+        self.config, {name: tensor.numpy() for name, tensor in self.state_dict().items()}
+    ),
 )
 STEPPERS = steppers.FAULTS | {
     "own_weights": [(SHARING, "must have a copy of them")],
@@ -41,11 +52,16 @@ STEPPERS = steppers.FAULTS | {
 
 
 def by_name(laws: Iterable[Law]) -> list[Any]:
-    return [pytest.param(law, id=law.__name__, marks=[pytest.mark.slow] * (law.__name__ in SLOW)) for law in laws]
+    return [
+        pytest.param(law, id=law.__name__, marks=[pytest.mark.slow] * (law.__name__ in SLOW))
+        for law in laws
+    ]
 
 
 def first_failure(laws: Iterable[Law], *arguments: Any, also: Law | None = None) -> tuple[str, str]:
-    """Return the name of the first law that fails, and its message; of the slow laws, call only the one given."""
+    """Return the name of the first law that fails, and its message; of the slow laws, call only the
+    one given.
+    """
     for law in laws:
         try:
             if law is also or law.__name__ not in SLOW:
@@ -69,12 +85,16 @@ def test_a_faulty_model_is_named_by_its_law(law: Law) -> None:
 @pytest.mark.parametrize("law", by_name(STEPPER_LAWS))
 def test_a_faulty_stepper_is_named_by_its_law(law: Law) -> None:
     for fault, words in STEPPERS[law.__name__]:
-        arguments = (models.make(fault), None) if issubclass(fault, Twin) else (models.make(Twin), fault)
+        arguments = (
+            (models.make(fault), None) if issubclass(fault, Twin) else (models.make(Twin), fault)
+        )
         check_named(STEPPER_LAWS, law, words, *arguments)
 
 
 @pytest.mark.parametrize("law", by_name(TOKENIZER_LAWS))
-def test_a_faulty_tokenizer_is_named_by_its_law(law: Law, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_faulty_tokenizer_is_named_by_its_law(
+    law: Law, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in "work", "home", "temporary":  # where some of them write
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -86,7 +106,17 @@ def test_a_faulty_tokenizer_is_named_by_its_law(law: Law, tmp_path: Path, monkey
 
 
 def test_a_fault_breaks_no_other_law() -> None:
-    for name in "explicit", "config", "rows", "strict", "meta", "score", "step", "implementations", "devices":
+    for name in (
+        "explicit",
+        "config",
+        "rows",
+        "strict",
+        "meta",
+        "score",
+        "step",
+        "implementations",
+        "devices",
+    ):
         others = [law for law in MODEL_LAWS if law.__name__ != name]
         assert first_failure(others, models.make(models.FAULTS[name][0][0])) == ("", ""), name
 
@@ -94,7 +124,12 @@ def test_a_fault_breaks_no_other_law() -> None:
 def test_correct_plugins_pass() -> None:
     for model in Twin, Able, CountTwin:
         assert first_failure(MODEL_LAWS, models.make(model)) == ("", "")
-    for model, factory in (Twin, TwinStepper), (Twin, Counting), (Twin, SamplingStepper), (Able, None):
+    for model, factory in (
+        (Twin, TwinStepper),
+        (Twin, Counting),
+        (Twin, SamplingStepper),
+        (Able, None),
+    ):
         assert first_failure(STEPPER_LAWS, models.make(model), factory) == ("", "")
     for tokenizer in Bytes, Ascii:
         assert first_failure(TOKENIZER_LAWS, tokenizers.make(tokenizer)) == ("", "")
@@ -134,13 +169,19 @@ def registered(untouched_registry: None) -> None:
 @pytest.mark.usefixtures("registered")
 def test_plugins_are_made_by_name_from_settings_and_a_seed() -> None:
     before = torch.random.get_rng_state()
-    first, again, other = (make_model("twin", vocab_size=7, seed=seed, hidden_size=5) for seed in (0, 0, 1))
-    assert first.config == Twin.Config(vocab_size=7, hidden_size=5) and not getattr(first, "training", True)
+    first, again, other = (
+        make_model("twin", vocab_size=7, seed=seed, hidden_size=5) for seed in (0, 0, 1)
+    )
+    assert first.config == Twin.Config(vocab_size=7, hidden_size=5) and not getattr(
+        first, "training", True
+    )
     weights = [model.state_dict()["output.weight"] for model in (first, again, other)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
     assert torch.equal(torch.random.get_rng_state(), before)
     assert make_model("counts").state_dict()["counts"].sum() > 11  # it is trained
-    assert make_tokenizer("bytes").encode("film") == Bytes.train(TRAINING_TEXTS, None).encode("film")
+    assert make_tokenizer("bytes").encode("film") == Bytes.train(TRAINING_TEXTS, None).encode(
+        "film"
+    )
     with pytest.raises(UnknownPlugin):
         make_model("nothing")
 
@@ -148,25 +189,96 @@ def test_plugins_are_made_by_name_from_settings_and_a_seed() -> None:
 @pytest.mark.usefixtures("registered")
 def test_the_laws_hold_for_a_vocabulary_of_two_or_three() -> None:
     for size in 2, 3:
-        assert first_failure(MODEL_LAWS, lambda size=size: make_model("counts", vocab_size=size)) == ("", "")
+        assert first_failure(
+            MODEL_LAWS, lambda size=size: make_model("counts", vocab_size=size)
+        ) == ("", "")
 
 
-# Every law over every installed model, stepper and tokenizer, by name from the registry, those of third parties included.
+# Every law over every installed model, stepper and tokenizer, by name from the registry, those of
+# third parties included.
 
-PAIRS: list[tuple[str, dict[str, Any]]] = [  # each pair of values of two settings occurs, but for a few
+# each pair of values of two settings occurs, but for a few
+PAIRS: list[tuple[str, dict[str, Any]]] = [
     ("rnn", {"layers": 2, "activation": "relu", "embedding_size": 37, "tied": True, "ngrams": 2}),
-    ("rnn", {"layers": 3, "activation": "tanh", "embedding_size": 7, "tied": True, "vocab_size": 300, "zoneout": 0.3}),
-    ("rnn", {"layers": 1, "activation": "relu", "embedding_size": 19, "tied": True, "hidden_size": 64, "ngrams": 16}),
-    ("gru", {"layers": 1, "activation": "tanh", "embedding_size": 37, "tied": True, "zoneout": 0.3}),
-    ("gru", {"layers": 3, "activation": "relu", "embedding_size": 7, "hidden_size": 100, "ngrams": 5, "ngram_buckets": 50}),
-    ("gru", {"layers": 1, "activation": "relu", "embedding_size": 7, "tied": True, "vocab_size": 300, "zoneout": 0.3}),
+    (
+        "rnn",
+        {
+            "layers": 3,
+            "activation": "tanh",
+            "embedding_size": 7,
+            "tied": True,
+            "vocab_size": 300,
+            "zoneout": 0.3,
+        },
+    ),
+    (
+        "rnn",
+        {
+            "layers": 1,
+            "activation": "relu",
+            "embedding_size": 19,
+            "tied": True,
+            "hidden_size": 64,
+            "ngrams": 16,
+        },
+    ),
+    (
+        "gru",
+        {"layers": 1, "activation": "tanh", "embedding_size": 37, "tied": True, "zoneout": 0.3},
+    ),
+    (
+        "gru",
+        {
+            "layers": 3,
+            "activation": "relu",
+            "embedding_size": 7,
+            "hidden_size": 100,
+            "ngrams": 5,
+            "ngram_buckets": 50,
+        },
+    ),
+    (
+        "gru",
+        {
+            "layers": 1,
+            "activation": "relu",
+            "embedding_size": 7,
+            "tied": True,
+            "vocab_size": 300,
+            "zoneout": 0.3,
+        },
+    ),
     ("lstm", {"layers": 2, "activation": "tanh", "embedding_size": 7, "zoneout": 0.3, "ngrams": 3}),
-    ("lstm", {"layers": 2, "activation": "relu", "embedding_size": 7, "tied": True, "vocab_size": 300, "zoneout": 0.1}),
-    ("lstm", {"layers": 3, "activation": "tanh", "embedding_size": 19, "tied": True, "hidden_size": 64, "ngrams": 16}),
+    (
+        "lstm",
+        {
+            "layers": 2,
+            "activation": "relu",
+            "embedding_size": 7,
+            "tied": True,
+            "vocab_size": 300,
+            "zoneout": 0.1,
+        },
+    ),
+    (
+        "lstm",
+        {
+            "layers": 3,
+            "activation": "tanh",
+            "embedding_size": 19,
+            "tied": True,
+            "hidden_size": 64,
+            "ngrams": 16,
+        },
+    ),
 ]
 SETTINGS: list[Any] = [
     *(PAIRS[1], PAIRS[4], PAIRS[8]),
-    *(pytest.param(*case, marks=pytest.mark.slow) for case in PAIRS if case not in (PAIRS[1], PAIRS[4], PAIRS[8])),
+    *(
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in PAIRS
+        if case not in (PAIRS[1], PAIRS[4], PAIRS[8])
+    ),
     ("rnn", {"layers": 2, "tied": True, "embedding_size": 37, **GIVEN}),
     ("gru", {"layers": 1, "embedding_size": 40, "ngrams": 3, **GIVEN}),
     ("lstm", {"layers": 2, "tied": True, "vocab_size": 300, "zoneout": 0.3, **GIVEN}),
@@ -177,12 +289,22 @@ SETTINGS: list[Any] = [
     ("gru", {"layers": 2, "dropout": 0.5, "weight_dropout": 0.5, "locked_dropout": True}),
     ("lstm", {"layers": 2, "zoneout": 0.3, "layer": "reference"}),
     ("lstm", {"ngrams": 6, "layer": "reference"}),
-    ("lstm", {"token_dropout": 0.5, "embedding_dropout": 0.5, "output_dropout": 0.5, "locked_dropout": True}),
+    (
+        "lstm",
+        {
+            "token_dropout": 0.5,
+            "embedding_dropout": 0.5,
+            "output_dropout": 0.5,
+            "locked_dropout": True,
+        },
+    ),
 ]
 
 
 def names(kind: str) -> list[str]:
-    """Return the installed plugins of a kind; ``blend``, which has no default settings, has tests of its own."""
+    """Return the installed plugins of a kind; ``blend``, which has no default settings, has tests
+    of its own.
+    """
     return [plugin.name for plugin in list_plugins(kind) if plugin.name != "blend"]
 
 
@@ -202,9 +324,13 @@ def test_a_model_learns_and_its_stepper_needs_no_torch(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=str)
-def test_a_model_with_settings_and_its_stepper_keep_the_laws(name: str, settings: dict[str, Any]) -> None:
+def test_a_model_with_settings_and_its_stepper_keep_the_laws(
+    name: str, settings: dict[str, Any]
+) -> None:
     assert first_failure(MODEL_LAWS, lambda: make_network(name, **settings)) == ("", "")
-    assert first_failure(STEPPER_LAWS, lambda: make_network(name, **settings), find_stepper(name)) == ("", "")
+    assert first_failure(
+        STEPPER_LAWS, lambda: make_network(name, **settings), find_stepper(name)
+    ) == ("", "")
 
 
 @pytest.mark.parametrize("name", names("tokenizer"))

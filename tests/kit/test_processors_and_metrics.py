@@ -1,4 +1,6 @@
-"""The laws of logits processors and metrics: good ones pass, and each fault is caught by its law."""
+"""The laws of logits processors and metrics: good ones pass, and each fault is caught by its
+law.
+"""
 
 import itertools
 import random
@@ -28,10 +30,19 @@ class NoDigits:
 
 
 class Metric:
-    """A metric of a function; without one, the mean length of a word, the example of the contract."""
+    """A metric of a function; without one, the mean length of a word, the example of the
+    contract.
+    """
 
-    def __init__(self, function: Callable[[Any], Any] | None = None, unit: Any = "characters", direction: Any = None) -> None:
-        self.function, self.unit, self.lower_is_better = function, unit, direction
+    def __init__(
+        self,
+        function: Callable[[Any], Any] | None = None,
+        unit: Any = "characters",
+        direction: Any = None,
+    ) -> None:
+        self.function = function
+        self.unit = unit
+        self.lower_is_better = direction
 
     def __call__(self, sample: Any) -> Any:
         words = [word for row in sample.words for word in row]
@@ -63,9 +74,17 @@ PROCESSORS = [
     ("made", lambda tokenizer: NoDigits, "It returned <class"),
     ("scores", every(lambda ids, scores: scores[0]), r"have the shape \(\d+,\)"),
     # knows the tokenizer's ids only, and not those of conditions
-    ("scores", lambda tokenizer: lambda ids, scores: scores[:, : tokenizer.vocab_size], r"have the shape \(1, \d+\)"),
+    (
+        "scores",
+        lambda tokenizer: lambda ids, scores: scores[:, : tokenizer.vocab_size],
+        r"have the shape \(1, \d+\)",
+    ),
     ("scores", every(lambda ids, scores: scores.tolist()), "It returned a list"),
-    ("scores", every(lambda ids, scores: scores * 0), r"After 0 tokens, with V = \d+: A score is nan"),
+    (
+        "scores",
+        every(lambda ids, scores: scores * 0),
+        r"After 0 tokens, with V = \d+: A score is nan",
+    ),
     ("scores", every(lambda ids, scores: scores.clamp(min=INF)), "A score is inf"),
     (
         "scores",
@@ -78,8 +97,16 @@ PROCESSORS = [
         r"After 300 tokens, with V = \d+: It rules out every",
     ),
     ("ids_unchanged", every(change_ids), "does not change the ids"),
-    ("no_memory", every(lambda ids, s: s + (torch.arange(s.shape[1]) == next(count) % 9)), "must depend on ids and scores only"),
-    ("no_memory", every(lambda ids, scores: scores + random.random()), "must depend on ids and scores only"),
+    (
+        "no_memory",
+        every(lambda ids, s: s + (torch.arange(s.shape[1]) == next(count) % 9)),
+        "must depend on ids and scores only",
+    ),
+    (
+        "no_memory",
+        every(lambda ids, scores: scores + random.random()),
+        "must depend on ids and scores only",
+    ),
     ("no_memory", biased, "from another processor of the factory"),
 ]
 METRICS = [
@@ -88,10 +115,22 @@ METRICS = [
     ("protocol", Metric(unit=None), "unit should be a string"),
     ("protocol", Metric(unit="x" * 41), "at most 40"),
     ("protocol", Metric(direction="yes"), "lower_is_better should be"),
-    ("any_texts", Metric(lambda s: 1 / sum(map(len, s.words))), "For 1 text with 0 words: ZeroDivisionError"),
-    ("any_texts", Metric(lambda s: 1 / len(s.training_words)), r"For 5 texts with .* words: ZeroDivisionError"),
+    (
+        "any_texts",
+        Metric(lambda s: 1 / sum(map(len, s.words))),
+        "For 1 text with 0 words: ZeroDivisionError",
+    ),
+    (
+        "any_texts",
+        Metric(lambda s: 1 / len(s.training_words)),
+        r"For 5 texts with .* words: ZeroDivisionError",
+    ),
     ("any_texts", Metric(lambda s: "0.5"), "It returned '0.5'"),
-    ("any_texts", Metric(lambda s: float("nan") if s.texts == ("",) else 1), "For 1 text with 0 words: It returned nan"),
+    (
+        "any_texts",
+        Metric(lambda s: float("nan") if s.texts == ("",) else 1),
+        "For 1 text with 0 words: It returned nan",
+    ),
     ("any_texts", Metric(lambda s: len(s.texts) > 2), "It returned True"),
     ("no_order", Metric(lambda s: len(s.texts[0])), "in the opposite order"),
     ("no_memory", Metric(lambda s: next(count)), "called again with the same sample"),
@@ -105,7 +144,8 @@ def test_good_ones_keep_the_laws() -> None:
 
 
 @pytest.mark.parametrize(
-    ("laws", "check", "faults"), [(PROCESSOR_LAWS, check_processor, PROCESSORS), (METRIC_LAWS, check_metric, METRICS)]
+    ("laws", "check", "faults"),
+    [(PROCESSOR_LAWS, check_processor, PROCESSORS), (METRIC_LAWS, check_metric, METRICS)],
 )
 def test_each_fault_is_caught_by_its_law(laws: Any, check: Any, faults: Any) -> None:
     assert [law.__name__ for law in laws] == list(dict.fromkeys(name for name, _, _ in faults))

@@ -1,4 +1,6 @@
-"""``reviewgen plugin new``: the package of each kind is whole, installs, passes its own tests and mypy --strict."""
+"""``reviewgen plugin new``: the package of each kind is whole, installs, passes its own tests and
+mypy --strict.
+"""
 
 import ast
 import importlib
@@ -28,17 +30,39 @@ def run(words: Sequence[str], cwd: Path, **environment: str) -> "subprocess.Comp
 @pytest.mark.install
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_installs_and_its_own_tests_pass(kind: str, tmp_path: Path) -> None:
-    source, site = new_plugin("mine", kind, tmp_path / "source"), tmp_path / "site"
+    source = new_plugin("mine", kind, tmp_path / "source")
+    site = tmp_path / "site"
     shutil.move(source / "tests", tmp_path / "tests")
-    pip = ["pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(site), str(source)]
+    pip = [
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        str(site),
+        str(source),
+    ]
     installed = run(pip, tmp_path, PYTHONPATH="")
     assert installed.returncode == 0, installed.stderr
     shutil.rmtree(source)
-    tested = run(["pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "tests")], tmp_path, PYTHONPATH=str(site))
+    tested = run(
+        ["pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "tests")],
+        tmp_path,
+        PYTHONPATH=str(site),
+    )
     assert tested.returncode == 0 and " passed" in tested.stdout, tested.stdout[-3000:]
     if kind == "model":
-        code = "import reviewgen_mine.stepping, reviewgen_mine.presets, sys; sys.exit('torch' in sys.modules)"
-        subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(site)}, cwd=tmp_path, check=True)
+        code = (
+            "import reviewgen_mine.stepping, reviewgen_mine.presets, sys; sys.exit('torch' in"
+            " sys.modules)"
+        )
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONPATH": str(site)},
+            cwd=tmp_path,
+            check=True,
+        )
 
 
 @pytest.mark.install
@@ -47,26 +71,53 @@ def test_mypy_strict_accepts_all(tmp_path: Path) -> None:
     env = os.environ | {"MYPYPATH": os.pathsep.join(map(str, [ROOT / "src", *sources]))}
     packages = [word for kind in KINDS for word in ("-p", f"reviewgen_my{kind}")]
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.devnull, *packages]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=env, check=False
+    )
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_files_are_whole_and_can_be_imported(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_files_are_whole_and_can_be_imported(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = new_plugin(f"haiku{kind}", kind, tmp_path / "package")
-    texts = {file.relative_to(folder).as_posix(): file.read_text() for file in folder.rglob("*") if file.is_file()}
-    expected = {"README.md", "LICENSE", "pyproject.toml", ".github/workflows/test.yml", f"tests/test_haiku{kind}.py"}
+    texts = {
+        file.relative_to(folder).as_posix(): file.read_text()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+    expected = {
+        "README.md",
+        "LICENSE",
+        "pyproject.toml",
+        ".github/workflows/test.yml",
+        f"tests/test_haiku{kind}.py",
+    }
     assert expected <= texts.keys()
-    assert [name for name, text in texts.items() if "@name@" in text or "@Name@" in text or "@version@" in text] == []
-    listed = {word for line in texts["README.md"].splitlines() if "── " in line for word in line.split("── ")[1].split()[:1]}
+    assert [
+        name
+        for name, text in texts.items()
+        if "@name@" in text or "@Name@" in text or "@version@" in text
+    ] == []
+    listed = {
+        word
+        for line in texts["README.md"].splitlines()
+        if "── " in line
+        for word in line.split("── ")[1].split()[:1]
+    }
     assert {"pyproject.toml", f"test_haiku{kind}.py"} <= listed  # the README's tree is true
-    assert {name.rstrip("/") for name in listed} <= {part for name in texts for part in Path(name).parts} | {"weights"}
+    assert {name.rstrip("/") for name in listed} <= {
+        part for name in texts for part in Path(name).parts
+    } | {"weights"}
     monkeypatch.syspath_prepend(str(folder))
     for name in (name for name in texts if name.endswith(".py")):
         ast.parse(texts[name])
         assert max(map(len, texts[name].splitlines()), default=0) <= 130
         if name.startswith("reviewgen_"):
-            importlib.import_module(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."))
+            importlib.import_module(
+                name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+            )
 
 
 def test_a_bad_name_or_folder_is_refused(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
@@ -75,16 +126,27 @@ def test_a_bad_name_or_folder_is_refused(tmp_path: Path, monkeypatch: Any, capsy
     for name in "My-Model", "", "2x", "é", "a" * 41, "../x", "gru", "char", "reviewgen":
         with pytest.raises(ConfigError, match=r"cannot name a plugin|is reserved"):
             new_plugin(name, "model")
-    for name, kind, folder in ("mine", "model", Path("file")), ("mine", "model", Path("file/below")), ("mine", "poem", None):
+    for name, kind, folder in (
+        ("mine", "model", Path("file")),
+        ("mine", "model", Path("file/below")),
+        ("mine", "poem", None),
+    ):
         with pytest.raises(ConfigError):
             new_plugin(name, kind, folder)
-    for words in ["mine"], ["mine", "--model", "--metric"], ["No", "--model"], ["mine", "--model", "--out", "file"]:
+    for words in (
+        ["mine"],
+        ["mine", "--model", "--metric"],
+        ["No", "--model"],
+        ["mine", "--model", "--out", "file"],
+    ):
         status, _, err = run_command(monkeypatch, capsys, "plugin", "new", *words)
         assert status == 2 and "Traceback" not in err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_the_command_names_what_it_has_written(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_the_command_names_what_it_has_written(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     status, out, _ = run_command(monkeypatch, capsys, "plugin", "new", "mine", "--metric", "--json")
     written = json.loads(out)

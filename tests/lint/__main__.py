@@ -7,7 +7,16 @@ from tests.lint.options import check_options
 from tests.lint.pages import check_help, check_names, check_pages
 from tests.lint.sizes import check_sizes
 
-checks = (check_layers, check_plugins, check_tests, check_sizes, check_names, check_pages, check_help, check_options)
+checks = (
+    check_layers,
+    check_plugins,
+    check_tests,
+    check_sizes,
+    check_names,
+    check_pages,
+    check_help,
+    check_options,
+)
 offences = [offence for check in checks for offence in check()]
 print("\n".join(offences) or "The structure is as it should be.")
 sys.exit(bool(offences))

@@ -1,6 +1,8 @@
-"""Which room may import which: floors, no circles, no import of the package root; and what plugins and tests may import.
+"""Which room may import which: floors, no circles, no import of the package root; and what plugins
+and tests may import.
 
-All imports count, wherever they stand. Importing ``reviewgen.a.b`` counts as an import of ``b`` only, not of the package ``a``.
+All imports count, wherever they stand. Importing ``reviewgen.a.b`` counts as an import of ``b``
+only, not of the package ``a``.
 """
 
 import ast
@@ -10,7 +12,8 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-CORE, PLUGINS = ROOT / "src" / "reviewgen", ROOT / "plugins"
+CORE = ROOT / "src" / "reviewgen"
+PLUGINS = ROOT / "plugins"
 FLOORS = [
     "version errors interrupts",
     "config compiled processes storage sentences rates web",
@@ -24,8 +27,12 @@ FLOORS = [
     "analysis export serving",
     "cli __main__",
 ]
-"""The rooms of each floor, bottom up. ``testing`` stands beside them: it may import every room, and only ``cli`` imports it."""
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()} | {"testing": len(FLOORS) - 1}
+"""The rooms of each floor, bottom up. ``testing`` stands beside them: it may import every room, and
+only ``cli`` imports it.
+"""
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()} | {
+    "testing": len(FLOORS) - 1
+}
 PLUGINS_MAY_IMPORT = {"protocols", "config", "errors", "compiled"}
 PRIVATE = re.compile(r"(^|\.)_(?!_)")
 
@@ -40,8 +47,17 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
 
 def check_layers() -> Iterator[str]:
     """Yield each import that the house does not allow."""
-    files = {file: ast.parse(file.read_text(encoding="utf-8")) for file in CORE.rglob("*.py") if file != CORE / "__init__.py"}
-    modules = {".".join(file.relative_to(CORE.parent).with_suffix("").parts).removesuffix(".__init__"): file for file in files}
+    files = {
+        file: ast.parse(file.read_text(encoding="utf-8"))
+        for file in CORE.rglob("*.py")
+        if file != CORE / "__init__.py"
+    }
+    modules = {
+        ".".join(file.relative_to(CORE.parent).with_suffix("").parts).removesuffix(
+            ".__init__"
+        ): file
+        for file in files
+    }
     rooms = {file: file.relative_to(CORE).parts[0].removesuffix(".py") for file in files}
     yield from (f"{room}: has no floor" for room in {*rooms.values()} ^ FLOOR.keys())
     edges: dict[str, set[str]] = {module: set() for module in modules}
@@ -57,7 +73,9 @@ def check_layers() -> Iterator[str]:
                 continue
             if parts[1] not in FLOOR:
                 yield f"{place}: imports the package root"
-            elif room != "testing" and (FLOOR[parts[1]] > FLOOR[room] or (parts[1] == "testing" and room != "cli")):
+            elif room != "testing" and (
+                FLOOR[parts[1]] > FLOOR[room] or (parts[1] == "testing" and room != "cli")
+            ):
                 yield f"{place}: {room} is below {parts[1]}"
             target = name if name in modules else name.rpartition(".")[0]
             edges[module] |= {target} & (modules.keys() - {module} if parts[1] == room else set())
@@ -82,24 +100,44 @@ def check_plugins() -> Iterator[str]:
 
 
 def check_tests() -> Iterator[str]:
-    """Yield what reaches into a room from a test: imports of its modules, private names, and patches of either."""
+    """Yield what reaches into a room from a test: imports of its modules, private names, and
+    patches of either.
+    """
     for file in sorted((ROOT / "tests").rglob("*.py")):
-        tree, place = ast.parse(file.read_text(encoding="utf-8")), file.relative_to(ROOT)
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        place = file.relative_to(ROOT)
         for name, line in imports(tree):
-            if name.startswith("reviewgen") and (PRIVATE.search(name) or _is_inside(name.split("."))):
+            if name.startswith("reviewgen") and (
+                PRIVATE.search(name) or _is_inside(name.split("."))
+            ):
                 yield f"{place}:{line}: imports {name}, from inside a room"
         for node in ast.walk(tree):
-            text = node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+            text = (
+                node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+            )
             if re.fullmatch(r"reviewgen(\.\w+){3,}", text):
                 yield f"{place}:{node.lineno}: names {text}, from inside a room"
-            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("setattr", "delattr"):
-                named = [str(each.value) for each in node.args[:2] if isinstance(each, ast.Constant)]
-                yield from (f"{place}:{node.lineno}: patches {name}" for name in named if PRIVATE.search(name))
+            if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in (
+                "setattr",
+                "delattr",
+            ):
+                named = [
+                    str(each.value) for each in node.args[:2] if isinstance(each, ast.Constant)
+                ]
+                yield from (
+                    f"{place}:{node.lineno}: patches {name}"
+                    for name in named
+                    if PRIVATE.search(name)
+                )
 
 
 def _is_inside(parts: list[str]) -> bool:
     if parts[1:2] == ["testing"]:
         return False
     if parts[0] == "reviewgen":
-        return len(parts) > 3 or (len(parts) == 3 and (CORE / parts[1] / f"{parts[2]}.py").is_file())
-    return (PLUGINS / parts[0]).is_dir() and len(parts) > 2 - (PLUGINS.joinpath(*parts).with_suffix(".py").is_file())
+        return len(parts) > 3 or (
+            len(parts) == 3 and (CORE / parts[1] / f"{parts[2]}.py").is_file()
+        )
+    return (PLUGINS / parts[0]).is_dir() and len(parts) > 2 - (
+        PLUGINS.joinpath(*parts).with_suffix(".py").is_file()
+    )

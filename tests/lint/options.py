@@ -1,4 +1,5 @@
-"""Options are the same wherever they are: TypedDicts have the fields of the classes that declare them, docstrings their words.
+"""Options are the same wherever they are: TypedDicts have the fields of the classes that declare
+them, docstrings their words.
 
 ``python -m tests.lint.options`` writes the descriptions into the docstrings.
 """
@@ -31,8 +32,21 @@ DECLARED: dict[str, tuple[type, ...]] = {
 """The classes that declare the keywords of each TypedDict."""
 
 FUNCTIONS: list[Callable[..., Any]] = [
-    *(reviewgen.train, reviewgen.sweep, reviewgen.ablate, reviewgen.tune, reviewgen.blend, reviewgen.tune_sampling),
-    *(reviewgen.corpus, reviewgen.prepare, reviewgen.generate_dataset, reviewgen.score_dataset, reviewgen.compare),
+    *(
+        reviewgen.train,
+        reviewgen.sweep,
+        reviewgen.ablate,
+        reviewgen.tune,
+        reviewgen.blend,
+        reviewgen.tune_sampling,
+    ),
+    *(
+        reviewgen.corpus,
+        reviewgen.prepare,
+        reviewgen.generate_dataset,
+        reviewgen.score_dataset,
+        reviewgen.compare,
+    ),
     *(reviewgen.ReviewModel.generate, reviewgen.ReviewModel.evaluate),
 ]
 OWN = {"generate_dataset": (declared.DatasetOptions,), "score_dataset": (declared.ShardOptions,)}
@@ -46,17 +60,26 @@ def check_options() -> Iterator[str]:
     """Yield keywords whose types or descriptions are not those of their declarations."""
     for function in FUNCTIONS:
         name = typed_dict(function)
-        keywords = typing.get_type_hints(resolve(importlib.import_module(function.__module__), name))
+        keywords = typing.get_type_hints(
+            resolve(importlib.import_module(function.__module__), name)
+        )
         yield from differences(name, DECLARED[name], keywords)
         described = descriptions(function)
         for entry, text in entries(inspect.getdoc(function) or "").items():
             if entry in described and text != described[entry]:
-                yield f"{function.__name__}: {entry} is not described as where it is declared: run python -m tests.lint.options"
+                yield (
+                    f"{function.__name__}: {entry} is not described as where it is declared: run"
+                    " python -m tests.lint.options"
+                )
 
 
 def typed_dict(function: Callable[..., Any]) -> str:
     """Return the name of the TypedDict of a function's keywords."""
-    [hint] = [each.annotation for each in inspect.signature(function).parameters.values() if each.kind is each.VAR_KEYWORD]
+    [hint] = [
+        each.annotation
+        for each in inspect.signature(function).parameters.values()
+        if each.kind is each.VAR_KEYWORD
+    ]
     return str(re.findall(r"\w+", str(hint))[-1])
 
 
@@ -64,8 +87,15 @@ def descriptions(function: Callable[..., Any]) -> dict[str, str]:
     """Return the description of each option that a function takes."""
     classes = (*DECLARED[typed_dict(function)], *OWN.get(function.__name__, ()))
     defaults = {field.name: field.default for each in classes for field in fields(each)}
-    known = {name: value for name, value in defaults.items() if value not in (None, False, (), MISSING) and value is not True}
-    shown = {name: f"{value:,}" if isinstance(value, int) else f'"{value}"' for name, value in known.items()}
+    known = {
+        name: value
+        for name, value in defaults.items()
+        if value not in (None, False, (), MISSING) and value is not True
+    }
+    shown = {
+        name: f"{value:,}" if isinstance(value, int) else f'"{value}"'
+        for name, value in known.items()
+    }
     return {
         name: text + (f" Default: {shown[name]}." if name in shown else "")
         for each in classes
@@ -75,7 +105,10 @@ def descriptions(function: Callable[..., Any]) -> dict[str, str]:
 
 def entries(text: str) -> dict[str, str]:
     """Return what the list of arguments of a docstring says of each."""
-    return {found[2]: " ".join(found[0].partition(":")[2].split()) for found in _ENTRY.finditer(text + "\n")}
+    return {
+        found[2]: " ".join(found[0].partition(":")[2].split())
+        for found in _ENTRY.finditer(text + "\n")
+    }
 
 
 def differences(name: str, classes: tuple[type, ...], keywords: Mapping[str, Any]) -> Iterator[str]:
@@ -85,7 +118,10 @@ def differences(name: str, classes: tuple[type, ...], keywords: Mapping[str, Any
         for field in fields(cls):
             if field.name not in keywords:
                 yield f"{name}: {field.name} of {cls.__name__} is missing"
-            elif Any not in (kinds := plain(keywords[field.name])) and not plain(hints[field.name]) <= kinds:
+            elif (
+                Any not in (kinds := plain(keywords[field.name]))
+                and not plain(hints[field.name]) <= kinds
+            ):
                 yield f"{name}: {field.name} is not of the types of {cls.__name__}"
 
 
@@ -105,16 +141,31 @@ def plain(hint: Any) -> set[Any]:
 
 def write(function: Callable[..., Any]) -> None:
     """Write the descriptions of the options into the docstring of a function."""
-    described, file = descriptions(function), Path(inspect.getsourcefile(function) or "")
+    described = descriptions(function)
+    file = Path(inspect.getsourcefile(function) or "")
     text = file.read_text(encoding="utf-8")
-    nodes = [each for each in ast.walk(ast.parse(text)) if isinstance(each, ast.FunctionDef) and each.name == function.__name__]
+    nodes = [
+        each
+        for each in ast.walk(ast.parse(text))
+        if isinstance(each, ast.FunctionDef) and each.name == function.__name__
+    ]
     [old] = [docstring for each in nodes if (docstring := ast.get_docstring(each, clean=False))]
 
     def entry(found: re.Match[str]) -> str:
-        indent, name = found[1], found[2]
+        indent = found[1]
+        name = found[2]
         lines = f"{name}: {described.get(name)}"
         below = indent + "    "
-        return textwrap.fill(lines, _WIDTH - 1, initial_indent=indent, subsequent_indent=below, break_on_hyphens=False) + "\n"
+        return (
+            textwrap.fill(
+                lines,
+                _WIDTH - 1,
+                initial_indent=indent,
+                subsequent_indent=below,
+                break_on_hyphens=False,
+            )
+            + "\n"
+        )
 
     new = _ENTRY.sub(lambda found: entry(found) if found[2] in described else found[0], old)
     file.write_text(text.replace(old, new), encoding="utf-8")

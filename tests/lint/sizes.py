@@ -28,9 +28,13 @@ def docstring_lines(tree: ast.AST) -> set[int]:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         for statement in body if isinstance(body, list) else []:
-            is_expression = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+            is_expression = isinstance(statement, ast.Expr) and isinstance(
+                statement.value, ast.Constant
+            )
             if is_expression and isinstance(statement.value.value, str):
-                lines.update(range(statement.lineno, (statement.end_lineno or statement.lineno) + 1))
+                lines.update(
+                    range(statement.lineno, (statement.end_lineno or statement.lineno) + 1)
+                )
     return lines
 
 
@@ -60,4 +64,6 @@ def check_sizes() -> Iterator[str]:
         budget = budgets.get(room, 0)
         if size > budget:
             yield f"{room}: {size:,}, and its budget in tests/lint/budgets.toml is {budget:,}"
-    yield from (f"{room}: has a budget and does not exist" for room in budgets.keys() - sizes.keys())
+    yield from (
+        f"{room}: has a budget and does not exist" for room in budgets.keys() - sizes.keys()
+    )

@@ -11,19 +11,26 @@ from tests.support.plugin_models import BOS, GIVEN
 
 
 def by_hand(config: Any, table: torch.Tensor, ids: list[int]) -> torch.Tensor:
-    """Return the vector after each id of a row: the sum since bos of conditions, markers and what stands in fields."""
+    """Return the vector after each id of a row: the sum since bos of conditions, markers and what
+    stands in fields.
+    """
     given: list[int] = []
-    vectors, is_open = [], False
+    vectors = []
+    is_open = False
     end = config.vocab_size
     for token in ids:
         if token == BOS:
-            given, is_open = [], False
+            given = []
+            is_open = False
         elif token >= end - 6:
             is_open = config.field_ids == 3 and token in (end - 3, end - 2)
             given.append(token)
         elif is_open:
             given.append(token)
-        vectors.append(sum((table[each] for each in given), torch.zeros(table.shape[1])) / max(1, len(given)) ** 0.5)
+        vectors.append(
+            sum((table[each] for each in given), torch.zeros(table.shape[1]))
+            / max(1, len(given)) ** 0.5
+        )
     return torch.stack(vectors)
 
 
@@ -31,8 +38,11 @@ def by_hand(config: Any, table: torch.Tensor, ids: list[int]) -> torch.Tensor:
 def test_the_vector_is_that_of_a_loop_over_the_ids(pieces: list[int]) -> None:
     torch.manual_seed(0)
     for settings in GIVEN, GIVEN | {"condition_ids": 6, "field_ids": 0}:
-        config, table = SimpleNamespace(vocab_size=14, **settings), torch.randn(14, 5)
-        ids, held, found = torch.randint(0, 14, (20, 40)), torch.zeros(20, 7), []
+        config = SimpleNamespace(vocab_size=14, **settings)
+        table = torch.randn(14, 5)
+        ids = torch.randint(0, 14, (20, 40))
+        held = torch.zeros(20, 7)
+        found = []
         ids[0] = torch.tensor([0, 8, 9, 11, 3, 4, 12, 5, 13, 6] * 4)  # as a text is read
         for piece in ids.split(pieces, dim=1):
             vectors, held = hold_given(config, table, piece, held)

@@ -1,4 +1,6 @@
-"""Neural models that start from tensors of another source: an embedding table, or the state dict of torch's own layers."""
+"""Neural models that start from tensors of another source: an embedding table, or the state dict of
+torch's own layers.
+"""
 
 import hashlib
 import json
@@ -17,7 +19,10 @@ from reviewgen.registry import find_model, register_model
 from tests.support.fakes import TEXTS
 from tests.support.trainings import ready
 
-GRU = {"model": {"hidden_size": 8, "embedding_size": 4, "layer": "fused"}, "training": {"batch_size": 4}}
+GRU = {
+    "model": {"hidden_size": 8, "embedding_size": 4, "layer": "fused"},
+    "training": {"batch_size": 4},
+}
 SIZES = {"embedding_size": 4, "hidden_size": 6, "layers": 2}
 
 
@@ -27,11 +32,18 @@ def begun(preset: Any, file: Path | None, **options: Any) -> TrainingRun:
 
 
 @pytest.mark.parametrize(("name", "kind"), [("lstm", nn.LSTM), ("gru", nn.GRU), ("rnn", nn.RNN)])
-def test_a_model_computes_what_the_modules_that_it_starts_from_compute(name: str, kind: Any, tmp_path: Path) -> None:
+def test_a_model_computes_what_the_modules_that_it_starts_from_compute(
+    name: str, kind: Any, tmp_path: Path
+) -> None:
     size = begun(f"{name}-char", None).tokenizer.vocab_size
     settings = {"model": SIZES | {"ngrams": 1}}
-    table, layers, output = nn.Embedding(size, 4), kind(4, 6, num_layers=2, batch_first=True), nn.Linear(6, size)
-    save_file(dict(nn.ModuleDict({"encoder": table, "rnn": layers, "output": output}).state_dict()), tmp_path / "foreign")
+    table = nn.Embedding(size, 4)
+    layers = kind(4, 6, num_layers=2, batch_first=True)
+    output = nn.Linear(6, size)
+    save_file(
+        dict(nn.ModuleDict({"encoder": table, "rnn": layers, "output": output}).state_dict()),
+        tmp_path / "foreign",
+    )
     with pytest.raises(ConfigError, match="safetensors"):
         begun(f"{name}-char", tmp_path / "missing.safetensors", **settings)
     (tmp_path / "foreign").rename(tmp_path / "foreign.safetensors")
@@ -49,17 +61,26 @@ def test_training_starts_from_the_file_and_records_it(tmp_path: Path) -> None:
     save_file({"weight": table}, file)
     run = begun("gru-char", file, out=tmp_path / "a", **GRU)
     assert torch.equal(run.model.state_dict()["embedding.weight"], table)
-    assert any("Initial weights from table.safetensors: embedding.weight" in note for note in run.notes)
+    assert any(
+        "Initial weights from table.safetensors: embedding.weight" in note for note in run.notes
+    )
     for _ in run:
         pass
     run.finish()
-    record = json.loads((tmp_path / "a" / "training.json").read_text(encoding="utf-8"))["initial_weights"]
+    record = json.loads((tmp_path / "a" / "training.json").read_text(encoding="utf-8"))[
+        "initial_weights"
+    ]
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert record == {"file": "table.safetensors", "sha256": digest, "tensors": ["embedding.weight"]}
+    assert record == {
+        "file": "table.safetensors",
+        "sha256": digest,
+        "tensors": ["embedding.weight"],
+    }
 
 
 def test_what_cannot_be_used_is_refused_before_the_corpus_is_read(tmp_path: Path) -> None:
-    good, pickled = tmp_path / "good.safetensors", tmp_path / "weights.pt"
+    good = tmp_path / "good.safetensors"
+    pickled = tmp_path / "weights.pt"
     save_file({"weight": torch.zeros(11, 4)}, good)
     torch.save({"weight": torch.zeros(11, 4)}, pickled)
     for preset, file, message in (
@@ -74,7 +95,11 @@ def test_what_cannot_be_used_is_refused_before_the_corpus_is_read(tmp_path: Path
 
 
 def test_training_names_a_broken_plugin(untouched_registry: None, tmp_path: Path) -> None:
-    faulty = type("Faulty", (find_model("gru")[0],), {"initial_weights": lambda model, given: {"other": torch.zeros(1)}})
+    faulty = type(
+        "Faulty",
+        (find_model("gru")[0],),
+        {"initial_weights": lambda model, given: {"other": torch.zeros(1)}},
+    )
     save_file({"weight": torch.zeros(11, 4)}, tmp_path / "a")
     register_model("faulty", faulty)
     with pytest.raises(BrokenPlugin, match="'other'"):

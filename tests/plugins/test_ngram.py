@@ -1,4 +1,6 @@
-"""The n-gram model: against a slow one in dictionaries, the numbers of KenLM, and formulas of the papers."""
+"""The n-gram model: against a slow one in dictionaries, the numbers of KenLM, and formulas of the
+papers.
+"""
 
 import itertools
 import json
@@ -19,7 +21,16 @@ from reviewgen.errors import ConfigError, DataError, NotADistribution, TrainingE
 from reviewgen.protocols import SupportsExplain
 from reviewgen.registry import find_model
 from tests.support.brute_ngram import BruteNgram
-from tests.support.plugin_models import BOS, EOS, LINES, count_ngram, ids_of, log_probabilities, random_texts, spell
+from tests.support.plugin_models import (
+    BOS,
+    EOS,
+    LINES,
+    count_ngram,
+    ids_of,
+    log_probabilities,
+    random_texts,
+    spell,
+)
 
 SMOOTHED = ("kneser-ney", "absolute", "witten-bell")
 DISTRIBUTIONS = (*SMOOTHED, "none")
@@ -30,9 +41,13 @@ texts_of_ids = st.lists(st.lists(st.integers(2, 5), max_size=9), min_size=1, max
 
 
 def zipf_texts(count: int, tokens: int, vocab_size: int = 40, seed: int = 3) -> list[list[int]]:
-    """Return texts whose tokens are as skewed as those of a language, so that the formulas for discounts apply."""
+    """Return texts whose tokens are as skewed as those of a language, so that the formulas for
+    discounts apply.
+    """
     rng = np.random.default_rng(seed)
-    return [[BOS, *(2 + rng.zipf(1.3, tokens) % (vocab_size - 2)).tolist(), EOS] for _ in range(count)]
+    return [
+        [BOS, *(2 + rng.zipf(1.3, tokens) % (vocab_size - 2)).tolist(), EOS] for _ in range(count)
+    ]
 
 
 def assert_sums_to_one(log_probs: torch.Tensor) -> None:
@@ -40,16 +55,32 @@ def assert_sums_to_one(log_probs: torch.Tensor) -> None:
     torch.testing.assert_close(total, torch.ones_like(total), atol=1e-6, rtol=0)
 
 
-def assert_textbook(texts: Any, vocab_size: int, order: int, smoothing: str, queries: Any) -> tuple[BruteNgram, Any]:
-    """Compare the probabilities of all tokens after each position of the queries, and the discounts, with the slow model's."""
-    (model, facts), brute = count_ngram(texts, vocab_size, order, smoothing), BruteNgram(texts, vocab_size, order, smoothing)
+def assert_textbook(
+    texts: Any, vocab_size: int, order: int, smoothing: str, queries: Any
+) -> tuple[BruteNgram, Any]:
+    """Compare the probabilities of all tokens after each position of the queries, and the
+    discounts, with the slow model's.
+    """
+    (model, facts), brute = (
+        count_ngram(texts, vocab_size, order, smoothing),
+        BruteNgram(texts, vocab_size, order, smoothing),
+    )
     for query in queries:
-        expected = np.array([[brute.probability(w, list(query[: t + 1])) for w in range(vocab_size)] for t in range(len(query))])
+        expected = np.array(
+            [
+                [brute.probability(w, list(query[: t + 1])) for w in range(vocab_size)]
+                for t in range(len(query))
+            ]
+        )
         if smoothing == "stupid-backoff":
             expected /= expected.sum(-1, keepdims=True)
-        np.testing.assert_allclose(log_probabilities(model, query)[0].exp().numpy(), expected, atol=1e-6, rtol=1e-6)
+        np.testing.assert_allclose(
+            log_probabilities(model, query)[0].exp().numpy(), expected, atol=1e-6, rtol=1e-6
+        )
     if smoothing in ("kneser-ney", "absolute"):
-        np.testing.assert_allclose(facts["discounts"], [values[1:] for values in brute.discounts[1:]], rtol=1e-9)
+        np.testing.assert_allclose(
+            facts["discounts"], [values[1:] for values in brute.discounts[1:]], rtol=1e-9
+        )
     assert facts["ngrams"] == [len(counts) for counts in brute.counts[1:]]
     return brute, facts
 
@@ -62,15 +93,20 @@ def assert_textbook(texts: Any, vocab_size: int, order: int, smoothing: str, que
     query=st.lists(st.integers(0, 6), min_size=1, max_size=9),
     bos=st.sampled_from([0, 3]),
 )
-def test_every_probability_is_that_of_the_textbook(texts: Any, order: int, smoothing: str, query: list[int], bos: int) -> None:
+def test_every_probability_is_that_of_the_textbook(
+    texts: Any, order: int, smoothing: str, query: list[int], bos: int
+) -> None:
     """Id 6 never occurs; bos is the smallest id, or, all ids moved along, one in the middle."""
-    texts, query = [[(token + bos) % 7 for token in text] for text in texts], [(token + bos) % 7 for token in query]
+    texts = [[(token + bos) % 7 for token in text] for text in texts]
+    query = [(token + bos) % 7 for token in query]
     assert_textbook(texts, 7, order, smoothing, [*texts, query])
 
 
 @pytest.mark.parametrize("smoothing", ["kneser-ney", "absolute"])
 def test_discounts_are_those_of_the_counts_for_any_number_of_texts(smoothing: str) -> None:
-    """bos, which occurs once in each text, is not a 1-gram: neither for the discounts nor for the number of n-grams."""
+    """bos, which occurs once in each text, is not a 1-gram: neither for the discounts nor for the
+    number of n-grams.
+    """
     for count, order in [(1, 2), (2, 2), (3, 3), (4, 2), (5, 2), (6, 3), (60, 3)]:
         texts = zipf_texts(count, 400 // count)
         _, facts = assert_textbook(texts, 40, order, smoothing, [texts[0][:40]])
@@ -82,13 +118,18 @@ def test_the_loops_compute_the_same_as_plain_python(monkeypatch: pytest.MonkeyPa
     """Where numba is turned off, which also checks every index."""
     texts = zipf_texts(6, 25)
     queries = [text[:4] for text in texts]
-    compiled = [(log_probabilities(model, *queries), facts) for model, facts in (count_ngram(texts, 40, 3, s) for s in SMOOTHED)]
+    compiled = [
+        (log_probabilities(model, *queries), facts)
+        for model, facts in (count_ngram(texts, 40, 3, s) for s in SMOOTHED)
+    ]
     monkeypatch.setattr(numba.config, "DISABLE_JIT", True)
     for name in [name for name in sys.modules if name.partition(".")[0] == "reviewgen_ngram"]:
         monkeypatch.delitem(sys.modules, name)
     for smoothing, (expected, facts) in zip(SMOOTHED, compiled, strict=True):
         model, again = count_ngram(texts, 40, 3, smoothing)
-        torch.testing.assert_close(log_probabilities(model, *queries), expected, atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(
+            log_probabilities(model, *queries), expected, atol=1e-6, rtol=1e-6
+        )
         assert again == facts
 
 
@@ -96,8 +137,12 @@ def test_the_loops_compute_the_same_as_plain_python(monkeypatch: pytest.MonkeyPa
 def test_perplexity_is_kenlm_s(stored: dict[str, Any]) -> None:
     """Against values stored from lmplz and query; the file says how they were made."""
     lines = [line.split() if stored["tokens"] == "word" else list(line) for line in KENLM["lines"]]
-    train, held_out = lines[: KENLM["train_lines"]], lines[KENLM["train_lines"] :]
-    ids = {token: number for number, token in enumerate(sorted({token for line in train for token in line}), 3)}
+    train = lines[: KENLM["train_lines"]]
+    held_out = lines[KENLM["train_lines"] :]
+    ids = {
+        token: number
+        for number, token in enumerate(sorted({token for line in train for token in line}), 3)
+    }
     unknown = 2  # KenLM's <unk>, one of the ids that the uniform distribution counts
     texts = [[BOS, *(ids[token] for token in line), EOS] for line in train]
     model, facts = count_ngram(texts, len(ids) + 3, stored["order"])
@@ -105,7 +150,9 @@ def test_perplexity_is_kenlm_s(stored: dict[str, Any]) -> None:
     assert facts["fallback_orders"] == stored["fallback_orders"]
     assert facts["ngrams"][1:] == stored["ngrams"][1:]
     for part, name in ((train, "train"), (held_out, "held_out")):
-        nats = nats_of(model, [[BOS, *(ids.get(token, unknown) for token in line), EOS] for line in part])
+        nats = nats_of(
+            model, [[BOS, *(ids.get(token, unknown) for token in line), EOS] for line in part]
+        )
         assert round(math.exp(nats), 4) == pytest.approx(round(stored[name], 4), abs=1.01e-4)
 
 
@@ -114,7 +161,9 @@ def nats_of(model: Any, texts: Any) -> float:
     total = 0.0
     for text in texts:
         ids = ids_of(text)
-        total -= float(model.score(ids[:, :-1], ids[:, 1:], model.initial_state(1))[0].double().sum())
+        total -= float(
+            model.score(ids[:, :-1], ids[:, 1:], model.initial_state(1))[0].double().sum()
+        )
     return total / sum(len(text) - 1 for text in texts)
 
 
@@ -130,11 +179,21 @@ def nats_of(model: Any, texts: Any) -> float:
         ("absolute", (3, 0, 1, 1), None),
     ],
 )
-def test_discounts_follow_from_how_many_ngrams_occur_once_to_four_times(smoothing: str, numbers: Any, expected: Any) -> None:
-    """Chen & Goodman 1998, equation 26, with the fall-back of lmplz; Ney, Essen & Kneser 1994, n1 / (n1 + 2 n2)."""
+def test_discounts_follow_from_how_many_ngrams_occur_once_to_four_times(
+    smoothing: str, numbers: Any, expected: Any
+) -> None:
+    """Chen & Goodman 1998, equation 26, with the fall-back of lmplz; Ney, Essen & Kneser 1994, n1 /
+    (n1 + 2 n2).
+    """
     tokens = itertools.count(2)
-    text = [token for count, number in enumerate(numbers, 1) for token in itertools.islice(tokens, number) for _ in range(count)]
-    _, facts = count_ngram([[BOS, *text, EOS], *[[BOS, EOS]] * 4], 40, 1, smoothing)  # eos and bos occur five times
+    text = [
+        token
+        for count, number in enumerate(numbers, 1)
+        for token in itertools.islice(tokens, number)
+        for _ in range(count)
+    ]
+    # eos and bos occur five times
+    _, facts = count_ngram([[BOS, *text, EOS], *[[BOS, EOS]] * 4], 40, 1, smoothing)
     fallback = (0.5, 1.0, 1.5) if smoothing == "kneser-ney" else (0.5, 0.5, 0.5)
     assert facts["discounts"] == [pytest.approx(expected or fallback)]
     assert facts["fallback_orders"] == ([] if expected else [1])
@@ -142,14 +201,20 @@ def test_discounts_follow_from_how_many_ngrams_occur_once_to_four_times(smoothin
 
 def test_the_report_names_sizes_and_fallbacks() -> None:
     model, facts = count_ngram(spell("abc"), 128, 2)
-    assert facts["fallback_orders"] == [1, 2] and facts["notes"][0].startswith(f"{sum(facts['ngrams'])} n-grams of 1 to 2 tokens")
-    assert facts["notes"][1:] == ["Orders 1 and 2 have no usable discounts; KenLM's fall-back 0.5, 1, 1.5 is used instead."]
+    assert facts["fallback_orders"] == [1, 2] and facts["notes"][0].startswith(
+        f"{sum(facts['ngrams'])} n-grams of 1 to 2 tokens"
+    )
+    assert facts["notes"][1:] == [
+        "Orders 1 and 2 have no usable discounts; KenLM's fall-back 0.5, 1, 1.5 is used instead."
+    ]
     assert facts["bytes"] == sum(tensor.nbytes for tensor in model.state_dict().values())
     pruned = count_ngram(spell(*LINES), 128, 3, min_count=2)[1]["ngrams"]
     whole = count_ngram(spell(*LINES), 128, 3)[1]["ngrams"]
     notes = count_ngram(spell(*LINES), 128, 3, "absolute", min_count=2)[1]["notes"]
     assert f"dropped {sum(whole) - sum(pruned)} others" in notes[0]
-    assert "not a distribution" in count_ngram(spell("abc"), 128, 2, "stupid-backoff")[1]["notes"][-1]
+    assert (
+        "not a distribution" in count_ngram(spell("abc"), 128, 2, "stupid-backoff")[1]["notes"][-1]
+    )
 
 
 @pytest.mark.parametrize("smoothing", DISTRIBUTIONS)
@@ -161,7 +226,9 @@ def test_a_score_is_the_probability_of_the_whole_distribution(smoothing: str) ->
         logits, after = model(ids[:, :-1], model.initial_state(3))
         for targets in (ids[:, 1:], ids[:, :-1]):  # those that come next, and others
             scores, state = model.score(ids[:, :-1], targets, model.initial_state(3))
-            torch.testing.assert_close(scores, logits.gather(-1, targets[..., None]).squeeze(-1), atol=1e-6, rtol=1e-6)
+            torch.testing.assert_close(
+                scores, logits.gather(-1, targets[..., None]).squeeze(-1), atol=1e-6, rtol=1e-6
+            )
             assert torch.equal(state, after)
 
 
@@ -170,7 +237,10 @@ def test_pieces_with_the_state_passed_along_equal_the_whole(vocab_size: int) -> 
     """With 45,000 ids, the distributions of a call are computed a few positions at a time."""
     model, _ = count_ngram(spell(*LINES), vocab_size, 3)
     ids = ids_of(*(text[:12] for text in spell(*LINES)))
-    (whole, end), (first, state) = model(ids, model.initial_state(4)), model(ids[:, :11], model.initial_state(4))
+    (whole, end), (first, state) = (
+        model(ids, model.initial_state(4)),
+        model(ids[:, :11], model.initial_state(4)),
+    )
     last, state = model(ids[:, 11:], state)
     assert torch.equal(torch.cat([first, last], dim=1), whole) and torch.equal(state, end)
 
@@ -185,7 +255,9 @@ CORPORA = {
 }
 
 
-@pytest.mark.parametrize("more", [*({"smoothing": s} for s in SMOOTHED), {"quantized": True}, {"min_count": 2}], ids=str)
+@pytest.mark.parametrize(
+    "more", [*({"smoothing": s} for s in SMOOTHED), {"quantized": True}, {"min_count": 2}], ids=str
+)
 def test_any_corpus_gives_finite_scores_that_sum_to_one(more: dict[str, Any]) -> None:
     for texts, order in itertools.product(CORPORA.values(), (1, 2, 5, 64)):
         model, _ = count_ngram(texts, 128, order, **more)
@@ -196,11 +268,15 @@ def test_any_corpus_gives_finite_scores_that_sum_to_one(more: dict[str, Any]) ->
 
 
 def test_small_models() -> None:
-    assert log_probabilities(count_ngram([[BOS, EOS]], 2, 3)[0], [BOS]).tolist() == [[[-math.inf, 0.0]]]  # eos alone is left
+    # eos alone is left
+    assert log_probabilities(count_ngram([[BOS, EOS]], 2, 3)[0], [BOS]).tolist() == [
+        [[-math.inf, 0.0]]
+    ]
     model, _ = count_ngram(spell("abab", "abc"), 128, 3, "none")
     text = ids_of(spell("abzab")[0])
     scores = model.score(text[:, :-1], text[:, 1:], model.initial_state(1))[0][0]
-    assert scores[:3].tolist() == [0.0, 0.0, -math.inf] and scores.sum() == -math.inf  # what was not seen is impossible
+    # what was not seen is impossible
+    assert scores[:3].tolist() == [0.0, 0.0, -math.inf] and scores.sum() == -math.inf
     together, _ = count_ngram([[BOS, 2, 3, EOS, BOS, 2, 4, EOS]], 5, 3)
     apart, _ = count_ngram([[BOS, 2, 3, EOS], [BOS, 2, 4, EOS]], 5, 3)
     for name, tensor in together.state_dict().items():  # a bos inside begins another text
@@ -216,7 +292,9 @@ def test_stupid_backoff_generates_and_is_never_scored() -> None:
 
 def closed(grams: Any) -> set[tuple[int, ...]]:
     """Return n-grams, and those that they need: all that is inside them."""
-    return {gram[i:j] for gram in grams for i in range(len(gram)) for j in range(i + 1, len(gram) + 1)}
+    return {
+        gram[i:j] for gram in grams for i in range(len(gram)) for j in range(i + 1, len(gram) + 1)
+    }
 
 
 def sizes_of(grams: Any, order: int) -> list[int]:
@@ -224,29 +302,43 @@ def sizes_of(grams: Any, order: int) -> list[int]:
 
 
 def ngrams_of(texts: Any, order: int) -> Counter[tuple[int, ...]]:
-    return Counter(tuple(t[i : i + n]) for t in texts for n in range(1, order + 1) for i in range(len(t) - n + 1))
+    return Counter(
+        tuple(t[i : i + n])
+        for t in texts
+        for n in range(1, order + 1)
+        for i in range(len(t) - n + 1)
+    )
 
 
 @pytest.mark.parametrize("smoothing", SMOOTHED)
 def test_pruning_by_count_keeps_what_is_frequent_or_needed_and_sums_to_one(smoothing: str) -> None:
-    texts, order = random_texts(40), 4
+    texts = random_texts(40)
+    order = 4
     contexts = list(itertools.product(range(7), repeat=3))
     before = log_probabilities(count_ngram(texts, 7, order, smoothing)[0], *contexts)[:, -1].exp()
     for min_count in (2, 3, 4):
         pruned, facts = count_ngram(texts, 7, order, smoothing, min_count=min_count)
         counts = ngrams_of(texts, order)
-        needed = closed(gram for gram, count in counts.items() if count >= min_count or len(gram) == 1)
+        needed = closed(
+            gram for gram, count in counts.items() if count >= min_count or len(gram) == 1
+        )
         assert facts["ngrams"] == sizes_of(needed, order) and len(needed) < len(counts)
         logits = log_probabilities(pruned, *contexts)[:, -1]
         assert_sums_to_one(logits)
         for number, context in enumerate(contexts):
             kept = [word for word in range(7) if (*context, word) in needed]
-            torch.testing.assert_close(logits[number, kept].exp(), before[number, kept], rtol=1e-6, atol=0)
+            torch.testing.assert_close(
+                logits[number, kept].exp(), before[number, kept], rtol=1e-6, atol=0
+            )
 
 
 def test_pruning_by_entropy_drops_ngrams_whose_absence_costs_little() -> None:
-    """Stolcke 1998: the rise in perplexity, from both models' distributions over all contexts that end alike."""
-    texts, vocab_size, order = random_texts(40), 7, 3
+    """Stolcke 1998: the rise in perplexity, from both models' distributions over all contexts that
+    end alike.
+    """
+    texts = random_texts(40)
+    vocab_size = 7
+    order = 3
     counts = ngrams_of(texts, order)
     model, _ = count_ngram(texts, vocab_size, order)
     unigrams = model.state_dict()["root"]
@@ -257,10 +349,17 @@ def test_pruning_by_entropy_drops_ngrams_whose_absence_costs_little() -> None:
     losses = {}
     for *history, word in (gram for gram in counts if len(gram) > 1):
         context = tuple(history)
-        p, shorter, seen = after(context), after(context[1:]), torch.zeros(vocab_size, dtype=torch.bool)
+        p = after(context)
+        shorter = after(context[1:])
+        seen = torch.zeros(vocab_size, dtype=torch.bool)
         seen[[gram[-1] for gram in counts if gram[:-1] == context and gram[-1] != word]] = True
-        q = torch.where(seen, p, shorter * (1 - p[seen].sum()) / (1 - shorter[seen].sum()))  # without the n-gram
-        marginal = len(texts) / sum(len(text) - 1 for text in texts) if context[0] == BOS else float(unigrams[context[0]])
+        # without the n-gram
+        q = torch.where(seen, p, shorter * (1 - p[seen].sum()) / (1 - shorter[seen].sum()))
+        marginal = (
+            len(texts) / sum(len(text) - 1 for text in texts)
+            if context[0] == BOS
+            else float(unigrams[context[0]])
+        )
         marginal *= math.prod(float(after(context[:n])[context[n]]) for n in range(1, len(context)))
         losses[*context, word] = math.expm1(marginal * float((p[1:] * (p[1:] / q[1:]).log()).sum()))
     ordered = sorted(loss for loss in losses.values() if loss > 1e-7)
@@ -270,7 +369,10 @@ def test_pruning_by_entropy_drops_ngrams_whose_absence_costs_little() -> None:
         if min(abs(loss / threshold - 1) for loss in ordered) < 1e-3:
             continue  # too near to one of them to decide
         needed = closed(
-            [*(gram for gram, loss in losses.items() if loss >= threshold), *((token,) for token in (0, 1, 2, 3, 4, 5))]
+            [
+                *(gram for gram, loss in losses.items() if loss >= threshold),
+                *((token,) for token in (0, 1, 2, 3, 4, 5)),
+            ]
         )
         pruned, facts = count_ngram(texts, vocab_size, order, prune_entropy=threshold)
         assert facts["ngrams"] == sizes_of(needed, order)
@@ -279,9 +381,15 @@ def test_pruning_by_entropy_drops_ngrams_whose_absence_costs_little() -> None:
 
 @pytest.mark.parametrize("order", [1, 2, 6])
 def test_quantized_probabilities_are_near_and_sum_to_one(order: int) -> None:
-    texts, held_out = spell(*KENLM["lines"][:139]), spell(*KENLM["lines"][139:])
-    (full, whole), (small, facts) = count_ngram(texts, 128, order), count_ngram(texts, 128, order, quantized=True)
-    assert_sums_to_one(log_probabilities(small, *(text[:20] for text in held_out if len(text) >= 20)))
+    texts = spell(*KENLM["lines"][:139])
+    held_out = spell(*KENLM["lines"][139:])
+    (full, whole), (small, facts) = (
+        count_ngram(texts, 128, order),
+        count_ngram(texts, 128, order, quantized=True),
+    )
+    assert_sums_to_one(
+        log_probabilities(small, *(text[:20] for text in held_out if len(text) >= 20))
+    )
     assert abs(nats_of(small, held_out) - nats_of(full, held_out)) < 0.01
     assert order == 1 or facts["bytes"] < whole["bytes"] * (0.75 if order == 2 else 0.66)
 
@@ -291,7 +399,8 @@ def test_one_token_all_but_alone_sums_to_one_when_quantized() -> None:
     for smoothing in SMOOTHED:
         model, _ = count_ngram([[BOS, *[2] * 3_000_000, EOS]], 20, 3, smoothing, quantized=True)
         assert_sums_to_one(log_probabilities(model, [BOS, 2, 2, 2], [BOS, 3, 2, 2]))
-    with pytest.raises(TrainingError, match=r"model\.quantized=false"):  # no unseen token is left to compensate rounding
+    # no unseen token is left to compensate rounding
+    with pytest.raises(TrainingError, match=r"model\.quantized=false"):
         count_ngram([[BOS, 2, EOS], [BOS, 2, 2, EOS], [BOS, EOS]], 3, 2, quantized=True)
 
 
@@ -307,10 +416,20 @@ def test_misuse_is_explained() -> None:
         (lambda: model.observe(np.array([], np.int64)), TrainingError, "no ids"),
         (lambda: model.observe(np.array([0, 5])), TrainingError, r"0\.\.4"),
         (lambda: model.observe(np.array([0, -1])), TrainingError, r"0\.\.4"),
-        (lambda: model.observe(np.array([0, 2, 1], np.uint16)) or model.observe(np.array([2, 0, 1])), TrainingError, "same id"),
+        (
+            lambda: (
+                model.observe(np.array([0, 2, 1], np.uint16)) or model.observe(np.array([2, 0, 1]))
+            ),
+            TrainingError,
+            "same id",
+        ),
         (lambda: model.finish() and model.observe(np.array([0, 2, 1])), TrainingError, "finished"),
         (lambda: log_probabilities(model, [5]), DataError, r"0\.\.4"),
-        (lambda: model.score(ids_of([0]), ids_of([-1]), model.initial_state(1)), DataError, r"0\.\.4"),
+        (
+            lambda: model.score(ids_of([0]), ids_of([-1]), model.initial_state(1)),
+            DataError,
+            r"0\.\.4",
+        ),
         (lambda: model(ids_of([2]), torch.tensor([1000])), DataError, r"contexts 0\.\."),
     ]
     for call, error, word in calls:
@@ -341,31 +460,61 @@ def explain(model: Any, history: list[int]) -> Any:
 
 
 def compare_contexts(model: Any, brute: BruteNgram, history: list[int]) -> int:
-    """Compare the contexts of a history with those of dictionaries; return how many of them have no counts."""
-    stepper, smoothing, order = model.stepper(), brute.smoothing, brute.order
-    probabilities = np.exp(stepper.forward(np.array([history]), stepper.initial_state(1))[0][0].astype(np.float64))
+    """Compare the contexts of a history with those of dictionaries; return how many of them have no
+    counts.
+    """
+    stepper = model.stepper()
+    smoothing = brute.smoothing
+    order = brute.order
+    probabilities = np.exp(
+        stepper.forward(np.array([history]), stepper.initial_state(1))[0][0].astype(np.float64)
+    )
     contexts = explain(model, history)
-    suffixes = [tuple(history[len(history) - n :]) for n in range(min(order - 1, len(history)), -1, -1)]
-    assert [tuple(history[len(history) - c.tokens :]) for c in contexts] == [s for s in suffixes if s in brute.after]
-    weight, total = 1.0, 0.0
+    suffixes = [
+        tuple(history[len(history) - n :]) for n in range(min(order - 1, len(history)), -1, -1)
+    ]
+    assert [tuple(history[len(history) - c.tokens :]) for c in contexts] == [
+        s for s in suffixes if s in brute.after
+    ]
+    weight = 1.0
+    total = 0.0
     for context in contexts:
         suffix = tuple(history[len(history) - context.tokens :])
-        after, table = brute.after[suffix], brute.discounts[len(suffix) + 1]
+        after = brute.after[suffix]
+        table = brute.discounts[len(suffix) + 1]
         assert set(np.flatnonzero(context.seen).tolist()) == set(after)
-        by_predecessors = smoothing == "kneser-ney" and len(suffix) + 1 < order and BOS not in suffix
+        by_predecessors = (
+            smoothing == "kneser-ney" and len(suffix) + 1 < order and BOS not in suffix
+        )
         assert context.unit == ("predecessors" if by_predecessors else "occurrences")
         if smoothing in SMOOTHED:
-            kinds, occurrences = len(after), sum(after.values())
+            kinds = len(after)
+            occurrences = sum(after.values())
             divisor = occurrences + kinds if smoothing == "witten-bell" else occurrences
-            kept_back = kinds if smoothing == "witten-bell" else sum(table[min(c, 3)] for c in after.values())
+            kept_back = (
+                kinds
+                if smoothing == "witten-bell"
+                else sum(table[min(c, 3)] for c in after.values())
+            )
             assert context.backoff == pytest.approx(kept_back / divisor)
             if context.counts is not None:
-                assert {token: int(context.counts[token]) for token in np.flatnonzero(context.counts).tolist()} == after
+                assert {
+                    token: int(context.counts[token])
+                    for token in np.flatnonzero(context.counts).tolist()
+                } == after
                 assert context.divisor == divisor
-                assert context.discounts == (None if smoothing == "witten-bell" else pytest.approx(table[1:]))
-                own = [after.get(w, 0) - (0 if smoothing == "witten-bell" else table[min(after.get(w, 0), 3)]) for w in range(7)]
+                assert context.discounts == (
+                    None if smoothing == "witten-bell" else pytest.approx(table[1:])
+                )
+                own = [
+                    after.get(w, 0)
+                    - (0 if smoothing == "witten-bell" else table[min(after.get(w, 0), 3)])
+                    for w in range(7)
+                ]
                 if model.config.vocab_size == 7:
-                    assert context.parts == pytest.approx(weight * np.array(own) / divisor, abs=1e-6)
+                    assert context.parts == pytest.approx(
+                        weight * np.array(own) / divisor, abs=1e-6
+                    )
             weight *= context.backoff
         else:
             assert context.counts is None
@@ -380,9 +529,14 @@ def compare_contexts(model: Any, brute: BruteNgram, history: list[int]) -> int:
 
 @settings(max_examples=60)
 @given(
-    texts=texts_of_ids, order=st.integers(1, 5), smoothing=st.sampled_from([*DISTRIBUTIONS, "stupid-backoff"]), history=histories
+    texts=texts_of_ids,
+    order=st.integers(1, 5),
+    smoothing=st.sampled_from([*DISTRIBUTIONS, "stupid-backoff"]),
+    history=histories,
 )
-def test_counts_are_exact_or_left_out(texts: Any, order: int, smoothing: str, history: list[int]) -> None:
+def test_counts_are_exact_or_left_out(
+    texts: Any, order: int, smoothing: str, history: list[int]
+) -> None:
     model, _ = count_ngram(texts, 7, order, smoothing)
     unknown = compare_contexts(model, BruteNgram(texts, 7, order, smoothing), history)
     assert unknown == 0 or smoothing not in ("absolute", "witten-bell")

@@ -1,4 +1,6 @@
-"""Counting n-grams in several processes (threads here), with little memory: always the model of one, bit for bit."""
+"""Counting n-grams in several processes (threads here), with little memory: always the model of
+one, bit for bit.
+"""
 
 import os
 from typing import Any
@@ -19,7 +21,9 @@ SMOOTHINGS = ("kneser-ney", "absolute", "witten-bell", "stupid-backoff", "none")
 
 
 def skewed(vocab_size: int, texts: int = 150) -> list[np.ndarray]:
-    """Return texts whose tokens are as skewed as those of a language; bos is the id 13, which some process in the middle has."""
+    """Return texts whose tokens are as skewed as those of a language; bos is the id 13, which some
+    process in the middle has.
+    """
     rng = np.random.default_rng(0)
     rows = [2 + (rng.zipf(1.5, rng.integers(0, 50)) - 1) % (vocab_size - 2) for _ in range(texts)]
     return [(np.concatenate([[BOS], row, [EOS]]) + 13) % vocab_size for row in rows]
@@ -40,7 +44,11 @@ def in_ranks(texts: list[np.ndarray], processes: int, **settings: Any) -> tuple[
 def assert_same(found: tuple[Any, Any], expected: tuple[Any, Any]) -> None:
     tensors = expected[0].state_dict()
     assert found[1] == expected[1] and found[0].state_dict().keys() == tensors.keys()
-    assert [name for name, tensor in found[0].state_dict().items() if not torch.equal(tensor, tensors[name])] == []
+    assert [
+        name
+        for name, tensor in found[0].state_dict().items()
+        if not torch.equal(tensor, tensors[name])
+    ] == []
 
 
 @pytest.mark.parametrize("smoothing", SMOOTHINGS)
@@ -108,7 +116,9 @@ def test_no_process_gets_most_of_the_ngrams() -> None:
         ([np.array([0])], "nothing to predict"),
     ],
 )
-def test_texts_that_cannot_be_counted_are_an_error_in_every_process(texts: list[np.ndarray], word: str) -> None:
+def test_texts_that_cannot_be_counted_are_an_error_in_every_process(
+    texts: list[np.ndarray], word: str
+) -> None:
     errors: list[str] = []
 
     def work(group: ThreadGroup) -> None:
@@ -125,13 +135,22 @@ def test_texts_that_cannot_be_counted_are_an_error_in_every_process(texts: list[
 
 
 @pytest.mark.parametrize(
-    ("vocab_size", "order"), [(1000, 3), (1000, 7), (1000, 8), (1000, 16), (1000, 40), (127, 9), (70_000, 4), (5, 22)]
+    ("vocab_size", "order"),
+    [(1000, 3), (1000, 7), (1000, 8), (1000, 16), (1000, 40), (127, 9), (70_000, 4), (5, 22)],
 )
 def test_ngrams_of_any_length_and_vocabulary_are_counted(vocab_size: int, order: int) -> None:
-    """Packed in words of 63 bits, of which one holds six ids of 1,000: one word, two, many; and many rows with one first word."""
+    """Packed in words of 63 bits, of which one holds six ids of 1,000: one word, two, many; and
+    many rows with one first word.
+    """
     rng = np.random.default_rng(1)
-    texts = [[BOS, *(vocab_size - rng.integers(1, 4, rng.integers(0, 30))).tolist(), EOS] for _ in range(30)]
-    (model, facts), brute = count_ngram(texts, vocab_size, order), BruteNgram(texts, vocab_size, order, "kneser-ney")
+    texts = [
+        [BOS, *(vocab_size - rng.integers(1, 4, rng.integers(0, 30))).tolist(), EOS]
+        for _ in range(30)
+    ]
+    (model, facts), brute = (
+        count_ngram(texts, vocab_size, order),
+        BruteNgram(texts, vocab_size, order, "kneser-ney"),
+    )
     assert facts["ngrams"] == [len(counts) for counts in brute.counts[1:]]
     for text in texts[:4]:
         scores, _ = model.score(ids_of(text[:-1]), ids_of(text[1:]), model.initial_state(1))

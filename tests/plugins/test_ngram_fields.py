@@ -1,4 +1,6 @@
-"""An n-gram of texts with fields: against a sum over all ways to copy, and in Python, compiled code and JavaScript alike."""
+"""An n-gram of texts with fields: against a sum over all ways to copy, and in Python, compiled code
+and JavaScript alike.
+"""
 
 import math
 import re
@@ -18,8 +20,14 @@ from tests.support.node import why_no_node
 from tests.support.plugin_models import BOS, EOS, PLAIN, count_ngram, ids_of, log_probabilities
 from tests.support.web_steppers import logits_in_node, logits_in_python, write_model
 
-V, FIRST, SECOND, BEGIN = 10, 7, 8, 9  # two fields; the ids 2 to 6 are tokens
-COPY_START, STAY, MIN_LEFT = 0.002, 0.95, 0.01
+# two fields; the ids 2 to 6 are tokens
+V = 10
+FIRST = 7
+SECOND = 8
+BEGIN = 9
+COPY_START = 0.002
+STAY = 0.95
+MIN_LEFT = 0.01
 
 Values = Sequence[tuple[int, Sequence[int]]]
 """The marker and the tokens of each value."""
@@ -30,13 +38,24 @@ def given(values: Values) -> list[int]:
 
 
 def some_texts(count: int, seed: int = 0) -> Iterator[tuple[Values, list[int]]]:
-    """Yield fields and texts that name them; the first field may have two forms, and each may be missing."""
+    """Yield fields and texts that name them; the first field may have two forms, and each may be
+    missing.
+    """
     rng = np.random.default_rng(seed)
     for _ in range(count):
         name, title = (rng.integers(2, 7, rng.integers(1, 4)).tolist() for _ in range(2))
-        values = [(FIRST, name), (FIRST, [2, *name]), (SECOND, title)][rng.integers(0, 2) : rng.integers(1, 4)]
+        values = [(FIRST, name), (FIRST, [2, *name]), (SECOND, title)][
+            rng.integers(0, 2) : rng.integers(1, 4)
+        ]
         named = name if rng.random() < 0.7 else title
-        yield values, [*rng.integers(2, 7, rng.integers(0, 4)).tolist(), *named, *rng.integers(2, 7, rng.integers(0, 4)).tolist()]
+        yield (
+            values,
+            [
+                *rng.integers(2, 7, rng.integers(0, 4)).tolist(),
+                *named,
+                *rng.integers(2, 7, rng.integers(0, 4)).tolist(),
+            ],
+        )
 
 
 def train(**settings: Any) -> Any:
@@ -48,19 +67,31 @@ def count_form(values: Values, text: Sequence[int]) -> list[int]:
     """Return a text with the marker of a value in its place: leftmost first, longest first."""
     markers = {"".join(map(chr, value)): chr(marker) for marker, value in values}
     pattern = "|".join(sorted(markers, key=len, reverse=True)) or "$^"
-    return [BOS, *map(ord, re.sub(pattern, lambda found: markers[found[0]], "".join(map(chr, text))))]
+    return [
+        BOS,
+        *map(ord, re.sub(pattern, lambda found: markers[found[0]], "".join(map(chr, text)))),
+    ]
 
 
 class AllPaths:
-    """The probabilities of a text by who wrote each token: the n-gram, or a copy from a place of a value."""
+    """The probabilities of a text by who wrote each token: the n-gram, or a copy from a place of a
+    value.
+    """
 
     def __init__(self, plain: Any, values: Values) -> None:
-        self.plain, self.values = plain, values
-        self.places = [(number, at) for number, (_, value) in enumerate(values) for at in range(len(value))]
+        self.plain = plain
+        self.values = values
+        self.places = [
+            (number, at) for number, (_, value) in enumerate(values) for at in range(len(value))
+        ]
 
     def history(self, text: Sequence[int]) -> list[int]:
-        """Return bos and the tokens, with markers in place of the values whose beginnings were followed to their ends."""
-        written, value, size = [BOS], (0, [0]), 0
+        """Return bos and the tokens, with markers in place of the values whose beginnings were
+        followed to their ends.
+        """
+        written = [BOS]
+        value = (0, [0])
+        size = 0
         before: list[int] = []
         for token in text:
             if size and value[1][size] == token:
@@ -70,16 +101,24 @@ class AllPaths:
                 value, size, before = (starts[0], 1, [*written]) if starts else (value, 0, before)
             written.append(token)
             if size == len(value[1]):
-                written, size = [*before, value[0]], 0
+                written = [*before, value[0]]
+                size = 0
         return written
 
     def next_plain(self, text: Sequence[int]) -> tuple[list[float], list[float]]:
         """Return the probabilities of tokens, and of the values, if no copy is going on."""
         suffix = self.history(text)
         while True:
-            p = log_probabilities(self.plain, suffix)[0, -1].exp() if suffix else self.plain.state_dict()["root"]
+            p = (
+                log_probabilities(self.plain, suffix)[0, -1].exp()
+                if suffix
+                else self.plain.state_dict()["root"]
+            )
             firsts = [(marker, 1e-9 + float(p[value[0]])) for marker, value in self.values]
-            totals = {marker: sum(first for other, first in firsts if other == marker) for marker, _ in firsts}
+            totals = {
+                marker: sum(first for other, first in firsts if other == marker)
+                for marker, _ in firsts
+            }
             parts = [float(p[marker]) * first / totals[marker] for marker, first in firsts]
             left = float(p[:FIRST].sum()) + sum(parts)
             if left >= MIN_LEFT or not suffix:
@@ -87,13 +126,18 @@ class AllPaths:
             suffix = suffix[1:]
 
     def paths(self, text: Sequence[int]) -> dict[tuple[int, int] | None, float]:
-        """Return the probability of the text with each place that is copied next; None for no copy."""
+        """Return the probability of the text with each place that is copied next; None for no
+        copy.
+        """
         ways: dict[tuple[int, int] | None, float] = {None: 1.0}
         anywhere = COPY_START if self.places else 0.0
         for size, token in enumerate(text):
             tokens, parts = self.next_plain(text[:size])
             plain = ways.pop(None)
-            steps = [*ways.items(), *((place, plain * anywhere / len(self.places)) for place in self.places)]
+            steps = [
+                *ways.items(),
+                *((place, plain * anywhere / len(self.places)) for place in self.places),
+            ]
             steps += [((number, 0), plain * (1 - anywhere) * p) for number, p in enumerate(parts)]
             ways = defaultdict(float, {None: plain * (1 - anywhere) * tokens[token]})
             for (number, at), p in steps:  # type: ignore[misc]
@@ -110,18 +154,20 @@ class AllPaths:
 @pytest.mark.parametrize("smoothing", ["kneser-ney", "none"])
 def test_every_probability_is_a_sum_over_all_ways_to_copy(order: int, smoothing: str) -> None:
     model = train(order=order, smoothing=smoothing)
-    plain = count_ngram([[*count_form(*each), EOS] for each in some_texts(80)], V, order, smoothing)[0]
+    plain = count_ngram(
+        [[*count_form(*each), EOS] for each in some_texts(80)], V, order, smoothing
+    )[0]
     for name, tensor in plain.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor), name
     for values, text in some_texts(20, seed=1):
-        found, brute = (
-            log_probabilities(model, [*given(values), *text])[0, len(given(values)) - 1 :].exp(),
-            AllPaths(plain, values),
-        )
+        found = log_probabilities(model, [*given(values), *text])[0, len(given(values)) - 1 :].exp()
+        brute = AllPaths(plain, values)
         for size in range(len(text) + 1):
             if (before := sum(brute.paths(text[:size]).values())) < 1e-12:
                 break  # with "none", the text may be impossible
-            expected = [sum(brute.paths([*text[:size], token]).values()) / before for token in range(FIRST)]
+            expected = [
+                sum(brute.paths([*text[:size], token]).values()) / before for token in range(FIRST)
+            ]
             np.testing.assert_allclose(found[size], [*expected, 0, 0, 0], atol=1e-6)
 
 
@@ -138,18 +184,27 @@ def test_a_text_names_what_it_is_about_and_goes_on() -> None:
     """A name of tokens that never occur in the training texts."""
     rng = np.random.default_rng(0)
     names = [rng.integers(20, 60, 4).tolist() for _ in range(60)]
-    model = count_ngram([[0, 97, *name, 99, 2, 3, 4, *name, 5, 6, EOS] for name in names], 100, 4, field_ids=3)[0]
-    stepper, name, nothing = model.stepper(), [70, 71, 70, 72], np.zeros((1, 0), np.int64)
+    model = count_ngram(
+        [[0, 97, *name, 99, 2, 3, 4, *name, 5, 6, EOS] for name in names], 100, 4, field_ids=3
+    )[0]
+    stepper = model.stepper()
+    name = [70, 71, 70, 72]
+    nothing = np.zeros((1, 0), np.int64)
     _, state = stepper.forward(np.array([[0, 97, *name, 99]]), stepper.initial_state(1))
     params = PLAIN._replace(vocab_size=97, temperatures=np.array([0.5]))
-    tokens, _, _ = stepper.sample(state, rng.random((1, 60)), params, nothing, np.zeros(1, np.int64))
+    tokens, _, _ = stepper.sample(
+        state, rng.random((1, 60)), params, nothing, np.zeros(1, np.int64)
+    )
     assert tokens[0, :10].tolist() == [2, 3, 4, *name, 5, 6, EOS]
-    assert log_probabilities(model, [0, 99, 2, 3, 4])[0, -1, 97:].max() == -math.inf  # a field that is not given
+    # a field that is not given
+    assert log_probabilities(model, [0, 99, 2, 3, 4])[0, -1, 97:].max() == -math.inf
 
 
 def test_long_fields_and_wrong_states() -> None:
     model = train()
-    logits, state = model(ids_of([BOS, FIRST, *[2, 3] * 200, BEGIN, 2, 3, 2]), model.initial_state(1))
+    logits, state = model(
+        ids_of([BOS, FIRST, *[2, 3] * 200, BEGIN, 2, 3, 2]), model.initial_state(1)
+    )
     assert float(logits[0, -1, 3].exp()) > 0.9
     for column, value in ((0, 10**6), (2, 257), (5, V), (5, -1)):
         wrong = state.clone()
@@ -163,7 +218,11 @@ def test_long_fields_and_wrong_states() -> None:
 @pytest.mark.parametrize("smoothing", ["kneser-ney", "stupid-backoff"])
 def test_javascript_computes_the_same(smoothing: str, tmp_path: Path) -> None:
     model = train(smoothing=smoothing)
-    texts = [[[token] for token in [*given(values), *text]] for values, text in some_texts(60, seed=2)]
+    texts = [
+        [[token] for token in [*given(values), *text]] for values, text in some_texts(60, seed=2)
+    ]
     texts += [[np.random.default_rng(3).integers(0, V, 200).tolist()]]
     found = logits_in_node(write_model(tmp_path, "ngram", model), texts, V)
-    np.testing.assert_allclose(np.exp(found), np.exp(logits_in_python(model.stepper(), texts)), atol=1e-5)
+    np.testing.assert_allclose(
+        np.exp(found), np.exp(logits_in_python(model.stepper(), texts)), atol=1e-5
+    )

@@ -1,4 +1,6 @@
-"""The tensors of an n-gram model: saved and loaded they give the same, damaged they are refused and change nothing."""
+"""The tensors of an n-gram model: saved and loaded they give the same, damaged they are refused and
+change nothing.
+"""
 
 import math
 from typing import Any
@@ -17,12 +19,16 @@ FAR = 1 << 30
 
 @pytest.mark.parametrize("quantized", [False, True])
 def test_round_trip(quantized: bool) -> None:
-    for vocab_size, order in [(200, 1), (200, 4), (300, 2), (40_000, 4)]:  # ids of 8, 16 and 32 bits
+    # ids of 8, 16 and 32 bits
+    for vocab_size, order in [(200, 1), (200, 4), (300, 2), (40_000, 4)]:
         model, _ = count_ngram(spell(*LINES), vocab_size, order, quantized=quantized)
         form = {name: (tensor.dtype, tensor.ndim) for name, tensor in model.state_dict().items()}
-        assert order == 1 or len(model.state_dict()["backoffs"]) == len(model.state_dict()["links"])  # one for each context
+        # one for each context
+        assert order == 1 or len(model.state_dict()["backoffs"]) == len(model.state_dict()["links"])
         again = Ngram(model.config)
-        assert {name: (tensor.dtype, tensor.ndim) for name, tensor in again.state_dict().items()} == form
+        assert {
+            name: (tensor.dtype, tensor.ndim) for name, tensor in again.state_dict().items()
+        } == form
         again.load_state_dict({name: tensor.clone() for name, tensor in model.state_dict().items()})
         assert torch.equal(log_probabilities(again, TEXT[:5]), log_probabilities(model, TEXT[:5]))
 
@@ -108,7 +114,9 @@ def test_tensors_of_other_settings_or_of_an_untrained_model_are_refused() -> Non
     tensors = count_ngram(spell(*LINES), 128, 3)[0].state_dict()
     for settings in ({"order": 2}, {"order": 4}, {"vocab_size": 100}, {"quantized": True}):
         with pytest.raises(BundleError):
-            Ngram(Ngram.Config(**({"vocab_size": 128, "order": 3} | settings))).load_state_dict(tensors)
+            Ngram(Ngram.Config(**({"vocab_size": 128, "order": 3} | settings))).load_state_dict(
+                tensors
+            )
     empty = Ngram(Ngram.Config(vocab_size=128, order=3))
     with pytest.raises(BundleError):
         empty.load_state_dict(empty.state_dict())

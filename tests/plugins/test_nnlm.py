@@ -15,7 +15,8 @@ def make(**settings: Any) -> Any:
 def test_in_training_some_rows_begin_anew_as_texts_do() -> None:
     """From some token on, such a row's logits are those of a text that begins there."""
     model = make()
-    ids, state = torch.randint(11, (200, 6)), torch.randint(11, (200, 3))
+    ids = torch.randint(11, (200, 6))
+    state = torch.randint(11, (200, 3))
     plain, after = model(ids, state)
     fresh = [model(ids[:, start:], model.initial_state(200))[0] for start in range(6)]
     found, state_after = model.train()(ids, state)

@@ -1,4 +1,6 @@
-"""The operations that rnn, gru, lstm and nnlm show: against their equations written out here, and formulas by hand."""
+"""The operations that rnn, gru, lstm and nnlm show: against their equations written out here, and
+formulas by hand.
+"""
 
 from typing import Any
 
@@ -12,7 +14,11 @@ from reviewgen.protocols import hold_given
 from reviewgen.registry import find_model
 from tests.support.plugin_models import make_network
 
-B, T, V, E, H = 2, 5, 11, 3, 4
+B = 2
+T = 5
+V = 11
+E = 3
+H = 4
 GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 
 
@@ -28,7 +34,10 @@ def some_ids() -> torch.Tensor:
 def show(model: Any, ids: Any = None, state: Any = None) -> dict[str, Any]:
     """Return the operations of a model by name."""
     ids = some_ids() if ids is None else ids
-    return {each.name: each for each in model.operations(ids, model.initial_state(len(ids)) if state is None else state)}
+    return {
+        each.name: each
+        for each in model.operations(ids, model.initial_state(len(ids)) if state is None else state)
+    }
 
 
 def size_of(model: Any) -> int:
@@ -42,7 +51,10 @@ def by_hand(name: str, model: Any) -> dict[str, torch.Tensor]:
     h = c = torch.zeros(B, H)
     results: list[dict[str, torch.Tensor]] = []
     for x in F.embedding(some_ids(), model.embedding.weight).unbind(1):
-        gates = [(x @ wi.T + bi, h @ wh.T + bh) for wi, wh, bi, bh in zip(w_i, w_h, b_i, b_h, strict=True)]
+        gates = [
+            (x @ wi.T + bi, h @ wh.T + bh)
+            for wi, wh, bi, bh in zip(w_i, w_h, b_i, b_h, strict=True)
+        ]
         if name == "rnn":
             h = squash(sum(gates[0]))
             results.append({"hidden state": h})
@@ -56,7 +68,14 @@ def by_hand(name: str, model: Any) -> dict[str, torch.Tensor]:
             g = squash(sum(gates[2]))
             c = f * c + i * g
             h = o * squash(c)
-            names = ("input gate", "forget gate", "candidate", "output gate", "cell state", "hidden state")
+            names = (
+                "input gate",
+                "forget gate",
+                "candidate",
+                "output gate",
+                "cell state",
+                "hidden state",
+            )
             results.append(dict(zip(names, (i, f, g, o, c, h), strict=True)))
     return {key: torch.stack([step[key] for step in results], dim=1) for key in results[0]}
 
@@ -66,7 +85,8 @@ def by_hand(name: str, model: Any) -> dict[str, torch.Tensor]:
 def test_values_are_those_of_the_equations_with_either_activation(name: str) -> None:
     for activation in ("tanh", "relu"):
         model = make(name, activation=activation, hidden_size=H)
-        shown, expected = show(model), by_hand(name, model)
+        shown = show(model)
+        expected = by_hand(name, model)
         assert list(shown) == ["embedding", *expected, "logits"]
         for key, values in expected.items():
             torch.testing.assert_close(shown[key].values, values, atol=1e-6, rtol=1e-5)
@@ -94,7 +114,9 @@ def test_options_have_their_operations(settings: dict[str, Any], names: list[str
     model = make("lstm", **settings)
     shown = show(model)
     assert list(shown)[-len(names) :] == names
-    torch.testing.assert_close(shown["logits"].values, model(some_ids(), model.initial_state(B))[0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        shown["logits"].values, model(some_ids(), model.initial_state(B))[0], atol=1e-5, rtol=1e-5
+    )
     assert sum(each.parameters for each in shown.values()) == size_of(model)
 
 
@@ -109,33 +131,47 @@ def test_nnlm_shows_its_window() -> None:
     assert torch.equal(shown["concatenation"].values, x) and shown["concatenation"].axes == "B T KE"
     h = torch.tanh(x @ model.hidden.weight.T + model.hidden.bias)
     torch.testing.assert_close(shown["hidden layer"].values, h, atol=1e-6, rtol=1e-5)
-    torch.testing.assert_close(shown["logits"].values, h @ model.output.weight.T + model.output.bias, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        shown["logits"].values, h @ model.output.weight.T + model.output.bias, atol=1e-6, rtol=1e-5
+    )
     products = {name: each.multiplications for name, each in shown.items() if each.multiplications}
     assert products == {"hidden layer": B * T * 3 * E * H, "logits": B * T * H * V}
     assert sum(each.parameters for each in shown.values()) == size_of(model)
 
 
 def test_what_is_held_is_added_to_the_input_of_the_output_layer_or_of_the_hidden_one() -> None:
-    settings, ids = {"bos_id": 0, "condition_ids": 2}, torch.tensor([[0, V - 2, 5, V - 1, 3], [4, 0, V - 2, 0, 7]])
+    settings = {"bos_id": 0, "condition_ids": 2}
+    ids = torch.tensor([[0, V - 2, 5, V - 1, 3], [4, 0, V - 2, 0, 7]])
     for model in make("gru", tied=True, **settings), make("nnlm", order=4, **settings):
-        shown, e = show(model, ids), model.embedding.weight
+        shown = show(model, ids)
+        e = model.embedding.weight
         given, _ = hold_given(model.config, e, ids, torch.zeros(B, E + 2))
         torch.testing.assert_close(shown["given"].values, given)
         torch.testing.assert_close(shown["held"].values, given @ model.held.T)
         if "projection" in shown:
             p = shown["projection"].values + given @ model.held.T
-            torch.testing.assert_close(shown["logits"].values, p @ e.T + model.output.bias, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                shown["logits"].values, p @ e.T + model.output.bias, atol=1e-5, rtol=1e-5
+            )
 
 
 @pytest.mark.wrong_types
 def test_a_wrong_shape_is_an_error_that_names_each_axis() -> None:
-    ids, ngram_class = torch.tensor([[1, 2, 3], [4, 5, 6]]), find_model("ngram")[0]
+    ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    ngram_class = find_model("ngram")[0]
     ngram: Any = ngram_class(ngram_class.Config(vocab_size=9))  # type: ignore[call-arg]
     ngram.observe(np.array([0, 2, 1]))
     ngram.finish()
-    gru, lstm, nnlm = make("gru", hidden_size=5, layers=2), make("lstm", hidden_size=5), make("nnlm", order=4)
+    gru = make("gru", hidden_size=5, layers=2)
+    lstm = make("lstm", hidden_size=5)
+    nnlm = make("nnlm", order=4)
     cases: list[tuple[Any, Any, Any, tuple[str, ...]]] = [
-        (gru, ids, torch.zeros(2, 2, 7), ("state h", "(B, L, H)", "L=2 layers, H=5 hidden units", "H is 7")),
+        (
+            gru,
+            ids,
+            torch.zeros(2, 2, 7),
+            ("state h", "(B, L, H)", "L=2 layers, H=5 hidden units", "H is 7"),
+        ),
         (gru, ids, torch.zeros(2, 5), ("(B, L, H)", "float32 of the shape (2, 5)")),
         (gru, ids, torch.zeros(2, 2, 5).long(), ("int64",)),
         (lstm, ids, lstm.initial_state(2)[0], ("a tuple of 2 parts",)),
@@ -154,4 +190,6 @@ def test_a_wrong_shape_is_an_error_that_names_each_axis() -> None:
     for model, wrong, state, words in cases:
         with pytest.raises(ShapeError) as error:
             model(wrong, state)
-        assert isinstance(error.value, ReviewgenError) and all(word in str(error.value) for word in words), error.value
+        assert isinstance(error.value, ReviewgenError) and all(
+            word in str(error.value) for word in words
+        ), error.value

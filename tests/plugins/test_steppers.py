@@ -1,4 +1,6 @@
-"""Steppers: equal to the plain call of their model, each row the same alone and among others, and without torch."""
+"""Steppers: equal to the plain call of their model, each row the same alone and among others, and
+without torch.
+"""
 
 import itertools
 from typing import Any
@@ -21,16 +23,21 @@ every_model = pytest.mark.parametrize("name", (*NETWORKS, "ngram"))
 def make(name: str, **settings: Any) -> Any:
     if name == "ngram":
         random = np.random.default_rng(0)
-        return count_ngram([[0, *random.integers(2, 11, random.integers(0, 30)), 1] for _ in range(60)], 11, 3)[0]
+        return count_ngram(
+            [[0, *random.integers(2, 11, random.integers(0, 30)), 1] for _ in range(60)], 11, 3
+        )[0]
     return make_network(name, **({"hidden_size": 37} | settings))
 
 
 @every_network
 @pytest.mark.parametrize(("bits", "tolerance"), [(32, 1e-4), (16, 2e-3), (8, 0.3)])
-def test_logits_and_states_are_those_of_the_plain_call_or_nearly_with_fewer_bits(name: str, bits: Any, tolerance: float) -> None:
+def test_logits_and_states_are_those_of_the_plain_call_or_nearly_with_fewer_bits(
+    name: str, bits: Any, tolerance: float
+) -> None:
     """With 32 bits, ``tests/kit/test_laws.py`` has all settings."""
     model = make(name)
-    stepper, ids = model.stepper(weight_bits=bits), some_ids(model, 2, 60)
+    stepper = model.stepper(weight_bits=bits)
+    ids = some_ids(model, 2, 60)
     expected, memory = call(model, ids, model.initial_state(2))
     _, state = stepper.forward(ids[:, :30].numpy(), stepper.initial_state(2))
     logits, state = stepper.forward(ids[:, 30:].numpy(), state)
@@ -53,7 +60,12 @@ def test_damaged_weights_are_refused(name: str) -> None:
 
 
 def sample(
-    stepper: Any, params: SamplingParams = PLAIN, rows: int = 3, numbers: int = 64, windows: Any = None, looks_back: int = 0
+    stepper: Any,
+    params: SamplingParams = PLAIN,
+    rows: int = 3,
+    numbers: int = 64,
+    windows: Any = None,
+    looks_back: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the tokens of some rows after a beginning each, and the numbers that they used up."""
     random = np.random.default_rng(0)
@@ -61,23 +73,33 @@ def sample(
     _, state = stepper.forward(texts, stepper.initial_state(rows))
     constraints = windows and Constraints(*windows, None, no_places(rows))
     tokens, used, _ = stepper.sample(
-        state, random.random((rows, numbers)), params, texts[:, :looks_back], np.zeros(rows, np.int64), constraints
+        state,
+        random.random((rows, numbers)),
+        params,
+        texts[:, :looks_back],
+        np.zeros(rows, np.int64),
+        constraints,
     )
     return tokens, used
 
 
 @every_model
 def test_a_row_is_the_same_to_the_bit_among_others(name: str) -> None:
-    model, rows = make(name, **({} if name in ("nnlm", "ngram") else {"ngrams": 4})), 7
-    stepper, ids = model.stepper(), some_ids(model, rows, 30).numpy()
+    model = make(name, **({} if name in ("nnlm", "ngram") else {"ngrams": 4}))
+    rows = 7
+    stepper = model.stepper()
+    ids = some_ids(model, rows, 30).numpy()
     logits, state = stepper.forward(ids, stepper.initial_state(rows))
-    uniform, count = np.random.default_rng(0).random((rows, 200)), np.zeros(rows, np.int64)
+    uniform = np.random.default_rng(0).random((rows, 200))
+    count = np.zeros(rows, np.int64)
     together, used, _ = stepper.sample(state, uniform, PLAIN, ids[:, :0], count)
     for row in range(rows):
         one = slice(row, row + 1)
         logits_alone, state_alone = stepper.forward(ids[one], stepper.initial_state(1))
         assert np.array_equal(logits_alone, logits[one])
-        tokens, used_alone, _ = stepper.sample(state_alone, uniform[one], PLAIN, ids[one, :0], count[one])
+        tokens, used_alone, _ = stepper.sample(
+            state_alone, uniform[one], PLAIN, ids[one, :0], count[one]
+        )
         assert np.array_equal(tokens, together[one]) and used_alone == used[row]
 
 
@@ -87,7 +109,9 @@ def test_settings_and_the_copy_limit_are_applied(name: str) -> None:
     corpus = np.random.default_rng(1).integers(2, 11, 1000)
     windows = build_windows(corpus, (0, 1), length=3, bits_per_window=16)
     for rows in (1, 9):
-        params = PLAIN._replace(no_repeat_ngram_size=2, min_new_tokens=20, temperatures=np.array([0.5, 3.0]), top_k=9)
+        params = PLAIN._replace(
+            no_repeat_ngram_size=2, min_new_tokens=20, temperatures=np.array([0.5, 3.0]), top_k=9
+        )
         for row in sample(stepper, params, rows, numbers=20)[0]:
             pairs = list(itertools.pairwise(row[row >= 0]))
             assert len(set(pairs)) == len(pairs) and (name == "ngram" or len(pairs) == 19)

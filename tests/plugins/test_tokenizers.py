@@ -14,7 +14,11 @@ from reviewgen.registry import find_tokenizer
 CharTokenizer: Any = find_tokenizer("char")[0]
 WordTokenizer: Any = find_tokenizer("word")[0]
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # surrogates too
-TEXTS = ["A good film, a good day.", "the good, the bad and the film\nthe film", "ภาพยนตร์ดีมาก ดีมาก 👍👍"] * 3
+TEXTS = [
+    "A good film, a good day.",
+    "the good, the bad and the film\nthe film",
+    "ภาพยนตร์ดีมาก ดีมาก 👍👍",
+] * 3
 
 
 def train_char(*texts: str) -> Any:
@@ -22,10 +26,15 @@ def train_char(*texts: str) -> Any:
 
 
 def train_word(texts: Any = TEXTS, **settings: Any) -> Any:
-    return WordTokenizer.train(iter(texts), WordTokenizer.Config(**({"vocab_size": 300} | settings)))
+    return WordTokenizer.train(
+        iter(texts), WordTokenizer.Config(**({"vocab_size": 300} | settings))
+    )
 
 
-ABC, THAI, WORD, BYTES = train_char("cab"), train_char("ภาพยนตร์ดีมาก 映 \ud83d\ude00"), train_word(), train_word([])
+ABC = train_char("cab")
+THAI = train_char("ภาพยนตร์ดีมาก 映 \ud83d\ude00")
+WORD = train_word()
+BYTES = train_word([])
 EVERY = [ABC, THAI, train_char(), WORD, BYTES]
 
 
@@ -39,20 +48,28 @@ def test_every_text_comes_back(text: str) -> None:
             text = "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids) == text and tokenizer.encode_batch([text])[0].tolist() == ids
-        assert all(0 <= i < tokenizer.vocab_size and i not in (tokenizer.bos_id, tokenizer.eos_id) for i in ids)
+        assert all(
+            0 <= i < tokenizer.vocab_size and i not in (tokenizer.bos_id, tokenizer.eos_id)
+            for i in ids
+        )
 
 
 def test_a_corpus_of_next_to_nothing_is_enough() -> None:
     for texts in ([], [""], ["a"], ["\ud800"]):
-        char, word = train_char(*texts), train_word(texts, vocab_size=8_000)
-        assert char.vocab_size == 18 + (texts == ["a"]) and (word.vocab_size == 258 or texts == ["\ud800"])
+        char = train_char(*texts)
+        word = train_word(texts, vocab_size=8_000)
+        assert char.vocab_size == 18 + (texts == ["a"]) and (
+            word.vocab_size == 258 or texts == ["\ud800"]
+        )
         assert char.decode(char.encode("any ❤")) == word.decode(word.encode("any ❤")) == "any ❤"
 
 
 FLAGS = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
 SPECIAL = {"id": WORD.bos_id, "content": "<s>", "special": True} | FLAGS
 WORD_DAMAGES: dict[str, Any] = {
-    "renamed": lambda content: content["model"]["vocab"].update(film=content["model"]["vocab"].pop("a")),
+    "renamed": (
+        lambda content: content["model"]["vocab"].update(film=content["model"]["vocab"].pop("a"))
+    ),
     "no bytes": lambda content: content["model"]["vocab"].update({"映": WORD.bos_id}),
     "special": lambda content: content.update(added_tokens=[SPECIAL]),
     "normalizer": lambda content: content.update(normalizer={"type": "Lowercase"}),
@@ -71,7 +88,10 @@ DAMAGED_CHARACTERS = [
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
-    cases = [(CharTokenizer, "characters.json", content) for content in DAMAGED_BYTES + DAMAGED_CHARACTERS]
+    cases = [
+        (CharTokenizer, "characters.json", content)
+        for content in DAMAGED_BYTES + DAMAGED_CHARACTERS
+    ]
     cases += [(WordTokenizer, "tokenizer.json", content) for content in DAMAGED_BYTES]
     for cls in (CharTokenizer, WordTokenizer):
         with pytest.raises(BundleError, match="cannot be read"):
@@ -98,7 +118,9 @@ def test_ids_of_characters_follow_code_points() -> None:
     assert tokenizer.encode("a\nc") == [19, 18, 21]
     assert ABC.decode([0, 18, 0, 1, 19, 1]) == "ab"  # bos and eos give no text
     for wrong in (ABC.vocab_size, -1, 2**63, 10**30):
-        with pytest.raises(DataError, match=f"^{wrong} is not an id of this tokenizer: its ids are 0 to"):
+        with pytest.raises(
+            DataError, match=f"^{wrong} is not an id of this tokenizer: its ids are 0 to"
+        ):
             ABC.decode([18, wrong] if wrong < 2**63 else wrong)
     text = "ดีมาก 👍 é"
     assert len(train_char(text).encode(text)) == len(text)
@@ -109,14 +131,17 @@ def test_an_unknown_character_is_encoded_as_the_digits_of_its_bytes() -> None:
     e_acute = [2 + 0xC, 2 + 0x3, 2 + 0xA, 2 + 0x9]
     assert ABC.encode("aéb") == [18, *e_acute, 19]
     assert [i - 2 for i in ABC.encode("\x00")] == [0, 0] and len(ABC.encode("😀")) == 8
-    assert ABC.decode(e_acute[:1]) == ABC.decode(e_acute[:2]) == "\ufffd"  # digits that are not a character
+    # digits that are not a character
+    assert ABC.decode(e_acute[:1]) == ABC.decode(e_acute[:2]) == "\ufffd"
     assert ABC.decode([18, *e_acute[:3], 19]) == "a\ufffd\ufffdb"
     assert ABC.decode([*ABC.encode("😀é"), *e_acute[:2]]) == "😀é\ufffd"
     assert ABC.decode([*ABC.encode("\ud800"), *e_acute[:2]]) == "\ud800\ufffd"
 
 
 @given(st.lists(st.integers(0, ABC.vocab_size - 1)), st.text())
-def test_any_ids_decode_and_a_beginning_decodes_to_a_beginning(any_ids: list[int], text: str) -> None:
+def test_any_ids_decode_and_a_beginning_decodes_to_a_beginning(
+    any_ids: list[int], text: str
+) -> None:
     assert isinstance(ABC.decode(any_ids), str)
     ids = ABC.encode(text)
     for stop in range(len(ids)):
@@ -136,7 +161,14 @@ def test_exact_ids_of_a_small_case() -> None:
 
 
 def test_every_character_begins_or_continues_a_chunk_as_a_word() -> None:
-    """White space is what the regular expression of the library takes for it: for each character of Unicode's first plane."""
+    """White space is what the regular expression of the library takes for it: for each character of
+    Unicode's first plane.
+    """
     plane = [chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000]
-    texts = ["".join(f"a{c} b{c}{c}'s {c}" for c in plane[start : start + 64]) for start in range(0, len(plane), 64)]
-    assert [ids.tolist() for ids in WORD.encode_batch(texts)] == [WORD.encode(text) for text in texts]
+    texts = [
+        "".join(f"a{c} b{c}{c}'s {c}" for c in plane[start : start + 64])
+        for start in range(0, len(plane), 64)
+    ]
+    assert [ids.tolist() for ids in WORD.encode_batch(texts)] == [
+        WORD.encode(text) for text in texts
+    ]

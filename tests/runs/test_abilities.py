@@ -1,4 +1,6 @@
-"""Abilities of a model that is trained by gradient: ids of bos and eos in its config, its own loss, and its parameter groups."""
+"""Abilities of a model that is trained by gradient: ids of bos and eos in its config, its own loss,
+and its parameter groups.
+"""
 
 import itertools
 import re
@@ -20,8 +22,21 @@ from tests.support.fakes import TEXTS
 from tests.support.faults.models import FAULTS, Twin
 from tests.support.trainings import ready
 
-QUICK = {"batch_size": 4, "bptt": 16, "threads": 1, "precision": "no", "copy_tokens": 0, "evaluation_tokens": 300}
-PLAIN = QUICK | {"evaluations": 1, "clip_norm": 1e9, "weight_decay": 0.1, "batch_size": 3, "bptt": 5}
+QUICK = {
+    "batch_size": 4,
+    "bptt": 16,
+    "threads": 1,
+    "precision": "no",
+    "copy_tokens": 0,
+    "evaluation_tokens": 300,
+}
+PLAIN = QUICK | {
+    "evaluations": 1,
+    "clip_norm": 1e9,
+    "weight_decay": 0.1,
+    "batch_size": 3,
+    "bptt": 5,
+}
 PLAIN |= {"averaging": 0.0, "optimizer": "adamw"}
 
 
@@ -58,7 +73,9 @@ class Gate(Twin):
 
 
 class ZLoss(Gate):
-    """With a penalty on the logits: the mean of the squared log-sum-exp over the targets (as in PaLM)."""
+    """With a penalty on the logits: the mean of the squared log-sum-exp over the targets (as in
+    PaLM).
+    """
 
     def losses(self, logits: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         if self.training:
@@ -74,7 +91,11 @@ class Smoothed(Gate):
     def losses(self, logits: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         if self.training:
             self.seen.append((self.ids, targets))
-        return {"cross_entropy": F.cross_entropy(logits.flatten(0, 1), targets.flatten(), label_smoothing=self.smoothing)}
+        return {
+            "cross_entropy": F.cross_entropy(
+                logits.flatten(0, 1), targets.flatten(), label_smoothing=self.smoothing
+            )
+        }
 
 
 class Both(ZLoss):
@@ -112,7 +133,12 @@ class TimeFirst(Gate):
 
 @pytest.fixture(autouse=True)
 def registered(untouched_registry: None) -> None:
-    for name, kind in {"gate": Gate, "zloss": ZLoss, "smoothed": Smoothed, "grouped": Grouped}.items():
+    for name, kind in {
+        "gate": Gate,
+        "zloss": ZLoss,
+        "smoothed": Smoothed,
+        "grouped": Grouped,
+    }.items():
         reviewgen.register_model(name, kind)
 
 
@@ -130,7 +156,8 @@ def twin_of(model: Any) -> Any:
 
 def test_the_ids_come_from_the_tokenizer_and_are_checked_when_loaded(tmp_path: Path) -> None:
     model = reviewgen.train("gate-char", TEXTS, steps=2, training=QUICK, out=tmp_path / "a")
-    config, tokenizer = model.bundle.model.config, model.tokenizer
+    config = model.bundle.model.config
+    tokenizer = model.tokenizer
     assert (config.bos_id, config.eos_id) == (tokenizer.bos_id, tokenizer.eos_id)
     further = reviewgen.train(reviewgen.load(tmp_path / "a"), TEXTS, steps=1, training=QUICK)
     assert further.bundle.model.config == config
@@ -139,24 +166,33 @@ def test_the_ids_come_from_the_tokenizer_and_are_checked_when_loaded(tmp_path: P
             reviewgen.train("gate-char", TEXTS, steps=1, model={name: 3})
     config_file = tmp_path / "a" / "config.json"
     original = config_file.read_text(encoding="utf-8")
-    config_file.write_text(original.replace(f'"bos_id": {tokenizer.bos_id}', '"bos_id": 5'), encoding="utf-8")
+    config_file.write_text(
+        original.replace(f'"bos_id": {tokenizer.bos_id}', '"bos_id": 5'), encoding="utf-8"
+    )
     with pytest.raises(BundleError, match=r"bos_id 5, its tokenizer \d+"):
         reviewgen.load(tmp_path / "a")
 
 
 @pytest.mark.parametrize("kind", [ZLoss, Smoothed, Both])
-def test_own_terms_are_minimised_and_reported_as_means_over_the_targets_of_a_step(kind: type) -> None:
+def test_own_terms_are_minimised_and_reported_as_means_over_the_targets_of_a_step(
+    kind: type,
+) -> None:
     """Of two batches with different numbers of targets: as torch computes it over all of them."""
     run = started(kind, training=PLAIN | {"gradient_accumulation_steps": 2})
     twin = twin_of(run.model)
     report = next(iter(run))
-    state, logits, targets = twin.initial_state(3), [], []
+    state = twin.initial_state(3)
+    logits = []
+    targets = []
     for ids, its_targets in run.model.seen[-2:]:
         out, state = twin(ids, state.detach())
         logits.append(out)
         targets.append(its_targets)
-    every_logit, every_target = torch.cat(logits, dim=1), torch.cat(targets, dim=1)
-    entropy = F.cross_entropy(every_logit.flatten(0, 1), every_target.flatten(), ignore_index=IGNORED)
+    every_logit = torch.cat(logits, dim=1)
+    every_target = torch.cat(targets, dim=1)
+    entropy = F.cross_entropy(
+        every_logit.flatten(0, 1), every_target.flatten(), ignore_index=IGNORED
+    )
     terms = twin.losses(every_logit, every_target)
     sum(terms.values(), 0 if "cross_entropy" in terms else entropy).backward()
     assert report.nats_per_token == pytest.approx(float(entropy.detach()), rel=1e-5)
@@ -182,9 +218,14 @@ def test_a_model_that_breaks_the_contract_is_not_trained(law: str) -> None:
 def test_parameter_groups_train_as_torchs_own_optimizer_with_such_groups() -> None:
     run = started(Grouped)
     twin = twin_of(run.model)
-    settings = [([twin.embedding.weight], 0.0, 0.1), ([twin.recurrent.bias, twin.output.bias], 2.0, 0.0)]
+    settings = [
+        ([twin.embedding.weight], 0.0, 0.1),
+        ([twin.recurrent.bias, twin.output.bias], 2.0, 0.0),
+    ]
     settings.append(([twin.recurrent.weight, twin.output.weight], 1.0, 0.1))
-    adamw = torch.optim.AdamW([{"params": each, "weight_decay": decay} for each, _, decay in settings], betas=(0.9, 0.99))
+    adamw = torch.optim.AdamW(
+        [{"params": each, "weight_decay": decay} for each, _, decay in settings], betas=(0.9, 0.99)
+    )
     state = twin.initial_state(3)
     for report in itertools.islice(run, 4):
         ids, targets = run.model.seen[-1]

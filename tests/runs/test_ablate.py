@@ -1,4 +1,6 @@
-"""Plain presets, ablations and parameters by kind: as settings written out by hand, single trainings, and textbook formulas."""
+"""Plain presets, ablations and parameters by kind: as settings written out by hand, single
+trainings, and textbook formulas.
+"""
 
 import json
 from pathlib import Path
@@ -16,9 +18,26 @@ from reviewgen.registry import find_preset
 from tests.support.fakes import TEXTS, run_command
 from tests.support.trainings import MODEL, TRAINING, trained
 
-DROPOUTS = ("dropout", "embedding_dropout", "output_dropout", "token_dropout", "weight_dropout", "zoneout", "ngram_dropout")
-RECURRENT = {"ngrams": 1, "tied": False, "layer": "fused", "locked_dropout": False} | dict.fromkeys(DROPOUTS, 0.0)
-OFF = {"weight_decay": 0.0, "warmup": 0.0, "averaging": 0.0, "calibration": False, "bptt_random": False, "sampled_softmax": 0}
+DROPOUTS = (
+    "dropout",
+    "embedding_dropout",
+    "output_dropout",
+    "token_dropout",
+    "weight_dropout",
+    "zoneout",
+    "ngram_dropout",
+)
+RECURRENT = {"ngrams": 1, "tied": False, "layer": "fused", "locked_dropout": False} | dict.fromkeys(
+    DROPOUTS, 0.0
+)
+OFF = {
+    "weight_decay": 0.0,
+    "warmup": 0.0,
+    "averaging": 0.0,
+    "calibration": False,
+    "bptt_random": False,
+    "sampled_softmax": 0,
+}
 WITHOUT = {"optimizer": "adamw", "precision": "no"} | OFF
 
 
@@ -31,20 +50,36 @@ WITHOUT = {"optimizer": "adamw", "precision": "no"} | OFF
         ("ngram-char", {"smoothing": "witten-bell"}),
     ],
 )
-def test_a_plain_preset_has_the_settings_without_techniques(preset: str, model: dict[str, Any]) -> None:
+def test_a_plain_preset_has_the_settings_without_techniques(
+    preset: str, model: dict[str, Any]
+) -> None:
     plain = TrainingRun(f"{preset}-plain", TEXTS, budget="9s").plan
     training = {} if preset == "ngram-char" else WITHOUT  # which counting does not use
     by_hand = TrainingRun(preset, TEXTS, model=model, training=training, budget="9s").plan
     assert plain.facts() == by_hand.facts() | {"preset": f"{preset}-plain"}
-    assert plain.facts() != TrainingRun(preset, TEXTS, budget="9s").plan.facts() | {"preset": f"{preset}-plain"}
+    assert plain.facts() != TrainingRun(preset, TEXTS, budget="9s").plan.facts() | {
+        "preset": f"{preset}-plain"
+    }
     sizes = plain.parts.sizes
     assert sizes is None or not [*sizes.by_epochs, *sizes.training_by_epochs]
 
 
 def test_a_plain_lstm_has_the_parameters_of_the_textbook() -> None:
-    model = reviewgen.train("lstm-char-plain", TEXTS, steps=1, model={"hidden_size": 24, "embedding_size": 10}, progress=False)
-    v, e, h = model.model.config.vocab_size, 10, 24
-    wanted = {"embeddings": v * e, "recurrent layers": 4 * (h * e + h * h + 2 * h), "output layer": v * h + v}
+    model = reviewgen.train(
+        "lstm-char-plain",
+        TEXTS,
+        steps=1,
+        model={"hidden_size": 24, "embedding_size": 10},
+        progress=False,
+    )
+    v = model.model.config.vocab_size
+    e = 10
+    h = 24
+    wanted = {
+        "embeddings": v * e,
+        "recurrent layers": 4 * (h * e + h * h + 2 * h),
+        "output layer": v * h + v,
+    }
     assert model.training["parameters"] == wanted
     assert wanted["recurrent layers"] == sum(each.numel() for each in nn.LSTM(e, h).parameters())
     assert f"(recurrent layers {wanted['recurrent layers']:,}, " in model.bundle.card
@@ -55,27 +90,44 @@ def test_parameters_by_kind_of_other_models() -> None:
     network = reviewgen.train("rnn-char", TEXTS, steps=1, model=small, progress=False)
     assert network.training["parameters"]["n-gram vectors"] == 2 * 50 * 4
     texts = ["abab", "ab"] * 20
-    ngram = reviewgen.train("ngram-char", texts, model={"order": 3}, validation=["ab"], progress=False)
-    windows = {framed[i : i + 3] for text in texts for framed in [f"\1{text}\2"] for i in range(len(framed) - 2)}
+    ngram = reviewgen.train(
+        "ngram-char", texts, model={"order": 3}, validation=["ab"], progress=False
+    )
+    windows = {
+        framed[i : i + 3]
+        for text in texts
+        for framed in [f"\1{text}\2"]
+        for i in range(len(framed) - 2)
+    }
     assert ngram.training["parameters"]["3-grams"] == len(windows)
     assert f"- Parameters: {sum(ngram.training['parameters'].values()):,} (" in ngram.bundle.card
-    assert reviewgen.blend([ngram, ngram], [0.5, 0.5]).training["parameters"]["ngram 3-grams"] == 2 * len(windows)
+    assert reviewgen.blend([ngram, ngram], [0.5, 0.5]).training["parameters"][
+        "ngram 3-grams"
+    ] == 2 * len(windows)
     assert count_by_module(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 5))) == {"0": 9, "1": 20}
 
 
 def bits_of(**options: Any) -> float:
     """Return the held-out bits per character of a training of its own."""
     run, _, model = trained("gru-word", steps=3, **options)
-    documents = sample_documents(run.stores["test" if len(run.stores["test"]) else "validation"], 50_000)
+    documents = sample_documents(
+        run.stores["test" if len(run.stores["test"]) else "validation"], 50_000
+    )
     return evaluate_documents(model.model, documents, model.tokenizer.vocab_size).bits_per_character
 
 
 def test_rows_are_single_trainings() -> None:
     fixed = {"model": MODEL, "training": TRAINING}
-    rows = {row.name: row for row in reviewgen.ablate("gru-word", TEXTS, seeds=2, steps=3, settings=fixed)}
+    rows = {
+        row.name: row
+        for row in reviewgen.ablate("gru-word", TEXTS, seeds=2, steps=3, settings=fixed)
+    }
     used = [name for name, row in rows.items() if row.bits is not None]
     assert used == ["whole", "tied embeddings", "Muon", "weight decay", "warm-up", "plain"]
-    changed: Any = {"Muon": {"training": {"optimizer": "adamw"}}, "plain": {"model": RECURRENT, "training": WITHOUT}}
+    changed: Any = {
+        "Muon": {"training": {"optimizer": "adamw"}},
+        "plain": {"model": RECURRENT, "training": WITHOUT},
+    }
     for name, options in changed.items():
         runs = [bits_of(**options, seed=seed) for seed in (0, 1)]
         assert rows[name].bits == pytest.approx(sum(runs) / 2, rel=1e-6), name
@@ -84,24 +136,39 @@ def test_rows_are_single_trainings() -> None:
     assert rows["plain"].parameters["output layer"] > rows["whole"].parameters["output layer"]
 
 
-def test_the_settings_of_a_size_that_was_chosen_for_the_whole_preset_leave_out_those_that_are_set() -> None:
+def test_settings_that_are_set_are_not_taken_from_the_chosen_size() -> None:
     own: Any = {"model": {"ngrams": 1}, "training": {"weight_decay": 0.0}}
     parts = TrainingRun("lstm-char", TEXTS, budget="5s", **own).plan.parts
-    size = {"model": {"hidden_size": 16, "ngrams": 3}, "training": {"batch_size": 4, "weight_decay": 0.1}}
+    size = {
+        "model": {"hidden_size": 16, "ngrams": 3},
+        "training": {"batch_size": 4, "weight_decay": 0.1},
+    }
     assert parts.not_own(size) == {"model": {"hidden_size": 16}, "training": {"batch_size": 4}}
 
 
 def test_what_has_no_plain_form_or_no_technique_is_refused() -> None:
     for name, error, words in (
-        ("blend-char-plain", ConfigError, "blend of several models.*lstm-char-plain or ngram-char-plain"),
+        (
+            "blend-char-plain",
+            ConfigError,
+            "blend of several models.*lstm-char-plain or ngram-char-plain",
+        ),
         ("lstm-chat-plain", UnknownPlugin, "lstm-chat"),
-        ("gru-char-plain-plain", UnknownPlugin, "no preset 'gru-char-plain-plain'.*Did you mean 'gru-char-plain'"),
+        (
+            "gru-char-plain-plain",
+            UnknownPlugin,
+            "no preset 'gru-char-plain-plain'.*Did you mean 'gru-char-plain'",
+        ),
     ):
         with pytest.raises(error, match=words):
             find_preset(name)
     for preset, options, words in (
         ("blend-char", {}, "blend of several models"),
-        ("ngram-char", {"settings": {"model": {"smoothing": "absolute"}}}, "no technique left to ablate"),
+        (
+            "ngram-char",
+            {"settings": {"model": {"smoothing": "absolute"}}},
+            "no technique left to ablate",
+        ),
         ("rnn-char", {"settings": {"model": {"zoneout": 0.1}}}, "zoneout"),
         ("gru-char", {"seeds": 0}, "seeds"),
     ):
@@ -118,10 +185,39 @@ def test_the_commands(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     assert status == 0 and [line[0] for line in lines[1:4]] == ["nothing", "Kneser-Ney", "all"], err
     rows = json.loads(run_command(monkeypatch, capsys, *words, "--json")[1])["rows"]
     assert [f"{row['bits']:.4f}" for row in rows] == [lines[1][1], lines[2][2], lines[3][4]]
-    assert rows[1]["settings"] == {"model.smoothing": "witten-bell"} and rows[1]["bits"] != rows[0]["bits"]
-    assert rows[2] == rows[1] | {"name": "plain", "description": ""}  # with the same seconds: it was trained once
-    train = ("train", "ngram-char", "--plain", "--data", file, "--out", tmp_path / "m", "--set", "model.order=3", "--json")
+    assert (
+        rows[1]["settings"] == {"model.smoothing": "witten-bell"}
+        and rows[1]["bits"] != rows[0]["bits"]
+    )
+    # with the same seconds: it was trained once
+    assert rows[2] == rows[1] | {"name": "plain", "description": ""}
+    train = (
+        "train",
+        "ngram-char",
+        "--plain",
+        "--data",
+        file,
+        "--out",
+        tmp_path / "m",
+        "--set",
+        "model.order=3",
+        "--json",
+    )
     facts = json.loads(run_command(monkeypatch, capsys, *train)[1])
-    assert facts["preset"] == "ngram-char-plain" and reviewgen.load(tmp_path / "m").model.config.smoothing == "witten-bell"
-    status, _, err = run_command(monkeypatch, capsys, "train", "--plain", "--from", tmp_path / "m", "--data", file, "--out", file)
+    assert (
+        facts["preset"] == "ngram-char-plain"
+        and reviewgen.load(tmp_path / "m").model.config.smoothing == "witten-bell"
+    )
+    status, _, err = run_command(
+        monkeypatch,
+        capsys,
+        "train",
+        "--plain",
+        "--from",
+        tmp_path / "m",
+        "--data",
+        file,
+        "--out",
+        file,
+    )
     assert status == 2 and "--plain is for a new model" in err

@@ -1,4 +1,6 @@
-"""``reviewgen.blend`` and ``reviewgen blend``: from trained models to one that is used like any other."""
+"""``reviewgen.blend`` and ``reviewgen blend``: from trained models to one that is used like any
+other.
+"""
 
 import gc
 import json
@@ -17,21 +19,31 @@ from tests.support.launches import made_once
 from tests.support.trainings import ready
 
 DRAW = random.Random(7)
-NAMES = ["".join(map(DRAW.choice, ("bdfgkl", "aeiou", "mnprst", "aeiou", "vzrnl"))) for _ in range(150)]
+NAMES = [
+    "".join(map(DRAW.choice, ("bdfgkl", "aeiou", "mnprst", "aeiou", "vzrnl"))) for _ in range(150)
+]
 ENDS = {"A+": "I would see it again with pleasure", "D-": "nobody should ever have to see this"}
 
 
 def reviews(number: int, seed: int) -> list[str]:
-    """Return texts of names, which an n-gram knows best, and of endings that follow from the first letter, which it forgets."""
+    """Return texts of names, which an n-gram knows best, and of endings that follow from the first
+    letter, which it forgets.
+    """
     draw = random.Random(seed)
     texts = []
     for _ in range(number):
-        mark, (one, two, three) = draw.choice(["A+", "D-"]), draw.choices(NAMES, k=3)
-        texts.append(f"{mark} the film of {one} and {two} with the actor {three} in it is a film, {ENDS[mark]}.")
+        mark = draw.choice(["A+", "D-"])
+        one, two, three = draw.choices(NAMES, k=3)
+        texts.append(
+            f"{mark} the film of {one} and {two} with the actor {three} in it is a film,"
+            f" {ENDS[mark]}."
+        )
     return texts
 
 
-CORPUS, HELD_OUT, OTHERS = reviews(400, 0), reviews(60, 1), reviews(60, 2)
+CORPUS = reviews(400, 0)
+HELD_OUT = reviews(60, 1)
+OTHERS = reviews(60, 2)
 
 
 def train_ngram(texts: Any = CORPUS, **model: Any) -> ReviewModel:
@@ -44,10 +56,19 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of two trained models, ``ngram`` and ``gru``."""
 
     def train(folder: Path) -> None:
-        training = {"batch_size": 16, "learning_rate": 0.02, "evaluations": 2, "copy_tokens": 0, "threads": 1}
-        model = {"hidden_size": 64, "embedding_size": 16, "ngrams": 1}  # else it would know the names as well as the n-gram
+        training = {
+            "batch_size": 16,
+            "learning_rate": 0.02,
+            "evaluations": 2,
+            "copy_tokens": 0,
+            "threads": 1,
+        }
+        # else it would know the names as well as the n-gram
+        model = {"hidden_size": 64, "embedding_size": 16, "ngrams": 1}
         reviewgen.train("ngram-char", CORPUS, model={"order": 5}, out=folder / "ngram")
-        reviewgen.train("gru-char", CORPUS, steps=125, model=model, training=training, out=folder / "gru")
+        reviewgen.train(
+            "gru-char", CORPUS, steps=125, model=model, training=training, out=folder / "gru"
+        )
         (folder / "held-out.txt").write_text("\n".join(HELD_OUT), encoding="utf-8")
 
     return made_once(tmp_path_factory, "to-blend", train)
@@ -63,26 +84,45 @@ def both(parts: list[ReviewModel]) -> ReviewModel:
     return reviewgen.blend(parts, data=HELD_OUT)
 
 
-def test_a_blend_is_better_than_its_parts_and_records_the_fit(parts: list[ReviewModel], both: ReviewModel) -> None:
+def test_a_blend_is_better_than_its_parts_and_records_the_fit(
+    parts: list[ReviewModel], both: ReviewModel
+) -> None:
     others = [model.evaluate(OTHERS).bits_per_character for model in (*parts, both)]
     assert others[2] < min(others[:2]) - 0.01, "it is better than its parts on other texts"
-    fit, weights, recorded = both.training["weights"], both.model.config.weights, both.training["parts"]
+    fit = both.training["weights"]
+    weights = both.model.config.weights
+    recorded = both.training["parts"]
     assert sum(weights) == pytest.approx(1) and min(weights) > 0.01
     assert [part["weight"] for part in recorded] == list(weights)
     assert [part["preset"] for part in recorded] == ["ngram-char", "gru-char"]
     assert [part["config"] for part in recorded] == [model.training["config"] for model in parts]
     bits = fit["bits_per_character"]
-    assert bits["parts"] == pytest.approx([model.evaluate(HELD_OUT).bits_per_character for model in parts], abs=1e-5)
-    blends = {"equal_weights": reviewgen.blend(parts), "fixed_weights": reviewgen.blend(parts, list(weights))}
+    assert bits["parts"] == pytest.approx(
+        [model.evaluate(HELD_OUT).bits_per_character for model in parts], abs=1e-5
+    )
+    blends = {
+        "equal_weights": reviewgen.blend(parts),
+        "fixed_weights": reviewgen.blend(parts, list(weights)),
+    }
     for name, blend in (blends | {"fitted_weights": both}).items():
-        assert bits[name] == pytest.approx(blend.evaluate(HELD_OUT).bits_per_character, abs=1e-5), name
-    assert bits["fitted_weights"] <= bits["fixed_weights"] <= min(*bits["parts"], bits["equal_weights"])
+        assert bits[name] == pytest.approx(blend.evaluate(HELD_OUT).bits_per_character, abs=1e-5), (
+            name
+        )
+    assert (
+        bits["fitted_weights"]
+        <= bits["fixed_weights"]
+        <= min(*bits["parts"], bits["equal_weights"])
+    )
     assert len(both.model.config.gate["coefficients"]) == 2
 
 
-def test_sources_weights_and_blends_are_blended(parts: list[ReviewModel], folders: Path, tmp_path: Path) -> None:
+def test_sources_weights_and_blends_are_blended(
+    parts: list[ReviewModel], folders: Path, tmp_path: Path
+) -> None:
     blend = reviewgen.blend([folders / "ngram", parts[1]], [1, 3])
-    assert blend.model.config.weights == (0.25, 0.75) and blend.training["weights"] == {"method": "given"}
+    assert blend.model.config.weights == (0.25, 0.75) and blend.training["weights"] == {
+        "method": "given"
+    }
     outer = reviewgen.blend((blend, parts[0]))
     outer.save_pretrained(tmp_path / "outer")
     again = reviewgen.load(tmp_path / "outer")
@@ -91,7 +131,9 @@ def test_sources_weights_and_blends_are_blended(parts: list[ReviewModel], folder
     assert reviewgen.blend(parts, [1e308, 1e308]).model.config.weights == (0.5, 0.5)
 
 
-def test_the_index_is_kept_where_all_parts_have_the_same(parts: list[ReviewModel], both: ReviewModel) -> None:
+def test_the_index_is_kept_where_all_parts_have_the_same(
+    parts: list[ReviewModel], both: ReviewModel
+) -> None:
     assert both.novelty(CORPUS[0]).longest_tokens > 20 and "membership tests" in both.bundle.card
     blend = reviewgen.blend([parts[0], train_ngram(CORPUS[:-1])])
     assert blend.bundle.index is None and "fingerprint" not in blend.training["data"]
@@ -107,7 +149,12 @@ def test_wrong_arguments_are_refused(parts: list[ReviewModel]) -> None:
             ConfigError,
             "different tokenizers or conditions, .* model 2 .*, 'fake', does not say which bytes",
         ),
-        (([parts[0], train_ngram(smoothing="stupid-backoff")],), {}, NotADistribution, "Model 2 .* sum to one"),
+        (
+            ([parts[0], train_ngram(smoothing="stupid-backoff")],),
+            {},
+            NotADistribution,
+            "Model 2 .* sum to one",
+        ),
     ]
     for arguments, options, kind, word in refused:
         with pytest.raises(kind, match=word) as caught:
@@ -115,15 +162,21 @@ def test_wrong_arguments_are_refused(parts: list[ReviewModel]) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_the_command_fits_or_takes_weights(folders: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_the_command_fits_or_takes_weights(
+    folders: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
     models = ["blend", folders / "ngram", folders / "gru"]
     fitted = [*models, "--data", folders / "held-out.txt", "--out"]
     _, out, _ = run_command(monkeypatch, capsys, *fitted, tmp_path / "c", "--json")
     facts = json.loads(out)
     assert [row["preset"] for row in facts["models"]] == ["ngram-char", "gru-char"]
     assert facts["bits_per_character"] < min(row["bits_per_character"] for row in facts["models"])
-    assert reviewgen.load(tmp_path / "c").model.config.weights == tuple(row["weight"] for row in facts["models"])
-    status, out, _ = run_command(monkeypatch, capsys, *models, "--out", tmp_path / "d", "--weights", "0.3,0.7")
+    assert reviewgen.load(tmp_path / "c").model.config.weights == tuple(
+        row["weight"] for row in facts["models"]
+    )
+    status, out, _ = run_command(
+        monkeypatch, capsys, *models, "--out", tmp_path / "d", "--weights", "0.3,0.7"
+    )
     assert status == 0 and "weight 0.3000" in out and "bits" not in out
     assert reviewgen.load(tmp_path / "d").model.config.weights == pytest.approx((0.3, 0.7))
 
@@ -137,7 +190,16 @@ def said_of(monkeypatch: Any, capsys: Any, *words: Any) -> str:
 MEASURES = {
     "evaluate": ["evaluate", "{ngram}", "--data", "{texts}"],
     "blend": ["blend", "{ngram}", "{gru}", "--data", "{texts}", "--out", "{out}"],
-    "tune-sampling": ["tune-sampling", "{ngram}", "--data", "{texts}", "--texts", "20", "--search", "temperature=1"],
+    "tune-sampling": [
+        "tune-sampling",
+        "{ngram}",
+        "--data",
+        "{texts}",
+        "--texts",
+        "20",
+        "--search",
+        "temperature=1",
+    ],
     "score": ["score", "{ngram}", "--data", "{texts}", "--out", "{out}.jsonl"],
 }
 
@@ -148,7 +210,12 @@ def test_texts_that_a_model_was_trained_on_are_recognised_in_a_renamed_file(
 ) -> None:
     (tmp_path / "renamed.txt").write_text("\n".join(CORPUS[::2]), encoding="utf-8")
     for texts, is_known in ((tmp_path / "renamed.txt", True), (folders / "held-out.txt", False)):
-        places = {"ngram": folders / "ngram", "gru": folders / "gru", "texts": texts, "out": tmp_path / f"out-{is_known}"}
+        places = {
+            "ngram": folders / "ngram",
+            "gru": folders / "gru",
+            "texts": texts,
+            "out": tmp_path / f"out-{is_known}",
+        }
         notes = said_of(monkeypatch, capsys, *(word.format(**places) for word in MEASURES[command]))
         assert ("was trained on most of these texts" in notes) == is_known
         assert ("--split test" in notes) == is_known
@@ -162,16 +229,35 @@ def test_the_texts_that_a_training_held_out_are_not_taken_for_training_texts(
     assert "was trained on" not in said_of(monkeypatch, capsys, *command)
 
 
-def test_a_model_whose_weight_is_0_is_named(folders: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_a_model_whose_weight_is_0_is_named(
+    folders: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
     train_ngram(["zq" * 40] * 2 + ["qz" * 40]).save_pretrained(tmp_path / "useless")
-    command = ["blend", folders / "ngram", tmp_path / "useless", "--data", folders / "held-out.txt", "--out", tmp_path / "out"]
+    command = [
+        "blend",
+        folders / "ngram",
+        tmp_path / "useless",
+        "--data",
+        folders / "held-out.txt",
+        "--out",
+        tmp_path / "out",
+    ]
     assert f"{tmp_path / 'useless'} has weight 0" in said_of(monkeypatch, capsys, *command)
 
 
-# Presets of several models: one training makes them on the same tokens, and fits the weights of their blend.
+# Presets of several models: one training makes them on the same tokens, and fits the weights of
+# their blend.
 
-TRAINING = {"batch_size": 16, "learning_rate": 0.02, "evaluations": 3, "copy_tokens": 0, "threads": 1, "precision": "no"}
-LSTM = {"hidden_size": 64, "embedding_size": 16, "ngrams": 2, "layer": "fused"}  # else it would know the names as well
+TRAINING = {
+    "batch_size": 16,
+    "learning_rate": 0.02,
+    "evaluations": 3,
+    "copy_tokens": 0,
+    "threads": 1,
+    "precision": "no",
+}
+# else it would know the names as well
+LSTM = {"hidden_size": 64, "embedding_size": 16, "ngrams": 2, "layer": "fused"}
 NGRAM = {"order": 5}
 STEPS = 100
 SHORT: dict[str, Any] = {"model": LSTM | NGRAM, "training": TRAINING, "steps": STEPS}
@@ -199,11 +285,17 @@ def test_it_is_the_blend_of_its_models_trained_one_by_one(trained: Any) -> None:
     bits = [model.evaluate(OTHERS).bits_per_character for model in (blend, by_hand, ngram, lstm)]
     assert bits[0] == pytest.approx(bits[1], abs=1e-5) and bits[0] < min(bits[2:]) - 0.01, bits
     alone = [part["held_out"]["bits_per_character"] for part in blend.training["parts"]]
-    assert alone == pytest.approx([model.training["held_out"]["bits_per_character"] for model in (ngram, lstm)], abs=1e-5)
-    assert blend.training["held_out"]["split"] == "test" and blend.training["held_out"]["bits_per_character"] < min(alone)
+    assert alone == pytest.approx(
+        [model.training["held_out"]["bits_per_character"] for model in (ngram, lstm)], abs=1e-5
+    )
+    assert blend.training["held_out"]["split"] == "test" and blend.training["held_out"][
+        "bits_per_character"
+    ] < min(alone)
 
 
-def test_the_folder_records_both_models_and_is_a_blend_like_any_other(trained: Any, tmp_path: Path) -> None:
+def test_the_folder_records_both_models_and_is_a_blend_like_any_other(
+    trained: Any, tmp_path: Path
+) -> None:
     blend, _, folder = trained
     training = json.loads((folder / "training.json").read_text())
     assert (training["preset"], training["steps"], training["seed"]) == ("blend-char", STEPS, 0)
@@ -230,9 +322,15 @@ def test_a_resumed_run_gives_the_same_model(trained: Any, tmp_path: Path) -> Non
     steps = [report.step for report in reports if report.part == "lstm-char"]
     assert 1 <= steps[0] <= 41 and steps == list(range(steps[0], STEPS + 1))
     assert any("resumes from step" in note for report in reports for note in report.notes)
-    again, blend = run.finish(), trained[0]
-    assert again.model.config == blend.model.config and again.evaluate(OTHERS) == blend.evaluate(OTHERS)
-    bits = [[each["bits_per_character"] for each in model.training["parts"][1]["evaluations"]] for model in (again, blend)]
+    again = run.finish()
+    blend = trained[0]
+    assert again.model.config == blend.model.config and again.evaluate(OTHERS) == blend.evaluate(
+        OTHERS
+    )
+    bits = [
+        [each["bits_per_character"] for each in model.training["parts"][1]["evaluations"]]
+        for model in (again, blend)
+    ]
     assert bits[0] == bits[1]
 
 
@@ -259,8 +357,21 @@ def test_an_interrupt_keeps_the_best_so_far_once_each_model_has_a_step(tmp_path:
 def test_settings_are_those_of_the_models_that_have_them() -> None:
     settings = {"order": "3", "hidden_size": "20", "embedding_size": "10"}
     training = {"batch_size": "8", "evaluations": "1"}
-    blend = reviewgen.train("blend-word", CORPUS, steps=2, model=settings, tokenizer={"vocab_size": "300"}, training=training)
+    blend = reviewgen.train(
+        "blend-word",
+        CORPUS,
+        steps=2,
+        model=settings,
+        tokenizer={"vocab_size": "300"},
+        training=training,
+    )
     ngram, lstm = (part["config"] for part in blend.model.config.models)
     assert (ngram["order"], lstm["hidden_size"], lstm["embedding_size"]) == (3, 20, 10)
-    assert ngram["vocab_size"] == lstm["vocab_size"] <= 300 and blend.training["config"]["batch_size"] == 8
-    assert blend.training["config"]["learning_rate"] == find_preset("lstm-word").training_settings["learning_rate"]
+    assert (
+        ngram["vocab_size"] == lstm["vocab_size"] <= 300
+        and blend.training["config"]["batch_size"] == 8
+    )
+    assert (
+        blend.training["config"]["learning_rate"]
+        == find_preset("lstm-word").training_settings["learning_rate"]
+    )

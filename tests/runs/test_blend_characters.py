@@ -1,4 +1,6 @@
-"""Blends of models with different tokenizers, against sums over all tokenizations of short texts."""
+"""Blends of models with different tokenizers, against sums over all tokenizations of short
+texts.
+"""
 
 import json
 from dataclasses import replace
@@ -26,20 +28,29 @@ WEIGHTS = (0.3, 0.7)
 ASCII = [example for example in EXAMPLES if example["text"].isascii()]
 
 
-def trained(model: str, tokenizer: str, texts: list[str], seed: int = 0, **settings: Any) -> ReviewModel:
+def trained(
+    model: str, tokenizer: str, texts: list[str], seed: int = 0, **settings: Any
+) -> ReviewModel:
     """Return a model of random weights, with a tokenizer of texts."""
     kind, plugin = find_tokenizer(tokenizer)
     config = kind.Config(**settings)
     own = kind.train(texts, config)
     review = review_model(make_model(model, own.vocab_size, seed, **SMALL), own)
     bundle = review.bundle
-    bundle.model_plugin, bundle.tokenizer_plugin, bundle.tokenizer_config = find_model(model)[1], plugin, config
+    bundle.model_plugin = find_model(model)[1]
+    bundle.tokenizer_plugin = plugin
+    bundle.tokenizer_config = config
     return review
 
 
 def word() -> ReviewModel:
     model = trained("gru", "word", ["abab caab", "ab ca ab ab caab"] * 9, vocab_size=260)
-    assert [bytes(each).decode() for each in model.tokenizer.token_bytes()[256:]] == ["ab", "ca", "", ""]
+    assert [bytes(each).decode() for each in model.tokenizer.token_bytes()[256:]] == [
+        "ab",
+        "ca",
+        "",
+        "",
+    ]
     return model
 
 
@@ -54,13 +65,16 @@ class Brute:
             if text and all(each in alphabet for each in text):
                 ids: list[int] = blend.tokenizer.encode(text)
             else:
-                halves = [(value >> 4, value & 15) if value < 256 else (value - 256,) for value in values]
+                halves = [
+                    (value >> 4, value & 15) if value < 256 else (value - 256,) for value in values
+                ]
                 ids = [DIGITS + half for pair in halves for half in pair]
             self.writes[token] = tuple(ids) or (1 if token == tokenizer.eos_id else 0,)
         self.next = cache(self._next)
 
     def _next(self, tokens: tuple[int, ...]) -> Any:
-        ids, part = torch.tensor([[self.model.tokenizer.bos_id, *tokens]]), self.model.bundle.model
+        ids = torch.tensor([[self.model.tokenizer.bos_id, *tokens]])
+        part = self.model.bundle.model
         return part(ids, part.initial_state(1))[0][0, -1].double().softmax(-1).detach().numpy()
 
     def mass(self, ids: tuple[int, ...], tokens: tuple[int, ...] = ()) -> float:
@@ -75,7 +89,9 @@ class Brute:
 
 
 def check(models: list[ReviewModel], text: str) -> None:
-    """Check the probability of every id of a text under a blend, and that those of all ids sum to one."""
+    """Check the probability of every id of a text under a blend, and that those of all ids sum to
+    one.
+    """
     blend = reviewgen.blend(models, WEIGHTS)
     ids = [*blend.tokenizer.encode(text), blend.tokenizer.eos_id]
     fed = torch.tensor([[blend.tokenizer.bos_id, *ids[:-1]]])
@@ -85,7 +101,10 @@ def check(models: list[ReviewModel], text: str) -> None:
     for place, number in enumerate(ids):
         before = tuple(ids[:place])
         each = [brute.mass((*before, number)) / brute.mass(before) for brute in brutes]
-        assert logits[place, number] == pytest.approx(np.dot(WEIGHTS, each), rel=1e-4), (place, number)
+        assert logits[place, number] == pytest.approx(np.dot(WEIGHTS, each), rel=1e-4), (
+            place,
+            number,
+        )
 
 
 @pytest.mark.parametrize("text", ["abca", "ca b", "é", "abé"])
@@ -109,7 +128,9 @@ def test_such_a_blend_keeps_every_law(law: Any) -> None:
 
 def test_any_ids_can_be_written_and_the_sum_stays_one() -> None:
     blend = mixed()
-    ids = torch.randint(blend.config.vocab_size, (5, 40), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(
+        blend.config.vocab_size, (5, 40), generator=torch.Generator().manual_seed(0)
+    )
     logits, _ = blend(ids, blend.initial_state(5))
     np.testing.assert_allclose(logits.exp().sum(-1), 1, atol=1e-5)
 
@@ -117,32 +138,57 @@ def test_any_ids_can_be_written_and_the_sum_stays_one() -> None:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("different")
-    options: dict[str, Any] = {"conditions": ["stars"], "model": {"order": 3}, "training": {"copy_tokens": 0}}
+    options: dict[str, Any] = {
+        "conditions": ["stars"],
+        "model": {"order": 3},
+        "training": {"copy_tokens": 0},
+    }
     reviewgen.train("ngram-char", ASCII, out=folder / "ngram-char", **options)
-    reviewgen.train("ngram-word", ASCII, out=folder / "ngram-word", tokenizer={"vocab_size": 300}, **options)
-    (folder / "held-out.txt").write_text("the plot was good.\nthe café was good.\nit was so so.", encoding="utf-8")
+    reviewgen.train(
+        "ngram-word", ASCII, out=folder / "ngram-word", tokenizer={"vocab_size": 300}, **options
+    )
+    (folder / "held-out.txt").write_text(
+        "the plot was good.\nthe café was good.\nit was so so.", encoding="utf-8"
+    )
     return folder
 
 
-def test_the_command_blends_fits_and_saves(folders: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    words = ["blend", folders / "ngram-word", folders / "ngram-char", "--data", folders / "held-out.txt"]
+def test_the_command_blends_fits_and_saves(
+    folders: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    words = [
+        "blend",
+        folders / "ngram-word",
+        folders / "ngram-char",
+        "--data",
+        folders / "held-out.txt",
+    ]
     status, out, _ = run_command(monkeypatch, capsys, *words, "--out", tmp_path / "both", "--json")
     facts = json.loads(out)
     alone = [row["bits_per_character"] for row in facts["models"]]
     both = reviewgen.load(tmp_path / "both")
     assert status == 0 and facts["bits_per_character"] < min(alone) + 0.001
     assert both.tokenizer_name == "char" and both.generation_config.max_new_tokens == 600
-    assert both.evaluate(folders / "held-out.txt").bits_per_character == pytest.approx(facts["bits_per_character"], abs=1e-4)
+    assert both.evaluate(folders / "held-out.txt").bits_per_character == pytest.approx(
+        facts["bits_per_character"], abs=1e-4
+    )
     text = ASCII[0]["text"]
-    assert both.novelty(text).longest_tokens == len(text), "the index is that of the model over characters"
-    assert both.score(text, conditions={"stars": "1"}).bits != both.score(text, conditions={"stars": "2"}).bits
+    assert both.novelty(text).longest_tokens == len(text), (
+        "the index is that of the model over characters"
+    )
+    assert (
+        both.score(text, conditions={"stars": "1"}).bits
+        != both.score(text, conditions={"stars": "2"}).bits
+    )
     texts = both.generate("the ", num_return_sequences=2, seed=1, max_new_tokens=30)
     both.save_pretrained(tmp_path / "again")
     again = reviewgen.load(tmp_path / "again")
     assert again.generate("the ", num_return_sequences=2, seed=1, max_new_tokens=30) == texts
     assert reviewgen.blend([again, folders / "ngram-word"]).score("the plot").bits > 0
     for option, sentence in (("--html", "A page cannot run"), ("--onnx", "ONNX has")):
-        status, _, error = run_command(monkeypatch, capsys, "export", tmp_path / "both", option, tmp_path / "page.html")
+        status, _, error = run_command(
+            monkeypatch, capsys, "export", tmp_path / "both", option, tmp_path / "page.html"
+        )
         assert status == 2 and sentence in error
 
 
@@ -166,10 +212,21 @@ def conditioned(model: str, tokenizer: str, names: str = "", seed: int = 0) -> R
 
 
 @pytest.mark.parametrize(
-    "names", [("char", "", "stars"), ("char", "stars", ""), ("char", "", "kind stars", "stars"), ("word", "stars", "")]
+    "names",
+    [
+        ("char", "", "stars"),
+        ("char", "stars", ""),
+        ("char", "", "kind stars", "stars"),
+        ("word", "stars", ""),
+    ],
 )
-def test_a_condition_that_a_model_lacks_stays_unspecified_for_it(names: tuple[str, ...], tmp_path: Path) -> None:
-    models = [conditioned("gru" if seed else "rnn", names[0], each, seed) for seed, each in enumerate(names[1:])]
+def test_a_condition_that_a_model_lacks_stays_unspecified_for_it(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
+    models = [
+        conditioned("gru" if seed else "rnn", names[0], each, seed)
+        for seed, each in enumerate(names[1:])
+    ]
     weights = np.arange(1, len(models) + 1) / sum(range(1, len(models) + 1))
     blend = reviewgen.blend(models, weights.tolist())
     for given in (GIVEN, {}):
@@ -181,21 +238,28 @@ def test_a_condition_that_a_model_lacks_stays_unspecified_for_it(names: tuple[st
         mixed = -np.log2(weights @ np.exp2([[-bits for bits in score(model)] for model in models]))
         assert score(blend) == pytest.approx(mixed.tolist(), abs=1e-4)
     blend.save_pretrained(tmp_path / "blend")
-    again, options = reviewgen.load(tmp_path / "blend"), {"num_return_sequences": 3, "seed": 1, "max_new_tokens": 20}
+    again = reviewgen.load(tmp_path / "blend")
+    options = {"num_return_sequences": 3, "seed": 1, "max_new_tokens": 20}
     given = {name: GIVEN[name] for name in again.conditions.names}
     assert score(again) == score(blend)
-    assert again.generate("", conditions=given, **options) == blend.generate("", conditions=given, **options)
+    assert again.generate("", conditions=given, **options) == blend.generate(
+        "", conditions=given, **options
+    )
 
 
 def test_models_of_other_tokenizers_and_conditions_are_blended() -> None:
-    blend = reviewgen.blend([conditioned("gru", "word", "stars"), conditioned("rnn", "char", "kind")])
+    blend = reviewgen.blend(
+        [conditioned("gru", "word", "stars"), conditioned("rnn", "char", "kind")]
+    )
     assert sorted(blend.conditions.names) == ["kind", "stars"]
     scores = {blend.score("ab ca", conditions={name: value}).bits for name, value in GIVEN.items()}
     assert len(scores | {blend.score("ab ca").bits}) == 3
 
 
 @pytest.mark.parametrize("names", ["stars kind", "stars"])
-def test_other_values_or_another_order_of_conditions_are_refused(names: str, monkeypatch: Any) -> None:
+def test_other_values_or_another_order_of_conditions_are_refused(
+    names: str, monkeypatch: Any
+) -> None:
     first = conditioned("gru", "char", "kind stars")
     if names == "stars":
         monkeypatch.setitem(VALUES, "stars", ["good", "bad"])
@@ -205,8 +269,12 @@ def test_other_values_or_another_order_of_conditions_are_refused(names: str, mon
 
 
 @pytest.mark.parametrize("tokens", ["0 1", "0 x", "0 999999", None])
-def test_damaged_characters_are_refused_in_one_sentence(folders: Path, tmp_path: Path, tokens: Any) -> None:
-    reviewgen.blend([folders / "ngram-word", folders / "ngram-char"]).save_pretrained(tmp_path / "blend")
+def test_damaged_characters_are_refused_in_one_sentence(
+    folders: Path, tmp_path: Path, tokens: Any
+) -> None:
+    reviewgen.blend([folders / "ngram-word", folders / "ngram-char"]).save_pretrained(
+        tmp_path / "blend"
+    )
     file = tmp_path / "blend" / "config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
     config["model"]["config"]["models"][0]["characters"]["tokens"] = tokens

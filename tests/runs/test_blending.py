@@ -1,4 +1,6 @@
-"""The blend as a model, its weights and its stepper, against mixtures computed in plain numpy and optimisers of scipy."""
+"""The blend as a model, its weights and its stepper, against mixtures computed in plain numpy and
+optimisers of scipy.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +25,10 @@ PRIOR_TOKENS = 30  # what the prior of the gate counts as
 
 
 def blend_of(*names: str, weights: Any = (0.5, 0.5), gate: Any = None, **settings: Any) -> Any:
-    models = [make_model(name, VOCABULARY, seed, **settings.get(name, {})) for seed, name in enumerate(names)]
+    models = [
+        make_model(name, VOCABULARY, seed, **settings.get(name, {}))
+        for seed, name in enumerate(names)
+    ]
     return make_blend(models, names, weights, gate)
 
 
@@ -40,7 +45,9 @@ def gated() -> Any:
 def three() -> Any:
     """Return a blend of three models with a gate."""
     gate = {"coefficients": np.random.default_rng(0).normal(size=(3, 10)).tolist()}
-    return blend_of("ngram", "gru", "lstm", weights=[0.2, 0.3, 0.5], gate=gate, gru=SMALL, lstm=SMALL)
+    return blend_of(
+        "ngram", "gru", "lstm", weights=[0.2, 0.3, 0.5], gate=gate, gru=SMALL, lstm=SMALL
+    )
 
 
 def unsmoothed() -> Any:
@@ -64,14 +71,21 @@ def softmax(logits: Any) -> Any:
 
 def mixture(blend: Any, ids: torch.Tensor) -> Any:
     """Return the blend's probabilities (B, T, V), in plain float64."""
-    logits = [part(ids, part.initial_state(len(ids)))[0].detach().numpy().astype(np.float64) for part in blend.parts]
+    logits = [
+        part(ids, part.initial_state(len(ids)))[0].detach().numpy().astype(np.float64)
+        for part in blend.parts
+    ]
     probs = np.stack([softmax(part) for part in logits])  # (M, B, T, V)
     weights = np.array(blend.config.weights)[:, None, None]
     if blend.config.gate:
         entropies = -(probs * np.log(np.where(probs > 0, probs, 1))).sum(-1)  # (M, B, T)
-        pairs = [one * other for number, one in enumerate(entropies) for other in entropies[number:]]
+        pairs = [
+            one * other for number, one in enumerate(entropies) for other in entropies[number:]
+        ]
         features = np.stack([np.ones_like(entropies[0]), *entropies, *pairs])
-        weights = weights * np.exp(np.tensordot(np.array(blend.config.gate["coefficients"]), features, axes=1))
+        weights = weights * np.exp(
+            np.tensordot(np.array(blend.config.gate["coefficients"]), features, axes=1)
+        )
     return ((weights / weights.sum(0))[..., None] * probs).sum(0)
 
 
@@ -82,8 +96,14 @@ def test_a_gated_blend_keeps_every_law(law: Any) -> None:
 
 @pytest.mark.parametrize("make", [two, gated, three, unsmoothed, one_sided])
 def test_logits_scores_and_steps_are_the_mixture(make: Callable[[], Any]) -> None:
-    blend, ids, targets = make(), some_ids(), some_ids(seed=1)
-    assert isinstance(blend, LanguageModel) and isinstance(blend, SupportsScore) and isinstance(blend, SupportsStep)
+    blend = make()
+    ids = some_ids()
+    targets = some_ids(seed=1)
+    assert (
+        isinstance(blend, LanguageModel)
+        and isinstance(blend, SupportsScore)
+        and isinstance(blend, SupportsStep)
+    )
     expected = mixture(blend, ids)
     with torch.no_grad():
         logits, state = blend(ids, blend.initial_state(3))
@@ -98,7 +118,8 @@ def test_logits_scores_and_steps_are_the_mixture(make: Callable[[], Any]) -> Non
 
 def test_a_saved_blend_is_built_from_the_steppers_of_its_parts() -> None:
     for make in (two, gated):
-        blend, ids = make(), some_ids()
+        blend = make()
+        ids = some_ids()
         tensors = {name: tensor.numpy() for name, tensor in blend.state_dict().items()}
         saved = SavedBlend(blend.config, tensors)
         step, _ = saved.forward(ids.numpy(), saved.initial_state(3))
@@ -118,9 +139,14 @@ def average(log_probs: Any, weights: Any) -> float:
 
 def test_four_weights_are_those_of_an_optimiser() -> None:
     """Of models that are each good at different tokens."""
-    log_probs = np.log(np.random.default_rng(0).beta(0.6, 2.0, (3000, 4)) + 1e-9) - np.array([0.0, 0.1, 0.2, 0.3])
+    log_probs = np.log(np.random.default_rng(0).beta(0.6, 2.0, (3000, 4)) + 1e-9) - np.array(
+        [0.0, 0.1, 0.2, 0.3]
+    )
     best = scipy.optimize.minimize(
-        lambda raw: -average(log_probs, softmax(raw)), np.zeros(4), method="BFGS", options={"gtol": 1e-9}
+        lambda raw: -average(log_probs, softmax(raw)),
+        np.zeros(4),
+        method="BFGS",
+        options={"gtol": 1e-9},
     )
     fitted = fit_weights(log_probs)
     np.testing.assert_allclose(fitted, softmax(best.x), atol=2e-4)
@@ -133,8 +159,11 @@ def test_the_gate_is_that_of_an_optimiser() -> None:
     rng = np.random.default_rng(0)
     entropies = rng.uniform(0.1, 3.0, (800, 2))
     difference = (entropies[:, 1] - entropies[:, 0]) * 1.5
-    log_probs = np.minimum(-2.0 + np.stack([difference, -difference], axis=1) / 2 + rng.normal(0, 0.8, (800, 2)), -0.01)
-    weights, features = fit_weights(log_probs), features_of(entropies)
+    log_probs = np.minimum(
+        -2.0 + np.stack([difference, -difference], axis=1) / 2 + rng.normal(0, 0.8, (800, 2)), -0.01
+    )
+    weights = fit_weights(log_probs)
+    features = features_of(entropies)
     moments = features.T @ features / len(features)
 
     def objective(raw: Any) -> float:

@@ -43,7 +43,9 @@ class Merging(Alone):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.texts: list[np.ndarray] = []
-        self.observe = lambda ids: self.texts.append(ids.astype(np.int64)) or self.inner.observe(ids)
+        self.observe = lambda ids: (
+            self.texts.append(ids.astype(np.int64)) or self.inner.observe(ids)
+        )
 
     def take_counts(self) -> Any:
         return {"texts": torch.from_numpy(np.concatenate([np.empty(0, np.int64), *self.texts]))}
@@ -56,7 +58,14 @@ class Merging(Alone):
 ALIKE: dict[str, dict[str, Any]] = {
     "plain": {},
     "small memory": {"model": {"memory_mb": 1}},
-    "pruned": {"model": {"smoothing": "witten-bell", "min_count": 2, "prune_entropy": 1e-6, "quantized": True}},
+    "pruned": {
+        "model": {
+            "smoothing": "witten-bell",
+            "min_count": 2,
+            "prune_entropy": 1e-6,
+            "quantized": True,
+        }
+    },
     "merging": {"preset": "merging-char"},
     "few texts": {"source": TEXTS[:2], "validation": TEXTS[2:6]},
 }
@@ -119,7 +128,9 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Any:
     def work(folder: Path) -> None:
         env = os.environ | CPU | {"PYTHONPATH": ROOT, "REVIEWGEN_CACHE": str(folder / "cache")}
         group = run_group(["-c", SCRIPT], 3, env=env, cwd=folder)
-        (folder / "printed.json").write_text(json.dumps([[each.returncode, each.stderr] for each in group]))
+        (folder / "printed.json").write_text(
+            json.dumps([[each.returncode, each.stderr] for each in group])
+        )
 
     folder = made_once(tmp_path_factory, "counting", work)
     printed = json.loads((folder / "printed.json").read_text())
@@ -137,7 +148,9 @@ def one(untouched_registry: None) -> dict[str, Any]:
 
 @pytest.mark.launch
 def test_three_processes_make_the_model_of_one(counted: Any, one: dict[str, Any]) -> None:
-    assert len({facts["weights"] for facts in one.values()}) == len(ALIKE) - 1, "the memory changes nothing"
+    assert len({facts["weights"] for facts in one.values()}) == len(ALIKE) - 1, (
+        "the memory changes nothing"
+    )
     assert one["plain"]["stopped"] == "all texts counted"
     for facts in counted.ranks:
         for name, expected in one.items():
@@ -158,4 +171,6 @@ def test_all_processes_are_interrupted_with_the_model_of_the_texts_so_far(counte
     model.finish()
     for facts in (each["interrupted"] for each in counted.ranks):
         assert facts["error"].startswith("KeyboardInterrupt") and facts["weights"] == digest(model)
-        assert facts["texts"] == len(seen) < len(run.stores["train"]) - 5 and facts["tokens"] == sum(map(len, seen))
+        assert facts["texts"] == len(seen) < len(run.stores["train"]) - 5 and facts[
+            "tokens"
+        ] == sum(map(len, seen))

@@ -1,4 +1,6 @@
-"""Several processes train one model: as one process with all their lanes; they stop together, and one reports an error."""
+"""Several processes train one model: as one process with all their lanes; they stop together, and
+one reports an error.
+"""
 
 import json
 import os
@@ -23,20 +25,39 @@ from tests.support.trainings import ready
 ROOT = str(Path(__file__).parents[2])
 METRICS = ["distinct-1", "new-words"]
 GRU = {"hidden_size": 12, "embedding_size": 6, "layer": "fused"}
-TRAINING = {"bptt": 16, "precision": "no", "threads": 1, "evaluations": 4, "evaluation_tokens": 500, "learning_rate": 0.005}
+TRAINING = {
+    "bptt": 16,
+    "precision": "no",
+    "threads": 1,
+    "evaluations": 4,
+    "evaluation_tokens": 500,
+    "learning_rate": 0.005,
+}
 
 ALIKE: dict[str, dict[str, Any]] = {
     "accumulated": {"steps": 5, "training": {"gradient_accumulation_steps": 2}},
     "random lengths": {"steps": 12, "training": {"bptt_random": True}},
-    "few texts": {"source": TEXTS[:3], "validation": TEXTS[3:9], "steps": 6, "training": {"batch_size": 6}},
-    "own term": {"preset": "zloss-char", "model": {}, "steps": 12, "training": {"metrics": METRICS, "copy_tokens": 200}},
+    "few texts": {
+        "source": TEXTS[:3],
+        "validation": TEXTS[3:9],
+        "steps": 6,
+        "training": {"batch_size": 6},
+    },
+    "own term": {
+        "preset": "zloss-char",
+        "model": {},
+        "steps": 12,
+        "training": {"metrics": METRICS, "copy_tokens": 200},
+    },
     "own loss": {"preset": "smoothed-char", "model": {}, "steps": 12},
 }
 """Trainings in which two processes do what one does with all their lanes."""
 
 
 class Spy(find_model("gru")[0]):  # type: ignore[misc]
-    """A GRU that keeps the ids that it is trained on; a test may change what it does in a training step."""
+    """A GRU that keeps the ids that it is trained on; a test may change what it does in a training
+    step.
+    """
 
     ids: list[list[list[int]]] = []  # noqa: RUF012  of the class: runs are watched from outside
 
@@ -63,13 +84,24 @@ def registered(untouched_registry: None) -> None:
 
 
 def train(
-    preset: str = "spy-char", source: Any = TEXTS, watch: Callable[[Any], object] = id, lanes: int = 3, **options: Any
+    preset: str = "spy-char",
+    source: Any = TEXTS,
+    watch: Callable[[Any], object] = id,
+    lanes: int = 3,
+    **options: Any,
 ) -> dict[str, Any]:
     """Train, and return the reports and the final weights as JSON values."""
     training = TRAINING | {"batch_size": lanes} | options.pop("training", {})
     Spy.ids.clear()
     options = {"model": GRU, "training": training} | options
-    facts: dict[str, Any] = {"losses": [], "terms": [], "bits": [], "metrics": [], "error": None, "weights": {}}
+    facts: dict[str, Any] = {
+        "losses": [],
+        "terms": [],
+        "bits": [],
+        "metrics": [],
+        "error": None,
+        "weights": {},
+    }
     try:
         run = ready(preset, source, **options)
         for report in run:
@@ -80,14 +112,18 @@ def train(
                 facts["metrics"].append(dict(report.metrics))
             facts |= {"stopped": report.stopped, "notes": report.notes, "tokens": report.tokens}
             watch(report)
-        facts["weights"] = {name: tensor.tolist() for name, tensor in run.model.state_dict().items()}
+        facts["weights"] = {
+            name: tensor.tolist() for name, tensor in run.model.state_dict().items()
+        }
         facts["config"] = str(run.model.config)  # of a blend, also the weights of its models
         if "out" in options:
             run.finish()
     except (KeyboardInterrupt, TrainingError, ZeroDivisionError) as problem:
         facts["error"] = f"{type(problem).__name__}: {problem}"
         if facts["losses"]:
-            facts["weights"] = {name: tensor.tolist() for name, tensor in run.model.state_dict().items()}
+            facts["weights"] = {
+                name: tensor.tolist() for name, tensor in run.model.state_dict().items()
+            }
     facts["ids"] = Spy.ids[:]
     return facts
 
@@ -95,13 +131,22 @@ def train(
 def assert_alike(ranks: list[dict[str, Any]], one: dict[str, Any]) -> None:
     """Check that two processes have done what one does."""
     first, second = ranks
-    assert first["weights"] == second["weights"] and first["losses"] == second["losses"] and first["terms"] == second["terms"]
-    assert first["losses"] == pytest.approx(one["losses"], abs=1e-4) and first["tokens"] == one["tokens"]
+    assert (
+        first["weights"] == second["weights"]
+        and first["losses"] == second["losses"]
+        and first["terms"] == second["terms"]
+    )
+    assert (
+        first["losses"] == pytest.approx(one["losses"], abs=1e-4)
+        and first["tokens"] == one["tokens"]
+    )
     assert first["bits"] == second["bits"] == pytest.approx(one["bits"], abs=1e-4)
     for terms, expected in zip(first["terms"], one["terms"], strict=True):
         assert terms == pytest.approx(expected, abs=1e-4)
     for name, weights in one["weights"].items():
-        torch.testing.assert_close(torch.tensor(first["weights"][name]), torch.tensor(weights), rtol=0, atol=1e-4)
+        torch.testing.assert_close(
+            torch.tensor(first["weights"][name]), torch.tensor(weights), rtol=0, atol=1e-4
+        )
 
 
 SMOKE = """
@@ -119,13 +164,17 @@ def test_two_processes_train_as_one_with_all_their_lanes(tmp_path: Path) -> None
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     one = train(epochs=1, lanes=6, out=tmp_path / "one")
     assert_alike(ranks, one)
-    both = [one_batch + other for one_batch, other in zip(ranks[0]["ids"], ranks[1]["ids"], strict=True)]
+    both = [
+        one_batch + other for one_batch, other in zip(ranks[0]["ids"], ranks[1]["ids"], strict=True)
+    ]
     assert both == one["ids"] and ranks[0]["ids"][0] != ranks[1]["ids"][0]
     model, alone = (reviewgen.load(tmp_path / name) for name in ("both", "one"))
     greedy: dict[str, Any] = {"do_sample": False, "max_new_tokens": 30, "words": "any"}
     assert model.generate_one(**greedy) == alone.generate_one(**greedy)
     assert model.score(TEXTS[0]).bits == pytest.approx(alone.score(TEXTS[0]).bits, rel=1e-3)
-    assert {file.name for file in (tmp_path / "both").iterdir()} == {file.name for file in (tmp_path / "one").iterdir()}
+    assert {file.name for file in (tmp_path / "both").iterdir()} == {
+        file.name for file in (tmp_path / "one").iterdir()
+    }
     assert model.training["steps"] == alone.training["steps"] == len(one["losses"])
 
 
@@ -147,15 +196,24 @@ run = ready("lstm-char", TEXTS, budget=60.0, training={"evaluations": 1, "copy_t
 steps = [report.step for report in itertools.takewhile(lambda report: report.step < 3, run)]
 facts["sized"] = [run.model.config.hidden_size, run.config.batch_size, run.config.bptt, steps]
 del run
-facts["early"] = train(steps=200, training={"learning_rate": 10.0, "patience": 2, "evaluations": 200})
+early = {"learning_rate": 10.0, "patience": 2, "evaluations": 200}
+facts["early"] = train(steps=200, training=early)
 facts["different"] = train(steps=5, seed=int(is_other))
 Spy.on_step = lambda logits: logits * (float("nan") if is_other and len(Spy.ids) > 8 else 1)
 facts["nan"] = train(steps=40, training={"evaluations": 10})
 Spy.on_step = lambda logits: logits
 signal.signal(signal.SIGTERM, signal.default_int_handler)
-interrupt = lambda report: os.kill(os.getpid(), signal.SIGTERM) if is_other and report.step == 9 else None
+def interrupt(report):
+    if is_other and report.step == 9:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def fail(report):
+    assert not is_other or report.step < 9
+
+
 facts["interrupted"] = train(steps=40, watch=interrupt, training={"evaluations": 10})
-facts["failed"] = train(steps=40, watch=lambda report: 1 / int(not is_other or report.step < 9), training={"evaluations": 10})
+facts["failed"] = train(steps=40, watch=fail, training={"evaluations": 10})
 with open(f"{os.environ['RANK']}.json", "w") as file:
     json.dump(facts, file)
 
@@ -166,9 +224,10 @@ def kill(logits):
 
 Spy.on_step = kill
 Spy.ids.clear()
-settings = {f"training.{name}": value for name, value in TRAINING.items()} | {"training.evaluations": 20}
+settings = {f"training.{name}": value for name, value in TRAINING.items()}
+settings["training.evaluations"] = 20
 settings |= {f"model.{name}": value for name, value in GRU.items()}
-sys.argv = ["reviewgen", "train", "spy-char", "--data", "reviews.txt", "--out", "killed", "--steps", "40"]
+sys.argv = "reviewgen train spy-char --data reviews.txt --out killed --steps 40".split()
 sys.argv += [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
 main()
 """
@@ -194,11 +253,14 @@ def _launch(folder: Path) -> None:
 @pytest.mark.parametrize("name", ALIKE)
 def test_processes_train_as_one(name: str, launched: Any) -> None:
     options = ALIKE[name] | {"lanes": 6}
-    ranks, one = [facts[name] for facts in launched.ranks], train(**options)
+    ranks = [facts[name] for facts in launched.ranks]
+    one = train(**options)
     assert_alike(ranks, one)
     if name == "own term":
         other = train(**(options | {"preset": "gate-char"}))
-        differences = torch.tensor(other["weights"]["output.weight"]) - torch.tensor(ranks[0]["weights"]["output.weight"])
+        differences = torch.tensor(other["weights"]["output.weight"]) - torch.tensor(
+            ranks[0]["weights"]["output.weight"]
+        )
         assert differences.abs().max() > 1e-3, "without its term the model becomes another"
         metrics = [facts["own term"]["metrics"] for facts in launched.ranks]
         assert metrics[0] == metrics[1] and len(metrics[0]) >= 4
@@ -211,16 +273,25 @@ def test_processes_train_as_one(name: str, launched: Any) -> None:
 def test_the_main_process_chooses_for_all(launched: Any) -> None:
     first, second = launched.ranks
     assert first["sized"] == second["sized"] and first["sized"][-1] == [1, 2]
-    assert all(first["blend"][key] == second["blend"][key] for key in ("weights", "config", "bits", "error"))
+    assert all(
+        first["blend"][key] == second["blend"][key]
+        for key in ("weights", "config", "bits", "error")
+    )
     assert first["blend"]["error"] is None
 
 
 @pytest.mark.launch
 def test_all_stop_at_the_same_step(launched: Any) -> None:
-    for name, stopped in ("early", "early: no more gain on held-out text"), ("nan", "diverged"), ("interrupted", None):
+    for name, stopped in (
+        ("early", "early: no more gain on held-out text"),
+        ("nan", "diverged"),
+        ("interrupted", None),
+    ):
         first, second = (facts[name] for facts in launched.ranks)
         assert first["stopped"] == second["stopped"] == stopped
-        assert str(first["losses"]) == str(second["losses"]) and first["bits"] == second["bits"], name
+        assert str(first["losses"]) == str(second["losses"]) and first["bits"] == second["bits"], (
+            name
+        )
         assert first["weights"] == second["weights"] and first["error"] == second["error"], name
         assert len(first["losses"]) < (200 if name == "early" else 40)
     assert "step 9" in launched.ranks[0]["nan"]["notes"][0]
@@ -229,22 +300,33 @@ def test_all_stop_at_the_same_step(launched: Any) -> None:
 
 
 @pytest.mark.launch
-def test_a_process_that_fails_or_is_killed_ends_the_training_of_all_and_loses_nothing(launched: Any) -> None:
+def test_a_process_that_fails_or_is_killed_ends_the_training_of_all_and_loses_nothing(
+    launched: Any,
+) -> None:
     first, second = (facts["failed"] for facts in launched.ranks)
     assert second["error"].startswith("ZeroDivisionError") and second["stopped"] is None
     assert first["error"] is None and first["stopped"] == "another process ended"
-    assert "Another process has ended" in first["notes"][0] and "Kept: the best weights so far" in first["notes"][0]
-    assert len(first["losses"]) == 10 and first["weights"] == second["weights"], "nine steps, and the report of the end"
+    assert (
+        "Another process has ended" in first["notes"][0]
+        and "Kept: the best weights so far" in first["notes"][0]
+    )
+    assert len(first["losses"]) == 10 and first["weights"] == second["weights"], (
+        "nine steps, and the report of the end"
+    )
     first, second = (facts["different"] for facts in launched.ranks)
-    assert first["error"].startswith("TrainingError: The processes have different settings: the seed.")
+    assert first["error"].startswith(
+        "TrainingError: The processes have different settings: the seed."
+    )
     assert second["error"].startswith("ProcessLost: ") and first["losses"] == second["losses"] == []
     assert launched.status != 0
     model = reviewgen.load(launched.folder / "killed")
-    assert model.training["stopped"] in ("another process ended", "interrupted")  # or the launcher was faster
+    # or the launcher was faster
+    assert model.training["stopped"] in ("another process ended", "interrupted")
     assert 0 < len(model.training["evaluations"]) < 20 and model.generate_one(seed=1)
 
 
-# ``accelerate launch --max_restarts``: a process that is killed restarts the job, which resumes by itself.
+# ``accelerate launch --max_restarts``: a process that is killed restarts the job, which resumes by
+# itself.
 
 RESTARTED = """
 import os, signal, sys, time
@@ -265,9 +347,12 @@ def kill_at(number, calls, restart):
 def command(preset, out, step, **settings):
     Spy.ids.clear()
     Spy.on_step = lambda logits: (step(), logits)[1]
-    sys.argv[1:] = ["train", preset, "--data", "reviews.txt", "--out", out, *(["--steps", "30"] if preset == "spy-char" else [])]
+    sys.argv[1:] = ["train", preset, "--data", "reviews.txt", "--out", out]
+    if preset == "spy-char":
+        sys.argv += ["--steps", "30"]
     for name, value in settings.items():
-        sys.argv += ["--set", ("model." if name in GRU or name == "order" else "training.") + f"{name}={value}"]
+        group = "model" if name in GRU or name == "order" else "training"
+        sys.argv += ["--set", f"{group}.{name}={value}"]
     try:
         main()
     except SystemExit as end:
@@ -281,7 +366,12 @@ def counted(self, ids):
 
 own = GRU | TRAINING | {"batch_size": 3, "copy_tokens": 0}
 command("spy-char", "whole", lambda: kill_at(5, Spy.ids, 0), **own)  # before the first checkpoint
-command("spy-char", "resumed", lambda: (time.sleep(0.05), kill_at(12, Spy.ids, 1)), checkpoint_seconds=1e-9, **own)
+def kill_later():
+    time.sleep(0.05)
+    kill_at(12, Spy.ids, 1)
+
+
+command("spy-char", "resumed", kill_later, checkpoint_seconds=1e-9, **own)
 Ngram.observe = counted
 command("ngram-char", "ngram", int, order=4, novelty="none")
 """
@@ -292,25 +382,53 @@ def test_a_killed_process_restarts_the_job_which_resumes(tmp_path: Path) -> None
     """Of two processes one is killed three times."""
     (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     (tmp_path / "script.py").write_text(RESTARTED, encoding="utf-8")
-    own = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "PYTHONPATH": ROOT}  # else it finds addresses of the ended ones
-    done = launch(2, tmp_path, "--max_restarts", "3", "--rdzv_backend", "c10d", "script.py", env=own, timeout=400)
+    # else it finds addresses of the ended ones
+    own = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "PYTHONPATH": ROOT}
+    done = launch(
+        2,
+        tmp_path,
+        "--max_restarts",
+        "3",
+        "--rdzv_backend",
+        "c10d",
+        "script.py",
+        env=own,
+        timeout=400,
+    )
     assert done.returncode == 0, done.stderr
     assert not list(tmp_path.glob("*.partial"))
-    assert "No checkpoint was saved yet, so the same command starts from the beginning." in done.stderr
-    assert done.stderr.count("whole was saved before") == 2, "after the second restart and the third"
+    assert (
+        "No checkpoint was saved yet, so the same command starts from the beginning." in done.stderr
+    )
+    assert done.stderr.count("whole was saved before") == 2, (
+        "after the second restart and the third"
+    )
     assert done.stderr.count("resumed was saved before") == 1
     assert done.stderr.count("The run resumes from step") == 1
-    one, two, ngram, counted = (tmp_path / name for name in ("whole", "resumed", "ngram", "counted"))
+    one, two, ngram, counted = (
+        tmp_path / name for name in ("whole", "resumed", "ngram", "counted")
+    )
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
-    curves = [json.loads((each / "training.json").read_text())["evaluations"] for each in (one, two)]
+    curves = [
+        json.loads((each / "training.json").read_text())["evaluations"] for each in (one, two)
+    ]
     bits = [[at["bits_per_character"] for at in curve] for curve in curves]
     assert bits[0] == bits[1] and len(bits[0]) > 2
-    reviewgen.train("ngram-char", TEXTS, model={"order": 4}, training={"novelty": "none"}, out=counted)
-    assert (ngram / "model.safetensors").read_bytes() == (counted / "model.safetensors").read_bytes()
+    reviewgen.train(
+        "ngram-char", TEXTS, model={"order": 4}, training={"novelty": "none"}, out=counted
+    )
+    assert (ngram / "model.safetensors").read_bytes() == (
+        counted / "model.safetensors"
+    ).read_bytes()
 
 
-def test_a_saved_model_of_the_same_run_is_used_and_another_is_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options: dict[str, Any] = {"out": tmp_path / "model", "training": {"novelty": "none", "copy_tokens": 0}}
+def test_a_saved_model_of_the_same_run_is_used_and_another_is_in_the_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options: dict[str, Any] = {
+        "out": tmp_path / "model",
+        "training": {"novelty": "none", "copy_tokens": 0},
+    }
 
     def count(texts: Any = TEXTS, order: int = 3) -> Any:
         return reviewgen.train("ngram-char", texts, model={"order": order}, **options)

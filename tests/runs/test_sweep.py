@@ -1,4 +1,6 @@
-"""The bias-variance table: its numbers are those of single runs, what is refused before any work, the plot, the command."""
+"""The bias-variance table: its numbers are those of single runs, what is refused before any work,
+the plot, the command.
+"""
 
 import json
 import math
@@ -18,7 +20,8 @@ from tests.support.brute_ngram import BruteNgram
 from tests.support.fakes import TEXTS, run_command
 from tests.support.trainings import prepared, ready
 
-SQUARES = [f"{n} times {n} is {n * n}" for n in range(100)]  # of which some have n-grams that no other has
+# of which some have n-grams that no other has
+SQUARES = [f"{n} times {n} is {n * n}" for n in range(100)]
 
 
 def by_hand(preset: str, **options: Any) -> list[Any]:
@@ -26,9 +29,14 @@ def by_hand(preset: str, **options: Any) -> list[Any]:
     run = ready(preset, TEXTS, **options)
     assert list(run)
     model = run.finish()
-    train = evaluate_documents(model.model, run.stores["train"].documents(), model.tokenizer.vocab_size)
-    size = sum(tensor.numel() * tensor.element_size() for tensor in model.model.state_dict().values())
-    held_out, copies = model.training["held_out"]["bits_per_character"], model.training["novelty"]["token_copy_rate"]
+    train = evaluate_documents(
+        model.model, run.stores["train"].documents(), model.tokenizer.vocab_size
+    )
+    size = sum(
+        tensor.numel() * tensor.element_size() for tensor in model.model.state_dict().values()
+    )
+    held_out = model.training["held_out"]["bits_per_character"]
+    copies = model.training["novelty"]["token_copy_rate"]
     return [train.bits_per_character, held_out, size / 1e6, copies]
 
 
@@ -51,32 +59,58 @@ def test_the_orders_of_an_ngram_of_a_source_that_is_read_once() -> None:
 def test_each_series_is_swept_and_has_the_figures_of_plain_counts() -> None:
     run = prepared("ngram-char", SQUARES)
     train, held_out = (
-        [store.document(n).tolist() for n in range(len(store))] for store in (run.stores["train"], run.stores["test"])
+        [store.document(n).tolist() for n in range(len(store))]
+        for store in (run.stores["train"], run.stores["test"])
     )
     series = {"model.smoothing": ["kneser-ney", "none"]}
     settings = {"training": {"copy_tokens": 0}}
-    rows = list(reviewgen.sweep("ngram-char", SQUARES, "model.order", [1, 3, 6], settings, series=series))
+    rows = list(
+        reviewgen.sweep("ngram-char", SQUARES, "model.order", [1, 3, 6], settings, series=series)
+    )
     assert [(row.series["model.smoothing"], row.value) for row in rows] == [
         (s, n) for s in ("kneser-ney", "none") for n in (1, 3, 6)
     ]
     for row in rows:
-        brute = BruteNgram(train, run.tokenizer.vocab_size, row.value, row.series["model.smoothing"])
-        p, held = (
-            [brute.probability(text[n], text[:n]) for text in some for n in range(1, len(text))] for some in (train, held_out)
+        brute = BruteNgram(
+            train, run.tokenizer.vocab_size, row.value, row.series["model.smoothing"]
         )
-        assert row.train_bits == pytest.approx(-sum(map(math.log2, p)) / sum(len(text) - 2 for text in train), rel=1e-4)
-        assert row.held_out_impossible == held.count(0.0) / len(held) and row.train_impossible == 0.0
-        assert math.isinf(row.held_out_bits or 0.0) == (row.held_out_impossible > 0) == (row.to_dict()["held_out_bits"] is None)
-        grams = [{tuple(ids[i : i + n]) for ids in train for i in range(len(ids) - n + 1)} for n in range(1, row.value + 1)]
-        assert list(row.ngrams) == [len(grams[0]) - 1, *map(len, grams[1:])]  # the beginning of a text is not predicted
+        p, held = (
+            [brute.probability(text[n], text[:n]) for text in some for n in range(1, len(text))]
+            for some in (train, held_out)
+        )
+        assert row.train_bits == pytest.approx(
+            -sum(map(math.log2, p)) / sum(len(text) - 2 for text in train), rel=1e-4
+        )
+        assert (
+            row.held_out_impossible == held.count(0.0) / len(held) and row.train_impossible == 0.0
+        )
+        assert (
+            math.isinf(row.held_out_bits or 0.0)
+            == (row.held_out_impossible > 0)
+            == (row.to_dict()["held_out_bits"] is None)
+        )
+        grams = [
+            {tuple(ids[i : i + n]) for ids in train for i in range(len(ids) - n + 1)}
+            for n in range(1, row.value + 1)
+        ]
+        # the beginning of a text is not predicted
+        assert list(row.ngrams) == [len(grams[0]) - 1, *map(len, grams[1:])]
     shares = [row.held_out_impossible or 0.0 for row in rows]
     assert shares[:3] == [0.0, 0.0, 0.0] and shares[3] < shares[4] < shares[5]
 
 
 def test_the_vocabulary_of_a_tokenizer() -> None:
-    rows = list(reviewgen.sweep("ngram-word", TEXTS, "tokenizer.vocab_size", ["262", "270"], {"model": {"order": 2}}))
-    assert [row.value for row in rows] == ["262", "270"] and rows[0].held_out_bits != rows[1].held_out_bits
-    assert numbers(rows[1]) == pytest.approx(by_hand("ngram-word", model={"order": 2}, tokenizer={"vocab_size": 270}))
+    rows = list(
+        reviewgen.sweep(
+            "ngram-word", TEXTS, "tokenizer.vocab_size", ["262", "270"], {"model": {"order": 2}}
+        )
+    )
+    assert [row.value for row in rows] == ["262", "270"] and rows[0].held_out_bits != rows[
+        1
+    ].held_out_bits
+    assert numbers(rows[1]) == pytest.approx(
+        by_hand("ngram-word", model={"order": 2}, tokenizer={"vocab_size": 270})
+    )
 
 
 @pytest.mark.wrong_types
@@ -96,7 +130,11 @@ def test_a_wrong_sweep_is_refused_before_any_work() -> None:
             reviewgen.sweep("ngram-char", "no such file.csv", setting, values, **more)
 
 
-ROWS = [SweepRow("2", 2.0, 2.5, 0.1, 0.1, 0.0), SweepRow("4", 1.0, 2.0, 0.2, 0.1, 0.5), SweepRow("8", None, None, 0.3, 0.1, None)]
+ROWS = [
+    SweepRow("2", 2.0, 2.5, 0.1, 0.1, 0.0),
+    SweepRow("4", 1.0, 2.0, 0.2, 0.1, 0.5),
+    SweepRow("8", None, None, 0.3, 0.1, None),
+]
 
 
 def test_a_plot_is_a_picture(tmp_path: Path) -> None:
@@ -109,23 +147,60 @@ def test_a_plot_is_a_picture(tmp_path: Path) -> None:
     plot_sweep(ROWS[2:], "model.order", "ngram-char", tmp_path / "plot.pdf", overwrite=True)
 
 
-def test_the_command_prints_the_table_and_draws_it(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_the_command_prints_the_table_and_draws_it(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
     corpus = tmp_path / "reviews.txt"
     corpus.write_text("\n".join(SQUARES), encoding="utf-8")
-    words = ("sweep", "ngram-char", "--data", corpus, "--set", "training.novelty=exact", "--set", "model.order=1, 12")
-    words = (*words, "--set", "training.metrics=distinct-1,distinct-2")  # a list, which is not swept
+    words = (
+        "sweep",
+        "ngram-char",
+        "--data",
+        corpus,
+        "--set",
+        "training.novelty=exact",
+        "--set",
+        "model.order=1, 12",
+    )
+    # a list, which is not swept
+    words = (*words, "--set", "training.metrics=distinct-1,distinct-2")
     words = (*words, "--set", "model.smoothing=kneser-ney,none")
-    status, out, err = run_command(monkeypatch, capsys, *words, "--plot", corpus.with_suffix(".svg"))
+    status, out, err = run_command(
+        monkeypatch, capsys, *words, "--plot", corpus.with_suffix(".svg")
+    )
     assert status == 0, err
     lines = [line.split() for line in out.splitlines()]
     assert lines[0] == ["train", "held-out", "n-grams,", "of"]
-    assert lines[1] == ["smoothing", "order", "bits/char", "bits/char", "MB", "s", "copy", "rate", "V^n", "possible"]
-    settings, series = {"training": {"novelty": "exact"}}, {"model.smoothing": ["kneser-ney", "none"]}
-    rows = list(reviewgen.sweep("ngram-char", SQUARES, "model.order", [1, 12], settings, series=series))
+    assert lines[1] == [
+        "smoothing",
+        "order",
+        "bits/char",
+        "bits/char",
+        "MB",
+        "s",
+        "copy",
+        "rate",
+        "V^n",
+        "possible",
+    ]
+    settings = {"training": {"novelty": "exact"}}
+    series = {"model.smoothing": ["kneser-ney", "none"]}
+    rows = list(
+        reviewgen.sweep("ngram-char", SQUARES, "model.order", [1, 12], settings, series=series)
+    )
     for line, row in zip(lines[2:], rows, strict=True):
         finite = row.held_out_bits is not None and math.isfinite(row.held_out_bits)
-        held_out = [f"{row.held_out_bits:.4f}"] if finite else [f"{row.held_out_impossible:.1%}", "impossible"]
-        assert line[: 3 + len(held_out)] == [row.series["model.smoothing"], f"{row.value}", f"{row.train_bits:.4f}", *held_out]
+        held_out = (
+            [f"{row.held_out_bits:.4f}"]
+            if finite
+            else [f"{row.held_out_impossible:.1%}", "impossible"]
+        )
+        assert line[: 3 + len(held_out)] == [
+            row.series["model.smoothing"],
+            f"{row.value}",
+            f"{row.train_bits:.4f}",
+            *held_out,
+        ]
         possible = f"{float(row.ngrams[0] ** row.value):.1e}".replace("e+0", "e").replace("e+", "e")
         copied = describe_copies(row.novelty).split() or ["-"]
         assert line[-3 - len(copied) :] == [*copied, f"{row.ngrams[-1]:,}", "of", possible]
@@ -135,5 +210,9 @@ def test_the_command_prints_the_table_and_draws_it(tmp_path: Path, monkeypatch: 
     assert "smoothing none, training text" in drawn and "probability zero" in drawn
     facts = json.loads(run_command(monkeypatch, capsys, *words, "--json")[1])
     for row, wanted in zip(facts["rows"], rows, strict=True):
-        expected = {**json.loads(json.dumps(wanted.to_dict())), "value": str(wanted.value), "seconds": 0}
+        expected = {
+            **json.loads(json.dumps(wanted.to_dict())),
+            "value": str(wanted.value),
+            "seconds": 0,
+        }
         assert {**row, "seconds": 0} == expected

@@ -1,4 +1,6 @@
-"""Statistics of texts against brute force; the search for the sampling settings nearest to texts by people; the command."""
+"""Statistics of texts against brute force; the search for the sampling settings nearest to texts by
+people; the command.
+"""
 
 import itertools
 import json
@@ -20,7 +22,8 @@ from tests.support.fakes import run_command
 from tests.support.launches import made_once
 from tests.support.models import NGRAM
 
-NOUNS, ADJECTIVES = ["film", "cast", "plot", "score", "ending"], ["good", "bad", "long", "short", "odd"]
+NOUNS = ["film", "cast", "plot", "score", "ending"]
+ADJECTIVES = ["good", "bad", "long", "short", "odd"]
 
 
 def people(count: int, seed: int) -> list[str]:
@@ -28,7 +31,10 @@ def people(count: int, seed: int) -> list[str]:
     draw = random.Random(seed)
     texts: dict[str, None] = {}
     while len(texts) < count:
-        parts = [f"the {draw.choice(NOUNS)} was {draw.choice(ADJECTIVES)}" for _ in range(draw.randint(2, 4))]
+        parts = [
+            f"the {draw.choice(NOUNS)} was {draw.choice(ADJECTIVES)}"
+            for _ in range(draw.randint(2, 4))
+        ]
         texts[f"{', '.join(parts)} and {draw.randint(1, 99)} more."] = None
     return list(texts)
 
@@ -48,26 +54,41 @@ def test_statistics_equal_a_count_of_all_words(rows: list[list[str]]) -> None:
     words = [word for row in rows for word in row]
     assert figures.words == len(words)
     assert figures.words_per_text == pytest.approx(len(words) / max(1, len(rows)))
-    assert figures.unknown_words == pytest.approx(sum(word in ("B", "xyz") for word in words) / max(1, len(words)))
+    assert figures.unknown_words == pytest.approx(
+        sum(word in ("B", "xyz") for word in words) / max(1, len(words))
+    )
 
 
 def test_each_combination_is_a_trial_and_extremes_are_far_from_people(model: ReviewModel) -> None:
     search = {"temperature": (0.05, 1.0, 6.0), "top_p": (1.0, 0.9)}
     trials = list(reviewgen.tune_sampling(model, people(300, 2), search=search, texts=120))
-    expected = [dict(zip(search, each, strict=True)) for each in itertools.product(*search.values())]
+    expected = [
+        dict(zip(search, each, strict=True)) for each in itertools.product(*search.values())
+    ]
     assert [trial.settings for trial in trials] == expected
     by = {(trial.settings["temperature"], trial.settings["top_p"]): trial for trial in trials}
     best = min(trials, key=lambda trial: trial.distance)
     assert best.settings["temperature"] == 1.0
     assert best.reading == best.generated.bits_per_character
     distinct = tuple(0.59 * share for share in best.human.distinct)
-    dull = (replace(best.generated, repeated_sentences=0.03), replace(best.generated, distinct=distinct))
+    dull = (
+        replace(best.generated, repeated_sentences=0.03),
+        replace(best.generated, distinct=distinct),
+    )
     assert [replace(best, generated=texts).reading for texts in dull] == [math.inf, math.inf]
     assert by[0.05, 1.0].distance > 1.5 * best.distance < by[6.0, 1.0].distance
-    bits = [by[temperature, 1.0].generated.bits_per_character or 0.0 for temperature in (0.05, 1.0, 6.0)]
+    bits = [
+        by[temperature, 1.0].generated.bits_per_character or 0.0 for temperature in (0.05, 1.0, 6.0)
+    ]
     assert bits == sorted(bits) and bits[0] < (best.human.bits_per_character or 0.0) < bits[2]
-    same_size = [abs(trial.human.words - trial.generated.words) <= 40 for trial in trials if trial.settings["temperature"] >= 1]
-    assert all(same_size), "at the lowest temperature the texts are longer than all of the human ones together"
+    same_size = [
+        abs(trial.human.words - trial.generated.words) <= 40
+        for trial in trials
+        if trial.settings["temperature"] >= 1
+    ]
+    assert all(same_size), (
+        "at the lowest temperature the texts are longer than all of the human ones together"
+    )
 
 
 def test_the_statistics_are_those_of_the_texts_of_generate(model: ReviewModel) -> None:
@@ -92,24 +113,49 @@ def test_wrong_arguments_and_sources_are_refused(model: ReviewModel) -> None:
 
 
 @pytest.mark.wrong_types
-def test_the_command_prints_a_table_and_saves_the_best(model: ReviewModel, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_the_command_prints_a_table_and_saves_the_best(
+    model: ReviewModel, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
     (tmp_path / "people.txt").write_text("\n".join(people(120, 2)), encoding="utf-8")
-    common = ["tune-sampling", model.bundle.folder, "--data", tmp_path / "people.txt", "--texts", 20]
+    common = [
+        "tune-sampling",
+        model.bundle.folder,
+        "--data",
+        tmp_path / "people.txt",
+        "--texts",
+        20,
+    ]
     search = ["--search", "temperature=0.1,1"]
     status, out, _ = run_command(monkeypatch, capsys, *common, *search, "--out", tmp_path / "best")
     assert status == 0
     header, human, *rows = out.splitlines()
     assert header.split()[:2] == ["unknown", "distinct-1"] and human.startswith("texts by people")
     assert [row.split()[:2] for row in rows[:2]] == [["temperature", "0.1"], ["temperature", "1"]]
-    assert rows[2].startswith("Nearest to texts by people: temperature 1.") and str(tmp_path / "best") in rows[2]
+    assert (
+        rows[2].startswith("Nearest to texts by people: temperature 1.")
+        and str(tmp_path / "best") in rows[2]
+    )
     saved = reviewgen.load(tmp_path / "best")
     before = model.generation_config.likeness
-    assert saved.generation_config.likeness == before | {"temperature": 1} and "--profile likeness" in rows[3]
+    assert (
+        saved.generation_config.likeness == before | {"temperature": 1}
+        and "--profile likeness" in rows[3]
+    )
     assert saved.generation_config.temperature == model.generation_config.temperature
-    assert run_command(monkeypatch, capsys, *common, *search, "--for", "reading", "--out", tmp_path / "read")[0] == 0
+    assert (
+        run_command(
+            monkeypatch, capsys, *common, *search, "--for", "reading", "--out", tmp_path / "read"
+        )[0]
+        == 0
+    )
     assert reviewgen.load(tmp_path / "read").generation_config.temperature in (0.1, 1)
     facts = json.loads(run_command(monkeypatch, capsys, *common, *search, "--json")[1])
     assert facts["best"]["settings"] == {"temperature": 1} and len(facts["trials"]) == 2
-    for wrong in (["--for", "readers"], ["--search", "temperature="], ["--search", "temperature=warm"], [*search, *search]):
+    for wrong in (
+        ["--for", "readers"],
+        ["--search", "temperature="],
+        ["--search", "temperature=warm"],
+        [*search, *search],
+    ):
         status, _, err = run_command(monkeypatch, capsys, *common, *wrong)
         assert status == 2 and err.startswith("error: ") and len(err.splitlines()) == 1, wrong

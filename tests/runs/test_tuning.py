@@ -1,6 +1,8 @@
-"""The search for settings: what is searched, that it finds the optimum of a known function, that it resumes, the command.
+"""The search for settings: what is searched, that it finds the optimum of a known function, that it
+resumes, the command.
 
-Most searches train ``Peak``, a counted model whose bits per character depend on its settings in a known way.
+Most searches train ``Peak``, a counted model whose bits per character depend on its settings in a
+known way.
 """
 
 import json
@@ -24,9 +26,17 @@ from tests.support.trainings import ready
 
 NETWORK = {
     "model": {"hidden_size": 8, "embedding_size": 4, "layer": "fused"},
-    "training": {"batch_size": 4, "bptt": 16, "threads": 1, "precision": "no", "evaluations": 2, "evaluation_tokens": 400},
+    "training": {
+        "batch_size": 4,
+        "bptt": 16,
+        "threads": 1,
+        "precision": "no",
+        "evaluations": 2,
+        "evaluation_tokens": 400,
+    },
 }
-SHARPNESS, RATE = {"model.sharpness": "1e-6:1"}, "training.learning_rate"
+SHARPNESS = {"model.sharpness": "1e-6:1"}
+RATE = "training.learning_rate"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +50,9 @@ class PeakConfig:
 
 
 class Peak(TableModel):
-    """The frequencies of tokens, flatter the further the sharpness is from 0.01 and the size from 64."""
+    """The frequencies of tokens, flatter the further the sharpness is from 0.01 and the size from
+    64.
+    """
 
     Config = PeakConfig
     on_finish = staticmethod(lambda config: None)  # a test may raise an error here
@@ -50,11 +62,15 @@ class Peak(TableModel):
         self.config: Any = config
 
     def observe(self, ids: np.ndarray) -> None:
-        self.table += torch.bincount(torch.from_numpy(ids.astype(np.int64)), minlength=len(self.table))
+        self.table += torch.bincount(
+            torch.from_numpy(ids.astype(np.int64)), minlength=len(self.table)
+        )
 
     def finish(self) -> dict[str, Any]:
         type(self).on_finish(self.config)
-        distance = (math.log10(self.config.sharpness) + 2) ** 2 + ((self.config.size - 64) / 128) ** 2
+        distance = (math.log10(self.config.sharpness) + 2) ** 2 + (
+            (self.config.size - 64) / 128
+        ) ** 2
         self.table = self.table.log() * math.exp(-distance)
         return {}
 
@@ -74,18 +90,24 @@ def timeless(tried: list[TuneTrial]) -> list[TuneTrial]:
 
 
 def searched(start: Any, folder: Path, **options: Any) -> dict[str, Any]:
-    """Return the distribution of each setting, as optuna's own journal has it of a search whose trial fails before it trains."""
+    """Return the distribution of each setting, as optuna's own journal has it of a search whose
+    trial fails before it trains.
+    """
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
     file = folder / f"{len(list(folder.iterdir()))}.jsonl"
     settings = options.pop("settings", {}) | {"training": {"precision": "fp16", "device": "cpu"}}
-    next(reviewgen.tune(start, TEXTS, trials=1, storage=file, settings=settings, steps=1, **options))
+    next(
+        reviewgen.tune(start, TEXTS, trials=1, storage=file, settings=settings, steps=1, **options)
+    )
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(file)))
     return dict(optuna.load_study(study_name="reviewgen", storage=storage).trials[0].distributions)
 
 
-def test_the_default_space_lies_around_the_settings_of_the_preset(tmp_path: Path, micro: Any) -> None:
+def test_the_default_space_lies_around_the_settings_of_the_preset(
+    tmp_path: Path, micro: Any
+) -> None:
     from optuna.distributions import FloatDistribution, IntDistribution
 
     rate = find_preset("lstm-char").training_settings["learning_rate"]
@@ -99,7 +121,10 @@ def test_the_default_space_lies_around_the_settings_of_the_preset(tmp_path: Path
     assert space == {"model.order": IntDistribution(max(1, order - 2), order + 4)}
     fixed = searched("gru-char", tmp_path, settings={"model": {"hidden_size": 8}})
     assert set(fixed) == {"training.learning_rate", "model.output_dropout"}
-    assert set(searched(micro("rnn-char"), tmp_path)) == {"training.learning_rate", "model.output_dropout"}, "it keeps its size"
+    assert set(searched(micro("rnn-char"), tmp_path)) == {
+        "training.learning_rate",
+        "model.output_dropout",
+    }, "it keeps its size"
     with pytest.raises(ConfigError, match="Nothing is left"):
         reviewgen.tune("ngram-char", TEXTS, settings={"model": {"order": 3}})
 
@@ -115,7 +140,9 @@ def test_ranges_and_lists_as_a_user_types_them(tmp_path: Path) -> None:
         "model.tied": (["true", False], CategoricalDistribution((True, False))),
         "model.layer": ("fused,reference", CategoricalDistribution(("fused", "reference"))),
     }
-    space = searched("gru-char", tmp_path, search={name: value for name, (value, _) in typed.items()})
+    space = searched(
+        "gru-char", tmp_path, search={name: value for name, (value, _) in typed.items()}
+    )
     assert space == {name: distribution for name, (_, distribution) in typed.items()}
 
 
@@ -137,7 +164,10 @@ def test_suggestions_learn_from_earlier_trials() -> None:
     off = [abs(math.log10(trial.settings["model.sharpness"]) + 2) for trial in tried]
     assert np.mean(off[:6]) > 1.0 and np.mean(off[-15:]) < 0.95 and min(off) < 0.3
     assert off[best_trial(tried).number] < 0.4
-    assert tried[0].settings == {"model.sharpness": 0.5, "model.size": 80}, "first, the model's own settings"
+    assert tried[0].settings == {
+        "model.sharpness": 0.5,
+        "model.size": 80,
+    }, "first, the model's own settings"
     assert [trial.number for trial in tried] == list(range(36))
     for trial in tried:
         sharpness, size = trial.settings.values()
@@ -164,28 +194,39 @@ def test_hopeless_trials_are_stopped_early() -> None:
     tried = search(12, start="rnn-char", **options)
     stopped = [trial for trial in tried if trial.outcome == "pruned"]
     assert stopped and all(trial.settings[RATE] < 1e-3 and trial.steps < 30 for trial in stopped)
-    assert all(trial.number >= 6 and trial.steps >= 12 for trial in stopped), "not before there is something to compare with"
+    assert all(trial.number >= 6 and trial.steps >= 12 for trial in stopped), (
+        "not before there is something to compare with"
+    )
     assert best_trial(tried).settings[RATE] == 2e-2
     assert max(trial.bits or 0 for trial in tried) > (best_trial(tried).bits or 9) + 1
 
 
-def test_trials_that_diverge_have_failed_and_the_search_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_that_diverge_have_failed_and_the_search_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def diverge(config: PeakConfig) -> None:
         if config.sharpness > 0.1:
             raise TrainingError("The loss is nan at step 3.")
 
     monkeypatch.setattr(Peak, "on_finish", staticmethod(diverge))
     tried = search(5, search={"model.sharpness": [1e-4, 1.0]})
-    outcomes = {(trial.settings["model.sharpness"], trial.outcome, trial.problem) for trial in tried}
+    outcomes = {
+        (trial.settings["model.sharpness"], trial.outcome, trial.problem) for trial in tried
+    }
     assert outcomes == {(1e-4, "done", None), (1.0, "failed", "The loss is nan at step 3.")}
     assert best_trial(tried).settings["model.sharpness"] == 1e-4
     with pytest.raises(TrainingError, match="None of 2 trials gave a model: The loss is nan"):
         best_trial(search(2, search={"model.sharpness": [1.0]}))
 
 
-def test_an_interrupted_search_resumes_as_if_nothing_had_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, file = search(9), tmp_path / "trials.jsonl"
-    assert [trial.settings for trial in whole[1:]] != [trial.settings for trial in search(9, seed=1)[1:]]
+def test_an_interrupted_search_resumes_as_if_nothing_had_happened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = search(9)
+    file = tmp_path / "trials.jsonl"
+    assert [trial.settings for trial in whole[1:]] != [
+        trial.settings for trial in search(9, seed=1)[1:]
+    ]
     running = reviewgen.tune("peak-char", TEXTS, trials=9, search=SHARPNESS, storage=file)
     first = [next(running) for _ in range(7)]
 
@@ -218,8 +259,18 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_setting_that_is_a_list_is_not_swept(words: list[str], monkeypatch: Any, capsys: Any) -> None:
-    swept = ["sweep", *words[1:4], "--set", "model.steps=1,2", "--set", "model.size=64,80", "--json"]
+def test_a_setting_that_is_a_list_is_not_swept(
+    words: list[str], monkeypatch: Any, capsys: Any
+) -> None:
+    swept = [
+        "sweep",
+        *words[1:4],
+        "--set",
+        "model.steps=1,2",
+        "--set",
+        "model.size=64,80",
+        "--json",
+    ]
     status, out, err = run_command(monkeypatch, capsys, *swept, "--set", "training.copy_tokens=0")
     assert status == 0, err
     assert json.loads(out)["setting"] == "model.size"
@@ -227,7 +278,9 @@ def test_a_setting_that_is_a_list_is_not_swept(words: list[str], monkeypatch: An
     assert status == 0, "a list that is the only setting is swept, as each other one is"
 
 
-def test_the_command_prints_a_table_and_the_command_that_trains(words: list[str], monkeypatch: Any, capsys: Any) -> None:
+def test_the_command_prints_a_table_and_the_command_that_trains(
+    words: list[str], monkeypatch: Any, capsys: Any
+) -> None:
     status, out, err = run_command(monkeypatch, capsys, *words, "--lowercase")
     assert status == 0, err
     lines = out.splitlines()
@@ -236,7 +289,10 @@ def test_the_command_prints_a_table_and_the_command_that_trains(words: list[str]
     best = best_trial(search(3, settings={"model": {"size": 64}}, lowercase=True))
     assert f"trial {best.number}, {best.bits:.4f} bits" in lines[4]
     command = shlex.split(lines[5])
-    assert command[:3] == ["reviewgen", "train", "peak-char"] and command[-2:] == ["--out", "my-model"]
+    assert command[:3] == ["reviewgen", "train", "peak-char"] and command[-2:] == [
+        "--out",
+        "my-model",
+    ]
     trained = json.loads(run_command(monkeypatch, capsys, *command[1:], "--json")[1])
     assert trained["evaluations"][-1]["bits_per_character"] == pytest.approx(best.bits)
     assert trained["data"]["lowercase"] is True

@@ -1,4 +1,6 @@
-"""A model card, rendered as Markdown with HTML: names and values from data are text, whatever they are."""
+"""A model card, rendered as Markdown with HTML: names and values from data are text, whatever they
+are.
+"""
 
 import csv
 
@@ -11,12 +13,22 @@ from tests.support.fakes import TEXTS
 from tests.support.models import NGRAM
 
 COLUMN = "<img src=x onerror=1>"
-VALUES = ("a|b", "`c`", "two\nlines", "<script>alert(1)</script>", "[d](http://e.example)", r"\*f*", "&lt;g&gt;")
+VALUES = (
+    "a|b",
+    "`c`",
+    "two\nlines",
+    "<script>alert(1)</script>",
+    "[d](http://e.example)",
+    r"\*f*",
+    "&lt;g&gt;",
+)
 
 
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> list[Token]:
-    """The parsed card of a model that was trained on a CSV file whose name, column and values are Markdown and HTML."""
+    """The parsed card of a model that was trained on a CSV file whose name, column and values are
+    Markdown and HTML.
+    """
     file = tmp_path_factory.mktemp("data") / "<b>*reviews*.csv"
     with file.open("w", newline="", encoding="utf-8") as stream:
         rows = csv.writer(stream)
@@ -24,17 +36,23 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> list[Token]:
         rows.writerows([f"{text} {value}", value] for value in VALUES for text in TEXTS)
     model = reviewgen.train("ngram-char", file, text_column="text", conditions=[COLUMN], **NGRAM)
     card = str(model.generate_model_card())
-    parsed = MarkdownIt("commonmark", {"html": True}).enable("table").parse(card.split("\n---\n", 1)[1])
+    parsed = (
+        MarkdownIt("commonmark", {"html": True}).enable("table").parse(card.split("\n---\n", 1)[1])
+    )
     return [child for token in parsed for child in (token, *(token.children or ()))]
 
 
 def text_of(tokens: list[Token]) -> str:
-    return "".join(token.content for token in tokens if token.type in ("text", "text_special", "code_inline"))
+    return "".join(
+        token.content for token in tokens if token.type in ("text", "text_special", "code_inline")
+    )
 
 
 def test_a_column_and_values_are_no_html_elements(tokens: list[Token]) -> None:
     html = [token.content for token in tokens if token.type in ("html_inline", "html_block")]
-    assert [content for content in html if not content.startswith("<!-- written by reviewgen")] == []
+    assert [
+        content for content in html if not content.startswith("<!-- written by reviewgen")
+    ] == []
 
 
 def test_values_are_no_links_and_no_emphasis(tokens: list[Token]) -> None:

@@ -1,4 +1,6 @@
-"""Models to the Hub and back, and a model and its page as a Space, with the real client against the loopback Hub."""
+"""Models to the Hub and back, and a model and its page as a Space, with the real client against the
+loopback Hub.
+"""
 
 import hashlib
 import json
@@ -20,7 +22,8 @@ from tests.support.fakes import TEXTS, run_command
 from tests.support.loopback_hub import READ_TOKEN, TOKEN, Fault, LoopbackHub
 from tests.support.models import NGRAM, SMALL
 
-NAME, KEY = "ana/reviews", ("model", "ana/reviews")
+NAME = "ana/reviews"
+KEY = ("model", "ana/reviews")
 SPACE = ("space", NAME)
 EVERYTHING = ["copies", "email", "url", "phone", "handle"]
 
@@ -44,20 +47,28 @@ def folder(model_folder: Callable[[str], Path]) -> Path:
     return model_folder("ngram-char")
 
 
-def push(model: ReviewModel | Path, name: str = NAME, license: str | None = "mit", **options: Any) -> str:
+def push(
+    model: ReviewModel | Path, name: str = NAME, license: str | None = "mit", **options: Any
+) -> str:
     model = model if isinstance(model, ReviewModel) else reviewgen.load(model)
     return model.push_to_hub(name, license=license, **({"allow": ["copies"]} | options))
 
 
 def texts_of(source: Any = NAME, **options: Any) -> list[str]:
-    return reviewgen.load(source, **options).generate("the ", num_return_sequences=2, seed=5, max_new_tokens=40)
+    return reviewgen.load(source, **options).generate(
+        "the ", num_return_sequences=2, seed=5, max_new_tokens=40
+    )
 
 
-def publish(hub: LoopbackHub, folder: Path, name: str = NAME, gone: str = "", **more: bytes) -> None:
+def publish(
+    hub: LoopbackHub, folder: Path, name: str = NAME, gone: str = "", **more: bytes
+) -> None:
     """Store a model in the Hub directly, without a push."""
     if ("model", name) not in hub.repositories:
         hub.add("model", name)
-    files = hub.files("model", name) | {file.name: file.read_bytes() for file in folder.iterdir() if file.name != gone}
+    files = hub.files("model", name) | {
+        file.name: file.read_bytes() for file in folder.iterdir() if file.name != gone
+    }
     hub.repositories["model", name].commit("main", files | more)
 
 
@@ -76,14 +87,21 @@ def log(hub: LoopbackHub, key: tuple[str, str] = KEY) -> list[str]:
 # There and back.
 
 
-def test_a_model_is_unchanged_by_a_push_and_a_pull(hub: LoopbackHub, folder: Path, tmp_path: Path, caplog: Any) -> None:
+def test_a_model_is_unchanged_by_a_push_and_a_pull(
+    hub: LoopbackHub, folder: Path, tmp_path: Path, caplog: Any
+) -> None:
     texts = texts_of(folder)
     with hub.client(tmp_path / "one", TOKEN):
-        address, again = push(folder), push(folder)
+        address = push(folder)
+        again = push(folder)
     assert address == again == f"{hub.endpoint}/{NAME}/commit/{hub.sha(*KEY)}"
     assert log(hub) == ["main: initial commit", "main: Publish ngram-char with reviewgen"]
-    files, own = hub.files(*KEY), {file.name for file in folder.iterdir()}
-    assert files.keys() == own | {".gitattributes", "learning_curve.png"} and files["learning_curve.png"][1:4] == b"PNG"
+    files = hub.files(*KEY)
+    own = {file.name for file in folder.iterdir()}
+    assert (
+        files.keys() == own | {".gitattributes", "learning_curve.png"}
+        and files["learning_curve.png"][1:4] == b"PNG"
+    )
     assert all(files[name] == (folder / name).read_bytes() for name in own - {"README.md"})
     caplog.clear()
     with hub.client(tmp_path / "two"):
@@ -124,11 +142,23 @@ def test_tokens_and_private_repositories(hub: LoopbackHub, folder: Path, tmp_pat
     assert ("model", "ana/other") not in hub.repositories
 
 
-def test_other_files_are_not_downloaded_and_the_card_may_be_missing(hub: LoopbackHub, folder: Path, ana: None) -> None:
-    more = {"pytorch_model.bin": b"\x80\x04", "code.py": b"raise SystemExit(3)\n", "other.json": b"{}", "sub/config.json": b"{}"}
+def test_other_files_are_not_downloaded_and_the_card_may_be_missing(
+    hub: LoopbackHub, folder: Path, ana: None
+) -> None:
+    more = {
+        "pytorch_model.bin": b"\x80\x04",
+        "code.py": b"raise SystemExit(3)\n",
+        "other.json": b"{}",
+        "sub/config.json": b"{}",
+    }
     publish(hub, folder, gone="README.md", **more)
     assert texts_of() == texts_of(folder)
-    assert not any(name in request.target for request in hub.requests for name in more if "resolve" in request.target)
+    assert not any(
+        name in request.target
+        for request in hub.requests
+        for name in more
+        if "resolve" in request.target
+    )
 
 
 # What goes wrong on the way.
@@ -142,9 +172,12 @@ def test_an_upload_that_breaks_leaves_no_half_model_and_is_repeated(
     hub.faults = [Fault(pattern, status=400, times=1)]
     refuses(HubError, "could not be published", lambda: push(folder))
     assert "/commit/" in push(folder)
-    assert log(hub) == ["main: initial commit", "main: Publish ngram-char with reviewgen"]  # one commit, the whole one
+    # one commit, the whole one
+    assert log(hub) == ["main: initial commit", "main: Publish ngram-char with reviewgen"]
     theirs = hub.files(*KEY) | {"notes.txt": b"by hand"}  # of another user in the meantime
-    hub.faults = [Fault("^POST /api/repos/create", act=lambda: hub.repositories[KEY].commit("main", theirs))]
+    hub.faults = [
+        Fault("^POST /api/repos/create", act=lambda: hub.repositories[KEY].commit("main", theirs))
+    ]
     refuses(HubError, "could not be published", lambda: push(folder, license="apache-2.0"))
     assert hub.files(*KEY) == theirs
 
@@ -164,26 +197,54 @@ def test_a_model_replaces_all_files_of_an_older_one(
     assert reviewgen.load(NAME).preset == "ngram-word" and caplog.messages == []
     push(folder, ignore_patterns="novelty*")
     files = hub.files(*KEY)
-    assert "tokenizer.json" not in files and "novelty.safetensors" not in files and reviewgen.load(NAME).bundle.index is None
-    listed = {name: entry["sha256"] for name, entry in json.loads(files["manifest.json"])["files"].items()}
+    assert (
+        "tokenizer.json" not in files
+        and "novelty.safetensors" not in files
+        and reviewgen.load(NAME).bundle.index is None
+    )
+    listed = {
+        name: entry["sha256"] for name, entry in json.loads(files["manifest.json"])["files"].items()
+    }
     kept = files.keys() - {"README.md", "manifest.json", "learning_curve.png", ".gitattributes"}
     assert listed == {name: hashlib.sha256(files[name]).hexdigest() for name in kept}
 
 
 @pytest.mark.server
-def test_the_card_has_the_facts_and_one_by_hand_is_kept(hub: LoopbackHub, folder: Path, ana: None, tmp_path: Path) -> None:
+def test_the_card_has_the_facts_and_one_by_hand_is_kept(
+    hub: LoopbackHub, folder: Path, ana: None, tmp_path: Path
+) -> None:
     push(folder, model_card_kwargs={"language": ["en", "fr"], "tags": ["film"]})
     card = hub.files(*KEY)["README.md"].decode()
-    block, training = yaml.safe_load(card.split("---\n")[1]), json.loads((folder / "training.json").read_text())
-    assert (block["license"], block["language"], block["library_name"]) == ("mit", ["en", "fr"], "reviewgen")
+    block = yaml.safe_load(card.split("---\n")[1])
+    training = json.loads((folder / "training.json").read_text())
+    assert (block["license"], block["language"], block["library_name"]) == (
+        "mit",
+        ["en", "fr"],
+        "reviewgen",
+    )
     assert block["tags"] == ["reviewgen", "ngram", "film"]
-    metrics = {m["type"]: m["value"] for result in block["model-index"][0]["results"] for m in result["metrics"]}
+    metrics = {
+        m["type"]: m["value"]
+        for result in block["model-index"][0]["results"]
+        for m in result["metrics"]
+    }
     assert metrics["bits_per_character"] == round(training["held_out"]["bits_per_character"], 4)
-    for word in (f'reviewgen.load("{NAME}")', "![Bits", "Temperature 0.5:", "`order=4`", "Hardware: "):
+    for word in (
+        f'reviewgen.load("{NAME}")',
+        "![Bits",
+        "Temperature 0.5:",
+        "`order=4`",
+        "Hardware: ",
+    ):
         assert word in card, word
-    push(folder, license="apache-2.0")  # a generated card is written again, with the earlier metadata
+    # a generated card is written again, with the earlier metadata
+    push(folder, license="apache-2.0")
     again = yaml.safe_load(hub.files(*KEY)["README.md"].decode().split("---\n")[1])
-    assert (again["license"], again["language"], again["tags"]) == ("apache-2.0", ["en", "fr"], block["tags"])
+    assert (again["license"], again["language"], again["tags"]) == (
+        "apache-2.0",
+        ["en", "fr"],
+        block["tags"],
+    )
     by_hand = b"---\nlicense: mit\n---\n# Mine\n"
     hub.repositories[KEY].commit("main", hub.files(*KEY) | {"README.md": by_hand})
     push(folder, license=None)
@@ -195,14 +256,23 @@ def test_the_card_has_the_facts_and_one_by_hand_is_kept(hub: LoopbackHub, folder
     (edited / "README.md").write_text("# Reviews of Ana's\n", encoding="utf-8")
     push(edited, "ana/edited")
     published = hub.files("model", "ana/edited")["README.md"].decode()
-    assert "# Reviews of Ana's" in published and yaml.safe_load(published.split("---\n")[1])["license"] == "mit"
+    assert (
+        "# Reviews of Ana's" in published
+        and yaml.safe_load(published.split("---\n")[1])["license"] == "mit"
+    )
 
 
 def test_a_card_of_an_earlier_version_counts_as_generated() -> None:
     """The last line of a card is a saved format: its words and its digest do not change."""
-    body = "---\nlicense: mit\ntags:\n- reviewgen\n- gru\n- film\n---\n\n# gru-char\n\nA small gru language model.\n"
+    body = (
+        "---\nlicense: mit\ntags:\n- reviewgen\n- gru\n- film\n---\n\n# gru-char\n\nA small gru"
+        " language model.\n"
+    )
     card = f"{body}<!-- written by reviewgen from what it recorded; bd52ebe33dc2cfc8 -->\n"
-    assert not is_written_by_hand(card) and metadata_of(card) == {"license": "mit", "tags": ["film"]}
+    assert not is_written_by_hand(card) and metadata_of(card) == {
+        "license": "mit",
+        "tags": ["film"],
+    }
     assert is_written_by_hand(card.replace("small", "tiny"))
 
 
@@ -210,31 +280,59 @@ def test_a_card_of_an_earlier_version_counts_as_generated() -> None:
 def test_personal_data_and_the_whole_text_are_published_only_if_allowed(
     hub: LoopbackHub, model_folder: Callable[[str], Path], ana: None
 ) -> None:
-    texts = [f"The {noun} was {kind}, write to ana@example.org" for noun in ("food", "band") for kind in ("good", "bad", "so")]
+    texts = [
+        f"The {noun} was {kind}, write to ana@example.org"
+        for noun in ("food", "band")
+        for kind in ("good", "bad", "so")
+    ]
     model = reviewgen.train("ngram-char", texts, **NGRAM)
     french: dict[str, Any] = {"model_card_kwargs": {"language": 5}}
-    message = refuses(NotPublished, "e-mail addresses in ", lambda: push(model, allow=[], copy_limit=0))
-    assert "'ana@example.org'" in message and "windows of its texts are copied, which is more than 0%" in message
+    message = refuses(
+        NotPublished, "e-mail addresses in ", lambda: push(model, allow=[], copy_limit=0)
+    )
+    assert (
+        "'ana@example.org'" in message
+        and "windows of its texts are copied, which is more than 0%" in message
+    )
     assert "--allow email,url," in message
     refuses(NotPublished, "no license is given", lambda: push(model, license=None))
-    said = refuses(SourceError, "is not a repository", lambda: push(model_folder("exact"), "ana", None, allow=[], **french))
-    assert all(word in said for word in ("language must be", "no license is given", "contains the whole training text")), said
+    said = refuses(
+        SourceError,
+        "is not a repository",
+        lambda: push(model_folder("exact"), "ana", None, allow=[], **french),
+    )
+    assert all(
+        word in said
+        for word in ("language must be", "no license is given", "contains the whole training text")
+    ), said
     known = ["email", "url", "handle", "copies"]
     address = push(model, allow=known)
     assert push(model, license=None, allow=known) == address  # the existing card names one
     refuses(NotPublished, "web addresses in ", lambda: push(model, allow=["email"]))
     assert len(log(hub)) == 2
-    refuses(NotPublished, "contains the whole training text", lambda: push(model_folder("exact"), "ana/exact"))
+    refuses(
+        NotPublished,
+        "contains the whole training text",
+        lambda: push(model_folder("exact"), "ana/exact"),
+    )
     assert "/commit/" in push(model_folder("exact"), "ana/exact", allow=["copies", "text"])
 
 
 @pytest.mark.server
-def test_a_push_reports_the_license_personal_data_and_the_card_at_once(hub: LoopbackHub, tmp_path: Path, capsys: Any) -> None:
-    texts = [f"The {noun} was {kind}, write to ana@example.org" for noun in ("food", "band") for kind in ("good", "bad", "so")]
+def test_a_push_reports_the_license_personal_data_and_the_card_at_once(
+    hub: LoopbackHub, tmp_path: Path, capsys: Any
+) -> None:
+    texts = [
+        f"The {noun} was {kind}, write to ana@example.org"
+        for noun in ("food", "band")
+        for kind in ("good", "bad", "so")
+    ]
     reviewgen.train("ngram-char", texts, out=tmp_path / "m", **NGRAM)
     (tmp_path / "m" / "README.md").write_text("---\ntags: [\n---\n# Mine\n", encoding="utf-8")
     with hub.client(tmp_path / "home", TOKEN), pytest.MonkeyPatch.context() as patch:
-        status, _, error = run_command(patch, capsys, "push", tmp_path / "m", NAME, "--language", "e\tn")
+        status, _, error = run_command(
+            patch, capsys, "push", tmp_path / "m", NAME, "--language", "e\tn"
+        )
     assert status == 2
     assert "no license is given" in error
     assert "e-mail addresses in " in error
@@ -244,7 +342,9 @@ def test_a_push_reports_the_license_personal_data_and_the_card_at_once(hub: Loop
 
 
 @pytest.mark.server
-def test_paths_of_this_machine_are_not_published(hub: LoopbackHub, tmp_path: Path, ana: None) -> None:
+def test_paths_of_this_machine_are_not_published(
+    hub: LoopbackHub, tmp_path: Path, ana: None
+) -> None:
     parent = tmp_path / "secret client" / "parent"
     parent.parent.mkdir()
     (parent.parent / "reviews.txt").write_text("".join(f"{text}\n" for text in TEXTS))
@@ -252,9 +352,17 @@ def test_paths_of_this_machine_are_not_published(hub: LoopbackHub, tmp_path: Pat
     push(reviewgen.train(reviewgen.load(parent), TEXTS, steps=2), "ana/child", allow=EVERYTHING)
     push(parent, "ana/parent", allow=EVERYTHING)
     for name in ("ana/parent", "ana/child"):
-        assert not [file for file, content in hub.files("model", name).items() if b"secret client" in content]
+        assert not [
+            file
+            for file, content in hub.files("model", name).items()
+            if b"secret client" in content
+        ]
     assert b"reviews.txt" in hub.files("model", "ana/parent")["training.json"]
-    push(reviewgen.train(reviewgen.load("ana/child"), TEXTS, steps=2), "ana/grandchild", allow=EVERYTHING)
+    push(
+        reviewgen.train(reviewgen.load("ana/child"), TEXTS, steps=2),
+        "ana/grandchild",
+        allow=EVERYTHING,
+    )
     assert b"`hf://ana/child`" in hub.files("model", "ana/grandchild")["README.md"]
 
 
@@ -264,7 +372,11 @@ def test_the_commands(hub: LoopbackHub, folder: Path, tmp_path: Path, capsys: An
     mine = tmp_path / "mine"
     commands: list[tuple[int, str, list[Any]]] = [
         (1, "no license is given", ["push", folder, NAME]),
-        (0, "a check, not a guarantee", ["push", folder, NAME, "--license", "mit", "--allow", "copies", "-m", "first"]),
+        (
+            0,
+            "a check, not a guarantee",
+            ["push", folder, NAME, "--license", "mit", "--allow", "copies", "-m", "first"],
+        ),
         (0, "", ["pull", NAME, "--out", mine]),
         (1, "already exists", ["pull", NAME, "--out", mine]),
         (1, "--accept-changes", ["pull", "ana/changed", "--out", tmp_path / "changed"]),
@@ -276,7 +388,10 @@ def test_the_commands(hub: LoopbackHub, folder: Path, tmp_path: Path, capsys: An
             got, out, said = run_command(patch, capsys, *words)
         assert got == status and word in said, words
         if words[-1] == "first":
-            assert out == f"Published: {hub.endpoint}/{NAME}/commit/{hub.sha(*KEY)}\n" and log(hub)[-1] == "main: first"
+            assert (
+                out == f"Published: {hub.endpoint}/{NAME}/commit/{hub.sha(*KEY)}\n"
+                and log(hub)[-1] == "main: first"
+            )
     assert (mine / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
     assert out.strip() == reviewgen.load(folder).generate_one(seed=1)
     assert reviewgen.load(tmp_path / "changed").generation_config.temperature == 0.25
@@ -286,13 +401,19 @@ def test_the_commands(hub: LoopbackHub, folder: Path, tmp_path: Path, capsys: An
 
 
 @pytest.fixture
-def push_space(hub: LoopbackHub, model_folder: Callable[[str], Path], tmp_path: Path, capsys: Any) -> Any:
-    """A function that runs ``reviewgen push --space`` and returns what it prints, as JSON; or the error message."""
+def push_space(
+    hub: LoopbackHub, model_folder: Callable[[str], Path], tmp_path: Path, capsys: Any
+) -> Any:
+    """A function that runs ``reviewgen push --space`` and returns what it prints, as JSON; or the
+    error message.
+    """
 
     def run(*words: str, status: int = 0) -> Any:
         options = ["--license", "mit", "--allow", "copies", "--space", "--json"]
         with hub.client(tmp_path / "home", TOKEN), pytest.MonkeyPatch.context() as patch:
-            got, out, said = run_command(patch, capsys, "push", model_folder("ngram-char"), NAME, *options, *words)
+            got, out, said = run_command(
+                patch, capsys, "push", model_folder("ngram-char"), NAME, *options, *words
+            )
         assert got == status, said
         return " ".join(said.split()) if status else json.loads(out)
 
@@ -300,17 +421,31 @@ def push_space(hub: LoopbackHub, model_folder: Callable[[str], Path], tmp_path: 
 
 
 @pytest.mark.server
-def test_the_model_and_its_page_link_each_other_and_an_edited_readme_is_kept(hub: LoopbackHub, push_space: Any) -> None:
+def test_the_model_and_its_page_link_each_other_and_an_edited_readme_is_kept(
+    hub: LoopbackHub, push_space: Any
+) -> None:
     said = push_space()
-    assert said == {"url": f"{hub.endpoint}/{NAME}/commit/{hub.sha(*KEY)}", "space": f"{hub.endpoint}/spaces/{NAME}"}
-    card, files = hub.files(*KEY)["README.md"].decode(), hub.files(*SPACE)
+    assert said == {
+        "url": f"{hub.endpoint}/{NAME}/commit/{hub.sha(*KEY)}",
+        "space": f"{hub.endpoint}/spaces/{NAME}",
+    }
+    card = hub.files(*KEY)["README.md"].decode()
+    files = hub.files(*SPACE)
     assert f"[{NAME}]({hub.endpoint}/spaces/{NAME})" in card
-    assert files.keys() == {".gitattributes", "README.md", "index.html"}  # the example of a new Space is gone
+    # the example of a new Space is gone
+    assert files.keys() == {".gitattributes", "README.md", "index.html"}
     readme = SpaceCard(files["README.md"].decode())
-    assert (readme.data.sdk, readme.data.app_file, readme.data.models) == ("static", "index.html", [NAME])
+    assert (readme.data.sdk, readme.data.app_file, readme.data.models) == (
+        "static",
+        "index.html",
+        [NAME],
+    )
     assert (readme.data.license, readme.data.title) == ("mit", "reviews")
     assert f"[{NAME}]({hub.endpoint}/{NAME})" in readme.text
-    contents = re.search(r'<script type="application/json" id="contents">(.*?)</script>', files["index.html"].decode())
+    contents = re.search(
+        r'<script type="application/json" id="contents">(.*?)</script>',
+        files["index.html"].decode(),
+    )
     assert contents is not None
     model = json.loads(contents[1])["models"][0]
     assert model["card"] == card and ["License", "mit"] in model["facts"]
@@ -323,7 +458,9 @@ def test_the_model_and_its_page_link_each_other_and_an_edited_readme_is_kept(hub
 
 
 @pytest.mark.server
-def test_a_space_that_reviewgen_has_not_published_is_left_alone(hub: LoopbackHub, push_space: Any) -> None:
+def test_a_space_that_reviewgen_has_not_published_is_left_alone(
+    hub: LoopbackHub, push_space: Any
+) -> None:
     for sdk, title in ("static", "Duplicate from bob/game"), ("gradio", "Add notes"):
         hub.add(*SPACE, sdk=sdk)
         files = hub.files(*SPACE) | {"index.html": b"<p>my game</p>"}
@@ -336,18 +473,48 @@ def test_a_space_that_reviewgen_has_not_published_is_left_alone(hub: LoopbackHub
 # The scan for personal data.
 
 PERSONAL = {
-    "email": ["write to ana.b+c@mail.example.org today", "ANA@EXAMPLE.COM!", "(x_y@sub.do-main.de)"],
-    "url": ["see http://a.b/c?d=e.", "www.imdb.com/title/tt01", "on imdb.com they say", "HTTPS://X.Y", "bbc.co.uk", "bit.ly/x",
-            "ftp://a.b"],
-    "phone": ["call 555-1234", "+49 (30) 1234 5678", "(212) 555-0199", "212.555.0199", "0301234567", "+1-212-555-0199",
-              "020 7946 0958", "(555) 123 4567", "06 12 34 56 78"],
+    "email": [
+        "write to ana.b+c@mail.example.org today",
+        "ANA@EXAMPLE.COM!",
+        "(x_y@sub.do-main.de)",
+    ],
+    "url": [
+        "see http://a.b/c?d=e.",
+        "www.imdb.com/title/tt01",
+        "on imdb.com they say",
+        "HTTPS://X.Y",
+        "bbc.co.uk",
+        "bit.ly/x",
+        "ftp://a.b",
+    ],
+    "phone": [
+        "call 555-1234",
+        "+49 (30) 1234 5678",
+        "(212) 555-0199",
+        "212.555.0199",
+        "0301234567",
+        "+1-212-555-0199",
+        "020 7946 0958",
+        "(555) 123 4567",
+        "06 12 34 56 78",
+    ],
     "handle": ["follow @ana_music", "@Ana, thanks", "(@bob99)"],
-}  # fmt: skip
+}
 HARMLESS = [
-    "It ran from 1990-2000, at 10/10, for $1,000,000.", "meet me @ 5", "sh@#t happens", "p@ssion", "24-7 fun, 1-2-3",
-    "The U.S.A. and e.g. this one...", "A.I. is by Mr.Spielberg", "rated 8.5/10; part 2.5", "2001: A Space Odyssey",
-    "good.The next", "100000 people, 12345678 stars", "9783161484100 is a book", "100-1000 times",
-]  # fmt: skip
+    "It ran from 1990-2000, at 10/10, for $1,000,000.",
+    "meet me @ 5",
+    "sh@#t happens",
+    "p@ssion",
+    "24-7 fun, 1-2-3",
+    "The U.S.A. and e.g. this one...",
+    "A.I. is by Mr.Spielberg",
+    "rated 8.5/10; part 2.5",
+    "2001: A Space Odyssey",
+    "good.The next",
+    "100000 people, 12345678 stars",
+    "9783161484100 is a book",
+    "100-1000 times",
+]
 
 
 def test_personal_data_is_found_in_texts_and_in_the_vocabulary() -> None:

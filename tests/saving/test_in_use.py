@@ -17,8 +17,11 @@ THREADS = 32
 
 
 @pytest.mark.parametrize("name", ["ngram-char", "gru-word"])
-def test_threads_that_share_a_model_get_what_one_thread_gets(micro: Callable[[str], ReviewModel], name: str) -> None:
-    model, starts = micro(name), threading.Barrier(THREADS)
+def test_threads_that_share_a_model_get_what_one_thread_gets(
+    micro: Callable[[str], ReviewModel], name: str
+) -> None:
+    model = micro(name)
+    starts = threading.Barrier(THREADS)
 
     def work(seed: int) -> tuple[str, float]:
         return model.generate("a", seed=seed, max_new_tokens=40)[0], model.score("a good band").bits
@@ -34,17 +37,26 @@ def test_threads_that_share_a_model_get_what_one_thread_gets(micro: Callable[[st
 
 
 @pytest.mark.parametrize("name", ["gru-char", "ngram-char", "conditional", "blend-char"])
-def test_a_pickled_model_generates_and_scores_the_same(micro: Callable[[str], ReviewModel], name: str) -> None:
+def test_a_pickled_model_generates_and_scores_the_same(
+    micro: Callable[[str], ReviewModel], name: str
+) -> None:
     model = micro(name)
     again = pickle.loads(pickle.dumps(model))
     assert again.generate("the ", seed=1) == model.generate("the ", seed=1)
     assert again.score("a good band") == model.score("a good band")
-    assert (again.preset, again.training, again.generation_config) == (model.preset, model.training, model.generation_config)
+    assert (again.preset, again.training, again.generation_config) == (
+        model.preset,
+        model.training,
+        model.generation_config,
+    )
 
 
-def test_the_stepper_is_kept_until_the_weights_may_have_changed(micro: Callable[[str], ReviewModel]) -> None:
+def test_the_stepper_is_kept_until_the_weights_may_have_changed(
+    micro: Callable[[str], ReviewModel],
+) -> None:
     bundle = micro("gru-char").bundle
-    model = ReviewModel(replace(bundle, weights=ModelWeights(copy.deepcopy(bundle.model))))  # as one that was just trained
+    # as one that was just trained
+    model = ReviewModel(replace(bundle, weights=ModelWeights(copy.deepcopy(bundle.model))))
     first = model.generator.stepper
     assert model.generator.stepper is first
     text = model.generate("the ", seed=1)

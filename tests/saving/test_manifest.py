@@ -1,4 +1,6 @@
-"""The manifest of a saved folder: changes are found and named, accepted on demand, and what writes a folder keeps it true."""
+"""The manifest of a saved folder: changes are found and named, accepted on demand, and what writes
+a folder keeps it true.
+"""
 
 import hashlib
 import json
@@ -14,8 +16,17 @@ from reviewgen.errors import BundleError
 from tests.support.fakes import run_command
 from tests.support.saved import WEIGHTS, edit_json, refusal
 
-INDEX, GENERATION = "novelty.safetensors", "generation_config.json"
-LISTED = ["characters.json", "config.json", GENERATION, "lexicon.safetensors", WEIGHTS, INDEX, "training.json"]
+INDEX = "novelty.safetensors"
+GENERATION = "generation_config.json"
+LISTED = [
+    "characters.json",
+    "config.json",
+    GENERATION,
+    "lexicon.safetensors",
+    WEIGHTS,
+    INDEX,
+    "training.json",
+]
 
 
 @pytest.fixture
@@ -26,7 +37,10 @@ def saved(model_folder: Callable[[str], Path], tmp_path: Path) -> Path:
 def by_hand(folder: Path) -> dict[str, Any]:
     """Return what the manifest should say, without the code that writes it."""
     return {
-        name: {"sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(), "size": (folder / name).stat().st_size}
+        name: {
+            "sha256": hashlib.sha256((folder / name).read_bytes()).hexdigest(),
+            "size": (folder / name).stat().st_size,
+        }
         for name in LISTED
         if (folder / name).exists()
     }
@@ -49,7 +63,11 @@ def test_each_file_but_the_card_is_listed_and_every_flipped_bit_is_found(
 ) -> None:
     folder = Path(shutil.copytree(model_folder(name), tmp_path / "m"))
     assert manifest(folder) == by_hand(folder) and {INDEX, WEIGHTS} < manifest(folder).keys()
-    assert {path.name for path in folder.iterdir()} == {*manifest(folder), "README.md", "manifest.json"}
+    assert {path.name for path in folder.iterdir()} == {
+        *manifest(folder),
+        "README.md",
+        "manifest.json",
+    }
     for file in manifest(folder):
         data = (folder / file).read_bytes()
         for bit in range(3, 8 * len(data), max(1, 8 * len(data) // 5)):
@@ -62,7 +80,10 @@ def test_each_file_but_the_card_is_listed_and_every_flipped_bit_is_found(
 def test_a_change_is_named_with_what_to_do(saved: Path) -> None:
     flip(saved / WEIGHTS, 8 * (saved / WEIGHTS).stat().st_size - 20)
     message = refusal(saved)
-    assert message.startswith(f"{WEIGHTS} of {saved} has changed") and f"reviewgen doctor {saved} --accept" in message
+    assert (
+        message.startswith(f"{WEIGHTS} of {saved} has changed")
+        and f"reviewgen doctor {saved} --accept" in message
+    )
     assert reviewgen.load(saved, accept_changes=True).generate_one(seed=1)
 
 
@@ -87,7 +108,9 @@ def test_the_card_can_be_edited_and_added_and_removed_files_are_named(saved: Pat
 
 
 @pytest.mark.wrong_types
-def test_doctor_accepts_an_edit_that_can_be_read(saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_doctor_accepts_an_edit_that_can_be_read(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     edit_json(saved / GENERATION, "temperature", value=0.25)
     status, out, said = run_command(monkeypatch, capsys, "doctor", saved)
     assert status == 1 and GENERATION in said and not out
@@ -100,18 +123,26 @@ def test_doctor_accepts_an_edit_that_can_be_read(saved: Path, monkeypatch: pytes
     assert status == 1 and "temperature" in said
 
 
-def test_saved_defaults_and_the_manifest_agree_and_a_copy_of_a_folder_without_one_has_one(saved: Path, tmp_path: Path) -> None:
+def test_saved_defaults_and_the_manifest_agree_and_a_copy_of_a_folder_without_one_has_one(
+    saved: Path, tmp_path: Path
+) -> None:
     reviewgen.load(saved).save_generation_config(saved, temperature=0.3)
-    assert reviewgen.load(saved).generation_config.temperature == 0.3 and manifest(saved) == by_hand(saved)
+    assert reviewgen.load(saved).generation_config.temperature == 0.3 and manifest(
+        saved
+    ) == by_hand(saved)
     assert {path.name for path in saved.iterdir()} == {*LISTED, "README.md", "manifest.json"}
     (saved / "manifest.json").unlink()
     reviewgen.load(saved).save_generation_config(tmp_path / "copy", top_k=3)
     assert manifest(tmp_path / "copy") == by_hand(tmp_path / "copy")
 
 
-def test_the_digest_is_that_of_what_was_loaded(saved: Path, model_folder: Callable[[str], Path], tmp_path: Path) -> None:
+def test_the_digest_is_that_of_what_was_loaded(
+    saved: Path, model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
     names = sorted(set(manifest(saved)) - {GENERATION, "training.json"})  # which change no texts
-    lines = [f"{name} {hashlib.sha256((saved / name).read_bytes()).hexdigest()}\n" for name in names]
+    lines = [
+        f"{name} {hashlib.sha256((saved / name).read_bytes()).hexdigest()}\n" for name in names
+    ]
     expected = f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
     model = reviewgen.load(saved)
     reviewgen.load(model_folder("ngram-char")).save_pretrained(saved, overwrite=True)

@@ -24,11 +24,55 @@ OTHERS = {
     "~/x": Path.home() / "x",
 }
 REFUSED = [
-    *("lstm-word@", "lstm-word@v 1", "lstm-word@v1@v2", "a-b-c-d", "lstm", "lstm-", "-word", "lstm--word", "lstm-word-"),
-    *("LSTM-word", "lstm_word", "lstm-word\n", " lstm-word", "2lstm-word", "lstm-wörd", "lstm‐word", "ｌstm-word", "", " "),
-    *("\0", "a\0b", "x" * 5000, "x" * 200 + "/" + "y" * 200, "owner/name@", "owner/name@v1@v2", "owner/name@v 1"),
-    *("owner/na--me", "owner/na..me", "owner/name.git", "owner/.name", "owner/name.", "owner//name", "owner/name/file"),
-    *("owner/", "hf://", "hf://name", "hf://hf://owner/name", "hf://../secret", "https://huggingface.co/owner/name"),
+    *(
+        "lstm-word@",
+        "lstm-word@v 1",
+        "lstm-word@v1@v2",
+        "a-b-c-d",
+        "lstm",
+        "lstm-",
+        "-word",
+        "lstm--word",
+        "lstm-word-",
+    ),
+    *(
+        "LSTM-word",
+        "lstm_word",
+        "lstm-word\n",
+        " lstm-word",
+        "2lstm-word",
+        "lstm-wörd",
+        "lstm‐word",
+        "ｌstm-word",
+        "",
+        " ",
+    ),
+    *(
+        "\0",
+        "a\0b",
+        "x" * 5000,
+        "x" * 200 + "/" + "y" * 200,
+        "owner/name@",
+        "owner/name@v1@v2",
+        "owner/name@v 1",
+    ),
+    *(
+        "owner/na--me",
+        "owner/na..me",
+        "owner/name.git",
+        "owner/.name",
+        "owner/name.",
+        "owner//name",
+        "owner/name/file",
+    ),
+    *(
+        "owner/",
+        "hf://",
+        "hf://name",
+        "hf://hf://owner/name",
+        "hf://../secret",
+        "https://huggingface.co/owner/name",
+    ),
     *("owner\\name", "作者/模型", "~no_such_user_here/x"),
     *("hf:lstm-char/x", "-rf", "lstm-word; rm -rf /", "$(id)", "{0}-{1}"),
 ]
@@ -54,7 +98,11 @@ def test_each_source_has_one_meaning_or_is_refused() -> None:
             validate_repo_id(source.repo_id)  # the client accepts what parses
     for text in REFUSED:
         refuses(None, text)
-    assert parse_source("a/b", revision="v1") == parse_source("a/b@v1", revision="v1") == HubSource("a/b", "v1")
+    assert (
+        parse_source("a/b", revision="v1")
+        == parse_source("a/b@v1", revision="v1")
+        == HubSource("a/b", "v1")
+    )
     for source, revision, word in (
         (Path("folder"), "v1", "local folder"),
         ("a/b@v1", "v2", "has one revision"),

@@ -1,4 +1,6 @@
-"""Reading a saved folder is strict: every kind of damage is one sentence, before memory is taken for what a file declares."""
+"""Reading a saved folder is strict: every kind of damage is one sentence, before memory is taken
+for what a file declares.
+"""
 
 import errno
 import json
@@ -23,16 +25,25 @@ from tests.support.fakes import LetterTokenizer
 from tests.support.saved import WEIGHTS, edit_json, edit_tensors, letters, refusal
 
 pytestmark = pytest.mark.usefixtures("untouched_registry")
-CONFIG, GENERATION, TRAINING, TOKENIZER = "config.json", "generation_config.json", "training.json", "characters.json"
+CONFIG = "config.json"
+GENERATION = "generation_config.json"
+TRAINING = "training.json"
+TOKENIZER = "characters.json"
 DAMAGED = "damaged"
 
 
 @pytest.fixture(scope="module")
-def unlisted(model_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return a function that copies a micro model without its manifest, so that a change is refused for itself."""
+def unlisted(
+    model_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """Return a function that copies a micro model without its manifest, so that a change is refused
+    for itself.
+    """
 
     def copy(name: str) -> Path:
-        folder = Path(shutil.copytree(model_folder(name), tmp_path_factory.mktemp("saved") / "model"))
+        folder = Path(
+            shutil.copytree(model_folder(name), tmp_path_factory.mktemp("saved") / "model")
+        )
         (folder / "manifest.json").unlink()
         return folder
 
@@ -45,7 +56,9 @@ def saved(unlisted: Callable[[str], Path]) -> Path:
 
 
 class Cases:
-    """Collects the cases that were not refused with the expected word, so that a failure lists all of them."""
+    """Collects the cases that were not refused with the expected word, so that a failure lists all
+    of them.
+    """
 
     def __init__(self) -> None:
         self.wrong: dict[str, str] = {}
@@ -65,7 +78,9 @@ def cases() -> Iterator[Cases]:
 # The files.
 
 
-def test_every_file_but_the_optional_ones_must_be_there_and_be_a_file(saved: Path, cases: Cases) -> None:
+def test_every_file_but_the_optional_ones_must_be_there_and_be_a_file(
+    saved: Path, cases: Cases
+) -> None:
     for name in (CONFIG, WEIGHTS, GENERATION, TRAINING, TOKENIZER, "README.md"):
         content = (saved / name).read_bytes()
         (saved / name).unlink()
@@ -80,7 +95,9 @@ def test_every_file_but_the_optional_ones_must_be_there_and_be_a_file(saved: Pat
     assert model.bundle.index is None and model.bundle.lexicon is None
 
 
-def test_other_files_are_refused_except_those_of_git_the_hub_and_file_managers(saved: Path, cases: Cases) -> None:
+def test_other_files_are_refused_except_those_of_git_the_hub_and_file_managers(
+    saved: Path, cases: Cases
+) -> None:
     (saved / ".gitattributes").write_text("*.safetensors filter=lfs")
     (saved / ".DS_Store").write_bytes(b"\0")
     for name in (".git", ".cache"):
@@ -96,7 +113,8 @@ def test_a_place_without_a_saved_model(saved: Path, tmp_path: Path, cases: Cases
     for folder, word in (
         (saved / CONFIG, "it is a file"),
         (tmp_path / "nowhere", "no such folder"),
-        (tmp_path / "a\x1b[31mb", "/a\\x1b[31mb: no such folder"),  # nothing that a terminal would obey
+        # nothing that a terminal would obey
+        (tmp_path / "a\x1b[31mb", "/a\\x1b[31mb: no such folder"),
         (tmp_path, f"no {CONFIG}"),
         (tmp_path / ("x" * 5000), ""),
         (tmp_path / "a\0b", ""),
@@ -109,7 +127,19 @@ def test_a_place_without_a_saved_model(saved: Path, tmp_path: Path, cases: Cases
 def test_text_that_is_damaged_or_beyond_the_bounds(saved: Path, name: str, cases: Cases) -> None:
     file = saved / name
     deep = '{"a": ' * 65 + "1" + "}" * 65
-    texts: list[str | bytes] = ["", "{", "[]", "null", "3", '"x"', "\ufeff{}", "[" * 100_000, "9" * 5000, '{"a": NaN}', deep]
+    texts: list[str | bytes] = [
+        "",
+        "{",
+        "[]",
+        "null",
+        "3",
+        '"x"',
+        "\ufeff{}",
+        "[" * 100_000,
+        "9" * 5000,
+        '{"a": NaN}',
+        deep,
+    ]
     for content in [b'{"\xff\xfe": 1}', *(texts if name.endswith("json") else [])]:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
         cases.expect(saved, content, name if isinstance(content, bytes) else "")
@@ -117,7 +147,9 @@ def test_text_that_is_damaged_or_beyond_the_bounds(saved: Path, name: str, cases
     cases.expect(saved, "64 MB and a byte", name)
 
 
-def test_weights_that_are_cut_or_something_else(unlisted: Callable[[str], Path], tmp_path: Path, cases: Cases) -> None:
+def test_weights_that_are_cut_or_something_else(
+    unlisted: Callable[[str], Path], tmp_path: Path, cases: Cases
+) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:
             return Path.touch, (tmp_path / "touched",)
@@ -127,7 +159,12 @@ def test_weights_that_are_cut_or_something_else(unlisted: Callable[[str], Path],
         data = (folder / WEIGHTS).read_bytes()
         torch.save({"a": torch.ones(1)}, tmp_path / "torch")
         headers = [struct.pack("<Q", 1 << 40) + b"{}", struct.pack("<Q", 2) + b"{}"]
-        others = [b"\xff" * 100, b"<html>404</html>", pickle.dumps(Trap()), (tmp_path / "torch").read_bytes()]
+        others = [
+            b"\xff" * 100,
+            b"<html>404</html>",
+            pickle.dumps(Trap()),
+            (tmp_path / "torch").read_bytes(),
+        ]
         for content in (*(data[:keep] for keep in (0, 1, 7, 8, 9, 100, -1)), *headers, *others):
             (folder / WEIGHTS).write_bytes(content)
             cases.expect(folder, content[:20], "not" if content in headers else DAMAGED)
@@ -142,7 +179,13 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
     "tokenizer.extra": [(1, "extra")],
     "model.config.hiden_size": [(1, "Did you mean 'hidden_size'")],
     "tokenizer.config.extra": [(1, "extra")],
-    "schema": [(2, "schema 2"), (0, "schema 0"), ("1", "schema '1'"), (None, "schema None"), (True, "of type int")],
+    "schema": [
+        (2, "schema 2"),
+        (0, "schema 0"),
+        ("1", "schema '1'"),
+        (None, "schema None"),
+        (True, "of type int"),
+    ],
     "library": [("transformers", "transformers")],
     "library_version": [(1, "of type str")],
     "model": [("gru", "keys of model")],
@@ -152,20 +195,53 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
     "model.name": [(5, "of type str"), (["gru"], "of type str"), ("lstm", WEIGHTS)],
     "model.version": [(1, "of type str")],
     "tokenizer.distribution": [(None, "of type str")],
-    "model.config.hidden_size": [(9, "requires float32 ["), (8.0, DAMAGED), (10**400, "401 digits")],
+    "model.config.hidden_size": [
+        (9, "requires float32 ["),
+        (8.0, DAMAGED),
+        (10**400, "401 digits"),
+    ],
     "model.config.layers": [(2, "missing"), (60, " ... ")],
     "model.config.layer": [("other", "layer")],
     "tokenizer.files": [
-        *(([name], "outside") for name in ("../../secret.json", "/etc/passwd", f"sub/{TOKENIZER}", "..", "", "x" * 256, 3)),
-        *((["code.py"], "no programs"), (["Config.json"], "on Windows and macOS is the same"), ([], TOKENIZER)),
+        *(
+            ([name], "outside")
+            for name in (
+                "../../secret.json",
+                "/etc/passwd",
+                f"sub/{TOKENIZER}",
+                "..",
+                "",
+                "x" * 256,
+                3,
+            )
+        ),
+        *(
+            (["code.py"], "no programs"),
+            (["Config.json"], "on Windows and macOS is the same"),
+            ([], TOKENIZER),
+        ),
         *((None, "of type list"), ({TOKENIZER: 1}, "of type list")),
     ],
-    "weights": [*((odd, "weights in config.json") for odd in ({}, [], {"gru-char": 5})), ({"gru-char": "x"}, WEIGHTS)],
+    "weights": [
+        *((odd, "weights in config.json") for odd in ({}, [], {"gru-char": 5})),
+        ({"gru-char": "x"}, WEIGHTS),
+    ],
     "conditions": [(5, "condition")],
-    "preset": [(5, "of type str")] + [(name, "preset in config.json") for name in (
-        "\x1b[2Jx", "lstm word", "lstm-word\n", "", "-", "../x", "a" * 100_000, "LSTM-WORD",
-    )],
-}  # fmt: skip
+    "preset": [(5, "of type str")]
+    + [
+        (name, "preset in config.json")
+        for name in (
+            "\x1b[2Jx",
+            "lstm word",
+            "lstm-word\n",
+            "",
+            "-",
+            "../x",
+            "a" * 100_000,
+            "LSTM-WORD",
+        )
+    ],
+}
 
 
 @pytest.mark.wrong_types
@@ -191,13 +267,21 @@ def test_config_values_that_are_refused(saved: Path, cases: Cases) -> None:
         assert reviewgen.load(saved).preset == preset
 
 
-def test_a_missing_plugin_names_the_package_to_install_and_hostile_names_are_not_repeated(saved: Path) -> None:
+def test_a_missing_plugin_names_the_package_to_install_and_hostile_names_are_not_repeated(
+    saved: Path,
+) -> None:
     file = saved / CONFIG
     original = file.read_bytes()
     for part in ("model", "tokenizer"):
-        for key, value in (("name", "other"), ("distribution", "reviewgen-other"), ("version", "7.8.9")):
+        for key, value in (
+            ("name", "other"),
+            ("distribution", "reviewgen-other"),
+            ("version", "7.8.9"),
+        ):
             edit_json(file, part, key, value=value)
-        with pytest.raises(UnknownPlugin, match=r"reviewgen-other 7\.8\.9.*pip install reviewgen-other") as caught:
+        with pytest.raises(
+            UnknownPlugin, match=r"reviewgen-other 7\.8\.9.*pip install reviewgen-other"
+        ) as caught:
             reviewgen.load(saved)
         assert "\n" not in str(caught.value)
         file.write_bytes(original)
@@ -209,7 +293,9 @@ def test_a_missing_plugin_names_the_package_to_install_and_hostile_names_are_not
 # Tensors.
 
 
-def _change_first(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[dict[str, torch.Tensor]], None]:
+def _change_first(
+    change: Callable[[torch.Tensor], torch.Tensor],
+) -> Callable[[dict[str, torch.Tensor]], None]:
     def edit(tensors: dict[str, torch.Tensor]) -> None:
         name = next(name for name in sorted(tensors) if tensors[name].is_floating_point())
         tensors[name] = change(tensors[name])
@@ -231,7 +317,9 @@ EDITS: list[Callable[[dict[str, torch.Tensor]], object]] = [
 
 
 @pytest.mark.parametrize("name", ["gru-char", "ngram-char"])
-def test_missing_extra_and_wrong_tensors(unlisted: Callable[[str], Path], name: str, cases: Cases) -> None:
+def test_missing_extra_and_wrong_tensors(
+    unlisted: Callable[[str], Path], name: str, cases: Cases
+) -> None:
     folder = unlisted(name)
     original = (folder / WEIGHTS).read_bytes()
     for number, edit in enumerate(EDITS):
@@ -241,10 +329,15 @@ def test_missing_extra_and_wrong_tensors(unlisted: Callable[[str], Path], name: 
 
 
 @pytest.mark.parametrize("name", ["gru-char", "ngram-char"])
-def test_weights_that_are_nan_infinite_or_above_a_billion(unlisted: Callable[[str], Path], name: str, cases: Cases) -> None:
+def test_weights_that_are_nan_infinite_or_above_a_billion(
+    unlisted: Callable[[str], Path], name: str, cases: Cases
+) -> None:
     folder = unlisted(name)
     tensors = load_file(folder / WEIGHTS)
-    largest = max((name for name, array in tensors.items() if array.dtype == np.float32), key=lambda name: tensors[name].size)
+    largest = max(
+        (name for name, array in tensors.items() if array.dtype == np.float32),
+        key=lambda name: tensors[name].size,
+    )
     for value in (3e38, -1e10, 1.1e9, np.inf, np.nan):
         changed = {largest: tensors[largest].copy()}
         changed[largest].flat[0] = value
@@ -278,7 +371,9 @@ def test_the_tokenizer_of_another_model(unlisted: Callable[[str], Path], name: s
     (folder / TOKENIZER).write_text(json.dumps({"schema": 1, "characters": "abc"}))
     ids = whole.conditions.vocab_size - whole.tokenizer.vocab_size
     message = refusal(folder)
-    assert "do not belong together" in message and (f"and its conditions {ids}:" in message) == (ids > 4) == (name != "gru-char")
+    assert "do not belong together" in message and (f"and its conditions {ids}:" in message) == (
+        ids > 4
+    ) == (name != "gru-char")
 
 
 # training.json and generation_config.json.
@@ -296,7 +391,11 @@ def test_the_training_record_is_checked(saved: Path, cases: Cases) -> None:
         for value in ([], 5, "x"):
             write(**{name: value})
             cases.expect(saved, (name, value), f"{name} in training.json must be an object")
-    for part, name in (("held_out", "bits_per_character"), ("novelty", "copy_rate"), ("novelty", "token_copy_rate")):
+    for part, name in (
+        ("held_out", "bits_per_character"),
+        ("novelty", "copy_rate"),
+        ("novelty", "token_copy_rate"),
+    ):
         new = {"token_copy_rate": 0, "copy_characters": 5} if name == "copy_rate" else {}
         for value in (10**90, 1_000_000.5, -1, -1e-9, 1e300, "5", [1]):
             write(**{part: new | {name: value}})
@@ -305,7 +404,15 @@ def test_the_training_record_is_checked(saved: Path, cases: Cases) -> None:
             write(**{part: new | {name: value}})
             assert reviewgen.load(saved).training[part][name] == value
     for odd in (
-        *(good | change for change in ({"unit": 5}, {"lower_is_better": 1}, {"generated": "1"}, {"held_out": [1]})),
+        *(
+            good | change
+            for change in (
+                {"unit": 5},
+                {"lower_is_better": 1},
+                {"generated": "1"},
+                {"held_out": [1]},
+            )
+        ),
         [*good],
         None,
     ):
@@ -322,12 +429,23 @@ def test_the_training_record_is_checked(saved: Path, cases: Cases) -> None:
 def test_generation_defaults_are_checked_and_bounded(saved: Path, cases: Cases) -> None:
     file = saved / GENERATION
     for settings, word in (
-        *(([], "JSON object"), ({"temprature": 1.0}, "temprature"), ({"temperature": 0}, "temperature")),
-        *(({"top_k": "5"}, "top_k"), ({"num_beams": 0}, "num_beams"), ({"num_return_sequences": 10**12}, "num_return")),
+        *(
+            ([], "JSON object"),
+            ({"temprature": 1.0}, "temprature"),
+            ({"temperature": 0}, "temperature"),
+        ),
+        *(
+            ({"top_k": "5"}, "top_k"),
+            ({"num_beams": 0}, "num_beams"),
+            ({"num_return_sequences": 10**12}, "num_return"),
+        ),
         ({"max_new_tokens": 100_001}, "max_new_tokens is at most 100,000"),
         ({"max_new_tokens": 10**90}, "at most 100,000; got about 1e"),
         ({"max_new_tokens": 100_000, "min_new_tokens": 10_001}, "min_new_tokens is at most 10,000"),
-        ({"max_new_tokens": 100_000, "num_beams": 11}, "max_new_tokens times num_beams is at most 1,000,000"),
+        (
+            {"max_new_tokens": 100_000, "num_beams": 11},
+            "max_new_tokens times num_beams is at most 1,000,000",
+        ),
         ({"no_repeat_ngram_size": 1_001}, "no_repeat_ngram_size is at most 1,000"),
         ({"temperature": [0.5] * 1_001}, "the number of temperatures is at most 1,000"),
         ({"stop_strings": ["a"] * 1_001}, "the number of stop_strings"),
@@ -335,10 +453,18 @@ def test_generation_defaults_are_checked_and_bounded(saved: Path, cases: Cases) 
     ):
         file.write_text(json.dumps(settings))
         cases.expect(saved, settings, word)
-    most = {"max_new_tokens": 100_000, "min_new_tokens": 10_000, "num_beams": 10, "no_repeat_ngram_size": 1_000}
-    file.write_text(json.dumps(most | {"stop_strings": ["a" * 1_000] * 1_000, "temperature": [0.5] * 1_000}))
+    most = {
+        "max_new_tokens": 100_000,
+        "min_new_tokens": 10_000,
+        "num_beams": 10,
+        "no_repeat_ngram_size": 1_000,
+    }
+    file.write_text(
+        json.dumps(most | {"stop_strings": ["a" * 1_000] * 1_000, "temperature": [0.5] * 1_000})
+    )
     assert reviewgen.load(saved).generation_config.max_new_tokens == 100_000
-    file.write_text(json.dumps({"num_return_sequences": 10_000_000, "max_new_tokens": 5}))  # a call says how many
+    # a call says how many
+    file.write_text(json.dumps({"num_return_sequences": 10_000_000, "max_new_tokens": 5}))
     assert len(reviewgen.load(saved).generate("the ", seed=1)) == 1
 
 
@@ -357,7 +483,9 @@ class Loading(LetterTokenizer):
         raise cls.error
 
 
-def test_errors_of_a_tokenizer_that_is_loaded_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_a_tokenizer_that_is_loaded_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     letters(3, Loading).save_pretrained(tmp_path / "m")
     monkeypatch.setattr(Loading, "calls", 0)
 
@@ -369,7 +497,9 @@ def test_errors_of_a_tokenizer_that_is_loaded_are_one_sentence(tmp_path: Path, m
     message = refusal(after(TypeError("one\n two\n three\nfour")))
     assert "saved model: one" in message and "two" not in message and "key" not in message
     assert "TypeError" in refusal(after(TypeError()))
-    assert "cannot be read: Permission denied" in refusal(after(PermissionError(errno.EACCES, "Permission denied")))
+    assert "cannot be read: Permission denied" in refusal(
+        after(PermissionError(errno.EACCES, "Permission denied"))
+    )
     for number in (errno.ENOSPC, errno.EDQUOT):  # loops are compiled while a model is read
         with pytest.raises(StorageError, match="NUMBA_CACHE_DIR"):
             reviewgen.load(after(OSError(number, os.strerror(number))))
@@ -383,13 +513,18 @@ def test_errors_of_a_tokenizer_that_is_loaded_are_one_sentence(tmp_path: Path, m
 def test_a_replacement_that_was_cut_off_is_said(
     model_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that was killed between its two renames: the old folder is aside, and the new one has no name yet."""
+    """A process that was killed between its two renames: the old folder is aside, and the new one
+    has no name yet.
+    """
     for name, preset in ((".m.old", "gru-char"), (".m.new", "ngram-char")):
         shutil.copytree(model_folder(preset), tmp_path / name)
     monkeypatch.chdir(tmp_path.parent)
     for source in (tmp_path / "m", f"{tmp_path.name}/m"):  # which is also the name of a repository
         assert all(part in refusal(source) for part in ("was cut off", ".m.old", ".m.new"))
-    for write in (lambda: letters().save_pretrained(tmp_path / "m", overwrite=True), lambda: check_output(tmp_path / "m")):
+    for write in (
+        lambda: letters().save_pretrained(tmp_path / "m", overwrite=True),
+        lambda: check_output(tmp_path / "m"),
+    ):
         with pytest.raises(OutputExists, match=r"cut off.*\.m\.old.*\.m\.new"):
             write()
     assert reviewgen.load(tmp_path / ".m.old") and reviewgen.load(tmp_path / ".m.new")

@@ -1,4 +1,6 @@
-"""The facts of a downloaded training record: one of another type is one sentence at loading, one that is null is unknown."""
+"""The facts of a downloaded training record: one of another type is one sentence at loading, one
+that is null is unknown.
+"""
 
 import contextlib
 import copy
@@ -60,7 +62,9 @@ METRIC = {
     "held_out": 2.5,
 }
 RECORD = PART | {
-    "data": DATA | {"corpora": [{"source": "more.csv", "weight": 0.5, "characters": 50, "times": 2.0}]},
+    "data": (
+        DATA | {"corpora": [{"source": "more.csv", "weight": 0.5, "characters": 50, "times": 2.0}]}
+    ),
     "novelty": {
         "form": "compact",
         "copy_rate": 0.03,
@@ -83,18 +87,33 @@ RECORD = PART | {
     "parent": {"source": "older", "data": DATA, "held_out": {"bits_per_character": 2.2}},
 }
 FREE = {"preset", "method", "form", "name", "label", "words", "step", "source", "reviews", "values"}
-FREE |= {"split", "train", "validation", "test", "conditions", "weight", "weights", "characters", "times"}
+FREE |= {
+    "split",
+    "train",
+    "validation",
+    "test",
+    "conditions",
+    "weight",
+    "weights",
+    "characters",
+    "times",
+}
 FREE |= {"interval", "false_positive_rates", "20", "copy_rate_texts", "held_out_token_copy_rate"}
 FREE |= {"parts", "fitted_weights", "bits_per_character"}
-"""Facts that may have any type somewhere: they are only printed, or only on a card, which may be refused."""
+"""Facts that may have any type somewhere: they are only printed, or only on a card, which may be
+refused.
+"""
 
 
 @pytest.fixture(scope="module")
 def saved(model_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved model without a manifest, so that a changed record is refused for itself."""
-    folder = Path(shutil.copytree(model_folder("gru-char"), tmp_path_factory.mktemp("saved") / "model"))
+    folder = Path(
+        shutil.copytree(model_folder("gru-char"), tmp_path_factory.mktemp("saved") / "model")
+    )
     (folder / "manifest.json").unlink()
-    (folder / "novelty.safetensors").unlink(missing_ok=True)  # it belongs to the corpus of the record
+    # it belongs to the corpus of the record
+    (folder / "novelty.safetensors").unlink(missing_ok=True)
     return folder
 
 
@@ -102,7 +121,13 @@ def facts_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any
     """Yield the path of each fact in a record, with its value."""
     if path:
         yield path, value
-    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    pairs = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     for key, inner in pairs:
         yield from facts_of(inner, (*path, key))
 
@@ -175,7 +200,9 @@ def test_facts_may_be_null(saved: Path) -> None:
 
 
 def show_or_refuse(model: reviewgen.ReviewModel, folder: Path, record: str) -> None:
-    """Display the facts of a record; it, or the card, may be refused, but only in one sentence that names the file."""
+    """Display the facts of a record; it, or the card, may be refused, but only in one sentence that
+    names the file.
+    """
     (folder / "training.json").write_text(record)
     try:
         model.bundle.training = read_bundle(folder, accept_changes=True).training
@@ -191,7 +218,9 @@ def test_a_server_names_a_model_whose_facts_are_null(saved: Path) -> None:
     assert "Copy rate" not in dict(listed["reviewgen"]["facts"])
 
 
-@pytest.mark.parametrize("words", [("export", "--html", "page.html"), ("evaluate", "--data", "texts.csv")])
+@pytest.mark.parametrize(
+    "words", [("export", "--html", "page.html"), ("evaluate", "--data", "texts.csv")]
+)
 def test_a_command_refuses_an_interval_that_is_a_number(
     saved: Path, words: tuple[str, str, str], tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
@@ -205,7 +234,9 @@ def test_a_command_refuses_an_interval_that_is_a_number(
 
 def test_list_shows_a_record_with_a_wrong_fact_as_a_problem(saved: Path, install: Any) -> None:
     (saved / "training.json").write_text(with_fact(("parameters", "embeddings"), "x"))
-    package = install("fake-weights", {"weights": {"gru-fake": "fakeweights.gru_fake"}}) / "fakeweights"
+    package = (
+        install("fake-weights", {"weights": {"gru-fake": "fakeweights.gru_fake"}}) / "fakeweights"
+    )
     shutil.copytree(saved, package / "gru_fake")
     known = describe_weights("gru-fake")
     assert known is not None and "embeddings" in str(known.problem)

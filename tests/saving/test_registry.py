@@ -6,7 +6,13 @@ from collections.abc import Callable
 import pytest
 
 from reviewgen.config import Preset
-from reviewgen.errors import BrokenPlugin, PluginConflict, ReviewgenError, SourceError, UnknownPlugin
+from reviewgen.errors import (
+    BrokenPlugin,
+    PluginConflict,
+    ReviewgenError,
+    SourceError,
+    UnknownPlugin,
+)
 from reviewgen.registry import (
     THIS_PROCESS,
     Plugin,
@@ -53,13 +59,21 @@ def problems(name: str, kind: str = "model") -> dict[str, str | None]:
 
 
 def test_plugins_of_this_repository_are_found_by_entry_point() -> None:
-    assert {"ngram", "nnlm", "rnn", "gru", "lstm"} <= {plugin.name for plugin in list_plugins("model")}
+    assert {"ngram", "nnlm", "rnn", "gru", "lstm"} <= {
+        plugin.name for plugin in list_plugins("model")
+    }
     own = [plugin for plugin in list_plugins() if plugin.package == "reviewgen"]
-    assert len(own) > 30 and {plugin.problem for plugin in own} == {None} and {plugin.api_version for plugin in own} == {"1.0"}
+    assert (
+        len(own) > 30
+        and {plugin.problem for plugin in own} == {None}
+        and {plugin.api_version for plugin in own} == {"1.0"}
+    )
 
 
 def test_a_third_party_model_is_listed_without_an_import_and_found(install: Install) -> None:
-    site = install("reviewgen-fake", {"models": {"fakemodel": "fake_good:Model"}}, {"fake_good": EMPTY})
+    site = install(
+        "reviewgen-fake", {"models": {"fakemodel": "fake_good:Model"}}, {"fake_good": EMPTY}
+    )
     twin = site.with_name("twin")
     twin.symlink_to(site)
     sys.path.append(str(twin))  # a package that is on the path twice counts once
@@ -79,8 +93,13 @@ def test_an_unknown_name_suggests_the_closest(install: Install) -> None:
     assert "Did you mean 'char'" in said_by(lambda: find_tokenizer("chr"), UnknownPlugin)
     assert "Did you mean 'lstm-word'" in said_by(lambda: find_preset("lstm-wrod"), UnknownPlugin)
     for name in ("lstm", "lstm_word", "LSTM-word"):
-        assert "Did you mean 'lstm-word'" in said_by(lambda name=name: find_preset(name), SourceError)  # type: ignore[misc]
-    code = f"{EMPTY}{PRESET}P = Preset(model='ngram', tokenizer='char', model_settings={{'order': 3}})\nBAD = {{}}\n"
+        assert "Did you mean 'lstm-word'" in said_by(
+            lambda name=name: find_preset(name), SourceError
+        )  # type: ignore[misc]
+    code = (
+        f"{EMPTY}{PRESET}P = Preset(model='ngram', tokenizer='char', model_settings={{'order':"
+        " 3})\nBAD = {}\n"
+    )
     points = {
         "models": {f"many{number}": "fake_many:Model" for number in range(60)},
         "presets": {"ngram-char-tiny": "fake_many:P", "ngram-char-bad": "fake_many:BAD"},
@@ -98,14 +117,21 @@ def test_an_unknown_name_suggests_the_closest(install: Install) -> None:
 @pytest.mark.parametrize(
     ("code", "cause"),
     [
-        ("import fake_missing_dependency\n", "ModuleNotFoundError: No module named 'fake_missing_dependency'"),
+        (
+            "import fake_missing_dependency\n",
+            "ModuleNotFoundError: No module named 'fake_missing_dependency'",
+        ),
         ("raise RuntimeError('no such device')\n", "RuntimeError: no such device"),
         ("Other = 1\n", "AttributeError"),
         ("raise SystemExit(3)\n", "it calls sys.exit(3)"),
     ],
 )
-def test_a_broken_import_fails_only_when_the_plugin_is_asked_for(install: Install, code: str, cause: str) -> None:
-    install("reviewgen-broken", {"models": {"fakemodel": "fake_broken:Model"}}, {"fake_broken": code})
+def test_a_broken_import_fails_only_when_the_plugin_is_asked_for(
+    install: Install, code: str, cause: str
+) -> None:
+    install(
+        "reviewgen-broken", {"models": {"fakemodel": "fake_broken:Model"}}, {"fake_broken": code}
+    )
     assert problems("fakemodel") == {"reviewgen-broken": None}
     with pytest.raises(BrokenPlugin, match=r"reviewgen-broken 1\.2\.3") as caught:
         find_model("fakemodel")
@@ -119,12 +145,22 @@ def test_a_broken_import_fails_only_when_the_plugin_is_asked_for(install: Instal
 
 def test_a_reserved_name_is_not_taken_by_a_third_party(install: Install) -> None:
     model = "fake_thief:Model"
-    points = {"models": {"gru": model}, "tokenizers": {"char": model}, "steppers": {"gru": model, "lstm": model}}
-    points |= {"presets": {"gru-char": "fake_thief:P"}, "weights": {"gru-char": "fake_thief.weights"}}
+    points = {
+        "models": {"gru": model},
+        "tokenizers": {"char": model},
+        "steppers": {"gru": model, "lstm": model},
+    }
+    points |= {
+        "presets": {"gru-char": "fake_thief:P"},
+        "weights": {"gru-char": "fake_thief.weights"},
+    }
     install("reviewgen-thief", points, {"fake_thief": f"{PRESET}{EMPTY}P = None\n"})
     for find, name in ((find_model, "gru"), (find_tokenizer, "char")):
         loaded, plugin = find(name)
-        assert (plugin.package, plugin.problem) == ("reviewgen", None) and loaded.__module__.startswith("reviewgen_")
+        assert (plugin.package, plugin.problem) == (
+            "reviewgen",
+            None,
+        ) and loaded.__module__.startswith("reviewgen_")
     assert find_stepper("lstm").__module__ != "fake_thief"
     assert find_preset("gru-char").model == "gru"
     assert find_weights("gru-char").parent.name == "reviewgen_weights"
@@ -135,9 +171,16 @@ def test_two_packages_that_claim_one_name_are_named(install: Install) -> None:
     code = f"{PRESET}{EMPTY}P = Preset(model='twin', tokenizer='char')\n"
     for which in ("one", "two"):
         model = f"fake_{which}:Model"
-        points = {"models": {"twin": model}, "tokenizers": {"bytes": model}, "presets": {"twin-char": f"fake_{which}:P"}}
+        points = {
+            "models": {"twin": model},
+            "tokenizers": {"bytes": model},
+            "presets": {"twin-char": f"fake_{which}:P"},
+        }
         install(f"reviewgen-{which}", points, {f"fake_{which}": code})
-    for call in (lambda: find_model("twin"), *(lambda name=name: find_preset(name) for name in ("twin-char", "gru-bytes"))):
+    for call in (
+        lambda: find_model("twin"),
+        *(lambda name=name: find_preset(name) for name in ("twin-char", "gru-bytes")),
+    ):
         assert "reviewgen-one" in said_by(call, PluginConflict)
     assert "fake_one" not in sys.modules
 
@@ -146,16 +189,30 @@ def test_two_packages_that_claim_one_name_are_named(install: Install) -> None:
 
 
 def test_steppers_and_javascript_are_those_of_the_model_s_own_package(install: Install) -> None:
-    paths = "from pathlib import Path\nSTEPPER, LOST = Path(__file__).with_name('one.js'), Path('/no/such.js')\n"
+    paths = (
+        "from pathlib import Path\nSTEPPER, LOST = Path(__file__).with_name('one.js'),"
+        " Path('/no/such.js')\n"
+    )
     names = {"twin": "fake_one:STEPPER", "lost": "fake_one:LOST"}
     models = dict.fromkeys([*names, "bare"], "fake_one:Model")
-    site = install("reviewgen-one", {"models": models, "web_steppers": names}, {"fake_one": EMPTY + paths})
+    site = install(
+        "reviewgen-one", {"models": models, "web_steppers": names}, {"fake_one": EMPTY + paths}
+    )
     (site / "one.js").write_text("export default () => 1;")
     others = {"bare": "fake_two:Model", "gru": "fake_two:Model"}
     install("reviewgen-two", {"web_steppers": others, "steppers": others}, {"fake_two": EMPTY})
-    assert find_stepper("bare") is find_stepper("nothing") is find_web_stepper("bare") is find_web_stepper("nothing") is None
+    assert (
+        find_stepper("bare")
+        is find_stepper("nothing")
+        is find_web_stepper("bare")
+        is find_web_stepper("nothing")
+        is None
+    )
     assert find_web_stepper("twin") == site / "one.js"
-    assert find_web_stepper("gru").parent.name == "reviewgen_recurrent" and "fake_two" not in sys.modules
+    assert (
+        find_web_stepper("gru").parent.name == "reviewgen_recurrent"
+        and "fake_two" not in sys.modules
+    )
     assert find_web_tokenizer("word").parent.name == "reviewgen_word"
     assert "existing JavaScript file" in said_by(lambda: find_web_stepper("lost"), BrokenPlugin)
 
@@ -173,7 +230,9 @@ def test_a_registered_plugin_is_found_until_it_is_forgotten(install: Install) ->
     assert find_model("mine")[0] is find_tokenizer("mine")[0] is Mine
     assert find_preset("mine-char") == Preset(model="mine", tokenizer="char")
     assert find_preset("gru-mine") == Preset(model="gru", tokenizer="mine")
-    assert problems("mine")[THIS_PROCESS] is None and "registered in this process" in str(problems("mine")["reviewgen-one"])
+    assert problems("mine")[THIS_PROCESS] is None and "registered in this process" in str(
+        problems("mine")["reviewgen-one"]
+    )
     unregister_all()
     assert find_model("mine")[0].__module__ == "fake_one"
     said_by(lambda: find_tokenizer("mine"), UnknownPlugin)
@@ -192,8 +251,13 @@ def test_names_that_cannot_be_registered() -> None:
 # The version of the contract.
 
 
-@pytest.mark.parametrize(("declared", "word"), [("1.99", ""), ("2.0", "upgrade reviewgen"), ("0.9", "upgrade reviewgen-fake")])
-def test_another_major_version_is_refused_before_import(install: Install, declared: str, word: str) -> None:
+@pytest.mark.parametrize(
+    ("declared", "word"),
+    [("1.99", ""), ("2.0", "upgrade reviewgen"), ("0.9", "upgrade reviewgen-fake")],
+)
+def test_another_major_version_is_refused_before_import(
+    install: Install, declared: str, word: str
+) -> None:
     points = {"models": {"fakemodel": "fake_good:Model"}, "api": {declared: "reviewgen.protocols"}}
     install("reviewgen-fake", points, {"fake_good": EMPTY})
     row = listed("fakemodel")["reviewgen-fake"]
@@ -216,7 +280,11 @@ def test_weights_are_found_without_an_import(install: Install) -> None:
     (weights.parents[1] / "__init__.py").write_text("raise SystemExit('imported')")
     assert find_weights("lstm-fake") == weights
     assert find_weights("nnlm-fake") is describe_weights("nnlm-fake") is None
-    assert "'gru-fake' of fake-weights 1.2.3 are missing" in said_by(lambda: find_weights("gru-fake"), BrokenPlugin)
+    assert "'gru-fake' of fake-weights 1.2.3 are missing" in said_by(
+        lambda: find_weights("gru-fake"), BrokenPlugin
+    )
     install("fake-again", {"weights": {"gru-fake": "fakeother.a"}})
-    assert "fake-again and fake-weights" in said_by(lambda: find_weights("gru-fake"), PluginConflict)
+    assert "fake-again and fake-weights" in said_by(
+        lambda: find_weights("gru-fake"), PluginConflict
+    )
     assert "fakeweights" not in sys.modules

@@ -1,4 +1,6 @@
-"""Whose plugin loads a saved model: that of its distribution, or a registered one; and configs of earlier versions."""
+"""Whose plugin loads a saved model: that of its distribution, or a registered one; and configs of
+earlier versions.
+"""
 
 import json
 import shutil
@@ -17,7 +19,10 @@ from tests.support.fakes import TEXTS
 from tests.support.models import TRAINING
 from tests.support.saved import edit_json
 
-QUICK: dict[str, Any] = {"steps": 1, "training": TRAINING | {"copy_tokens": 0, "threads": 1, "precision": "no"}}
+QUICK: dict[str, Any] = {
+    "steps": 1,
+    "training": TRAINING | {"copy_tokens": 0, "threads": 1, "precision": "no"},
+}
 
 
 def message_of(folder: Path) -> str:
@@ -27,25 +32,42 @@ def message_of(folder: Path) -> str:
     return str(caught.value)
 
 
-def test_the_distribution_decides_whose_plugin_loads_a_model(install: Install, tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_distribution_decides_whose_plugin_loads_a_model(
+    install: Install, tmp_path: Path, monkeypatch: Any
+) -> None:
     sites = {}
 
     def add(which: str) -> None:
-        sites[which] = install(f"reviewgen-{which}", {"models": {"twin": f"fake_{which}:Model"}}, {f"fake_{which}": MODEL})
+        sites[which] = install(
+            f"reviewgen-{which}",
+            {"models": {"twin": f"fake_{which}:Model"}},
+            {f"fake_{which}": MODEL},
+        )
 
     add("one")
-    texts = reviewgen.train("twin-char", TEXTS, out=tmp_path / "m", **QUICK).generate("the ", seed=1, max_new_tokens=20)
+    texts = reviewgen.train("twin-char", TEXTS, out=tmp_path / "m", **QUICK).generate(
+        "the ", seed=1, max_new_tokens=20
+    )
     add("two")
     model = reviewgen.load(tmp_path / "m")
-    assert type(model.bundle.model).__module__ == "fake_one" and model.generate("the ", seed=1, max_new_tokens=20) == texts
+    assert (
+        type(model.bundle.model).__module__ == "fake_one"
+        and model.generate("the ", seed=1, max_new_tokens=20) == texts
+    )
     for gone, is_told in (("one", True), ("two", False)):
-        monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder != str(sites[gone])])
+        monkeypatch.setattr(
+            sys, "path", [folder for folder in sys.path if folder != str(sites[gone])]
+        )
         message = message_of(tmp_path / "m")
-        assert "reviewgen-one 1.2.3, which is not installed" in message and message.endswith("pip install reviewgen-one")
+        assert "reviewgen-one 1.2.3, which is not installed" in message and message.endswith(
+            "pip install reviewgen-one"
+        )
         assert ("The one of reviewgen-two is another model" in message) == is_told
 
 
-def test_a_registered_model_is_loaded_where_it_is_registered(install: Install, tmp_path: Path) -> None:
+def test_a_registered_model_is_loaded_where_it_is_registered(
+    install: Install, tmp_path: Path
+) -> None:
     def model_class() -> type:
         namespace: dict[str, Any] = {"__name__": "fake_notebook"}
         sys.modules["fake_notebook"] = type(sys)("fake_notebook")
@@ -53,14 +75,21 @@ def test_a_registered_model_is_loaded_where_it_is_registered(install: Install, t
         return namespace["Model"]
 
     register_model("mine", model_class())
-    texts = reviewgen.train("mine-char", TEXTS, out=tmp_path / "m", **QUICK).generate("the ", seed=1, max_new_tokens=20)
+    texts = reviewgen.train("mine-char", TEXTS, out=tmp_path / "m", **QUICK).generate(
+        "the ", seed=1, max_new_tokens=20
+    )
     second = model_class()  # as running a notebook's cell again makes one
     register_model("mine", second)
     model = reviewgen.load(tmp_path / "m")
-    assert type(model.bundle.model) is second and model.generate("the ", seed=1, max_new_tokens=20) == texts
+    assert (
+        type(model.bundle.model) is second
+        and model.generate("the ", seed=1, max_new_tokens=20) == texts
+    )
     unregister_all()
     install("reviewgen-mine", {"models": {"mine": "fake_mine:Model"}}, {"fake_mine": MODEL})
-    assert "reviewgen.register_model('mine', ...)" in message_of(tmp_path / "m"), "the installed one is another"
+    assert "reviewgen.register_model('mine', ...)" in message_of(tmp_path / "m"), (
+        "the installed one is another"
+    )
     register_model("mine", second)
     facts = {"name": "mine", "distribution": "reviewgen-mine", "version": "1"}
     assert find_model(plugin_of_saved("model", facts))[0].__module__ == "fake_mine"
@@ -93,7 +122,9 @@ def test_a_folder_with_an_older_config_loads(install: Install, tmp_path: Path) -
     (tmp_path / "old" / "manifest.json").unlink()  # earlier versions wrote none
     model = reviewgen.load(tmp_path / "old")
     model.save_pretrained(tmp_path / "new")
-    config = json.loads((tmp_path / "new" / "config.json").read_text(encoding="utf-8"))["model"]["config"]
+    config = json.loads((tmp_path / "new" / "config.json").read_text(encoding="utf-8"))["model"][
+        "config"
+    ]
     assert config == {"vocab_size": model.tokenizer.vocab_size, "width": 3}
     assert reviewgen.load(tmp_path / "new").score("the movie") == model.score("the movie")
 
@@ -112,6 +143,9 @@ def test_a_saved_model_loads_is_saved_and_trained_further(
     text = micro("gru-char").generate(seed=1, max_new_tokens=20)
     assert model.generate(seed=1, max_new_tokens=20) == text and model.model.config.layer == layer
     model.save_pretrained(tmp_path / "again")
-    assert json.loads((tmp_path / "again" / "config.json").read_text())["model"]["config"]["layer"] == layer
+    assert (
+        json.loads((tmp_path / "again" / "config.json").read_text())["model"]["config"]["layer"]
+        == layer
+    )
     further = reviewgen.train(model, TEXTS, steps=2, training={"batch_size": 4})
     assert further.model.config.layer == layer

@@ -1,4 +1,6 @@
-"""Tied weights of a third party's model: one tensor of the file, under all its names when it is read."""
+"""Tied weights of a third party's model: one tensor of the file, under all its names when it is
+read.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,9 @@ from tests.support.saved import WEIGHTS
 
 
 class Tied(nn.Module):
-    """The embedding is the output layer too, as torch ties them: one parameter with two names, both in ``state_dict``."""
+    """The embedding is the output layer too, as torch ties them: one parameter with two names, both
+    in ``state_dict``.
+    """
 
     Config = FakeConfig
 
@@ -53,19 +57,25 @@ def test_they_are_stored_once_as_the_safetensors_library_reads_them(trained: Pat
     other = Tied(model.config)
     other.part = other.part.clone()  # the library refuses a view
     load_model(other, trained / WEIGHTS)  # strict
-    assert torch.equal(other.output.weight, model.output.weight) and torch.equal(other.part, torch.tensor([0.0, 1.0, 2.0]))
+    assert torch.equal(other.output.weight, model.output.weight) and torch.equal(
+        other.part, torch.tensor([0.0, 1.0, 2.0])
+    )
     with safe_open(trained / WEIGHTS, "pt") as file:
         assert file.metadata() == {"format": "pt", "output.weight": "embedding.weight"}
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0.0), ("int8", 0.03)])
-def test_they_are_tied_again_in_every_precision(trained: Path, tmp_path: Path, dtype: Any, tolerance: float) -> None:
+def test_they_are_tied_again_in_every_precision(
+    trained: Path, tmp_path: Path, dtype: Any, tolerance: float
+) -> None:
     model = reviewgen.load(trained)
     model.save_pretrained(tmp_path / "b", dtype=dtype)
     loaded = reviewgen.load(tmp_path / "b")
     again = loaded.bundle.model
     assert again.output.weight is again.embedding.weight
-    torch.testing.assert_close(again.output.weight, model.bundle.model.output.weight, rtol=0, atol=tolerance)
+    torch.testing.assert_close(
+        again.output.weight, model.bundle.model.output.weight, rtol=0, atol=tolerance
+    )
     stored = load_file(tmp_path / "b" / WEIGHTS)
     assert not {"output.weight", "output.weight.scale"} & stored.keys()
     assert ("embedding.weight.scale" in stored) == (dtype == "int8")

@@ -1,4 +1,6 @@
-"""Writing a saved folder: the same model again, whole or not at all, and no file of the user's is lost."""
+"""Writing a saved folder: the same model again, whole or not at all, and no file of the user's is
+lost.
+"""
 
 import errno
 import hashlib
@@ -32,23 +34,34 @@ def texts_of(model: ReviewModel) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["gru-char", "ngram-char", "conditional", "blend-char"])
-def test_what_is_saved_and_loaded_is_the_same_model(name: str, micro: Micro, tmp_path: Path) -> None:
+def test_what_is_saved_and_loaded_is_the_same_model(
+    name: str, micro: Micro, tmp_path: Path
+) -> None:
     model = micro(name)
     model.save_pretrained(str(tmp_path / "a" / "b" / "m"))
     again = reviewgen.load(str(tmp_path / "a" / "b" / "m"))
     ids = torch.tensor([[model.tokenizer.bos_id, *model.tokenizer.encode("the movie 👍")]])
     with torch.inference_mode():
-        one, other = (each.bundle.model(ids, each.bundle.model.initial_state(1))[0] for each in (model, again))
+        one, other = (
+            each.bundle.model(ids, each.bundle.model.initial_state(1))[0] for each in (model, again)
+        )
     assert torch.equal(one, other) and texts_of(again) == texts_of(model)
-    assert (again.preset, again.generation_config, again.training) == (model.preset, model.generation_config, model.training)
+    assert (again.preset, again.generation_config, again.training) == (
+        model.preset,
+        model.generation_config,
+        model.training,
+    )
     again.save_pretrained(tmp_path / "twice")
     assert listing(tmp_path / "twice") == listing(tmp_path / "a" / "b" / "m")
 
 
-def test_int8_has_a_scale_for_each_row_and_is_saved_again_as_it_is(micro: Micro, tmp_path: Path) -> None:
+def test_int8_has_a_scale_for_each_row_and_is_saved_again_as_it_is(
+    micro: Micro, tmp_path: Path
+) -> None:
     model = micro("gru-char")
     model.save_pretrained(tmp_path / "narrow", dtype="int8")
-    wide, narrow = model.bundle.model.state_dict(), load_file(tmp_path / "narrow" / WEIGHTS)
+    wide = model.bundle.model.state_dict()
+    narrow = load_file(tmp_path / "narrow" / WEIGHTS)
     again = reviewgen.load(tmp_path / "narrow")
     texts = texts_of(again)
     for name, tensor in wide.items():
@@ -56,12 +69,18 @@ def test_int8_has_a_scale_for_each_row_and_is_saved_again_as_it_is(micro: Micro,
             assert narrow[name].dtype == torch.float16
             continue
         used = narrow[name] * narrow[f"{name}.scale"][:, None]
-        assert narrow[name].dtype == torch.int8 and torch.equal(again.model.state_dict()[name], used)
+        assert narrow[name].dtype == torch.int8 and torch.equal(
+            again.model.state_dict()[name], used
+        )
         assert ((used - tensor).abs() <= tensor.abs().amax(dim=1, keepdim=True) / 254 * 1.001).all()
     assert texts_of(again) == texts
     again.save_pretrained(tmp_path / "twice", dtype="int8")
-    assert (tmp_path / "twice" / WEIGHTS).read_bytes() == (tmp_path / "narrow" / WEIGHTS).read_bytes()
-    assert again.evaluate(TEXTS).bits_per_character == pytest.approx(model.evaluate(TEXTS).bits_per_character, rel=1e-2)
+    assert (tmp_path / "twice" / WEIGHTS).read_bytes() == (
+        tmp_path / "narrow" / WEIGHTS
+    ).read_bytes()
+    assert again.evaluate(TEXTS).bits_per_character == pytest.approx(
+        model.evaluate(TEXTS).bits_per_character, rel=1e-2
+    )
 
 
 # All or nothing.
@@ -81,7 +100,9 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.mark.parametrize("old", [False, True])
-def test_an_exception_while_a_model_is_saved_leaves_what_was_there(tmp_path: Path, old: bool, monkeypatch: Any) -> None:
+def test_an_exception_while_a_model_is_saved_leaves_what_was_there(
+    tmp_path: Path, old: bool, monkeypatch: Any
+) -> None:
     target = tmp_path / "m"
     if old:
         letters().save_pretrained(target)
@@ -98,12 +119,16 @@ def test_an_exception_while_a_model_is_saved_leaves_what_was_there(tmp_path: Pat
         assert listing(tmp_path) == before
 
 
-def test_a_full_disk_leaves_what_was_there(model_folder: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_full_disk_leaves_what_was_there(
+    model_folder: Callable[[str], Path], tmp_path: Path
+) -> None:
     """A limit on the size of files stands in for the disk; each limit breaks another file."""
     model = reviewgen.load(model_folder("gru-char"))
     shutil.copytree(model_folder("gru-char"), tmp_path / "m")
     before = listing(tmp_path)
-    for limit in sorted({0, 10, *(file.stat().st_size - 1 for file in model_folder("gru-char").iterdir())}):
+    for limit in sorted(
+        {0, 10, *(file.stat().st_size - 1 for file in model_folder("gru-char").iterdir())}
+    ):
         with pytest.raises(StorageError, match="No room"), largest_file(limit):
             model.save_pretrained(tmp_path / "m", overwrite=True)
         assert listing(tmp_path) == before
@@ -146,7 +171,12 @@ def test_overwrite_removes_nothing_but_a_saved_model(tmp_path: Path) -> None:
     letters().save_pretrained(tmp_path / "m")
     shutil.copytree(tmp_path / "m", tmp_path / "clone")
     (tmp_path / "clone" / ".git").mkdir()
-    for name, content in (("photos/cat.jpg", "cat"), ("file", "mine"), ("m/notes.txt", "mine"), ("project/config.json", "{}")):
+    for name, content in (
+        ("photos/cat.jpg", "cat"),
+        ("file", "mine"),
+        ("m/notes.txt", "mine"),
+        ("project/config.json", "{}"),
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
     before = listing(tmp_path)
@@ -163,7 +193,9 @@ PARTS = ("gru-char", "ngram-char")
 
 @pytest.fixture
 def blend(micro: Micro, tmp_path: Path, install: Install) -> Path:
-    """Return a saved blend of two presets whose weights a package provides, in 8 bits and as counted."""
+    """Return a saved blend of two presets whose weights a package provides, in 8 bits and as
+    counted.
+    """
     points = {"weights": {f"{name}-mine": f"fakeshared.{name[:3]}" for name in PARTS}}
     site = install("fake-weights", points, {"fakeshared/__init__": ""})
     for name, options in zip(PARTS, ({"dtype": "int8"}, {}), strict=True):
@@ -173,16 +205,27 @@ def blend(micro: Micro, tmp_path: Path, install: Install) -> Path:
     return tmp_path / "blend"
 
 
-def test_a_blend_that_shares_weights_is_the_same_model_and_its_copies_are_whole(blend: Path, tmp_path: Path) -> None:
+def test_a_blend_that_shares_weights_is_the_same_model_and_its_copies_are_whole(
+    blend: Path, tmp_path: Path
+) -> None:
     whole = reviewgen.load(blend)
     expected = texts_of(whole), whole.evaluate(TEXTS).bits_per_character
     (blend / WEIGHTS).unlink()
     site = tmp_path / "fake-weights" / "fakeshared"
-    digests = {name: hashlib.sha256((site / name[:3] / WEIGHTS).read_bytes()).hexdigest() for name in PARTS}
-    edit_json(blend / "config.json", "weights", value={f"{name}-mine": digest for name, digest in digests.items()})
+    digests = {
+        name: hashlib.sha256((site / name[:3] / WEIGHTS).read_bytes()).hexdigest() for name in PARTS
+    }
+    edit_json(
+        blend / "config.json",
+        "weights",
+        value={f"{name}-mine": digest for name, digest in digests.items()},
+    )
     (blend / "manifest.json").unlink()
     shared = reviewgen.load(blend)
-    assert (texts_of(shared), shared.evaluate(TEXTS).bits_per_character) == expected and shared.digest is not None
+    assert (
+        texts_of(shared),
+        shared.evaluate(TEXTS).bits_per_character,
+    ) == expected and shared.digest is not None
     shared.save_pretrained(blend.with_name("saved"))
     shared.save_generation_config(blend.with_name("copied"), top_k=40)
     for name in ("saved", "copied"):

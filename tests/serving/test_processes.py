@@ -1,4 +1,6 @@
-"""Real processes: ``reviewgen serve`` and ``demo``, several workers, and what docs/how-to/deploy.md puts around them."""
+"""Real processes: ``reviewgen serve`` and ``demo``, several workers, and what docs/how-to/deploy.md
+puts around them.
+"""
 
 import asyncio
 import contextlib
@@ -64,17 +66,23 @@ def folder(model_folder, tmp_path):
 
 
 def workers_of(process):
-    """Return the ids of the processes that a server has started to serve, by what the system knows of them."""
+    """Return the ids of the processes that a server has started to serve, by what the system knows
+    of them.
+    """
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return {int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+    return {
+        int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    }
 
 
 @pytest.mark.server
 @pytest.mark.parametrize("workers", [1, 2])
 def test_the_command_serves_what_loads_until_a_signal_ends_it(folder, micro, workers):
-    words, log = ["serve", "./mine", "./broken", "two=./copy", "--workers", str(workers), "--port", "0"], folder / "log"
+    words = ["serve", "./mine", "./broken", "two=./copy", "--workers", str(workers), "--port", "0"]
+    log = folder / "log"
     with serving(words, log, cwd=folder) as said:
-        url, process = said["url"], said["process"]
+        url = said["url"]
+        process = said["process"]
         assert said["models"] == ["mine", "two"] and "config.json" in said["failed"]["broken"]
         texts = micro("exact").generate("the ", seed=3, max_new_tokens=20)
         for _ in range(8):
@@ -97,13 +105,20 @@ def test_the_command_serves_what_loads_until_a_signal_ends_it(folder, micro, wor
 
 
 @pytest.mark.server
-@pytest.mark.parametrize("head", [b"", b"GET /health HTTP/1.1\r\nHos"], ids=["silent", "half a header"])
+@pytest.mark.parametrize(
+    "head", [b"", b"GET /health HTTP/1.1\r\nHos"], ids=["silent", "half a header"]
+)
 def test_many_connections_without_a_request_do_not_keep_others_out(folder, head):
-    prefix, log = ["sh", "-c", 'ulimit -n 200; exec "$0" "$@"'], folder / "log"
+    prefix = ["sh", "-c", 'ulimit -n 200; exec "$0" "$@"']
+    log = folder / "log"
     with contextlib.ExitStack() as stack:
-        said = stack.enter_context(serving(["serve", "./mine", "--port", "0"], log, cwd=folder, prefix=prefix))
+        said = stack.enter_context(
+            serving(["serve", "./mine", "--port", "0"], log, cwd=folder, prefix=prefix)
+        )
         for _ in range(260):
-            connection = stack.enter_context(socket.create_connection(("127.0.0.1", httpx.URL(said["url"]).port)))
+            connection = stack.enter_context(
+                socket.create_connection(("127.0.0.1", httpx.URL(said["url"]).port))
+            )
             connection.sendall(head)
         assert httpx.get(f"{said['url']}/health", timeout=20).json() == {"status": "ok"}
         assert "Traceback" not in log.read_text() and log.stat().st_size < 1000
@@ -118,45 +133,78 @@ def test_connections_that_cannot_be_accepted_are_one_line_of_the_log(folder):
         opened = len([*Path(f"/proc/{pid}/fd").iterdir()])
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (opened, limits[1]))
         with pytest.raises(httpx.ReadTimeout):
-            httpx.get(f"{said['url']}/health", timeout=2.5)  # asyncio tries to accept it each second
+            # asyncio tries to accept it each second
+            httpx.get(f"{said['url']}/health", timeout=2.5)
         resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
         assert httpx.get(f"{said['url']}/health", timeout=20).status_code == 200
         logged = log.read_text()
-        assert "Traceback" not in logged and logged.count("Too many open files") == logged.count("ERROR") == 1
+        assert (
+            "Traceback" not in logged
+            and logged.count("Too many open files") == logged.count("ERROR") == 1
+        )
 
 
 @pytest.mark.server
 def test_the_command_prints_a_command_that_calls_it(folder):
     (folder / "mine").rename(folder / "it's <mine>")
     (folder / "keys").write_text(KEY)
-    words, log = ["serve", "./it's <mine>", "--port", "0", "--api-key-file", "keys"], folder / "log"
+    words = ["serve", "./it's <mine>", "--port", "0", "--api-key-file", "keys"]
+    log = folder / "log"
     with started([sys.executable, "-u", "-m", "reviewgen", *words], log, cwd=folder):
         text = wait_for_log(log, lambda text: "-d" in text and text.endswith("\n\n"))
         command = text[text.index("curl") :]
-        done = subprocess.run(["sh", "-c", command], env=os.environ | {"KEY": KEY}, capture_output=True, text=True)
-        assert json.loads(done.stdout)["model"] == "it's <mine>" and KEY not in command and "chmod 600" in text
+        done = subprocess.run(
+            ["sh", "-c", command], env=os.environ | {"KEY": KEY}, capture_output=True, text=True
+        )
+        assert (
+            json.loads(done.stdout)["model"] == "it's <mine>"
+            and KEY not in command
+            and "chmod 600" in text
+        )
 
 
 @pytest.mark.server
 @pytest.mark.parametrize("status", [0, 1])
 def test_the_demo_opens_its_page_or_names_its_address(folder, status):
-    script, opened, log = folder / "browser", folder / "opened", folder / "log"
+    script = folder / "browser"
+    opened = folder / "opened"
+    log = folder / "log"
     script.write_text(f'#!/bin/sh\necho "$1" >> {opened}\nexit {status}\n')
     script.chmod(0o755)
     nothing = {"BROWSER": f"{script} %s"} | ({"PATH": "", "DISPLAY": ""} if status else {})
     with serving(["demo", "./mine", "./broken"], log, os.environ | nothing, folder) as said:
-        url, process = said["url"], said["process"]
-        assert said["models"] == ["mine"] and "broken" in said["failed"] and url.startswith("http://127.0.0.1:")
-        assert "<html" in httpx.get(url).text and httpx.get(url, headers={"Host": "evil.example"}).status_code == 400
+        url = said["url"]
+        process = said["process"]
+        assert (
+            said["models"] == ["mine"]
+            and "broken" in said["failed"]
+            and url.startswith("http://127.0.0.1:")
+        )
+        assert (
+            "<html" in httpx.get(url).text
+            and httpx.get(url, headers={"Host": "evil.example"}).status_code == 400
+        )
         wait_for(opened.exists)
         assert opened.read_text() == f"{url}\n"
         if status:
-            wait_for_log(log, lambda text: f"No browser was found: open {url} yourself." in " ".join(text.split()))
-        body = {"model": "mine", "prompt": ["the "] * 64, "max_tokens": 4000, "min_tokens": 4000, "stream": True}
+            wait_for_log(
+                log,
+                lambda text: (
+                    f"No browser was found: open {url} yourself." in " ".join(text.split())
+                ),
+            )
+        body = {
+            "model": "mine",
+            "prompt": ["the "] * 64,
+            "max_tokens": 4000,
+            "min_tokens": 4000,
+            "stream": True,
+        }
         with httpx.stream("POST", f"{url}v1/completions", json=body, timeout=300) as answer:
             pieces = answer.iter_raw()
             next(pieces)
-            process.send_signal(signal.SIGINT)  # a text that is being written does not hold up the end
+            # a text that is being written does not hold up the end
+            process.send_signal(signal.SIGINT)
             assert b"".join(pieces).endswith(b"data: [DONE]\n\n")
         assert process.wait(60) == 0 and "Traceback" not in log.read_text()
 
@@ -170,26 +218,47 @@ CONTAINER = POD["spec"]["containers"][0]
 
 @pytest.mark.server
 def test_kubernetes_accepts_the_objects():
-    kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate")
+    kubernetes_validate = pytest.importorskip(
+        "kubernetes_validate", reason="pip install kubernetes-validate"
+    )
     for each in DEPLOYMENT, SERVICE:
         kubernetes_validate.validate(each, kubernetes_validate.latest_version(), strict=True)
 
 
 def test_the_objects_of_kubernetes_fit_the_server():
     routes = {route.path for route in create_app({}).routes}
-    probes = {name: CONTAINER[name]["httpGet"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
-    assert (probes["livenessProbe"]["path"], probes["readinessProbe"]["path"]) == ("/health", "/ready")
-    assert {each["path"] for each in probes.values()} | set(re.findall(r"^\| `GET (\S+)`", PAGE, re.MULTILINE)) <= routes
+    probes = {
+        name: CONTAINER[name]["httpGet"]
+        for name in ("startupProbe", "livenessProbe", "readinessProbe")
+    }
+    assert (probes["livenessProbe"]["path"], probes["readinessProbe"]["path"]) == (
+        "/health",
+        "/ready",
+    )
+    assert {each["path"] for each in probes.values()} | set(
+        re.findall(r"^\| `GET (\S+)`", PAGE, re.MULTILINE)
+    ) <= routes
     (port,) = CONTAINER["ports"]
-    assert {each["port"] for each in probes.values()} == {SERVICE["spec"]["ports"][0]["targetPort"]} == {port["name"]}
-    assert SERVICE["spec"]["selector"] == DEPLOYMENT["spec"]["selector"]["matchLabels"] == POD["metadata"]["labels"]
+    assert (
+        {each["port"] for each in probes.values()}
+        == {SERVICE["spec"]["ports"][0]["targetPort"]}
+        == {port["name"]}
+    )
+    assert (
+        SERVICE["spec"]["selector"]
+        == DEPLOYMENT["spec"]["selector"]["matchLabels"]
+        == POD["metadata"]["labels"]
+    )
     assert block("dockerfile").splitlines()[-1] == 'ENTRYPOINT ["reviewgen"]'
     name, *words = CONTAINER["args"]
     given = get_command(app).commands[name].make_context(name, words).params
     key_file = Path(given["api_key_file"])  # earlier versions of typer have a str here
     assert (given["port"], given["host"]) == (port["containerPort"], "0.0.0.0")
     mounted = POD["spec"]["volumes"][0]["name"], CONTAINER["volumeMounts"][0]["mountPath"]
-    assert mounted == (CONTAINER["volumeMounts"][0]["name"], str(key_file.parent)) and f"> {key_file.name}\n" in PAGE
+    assert (
+        mounted == (CONTAINER["volumeMounts"][0]["name"], str(key_file.parent))
+        and f"> {key_file.name}\n" in PAGE
+    )
     before = CONTAINER["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert POD["spec"]["terminationGracePeriodSeconds"] > before + Limits().shutdown_seconds
     assert int(re.search(r"proxy_read_timeout (\d+)s", PAGE)[1]) > Limits().request_seconds
@@ -201,7 +270,8 @@ def test_the_commands_of_the_pages_are_ours():
         lines = re.findall(r"^(?:\$ )?reviewgen ((?:serve|demo).*)$", text, re.MULTILINE)
         assert lines
         for name, *words in map(shlex.split, lines):
-            get_command(app).commands[name].make_context(name, words)  # raises if an option is unknown
+            # raises if an option is unknown
+            get_command(app).commands[name].make_context(name, words)
 
 
 @pytest.mark.server
@@ -211,18 +281,42 @@ def test_replicas_of_ray_write_the_text_of_the_model(monkeypatch):
     from serve_ray import build
 
     (line,) = re.findall(r"^serve run examples.serve_ray:build (.+)$", PAGE, re.MULTILINE)
-    check_health = build(dict(word.split("=", 1) for word in line.split()))._bound_deployment.func_or_class.check_health
-    replica = SimpleNamespace(app=create_app({MODEL: reviewgen.load(MODEL)}))  # Ray makes it in a process of its own
+    check_health = build(
+        dict(word.split("=", 1) for word in line.split())
+    )._bound_deployment.func_or_class.check_health
+    # Ray makes it in a process of its own
+    replica = SimpleNamespace(app=create_app({MODEL: reviewgen.load(MODEL)}))
     asyncio.run(check_health(replica))
     replica.app.state.service.close()
     with pytest.raises(RuntimeError, match=f"The engine of {MODEL} has stopped"):
         asyncio.run(check_health(replica))
     quiet = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
-    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:  # a socket's path must be short
-        url, log = f"http://127.0.0.1:{(port := free_port())}", Path(folder) / "log"
-        words = [str(ROOT / "examples/serve_ray.py"), MODEL, "--port", str(port), "--replicas", "2", "--cpus", "0.1"]
-        with started([sys.executable, *words], log, os.environ | quiet | {"RAY_TMPDIR": folder}) as process:
-            wait_for(lambda: process.poll() is not None or subprocess.run(["curl", "-sf", f"{url}/ready"]).returncode == 0)
+    # a socket's path must be short
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        url = f"http://127.0.0.1:{(port := free_port())}"
+        log = Path(folder) / "log"
+        words = [
+            str(ROOT / "examples/serve_ray.py"),
+            MODEL,
+            "--port",
+            str(port),
+            "--replicas",
+            "2",
+            "--cpus",
+            "0.1",
+        ]
+        with started(
+            [sys.executable, *words], log, os.environ | quiet | {"RAY_TMPDIR": folder}
+        ) as process:
+            wait_for(
+                lambda: (
+                    process.poll() is not None
+                    or subprocess.run(["curl", "-sf", f"{url}/ready"]).returncode == 0
+                )
+            )
             with ThreadPoolExecutor(8) as threads:
-                assert list(threads.map(lambda _: completed(url, **REQUEST), range(32))) == [expected()] * 32
+                assert (
+                    list(threads.map(lambda _: completed(url, **REQUEST), range(32)))
+                    == [expected()] * 32
+                )
         assert process.returncode == 0 and "Traceback" not in log.read_text(encoding="utf-8")

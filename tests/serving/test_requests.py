@@ -17,7 +17,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from reviewgen.errors import ConfigError
 from reviewgen.serving import accepted_hosts, digest_key, read_keys
 from tests.support.fakes import LETTERS, TableModel, review_model, run_command, table
-from tests.support.live_server import KEY, PATH, PATIENCE, error_of, in_process, slow_model, wait_for
+from tests.support.live_server import (
+    KEY,
+    PATH,
+    PATIENCE,
+    error_of,
+    in_process,
+    slow_model,
+    wait_for,
+)
 
 JSON = {"content-type": "application/json"}
 
@@ -28,7 +36,12 @@ def models(micro):
     never[:, LETTERS.encode("h")[0]] = -math.inf
     never[LETTERS.encode("g")[0]] = float("nan")
     letters = review_model(TableModel(never), LETTERS)
-    return {"chars": micro("exact"), "a/<b>": micro("ngram-word"), "gru": micro("gru-word"), "no h": letters}
+    return {
+        "chars": micro("exact"),
+        "a/<b>": micro("ngram-word"),
+        "gru": micro("gru-word"),
+        "no h": letters,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +54,11 @@ def server(models):
 
 
 def by_steps(model, ids):
-    """Return the log probabilities (nats) of all tokens after each of some ids, fed one by one: (T + 1, V)."""
-    state, rows = model.model.initial_state(1), []
+    """Return the log probabilities (nats) of all tokens after each of some ids, fed one by one: (T
+    + 1, V).
+    """
+    state = model.model.initial_state(1)
+    rows = []
     with torch.inference_mode():
         for token in (model.tokenizer.bos_id, *ids):
             logits, state = model.model(torch.tensor([[token]]), state)
@@ -52,57 +68,106 @@ def by_steps(model, ids):
 
 @pytest.mark.parametrize("name", ["chars", "a/<b>", "gru"])
 def test_prompts_have_the_scores_of_the_model(server, models, name):
-    model, prompts = models[name], ["the movie was", "the ", "I liked th", "", "Très 日 😀 x", "the movie was"]
+    model = models[name]
+    prompts = ["the movie was", "the ", "I liked th", "", "Très 日 😀 x", "the movie was"]
     answer = server.complete(model=name, prompt=prompts, echo=True, logprobs=3, max_tokens=0).json()
     assert answer["usage"]["completion_tokens"] == 0
     for choice, prompt in zip(answer["choices"], prompts, strict=True):
-        probs, ids = choice["logprobs"], model.tokenizer.encode(prompt)
-        assert choice["text"] == prompt == "".join(probs["tokens"]) and choice["finish_reason"] == "length"
+        probs = choice["logprobs"]
+        ids = model.tokenizer.encode(prompt)
+        assert (
+            choice["text"] == prompt == "".join(probs["tokens"])
+            and choice["finish_reason"] == "length"
+        )
         rows = by_steps(model, ids)
         known = [row[token] for row, token in zip(rows, ids, strict=False)]
         np.testing.assert_allclose(probs["token_logprobs"], known, atol=1e-4)
         bits = [token.bits for token in model.score(prompt).tokens[:-1]] if prompt else []
-        np.testing.assert_allclose(probs["token_logprobs"], [-each * math.log(2) for each in bits], rtol=1e-3, atol=1e-3)
-        assert probs["text_offset"] == [len("".join(probs["tokens"][:place])) for place in range(len(ids))]
+        np.testing.assert_allclose(
+            probs["token_logprobs"], [-each * math.log(2) for each in bits], rtol=1e-3, atol=1e-3
+        )
+        assert probs["text_offset"] == [
+            len("".join(probs["tokens"][:place])) for place in range(len(ids))
+        ]
         rows[:, model.tokenizer.bos_id] = -math.inf
         for row, top, token in zip(rows, probs["top_logprobs"], probs["tokens"], strict=False):
-            assert token in top and (not token or max(top.values()) == pytest.approx(row.max(), abs=1e-4))
+            assert token in top and (
+                not token or max(top.values()) == pytest.approx(row.max(), abs=1e-4)
+            )
 
 
 @pytest.mark.parametrize("name", ["chars", "gru"])
 def test_the_new_tokens_follow_those_of_the_prompt(server, models, name):
-    model, prompts = models[name], ["the movie was", "", "I liked"]
-    ask = {"model": name, "prompt": prompts, "logprobs": 2, "max_tokens": 12, "seed": 4, "n": 2, "echo": True}
-    choices, chunks = server.choices(**ask), server.stream(**ask)
+    model = models[name]
+    prompts = ["the movie was", "", "I liked"]
+    ask = {
+        "model": name,
+        "prompt": prompts,
+        "logprobs": 2,
+        "max_tokens": 12,
+        "seed": 4,
+        "n": 2,
+        "echo": True,
+    }
+    choices = server.choices(**ask)
+    chunks = server.stream(**ask)
     for choice in choices:
-        tokens, probs = choice["logprobs"]["tokens"], choice["logprobs"]
+        tokens = choice["logprobs"]["tokens"]
+        probs = choice["logprobs"]
         ended = tokens[-1:] == ["<|endoftext|>"]
-        assert choice["text"] == "".join(tokens[: len(tokens) - ended]) and ended == (choice["finish_reason"] == "stop")
+        assert choice["text"] == "".join(tokens[: len(tokens) - ended]) and ended == (
+            choice["finish_reason"] == "stop"
+        )
         assert choice["text"].startswith(prompts[choice["index"] // 2])
         ids = model.tokenizer.encode(choice["text"])
         if ended and len(ids) == len(tokens) - 1:
-            assert sum(probs["token_logprobs"]) == pytest.approx(-model.score(choice["text"]).bits * math.log(2), rel=1e-3)
-        parts = [each for chunk in chunks for each in chunk["choices"] if each["index"] == choice["index"]]
+            assert sum(probs["token_logprobs"]) == pytest.approx(
+                -model.score(choice["text"]).bits * math.log(2), rel=1e-3
+            )
+        parts = [
+            each
+            for chunk in chunks
+            for each in chunk["choices"]
+            if each["index"] == choice["index"]
+        ]
         for field, values in probs.items():
             assert [each for part in parts for each in part["logprobs"][field]] == values, field
         assert "".join(part["text"] for part in parts) == choice["text"]
     ids = model.tokenizer.encode(prompts[0])
-    for plain, choice in zip(server.choices(**ask | {"prompt": ids, "echo": False}, finish="anywhere"), choices[:2], strict=True):
+    for plain, choice in zip(
+        server.choices(**ask | {"prompt": ids, "echo": False}, finish="anywhere"),
+        choices[:2],
+        strict=True,
+    ):
         assert prompts[0] + plain["text"] == choice["text"]
         new = choice["logprobs"]["token_logprobs"][len(ids) :]
-        assert new[: len(plain["logprobs"]["tokens"])] == pytest.approx(plain["logprobs"]["token_logprobs"], abs=1e-6)
+        assert new[: len(plain["logprobs"]["tokens"])] == pytest.approx(
+            plain["logprobs"]["token_logprobs"], abs=1e-6
+        )
 
 
 def test_bos_has_no_score_and_what_the_model_rules_out_a_finite_one(server, models):
-    tokenizer, ask = models["chars"].tokenizer, {"echo": True, "logprobs": 2, "max_tokens": 3, "seed": 1, "model": "chars"}
+    tokenizer = models["chars"].tokenizer
+    ask = {"echo": True, "logprobs": 2, "max_tokens": 3, "seed": 1, "model": "chars"}
     (without,) = server.choices(prompt=tokenizer.encode("the "), **ask)
     (given,) = server.choices(prompt=[tokenizer.bos_id, *tokenizer.encode("the ")], **ask)
     assert given["text"] == without["text"]
-    for field, nothing in (("tokens", ""), ("token_logprobs", None), ("top_logprobs", None), ("text_offset", 0)):
+    for field, nothing in (
+        ("tokens", ""),
+        ("token_logprobs", None),
+        ("top_logprobs", None),
+        ("text_offset", 0),
+    ):
         assert given["logprobs"][field] == [nothing, *without["logprobs"][field]]
     ask = {"model": "no h", "echo": True, "logprobs": 1, "max_tokens": 0}
     probs = server.choices(prompt="aha", **ask)[0]["logprobs"]
-    assert probs["token_logprobs"][1] == min(probs["top_logprobs"][1].values()) == -9999.0 < -20 < probs["token_logprobs"][0]
+    assert (
+        probs["token_logprobs"][1]
+        == min(probs["top_logprobs"][1].values())
+        == -9999.0
+        < -20
+        < probs["token_logprobs"][0]
+    )
     damaged = server.complete(prompt="ga", **ask)
     assert damaged.status_code == 422 and "NaN" in error_of(damaged)["message"]
 
@@ -117,7 +182,9 @@ def test_the_time_of_a_request_holds_while_its_prompt_is_scored():
 
 
 def test_others_go_on_while_an_index_is_built_once_for_each_limit(micro, monkeypatch):
-    built, may_go_on, exact = [], threading.Event(), import_module("reviewgen.novelty.index")
+    built = []
+    may_go_on = threading.Event()
+    exact = import_module("reviewgen.novelty.index")
     build_windows = exact.build_windows
 
     def build(ids, ends, length, bits):
@@ -128,7 +195,10 @@ def test_others_go_on_while_an_index_is_built_once_for_each_limit(micro, monkeyp
     monkeypatch.setattr(exact, "build_windows", build)
     ask = {"prompt": "the ", "max_tokens": 5}
     with in_process({"m": micro("exact")}) as server, ThreadPoolExecutor(4) as pool:
-        asked = [pool.submit(server.complete, **ask, novelty="filter", max_copy=most) for most in (30, 31, 30, 31)]
+        asked = [
+            pool.submit(server.complete, **ask, novelty="filter", max_copy=most)
+            for most in (30, 31, 30, 31)
+        ]
         wait_for(lambda: built)
         assert server.complete(**ask).status_code == 200 and not any(each.done() for each in asked)
         may_go_on.set()
@@ -144,7 +214,10 @@ def test_what_is_said_of_the_models(server, models):
     assert listed["object"] == "list" and [each["id"] for each in listed["data"]] == list(models)
     assert server.http.get("/v1/models/a/<b>").json() == listed["data"][1]
     own = listed["data"][0]["reviewgen"]
-    assert own.keys() == {"preset", "conditions", "defaults", "has_index", "facts", "card"} and own["has_index"] is True
+    assert (
+        own.keys() == {"preset", "conditions", "defaults", "has_index", "facts", "card"}
+        and own["has_index"] is True
+    )
     assert own["defaults"]["max_new_tokens"] == models["chars"].generation_config.max_new_tokens
     assert ["Preset", "ngram-char"] in own["facts"]
     assert "Did you mean 'chars'?" in error_of(server.http.get("/v1/models/charz"))["message"]
@@ -154,24 +227,40 @@ def test_health_docs_and_openapi(server):
     assert server.http.get("/health").json() == server.http.get("/ready").json() == {"status": "ok"}
     document = server.http.get("/openapi.json").json()
     validate(document)
-    bodies = {path: item["post"]["requestBody"]["content"] for path, item in document["paths"].items() if "post" in item}
-    assert {path: body["application/json"]["schema"]["$ref"].rpartition("/")[2] for path, body in bodies.items()} == {
+    bodies = {
+        path: item["post"]["requestBody"]["content"]
+        for path, item in document["paths"].items()
+        if "post" in item
+    }
+    assert {
+        path: body["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        for path, body in bodies.items()
+    } == {
         "/v1/completions": "CompletionRequest",
         "/v1/chat/completions": "ChatCompletionRequest",
         "/v1/embeddings": "EmbeddingRequest",
     }
     fields = document["components"]["schemas"]["CompletionRequest"]["properties"]
-    assert fields["max_tokens"]["maximum"] == 4096 and all(field["description"] for field in fields.values())
+    assert fields["max_tokens"]["maximum"] == 4096 and all(
+        field["description"] for field in fields.values()
+    )
     page = server.http.get("/docs").text
-    assert all(f"<code>{name}</code>" in page for name in fields) and "a/&lt;b&gt;" in page and "<b>" not in page
-    assert "<script" not in page and "http://" not in page and "https://" not in page  # nothing of another server
+    assert (
+        all(f"<code>{name}</code>" in page for name in fields)
+        and "a/&lt;b&gt;" in page
+        and "<b>" not in page
+    )
+    # nothing of another server
+    assert "<script" not in page and "http://" not in page and "https://" not in page
 
 
 def test_the_page_only_where_asked(server, models):
     assert server.http.get("/").status_code == server.http.get("/static/app.js").status_code == 404
     with in_process({"m": models["chars"]}, page=True) as other:
         assert "<title>reviewgen</title>" in other.http.get("/").text
-        assert other.http.get("/static/app.js").headers["content-type"].startswith("text/javascript")
+        assert (
+            other.http.get("/static/app.js").headers["content-type"].startswith("text/javascript")
+        )
         for path in ("none.js", "..%2f..%2fmodules.py"):
             assert other.http.get(f"/static/{path}").status_code == 404
 
@@ -183,11 +272,20 @@ def test_metrics_count_what_happened(models):
         server.complete(max_tokens=-1)
         families = text_string_to_metric_families(server.metrics())
         values = {
-            (each.name, *map(each.labels.get, sorted(each.labels))): each.value for family in families for each in family.samples
+            (each.name, *map(each.labels.get, sorted(each.labels))): each.value
+            for family in families
+            for each in family.samples
         }
-    counts = {key[1:]: value for key, value in values.items() if key[0] == "reviewgen_requests_total"}
-    assert counts == {("m", "200"): 2.0, ("", "400"): 1.0} and values["reviewgen_live_rows", "m"] == 0
-    assert values["reviewgen_tokens_total", "prompt", "m"] == 8 and values["reviewgen_tokens_total", "completion", "m"] <= 15
+    counts = {
+        key[1:]: value for key, value in values.items() if key[0] == "reviewgen_requests_total"
+    }
+    assert (
+        counts == {("m", "200"): 2.0, ("", "400"): 1.0} and values["reviewgen_live_rows", "m"] == 0
+    )
+    assert (
+        values["reviewgen_tokens_total", "prompt", "m"] == 8
+        and values["reviewgen_tokens_total", "completion", "m"] <= 15
+    )
     assert values["reviewgen_time_to_first_token_seconds_count", "m"] == 1
 
 
@@ -209,7 +307,11 @@ BAD = [  # fields, the field at fault, and a word of the message
     ({"stop": ["a"] * 10_000}, "stop", "16"),
     ({"logprobs": 100}, "logprobs", "20"),
     ({"n": 100, "max_tokens": 4000, "logprobs": 20}, "logprobs", "2,000,000"),
-    ({"prompt": "a" * 9000, "n": 50, "logprobs": 9, "echo": True, "stream": True}, "logprobs", "4,500,000"),
+    (
+        {"prompt": "a" * 9000, "n": 50, "logprobs": 9, "echo": True, "stream": True},
+        "logprobs",
+        "4,500,000",
+    ),
     ({"logit_bias": {"3": 1}}, "logit_bias", "leave it out"),
     ({"presence_penalty": "high"}, "presence_penalty", "number"),
     ({"best_of": 2, "stream": True}, "best_of", "stream"),
@@ -230,8 +332,11 @@ BAD = [  # fields, the field at fault, and a word of the message
 def test_a_bad_field_is_refused_and_named(server):
     for fields, param, word in BAD:
         response = server.complete(**({"model": "chars"} | fields))
-        error, status = error_of(response), 404 if word == "no model" else 400
-        assert (response.status_code, error["param"]) == (status, param) and word in error["message"], (str(fields)[:80], error)
+        error = error_of(response)
+        status = 404 if word == "no model" else 400
+        assert (response.status_code, error["param"]) == (status, param) and word in error[
+            "message"
+        ], (str(fields)[:80], error)
     neutral = {
         "presence_penalty": 0.5,
         "frequency_penalty": -1,
@@ -261,7 +366,9 @@ def test_a_bad_body_is_refused(server):
     for body, word in BODIES.items():
         response = server.http.post(PATH, content=body, headers=JSON)
         assert response.status_code == 400 and word in error_of(response)["message"], body[:40]
-    packed = server.http.post(PATH, content=gzip.compress(b"{}"), headers=JSON | {"content-encoding": "gzip"})
+    packed = server.http.post(
+        PATH, content=gzip.compress(b"{}"), headers=JSON | {"content-encoding": "gzip"}
+    )
     assert packed.status_code == 415 and "compressed" in error_of(packed)["message"]
     assert server.http.post(PATH, data={"prompt": "a"}).status_code == 415
     assert server.http.post(PATH, content=b" " * 1_000_001, headers=JSON).status_code == 413
@@ -277,16 +384,30 @@ def test_paths_and_methods_that_are_not_there(server):
         ("GET", "/v2", 404, "/v2"),
         ("GET", "/v1/embeddings", 405, "GET"),
         ("DELETE", "/health", 405, "DELETE"),
-        ("POST", PATH + "/", 404, "There is no"),  # not redirected to whatever host the request names
+        # not redirected to whatever host the request names
+        ("POST", PATH + "/", 404, "There is no"),
     ):
         response = server.http.request(method, path)
-        assert response.status_code == status and word in error_of(response)["message"] and "location" not in response.headers
+        assert (
+            response.status_code == status
+            and word in error_of(response)["message"]
+            and "location" not in response.headers
+        )
 
 
-@pytest.mark.parametrize("content", [None, 5, [], ["the "], [{"type": "image_url", "image_url": {"url": "data:,"}}]])
+@pytest.mark.parametrize(
+    "content", [None, 5, [], ["the "], [{"type": "image_url", "image_url": {"url": "data:,"}}]]
+)
 def test_a_chat_without_a_text_of_the_user_is_refused(server, content):
-    for messages in ([{"role": "user", "content": content}], [{"role": "system", "content": "the "}], "the ", None):
-        response = server.http.post("/v1/chat/completions", json={"model": "chars", "messages": messages})
+    for messages in (
+        [{"role": "user", "content": content}],
+        [{"role": "system", "content": "the "}],
+        "the ",
+        None,
+    ):
+        response = server.http.post(
+            "/v1/chat/completions", json={"model": "chars", "messages": messages}
+        )
         assert response.status_code == 400 and error_of(response)["param"] == "messages"
 
 
@@ -313,7 +434,11 @@ def test_a_fault_of_the_server_is_one_request_s(models, monkeypatch):
     with in_process({"m": models["chars"]}) as server:
         monkeypatch.setattr(type(models["chars"].tokenizer), "encode", lambda *_: 1 / 0)
         response = server.complete(prompt="the ", echo=True, logprobs=1)
-        assert response.status_code == 500 and error_of(response)["type"] == "server_error" and "division" not in response.text
+        assert (
+            response.status_code == 500
+            and error_of(response)["type"] == "server_error"
+            and "division" not in response.text
+        )
         monkeypatch.undo()
         assert server.complete(max_tokens=3).status_code == 200
 
@@ -322,11 +447,15 @@ def test_a_fault_of_the_server_is_one_request_s(models, monkeypatch):
 
 
 def test_keys(models, caplog):
-    wrong, right = ["", "Bearer sk-wrong", KEY, f"Basic {KEY}"], [f"Bearer {KEY}", f"bearer {KEY}"]
+    wrong = ["", "Bearer sk-wrong", KEY, f"Basic {KEY}"]
+    right = [f"Bearer {KEY}", f"bearer {KEY}"]
     with in_process({"m": models["chars"]}, key=KEY) as server:
         for given in wrong + right:
             response = server.http.get("/v1/models", headers={"authorization": given})
-            assert response.status_code == (200 if given in right else 401) and KEY not in response.text
+            assert (
+                response.status_code == (200 if given in right else 401)
+                and KEY not in response.text
+            )
             assert ("no API key" in response.text) == (given == "")
         for path, status in {"/metrics": 401, "/health": 200, "/ready": 200, "/docs": 200}.items():
             assert server.http.get(path, headers={"authorization": ""}).status_code == status
@@ -339,52 +468,111 @@ def test_files_of_keys(tmp_path):
     assert read_keys(file) == ([digest_key(KEY), digest_key(f"{KEY}2")], [])
     file.chmod(0o644)
     assert "chmod 600" in read_keys(file)[1][0]
-    for content, word in ((b"# none\n", "empty"), (b"short\n", "Line 1"), (b"a b c d e f g\n", "Line 1"), (b"\xff\n", "utf-8")):
+    for content, word in (
+        (b"# none\n", "empty"),
+        (b"short\n", "Line 1"),
+        (b"a b c d e f g\n", "Line 1"),
+        (b"\xff\n", "utf-8"),
+    ):
         file.write_bytes(content)
         with pytest.raises(ConfigError, match=word):
             read_keys(file)
 
 
 def test_other_origins_only_where_allowed(server, models):
-    ask = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+    ask = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "content-type",
+    }
     with in_process({"m": models["chars"]}, cors_origins=["https://a.org"], key=KEY) as other:
-        for app, origin in ((other, "https://a.org"), (other, "https://b.org"), (server, "https://a.org")):
+        for app, origin in (
+            (other, "https://a.org"),
+            (other, "https://b.org"),
+            (server, "https://a.org"),
+        ):
             answer = app.http.options(PATH, headers=ask | {"origin": origin})
-            assert ("access-control-allow-origin" in answer.headers) is (app is other and origin == "https://a.org")
+            assert ("access-control-allow-origin" in answer.headers) is (
+                app is other and origin == "https://a.org"
+            )
 
 
 OWN = ["localhost:8000", "LOCALHOST:1", "127.0.0.1", "[::1]", "[::1]:8000"]
 FOREIGN = [
-    *("evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "evil.example:localhost", "", "e" * 5000),
-    *("10.0.0.5", "0.0.0.0:8000", "[::]:8000", "[::1].evil.example", "[", "a@127.0.0.1", "evil.example:127.0.0.1", "\xff"),
+    *(
+        "evil.example:8000",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "evil.example:localhost",
+        "",
+        "e" * 5000,
+    ),
+    *(
+        "10.0.0.5",
+        "0.0.0.0:8000",
+        "[::]:8000",
+        "[::1].evil.example",
+        "[",
+        "a@127.0.0.1",
+        "evil.example:127.0.0.1",
+        "\xff",
+    ),
 ]
 HOSTS = [  # where a server listens, the names that it is given, and which it answers to
     ("127.0.0.1", "127.0.0.1", (), OWN, FOREIGN),
     ("reviews.lan", "127.0.1.1", (), ["reviews.lan:80", "Reviews.LAN", "localhost"], ["other.lan"]),
     ("::1", "::1", (), ["[::1]:8000"], ["[::2]"]),
-    ("127.0.0.1", "127.0.0.1", ("Example.org",), ["example.org", "EXAMPLE.org:80", "127.0.0.1"], ["www.example.org"]),
+    (
+        "127.0.0.1",
+        "127.0.0.1",
+        ("Example.org",),
+        ["example.org", "EXAMPLE.org:80", "127.0.0.1"],
+        ["www.example.org"],
+    ),
     ("127.0.0.1", "127.0.0.1", ("*",), FOREIGN[:2], []),
     ("0.0.0.0", "0.0.0.0", (), FOREIGN[:2], []),
-    ("0.0.0.0", "0.0.0.0", ("example.org",), ["example.org", "localhost"], ["evil.example", "10.0.0.5"]),
+    (
+        "0.0.0.0",
+        "0.0.0.0",
+        ("example.org",),
+        ["example.org", "localhost"],
+        ["evil.example", "10.0.0.5"],
+    ),
 ]
 
 
 def test_a_server_answers_to_its_own_names_only():
-    """A page whose own name leads to this machine (DNS rebinding) gets nothing, whatever origin or key it has."""
+    """A page whose own name leads to this machine (DNS rebinding) gets nothing, whatever origin or
+    key it has.
+    """
     options = {"page": True, "cors_origins": ["http://evil.example"], "key": KEY}
     for host, address, more, accepted, refused in HOSTS:
         with in_process({}, hosts=accepted_hosts(host, address, more), **options) as app:
             for name in [*accepted, *refused]:
                 for path in ("/v1/models", "/", "/health", "/static/page.css"):
-                    headers = [(b"host", name.encode("latin-1")), (b"origin", b"http://evil.example")]
+                    headers = [
+                        (b"host", name.encode("latin-1")),
+                        (b"origin", b"http://evil.example"),
+                    ]
                     answer = app.http.get(path, headers=headers)
-                    assert answer.status_code == (200 if name in accepted else 400), (host, name, path)
+                    assert answer.status_code == (200 if name in accepted else 400), (
+                        host,
+                        name,
+                        path,
+                    )
                     if name in refused:
                         assert "access-control-allow-origin" not in answer.headers
 
 
 def test_what_is_not_the_name_of_a_host():
-    for name in ("", "http://example.org", "example.org:80", "example.org/", "*.example.org", "[::1]", "a b"):
+    for name in (
+        "",
+        "http://example.org",
+        "example.org:80",
+        "example.org/",
+        "*.example.org",
+        "[::1]",
+        "a b",
+    ):
         with pytest.raises(ConfigError, match="name of a host"):
             accepted_hosts("127.0.0.1", "127.0.0.1", [name])
 
@@ -392,7 +580,9 @@ def test_what_is_not_the_name_of_a_host():
 # The commands
 
 
-def test_what_cannot_be_served_is_said_before_it_serves(model_folder, tmp_path, monkeypatch, capsys):
+def test_what_cannot_be_served_is_said_before_it_serves(
+    model_folder, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken").mkdir()
     mine = str(model_folder("exact"))

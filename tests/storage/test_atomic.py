@@ -47,13 +47,25 @@ def test_a_new_folder_appears_at_the_end_of_the_block(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_there", [False, True])
-def test_a_cut_before_the_end_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool) -> None:
+def test_a_cut_before_the_end_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
     if is_there:
         old_folder(tmp_path / "m")
-    for owner, name, call in [*((os, "fsync", number) for number in range(1, 5)), (Path, "rename", 1)]:
-        plain, calls = getattr(owner, name), []
+    for owner, name, call in [
+        *((os, "fsync", number) for number in range(1, 5)),
+        (Path, "rename", 1),
+    ]:
+        plain = getattr(owner, name)
+        calls = []
 
-        def cut(*args: Any, plain: Any = plain, calls: list[int] = calls, call: int = call, **options: Any) -> Any:
+        def cut(
+            *args: Any,
+            plain: Any = plain,
+            calls: list[int] = calls,
+            call: int = call,
+            **options: Any,
+        ) -> Any:
             calls.append(1)
             if len(calls) == call:
                 raise PowerCut
@@ -69,12 +81,18 @@ def test_a_cut_before_the_end_changes_nothing(tmp_path: Path, monkeypatch: pytes
         assert listing(tmp_path) == (OLD if is_there else {}), (name, call)
 
 
-def test_a_file_appears_whole_and_an_old_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_appears_whole_and_an_old_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for content in ("first", "second"):
         with atomic_file(tmp_path / "f") as new:
             new.write_text(content)
         assert (tmp_path / "f").read_text() == content
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"), atomic_file(tmp_path / "f") as new:
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(OSError, match="No space"),
+        atomic_file(tmp_path / "f") as new,
+    ):
         patch.setattr(os, "fsync", raising(OSError(errno.ENOSPC, "No space left on device")))
         new.write_text("third")
     assert (tmp_path / "f").read_text() == "second" and names(tmp_path) == ["f"]
@@ -107,7 +125,9 @@ def test_a_job_is_resumed_by_the_same_facts_only(tmp_path: Path) -> None:
         job.write("shards", make)
         job.write("table", make)
         job.finish("table")
-    assert len(made) == 2 and names(tmp_path) == ["out"] and (tmp_path / "out").read_text() == "piece"
+    assert (
+        len(made) == 2 and names(tmp_path) == ["out"] and (tmp_path / "out").read_text() == "piece"
+    )
     (tmp_path / "new.partial").mkdir()
     (tmp_path / "new.partial/thesis").write_text("mine")
     with pytest.raises(OutputExists):
@@ -122,16 +142,23 @@ def test_a_file_of_the_user_in_the_folder_of_a_job_stays(tmp_path: Path) -> None
         job.write("table", lambda path: path.write_text("piece"))
         (job.folder / "notes.txt").write_text("mine")
         job.finish("table")
-    assert (tmp_path / "out").read_text() == "piece" and (tmp_path / "out.partial/notes.txt").read_text() == "mine"
+    assert (tmp_path / "out").read_text() == "piece" and (
+        tmp_path / "out.partial/notes.txt"
+    ).read_text() == "mine"
 
 
 def test_a_file_of_safetensors_has_the_errors_and_the_mode_of_other_files(tmp_path: Path) -> None:
     from safetensors import SafetensorError
 
-    for said, number in (("I/O error: no room (os error 28)", errno.ENOSPC), ("header too large", errno.EIO)):
+    for said, number in (
+        ("I/O error: no room (os error 28)", errno.ENOSPC),
+        ("header too large", errno.EIO),
+    ):
         with pytest.raises(OSError) as caught, safetensors_file(tmp_path / "t"):
             raise SafetensorError(said)
-        assert caught.value.errno == number and str(caught.value).endswith(said.split(": ")[-1].partition(" (")[0])
+        assert caught.value.errno == number and str(caught.value).endswith(
+            said.split(": ")[-1].partition(" (")[0]
+        )
     (tmp_path / "plain").touch()
     (tmp_path / "t").touch(mode=0o600)
     with safetensors_file(tmp_path / "t"):

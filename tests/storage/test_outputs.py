@@ -1,4 +1,6 @@
-"""Every command that writes a file or a folder, where a user has something else: it is refused, and left as it is."""
+"""Every command that writes a file or a folder, where a user has something else: it is refused, and
+left as it is.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -37,8 +39,27 @@ COMMANDS = [
     "pull ana/net --out @",
     "plugin new mingru --model --out @",
 ]
-WITH_OVERWRITE = ("sweep", "compare net --data texts.txt --html", "explain", "plot", "graph", "probe", "export")
-WITHOUT_A_FILE = {"settings", "ablate", "list", "play", "replay", "evaluate", "serve", "demo", "doctor", "push"}
+WITH_OVERWRITE = (
+    "sweep",
+    "compare net --data texts.txt --html",
+    "explain",
+    "plot",
+    "graph",
+    "probe",
+    "export",
+)
+WITHOUT_A_FILE = {
+    "settings",
+    "ablate",
+    "list",
+    "play",
+    "replay",
+    "evaluate",
+    "serve",
+    "demo",
+    "doctor",
+    "push",
+}
 WITHOUT_A_FILE |= {"neighbours", "contrast", "classify"}
 """Commands without an output; what ``doctor`` and ``push`` change has tests of its own."""
 
@@ -49,7 +70,15 @@ def put(kind: str, target: Path) -> None:
         target.write_text("my thesis", encoding="utf-8")
     elif kind == "folder":
         (target / "parts").mkdir(parents=True)
-        names = ("thesis.txt", "parts/1.txt", "config.json", "manifest.json", "README.md", "tokenizer_config.json", "model.onnx")
+        names = (
+            "thesis.txt",
+            "parts/1.txt",
+            "config.json",
+            "manifest.json",
+            "README.md",
+            "tokenizer_config.json",
+            "model.onnx",
+        )
         for name in names:
             (target / name).write_text('{"my": "thesis"}', encoding="utf-8")
     else:
@@ -58,7 +87,14 @@ def put(kind: str, target: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["folder", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("file", "link", "folder, with --overwrite"))]
+    "kind",
+    [
+        "folder",
+        *(
+            pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ("file", "link", "folder, with --overwrite")
+        ),
+    ],
 )
 def test_what_a_user_has_there_is_left_as_it_is(
     kind: str, model_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
@@ -76,9 +112,13 @@ def test_what_a_user_has_there_is_left_as_it_is(
         words = line.split()
         put(kind.partition(",")[0], place / next(word for word in words if "@" in word))
         before = listing(place)
-        status, _, said = run_command(monkeypatch, capsys, *words, *(["--overwrite"] if "overwrite" in kind else []))
+        status, _, said = run_command(
+            monkeypatch, capsys, *words, *(["--overwrite"] if "overwrite" in kind else [])
+        )
         is_refused = status in (1, 2) and said.splitlines()[-1].startswith("error: ")
-        problems += [] if is_refused and listing(place) == before else [f"{line}: {status} {said[-200:]}"]
+        problems += (
+            [] if is_refused and listing(place) == before else [f"{line}: {status} {said[-200:]}"]
+        )
     assert not problems, "\n".join(problems)
 
 

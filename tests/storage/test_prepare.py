@@ -1,4 +1,6 @@
-"""``reviewgen prepare``: a store gives the training that its source gives, is finished atomically, and is checked before use."""
+"""``reviewgen prepare``: a store gives the training that its source gives, is finished atomically,
+and is checked before use.
+"""
 
 import json
 import random
@@ -17,7 +19,9 @@ from tests.support.disks import interrupt, listing
 from tests.support.fakes import TEXTS, run_command
 from tests.support.models import SMALL
 
-TRAINING: dict[str, Any] = SMALL | {"training": {**SMALL["training"], "threads": 1, "precision": "no", "bptt": 16}}
+TRAINING: dict[str, Any] = SMALL | {
+    "training": {**SMALL["training"], "threads": 1, "precision": "no", "bptt": 16}
+}
 Source = tuple[Any, dict[str, Any]]
 
 
@@ -68,8 +72,14 @@ def test_a_training_from_a_store_is_that_from_its_source(kind: str, tmp_path: Pa
     assert facts_of(one) == facts_of(two)
     for name, model in (("one", one), ("two", two)):
         model.save_pretrained(tmp_path / name)
-    assert reviewgen.load(tmp_path / "one").digest == reviewgen.load(tmp_path / "two").digest is not None
-    assert (tmp_path / "one/novelty.safetensors").read_bytes() == (tmp_path / "two/novelty.safetensors").read_bytes()
+    assert (
+        reviewgen.load(tmp_path / "one").digest
+        == reviewgen.load(tmp_path / "two").digest
+        is not None
+    )
+    assert (tmp_path / "one/novelty.safetensors").read_bytes() == (
+        tmp_path / "two/novelty.safetensors"
+    ).read_bytes()
     assert not (tmp_path / "store.partial").exists()
 
 
@@ -86,11 +96,18 @@ def test_a_store_of_another_tokenizer_or_reading_is_refused(tmp_path: Path) -> N
             reviewgen.train(preset, tmp_path / "store", **others)
     with pytest.raises(ConfigError, match="already"):
         reviewgen.prepare(str(tmp_path / "store"), preset="gru-char", out=tmp_path / "again")
-    assert reviewgen.train("ngram-char", tmp_path / "store", progress=False).training["data"]["source"] == source
-    reviewgen.prepare(texts(50), preset="ngram-word", out=tmp_path / "words", tokenizer={"vocab_size": 300})
+    assert (
+        reviewgen.train("ngram-char", tmp_path / "store", progress=False).training["data"]["source"]
+        == source
+    )
+    reviewgen.prepare(
+        texts(50), preset="ngram-word", out=tmp_path / "words", tokenizer={"vocab_size": 300}
+    )
     with pytest.raises(ConfigError, match="vocab_size"):
         reviewgen.train("ngram-word", tmp_path / "words")
-    model = reviewgen.train("ngram-word", tmp_path / "words", progress=False, tokenizer={"vocab_size": 300})
+    model = reviewgen.train(
+        "ngram-word", tmp_path / "words", progress=False, tokenizer={"vocab_size": 300}
+    )
     assert model.tokenizer.vocab_size <= 300
 
 
@@ -103,7 +120,9 @@ def test_a_store_of_another_tokenizer_or_reading_is_refused(tmp_path: Path) -> N
         ("shards/00000/train.uint16", None, "shards/00000"),
     ],
 )
-def test_a_damaged_or_newer_store_is_refused(name: str, damage: Any, problem: str, tmp_path: Path) -> None:
+def test_a_damaged_or_newer_store_is_refused(
+    name: str, damage: Any, problem: str, tmp_path: Path
+) -> None:
     file = reviewgen.prepare(texts(50), preset="gru-char", out=tmp_path / "store").folder / name
     content = file.read_bytes()
     if damage is None:
@@ -115,7 +134,9 @@ def test_a_damaged_or_newer_store_is_refused(name: str, damage: Any, problem: st
         reviewgen.train("gru-char", tmp_path / "store")
 
 
-def test_the_same_command_continues_after_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_command_continues_after_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, options = make("csv", tmp_path)
 
     def work(out: str = "store") -> object:
@@ -127,17 +148,29 @@ def test_the_same_command_continues_after_a_full_disk(tmp_path: Path, monkeypatc
         assert not (tmp_path / "store").exists()
     with pytest.raises(DataError, match="not finished"):
         reviewgen.train("gru-char", tmp_path / "store.partial")
-    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "store.partial/raw").rglob("*") if file.is_file()}
+    before = {
+        file: file.stat().st_mtime_ns
+        for file in (tmp_path / "store.partial/raw").rglob("*")
+        if file.is_file()
+    }
     interrupt(monkeypatch, work, 1)
-    assert before and {file: file.stat().st_mtime_ns for file in before} == before  # what is finished is not made again
+    # what is finished is not made again
+    assert before and {file: file.stat().st_mtime_ns for file in before} == before
     work()
-    assert listing(tmp_path / "store") == listing(tmp_path / "whole") and not (tmp_path / "store.partial").exists()
+    assert (
+        listing(tmp_path / "store") == listing(tmp_path / "whole")
+        and not (tmp_path / "store.partial").exists()
+    )
 
 
-def test_an_unfinished_store_of_other_texts_or_settings_is_not_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unfinished_store_of_other_texts_or_settings_is_not_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, options = make("csv", tmp_path)
     out = tmp_path / "store"
-    interrupt(monkeypatch, lambda: reviewgen.prepare(source, preset="gru-char", out=out, **options), 6)
+    interrupt(
+        monkeypatch, lambda: reviewgen.prepare(source, preset="gru-char", out=out, **options), 6
+    )
     kept = listing(tmp_path / "store.partial")
     with pytest.raises(CheckpointError, match="other reading"):
         reviewgen.prepare(source, preset="gru-char", out=out, lowercase=True, **options)
@@ -155,11 +188,27 @@ def test_the_same_job_is_complete_already_and_another_is_an_error(tmp_path: Path
     made = reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
     before = listing(tmp_path / "store")
     (tmp_path / "store.partial").mkdir()  # as of a process that was killed while it removed it
-    assert reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options).content == made.content
+    assert (
+        reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options).content
+        == made.content
+    )
     assert not (tmp_path / "store.partial").exists()
-    for other in ({"lowercase": True}, {"preset": "gru-word"}, {"near_duplicates": 0.9}, {"source": texts(90)}):
+    for other in (
+        {"lowercase": True},
+        {"preset": "gru-word"},
+        {"near_duplicates": 0.9},
+        {"source": texts(90)},
+    ):
         with pytest.raises(OutputExists):
-            reviewgen.prepare(**{"source": source, "preset": "gru-char", "out": tmp_path / "store", **options, **other})
+            reviewgen.prepare(
+                **{
+                    "source": source,
+                    "preset": "gru-char",
+                    "out": tmp_path / "store",
+                    **options,
+                    **other,
+                }
+            )
     assert listing(tmp_path / "store") == before
     next((tmp_path / "store/shards").rglob("train.uint16")).unlink()
     with pytest.raises(OutputExists):  # it is not complete any more
@@ -173,7 +222,10 @@ def decoded(store: Any, split: str) -> list[str]:
 
 def jaccard(one: str, other: str) -> float:
     """Return the similarity of the word trigrams of two texts, by its definition."""
-    first, second = ({tuple(words[n : n + 3]) for n in range(max(1, len(words) - 2))} for words in (one.split(), other.split()))
+    first, second = (
+        {tuple(words[n : n + 3]) for n in range(max(1, len(words) - 2))}
+        for words in (one.split(), other.split())
+    )
     return len(first & second) / len(first | second)
 
 
@@ -183,8 +235,13 @@ def test_near_duplicates_are_left_out(tmp_path: Path) -> None:
     vocabulary = [f"{a}{b}" for a in "abcdefgh" for b in "aeiouxyz"]
     originals = [" ".join(draw.choices(vocabulary, k=60)) for _ in range(60)]
     copies = [" ".join([*text.split()[:58], "another", "end"]) for text in originals[:20]]
-    other = [" ".join(text.split()[:30] + draw.choices(vocabulary, k=30)) for text in originals[20:40]]
-    assert min(map(jaccard, originals[:20], copies)) > 0.88 and max(map(jaccard, originals[20:40], other)) < 0.5
+    other = [
+        " ".join(text.split()[:30] + draw.choices(vocabulary, k=30)) for text in originals[20:40]
+    ]
+    assert (
+        min(map(jaccard, originals[:20], copies)) > 0.88
+        and max(map(jaccard, originals[20:40], other)) < 0.5
+    )
     rows = [*originals, *copies, *other]
     store = reviewgen.prepare(rows, preset="gru-char", out=tmp_path / "store", near_duplicates=0.8)
     kept = [text for split in ("train", "validation", "test") for text in decoded(store, split)]
@@ -194,15 +251,28 @@ def test_near_duplicates_are_left_out(tmp_path: Path) -> None:
         reviewgen.prepare(rows, preset="gru-char", out=tmp_path / "no", near_duplicates=80)
 
 
-def test_held_out_texts_that_share_long_runs_with_training_texts_are_left_out(tmp_path: Path) -> None:
+def test_held_out_texts_that_share_long_runs_with_training_texts_are_left_out(
+    tmp_path: Path,
+) -> None:
     draw = random.Random(4)
     run = "this long sentence stands in a number of reviews, word by word. "
-    rows = ["".join(draw.choices("abcdefgh ", k=80)) + (run if number % 7 == 0 else "") for number in range(400)]
+    rows = [
+        "".join(draw.choices("abcdefgh ", k=80)) + (run if number % 7 == 0 else "")
+        for number in range(400)
+    ]
     plain = reviewgen.prepare(rows, preset="gru-char", out=tmp_path / "plain")
     train = decoded(plain, "train")
     held_out = [*decoded(plain, "validation"), *decoded(plain, "test")]
-    leaking = [text for text in held_out if any(text[at : at + 50] in other for other in train for at in range(len(text) - 49))]
-    assert leaking and f"Of {len(held_out)} held-out texts, {len(leaking)} share a run" in plain.facts["corpus"]["notes"][0]
+    leaking = [
+        text
+        for text in held_out
+        if any(text[at : at + 50] in other for other in train for at in range(len(text) - 49))
+    ]
+    assert (
+        leaking
+        and f"Of {len(held_out)} held-out texts, {len(leaking)} share a run"
+        in plain.facts["corpus"]["notes"][0]
+    )
     clean = reviewgen.prepare(rows, preset="gru-char", out=tmp_path / "clean", decontaminate=50)
     left = [*decoded(clean, "validation"), *decoded(clean, "test")]
     assert sorted(left) == sorted(set(held_out) - set(leaking)) and decoded(clean, "train") == train
@@ -212,14 +282,28 @@ def test_held_out_texts_that_share_long_runs_with_training_texts_are_left_out(tm
         reviewgen.prepare(rows, preset="gru-char", out=tmp_path / "no", decontaminate=5)
 
 
-def test_the_command_says_what_it_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_the_command_says_what_it_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     source, _ = make("csv", tmp_path)
-    words = ["prepare", source, "--preset", "gru-char", "--condition", "stars", "--out", tmp_path / "store"]
+    words = [
+        "prepare",
+        source,
+        "--preset",
+        "gru-char",
+        "--condition",
+        "stars",
+        "--out",
+        tmp_path / "store",
+    ]
     status, output, problem = run_command(monkeypatch, capsys, *words, "--json")
     facts = json.loads(output)
     assert (status, facts["preset"]) == (0, "gru-char"), problem
     status, _, said = run_command(monkeypatch, capsys, *words)
     assert status == 0 and "complete already" in said
-    for others, key in ((["--preset", "nosuch-char"], "nosuch"), (["--near-duplicates", "7"], "at least 0.3")):
+    for others, key in (
+        (["--preset", "nosuch-char"], "nosuch"),
+        (["--near-duplicates", "7"], "at least 0.3"),
+    ):
         status, _, said = run_command(monkeypatch, capsys, *words[:-1], tmp_path / "other", *others)
         assert status in (1, 2) and key in said and not (tmp_path / "other").exists()

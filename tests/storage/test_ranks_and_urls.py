@@ -1,4 +1,6 @@
-"""Several processes prepare, write and score as one does, byte for byte; sources and stores behind URLs are those of files."""
+"""Several processes prepare, write and score as one does, byte for byte; sources and stores behind
+URLs are those of files.
+"""
 
 import json
 import shutil
@@ -20,9 +22,14 @@ from tests.support.launches import launch, made_once
 ROWS = [f"{text} {number}" for number in range(5) for text in TEXTS]
 JOBS = {
     "txt": "prepare *.txt --preset gru-char --out OUT",
-    "parquet": "prepare rows.parquet --preset gru-word --condition stars --decontaminate 60 --out OUT",
+    "parquet": (
+        "prepare rows.parquet --preset gru-word --condition stars --decontaminate 60 --out OUT"
+    ),
     "texts": "generate ./model -n 200 --seed 1 --format jsonl --columns --out OUT",
-    "unique": "generate ./model -n 25 --seed 2 --unique --temperature 1 --max-new-tokens 9 --format parquet --out OUT",
+    "unique": (
+        "generate ./model -n 25 --seed 2 --unique --temperature 1 --max-new-tokens 9 --format"
+        " parquet --out OUT"
+    ),
     "scores": "score ./model --data 0.txt --out OUT",
     "copies": "novelty ./model --data 0.txt --out OUT",
 }
@@ -34,7 +41,8 @@ rank, jobs, facts = int(os.environ["RANK"]), json.load(open("jobs.json")), {}
 
 def command(name, words):
     sys.argv[1:] = words.replace("OUT", f"many/{name}").split()
-    with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         try:
             main()
             status = 0
@@ -68,10 +76,16 @@ command("killed", jobs["txt"])
 
 def make(folder: Path) -> None:
     """Write the sources and a model, and run the script in three processes."""
-    reviewgen.train("ngram-char", TEXTS, model={"order": 4}, progress=False).save_pretrained(folder / "model")
+    reviewgen.train("ngram-char", TEXTS, model={"order": 4}, progress=False).save_pretrained(
+        folder / "model"
+    )
     for number in range(4):
         (folder / f"{number}.txt").write_text("\n".join(ROWS[number::4]), encoding="utf-8")
-    pq.write_table(pa.table({"text": ROWS, "stars": [len(row) % 5 for row in ROWS]}), folder / "rows.parquet", row_group_size=30)
+    pq.write_table(
+        pa.table({"text": ROWS, "stars": [len(row) % 5 for row in ROWS]}),
+        folder / "rows.parquet",
+        row_group_size=30,
+    )
     (folder / "jobs.json").write_text(json.dumps(JOBS), encoding="utf-8")
     (folder / "script.py").write_text(SCRIPT, encoding="utf-8")
     done = launch(3, folder, "script.py", timeout=300)
@@ -99,9 +113,17 @@ def test_three_processes_write_what_one_writes(
 @pytest.mark.launch
 def test_a_failure_of_one_process_is_said_once_and_ends_all(launched: Path, tmp_path: Path) -> None:
     facts = [json.loads((launched / f"facts.{rank}.json").read_text()) for rank in range(3)]
-    for name, problem in (("stdin", "standard input"), ("different", "different settings"), ("full", "No space left")):
+    for name, problem in (
+        ("stdin", "standard input"),
+        ("different", "different settings"),
+        ("full", "No space left"),
+    ):
         said = "".join(each[name][1] for each in facts)
-        assert all(each[name][0] in (1, 2) for each in facts) and problem in said and said.count("error:") == 1, said
+        assert (
+            all(each[name][0] in (1, 2) for each in facts)
+            and problem in said
+            and said.count("error:") == 1
+        ), said
         assert not (launched / "many" / name).exists()
     status, said = json.loads((launched / "ended.json").read_text())
     assert status == 1 and not (launched / "many" / "killed").exists(), said
@@ -117,18 +139,28 @@ def test_a_failure_of_one_process_is_said_once_and_ends_all(launched: Path, tmp_
 @pytest.fixture(scope="module")
 def s3() -> Iterator[dict[str, str]]:
     """An S3 server, and the variables that lead to it."""
-    server = pytest.importorskip("moto.server", reason="needs moto: pip install 'reviewgen[test-s3]'")
+    server = pytest.importorskip(
+        "moto.server", reason="needs moto: pip install 'reviewgen[test-s3]'"
+    )
     pytest.importorskip("s3fs", reason="needs s3fs: pip install 'reviewgen[s3]'")
     running = server.ThreadedMotoServer(port=0)
     running.start()
     _, port = running.get_host_and_port()
-    yield {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    yield {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+    }
     running.stop()
 
 
 @pytest.mark.parametrize("kind", ["memory", pytest.param("s3", marks=pytest.mark.server)])
 def test_a_store_behind_a_url_is_that_of_files(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    kind: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
 ) -> None:
     if kind == "s3":
         for name, value in request.getfixturevalue("s3").items():
@@ -139,17 +171,23 @@ def test_a_store_behind_a_url_is_that_of_files(
     system.mkdir(path)
     (tmp_path / "a.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     system.pipe_file(f"{path}/a.txt", (tmp_path / "a.txt").read_bytes())
-    local = reviewgen.prepare(tmp_path / "a.txt", preset="ngram-char", out=tmp_path / "store").folder
+    local = reviewgen.prepare(
+        tmp_path / "a.txt", preset="ngram-char", out=tmp_path / "store"
+    ).folder
     words = ["prepare", f"{url}/a.txt", "--preset", "ngram-char", "--out", f"{url}/store"]
     status, _, said = run_command(monkeypatch, capsys, *words)
     assert status == 0, said
-    found, base = system.find(f"{path}/store"), system.find(f"{path}/store/store.json")[0].removesuffix("store.json")
+    found = system.find(f"{path}/store")
+    base = system.find(f"{path}/store/store.json")[0].removesuffix("store.json")
     stored = {name.removeprefix(base): system.cat_file(name) for name in found}
     expected = {name: content for name, content in listing(local).items() if content is not None}
     assert stored.keys() == expected.keys()
-    for name in expected.keys() - {"store.json", "novelty.safetensors"}:  # these have the name of the source
+    # these have the name of the source
+    for name in expected.keys() - {"store.json", "novelty.safetensors"}:
         assert stored[name] == expected[name], name
-    one, two = (reviewgen.train("ngram-char", source, progress=False) for source in (f"{url}/store", local))
+    one, two = (
+        reviewgen.train("ngram-char", source, progress=False) for source in (f"{url}/store", local)
+    )
     assert one.generate(seed=1) == two.generate(seed=1)
     status, _, said = run_command(monkeypatch, capsys, *words)
     assert status == 0 and "complete already" in said

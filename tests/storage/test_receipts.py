@@ -1,4 +1,6 @@
-"""Receipts and files of texts: a receipt replays to its text, and a file is continued only by the command that began it."""
+"""Receipts and files of texts: a receipt replays to its text, and a file is continued only by the
+command that began it.
+"""
 
 import json
 import os
@@ -41,9 +43,17 @@ SETTINGS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("name", ["ngram-char", "gru-word"])
-def test_a_receipt_replays_to_the_same_text(models: Any, saved: dict[str, Path], name: str, settings: dict[str, Any]) -> None:
-    model, count = models(name), 1 if "do_sample" in settings else 3
-    own = {"num_return_sequences": count, "max_new_tokens": 30, "seed": 5, "return_dict_in_generate": True}
+def test_a_receipt_replays_to_the_same_text(
+    models: Any, saved: dict[str, Path], name: str, settings: dict[str, Any]
+) -> None:
+    model = models(name)
+    count = 1 if "do_sample" in settings else 3
+    own = {
+        "num_return_sequences": count,
+        "max_new_tokens": 30,
+        "seed": 5,
+        "return_dict_in_generate": True,
+    }
     for text in model.generate("the ", **own, **settings):
         receipt = json.loads(json.dumps(make_receipt(model, text, saved[name])))
         assert receipt["synthetic"] is True and receipt["model"]["digest"].startswith("sha256:")
@@ -58,7 +68,8 @@ def receipt(models: Any) -> dict[str, Any]:
 
 
 def test_differences_are_reported(models: Any, receipt: dict[str, Any]) -> None:
-    model, text = models("ngram-char"), receipt["text"]
+    model = models("ngram-char")
+    text = receipt["text"]
 
     def changed_replay(**changes: Any) -> Replay:
         return replay(from_dict(Receipt, receipt | changes), model)
@@ -98,7 +109,9 @@ def test_a_model_whose_weights_may_have_changed_has_no_digest(saved: dict[str, P
     ],
     ids=str,
 )
-def test_an_invalid_receipt_is_refused(receipt: dict[str, Any], damage: dict[str, Any], tmp_path: Path) -> None:
+def test_an_invalid_receipt_is_refused(
+    receipt: dict[str, Any], damage: dict[str, Any], tmp_path: Path
+) -> None:
     (tmp_path / "r.jsonl").write_text(json.dumps(receipt | damage), encoding="utf-8")
     with pytest.raises(DataError, match=r"Receipt 1 in .* is invalid"):
         list(read_receipts(tmp_path / "r.jsonl"))
@@ -114,20 +127,40 @@ def test_files_that_are_not_receipts_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_receipt_cannot_hold_functions(models: Any) -> None:
-    options: dict[str, Any] = {"logits_processor": [lambda ids, scores: scores], "return_dict_in_generate": True}
+    options: dict[str, Any] = {
+        "logits_processor": [lambda ids, scores: scores],
+        "return_dict_in_generate": True,
+    }
     (text,) = models("ngram-char").generate(max_new_tokens=5, seed=1, **options)
     with pytest.raises(ConfigError, match="functions"):
         make_receipt(models("ngram-char"), text)
 
 
-def test_the_commands(saved: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_the_commands(
+    saved: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     file = tmp_path / "r.json"
-    words = ("generate", saved["gru-word"], "-n", 3, "--seed", 4, "--max-new-tokens", 20, "--receipt", file)
+    words = (
+        "generate",
+        saved["gru-word"],
+        "-n",
+        3,
+        "--seed",
+        4,
+        "--max-new-tokens",
+        20,
+        "--receipt",
+        file,
+    )
     status, out, _ = run_command(monkeypatch, capsys, *words)
     assert status == 0 and len(file.read_text().splitlines()) == 3
-    status, again, said = run_command(monkeypatch, capsys, "replay", file, "--model", saved["gru-word"])
+    status, again, said = run_command(
+        monkeypatch, capsys, "replay", file, "--model", saved["gru-word"]
+    )
     assert status == 0 and again == out and "3 of 3" in said.splitlines()[-1]
-    status, found, _ = run_command(monkeypatch, capsys, "replay", file, "--model", saved["ngram-char"], "--json")
+    status, found, _ = run_command(
+        monkeypatch, capsys, "replay", file, "--model", saved["ngram-char"], "--json"
+    )
     assert status == 1 and json.loads(found)["identical"] == 0
 
 
@@ -135,10 +168,13 @@ def test_a_model_is_found_after_it_was_moved_with_its_receipts(
     saved: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(saved["ngram-char"], tmp_path / "project" / "models" / "gru-char")  # the name of a preset
+    # the name of a preset
+    shutil.copytree(saved["ngram-char"], tmp_path / "project" / "models" / "gru-char")
     words = ("generate", "./project/models/gru-char", "-n", 2, "--seed", 4, "--max-new-tokens", 9)
     assert run_command(monkeypatch, capsys, *words, "--receipt", "project/r.jsonl")[0] == 0
-    assert {each.model.source for each in read_receipts(Path("project/r.jsonl"))} == {"./models/gru-char"}
+    assert {each.model.source for each in read_receipts(Path("project/r.jsonl"))} == {
+        "./models/gru-char"
+    }
     (tmp_path / "project").rename(tmp_path / "elsewhere")
     assert run_command(monkeypatch, capsys, "replay", "elsewhere/r.jsonl")[0] == 0
     shutil.rmtree(tmp_path / "elsewhere" / "models")
@@ -155,7 +191,10 @@ def test_a_file_of_texts_and_one_of_their_receipts(
     rows = [json.loads(line) for line in Path("t.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["number"] for row in rows] == [0, 1, 2] and {row["seed"] for row in rows} == {3}
     assert [each.text for each in read_receipts(Path("r.jsonl"))] == [row["text"] for row in rows]
-    assert run_command(monkeypatch, capsys, "replay", "r.jsonl", "--model", saved["ngram-char"])[0] == 0
+    assert (
+        run_command(monkeypatch, capsys, "replay", "r.jsonl", "--model", saved["ngram-char"])[0]
+        == 0
+    )
     for words in (
         ["t.jsonl"],
         ["u.jsonl", "--receipt", "r.jsonl"],
@@ -169,17 +208,36 @@ def test_a_file_of_texts_and_one_of_their_receipts(
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_receipts_survive_a_process_that_ends_when_the_table_gets_its_name(
-    saved: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, moment: str, suffix: str
+    saved: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+    moment: str,
+    suffix: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["generate", str(saved["ngram-char"]), "-n", "5", "--max-new-tokens", "9", "--seed", "3", "--unique"]
+    words = [
+        "generate",
+        str(saved["ngram-char"]),
+        "-n",
+        "5",
+        "--max-new-tokens",
+        "9",
+        "--seed",
+        "3",
+        "--unique",
+    ]
     whole = [*words, "--out", f"whole{suffix}", "--receipt", "whole"]
     assert run_command(monkeypatch, capsys, *whole)[0] == 0
     words += ["--out", f"t{suffix}", "--receipt", "r"]
     child = os.fork()
     if child == 0:
         finish = Job.finish
-        monkeypatch.setattr(Job, "finish", lambda job, name: ((moment == "after" and finish(job, name)), os._exit(9)))
+        monkeypatch.setattr(
+            Job,
+            "finish",
+            lambda job, name: ((moment == "after" and finish(job, name)), os._exit(9)),
+        )
         run_command(monkeypatch, capsys, *words)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
@@ -193,7 +251,20 @@ def test_receipts_do_not_replace_a_file_that_was_made_in_the_meantime(
     saved: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["generate", saved["ngram-char"], "-n", 3, "--max-new-tokens", 9, "--seed", 3, "--out", "t.jsonl", "--receipt", "r"]
+    words = [
+        "generate",
+        saved["ngram-char"],
+        "-n",
+        3,
+        "--max-new-tokens",
+        9,
+        "--seed",
+        3,
+        "--out",
+        "t.jsonl",
+        "--receipt",
+        "r",
+    ]
     with monkeypatch.context() as patch:
         patch.setattr(Job, "finish", raising(KeyboardInterrupt()))
         run_command(patch, capsys, *words)

@@ -1,4 +1,6 @@
-"""Everything that writes files runs under the rules of Windows for files; see ``tests.support.windows_rules``."""
+"""Everything that writes files runs under the rules of Windows for files; see
+``tests.support.windows_rules``.
+"""
 
 import json
 import os
@@ -19,7 +21,8 @@ SCRIPT = """if True:  # it has no ``if __name__ == "__main__"``: the workers mus
     from tests.support.fakes import TEXTS
     from tests.support.models import SMALL
     root = Path(sys.argv[1])
-    Path("reviews.csv").write_text("text,stars\\n" + "".join(f'"{text}",{n % 5}\\n' for n, text in enumerate(TEXTS)), "utf-8")
+    rows = [f'"{text}",{n % 5}\\n' for n, text in enumerate(TEXTS)]
+    Path("reviews.csv").write_text("text,stars\\n" + "".join(rows), "utf-8")
 
     def command(words):
         try:
@@ -29,15 +32,23 @@ SCRIPT = """if True:  # it has no ``if __name__ == "__main__"``: the workers mus
 
     with contextlib.suppress(PermissionError), open("reviews.csv"):
         os.unlink("reviews.csv")  # the rules are in force, or there is nothing to train on
-    model = reviewgen.train("gru-char", "reviews.csv", out="m", conditions=["stars"], log="tensorboard", **SMALL)
+    options = {"conditions": ["stars"], "log": "tensorboard"} | SMALL
+    model = reviewgen.train("gru-char", "reviews.csv", out="m", **options)
     model.save_pretrained("m", overwrite=True)
     model = reviewgen.load("./m")
     text = model.generate("the ", seed=1, max_new_tokens=20, novelty="report")[0]
     model.save_pretrained("m", overwrite=True)  # over the files that it was loaded from
     same = reviewgen.load("./m").generate("the ", seed=1, max_new_tokens=20)[0] == text
     reviewgen.train("ngram-word", TEXTS, out="ngram", model={"memory_mb": 1})
-    for words in ("list", "doctor", "generate ./m -n 3 --receipt r.jsonl --out t.jsonl", "replay r.jsonl", "replay R.jsonl",
-                  "prepare reviews.csv --preset gru-char --out store", "score ./m --data reviews.csv --out scores.jsonl"):
+    for words in (
+        "list",
+        "doctor",
+        "generate ./m -n 3 --receipt r.jsonl --out t.jsonl",
+        "replay r.jsonl",
+        "replay R.jsonl",
+        "prepare reviews.csv --preset gru-char --out store",
+        "score ./m --data reviews.csv --out scores.jsonl",
+    ):
         command(words)
     print("\\n" + json.dumps([text, same, sorted(path.name for path in root.iterdir())]))
 """
@@ -45,16 +56,25 @@ SCRIPT = """if True:  # it has no ``if __name__ == "__main__"``: the workers mus
 
 @pytest.mark.slow
 def test_training_saving_and_generating_under_the_rules_of_windows(tmp_path: Path) -> None:
-    work, site, script = tmp_path / "work", tmp_path / "site", tmp_path / "script.py"
+    work = tmp_path / "work"
+    site = tmp_path / "site"
+    script = tmp_path / "script.py"
     for new in (work, site):
         new.mkdir()
     script.write_text(SCRIPT, encoding="utf-8")
-    env = os.environ | {"OMP_NUM_THREADS": "1", "REVIEWGEN_CACHE": str(tmp_path / "cache")} | environment(site)
+    env = (
+        os.environ
+        | {"OMP_NUM_THREADS": "1", "REVIEWGEN_CACHE": str(tmp_path / "cache")}
+        | environment(site)
+    )
     command = [sys.executable, str(script), str(work)]
-    done = subprocess.run(command, env=env, cwd=work, capture_output=True, encoding="utf-8", timeout=600)
+    done = subprocess.run(
+        command, env=env, cwd=work, capture_output=True, encoding="utf-8", timeout=600
+    )
     assert done.returncode == 0, done.stderr[-6000:]
     text, is_same, files = json.loads(done.stdout.splitlines()[-1])
     assert is_same and text.startswith("the ")
     expected = ["m", "ngram", "r.jsonl", "reviews.csv", "runs", "scores.jsonl", "store", "t.jsonl"]
     assert files == expected  # and nothing half-written
-    assert reviewgen.load(work / "m").generate("the ", seed=1, max_new_tokens=20)[0] == text  # as elsewhere
+    # as elsewhere
+    assert reviewgen.load(work / "m").generate("the ", seed=1, max_new_tokens=20)[0] == text

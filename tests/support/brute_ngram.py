@@ -1,7 +1,8 @@
-"""A slow n-gram in dictionaries, straight from the textbook definitions: the reference for ``reviewgen_ngram``.
+"""A slow n-gram in dictionaries, straight from the textbook definitions: the reference for
+``reviewgen_ngram``.
 
-Chen & Goodman 1998, sections 2 and 3 and equations 25 to 27; bos and the fall-back as in KenLM's lmplz; stupid back-off: Brants
-et al. 2007, equation 5. Shares no code with the plugin.
+Chen & Goodman 1998, sections 2 and 3 and equations 25 to 27; bos and the fall-back as in KenLM's
+lmplz; stupid back-off: Brants et al. 2007, equation 5. Shares no code with the plugin.
 """
 
 import math
@@ -12,7 +13,10 @@ class BruteNgram:
     """Trained by its constructor on texts of ids, each with bos first."""
 
     def __init__(self, texts: list[list[int]], vocab_size: int, order: int, smoothing: str) -> None:
-        self.bos, self.vocab_size, self.order, self.smoothing = texts[0][0], vocab_size, order, smoothing
+        self.bos = texts[0][0]
+        self.vocab_size = vocab_size
+        self.order = order
+        self.smoothing = smoothing
         raw: list[Counter[tuple[int, ...]]] = [Counter() for _ in range(order + 1)]
         for text in texts:
             for n in range(1, order + 1):
@@ -33,7 +37,10 @@ class BruteNgram:
         left: dict[tuple[int, ...], set[int]] = defaultdict(set)
         for gram in raw[n + 1]:
             left[gram[1:]].add(gram[0])
-        return {gram: count if gram[0] == self.bos else len(left[gram]) for gram, count in raw[n].items()}
+        return {
+            gram: count if gram[0] == self.bos else len(left[gram])
+            for gram, count in raw[n].items()
+        }
 
     def _discounts(self, counts: dict[tuple[int, ...], int]) -> list[float]:
         if self.smoothing == "absolute":
@@ -44,7 +51,9 @@ class BruteNgram:
         if not (n1 and n2 and n3):
             return [0.0, 0.5, 1.0, 1.5]
         y = n1 / (n1 + 2 * n2)
-        d1, d2, d3 = 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3
+        d1 = 1 - 2 * y * n2 / n1
+        d2 = 2 - 3 * y * n3 / n2
+        d3 = 3 - 4 * y * n4 / n3
         usable = 1e-12 < d1 <= 1 and 1e-12 < d2 <= 2 and 1e-12 < d3 <= 3
         return [0.0, d1, d2, d3] if usable else [0.0, 0.5, 1.0, 1.5]
 
@@ -53,9 +62,11 @@ class BruteNgram:
         if self.bos in history:
             history = history[len(history) - 1 - history[::-1].index(self.bos) :]
         context = tuple(history[max(0, len(history) - self.order + 1) :])
-        return {"none": self._likelihood, "witten-bell": self._witten_bell, "stupid-backoff": self._stupid}.get(
-            self.smoothing, self._discounted
-        )(word, context)
+        return {
+            "none": self._likelihood,
+            "witten-bell": self._witten_bell,
+            "stupid-backoff": self._stupid,
+        }.get(self.smoothing, self._discounted)(word, context)
 
     def _likelihood(self, word: int, context: tuple[int, ...]) -> float:
         while context not in self.after:

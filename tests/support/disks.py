@@ -15,11 +15,19 @@ __all__ = ["interrupt", "largest_file", "listing"]
 
 
 def listing(folder: Path) -> dict[str, bytes | str | None]:
-    """Return what is below a folder: the content of files, the targets of links, None for folders."""
+    """Return what is below a folder: the content of files, the targets of links, None for
+    folders.
+    """
     found: dict[str, bytes | str | None] = {}
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
-        found[name] = str(path.readlink()) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        found[name] = (
+            str(path.readlink())
+            if path.is_symlink()
+            else path.read_bytes()
+            if path.is_file()
+            else None
+        )
     return found
 
 
@@ -36,7 +44,8 @@ def largest_file(size: int) -> Iterator[None]:
 
 def interrupt(patch: pytest.MonkeyPatch, work: Callable[[], object], calls: int) -> None:
     """Do some work on a disk that is full after a number of files."""
-    left, plain = [calls], os.fsync
+    left = [calls]
+    plain = os.fsync
 
     def fsync(handle: int) -> None:
         left[0] -= 1

@@ -1,4 +1,6 @@
-"""Fake installed packages: a folder with metadata, entry points and modules, as pip would leave it."""
+"""Fake installed packages: a folder with metadata, entry points and modules, as pip would leave
+it.
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -49,7 +51,10 @@ def write_distribution(
     info = site / f"{package.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
-    lines = [f"[reviewgen.{group}]\n" + "".join(f"{n} = {v}\n" for n, v in entries.items()) for group, entries in points.items()]
+    lines = [
+        f"[reviewgen.{group}]\n" + "".join(f"{n} = {v}\n" for n, v in entries.items())
+        for group, entries in points.items()
+    ]
     (info / "entry_points.txt").write_text("\n".join(lines))
     for name, code in (modules or {}).items():
         (site / f"{name}.py").parent.mkdir(exist_ok=True)

@@ -1,4 +1,6 @@
-"""Stand-ins that need no training: language models of given answers, a tiny tokenizer, and helpers to make a ReviewModel."""
+"""Stand-ins that need no training: language models of given answers, a tiny tokenizer, and helpers
+to make a ReviewModel.
+"""
 
 import math
 import os
@@ -33,10 +35,13 @@ class FakeConfig:
 
 
 class LetterTokenizer:
-    """One id per given character, nothing else; ids 0 and 1 are bos and eos, an unseen character is left out."""
+    """One id per given character, nothing else; ids 0 and 1 are bos and eos, an unseen character is
+    left out.
+    """
 
     Config = FakeConfig
-    bos_id, eos_id = 0, 1
+    bos_id = 0
+    eos_id = 1
 
     def __init__(self, characters: str) -> None:
         self.characters = characters
@@ -64,7 +69,9 @@ LETTERS = LetterTokenizer("abcdefgh ")
 
 
 class TableModel:
-    """Scores the next token by a fixed table of logits, (V, V): a row for each last token. Its state counts the tokens read."""
+    """Scores the next token by a fixed table of logits, (V, V): a row for each last token. Its
+    state counts the tokens read.
+    """
 
     Config = FakeConfig
 
@@ -88,7 +95,9 @@ class TableModel:
 
 
 class QueueModel(TableModel):
-    """Answers with the tokens of a queue, one a step, whatever it reads; each row has its own place in the queue."""
+    """Answers with the tokens of a queue, one a step, whatever it reads; each row has its own place
+    in the queue.
+    """
 
     def __init__(self, answers: Sequence[int], tokenizer: Any, skip: int = 1) -> None:
         super().__init__(torch.eye(tokenizer.vocab_size))
@@ -98,7 +107,9 @@ class QueueModel(TableModel):
     def __call__(self, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         places = state + torch.arange(1, ids.shape[1] + 1) - self.skip  # (B, T)
         tokens = self.answers[places.clamp(0, len(self.answers) - 1)]
-        logits = torch.full((*ids.shape, self.config.vocab_size), -1e4).scatter(-1, tokens.unsqueeze(-1), 0.0)
+        logits = torch.full((*ids.shape, self.config.vocab_size), -1e4).scatter(
+            -1, tokens.unsqueeze(-1), 0.0
+        )
         return logits, state + ids.shape[1]
 
 
@@ -111,7 +122,9 @@ class ScoringTable(TableModel):
 
 def table(vocab_size: int, seed: int = 0, scale: float = 2.0, eos: float | None = None) -> Tensor:
     """Return random logits (V, V); ``eos`` sets the end token's."""
-    logits = torch.randn(vocab_size, vocab_size, generator=torch.Generator().manual_seed(seed)) * scale
+    logits = (
+        torch.randn(vocab_size, vocab_size, generator=torch.Generator().manual_seed(seed)) * scale
+    )
     if eos is not None:
         logits[:, 1] = eos
     return logits
@@ -148,11 +161,18 @@ def review_model(model: Any, tokenizer: Any, **generation: Any) -> ReviewModel:
 
 
 @torch.inference_mode()
-def brute_bits(model: ReviewModel, text: str | Sequence[int], prefix: Sequence[int] = ()) -> list[float]:
-    """Return the bits of each token of a text, or of its ids, and of the end after a prefix: one call of the model a token."""
+def brute_bits(
+    model: ReviewModel, text: str | Sequence[int], prefix: Sequence[int] = ()
+) -> list[float]:
+    """Return the bits of each token of a text, or of its ids, and of the end after a prefix: one
+    call of the model a token.
+    """
     tokens = model.tokenizer.encode(text) if isinstance(text, str) else text
-    state, bits = model.model.initial_state(1), []
-    for before, after in pairwise([model.tokenizer.bos_id, *prefix, *tokens, model.tokenizer.eos_id]):
+    state = model.model.initial_state(1)
+    bits = []
+    for before, after in pairwise(
+        [model.tokenizer.bos_id, *prefix, *tokens, model.tokenizer.eos_id]
+    ):
         logits, state = model.model(torch.tensor([[before]]), state)
         bits.append(-float(logits[0, 0].double().log_softmax(-1)[after]) / math.log(2))
     return bits[len(prefix) :]
@@ -168,7 +188,9 @@ def raising(error: BaseException) -> Callable[..., Any]:
 
 
 def run_command(monkeypatch: Any, capsys: Any, *words: Any) -> tuple[int, str, str]:
-    """Run a command in this process and return its status, and what it said on standard output and standard error."""
+    """Run a command in this process and return its status, and what it said on standard output and
+    standard error.
+    """
     from reviewgen.cli import main
 
     monkeypatch.setattr("sys.argv", ["reviewgen", *map(str, words)])

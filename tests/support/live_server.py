@@ -1,4 +1,6 @@
-"""Servers of models: in this process without a socket, or live under uvicorn in a thread; and models that need no training."""
+"""Servers of models: in this process without a socket, or live under uvicorn in a thread; and
+models that need no training.
+"""
 
 import contextlib
 import json
@@ -17,7 +19,8 @@ from reviewgen.serving import Limits, create_app, digest_key, open_socket, uvico
 from tests.support.fakes import LETTERS, SlowModel, review_model
 
 PATIENCE = 120.0  # seconds that a test waits for what comes within one on an idle machine
-PATH, KEY = "/v1/completions", "sk-0123456789abcdef"
+PATH = "/v1/completions"
+KEY = "sk-0123456789abcdef"
 
 
 def slow_model() -> ReviewModel:
@@ -26,10 +29,16 @@ def slow_model() -> ReviewModel:
 
 
 class Server:
-    """A running server: ``http`` is a client of it; a live one has its address and its uvicorn server, too."""
+    """A running server: ``http`` is a client of it; a live one has its address and its uvicorn
+    server, too.
+    """
 
-    def __init__(self, http: httpx.Client, url: str = "", uvicorn: Any = None, key: str | None = None) -> None:
-        self.http, self.url, self.uvicorn = http, url, uvicorn
+    def __init__(
+        self, http: httpx.Client, url: str = "", uvicorn: Any = None, key: str | None = None
+    ) -> None:
+        self.http = http
+        self.url = url
+        self.uvicorn = uvicorn
         if key is not None:
             http.headers["authorization"] = f"Bearer {key}"
 
@@ -47,14 +56,21 @@ class Server:
     def stream(self, **fields: Any) -> list[dict[str, Any]]:
         """Return the chunks of a whole stream, without its last line."""
         response = self.complete(stream=True, **fields)
-        assert response.status_code == 200 and response.headers["content-type"].startswith("text/event-stream"), response.text
+        assert response.status_code == 200 and response.headers["content-type"].startswith(
+            "text/event-stream"
+        ), response.text
         *parts, last = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
         assert last == "[DONE]"
         return [json.loads(part) for part in parts]
 
     def live_texts(self) -> int:
         """Return the number of texts that are generated or wait."""
-        return sum(float(count) for count in re.findall(r"^reviewgen_(?:live|waiting)_rows\S* (\S+)", self.metrics(), re.M))
+        return sum(
+            float(count)
+            for count in re.findall(
+                r"^reviewgen_(?:live|waiting)_rows\S* (\S+)", self.metrics(), re.M
+            )
+        )
 
     def metrics(self) -> str:
         return self.http.get("/metrics").text
@@ -66,23 +82,34 @@ class Server:
 
 @contextlib.contextmanager
 def in_process(
-    models: Mapping[str, ReviewModel], limits: Mapping[str, Any] | None = None, key: str | None = None, **options: Any
+    models: Mapping[str, ReviewModel],
+    limits: Mapping[str, Any] | None = None,
+    key: str | None = None,
+    **options: Any,
 ) -> Iterator[Server]:
-    """Run the application in this process, as long as the block lasts; a stream arrives as a whole."""
-    app = create_app(models, limits=Limits(**(limits or {})), key_digests=key and [digest_key(key)], **options)
+    """Run the application in this process, as long as the block lasts; a stream arrives as a
+    whole.
+    """
+    app = create_app(
+        models, limits=Limits(**(limits or {})), key_digests=key and [digest_key(key)], **options
+    )
     with TestClient(app, raise_server_exceptions=False) as http:
         yield Server(http, key=key)
 
 
 @contextlib.contextmanager
 def serve(
-    models: Mapping[str, ReviewModel], limits: Mapping[str, Any] | None = None, key: str | None = None, **options: Any
+    models: Mapping[str, ReviewModel],
+    limits: Mapping[str, Any] | None = None,
+    key: str | None = None,
+    **options: Any,
 ) -> Iterator[Server]:
     """Run a live server on a free port, as long as the block lasts."""
     own = Limits(**({"shutdown_seconds": 2.0} | dict(limits or {})))
     app = create_app(models, limits=own, key_digests=key and [digest_key(key)], **options)
     listening = open_socket("127.0.0.1", 0, own.stall_seconds)
-    server, url = uvicorn.Server(uvicorn.Config(app, **uvicorn_options(own))), f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server = uvicorn.Server(uvicorn.Config(app, **uvicorn_options(own)))
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:
@@ -98,7 +125,9 @@ def serve(
 def joined(chunks: list[dict[str, Any]], texts: int) -> list[str]:
     """Return the texts of a stream."""
     parts = [choice for chunk in chunks for choice in chunk["choices"]]
-    return ["".join(part["text"] for part in parts if part["index"] == index) for index in range(texts)]
+    return [
+        "".join(part["text"] for part in parts if part["index"] == index) for index in range(texts)
+    ]
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:

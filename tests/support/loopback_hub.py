@@ -1,18 +1,22 @@
-"""A small Hugging Face Hub on 127.0.0.1, so that the real ``huggingface_hub`` and ``datasets`` can be tested with no internet.
+"""A small Hugging Face Hub on 127.0.0.1, so that the real ``huggingface_hub`` and ``datasets`` can
+be tested with no internet.
 
     repositories = {("model", "owner/name"): {"main": {"config.json": b"{}"}}}
     with LoopbackHub(repositories) as hub:
-        subprocess.run([sys.executable, "-c", script], env=hub.environment(tmp_path / "home"), check=True)
+        subprocess.run([sys.executable, "-c", script], env=hub.environment(tmp_path / "home"),
+        check=True)
 
-The clients read ``HF_ENDPOINT`` when they are imported: a subprocess gets ``environment``, and ``client`` sets the constants of
-``huggingface_hub`` in this process. Both also name the hub as the proxy for every other host: whatever a client sends elsewhere
-arrives here, is refused at once (502), and stands in ``hub.requests``. A 501 in there is a question that has no answer here yet.
+The clients read ``HF_ENDPOINT`` when they are imported: a subprocess gets ``environment``, and
+``client`` sets the constants of ``huggingface_hub`` in this process. Both also name the hub as the
+proxy for every other host: whatever a client sends elsewhere arrives here, is refused at once
+(502), and stands in ``hub.requests``. A 501 in there is a question that has no answer here yet.
 
-The read side, as the real Hub answers it: repository info, tree, paths-info, and resolve (HEAD, GET, ranges, ETag; a file that
-the real Hub keeps in LFS is a redirect to another server, with the SHA-256 as its ETag). A repository that the caller cannot
-see is 401 without a token and 404 with one, private or missing alike. The write side is in ``loopback_writes``. To add an
-endpoint, write a method of ``_Handler`` and a line in ``_HUB_ROUTES``; what the store of large files answers has its lines in
-``_STORE_ROUTES``. ``hub.faults`` makes it fail, or send another byte than it should.
+The read side, as the real Hub answers it: repository info, tree, paths-info, and resolve (HEAD,
+GET, ranges, ETag; a file that the real Hub keeps in LFS is a redirect to another server, with the
+SHA-256 as its ETag). A repository that the caller cannot see is 401 without a token and 404 with
+one, private or missing alike. The write side is in ``loopback_writes``. To add an endpoint, write a
+method of ``_Handler`` and a line in ``_HUB_ROUTES``; what the store of large files answers has its
+lines in ``_STORE_ROUTES``. ``hub.faults`` makes it fail, or send another byte than it should.
 """
 
 import contextlib
@@ -57,7 +61,8 @@ class Request(NamedTuple):
 
 @dataclass
 class Fault:
-    """What goes wrong with the requests whose method and target, as in "GET /api/models/...", a pattern is found in.
+    """What goes wrong with the requests whose method and target, as in "GET /api/models/...", a
+    pattern is found in.
 
     Attributes:
         pattern: It.
@@ -97,7 +102,12 @@ class _Blob:
 
     def entry(self) -> dict[str, Any]:
         """The file as the tree and paths-info endpoints list it."""
-        entry: dict[str, Any] = {"type": "file", "path": self.path, "size": len(self.data), "oid": self.oid}
+        entry: dict[str, Any] = {
+            "type": "file",
+            "path": self.path,
+            "size": len(self.data),
+            "oid": self.oid,
+        }
         if self.is_lfs:
             entry["lfs"] = {"oid": self.sha256, "size": len(self.data), "pointerSize": 134}
         return entry
@@ -114,8 +124,14 @@ class _Commit:
         return {str(parent) for path in self.files for parent in Path(path).parents} - {"."}
 
     def entries(self) -> list[dict[str, Any]]:
-        folders = [{"type": "directory", "path": path, "size": 0, "oid": _sha1(path)} for path in self.folders()]
-        return sorted([*folders, *(blob.entry() for blob in self.files.values())], key=lambda entry: entry["path"])
+        folders = [
+            {"type": "directory", "path": path, "size": 0, "oid": _sha1(path)}
+            for path in self.folders()
+        ]
+        return sorted(
+            [*folders, *(blob.entry() for blob in self.files.values())],
+            key=lambda entry: entry["path"],
+        )
 
 
 @dataclass
@@ -130,7 +146,9 @@ class _Repository:
     refs: dict[str, str] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
 
-    def commit(self, revision: str, files: Mapping[str, bytes], summary: str = "initial commit") -> _Commit:
+    def commit(
+        self, revision: str, files: Mapping[str, bytes], summary: str = "initial commit"
+    ) -> _Commit:
         """Make the files the newest state of the revision."""
         self.log.append(f"{revision}: {summary}")
         content = [(path, hashlib.sha256(data).hexdigest()) for path, data in sorted(files.items())]
@@ -149,7 +167,9 @@ def _sha1(text: str) -> str:
 
 
 class LoopbackHub:
-    """The server: started by ``with``, stopped on the way out; ``requests`` is what was asked, in order."""
+    """The server: started by ``with``, stopped on the way out; ``requests`` is what was asked, in
+    order.
+    """
 
     def __init__(self, repositories: Mapping[Key, Mapping[str, Mapping[str, bytes]]]) -> None:
         self.repositories: dict[Key, _Repository] = {}
@@ -163,13 +183,25 @@ class LoopbackHub:
             for revision, files in revisions.items():
                 repository.commit(revision, files)
 
-    def add(self, kind: str, repository_id: str, private: bool = False, sdk: str | None = None) -> None:
-        """Make a repository as the real Hub does, with a first commit; that of a Space is an example."""
-        repository = self.repositories[kind, repository_id] = _Repository(kind, repository_id, private, sdk)
+    def add(
+        self, kind: str, repository_id: str, private: bool = False, sdk: str | None = None
+    ) -> None:
+        """Make a repository as the real Hub does, with a first commit; that of a Space is an
+        example.
+        """
+        repository = self.repositories[kind, repository_id] = _Repository(
+            kind, repository_id, private, sdk
+        )
         files = {".gitattributes": b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"}
         if sdk is not None:
-            readme = f"---\ntitle: Example\nemoji: x\ncolorFrom: red\ncolorTo: red\nsdk: {sdk}\n---\n"
-            files |= {"README.md": readme.encode(), "index.html": b"<p>Welcome</p>\n", "style.css": b"p {}\n"}
+            readme = (
+                f"---\ntitle: Example\nemoji: x\ncolorFrom: red\ncolorTo: red\nsdk: {sdk}\n---\n"
+            )
+            files |= {
+                "README.md": readme.encode(),
+                "index.html": b"<p>Welcome</p>\n",
+                "style.css": b"p {}\n",
+            }
         repository.commit("main", files)
 
     def files(self, kind: str, repository_id: str, revision: str = "main") -> dict[str, bytes]:
@@ -189,7 +221,9 @@ class LoopbackHub:
 
     @property
     def store(self) -> str:
-        """The address of the server that large files are on. The real one is another host; here it is another port."""
+        """The address of the server that large files are on. The real one is another host; here it
+        is another port.
+        """
         return _address(self._store)
 
     def sha(self, kind: str, repository_id: str, revision: str = "main") -> str:
@@ -198,36 +232,65 @@ class LoopbackHub:
 
     def blob(self, sha256: str) -> bytes | None:
         """The large file of this digest."""
-        commits = (commit for repository in self.repositories.values() for commit in repository.commits.values())
+        commits = (
+            commit
+            for repository in self.repositories.values()
+            for commit in repository.commits.values()
+        )
         blobs = (blob for commit in commits for blob in commit.files.values() if blob.is_lfs)
-        return self.uploads.get(sha256) or next((blob.data for blob in blobs if blob.sha256 == sha256), None)
+        return self.uploads.get(sha256) or next(
+            (blob.data for blob in blobs if blob.sha256 == sha256), None
+        )
 
     def fault(self, method: str, target: str) -> Fault | None:
         """What goes wrong with this request."""
-        found = next((fault for fault in self.faults if fault.times and re.search(fault.pattern, f"{method} {target}")), None)
+        found = next(
+            (
+                fault
+                for fault in self.faults
+                if fault.times and re.search(fault.pattern, f"{method} {target}")
+            ),
+            None,
+        )
         if found is not None:
             found.times -= 1
         return found
 
     def environment(self, home: Path, token: str | None = None) -> dict[str, str]:
-        """This process's environment for a client that knows this hub only, with ``home`` as its own HF_HOME."""
+        """This process's environment for a client that knows this hub only, with ``home`` as its
+        own HF_HOME.
+        """
         ours = ("HF_", "HUGGING_FACE_", "HUGGINGFACE_")
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(ours) and not k.lower().endswith("_proxy")}
-        proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), self.endpoint) | {"NO_PROXY": "127.0.0.1"}
+        kept = {
+            k: v
+            for k, v in os.environ.items()
+            if not k.startswith(ours) and not k.lower().endswith("_proxy")
+        }
+        proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), self.endpoint) | {
+            "NO_PROXY": "127.0.0.1"
+        }
         proxies |= {name.lower(): value for name, value in proxies.items()}
-        hugging_face = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"} | (
-            {"HF_TOKEN": token} if token else {}
-        )
+        hugging_face = {
+            "HF_ENDPOINT": self.endpoint,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_XET": "1",
+        } | ({"HF_TOKEN": token} if token else {})
         return kept | proxies | hugging_face
 
     @contextlib.contextmanager
-    def client(self, home: Path, token: str | None = None, *, offline: bool = False) -> Iterator[None]:
-        """Let the client of this process know this hub only, with ``home`` as its HF_HOME, inside the block."""
+    def client(
+        self, home: Path, token: str | None = None, *, offline: bool = False
+    ) -> Iterator[None]:
+        """Let the client of this process know this hub only, with ``home`` as its HF_HOME, inside
+        the block.
+        """
         from huggingface_hub import close_session, constants
 
         values = {
             "ENDPOINT": self.endpoint,
-            "HUGGINGFACE_CO_URL_TEMPLATE": self.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+            "HUGGINGFACE_CO_URL_TEMPLATE": (
+                self.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+            ),
             "HF_HOME": str(home),
             "HF_HUB_CACHE": str(home / "hub"),
             "HF_TOKEN_PATH": str(home / "token"),
@@ -250,7 +313,12 @@ class LoopbackHub:
         self._store = _Server(self, _STORE_ROUTES)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         for server in (self._hub, self._store):
             if server is not None:
                 server.shutdown()
@@ -271,8 +339,12 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
 
     def __init__(self, hub: LoopbackHub, routes: list["_Route"]) -> None:
-        super().__init__(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub, "routes": routes}))
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        super().__init__(
+            ("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub, "routes": routes})
+        )
+        threading.Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hangs up half-way is no error of ours; anything else is shown."""
@@ -324,7 +396,10 @@ class _Handler(WriteSide, BaseHTTPRequestHandler):
         self._query = {name: values[-1] for name, values in parse_qs(url.query).items()}
         for methods, pattern, answer in self.routes:
             if self.command in methods and (match := pattern.fullmatch(url.path)):
-                answer(self, **{name: unquote(value or "") for name, value in match.groupdict().items()})
+                answer(
+                    self,
+                    **{name: unquote(value or "") for name, value in match.groupdict().items()},
+                )
                 return
         raise _Refusal(501, None, f"the loopback hub does not answer {self.command} {self.path}")
 
@@ -346,8 +421,11 @@ class _Handler(WriteSide, BaseHTTPRequestHandler):
 
     # Answers.
 
-    def _answer(self, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        fault, fields = self._fault or Fault(""), dict(headers or {})
+    def _answer(
+        self, body: bytes, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
+        fault = self._fault or Fault("")
+        fields = dict(headers or {})
         if fault.edit is not None:
             status, fields, body = fault.edit(status, fields, body)
         self.hub.requests.append(Request(self.command, self.path, status, self._token()))
@@ -363,18 +441,30 @@ class _Handler(WriteSide, BaseHTTPRequestHandler):
             body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :]
         self.wfile.write(body)
 
-    def _answer_json(self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        self._answer(json.dumps(value).encode(), status, {"Content-Type": "application/json"} | dict(headers or {}))
+    def _answer_json(
+        self, value: Any, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self._answer(
+            json.dumps(value).encode(),
+            status,
+            {"Content-Type": "application/json"} | dict(headers or {}),
+        )
 
     def _answer_bytes(self, data: bytes, headers: Mapping[str, str]) -> None:
         """The data, or the one range of it that was asked for."""
-        headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"} | dict(headers)
+        headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"} | dict(
+            headers
+        )
         wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
         if wanted is None or wanted.group() == "bytes=-":
             self._answer(data, 200, headers)
             return
         start, stop = _span(*wanted.groups(), len(data))
-        self._answer(data[start:stop], 206, headers | {"Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"})
+        self._answer(
+            data[start:stop],
+            206,
+            headers | {"Content-Range": f"bytes {start}-{stop - 1}/{len(data)}"},
+        )
 
     # What the caller may see.
 
@@ -388,8 +478,11 @@ class _Handler(WriteSide, BaseHTTPRequestHandler):
     def _repository(self, kind: str, id: str) -> _Repository:
         repository = self.hub.repositories.get((kind, id))
         if repository is None or (repository.private and self._token() is None):
-            # The code goes with the 401 too: the client takes a bare 401 for a repository's only over https.
-            raise _Refusal(401 if self._token() is None else 404, "RepoNotFound", "Repository not found")
+            # The code goes with the 401 too: the client takes a bare 401 for a repository's only
+            # over https.
+            raise _Refusal(
+                401 if self._token() is None else 404, "RepoNotFound", "Repository not found"
+            )
         return repository
 
     def _commit(self, kind: str, id: str, revision: str) -> tuple[_Repository, _Commit]:
@@ -402,31 +495,68 @@ class _Handler(WriteSide, BaseHTTPRequestHandler):
     # The endpoints.
 
     def agent_harnesses(self) -> None:
-        """``/api/agent-harnesses``: which coding agents there are. The client asks once a day; here there are none."""
+        """``/api/agent-harnesses``: which coding agents there are. The client asks once a day; here
+        there are none.
+        """
         self._answer_json({"standardEnvVars": [], "harnesses": {}})
 
     def info(self, kind: str, id: str, revision: str = "") -> None:
         """``/api/models/owner/name`` and ``…/revision/<revision>``."""
         repository, commit = self._commit(kind, id, revision)
         siblings = [{"rfilename": path} for path in commit.files]
-        facts = {"id": id, "author": id.split("/")[0], "sha": commit.sha, "private": repository.private, "gated": False}
-        dates = {"createdAt": _DATE, "lastModified": _DATE} | ({"sdk": repository.sdk} if repository.sdk else {})
-        self._answer_json(facts | dates | {"disabled": False, "tags": [], "downloads": 0, "likes": 0, "siblings": siblings})
+        facts = {
+            "id": id,
+            "author": id.split("/")[0],
+            "sha": commit.sha,
+            "private": repository.private,
+            "gated": False,
+        }
+        dates = {"createdAt": _DATE, "lastModified": _DATE} | (
+            {"sdk": repository.sdk} if repository.sdk else {}
+        )
+        self._answer_json(
+            facts
+            | dates
+            | {
+                "disabled": False,
+                "tags": [],
+                "downloads": 0,
+                "likes": 0,
+                "siblings": siblings,
+            }
+        )
 
     def commits(self, kind: str, id: str, revision: str) -> None:
-        """``/api/models/owner/name/commits/<revision>``: the commits of a branch, the newest first."""
+        """``/api/models/owner/name/commits/<revision>``: the commits of a branch, the newest
+        first.
+        """
         repository, commit = self._commit(kind, id, revision)
-        titles = [line.partition(": ")[2] for line in reversed(repository.log) if line.startswith(f"{revision}: ")]
-        self._answer_json([{"id": commit.sha, "title": title, "message": "", "date": _DATE, "authors": []} for title in titles])
+        titles = [
+            line.partition(": ")[2]
+            for line in reversed(repository.log)
+            if line.startswith(f"{revision}: ")
+        ]
+        self._answer_json(
+            [
+                {"id": commit.sha, "title": title, "message": "", "date": _DATE, "authors": []}
+                for title in titles
+            ]
+        )
 
     def tree(self, kind: str, id: str, revision: str, path: str = "") -> None:
-        """``/api/models/owner/name/tree/<revision>[/<folder>]``: one folder, or with ``recursive`` all that is below it."""
+        """``/api/models/owner/name/tree/<revision>[/<folder>]``: one folder, or with ``recursive``
+        all that is below it.
+        """
         _, commit = self._commit(kind, id, revision)
         if path and path not in commit.folders():
             raise _Refusal(404, "EntryNotFound", f"{path} does not exist on {revision}", commit.sha)
-        below = [entry for entry in commit.entries() if not path or entry["path"].startswith(f"{path}/")]
+        below = [
+            entry for entry in commit.entries() if not path or entry["path"].startswith(f"{path}/")
+        ]
         deep = self._query.get("recursive", "").lower() in ("true", "1")
-        self._answer_json([e for e in below if deep or str(Path(e["path"]).parent) == (path or ".")])
+        self._answer_json(
+            [e for e in below if deep or str(Path(e["path"]).parent) == (path or ".")]
+        )
 
     def paths_info(self, kind: str, id: str, revision: str) -> None:
         """``/api/models/owner/name/paths-info/<revision>``: the paths of the form that exist."""
@@ -435,20 +565,29 @@ class _Handler(WriteSide, BaseHTTPRequestHandler):
         self._answer_json([entry for entry in commit.entries() if entry["path"] in wanted])
 
     def resolve(self, kind: str, id: str, revision: str, path: str) -> None:
-        """``/[datasets/]owner/name/resolve/<revision>/<file>``: the file, or for LFS the way to it."""
+        """``/[datasets/]owner/name/resolve/<revision>/<file>``: the file, or for LFS the way to
+        it.
+        """
         _, commit = self._commit(kind, id, revision)
         blob = commit.files.get(path)
         if blob is None:
             raise _Refusal(404, "EntryNotFound", "Entry not found", commit.sha)
-        headers = {"X-Repo-Commit": commit.sha, "Content-Disposition": f'inline; filename="{quote(Path(path).name)}";'}
+        headers = {
+            "X-Repo-Commit": commit.sha,
+            "Content-Disposition": f'inline; filename="{quote(Path(path).name)}";',
+        }
         if not blob.is_lfs:
             self._answer_bytes(blob.data, headers | {"ETag": f'"{blob.oid}"'})
             return
         linked = {"X-Linked-Size": str(len(blob.data)), "X-Linked-ETag": f'"{blob.sha256}"'}
-        self._answer(b"", 302, headers | linked | {"Location": f"{self.hub.store}/lfs-objects/{blob.sha256}"})
+        self._answer(
+            b"", 302, headers | linked | {"Location": f"{self.hub.store}/lfs-objects/{blob.sha256}"}
+        )
 
     def lfs_object(self, sha256: str) -> None:
-        """Where ``resolve`` sends the client: the store of large files. Knowing the digest is enough, as with a signed URL."""
+        """Where ``resolve`` sends the client: the store of large files. Knowing the digest is
+        enough, as with a signed URL.
+        """
         data = self.hub.blob(sha256)
         if data is None:
             raise _Refusal(404, None, "No such object")
@@ -469,12 +608,22 @@ class _Route(NamedTuple):
 
 
 def _routes(methods: str, pattern: str, answer: Callable[..., None]) -> list[_Route]:
-    """The route for each kind of repository. The path is matched as it was sent: a quoted slash belongs to its part."""
+    """The route for each kind of repository. The path is matched as it was sent: a quoted slash
+    belongs to its part.
+    """
     part = "[^/]+"
-    spelled = {"model": ("models", ""), "dataset": ("datasets", "datasets/"), "space": ("spaces", "spaces/")}
+    spelled = {
+        "model": ("models", ""),
+        "dataset": ("datasets", "datasets/"),
+        "space": ("spaces", "spaces/"),
+    }
     routes = []
     for kind, (plural, prefix) in spelled.items():
-        text = pattern.replace("KINDS", plural).replace("PREFIX/", prefix).replace("ID", f"(?P<id>{part}/{part})")
+        text = (
+            pattern.replace("KINDS", plural)
+            .replace("PREFIX/", prefix)
+            .replace("ID", f"(?P<id>{part}/{part})")
+        )
         text = text.replace("REVISION", f"(?P<revision>{part})")
         routes.append(_Route(tuple(methods.split()), re.compile(text), partial(answer, kind=kind)))
     return routes
@@ -498,6 +647,8 @@ _HUB_ROUTES = [
 ]
 
 _STORE_ROUTES = [
-    _Route(("GET", "HEAD"), re.compile("/lfs-objects/(?P<sha256>[0-9a-f]{64})"), _Handler.lfs_object),
+    _Route(
+        ("GET", "HEAD"), re.compile("/lfs-objects/(?P<sha256>[0-9a-f]{64})"), _Handler.lfs_object
+    ),
     _Route(("PUT",), re.compile("/upload/(?P<sha256>[0-9a-f]{64})"), _Handler.lfs_upload),
 ]

@@ -1,4 +1,6 @@
-"""Micro models that tests share: trained once for all workers on ``TEXTS``, in a second each, and read only."""
+"""Micro models that tests share: trained once for all workers on ``TEXTS``, in a second each, and
+read only.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,11 @@ from tests.support.fakes import TEXTS
 __all__ = ["EXAMPLES", "MODELS", "SMALL", "TRAINING", "make_model"]
 
 TRAINING: dict[str, Any] = {"evaluations": 1, "batch_size": 4}
-SMALL: dict[str, Any] = {"steps": 5, "model": {"hidden_size": 8, "embedding_size": 4}, "training": TRAINING}
+SMALL: dict[str, Any] = {
+    "steps": 5,
+    "model": {"hidden_size": 8, "embedding_size": 4},
+    "training": TRAINING,
+}
 """Options of a training that must happen: five steps of a network with 8 hidden units."""
 NGRAM: dict[str, Any] = {"model": {"order": 4}}
 EXAMPLES = [{"text": text, "stars": str(1 + number % 5)} for number, text in enumerate(TEXTS)]

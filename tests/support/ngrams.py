@@ -1,4 +1,6 @@
-"""n-gram models that are counted in milliseconds, with and without their own sampling loop, and models with an exact index."""
+"""n-gram models that are counted in milliseconds, with and without their own sampling loop, and
+models with an exact index.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,9 +15,22 @@ from reviewgen.novelty import build_index
 from reviewgen.registry import find_model, find_tokenizer
 from tests.support.fakes import LETTERS, TEXTS, TableModel, review_model, table
 
-__all__ = ["CHAR", "LOOP", "WORD", "Plain", "counted", "indexed", "longest_copy", "looping", "only", "rows_of"]
+__all__ = [
+    "CHAR",
+    "LOOP",
+    "WORD",
+    "Plain",
+    "counted",
+    "indexed",
+    "longest_copy",
+    "looping",
+    "only",
+    "rows_of",
+]
 
-NGRAM, CHAR_TOKENIZER, WORD_TOKENIZER = find_model("ngram")[0], find_tokenizer("char")[0], find_tokenizer("word")[0]
+NGRAM = find_model("ngram")[0]
+CHAR_TOKENIZER = find_tokenizer("char")[0]
+WORD_TOKENIZER = find_tokenizer("word")[0]
 CHAR: Any = CHAR_TOKENIZER.train(TEXTS, CHAR_TOKENIZER.Config())
 WORD: Any = WORD_TOKENIZER.train(TEXTS * 3, WORD_TOKENIZER.Config(vocab_size=400))
 LOOP = ["abcdefg" * 6, "ga cafe bad" * 3]  # no h
@@ -26,7 +41,9 @@ class Plain:
 
     def __init__(self, model: Any) -> None:
         self.model, self.config, self.Config = model, model.config, type(model.config)
-        self.initial_state, self.state_dict, self.load_state_dict = model.initial_state, model.state_dict, model.load_state_dict
+        self.initial_state = model.initial_state
+        self.state_dict = model.state_dict
+        self.load_state_dict = model.load_state_dict
 
     def __call__(self, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
         return self.model(ids, state)
@@ -41,13 +58,25 @@ def counted(texts: Sequence[str], tokenizer: Any = LETTERS, **settings: Any) -> 
     return model
 
 
-def indexed(model: Any, texts: Sequence[str], tokenizer: Any = LETTERS, **generation: Any) -> ReviewModel:
+def indexed(
+    model: Any, texts: Sequence[str], tokenizer: Any = LETTERS, **generation: Any
+) -> ReviewModel:
     """Return a ReviewModel with an exact index of texts."""
-    ids = [token for text in texts for token in (tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id)]
-    frame = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "vocab_size": tokenizer.vocab_size}
+    ids = [
+        token
+        for text in texts
+        for token in (tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id)
+    ]
+    frame = {
+        "bos_id": tokenizer.bos_id,
+        "eos_id": tokenizer.eos_id,
+        "vocab_size": tokenizer.vocab_size,
+    }
     made = review_model(model, tokenizer, **generation)
     rate = sum(map(len, texts)) / (len(ids) - 2 * len(texts))
-    made.bundle.index = build_index(np.array(ids), **frame, characters_per_token=rate, fingerprint="", form="exact")
+    made.bundle.index = build_index(
+        np.array(ids), **frame, characters_per_token=rate, fingerprint="", form="exact"
+    )
     return made
 
 
@@ -60,7 +89,9 @@ def looping(eos: float = -3.0) -> TableModel:
 
 
 def only(paths: dict[str, str], tokenizer: Any = LETTERS) -> TableModel:
-    """Return a model that allows only some tokens after each piece; "" is bos as a key, and eos as a value."""
+    """Return a model that allows only some tokens after each piece; "" is bos as a key, and eos as
+    a value.
+    """
     pieces = {piece: token for token, piece in enumerate(TokenTexts(tokenizer).texts) if piece}
     logits = torch.full((tokenizer.vocab_size,) * 2, -torch.inf)
     logits[:, tokenizer.eos_id] = -1e9  # for rows that are never used
@@ -72,18 +103,30 @@ def only(paths: dict[str, str], tokenizer: Any = LETTERS) -> TableModel:
     return TableModel(logits)
 
 
-def rows_of(model: ReviewModel, prompts: Sequence[str], max_copy: int | None, seed: int = 0, **settings: Any) -> list[Any]:
-    """Return the generated rows, which have the ids, the retries and why each ended, not only the texts."""
-    config = type(model.generation_config)(**({"temperature": 1.0, "max_new_tokens": 40} | settings))
+def rows_of(
+    model: ReviewModel, prompts: Sequence[str], max_copy: int | None, seed: int = 0, **settings: Any
+) -> list[Any]:
+    """Return the generated rows, which have the ids, the retries and why each ended, not only the
+    texts.
+    """
+    config = type(model.generation_config)(
+        **({"temperature": 1.0, "max_new_tokens": 40} | settings)
+    )
     novelty = None if max_copy is None else "filter"
     generator = Generator(make_stepper(model.model), model.tokenizer, index=model.bundle.index)
-    return list(generator.generate(Request(prompts, config, seed, novelty=novelty, max_copy=max_copy)))
+    return list(
+        generator.generate(Request(prompts, config, seed, novelty=novelty, max_copy=max_copy))
+    )
 
 
 def longest_copy(ids: Sequence[int], texts: Sequence[str], tokenizer: Any = LETTERS) -> int:
     """Return the length in tokens of the longest span of ids that occurs in one of the texts."""
     corpus = ["".join(map(chr, tokenizer.encode(text))) for text in texts]
     whole = "".join(map(chr, ids))
-    spans = [(end - start) for start in range(len(ids)) for end in range(start + 1, len(ids) + 1)
-             if any(whole[start:end] in text for text in corpus)]  # fmt: skip
+    spans = [
+        (end - start)
+        for start in range(len(ids))
+        for end in range(start + 1, len(ids) + 1)
+        if any(whole[start:end] in text for text in corpus)
+    ]
     return max(spans, default=0)

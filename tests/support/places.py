@@ -1,4 +1,6 @@
-"""The devices that the tests of ``tests/device`` run on: the CPU, so that they are proven everywhere, and the accelerator."""
+"""The devices that the tests of ``tests/device`` run on: the CPU, so that they are proven
+everywhere, and the accelerator.
+"""
 
 import pytest
 import torch

@@ -1,7 +1,9 @@
-"""Whether a text praises and blames at once: a word of clear praise and a word of clear blame stand in it.
+"""Whether a text praises and blames at once: a word of clear praise and a word of clear blame stand
+in it.
 
-The words are clear in nearly every review that has them; "good", "best" and "love", which also stand for guys, actors and
-stories, are left out. Negations are not looked at: "not boring" counts as blame, in generated and human texts alike.
+The words are clear in nearly every review that has them; "good", "best" and "love", which also
+stand for guys, actors and stories, are left out. Negations are not looked at: "not boring" counts
+as blame, in generated and human texts alike.
 """
 
 from collections.abc import Iterable
@@ -9,15 +11,16 @@ from collections.abc import Iterable
 from reviewgen.lexicon import words_of
 
 _PRAISE = """
-    amazing awesome beautifully brilliant brilliantly captivating charming compelling delightful enjoyable
-    enjoyed excellent exceptional fantastic flawless gem great gripping heartwarming hilarious impressive
-    incredible loved magnificent marvelous masterpiece memorable outstanding perfect perfectly phenomenal
-    remarkable riveting splendid stunning superb superbly terrific touching wonderful wonderfully
+    amazing awesome beautifully brilliant brilliantly captivating charming compelling delightful
+    enjoyable enjoyed excellent exceptional fantastic flawless gem great gripping heartwarming
+    hilarious impressive incredible loved magnificent marvelous masterpiece memorable
+    outstanding perfect perfectly phenomenal remarkable riveting splendid stunning superb
+    superbly terrific touching wonderful wonderfully
 """
 _BLAME = """
-    abysmal annoying appalling atrocious awful bad badly bland bored boring clumsy
-    crap disappointed disappointing disappointment disaster dreadful dull embarrassing forgettable garbage
-    hated horrible incoherent inept lame laughable mediocre pathetic pointless poorly
+    abysmal annoying appalling atrocious awful bad badly bland bored boring clumsy crap
+    disappointed disappointing disappointment disaster dreadful dull embarrassing forgettable
+    garbage hated horrible incoherent inept lame laughable mediocre pathetic pointless poorly
     rubbish stupid tedious terrible terribly unfunny unwatchable waste wasted worst
 """
 

@@ -13,7 +13,14 @@ import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.errors import BundleError
 from reviewgen.registry import THIS_PROCESS, Plugin, register_model, register_tokenizer
-from tests.support.fakes import LETTERS, FakeConfig, LetterTokenizer, TableModel, review_model, table
+from tests.support.fakes import (
+    LETTERS,
+    FakeConfig,
+    LetterTokenizer,
+    TableModel,
+    review_model,
+    table,
+)
 
 __all__ = ["WEIGHTS", "Table", "edit_json", "edit_tensors", "letters", "refusal"]
 
@@ -33,7 +40,8 @@ def edit_tensors(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]
     """Change the tensors of a saved model in place."""
     with safe_open(folder / WEIGHTS, "pt") as file:
         metadata = file.metadata()
-    tensors = {name: tensor.clone() for name, tensor in load_file(folder / WEIGHTS).items()}  # the file may be mapped
+    # the file may be mapped
+    tensors = {name: tensor.clone() for name, tensor in load_file(folder / WEIGHTS).items()}
     edit(tensors)
     (folder / WEIGHTS).unlink()
     save_file(tensors, folder / WEIGHTS, metadata)
@@ -59,7 +67,9 @@ class Table(TableModel):
 
 
 def letters(seed: int = 0, tokenizer: type[LetterTokenizer] = LetterTokenizer) -> ReviewModel:
-    """Return a model whose classes are registered, so that it can be saved and loaded: it needs no training."""
+    """Return a model whose classes are registered, so that it can be saved and loaded: it needs no
+    training.
+    """
     register_model("table", Table)
     register_tokenizer("letters", tokenizer)
     model = review_model(TableModel(table(LETTERS.vocab_size, seed)), tokenizer(LETTERS.characters))

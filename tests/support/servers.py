@@ -22,12 +22,25 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def started(
-    command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None, grace: float = 60
+    command: Sequence[str],
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    grace: float = 60,
 ) -> "Iterator[subprocess.Popen[bytes]]":
-    """Run a program in a group of its own, with its output in a file; end it by Ctrl-C, or after ``grace`` seconds by force."""
+    """Run a program in a group of its own, with its output in a file; end it by Ctrl-C, or after
+    ``grace`` seconds by force.
+    """
     with log.open("wb") as output:
-        options: dict[str, Any] = {"stdout": output, "stderr": subprocess.STDOUT, "env": env, "cwd": cwd}
-        process = subprocess.Popen(list(command), stdin=subprocess.DEVNULL, start_new_session=True, **options)
+        options: dict[str, Any] = {
+            "stdout": output,
+            "stderr": subprocess.STDOUT,
+            "env": env,
+            "cwd": cwd,
+        }
+        process = subprocess.Popen(
+            list(command), stdin=subprocess.DEVNULL, start_new_session=True, **options
+        )
     try:
         yield process
     finally:
@@ -48,8 +61,12 @@ def serving(
     cwd: Path | None = None,
     prefix: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
-    """Run ``reviewgen serve`` or ``demo`` at a free port, and yield what it prints with ``--json``, and its process."""
-    with started([*prefix, sys.executable, "-m", "reviewgen", *words, "--json"], log, env, cwd) as process:
+    """Run ``reviewgen serve`` or ``demo`` at a free port, and yield what it prints with ``--json``,
+    and its process.
+    """
+    with started(
+        [*prefix, sys.executable, "-m", "reviewgen", *words, "--json"], log, env, cwd
+    ) as process:
         text = wait_for_log(log, lambda text: "}" in text or process.poll() is not None)
         assert "}" in text, f"{' '.join(words)} did not start: {text}"
         yield json.loads(text[text.index("{") : text.rindex("}") + 1]) | {"process": process}

@@ -1,6 +1,8 @@
-"""Settings of sampling in one table, and the distribution of the next token that they define, in plain numpy.
+"""Settings of sampling in one table, and the distribution of the next token that they define, in
+plain numpy.
 
-Each way to sample is compared with it: compiled code, an n-gram's own loop, the loop over torch models, JavaScript.
+Each way to sample is compared with it: compiled code, an n-gram's own loop, the loop over torch
+models, JavaScript.
 """
 
 from collections.abc import Sequence
@@ -27,20 +29,31 @@ SETTINGS: list[dict[str, Any]] = [
     {"no_repeat_ngram_size": 2},
     {"no_repeat_ngram_size": 3, "temperature": 0.3},
     {"min_new_tokens": 6},
-    {"min_new_tokens": 3, "top_p": 0.7, "repetition_penalty": 1.2, "no_repeat_ngram_size": 2, "temperature": 0.8},
+    {
+        "min_new_tokens": 3,
+        "top_p": 0.7,
+        "repetition_penalty": 1.2,
+        "no_repeat_ngram_size": 2,
+        "temperature": 0.8,
+    },
     {"max_new_tokens": 1},
     {"do_sample": False},
     {"do_sample": False, "repetition_penalty": 1.3, "min_new_tokens": 4},
 ]
 
 
-def reference(logits: np.ndarray, text: Sequence[int], new_tokens: int, eos: int, bos: int, **settings: Any) -> np.ndarray:
-    """Return the probability of each token, (V,), after a text (bos first); all zero if every token is ruled out.
+def reference(
+    logits: np.ndarray, text: Sequence[int], new_tokens: int, eos: int, bos: int, **settings: Any
+) -> np.ndarray:
+    """Return the probability of each token, (V,), after a text (bos first); all zero if every token
+    is ruled out.
 
-    The definitions of transformers, one after the other, in the order in which its ``generate`` applies them.
+    The definitions of transformers, one after the other, in the order in which its ``generate``
+    applies them.
     """
     scores = np.array(logits, np.float64)
-    penalty, size = settings.get("repetition_penalty", 1.0), settings.get("no_repeat_ngram_size", 0)
+    penalty = settings.get("repetition_penalty", 1.0)
+    size = settings.get("no_repeat_ngram_size", 0)
     for token in set(text):
         scores[token] *= penalty if scores[token] < 0 else 1 / penalty
     for start in range(len(text) - size + 1 if size else 0):
@@ -66,7 +79,13 @@ def reference(logits: np.ndarray, text: Sequence[int], new_tokens: int, eos: int
 
 
 def reference_tokens(
-    logits_after: Any, text: Sequence[int], uniform: Any, draw: Any, eos: int, bos: int, **settings: Any
+    logits_after: Any,
+    text: Sequence[int],
+    uniform: Any,
+    draw: Any,
+    eos: int,
+    bos: int,
+    **settings: Any,
 ) -> tuple[list[int], str]:
     """Return the tokens sampled after a text, token by token, and why they end.
 

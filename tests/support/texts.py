@@ -1,4 +1,6 @@
-"""Sources of texts in tests: the one place that knows how reviewgen is asked for the texts of a source."""
+"""Sources of texts in tests: the one place that knows how reviewgen is asked for the texts of a
+source.
+"""
 
 import csv
 import gzip
@@ -28,12 +30,25 @@ from reviewgen.data import (
 )
 from reviewgen.errors import DataError
 
-__all__ = ["Read", "as_csv", "as_lines", "as_parquet", "corpus_of", "refusal", "texts_of", "tokenized", "units_of", "write"]
+__all__ = [
+    "Read",
+    "as_csv",
+    "as_lines",
+    "as_parquet",
+    "corpus_of",
+    "refusal",
+    "texts_of",
+    "tokenized",
+    "units_of",
+    "write",
+]
 
 
 def texts_of(source: Any, *, clean: bool = False, split: str = "all", **options: Any) -> list[str]:
     """Return the texts of a source, in order, as they are or cleaned."""
-    return [text for text, _ in read_examples(source, DataConfig(clean=clean, **options), split=split)]
+    return [
+        text for text, _ in read_examples(source, DataConfig(clean=clean, **options), split=split)
+    ]
 
 
 @dataclass(frozen=True)
@@ -87,15 +102,32 @@ def corpus_of(source: Any, validation: Any = None, **options: Any) -> Read:
     )
 
 
-def tokenized(source: Any, kind: Any, config: Any = None, *, name: str = "", validation: Any = None, **options: Any) -> Any:
-    """Tokenize a source as a training does; return the tokenizer, the conditions, the stores and the corpus."""
+def tokenized(
+    source: Any,
+    kind: Any,
+    config: Any = None,
+    *,
+    name: str = "",
+    validation: Any = None,
+    **options: Any,
+) -> Any:
+    """Tokenize a source as a training does; return the tokenizer, the conditions, the stores and
+    the corpus.
+    """
     texts = CorpusSpec(source, DataConfig(**options), validation)
     corpus = cached_corpus(texts)
     fitted = find_conditions(corpus, texts.config)
     plugin = {"name": name or kind.__name__, "package": "tests", "version": "1"}
-    folder = cached_store(corpus, Encoding(cls=kind, config=config or kind.Config(), plugin=plugin), fitted)
+    folder = cached_store(
+        corpus, Encoding(cls=kind, config=config or kind.Config(), plugin=plugin), fitted
+    )
     tokenizer = kind.load(folder.folder / "tokenizer")
-    return tokenizer, fitted.with_ids_from(tokenizer.vocab_size, tokenizer.encode), folder.splits(), corpus
+    return (
+        tokenizer,
+        fitted.with_ids_from(tokenizer.vocab_size, tokenizer.encode),
+        folder.splits(),
+        corpus,
+    )
 
 
 def units_of(source: Any, **options: Any) -> list[list[Any]]:
@@ -117,7 +149,9 @@ def refusal(source: Any, **options: Any) -> str:
 def write(file: Path, content: bytes | str, *, packed: bool = True) -> Path:
     """Write a file, gzipped where its name says so."""
     content = content.encode() if isinstance(content, str) else content
-    file.write_bytes(gzip.compress(content) if packed and file.name.lower().endswith(".gz") else content)
+    file.write_bytes(
+        gzip.compress(content) if packed and file.name.lower().endswith(".gz") else content
+    )
     return file
 
 

@@ -1,4 +1,6 @@
-"""Trainings that tests watch step by step: of small networks, and of a model whose scores and speed are planted."""
+"""Trainings that tests watch step by step: of small networks, and of a model whose scores and speed
+are planted.
+"""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -28,9 +30,13 @@ __all__ = [
 ]
 
 MODEL = {"hidden_size": 8, "embedding_size": 4, "layer": "fused"}
-TRAINING: dict[str, Any] = {"batch_size": 4, "bptt": 8, "threads": 1, "precision": "no", "evaluations": 2} | {
-    "evaluation_tokens": 500, "copy_tokens": 0, "metrics": [], "calibration": False
-}  # fmt: skip
+TRAINING: dict[str, Any] = {
+    "batch_size": 4,
+    "bptt": 8,
+    "threads": 1,
+    "precision": "no",
+    "evaluations": 2,
+} | {"evaluation_tokens": 500, "copy_tokens": 0, "metrics": [], "calibration": False}
 """Settings under which two runs of one seed are equal, and an evaluation takes milliseconds."""
 
 
@@ -43,7 +49,9 @@ def ready(*arguments: Any, **options: Any) -> TrainingRun:
 
 
 def prepared(start: Any = "gru-char", source: Any = TEXTS, **options: Any) -> TrainingRun:
-    """Return a run that is ready to train: ten steps of a small network unless the options say otherwise."""
+    """Return a run that is ready to train: ten steps of a small network unless the options say
+    otherwise.
+    """
     if isinstance(start, str) and start.startswith(("rnn", "gru", "lstm")):
         options["model"] = MODEL | options.get("model", {})
     options["training"] = TRAINING | options.get("training", {})
@@ -51,7 +59,9 @@ def prepared(start: Any = "gru-char", source: Any = TEXTS, **options: Any) -> Tr
     return ready(start, source, **length, **options)
 
 
-def trained(start: Any = "gru-char", source: Any = TEXTS, **options: Any) -> tuple[TrainingRun, list[Report], ReviewModel]:
+def trained(
+    start: Any = "gru-char", source: Any = TEXTS, **options: Any
+) -> tuple[TrainingRun, list[Report], ReviewModel]:
     """Return a finished run, its reports and its model."""
     run = prepared(start, source, **options)
     reports = list(run)
@@ -66,11 +76,15 @@ def weights_of(model: Any) -> dict[str, Tensor]:
 def texts_of(run: TrainingRun, split: str) -> list[str]:
     """Return the texts of a split of a prepared run without conditions."""
     store = run.stores[split]
-    return [run.tokenizer.decode(store.document(number)[1:-1].tolist()) for number in range(len(store))]
+    return [
+        run.tokenizer.decode(store.document(number)[1:-1].tolist()) for number in range(len(store))
+    ]
 
 
 class Clock:
-    """A clock that stands still unless it is moved; for ``time.monotonic`` and ``time.perf_counter``."""
+    """A clock that stands still unless it is moved; for ``time.monotonic`` and
+    ``time.perf_counter``.
+    """
 
     def __init__(self, monkeypatch: Any) -> None:
         self.now = 1000.0
@@ -82,7 +96,8 @@ class Clock:
 
 
 class Planted(nn.Module):
-    """A model that has learned nothing, whose held-out score depends on the steps taken, as a test has planted it.
+    """A model that has learned nothing, whose held-out score depends on the steps taken, as a test
+    has planted it.
 
     Args:
         nats: Excess of the held-out score after some steps: the logit of a token that never occurs.
@@ -91,11 +106,17 @@ class Planted(nn.Module):
 
     Config: ClassVar[type] = SimpleNamespace
 
-    def __init__(self, nats: Callable[[int], float] = lambda steps: 0.0, passed: Callable[..., None] = lambda *_: None) -> None:
+    def __init__(
+        self,
+        nats: Callable[[int], float] = lambda steps: 0.0,
+        passed: Callable[..., None] = lambda *_: None,
+    ) -> None:
         super().__init__()
         self.config = SimpleNamespace(vocab_size=plain_store().tokenizer.vocab_size)
         self.logits = nn.Parameter(torch.zeros(self.config.vocab_size))
-        self.nats, self.passed, self.steps = nats, passed, 0
+        self.nats = nats
+        self.passed = passed
+        self.steps = 0
 
     def initial_state(self, batch_size: int) -> Tensor:
         return torch.zeros(batch_size, 1)
@@ -113,11 +134,26 @@ class Planted(nn.Module):
 @functools.cache
 def plain_store() -> TrainingRun:
     """A prepared corpus of one-letter words: its tokens and tokenizer."""
-    return prepared("ngram-char", [" ".join(np.random.default_rng(n).choice(list("abcdefgh"), 20)) for n in range(200)])
+    return prepared(
+        "ngram-char",
+        [" ".join(np.random.default_rng(n).choice(list("abcdefgh"), 20)) for n in range(200)],
+    )
 
 
-def fitted(model: Any, *, seed: int = 0, metrics: Any = None, budget: Budget | None = None, **training: Any) -> Iterator[Report]:
+def fitted(
+    model: Any, *, seed: int = 0, metrics: Any = None, budget: Budget | None = None, **training: Any
+) -> Iterator[Report]:
     """Train a model on the plain corpus; ``steps`` stands for a budget of that many steps."""
-    run, budget = plain_store(), budget or Budget(steps=training.pop("steps", 10))
+    run = plain_store()
+    budget = budget or Budget(steps=training.pop("steps", 10))
     config = TrainingConfig(**TRAINING | {"metrics": ()} | training)
-    return fit(model, run.tokenizer, run.stores["train"], run.stores["validation"], config, budget, seed, metrics=metrics)
+    return fit(
+        model,
+        run.tokenizer,
+        run.stores["train"],
+        run.stores["validation"],
+        config,
+        budget,
+        seed,
+        metrics=metrics,
+    )

@@ -1,4 +1,6 @@
-"""Web steppers beside Python's: a model as a folder that ``tests/support/javascript`` reads in Node."""
+"""Web steppers beside Python's: a model as a folder that ``tests/support/javascript`` reads in
+Node.
+"""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,21 +21,31 @@ Pieces = Sequence[Sequence[int]]
 
 def sources() -> dict[str, str]:
     """Return the source of each installed web stepper, by the name of the model."""
-    return {point.name: point.load().read_text(encoding="utf-8") for point in entry_points(group="reviewgen.web_steppers")}
+    return {
+        point.name: point.load().read_text(encoding="utf-8")
+        for point in entry_points(group="reviewgen.web_steppers")
+    }
 
 
-def write_model(folder: Path, name: str, model: Any, steppers: Mapping[str, str] | None = None) -> Path:
+def write_model(
+    folder: Path, name: str, model: Any, steppers: Mapping[str, str] | None = None
+) -> Path:
     """Write a model's config and tensors, and the web steppers, to a folder."""
-    tensors, blob = {}, bytearray()
+    tensors = {}
+    blob = bytearray()
     for key, tensor in model.state_dict().items():
         array = tensor.detach().numpy()
         tensors[key] = {"dtype": array.dtype.name, "shape": list(array.shape), "offset": len(blob)}
         blob += array.tobytes() + bytes(-array.nbytes % 8)
     folder.mkdir(exist_ok=True)
     (folder / "tensors.bin").write_bytes(blob)
-    (folder / "model.json").write_text(json.dumps({"name": name, "config": to_dict(model.config), "tensors": tensors}))
+    (folder / "model.json").write_text(
+        json.dumps({"name": name, "config": to_dict(model.config), "tensors": tensors})
+    )
     shared = static_files()["tensors.js"].read_text(encoding="utf-8")
-    (folder / "sources.json").write_text(json.dumps({"tensors.js": shared, **(steppers or sources())}))
+    (folder / "sources.json").write_text(
+        json.dumps({"tensors.js": shared, **(steppers or sources())})
+    )
     return folder
 
 

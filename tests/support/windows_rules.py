@@ -1,17 +1,19 @@
-"""The rules of Windows for files, in a Python process on Linux: what Windows refuses, fails here with the error it has there.
+"""The rules of Windows for files, in a Python process on Linux: what Windows refuses, fails here
+with the error it has there.
 
     import tests.support.windows_rules
     tests.support.windows_rules.enforce()
 
-Only calls from Python are checked; libraries in C and Rust write as Linux lets them. ``environment`` enforces the rules in a new
-process and in the processes that it starts, from before their first import.
+Only calls from Python are checked; libraries in C and Rust write as Linux lets them.
+``environment`` enforces the rules in a new process and in the processes that it starts, from before
+their first import.
 
-    a file is synced only through a handle that is open for writing, a folder never, because it cannot be opened
-    a file that is open or memory-mapped cannot be renamed, replaced or removed, nor can a folder above it be renamed
-    a rename onto an existing name fails; ``os.replace`` replaces files only
-    names that differ only in case are the same name
-    a symbolic link needs a privilege that accounts do not have
-    fork, uids, process groups, posix_fallocate, fcntl, resource ... do not exist
+    a file is synced only through a handle that is open for writing, a folder never, because it
+    cannot be opened a file that is open or memory-mapped cannot be renamed, replaced or removed,
+    nor can a folder above it be renamed a rename onto an existing name fails; ``os.replace``
+    replaces files only names that differ only in case are the same name a symbolic link needs a
+    privilege that accounts do not have fork, uids, process groups, posix_fallocate, fcntl, resource
+    ... do not exist
 """
 
 import builtins
@@ -30,9 +32,24 @@ import reviewgen.storage
 
 __all__ = ["enforce", "environment"]
 
-_MODULES = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty"}  # that reviewgen cannot import on Windows
-_OS = ["fork", "forkpty", "getuid", "geteuid", "getgid", "killpg", "getpgid", "setsid", "sched_getaffinity", "posix_fallocate",
-       "chown", "mkfifo", "O_DIRECTORY", "O_NOFOLLOW"]  # fmt: skip
+# that reviewgen cannot import on Windows
+_MODULES = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty"}
+_OS = [
+    "fork",
+    "forkpty",
+    "getuid",
+    "geteuid",
+    "getgid",
+    "killpg",
+    "getpgid",
+    "setsid",
+    "sched_getaffinity",
+    "posix_fallocate",
+    "chown",
+    "mkfifo",
+    "O_DIRECTORY",
+    "O_NOFOLLOW",
+]
 _SIGNALS = ["SIGKILL", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGPIPE"]
 
 
@@ -66,7 +83,9 @@ def environment(folder: Path) -> dict[str, str]:
     Args:
         folder: An existing folder for the file that Python imports at its start.
     """
-    (folder / "sitecustomize.py").write_text("from tests.support.windows_rules import enforce\nenforce()\n", encoding="utf-8")
+    (folder / "sitecustomize.py").write_text(
+        "from tests.support.windows_rules import enforce\nenforce()\n", encoding="utf-8"
+    )
     return {"PYTHONPATH": os.pathsep.join([str(folder), str(Path(__file__).parents[2])])}
 
 
@@ -86,7 +105,9 @@ def _checked_fsync(plain: Callable[..., None], handle: Any) -> None:
     plain(number)
 
 
-def _checked_open(plain: Callable[..., int], path: Any, flags: int, *rest: Any, **options: Any) -> int:
+def _checked_open(
+    plain: Callable[..., int], path: Any, flags: int, *rest: Any, **options: Any
+) -> int:
     path = _find(path)
     handle = plain(path, flags, *rest, **options)
     if stat.S_ISDIR(os.fstat(handle).st_mode):
@@ -96,7 +117,8 @@ def _checked_open(plain: Callable[..., int], path: Any, flags: int, *rest: Any, 
 
 
 def _checked_rename(plain: Callable[..., None], source: Any, target: Any, **options: Any) -> None:
-    source, found = _find(source), _find(target)
+    source = _find(source)
+    found = _find(target)
     _check_unused(source)
     if os.path.lexists(found) and not _is_same(source, found):
         if plain.__name__ == "rename":
@@ -118,18 +140,24 @@ def _in_any_case(plain: Callable[..., Any], path: Any = ".", *rest: Any, **optio
     return plain(_find(path), *rest, **options)
 
 
-def _refused_symlink(plain: Callable[..., None], source: Any, target: Any, *rest: Any, **options: Any) -> None:
+def _refused_symlink(
+    plain: Callable[..., None], source: Any, target: Any, *rest: Any, **options: Any
+) -> None:
     raise OSError(errno.EPERM, "A required privilege is not held by the client", str(target))
 
 
-def _checked_import(plain: Callable[..., Any], name: str, globals: Any = None, *rest: Any, **options: Any) -> Any:
+def _checked_import(
+    plain: Callable[..., Any], name: str, globals: Any = None, *rest: Any, **options: Any
+) -> Any:
     if name in _MODULES and str((globals or {}).get("__name__")).startswith("reviewgen"):
         raise ImportError(f"No module named {name!r}", name=name)
     return plain(name, globals, *rest, **options)
 
 
 def _find(path: Any) -> Any:
-    """Return a path with its parts as they are written on the disk, where only their case differs."""
+    """Return a path with its parts as they are written on the disk, where only their case
+    differs.
+    """
     if isinstance(path, int) or path is None or _exists(path):
         return path
     parent, name = os.path.split(os.path.normpath(os.fsdecode(path)))
@@ -161,7 +189,9 @@ def _used_files() -> Iterator[str]:
     yield from {line.split(maxsplit=5)[5] for line in lines if "/" in line}
 
 
-_listdir, _open, _stat = os.listdir, io.open, os.lstat
+_listdir = os.listdir
+_open = io.open
+_stat = os.lstat
 
 
 def _exists(path: Any) -> bool:

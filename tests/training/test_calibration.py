@@ -1,4 +1,6 @@
-"""Calibration: the fitted scale against a search over scales, and models whose logits were scaled on purpose."""
+"""Calibration: the fitted scale against a search over scales, and models whose logits were scaled
+on purpose.
+"""
 
 import numpy as np
 import pytest
@@ -30,9 +32,12 @@ def test_the_scale_undoes_a_temperature(scale: float) -> None:
 
 def documents(model: torch.nn.Module, count: int = 40) -> list[tuple[np.ndarray, int]]:
     """Return texts that a model has written, id by id; 0 is bos."""
-    generator, texts = torch.Generator().manual_seed(1), []
+    generator = torch.Generator().manual_seed(1)
+    texts = []
     for _ in range(count):
-        ids, state, after = [0], model.initial_state(1), torch.zeros(1, 1, dtype=torch.int64)
+        ids = [0]
+        state = model.initial_state(1)
+        after = torch.zeros(1, 1, dtype=torch.int64)
         for _ in range(60):
             logits, state = model(after, state)
             after = torch.multinomial(logits[0].softmax(-1), 1, generator=generator)
@@ -46,20 +51,26 @@ def documents(model: torch.nn.Module, count: int = 40) -> list[tuple[np.ndarray,
 def test_an_overconfident_model_is_calibrated(tied: dict[str, bool]) -> None:
     torch.manual_seed(0)
     kind, _ = find_model("gru")
-    model = kind(kind.Config(vocab_size=VOCABULARY, embedding_size=8, hidden_size=16, **tied)).eval()
+    model = kind(
+        kind.Config(vocab_size=VOCABULARY, embedding_size=8, hidden_size=16, **tied)
+    ).eval()
     model.output.bias += torch.randn(VOCABULARY)
     texts = documents(model)
     before = model(torch.arange(10)[None], model.initial_state(1))[0]
     assert model.scale_logits(1.8)
     note = calibrate(model, texts, VOCABULARY)
     assert note is not None and "temperature of 1." in note and "nats per token" in note
-    torch.testing.assert_close(model(torch.arange(10)[None], model.initial_state(1))[0], before, rtol=0.15, atol=0.02)
+    torch.testing.assert_close(
+        model(torch.arange(10)[None], model.initial_state(1))[0], before, rtol=0.15, atol=0.02
+    )
 
 
 @torch.no_grad()
 def test_a_model_that_is_its_embedding_is_left_as_it_is() -> None:
     kind, _ = find_model("gru")
-    model = kind(kind.Config(vocab_size=VOCABULARY, embedding_size=8, hidden_size=8, tied=True)).eval()
+    model = kind(
+        kind.Config(vocab_size=VOCABULARY, embedding_size=8, hidden_size=8, tied=True)
+    ).eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     assert calibrate(model, documents(model, 3), VOCABULARY) is None
     assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())

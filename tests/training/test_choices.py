@@ -1,4 +1,6 @@
-"""What a run chooses by itself: threads, precision and implementation by timing, a size for its time, and a device."""
+"""What a run chooses by itself: threads, precision and implementation by timing, a size for its
+time, and a device.
+"""
 
 import itertools
 import operator
@@ -13,7 +15,15 @@ from torch import Tensor, nn
 from reviewgen.config import Preset
 from reviewgen.errors import TrainingError
 from reviewgen.registry import find_model
-from reviewgen.training import Budget, IsolatedRng, Report, Sizing, TrainingConfig, choose_device, choose_size
+from reviewgen.training import (
+    Budget,
+    IsolatedRng,
+    Report,
+    Sizing,
+    TrainingConfig,
+    choose_device,
+    choose_size,
+)
 from tests.support.fakes import TEXTS
 from tests.support.trainings import Clock, Planted, fitted, prepared, ready
 
@@ -23,7 +33,10 @@ class TwoWays(Planted):
 
     def __init__(self, clock: Clock, seconds: Any) -> None:
         super().__init__(passed=self.work)
-        self.clock, self.seconds, self.way, self.is_copy = clock, seconds, "plain", False
+        self.clock = clock
+        self.seconds = seconds
+        self.way = "plain"
+        self.is_copy = False
 
     def __deepcopy__(self, memo: Any) -> "TwoWays":
         """Return the copy whose steps are timed."""
@@ -46,37 +59,66 @@ class TwoWays(Planted):
 
 @pytest.fixture
 def autotuned(monkeypatch: Any) -> Any:
-    """Return a function that trains such a model, by default with everything to choose; it returns model, reports and note."""
-    clock, before = Clock(monkeypatch), torch.get_num_threads()
+    """Return a function that trains such a model, by default with everything to choose; it returns
+    model, reports and note.
+    """
+    clock = Clock(monkeypatch)
+    before = torch.get_num_threads()
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
     torch.set_num_threads(2)
 
-    def train(seconds: Any, budget: float | None = None, count: int = 2, **settings: Any) -> tuple[TwoWays, list[Report], str]:
+    def train(
+        seconds: Any, budget: float | None = None, count: int = 2, **settings: Any
+    ) -> tuple[TwoWays, list[Report], str]:
         model = TwoWays(clock, seconds)
         length = {"budget": Budget(seconds=budget)} if budget else {"steps": 10_000}
-        settings = {"threads": 0, "precision": "auto", "batch_size": 2, "evaluations": 1} | length | settings
+        settings = (
+            {"threads": 0, "precision": "auto", "batch_size": 2, "evaluations": 1}
+            | length
+            | settings
+        )
         reports = list(itertools.islice(fitted(model, **settings), count))
         assert torch.get_num_threads() == 2
-        return model, reports, next((note for note in reports[0].notes if note.startswith("Fastest")), "")
+        return (
+            model,
+            reports,
+            next((note for note in reports[0].notes if note.startswith("Fastest")), ""),
+        )
 
     yield train
     torch.set_num_threads(before)
 
 
 def test_the_fastest_configuration_is_used(autotuned: Any) -> None:
-    for best in ((1, "32 bits", "plain"), (2, "bf16", "plain"), (1, "bf16", "other"), (2, "32 bits", "other")):
+    for best in (
+        (1, "32 bits", "plain"),
+        (2, "bf16", "plain"),
+        (1, "bf16", "other"),
+        (2, "32 bits", "other"),
+    ):
         threads, precision, way = best
-        model, reports, note = autotuned(lambda _, *chosen: 0.001 * (1 + sum(map(operator.ne, chosen, best))))  # noqa: B023
-        assert note.startswith("Fastest of 4 configurations, in tokens per second forward and backward: ")
+
+        def seconds(_: object, *chosen: object, best: tuple[object, ...] = best) -> float:
+            return 0.001 * (1 + sum(map(operator.ne, chosen, best)))
+
+        model, reports, note = autotuned(seconds)
+        assert note.startswith(
+            "Fastest of 4 configurations, in tokens per second forward and backward: "
+        )
         assert f"{threads} thread{'s' * (threads > 1)}, {precision}, {way}: 16,000 (" in note
         assert model.way == way and {report.threads for report in reports} == {threads}
-        assert reports[0].device == f"cpu, {'no' if precision == '32 bits' else precision} mixed precision, {way}"
+        assert (
+            reports[0].device
+            == f"cpu, {'no' if precision == '32 bits' else precision} mixed precision, {way}"
+        )
         assert sum(bool(report.notes) for report in reports) == 1
 
 
 def test_a_run_falls_back_to_one_thread_when_several_turn_slow(autotuned: Any) -> None:
-    """A step of three batches took 60 ms with one thread: 90 ms are bearable, and five steps in a row of 180 ms are not."""
+    """A step of three batches took 60 ms with one thread: 90 ms are bearable, and five steps in a
+    row of 180 ms are not.
+    """
 
     slow = [0.01] * 9 + [0.03] * 18 + [0.06] * 12 + [0.03] * 3 + [0.06] * 99
 
@@ -88,26 +130,37 @@ def test_a_run_falls_back_to_one_thread_when_several_turn_slow(autotuned: Any) -
 
 
 def test_autotuning_leaves_the_model_and_the_random_state_as_they_are() -> None:
-    before, options = torch.get_rng_state(), {"steps": 3, "model": {"output_dropout": 0.5}}
+    before = torch.get_rng_state()
+    options = {"steps": 3, "model": {"output_dropout": 0.5}}
     runs = [prepared(training={"threads": threads}, **options) for threads in (0, 1)]
-    losses = [[report.nats_per_token for report in run] for run in runs]  # of the same weights and the same drawn dropout
+    # of the same weights and the same drawn dropout
+    losses = [[report.nats_per_token for report in run] for run in runs]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
     assert torch.equal(before, torch.get_rng_state())
 
 
 # Sizes.
 
-PRESET = Preset(model="any", tokenizer="any", sizes=({"width": 10}, {"width": 100}, {"width": 1000}),
-                by_epochs=((2.0, {"dropout": 0.1}), (8.0, {"dropout": 0.4})))  # fmt: skip
+PRESET = Preset(
+    model="any",
+    tokenizer="any",
+    sizes=({"width": 10}, {"width": 100}, {"width": 1000}),
+    by_epochs=((2.0, {"dropout": 0.1}), (8.0, {"dropout": 0.4})),
+)
 
 
 class Sized(nn.Module):
-    """A model of some parameters, and a table of n-grams; a step of it takes the planted seconds of a clock."""
+    """A model of some parameters, and a table of n-grams; a step of it takes the planted seconds of
+    a clock.
+    """
 
     def __init__(self, width: int, clock: Clock, speed: Any) -> None:
         super().__init__()
-        self.config, self.weights = SimpleNamespace(vocab_size=5), nn.Parameter(torch.zeros(width))
-        self.table, self.clock, self.speed = nn.EmbeddingBag(10**4, 1), clock, speed(width)
+        self.config = SimpleNamespace(vocab_size=5)
+        self.weights = nn.Parameter(torch.zeros(width))
+        self.table = nn.EmbeddingBag(10**4, 1)
+        self.clock = clock
+        self.speed = speed(width)
 
     def initial_state(self, batch_size: int) -> Tensor:
         return torch.zeros(batch_size, 1)
@@ -119,16 +172,26 @@ class Sized(nn.Module):
 
 @pytest.fixture
 def chosen(monkeypatch: Any) -> Any:
-    """Return a function that chooses a size where the steps, and the optimizer's, take planted seconds."""
-    clock, config = Clock(monkeypatch), TrainingConfig(batch_size=4, bptt=16, threads=1, precision="no")
-    step, cost = torch.optim.AdamW.step, [0.0]
+    """Return a function that chooses a size where the steps, and the optimizer's, take planted
+    seconds.
+    """
+    clock = Clock(monkeypatch)
+    config = TrainingConfig(batch_size=4, bptt=16, threads=1, precision="no")
+    step = torch.optim.AdamW.step
+    cost = [0.0]
 
     def timed(self: Any, *arguments: Any) -> Any:
         clock.now += cost[0]
         return step(self, *arguments)
 
-    def choose(seconds: float, tokens: int = 1000, characters: int = 1, speed: Any = lambda width: 1e6, optimizer: float = 0.0,
-               **options: Any) -> Sizing:  # fmt: skip
+    def choose(
+        seconds: float,
+        tokens: int = 1000,
+        characters: int = 1,
+        speed: Any = lambda width: 1e6,
+        optimizer: float = 0.0,
+        **options: Any,
+    ) -> Sizing:
         cost[0] = optimizer
 
         def make(size: Any) -> Sized:
@@ -144,33 +207,57 @@ def chosen(monkeypatch: Any) -> Any:
 
 def test_the_largest_size_that_sees_enough_tokens_for_each_parameter_is_chosen(chosen: Any) -> None:
     """Twenty for each, in 0.9 of the time; what measuring took is gone."""
-    assert [chosen(seconds, tokens=10**6).model["width"] for seconds in (0.00001, 0.002, 0.01, 1e4)] == [10, 10, 100, 1000]
+    assert [
+        chosen(seconds, tokens=10**6).model["width"] for seconds in (0.00001, 0.002, 0.01, 1e4)
+    ] == [10, 10, 100, 1000]
     sizing = chosen(1e4)
-    assert sizing.parameters == 1000 + 10**4  # the table, of which a token uses a few rows, does not count for the choice
+    # the table, of which a token uses a few rows, does not count for the choice
+    assert sizing.parameters == 1000 + 10**4
     assert sizing.epochs == pytest.approx(0.9 * 1e4 * 1e6 / 1000, rel=1e-3)
-    assert chosen(1.0, tokens=10**6, speed=lambda width: 1e6 if width < 1000 else 100.0).model["width"] == 100
+    assert (
+        chosen(1.0, tokens=10**6, speed=lambda width: 1e6 if width < 1000 else 100.0).model["width"]
+        == 100
+    )
 
 
 def test_a_small_corpus_that_is_seen_more_than_once_is_enough_too(chosen: Any) -> None:
-    assert [chosen(0.01, tokens=tokens).model["width"] for tokens in (5500, 5600)] == [1000, 100]  # 1.5 epochs of 8,300, and less
-    assert chosen(0.0025, tokens=300).model["width"] == 100  # 1,000 would see less than two tokens for each
+    # 1.5 epochs of 8,300, and less
+    assert [chosen(0.01, tokens=tokens).model["width"] for tokens in (5500, 5600)] == [1000, 100]
+    # 1,000 would see less than two tokens for each
+    assert chosen(0.0025, tokens=300).model["width"] == 100
 
 
 def test_dropout_follows_from_the_epochs_and_those_of_a_small_model_count_less(chosen: Any) -> None:
-    found = [chosen(1.0, tokens=round(0.9 * 1e6 / epochs)).model.get("dropout") for epochs in (1, 1.9, 2.01, 4, 7.99, 8.5, 90)]
-    assert found[:2] == [None, None] and found[2:] == pytest.approx([0.1, 0.25, 0.4, 0.4, 0.4], abs=0.003)
-    shares = [chosen(1.0, tokens=50_000, characters=size).model.get("dropout") for size in (1000, 2500, 10**6)]  # 18 epochs
+    found = [
+        chosen(1.0, tokens=round(0.9 * 1e6 / epochs)).model.get("dropout")
+        for epochs in (1, 1.9, 2.01, 4, 7.99, 8.5, 90)
+    ]
+    assert found[:2] == [None, None] and found[2:] == pytest.approx(
+        [0.1, 0.25, 0.4, 0.4, 0.4], abs=0.003
+    )
+    # 18 epochs
+    shares = [
+        chosen(1.0, tokens=50_000, characters=size).model.get("dropout")
+        for size in (1000, 2500, 10**6)
+    ]
     assert shares == pytest.approx([0.4, 0.377, 0.377], abs=0.003)  # of which at least 0.4 count
 
 
 def test_a_budget_without_a_size_gets_one_and_what_was_set_stays() -> None:
     def choose(**options: Any) -> tuple[Any, Any, list[str]]:
         run = ready("lstm-char", TEXTS, **options)
-        return run.model.config, run.config, [note for note in run.notes if note.startswith("Chosen for")]
+        return (
+            run.model.config,
+            run.config,
+            [note for note in run.notes if note.startswith("Chosen for")],
+        )
 
     model, config, (note,) = choose(budget="20s", training={"batch_size": 5})
     assert f"hidden_size={model.hidden_size}" in note and "batch_size" not in note
-    assert model.hidden_size in {128, 192, 256, 384, 512, 768, 1024} and (config.batch_size, config.bptt) == (5, 64)
+    assert model.hidden_size in {128, 192, 256, 384, 512, 768, 1024} and (
+        config.batch_size,
+        config.bptt,
+    ) == (5, 64)
     for options in ({"budget": "3s", "model": {"hidden_size": 20}}, {"steps": 2}):
         model, config, notes = choose(**options)
         assert not notes and model.hidden_size == options.get("model", {}).get("hidden_size", 320)
@@ -193,18 +280,28 @@ def test_the_device_is_accelerate_s_or_refused(monkeypatch: Any) -> None:
         kind, _ = find_model(model)
         network = kind(kind.Config(vocab_size=9, hidden_size=8, embedding_size=4))
         if found is None:
-            with pytest.raises(TrainingError, match=f"training.device={wanted} is not available here"):
+            with pytest.raises(
+                TrainingError, match=f"training.device={wanted} is not available here"
+            ):
                 choose_device(wanted, network)
             continue
         place, notes = choose_device(wanted, network)
         assert str(place) == found and bool(notes) == (wanted == "auto" and here != found)
-        assert not notes or "Gru is unsuited for mps, so it is trained on the CPU; set training.device=mps" in notes[0]
+        assert (
+            not notes
+            or "Gru is unsuited for mps, so it is trained on the CPU; set training.device=mps"
+            in notes[0]
+        )
 
 
-def test_the_precision_is_the_launcher_s_or_the_processor_s(autotuned: Any, monkeypatch: Any) -> None:
+def test_the_precision_is_the_launcher_s_or_the_processor_s(
+    autotuned: Any, monkeypatch: Any
+) -> None:
     def device_of(**settings: Any) -> str:
         """Return what a model is trained with for which 16 bits are faster, if they are tried."""
-        _, reports, _ = autotuned(lambda *chosen: 0.001 if chosen[2] == "bf16" else 0.002, threads=1, **settings)
+        _, reports, _ = autotuned(
+            lambda *chosen: 0.001 if chosen[2] == "bf16" else 0.002, threads=1, **settings
+        )
         return reports[0].device[:9]
 
     assert device_of() == "cpu, bf16"
@@ -219,10 +316,14 @@ def test_the_precision_is_the_launcher_s_or_the_processor_s(autotuned: Any, monk
     assert device_of(precision="bf16") == "cpu, bf16"
 
 
-def test_accelerate_s_accumulation_is_the_default_and_its_strategies_that_split_a_model_are_refused(monkeypatch: Any) -> None:
+def test_accelerate_s_accumulation_is_the_default_and_its_strategies_that_split_a_model_are_refused(
+    monkeypatch: Any,
+) -> None:
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     given: Any = ({}, {"gradient_accumulation_steps": 2})
-    assert [prepared(steps=1, training=each).config.gradient_accumulation_steps for each in given] == [4, 2]
+    assert [
+        prepared(steps=1, training=each).config.gradient_accumulation_steps for each in given
+    ] == [4, 2]
     for name in ("DeepSpeed", "FSDP"):  # the first that is asked about
         monkeypatch.setenv(f"ACCELERATE_USE_{name.upper()}", "true")
         with pytest.raises(TrainingError, match=f"configured for {name}"):
@@ -231,7 +332,8 @@ def test_accelerate_s_accumulation_is_the_default_and_its_strategies_that_split_
 
 def test_a_device_has_a_random_stream_of_the_run_s_own(monkeypatch: Any) -> None:
     """The stand-in of a GPU's generator is one on the CPU."""
-    outside, plain = torch.Generator().manual_seed(7), torch.Generator
+    outside = torch.Generator().manual_seed(7)
+    plain = torch.Generator
     fake = SimpleNamespace(get_rng_state=outside.get_state, set_rng_state=outside.set_state)
     monkeypatch.setattr(torch, "get_device_module", lambda name: fake)
     monkeypatch.setattr(torch, "Generator", lambda name: plain())
@@ -241,7 +343,11 @@ def test_a_device_has_a_random_stream_of_the_run_s_own(monkeypatch: Any) -> None
         with own:
             return [float(torch.rand(1, generator=outside)), float(torch.rand(1))]
 
-    first, same, other = IsolatedRng(1, "cuda"), IsolatedRng(1, "cuda"), IsolatedRng(2, "cuda")
+    first = IsolatedRng(1, "cuda")
+    same = IsolatedRng(1, "cuda")
+    other = IsolatedRng(2, "cuda")
     numbers = drawn(first)
-    assert numbers == drawn(same) and numbers[0] != drawn(other)[0] and drawn(first)[0] != numbers[0]
+    assert (
+        numbers == drawn(same) and numbers[0] != drawn(other)[0] and drawn(first)[0] != numbers[0]
+    )
     assert torch.equal(outside.get_state(), before)

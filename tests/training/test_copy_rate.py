@@ -1,4 +1,6 @@
-"""The copy rate in characters: against a brute-force search, in a training, on the card, and in folders of earlier versions."""
+"""The copy rate in characters: against a brute-force search, in a training, on the card, and in
+folders of earlier versions.
+"""
 
 from collections.abc import Sequence
 
@@ -14,7 +16,8 @@ from tests.support.fakes import LETTERS
 from tests.support.trainings import texts_of, trained
 
 REVIEWS = [
-    f"{opening}, the {thing} was {how} and I liked the {other} of this film more than anything else in it, number {len(opening)}."
+    f"{opening}, the {thing} was {how} and I liked the {other} of this film more than anything else"
+    f" in it, number {len(opening)}."
     for opening in ("Well", "Honestly", "Très bien", "😀 So")
     for thing in ("movie", "acting", "music", "ending")
     for how in ("good", "so so")
@@ -29,7 +32,11 @@ def brute_force(texts: Sequence[str], training: Sequence[str], length: int = 50)
 
 
 def covered(text: str, training: Sequence[str], length: int = 50) -> int:
-    starts = [n for n in range(len(text) - length + 1) if any(text[n : n + length] in other for other in training)]
+    starts = [
+        n
+        for n in range(len(text) - length + 1)
+        if any(text[n : n + length] in other for other in training)
+    ]
     return len({place for start in starts for place in range(start, start + length)})
 
 
@@ -37,8 +44,12 @@ some_texts = st.lists(st.text("aäb😀\x00", max_size=14), max_size=5)
 
 
 @given(texts=some_texts, training=some_texts, length=st.integers(1, 6))
-def test_the_copied_characters_equal_a_brute_force_search(texts: list[str], training: list[str], length: int) -> None:
-    assert count_copied(texts, iter(training), length) == [covered(text, training, length) for text in texts]
+def test_the_copied_characters_equal_a_brute_force_search(
+    texts: list[str], training: list[str], length: int
+) -> None:
+    assert count_copied(texts, iter(training), length) == [
+        covered(text, training, length) for text in texts
+    ]
 
 
 def copied_share(texts: Sequence[str], training: Sequence[str]) -> float:
@@ -46,25 +57,39 @@ def copied_share(texts: Sequence[str], training: Sequence[str]) -> float:
 
 
 def test_fifty_characters_are_a_copy_also_where_long_texts_are_read_in_parts() -> None:
-    long = "It was a dark and stormy night; the rain fell in torrents, except at occasional intervals."
+    long = (
+        "It was a dark and stormy night; the rain fell in torrents, except at occasional intervals."
+    )
     assert copied_share([long[:49]], [long]) == 0.0 and copied_share([long[:50]], [long]) == 1.0
     assert copied_share(["\ud800" * 50], ["a", "\ud800" * 60]) == 1.0
-    book = "".join(np.random.default_rng(0).choice(list("abcdefgh"), 200_000))  # is read in parts of 65,536 characters
-    places = [*range(0, 199_000, 1999), *((1 << 16) * n + shift for n in (1, 2, 3) for shift in range(-60, 10, 7))]
+    # is read in parts of 65,536 characters
+    book = "".join(np.random.default_rng(0).choice(list("abcdefgh"), 200_000))
+    places = [
+        *range(0, 199_000, 1999),
+        *((1 << 16) * n + shift for n in (1, 2, 3) for shift in range(-60, 10, 7)),
+    ]
     assert copied_share([book[place : place + 60] for place in places], [book]) == 1.0
 
 
 def test_the_training_text_is_decoded_as_it_was() -> None:
-    many = [f"{text} {number}" for number in range(30) for text in REVIEWS]  # is decoded in parts of 65,536 tokens
-    char, word = find_tokenizer("char")[0], find_tokenizer("word")[0]
+    # is decoded in parts of 65,536 tokens
+    many = [f"{text} {number}" for number in range(30) for text in REVIEWS]
+    char = find_tokenizer("char")[0]
+    word = find_tokenizer("word")[0]
     for tokenizer, texts in (
-        (char.train(many[:30], char.Config()), [*many, "", "ÿ naïve\n line 漢字"]),  # which need the byte fallback
+        # which need the byte fallback
+        (char.train(many[:30], char.Config()), [*many, "", "ÿ naïve\n line 漢字"]),
         (word.train(many, word.Config(vocab_size=400)), [*many, "", "ÿ naïve\n line 漢字"]),
         (LETTERS, ["bad cafe", "", "a", "head"]),  # does not say which bytes its tokens are
     ):
-        framed = [np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id], np.uint16) for text in texts]
+        framed = [
+            np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id], np.uint16)
+            for text in texts
+        ]
         blocks = [np.concatenate(framed[:2]), np.concatenate(framed[2:])]
-        assert [text for text in decode_texts(blocks, tokenizer) if text] == [text for text in texts if text]
+        assert [text for text in decode_texts(blocks, tokenizer) if text] == [
+            text for text in texts if text
+        ]
 
 
 # In a training.
@@ -72,24 +97,48 @@ def test_the_training_text_is_decoded_as_it_was() -> None:
 
 def test_a_training_records_the_rates_of_brute_force(install: Install) -> None:
     code = "seen = []\nclass Recorder:\n    unit, lower_is_better = 'texts', False\n"
-    code += "    def __call__(self, sample):\n        seen.append(list(sample.texts))\n        return 0\nrecorder = Recorder()"
-    install("reviewgen-fakes", {"metrics": {"recorder": "fake_recorder:recorder"}}, {"fake_recorder": code})
+    code += (
+        "    def __call__(self, sample):\n        seen.append(list(sample.texts))\n        return"
+        " 0\nrecorder = Recorder()"
+    )
+    install(
+        "reviewgen-fakes",
+        {"metrics": {"recorder": "fake_recorder:recorder"}},
+        {"fake_recorder": code},
+    )
     import fake_recorder
 
-    for preset, model in (("ngram-char", {"order": 14, "smoothing": "none"}), ("ngram-word", {"order": 4})):
+    for preset, model in (
+        ("ngram-char", {"order": 14, "smoothing": "none"}),
+        ("ngram-word", {"order": 4}),
+    ):
         for form in ("none", "compact"):
-            options = {"model": model, "training": {"copy_tokens": 1600, "metrics": ["recorder"], "novelty": form}}
+            options = {
+                "model": model,
+                "training": {"copy_tokens": 1600, "metrics": ["recorder"], "novelty": form},
+            }
             run, _, trained_model = trained(preset, REVIEWS, **options)
-            training, (generated, held_out) = texts_of(run, "train"), fake_recorder.seen[-13:-11]  # then 11 for the interval
+            # then 11 for the interval
+            training = texts_of(run, "train")
+            generated, held_out = fake_recorder.seen[-13:-11]
             novelty = trained_model.training["novelty"]
             assert novelty["copy_rate"] == brute_force(generated, training) > 0
             assert novelty["held_out_copy_rate"] == brute_force(held_out, training) > 0
             assert (novelty["copy_characters"], novelty["form"]) == (50, form)
             low, high = novelty["copy_rate_interval"]
-            assert 0 < low < novelty["copy_rate"] < high < 1 and novelty["copy_rate_characters"] >= 100_000
-            assert (novelty["copy_rate_texts"], novelty["copy_rate_characters"]) == (len(generated), sum(map(len, generated)))
+            assert (
+                0 < low < novelty["copy_rate"] < high < 1
+                and novelty["copy_rate_characters"] >= 100_000
+            )
+            assert (novelty["copy_rate_texts"], novelty["copy_rate_characters"]) == (
+                len(generated),
+                sum(map(len, generated)),
+            )
             assert (novelty["token_copy_rate"] is None) == (form == "none")
             card = str(trained_model.generate_model_card())
-            assert f"Copy rate: {novelty['copy_rate']:.1%} (95 %: {low:.1%} to {high:.1%}) of the characters" in card
+            assert (
+                f"Copy rate: {novelty['copy_rate']:.1%} (95 %: {low:.1%} to {high:.1%}) of the"
+                " characters" in card
+            )
     off = {"novelty": "none", "copy_tokens": 0}
     assert trained("ngram-char", REVIEWS, training=off)[2].training["novelty"] is None

@@ -24,30 +24,46 @@ def test_the_training_loss_of_an_evaluation_is_the_mean_since_the_one_before() -
     reports = list(run)
     facts = run.finish().training
     documents = list(run.stores["train"].documents())
-    targets = sum(len(ids) - 2 for ids, _ in documents)  # bos and the condition are inputs only, eos is a target
-    characters, start = sum(length for _, length in documents), 0
+    # bos and the condition are inputs only, eos is a target
+    targets = sum(len(ids) - 2 for ids, _ in documents)
+    characters = sum(length for _, length in documents)
+    start = 0
     evaluated = [step for step, report in enumerate(reports, 1) if report.evaluation]
     assert len(evaluated) == len(facts["evaluations"]) == 18  # of 20: two are due at the same step
     for end, kept in zip(evaluated, facts["evaluations"], strict=True):
         losses = [report.nats_per_token or 0.0 for report in reports[start:end]]
         mean = math.fsum(losses) / len(losses)
         assert kept["train_nats_per_token"] == pytest.approx(mean, rel=1e-5)
-        assert kept["train_bits_per_character"] == pytest.approx(mean / math.log(2) * targets / characters, rel=1e-5)
-        assert (kept["step"], kept["tokens_seen"], kept["progress"]) == (end, reports[end - 1].tokens, pytest.approx(end / 37))
+        assert kept["train_bits_per_character"] == pytest.approx(
+            mean / math.log(2) * targets / characters, rel=1e-5
+        )
+        assert (kept["step"], kept["tokens_seen"], kept["progress"]) == (
+            end,
+            reports[end - 1].tokens,
+            pytest.approx(end / 37),
+        )
         start = end
     curve = facts["curve"]
     assert curve["step"] == list(range(1, 38))
-    assert curve["train_nats_per_token"] == pytest.approx([report.nats_per_token for report in reports])
+    assert curve["train_nats_per_token"] == pytest.approx(
+        [report.nats_per_token for report in reports]
+    )
     assert curve["learning_rate"] == [report.learning_rate for report in reports]
 
 
 def test_a_long_run_is_thinned_to_means() -> None:
-    run = prepared(steps=450, model={"hidden_size": 2, "embedding_size": 2}, training={"batch_size": 1, "patience": 99})
+    run = prepared(
+        steps=450,
+        model={"hidden_size": 2, "embedding_size": 2},
+        training={"batch_size": 1, "patience": 99},
+    )
     losses = [report.nats_per_token or 0.0 for report in run]
     curve = run.finish().training["curve"]
     assert 200 <= len(curve["step"]) <= 202 and curve["step"][-1] == 450
     assert {len(column) for column in curve.values()} == {len(curve["step"])}
-    for first, last, mean in zip([0, *curve["step"]], curve["step"], curve["train_nats_per_token"], strict=False):
+    for first, last, mean in zip(
+        [0, *curve["step"]], curve["step"], curve["train_nats_per_token"], strict=False
+    ):
         assert mean == pytest.approx(math.fsum(losses[first:last]) / (last - first), rel=1e-5)
 
 
@@ -65,12 +81,19 @@ def saved(tmp_path_factory: Any, model_folder: Any) -> Path:
     return folder
 
 
-@pytest.mark.filterwarnings("error::UserWarning", "error::DeprecationWarning")  # not those of earlier tests
+# not those of earlier tests
+@pytest.mark.filterwarnings("error::UserWarning", "error::DeprecationWarning")
 def test_every_kind_of_run_can_be_drawn(saved: Path, tmp_path: Path) -> None:
-    every = {"seconds": ["infinite"], "steps": ["gru"], "tokens": ["gru", "ngram", "_$x_$", "infinite"]}
+    every = {
+        "seconds": ["infinite"],
+        "steps": ["gru"],
+        "tokens": ["gru", "ngram", "_$x_$", "infinite"],
+    }
     for against, names in every.items():
         file = tmp_path / f"{against}.png"
-        assert len(reviewgen.plot_training([saved / name for name in names], file, against=against)) == len(names)
+        assert len(
+            reviewgen.plot_training([saved / name for name in names], file, against=against)
+        ) == len(names)
         pixels = imread(file)
         assert min(pixels.shape[:2]) > 600 and pixels[..., :3].std() > 0.02
     for name in ("gru", "infinite", "_$x_$"):
@@ -78,7 +101,9 @@ def test_every_kind_of_run_can_be_drawn(saved: Path, tmp_path: Path) -> None:
         assert ElementTree.parse(tmp_path / f"{name}.svg").getroot().tag.endswith("svg")
 
 
-def test_the_command_names_the_plot_after_the_run(saved: Path, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_the_command_names_the_plot_after_the_run(
+    saved: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     status, out, err = run_command(monkeypatch, capsys, "plot", saved / "gru")
     facts = reviewgen.load(saved / "gru").training
@@ -88,8 +113,12 @@ def test_the_command_names_the_plot_after_the_run(saved: Path, tmp_path: Path, m
     status, out, _ = run_command(monkeypatch, capsys, *words)
     found = json.loads(out)
     assert (status, found["file"], found["against"]) == (0, "curves.svg", "tokens")
-    assert [run["name"] for run in found["runs"]] == ["gru", "ngram"] and found["runs"][0]["curve"] == facts["curve"]
+    assert [run["name"] for run in found["runs"]] == ["gru", "ngram"] and found["runs"][0][
+        "curve"
+    ] == facts["curve"]
     assert found["runs"][1]["curve"] == {}  # counting has no curve
     (tmp_path / "gru.png").write_bytes(b"a photograph")
-    status, _, err = run_command(monkeypatch, capsys, "plot", saved / "gru", "--out", "gru.png", "--overwrite")
+    status, _, err = run_command(
+        monkeypatch, capsys, "plot", saved / "gru", "--out", "gru.png", "--overwrite"
+    )
     assert status == 0 and (tmp_path / "gru.png").read_bytes().startswith(b"\x89PNG"), err

@@ -1,4 +1,6 @@
-"""A loss or a gradient that is NaN or infinite: seen at once, named with its place, and the last good weights are kept."""
+"""A loss or a gradient that is NaN or infinite: seen at once, named with its place, and the last
+good weights are kept.
+"""
 
 import itertools
 import json
@@ -16,10 +18,19 @@ from tests.support.fakes import TEXTS
 from tests.support.trainings import Planted, fitted, prepared, weights_of
 
 
-def spoilt(step: int, value: float, what: str = "logits", **options: Any) -> tuple[Any, list[Report], dict[int, Any]]:
-    """Train; from a step on the logits, or the gradient alone, turn into a value. Return the weights of each step, too."""
-    run = prepared("gru-char", TEXTS, **(options if "epochs" in options else {"steps": 40} | options))
-    forward, calls, weights, reports = type(run.model).forward, itertools.count(1), {0: weights_of(run.model)}, []
+def spoilt(
+    step: int, value: float, what: str = "logits", **options: Any
+) -> tuple[Any, list[Report], dict[int, Any]]:
+    """Train; from a step on the logits, or the gradient alone, turn into a value. Return the
+    weights of each step, too.
+    """
+    run = prepared(
+        "gru-char", TEXTS, **(options if "epochs" in options else {"steps": 40} | options)
+    )
+    forward = type(run.model).forward
+    calls = itertools.count(1)
+    weights = {0: weights_of(run.model)}
+    reports = []
     accumulated = run.config.gradient_accumulation_steps
 
     def spoiling(self: Any, ids: Tensor, state: Any) -> Any:
@@ -43,11 +54,15 @@ def are_equal(one: Any, other: Any) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize(("value", "what", "accumulated"), [(math.nan, "logits", 2), (math.inf, "gradient", 1)])
+@pytest.mark.parametrize(
+    ("value", "what", "accumulated"), [(math.nan, "logits", 2), (math.inf, "gradient", 1)]
+)
 def test_before_an_evaluation_the_weights_before_the_bad_step_are_kept(
     value: float, what: str, accumulated: int, tmp_path: Path
 ) -> None:
-    run, reports, weights = spoilt(7, value, what, training={"gradient_accumulation_steps": accumulated}, out=tmp_path / "m")
+    run, reports, weights = spoilt(
+        7, value, what, training={"gradient_accumulation_steps": accumulated}, out=tmp_path / "m"
+    )
     assert [report.step for report in reports] == list(range(1, 8))
     (said,) = reports[-1].notes
     named = "The loss is nan" if what == "logits" else "The gradient is NaN or infinite"
@@ -57,7 +72,10 @@ def test_before_an_evaluation_the_weights_before_the_bad_step_are_kept(
     assert are_equal(run.model.state_dict(), weights[6]) and not are_equal(weights[6], weights[5])
     model = run.finish()
     assert math.isfinite(model.training["held_out"]["bits_per_character"])
-    record = json.loads((tmp_path / "m" / "training.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)  # no NaN
+    # no NaN
+    record = json.loads(
+        (tmp_path / "m" / "training.json").read_text(encoding="utf-8"), parse_constant=pytest.fail
+    )
     assert record["stopped"] == model.training["stopped"] == "diverged" and said in record["notes"]
     for name in ("train_nats_per_token", "train_bits_per_character"):
         assert (record["curve"][name][-1] is None) == (what == "logits")
@@ -66,7 +84,12 @@ def test_before_an_evaluation_the_weights_before_the_bad_step_are_kept(
 def test_after_an_evaluation_the_best_weights_are_kept() -> None:
     run, reports, weights = spoilt(19, math.nan)
     best = [report.step for report in reports if report.is_best][-1]
-    assert best == 10 and reports[-1].step == 19 and not reports[-1].is_best and reports[-1].evaluation is None
+    assert (
+        best == 10
+        and reports[-1].step == 19
+        and not reports[-1].is_best
+        and reports[-1].evaluation is None
+    )
     assert reports[-1].notes[0].endswith("Kept: the best weights so far.")
     assert are_equal(run.finish().model.state_dict(), weights[best])
 
@@ -74,7 +97,10 @@ def test_after_an_evaluation_the_best_weights_are_kept() -> None:
 @pytest.mark.parametrize("what", ["logits", "gradient"])
 def test_without_a_good_step_there_is_nothing_to_keep(what: str, tmp_path: Any) -> None:
     named = "loss is nan" if what == "logits" else "gradient is NaN or infinite"
-    with pytest.raises(TrainingError, match=rf"^The {named} at step 1 \(epoch 1, batch 1 of \d+\): lower training.learning_rate"):
+    with pytest.raises(
+        TrainingError,
+        match=rf"^The {named} at step 1 \(epoch 1, batch 1 of \d+\): lower training.learning_rate",
+    ):
         spoilt(1, math.nan, what, out=tmp_path / "m")
     assert not list(tmp_path.iterdir())
 
@@ -96,11 +122,15 @@ def test_weights_whose_last_evaluation_is_nan_are_not_kept() -> None:
 
 @pytest.mark.parametrize(("bad", "looked", "good"), [(5, 6, 2), (3, 3, 2), (7, 9, 5), (2, 3, 0)])
 def test_a_guard_gives_back_the_weights_of_its_last_look(bad: int, looked: int, good: int) -> None:
-    model, fine, before = nn.Linear(2, 2), torch.tensor(1.0), []
+    model = nn.Linear(2, 2)
+    fine = torch.tensor(1.0)
+    before = []
     guard = DivergenceGuard(model, 0, check_every=3)
     for step in range(1, looked + 1):
         before.append(weights_of(model))
-        assert guard.allows_step(step, fine, torch.tensor(math.nan if step == bad else 1.0)) == (step < looked)
+        assert guard.allows_step(step, fine, torch.tensor(math.nan if step == bad else 1.0)) == (
+            step < looked
+        )
         with torch.no_grad():
             model.weight.add_(step)
     guard.restore()

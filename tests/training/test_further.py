@@ -15,8 +15,12 @@ from reviewgen.evaluation import evaluate_documents, sample_documents
 from tests.support.fakes import TEXTS, run_command
 from tests.support.trainings import TRAINING, prepared, trained, weights_of
 
-NEW = [f"a {adjective} {noun}, and so was the {other}!" for adjective in ("warm", "loud", "dim", "fine", "sharp")
-       for noun in ("song", "voice", "drum", "bass") for other in ("band", "room")]  # fmt: skip
+NEW = [
+    f"a {adjective} {noun}, and so was the {other}!"
+    for adjective in ("warm", "loud", "dim", "fine", "sharp")
+    for noun in ("song", "voice", "drum", "bass")
+    for other in ("band", "room")
+]
 
 
 @pytest.fixture
@@ -31,8 +35,12 @@ def bits(run: TrainingRun, model: reviewgen.ReviewModel) -> float:
 
 
 def test_it_beats_training_from_scratch_in_the_same_steps() -> None:
-    similar = [f"The {noun} was {kind} and I liked the {other} too." for noun in ("soup", "show", "play", "wine")
-               for other in ("theme", "crowd", "end") for kind in ("fine", "dim", "good", "warm", "loud")]  # fmt: skip
+    similar = [
+        f"The {noun} was {kind} and I liked the {other} too."
+        for noun in ("soup", "show", "play", "wine")
+        for other in ("theme", "crowd", "end")
+        for kind in ("fine", "dim", "good", "warm", "loud")
+    ]
     size = {"hidden_size": 32, "embedding_size": 12}
     _, _, first = trained(steps=80, model=size, training={"bptt": 16})
     before = weights_of(first.model)
@@ -41,41 +49,67 @@ def test_it_beats_training_from_scratch_in_the_same_steps() -> None:
     assert run.corpus.fingerprint == scratch.corpus.fingerprint
     assert bits(run, tuned) < min(bits(run, first), bits(scratch, fresh)) - 0.3
     assert "gained nothing" not in str(tuned.training["notes"])
-    assert any("further" in note and "bits per character" in note for note in tuned.training["notes"])
+    assert any(
+        "further" in note and "bits per character" in note for note in tuned.training["notes"]
+    )
     for name, tensor in first.model.state_dict().items():  # the trained one stays as it is
-        assert torch.equal(before[name], tensor) and not torch.equal(before[name], tuned.model.state_dict()[name])
+        assert torch.equal(before[name], tensor) and not torch.equal(
+            before[name], tuned.model.state_dict()[name]
+        )
 
 
 def test_it_starts_from_the_trained_weights(gru: reviewgen.ReviewModel) -> None:
     run = prepared(gru, NEW, steps=1, training={"learning_rate": 1e-12})
-    assert all(torch.equal(run.model.state_dict()[name], tensor) for name, tensor in gru.model.state_dict().items())
+    assert all(
+        torch.equal(run.model.state_dict()[name], tensor)
+        for name, tensor in gru.model.state_dict().items()
+    )
     parent = run.facts()["parent"]["bits_per_character"]
     assert parent == pytest.approx(bits(run, gru))
     assert next(iter(run)).nats_per_token == pytest.approx(parent * math.log(2), rel=0.3)
 
 
-def test_tokenizer_settings_and_defaults_are_kept(gru: reviewgen.ReviewModel, tmp_path: Path) -> None:
-    run, _, tuned = trained(gru, NEW + ["ÿ новый 😀 text", "日本語"] * 3, out=tmp_path / "tuned", training={"novelty": "compact"})
+def test_tokenizer_settings_and_defaults_are_kept(
+    gru: reviewgen.ReviewModel, tmp_path: Path
+) -> None:
+    run, _, tuned = trained(
+        gru,
+        NEW + ["ÿ новый 😀 text", "日本語"] * 3,
+        out=tmp_path / "tuned",
+        training={"novelty": "compact"},
+    )
     assert digest_tokenizer(tuned.tokenizer) == digest_tokenizer(gru.tokenizer)
     assert tuned.model.config == gru.model.config
     assert (tuned.generation_config, tuned.preset) == (gru.generation_config, "gru-char")
-    assert "😀" in "".join(tuned.tokenizer.decode(list(run.stores["train"].document(n))) for n in range(len(run.stores["train"])))
+    assert "😀" in "".join(
+        tuned.tokenizer.decode(list(run.stores["train"].document(n)))
+        for n in range(len(run.stores["train"]))
+    )
     again = reviewgen.load(tmp_path / "tuned")
-    assert again.generate_one("a 😀 ", seed=3, max_new_tokens=20) == tuned.generate_one("a 😀 ", seed=3, max_new_tokens=20)
+    assert again.generate_one("a 😀 ", seed=3, max_new_tokens=20) == tuned.generate_one(
+        "a 😀 ", seed=3, max_new_tokens=20
+    )
     assert again.novelty(NEW[0]).longest_tokens > 20 and again.score("日本語").bits > 0
 
 
-def test_parents_are_recorded_and_nested(gru: reviewgen.ReviewModel, model_folder: Any, tmp_path: Path) -> None:
+def test_parents_are_recorded_and_nested(
+    gru: reviewgen.ReviewModel, model_folder: Any, tmp_path: Path
+) -> None:
     trained(gru, NEW, steps=2, out=tmp_path / "child")
     child = reviewgen.load(tmp_path / "child")
     grandchild = trained(child, TEXTS + NEW, steps=2)[2].training
     parent = grandchild["parent"]
     assert (parent["source"], parent["digest"]) == (str(tmp_path / "child"), child.digest)
     assert str(parent["digest"]).startswith("sha256:")
-    assert (parent["parent"]["digest"], parent["parent"]["source"]) == (gru.digest, str(model_folder("gru-char")))
+    assert (parent["parent"]["digest"], parent["parent"]["source"]) == (
+        gru.digest,
+        str(model_folder("gru-char")),
+    )
     assert "parent" not in parent["parent"]
     prints = [data["fingerprint"] for data in data_records(grandchild)]
-    assert prints == [each["data"]["fingerprint"] for each in (grandchild, child.training, gru.training)]
+    assert prints == [
+        each["data"]["fingerprint"] for each in (grandchild, child.training, gru.training)
+    ]
     assert len(set(prints)) == 3
     card = (tmp_path / "child" / "README.md").read_text(encoding="utf-8")
     assert "trained further with reviewgen" in card and str(gru.digest) in card
@@ -84,11 +118,22 @@ def test_parents_are_recorded_and_nested(gru: reviewgen.ReviewModel, model_folde
 
 def test_settings_that_leave_predictions_alone_may_change(gru: reviewgen.ReviewModel) -> None:
     from_scratch = TrainingRun("gru-char", NEW).config
-    assert TrainingRun(gru, NEW).config.learning_rate == pytest.approx(from_scratch.learning_rate / 2)
+    assert TrainingRun(gru, NEW).config.learning_rate == pytest.approx(
+        from_scratch.learning_rate / 2
+    )
     assert TrainingRun(gru, NEW, training={"learning_rate": "0.001"}).config.learning_rate == 0.001
-    changed = {"output_dropout": "0.5", "embedding_dropout": 0.1, "layer": "reference", "hidden_size": 8}
+    changed = {
+        "output_dropout": "0.5",
+        "embedding_dropout": 0.1,
+        "layer": "reference",
+        "hidden_size": 8,
+    }
     config: Any = prepared(gru, NEW, steps=1, model=changed).model.config
-    assert (config.output_dropout, config.embedding_dropout, config.layer) == (0.5, 0.1, "reference")
+    assert (config.output_dropout, config.embedding_dropout, config.layer) == (
+        0.5,
+        0.1,
+        "reference",
+    )
 
 
 def test_conditions_are_kept(micro: Any) -> None:
@@ -97,8 +142,12 @@ def test_conditions_are_kept(micro: Any) -> None:
     run, _, tuned = trained(starred, rows, steps=2)
     assert tuned.conditions == starred.conditions
     assert any("do not know" in note or "does not know" in note for note in run.notes)
-    five, any_id = starred.conditions.encode({"stars": 5}), starred.conditions.unspecified_ids
-    assert {tuple(row) for row in run.stores["validation"].conditions} <= {tuple(five), tuple(any_id)}
+    five = starred.conditions.encode({"stars": 5})
+    any_id = starred.conditions.unspecified_ids
+    assert {tuple(row) for row in run.stores["validation"].conditions} <= {
+        tuple(five),
+        tuple(any_id),
+    }
     assert tuned.generate_one(conditions={"stars": 1}, seed=1) is not None
     run = prepared(starred, NEW)
     assert {tuple(row) for row in run.stores["train"].conditions} == {tuple(any_id)}
@@ -107,15 +156,36 @@ def test_conditions_are_kept(micro: Any) -> None:
         TrainingRun(starred, rows, conditions=["genre"])
 
 
-def test_the_command_trains_further(model_folder: Any, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    folder, gru = model_folder("gru-char"), reviewgen.load(model_folder("gru-char"))
-    (tmp_path / "new.csv").write_text("text\n" + "\n".join(f'"{text}"' for text in NEW), encoding="utf-8")
+def test_the_command_trains_further(
+    model_folder: Any, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    folder = model_folder("gru-char")
+    gru = reviewgen.load(model_folder("gru-char"))
+    (tmp_path / "new.csv").write_text(
+        "text\n" + "\n".join(f'"{text}"' for text in NEW), encoding="utf-8"
+    )
     monkeypatch.chdir(tmp_path)
     settings = {**TRAINING, "metrics": "distinct-1"}
-    small = [word for name, value in settings.items() for word in ("--set", f"training.{name}={value}")]
-    words = ("train", "--from", folder, "--data", "new.csv", "--out", "tuned", "--steps", 10, *small)
+    small = [
+        word for name, value in settings.items() for word in ("--set", f"training.{name}={value}")
+    ]
+    words = (
+        "train",
+        "--from",
+        folder,
+        "--data",
+        "new.csv",
+        "--out",
+        "tuned",
+        "--steps",
+        10,
+        *small,
+    )
     status, out, err = run_command(monkeypatch, capsys, *words)
     assert status == 0, err
     assert "(gru-char) further" in err and "Saved in tuned" in out and "Validation texts: " in out
     hand = trained(gru, Path("new.csv"), training={"metrics": ["distinct-1"]})[2].model.state_dict()
-    assert all(torch.equal(hand[name], tensor) for name, tensor in reviewgen.load("tuned").model.state_dict().items())
+    assert all(
+        torch.equal(hand[name], tensor)
+        for name, tensor in reviewgen.load("tuned").model.state_dict().items()
+    )

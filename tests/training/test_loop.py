@@ -1,4 +1,6 @@
-"""The training loop: its numbers beside a plain loop of torch, where it ends, and which weights are kept."""
+"""The training loop: its numbers beside a plain loop of torch, where it ends, and which weights are
+kept.
+"""
 
 import io
 import itertools
@@ -28,14 +30,29 @@ from reviewgen.novelty import ExactIndex
 from reviewgen.processes import all_processes
 from reviewgen.training import Budget, TrainingConfig, fit
 from tests.support.fakes import TEXTS, TableModel
-from tests.support.trainings import MODEL, TRAINING, Clock, Planted, fitted, plain_store, prepared, trained, weights_of
+from tests.support.trainings import (
+    MODEL,
+    TRAINING,
+    Clock,
+    Planted,
+    fitted,
+    plain_store,
+    prepared,
+    trained,
+    weights_of,
+)
 
 WIDE = {"batch_size": 8, "bptt": 96, "evaluations": 1, "warmup": 0.5}
 
 
 def lanes_of(run: TrainingRun, **changes: Any) -> Lanes:
     config = run.config
-    settings = {"lanes": config.batch_size, "bptt": config.bptt, "is_random": config.bptt_random, "seed": 0} | changes
+    settings = {
+        "lanes": config.batch_size,
+        "bptt": config.bptt,
+        "is_random": config.bptt_random,
+        "seed": 0,
+    } | changes
     return Lanes(run.stores["train"], **settings)
 
 
@@ -44,18 +61,35 @@ def detached(state: Any) -> Any:
 
 
 def train_plainly(run: TrainingRun, steps: int) -> tuple[list[float], list[int], Any]:
-    """Each step reads n consecutive batches of the lanes and minimises the mean over all their targets but bos."""
-    model, config = type(run.model)(run.model.config), run.config
+    """Each step reads n consecutive batches of the lanes and minimises the mean over all their
+    targets but bos.
+    """
+    model = type(run.model)(run.model.config)
+    config = run.config
     model.load_state_dict(weights_of(run.model))
-    inner = {name: torch.tensor(0.0) for name in model.state_dict() if config.optimizer == "muon" and "weight_" in name}
-    others = [p for name, p in model.named_parameters() if name not in inner and "table" not in name]
-    (table,) = [p for name, p in model.named_parameters() if "table" in name]  # which decays at every sixteenth step
-    adam, squares = torch.optim.AdamW(others, betas=(0.9, 0.99)), torch.zeros(len(table), 1)
-    lanes, losses, lengths, state = lanes_of(run), [], [], None
+    inner = {
+        name: torch.tensor(0.0)
+        for name in model.state_dict()
+        if config.optimizer == "muon" and "weight_" in name
+    }
+    others = [
+        p for name, p in model.named_parameters() if name not in inner and "table" not in name
+    ]
+    # which decays at every sixteenth step
+    (table,) = [p for name, p in model.named_parameters() if "table" in name]
+    adam = torch.optim.AdamW(others, betas=(0.9, 0.99))
+    squares = torch.zeros(len(table), 1)
+    lanes = lanes_of(run)
+    losses = []
+    lengths = []
+    state = None
     batches = lanes.start_at()
     for step in range(steps):
-        rate = config.learning_rate * (0.04 + 0.96 * step / 2 if step < steps / 2 else (steps - step) / 2)
-        taken, nats = list(itertools.islice(batches, config.gradient_accumulation_steps)), []
+        rate = config.learning_rate * (
+            0.04 + 0.96 * step / 2 if step < steps / 2 else (steps - step) / 2
+        )
+        taken = list(itertools.islice(batches, config.gradient_accumulation_steps))
+        nats = []
         lengths.append([batch.ids.shape[1] for batch in taken])
         if config.bptt_random:
             rate *= np.mean(lengths[-1]) / config.bptt
@@ -64,7 +98,11 @@ def train_plainly(run: TrainingRun, steps: int) -> tuple[list[float], list[int],
             state = model.initial_state(lanes.lanes) if batch.number == 0 else detached(state)
             logits, state = model(torch.from_numpy(batch.ids), state)
             targets = torch.from_numpy(batch.targets)
-            nats.append(F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORED))
+            nats.append(
+                F.cross_entropy(
+                    logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=IGNORED
+                )
+            )
             nats[-1] = nats[-1][targets.flatten() != IGNORED]
         loss = torch.cat(nats).mean()
         model.zero_grad()
@@ -78,14 +116,20 @@ def train_plainly(run: TrainingRun, steps: int) -> tuple[list[float], list[int],
         for name in inner:
             weights = model.get_parameter(name)
             inner[name] = 0.95 * inner[name] + 0.05 * weights.grad
-            move = 0.2 * max(weights.shape) ** 0.5 * orthogonal(0.95 * inner[name] + 0.05 * weights.grad)
+            move = (
+                0.2
+                * max(weights.shape) ** 0.5
+                * orthogonal(0.95 * inner[name] + 0.05 * weights.grad)
+            )
             weights.data = weights.data * (1 - rate * config.weight_decay) - rate * move
         losses.append(loss.item())
     return losses, lengths, model
 
 
 def orthogonal(momentum: Tensor) -> Tensor:
-    """Return the matrix with singular values near one, by five steps of Newton and Schulz's iteration on them, in 64 bits."""
+    """Return the matrix with singular values near one, by five steps of Newton and Schulz's
+    iteration on them, in 64 bits.
+    """
     left, values, right = torch.linalg.svd(momentum.double(), full_matrices=False)
     values = values / values.square().sum().sqrt()
     for _ in range(5):
@@ -98,13 +142,23 @@ def orthogonal(momentum: Tensor) -> Tensor:
     [
         ("gru-char", {"optimizer": "adamw"}),
         ("lstm-char", {"optimizer": "adamw", "gradient_accumulation_steps": 3, "clip_norm": 0.05}),
-        ("gru-char", {"optimizer": "adamw", "gradient_accumulation_steps": 2, "bptt_random": True, "clip_norm": 0.05}),
+        (
+            "gru-char",
+            {
+                "optimizer": "adamw",
+                "gradient_accumulation_steps": 2,
+                "bptt_random": True,
+                "clip_norm": 0.05,
+            },
+        ),
         ("gru-char", {"gradient_accumulation_steps": 3}),
         ("rnn-char", {"bptt_random": True}),
     ],
     ids=str,
 )
-def test_losses_and_weights_are_those_of_a_plain_loop(preset: str, settings: dict[str, Any]) -> None:
+def test_losses_and_weights_are_those_of_a_plain_loop(
+    preset: str, settings: dict[str, Any]
+) -> None:
     """Four steps, over the ends of epochs, where the carried state starts anew."""
     run = prepared(preset, steps=4, model={"hidden_size": 24}, training=WIDE | settings)
     expected, lengths, model = train_plainly(run, 4)
@@ -115,10 +169,14 @@ def test_losses_and_weights_are_those_of_a_plain_loop(preset: str, settings: dic
         torch.testing.assert_close(tensor, model.state_dict()[name], rtol=0, atol=100 * near)
     tokens = lanes_of(run).lanes * np.cumsum([sum(each) for each in lengths])
     assert [report.tokens for report in reports] == tokens.tolist()
-    assert [report.bptt for report in reports] == [each[-1] if run.config.bptt_random else None for each in lengths]
+    assert [report.bptt for report in reports] == [
+        each[-1] if run.config.bptt_random else None for each in lengths
+    ]
     assert [report.progress for report in reports] == [0.25, 0.5, 0.75, 1]
     rates = [report.learning_rate for report in reports]
-    assert rates == pytest.approx([run.config.learning_rate * share for share in (0.04, 0.52, 1, 0.5)])
+    assert rates == pytest.approx(
+        [run.config.learning_rate * share for share in (0.04, 0.52, 1, 0.5)]
+    )
     assert reports[-1].epoch > 0 and reports[-1].stopped == "all steps taken"
 
 
@@ -132,13 +190,17 @@ def test_terms_must_keep_their_names() -> None:
 
 
 @pytest.mark.parametrize("spoilt", [None, 3])
-def test_fp16_s_scaler_leaves_the_numbers_alone_and_an_infinite_gradient_out(spoilt: int | None, monkeypatch: Any) -> None:
+def test_fp16_s_scaler_leaves_the_numbers_alone_and_an_infinite_gradient_out(
+    spoilt: int | None, monkeypatch: Any
+) -> None:
     """The scaler is switched on on the CPU, without the narrow numbers that it is for."""
     _, plain, _ = trained(steps=5, training={"evaluations": 1})
     real = torch.amp.GradScaler
     monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: real(device, enabled=True))
     run = prepared(steps=5, training={"evaluations": 1})
-    before, forward, calls = {}, type(run.model).forward, itertools.count(1)
+    before = {}
+    forward = type(run.model).forward
+    calls = itertools.count(1)
 
     def spoiling(self: Any, ids: Tensor, state: Any) -> Any:
         logits, state = forward(self, ids, state)
@@ -170,18 +232,23 @@ def test_averaged_weights_are_those_that_are_kept() -> None:
         average = {name: 0.8 * average[name] + 0.2 * later[name] for name in average}
     kept = run.model.state_dict()
     assert any(not torch.allclose(kept[name], weights[-2][name]) for name in kept)
-    last = {name: (kept[name] - 0.8 * average[name]) / 0.2 for name in kept}  # the weights after the last step
+    # the weights after the last step
+    last = {name: (kept[name] - 0.8 * average[name]) / 0.2 for name in kept}
     assert all((last[name] - weights[-2][name]).abs().max() < 0.05 for name in kept)
 
 
 def test_the_best_weights_are_kept_even_if_later_ones_are_worse() -> None:
     scores = {1: 5.0, 4: 3.0, 9: 2.0, 16: 2.0, 25: 4.0}  # equal is not better
-    model, weights, judged = Planted(lambda step: scores[step]), {}, {}
+    model = Planted(lambda step: scores[step])
+    weights = {}
+    judged = {}
     for report in fitted(model, steps=25, evaluations=5, patience=9):
         weights[report.step] = model.logits.detach().clone()
         judged |= {report.step: report} if report.evaluation else {}
     assert [step for step, report in judged.items() if report.is_best] == [1, 4, 9]
-    assert list(judged) == list(scores) and all(report.sample is not None for report in judged.values())
+    assert list(judged) == list(scores) and all(
+        report.sample is not None for report in judged.values()
+    )
     assert torch.equal(model.logits, weights[9]) and not torch.equal(model.logits, weights[16])
     assert not model.training
 
@@ -199,10 +266,16 @@ def test_equal_seeds_give_equal_weights_and_leave_global_state_alone() -> None:
     torch.manual_seed(3)
     np.random.seed(3)
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), torch.get_num_threads()
-    weights = [trained("lstm-char", seed=seed, **options)[2].model.state_dict() for seed in (1, 1, 2**64 - 1)]
+    weights = [
+        trained("lstm-char", seed=seed, **options)[2].model.state_dict()
+        for seed in (1, 1, 2**64 - 1)
+    ]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not any(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
-    assert torch.equal(torch.get_rng_state(), before[0]) and np.random.get_state()[1].tolist() == before[1]
+    assert (
+        torch.equal(torch.get_rng_state(), before[0])
+        and np.random.get_state()[1].tolist() == before[1]
+    )
     assert torch.get_num_threads() == before[2]
     with pytest.raises(ConfigError, match="below 2"):
         TrainingRun("gru-char", TEXTS, seed=2**64)
@@ -215,7 +288,9 @@ def test_the_best_weights_within_the_copy_limit_are_kept(limit: float, best: int
     class Rates(ExactIndex):
         """Measures the planted rates."""
 
-        form, stride, rates = "exact", 1, iter([0.9, 0.4, 0.2, 0.1])
+        form = "exact"
+        stride = 1
+        rates = iter([0.9, 0.4, 0.2, 0.1])
 
         def __init__(self) -> None:
             """Hold no text."""
@@ -225,7 +300,9 @@ def test_the_best_weights_within_the_copy_limit_are_kept(limit: float, best: int
             return next(self.rates)
 
     scores = {1: 1.0, 4: 0.0, 9: 2.0, 16: 3.0}
-    model, plain, weights = Planted(lambda step: scores[step]), plain_store(), {}
+    model = Planted(lambda step: scores[step])
+    plain = plain_store()
+    weights = {}
     changes = {
         "keep": "best-under-copy",
         "copy_limit": limit,
@@ -234,15 +311,34 @@ def test_the_best_weights_within_the_copy_limit_are_kept(limit: float, best: int
         "patience": 9,
         "metrics": (),
     }
-    config, stores = TrainingConfig(**TRAINING | changes), plain.stores
+    config = TrainingConfig(**TRAINING | changes)
+    stores = plain.stores
     reports = []
-    for report in fit(model, plain.tokenizer, stores["train"], stores["validation"], config, Budget(steps=16), 0, index=Rates()):
+    for report in fit(
+        model,
+        plain.tokenizer,
+        stores["train"],
+        stores["validation"],
+        config,
+        Budget(steps=16),
+        0,
+        index=Rates(),
+    ):
         reports.append(report)
         weights[report.step] = model.logits.detach().clone()
-    assert [report.token_copy_rate for report in reports if report.evaluation] == [0.9, 0.4, 0.2, 0.1]
+    assert [report.token_copy_rate for report in reports if report.evaluation] == [
+        0.9,
+        0.4,
+        0.2,
+        0.1,
+    ]
     assert torch.equal(model.logits, weights[best])
     notes = [note for report in reports for note in report.notes]
-    assert notes == [] if best == 9 else len(notes) == 1 and "training.copy_limit=0.05" in notes[0] and "0.100" in notes[0]
+    assert (
+        notes == []
+        if best == 9
+        else len(notes) == 1 and "training.copy_limit=0.05" in notes[0] and "0.100" in notes[0]
+    )
 
 
 # Budgets.
@@ -252,7 +348,12 @@ def test_the_best_weights_within_the_copy_limit_are_kept(limit: float, best: int
 @pytest.mark.parametrize("epochs", [2, 0.5])
 def test_epochs_are_passes_over_the_lanes(epochs: float, accumulated: int) -> None:
     run = prepared(epochs=epochs, training={"gradient_accumulation_steps": accumulated})
-    batches = round(epochs * sum(1 for _ in itertools.takewhile(lambda batch: batch.epoch == 0, lanes_of(run).start_at())))
+    batches = round(
+        epochs
+        * sum(
+            1 for _ in itertools.takewhile(lambda batch: batch.epoch == 0, lanes_of(run).start_at())
+        )
+    )
     reports = list(run)
     steps = math.ceil(batches / accumulated)
     assert [report.progress for report in reports] == [step / steps for step in range(1, steps + 1)]
@@ -283,30 +384,47 @@ def timed(
     nats: Callable[[int], float] = lambda steps: 0.0,
     **training: Any,
 ) -> Any:
-    """Return the reports of a run of some seconds, whose first step takes a minute, as if it compiled, and others a second."""
+    """Return the reports of a run of some seconds, whose first step takes a minute, as if it
+    compiled, and others a second.
+    """
     clock = Clock(monkeypatch)
 
     def passed(model: Planted, ids: Tensor) -> None:
         clock.now += model.training and (60 if model.steps == 0 else 1)
 
-    training = {"budget": length if isinstance(length, Budget) else Budget(seconds=length), "patience": 99} | training
+    training = {
+        "budget": length if isinstance(length, Budget) else Budget(seconds=length),
+        "patience": 99,
+    } | training
     return list(fitted(Planted(nats, passed), metrics=metrics(clock), warmup=0.0, **training))
 
 
 def test_a_time_budget_is_used_up_to_the_second(monkeypatch: Any) -> None:
     reports = timed(monkeypatch, 20.0)
-    assert [report.progress for report in reports] == pytest.approx([step / 20 for step in range(21)])
+    assert [report.progress for report in reports] == pytest.approx(
+        [step / 20 for step in range(21)]
+    )
     assert [report.seconds for report in reports] == pytest.approx(range(21))
-    assert [report.learning_rate for report in reports] == pytest.approx([0.01, *(0.01 * (1 - step / 20) for step in range(20))])
+    assert [report.learning_rate for report in reports] == pytest.approx(
+        [0.01, *(0.01 * (1 - step / 20) for step in range(20))]
+    )
     assert reports[-1].stopped == "budget spent" and reports[-1].evaluation is not None
 
 
-def test_evaluations_take_their_share_of_a_time_budget_and_the_last_one_is_reserved(monkeypatch: Any) -> None:
-    """Of 2 s each, they may take 6 %: the first after 34 s or more, each next one as much later, and the last at the end."""
+def test_evaluations_take_their_share_of_a_time_budget_and_the_last_one_is_reserved(
+    monkeypatch: Any,
+) -> None:
+    """Of 2 s each, they may take 6 %: the first after 34 s or more, each next one as much later,
+    and the last at the end.
+    """
     reports = timed(monkeypatch, 200.0, SlowMetrics, evaluations=100)
     evaluated = [report for report in reports if report.evaluation]
-    assert [report.evaluation_seconds for report in evaluated] == pytest.approx([2 * n for n in range(1, len(evaluated) + 1)])
-    assert [report.seconds for report in evaluated] == pytest.approx([2, 66, 99, 132, 165, 198], abs=2)
+    assert [report.evaluation_seconds for report in evaluated] == pytest.approx(
+        [2 * n for n in range(1, len(evaluated) + 1)]
+    )
+    assert [report.seconds for report in evaluated] == pytest.approx(
+        [2, 66, 99, 132, 165, 198], abs=2
+    )
 
 
 class CompilingMetrics(SlowMetrics):
@@ -326,30 +444,69 @@ def test_compiling_in_an_evaluation_takes_no_time_of_the_budget(monkeypatch: Any
 
 @pytest.mark.slow
 def test_an_empty_compilation_cache_takes_no_time_of_the_budget(tmp_path: Path) -> None:
-    data, out = tmp_path / "reviews.txt", tmp_path / "model"
+    data = tmp_path / "reviews.txt"
+    out = tmp_path / "model"
     data.write_text("\n".join(TEXTS))
-    command = [sys.executable, "-m", "reviewgen", "train", "gru-char", "--data", str(data), "--out", str(out), "--budget", "2s"]
-    subprocess.run(command, env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}, check=True, capture_output=True)
+    command = [
+        sys.executable,
+        "-m",
+        "reviewgen",
+        "train",
+        "gru-char",
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        "--budget",
+        "2s",
+    ]
+    subprocess.run(
+        command,
+        env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")},
+        check=True,
+        capture_output=True,
+    )
     training = json.loads((out / "training.json").read_text())
     assert training["evaluations"][-1]["seconds"] < 8  # compiling takes 15 s or more
 
 
 @pytest.mark.parametrize("length", [Budget(seconds=400), Budget(steps=300), Budget(epochs=2.5)])
 @pytest.mark.parametrize("patience", [99, 2])
-def test_the_time_of_an_epoch_and_the_time_left(length: Budget, patience: int, monkeypatch: Any) -> None:
-    """A step takes a second, the first a minute, an evaluation two. From step 100 on held-out text gets worse."""
+def test_the_time_of_an_epoch_and_the_time_left(
+    length: Budget, patience: int, monkeypatch: Any
+) -> None:
+    """A step takes a second, the first a minute, an evaluation two. From step 100 on held-out text
+    gets worse.
+    """
     worse = {"nats": lambda step: 1 + abs(step - 100) / 200}
-    reports = timed(monkeypatch, length, SlowMetrics, evaluations=9, patience=patience, batch_size=8, **worse)
+    reports = timed(
+        monkeypatch, length, SlowMetrics, evaluations=9, patience=patience, batch_size=8, **worse
+    )
     batches = Lanes(plain_store().stores["train"], lanes=8, bptt=8, seed=0).batches_of(0)
-    assert [report.epochs for report in reports] == pytest.approx([step / batches for step in range(1, len(reports) + 1)])
+    assert [report.epochs for report in reports] == pytest.approx(
+        [step / batches for step in range(1, len(reports) + 1)]
+    )
     assert reports[0].seconds_per_epoch is reports[0].seconds_left is None
-    assert [report.seconds_per_epoch for report in reports[1:]] == pytest.approx([batches] * (len(reports) - 1))
+    assert [report.seconds_per_epoch for report in reports[1:]] == pytest.approx(
+        [batches] * (len(reports) - 1)
+    )
     measured = [report.step for report in reports if report.evaluation]
-    turns = [report.step for report in reports if report.notes and "its weights are restored" in report.notes[0]]
+    turns = [
+        report.step
+        for report in reports
+        if report.notes and "its weights are restored" in report.notes[0]
+    ]
     assert bool(turns) == (patience == 2)
-    known = [report for report in reports if report.step > max(measured[:1] + turns) and report.step not in measured]
-    real = [reports[-1].seconds + 2 - report.seconds for report in known]  # the last evaluation follows
-    assert len(real) > 10 and [report.seconds_left for report in known] == pytest.approx(real, abs=2.1)
+    known = [
+        report
+        for report in reports
+        if report.step > max(measured[:1] + turns) and report.step not in measured
+    ]
+    # the last evaluation follows
+    real = [reports[-1].seconds + 2 - report.seconds for report in known]
+    assert len(real) > 10 and [report.seconds_left for report in known] == pytest.approx(
+        real, abs=2.1
+    )
 
 
 class Terminal(io.StringIO):
@@ -377,14 +534,24 @@ def test_a_budget_shorter_than_a_step_takes_one_more_after_the_first() -> None:
 
 
 @pytest.mark.parametrize(("speed", "texts"), [(10.0, 1), (1000.0, 4), (1e9, 20)])
-def test_a_slow_model_is_evaluated_on_fewer_texts_of_a_time_budget(speed: float, texts: int, monkeypatch: Any) -> None:
-    """Of 100 s, 0.3 s for each of ten evaluations are for scoring: 3, 300 or any number of tokens."""
+def test_a_slow_model_is_evaluated_on_fewer_texts_of_a_time_budget(
+    speed: float, texts: int, monkeypatch: Any
+) -> None:
+    """Of 100 s, 0.3 s for each of ten evaluations are for scoring: 3, 300 or any number of
+    tokens.
+    """
     clock = Clock(monkeypatch)
 
     def passed(model: Planted, ids: Tensor) -> None:
         clock.now += 1.0 if model.training else ids.numel() / speed
 
-    run = fitted(Planted(passed=passed), budget=Budget(seconds=100), evaluations=10, evaluation_tokens=50_000, warmup=0.0)
+    run = fitted(
+        Planted(passed=passed),
+        budget=Budget(seconds=100),
+        evaluations=10,
+        evaluation_tokens=50_000,
+        warmup=0.0,
+    )
     report = next(report for report in run if report.evaluation)
     assert report.evaluation is not None
     held_out = len(plain_store().stores["validation"])
@@ -394,11 +561,19 @@ def test_a_slow_model_is_evaluated_on_fewer_texts_of_a_time_budget(speed: float,
 
 @pytest.mark.parametrize(("steps", "accumulated"), [(10, 1), (400, 1), (200, 2), (10_000, 1)])
 def test_a_short_run_of_steps_is_evaluated_on_fewer_tokens(steps: int, accumulated: int) -> None:
-    """At most 3 x 3 % of the tokens of the run for each evaluation, as scoring costs a third of training; at least 2,000."""
+    """At most 3 x 3 % of the tokens of the run for each evaluation, as scoring costs a third of
+    training; at least 2,000.
+    """
     store = prepared("ngram-char", TEXTS * 8, clean=False, validation=["abc def gh" * 8] * 100)
-    run = prepared(source=TEXTS * 8, clean=False, validation=["abc def gh" * 8] * 100, steps=steps, seed=0,
-                   training={"batch_size": 64, "bptt": 16, "evaluations": 10, "evaluation_tokens": 10**6}
-                   | {"gradient_accumulation_steps": accumulated})  # fmt: skip
+    run = prepared(
+        source=TEXTS * 8,
+        clean=False,
+        validation=["abc def gh" * 8] * 100,
+        steps=steps,
+        seed=0,
+        training={"batch_size": 64, "bptt": 16, "evaluations": 10, "evaluation_tokens": 10**6}
+        | {"gradient_accumulation_steps": accumulated},
+    )
     report = next(report for report in run if report.evaluation)
     lanes = lanes_of(run)
     tokens = max(2_000, 3 * 0.06 * steps * accumulated * lanes.lanes * lanes.bptt / 10 / 2)
@@ -406,20 +581,34 @@ def test_a_short_run_of_steps_is_evaluated_on_fewer_tokens(steps: int, accumulat
     assert report.evaluation is not None and report.evaluation.reviews == round(share * 100)
 
 
-@pytest.mark.parametrize(("steps", "wanted", "evaluations"), [(12, {}, 2), (12, {"evaluations": 20}, 12), (80, {}, 10)])
+@pytest.mark.parametrize(
+    ("steps", "wanted", "evaluations"), [(12, {}, 2), (12, {"evaluations": 20}, 12), (80, {}, 10)]
+)
 def test_a_run_of_a_few_steps_has_few_evaluations_unless_their_number_is_set(
     steps: int, wanted: dict[str, int], evaluations: int
 ) -> None:
-    """In all they take 6 % of the tokens of 2,048 a step, and each at least 1,067; the last one comes on top."""
-    training = {"batch_size": 64, "bptt": 32, "threads": 1, "precision": "no", "patience": 99} | wanted
-    model = reviewgen.train("gru-char", TEXTS, steps=steps, model=MODEL, training=training, progress=False)
+    """In all they take 6 % of the tokens of 2,048 a step, and each at least 1,067; the last one
+    comes on top.
+    """
+    training = {
+        "batch_size": 64,
+        "bptt": 32,
+        "threads": 1,
+        "precision": "no",
+        "patience": 99,
+    } | wanted
+    model = reviewgen.train(
+        "gru-char", TEXTS, steps=steps, model=MODEL, training=training, progress=False
+    )
     assert len(model.training["evaluations"]) == evaluations
 
 
 def test_what_cannot_be_trained_is_refused_and_what_needs_no_training_is_evaluated() -> None:
     plain = plain_store()
     with pytest.raises(TrainingError, match="TableModel is neither"):
-        next(fitted(TableModel(torch.zeros(plain.tokenizer.vocab_size, plain.tokenizer.vocab_size))))
+        next(
+            fitted(TableModel(torch.zeros(plain.tokenizer.vocab_size, plain.tokenizer.vocab_size)))
+        )
     fixed = Planted()
     del fixed.logits
     fixed.logits = torch.zeros(fixed.config.vocab_size)
@@ -439,7 +628,11 @@ def test_each_process_has_its_own_dropout(monkeypatch: Any) -> None:
         model = Planted(passed=lambda *_: numbers.append(float(torch.rand(1))))
         with all_processes() as alone, pytest.MonkeyPatch.context() as patch:
             # After the lanes are made: there is no second process to share them with.
-            patch.setattr(type(alone), "broadcast", lambda self, value: (setattr(self, "rank", rank), value)[1])
+            patch.setattr(
+                type(alone),
+                "broadcast",
+                lambda self, value: (setattr(self, "rank", rank), value)[1],
+            )
             list(itertools.islice(fitted(model, seed=seed, steps=9, evaluations=1), 2))
         return numbers
 

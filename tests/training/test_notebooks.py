@@ -1,4 +1,6 @@
-"""What notebooks show: of a training one figure that is updated, in a real Jupyter kernel; shaded texts."""
+"""What notebooks show: of a training one figure that is updated, in a real Jupyter kernel; shaded
+texts.
+"""
 
 import math
 import re
@@ -31,10 +33,24 @@ def test_a_score_shades_each_token_by_its_bits() -> None:
     tokens = [("a", 0.0), (MARKUP, 5.0), ("\n", 25.0), ("b", math.inf), ("", 0.4), ("", 0.4)]
     tree = parsed(Score(math.inf, math.inf, [TokenScore(*token) for token in tokens]))
     spans = tree.css(".score span")
-    assert [span.text() for span in spans] == ["a", MARKUP, "⏎\n", "b", "(part of a character)", "(end)"]
+    assert [span.text() for span in spans] == [
+        "a",
+        MARKUP,
+        "⏎\n",
+        "b",
+        "(part of a character)",
+        "(end)",
+    ]
     assert [span.attributes["class"] for span in spans] == ["b0", "b5", "b10", "zero", "b0", "b0"]
     titles = [span.attributes["title"] for span in spans]
-    assert titles == ["0.00 bits", "5.00 bits", "25.00 bits", "probability zero", "0.40 bits", "0.40 bits"]
+    assert titles == [
+        "0.00 bits",
+        "5.00 bits",
+        "25.00 bits",
+        "probability zero",
+        "0.40 bits",
+        "0.40 bits",
+    ]
     assert "∞ bits per character" in tree.text()
     long = parsed(Score(5000.0, 1.0, [TokenScore("x", 1.0)] * 5000))
     assert len(long.css(".score span")) == 2000 and "and 3,000 more tokens" in long.text()
@@ -53,7 +69,11 @@ def test_novelty_underlines_the_copied_part_of_the_training_review() -> None:
     assert "in training review 7" in tree.text() and "at most" not in tree.text()
     tree = parsed(novelty(*[Span(0, 9, MARKUP, 9, None, None)] * 13, form="compact"))
     assert [span.text() for span in tree.css(".copied")] == [MARKUP] * 5
-    assert "8 more, not longer than these" in tree.text() and cells(tree)[1] == ["at most 25.0 %", "at most 12.5 %", "–"]
+    assert "8 more, not longer than these" in tree.text() and cells(tree)[1] == [
+        "at most 25.0 %",
+        "at most 12.5 %",
+        "–",
+    ]
     empty = Novelty("exact", 0, 0, 0, 0, "", {8: None, 12: None, 20: None}, (), 0.0)
     assert "The text is empty" in parsed(empty).text()
 
@@ -63,13 +83,17 @@ def test_novelty_underlines_the_copied_part_of_the_training_review() -> None:
 TRAIN = f"""
 import reviewgen
 settings = {{"batch_size": 4, "evaluations": 5, "threads": 1}}
-model = reviewgen.train("gru-char", {TEXTS!r}, budget="8s", model={{"hidden_size": 8}}, training=settings)
+options = {{"model": {{"hidden_size": 8}}, "training": settings}}
+model = reviewgen.train("gru-char", {TEXTS!r}, budget="8s", **options)
 """
 
 
 def run_cells(*sources: str) -> tuple[list[Any], list[str]]:
-    """Execute the cells of a notebook; return their outputs, and the HTML of every update of a display."""
-    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    """Execute the cells of a notebook; return their outputs, and the HTML of every update of a
+    display.
+    """
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     updates: list[str] = []
 
@@ -89,14 +113,22 @@ def run_cells(*sources: str) -> tuple[list[Any], list[str]]:
 @pytest.mark.slow
 def test_a_training_in_a_notebook_is_one_figure_that_is_updated() -> None:
     (outputs, shown, silent), updates = run_cells(
-        TRAIN, "model.score('the movie')", "quiet = reviewgen.train('ngram-char', ['a b', 'b c', 'c a'] * 9, progress=False)"
+        TRAIN,
+        "model.score('the movie')",
+        "quiet = reviewgen.train('ngram-char', ['a b', 'b c', 'c a'] * 9, progress=False)",
     )
     figures = [output for output in outputs if output.output_type == "display_data"]
     assert len(figures) == 1 and len(updates) >= 5
     assert not any(output.output_type == "display_data" for output in silent)
-    shares = [float(share) for update in updates for share in re.findall(r'<progress value="([0-9.]+)"', update)]
+    shares = [
+        float(share)
+        for update in updates
+        for share in re.findall(r'<progress value="([0-9.]+)"', update)
+    ]
     assert shares == sorted(shares) and 0 <= shares[0] < shares[-1] <= 1
     last = figures[0].data["text/html"]
-    assert last == updates[-1] and re.search(r"Trained: \d\.\d{3} bits per character of held-out text", last)
+    assert last == updates[-1] and re.search(
+        r"Trained: \d\.\d{3} bits per character of held-out text", last
+    )
     assert "<progress" not in last and 'class="line"' in last
     assert 'class="score"' in shown[0].data["text/html"]

@@ -1,4 +1,6 @@
-"""Runs that were cut short and resume: the same losses bit for bit, the same model, and an error for whatever does not fit."""
+"""Runs that were cut short and resume: the same losses bit for bit, the same model, and an error
+for whatever does not fit.
+"""
 
 import errno
 import gc
@@ -21,7 +23,13 @@ from tests.support.disks import interrupt, listing
 from tests.support.fakes import TEXTS, run_command
 from tests.support.trainings import MODEL, TRAINING, prepared
 
-DROPOUT = {"hidden_size": 12, "embedding_size": 6, "layers": 2, "dropout": 0.3, "output_dropout": 0.2}
+DROPOUT = {
+    "hidden_size": 12,
+    "embedding_size": 6,
+    "layers": 2,
+    "dropout": 0.3,
+    "output_dropout": 0.2,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +38,9 @@ def after_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Checkpoints, "is_due", lambda self: True)
 
 
-def start(out: Path | None, preset: str = "lstm-char", source: Any = TEXTS, **given: Any) -> TrainingRun:
+def start(
+    out: Path | None, preset: str = "lstm-char", source: Any = TEXTS, **given: Any
+) -> TrainingRun:
     model = DROPOUT if preset == "lstm-char" else {}
     training = {"evaluations": 8} | given.pop("training", {})
     return prepared(preset, source, out=out, **({"model": model, "training": training} | given))
@@ -40,11 +50,18 @@ def numbers(reports: Iterable[Report]) -> dict[int, Any]:
     """Return what a step has come to, exactly."""
     return {
         report.step: (
-            (report.nats_per_token or 0.0).hex(), report.evaluation and report.evaluation.bits_per_character, report.tokens,
-            report.bptt, report.learning_rate, report.epoch, report.is_best, report.sample, report.stopped,
+            (report.nats_per_token or 0.0).hex(),
+            report.evaluation and report.evaluation.bits_per_character,
+            report.tokens,
+            report.bptt,
+            report.learning_rate,
+            report.epoch,
+            report.is_best,
+            report.sample,
+            report.stopped,
         )
         for report in reports
-    }  # fmt: skip
+    }
 
 
 def cut_short(out: Path, step: int, **given: Any) -> list[Report]:
@@ -57,20 +74,37 @@ def cut_short(out: Path, step: int, **given: Any) -> list[Report]:
 def files_of(folder: Path) -> dict[str, Any]:
     """Return what is in a saved model, but for how long it took."""
     files = {
-        file.name: file.read_bytes() for file in folder.iterdir() if file.suffix not in (".json", ".md") or "config" in file.name
+        file.name: file.read_bytes()
+        for file in folder.iterdir()
+        if file.suffix not in (".json", ".md") or "config" in file.name
     }
     record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    evaluations = [{name: value for name, value in at.items() if name != "seconds"} for at in record["evaluations"]]
+    evaluations = [
+        {name: value for name, value in at.items() if name != "seconds"}
+        for at in record["evaluations"]
+    ]
     curve = {name: column for name, column in record["curve"].items() if name != "seconds"}
-    return files | {"evaluations": evaluations, "curve": curve, "stopped": record["stopped"], "steps": record["steps"]}
+    return files | {
+        "evaluations": evaluations,
+        "curve": curve,
+        "stopped": record["stopped"],
+        "steps": record["steps"],
+    }
 
 
 RISING = {"learning_rate": 2.0, "warmup": 0.3, "patience": 2, "evaluations": 20, "batch_size": 16}
 BF16 = {"precision": native_precision("cpu")}
 CASES: dict[str, tuple[dict[str, Any], Callable[[dict[int, Any]], Iterable[int]]]] = {
-    "lstm, dropout, averaged": ({"steps": 16, "training": {"averaging": 0.8}}, lambda whole: (9, 16)),
+    "lstm, dropout, averaged": (
+        {"steps": 16, "training": {"averaging": 0.8}},
+        lambda whole: (9, 16),
+    ),
     "gru, words, tied": (
-        {"preset": "gru-word", "steps": 9, "training": BF16 | {"gradient_accumulation_steps": 2, "sampled_softmax": 50}},
+        {
+            "preset": "gru-word",
+            "steps": 9,
+            "training": BF16 | {"gradient_accumulation_steps": 2, "sampled_softmax": 50},
+        },
         lambda _: [5],
     ),
     "random lengths over epochs": (
@@ -106,11 +140,16 @@ def test_a_resumed_run_is_the_run_that_was_never_cut_short(case: str, tmp_path: 
         shutil.rmtree(tmp_path / "m")
 
 
-def test_a_run_with_a_budget_resumes_with_the_time_that_was_left(tmp_path: Path, monkeypatch: Any) -> None:
-    now, later = time.monotonic, 0.0
+def test_a_run_with_a_budget_resumes_with_the_time_that_was_left(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    now = time.monotonic
+    later = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now() + later)
     before = cut_short(tmp_path / "m", 9, budget="600s")
-    later, after = 1000.0, []  # in which nothing trains
+    # in which nothing trains
+    later = 1000.0
+    after = []
     for report in (run := start(tmp_path / "m", resume=True, budget="600s")):
         after.append(report)
         later += 600 * (report.step == 12)
@@ -179,7 +218,10 @@ def test_another_run_does_not_go_on(left: Path, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=words):
             start(tmp_path / "m", resume=True, **given)
     assert {path: path.read_bytes() for path in tmp_path.rglob("step-*")} == before
-    assert next(iter(start(tmp_path / "m", resume=True, training={"checkpoints_kept": 5}))).step == 9  # that may change
+    # that may change
+    assert (
+        next(iter(start(tmp_path / "m", resume=True, training={"checkpoints_kept": 5}))).step == 9
+    )
 
 
 OTHERS = {
@@ -192,7 +234,9 @@ OTHERS = {
 
 
 @pytest.fixture
-def place(model_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(
+    model_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """The working directory, which has a corpus and a saved model."""
     (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     shutil.copytree(model_folder("ngram-char"), tmp_path / "model")
@@ -211,7 +255,10 @@ def test_another_command_with_the_same_out_leaves_the_checkpoints(
     before = listing(place)
     status, out, said = run_command(monkeypatch, capsys, verb, *OTHERS[verb], "--out", "m")
     assert (status, out) == (1, "") and listing(place) == before
-    assert "m.partial exists and is not the folder of an unfinished" in said and "Rerun the command that it belongs to" in said
+    assert (
+        "m.partial exists and is not the folder of an unfinished" in said
+        and "Rerun the command that it belongs to" in said
+    )
     assert version == "0.1.0" or "but of an unfinished training" in said
 
 
@@ -235,7 +282,9 @@ def test_a_folder_of_the_user_with_a_job_json_is_left_as_it_is(
     assert "m.partial" in said and "choose another name" in said and "Traceback" not in said
 
 
-def test_training_where_a_model_is_leaves_a_folder_of_the_user(place: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_training_where_a_model_is_leaves_a_folder_of_the_user(
+    place: Path, monkeypatch: Any, capsys: Any
+) -> None:
     words = ["train", "ngram-char", "--data", "reviews.txt", "--out", "m"]
     assert run_command(monkeypatch, capsys, *words)[0] == 0
     (place / "m.partial").mkdir()
@@ -246,12 +295,33 @@ def test_training_where_a_model_is_leaves_a_folder_of_the_user(place: Path, monk
     assert status == 1 and "m already exists" in said and listing(place) == before
 
 
-def test_training_leaves_what_an_interrupted_table_has_written(place: Path, monkeypatch: Any, capsys: Any) -> None:
-    interrupt(monkeypatch, lambda: reviewgen.generate_dataset(place / "model", 30, out=place / "m", shard_texts=10), 8)
+def test_training_leaves_what_an_interrupted_table_has_written(
+    place: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    interrupt(
+        monkeypatch,
+        lambda: reviewgen.generate_dataset(place / "model", 30, out=place / "m", shard_texts=10),
+        8,
+    )
     before = listing(place)
     assert any(name.startswith("m.partial/shards/") for name in before)
-    status, _, said = run_command(monkeypatch, capsys, "train", "gru-char", "--data", "reviews.txt", "--steps", 5, "--out", "m")
-    assert status == 1 and "of an unfinished training, but of an unfinished table" in said and listing(place) == before
+    status, _, said = run_command(
+        monkeypatch,
+        capsys,
+        "train",
+        "gru-char",
+        "--data",
+        "reviews.txt",
+        "--steps",
+        5,
+        "--out",
+        "m",
+    )
+    assert (
+        status == 1
+        and "of an unfinished training, but of an unfinished table" in said
+        and listing(place) == before
+    )
 
 
 def test_a_run_that_version_0_1_0_has_left_resumes(left: Path, tmp_path: Path) -> None:
@@ -282,13 +352,18 @@ def empty(file: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [cut, flip, empty])
-def test_a_damaged_checkpoint_is_passed_over(harm: Callable[[Path], Any], left: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_passed_over(
+    harm: Callable[[Path], Any], left: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(left, tmp_path / "m.partial")
     (folder / ".step-00000009.pt.12").touch()  # what was being written when the power went
     harm(folder / "step-00000008.pt")
     report = next(iter(start(tmp_path / "m", resume=True)))
     assert report.step == 8 and not (folder / ".step-00000009.pt.12").exists()
-    assert report.notes == ("The checkpoint of step 8 is damaged; that of step 7 is used.", "The run resumes from step 7.")
+    assert report.notes == (
+        "The checkpoint of step 8 is damaged; that of step 7 is used.",
+        "The run resumes from step 7.",
+    )
     gc.collect()
     for step in folder.glob("step-*"):
         harm(step)
@@ -297,7 +372,8 @@ def test_a_damaged_checkpoint_is_passed_over(harm: Callable[[Path], Any], left: 
 
 
 def test_a_full_disk_does_not_end_the_run(tmp_path: Path, monkeypatch: Any) -> None:
-    plain, is_full = Path.write_bytes, False
+    plain = Path.write_bytes
+    is_full = False
 
     def write(file: Path, content: bytes) -> int:
         size = plain(file, content[:10] if is_full else content)
@@ -306,11 +382,15 @@ def test_a_full_disk_does_not_end_the_run(tmp_path: Path, monkeypatch: Any) -> N
         return size
 
     monkeypatch.setattr(Path, "write_bytes", write)
-    run, said = start(tmp_path / "m"), {}
+    run = start(tmp_path / "m")
+    said = {}
     for report in run:
         is_full = 5 <= report.step < 9
         if 6 < report.step <= 9:
-            assert len(list((tmp_path / "m.partial").iterdir())) == 4 and (tmp_path / "m.partial" / "step-00000004.pt").is_file()
+            assert (
+                len(list((tmp_path / "m.partial").iterdir())) == 4
+                and (tmp_path / "m.partial" / "step-00000004.pt").is_file()
+            )
         said |= {report.step: report.notes} if report.notes else {}
     assert list(said) == [6]
     assert said[6][0].startswith("No checkpoint at step 5: No room to write")
@@ -323,18 +403,30 @@ def test_a_command_resumes(tmp_path: Path, monkeypatch: Any, capsys: Any) -> Non
     file.write_text("\n".join(TEXTS), encoding="utf-8")
     words = ["train", "gru-char", "--data", file, "--out", tmp_path / "m", "--steps", 10]
     for group, values in (("model", MODEL), ("training", {**TRAINING, "metrics": "distinct-1"})):
-        words += itertools.chain.from_iterable(("--set", f"{group}.{name}={value}") for name, value in values.items())
-    cut_short(tmp_path / "m", 9, preset="gru-char", source=file, training={"metrics": ["distinct-1"], "evaluations": 2})
+        words += itertools.chain.from_iterable(
+            ("--set", f"{group}.{name}={value}") for name, value in values.items()
+        )
+    cut_short(
+        tmp_path / "m",
+        9,
+        preset="gru-char",
+        source=file,
+        training={"metrics": ["distinct-1"], "evaluations": 2},
+    )
     status, out, said = run_command(monkeypatch, capsys, *words)
     assert (status, out) == (1, "") and "--resume" in said and "step 8" in said
     status, out, said = run_command(monkeypatch, capsys, *words, "--resume")
     assert status == 0, said
     assert (
-        "The run resumes from step 8." in said and f"Saved in {tmp_path / 'm'}" in out and not (tmp_path / "m.partial").exists()
+        "The run resumes from step 8." in said
+        and f"Saved in {tmp_path / 'm'}" in out
+        and not (tmp_path / "m.partial").exists()
     )
 
 
-def test_there_must_be_something_to_resume_and_what_a_run_left_is_not_started_over(left: Path, tmp_path: Path) -> None:
+def test_there_must_be_something_to_resume_and_what_a_run_left_is_not_started_over(
+    left: Path, tmp_path: Path
+) -> None:
     with pytest.raises(CheckpointError, match=r"no run to resume.*m\.partial does not exist"):
         start(tmp_path / "m", resume=True)
     with pytest.raises(ConfigError, match="give out"):
@@ -343,6 +435,8 @@ def test_there_must_be_something_to_resume_and_what_a_run_left_is_not_started_ov
         TrainingRun("ngram-char", TEXTS, out=tmp_path / "n", resume=True)
     assert not list(tmp_path.iterdir())
     shutil.copytree(left, tmp_path / "m.partial")
-    with pytest.raises(CheckpointError, match=r"m\.partial holds a run that was .* step 8\b.*--resume.*remove"):
+    with pytest.raises(
+        CheckpointError, match=r"m\.partial holds a run that was .* step 8\b.*--resume.*remove"
+    ):
         start(tmp_path / "m")
     assert (tmp_path / "m.partial" / "step-00000008.pt").is_file()

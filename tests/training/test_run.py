@@ -1,4 +1,6 @@
-"""``TrainingRun`` and ``train``: small corpora, validation sources, cleaning, a damaged cache, interrupts, and suggestions."""
+"""``TrainingRun`` and ``train``: small corpora, validation sources, cleaning, a damaged cache,
+interrupts, and suggestions.
+"""
 
 import itertools
 import random
@@ -22,7 +24,11 @@ def test_small_corpora() -> None:
         reviewgen.train("ngram-char", ["just one"])
     with pytest.raises(DataError, match="validation texts have no characters"):
         reviewgen.train("ngram-char", TEXTS, validation=["", ""], clean=False)
-    assert trained("ngram-char", ["one", "two"])[2].training["data"]["reviews"] == {"train": 1, "validation": 1, "test": 0}
+    assert trained("ngram-char", ["one", "two"])[2].training["data"]["reviews"] == {
+        "train": 1,
+        "validation": 1,
+        "test": 0,
+    }
     assert trained("gru-char", ["a", "b"], steps=2)[2].generate_one(seed=1) is not None
 
 
@@ -33,17 +39,31 @@ def test_a_validation_source_replaces_the_split() -> None:
     assert model.training["data"]["validation_source"] == "list of texts"
     with pytest.raises(ConfigError, match="with a separate validation source"):
         model.evaluate(TEXTS, split="test")
-    assert trained("ngram-char", {"test": [], "own": TEXTS}, split="own")[2].training["data"]["dataset_split"] == "own"
+    assert (
+        trained("ngram-char", {"test": [], "own": TEXTS}, split="own")[2].training["data"][
+            "dataset_split"
+        ]
+        == "own"
+    )
 
 
 def test_evaluation_cleans_as_the_training_did() -> None:
     shouted = [text.upper() for text in TEXTS]
-    _, _, model = trained("ngram-char", shouted, lowercase=True, strip_markdown=None, clean=None)  # None: not given
-    assert [model.training["data"][name] for name in ("lowercase", "strip_markdown", "clean")] == [True, False, True]
+    # None: not given
+    _, _, model = trained("ngram-char", shouted, lowercase=True, strip_markdown=None, clean=None)
+    assert [model.training["data"][name] for name in ("lowercase", "strip_markdown", "clean")] == [
+        True,
+        False,
+        True,
+    ]
     as_trained = model.evaluate(shouted)
     assert as_trained == model.evaluate(shouted, lowercase=True)
-    assert as_trained.bits_per_character < model.evaluate(shouted, lowercase=False).bits_per_character
-    assert model.evaluate(shouted, split="test").reviews == model.training["data"]["reviews"]["test"]
+    assert (
+        as_trained.bits_per_character < model.evaluate(shouted, lowercase=False).bits_per_character
+    )
+    assert (
+        model.evaluate(shouted, split="test").reviews == model.training["data"]["reviews"]["test"]
+    )
 
 
 # Interrupts.
@@ -68,7 +88,8 @@ def test_an_interrupt_keeps_the_best_so_far(tmp_path: Path) -> None:
 
 def test_an_interrupt_inside_a_step_is_a_model_too(monkeypatch: Any) -> None:
     network = type(prepared().model)
-    plain, calls = network.forward, itertools.count(1)
+    plain = network.forward
+    calls = itertools.count(1)
 
     def forward(self: Any, ids: Any, state: Any) -> Any:
         if self.training and next(calls) == 30:
@@ -80,8 +101,11 @@ def test_an_interrupt_inside_a_step_is_a_model_too(monkeypatch: Any) -> None:
     assert (model.training["stopped"], model.training["steps"]) == ("interrupted", 29)
 
 
-def test_an_interrupt_between_training_and_saving_still_saves(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
-    finish, calls = TrainingRun.finish, []
+def test_an_interrupt_between_training_and_saving_still_saves(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    finish = TrainingRun.finish
+    calls = []
 
     def interrupted(self: Any) -> Any:
         calls.append(signal.getsignal(signal.SIGINT))
@@ -92,7 +116,16 @@ def test_an_interrupt_between_training_and_saving_still_saves(tmp_path: Path, mo
     monkeypatch.setattr(TrainingRun, "finish", interrupted)
     reviewgen.train("gru-char", TEXTS, out=tmp_path / "python", **SMALL)
     (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
-    words = ("train", "gru-char", "--data", tmp_path / "reviews.txt", "--out", tmp_path / "shell", "--steps", 5)
+    words = (
+        "train",
+        "gru-char",
+        "--data",
+        tmp_path / "reviews.txt",
+        "--out",
+        tmp_path / "shell",
+        "--steps",
+        5,
+    )
     assert run_command(monkeypatch, capsys, *words, "--set", "model.hidden_size=8")[0] == 130
     for name in ("python", "shell"):
         assert reviewgen.load(tmp_path / name).training["steps"] == 5
@@ -104,17 +137,30 @@ def test_an_interrupt_between_training_and_saving_still_saves(tmp_path: Path, mo
 
 def reviews(number: int) -> list[str]:
     rng = random.Random(0)
-    nouns, verbs = ("film", "cast", "plot", "score", "ending"), ("is good", "drags", "shines", "never surprises", "made me laugh")
-    return [f"The {rng.choice(nouns)} {rng.choice(verbs)} and the {rng.choice(nouns)} too." for _ in range(number)]
+    nouns = ("film", "cast", "plot", "score", "ending")
+    verbs = ("is good", "drags", "shines", "never surprises", "made me laugh")
+    return [
+        f"The {rng.choice(nouns)} {rng.choice(verbs)} and the {rng.choice(nouns)} too."
+        for _ in range(number)
+    ]
 
 
 @pytest.fixture
 def suggested(monkeypatch: Any) -> Callable[..., list[str]]:
-    """Return a function that trains for some passes and, by a fast clock, seconds, and returns what is suggested."""
-    now, forward = [1000.0], TrainingRun.__iter__
+    """Return a function that trains for some passes and, by a fast clock, seconds, and returns what
+    is suggested.
+    """
+    now = [1000.0]
+    forward = TrainingRun.__iter__
     monkeypatch.setattr("time.monotonic", lambda: now[0])
 
-    def train(start: str = "gru-char", texts: Any = None, seconds: float = 60, epochs: float = 13, **options: Any) -> list[str]:
+    def train(
+        start: str = "gru-char",
+        texts: Any = None,
+        seconds: float = 60,
+        epochs: float = 13,
+        **options: Any,
+    ) -> list[str]:
         def iterate(run: TrainingRun) -> Any:
             for report in forward(run):
                 yield report
@@ -123,18 +169,29 @@ def suggested(monkeypatch: Any) -> Callable[..., list[str]]:
         monkeypatch.setattr(TrainingRun, "__iter__", iterate)
         settings = TRAINING | {"batch_size": 8, "bptt": 32, "evaluations": 1}
         length = {} if start == "ngram-char" else {"epochs": epochs}
-        model = reviewgen.train(start, texts or reviews(30), training=settings, progress=False, **length, **options)
+        model = reviewgen.train(
+            start, texts or reviews(30), training=settings, progress=False, **length, **options
+        )
         return [note for note in model.training["notes"] if "--from" in note]
 
     return train
 
 
 @pytest.mark.slow
-def test_the_weights_that_ship_are_suggested_after_many_passes(suggested: Callable[..., list[str]]) -> None:
+def test_the_weights_that_ship_are_suggested_after_many_passes(
+    suggested: Callable[..., list[str]],
+) -> None:
     (note,) = suggested()
     bits = reviewgen.load("gru-char").evaluate(reviews(30), split="test").bits_per_character
-    assert "--from gru-char." in note and f"They take {bits:.3f} bits per character of these held-out texts" in note
+    assert (
+        "--from gru-char." in note
+        and f"They take {bits:.3f} bits per character of these held-out texts" in note
+    )
     assert not suggested(epochs=9.5)
     (note,) = suggested(seconds=31, model={"output_dropout": 0.2})  # dropout may differ
     assert not suggested(seconds=29, model={"hidden_size": 16})
-    assert not suggested(model={"hidden_size": 16}) and not suggested(lowercase=True) and not suggested("ngram-char")
+    assert (
+        not suggested(model={"hidden_size": 16})
+        and not suggested(lowercase=True)
+        and not suggested("ngram-char")
+    )

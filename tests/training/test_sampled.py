@@ -11,7 +11,9 @@ from reviewgen.data import TokenStore
 from reviewgen.registry import find_model
 from reviewgen.training import SampledSoftmax, cross_entropy, sampled_softmax
 
-VOCAB_SIZE, LANES, LENGTH = 600, 4, 16
+VOCAB_SIZE = 600
+LANES = 4
+LENGTH = 16
 FREQUENCIES = 1 / np.arange(1, VOCAB_SIZE + 1)
 
 
@@ -27,9 +29,14 @@ def build(name: str) -> torch.nn.Module:
 
 
 def losses(model, sampled, random):
-    """Return the full loss of random tokens, and the sampled one; a few of the tokens are not to be predicted."""
-    ids = torch.from_numpy(random.choice(VOCAB_SIZE, (LANES, LENGTH + 1), p=FREQUENCIES / FREQUENCIES.sum()))
-    targets, state = ids[:, 1:].clone(), model.initial_state(LANES)
+    """Return the full loss of random tokens, and the sampled one; a few of the tokens are not to be
+    predicted.
+    """
+    ids = torch.from_numpy(
+        random.choice(VOCAB_SIZE, (LANES, LENGTH + 1), p=FREQUENCIES / FREQUENCIES.sum())
+    )
+    targets = ids[:, 1:].clone()
+    state = model.initial_state(LANES)
     targets[0, :3] = -100
     torch.manual_seed(int(ids.sum()))  # nnlm restarts rows at random
     logits, after = model(ids[:, :-1], state)
@@ -43,38 +50,54 @@ def losses(model, sampled, random):
 @pytest.mark.parametrize("name", ["lstm", "gru", "rnn", "nnlm"])
 def test_with_all_tokens_it_is_the_cross_entropy(name: str) -> None:
     model = build(name)
-    full, every, tokens = losses(model, SampledSoftmax(10**9, FREQUENCIES), np.random.default_rng(0))
+    full, every, tokens = losses(
+        model, SampledSoftmax(10**9, FREQUENCIES), np.random.default_rng(0)
+    )
     assert tokens == VOCAB_SIZE
-    gradients = [torch.autograd.grad(loss, [*model.parameters()], allow_unused=True) for loss in (full, every)]
+    gradients = [
+        torch.autograd.grad(loss, [*model.parameters()], allow_unused=True)
+        for loss in (full, every)
+    ]
     torch.testing.assert_close(every, full, rtol=1e-4, atol=1e-4)
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
 def test_with_some_tokens_it_estimates_the_cross_entropy() -> None:
-    model, sampled, random = build("lstm"), SampledSoftmax(60, 1e6 * FREQUENCIES), np.random.default_rng(0)
+    model = build("lstm")
+    sampled = SampledSoftmax(60, 1e6 * FREQUENCIES)
+    random = np.random.default_rng(0)
     with torch.no_grad():
         pairs = [losses(model, sampled, random) for _ in range(300)]
     full, estimates, tokens = (np.array(column, float) for column in zip(*pairs, strict=True))
     assert tokens.mean() < VOCAB_SIZE / 5
     error = (estimates - full).mean()
-    assert abs(error) < 0.03 < 0.1 < (estimates - full).std(), "single estimates are off, their mean is not"
+    assert abs(error) < 0.03 < 0.1 < (estimates - full).std(), (
+        "single estimates are off, their mean is not"
+    )
 
 
 def test_it_is_used_on_a_cpu_for_large_vocabularies_by_models_without_a_loss_of_their_own() -> None:
     model = build("gru")
-    assert sampled_softmax(model, VOCAB_SIZE // 4, "cpu") and not sampled_softmax(model, VOCAB_SIZE // 4 + 1, "cpu")
+    assert sampled_softmax(model, VOCAB_SIZE // 4, "cpu") and not sampled_softmax(
+        model, VOCAB_SIZE // 4 + 1, "cpu"
+    )
     assert not sampled_softmax(model, 10, "cuda") and not sampled_softmax(model, 0, "cpu")
     model.losses = lambda logits, targets: {}
     assert not sampled_softmax(model, 10, "cpu")
 
 
 @pytest.mark.parametrize("sizes", [(3000,), (40, 7000, 0, 900), (2_000_000, 5_000_000)])
-def test_tokens_are_drawn_by_their_frequencies_in_all_shards(tmp_path: Path, sizes: tuple[int, ...]) -> None:
-    random, folders = np.random.default_rng(0), [tmp_path / str(number) for number in range(len(sizes))]
+def test_tokens_are_drawn_by_their_frequencies_in_all_shards(
+    tmp_path: Path, sizes: tuple[int, ...]
+) -> None:
+    random = np.random.default_rng(0)
+    folders = [tmp_path / str(number) for number in range(len(sizes))]
     for folder, size in zip(folders, sizes, strict=True):
         folder.mkdir()
-        random.choice(VOCAB_SIZE, size, p=FREQUENCIES / FREQUENCIES.sum()).astype(np.uint16).tofile(folder / "train.uint16")
+        random.choice(VOCAB_SIZE, size, p=FREQUENCIES / FREQUENCIES.sum()).astype(np.uint16).tofile(
+            folder / "train.uint16"
+        )
         np.save(folder / "train.index.npy", np.array([[0, size], [0, 0]]))
     store = TokenStore(folders, "train")
     expected = SampledSoftmax(50, np.bincount(store.ids, minlength=VOCAB_SIZE)).chances
@@ -84,6 +107,9 @@ def test_tokens_are_drawn_by_their_frequencies_in_all_shards(tmp_path: Path, siz
 
 
 def test_a_step_without_a_target_has_a_loss_of_zero() -> None:
-    model, ids = build("lstm"), torch.zeros(1, 3, dtype=torch.long)
-    logits, targets, _ = SampledSoftmax(1, np.ones(VOCAB_SIZE)).logits(model, ids, model.initial_state(1), ids - 100)
+    model = build("lstm")
+    ids = torch.zeros(1, 3, dtype=torch.long)
+    logits, targets, _ = SampledSoftmax(1, np.ones(VOCAB_SIZE)).logits(
+        model, ids, model.initial_state(1), ids - 100
+    )
     assert float(cross_entropy(logits, targets, 1).detach()) == 0.0

@@ -1,4 +1,6 @@
-"""A model is saved as soon as its training is over: before it is evaluated, and before its copy rate and metrics are measured."""
+"""A model is saved as soon as its training is over: before it is evaluated, and before its copy
+rate and metrics are measured.
+"""
 
 import logging
 import subprocess
@@ -25,7 +27,9 @@ PRESETS = {"gru-char": OPTIONS, "blend-char": OPTIONS, "ngram-char": {"model": {
 
 
 def when_measured(monkeypatch: Any, preset: str, out: Path, action: Callable[[], object]) -> None:
-    """Have an action done when a model of a preset, or the network of a blend, is used while the output folder exists."""
+    """Have an action done when a model of a preset, or the network of a blend, is used while the
+    output folder exists.
+    """
     network = type(ready(preset.replace("blend", "lstm"), TEXTS).model)
     plain = network.initial_state
 
@@ -45,13 +49,17 @@ def finished(preset: str, out: Path) -> TrainingRun:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_the_model_is_whole_before_it_is_measured_and_has_results_after(preset: str, tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_model_is_whole_before_it_is_measured_and_has_results_after(
+    preset: str, tmp_path: Path, monkeypatch: Any
+) -> None:
     first: list[tuple[Any, str, bool]] = []
 
     def look() -> None:
         if not first:
             model = reviewgen.load(tmp_path / "m")
-            first.append((model, str(model.generate_model_card()), (tmp_path / "m.partial").exists()))
+            first.append(
+                (model, str(model.generate_model_card()), (tmp_path / "m.partial").exists())
+            )
 
     with monkeypatch.context() as patch:
         when_measured(patch, preset, tmp_path / "m", look)
@@ -60,11 +68,18 @@ def test_the_model_is_whole_before_it_is_measured_and_has_results_after(preset: 
     assert early.training["held_out"] is None and early.training["novelty"]["copy_rate"] is None
     assert "Not evaluated on held-out text." in card and not has_run_folder
     model = reviewgen.load(tmp_path / "m")
-    novelty, held_out = model.training["novelty"], model.training["held_out"]
+    novelty = model.training["novelty"]
+    held_out = model.training["held_out"]
     assert model.training == trained.training and held_out["bits_per_character"] > 0
     assert early.generate_one(seed=1) == model.generate_one(seed=1) == trained.generate_one(seed=1)
-    assert novelty["copy_rate"] is not None and novelty["copy_rate_texts"] % 100 == 0 and novelty["copy_rate_interval"]
-    assert f"with {novelty['copy_rate_characters']:,} characters" in (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
+    assert (
+        novelty["copy_rate"] is not None
+        and novelty["copy_rate_texts"] % 100 == 0
+        and novelty["copy_rate_interval"]
+    )
+    assert f"with {novelty['copy_rate_characters']:,} characters" in (
+        tmp_path / "m" / "README.md"
+    ).read_text(encoding="utf-8")
     assert {path.name for path in tmp_path.iterdir()} == {"m"}
 
 
@@ -84,10 +99,13 @@ def test_after_an_error_in_the_measuring_the_model_is_saved_and_can_be_measured_
     assert reviewgen.load(tmp_path / "m").training["held_out"] is not None
 
 
-def test_evaluate_says_that_the_final_measurement_is_missing(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_evaluate_says_that_the_final_measurement_is_missing(
+    tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
     run = finished("ngram-char", tmp_path / "m")
     with monkeypatch.context() as patch:
-        when_measured(patch, "ngram-char", tmp_path / "m", raising(MemoryError("no room")))  # as of a process that was killed
+        # as of a process that was killed
+        when_measured(patch, "ngram-char", tmp_path / "m", raising(MemoryError("no room")))
         with pytest.raises(MemoryError):
             run.finish()
     (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
@@ -100,15 +118,21 @@ def test_evaluate_says_that_the_final_measurement_is_missing(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("preset", ["gru-char", "ngram-char"])
-def test_an_interrupt_of_the_measuring_says_that_the_model_is_saved(preset: str, tmp_path: Path, monkeypatch: Any) -> None:
+def test_an_interrupt_of_the_measuring_says_that_the_model_is_saved(
+    preset: str, tmp_path: Path, monkeypatch: Any
+) -> None:
     run = finished(preset, tmp_path / "m")
     with monkeypatch.context() as patch:
         when_measured(patch, preset, tmp_path / "m", raising(KeyboardInterrupt()))
         run.finish()
     training = reviewgen.load(tmp_path / "m").training
-    assert run.is_interrupted and f"saved in {tmp_path / 'm'}" in run.notes[-1] == training["notes"][-1]
+    assert (
+        run.is_interrupted
+        and f"saved in {tmp_path / 'm'}" in run.notes[-1] == training["notes"][-1]
+    )
     assert training["stopped"].startswith("all ") and training["held_out"] is None
-    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")  # the launcher starts it again: nothing is left to do
+    # the launcher starts it again: nothing is left to do
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "1")
     again = reviewgen.train(preset, TEXTS, out=tmp_path / "m", **PRESETS[preset])
     assert again.training == training
 
@@ -120,12 +144,16 @@ COUNT: dict[str, Any] = {"training": {"copy_tokens": 0}}
 
 def test_a_training_replaces_a_saved_model_on_request(tmp_path: Path) -> None:
     for order in (2, 3):
-        reviewgen.train("ngram-char", TEXTS, out=tmp_path / "m", model={"order": order}, overwrite=True, **COUNT)
+        reviewgen.train(
+            "ngram-char", TEXTS, out=tmp_path / "m", model={"order": order}, overwrite=True, **COUNT
+        )
         assert reviewgen.load(tmp_path / "m").model.config.order == order
     assert {path.name for path in tmp_path.iterdir()} == {"m"}
 
 
-def test_a_training_that_fails_or_is_interrupted_keeps_the_saved_model(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_training_that_fails_or_is_interrupted_keeps_the_saved_model(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
     reviewgen.train("ngram-char", TEXTS, out=tmp_path / "m", **COUNT)
     digest = reviewgen.load(tmp_path / "m").digest
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -134,9 +162,14 @@ def test_a_training_that_fails_or_is_interrupted_keeps_the_saved_model(tmp_path:
     run = ready("gru-char", TEXTS, out=tmp_path / "m", overwrite=True, **OPTIONS)
     next(iter(run))
     run.interrupt()
-    with pytest.raises(StorageError, match=r"already exists.* The trained model was saved as") as caught:
+    with pytest.raises(
+        StorageError, match=r"already exists.* The trained model was saved as"
+    ) as caught:
         run.finish()
-    assert reviewgen.load(str(caught.value).partition("saved as ")[2].removesuffix(" instead.")).preset == "gru-char"
+    assert (
+        reviewgen.load(str(caught.value).partition("saved as ")[2].removesuffix(" instead.")).preset
+        == "gru-char"
+    )
     assert reviewgen.load(tmp_path / "m").digest == digest
 
 
@@ -157,7 +190,17 @@ try:
 finally:
     print(sorted({"torch", "numba", "datasets"} & set(sys.modules)))
 """
-    command = [sys.executable, "-c", code, "train", "ngram-char", "--data", "missing.csv", "--out", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "train",
+        "ngram-char",
+        "--data",
+        "missing.csv",
+        "--out",
+        str(tmp_path),
+    ]
     said = subprocess.run(command, capture_output=True, text=True, check=False)
     assert said.returncode == 1 and said.stdout.strip() == "[]"
     assert "already exists" in said.stderr and "--overwrite" in said.stderr

@@ -14,7 +14,8 @@ def trained(optimizer_of, *, sparse: bool, steps: int, weight_decay: float) -> n
     """Return a table after some steps, each with a gradient for a few of its rows."""
     torch.manual_seed(0)
     table = nn.Embedding(40, 5, sparse=sparse)
-    optimizer, random = optimizer_of([table.weight], lr=0.05, weight_decay=weight_decay), torch.Generator().manual_seed(1)
+    optimizer = optimizer_of([table.weight], lr=0.05, weight_decay=weight_decay)
+    random = torch.Generator().manual_seed(1)
     for _ in range(steps):
         rows = torch.randperm(30, generator=random)[:6]  # ten rows have no gradient in any step
         signs = torch.randint(0, 2, (6, 5), generator=random) * 2 - 1  # squared, all are their mean
@@ -25,7 +26,8 @@ def trained(optimizer_of, *, sparse: bool, steps: int, weight_decay: float) -> n
     return table
 
 
-rows_of, adamw_of = partial(RowAdamW, beta2=0.99), partial(torch.optim.AdamW, betas=(0.0, 0.99))
+rows_of = partial(RowAdamW, beta2=0.99)
+adamw_of = partial(torch.optim.AdamW, betas=(0.0, 0.99))
 
 
 @pytest.mark.parametrize("sparse", [True, False])
@@ -39,7 +41,8 @@ def test_weight_decay_reaches_every_row() -> None:
     ours = trained(rows_of, sparse=True, steps=48, weight_decay=0.1)
     torchs = trained(adamw_of, sparse=False, steps=48, weight_decay=0.1)
     torch.testing.assert_close(ours.weight[30:], torchs.weight[30:])  # rows without a gradient
-    assert (ours.weight - torchs.weight).abs().max() < 0.1 * torchs.weight.abs().max()  # others decay up to 15 steps later
+    # others decay up to 15 steps later
+    assert (ours.weight - torchs.weight).abs().max() < 0.1 * torchs.weight.abs().max()
 
 
 def test_a_resumed_optimizer_goes_on_as_the_first_would() -> None:
@@ -63,13 +66,19 @@ def test_a_resumed_optimizer_goes_on_as_the_first_would() -> None:
 
 @pytest.mark.parametrize("max_norm", [0.5, 100.0])
 def test_sparse_gradients_are_clipped_with_dense_ones(max_norm: float) -> None:
-    norms, gradients = [], []
+    norms = []
+    gradients = []
     for sparse in (True, False):
         torch.manual_seed(0)
-        table, linear = nn.Embedding(20, 4, sparse=sparse), nn.Linear(4, 3)
+        table = nn.Embedding(20, 4, sparse=sparse)
+        linear = nn.Linear(4, 3)
         linear(table(torch.tensor([3, 3, 7, 3]))).square().sum().backward()
         parameters = [table.weight, *linear.parameters()]
-        norms.append(clip_gradients(parameters, max_norm) if sparse else nn.utils.clip_grad_norm_(parameters, max_norm))
+        norms.append(
+            clip_gradients(parameters, max_norm)
+            if sparse
+            else nn.utils.clip_grad_norm_(parameters, max_norm)
+        )
         gradients.append([each.grad.to_dense() for each in parameters if each.grad is not None])
     torch.testing.assert_close(norms[0], norms[1])
     torch.testing.assert_close(gradients[0], gradients[1])

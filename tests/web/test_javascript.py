@@ -1,4 +1,6 @@
-"""The modules that generate in a browser, run in Node: numbers, tokens and texts are those of Python."""
+"""The modules that generate in a browser, run in Node: numbers, tokens and texts are those of
+Python.
+"""
 
 import json
 import math
@@ -18,7 +20,13 @@ from reviewgen.export import pack
 from reviewgen.generation import TokenTexts
 from reviewgen.lexicon import Lexicon
 from reviewgen.model import Bundle
-from reviewgen.registry import Plugin, find_tokenizer, find_web_stepper, find_web_tokenizer, find_weights
+from reviewgen.registry import (
+    Plugin,
+    find_tokenizer,
+    find_web_stepper,
+    find_web_tokenizer,
+    find_weights,
+)
 from reviewgen.sentences import sentence_ends
 from reviewgen.web import PackedModel, compose, static_files
 from tests.support.fakes import TEXTS, TableModel, review_model, table
@@ -48,18 +56,30 @@ MORE_SETTINGS: list[dict[str, Any]] = [  # beyond the table: of texts, not of on
     {"finish": "sentence", "max_new_tokens": 25, "min_new_tokens": 10},
     {"max_new_tokens": 0},
 ]
-PROMPTS = ["", "the ", "the mov", "The movie was tr", "xyz très 👍", "a\n", "I liked the o", "zzz \u00a0 q"]
+PROMPTS = [
+    "",
+    "the ",
+    "the mov",
+    "The movie was tr",
+    "xyz très 👍",
+    "a\n",
+    "I liked the o",
+    "zzz \u00a0 q",
+]
 
 
 FAKE = """export default (name, config, tensors) => {
   const { shape: [, width], data } = tensors.table;
-  const forward = (ids, state) => ({ logits: data.slice(ids.at(-1) * width, (ids.at(-1) + 1) * width), state });
+  const row = (id) => data.slice(id * width, (id + 1) * width);
+  const forward = (ids, state) => ({ logits: row(ids.at(-1)), state });
   return { initialState: () => 0, forward };
 };"""
 """The stepper of ``tests.support.fakes.TableModel`` in JavaScript."""
 SCRIPT = Path(__file__).parents[1] / "support/javascript/run_engine.mjs"
 """The browser engine in Node: questions in, answers out."""
-TOKENIZER_SOURCES = {name: find_web_tokenizer(name).read_text(encoding="utf-8") for name in ("char", "word")}
+TOKENIZER_SOURCES = {
+    name: find_web_tokenizer(name).read_text(encoding="utf-8") for name in ("char", "word")
+}
 
 
 def ask_all(folder: Path, questions: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -82,27 +102,52 @@ def write_packed(folder: Path, bundle: Bundle, bits: int = 32) -> dict[str, Any]
     folder.mkdir(exist_ok=True)
     (folder / "manifest.json").write_text(json.dumps(packed.manifest), encoding="utf-8")
     (folder / "blob.bin").write_bytes(packed.blob)
-    files = {name: find_web_stepper(name) for name in ("ngram", "nnlm", "rnn", "gru", "lstm", "blend")}
-    steppers = {"fake": FAKE} | {name: file.read_text(encoding="utf-8") for name, file in files.items() if file is not None}
+    files = {
+        name: find_web_stepper(name) for name in ("ngram", "nnlm", "rnn", "gru", "lstm", "blend")
+    }
+    steppers = {"fake": FAKE} | {
+        name: file.read_text(encoding="utf-8") for name, file in files.items() if file is not None
+    }
     return {"folder": str(folder), "steppers": steppers, "tokenizers": TOKENIZER_SOURCES}
 
 
-def complete(folder: Path, bundle: Bundle, requests: Sequence[Mapping[str, Any]], bits: int = 32) -> list[Any]:
+def complete(
+    folder: Path, bundle: Bundle, requests: Sequence[Mapping[str, Any]], bits: int = 32
+) -> list[Any]:
     """Return what the browser engine gives for some requests."""
-    results: list[Any] = ask(folder, "complete", model=write_packed(folder, bundle, bits), requests=requests)
+    results: list[Any] = ask(
+        folder, "complete", model=write_packed(folder, bundle, bits), requests=requests
+    )
     return results
 
 
-def model(name: str, seed: int = 0, *, eos: float = -1.0, lexicon: Lexicon | None = LEXICON, conditions: int = 0, **generation):
+def model(
+    name: str,
+    seed: int = 0,
+    *,
+    eos: float = -1.0,
+    lexicon: Lexicon | None = LEXICON,
+    conditions: int = 0,
+    **generation,
+):
     """Return a model of random logits over a real tokenizer."""
     tokenizer = TOKENIZERS[name]
-    values = tuple(Value(label=str(number), share=0.1, low=number, high=number) for number in range(1, max(2, conditions)))
-    given = (Condition(name="stars", kind="number", values=values), Condition(name="film", kind="text", lowercase=True))
+    values = tuple(
+        Value(label=str(number), share=0.1, low=number, high=number)
+        for number in range(1, max(2, conditions))
+    )
+    given = (
+        Condition(name="stars", kind="number", values=values),
+        Condition(name="film", kind="text", lowercase=True),
+    )
     known = Conditions(given if conditions else (), tokenizer.vocab_size, tokenizer.encode)
     logits = table(known.vocab_size, seed)
     logits[:, tokenizer.eos_id] = eos
     made = review_model(TableModel(logits), tokenizer, **generation)
-    more = {"tokenizer_plugin": Plugin("tokenizer", name, "reviewgen", "0"), "tokenizer_config": tokenizer.Config()}
+    more = {
+        "tokenizer_plugin": Plugin("tokenizer", name, "reviewgen", "0"),
+        "tokenizer_config": tokenizer.Config(),
+    }
     return ReviewModel(replace(made.bundle, lexicon=lexicon, conditions=known, **more))
 
 
@@ -110,7 +155,9 @@ def dead_end() -> ReviewModel:
     """Return a model of which only tokens of unknown words have a probability."""
     made = model("char", lexicon=Lexicon.of(["the"], [" "]))
     allowed = [made.tokenizer.encode(character)[0] for character in "mov"]
-    made.model.table[:, [token for token in range(made.model.table.shape[1]) if token not in allowed]] = -math.inf
+    made.model.table[
+        :, [token for token in range(made.model.table.shape[1]) if token not in allowed]
+    ] = -math.inf
     return made
 
 
@@ -120,8 +167,12 @@ def nothing_left() -> ReviewModel:
     return made
 
 
-def in_python(made: ReviewModel, prompt: str = "", n: int = 1, seed: int = 0, **settings: Any) -> list[tuple[str, str]]:
-    generations = made.generate(prompt, return_dict_in_generate=True, num_return_sequences=n, seed=seed, **settings)
+def in_python(
+    made: ReviewModel, prompt: str = "", n: int = 1, seed: int = 0, **settings: Any
+) -> list[tuple[str, str]]:
+    generations = made.generate(
+        prompt, return_dict_in_generate=True, num_return_sequences=n, seed=seed, **settings
+    )
     return [(each.text, each.finish_reason) for each in generations]
 
 
@@ -136,29 +187,53 @@ def requests_of_all_settings(step: int) -> list[dict[str, Any]]:
     requests = []
     for number, settings in enumerate([*SETTINGS, *MORE_SETTINGS]):
         n = 1 if settings.get("do_sample") is False else 2
-        requests.append({"prompt": PROMPTS[(3 * number + step) % len(PROMPTS)], "n": n, "seed": 7, **settings})
+        requests.append(
+            {"prompt": PROMPTS[(3 * number + step) % len(PROMPTS)], "n": n, "seed": 7, **settings}
+        )
     return requests
 
 
 def test_texts_are_those_of_python_for_all_settings(tmp_path: Path) -> None:
     """In one run of Node, with seeds, conditions, ties, dead ends and damaged logits too."""
     given = [{"stars": 1}, {"stars": "5"}, {}, {"film": "Zyx très"}, {"stars": 2, "film": "abc "}]
-    stars = [{"seed": 1, "n": 4, "conditions": each, "words": words} for each in given for words in ("any", "known")]
+    stars = [
+        {"seed": 1, "n": 4, "conditions": each, "words": words}
+        for each in given
+        for words in ("any", "known")
+    ]
     cases = [
-        *((model(name, eos=eos), requests_of_all_settings(step)) for step, (name, eos) in enumerate(
-            [("char", -1.0), ("word", -1.0), ("char", 3.0), ("word", 3.0)])),
+        *(
+            (model(name, eos=eos), requests_of_all_settings(step))
+            for step, (name, eos) in enumerate(
+                [("char", -1.0), ("word", -1.0), ("char", 3.0), ("word", 3.0)]
+            )
+        ),
         (with_ties(), requests_of_all_settings(0)),
-        *((model(name, seed=3), [{"prompt": prompt, "do_sample": False} for prompt in PROMPTS]) for name in ("char", "word")),
+        *(
+            (model(name, seed=3), [{"prompt": prompt, "do_sample": False} for prompt in PROMPTS])
+            for name in ("char", "word")
+        ),
         (model("word", seed=1), [{"seed": seed, "n": 2} for seed in (0, 1, 2**31, 2**53 - 1)]),
         (model("word", conditions=6), stars),
-        (dead_end(), [{"seed": seed, "n": 2, "words": "known", "max_new_tokens": 8} for seed in range(10)]),
+        (
+            dead_end(),
+            [{"seed": seed, "n": 2, "words": "known", "max_new_tokens": 8} for seed in range(10)],
+        ),
         (nothing_left(), [{"prompt": "the "}]),
-    ]  # fmt: skip
+    ]
     questions = []
     for number, (made, requests) in enumerate(cases):
         packed = write_packed(tmp_path / str(number), made.bundle)
-        questions.append({"ask": "complete", "model": packed, "requests": [{"model": "fake-fake", **each} for each in requests]})
-    answers, reasons, texts = ask_all(tmp_path, questions), set(), set()
+        questions.append(
+            {
+                "ask": "complete",
+                "model": packed,
+                "requests": [{"model": "fake-fake", **each} for each in requests],
+            }
+        )
+    answers = ask_all(tmp_path, questions)
+    reasons = set()
+    texts = set()
     for number, ((made, requests), results) in enumerate(zip(cases, answers, strict=True)):
         for request, result in zip(requests, results, strict=True):
             found = [(text["text"], text["reason"]) for text in result.get("texts", [])]
@@ -170,13 +245,39 @@ def test_texts_are_those_of_python_for_all_settings(tmp_path: Path) -> None:
 
 @pytest.mark.node
 def test_random_numbers_are_those_of_numpy_and_base85_that_of_python(tmp_path: Path) -> None:
-    seeds = [0, 1, 7, 2**31, 2**32 - 1, 2**32, 2**53 + 1, 2**63, 2**64 - 1, 2**64, 2**96 + 5, 2**128 - 1, 3**200]
+    seeds = [
+        0,
+        1,
+        7,
+        2**31,
+        2**32 - 1,
+        2**32,
+        2**53 + 1,
+        2**63,
+        2**64 - 1,
+        2**64,
+        2**96 + 5,
+        2**128 - 1,
+        3**200,
+    ]
     streams = [(seed, number) for seed in seeds for number in (0, 1, 63, 2**32)]
-    blobs = [b"", bytes(4), b"\xff" * 8, *(random.Random(0).randbytes(length) for length in (1, 2, 3, 4, 5, 1001))]
-    texts = [compose([PackedModel({}, blob)], {}, {}).split('id="blob-0">')[1].split("</script>")[0] for blob in blobs]
+    blobs = [
+        b"",
+        bytes(4),
+        b"\xff" * 8,
+        *(random.Random(0).randbytes(length) for length in (1, 2, 3, 4, 5, 1001)),
+    ]
+    texts = [
+        compose([PackedModel({}, blob)], {}, {}).split('id="blob-0">')[1].split("</script>")[0]
+        for blob in blobs
+    ]
     assert not set("".join(texts)) & set("<>&'\"")  # may stand in HTML
     asked = [
-        {"ask": "random", "streams": [[str(seed), number] for seed, number in streams], "count": 50},
+        {
+            "ask": "random",
+            "streams": [[str(seed), number] for seed, number in streams],
+            "count": 50,
+        },
         {"ask": "base85", "texts": texts},
     ]
     numbers, decoded = ask_all(tmp_path, asked)
@@ -185,12 +286,23 @@ def test_random_numbers_are_those_of_numpy_and_base85_that_of_python(tmp_path: P
 
 
 @pytest.mark.node
-def test_what_the_tokens_add_is_the_text_and_bits_and_alternatives_are_the_models(tmp_path: Path) -> None:
+def test_what_the_tokens_add_is_the_text_and_bits_and_alternatives_are_the_models(
+    tmp_path: Path,
+) -> None:
     made = model("word", seed=5)
-    request = {"model": "fake-fake", "prompt": "the mov", "seed": 3, "n": 2, "max_new_tokens": 40, "alternatives": 10}
+    request = {
+        "model": "fake-fake",
+        "prompt": "the mov",
+        "seed": 3,
+        "n": 2,
+        "max_new_tokens": 40,
+        "alternatives": 10,
+    }
     [result] = complete(tmp_path, made.bundle, [request])
     settings = {"num_return_sequences": 2, "max_new_tokens": 40, "return_dict_in_generate": True}
-    for text, each in zip(result["texts"], made.generate("the mov", seed=3, **settings), strict=True):
+    for text, each in zip(
+        result["texts"], made.generate("the mov", seed=3, **settings), strict=True
+    ):
         assert text["shown"].rstrip("\ufffd") == text["text"] == each.text
         ids = [made.tokenizer.bos_id, *each.tokens]
         first = len(ids) - len(text["bits"]) + (each.finish_reason == "end")
@@ -198,116 +310,255 @@ def test_what_the_tokens_add_is_the_text_and_bits_and_alternatives_are_the_model
         logits[:, made.tokenizer.bos_id] = -math.inf
         log_probs = logits.log_softmax(-1).numpy()[first - 1 :] / math.log(2)
         targets = [*ids[1:], made.tokenizer.eos_id][first - 1 : first - 1 + len(text["bits"])]
-        assert text["bits"] == pytest.approx([-log_probs[place, token] for place, token in enumerate(targets)], abs=1e-5)
+        assert text["bits"] == pytest.approx(
+            [-log_probs[place, token] for place, token in enumerate(targets)], abs=1e-5
+        )
         for row, alternatives in zip(log_probs, text["alternatives"], strict=False):
             best = np.argsort(-row, kind="stable")[:10]
-            assert [each["probability"] for each in alternatives] == pytest.approx([2 ** row[token] for token in best])
-            assert [each["isEnd"] for each in alternatives] == [token == made.tokenizer.eos_id for token in best]
+            assert [each["probability"] for each in alternatives] == pytest.approx(
+                [2 ** row[token] for token in best]
+            )
+            assert [each["isEnd"] for each in alternatives] == [
+                token == made.tokenizer.eos_id for token in best
+            ]
 
 
 @pytest.mark.node
 def test_a_length_below_the_saved_minimum_lowers_it(tmp_path: Path) -> None:
     made = model("char", eos=3.0, min_new_tokens=50, max_new_tokens=60)
-    [result] = complete(tmp_path, made.bundle, [{"model": "fake-fake", "seed": 1, "n": 3, "max_tokens": 20}])
+    [result] = complete(
+        tmp_path, made.bundle, [{"model": "fake-fake", "seed": 1, "n": 3, "max_tokens": 20}]
+    )
     expected = in_python(made, n=3, seed=1, max_new_tokens=20, min_new_tokens=20)
     assert [(text["text"], text["reason"]) for text in result["texts"]] == expected
 
 
 @pytest.mark.node
 def test_damaged_models_give_a_sentence_and_a_signal_stops_a_text(tmp_path: Path) -> None:
-    [several] = complete(tmp_path, model("char").bundle, [{"model": "fake-fake", "temperature": 0, "n": 2}])
+    [several] = complete(
+        tmp_path, model("char").bundle, [{"model": "fake-fake", "temperature": 0, "n": 2}]
+    )
     assert "ask for one" in several["error"]
     damaged = nothing_left()
     damaged.model.table[:] = math.nan
-    for made, request, said in ((damaged, {}, "not finite"), (model("char", lexicon=None), {"words": "known"}, "words=any")):
+    for made, request, said in (
+        (damaged, {}, "not finite"),
+        (model("char", lexicon=None), {"words": "known"}, "words=any"),
+    ):
         [result] = complete(tmp_path, made.bundle, [{"model": "fake-fake", **request}])
         assert said in result["error"]
     packed = write_packed(tmp_path, model("char", conditions=3, max_new_tokens=77).bundle)
     [known] = ask(tmp_path, "models", model=packed)
-    assert known["id"] == known["preset"] == "fake-fake" and known["defaults"]["max_new_tokens"] == 77 and "hasIndex" not in known
+    assert (
+        known["id"] == known["preset"] == "fake-fake"
+        and known["defaults"]["max_new_tokens"] == 77
+        and "hasIndex" not in known
+    )
     assert [value["label"] for value in known["conditions"][0]["values"]] == ["1", "2"]
     assert ["Texts", "synthetic: not written by a person"] in known["facts"]
     endless = {"model": "fake-fake", "max_tokens": 10**6, "min_new_tokens": 10**6 - 1, "n": 2}
-    found = ask(tmp_path, "stop", model=packed, request=endless)  # by a timer: the event loop goes on
+    # by a timer: the event loop goes on
+    found = ask(tmp_path, "stop", model=packed, request=endless)
     assert found["timers"] >= 3 and 0 < found["before"] < 10**6 and found["after"] <= 1
 
 
 @pytest.mark.node
 @pytest.mark.parametrize("preset", ["nnlm-char", "ngram-char", "lstm-char", "ngram-word"])
 def test_shipped_models_generate_the_texts_of_python(preset: str, tmp_path: Path) -> None:
-    """The first two in each order of draws that an n-gram has; others may differ by rounding, so only at their defaults."""
+    """The first two in each order of draws that an n-gram has; others may differ by rounding, so
+    only at their defaults.
+    """
     made = reviewgen.load(preset)
     settings: list[dict[str, Any]] = [{}]
     if preset in ("nnlm-char", "ngram-char"):
-        settings += [{"temperature": 1.0}, {"temperature": [0.3, 1.0, 1.2]}, {"top_p": 0.8}, {"min_p": 0.1}]
-        settings += [{"no_repeat_ngram_size": 4}, {"do_sample": False, "n": 1}, {"temperature": 0.5, "words": "known"}]
+        settings += [
+            {"temperature": 1.0},
+            {"temperature": [0.3, 1.0, 1.2]},
+            {"top_p": 0.8},
+            {"min_p": 0.1},
+        ]
+        settings += [
+            {"no_repeat_ngram_size": 4},
+            {"do_sample": False, "n": 1},
+            {"temperature": 0.5, "words": "known"},
+        ]
     requests = [{"n": 4, "seed": 5, "max_new_tokens": 60, **each} for each in settings]
     results = complete(tmp_path, made.bundle, [{"model": preset, **each} for each in requests])
     for request, result in zip(requests, results, strict=True):
-        expected = made.generate(**{{"n": "num_return_sequences"}.get(key, key): value for key, value in request.items()})
+        expected = made.generate(
+            **{{"n": "num_return_sequences"}.get(key, key): value for key, value in request.items()}
+        )
         assert [text["text"] for text in result["texts"]] == expected, request
 
 
 ODD = [
-    "", " ", "  ", "a", " a", "a ", "don't they'll WE'VE 'S 's", "1,000 dollars in 1999", "naïve café \u00a0x\u0085y\ufeffz",
-    "\r\n\t x \n\n", "日本語のテキスト。 good", "👍🏽 👨‍👩‍👧", "\u0000\u0001\x7f", "e\u0301", "ｆｕｌｌ", "\u2028x\u2029",
-    "\u3000\u1680z",    "½ ² ٣ Ⅷ 〇", "_a_b __c", "</script><!--", "a" * 300, " " * 70 + "x", "!?!?..., ;",
-    "\u200bx\u200d", "\U0001d54f\U0001d7d8",
-    "x\ufffdy", "'", "''s", "’s", "ǅ ß ſ", "__proto__ constructor", "\u180ex", "\ud83d", "a\ude00b", "x\ud800",
-]  # fmt: skip
+    "",
+    " ",
+    "  ",
+    "a",
+    " a",
+    "a ",
+    "don't they'll WE'VE 'S 's",
+    "1,000 dollars in 1999",
+    "naïve café \u00a0x\u0085y\ufeffz",
+    "\r\n\t x \n\n",
+    "日本語のテキスト。 good",
+    "👍🏽 👨‍👩‍👧",
+    "\u0000\u0001\x7f",
+    "e\u0301",
+    "ｆｕｌｌ",
+    "\u2028x\u2029",
+    "\u3000\u1680z",
+    "½ ² ٣ Ⅷ 〇",
+    "_a_b __c",
+    "</script><!--",
+    "a" * 300,
+    " " * 70 + "x",
+    "!?!?..., ;",
+    "\u200bx\u200d",
+    "\U0001d54f\U0001d7d8",
+    "x\ufffdy",
+    "'",
+    "''s",
+    "’s",
+    "ǅ ß ſ",
+    "__proto__ constructor",
+    "\u180ex",
+    "\ud83d",
+    "a\ude00b",
+    "x\ud800",
+]
 
 
 def texts() -> list[str]:
     """Return sentences, odd texts, and random mixtures of characters of many scripts."""
     draw = random.Random(0)
-    alphabets = ["abcdefgh  '.", "éàñü ß", "日本語 。", "абв ", " \n\t\r\u00a0\u0085", "0123½², ", "👍🏽\u200d ", "'stmrelvd "]
+    alphabets = [
+        "abcdefgh  '.",
+        "éàñü ß",
+        "日本語 。",
+        "абв ",
+        " \n\t\r\u00a0\u0085",
+        "0123½², ",
+        "👍🏽\u200d ",
+        "'stmrelvd ",
+    ]
     every = "".join(alphabets)
-    mixed = ["".join(draw.choices(draw.choice([*alphabets, every]), k=draw.randint(1, 40))) for _ in range(2000)]
+    mixed = [
+        "".join(draw.choices(draw.choice([*alphabets, every]), k=draw.randint(1, 40)))
+        for _ in range(2000)
+    ]
     codes = [code for code in range(0x30000) if not 0xD800 <= code <= 0xDFFF]
-    return [*TEXTS, *ODD, *mixed, *("".join(map(chr, draw.choices(codes, k=draw.randint(1, 20)))) for _ in range(2000))]
+    return [
+        *TEXTS,
+        *ODD,
+        *mixed,
+        *("".join(map(chr, draw.choices(codes, k=draw.randint(1, 20)))) for _ in range(2000)),
+    ]
 
 
 def plain(text: str) -> str:
-    """Return a text in which two neighbouring surrogates are one character, as in every string of JavaScript."""
+    """Return a text in which two neighbouring surrogates are one character, as in every string of
+    JavaScript.
+    """
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
 @pytest.mark.node
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_ids_texts_bytes_and_splits_of_prompts_are_those_of_python(name: str, tmp_path: Path) -> None:
-    tokenizer, given, draw = TOKENIZERS[name], texts(), random.Random(1)
-    if name == "word":  # each character between letters and between marks, since a cut depends on its category
-        given += [f"a{chr(code)}a !{chr(code)}!" for code in range(0x20000) if not 0xD800 <= code <= 0xDFFF]
+def test_ids_texts_bytes_and_splits_of_prompts_are_those_of_python(
+    name: str, tmp_path: Path
+) -> None:
+    tokenizer = TOKENIZERS[name]
+    given = texts()
+    draw = random.Random(1)
+    # each character between letters and between marks, since a cut depends on its category
+    if name == "word":
+        given += [
+            f"a{chr(code)}a !{chr(code)}!"
+            for code in range(0x20000)
+            if not 0xD800 <= code <= 0xDFFF
+        ]
     tokenizer.save(tmp_path)
     files = {file.name: file.read_text(encoding="utf-8") for file in tmp_path.glob("*.json")}
-    odd_ids = [[draw.randrange(tokenizer.vocab_size) for _ in range(draw.randint(0, 12))] for _ in range(3000)]
+    odd_ids = [
+        [draw.randrange(tokenizer.vocab_size) for _ in range(draw.randint(0, 12))]
+        for _ in range(3000)
+    ]
     asked = {"source": TOKENIZER_SOURCES[name.split()[-1]], "files": files, "texts": given}
-    whole = [text for text in given[:1500] if not any("\ud800" <= character <= "\udfff" for character in text)]
-    found, cut = ask_all(tmp_path, [{"ask": "tokenize", **asked, "ids": odd_ids}, {"ask": "split", **asked, "texts": whole}])
-    assert [found[key] for key in ("vocabSize", "bosId", "eosId")] == [tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id]
-    assert [text for text, ids in zip(given, found["encoded"], strict=True) if ids != tokenizer.encode(text)] == []
+    whole = [
+        text
+        for text in given[:1500]
+        if not any("\ud800" <= character <= "\udfff" for character in text)
+    ]
+    found, cut = ask_all(
+        tmp_path,
+        [{"ask": "tokenize", **asked, "ids": odd_ids}, {"ask": "split", **asked, "texts": whole}],
+    )
+    assert [found[key] for key in ("vocabSize", "bosId", "eosId")] == [
+        tokenizer.vocab_size,
+        tokenizer.bos_id,
+        tokenizer.eos_id,
+    ]
+    assert [
+        text
+        for text, ids in zip(given, found["encoded"], strict=True)
+        if ids != tokenizer.encode(text)
+    ] == []
     assert found["bytes"] == [list(each) for each in tokenizer.token_bytes()]
-    assert [plain(text) for text in found["decoded"]] == [plain(tokenizer.decode(ids)) for ids in odd_ids]
+    assert [plain(text) for text in found["decoded"]] == [
+        plain(tokenizer.decode(ids)) for ids in odd_ids
+    ]
     pieces = TokenTexts(tokenizer)
     splits = [pieces.split(text) for text in whole]
-    assert [(each["ids"], each["rest"]) for each in cut] == [(each.ids, each.rest) for each in splits]
+    assert [(each["ids"], each["rest"]) for each in cut] == [
+        (each.ids, each.rest) for each in splits
+    ]
 
 
 @pytest.mark.node
 def test_sentences_end_where_they_do_in_python(tmp_path: Path) -> None:
     draw = random.Random(2)
-    parts = ["Mr", "J", "No", "I", "e.g", "etc", "3", ".", ". ", "!", "?”", "…", "。", "」", " Doe", " 5", "\n", "\u00a0"]
+    parts = [
+        "Mr",
+        "J",
+        "No",
+        "I",
+        "e.g",
+        "etc",
+        "3",
+        ".",
+        ". ",
+        "!",
+        "?”",
+        "…",
+        "。",
+        "」",
+        " Doe",
+        " 5",
+        "\n",
+        "\u00a0",
+    ]
     parts += ["\u0085", "é", "(", ")", "👍", "ß"]
     given = ["".join(draw.choices(parts, k=draw.randint(1, 12))) for _ in range(4000)]
-    expected = [[len(text[:end].encode("utf-16-le")) // 2 for end in sentence_ends(text)] for text in given]
+    expected = [
+        [len(text[:end].encode("utf-16-le")) // 2 for end in sentence_ends(text)] for text in given
+    ]
     assert ask(tmp_path, "sentences", texts=given) == expected
 
 
 def test_the_shipped_vocabularies_are_those_of_all_presets() -> None:
-    """So the tests above cover the tokenizer of every page, two of words: gru-word and nnlm-word were trained later."""
+    """So the tests above cover the tokenizer of every page, two of words: gru-word and nnlm-word
+    were trained later.
+    """
     for tokenizer, file, count in (("char", "characters.json", 1), ("word", "tokenizer.json", 2)):
-        folders = [find_weights(f"{name}-{tokenizer}") for name in ("blend", "gru", "lstm", "ngram", "nnlm", "rnn")]
-        assert len({(folder / file).read_bytes() for folder in folders if folder is not None}) == count
+        folders = [
+            find_weights(f"{name}-{tokenizer}")
+            for name in ("blend", "gru", "lstm", "ngram", "nnlm", "rnn")
+        ]
+        assert (
+            len({(folder / file).read_bytes() for folder in folders if folder is not None}) == count
+        )
 
 
 @pytest.mark.parametrize("name", ["my-reviews", "gru-word"], ids=["name", "preset"])
@@ -315,6 +566,7 @@ def test_a_link_finds_a_model_by_its_name_and_by_its_preset(name, tmp_path):
     module = static_files()["links.js"].as_uri()
     script = tmp_path / "link.mjs"
     script.write_text(f"""import {{ decodeFragment }} from "{module}";
-        const models = [{{ id: "other", preset: "lstm-word" }}, {{ id: "my-reviews", preset: "gru-word" }}];
+        const other = {{ id: "other", preset: "lstm-word" }};
+        const models = [other, {{ id: "my-reviews", preset: "gru-word" }}];
         console.log(decodeFragment("#model={name}", models).model);""")
     assert run_node(script).strip() == "my-reviews"

@@ -1,4 +1,6 @@
-"""The web page in a real Chromium, from a file: writing, links, microscope, keyboard, hostile texts; the engine is a fake."""
+"""The web page in a real Chromium, from a file: writing, links, microscope, keyboard, hostile
+texts; the engine is a fake.
+"""
 
 import json
 import re
@@ -12,8 +14,12 @@ import pytest
 from reviewgen.web import PackedModel, compose, static_files
 from tests.support.browser import violations
 
-FAKE_ENGINE = (Path(__file__).parents[1] / "support/javascript/fake_engine.js").read_text(encoding="utf-8")
-HOSTILE = "</script></title><img src=x onerror=alert(1)><script>alert(2)</script>\"'&<!--{{ 7 * 19101 }}"
+FAKE_ENGINE = (Path(__file__).parents[1] / "support/javascript/fake_engine.js").read_text(
+    encoding="utf-8"
+)
+HOSTILE = (
+    "</script></title><img src=x onerror=alert(1)><script>alert(2)</script>\"'&<!--{{ 7 * 19101 }}"
+)
 STYLE = {"name": "style", "kind": "category", "values": [{"label": "review"}, {"label": "snippet"}]}
 STARS = {
     "name": "stars",
@@ -27,7 +33,13 @@ IS_TOO_WIDE = "document.documentElement.scrollWidth > document.documentElement.c
 def manifest(name, *, conditions=(), **more):
     defaults = {"temperature": 0.7, "max_new_tokens": 40}
     facts = [["Bits per character", "1.456"], ["Licence", "Apache-2.0"]]
-    fields = {"preset": name, "conditions": list(conditions), "defaults": defaults, "hasIndex": "index" in name, "facts": facts}
+    fields = {
+        "preset": name,
+        "conditions": list(conditions),
+        "defaults": defaults,
+        "hasIndex": "index" in name,
+        "facts": facts,
+    }
     return {"id": name, "card": f"---\na: b\n---\n# {name}\n", **fields, **more}
 
 
@@ -42,20 +54,28 @@ def write_page(file, *models, title="reviewgen", steppers=None):
     engine = "data:text/javascript;base64," + b64encode(FAKE_ENGINE.encode()).decode()
     fake = re.sub(r'("reviewgen/browser_engine.js": )"[^"]*"', rf'\1"{engine}"', imports)
     assert fake != imports
-    file.write_text(html.replace(imports, fake).replace(digest(imports), digest(fake)), encoding="utf-8")
+    file.write_text(
+        html.replace(imports, fake).replace(digest(imports), digest(fake)), encoding="utf-8"
+    )
     return file
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    models = [manifest("lstm-word", conditions=[STYLE, STARS, ARTIST]), manifest("ngram-index", conditions=[STYLE])]
+    models = [
+        manifest("lstm-word", conditions=[STYLE, STARS, ARTIST]),
+        manifest("ngram-index", conditions=[STYLE]),
+    ]
     return write_page(tmp_path_factory.mktemp("page") / "page.html", *models)
 
 
 @pytest.fixture
 def open_page(browser):
-    """Open a page; whatever it says on its console, and every dialog and request elsewhere, fails the test."""
-    contexts, heard = [], []
+    """Open a page; whatever it says on its console, and every dialog and request elsewhere, fails
+    the test.
+    """
+    contexts = []
+    heard = []
 
     def opened(address, width=1400, **options):
         context = browser.new_context(viewport={"width": width, "height": 900}, **options)
@@ -63,8 +83,17 @@ def open_page(browser):
         page = context.new_page()
         page.on("console", lambda message: heard.append(f"console: {message.text}"))
         page.on("pageerror", lambda error: heard.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (heard.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda request: heard.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
+        page.on(
+            "dialog", lambda dialog: (heard.append(f"dialog: {dialog.message}"), dialog.dismiss())
+        )
+        page.on(
+            "request",
+            lambda request: (
+                heard.append(request.url)
+                if not request.url.startswith(("file:", "data:"))
+                else None
+            ),
+        )
         page.goto(address if isinstance(address, str) else address.as_uri())
         page.locator("#model option").first.wait_for(state="attached")
         if "#" not in str(address):
@@ -115,23 +144,37 @@ def test_the_file_is_one_page_whatever_models_and_their_names_hold():
     kinds = re.findall(r'<script type="([\w/-]+)"', html)
     imported, contents, blob, start = re.findall(r"<script [^>]*>(.*?)</script", html, re.DOTALL)
     assert kinds == ["importmap", "application/json", "application/octet-stream", "module"]
-    assert not re.search("<(img|link|iframe)", html) and html.count("</title") == html.count("<style") == 1
+    assert (
+        not re.search("<(img|link|iframe)", html)
+        and html.count("</title") == html.count("<style") == 1
+    )
     assert json.loads(contents)["models"] == [model]
     assert b85decode(blob.translate(str.maketrans(",./", "&<>"))) == b"arrays"
     policy = re.search(r'content="(default-src [^"]*)"', html)[1].replace("&#39;", "'")
     style = re.search("<style>(.*?)</style", html, re.DOTALL)[1]
-    assert set(re.findall(r"'sha256-([^']+)'", policy)) == {digest(text) for text in (imported, start, style)}
+    assert set(re.findall(r"'sha256-([^']+)'", policy)) == {
+        digest(text) for text in (imported, start, style)
+    }
     kinds = re.sub("'sha256-[^']+'", "HASH", policy)
-    allowed = "script-src HASH HASH 'strict-dynamic' 'wasm-unsafe-eval'; style-src HASH; img-src data:"
+    allowed = (
+        "script-src HASH HASH 'strict-dynamic' 'wasm-unsafe-eval'; style-src HASH; img-src data:"
+    )
     assert kinds == f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
     imports = json.loads(imported)["imports"]
     sources = {name: b64decode(url.partition(",")[2]).decode() for name, url in imports.items()}
     assert sources["stepper/x"] == stepper
-    used = {name for source in sources.values() for name in re.findall(r"from [\"'](reviewgen/[\w-]+\.js)", source)}
-    assert len(used) > 12 and used <= sources.keys()  # a data: URL has no folder: modules name one another by the import map
+    used = {
+        name
+        for source in sources.values()
+        for name in re.findall(r"from [\"'](reviewgen/[\w-]+\.js)", source)
+    }
+    # a data: URL has no folder: modules name one another by the import map
+    assert len(used) > 12 and used <= sources.keys()
     for name, path in static_files().items():
         if path.suffix == ".js":
-            assert sources[f"reviewgen/{name}"] == re.sub(r'(from "|import ")\./', r"\1reviewgen/", path.read_text("utf-8"))
+            assert sources[f"reviewgen/{name}"] == re.sub(
+                r'(from "|import ")\./', r"\1reviewgen/", path.read_text("utf-8")
+            )
 
 
 def test_a_text_is_written_token_by_token_and_is_the_same_for_the_same_seed(open_page, file):
@@ -146,7 +189,9 @@ def test_a_text_is_written_token_by_token_and_is_the_same_for_the_same_seed(open
     texts = write(page)
     seeds = [(request["seed"], request["n"]) for request in requests(page)]
     assert len({text, *texts}) == 4 and seeds == [(7, 1), (7, 1), (8, 3)]
-    assert "40 tokens" in page.text_content(".facts") and "reached the length" in page.text_content(".facts")
+    assert "40 tokens" in page.text_content(".facts") and "reached the length" in page.text_content(
+        ".facts"
+    )
 
 
 @pytest.mark.browser
@@ -171,7 +216,10 @@ def test_stop_ends_a_text_and_while_it_is_written_alternatives_cannot_be_picked(
     page.fill("#prompt", "SLOW")  # each of its tokens takes a while
     page.click("#write")
     page.locator(".token").nth(2).click()
-    assert page.locator(".alternative:enabled").count() == 0 and page.locator(".alternative").count() == 10
+    assert (
+        page.locator(".alternative:enabled").count() == 0
+        and page.locator(".alternative").count() == 10
+    )
     page.keyboard.press("Escape")
     page.locator("#write", has_text="Stop").click()
     page.locator(".facts", has_text="stopped").wait_for()
@@ -182,23 +230,46 @@ def test_stop_ends_a_text_and_while_it_is_written_alternatives_cannot_be_picked(
 
 @pytest.mark.browser
 def test_settings_follow_the_model_until_they_are_changed(open_page, tmp_path):
-    cycle = {"temperature": [0.9, 0.5], "top_p": 0.9555, "min_p": 0.0005, "max_new_tokens": 11, "conditions": {"stars": 3}}
+    cycle = {
+        "temperature": [0.9, 0.5],
+        "top_p": 0.9555,
+        "min_p": 0.0005,
+        "max_new_tokens": 11,
+        "conditions": {"stars": 3},
+    }
     cycle["likeness"] = {"temperature": 1, "repetition_penalty": 1.2}
     beyond = {"temperature": 3, "max_new_tokens": 4}
-    models = [manifest("one", defaults=beyond), manifest("two-index", conditions=[STYLE, STARS], defaults=cycle)]
+    models = [
+        manifest("one", defaults=beyond),
+        manifest("two-index", conditions=[STYLE, STARS], defaults=cycle),
+    ]
     page = open_page(write_page(tmp_path / "page.html", *models))
     assert not any(map(page.is_visible, ("#copying", "#conditions", "#profile")))
-    texts, address = write(page, "A"), link(page)
+    texts = write(page, "A")
+    address = link(page)
     other = open_page(address)  # a link leaves to the model what its slider cannot show
-    assert written(other) == texts and "temperature" not in address and requests(other)[-1]["temperature"] == 3
+    assert (
+        written(other) == texts
+        and "temperature" not in address
+        and requests(other)[-1]["temperature"] == 3
+    )
     page.fill("#max_tokens", "12")
     page.select_option("#model", "two-index")
     assert page.is_visible("#copying") and page.is_visible("#conditions")
     page.check("#novelty")
     write(page, "A")
     sent = requests(page)[-1]
-    assert [sent[name] for name in ("temperature", "top_p", "min_p", "max_tokens")] == [[0.9, 0.5], 0.9555, 0.0005, 12]
-    assert (sent["conditions"], sent["novelty"], sent["max_copy"]) == ({"style": None, "stars": "3"}, "filter", None)
+    assert [sent[name] for name in ("temperature", "top_p", "min_p", "max_tokens")] == [
+        [0.9, 0.5],
+        0.9555,
+        0.0005,
+        12,
+    ]
+    assert (sent["conditions"], sent["novelty"], sent["max_copy"]) == (
+        {"style": None, "stars": "3"},
+        "filter",
+        None,
+    )
     page.locator("#temperature").press("ArrowRight")
     page.locator("#min_p").press("ArrowRight")
     page.fill("#max_copy", "9")
@@ -207,14 +278,28 @@ def test_settings_follow_the_model_until_they_are_changed(open_page, tmp_path):
     page.locator("#condition-stars").press("Home")
     write(page)
     sent = requests(page)[-1]
-    assert [sent[name] for name in ("temperature", "top_p", "min_p", "max_copy")] == [0.91, 0.9555, 0.01, 9]
+    assert [sent[name] for name in ("temperature", "top_p", "min_p", "max_copy")] == [
+        0.91,
+        0.9555,
+        0.01,
+        9,
+    ]
     page.click("#reset")
     write(page)
     sent = requests(page)[-1]
-    assert (sent["max_tokens"], sent["n"], sent["conditions"]) == (11, 1, {"style": None, "stars": "3"})
+    assert (sent["max_tokens"], sent["n"], sent["conditions"]) == (
+        11,
+        1,
+        {"style": None, "stars": "3"},
+    )
     page.select_option("#profile", "likeness")
-    texts, address = write(page), link(page)
-    assert [requests(page)[-1][name] for name in ("profile", "temperature", "top_p")] == ["likeness", 1, 0.9555]
+    texts = write(page)
+    address = link(page)
+    assert [requests(page)[-1][name] for name in ("profile", "temperature", "top_p")] == [
+        "likeness",
+        1,
+        0.9555,
+    ]
     assert written(open_page(address)) == texts and "profile=likeness" in address
 
 
@@ -239,9 +324,14 @@ def test_copied_spans_are_underlined_with_length_and_source(open_page, file):
     copied = text[start : start + 33]
     assert "".join(page.locator(".written mark").all_text_contents()) == copied
     page.locator(".notes summary").click()
-    assert page.locator(".notes li").all_text_contents() == [f"{copied} 33 characters, from reviews.csv, row 12"]
+    assert page.locator(".notes li").all_text_contents() == [
+        f"{copied} 33 characters, from reviews.csv, row 12"
+    ]
     page.locator(".token", has=page.locator("mark")).first.click()
-    assert "33 characters that also occur in the training text, from reviews.csv, row 12." in page.text_content("#microscope")
+    assert (
+        "33 characters that also occur in the training text, from reviews.csv, row 12."
+        in page.text_content("#microscope")
+    )
 
 
 @pytest.mark.browser
@@ -257,7 +347,10 @@ def test_a_link_writes_the_texts_of_two_models_again(open_page, file):
     texts = write(page, "Ä film & a “story” #1 + 100 %")
     first, second = requests(page)
     assert len(texts) == 4 and first["seed"] == second["seed"] and "second" not in first
-    assert (first["model"], first["conditions"]) == ("lstm-word", {"style": "snippet", "stars": "3", "artist": "Mt. Joy"})
+    assert (first["model"], first["conditions"]) == (
+        "lstm-word",
+        {"style": "snippet", "stars": "3", "artist": "Mt. Joy"},
+    )
     assert (second["model"], second["conditions"]) == ("ngram-index", {"style": "snippet"})
     boxes = [page.locator(".column").nth(number).bounding_box() for number in (0, 1)]
     assert boxes[0]["y"] == boxes[1]["y"] and boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
@@ -269,7 +362,10 @@ BAD_LINKS = [
     ("seed=x", "whole number from 0 to 9007199254740991, not “x”"),
     ("model=gpt", "“gpt”, which this page does not have; it has lstm-word, ngram-index"),
     (urlencode({"model": HOSTILE}), "The link names the model “</script>"),
-    *((f"seed={wrong}", "The seed must be a whole number") for wrong in ("99999999999999999999999999", "-1", "1.5", "0x10", "")),
+    *(
+        (f"seed={wrong}", "The seed must be a whole number")
+        for wrong in ("99999999999999999999999999", "-1", "1.5", "0x10", "")
+    ),
     *((f"temperature={wrong}", "The temperature must be a number") for wrong in ("NaN", "0.5,x")),
     ("n=100000000", "from 1 to 8"),
     ("max_tokens=1e9", "from 1 to 100000"),
@@ -297,7 +393,9 @@ BAD_SETTINGS = [
 
 
 @pytest.mark.browser
-def test_bad_links_and_settings_and_an_engine_that_fails_are_a_sentence_and_the_page_goes_on(open_page, browser, file, tmp_path):
+def test_bad_links_and_settings_and_an_engine_that_fails_are_a_sentence_and_the_page_goes_on(
+    open_page, browser, file, tmp_path
+):
     page = open_page(f"{file.as_uri()}#model={quote('<img src=x onerror=alert(1)>')}")
     assert "“<img src=x onerror=alert(1)>”" in error(page) and page.locator("img").count() == 0
     for fragment, words in BAD_LINKS:
@@ -325,29 +423,49 @@ def test_bad_links_and_settings_and_an_engine_that_fails_are_a_sentence_and_the_
 
 
 @pytest.mark.browser
-def test_picking_an_alternative_continues_from_there_and_picking_the_end_ends_the_text(open_page, file):
+def test_picking_an_alternative_continues_from_there_and_picking_the_end_ends_the_text(
+    open_page, file
+):
     page = open_page(file)
     (text,) = write(page, "A film")
     tokens = page.locator(".token").all_text_contents()
     page.locator(".token").nth(5).click()
     rows = page.locator(".alternative")
-    assert rows.count() == 10 and "%" in rows.nth(0).text_content() and "(end)" in rows.nth(9).text_content()
-    wanted = next(number for number in range(9) if rows.nth(number).locator("code").text_content() != tokens[5].replace(" ", "␣"))
+    assert (
+        rows.count() == 10
+        and "%" in rows.nth(0).text_content()
+        and "(end)" in rows.nth(9).text_content()
+    )
+    wanted = next(
+        number
+        for number in range(9)
+        if rows.nth(number).locator("code").text_content() != tokens[5].replace(" ", "␣")
+    )
     picked = rows.nth(wanted).locator("code").text_content().replace("␣", " ").replace("↵", "\n")
     rows.nth(wanted).click()
     (other,) = written(page)
     before = "A film" + "".join(tokens[:5])
-    assert other.startswith(before + picked) and other != text and page.locator(".token").count() == 46
+    assert (
+        other.startswith(before + picked) and other != text and page.locator(".token").count() == 46
+    )
     sent = requests(page)[-1]
-    assert (sent["prompt"], sent["n"], sent["seed"]) == (before + picked, 1, requests(page)[0]["seed"])
+    assert (sent["prompt"], sent["n"], sent["seed"]) == (
+        before + picked,
+        1,
+        requests(page)[0]["seed"],
+    )
     assert page.locator(".token.picked").all_text_contents() == [picked]
     for count, facts in ((3, "3 tokens"), (1, "1 token ·"), (0, "0 tokens")):
         page.locator(".token").nth(count).click()
         page.get_by_role("button", name="end of the text").click()
         page.locator(".facts", has_text=facts).wait_for()
-        assert page.text_content(".written") == "A film" + "".join(tokens[:count]) and len(requests(page)) == 2
+        assert (
+            page.text_content(".written") == "A film" + "".join(tokens[:count])
+            and len(requests(page)) == 2
+        )
     page.keyboard.press("ArrowRight")
-    assert page.evaluate("document.activeElement.className") == "written"  # a text without tokens keeps the focus
+    # a text without tokens keeps the focus
+    assert page.evaluate("document.activeElement.className") == "written"
     page.get_by_role("button", name="Share").click()
     assert "no link to a text that you have ended" in error(page) and not page.is_visible("#link")
 
@@ -356,8 +474,14 @@ def test_picking_an_alternative_continues_from_there_and_picking_the_end_ends_th
 def test_everything_can_be_done_with_the_keyboard_alone(open_page, file):
     page = open_page(file)
     page.fill("#seed", "7")  # of some others, the alternative that is picked is the end of the text
-    focus = "document.activeElement.id || document.activeElement.className || document.activeElement.textContent"
-    outline = "(({outlineStyle, outlineWidth}) => [outlineStyle, outlineWidth])(getComputedStyle(document.activeElement))"
+    focus = (
+        "document.activeElement.id || document.activeElement.className ||"
+        " document.activeElement.textContent"
+    )
+    outline = (
+        "(({outlineStyle, outlineWidth}) => [outlineStyle,"
+        " outlineWidth])(getComputedStyle(document.activeElement))"
+    )
     page.locator("#prompt").focus()
     page.keyboard.type("A film")
     page.keyboard.press("Control+Enter")
@@ -366,14 +490,17 @@ def test_everything_can_be_done_with_the_keyboard_alone(open_page, file):
     while "token" not in seen and len(seen) < 40:
         page.keyboard.press("Tab")
         seen.append(page.evaluate(focus))
-        assert page.evaluate(outline) == ["solid", "3px"], seen[-1]  # every place of focus is visible
+        # every place of focus is visible
+        assert page.evaluate(outline) == ["solid", "3px"], seen[-1]
     assert {"write", "temperature", "seed", "shade", "Copy", "Share", "token"} <= set(seen)
     for key in ("ArrowRight", "ArrowRight", "ArrowDown", "ArrowUp", "Home", "ArrowRight"):
         page.keyboard.press(key)
     assert page.locator(".token[tabindex='0']").count() == 1
     assert "token 2 of 40" in page.locator("[role=button].token").get_attribute("aria-label")
     page.keyboard.press("Enter")
-    assert page.locator("#microscope").is_visible() and "alternative" in page.evaluate("document.activeElement.className")
+    assert page.locator("#microscope").is_visible() and "alternative" in page.evaluate(
+        "document.activeElement.className"
+    )
     page.keyboard.press("ArrowRight")
     assert "token 3 of 40" in page.locator("[role=button].token").get_attribute("aria-label")
     page.keyboard.press("Escape")
@@ -402,12 +529,17 @@ def test_a_screen_reader_hears_when_a_text_begins_and_ends_and_not_each_token(op
     }""")
     write(page, "A film")
     assert page.evaluate("heard") == ["Writing.", "Written: a text of 40 tokens by lstm-word."]
-    assert page.locator("[aria-live]").count() == 0 and page.locator("[role=status], [role=alert]").count() == 2
+    assert (
+        page.locator("[aria-live]").count() == 0
+        and page.locator("[role=status], [role=alert]").count() == 2
+    )
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("scheme", "width"), [("light", 360), ("dark", 1400)])
-def test_axe_finds_no_fault_in_all_that_opens_and_nothing_is_wider_than_the_window(open_page, file, scheme, width):
+def test_axe_finds_no_fault_in_all_that_opens_and_nothing_is_wider_than_the_window(
+    open_page, file, scheme, width
+):
     page = open_page(file, width, color_scheme=scheme, bypass_csp=True)
 
     def faults():
@@ -447,4 +579,7 @@ def test_hostile_texts_are_only_text(open_page, tmp_path):
     assert page.text_content("#card dt") == page.text_content(".card-text") == HOSTILE
     page.keyboard.press("Escape")
     other = open_page(link(page))
-    assert written(other) == [text] and other.locator("img").count() == page.locator("img").count() == 0
+    assert (
+        written(other) == [text]
+        and other.locator("img").count() == page.locator("img").count() == 0
+    )

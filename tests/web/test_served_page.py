@@ -1,4 +1,6 @@
-"""The page with its two real engines, from a file and over HTTP: texts are those of Python; and what goes wrong at a server."""
+"""The page with its two real engines, from a file and over HTTP: texts are those of Python; and
+what goes wrong at a server.
+"""
 
 import json
 import math
@@ -18,8 +20,17 @@ ROWS = [
     for noun in ("food", "film", "bill")
     for other in ("beer", "band", "café", "</script>")
 ]
-STARS = {"name": "stars", "kind": "number", "values": [{"label": "1", "low": 1, "high": 1}, {"label": "5", "low": 5, "high": 5}]}
-ABOUT = {"preset": "lstm-word", "conditions": [STARS], "defaults": {"temperature": 0.6, "max_new_tokens": 30}, "has_index": True}
+STARS = {
+    "name": "stars",
+    "kind": "number",
+    "values": [{"label": "1", "low": 1, "high": 1}, {"label": "5", "low": 5, "high": 5}],
+}
+ABOUT = {
+    "preset": "lstm-word",
+    "conditions": [STARS],
+    "defaults": {"temperature": 0.6, "max_new_tokens": 30},
+    "has_index": True,
+}
 ABOUT |= {"facts": [["Licence", "Apache-2.0"]], "card": "# lstm-word"}
 TOKENS = [" a", " great", " film", ".", ""]
 SITE = "http://page.test/page/"  # a prefix as behind a proxy; nothing is sent there
@@ -46,17 +57,33 @@ def test_a_page_writes_continues_and_shows_what_python_does(kind, browser, model
         file = export_html(model, tmp_path / "page.html", bits=32)
         address = file.as_uri() if kind == "file" else f"{server.url}/"
         page = browser.new_page()
-        link = {"prompt": "The ", "seed": 11, "n": 3, "max_tokens": 60, "temperature": 0.9, "c.stars": 5}
+        link = {
+            "prompt": "The ",
+            "seed": 11,
+            "n": 3,
+            "max_tokens": 60,
+            "temperature": 0.9,
+            "c.stars": 5,
+        }
         page.goto(f"{address}#{urlencode(link)}")
         settings = {"max_new_tokens": 60, "temperature": 0.9, "conditions": {"stars": 5}}
-        assert finish(page) == [str(text) for text in model.generate("The ", num_return_sequences=3, seed=11, **settings)]
+        assert finish(page) == [
+            str(text)
+            for text in model.generate("The ", num_return_sequences=3, seed=11, **settings)
+        ]
         page.goto("about:blank")
         page.goto(f"{address}#{urlencode({'prompt': 'The f', 'seed': 3, 'max_tokens': 50})}")
         finish(page)
         page.locator(".token").first.click()
-        shown = [float(each.removesuffix(" %")) for each in page.locator(".alternative .share").all_text_contents()]
-        expected = [100 * each.probability for each in model.next_tokens("The f", k=10).alternatives]
-        assert len(shown) == 10 and shown[:2] == pytest.approx(expected[:2], abs=0.2)  # the server counts bos in
+        shown = [
+            float(each.removesuffix(" %"))
+            for each in page.locator(".alternative .share").all_text_contents()
+        ]
+        expected = [
+            100 * each.probability for each in model.next_tokens("The f", k=10).alternatives
+        ]
+        # the server counts bos in
+        assert len(shown) == 10 and shown[:2] == pytest.approx(expected[:2], abs=0.2)
         page.keyboard.press("Escape")
         page.locator(".token").nth(6).click()
         page.locator(".alternative:enabled:not(.chosen)").first.click()
@@ -64,12 +91,16 @@ def test_a_page_writes_continues_and_shows_what_python_does(kind, browser, model
         (text,) = finish(page)
         before = "The f" + "".join(page.locator(".token").all_text_contents()[:7])
         temperature = float(page.input_value("#temperature"))
-        assert text == str(model.generate_one(before, seed=3, max_new_tokens=50, temperature=temperature))
+        assert text == str(
+            model.generate_one(before, seed=3, max_new_tokens=50, temperature=temperature)
+        )
         page.close()
 
 
 @pytest.mark.browser
-def test_the_page_of_a_network_computes_with_webassembly_and_says_where_there_is_none(browser, micro, tmp_path):
+def test_the_page_of_a_network_computes_with_webassembly_and_says_where_there_is_none(
+    browser, micro, tmp_path
+):
     file = export_html(micro("lstm-word"), tmp_path / "page.html", bits=32)
     page = browser.new_page()
     page.goto(f"{file.as_uri()}#{urlencode({'prompt': 'The ', 'seed': 2, 'max_tokens': 40})}")
@@ -84,39 +115,57 @@ def events(body):
     """Return the events of an answer, as ``serve`` sends them."""
 
     def chunk(index, text, reason, ours):
-        choice = {"index": index, "text": text, "finish_reason": reason, "logprobs": None} | ({"reviewgen": ours} if ours else {})
+        choice = {"index": index, "text": text, "finish_reason": reason, "logprobs": None} | (
+            {"reviewgen": ours} if ours else {}
+        )
         return f"data: {json.dumps({'choices': [choice]}, ensure_ascii=False)}\r\n\r\n"
 
-    prompt, each_text = body["prompt"], range(body["n"])
+    prompt = body["prompt"]
+    each_text = range(body["n"])
     yield ": keep the connection open\n\n"
     for text in TOKENS:
         best = {"text": text, "logprob": math.log(0.5), "is_end": text == ""}
-        token = best | {"alternatives": [best, {"text": " bad", "logprob": math.log(0.25), "is_end": False}]}
-        yield from (chunk(index, text, None, {"tokens": [token]} if text else None) for index in each_text)
+        token = best | {
+            "alternatives": [best, {"text": " bad", "logprob": math.log(0.25), "is_end": False}]
+        }
+        yield from (
+            chunk(index, text, None, {"tokens": [token]} if text else None) for index in each_text
+        )
     if "FAIL" in prompt:
         yield f"data: {json.dumps({'error': {'message': 'The model has lost its state.'}})}\n\n"
     elif "BREAK" not in prompt:
         start = len(prompt.encode("utf-16-le")) // 2  # as JavaScript counts
         copied = [{"start": start, "end": start + 8, "length": 8, "source": None}]
-        yield from (chunk(index, "", "stop", {"text": prompt + "".join(TOKENS), "copied": copied}) for index in each_text)
+        yield from (
+            chunk(index, "", "stop", {"text": prompt + "".join(TOKENS), "copied": copied})
+            for index in each_text
+        )
         yield "data: [DONE]\n\n"
 
 
 @pytest.fixture
 def page(browser):
-    """The page of a server that answers as ``serve`` does; anything on its console but a failed answer fails the test."""
-    context, heard = browser.new_context(bypass_csp=True), []
+    """The page of a server that answers as ``serve`` does; anything on its console but a failed
+    answer fails the test.
+    """
+    context = browser.new_context(bypass_csp=True)
+    heard = []
     page = context.new_page()
-    page.bodies, page.key = [], None
+    page.bodies = []
+    page.key = None
 
     def answer(route):
-        name, body = route.request.url.removeprefix(SITE), route.request.post_data_json
+        name = route.request.url.removeprefix(SITE)
+        body = route.request.post_data_json
         if name == "":
             return route.fulfill(body=page_for_server(), content_type="text/html; charset=utf-8")
         if name == "v1/models":
             is_refused = page.key not in (None, route.request.headers.get("authorization"))
             models = [{"id": "lstm-word", "reviewgen": ABOUT}, {"id": "plain"}]
-            return route.fulfill(status=401 if is_refused else 200, json={} if is_refused else {"object": "list", "data": models})
+            return route.fulfill(
+                status=401 if is_refused else 200,
+                json={} if is_refused else {"object": "list", "data": models},
+            )
         if body is None:
             file = static_files().get(name.removeprefix("static/"))
             return route.fulfill(path=file) if file else route.fulfill(status=204)
@@ -124,13 +173,22 @@ def page(browser):
         if "GONE" in body["prompt"]:
             return route.abort()
         if "REFUSE" in body["prompt"]:
-            return route.fulfill(status=429, json={"error": {"message": "The queue is full: try again in 2 s."}})
+            return route.fulfill(
+                status=429, json={"error": {"message": "The queue is full: try again in 2 s."}}
+            )
         if "CRASH" in body["prompt"]:
             return route.fulfill(status=500, body="<html>oops", content_type="text/html")
-        return route.fulfill(body="".join(events(body)), content_type="text/event-stream; charset=utf-8")
+        return route.fulfill(
+            body="".join(events(body)), content_type="text/event-stream; charset=utf-8"
+        )
 
     page.route(f"{SITE}**", answer)
-    page.on("console", lambda message: heard.append(message.text) if "Failed to load resource" not in message.text else None)
+    page.on(
+        "console",
+        lambda message: (
+            heard.append(message.text) if "Failed to load resource" not in message.text else None
+        ),
+    )
     page.on("pageerror", lambda problem: heard.append(str(problem)))
     yield page
     context.close()
@@ -152,7 +210,8 @@ def test_texts_come_from_the_server_with_their_probabilities_and_copies(page):
     assert finish(page) == ["plain a great film."] and "novelty" not in page.bodies.pop()
     page.select_option("#model", "lstm-word")
     press_write(page, "reported")
-    assert finish(page) == ["reported a great film."] and page.bodies.pop()["novelty"] == "report"  # there is an index
+    # there is an index
+    assert finish(page) == ["reported a great film."] and page.bodies.pop()["novelty"] == "report"
     page.fill("#n", "2")
     page.check("#novelty")
     page.locator("#condition-stars").press("End")
@@ -160,8 +219,22 @@ def test_texts_come_from_the_server_with_their_probabilities_and_copies(page):
     page.locator(".facts", has_text="tokens").nth(1).wait_for()
     assert finish(page) == ["Ä film \U0001f600 a great film."] * 2
     assert page.text_content(".facts") == "4 tokens · 1.0 bits a token · seed 7"
-    sent = {"model": "lstm-word", "prompt": "Ä film \U0001f600", "n": 2, "seed": 7, "max_tokens": 30, "temperature": 0.6}
-    sent |= {"top_p": 1, "min_p": 0, "conditions": {"stars": "5"}, "novelty": "filter", "logprobs": 10, "stream": True}
+    sent = {
+        "model": "lstm-word",
+        "prompt": "Ä film \U0001f600",
+        "n": 2,
+        "seed": 7,
+        "max_tokens": 30,
+        "temperature": 0.6,
+    }
+    sent |= {
+        "top_p": 1,
+        "min_p": 0,
+        "conditions": {"stars": "5"},
+        "novelty": "filter",
+        "logprobs": 10,
+        "stream": True,
+    }
     assert page.bodies == [sent]
     assert "".join(page.locator(".written mark").all_text_contents()) == " a great" * 2
     page.locator(".token").nth(1).click()
@@ -172,7 +245,9 @@ def test_texts_come_from_the_server_with_their_probabilities_and_copies(page):
     assert (page.bodies[1]["prompt"], page.bodies[1]["n"]) == ("Ä film \U0001f600 a bad", 1)
     assert violations(page) == []
     page.click("#about")
-    assert page.text_content("#card dd") == "Apache-2.0" and "synthetic" in page.text_content("#card")
+    assert page.text_content("#card dd") == "Apache-2.0" and "synthetic" in page.text_content(
+        "#card"
+    )
 
 
 @pytest.mark.browser

@@ -1,7 +1,8 @@
 """A model of llm that writes with a trained model of reviewgen.
 
-The answer to a prompt is a text that begins with it. In a conversation, each prompt continues the text so far. llm shows an
-exception as one line, so those of reviewgen, which are sentences, are passed on.
+The answer to a prompt is a text that begins with it. In a conversation, each prompt continues the
+text so far. llm shows an exception as one line, so those of reviewgen, which are sentences, are
+passed on.
 """
 
 import secrets
@@ -25,7 +26,9 @@ PREFIX = "reviewgen"
 
 
 class ReviewgenModel(llm.Model):
-    """A model of llm. Without a source of its own, the option ``source`` of each prompt says what to load."""
+    """A model of llm. Without a source of its own, the option ``source`` of each prompt says what
+    to load.
+    """
 
     can_stream = True
 
@@ -33,13 +36,18 @@ class ReviewgenModel(llm.Model):
         self.model_id = model_id
         self.source = source
         self.Options = GenerateKwargs if source else SourceOptions
-        self._loaded: dict[tuple[str, int], ReviewModel] = {}  # by source and bits: `llm chat` loads once
+        # by source and bits: `llm chat` loads once
+        self._loaded: dict[tuple[str, int], ReviewModel] = {}
 
     def __str__(self) -> str:
         return f"reviewgen: {self.model_id}"
 
     def execute(
-        self, prompt: llm.Prompt, stream: bool, response: llm.Response, conversation: llm.Conversation | None
+        self,
+        prompt: llm.Prompt,
+        stream: bool,
+        response: llm.Response,
+        conversation: llm.Conversation | None,
     ) -> Iterator[str]:
         """Yield the text, of which llm has shown nothing yet: the prompt, and what follows it.
 
@@ -49,12 +57,17 @@ class ReviewgenModel(llm.Model):
         from reviewgen.errors import ReviewgenError
 
         if prompt.system:
-            raise llm.ModelError(f"{self.model_id} continues a text and has no system prompt: leave it out.")
+            raise llm.ModelError(
+                f"{self.model_id} continues a text and has no system prompt: leave it out."
+            )
         try:
             before, begin = split_conversation(prompt.messages)
             keywords = {"seed": secrets.randbits(32)} | to_keywords(prompt.options)
             model = self._load(prompt.options)
-            details: dict[str, Any] = {"source": self.source or prompt.options.source, "seed": keywords["seed"]}
+            details: dict[str, Any] = {
+                "source": self.source or prompt.options.source,
+                "seed": keywords["seed"],
+            }
             yield from skip(len(before), write(model, before + begin, keywords, details))
         except ReviewgenError as error:
             raise llm.ModelError(str(error)) from None
@@ -64,19 +77,24 @@ class ReviewgenModel(llm.Model):
         """Return the trained model, loaded when it is first used."""
         import reviewgen
 
-        source, bits = self.source or options.source, int(options.bits or 32)
+        source = self.source or options.source
+        bits = int(options.bits or 32)
         if source is None:
             raise llm.ModelError(
-                f"Say which model to load, as in `llm -m {self.model_id} -o source ./my-model`: a folder, owner/name on the Hub, "
-                "or a preset. `llm models -q reviewgen` lists those that need no source."
+                f"Say which model to load, as in `llm -m {self.model_id} -o source ./my-model`: a"
+                " folder, owner/name on the Hub, or a preset. `llm models -q reviewgen` lists"
+                " those that need no source."
             )
         if (source, bits) not in self._loaded:
             self._loaded[source, bits] = reviewgen.load(as_source(source), weight_bits=bits)
         return self._loaded[source, bits]
 
 
-def write(model: "ReviewModel", text: str, keywords: dict[str, Any], details: dict[str, Any]) -> Iterator[str]:
-    """Yield a text in pieces as it is written, the prompt first; in one piece where its whole must be known.
+def write(
+    model: "ReviewModel", text: str, keywords: dict[str, Any], details: dict[str, Any]
+) -> Iterator[str]:
+    """Yield a text in pieces as it is written, the prompt first; in one piece where its whole must
+    be known.
 
     Args:
         model: The trained model.
@@ -103,7 +121,8 @@ def split_conversation(messages: "Sequence[Message]") -> tuple[str, str]:
     for message in messages:
         said = "".join(getattr(part, "text", "") for part in message.parts)
         if message.role == "user":
-            begin += _space(before + begin, said.rstrip("\n")) + said.rstrip("\n")  # the end of a line that was piped to llm
+            # the end of a line that was piped to llm
+            begin += _space(before + begin, said.rstrip("\n")) + said.rstrip("\n")
         elif message.role == "assistant":
             before += said if said.startswith(begin) else begin + _space(begin, said) + said
             begin = ""

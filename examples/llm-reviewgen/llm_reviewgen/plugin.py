@@ -1,4 +1,6 @@
-"""What llm calls. llm imports this file at every start, even for ``llm --help``, so it imports nothing of reviewgen."""
+"""What llm calls. llm imports this file at every start, even for ``llm --help``, so it imports
+nothing of reviewgen.
+"""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,8 @@
-"""Which models there are: the installed weights of reviewgen's presets, and those named in a file of the user.
+"""Which models there are: the installed weights of reviewgen's presets, and those named in a file
+of the user.
 
-Listing reads metadata: it imports no PyTorch, and no plugin of reviewgen. A mistake in the file is a line on standard error,
-since an exception would stop every command of llm.
+Listing reads metadata: it imports no PyTorch, and no plugin of reviewgen. A mistake in the file is
+a line on standard error, since an exception would stop every command of llm.
 """
 
 from pathlib import Path
@@ -15,16 +16,24 @@ FILE = "reviewgen-models.yaml"
 
 
 def find_sources() -> dict[str, str]:
-    """Return what ``reviewgen.load`` loads for each name: the user's own models, then the presets with weights."""
+    """Return what ``reviewgen.load`` loads for each name: the user's own models, then the presets
+    with weights.
+    """
     from reviewgen.registry import describe_weights, list_presets
 
     described = {plugin.name: describe_weights(plugin.name) for plugin in list_presets()}
-    usable = {name: name for name, weights in described.items() if weights is not None and weights.problem is None}
+    usable = {
+        name: name
+        for name, weights in described.items()
+        if weights is not None and weights.problem is None
+    }
     return usable | _read_file(llm.user_dir() / FILE)
 
 
 def as_source(source: str, folder: Path | None = None) -> str | Path:
-    """Return a source for ``reviewgen.load``: as a path if it starts like one; a relative path starts at ``folder``."""
+    """Return a source for ``reviewgen.load``: as a path if it starts like one; a relative path
+    starts at ``folder``.
+    """
     if not source.startswith(("/", "./", "../", "~")):
         return source
     path = Path(source).expanduser()
@@ -32,7 +41,9 @@ def as_source(source: str, folder: Path | None = None) -> str | Path:
 
 
 def _read_file(file: Path) -> dict[str, str]:
-    """Return the models of the user's file, which maps names to sources: folders, or repositories of the Hub."""
+    """Return the models of the user's file, which maps names to sources: folders, or repositories
+    of the Hub.
+    """
     if not file.exists():
         return {}
     import yaml
@@ -41,8 +52,14 @@ def _read_file(file: Path) -> dict[str, str]:
         models = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         return _ignore(file, f"it cannot be read: {' '.join(str(error).split()):.200}")
-    if not isinstance(models, dict) or not all(isinstance(part, str) for pair in models.items() for part in pair):
-        return _ignore(file, "it should map names to folders or repositories, a line each, as in 'music: ~/models/music'")
+    if not isinstance(models, dict) or not all(
+        isinstance(part, str) for pair in models.items() for part in pair
+    ):
+        return _ignore(
+            file,
+            "it should map names to folders or repositories, a line each, as in 'music:"
+            " ~/models/music'",
+        )
     return {name: str(as_source(source, file.parent)) for name, source in models.items()}
 
 

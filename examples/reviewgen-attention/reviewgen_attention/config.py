@@ -35,6 +35,7 @@ class AttentionConfig:
         check(self)
         if self.hidden_size % (2 * self.heads):
             raise ConfigError(
-                f"hidden_size={self.hidden_size} cannot be divided among heads={self.heads}: each head needs an even number "
-                f"of dimensions. Set hidden_size to a multiple of {2 * self.heads}."
+                f"hidden_size={self.hidden_size} cannot be divided among heads={self.heads}: each"
+                " head needs an even number of dimensions. Set hidden_size to a multiple of"
+                f" {2 * self.heads}."
             )

@@ -1,4 +1,6 @@
-"""Each law of the model contract; the model against torch's attention over a whole text with an explicit mask."""
+"""Each law of the model contract; the model against torch's attention over a whole text with an
+explicit mask.
+"""
 
 import copy
 
@@ -13,10 +15,21 @@ from reviewgen.testing import MODEL_LAWS
 
 
 def make(seed=0, **settings):
-    """Return a model in evaluation mode; a small one keeps the tests fast. Its window is shorter than the texts."""
+    """Return a model in evaluation mode; a small one keeps the tests fast. Its window is shorter
+    than the texts.
+    """
     torch.manual_seed(seed)
     return Attention(
-        AttentionConfig(**{"vocab_size": 11, "hidden_size": 16, "layers": 2, "heads": 2, "window": 5, **settings})
+        AttentionConfig(
+            **{
+                "vocab_size": 11,
+                "hidden_size": 16,
+                "layers": 2,
+                "heads": 2,
+                "window": 5,
+                **settings,
+            }
+        )
     ).eval()
 
 
@@ -25,19 +38,27 @@ def test_law(law):
     law(make)
 
 
-@pytest.mark.parametrize("settings", [{"window": 1, "heads": 1, "layers": 1}, {"window": 40, "dropout": 0.5}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"window": 1, "heads": 1, "layers": 1}, {"window": 40, "dropout": 0.5}], ids=str
+)
 def test_laws_of_other_settings(settings):
     for law in MODEL_LAWS:
         law(lambda: make(**settings))
 
 
 def whole_text(model, ids):
-    """Return logits (1, T, V) in double precision: absolute positions, rotations as complex numbers, a mask, no cache."""
-    config, time = model.config, ids.size(1)
+    """Return logits (1, T, V) in double precision: absolute positions, rotations as complex
+    numbers, a mask, no cache.
+    """
+    config = model.config
+    time = ids.size(1)
     w = {name: tensor.double() for name, tensor in model.state_dict().items()}
     width = config.hidden_size // config.heads
     position = torch.arange(time, dtype=torch.float64)
-    turns = torch.polar(torch.ones(()).double(), position[:, None] * 10_000 ** (-torch.arange(0, width, 2).double() / width))
+    turns = torch.polar(
+        torch.ones(()).double(),
+        position[:, None] * 10_000 ** (-torch.arange(0, width, 2).double() / width),
+    )
     mask = torch.tensor([[0 <= t - s <= config.window for s in range(time)] for t in range(time)])
 
     def norm(x, scales):
@@ -50,27 +71,36 @@ def whole_text(model, ids):
     x = w["embedding.weight"][ids]
     for n in range(config.layers):
         block = f"blocks.{n}."
-        parts = (norm(x, w[block + "norms.0.weight"]) @ w[block + "queries_keys_values.weight"].T).chunk(3, -1)
+        parts = (
+            norm(x, w[block + "norms.0.weight"]) @ w[block + "queries_keys_values.weight"].T
+        ).chunk(3, -1)
         q, k, v = (part.view(1, time, config.heads, width).transpose(1, 2) for part in parts)
         attended = F.scaled_dot_product_attention(rotate(q), rotate(k), v, attn_mask=mask)
         x = x + attended.transpose(1, 2).reshape(1, time, -1) @ w[block + "mix.weight"].T
-        inner = (norm(x, w[block + "norms.1.weight"]) @ w[block + "expand.weight"].T).clamp(min=0) ** 2
+        inner = (norm(x, w[block + "norms.1.weight"]) @ w[block + "expand.weight"].T).clamp(
+            min=0
+        ) ** 2
         x = x + inner @ w[block + "contract.weight"].T
     return norm(x, w["norm.weight"]) @ w["output.weight"].T + w["output.bias"]
 
 
-@pytest.mark.parametrize("sizes", [[60], [1] * 60, [3, 17, 2, 38]], ids=["whole", "one by one", "chunks"])
+@pytest.mark.parametrize(
+    "sizes", [[60], [1] * 60, [3, 17, 2, 38]], ids=["whole", "one by one", "chunks"]
+)
 def test_logits_equal_those_of_attention_over_the_whole_text(sizes):
     model = make(seed=1)
     with torch.no_grad():
         for weights in model.parameters():
             weights.add_(0.2 * torch.randn_like(weights))
     ids = torch.randint(11, (1, 60))
-    state, pieces = model.initial_state(1), []
+    state = model.initial_state(1)
+    pieces = []
     for piece in ids.split(sizes, dim=1):
         logits, state = model(piece, state)
         pieces.append(logits)
-    torch.testing.assert_close(torch.cat(pieces, 1), whole_text(model, ids).float(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        torch.cat(pieces, 1), whole_text(model, ids).float(), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_text_of_2000_tokens_in_chunks_keeps_the_shape_of_the_state():
@@ -82,7 +112,8 @@ def test_a_text_of_2000_tokens_in_chunks_keeps_the_shape_of_the_state():
         for piece in ids.split(512, dim=1):
             logits, state = model(piece, state)
             assert [part.shape for part in state] == shapes
-        recent = ids[:, -1 - model.config.layers * model.config.window :]  # all that the last token's logits depend on
+        # all that the last token's logits depend on
+        recent = ids[:, -1 - model.config.layers * model.config.window :]
         expected, _ = model(recent, model.initial_state(2))
     torch.testing.assert_close(logits[:, -1], expected[:, -1], rtol=1e-4, atol=1e-4)
 
@@ -108,7 +139,9 @@ def test_two_carried_chunks_in_bf16_reach_every_parameter():
             logits, state = model(torch.randint(11, (2, 8)), tuple(part.detach() for part in state))
             logits.float().logsumexp(-1).sum().backward()
     assert [part.dtype for part in state] == [torch.float32, torch.int64]
-    assert all(weights.grad is not None and weights.grad.isfinite().all() for weights in model.parameters())
+    assert all(
+        weights.grad is not None and weights.grad.isfinite().all() for weights in model.parameters()
+    )
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():

@@ -51,6 +51,10 @@ def test_a_damaged_file_is_refused(tmp_path, content):
 
 
 def test_the_preset_has_the_settings_of_lstm_char():
-    preset, char = find_preset("lstm-bytes"), find_preset("lstm-char")
+    preset = find_preset("lstm-bytes")
+    char = find_preset("lstm-char")
     assert (preset.model, preset.tokenizer) == ("lstm", "bytes")
-    assert preset.model_settings == char.model_settings and preset.training_settings == char.training_settings
+    assert (
+        preset.model_settings == char.model_settings
+        and preset.training_settings == char.training_settings
+    )

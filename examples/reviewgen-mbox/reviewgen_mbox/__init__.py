@@ -1,4 +1,6 @@
-"""A reader for reviewgen: the messages of a mailbox (RFC 4155), their plain text with subject, sender and year."""
+"""A reader for reviewgen: the messages of a mailbox (RFC 4155), their plain text with subject,
+sender and year.
+"""
 
 import mailbox
 from collections.abc import Iterator
@@ -13,7 +15,11 @@ def read(source: str) -> Iterator[list[dict[str, Any]]]:
     for message in mailbox.mbox(source, create=False):
         parts = [part for part in message.walk() if part.get_content_type() == "text/plain"]
         texts = [_decode(part) for part in parts]
-        lines = [line.removeprefix(">") if line.startswith(">From ") else line for text in texts for line in text.splitlines()]
+        lines = [
+            line.removeprefix(">") if line.startswith(">From ") else line
+            for text in texts
+            for line in text.splitlines()
+        ]
         lines = [line for line in lines if not line.startswith(">")]
         date = parsedate_tz(message["date"] or "")
         yield [

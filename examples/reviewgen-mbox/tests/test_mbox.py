@@ -11,9 +11,14 @@ from reviewgen.testing import check_reader
 
 def test_the_messages_of_a_mailbox(tmp_path: Path) -> None:
     box = mailbox.mbox(tmp_path / "a.mbox")
-    for text, charset in (("Schön war es.\n> quoted\nSehr.", "latin-1"), ("From here on 👍.", "utf-8")):
+    for text, charset in (
+        ("Schön war es.\n> quoted\nSehr.", "latin-1"),
+        ("From here on 👍.", "utf-8"),
+    ):
         message = EmailMessage()
-        message["Subject"], message["From"], message["Date"] = "A film", "me@example.org", "Sat, 28 Nov 2026 10:00:00 +0000"
+        message["Subject"] = "A film"
+        message["From"] = "me@example.org"
+        message["Date"] = "Sat, 28 Nov 2026 10:00:00 +0000"
         message.set_content(text, charset=charset)
         box.add(message)
     box.close()

@@ -18,8 +18,10 @@ class MinRnnConfig:
         vocab_size: Number of token ids, V; taken from the tokenizer.
         hidden_size: Width of the embeddings, of the residual stream and of each layer's state, H.
         layers: Number of recurrent layers, L.
-        window: Number of last tokens whose embeddings are added up as the input of the first layer, K.
-        dropout: Share of each layer's output, and of the output layer's input, that is zeroed in training.
+        window: Number of last tokens whose embeddings are added up as the input of the first layer,
+            K.
+        dropout: Share of each layer's output, and of the output layer's input, that is zeroed in
+            training.
     """
 
     vocab_size: Size

@@ -10,7 +10,9 @@ __all__ = ["backward", "forward"]
 
 @compiled
 def forward(factors, terms, start, states):
-    """Write the states (T, N) of ``scan``, given factors and terms (T, N) and the state before them (N,)."""
+    """Write the states (T, N) of ``scan``, given factors and terms (T, N) and the state before them
+    (N,).
+    """
     for t in range(len(terms)):
         before = start if t == 0 else states[t - 1]
         _advance(factors[t], terms[t], before, states[t])

@@ -1,6 +1,7 @@
 """minGRU and minLSTM as language models. Feng et al. 2024, "Were RNNs All We Needed?".
 
-Shapes: B batch, T time (tokens), V vocabulary, H hidden, L layers, K tokens of the window. Inside, time comes first, (T, B, H).
+Shapes: B batch, T time (tokens), V vocabulary, H hidden, L layers, K tokens of the window. Inside,
+time comes first, (T, B, H).
 """
 
 from typing import ClassVar, Literal, TypeAlias
@@ -16,22 +17,27 @@ from reviewgen_mingru.stepping import EPSILON, MinGruStepper, MinLstmStepper, Mi
 __all__ = ["MinGru", "MinLstm", "MinRnn"]
 
 State: TypeAlias = tuple[Tensor, Tensor]
-"""h of each layer, float32 (B, L, H), and the last K ids, int64 (B, K), V before the beginning; the logits follow from it."""
+"""h of each layer, float32 (B, L, H), and the last K ids, int64 (B, K), V before the beginning; the
+logits follow from it.
+"""
 
 
 class MinRnn(nn.Module):
-    """Base class of the two models; a subclass turns the gates of a layer into the factors and terms of its recurrence.
+    """Base class of the two models; a subclass turns the gates of a layer into the factors and
+    terms of its recurrence.
 
-    With e_0 to e_{K-1} embeddings, one for each position of the window, for each token and each layer::
+    With e_0 to e_{K-1} embeddings, one for each position of the window, for each token and each
+    layer::
 
         x_t = e_0[ids_t] + e_1[ids_{t-1}] + ... + e_{K-1}[ids_{t-K+1}]      (B, H)
         gates_t = W_gates norm(x_t) + b_gates                               (B, 2 H), or (B, 3 H)
-        h_t = a_t * h_{t-1} + (1 - a_t) * c_t                               (B, H), a_t and c_t from the gates
-        x_t = x_t + W_mix h_t                                               (B, H), the x_t of the next layer
+        h_t = a_t * h_{t-1} + (1 - a_t) * c_t                               (B, H), a_t, c_t: gates
+        x_t = x_t + W_mix h_t                                               (B, H), next layer's x_t
         logits_t = W_out norm(x_t) + b_out                                  (B, V)
 
-    norm divides a vector by its root mean square and multiplies it by learned scales (Zhang & Sennrich 2019). No gate depends on
-    h_{t-1}, so that the h of all tokens are computed at once, by ``scan``.
+    norm divides a vector by its root mean square and multiplies it by learned scales (Zhang &
+    Sennrich 2019). No gate depends on h_{t-1}, so that the h of all tokens are computed at once, by
+    ``scan``.
 
     Returns logits; see ``reviewgen.protocols.LanguageModel``.
     """
@@ -55,17 +61,22 @@ class MinRnn(nn.Module):
 
     def factors_and_candidates(self, gates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return a_t, 1 - a_t and c_t, each (T, B, H), of a layer's gates, (T, B, 2 H or 3 H)."""
-        raise NotImplementedError(f"{type(self).__name__} must define the factors and candidates of its gates.")
+        raise NotImplementedError(
+            f"{type(self).__name__} must define the factors and candidates of its gates."
+        )
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state before the first token: zeros, and no tokens."""
-        config, like = self.config, self.output.bias
+        config = self.config
+        like = self.output.bias
         h = torch.zeros(batch_size, config.layers, config.hidden_size, device=like.device)
         past = torch.full((batch_size, config.window), config.vocab_size, device=like.device)
         return h, past
 
     def forward(self, ids: Tensor, state: State) -> tuple[Tensor, State]:
-        """Return logits (B, T, V), where ``logits[b, t]`` are of the token after ``ids[b, t]``, and the state after ``ids``."""
+        """Return logits (B, T, V), where ``logits[b, t]`` are of the token after ``ids[b, t]``, and
+        the state after ``ids``.
+        """
         h, past = state
         seen = torch.cat((past, ids), dim=1)  # (B, K+T)
         x = self._embed(seen, ids.size(1))  # (T, B, H)
@@ -75,13 +86,19 @@ class MinRnn(nn.Module):
             states = scan(a, rest * c, start.to(a.dtype))  # (T, B, H)
             x = x + F.dropout(layer.mix(states), self.config.dropout, self.training)
             after.append(states[-1])
-        logits = self.output(F.dropout(self.norm(x), self.config.dropout, self.training))  # (T, B, V)
-        return logits.transpose(0, 1), (torch.stack(after, dim=1).to(h.dtype), seen[:, ids.size(1) :])
+        # (T, B, V)
+        logits = self.output(F.dropout(self.norm(x), self.config.dropout, self.training))
+        return logits.transpose(0, 1), (
+            torch.stack(after, dim=1).to(h.dtype),
+            seen[:, ids.size(1) :],
+        )
 
     def _embed(self, seen: Tensor, time: int) -> Tensor:
         """Return the sums of the embeddings of each window, (T, B, H)."""
-        window, rows = self.config.window, self.config.vocab_size + 1
-        positions = [seen[:, window - k :][:, :time] + k * rows for k in range(window)]  # K of (B, T)
+        window = self.config.window
+        rows = self.config.vocab_size + 1
+        # K of (B, T)
+        positions = [seen[:, window - k :][:, :time] + k * rows for k in range(window)]
         return F.embedding(torch.stack(positions).transpose(1, 2), self.embedding.weight).sum(0)
 
     def stepper(self, weight_bits: Literal[32, 16, 8] = 32) -> MinRnnStepper:
@@ -90,7 +107,10 @@ class MinRnn(nn.Module):
         Raises:
             BundleError: A weight is NaN or infinite.
         """
-        arrays = {name: tensor.detach().float().cpu().numpy() for name, tensor in self.state_dict().items()}
+        arrays = {
+            name: tensor.detach().float().cpu().numpy()
+            for name, tensor in self.state_dict().items()
+        }
         return self.Stepper(self.config, arrays, weight_bits)
 
 
@@ -108,7 +128,8 @@ class _Layer(nn.Module):
 
 
 class MinGru(MinRnn):
-    """A GRU whose gates and candidate depend on the input only, without a reset gate and without tanh.
+    """A GRU whose gates and candidate depend on the input only, without a reset gate and without
+    tanh.
 
     The equations of ``MinRnn`` with, s the sigmoid::
 
@@ -127,7 +148,8 @@ class MinGru(MinRnn):
 
 
 class MinLstm(MinRnn):
-    """An LSTM whose gates and candidate depend on the input only, without an output gate; forget and input gate sum to one.
+    """An LSTM whose gates and candidate depend on the input only, without an output gate; forget
+    and input gate sum to one.
 
     The equations of ``MinRnn`` with, s the sigmoid::
 
@@ -140,7 +162,9 @@ class MinLstm(MinRnn):
     Stepper = MinLstmStepper
 
     def factors_and_candidates(self, gates: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the normalised forget and input gates and c_t: the sigmoid of a difference of logs, which never is 0 / 0."""
+        """Return the normalised forget and input gates and c_t: the sigmoid of a difference of
+        logs, which never is 0 / 0.
+        """
         f, i, c = gates.chunk(3, dim=-1)
         difference = F.logsigmoid(f) - F.logsigmoid(i)
         return torch.sigmoid(difference), torch.sigmoid(-difference), c

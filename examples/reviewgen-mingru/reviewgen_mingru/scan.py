@@ -1,13 +1,14 @@
 """The recurrence ``h_t = a_t * h_{t-1} + b_t`` of a whole sequence, forward and backward.
 
-On an accelerator, the sequence is cut into about sqrt(T) chunks, which are computed side by side: first what each chunk
-multiplies a state by and adds to it, then the states at the chunks' beginnings, one after another, then all states. That is about
-3 sqrt(T) operations on large tensors in place of T on small ones. On a CPU, memory is what takes time, and compiled ``loops``
-read it once.
+On an accelerator, the sequence is cut into about sqrt(T) chunks, which are computed side by side:
+first what each chunk multiplies a state by and adds to it, then the states at the chunks'
+beginnings, one after another, then all states. That is about 3 sqrt(T) operations on large tensors
+in place of T on small ones. On a CPU, memory is what takes time, and compiled ``loops`` read it
+once.
 
-Nothing is divided by a cumulative product and no logarithm is taken, so that the result is as accurate as that of a loop, for
-factors of 0, too; the paper's scan in log space (its appendix B) needs positive candidates. The gradient is a recurrence of the
-same kind, backwards in time.
+Nothing is divided by a cumulative product and no logarithm is taken, so that the result is as
+accurate as that of a loop, for factors of 0, too; the paper's scan in log space (its appendix B)
+needs positive candidates. The gradient is a recurrence of the same kind, backwards in time.
 
 Shapes: T time, first; N numbers that have a recurrence each.
 """
@@ -33,7 +34,8 @@ def scan(factors: Tensor, terms: Tensor, start: Tensor) -> Tensor:
         start: (...).
     """
     if torch.compiler.is_exporting():
-        return sequential_scan(factors, terms, start)  # compiled loops are not operations that can be exported
+        # compiled loops are not operations that can be exported
+        return sequential_scan(factors, terms, start)
     flat = factors.flatten(1).contiguous(), terms.flatten(1).contiguous(), start.flatten()
     states: Tensor = _Scan.apply(*flat)
     return states.view_as(terms)
@@ -64,17 +66,22 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the gradients: ``grad_terms[t] = grad_states[t] + factors[t + 1] * grad_terms[t + 1]``, a scan from the end."""
+        """Return the gradients: ``grad_terms[t] = grad_states[t] + factors[t + 1] * grad_terms[t +
+        1]``, a scan from the end.
+        """
         factors, start, states = ctx.saved_tensors
         grad_states = grad_states.contiguous()
-        grad_terms, grad_factors = torch.empty_like(grad_states), torch.empty_like(factors)
+        grad_terms = torch.empty_like(grad_states)
+        grad_factors = torch.empty_like(factors)
         if _uses_loops(grad_states):
             grad_start = torch.empty_like(start)
             tensors = factors, start, states, grad_states, grad_factors, grad_terms, grad_start
             loops.backward(*(tensor.detach().numpy() for tensor in tensors))
             return grad_factors, grad_terms, grad_start
         grad_terms[-1] = grad_states[-1]
-        recur_in_chunks(factors[1:], grad_states[:-1], grad_terms[-1], grad_terms[:-1], backwards=True)
+        recur_in_chunks(
+            factors[1:], grad_states[:-1], grad_terms[-1], grad_terms[:-1], backwards=True
+        )
         torch.mul(grad_terms[0], start, out=grad_factors[0])
         torch.mul(grad_terms[1:], states[:-1], out=grad_factors[1:])
         return grad_factors, grad_terms, grad_terms[0] * factors[0]
@@ -84,17 +91,26 @@ def _uses_loops(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
-def recur_in_chunks(factors: Tensor, terms: Tensor, start: Tensor, states: Tensor, backwards: bool = False) -> None:
+def recur_in_chunks(
+    factors: Tensor, terms: Tensor, start: Tensor, states: Tensor, backwards: bool = False
+) -> None:
     """Write the states (T, N) that follow ``start``, (N,), in the order of time or against it."""
     time = len(terms)
     size = max(1, math.isqrt(time))  # of a chunk
     rest = time % size  # tokens that fill no chunk; they come last
     whole = slice(rest, None) if backwards else slice(time - rest)
-    a, b, h = (tensor[whole].unflatten(0, (-1, size)) for tensor in (factors, terms, states))  # (chunks, size, N)
-    steps, chunks, others = range(size), range(len(a)), range(time - rest, time)
+    # (chunks, size, N)
+    a, b, h = (tensor[whole].unflatten(0, (-1, size)) for tensor in (factors, terms, states))
+    steps = range(size)
+    chunks = range(len(a))
+    others = range(time - rest, time)
     if backwards:
-        steps, chunks, others = steps[::-1], chunks[::-1], range(rest)[::-1]
-    product, total = torch.ones_like(a[:, 0]), torch.zeros_like(b[:, 0])  # a chunk after h ends with product * h + total
+        steps = steps[::-1]
+        chunks = chunks[::-1]
+        others = range(rest)[::-1]
+    # a chunk after h ends with product * h + total
+    product = torch.ones_like(a[:, 0])
+    total = torch.zeros_like(b[:, 0])
     for t in steps:
         product *= a[:, t]
         total = torch.addcmul(b[:, t], a[:, t], total)

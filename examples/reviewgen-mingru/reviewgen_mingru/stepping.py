@@ -1,7 +1,9 @@
-"""The steppers of minGRU and minLSTM: generation token by token, in a compiled loop and without torch.
+"""The steppers of minGRU and minLSTM: generation token by token, in a compiled loop and without
+torch.
 
-``reviewgen.compiled`` has the matrix products, the loop that samples, and the rules of a compiled step. Must not import torch.
-Shapes: B texts, T time (tokens), V vocabulary, H hidden, L layers, K tokens of the window, N random numbers of a text.
+``reviewgen.compiled`` has the matrix products, the loop that samples, and the rules of a compiled
+step. Must not import torch. Shapes: B texts, T time (tokens), V vocabulary, H hidden, L layers, K
+tokens of the window, N random numbers of a text.
 """
 
 from collections.abc import Mapping
@@ -37,11 +39,14 @@ EPSILON = 1e-6
 State: TypeAlias = tuple[np.ndarray, np.ndarray]
 """As the model's: h, float32 (B, L, H), and the last K ids, int64 (B, K)."""
 
-ZERO, ONE = np.float32(0), np.float32(1)
+ZERO = np.float32(0)
+ONE = np.float32(1)
 
 
 class Network(NamedTuple):
-    """The weights, prepared for the step: matrices in panels, each followed by its scales; norms are part of the matrices."""
+    """The weights, prepared for the step: matrices in panels, each followed by its scales; norms
+    are part of the matrices.
+    """
 
     embedding: np.ndarray  # (K, V+1, H)
     gates: np.ndarray  # (L, panels, H, 64)
@@ -61,7 +66,12 @@ class MinRnnStepper:
     Config: ClassVar[type]
     gates: ClassVar[int]
 
-    def __init__(self, config: MinRnnConfig, tensors: Mapping[str, np.ndarray], weight_bits: Literal[32, 16, 8] = 32) -> None:
+    def __init__(
+        self,
+        config: MinRnnConfig,
+        tensors: Mapping[str, np.ndarray],
+        weight_bits: Literal[32, 16, 8] = 32,
+    ) -> None:
         """Prepare a model's tensors, which are copied, with weights of ``weight_bits``.
 
         Raises:
@@ -69,12 +79,15 @@ class MinRnnStepper:
         """
         refuse_non_finite(tensors)
         self.config = config
-        self._network = self._prepare({name: np.array(tensor, np.float32) for name, tensor in tensors.items()}, weight_bits)
+        self._network = self._prepare(
+            {name: np.array(tensor, np.float32) for name, tensor in tensors.items()}, weight_bits
+        )
 
     @classmethod
     def expect(cls, config: MinRnnConfig) -> dict[str, TensorSpec]:
         """Return the name, dtype and shape of every tensor of a model with this config."""
-        vocabulary, size = config.vocab_size, config.hidden_size
+        vocabulary = config.vocab_size
+        size = config.hidden_size
         shapes: dict[str, tuple[int, ...]] = {
             "embedding.weight": (config.window * (vocabulary + 1), size),
             "norm.weight": (size,),
@@ -89,13 +102,17 @@ class MinRnnStepper:
         return {name: ("float32", shape) for name, shape in shapes.items()}
 
     def initial_state(self, batch_size: int) -> State:
-        """Return the state before the first token: zeros, and the id V for each token before the beginning."""
+        """Return the state before the first token: zeros, and the id V for each token before the
+        beginning.
+        """
         config = self.config
         h = np.zeros((batch_size, config.layers, config.hidden_size), np.float32)
         return h, np.full((batch_size, config.window), config.vocab_size, np.int64)
 
     def forward(self, ids: np.ndarray, state: State) -> tuple[np.ndarray, State]:
-        """Return the logits (B, V) after the last of T >= 1 tokens, ids (B, T), and the state after it."""
+        """Return the logits (B, V) after the last of T >= 1 tokens, ids (B, T), and the state after
+        it.
+        """
         return feed(self, self.config.vocab_size, ids, state)
 
     def sample(
@@ -107,8 +124,12 @@ class MinRnnStepper:
         new_tokens: np.ndarray,
         constraints: Constraints | None = None,
     ) -> tuple[np.ndarray, np.ndarray, State]:
-        """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``."""
-        return sample(self, self.config.vocab_size, state, uniform, params, texts, new_tokens, constraints)
+        """Sample up to N tokens a row in one compiled loop; see
+        ``reviewgen.protocols.SupportsSample``.
+        """
+        return sample(
+            self, self.config.vocab_size, state, uniform, params, texts, new_tokens, constraints
+        )
 
     @cached_property
     def compiled_step(self) -> CompiledStep:
@@ -117,7 +138,9 @@ class MinRnnStepper:
 
     def state_arrays(self, state: State) -> tuple[np.ndarray, np.ndarray]:
         """Return a copy of a state as the step takes it: h, (L, B, H), and the last ids, (K, B)."""
-        return np.array(state[0].swapaxes(0, 1), np.float32, order="C"), np.array(state[1].T, np.int64, order="C")
+        return np.array(state[0].swapaxes(0, 1), np.float32, order="C"), np.array(
+            state[1].T, np.int64, order="C"
+        )
 
     def state_of(self, floats: np.ndarray, ints: np.ndarray) -> State:
         """Return the state of such arrays."""
@@ -126,12 +149,22 @@ class MinRnnStepper:
     def _prepare(self, tensors: Mapping[str, np.ndarray], bits: Literal[32, 16, 8]) -> Network:
         config = self.config
         layers = [f"layers.{layer}" for layer in range(config.layers)]
-        gates = pack(np.stack([tensors[f"{name}.gates.weight"] * tensors[f"{name}.norm.weight"] for name in layers]), bits)
+        gates = pack(
+            np.stack(
+                [
+                    tensors[f"{name}.gates.weight"] * tensors[f"{name}.norm.weight"]
+                    for name in layers
+                ]
+            ),
+            bits,
+        )
         gates_bias = np.zeros((config.layers, gates.scales.shape[1]), np.float32)
         for layer, name in enumerate(layers):
             gates_bias[layer, : self.gates * config.hidden_size] = tensors[f"{name}.gates.bias"]
         return Network(
-            tensors["embedding.weight"].reshape(config.window, config.vocab_size + 1, config.hidden_size),
+            tensors["embedding.weight"].reshape(
+                config.window, config.vocab_size + 1, config.hidden_size
+            ),
             *gates,
             gates_bias,
             *pack(np.stack([tensors[f"{name}.mix.weight"] for name in layers]), bits),
@@ -159,7 +192,8 @@ class MinLstmStepper(MinRnnStepper):
 def _step(network, ids, floats, ints, logits):
     """Feed a token to each text, and write the logits after it; see ``reviewgen.compiled.steps``.
 
-    The equations are in ``model``. The logits follow from the state, so they can be written without a token.
+    The equations are in ``model``. The logits follow from the state, so they can be written without
+    a token.
 
     Args:
         network: The address of a Network.
@@ -168,8 +202,11 @@ def _step(network, ids, floats, ints, logits):
         ints: The last K ids; updated.
     """
     model = network[0]
-    rows, size, window = len(logits), model.embedding.shape[2], len(ints)
-    x, normed = np.zeros((rows, model.mix_scales.shape[1]), np.float32), np.empty((rows, size), np.float32)
+    rows = len(logits)
+    size = model.embedding.shape[2]
+    window = len(ints)
+    x = np.zeros((rows, model.mix_scales.shape[1]), np.float32)
+    normed = np.empty((rows, size), np.float32)
     gates = np.empty((rows, model.gates_bias.shape[1]), np.float32)
     for row in range(len(ids)):
         for k in range(1, window):
@@ -198,9 +235,11 @@ def _update(gates, h, size, is_lstm):
     """Advance the first ``size`` units of a layer's h by a token."""
     for j in range(size):
         if is_lstm:
-            a, candidate = sigmoid32(_softplus(-gates[size + j]) - _softplus(-gates[j])), gates[2 * size + j]
+            a = sigmoid32(_softplus(-gates[size + j]) - _softplus(-gates[j]))
+            candidate = gates[2 * size + j]
         else:
-            a, candidate = sigmoid32(-gates[j]), gates[size + j]
+            a = sigmoid32(-gates[j])
+            candidate = gates[size + j]
         h[j] = a * h[j] + (ONE - a) * candidate
 
 
@@ -213,7 +252,9 @@ def _softplus(number):
 
 @inner
 def _normalise(x, normed):
-    """Write each row of x, of which ``normed`` has as many columns as count, divided by its root mean square."""
+    """Write each row of x, of which ``normed`` has as many columns as count, divided by its root
+    mean square.
+    """
     size = normed.shape[1]
     for row in range(len(x)):
         total = ZERO

@@ -1,7 +1,8 @@
 """A model that gives every token the same probability: the smallest complete plugin for reviewgen.
 
-To make your own, copy the package, rename it, and replace ``forward``. A plugin may import ``reviewgen.config``,
-``reviewgen.protocols``, ``reviewgen.errors`` and ``reviewgen.compiled``, and nothing else of reviewgen.
+To make your own, copy the package, rename it, and replace ``forward``. A plugin may import
+``reviewgen.config``, ``reviewgen.protocols``, ``reviewgen.errors`` and ``reviewgen.compiled``, and
+nothing else of reviewgen.
 
 Shapes: B batch, T time (tokens), V vocabulary.
 """
@@ -21,9 +22,9 @@ __all__ = ["Uniform", "UniformConfig"]
 class UniformConfig:
     """The settings of the model, which are saved with it.
 
-    ``vocab_size`` comes first and is taken from the tokenizer. Add your own settings after it, each with a type (bool, int,
-    float, str or a Literal), a default, and a line below; ``Bound`` limits the accepted values. Users set one with
-    ``--set model.NAME=VALUE``.
+    ``vocab_size`` comes first and is taken from the tokenizer. Add your own settings after it, each
+    with a type (bool, int, float, str or a Literal), a default, and a line below; ``Bound`` limits
+    the accepted values. Users set one with ``--set model.NAME=VALUE``.
 
     Attributes:
         vocab_size: Number of token ids, V.
@@ -36,7 +37,8 @@ class UniformConfig:
 
 
 class Uniform(nn.Module):
-    """A language model in which all tokens are equally probable: log2(V) bits a token, whatever the text.
+    """A language model in which all tokens are equally probable: log2(V) bits a token, whatever the
+    text.
 
     >>> model = Uniform(UniformConfig(vocab_size=4))
     >>> logits, state = model(torch.tensor([[0, 3, 2]]), model.initial_state(1))
@@ -47,15 +49,21 @@ class Uniform(nn.Module):
     Config = UniformConfig  # reviewgen finds the settings here
 
     def __init__(self, config: UniformConfig) -> None:
-        """Build the model from its config, the only argument: a saved config is enough to build it again."""
+        """Build the model from its config, the only argument: a saved config is enough to build it
+        again.
+        """
         super().__init__()
         self.config = config
 
     def initial_state(self, batch_size: int) -> tuple[()]:
-        """Return the state before the first token: a tensor, or a nested tuple of tensors, each with B first; here, none."""
+        """Return the state before the first token: a tensor, or a nested tuple of tensors, each
+        with B first; here, none.
+        """
         return ()
 
     def forward(self, ids: Tensor, state: tuple[()]) -> tuple[Tensor, tuple[()]]:
-        """Return logits (B, T, V), where ``logits[b, t]`` are of the token after ``ids[b, t]``, and the state after ``ids``."""
+        """Return logits (B, T, V), where ``logits[b, t]`` are of the token after ``ids[b, t]``, and
+        the state after ``ids``.
+        """
         batch, time = ids.shape
         return torch.zeros(batch, time, self.config.vocab_size, device=ids.device), state

@@ -1,4 +1,6 @@
-"""reviewgen's conformance suite, one test for each rule of the model contract, and a test of what the model computes."""
+"""reviewgen's conformance suite, one test for each rule of the model contract, and a test of what
+the model computes.
+"""
 
 import math
 

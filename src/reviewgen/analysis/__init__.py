@@ -2,20 +2,24 @@
 
     explanation_run     ``reviewgen.explain``: operations, loss, counts and gates of a text
     explanation         its result, ``Explanation``, as plain data and as a page
-    graph_picture       ``reviewgen.graph`` and ``draw``: the picture of a model's graph, with title and legend
+    graph_picture       ``reviewgen.graph`` and ``draw``: the picture of a model's graph, with title
+                        and legend
     graph_modules       the graph of a model that does not describe itself
-    graph_drawing       from a graph to SVG: boxes, frames, lines and loops; one token, or several side by side
+    graph_drawing       from a graph to SVG: boxes, frames, lines and loops; one token, or several
+                        side by side
     graph_layout        where they stand
     comparison          ``reviewgen.compare``, which imports the others when it is called
     comparison_run      trains or loads each model, measures it, and resumes a folder
     comparison_texts    the held-out texts, and the intervals that they give
     comparison_figures  ``ComparisonRow``: what is measured of a model, and how
-    comparison_report   ``Comparison``, the result: the rows, and their columns as tables and as a page
+    comparison_report   ``Comparison``, the result: the rows, and their columns as tables and as a
+                        page
     probing             ``reviewgen.probe``: minimal pairs, and the marks that texts close
     subject             what is explained or drawn: a trained model, a new one, or a model object
     trace               a forward pass: calls of modules, operations, products
 
-Each name is imported on first use. Templates lie beside the code; ``reviewgen.web`` has the charts and what all pages share.
+Each name is imported on first use. Templates lie beside the code; ``reviewgen.web`` has the charts
+and what all pages share.
 """
 
 import lazy_loader

@@ -1,4 +1,6 @@
-"""``reviewgen.compare``. It imports what it needs when it is called, so that its options are known without torch."""
+"""``reviewgen.compare``. It imports what it needs when it is called, so that its options are known
+without torch.
+"""
 
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -8,36 +10,49 @@ if TYPE_CHECKING:
     from reviewgen.analysis.comparison_report import Comparison
 
 
-def compare(models: Any, data: Any, *, progress: bool = True, **options: Unpack[CompareKwargs]) -> "Comparison":
-    """Train or load several models, evaluate them on the same held-out texts, and return the comparison.
+def compare(
+    models: Any, data: Any, *, progress: bool = True, **options: Unpack[CompareKwargs]
+) -> "Comparison":
+    """Train or load several models, evaluate them on the same held-out texts, and return the
+    comparison.
 
-    A preset is trained on the data, without its held-out texts; a trained model is taken as it is. If a model fails, its row
-    gives the reason, and the others continue. Ctrl-C ends the comparison, and what is finished is returned.
+    A preset is trained on the data, without its held-out texts; a trained model is taken as it is.
+    If a model fails, its row gives the reason, and the others continue. Ctrl-C ends the comparison,
+    and what is finished is returned.
 
-    >>> reviewgen.compare(["ngram-char", "gru-char"], "reviews.csv", budget="1m").save_html("ladder.html")   # doctest: +SKIP
+    >>> comparison = reviewgen.compare(["ngram-char", "gru-char"], "reviews.csv")  # doctest: +SKIP
+    >>> comparison.save_html("ladder.html")  # doctest: +SKIP
 
     Args:
-        models: Presets, saved folders, repositories on the Hub, ReviewModels: a list, or a dictionary from row names to models.
-        data: The reviews; see ``reviewgen.data.sources.open_source``. It is read several times, so an iterator is refused.
+        models: Presets, saved folders, repositories on the Hub, ReviewModels: a list, or a
+            dictionary from row names to models.
+        data: The reviews; see ``reviewgen.data.sources.open_source``. It is read several times, so
+            an iterator is refused.
         progress: Whether to show the progress on a terminal or in a notebook.
         held_out: Another source of held-out texts; by default they are the test split of the data.
-        held_out_split: The split of a dataset with the held-out texts, of ``held_out`` or of the data.
+        held_out_split: The split of a dataset with the held-out texts, of ``held_out`` or of the
+            data.
         prompt: The beginning of the samples. Default: "the ".
-        budget, steps, epochs: How long each preset is trained. Default: two minutes, which start when the texts are tokenized.
+        budget, steps, epochs: How long each preset is trained. Default: two minutes, which start
+            when the texts are tokenized.
         seed: Seed of the initial weights, the order of the texts, dropout and samples.
-        settings: Settings that differ from each preset's, by group, as in {"training": {"evaluations": 20}}.
+        settings: Settings that differ from each preset's, by group, as in {"training":
+            {"evaluations": 20}}.
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
-        fields: Columns of free text, as in "artist" and "title", that the model is conditioned on; at most 200 characters of each
-            value are read.
-        weights: Relative weight of each of several corpora, as in 1,1: its share of the characters trained on; a corpus below its
-            share is repeated. In Python, the source is then a list of sources.
+        fields: Columns of free text, as in "artist" and "title", that the model is conditioned on;
+            at most 200 characters of each value are read.
+        weights: Relative weight of each of several corpora, as in 1,1: its share of the characters
+            trained on; a corpus below its share is repeated. In Python, the source is then a list
+            of sources.
         out: A folder for the trained models and the rows; it must not exist.
-        resume: Take finished rows from ``out``, of models whose weights have not changed, and continue with the others.
-        text_column, documents, max_text_characters, lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How the
-            data is read, as in ``train``.
+        resume: Take finished rows from ``out``, of models whose weights have not changed, and
+            continue with the others.
+        text_column, documents, max_text_characters, lowercase, strip_markdown, fix_encoding,
+            keep_line_breaks, clean: How the data is read, as in ``train``.
 
     Raises:
-        ConfigError: There is no model, two rows have the same name, or an argument or a setting is unusable.
+        ConfigError: There is no model, two rows have the same name, or an argument or a setting is
+            unusable.
         SourceError, UnknownPlugin: A name is neither a preset nor the source of a model.
         DataError: The data cannot be read, or there is no held-out text.
         OutputExists: ``out`` exists, and is not resumed.

@@ -1,7 +1,9 @@
-"""The figures of a model in a comparison, and how each is measured: bits with their interval, speed, samples, copies and words.
+"""The figures of a model in a comparison, and how each is measured: bits with their interval,
+speed, samples, copies and words.
 
-All models generate with the same settings, plain sampling from the whole distribution, instead of the defaults that were saved
-with each: it is the models that are compared. Texts have about the same length in characters, whatever a token is.
+All models generate with the same settings, plain sampling from the whole distribution, instead of
+the defaults that were saved with each: it is the models that are compared. Texts have about the
+same length in characters, whatever a token is.
 """
 
 import math
@@ -33,12 +35,15 @@ _MAX_TEXTS = 640  # that are generated in all, at most
 _CHARACTERS = 30_000  # of generated text, at least
 _WORDS = 4500  # that distinct n-grams are counted on: their share falls as the text grows
 _MAX_SECONDS = 10.0  # of a batch of texts, for a model that is very slow
-_SURE_CHARACTERS = 200  # of a text that a compact index, which gives upper bounds, does not find by chance
+# of a text that a compact index, which gives upper bounds, does not find by chance
+_SURE_CHARACTERS = 200
 _LOOKED_UP = 200  # texts that are looked up in a model's training text
 _INDEX = "novelty.safetensors"
 
 MAX_SEEN = 0.02
-"""Share of held-out texts that may occur in a training text by chance, as in reviews that quote one another."""
+"""Share of held-out texts that may occur in a training text by chance, as in reviews that quote one
+another.
+"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ class Sample:
     Attributes:
         temperature: The temperature that it was sampled at.
         text: The text, the prompt included.
-        copied: Start and end of each span of 50 characters or more that occurs in the training text; None if that is not known.
+        copied: Start and end of each span of 50 characters or more that occurs in the training
+            text; None if that is not known.
     """
 
     temperature: float
@@ -79,34 +85,43 @@ class ComparisonRow:
         name: The name of the row, different from all others.
         source: What was trained or loaded: a preset, a folder, a repository.
         is_trained_here: Whether it was trained for this comparison.
-        verdict: The verdict on its training, as in ``train``, "unknown" if that was too short for one; None if it was not trained
-            for this comparison.
+        verdict: The verdict on its training, as in ``train``, "unknown" if that was too short for
+            one; None if it was not trained for this comparison.
         failed: The sentence that says why the model has failed; None if it has not.
         notes: Sentences for the user.
-        tokenizer: The name of the tokenizer, which says what a token of ``perplexity_per_token`` is.
-        parameters: The number of parameters; for a model that is not a network, of the numbers in its tables.
+        tokenizer: The name of the tokenizer, which says what a token of ``perplexity_per_token``
+            is.
+        parameters: The number of parameters; for a model that is not a network, of the numbers in
+            its tables.
         bytes_on_disk: The size of the saved folder, without the index of the training text.
         training_seconds: Duration of the training, with reading and evaluations.
         seconds_per_epoch: Duration of a pass over the training text.
-        bits_per_character: Total bits of the held-out texts divided by their characters; infinite if a probability is zero.
+        bits_per_character: Total bits of the held-out texts divided by their characters; infinite
+            if a probability is zero.
         bits_interval: Its 95 % interval, from a bootstrap over the texts.
         zero_probability_tokens: The number of held-out tokens with probability zero.
-        perplexity_per_token: exp of the nats per token; comparable only between models with the same tokenizer.
-        agreement: Share of minimal pairs of agreement past an attractor that it gets right; see ``reviewgen.probe``.
-        copy_rate: Share of generated characters in spans of 50 or more that occur in its training text, as measured in training.
-        copy_rate_characters: The number of generated characters that it rests on; None for a model that was saved without this
-            number.
+        perplexity_per_token: exp of the nats per token; comparable only between models with the
+            same tokenizer.
+        agreement: Share of minimal pairs of agreement past an attractor that it gets right; see
+            ``reviewgen.probe``.
+        copy_rate: Share of generated characters in spans of 50 or more that occur in its training
+            text, as measured in training.
+        copy_rate_characters: The number of generated characters that it rests on; None for a model
+            that was saved without this number.
         held_out_copy_rate: The same share for held-out texts.
         characters_per_second: Generated characters a second.
         new_words: Share of generated words that occur in its training text at most once.
         distinct: By n, the share of different n-grams of words among all.
         words_measured: The number of words that ``new_words`` and ``distinct`` are measured on.
         characters_measured: The number of characters of the texts that these words begin.
-        intervals: The 95 % intervals of ``agreement``, ``copy_rate``, ``new_words``, ``distinct_1`` and so on, by name.
+        intervals: The 95 % intervals of ``agreement``, ``copy_rate``, ``new_words``, ``distinct_1``
+            and so on, by name.
         samples: Texts from one prompt.
         curve: The evaluations during the training.
-        seen: Share of the held-out texts that occur as a whole in its training text; None if it has no index of that.
-        is_same_split: Whether it was trained on the same corpus, so that the held-out texts were held out there, too.
+        seen: Share of the held-out texts that occur as a whole in its training text; None if it has
+            no index of that.
+        is_same_split: Whether it was trained on the same corpus, so that the held-out texts were
+            held out there, too.
         picture: An SVG of its computational graph; empty for none.
     """
 
@@ -143,7 +158,9 @@ class ComparisonRow:
 
     @property
     def has_seen_held_out(self) -> bool:
-        """Whether the model was trained on held-out texts, so that its bits per character are too low."""
+        """Whether the model was trained on held-out texts, so that its bits per character are too
+        low.
+        """
         return self.seen is not None and self.seen > MAX_SEEN
 
     @property
@@ -158,15 +175,24 @@ class ComparisonRow:
         Raises:
             ConfigError, LookupError, TypeError, AttributeError: The values are not those of a row.
         """
-        intervals = {name: None if limits is None else (limits[0], limits[1]) for name, limits in values["intervals"].items()}
+        intervals = {
+            name: None if limits is None else (limits[0], limits[1])
+            for name, limits in values["intervals"].items()
+        }
         row = from_dict(cls, {**values, "intervals": intervals})
         is_infinite = row.bits_per_character is None and row.zero_probability_tokens
-        return replace(row, bits_per_character=math.inf, perplexity_per_token=math.inf) if is_infinite else row
+        return (
+            replace(row, bits_per_character=math.inf, perplexity_per_token=math.inf)
+            if is_infinite
+            else row
+        )
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A row, and the bits of each held-out text that differences are computed from; None for a model without them."""
+    """A row, and the bits of each held-out text that differences are computed from; None for a
+    model without them.
+    """
 
     row: ComparisonRow
     bits: tuple[float, ...] | None
@@ -180,7 +206,8 @@ def measure_model(
     seed: int,
     training: Callable[[], Iterable[str]] | None = None,
 ) -> Measured:
-    """Return the row of a model, given with its name and source; ``training`` returns its training text, if that is at hand.
+    """Return the row of a model, given with its name and source; ``training`` returns its training
+    text, if that is at hand.
 
     Raises:
         ReviewgenError: The model cannot generate, or its weights are damaged.
@@ -191,14 +218,25 @@ def measure_model(
     try:
         bits, figures = _measure_bits(model, held_out, seed)
         zeros = figures["zero_probability_tokens"]
-        notes += [f"{zeros:,} held-out tokens have probability zero, so its bits are infinite."] if zeros else []
+        notes += (
+            [f"{zeros:,} held-out tokens have probability zero, so its bits are infinite."]
+            if zeros
+            else []
+        )
     except NotADistribution as error:
         notes.append(f"It has no bits per character: {error}")
     sample = held_out.texts[:200]
-    density = sum(len(model.tokenizer.encode(text)) for text in sample) / sum(map(len, sample))  # tokens per character
+    # tokens per character
+    density = sum(len(model.tokenizer.encode(text)) for text in sample) / sum(map(len, sample))
     tokens = max(1, math.ceil(_LENGTH * density))
     conditions = model.conditions.unspecified
-    config = GenerationConfig(temperature=1.0, max_new_tokens=tokens, words="any", max_time=_MAX_SECONDS, conditions=conditions)
+    config = GenerationConfig(
+        temperature=1.0,
+        max_new_tokens=tokens,
+        words="any",
+        max_time=_MAX_SECONDS,
+        conditions=conditions,
+    )
     figures |= _generation_facts(model, config, seed) | _training_facts(model.training)
     (probed,) = measure_pairs(row.name, model, make_pairs(model, [ATTRACTOR]))
     figures["intervals"]["agreement"] = probed.interval
@@ -216,22 +254,38 @@ def measure_model(
         bytes_on_disk=_saved_bytes(model),
         agreement=probed.share,
         samples=_draw_samples(model, prompt, config, seed, training),
-        seen=_find_seen(model, held_out, None if is_same_split else training),  # its parts share no text
+        # its parts share no text
+        seen=_find_seen(model, held_out, None if is_same_split else training),
         is_same_split=is_same_split,
         **figures,
     )
     if row.verdict == "unknown":
         notes.append(model.training["verdict"]["words"])
     if row.has_seen_held_out:
-        notes.append(f"It was trained on {row.seen:.0%} of the held-out texts, so its bits per character are too low.")
+        notes.append(
+            f"It was trained on {row.seen:.0%} of the held-out texts, so its bits per character are"
+            " too low."
+        )
     if row.seen is None and not row.is_same_split:
-        index = "no index of it" if model.bundle.index is None else "an index that finds only longer texts"
-        notes.append(f"Whether it was trained on the held-out texts is not known: it has other data, and {index}.")
-    return Measured(replace(row, notes=tuple(notes)), None if bits is None else tuple(bits.tolist()))
+        index = (
+            "no index of it"
+            if model.bundle.index is None
+            else "an index that finds only longer texts"
+        )
+        notes.append(
+            "Whether it was trained on the held-out texts is not known: it has other data, and"
+            f" {index}."
+        )
+    return Measured(
+        replace(row, notes=tuple(notes)), None if bits is None else tuple(bits.tolist())
+    )
 
 
-def _measure_bits(model: ReviewModel, held_out: HeldOut, seed: int) -> tuple[Float64[np.ndarray, " N"], dict[str, Any]]:
-    """Return a model's bits of each held-out text, end tokens included, and the figures of its row that follow from them.
+def _measure_bits(
+    model: ReviewModel, held_out: HeldOut, seed: int
+) -> tuple[Float64[np.ndarray, " N"], dict[str, Any]]:
+    """Return a model's bits of each held-out text, end tokens included, and the figures of its row
+    that follow from them.
 
     Raises:
         NotADistribution: The model's scores do not sum to one.
@@ -239,9 +293,14 @@ def _measure_bits(model: ReviewModel, held_out: HeldOut, seed: int) -> tuple[Flo
     conditions = model.conditions
     tokenizer = model.tokenizer
     nats = list[float]()
-    prefixes = [conditions.encode_values([values.get(name) for name in conditions.names]) for values in held_out.values]
+    prefixes = [
+        conditions.encode_values([values.get(name) for name in conditions.names])
+        for values in held_out.values
+    ]
     documents = frame_texts(zip(held_out.texts, prefixes, strict=True), tokenizer)
-    evaluation = evaluate_totals(model.bundle.model, documents, tokenizer.vocab_size, nats=nats).evaluation()
+    evaluation = evaluate_totals(
+        model.bundle.model, documents, tokenizer.vocab_size, nats=nats
+    ).evaluation()
     bits = np.array(nats) / math.log(2)
     return bits, {
         "bits_per_character": evaluation.bits_per_character,
@@ -252,7 +311,9 @@ def _measure_bits(model: ReviewModel, held_out: HeldOut, seed: int) -> tuple[Flo
 
 
 def _training_facts(training: dict[str, Any]) -> dict[str, Any]:
-    """Return what training.json says; a model of an older version, or a blend, may lack some of it."""
+    """Return what training.json says; a model of an older version, or a blend, may lack some of
+    it.
+    """
     novelty = training.get("novelty") or {}
     data = training.get("data") or {}
     curve = tuple(
@@ -262,44 +323,72 @@ def _training_facts(training: dict[str, Any]) -> dict[str, Any]:
     )
     tokens = (data.get("tokens") or {}).get("train")
     epoch = curve[-1].seconds * tokens / curve[-1].tokens if curve and tokens else None
-    rates = {name: novelty.get(name) for name in ("copy_rate", "copy_rate_characters", "held_out_copy_rate")}
-    return {"training_seconds": training.get("seconds"), "seconds_per_epoch": epoch, "curve": curve} | rates
+    rates = {
+        name: novelty.get(name)
+        for name in ("copy_rate", "copy_rate_characters", "held_out_copy_rate")
+    }
+    return {
+        "training_seconds": training.get("seconds"),
+        "seconds_per_epoch": epoch,
+        "curve": curve,
+    } | rates
 
 
 def _saved_bytes(model: ReviewModel) -> int:
-    """Return the size of the saved folder, without the index of the training text, which is that of the text."""
+    """Return the size of the saved folder, without the index of the training text, which is that of
+    the text.
+    """
     with temporary_folder() as parent:
         model.save_pretrained(parent / "model")
-        return sum(file.stat().st_size for file in parent.rglob("*") if file.is_file() and file.name != _INDEX)
+        return sum(
+            file.stat().st_size
+            for file in parent.rglob("*")
+            if file.is_file() and file.name != _INDEX
+        )
 
 
-def _find_seen(model: ReviewModel, held_out: HeldOut, training: Callable[[], Iterable[str]] | None) -> float | None:
+def _find_seen(
+    model: ReviewModel, held_out: HeldOut, training: Callable[[], Iterable[str]] | None
+) -> float | None:
     """Return the share of the held-out texts that occur as a whole in a model's training text.
 
-    Texts of fewer than 50 characters are left out, since people repeat those; for a compact index, those of fewer than 200.
-    None if the model has no index of its training text, or all texts are that short. With the training text at hand, no index is
-    needed, and if all texts are short, none is left out.
+    Texts of fewer than 50 characters are left out, since people repeat those; for a compact index,
+    those of fewer than 200. None if the model has no index of its training text, or all texts are
+    that short. With the training text at hand, no index is needed, and if all texts are short, none
+    is left out.
     """
     index = model.bundle.index
     is_sure = training is not None or (index is not None and index.form == "exact")
-    texts = [text for text in held_out.texts if len(text) >= (COPY_CHARACTERS if is_sure else _SURE_CHARACTERS)]
+    texts = [
+        text
+        for text in held_out.texts
+        if len(text) >= (COPY_CHARACTERS if is_sure else _SURE_CHARACTERS)
+    ]
     if training is not None:
         texts = texts or list(held_out.texts)
         known = set(texts).intersection(training())
         return sum(text in known for text in texts) / len(texts)
     if index is None or not texts:
         return None
-    return index.share_trained_on(map(model.tokenizer.encode, texts[:: math.ceil(len(texts) / _LOOKED_UP)]))
+    return index.share_trained_on(
+        map(model.tokenizer.encode, texts[:: math.ceil(len(texts) / _LOOKED_UP)])
+    )
 
 
 def _draw_samples(
-    model: ReviewModel, prompt: str, config: GenerationConfig, seed: int, training: Callable[[], Iterable[str]] | None
+    model: ReviewModel,
+    prompt: str,
+    config: GenerationConfig,
+    seed: int,
+    training: Callable[[], Iterable[str]] | None,
 ) -> tuple[Sample, ...]:
-    """Return a text for each of ``TEMPERATURES``, from one prompt, with its copied spans if the training text or an exact index
-    says which they are; a compact index gives upper bounds."""
+    """Return a text for each of ``TEMPERATURES``, from one prompt, with its copied spans if the
+    training text or an exact index says which they are; a compact index gives upper bounds."""
     index = model.bundle.index
     settings = [replace(config, temperature=temperature) for temperature in TEMPERATURES]
-    texts = [model.generate_one(prompt, generation_config=setting, seed=seed) for setting in settings]
+    texts = [
+        model.generate_one(prompt, generation_config=setting, seed=seed) for setting in settings
+    ]
     copied: Sequence[Any] = [None] * len(texts)
     if training is not None:
         copied = [tuple(spans) for spans in TextWindows(texts).spans(training())]
@@ -319,18 +408,36 @@ def _spans(model: ReviewModel, text: str) -> tuple[tuple[int, int], ...]:
 
 def _generation_facts(model: ReviewModel, config: GenerationConfig, seed: int) -> dict[str, Any]:
     """Generate texts at temperature 1, and return speed, novelty and diversity of the words."""
-    model.generate("", num_return_sequences=_TEXTS, generation_config=replace(config, max_new_tokens=1), seed=seed)  # compiles
+    # compiles
+    model.generate(
+        "",
+        num_return_sequences=_TEXTS,
+        generation_config=replace(config, max_new_tokens=1),
+        seed=seed,
+    )
     start = time.perf_counter()
     texts = list[str]()
-    while len(texts) < _MAX_TEXTS and sum(map(len, texts)) < _CHARACTERS and time.perf_counter() < start + 2 * _MAX_SECONDS:
-        texts += model.generate("", num_return_sequences=_TEXTS, generation_config=config, seed=seed + len(texts) // _TEXTS)
+    while (
+        len(texts) < _MAX_TEXTS
+        and sum(map(len, texts)) < _CHARACTERS
+        and time.perf_counter() < start + 2 * _MAX_SECONDS
+    ):
+        texts += model.generate(
+            "",
+            num_return_sequences=_TEXTS,
+            generation_config=config,
+            seed=seed + len(texts) // _TEXTS,
+        )
     seconds = max(time.perf_counter() - start, 1e-9)
     lexicon = model.bundle.lexicon
     is_known = None if lexicon is None else lexicon.__contains__
 
     def measure(some: Sequence[str]) -> list[float]:
         figures = measure_texts(some, is_known)
-        return [math.nan if figures.unknown_words is None else figures.unknown_words, *figures.distinct]
+        return [
+            math.nan if figures.unknown_words is None else figures.unknown_words,
+            *figures.distinct,
+        ]
 
     first_texts = take_words(texts, _WORDS)
     figures = measure_texts(first_texts, is_known)
@@ -340,8 +447,13 @@ def _generation_facts(model: ReviewModel, config: GenerationConfig, seed: int) -
     return {
         "characters_per_second": sum(map(len, texts)) / seconds,
         "characters_measured": sum(map(len, texts)),
-        "intervals": {name: limits and (limits[0], limits[-1]) for name, limits in intervals.items()},
+        "intervals": {
+            name: limits and (limits[0], limits[-1]) for name, limits in intervals.items()
+        },
         "new_words": figures.unknown_words if figures.words else None,
-        "distinct": {str(n): share if figures.words >= n else None for n, share in enumerate(figures.distinct, 1)},
+        "distinct": {
+            str(n): share if figures.words >= n else None
+            for n, share in enumerate(figures.distinct, 1)
+        },
         "words_measured": figures.words,
     }

@@ -1,4 +1,6 @@
-"""``Comparison``: the rows, and what is made of them: a data frame, JSON, tables on a terminal, a page."""
+"""``Comparison``: the rows, and what is made of them: a data frame, JSON, tables on a terminal, a
+page.
+"""
 
 import math
 from base64 import b64encode
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     import pandas
 
 _NESTED = ("bits_interval", "intervals", "distinct", "samples", "curve", "notes", "picture")
-_MAX_RATIO = 3.0  # times the lowest bits; the first steps of a training would flatten all other points
+# times the lowest bits; the first steps of a training would flatten all other points
+_MAX_RATIO = 3.0
 _MAX_PAIRS = 15  # that are shown at once
 _WIDE = 160  # columns of a terminal, for one table
 _SAMPLE = 1500  # characters of a sample on a page
@@ -30,15 +33,21 @@ _PRINTED = 240  # characters of a sample on a terminal
 
 
 class Column(NamedTuple):
-    """A column of one of the two tables: its name on a page and on a terminal, and what its cells show of a row."""
+    """A column of one of the two tables: its name on a page and on a terminal, and what its cells
+    show of a row.
+    """
 
     name: str
     short: str
     show: Callable[[ComparisonRow], str]
 
 
-def _rate(name: str, characters: str | None = "characters_measured", digits: int = 1) -> Callable[[ComparisonRow], str]:
-    """Return what shows a rate: half the width of its interval after it; only a bound, where it may be zero."""
+def _rate(
+    name: str, characters: str | None = "characters_measured", digits: int = 1
+) -> Callable[[ComparisonRow], str]:
+    """Return what shows a rate: half the width of its interval after it; only a bound, where it may
+    be zero.
+    """
 
     def show(row: ComparisonRow) -> str:
         value = row.distinct.get(name[-1]) if name.startswith("distinct") else getattr(row, name)
@@ -50,7 +59,9 @@ def _rate(name: str, characters: str | None = "characters_measured", digits: int
             return percent(value, digits)
         low, high = limits
         spread = percent((high - low) / 2, digits)
-        return f"< {percent(high, digits)}" if low < 0.0005 else f"{100 * value:.{digits}f}±{spread}"
+        return (
+            f"< {percent(high, digits)}" if low < 0.0005 else f"{100 * value:.{digits}f}±{spread}"
+        )
 
     return show
 
@@ -61,8 +72,16 @@ def _perplexity(row: ComparisonRow) -> str:
 
 
 PREDICTION = (
-    Column("bits per character", "bits/char", lambda row: decimal(row.bits_per_character) + "*" * row.has_seen_held_out),
-    Column("95 % interval", "95 %", lambda row: "{:.3f}–{:.3f}".format(*row.bits_interval) if row.bits_interval else "–"),
+    Column(
+        "bits per character",
+        "bits/char",
+        lambda row: decimal(row.bits_per_character) + "*" * row.has_seen_held_out,
+    ),
+    Column(
+        "95 % interval",
+        "95 %",
+        lambda row: "{:.3f}–{:.3f}".format(*row.bits_interval) if row.bits_interval else "–",
+    ),
     Column("perplexity per token", "ppl/token", _perplexity),
     Column("agreement past an attractor", "agree", _rate("agreement", None, 0)),
     Column("parameters", "params", lambda row: size(row.parameters).removesuffix("B").strip()),
@@ -113,7 +132,9 @@ class Comparison(HtmlReport):
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """The paired difference of each pair of models on the same texts, without models that are not ranked."""
+        """The paired difference of each pair of models on the same texts, without models that are
+        not ranked.
+        """
         return Bootstrap(self.held_out.characters, self.seed).pairs(self._bits)
 
     @property
@@ -124,16 +145,30 @@ class Comparison(HtmlReport):
     def describe_held_out(self) -> str:
         """Return a sentence on the texts that all models are evaluated on."""
         held_out, total = self.held_out, self.held_out.total
-        part = f"{len(held_out.texts):,} of {total:,}" if len(held_out.texts) < total else f"{total:,}"
-        source = held_out.source if held_out.split == "all" else f"the {held_out.split} split of {held_out.source}"
-        texts = f"held-out {'text' if total == 1 else 'texts'} ({held_out.characters.sum():,} characters)"
+        part = (
+            f"{len(held_out.texts):,} of {total:,}" if len(held_out.texts) < total else f"{total:,}"
+        )
+        source = (
+            held_out.source
+            if held_out.split == "all"
+            else f"the {held_out.split} split of {held_out.source}"
+        )
+        texts = (
+            f"held-out {'text' if total == 1 else 'texts'} ({held_out.characters.sum():,}"
+            " characters)"
+        )
         return f"All are evaluated on the same {part} {texts}: {source}."
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values; a number that is infinite becomes None."""
         held_out = self.held_out
         facts = {"prompt": self.prompt, "seed": self.seed, "is_interrupted": self.is_interrupted}
-        texts = {"source": held_out.source, "split": held_out.split, "texts": len(held_out.texts), "of": held_out.total}
+        texts = {
+            "source": held_out.source,
+            "split": held_out.split,
+            "texts": len(held_out.texts),
+            "of": held_out.total,
+        }
         texts |= {"characters": int(held_out.characters.sum()), "digest": held_out.digest}
         rows = [to_json(row) | {"has_seen_held_out": row.has_seen_held_out} for row in self.rows]
         pairs = [to_json(pair) | {"is_significant": pair.is_significant} for pair in self.pairs]
@@ -151,7 +186,9 @@ class Comparison(HtmlReport):
             for name, limits in row.intervals.items():
                 record[f"{name}_low"], record[f"{name}_high"] = limits or (None, None)
             records.append(record)
-        return pandas.DataFrame(records, index=[row.name for row in self.rows]).drop(columns="name", errors="ignore")
+        return pandas.DataFrame(records, index=[row.name for row in self.rows]).drop(
+            columns="name", errors="ignore"
+        )
 
     def _values(self) -> dict[str, Any]:
         """Return what the template of the page is filled with."""
@@ -163,28 +200,43 @@ class Comparison(HtmlReport):
             "most_pairs": _MAX_PAIRS,
             "best": self.describe_best(),
             "charts": [draw_figure(chart) for chart in _charts(self.rows)],
-            "samples": {row.name: [(sample.temperature, _cut(sample)) for sample in row.samples] for row in finished},
+            "samples": {
+                row.name: [(sample.temperature, _cut(sample)) for sample in row.samples]
+                for row in finished
+            },
             "temperatures": ", ".join(map(str, TEMPERATURES)),
             "copy_characters": COPY_CHARACTERS,
-            "pictures": [(row, b64encode(row.picture.encode()).decode()) for row in finished if row.picture],
+            "pictures": [
+                (row, b64encode(row.picture.encode()).decode()) for row in finished if row.picture
+            ],
         }
 
     def describe_best(self) -> str:
-        """Return which model has the fewest bits per character, and which models do not differ from it significantly.
+        """Return which model has the fewest bits per character, and which models do not differ from
+        it significantly.
 
         No model is named while one has no verdict: with more training, that one might be the best.
         """
         rated = {row.name: row.bits_per_character for row in self.rows if row.is_ranked}
         unknown = [row.name for row in self.rows if row.verdict == "unknown"]
-        known = {name: bits for name, bits in rated.items() if bits is not None and math.isfinite(bits)}
+        known = {
+            name: bits for name, bits in rated.items() if bits is not None and math.isfinite(bits)
+        }
         if all(row.failed is not None for row in self.rows):
             return "No model was evaluated."
         if unknown:
-            return f"No model is named the best, since there is no verdict on the training of {', '.join(unknown)}."
+            return (
+                "No model is named the best, since there is no verdict on the training of"
+                f" {', '.join(unknown)}."
+            )
         if not known:
             return "No model has finite bits per character on texts that it was not trained on."
         best = min(known, key=lambda name: known[name])
-        like = [pair for pair in self.pairs if best in (pair.first, pair.second) and pair.interval and not pair.is_significant]
+        like = [
+            pair
+            for pair in self.pairs
+            if best in (pair.first, pair.second) and pair.interval and not pair.is_significant
+        ]
         others = [pair.second if pair.first == best else pair.first for pair in like]
         told = f"; not significantly different: {', '.join(others)}" if others else ""
         return f"{best} has the fewest bits per character{told}."
@@ -194,7 +246,9 @@ class Comparison(HtmlReport):
 
 
 def draw_tables(comparison: Comparison, width: int) -> Iterator[RenderableType]:
-    """Yield the tables, the failures, the differences and the samples, for a terminal of some columns."""
+    """Yield the tables, the failures, the differences and the samples, for a terminal of some
+    columns.
+    """
     finished = [row for row in comparison.rows if row.failed is None]
     groups = [(*PREDICTION, *GENERATED)] if width >= _WIDE else [PREDICTION, GENERATED]
     for columns in groups if finished else ():
@@ -206,8 +260,16 @@ def draw_tables(comparison: Comparison, width: int) -> Iterator[RenderableType]:
             table.add_row(Text(row.name), *(Text(column.show(row)) for column in columns))
         yield table
         yield Text("")
-    yield from (Text(f"{row.name} failed: {row.failed}", style="red") for row in comparison.rows if row.failed is not None)
-    yield from (Text(f"{'* ' if row.has_seen_held_out else ''}{row.name}: {note}") for row in finished for note in row.notes)
+    yield from (
+        Text(f"{row.name} failed: {row.failed}", style="red")
+        for row in comparison.rows
+        if row.failed is not None
+    )
+    yield from (
+        Text(f"{'* ' if row.has_seen_held_out else ''}{row.name}: {note}")
+        for row in finished
+        for note in row.notes
+    )
     yield Text(comparison.describe_best())
     yield Text(comparison.describe_held_out(), style="dim")
     yield from [Text("")] if comparison.pairs else []
@@ -218,7 +280,8 @@ def draw_tables(comparison: Comparison, width: int) -> Iterator[RenderableType]:
         grid = Table.grid(padding=(0, 1))
         for sample in row.samples:
             text = Text()
-            for piece, is_copied in _cut(sample):  # without control characters, which a terminal would obey
+            # without control characters, which a terminal would obey
+            for piece, is_copied in _cut(sample):
                 shown = "".join(sign if sign.isprintable() else " " for sign in piece)
                 text.append(shown, style="underline" if is_copied else "")
             text.truncate(_PRINTED, overflow="ellipsis")
@@ -242,15 +305,29 @@ def _cut(sample: Sample) -> list[tuple[str, bool]]:
 def _charts(rows: Sequence[ComparisonRow]) -> Iterator[Chart]:
     """Yield the charts that there are values for; a row keeps its style."""
     curves = [(style, row) for style, row in enumerate(rows) if row.curve]
-    for x, name in (("seconds of training", "seconds"), ("tokens trained on", "tokens")) if curves else ():
+    for x, name in (
+        (("seconds of training", "seconds"), ("tokens trained on", "tokens")) if curves else ()
+    ):
         lines = []
         for style, row in curves:
-            points = [(getattr(point, name), bits) for point in row.curve if (bits := point.bits_per_character) is not None]
+            points = [
+                (getattr(point, name), bits)
+                for point in row.curve
+                if (bits := point.bits_per_character) is not None
+            ]
             lowest = min((bits for _, bits in points), default=0.0)
-            lines.append(Series(row.name, [point for point in points if point[1] <= _MAX_RATIO * lowest], style))
+            lines.append(
+                Series(
+                    row.name, [point for point in points if point[1] <= _MAX_RATIO * lowest], style
+                )
+            )
         panels = [Panel("bits per character, validation texts", lines)]
-        note = "Each line is a model; its points are the evaluations on validation texts during the training."
-        log_x = name == "tokens"  # counting reads millions of tokens while a network learns from thousands
+        note = (
+            "Each line is a model; its points are the evaluations on validation texts during the"
+            " training."
+        )
+        # counting reads millions of tokens while a network learns from thousands
+        log_x = name == "tokens"
         yield Chart(f"Bits per character against {x}", x, panels, note, log_x=log_x, from_zero=True)
     marks = [
         Series(row.name, [(row.parameters, bits)], style, interval=row.bits_interval)

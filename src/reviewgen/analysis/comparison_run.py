@@ -1,4 +1,6 @@
-"""Trains or loads each model of a comparison and measures it on the same held-out texts; the row of a failure says why."""
+"""Trains or loads each model of a comparison and measures it on the same held-out texts; the row of
+a failure says why.
+"""
 
 import hashlib
 import json
@@ -15,10 +17,25 @@ import torch
 from reviewgen.analysis.comparison_figures import ComparisonRow, Measured, measure_model
 from reviewgen.analysis.comparison_report import Comparison
 from reviewgen.analysis.comparison_texts import HeldOut, HeldOutReading
-from reviewgen.config import MAX_VOCABULARY, check_seed, check_text, parse_duration, parse_source, read_json
+from reviewgen.config import (
+    MAX_VOCABULARY,
+    check_seed,
+    check_text,
+    parse_duration,
+    parse_source,
+    read_json,
+)
 from reviewgen.config.bounded import to_json
 from reviewgen.config.options import CompareKwargs, refuse_unknown_options
-from reviewgen.errors import BrokenPlugin, CheckpointError, ConfigError, OutputExists, ReviewgenError, shortened, storage_errors
+from reviewgen.errors import (
+    BrokenPlugin,
+    CheckpointError,
+    ConfigError,
+    OutputExists,
+    ReviewgenError,
+    shortened,
+    storage_errors,
+)
 from reviewgen.model import ReviewModel
 from reviewgen.registry import preset_names
 from reviewgen.runs import TrainingRun
@@ -30,48 +47,70 @@ from reviewgen.storage import atomic_file, check_output, to_path
 if TYPE_CHECKING:
     from rich.console import Console
 
-_OWN = ("held_out", "held_out_split", "prompt", "settings", "out", "resume")  # the keywords that trainings do not have
+# the keywords that trainings do not have
+_OWN = ("held_out", "held_out_split", "prompt", "settings", "out", "resume")
 _LENGTH = ("budget", "steps", "epochs")
 _IDENTITY = "comparison.json"
 _SCHEMA = 1
 
 
 def find_models(models: Any) -> list[tuple[ComparisonRow, Any]]:
-    """Return the models to compare, by what the user has given: a list, also of pairs of a row's name and a model, or a mapping.
+    """Return the models to compare, by what the user has given: a list, also of pairs of a row's
+    name and a model, or a mapping.
 
-    Each is the beginning of its row, and what ``load`` takes, the preset to train, or a ReviewModel that is loaded.
+    Each is the beginning of its row, and what ``load`` takes, the preset to train, or a ReviewModel
+    that is loaded.
 
     Raises:
         ConfigError: There are none, one is neither a name nor a model, or two rows have one name.
         SourceError: A name is neither a preset nor the source of a model, or could be both.
     """
     if isinstance(models, str) or not isinstance(models, Mapping | Sequence):
-        raise ConfigError(f"models must be a list, or a dictionary by name, as in ['gru-char', 'lstm-char']; got {models!r:.60}.")
+        raise ConfigError(
+            "models must be a list, or a dictionary by name, as in ['gru-char', 'lstm-char']; got"
+            f" {models!r:.60}."
+        )
     pairs = models.items() if isinstance(models, Mapping) else models
     named = [entry if isinstance(entry, tuple) else (None, entry) for entry in pairs]
     rows = [(_start_row(name, source), source) for name, source in named]
     if not rows:
-        raise ConfigError("There is no model to compare: give presets, as in gru-char, or saved models.")
+        raise ConfigError(
+            "There is no model to compare: give presets, as in gru-char, or saved models."
+        )
     seen: dict[str, ComparisonRow] = {}
     for row, _ in rows:
         other = seen.setdefault(_file_name(row.name).casefold(), row)
         if other is not row:
             labels = f"{other.source[:60]} and {row.source[:60]}"
-            ways = "first=SOURCE second=SOURCE on the command line, {'first': ..., 'second': ...} in Python"
-            raise ConfigError(f"Two rows have the name {row.name[:60]!r} ({labels}). Name them: {ways}.")
+            ways = (
+                "first=SOURCE second=SOURCE on the command line, {'first': ..., 'second': ...} in"
+                " Python"
+            )
+            raise ConfigError(
+                f"Two rows have the name {row.name[:60]!r} ({labels}). Name them: {ways}."
+            )
     return rows
 
 
 def _start_row(name: Any, source: Any) -> ComparisonRow:
     if not isinstance(name, str | None) or name == "":
-        raise ConfigError(f"The name of a row must be a string that is not empty; got {name!r:.60}.")
+        raise ConfigError(
+            f"The name of a row must be a string that is not empty; got {name!r:.60}."
+        )
     if isinstance(source, ReviewModel):
-        return ComparisonRow(name=name or source.preset, source=source.bundle.source or "a loaded model")
+        return ComparisonRow(
+            name=name or source.preset, source=source.bundle.source or "a loaded model"
+        )
     if not isinstance(source, str | Path):
-        raise ConfigError(f"Compare presets, saved folders, repositories or ReviewModels; got {type(source).__name__}.")
+        raise ConfigError(
+            "Compare presets, saved folders, repositories or ReviewModels; got"
+            f" {type(source).__name__}."
+        )
     is_preset = isinstance(parse_source(source, preset_names()), str)
-    default = to_path("models", source).resolve().name if isinstance(source, Path) or os.path.exists(source) else source  # noqa: PTH110  Path raises for a name that is too long
-    return ComparisonRow(name=name or default or str(source), source=str(source), is_trained_here=is_preset)
+    default = str(source)
+    if isinstance(source, Path) or os.path.exists(source):  # noqa: PTH110  Path raises for long names
+        default = to_path("models", source).resolve().name
+    return ComparisonRow(name=name or default, source=str(source), is_trained_here=is_preset)
 
 
 def _file_name(name: str) -> str:
@@ -84,24 +123,34 @@ def _file_name(name: str) -> str:
 
 
 class ComparisonRun:
-    """The checked arguments of a comparison, with which its models are trained and measured; nothing is read until it starts.
+    """The checked arguments of a comparison, with which its models are trained and measured;
+    nothing is read until it starts.
 
-    Its folder has ``comparison.json``, which says what the rows depend on, ``models/NAME`` and ``rows/NAME.json``.
+    Its folder has ``comparison.json``, which says what the rows depend on, ``models/NAME`` and
+    ``rows/NAME.json``.
 
     Raises:
         ReviewgenError: As ``compare``, except for what reading raises.
     """
 
     def __init__(self, models: Any, data: Any, options: CompareKwargs) -> None:
-        refuse_unknown_options(options, CompareKwargs, "compare", others=("models", "data", "progress"))
+        refuse_unknown_options(
+            options, CompareKwargs, "compare", others=("models", "data", "progress")
+        )
         self.prompt = options.get("prompt", "the ")
         self.seed = check_seed(options.get("seed", 0))
         check_text("prompt", self.prompt)
         if isinstance(data, Iterator):
-            raise ConfigError("data is an iterator, which can be read only once; give a list, or a file.")
+            raise ConfigError(
+                "data is an iterator, which can be read only once; give a list, or a file."
+            )
         self.models = find_models(models)
         self.settings = check_groups(options.get("settings"))
-        training = {name: value for name, value in dict[str, Any](options).items() if value is not None and name not in _OWN}
+        training = {
+            name: value
+            for name, value in dict[str, Any](options).items()
+            if value is not None and name not in _OWN
+        }
         if not any(name in training for name in _LENGTH):
             training["budget"] = DEFAULT_BUDGET
         if "budget" in training:
@@ -114,11 +163,16 @@ class ComparisonRun:
         out = options.get("out")
         resume = options.get("resume", False)
         if resume and out is None:
-            raise ConfigError("Only a comparison with an output folder can be resumed: give out, or leave resume out.")
+            raise ConfigError(
+                "Only a comparison with an output folder can be resumed: give out, or leave resume"
+                " out."
+            )
         self.folder = None if out is None else to_path("out", out)
         self._before = None if self.folder is None else _read_facts(self.folder, resume)
         held_out = options.get("held_out"), options.get("held_out_split")
-        self.reading = HeldOutReading(data, *held_out, data_config(self.options), training.get("budget"))
+        self.reading = HeldOutReading(
+            data, *held_out, data_config(self.options), training.get("budget")
+        )
 
     def start(self, console: "Console") -> Comparison:
         """Read the held-out texts, open the folder, and return a comparison without rows.
@@ -128,15 +182,26 @@ class ComparisonRun:
         """
         with console.status("Reading the held-out texts ..."):
             held_out = self.reading.read_held_out()
-        facts: dict[str, Any] = {"schema": _SCHEMA, "corpus": held_out.corpus, "held_out": held_out.digest, "prompt": self.prompt}
-        facts |= {"seed": self.seed, "settings": self.settings, **{name: self.options.get(name) for name in _LENGTH}}
+        facts: dict[str, Any] = {
+            "schema": _SCHEMA,
+            "corpus": held_out.corpus,
+            "held_out": held_out.digest,
+            "prompt": self.prompt,
+        }
+        facts |= {
+            "seed": self.seed,
+            "settings": self.settings,
+            **{name: self.options.get(name) for name in _LENGTH},
+        }
         facts = to_json(facts)
         if self.folder is not None and self._before is None:
             _write_json(self.folder / _IDENTITY, facts)
         before = facts if self._before is None else dict(self._before)
         if different := [name for name, value in facts.items() if before.get(name) != value]:
             advice = "Give the same texts and settings to resume it, or another folder."
-            raise CheckpointError(f"{self.folder} is a comparison with another {', '.join(different)}. {advice}")
+            raise CheckpointError(
+                f"{self.folder} is a comparison with another {', '.join(different)}. {advice}"
+            )
         return Comparison(held_out, self.prompt, self.seed)
 
     def rows(self, held_out: HeldOut, console: "Console") -> Iterator[Measured]:
@@ -146,28 +211,41 @@ class ComparisonRun:
                 console.print(f"{row.name} ({n} of {len(self.models)})", markup=False, style="dim")
             try:
                 yield self._measure(row, source, held_out, console)
-            except (Exception, SystemExit) as error:  # a plugin may raise anything, and the other models go on
+            # a plugin may raise anything, and the other models go on
+            except (Exception, SystemExit) as error:
                 reason = " ".join(str(error).split())
                 if not reason or not isinstance(error, ReviewgenError | OSError):
                     reason = ": ".join(filter(None, (type(error).__name__, reason)))
                 yield Measured(replace(row, failed=shortened(reason, 400)), None)
 
-    def _measure(self, row: ComparisonRow, source: Any, held_out: HeldOut, console: "Console") -> Measured:
-        """Return the row of a model: that of the folder, if it is of these weights; otherwise measure the model."""
-        model = self._train(source, _file_name(row.name), console) if row.is_trained_here else source
+    def _measure(
+        self, row: ComparisonRow, source: Any, held_out: HeldOut, console: "Console"
+    ) -> Measured:
+        """Return the row of a model: that of the folder, if it is of these weights; otherwise
+        measure the model.
+        """
+        model = (
+            self._train(source, _file_name(row.name), console) if row.is_trained_here else source
+        )
         model = model if isinstance(model, ReviewModel) else ReviewModel.from_pretrained(model)
         training = self.reading.training_texts if row.is_trained_here else None
-        file = None if self.folder is None else self.folder / "rows" / f"{_file_name(row.name)}.json"
+        file = (
+            None if self.folder is None else self.folder / "rows" / f"{_file_name(row.name)}.json"
+        )
         digest = "" if file is None else _digest(model)
         measured = None if file is None else _read_row(file, row, digest)
         if measured is None:
             measured = measure_model(model, row, held_out, self.prompt, self.seed, training)
             if file is not None:
-                _write_json(file, to_json({"row": measured.row, "bits": measured.bits, "weights": digest}))
+                _write_json(
+                    file, to_json({"row": measured.row, "bits": measured.bits, "weights": digest})
+                )
         return measured
 
     def _train(self, preset: Any, name: str, console: "Console") -> ReviewModel:
-        """Train a preset; or load it, or resume its training, if an interrupted comparison has left that in the folder."""
+        """Train a preset; or load it, or resume its training, if an interrupted comparison has left
+        that in the folder.
+        """
         out = None if self.folder is None else self.folder / "models" / name
         if out is not None and out.exists():
             return ReviewModel.from_pretrained(out)
@@ -190,11 +268,17 @@ def _read_facts(folder: Path, resume: bool) -> Any:
     with storage_errors(folder):
         is_comparison = (folder / _IDENTITY).is_file()
     if is_comparison and not resume:
-        raise OutputExists(f"{folder} is a comparison already. Resume it (--resume, in Python resume=True), or give another.")
+        raise OutputExists(
+            f"{folder} is a comparison already. Resume it (--resume, in Python resume=True), or"
+            " give another."
+        )
     if resume and folder.exists():
         with suppress(OSError, ValueError):
             return read_json(folder / _IDENTITY)
-        raise CheckpointError(f"{folder} is not the folder of a comparison, so it cannot be resumed. Give another folder.")
+        raise CheckpointError(
+            f"{folder} is not the folder of a comparison, so it cannot be resumed. Give another"
+            " folder."
+        )
     check_output(folder)
     return None
 
@@ -212,8 +296,16 @@ def _read_row(file: Path, row: ComparisonRow, digest: str) -> Measured | None:
         stored = read_json(file, MAX_VOCABULARY)
         stored_row = ComparisonRow.from_json(stored["row"])
         bits = stored["bits"]
-        is_same = (stored_row.name, stored_row.source, stored["weights"]) == (row.name, row.source, digest)
-        numbers = None if bits is None else tuple(float("inf") if value is None else float(value) for value in bits)
+        is_same = (stored_row.name, stored_row.source, stored["weights"]) == (
+            row.name,
+            row.source,
+            digest,
+        )
+        numbers = (
+            None
+            if bits is None
+            else tuple(float("inf") if value is None else float(value) for value in bits)
+        )
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
     return Measured(stored_row, numbers) if is_same else None

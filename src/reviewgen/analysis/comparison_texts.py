@@ -1,4 +1,6 @@
-"""The held-out texts of a comparison, the same for all models, and what differences on them mean: a bootstrap over the texts."""
+"""The held-out texts of a comparison, the same for all models, and what differences on them mean: a
+bootstrap over the texts.
+"""
 
 import hashlib
 import math
@@ -17,8 +19,10 @@ from reviewgen.evaluation import spread_indices
 Interval = tuple[float, float]
 """The low and high end of a 95 % interval."""
 
-_CHARACTERS = 150_000  # that each model is evaluated on, at most, where trainings have no time budget
-_PER_SECOND = 2500  # characters, by the time budget: an LSTM takes about a tenth of it to score them
+# that each model is evaluated on, at most, where trainings have no time budget
+_CHARACTERS = 150_000
+# characters, by the time budget: an LSTM takes about a tenth of it to score them
+_PER_SECOND = 2500
 _MIN_CHARACTERS = 20_000
 _MAX_CHARACTERS = 400_000
 _MAX_TEXTS = 2000
@@ -57,11 +61,15 @@ class HeldOut:
     @property
     def digest(self) -> str:
         """A hash of the texts."""
-        return hashlib.blake2b("\0".join(self.texts).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+        return hashlib.blake2b(
+            "\0".join(self.texts).encode("utf-8", "surrogatepass"), digest_size=16
+        ).hexdigest()
 
 
 class HeldOutReading(NamedTuple):
-    """How the data is read: the source that presets are trained on, a separate one or a split with the held-out texts."""
+    """How the data is read: the source that presets are trained on, a separate one or a split with
+    the held-out texts.
+    """
 
     data: Any
     held_out: Any
@@ -78,7 +86,8 @@ class HeldOutReading(NamedTuple):
         return (text for text, _ in self.corpus().examples("train"))
 
     def read_held_out(self) -> HeldOut:
-        """Read the held-out texts: the test split of the data, or its validation split if that is empty; or a separate source.
+        """Read the held-out texts: the test split of the data, or its validation split if that is
+        empty; or a separate source.
 
         Raises:
             DataError: A source cannot be read, or there is no held-out text.
@@ -92,13 +101,20 @@ class HeldOutReading(NamedTuple):
             return self._choose(islice(read, _READ), "all", _name(separate), None, limit)
         corpus = self.corpus()
         part = "test" if corpus.counts["test"] else "validation"
-        return self._choose(corpus.examples(part), part, corpus.source.name, corpus.fingerprint, limit)
+        return self._choose(
+            corpus.examples(part), part, corpus.source.name, corpus.fingerprint, limit
+        )
 
-    def _choose(self, examples: Iterable[Example], split: str, source: str, corpus: str | None, limit: int) -> HeldOut:
+    def _choose(
+        self, examples: Iterable[Example], split: str, source: str, corpus: str | None, limit: int
+    ) -> HeldOut:
         """Return some of the texts, evenly spread, with about ``limit`` characters at most."""
         known = [(text, values) for text, values in examples if text]
         if not known:
-            raise DataError(f"There are no held-out texts in {source}: its {split} part has no text. Give held-out texts.")
+            raise DataError(
+                f"There are no held-out texts in {source}: its {split} part has no text. Give"
+                " held-out texts."
+            )
         mean = sum(len(text) for text, _ in known) / len(known)
         count = max(1, min(len(known), _MAX_TEXTS, math.ceil(limit / mean)))
         chosen = [known[index] for index in spread_indices(len(known), count)]
@@ -109,7 +125,15 @@ class HeldOutReading(NamedTuple):
 def _name(source: Any) -> str:
     """Return the name of a source: its own, or what it is."""
     named = isinstance(source, str) or hasattr(source, "__fspath__")
-    return str(source) if named else counted(len(source), "given text") if hasattr(source, "__len__") else type(source).__name__
+    return (
+        str(source)
+        if named
+        else (
+            counted(len(source), "given text")
+            if hasattr(source, "__len__")
+            else type(source).__name__
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -118,8 +142,10 @@ class Pair:
 
     Attributes:
         first, second: The names of their rows.
-        difference: Bits per character of the first minus those of the second; below zero, the first is better.
-        interval: Its 95 % interval, from a bootstrap over the same texts; None if one of them is infinite, or there is one text.
+        difference: Bits per character of the first minus those of the second; below zero, the first
+            is better.
+        interval: Its 95 % interval, from a bootstrap over the same texts; None if one of them is
+            infinite, or there is one text.
     """
 
     first: str
@@ -139,34 +165,50 @@ class Pair:
             return f"{both}: no interval, because one is infinite or there is a single text."
         low, high = self.interval
         if not self.is_significant:
-            return f"{both} do not differ significantly: {self.difference:+.3f} ({low:+.3f} to {high:+.3f})."
-        better, other = (self.first, self.second) if self.difference < 0 else (self.second, self.first)
+            return (
+                f"{both} do not differ significantly: {self.difference:+.3f} ({low:+.3f} to"
+                f" {high:+.3f})."
+            )
+        better, other = (
+            (self.first, self.second) if self.difference < 0 else (self.second, self.first)
+        )
         low, high = sorted(map(abs, self.interval))
-        return f"{better} is better than {other} by {abs(self.difference):.3f} bits per character ({low:.3f} to {high:.3f})."
+        return (
+            f"{better} is better than {other} by {abs(self.difference):.3f} bits per character"
+            f" ({low:.3f} to {high:.3f})."
+        )
 
 
 class Bootstrap:
-    """Intervals by drawing texts with replacement (Efron 1979, "Bootstrap Methods: Another Look at the Jackknife"): percentiles.
+    """Intervals by drawing texts with replacement (Efron 1979, "Bootstrap Methods: Another Look at
+    the Jackknife"): percentiles.
 
-    A text is drawn whole, with its bits and its characters, because the characters of one text are not independent. All models
-    are drawn on the same texts, so a difference of two has the interval of paired texts.
+    A text is drawn whole, with its bits and its characters, because the characters of one text are
+    not independent. All models are drawn on the same texts, so a difference of two has the interval
+    of paired texts.
     """
 
     def __init__(self, characters: Int64[np.ndarray, " N"], seed: int) -> None:
         count = len(characters)
         self._characters = characters
-        self._drawn: np.ndarray = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
+        self._drawn: np.ndarray = np.random.default_rng(seed).multinomial(
+            count, np.full(count, 1 / count), size=_RESAMPLES
+        )
         self._drawn_characters = np.maximum(1, self._drawn @ characters)
 
     def interval(self, bits: Float64[np.ndarray, " N"]) -> Interval | None:
-        """Return the 95 % interval of bits per character; None for a single text, or if bits are not finite."""
+        """Return the 95 % interval of bits per character; None for a single text, or if bits are
+        not finite.
+        """
         if len(bits) < 2 or not np.isfinite(bits).all():
             return None
         low, high = np.percentile((self._drawn @ bits) / self._drawn_characters, _LEVEL)
         return float(low), float(high)
 
     def pairs(self, bits: Mapping[str, Sequence[float]]) -> list[Pair]:
-        """Return the paired difference of each pair of models, whose bits of each text are given by name."""
+        """Return the paired difference of each pair of models, whose bits of each text are given by
+        name.
+        """
         pairs = []
         total = int(self._characters.sum())
         for first, second in combinations(bits, 2):
@@ -175,5 +217,7 @@ class Bootstrap:
             sums = float(one.sum()), float(other.sum())
             difference = 0.0 if sums[0] == sums[1] else (sums[0] - sums[1]) / total
             is_finite = np.isfinite(one).all() and np.isfinite(other).all()
-            pairs.append(Pair(first, second, difference, self.interval(one - other) if is_finite else None))
+            pairs.append(
+                Pair(first, second, difference, self.interval(one - other) if is_finite else None)
+            )
         return pairs

@@ -15,13 +15,16 @@ class Line:
     """One operation of a model on the batch.
 
     Attributes:
-        name: The operation; for a model that does not describe itself, the name and class of a module.
+        name: The operation; for a model that does not describe itself, the name and class of a
+            module.
         formula: Its equation; empty for a module.
-        axes: A letter for each axis of the result, several letters for a product of sizes; a number where no letter is known.
+        axes: A letter for each axis of the result, several letters for a product of sizes; a number
+            where no letter is known.
         sizes: The size of each axis.
         parameters: The parameters that no line above has used.
         multiplications: Those of matrix products and of elementwise products.
-        mean: The mean of the finite values, padding left out; None if they are not floating-point numbers.
+        mean: The mean of the finite values, padding left out; None if they are not floating-point
+            numbers.
         spread: Their standard deviation.
         calls: How often a module was called; the values are those of the last call.
         kind: "gate", "state", "window" or "values"; see ``reviewgen.protocols.Operation``.
@@ -40,9 +43,13 @@ class Line:
 
     @property
     def shape(self) -> str:
-        """The axes with their sizes, as in "B=2 T=9 H=256"; an axis without a letter is its size."""
+        """The axes with their sizes, as in "B=2 T=9 H=256"; an axis without a letter is its
+        size.
+        """
         pairs = zip(self.axes, self.sizes, strict=True)
-        return " ".join(letter if letter == str(size) else f"{letter}={size}" for letter, size in pairs)
+        return " ".join(
+            letter if letter == str(size) else f"{letter}={size}" for letter, size in pairs
+        )
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,8 @@ class TokenLoss:
         log_probability: The difference of the two: the log-softmax, in nats.
         bits: Its negative, in bits.
         probability: Its exponential.
-        window: The tokens that the prediction is made from, for display, if the model looks at a window.
+        window: The tokens that the prediction is made from, for display, if the model looks at a
+            window.
     """
 
     text: int
@@ -104,12 +112,13 @@ class CountStep:
         context: The text of the context.
         is_start: Whether the context reaches back to the start of the text.
         count: How often the token followed; None where counts are not known exactly.
-        unit: "occurrences", or "predecessors": the number of different tokens seen before context and token together.
+        unit: "occurrences", or "predecessors": the number of different tokens seen before context
+            and token together.
         discount: What the smoothing subtracts from the count.
         divisor: The sum of the counts, or what the smoothing makes of it.
         weight: The product of the back-off weights of the longer contexts.
-        probability: The probability of the token after this context, including what shorter contexts contribute; None if it was
-            not seen there.
+        probability: The probability of the token after this context, including what shorter
+            contexts contribute; None if it was not seen there.
         part: What is added; None where parts are not known exactly.
         backoff: The weight of the next shorter context.
     """
@@ -136,7 +145,8 @@ class CountedToken:
         token: The token, for display.
         probability: Its probability.
         steps: From the longest context that was seen to the empty one.
-        rest: What comes from no count: the uniform distribution at the end. None if parts are not known.
+        rest: What comes from no count: the uniform distribution at the end. None if parts are not
+            known.
     """
 
     text: int
@@ -152,7 +162,8 @@ class Gate:
 
     Attributes:
         name: The gate.
-        openings: For each text, its mean over the hidden units at each token read: 0 closed, 1 open.
+        openings: For each text, its mean over the hidden units at each token read: 0 closed, 1
+            open.
     """
 
     name: str
@@ -161,7 +172,8 @@ class Gate:
 
 @dataclass(frozen=True)
 class MixedToken:
-    """How a blend gets the probability of one token: the sum of weight x probability over its models.
+    """How a blend gets the probability of one token: the sum of weight x probability over its
+    models.
 
     Attributes:
         text: The number of the text.
@@ -201,19 +213,22 @@ class ModelExplanation:
 
 @dataclass(frozen=True, repr=False)
 class Explanation(HtmlReport):
-    """What a model computes on a batch of texts; made by ``reviewgen.explain``. A notebook shows it as tables.
+    """What a model computes on a batch of texts; made by ``reviewgen.explain``. A notebook shows it
+    as tables.
 
     Attributes:
         source: What was explained: a preset, a folder, a repository.
         is_trained: Whether its weights are trained ones.
         texts: The texts that are explained.
-        tokens: The tokens read of each text, for display; the first is the start token, then those of conditions.
+        tokens: The tokens read of each text, for display; the first is the start token, then those
+            of conditions.
         batch: The shape of the ids, (B, T).
         models: The model, or the models of a blend.
         loss: The loss of the batch.
         mixture: Of a blend: how each token's probability is mixed.
         notes: What to know: texts that were cut, weights that are not trained.
-        word_map: The most frequent words by their embeddings, which the page draws; None if the model has no embeddings of words.
+        word_map: The most frequent words by their embeddings, which the page draws; None if the
+            model has no embeddings of words.
     """
 
     _template: ClassVar[str] = "analysis/explanation.html"
@@ -232,7 +247,10 @@ class Explanation(HtmlReport):
     def __repr__(self) -> str:
         models = ", ".join(model.name for model in self.models)
         bits = self.loss.bits_per_character
-        return f"Explanation({self.source!r}, {models}, texts={len(self.texts)}, bits_per_character={bits:.4f})"
+        return (
+            f"Explanation({self.source!r}, {models}, texts={len(self.texts)},"
+            f" bits_per_character={bits:.4f})"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the map of words as JSON values; an infinite number is None."""
@@ -241,7 +259,12 @@ class Explanation(HtmlReport):
     def _values(self) -> dict[str, Any]:
         """Return what the template of its page is filled with."""
         word_map = "" if self.word_map is None else Markup(self.word_map.to_svg())
-        return {"explanation": self, "share": show_percent, "number": show_number, "word_map": word_map}
+        return {
+            "explanation": self,
+            "share": show_percent,
+            "number": show_number,
+            "word_map": word_map,
+        }
 
 
 def show_percent(share: float) -> str:

@@ -1,4 +1,5 @@
-"""``reviewgen.explain``: the operations of a model on a text, its loss, counts and gates, with the actual numbers.
+"""``reviewgen.explain``: the operations of a model on a text, its loss, counts and gates, with the
+actual numbers.
 
 N predicted tokens, V vocabulary; B batch, T time (tokens).
 """
@@ -23,7 +24,14 @@ from reviewgen.blending.model import Blend
 from reviewgen.errors import ConfigError, DataError, GenerationError, NotADistribution
 from reviewgen.generation import show
 from reviewgen.model.words import WordMap
-from reviewgen.protocols import CountTrained, Operation, SupportsExplain, SupportsOperations, SupportsScore, SupportsStep
+from reviewgen.protocols import (
+    CountTrained,
+    Operation,
+    SupportsExplain,
+    SupportsOperations,
+    SupportsScore,
+    SupportsStep,
+)
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.protocols.stepper import CountedContext
 
@@ -38,7 +46,9 @@ _MOST_CHARACTERS = 64 * _MOST_TOKENS  # of a text that are tokenized
 _COUNTED = 64  # tokens of a batch whose counts are explained
 
 Windows = Mapping[tuple[int, int], tuple[str, ...]]
-"""The tokens of the window before each prediction, by row and position; empty for a model without a window."""
+"""The tokens of the window before each prediction, by row and position; empty for a model without a
+window.
+"""
 
 
 @dataclass(frozen=True)
@@ -64,7 +74,9 @@ class TextBatch:
     @property
     def is_read(self) -> Bool[Tensor, "B T"]:
         """Whether each position is one of a text, not padding."""
-        return torch.arange(self.ids.size(1)) < torch.tensor([len(row) for row in self.rows])[:, None]
+        return (
+            torch.arange(self.ids.size(1)) < torch.tensor([len(row) for row in self.rows])[:, None]
+        )
 
     @property
     def positions(self) -> list[tuple[int, int]]:
@@ -78,15 +90,25 @@ class Labels(dict[int, str]):
     def __init__(self, subject: LoadedModel) -> None:
         self._tokenizer = subject.tokenizer
         super().__init__({self._tokenizer.bos_id: "(start)", self._tokenizer.eos_id: "(end)"})
-        for condition, first in zip(subject.conditions.fixed, subject.conditions.open_ids, strict=True):
+        for condition, first in zip(
+            subject.conditions.fixed, subject.conditions.open_ids, strict=True
+        ):
             self[first] = f"({condition.name} not given)"
-            self.update({first + n: f"({condition.name} {value.label})" for n, value in enumerate(condition.values, 1)})
+            self.update(
+                {
+                    first + n: f"({condition.name} {value.label})"
+                    for n, value in enumerate(condition.values, 1)
+                }
+            )
         markers = [f"({field.name})" for field in subject.conditions.fields] + ["(text)"]
-        self.update(enumerate(markers, subject.conditions.vocab_size - subject.conditions.field_ids))
+        self.update(
+            enumerate(markers, subject.conditions.vocab_size - subject.conditions.field_ids)
+        )
 
     def __missing__(self, token: int) -> str:
         text = self._tokenizer.decode([token])
-        self[token] = show(text) if text and "\ufffd" not in text else "(byte)"  # a part of a character
+        # a part of a character
+        self[token] = show(text) if text and "\ufffd" not in text else "(byte)"
         return self[token]
 
 
@@ -109,7 +131,9 @@ def check_texts(text: Any) -> tuple[str, ...]:
 
 
 def make_batch(texts: Sequence[str], subject: LoadedModel, prefix: Sequence[int]) -> TextBatch:
-    """Return the batch of some texts, behind the ids of their conditions; of a long text, the beginning."""
+    """Return the batch of some texts, behind the ids of their conditions; of a long text, the
+    beginning.
+    """
     tokenizer = subject.tokenizer
     frames = []
     shown = []
@@ -121,41 +145,57 @@ def make_batch(texts: Sequence[str], subject: LoadedModel, prefix: Sequence[int]
         shown.append(tokenizer.decode(tokens) if is_cut else text)
         frames.append([tokenizer.bos_id, *prefix, *tokens, *([] if is_cut else [tokenizer.eos_id])])
         if is_cut:
-            notes.append(f"Only the first {len(tokens)} tokens of a text of {len(text):,} characters are explained.")
+            notes.append(
+                f"Only the first {len(tokens)} tokens of a text of {len(text):,} characters are"
+                " explained."
+            )
     rows = [frame[:-1] for frame in frames]
-    ids = pad_sequence(list(map(torch.tensor, rows)), batch_first=True, padding_value=tokenizer.eos_id)
+    ids = pad_sequence(
+        list(map(torch.tensor, rows)), batch_first=True, padding_value=tokenizer.eos_id
+    )
     after = [torch.tensor([IGNORED] * len(prefix) + frame[1 + len(prefix) :]) for frame in frames]
     targets = pad_sequence(after, batch_first=True, padding_value=IGNORED)
     return TextBatch(tuple(shown), ids, targets, rows, Labels(subject), tuple(notes))
 
 
 def explain(
-    source: "str | Path | ReviewModel", text: str | Sequence[str] | None = None, *, conditions: Mapping[str, Any] | None = None
+    source: "str | Path | ReviewModel",
+    text: str | Sequence[str] | None = None,
+    *,
+    conditions: Mapping[str, Any] | None = None,
 ) -> Explanation:
-    """Explain what a model computes on a text: each operation, the loss, counts or gates, with the actual numbers.
+    """Explain what a model computes on a text: each operation, the loss, counts or gates, with the
+    actual numbers.
 
-    >>> explanation = reviewgen.explain("lstm-char", "the movie was")                            # doctest: +SKIP
-    >>> explanation.save_html("explanation.html")                                                # doctest: +SKIP
+    >>> explanation = reviewgen.explain("lstm-char", "the movie was")  # doctest: +SKIP
+    >>> explanation.save_html("explanation.html")  # doctest: +SKIP
 
     Args:
-        source: A preset, a folder, a repository on the Hub, as in ``reviewgen.load``, or a loaded model. A preset without
-            trained weights is initialised, with a note that says so.
-        text: The text, or up to 4 texts; only the first 256 tokens of a long text are explained. By default two short sentences.
-        conditions: Values of the conditions that the model was trained with; others are unspecified.
+        source: A preset, a folder, a repository on the Hub, as in ``reviewgen.load``, or a loaded
+            model. A preset without trained weights is initialised, with a note that says so.
+        text: The text, or up to 4 texts; only the first 256 tokens of a long text are explained. By
+            default two short sentences.
+        conditions: Values of the conditions that the model was trained with; others are
+            unspecified.
 
     Raises:
         DataError: A text is empty or not a string.
         ConfigError: A condition is unknown.
         SourceError, BundleError, HubError: As ``reviewgen.load``.
-        UnknownPlugin, PluginConflict: The preset or the model's plugin is not installed, or two packages provide it.
+        UnknownPlugin, PluginConflict: The preset or the model's plugin is not installed, or two
+            packages provide it.
         BrokenPlugin: The model raises when it is called.
         GenerationError: The logits are NaN or infinite.
     """
     texts = check_texts(text)
     subject = LoadedModel.of(source, [*SAMPLE_TEXTS, *texts])
     if subject.tokenizer is None:
-        raise ConfigError(f"A text is explained by a model with its tokenizer; got a {type(source).__name__}.")
-    batch = make_batch(texts, subject, subject.conditions.encode({} if conditions is None else conditions))
+        raise ConfigError(
+            f"A text is explained by a model with its tokenizer; got a {type(source).__name__}."
+        )
+    batch = make_batch(
+        texts, subject, subject.conditions.encode({} if conditions is None else conditions)
+    )
     blend = subject.model if isinstance(subject.model, Blend) else None
     names = [subject.name]
     models = [subject.model]
@@ -170,7 +210,9 @@ def explain(
         texts=batch.texts,
         tokens=tuple(tuple(batch.labels[token] for token in row) for row in batch.rows),
         batch=(batch.ids.size(0), batch.ids.size(1)),
-        models=tuple(_explain_model(*args, batch) for args in zip(names, models, walks, strict=True)),
+        models=tuple(
+            _explain_model(*args, batch) for args in zip(names, models, walks, strict=True)
+        ),
         loss=_explain_loss(logits, batch, _windows(walks, batch, subject)),
         mixture=mixture,
         notes=(*subject.notes, *batch.notes, *_note_scores(subject.model, batch)),
@@ -189,7 +231,9 @@ def _map_words(subject: LoadedModel) -> WordMap | None:
 
 
 class _Forward(NamedTuple):
-    """What a model computed on a batch: a line for each operation, the logits, and what a model that describes itself yielded."""
+    """What a model computed on a batch: a line for each operation, the logits, and what a model
+    that describes itself yielded.
+    """
 
     lines: list[Line]
     logits: Float[Tensor, "B T V"]
@@ -198,25 +242,52 @@ class _Forward(NamedTuple):
 
 @torch.no_grad()
 def _walk(model: Any, batch: TextBatch) -> _Forward:
-    """Return what a model computes on a batch: by its own operations, or by the calls of its modules."""
+    """Return what a model computes on a batch: by its own operations, or by the calls of its
+    modules.
+    """
     if isinstance(model, SupportsOperations):
         with broken_plugins(model, batch.ids):
             operations = list(model.operations(batch.ids, model.initial_state(len(batch.ids))))  # type: ignore[attr-defined]  # of a model
         lines = []
         for op in operations:
-            facts = (tuple(op.axes.split()), tuple(op.values.shape), op.parameters, op.multiplications)
-            lines.append(Line(op.name, op.formula, *facts, *_mean_and_spread(op.values, batch.is_read), kind=op.kind))
+            facts = (
+                tuple(op.axes.split()),
+                tuple(op.values.shape),
+                op.parameters,
+                op.multiplications,
+            )
+            lines.append(
+                Line(
+                    op.name,
+                    op.formula,
+                    *facts,
+                    *_mean_and_spread(op.values, batch.is_read),
+                    kind=op.kind,
+                )
+            )
         return _Forward(lines, operations[-1].values, operations)
     done = trace(model, batch.ids)
     if isinstance(model, nn.Module):
         return _Forward(list(_module_lines(model, done.calls, batch)), done.logits, [])
     figures = _mean_and_spread(done.logits, batch.is_read)
-    line = Line("logits", "", ("B", "T", "V"), tuple(done.logits.shape), sum(count_parameters(model).values()), 0, *figures)
+    line = Line(
+        "logits",
+        "",
+        ("B", "T", "V"),
+        tuple(done.logits.shape),
+        sum(count_parameters(model).values()),
+        0,
+        *figures,
+    )
     return _Forward([line], done.logits, [])
 
 
-def _module_lines(model: nn.Module, calls: Sequence[ModuleCall], batch: TextBatch) -> Iterator[Line]:
-    """Yield a line for each module that computes something, by the end of its first call, then one for the rest."""
+def _module_lines(
+    model: nn.Module, calls: Sequence[ModuleCall], batch: TextBatch
+) -> Iterator[Line]:
+    """Yield a line for each module that computes something, by the end of its first call, then one
+    for the rest.
+    """
     by_name: dict[str, list[ModuleCall]] = {}
     for call in calls:
         by_name.setdefault(call.name, []).append(call)
@@ -225,12 +296,16 @@ def _module_lines(model: nn.Module, calls: Sequence[ModuleCall], batch: TextBatc
     for name, group in by_name.items():
         module = group[0].module
         products = sum(call.products for call in group)
-        used = model.parameters() if name == "" else module.parameters(recurse=False)  # also of modules that are not called
-        new = {id(parameter): parameter.numel() for parameter in used if id(parameter) not in counted}
+        # also of modules that are not called
+        used = model.parameters() if name == "" else module.parameters(recurse=False)
+        new = {
+            id(parameter): parameter.numel() for parameter in used if id(parameter) not in counted
+        }
         counted |= new.keys()
         if name and not new and not products and any(True for _ in module.children()):
             continue
-        outputs = sorted(group[-1].outputs, key=lambda tensor: not tensor.is_floating_point())  # a floating-point one, if any
+        # a floating-point one, if any
+        outputs = sorted(group[-1].outputs, key=lambda tensor: not tensor.is_floating_point())
         shape = tuple(outputs[0].shape) if outputs else ()
         figures = _mean_and_spread(outputs[0], batch.is_read) if outputs else (None, None)
         kind = type(module).__name__
@@ -239,8 +314,12 @@ def _module_lines(model: nn.Module, calls: Sequence[ModuleCall], batch: TextBatc
         yield Line(title, "", axes, shape, sum(new.values()), products, *figures, calls=len(group))
 
 
-def _mean_and_spread(values: Tensor, is_read: Bool[Tensor, "B T"]) -> tuple[float | None, float | None]:
-    """Return mean and standard deviation of finite values; without padding, if their axes begin with B and T."""
+def _mean_and_spread(
+    values: Tensor, is_read: Bool[Tensor, "B T"]
+) -> tuple[float | None, float | None]:
+    """Return mean and standard deviation of finite values; without padding, if their axes begin
+    with B and T.
+    """
     numbers = (values[is_read] if values.shape[:2] == is_read.shape else values).detach().double()
     numbers = numbers[numbers.isfinite()]  # a count model gives bos minus infinity
     if not values.is_floating_point() or not len(numbers):
@@ -248,29 +327,43 @@ def _mean_and_spread(values: Tensor, is_read: Bool[Tensor, "B T"]) -> tuple[floa
     return float(numbers.mean()), float(numbers.std(correction=0))
 
 
-def _explain_model(name: str, model: Any, done: _Forward, batch: TextBatch) -> explanation.ModelExplanation:
+def _explain_model(
+    name: str, model: Any, done: _Forward, batch: TextBatch
+) -> explanation.ModelExplanation:
     gates = []
     for gate in (op for op in done.operations if op.kind == "gate"):
         means = gate.values.double().flatten(2).mean(-1).tolist()  # (B, T)
-        openings = tuple(tuple(mean[: len(row)]) for mean, row in zip(means, batch.rows, strict=True))
+        openings = tuple(
+            tuple(mean[: len(row)]) for mean, row in zip(means, batch.rows, strict=True)
+        )
         gates.append(explanation.Gate(gate.name, openings))
     multiplications = sum(line.multiplications for line in done.lines)
     counts = tuple(_explain_counts(model, done.logits, batch))
     parameters = sum(count_parameters(model).values())
-    return explanation.ModelExplanation(name, tuple(done.lines), parameters, multiplications, counts, tuple(gates))
+    return explanation.ModelExplanation(
+        name, tuple(done.lines), parameters, multiplications, counts, tuple(gates)
+    )
 
 
-def _explain_counts(model: Any, logits: Tensor, batch: TextBatch) -> Iterator[explanation.CountedToken]:
+def _explain_counts(
+    model: Any, logits: Tensor, batch: TextBatch
+) -> Iterator[explanation.CountedToken]:
     """Yield the counts behind the tokens of a batch, if the model has counts.
 
-    With the contexts of a token from the longest that was seen to the empty one, numbered from 1, and g their back-off weights::
+    With the contexts of a token from the longest that was seen to the empty one, numbered from 1,
+    and g their back-off weights::
 
         p = sum_i (g_1 ... g_{i-1}) (c_i - D_i) / divisor_i  +  what comes from no count
 
-    (Chen & Goodman 1998, interpolated smoothing, written out). A pruned or rounded model does not determine counts; it stores p
-    after each context after which the token was seen, and p is the first of these, times the back-off weights before it.
+    (Chen & Goodman 1998, interpolated smoothing, written out). A pruned or rounded model does not
+    determine counts; it stores p after each context after which the token was seen, and p is the
+    first of these, times the back-off weights before it.
     """
-    stepper = model.stepper() if isinstance(model, CountTrained) and isinstance(model, SupportsStep) else None
+    stepper = (
+        model.stepper()
+        if isinstance(model, CountTrained) and isinstance(model, SupportsStep)
+        else None
+    )
     if not isinstance(stepper, SupportsExplain):
         return
     log_probs = logits.double().log_softmax(-1)
@@ -292,11 +385,17 @@ def _count_steps(
         count = None if context.counts is None else int(context.counts[token])
         discount = None
         if count is not None and context.divisor is not None:
-            discount = 0.0 if not count or context.discounts is None else context.discounts[min(count, 3) - 1]
+            discount = (
+                0.0
+                if not count or context.discounts is None
+                else context.discounts[min(count, 3) - 1]
+            )
         is_stored = context.seen[token] and context.probabilities is not None
         yield explanation.CountStep(
             order=context.tokens + 1,
-            context="".join(batch.labels[previous] for previous in ids[len(ids) - context.tokens :]),
+            context="".join(
+                batch.labels[previous] for previous in ids[len(ids) - context.tokens :]
+            ),
             is_start=context.tokens == len(ids),
             count=count,
             unit=context.unit,
@@ -311,28 +410,43 @@ def _count_steps(
 
 
 @torch.no_grad()
-def _mix(blend: Blend, walks: Sequence[_Forward], batch: TextBatch) -> tuple[Tensor, tuple[explanation.MixedToken, ...]]:
+def _mix(
+    blend: Blend, walks: Sequence[_Forward], batch: TextBatch
+) -> tuple[Tensor, tuple[explanation.MixedToken, ...]]:
     """Return the log probabilities of a blend, and how those of the targets are mixed."""
-    log_probs = torch.stack([walk.logits.log_softmax(-1) for walk in walks])  # (M, B, T, V), of M models
-    log_weights = torch.stack([weights.expand(batch.ids.shape) for weights in blend.log_weights(list(log_probs))])  # (M, B, T)
+    # (M, B, T, V), of M models
+    log_probs = torch.stack([walk.logits.log_softmax(-1) for walk in walks])
+    # (M, B, T)
+    log_weights = torch.stack(
+        [weights.expand(batch.ids.shape) for weights in blend.log_weights(list(log_probs))]
+    )
     tokens = []
     for row, time in batch.positions:
         target = int(batch.targets[row, time])
         weights = log_weights[:, row, time].exp().tolist()
         probabilities = log_probs[:, row, time, target].exp().tolist()
         total = sum(np.multiply(weights, probabilities).tolist())
-        tokens.append(explanation.MixedToken(row, batch.labels[target], tuple(weights), tuple(probabilities), total))
+        tokens.append(
+            explanation.MixedToken(
+                row, batch.labels[target], tuple(weights), tuple(probabilities), total
+            )
+        )
     return (log_probs + log_weights[..., None]).logsumexp(0), tuple(tokens)
 
 
 @torch.no_grad()
 def _note_scores(model: Any, batch: TextBatch) -> Iterator[str]:
-    """Yield a note on a model whose scores are not probabilities, so that it cannot be evaluated."""
+    """Yield a note on a model whose scores are not probabilities, so that it cannot be
+    evaluated.
+    """
     try:
         if isinstance(model, SupportsScore):
             model.score(batch.ids[:, :1], batch.ids[:, :1], model.initial_state(len(batch.ids)))  # type: ignore[attr-defined]  # of a model
     except NotADistribution:
-        yield "The scores of this model do not sum to one; the loss is that of its scores divided by their sum."
+        yield (
+            "The scores of this model do not sum to one; the loss is that of its scores divided by"
+            " their sum."
+        )
 
 
 def _windows(walks: Sequence[_Forward], batch: TextBatch, subject: LoadedModel) -> Windows:
@@ -340,14 +454,20 @@ def _windows(walks: Sequence[_Forward], batch: TextBatch, subject: LoadedModel) 
     windows = [op.values for done in walks for op in done.operations if op.kind == "window"]
     padding = subject.conditions.vocab_size
     return {
-        position: tuple("(before)" if token >= padding else batch.labels[token] for token in windows[0][position].tolist())
+        position: tuple(
+            "(before)" if token >= padding else batch.labels[token]
+            for token in windows[0][position].tolist()
+        )
         for position in (batch.positions if windows else ())
     }
 
 
 @torch.no_grad()
-def _explain_loss(logits: Float[Tensor, "B T V"], batch: TextBatch, windows: Windows) -> explanation.Loss:
-    """Return the loss in float64, token by token and by torch's losses: negative log likelihoods, nats, bits per character.
+def _explain_loss(
+    logits: Float[Tensor, "B T V"], batch: TextBatch, windows: Windows
+) -> explanation.Loss:
+    """Return the loss in float64, token by token and by torch's losses: negative log likelihoods,
+    nats, bits per character.
 
     Raises:
         GenerationError: A logit is NaN or positive infinity.
@@ -368,14 +488,20 @@ def _explain_loss(logits: Float[Tensor, "B T V"], batch: TextBatch, windows: Win
         before = batch.labels[batch.rows[row][time]]
         token = batch.labels[target]
         window = windows.get((row, time), ())
-        tokens.append(explanation.TokenLoss(row, before, token, logit, log_sum, log_probability, bits, probability, window))
+        tokens.append(
+            explanation.TokenLoss(
+                row, before, token, logit, log_sum, log_probability, bits, probability, window
+            )
+        )
     nats = math.fsum(-token.log_probability for token in tokens)
     characters = sum(map(len, batch.texts))
     return explanation.Loss(
         tokens=tuple(tokens),
         nats=nats,
         mean=nats / len(tokens),
-        mean_of_nll_loss=float(nn.NLLLoss(ignore_index=IGNORED)(nn.LogSoftmax(dim=-1)(scores), targets)),
+        mean_of_nll_loss=float(
+            nn.NLLLoss(ignore_index=IGNORED)(nn.LogSoftmax(dim=-1)(scores), targets)
+        ),
         mean_of_cross_entropy=float(nn.CrossEntropyLoss(ignore_index=IGNORED)(scores, targets)),
         characters=characters,
         bits_per_character=nats / math.log(2) / characters,

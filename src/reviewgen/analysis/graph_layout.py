@@ -1,12 +1,14 @@
-"""A layered layout of a small graph: ranks from top to bottom, few crossings, no box or label over another, by plain arithmetic.
+"""A layered layout of a small graph: ranks from top to bottom, few crossings, no box or label over
+another, by plain arithmetic.
 
-Sugiyama, Tagawa and Toda 1981, "Methods for Visual Understanding of Hierarchical System Structures", with what graphs of some
-dozens of boxes need: longest-path ranks, sweeps by barycentre, and positions by least squares with the boxes in their order
-(isotonic regression, Barlow et al. 1972).
+Sugiyama, Tagawa and Toda 1981, "Methods for Visual Understanding of Hierarchical System
+Structures", with what graphs of some dozens of boxes need: longest-path ranks, sweeps by
+barycentre, and positions by least squares with the boxes in their order (isotonic regression,
+Barlow et al. 1972).
 
-Written here because no maintained library does this: grandalf, the pure-Python one, has had no release since 2023 and lays out
-neither frames in frames nor labels of edges; graphviz is a system program, and its result depends on its version. Must not know
-what a box or a label shows.
+Written here because no maintained library does this: grandalf, the pure-Python one, has had no
+release since 2023 and lays out neither frames in frames nor labels of edges; graphviz is a system
+program, and its result depends on its version. Must not know what a box or a label shows.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -21,12 +23,13 @@ _LANE = 16.0  # what a line without a label takes of a rank
 _MOST_BETWEEN_ENDS = 20.0  # of lines that enter a box
 _SMALL_BEND = 7.0
 _SWEEPS = 12
-_STRAIGHT = (1.0, 2.0, 20.0)  # weights of a piece of line by how many of its ends are boxes less: dot's are 1, 2 and 8
+# weights of a piece of line by how many of its ends are boxes less: dot's are 1, 2 and 8
+_STRAIGHT = (1.0, 2.0, 20.0)
 
 
 class LayoutEdge(NamedTuple):
-    """A line to draw: the boxes that it connects, where it leaves and enters them, from their centres (None: where there is
-    room), and the width and height of its label."""
+    """A line to draw: the boxes that it connects, where it leaves and enters them, from their
+    centres (None: where there is room), and the width and height of its label."""
 
     source: str
     target: str
@@ -37,14 +40,18 @@ class LayoutEdge(NamedTuple):
 
 
 class Route(NamedTuple):
-    """A line: the vertical pieces that it is made of, as (x, from y, to y), and the upper left corner of its label."""
+    """A line: the vertical pieces that it is made of, as (x, from y, to y), and the upper left
+    corner of its label.
+    """
 
     pieces: list[tuple[float, float, float]]
     label: tuple[float, float] | None
 
 
 class Layout(NamedTuple):
-    """The size of a layout, the upper left corner of each box, and the route of each line, in the order of the lines."""
+    """The size of a layout, the upper left corner of each box, and the route of each line, in the
+    order of the lines.
+    """
 
     width: float
     height: float
@@ -54,7 +61,9 @@ class Layout(NamedTuple):
 
 @dataclass(eq=False)
 class _Slot:
-    """A box, or the point where a line passes a rank, with room for its label on the right; x is its centre."""
+    """A box, or the point where a line passes a rank, with room for its label on the right; x is
+    its centre.
+    """
 
     width: float
     height: float
@@ -65,14 +74,22 @@ class _Slot:
     at: int = 0  # its position in its rank
 
     def barycentre(self, is_above: bool) -> float:
-        """Return the mean position of the other ends of lines from above, or to below; without any, its own."""
-        positions = [span.ends[0] for span in self.before] if is_above else [span.ends[1] for span in self.after]
+        """Return the mean position of the other ends of lines from above, or to below; without any,
+        its own.
+        """
+        positions = (
+            [span.ends[0] for span in self.before]
+            if is_above
+            else [span.ends[1] for span in self.after]
+        )
         return fmean(positions or [float(self.at)])
 
 
 @dataclass(eq=False)
 class _Span:
-    """A piece of a line, from a rank to the next: its slots, and where it leaves and enters them, from their middles."""
+    """A piece of a line, from a rank to the next: its slots, and where it leaves and enters them,
+    from their middles.
+    """
 
     upper: _Slot
     lower: _Slot
@@ -81,13 +98,21 @@ class _Span:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Where it begins and ends, as places in both ranks, in which a box counts its ports from left to right."""
+        """Where it begins and ends, as places in both ranks, in which a box counts its ports from
+        left to right.
+        """
         upper = self.upper
         lower = self.lower
-        return upper.at + self.leaves / (upper.width + 1), lower.at + self.enters / (lower.width + 1)
+        return upper.at + self.leaves / (upper.width + 1), lower.at + self.enters / (
+            lower.width + 1
+        )
 
 
-def compute_layout(sizes: Mapping[str, tuple[float, float]], links: Sequence[LayoutEdge], last: Collection[str] = ()) -> Layout:
+def compute_layout(
+    sizes: Mapping[str, tuple[float, float]],
+    links: Sequence[LayoutEdge],
+    last: Collection[str] = (),
+) -> Layout:
     """Lay out boxes and the lines between them, which form no cycle.
 
     Args:
@@ -96,7 +121,8 @@ def compute_layout(sizes: Mapping[str, tuple[float, float]], links: Sequence[Lay
         last: The boxes of the last rank.
     """
     ranks_of = dict.fromkeys(sizes, 0)
-    while late := [link for link in links if ranks_of[link.target] < ranks_of[link.source] + 2]:  # labels are in odd ranks
+    # labels are in odd ranks
+    while late := [link for link in links if ranks_of[link.target] < ranks_of[link.source] + 2]:
         ranks_of |= {link.target: ranks_of[link.source] + 2 for link in late}
     lowest = max(ranks_of.values(), default=0)
     ranks_of |= dict.fromkeys(last, lowest)
@@ -109,16 +135,30 @@ def compute_layout(sizes: Mapping[str, tuple[float, float]], links: Sequence[Lay
     _order(ranks)
     for rank in ranks:
         for slot in rank:
-            _spread([line[-1] for link in links if link.enters is None and (line := lines[id(link)])[-1].lower is slot])
+            _spread(
+                [
+                    line[-1]
+                    for link in links
+                    if link.enters is None and (line := lines[id(link)])[-1].lower is slot
+                ]
+            )
     _position(ranks)
     return _measure(ranks, slots, [lines[id(link)] for link in links])
 
 
-def _connect(link: LayoutEdge, slots: Mapping[str, _Slot], ranks_of: Mapping[str, int], ranks: list[list[_Slot]]) -> list[_Span]:
+def _connect(
+    link: LayoutEdge,
+    slots: Mapping[str, _Slot],
+    ranks_of: Mapping[str, int],
+    ranks: list[list[_Slot]],
+) -> list[_Span]:
     """Add the slots where a line passes the ranks between its boxes; return its pieces."""
     first = ranks_of[link.source]
     last = ranks_of[link.target]
-    passing = [_Slot(_LANE + link.width, link.height), *(_Slot(_LANE, 0.0) for _ in range(first + 2, last))]
+    passing = [
+        _Slot(_LANE + link.width, link.height),
+        *(_Slot(_LANE, 0.0) for _ in range(first + 2, last)),
+    ]
     for rank, slot in zip(ranks[first + 1 : last], passing, strict=True):
         rank.append(slot)
     pieces = []
@@ -156,12 +196,16 @@ def _number(ranks: Sequence[Sequence[_Slot]]) -> int:
             slot.at = at
     for rank in ranks:
         ends = [piece.ends for slot in rank for piece in slot.after]
-        crossings += sum((a - c) * (b - d) < 0 for n, (a, b) in enumerate(ends) for c, d in ends[:n])
+        crossings += sum(
+            (a - c) * (b - d) < 0 for n, (a, b) in enumerate(ends) for c, d in ends[:n]
+        )
     return crossings
 
 
 def _spread(pieces: list[_Span]) -> None:
-    """Let lines that enter a box without a port do so side by side, in the order in which they come."""
+    """Let lines that enter a box without a port do so side by side, in the order in which they
+    come.
+    """
     for n, piece in enumerate(sorted(pieces, key=lambda piece: piece.upper.at)):
         step = min(_MOST_BETWEEN_ENDS, 0.7 * piece.lower.width / len(pieces))
         piece.enters = (n - (len(pieces) - 1) / 2) * step
@@ -176,8 +220,12 @@ def _position(ranks: Sequence[Sequence[_Slot]]) -> None:
             wanted = []
             weights = []
             for slot in rank:
-                ends = [(span.upper.x + span.leaves - span.enters, span.upper) for span in slot.before]
-                ends += [(span.lower.x + span.enters - span.leaves, span.lower) for span in slot.after]
+                ends = [
+                    (span.upper.x + span.leaves - span.enters, span.upper) for span in slot.before
+                ]
+                ends += [
+                    (span.lower.x + span.enters - span.leaves, span.lower) for span in slot.after
+                ]
                 pulls = [_STRAIGHT[2 - slot.is_box - other.is_box] for _, other in ends]
                 wanted.append(fmean([x for x, _ in ends], pulls) if ends else slot.x)
                 weights.append(sum(pulls) or 0.1)
@@ -185,11 +233,14 @@ def _position(ranks: Sequence[Sequence[_Slot]]) -> None:
 
 
 def _settle(rank: Sequence[_Slot], wanted: Sequence[float], weights: Sequence[float]) -> None:
-    """Set the x of a rank's slots nearest to what is wanted (least squares), at the distances that widths need."""
+    """Set the x of a rank's slots nearest to what is wanted (least squares), at the distances that
+    widths need.
+    """
     starts = [0.0]
     for left, right in pairwise(rank):
         starts.append(starts[-1] + left.width / 2 + right.width / 2 + _BESIDE)
-    blocks: list[tuple[float, float, int]] = []  # mean, weight and number of slots that touch one another
+    # mean, weight and number of slots that touch one another
+    blocks: list[tuple[float, float, int]] = []
     for want, weight, start in zip(wanted, weights, starts, strict=False):
         mean = want - start
         heavy = weight
@@ -205,7 +256,9 @@ def _settle(rank: Sequence[_Slot], wanted: Sequence[float], weights: Sequence[fl
         slot.x = mean + start
 
 
-def _measure(ranks: Sequence[Sequence[_Slot]], slots: Mapping[str, _Slot], lines: Sequence[Sequence[_Span]]) -> Layout:
+def _measure(
+    ranks: Sequence[Sequence[_Slot]], slots: Mapping[str, _Slot], lines: Sequence[Sequence[_Span]]
+) -> Layout:
     """Return the layout with its upper left corner at (0, 0)."""
     left = min((slot.x - slot.width / 2 for rank in ranks for slot in rank), default=0.0)
     right = max((slot.x + slot.width / 2 for rank in ranks for slot in rank), default=0.0)
@@ -215,21 +268,34 @@ def _measure(ranks: Sequence[Sequence[_Slot]], slots: Mapping[str, _Slot], lines
         height = max((slot.height for slot in rank), default=0.0)
         bands |= {id(slot): (y, y + height) for slot in rank}
         y += height + _GAP
-    corners = {name: (slot.x - left - slot.width / 2, fmean(bands[id(slot)]) - slot.height / 2) for name, slot in slots.items()}
-    return Layout(right - left, max(0.0, y - _GAP), corners, [_route(line, left, bands) for line in lines])
+    corners = {
+        name: (slot.x - left - slot.width / 2, fmean(bands[id(slot)]) - slot.height / 2)
+        for name, slot in slots.items()
+    }
+    return Layout(
+        right - left, max(0.0, y - _GAP), corners, [_route(line, left, bands) for line in lines]
+    )
 
 
 def _route(line: Sequence[_Span], left: float, bands: Mapping[int, tuple[float, float]]) -> Route:
-    """Return the route of a line: a vertical piece through each rank, from one box down to the next."""
+    """Return the route of a line: a vertical piece through each rank, from one box down to the
+    next.
+    """
     source = line[0].upper
     target = line[-1].lower
     first = line[0].lower
-    xs = _straighten([source.x + line[0].leaves - left, *(span.lower.x + span.enters - left for span in line)])
+    xs = _straighten(
+        [source.x + line[0].leaves - left, *(span.lower.x + span.enters - left for span in line)]
+    )
     start = fmean(bands[id(source)]) + source.height / 2
     end = fmean(bands[id(target)]) - target.height / 2
     tops = [start, *(bands[id(span.lower)][0] for span in line)]
     bottoms = [bands[id(source)][1], *(bands[id(span.lower)][1] for span in line[:-1]), end]
-    label = (xs[1] + _LANE / 2, fmean(bands[id(first)]) - first.height / 2) if first.width > _LANE else None
+    label = (
+        (xs[1] + _LANE / 2, fmean(bands[id(first)]) - first.height / 2)
+        if first.width > _LANE
+        else None
+    )
     return Route(list(zip(xs, tops, bottoms, strict=True)), label)
 
 

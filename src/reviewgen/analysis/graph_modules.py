@@ -1,7 +1,9 @@
-"""The graph of a model that does not describe itself: its modules as boxes, with the shapes of a forward pass.
+"""The graph of a model that does not describe itself: its modules as boxes, with the shapes of a
+forward pass.
 
-Sums, products and concatenations of values of different modules are boxes, too. A module that calls others, and an item of an
-nn.ModuleList, is a frame; one that has the same inside as a frame beside it is a box.
+Sums, products and concatenations of values of different modules are boxes, too. A module that calls
+others, and an item of an nn.ModuleList, is a frame; one that has the same inside as a frame beside
+it is a box.
 """
 
 import copy
@@ -15,12 +17,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reviewgen.analysis.trace import ModuleCall, Step, Trace, broken_plugins, letter_sizes, name_axes, trace
+from reviewgen.analysis.trace import (
+    ModuleCall,
+    Step,
+    Trace,
+    broken_plugins,
+    letter_sizes,
+    name_axes,
+    trace,
+)
 from reviewgen.config import to_dict
-from reviewgen.protocols.graph import Axis, GraphEdge, GraphNode, ModelGraph, all_nodes, parameter_sizes
+from reviewgen.protocols.graph import (
+    Axis,
+    GraphEdge,
+    GraphNode,
+    ModelGraph,
+    all_nodes,
+    parameter_sizes,
+)
 
 _SIZES = (5, 7, 11, 13, 17, 19, 23)  # of B and T
-_OPERATIONS = {"add": "+", "add_": "+", "sub": "−", "rsub": "−", "mul": "×", "mul_": "×", "cat": "concatenate"}
+_OPERATIONS = {
+    "add": "+",
+    "add_": "+",
+    "sub": "−",
+    "rsub": "−",
+    "mul": "×",
+    "mul_": "×",
+    "cat": "concatenate",
+}
 _LOOKUPS = ("embedding", "index", "index_select")
 _WEIGHTS = "#weights"  # ends the name of a box of parameters that are used without their module
 _SIGNS = str.maketrans({"/": "∕", "#": "＃"})  # which have a meaning in ids
@@ -30,7 +55,8 @@ Ends = tuple[str, str]
 
 
 def describe_modules(model: Any) -> ModelGraph:
-    """Return the graph of a model: ids, the model with its modules inside, logits, and its state as a loop.
+    """Return the graph of a model: ids, the model with its modules inside, logits, and its state as
+    a loop.
 
     Raises:
         BrokenPlugin: A forward pass of the model fails.
@@ -41,31 +67,57 @@ def describe_modules(model: Any) -> ModelGraph:
     model_sizes = {size for tensor in model.parameters() for size in tensor.shape}
     model_sizes |= {size for size in to_dict(config).values() if isinstance(size, int)}
     pairs = ((one, other) for one, other in product(_SIZES, _SIZES) if one != other)
-    batch, time = next((pair for pair in pairs if not model_sizes & {*pair, pair[0] * pair[1]}), _SIZES[:2])
-    ids = torch.randint(config.vocab_size, (batch, time), generator=torch.Generator().manual_seed(0))
+    batch, time = next(
+        (pair for pair in pairs if not model_sizes & {*pair, pair[0] * pair[1]}), _SIZES[:2]
+    )
+    ids = torch.randint(
+        config.vocab_size, (batch, time), generator=torch.Generator().manual_seed(0)
+    )
     with broken_plugins(model, ids):
         model = copy.deepcopy(model).eval()  # the model itself stays as it is
     done = trace(model, ids, follows=True)
     names = [call.name for call in done.calls]
     if any(names.count(name) >= time for name in names):  # the model calls modules token by token
         done = trace(model, ids[:, :1], follows=True)
-    flow = _Flow(done, ids, sizes, {id(parameter): name for name, parameter in model.named_parameters()})
+    flow = _Flow(
+        done, ids, sizes, {id(parameter): name for name, parameter in model.named_parameters()}
+    )
     flow.read()
     used = {name for node in flow.nodes.values() for name in node.parameters}
     unused = tuple(name for name in parameter_sizes(model) if name not in used)
-    return _one_box(model, sizes, flow.graph() if flow.nodes else None, [flow.axes(tensor) for tensor in done.states[0]], unused)
+    return _one_box(
+        model,
+        sizes,
+        flow.graph() if flow.nodes else None,
+        [flow.axes(tensor) for tensor in done.states[0]],
+        unused,
+    )
 
 
 def _one_box(
-    model: Any, sizes: dict[str, int], inside: ModelGraph | None, states: Sequence[tuple[Axis, ...]], unused: tuple[str, ...]
+    model: Any,
+    sizes: dict[str, int],
+    inside: ModelGraph | None,
+    states: Sequence[tuple[Axis, ...]],
+    unused: tuple[str, ...],
 ) -> ModelGraph:
     """Return the graph of the model as one box, or frame."""
     ports = set() if inside is None else {node.id for node in inside.nodes}
     ids, logits, before, after = (f"model/{name}" if name in ports else "model" for name in _VALUES)
-    nodes = (_value("ids"), GraphNode(id="model", label=type(model).__name__, parameters=unused, inside=inside), _value("logits"))
-    read = GraphEdge(source="ids", target=ids, axes=("B", "T")), GraphEdge(source=logits, target="logits", axes=("B", "T", "V"))
+    nodes = (
+        _value("ids"),
+        GraphNode(id="model", label=type(model).__name__, parameters=unused, inside=inside),
+        _value("logits"),
+    )
+    read = (
+        GraphEdge(source="ids", target=ids, axes=("B", "T")),
+        GraphEdge(source=logits, target="logits", axes=("B", "T", "V")),
+    )
     names = ["state", *[""] * len(states)]
-    loops = [GraphEdge(source=after, target=before, axes=axes, label=names[n], delay=1) for n, axes in enumerate(states)]
+    loops = [
+        GraphEdge(source=after, target=before, axes=axes, label=names[n], delay=1)
+        for n, axes in enumerate(states)
+    ]
     return ModelGraph(nodes=nodes, edges=(*read, *loops), sizes=sizes)
 
 
@@ -75,7 +127,9 @@ def _value(name: str, label: str = "") -> GraphNode:
 
 @dataclass
 class _Flow:
-    """What flows from box to box: the boxes, the frames around each, from the outermost, and the axes of each edge's value."""
+    """What flows from box to box: the boxes, the frames around each, from the outermost, and the
+    axes of each edge's value.
+    """
 
     done: Trace
     ids: Tensor
@@ -84,7 +138,8 @@ class _Flow:
     nodes: dict[str, GraphNode] = field(default_factory=dict)
     paths: dict[str, tuple[str, ...]] = field(default_factory=dict)
     edges: dict[Ends, tuple[Axis, ...]] = field(default_factory=dict)
-    origins: dict[int, tuple[str, ...]] = field(default_factory=dict)  # the boxes that a storage, which views share, comes from
+    # the boxes that a storage, which views share, comes from
+    origins: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
     def read(self) -> None:
         """Follow the steps of the pass."""
@@ -92,7 +147,12 @@ class _Flow:
         self.origins[_key(self.ids)] = ("ids",)
         for step in self.done.steps:
             call = step.call
-            if not step.operation and call is not None and call.around is not None and _is_box(call):
+            if (
+                not step.operation
+                and call is not None
+                and call.around is not None
+                and _is_box(call)
+            ):
                 self._add_module(call)
             elif step.operation and (call is None or not _is_box(call)):
                 sources = self._join(step)
@@ -103,7 +163,9 @@ class _Flow:
         self._add(_value("logits"))
         before = set(map(_key, self.done.states[0]))
         after = [tensor for tensor in self.done.states[1] if _key(tensor) not in before]
-        if state_sources := dict.fromkeys(name for tensor in after for name in self._sources(tensor) if name != "state"):
+        if state_sources := dict.fromkeys(
+            name for tensor in after for name in self._sources(tensor) if name != "state"
+        ):
             self._add(_value("state_after", "state"))
             self.edges |= {(source, "state_after"): () for source in state_sources}
 
@@ -116,13 +178,27 @@ class _Flow:
         self.paths.setdefault(node.id, path)
 
     def _add_module(self, call: ModuleCall) -> None:
-        """Add the box of a call; a module that is called again has its parameters in its first box."""
+        """Add the box of a call; a module that is called again has its parameters in its first
+        box.
+        """
         again = sum(name.partition("#")[0] == _id(call) for name in self.paths)
         name = f"{_id(call)}#{again + 1}" if again else _id(call)
-        own = () if again else tuple(f"{call.name}.{parameter}" for parameter, _ in call.module.named_parameters())
+        own = (
+            ()
+            if again
+            else tuple(
+                f"{call.name}.{parameter}" for parameter, _ in call.module.named_parameters()
+            )
+        )
         label = _short(call.name) + (f" ({again + 1})" if again else "")
         self._connect(name, call.inputs)
-        node = GraphNode(id=name, label=label, detail=_kind(call.module), kind="layer" if own else "operation", parameters=own)
+        node = GraphNode(
+            id=name,
+            label=label,
+            detail=_kind(call.module),
+            kind="layer" if own else "operation",
+            parameters=own,
+        )
         item = re.match(r"(.+?\.\d+)\.", _id(call))  # of an nn.ModuleList that is not called itself
         self._add(node, _path(call.around) or ((item[1],) if item else ()))
         self.origins.update({_key(tensor): (name,) for tensor in call.outputs})
@@ -141,7 +217,9 @@ class _Flow:
             self.edges[source, target] = self.edges.get((source, target)) or axes
 
     def _sources(self, tensor: Tensor) -> tuple[str, ...]:
-        """Return the nodes that a tensor comes from; of a parameter that is used without its module, a box for that."""
+        """Return the nodes that a tensor comes from; of a parameter that is used without its
+        module, a box for that.
+        """
         parameter = self.parameters.get(id(tensor))
         if parameter is None:
             return self.origins.get(_key(tensor), ())
@@ -149,11 +227,15 @@ class _Flow:
         name = f"{module.translate(_SIGNS)}{_WEIGHTS}"
         if not any(parameter in node.parameters for node in self.nodes.values()):
             self._add(GraphNode(id=name, label=_short(module)))
-            self.nodes[name] = replace(self.nodes[name], parameters=(*self.nodes[name].parameters, parameter))
+            self.nodes[name] = replace(
+                self.nodes[name], parameters=(*self.nodes[name].parameters, parameter)
+            )
         return (name,) if name in self.nodes else ()
 
     def _join(self, step: Step) -> tuple[str, ...]:
-        """Return the nodes of an operation's value: itself, if it is drawn and its inputs come from different nodes."""
+        """Return the nodes of an operation's value: itself, if it is drawn and its inputs come from
+        different nodes.
+        """
         distinct = list(dict.fromkeys(filter(None, map(self._sources, step.inputs))))
         every = tuple(dict.fromkeys(name for sources in distinct for name in sources))
         tables = tuple(name for name in every if name.endswith(_WEIGHTS))
@@ -171,15 +253,23 @@ class _Flow:
         return (name,)
 
     def graph(self) -> ModelGraph:
-        """Return the graph with its frames; without them, if the inside of a frame depends on its own results."""
+        """Return the graph with its frames; without them, if the inside of a frame depends on its
+        own results.
+        """
         graph = self._level(())
         if _has_circle(graph):
             graph = replace(self, paths=dict.fromkeys(self.paths, ()))._level(())
         return graph
 
     def _level(self, path: tuple[str, ...]) -> ModelGraph:
-        """Return the graph within a frame; a value that enters or leaves a frame does so by a node of that frame."""
-        within = {name: node_path for name, node_path in self.paths.items() if node_path[: len(path)] == path}
+        """Return the graph within a frame; a value that enters or leaves a frame does so by a node
+        of that frame.
+        """
+        within = {
+            name: node_path
+            for name, node_path in self.paths.items()
+            if node_path[: len(path)] == path
+        }
         nodes = dict[str, GraphNode]()
         kinds = dict[tuple[str, ...], str]()
         for name, node_path in within.items():
@@ -195,15 +285,31 @@ class _Flow:
                 continue
             inputs += [] if source in within else [source]
             outputs += [] if target in within else [source]
-            one = self._end(source, f"from {source}", len(path), nodes) if source in within else f"to {source}"
-            other = self._end(target, f"to {source}", len(path), nodes) if target in within else f"from {source}"
+            one = (
+                self._end(source, f"from {source}", len(path), nodes)
+                if source in within
+                else f"to {source}"
+            )
+            other = (
+                self._end(target, f"to {source}", len(path), nodes)
+                if target in within
+                else f"from {source}"
+            )
             if one.partition("/")[0] != other.partition("/")[0]:
                 edges[one, other] = edges.get((one, other)) or axes
-        drawn = tuple(GraphEdge(source=source, target=target, axes=axes) for (source, target), axes in edges.items())
-        return ModelGraph(nodes=(*_ports("to", inputs, "x"), *nodes.values(), *_ports("from", outputs, "y")), edges=drawn)
+        drawn = tuple(
+            GraphEdge(source=source, target=target, axes=axes)
+            for (source, target), axes in edges.items()
+        )
+        return ModelGraph(
+            nodes=(*_ports("to", inputs, "x"), *nodes.values(), *_ports("from", outputs, "y")),
+            edges=drawn,
+        )
 
     def _end(self, name: str, port: str, depth: int, nodes: dict[str, GraphNode]) -> str:
-        """Return the end of an edge within a frame: a box, or the input or output of a frame in it."""
+        """Return the end of an edge within a frame: a box, or the input or output of a frame in
+        it.
+        """
         if len(self.paths[name]) == depth:
             return name
         frame = self.paths[name][depth]
@@ -215,8 +321,12 @@ class _Flow:
         name = path[-1]
         labels = tuple(f"{node.label} {node.detail}" for node in all_nodes(inside))
         if labels in kinds:
-            parameters = tuple(parameter for node in all_nodes(inside) for parameter in node.parameters)
-            return GraphNode(id=name, label=name, detail=f"as {kinds[labels]}", parameters=parameters)
+            parameters = tuple(
+                parameter for node in all_nodes(inside) for parameter in node.parameters
+            )
+            return GraphNode(
+                id=name, label=name, detail=f"as {kinds[labels]}", parameters=parameters
+            )
         kinds[labels] = name
         return GraphNode(id=name, label=name.rstrip("."), inside=inside)
 
@@ -224,7 +334,10 @@ class _Flow:
 def _ports(side: str, sources: list[str], letter: str) -> list[GraphNode]:
     """Return the nodes by which values enter or leave a frame."""
     names = list(dict.fromkeys(sources))
-    return [_value(f"{side} {name}", letter if len(names) == 1 else f"{letter}_{{{n}}}") for n, name in enumerate(names, 1)]
+    return [
+        _value(f"{side} {name}", letter if len(names) == 1 else f"{letter}_{{{n}}}")
+        for n, name in enumerate(names, 1)
+    ]
 
 
 def _is_box(call: ModuleCall) -> bool:
@@ -245,7 +358,9 @@ def _id(call: ModuleCall) -> str:
 
 
 def _path(call: ModuleCall | None) -> tuple[str, ...]:
-    """Return the calls around what happens in a call, from the outermost below the model's; itself is the last."""
+    """Return the calls around what happens in a call, from the outermost below the model's; itself
+    is the last.
+    """
     around = []
     while call is not None and call.around is not None:
         around.append(_id(call))

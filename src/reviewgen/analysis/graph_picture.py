@@ -1,4 +1,6 @@
-"""``reviewgen.graph``: the picture of a model's computational graph, with its title and legend; or PyTorch's own graph."""
+"""``reviewgen.graph``: the picture of a model's computational graph, with its title and legend; or
+PyTorch's own graph.
+"""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -21,14 +23,31 @@ from reviewgen.protocols.abilities import count_parameters
 from reviewgen.protocols.graph import ModelGraph, SupportsGraph, all_nodes, parameter_sizes
 from reviewgen.storage import to_path
 from reviewgen.web.rendering import refuse_file, save_text
-from reviewgen.web.svg import DETAIL, LABEL, NOTE, Lines, block, block_size, document, moved, plain, wrap
+from reviewgen.web.svg import (
+    DETAIL,
+    LABEL,
+    NOTE,
+    Lines,
+    block,
+    block_size,
+    document,
+    moved,
+    plain,
+    wrap,
+)
 
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
     from reviewgen.protocols import LanguageModel
 
 _MOST_TOKENS = 12  # of an unrolled graph; more cannot be read
-_LEGEND = {"B": "texts of a batch", "T": "tokens", "E": "embedding", "H": "hidden", "V": "vocabulary"}
+_LEGEND = {
+    "B": "texts of a batch",
+    "T": "tokens",
+    "E": "embedding",
+    "H": "hidden",
+    "V": "vocabulary",
+}
 _NARROWEST = 360.0  # for title and legend
 
 
@@ -41,7 +60,8 @@ class GraphPicture:
         graph: The graph.
         unrolled: The number of tokens that it is drawn for; 1 is drawn with loops.
         parameters: The number of trained parameters.
-        counted: Of a trained model that counts, the number of its entries of each kind, as in {"2-grams": 5000}.
+        counted: Of a trained model that counts, the number of its entries of each kind, as in
+            {"2-grams": 5000}.
         sizes: The size of each letter.
         svg: The picture.
     """
@@ -56,7 +76,12 @@ class GraphPicture:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the picture, as JSON values."""
-        facts = {"name": self.name, "unrolled": self.unrolled, "parameters": self.parameters, "counted": dict(self.counted)}
+        facts = {
+            "name": self.name,
+            "unrolled": self.unrolled,
+            "parameters": self.parameters,
+            "counted": dict(self.counted),
+        }
         facts |= {"sizes": dict(self.sizes)}
         return facts | {"graph": asdict(replace(self.graph, sizes=dict(self.graph.sizes)))}
 
@@ -65,7 +90,8 @@ class GraphPicture:
 
 
 def draw(source: "str | Path | ReviewModel | LanguageModel", unroll: int = 1) -> str:
-    """Return the picture of a model's computational graph as an SVG, which may be a file or a part of an HTML page.
+    """Return the picture of a model's computational graph as an SVG, which may be a file or a part
+    of an HTML page.
 
     The arguments and errors are those of ``graph``.
     """
@@ -82,34 +108,44 @@ def graph(
 ) -> GraphPicture:
     """Draw the computational graph of a model as an SVG.
 
-    >>> reviewgen.graph("lstm-char", "lstm.svg")                                                 # doctest: +SKIP
-    >>> reviewgen.graph("./my-model", "my-model.svg", unroll=3)                                  # doctest: +SKIP
+    >>> reviewgen.graph("lstm-char", "lstm.svg")  # doctest: +SKIP
+    >>> reviewgen.graph("./my-model", "my-model.svg", unroll=3)  # doctest: +SKIP
 
     Args:
-        source: A preset, a saved folder, a repository on the Hub, a ReviewModel, or a model of your own. A preset with trained
-            weights is drawn with their sizes.
+        source: A preset, a saved folder, a repository on the Hub, a ReviewModel, or a model of your
+            own. A preset with trained weights is drawn with their sizes.
         out: The file to write, .svg; None writes none.
         unroll: The number of tokens to draw, at most 12; 1 draws one, with its state as a loop.
-        autograd: Whether to draw PyTorch's graph of the backward pass, for ``unroll`` tokens; needs torchviz and graphviz.
+        autograd: Whether to draw PyTorch's graph of the backward pass, for ``unroll`` tokens; needs
+            torchviz and graphviz.
         overwrite: Whether to replace the file if it exists.
 
     Raises:
-        ConfigError: The source, ``unroll`` or the file's suffix cannot be used, or what ``autograd`` needs is not installed.
-        SourceError, UnknownPlugin, BundleError, HubError: The source cannot be loaded; see ``load``.
+        ConfigError: The source, ``unroll`` or the file's suffix cannot be used, or what
+            ``autograd`` needs is not installed.
+        SourceError, UnknownPlugin, BundleError, HubError: The source cannot be loaded; see
+            ``load``.
         BrokenPlugin: The model's description is wrong, or its forward pass raises.
         OutputExists: The file exists.
         StorageError: The file cannot be written.
     """
     check_flags(autograd=autograd, overwrite=overwrite)
     if isinstance(unroll, bool) or not isinstance(unroll, int) or not 1 <= unroll <= _MOST_TOKENS:
-        raise ConfigError(f"unroll must be a number of tokens from 1 to {_MOST_TOKENS}; 1 draws the loop; got {quoted(unroll)}.")
+        raise ConfigError(
+            f"unroll must be a number of tokens from 1 to {_MOST_TOKENS}; 1 draws the loop; got"
+            f" {quoted(unroll)}."
+        )
     file = None if out is None else refuse_file(to_path("out", out), [".svg"], overwrite)
     subject = LoadedModel.of(source)
     model = subject.model
     name = Path(subject.source).name
     described = describe_graph(model)
     counts = parameter_sizes(model)
-    used = counts if isinstance(model, nn.Module) else [weight for node in all_nodes(described) for weight in node.parameters]
+    used = (
+        counts
+        if isinstance(model, nn.Module)
+        else [weight for node in all_nodes(described) for weight in node.parameters]
+    )
     parameters = sum(counts[weight] for weight in used)
     is_count_model = isinstance(model, CountTrained) and subject.is_trained is not False
     counted = count_parameters(model) if is_count_model else {}
@@ -122,7 +158,8 @@ def graph(
 
 
 def describe_graph(model: Any) -> ModelGraph:
-    """Return the graph of a model: as it describes itself, or its modules as a forward pass calls them.
+    """Return the graph of a model: as it describes itself, or its modules as a forward pass calls
+    them.
 
     Raises:
         BrokenPlugin: The description is wrong, or the forward pass raises.
@@ -132,7 +169,9 @@ def describe_graph(model: Any) -> ModelGraph:
     try:
         return model.describe_graph()
     except Exception as error:  # a plugin may raise anything
-        raise BrokenPlugin(f"{type(model).__name__}.describe_graph() raises {type(error).__name__}: {error!s:.200}") from error
+        raise BrokenPlugin(
+            f"{type(model).__name__}.describe_graph() raises {type(error).__name__}: {error!s:.200}"
+        ) from error
 
 
 def _draw(picture: GraphPicture, subject: LoadedModel, counts: Mapping[str, int]) -> str:
@@ -146,13 +185,22 @@ def _draw(picture: GraphPicture, subject: LoadedModel, counts: Mapping[str, int]
     over = f"{steps} tokens" if steps > 1 else ""
     drawn = draw_tokens(graph, steps, style) if over else draw_graph(graph, style)
     remark = {True: "trained", False: "not trained", None: ""}[subject.is_trained]
-    facts = ", ".join(filter(None, [f"{parameters:,} parameters" if parameters else "", remark, over]))
+    facts = ", ".join(
+        filter(None, [f"{parameters:,} parameters" if parameters else "", remark, over])
+    )
     letters = [letter for letter in sizes if letter in _letters(graph)]
-    legend = [f"{letter} = {sizes[letter]:,}" + (f" ({_LEGEND[letter]})" if letter in _LEGEND else "") for letter in letters]
-    notes = [", ".join(entry.replace(" ", "\xa0") for entry in legend), graph.note]  # each on one line
+    legend = [
+        f"{letter} = {sizes[letter]:,}" + (f" ({_LEGEND[letter]})" if letter in _LEGEND else "")
+        for letter in letters
+    ]
+    # each on one line
+    notes = [", ".join(entry.replace(" ", "\xa0") for entry in legend), graph.note]
     notes += ["The weights are the same at every token."] if over else []
     width = max(drawn.width, _NARROWEST)
-    head: Lines = [(name, LABEL + 2, "title"), *((line, DETAIL, "note") for line in wrap(facts, DETAIL, width))]
+    head: Lines = [
+        (name, LABEL + 2, "title"),
+        *((line, DETAIL, "note") for line in wrap(facts, DETAIL, width)),
+    ]
     foot: Lines = [(line, NOTE, "note") for note in notes for line in wrap(note, NOTE, width)]
     width = max(width, block_size([*head, *foot])[0])
     top = block_size(head)[1] + 14.0
@@ -164,46 +212,79 @@ def _draw(picture: GraphPicture, subject: LoadedModel, counts: Mapping[str, int]
 
 
 def _draw_autograd(model: Any, tokens: int) -> str:
-    """Return PyTorch's graph of the backward pass of a text of zeros, drawn by torchviz and graphviz's dot."""
+    """Return PyTorch's graph of the backward pass of a text of zeros, drawn by torchviz and
+    graphviz's dot.
+    """
     ids = torch.zeros(1, tokens, dtype=torch.long)
     with broken_plugins(model, ids), torch.enable_grad():
         logits = model(ids, model.initial_state(1))[0]
     if logits.grad_fn is None:
-        raise ConfigError(f"{type(model).__name__} has no parameters that PyTorch trains, so it has no graph of autograd.")
+        raise ConfigError(
+            f"{type(model).__name__} has no parameters that PyTorch trains, so it has no graph of"
+            " autograd."
+        )
     try:
         from torchviz import make_dot
     except ImportError:
-        raise ConfigError("The graph of autograd needs torchviz: pip install 'reviewgen[graph]'.") from None
+        raise ConfigError(
+            "The graph of autograd needs torchviz: pip install 'reviewgen[graph]'."
+        ) from None
     if shutil.which("dot") is None:
-        raise ConfigError("The graph of autograd needs graphviz's program dot on the PATH: apt (or brew) install graphviz.")
-    svg: str = make_dot(logits, params=dict(model.named_parameters())).pipe(format="svg", encoding="utf-8")
+        raise ConfigError(
+            "The graph of autograd needs graphviz's program dot on the PATH: apt (or brew) install"
+            " graphviz."
+        )
+    svg: str = make_dot(logits, params=dict(model.named_parameters())).pipe(
+        format="svg", encoding="utf-8"
+    )
     return svg
 
 
 def _with_texts(graph: ModelGraph, tokenizer: Any) -> ModelGraph:
-    """Return a graph with the text of its tokens in front of the labels; without a tokenizer, with their ids."""
+    """Return a graph with the text of its tokens in front of the labels; without a tokenizer, with
+    their ids.
+    """
 
     def named(part: Any) -> Any:
-        return replace(part, label=f"{_text(part.tokens, tokenizer)} {part.label}".rstrip(), tokens=()) if part.tokens else part
+        return (
+            replace(part, label=f"{_text(part.tokens, tokenizer)} {part.label}".rstrip(), tokens=())
+            if part.tokens
+            else part
+        )
 
-    nodes = [node if node.inside is None else replace(node, inside=_with_texts(node.inside, tokenizer)) for node in graph.nodes]
+    nodes = [
+        node if node.inside is None else replace(node, inside=_with_texts(node.inside, tokenizer))
+        for node in graph.nodes
+    ]
     return replace(graph, nodes=tuple(map(named, nodes)), edges=tuple(map(named, graph.edges)))
 
 
 def _text(ids: Sequence[int], tokenizer: Any) -> str:
-    """Return tokens as readable text in quotation marks: a space is ␣, and special ids have their names."""
+    """Return tokens as readable text in quotation marks: a space is ␣, and special ids have their
+    names.
+    """
     if tokenizer is None:
         return " ".join(map(str, ids))
     special = {tokenizer.bos_id: "⟨start⟩", tokenizer.eos_id: "⟨end⟩"}
-    known = [tokenizer.decode([token]) if token < tokenizer.vocab_size else f"⟨{token}⟩" for token in ids]
+    known = [
+        tokenizer.decode([token]) if token < tokenizer.vocab_size else f"⟨{token}⟩" for token in ids
+    ]
     text = "".join(special.get(token) or label for token, label in zip(ids, known, strict=True))
     return f"“{show(text)}”"
 
 
 def _letters(graph: ModelGraph) -> set[str]:
     """Return the letters of all shapes."""
-    letters = {letter for edge in graph.edges for axis in edge.axes for letter in str(axis) if letter.isalpha()}
-    return letters.union(*(_letters(node.inside) for node in graph.nodes if node.inside is not None))
+    letters = {
+        letter
+        for edge in graph.edges
+        for axis in edge.axes
+        for letter in str(axis)
+        if letter.isalpha()
+    }
+    return letters.union(
+        *(_letters(node.inside) for node in graph.nodes if node.inside is not None)
+    )
 
 
 def _describe(graph: ModelGraph) -> str:
@@ -211,7 +292,10 @@ def _describe(graph: ModelGraph) -> str:
     labels = {node.id: plain(node.label or node.id) for node in graph.nodes}
     framed = [(node, node.inside) for node in graph.nodes if node.inside is not None]
     for node, inside in framed:
-        labels |= {f"{node.id}/{child.id}": f"{plain(node.label)}: {plain(child.label)}" for child in inside.nodes}
+        labels |= {
+            f"{node.id}/{child.id}": f"{plain(node.label)}: {plain(child.label)}"
+            for child in inside.nodes
+        }
     sentences = [
         f"{labels[edge.source]} to {labels[edge.target]}"
         + (f" {shape_text(edge)}" if edge.axes else "")

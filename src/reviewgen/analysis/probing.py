@@ -1,9 +1,11 @@
-"""``reviewgen.probe``: what models have learned about structure, by minimal pairs and by marks that are closed.
+"""``reviewgen.probe``: what models have learned about structure, by minimal pairs and by marks that
+are closed.
 
-A *minimal pair* is two sentences that differ in one word, of which one is correct: "The actor of the films is good." and "The
-actor of the films are good." A model passes if it assigns a higher probability to the correct one (Linzen et al. 2016; Marvin
-and Linzen 2018; BLiMP, Warstadt et al. 2020). Chance is one half. A noun between subject and verb that has the other number is
-an *attractor*: a model that looks at the nearest noun only is always wrong.
+A *minimal pair* is two sentences that differ in one word, of which one is correct: "The actor of
+the films is good." and "The actor of the films are good." A model passes if it assigns a higher
+probability to the correct one (Linzen et al. 2016; Marvin and Linzen 2018; BLiMP, Warstadt et al.
+2020). Chance is one half. A noun between subject and verb that has the other number is an
+*attractor*: a model that looks at the nearest noun only is always wrong.
 """
 
 import math
@@ -34,14 +36,45 @@ _CHARACTERS = 1200  # of a text, about, in which marks are counted
 _AFTER = 200  # characters after an opening mark in which it should be closed
 _MAX_COLUMNS = 3  # models that a table has a column for; of more each has a line
 _MAX_LABELS = 5  # models that a chart names below its axis; of more it has the numbers
-_SUMMARY = "Share of minimal pairs whose correct sentence is more probable, and of opened marks that are closed."
+_SUMMARY = (
+    "Share of minimal pairs whose correct sentence is more probable, and of opened marks that are"
+    " closed."
+)
 _NOUNS = [  # singular and plural
-    *(("film", "films"), ("movie", "movies"), ("actor", "actors"), ("character", "characters"), ("scene", "scenes")),
-    *(("story", "stories"), ("director", "directors"), ("woman", "women"), ("man", "men"), ("book", "books"), ("song", "songs")),
+    *(
+        ("film", "films"),
+        ("movie", "movies"),
+        ("actor", "actors"),
+        ("character", "characters"),
+        ("scene", "scenes"),
+    ),
+    *(
+        ("story", "stories"),
+        ("director", "directors"),
+        ("woman", "women"),
+        ("man", "men"),
+        ("book", "books"),
+        ("song", "songs"),
+    ),
 ]
 _VERBS = ("is", "are"), ("was", "were"), ("has been", "have been"), ("looks", "look")
 _ENDS = "good", "bad", "great", "very good", "so bad"
-_THINGS = "dog", "car", "war", "house", "girl", "king", "doctor", "city", "train", "ship", "horse", "family", "money", "teacher"
+_THINGS = (
+    "dog",
+    "car",
+    "war",
+    "house",
+    "girl",
+    "king",
+    "doctor",
+    "city",
+    "train",
+    "ship",
+    "horse",
+    "family",
+    "money",
+    "teacher",
+)
 _FILLERS = (
     "It is a bit slow at times, but the acting is good.",
     "There are not many of this kind, and most of them are worse.",
@@ -68,8 +101,8 @@ class ProbeRow:
     Attributes:
         model: The model.
         probe: The kind of the pairs, or of the marks.
-        share: The share of pairs in which the correct sentence is more probable, or of opened marks that are closed; None if
-            fewer than ten were counted.
+        share: The share of pairs in which the correct sentence is more probable, or of opened marks
+            that are closed; None if fewer than ten were counted.
         interval: Its 95 % interval, low and high; None if it is not known.
         count: The number of pairs, or of opened marks.
     """
@@ -85,7 +118,9 @@ class ProbeRow:
         if self.share is None:
             return "not known"
         low, high = self.interval or (self.share, self.share)
-        return f"{self.share:.0%}" + ("" if self.interval is None else f" ({100 * low:.0f}–{100 * high:.0f})")
+        return f"{self.share:.0%}" + (
+            "" if self.interval is None else f" ({100 * low:.0f}–{100 * high:.0f})"
+        )
 
 
 @dataclass
@@ -110,7 +145,9 @@ class Probe(HtmlReport):
         return list(dict.fromkeys(row.probe for row in self.rows))
 
     def table(self) -> list[list[str]]:
-        """Return the cells of a table, its head first: a line for each probe, or for each of more than three models."""
+        """Return the cells of a table, its head first: a line for each probe, or for each of more
+        than three models.
+        """
         cells = {(row.probe, row.model): row.describe() for row in self.rows}
         are_many = len(self.models) > _MAX_COLUMNS
         lines = [[probe, *(cells[probe, model] for model in self.models)] for probe in self.probes]
@@ -122,13 +159,23 @@ class Probe(HtmlReport):
         models = self.models
         panels = []
         is_numbered = len(models) > _MAX_LABELS
-        names = [f"{number} {model}" if is_numbered else model for number, model in enumerate(models, 1)]
+        names = [
+            f"{number} {model}" if is_numbered else model for number, model in enumerate(models, 1)
+        ]
         for probe in self.probes:
             series = []
             for row in self.rows:
                 if row.probe == probe and row.share is not None:
                     index = models.index(row.model)
-                    series.append(Series(names[index], [(float(index), row.share)], index, interval=row.interval, is_bar=True))
+                    series.append(
+                        Series(
+                            names[index],
+                            [(float(index), row.share)],
+                            index,
+                            interval=row.interval,
+                            is_bar=True,
+                        )
+                    )
             chance = [] if probe in MARKS else [Series("chance", level=0.5, style=7)]
             panels.append(Panel(probe, [*series, *chance], 110.0, (0.0, 1.0)))
         labels = [str(number) for number in range(1, len(models) + 1)] if is_numbered else models
@@ -138,7 +185,8 @@ class Probe(HtmlReport):
         """Save the chart as PNG, SVG or PDF, by the file's suffix.
 
         Raises:
-            ConfigError: The suffix is another one, or matplotlib, which PNG and PDF need, is not installed.
+            ConfigError: The suffix is another one, or matplotlib, which PNG and PDF need, is not
+                installed.
             OutputExists: The file exists, and ``overwrite`` is false.
             StorageError: It cannot be written.
         """
@@ -155,15 +203,18 @@ class Probe(HtmlReport):
 
 
 def probe(models: Any, *, pairs: Any = None, texts: int = 100, seed: int = 0) -> Probe:
-    """Probe what models have learned about structure: agreement, remembering a word, closing brackets and quotes.
+    """Probe what models have learned about structure: agreement, remembering a word, closing
+    brackets and quotes.
 
-    >>> reviewgen.probe(["ngram-word", "lstm-word"]).plot("probes.svg")                          # doctest: +SKIP
+    >>> reviewgen.probe(["ngram-word", "lstm-word"]).plot("probes.svg")  # doctest: +SKIP
 
     Args:
         models: A model, what ``load`` takes, or a list of them.
-        pairs: Minimal pairs to use instead of those of the package: a table (jsonl, csv, a list of mappings) with the columns
-            ``sentence_good`` and ``sentence_bad``, as BLiMP's, and optionally ``UID`` or ``kind``.
-        texts: The number of texts that each model generates, at temperature 1, to count marks in; 0 for none.
+        pairs: Minimal pairs to use instead of those of the package: a table (jsonl, csv, a list of
+            mappings) with the columns ``sentence_good`` and ``sentence_bad``, as BLiMP's, and
+            optionally ``UID`` or ``kind``.
+        texts: The number of texts that each model generates, at temperature 1, to count marks in; 0
+            for none.
         seed: The seed of these texts.
 
     Raises:
@@ -181,10 +232,14 @@ def probe(models: Any, *, pairs: Any = None, texts: int = 100, seed: int = 0) ->
     result = Probe()
     for source in listed:
         model = source if isinstance(source, ReviewModel) else ReviewModel.from_pretrained(source)
-        base = str(source) if isinstance(source, str | Path) else model.bundle.source or model.preset
+        base = (
+            str(source) if isinstance(source, str | Path) else model.bundle.source or model.preset
+        )
         names = [base, *(f"{base} ({number})" for number in range(2, 2 + len(listed)))]
         name = next(name for name in names if name not in result.models)
-        result.rows += measure_pairs(name, model, make_pairs(model) if given_pairs is None else given_pairs)
+        result.rows += measure_pairs(
+            name, model, make_pairs(model) if given_pairs is None else given_pairs
+        )
         result.rows += _count_marks(name, model, texts, seed) if texts else []
     return result
 
@@ -200,7 +255,10 @@ def read_pairs(source: Any) -> dict[str, list[MinimalPair]]:
         good = record.get("sentence_good")
         bad = record.get("sentence_bad")
         if not (isinstance(good, str) and isinstance(bad, str) and good and bad):
-            raise DataError(f"Row {number} of the pairs has no sentence_good or sentence_bad; got {quoted(dict(record))}.")
+            raise DataError(
+                f"Row {number} of the pairs has no sentence_good or sentence_bad; got"
+                f" {quoted(dict(record))}."
+            )
         kind = str(record.get("kind") or record.get("UID") or "pairs")
         pairs.setdefault(kind, []).append((good, bad))
     if not pairs:
@@ -208,10 +266,13 @@ def read_pairs(source: Any) -> dict[str, list[MinimalPair]]:
     return pairs
 
 
-def make_pairs(model: ReviewModel, kinds: Sequence[str] = (*_TEMPLATES, MEMORY)) -> dict[str, list[MinimalPair]]:
+def make_pairs(
+    model: ReviewModel, kinds: Sequence[str] = (*_TEMPLATES, MEMORY)
+) -> dict[str, list[MinimalPair]]:
     """Return the pairs of the package whose words a model knows: at most 60 of each kind.
 
-    A pair and the next one are mirror images, singular and plural for example, so a preference for one word gives one half.
+    A pair and the next one are mirror images, singular and plural for example, so a preference for
+    one word gives one half.
     """
     lexicon = model.bundle.lexicon
 
@@ -230,23 +291,40 @@ def make_pairs(model: ReviewModel, kinds: Sequence[str] = (*_TEMPLATES, MEMORY))
 def _agree(template: str) -> Iterator[list[MinimalPair]]:
     """Yield two pairs each time: with a singular subject, and with a plural one."""
     attractors = _NOUNS if "{1}" in template else [("", "")]
-    for (singular, plural), (other, others), (verb, verbs), end in product(_NOUNS, attractors, _VERBS, _ENDS):
+    for (singular, plural), (other, others), (verb, verbs), end in product(
+        _NOUNS, attractors, _VERBS, _ENDS
+    ):
         if singular != other:
-            one, many = (template.format(singular, others, verb=form, end=end) for form in (verb, verbs))
-            wrong, right = (template.format(plural, other, verb=form, end=end) for form in (verb, verbs))
+            one, many = (
+                template.format(singular, others, verb=form, end=end) for form in (verb, verbs)
+            )
+            wrong, right = (
+                template.format(plural, other, verb=form, end=end) for form in (verb, verbs)
+            )
             yield [(one, many), (right, wrong)]
 
 
 def _remember() -> Iterator[list[MinimalPair]]:
-    """Yield two pairs each time, whose last word is one of the first sentence: each of two words is once the correct one."""
+    """Yield two pairs each time, whose last word is one of the first sentence: each of two words is
+    once the correct one.
+    """
     for one, other, filler in product(_THINGS, _THINGS, _FILLERS):
         if one < other:
-            about_one, about_other = (f"It is about a {word}. {filler} I liked the" for word in (one, other))
-            yield [(f"{about_one} {one}.", f"{about_one} {other}."), (f"{about_other} {other}.", f"{about_other} {one}.")]
+            about_one, about_other = (
+                f"It is about a {word}. {filler} I liked the" for word in (one, other)
+            )
+            yield [
+                (f"{about_one} {one}.", f"{about_one} {other}."),
+                (f"{about_other} {other}.", f"{about_other} {one}."),
+            ]
 
 
-def measure_pairs(name: str, model: ReviewModel, pairs: Mapping[str, Sequence[MinimalPair]]) -> Iterator[ProbeRow]:
-    """Yield the row of each kind of pairs. Two pairs that mirror each other are one item of an interval."""
+def measure_pairs(
+    name: str, model: ReviewModel, pairs: Mapping[str, Sequence[MinimalPair]]
+) -> Iterator[ProbeRow]:
+    """Yield the row of each kind of pairs. Two pairs that mirror each other are one item of an
+    interval.
+    """
     for kind, kind_pairs in pairs.items():
         bits = score_sentences(model, [text for pair in kind_pairs for text in pair]).reshape(-1, 2)
         right = [float(good < bad) + 0.5 * float(good == bad) for good, bad in bits]
@@ -259,9 +337,15 @@ def _count_marks(name: str, model: ReviewModel, texts: int, seed: int) -> Iterat
     longest = _CHARACTERS if model.generator.pieces.are_characters else _CHARACTERS // 4
     config = GenerationConfig(temperature=1.0, max_new_tokens=longest, num_return_sequences=texts)
     conditions = model.conditions.unspecified
-    written = model.generate(generation_config=config, conditions=conditions, seed=seed, return_dict_in_generate=True)
+    written = model.generate(
+        generation_config=config, conditions=conditions, seed=seed, return_dict_in_generate=True
+    )
     for probe_name, signs in MARKS.items():
-        yield _make_row(name, probe_name, [count_closed(each.text, *signs, each.finish_reason == "end") for each in written])
+        yield _make_row(
+            name,
+            probe_name,
+            [count_closed(each.text, *signs, each.finish_reason == "end") for each in written],
+        )
 
 
 def _make_row(model: str, name: str, counts: Sequence[tuple[float, int]]) -> ProbeRow:
@@ -275,7 +359,13 @@ def _make_row(model: str, name: str, counts: Sequence[tuple[float, int]]) -> Pro
     if total < _MIN_COUNT:
         return ProbeRow(model, name, None, None, total)
     (interval,) = find_intervals(measure, counted)
-    return ProbeRow(model, name, measure(counted)[0], None if interval is None else (interval[0], interval[1]), total)
+    return ProbeRow(
+        model,
+        name,
+        measure(counted)[0],
+        None if interval is None else (interval[0], interval[1]),
+        total,
+    )
 
 
 def score_sentences(model: ReviewModel, texts: Sequence[str]) -> Float64[np.ndarray, " N"]:
@@ -283,15 +373,19 @@ def score_sentences(model: ReviewModel, texts: Sequence[str]) -> Float64[np.ndar
     prefix = model.conditions.unspecified_ids
     weights = model.bundle.weights
     framed = [ids for ids, _ in frame_texts([(text, prefix) for text in texts], model.tokenizer)]
-    losses = token_losses(weights.model_on_device, framed, model.tokenizer.vocab_size, weights.device)
-    return np.array([text_losses[:-1].sum(dtype=np.float64) / math.log(2) for text_losses in losses])
+    losses = token_losses(
+        weights.model_on_device, framed, model.tokenizer.vocab_size, weights.device
+    )
+    return np.array(
+        [text_losses[:-1].sum(dtype=np.float64) / math.log(2) for text_losses in losses]
+    )
 
 
 def count_closed(text: str, opening: str, closing: str, is_whole: bool) -> tuple[int, int]:
     """Return how many of the marks that a text opens are closed, and how many it opens.
 
-    A mark that opens and closes does so in turn. One that is opened in the last 200 characters of a text that was cut off counts
-    only if it is closed.
+    A mark that opens and closes does so in turn. One that is opened in the last 200 characters of a
+    text that was cut off counts only if it is closed.
 
     >>> count_closed("a (b) (c", "(", ")", True), count_closed("a (b) (c", "(", ")", False)
     ((1, 2), (1, 1))

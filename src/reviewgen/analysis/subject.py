@@ -1,4 +1,6 @@
-"""What is explained or drawn: a trained model, a new one of a preset that has no trained weights, or a model object."""
+"""What is explained or drawn: a trained model, a new one of a preset that has no trained weights,
+or a model object.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +17,8 @@ from reviewgen.model import ReviewModel
 from reviewgen.protocols import CountTrained, LanguageModel
 from reviewgen.registry import find_preset, find_weights, preset_names
 
-_CHARACTERS = "".join(map(chr, range(32, 127)))  # a new tokenizer is trained on these if there are no texts
+# a new tokenizer is trained on these if there are no texts
+_CHARACTERS = "".join(map(chr, range(32, 127)))
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class LoadedModel:
 
         Args:
             source: What ``reviewgen.load`` takes, a ReviewModel, or a LanguageModel.
-            texts: What a new model is to read; without any, its vocabulary has the size that its tokenizer is set to.
+            texts: What a new model is to read; without any, its vocabulary has the size that its
+                tokenizer is set to.
 
         Raises:
             ConfigError: The source is of another kind.
@@ -64,20 +68,33 @@ class LoadedModel:
         if isinstance(source, ReviewModel):
             return _trained(source, source.bundle.source or source.preset)
         if not isinstance(source, LanguageModel):
-            raise ConfigError(f"Give a preset, a saved model, a ReviewModel or a LanguageModel; got a {type(source).__name__}.")
+            raise ConfigError(
+                "Give a preset, a saved model, a ReviewModel or a LanguageModel; got a"
+                f" {type(source).__name__}."
+            )
         return cls(type(source).__name__, type(source).__name__, source)
 
 
 def _trained(review: ReviewModel, source: str) -> LoadedModel:
     model = review.bundle.model
-    runs = [review.training, *(review.training.get("parts") or ())]  # a blend has no training of its own
+    # a blend has no training of its own
+    runs = [review.training, *(review.training.get("parts") or ())]
     if isinstance(model, nn.Module):
         model.eval()
     settings: Mapping[str, Any] = next((run["config"] for run in runs if run.get("config")), {})
     sizes = {"B": settings.get("batch_size"), "T": settings.get("bptt")}
     batch = {letter: size for letter, size in sizes.items() if size}
     name = review.bundle.model_plugin.name
-    return LoadedModel(source, name, model, review.tokenizer, review.conditions, is_trained=True, batch=batch, review=review)
+    return LoadedModel(
+        source,
+        name,
+        model,
+        review.tokenizer,
+        review.conditions,
+        is_trained=True,
+        batch=batch,
+        review=review,
+    )
 
 
 def _new(name: str, texts: Sequence[str]) -> LoadedModel:
@@ -85,21 +102,41 @@ def _new(name: str, texts: Sequence[str]) -> LoadedModel:
     from reviewgen.runs.setup import resolve_setup  # imports what training needs
 
     if find_preset(name).parts:
-        raise ConfigError(f"{name} is a blend without trained weights, so there is nothing to show. Train it first.")
+        raise ConfigError(
+            f"{name} is a blend without trained weights, so there is nothing to show. Train it"
+            " first."
+        )
     parts = resolve_setup(name)
     read = list(texts) or [_CHARACTERS]
     tokenizer = parts.tokenizer_class.train(read, parts.tokenizer_config)
     size = tokenizer.vocab_size
     ids = size if texts else getattr(parts.tokenizer_config, "vocab_size", size)
     model: Any = parts.build_model(tokenizer, Conditions(first_id=ids), seed=0)
-    note = f"No trained weights of {name} are installed: its weights are random, and its tokenizer is trained on the texts shown."
+    note = (
+        f"No trained weights of {name} are installed: its weights are random, and its tokenizer is"
+        " trained on the texts shown."
+    )
     if isinstance(model, CountTrained):
         for text in read:
-            model.observe(np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id], np.int64))
+            model.observe(
+                np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id], np.int64)
+            )
         model.finish()
-        note = f"No trained weights of {name} are installed: it has counted {len(texts)} short texts, those shown among them."
+        note = (
+            f"No trained weights of {name} are installed: it has counted {len(texts)} short texts,"
+            " those shown among them."
+        )
     if isinstance(model, nn.Module):
         model.eval()
     batch = {"B": parts.training.batch_size, "T": parts.training.bptt}
     conditions = Conditions(first_id=size)
-    return LoadedModel(name, parts.model_plugin.name, model, tokenizer, conditions, is_trained=False, batch=batch, notes=(note,))
+    return LoadedModel(
+        name,
+        parts.model_plugin.name,
+        model,
+        tokenizer,
+        conditions,
+        is_trained=False,
+        batch=batch,
+        notes=(note,),
+    )

@@ -1,8 +1,10 @@
-"""Records a forward pass: the calls of modules with what they took and returned, each operation between them, and its products.
+"""Records a forward pass: the calls of modules with what they took and returned, each operation
+between them, and its products.
 
-Hooks note the calls of modules, and a ``TorchDispatchMode`` the operations that torch runs, in the order in which they happen, so
-that ``explain`` can count multiplications and ``graph`` can follow values from module to module. Products are those of the code
-that runs: of matrix products by the formulas of torch's flop counter, and of elementwise products. B batch, T time (tokens).
+Hooks note the calls of modules, and a ``TorchDispatchMode`` the operations that torch runs, in the
+order in which they happen, so that ``explain`` can count multiplications and ``graph`` can follow
+values from module to module. Products are those of the code that runs: of matrix products by the
+formulas of torch's flop counter, and of elementwise products. B batch, T time (tokens).
 """
 
 import warnings
@@ -22,9 +24,16 @@ from reviewgen.config import to_dict
 from reviewgen.errors import BrokenPlugin, ReviewgenError
 from reviewgen.protocols.graph import Axis
 
-_LETTERS = {"vocab_size": "V", "hidden_size": "H", "embedding_size": "E", "embedding_dim": "E", "d_model": "D"}
+_LETTERS = {
+    "vocab_size": "V",
+    "hidden_size": "H",
+    "embedding_size": "E",
+    "embedding_dim": "E",
+    "d_model": "D",
+}
 _ELEMENTWISE = ("mul", "mul_", "addcmul")
-_CPU_ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"  # torch's flop counter knows only those of GPUs
+# torch's flop counter knows only those of GPUs
+_CPU_ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
 
 
 @dataclass(eq=False)
@@ -50,7 +59,9 @@ class ModuleCall:
 
 
 class Step(NamedTuple):
-    """An operation of torch, or the end of a call, which has no operation; ``call`` is that call, or the one around it."""
+    """An operation of torch, or the end of a call, which has no operation; ``call`` is that call,
+    or the one around it.
+    """
 
     operation: str
     inputs: list[Tensor]
@@ -59,7 +70,9 @@ class Step(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """A forward pass: its logits, the tensors of the states before and after, and its steps in order."""
+    """A forward pass: its logits, the tensors of the states before and after, and its steps in
+    order.
+    """
 
     logits: Float[Tensor, "B T V"]
     states: tuple[list[Tensor], list[Tensor]]
@@ -73,7 +86,8 @@ class Trace(NamedTuple):
 
 @torch.no_grad()
 def trace(model: Any, ids: Int[Tensor, "B T"], *, follows: bool = False) -> Trace:
-    """Record a forward pass: its calls and their products; the operations between them, too, if ``follows``.
+    """Record a forward pass: its calls and their products; the operations between them, too, if
+    ``follows``.
 
     Raises:
         BrokenPlugin: The model raises, or does not return a pair of logits (B, T, V) and a state.
@@ -83,16 +97,25 @@ def trace(model: Any, ids: Int[Tensor, "B T"], *, follows: bool = False) -> Trac
     watch = _Watch(flop_registry, follows)
     with broken_plugins(model, ids), ExitStack() as stack:
         for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
-            stack.callback(module.register_forward_pre_hook(watch.begin(name), with_kwargs=True).remove)
+            stack.callback(
+                module.register_forward_pre_hook(watch.begin(name), with_kwargs=True).remove
+            )
             stack.callback(module.register_forward_hook(watch.end, with_kwargs=True).remove)
         state = model.initial_state(len(ids))
         with watch, watch.custom_functions(), _plain_code():
             result = model(ids, state)
         expected = (*ids.shape, model.config.vocab_size)
-        if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], Tensor) and result[0].shape == expected):
+        if not (
+            isinstance(result, tuple)
+            and len(result) == 2
+            and isinstance(result[0], Tensor)
+            and result[0].shape == expected
+        ):
             returned = [tuple(tensor.shape) for tensor in tensors(result)] or type(result).__name__
             wanted = f"a pair of logits (B, T, V) = {expected} and a state"
-            raise BrokenPlugin(f"{type(model).__name__} must return {wanted}; got {returned!s:.200}.")
+            raise BrokenPlugin(
+                f"{type(model).__name__} must return {wanted}; got {returned!s:.200}."
+            )
     return Trace(result[0], (list(tensors(state)), list(tensors(result[1]))), watch.steps)
 
 
@@ -110,14 +133,20 @@ def broken_plugins(model: Any, ids: Tensor) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         name = type(model).__name__
-        raise BrokenPlugin(f"A forward pass of {name} with ids of shape {tuple(ids.shape)} raises {reason:.250}") from error
+        raise BrokenPlugin(
+            f"A forward pass of {name} with ids of shape {tuple(ids.shape)} raises {reason:.250}"
+        ) from error
 
 
 @contextmanager
 def _plain_code() -> Iterator[None]:
-    """Leave out oneDNN and fused encoder layers inside the block: their operations cannot be seen."""
+    """Leave out oneDNN and fused encoder layers inside the block: their operations cannot be
+    seen.
+    """
     with ExitStack() as stack:
-        stack.callback(torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled())
+        stack.callback(
+            torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled()
+        )
         torch.backends.mha.set_fastpath_enabled(False)
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message="TF32")  # of a setting that flags() sets, too
@@ -154,7 +183,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
 
     @contextmanager
     def custom_functions(self) -> Iterator[None]:
-        """Record the autograd functions that models define, inside the block: what they do in numpy is not dispatched."""
+        """Record the autograd functions that models define, inside the block: what they do in numpy
+        is not dispatched.
+        """
         apply = vars(torch.autograd.Function)["apply"]
 
         def noted(function: Any, *args: Any) -> Any:
@@ -165,7 +196,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
         with mock.patch.object(torch.autograd.Function, "apply", classmethod(noted)):
             yield
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         kwargs = kwargs or {}
         result = function(*args, **kwargs)
         packet = getattr(function, "_overloadpacket", function)
@@ -183,10 +216,12 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
         if packet.__name__ in _ELEMENTWISE:
             return int(result.numel())
         if packet.__name__ == _CPU_ATTENTION:
-            (*batch, queries, width), key, value = (tensor.shape for tensor in args[:3])  # (B, heads, T, width)
+            # (B, heads, T, width)
+            (*batch, queries, width), key, value = (tensor.shape for tensor in args[:3])
             return torch.Size((*batch, queries, key[-2], width + value[-1])).numel()
         formula = self._formulas.get(packet)
-        return 0 if formula is None else int(formula(*args, **kwargs, out_val=result)) // 2  # a product and a sum are two
+        # a product and a sum are two
+        return 0 if formula is None else int(formula(*args, **kwargs, out_val=result)) // 2
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
@@ -198,19 +233,42 @@ def tensors(value: Any) -> Iterator[Tensor]:
 def letter_sizes(config: Any) -> dict[str, int]:
     """Return the sizes of a model that have a letter."""
     settings = to_dict(config)
-    return {letter: size for name, letter in _LETTERS.items() if isinstance(size := settings.get(name), int) and size > 1}
+    return {
+        letter: size
+        for name, letter in _LETTERS.items()
+        if isinstance(size := settings.get(name), int) and size > 1
+    }
 
 
-def name_axes(shape: Sequence[int], batch: Sequence[int], letters: Mapping[str, int]) -> tuple[Axis, ...]:
-    """Return a letter for each axis, by its size: B, T, a size of the model or up to eight times one; a number where none fits.
+def name_axes(
+    shape: Sequence[int], batch: Sequence[int], letters: Mapping[str, int]
+) -> tuple[Axis, ...]:
+    """Return a letter for each axis, by its size: B, T, a size of the model or up to eight times
+    one; a number where none fits.
 
     If a size is ambiguous, the last axis is taken for features, and earlier axes for B or T.
     """
-    places = {batch[0]: "B"} if batch[1] == 1 else {batch[0] * batch[1]: "BT", batch[1]: "T", batch[0]: "B"}
+    places = (
+        {batch[0]: "B"}
+        if batch[1] == 1
+        else {batch[0] * batch[1]: "BT", batch[1]: "T", batch[0]: "B"}
+    )
     names: list[Axis] = []
     for n, size in enumerate(shape):
-        multiples = [f"{factor}{letter}" for letter, dim in letters.items() for factor in range(2, 9) if size == factor * dim > 8]
-        features: list[Axis] = [*(letter for letter, dim in letters.items() if dim == size), *multiples]
+        multiples = [
+            f"{factor}{letter}"
+            for letter, dim in letters.items()
+            for factor in range(2, 9)
+            if size == factor * dim > 8
+        ]
+        features: list[Axis] = [
+            *(letter for letter, dim in letters.items() if dim == size),
+            *multiples,
+        ]
         at_size: list[Axis] = [places[size]] if size in places else []
-        names.append([*features, *at_size, size][0] if 0 < n == len(shape) - 1 else [*at_size, *features, size][0])
+        names.append(
+            [*features, *at_size, size][0]
+            if 0 < n == len(shape) - 1
+            else [*at_size, *features, size][0]
+        )
     return tuple(names)

@@ -1,11 +1,14 @@
-"""A part of a blend whose tokens are not those of the blend: its tokens are written in the ids of the blend. No torch.
+"""A part of a blend whose tokens are not those of the blend: its tokens are written in the ids of
+the blend. No torch.
 
-The ids of the blend are characters and, of other characters, half bytes. Each token of the part is written as one or more of
-them, so the part is a distribution over strings of ids: the probability of the next id is the sum over all token strings that
-begin with what was written and this id, divided by the sum over those that begin with what was written. The sums are over
-hypotheses, see ``reviewgen.compiled.hypotheses``, of which the most probable ``HYPOTHESES`` are kept. Without that limit they are
-exact, and with it the probabilities still sum to one: of 4,357 characters of music reviews `lstm-word` then needs 2.060 bits
-each, and 2.054 with 24 hypotheses. Using only the tokenization of its own tokenizer, one term of the sum, costs 2.094.
+The ids of the blend are characters and, of other characters, half bytes. Each token of the part is
+written as one or more of them, so the part is a distribution over strings of ids: the probability
+of the next id is the sum over all token strings that begin with what was written and this id,
+divided by the sum over those that begin with what was written. The sums are over hypotheses, see
+``reviewgen.compiled.hypotheses``, of which the most probable ``HYPOTHESES`` are kept. Without that
+limit they are exact, and with it the probabilities still sum to one: of 4,357 characters of music
+reviews `lstm-word` then needs 2.060 bits each, and 2.054 with 24 hypotheses. Using only the
+tokenization of its own tokenizer, one term of the sum, costs 2.094.
 
 Source: Vieira et al. 2024, "From Language Models over Tokens to Language Models over Characters".
 
@@ -35,14 +38,16 @@ HYPOTHESES = 4  # of a text, K
 class TokenCharacters:
     """The spelling of a part's tokens in ids of the blend.
 
-    The tokens are sorted by their ids of the blend, so that those that begin with the same ids are a range.
+    The tokens are sorted by their ids of the blend, so that those that begin with the same ids are
+    a range.
 
     Attributes:
         bos_id: The part's beginning-of-text id.
         blend_bos_id: That of the blend, at which the part starts again.
         vocab_size: The number of ids of the blend, W.
         order: The part's ids, sorted.
-        starts: Where the ids of the blend of each of these begin in ``characters``, and where those of the last end.
+        starts: Where the ids of the blend of each of these begin in ``characters``, and where those
+            of the last end.
         characters: The ids of the blend.
     """
 
@@ -67,45 +72,65 @@ class TokenCharacters:
         """
         try:
             bos_id = entry["bos_id"]
-            rows = [[int(number) for number in token.split(",")] for token in entry["tokens"].split(" ")]
+            rows = [
+                [int(number) for number in token.split(",")] for token in entry["tokens"].split(" ")
+            ]
             known = all(0 <= number < vocab_size for row in rows for number in row)
-            if len(entry) > 2 or type(bos_id) is not int or len(rows) != tokens or not known or not 0 <= bos_id < tokens:
+            if (
+                len(entry) > 2
+                or type(bos_id) is not int
+                or len(rows) != tokens
+                or not known
+                or not 0 <= bos_id < tokens
+            ):
                 raise ValueError
         except (KeyError, AttributeError, ValueError):
             raise ConfigError(
-                f"characters of a model of a blend should be {{'bos_id': an id, 'tokens': for each of {tokens} ids, separated by "
-                f"spaces, numbers below {vocab_size} with commas between}}; got {quoted(entry)}."
+                "characters of a model of a blend should be {'bos_id': an id, 'tokens': for each"
+                f" of {tokens} ids, separated by spaces, numbers below {vocab_size} with commas"
+                f" between}}; got {quoted(entry)}."
             ) from None
         order = sorted(range(tokens), key=rows.__getitem__)
         starts = np.cumsum([0, *(len(rows[token]) for token in order)])
-        flat = np.fromiter(chain.from_iterable(rows[token] for token in order), np.int64, int(starts[-1]))
+        flat = np.fromiter(
+            chain.from_iterable(rows[token] for token in order), np.int64, int(starts[-1])
+        )
         return cls(bos_id, rows[bos_id][0], vocab_size, np.array(order), starts, flat)
 
 
 def shared_alphabet(parts: Sequence[Symbols]) -> str:
-    """Return the characters that the blend of some tokenizers has ids for: those that each has a token for.
+    """Return the characters that the blend of some tokenizers has ids for: those that each has a
+    token for.
 
-    If the tokens of one may begin or end inside a character, they are those of one byte: so what a token writes does not depend
-    on the tokens around it. All others are written in half bytes.
+    If the tokens of one may begin or end inside a character, they are those of one byte: so what a
+    token writes does not depend on the tokens around it. All others are written in half bytes.
     """
     alphabets = []
     for part in parts:
         texts = [_decode(token) for token in part.tokens() if token and max(token) < HALF]
         is_whole = None not in texts
-        alphabets.append({text for text in texts if text and len(text) == 1 and (is_whole or text.isascii())})
+        alphabets.append(
+            {text for text in texts if text and len(text) == 1 and (is_whole or text.isascii())}
+        )
     return "".join(sorted(set.intersection(*alphabets)))
 
 
 def describe_characters(
-    part: Symbols, blend: Symbols, bos_ids: tuple[int, int], eos_ids: tuple[int, int], given: Sequence[int]
+    part: Symbols,
+    blend: Symbols,
+    bos_ids: tuple[int, int],
+    eos_ids: tuple[int, int],
+    given: Sequence[int],
 ) -> dict[str, Any]:
     """Return what the tokens of a part are in ids of the blend, as JSON values.
 
     Args:
         part: The bytes of the tokens of its tokenizer.
-        blend: Those of the blend's tokenizer, which has an id for each half byte and else for characters.
+        blend: Those of the blend's tokenizer, which has an id for each half byte and else for
+            characters.
         bos_ids, eos_ids: The id of the part and that of the blend.
-        given: The ids of the blend for the part's condition ids, which follow those of its tokenizer.
+        given: The ids of the blend for the part's condition ids, which follow those of its
+            tokenizer.
     """
     ids = {token: number for number, token in enumerate(blend.tokens()) if token}
     rows = [_write(token, ids) or [bos_ids[1]] for token in part.tokens()]
@@ -123,14 +148,22 @@ def _decode(token: Sequence[int]) -> str | None:
 
 
 def _write(token: tuple[int, ...], ids: Mapping[tuple[int, ...], int]) -> list[int]:
-    """Return the ids of the blend that a token is written in: its own, or whole characters if they have one, else half bytes."""
+    """Return the ids of the blend that a token is written in: its own, or whole characters if they
+    have one, else half bytes.
+    """
     if token in ids:
         return [ids[token]]
     written = list[int]()
     place = 0
     while place < len(token):
         first = token[place]
-        character = token[place : place + 1 + (0xC0 <= first < HALF) + (0xE0 <= first < HALF) + (0xF0 <= first < HALF)]
+        character = token[
+            place : place
+            + 1
+            + (0xC0 <= first < HALF)
+            + (0xE0 <= first < HALF)
+            + (0xF0 <= first < HALF)
+        ]
         halves = (first,) if first >= HALF else (HALF + (first >> 4), HALF + (first & 15))
         written += [ids[character]] if character in ids else [ids[half,] for half in halves]
         place += len(character) if character in ids else 1
@@ -138,11 +171,13 @@ def _write(token: tuple[int, ...], ids: Mapping[tuple[int, ...], int]) -> list[i
 
 
 class CharacterStepper:
-    """Steps a part with the ids of the blend; its logits are log probabilities (nats), of which some may be -inf.
+    """Steps a part with the ids of the blend; its logits are log probabilities (nats), of which
+    some may be -inf.
 
-    The state is that of the part after the complete tokens of each hypothesis, (B, K, ...); float32 (B, K, V), the probability of
-    each token, in order and up to a factor; float64 (B, K), the weight of each hypothesis by that factor, 0 for none; int64
-    (B, K, 3), the range of the tokens that may be next, and how many ids of them are written.
+    The state is that of the part after the complete tokens of each hypothesis, (B, K, ...); float32
+    (B, K, V), the probability of each token, in order and up to a factor; float64 (B, K), the
+    weight of each hypothesis by that factor, 0 for none; int64 (B, K, 3), the range of the tokens
+    that may be next, and how many ids of them are written.
 
     Args:
         stepper: The stepper of the part.
@@ -157,21 +192,30 @@ class CharacterStepper:
         """Return the state before the first id, which is that after bos."""
         return map_state(lambda array: np.repeat(array, batch_size, axis=0), self._start)
 
-    def forward(self, ids: Int64[np.ndarray, "B T"], state: StepState) -> tuple[Float[np.ndarray, "B W"], StepState]:
-        """Return the log probability of each id after the last of ``ids``, and the state after it."""
+    def forward(
+        self, ids: Int64[np.ndarray, "B T"], state: StepState
+    ) -> tuple[Float[np.ndarray, "B W"], StepState]:
+        """Return the log probability of each id after the last of ``ids``, and the state after
+        it.
+        """
         table, state = self.log_probabilities(ids, state)
         return table[:, -1].astype(np.float32), state
 
     def log_probabilities(
         self, ids: Int64[np.ndarray, "B T"], state: StepState
     ) -> tuple[Float64[np.ndarray, "B T W"], StepState]:
-        """Return the log probability of each id after each of ``ids``, and the state after the last."""
-        state = map_state(lambda array: np.array(array, order="C"), state)  # a copy, which is written into
+        """Return the log probability of each id after each of ``ids``, and the state after the
+        last.
+        """
+        # a copy, which is written into
+        state = map_state(lambda array: np.array(array, order="C"), state)
         _, probs, weights, spans = state
         table = np.empty((*ids.T.shape, self._tokens.vocab_size))  # (T, B, W)
         for time, written in enumerate(np.ascontiguousarray(ids.T, np.int64)):
             self._append(written, state)
-            read_distributions(self._tokens.characters, self._tokens.starts, probs, weights, spans, table[time])
+            read_distributions(
+                self._tokens.characters, self._tokens.starts, probs, weights, spans, table[time]
+            )
         return table.swapaxes(0, 1), state
 
     @cached_property
@@ -186,7 +230,12 @@ class CharacterStepper:
         probs[:, 0] = self._weigh(logits)
         weights[:, 0] = 1
         spans[:, 0, 1] = tokens
-        return map_state(lambda array: np.repeat(array[:, None], HYPOTHESES, axis=1), state), probs, weights, spans
+        return (
+            map_state(lambda array: np.repeat(array[:, None], HYPOTHESES, axis=1), state),
+            probs,
+            weights,
+            spans,
+        )
 
     def _weigh(self, logits: Float[np.ndarray, "R V"]) -> Float32[np.ndarray, "R V"]:
         """Return the probabilities of tokens in order, divided by the largest."""
@@ -199,12 +248,21 @@ class CharacterStepper:
         part, probs, weights, spans = state
         steps = np.empty((weights.size, 3), np.int64)
         count = choose_hypotheses(
-            ids, self._tokens.characters, self._tokens.starts, self._tokens.order, probs, weights, spans, steps
+            ids,
+            self._tokens.characters,
+            self._tokens.starts,
+            self._tokens.order,
+            probs,
+            weights,
+            spans,
+            steps,
         )
         slots, parents, tokens = steps[:count].T
         if count:
             rows = map_state(lambda array: array.reshape(-1, *array.shape[2:]), part)
-            logits, stepped = self._stepper.forward(np.ascontiguousarray(tokens[:, None]), select_rows(rows, parents))
+            logits, stepped = self._stepper.forward(
+                np.ascontiguousarray(tokens[:, None]), select_rows(rows, parents)
+            )
             new = self._weigh(logits)
             probs.reshape(-1, probs.shape[2])[slots] = new
             weights.reshape(-1)[slots] /= new.sum(axis=1, dtype=np.float64)

@@ -1,7 +1,8 @@
-"""The settings of a blend: the mixture weights, and each part's entry as in config.json; its presets. No torch.
+"""The settings of a blend: the mixture weights, and each part's entry as in config.json; its
+presets. No torch.
 
-The presets blend an LSTM and an n-gram of one tokenizer. The two differ in their errors: an n-gram reproduces names and phrases
-that it has seen once; an LSTM uses context further back.
+The presets blend an LSTM and an n-gram of one tokenizer. The two differ in their errors: an n-gram
+reproduces names and phrases that it has seen once; an LSTM uses context further back.
 """
 
 import json
@@ -14,7 +15,14 @@ import numpy as np
 from jaxtyping import Float64
 
 from reviewgen.blending.weights import check_gate
-from reviewgen.config import CHAR_GENERATION, VOCABULARY_FIELDS, WORD_GENERATION, Bound, Preset, check
+from reviewgen.config import (
+    CHAR_GENERATION,
+    VOCABULARY_FIELDS,
+    WORD_GENERATION,
+    Bound,
+    Preset,
+    check,
+)
 from reviewgen.errors import BundleError, ConfigError, quoted
 from reviewgen.registry import Plugin, saved_facts
 
@@ -33,17 +41,19 @@ class BlendConfig:
 
     Attributes:
         vocab_size: The number of token ids, V, of the blend and of every part.
-        weights: The mixture weight of each part; they sum to one. With a gate, those that the gate starts from.
-        gate: How the weights depend on the context: ``{"coefficients": [...]}``, a list of numbers for each part, as in
-            ``reviewgen.blending.weights``; empty for fixed weights.
-        models: Each part as in config.json: the ``name`` of its plugin, its ``distribution``, ``version`` and ``config``; of one
-            that has other tokens than the blend also ``characters``, what they are in ids of the blend, as in
+        weights: The mixture weight of each part; they sum to one. With a gate, those that the gate
+            starts from.
+        gate: How the weights depend on the context: ``{"coefficients": [...]}``, a list of numbers
+            for each part, as in ``reviewgen.blending.weights``; empty for fixed weights.
+        models: Each part as in config.json: the ``name`` of its plugin, its ``distribution``,
+            ``version`` and ``config``; of one that has other tokens than the blend also
+            ``characters``, what they are in ids of the blend, as in
             ``reviewgen.blending.characters``.
 
     Raises:
-        ConfigError: There are fewer than two parts, a part is not such an object, or one without ``characters`` has another
-            vocabulary size or other special ids, or there is not one weight per part, the weights do not sum to one, or the gate
-            has another form.
+        ConfigError: There are fewer than two parts, a part is not such an object, or one without
+            ``characters`` has another vocabulary size or other special ids, or there is not one
+            weight per part, the weights do not sum to one, or the gate has another form.
     """
 
     vocab_size: Annotated[int, Bound(at_least=1)]
@@ -55,22 +65,31 @@ class BlendConfig:
         check(self)
         if len(self.models) < 2:
             raise ConfigError(
-                "A blend is not trained but made of at least two trained models: reviewgen.blend([a, b]), or "
-                "reviewgen blend MODEL_A MODEL_B --out DIR."
+                "A blend is not trained but made of at least two trained models:"
+                " reviewgen.blend([a, b]), or reviewgen blend MODEL_A MODEL_B --out DIR."
             )
         for number, part in enumerate(self.models):
             kinds = {key: type(value) for key, value in part.items()}
             if kinds not in (_KEYS, _KEYS | {"characters": dict}):
-                raise ConfigError(f"Model {number} of the blend should have the keys {', '.join(_KEYS)}; got {quoted(part)}.")
+                raise ConfigError(
+                    f"Model {number} of the blend should have the keys {', '.join(_KEYS)}; got"
+                    f" {quoted(part)}."
+                )
             read_characters(part, self.vocab_size)
         for name in VOCABULARY_FIELDS:
             values = self._values_of_parts(name)
             if len(values) > 1 or (name == "vocab_size" and {*values} - {self.vocab_size}):
                 listed = " and ".join(map(str, values))
-                raise ConfigError(f"The models of a blend that have its tokens must share one {name}; it is {listed} in these.")
+                raise ConfigError(
+                    f"The models of a blend that have its tokens must share one {name}; it is"
+                    f" {listed} in these."
+                )
         count = len(self.models)
         if len(self.weights) != count or abs(sum(self.weights) - 1) > _ROUNDING:
-            raise ConfigError(f"A blend of {count} models needs {count} weights that sum to one; got {quoted(self.weights)}.")
+            raise ConfigError(
+                f"A blend of {count} models needs {count} weights that sum to one; got"
+                f" {quoted(self.weights)}."
+            )
         if self.gate:
             check_gate(self.gate, count)
 
@@ -85,7 +104,8 @@ class BlendConfig:
         return next(iter(self._values_of_parts("eos_id")), None)
 
     def _values_of_parts(self, name: str) -> list[int]:
-        """Return the values of a field in the configs of the parts that have it and the blend's tokens, each once.
+        """Return the values of a field in the configs of the parts that have it and the blend's
+        tokens, each once.
 
         A part may hold no given ids.
         """
@@ -99,23 +119,29 @@ class BlendConfig:
         return np.array(self.gate.get("coefficients", [[]] * len(self.models)), np.float64)
 
 
-def describe_part(plugin: Plugin, config: Any, characters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def describe_part(
+    plugin: Plugin, config: Any, characters: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return a model's entry for ``BlendConfig.models``."""
     entry: dict[str, Any] = json.loads(json.dumps(saved_facts(plugin, config)))
     return entry | ({"characters": dict(characters)} if characters else {})
 
 
 def read_characters(part: Mapping[str, Any], vocab_size: int) -> "TokenCharacters | None":
-    """Return what the tokens of a part are in ids of the blend, of which there are ``vocab_size``; None if they are the blend's.
+    """Return what the tokens of a part are in ids of the blend, of which there are ``vocab_size``;
+    None if they are the blend's.
 
     Raises:
         ConfigError: What its entry says of them has another form.
     """
     if "characters" not in part:
         return None
-    from reviewgen.blending.characters import TokenCharacters  # loads numba, which presets do not need
+    # loads numba, which presets do not need
+    from reviewgen.blending.characters import TokenCharacters
 
-    return TokenCharacters.of_entry(part["characters"], part["config"].get("vocab_size"), vocab_size)
+    return TokenCharacters.of_entry(
+        part["characters"], part["config"].get("vocab_size"), vocab_size
+    )
 
 
 def join_names(parts: list[Mapping[str, T]]) -> dict[str, T]:
@@ -124,7 +150,11 @@ def join_names(parts: list[Mapping[str, T]]) -> dict[str, T]:
     >>> join_names([{"weight": 1}, {"weight": 2}])
     {'0.weight': 1, '1.weight': 2}
     """
-    return {f"{number}.{name}": value for number, part in enumerate(parts) for name, value in part.items()}
+    return {
+        f"{number}.{name}": value
+        for number, part in enumerate(parts)
+        for name, value in part.items()
+    }
 
 
 def split_names(named: Mapping[str, T], parts: int) -> list[dict[str, T]]:
@@ -137,12 +167,19 @@ def split_names(named: Mapping[str, T], parts: int) -> list[dict[str, T]]:
     for name, value in named.items():
         number, dot, short_name = name.partition(".")
         if not (dot and number in map(str, range(parts))):
-            raise BundleError(f"The tensor {quoted(name)} belongs to none of the {parts} models of the blend.")
+            raise BundleError(
+                f"The tensor {quoted(name)} belongs to none of the {parts} models of the blend."
+            )
         split[int(number)][short_name] = value
     return split
 
 
-BLEND_CHAR = Preset(model="blend", tokenizer="char", generation_settings=CHAR_GENERATION, parts=("lstm-char", "ngram-char"))
+BLEND_CHAR = Preset(
+    model="blend",
+    tokenizer="char",
+    generation_settings=CHAR_GENERATION,
+    parts=("lstm-char", "ngram-char"),
+)
 BLEND_WORD = Preset(
     model="blend",
     tokenizer="word",

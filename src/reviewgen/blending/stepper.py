@@ -1,9 +1,10 @@
 """Generation from a blend: mixes the next-token probabilities of its parts' steppers. No torch.
 
-If every part has a compiled step and the tokens of the blend, the blend has one too, and generates in one compiled loop; else it
-steps its parts in Python.
+If every part has a compiled step and the tokens of the blend, the blend has one too, and generates
+in one compiled loop; else it steps its parts in Python.
 
-B batch, T time (tokens), V vocabulary, M parts, F features of the gate; S, W and K of a compiled step's state.
+B batch, T time (tokens), V vocabulary, M parts, F features of the gate; S, W and K of a compiled
+step's state.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +25,8 @@ from reviewgen.registry import find_stepper, plugin_of_saved
 
 
 class BlendStepper:
-    """A mixture of steppers; its logits are log probabilities (nats), ``log sum_i w_i softmax(logits_i)``.
+    """A mixture of steppers; its logits are log probabilities (nats), ``log sum_i w_i
+    softmax(logits_i)``.
 
     The state is the tuple of the parts' states.
 
@@ -35,15 +37,25 @@ class BlendStepper:
 
     def __init__(self, steppers: Sequence[Stepper], config: BlendConfig) -> None:
         self._steppers = tuple(steppers)
-        self.config, self._prior, self._gate = config, np.array(config.weights, np.float64), config.coefficients
+        self.config, self._prior, self._gate = (
+            config,
+            np.array(config.weights, np.float64),
+            config.coefficients,
+        )
 
     def initial_state(self, batch_size: int) -> StepState:
         """Return the states of the parts before the first token."""
         return tuple(stepper.initial_state(batch_size) for stepper in self._steppers)
 
-    def forward(self, ids: Int64[np.ndarray, "B T"], state: StepState) -> tuple[Float[np.ndarray, "B V"], StepState]:
-        """Return the log probability of each token after the last of ``ids``, and the parts' states after it."""
-        steps = [stepper.forward(ids, part) for stepper, part in zip(self._steppers, state, strict=True)]
+    def forward(
+        self, ids: Int64[np.ndarray, "B T"], state: StepState
+    ) -> tuple[Float[np.ndarray, "B V"], StepState]:
+        """Return the log probability of each token after the last of ``ids``, and the parts' states
+        after it.
+        """
+        steps = [
+            stepper.forward(ids, part) for stepper, part in zip(self._steppers, state, strict=True)
+        ]
         parts = np.stack([np.asarray(logits, np.float32) for logits, _ in steps])  # (M, B, V)
         mixed = np.empty(parts.shape[1:], np.float32)
         mix(parts, self._prior, self._gate, self.config.vocab_size, mixed)
@@ -59,48 +71,73 @@ class CompiledBlendStepper(BlendStepper, CompiledStepper):
     def compiled_step(self) -> CompiledStep:
         """The step; see ``reviewgen.protocols.SupportsCompiledStep``."""
         steps = [stepper.compiled_step for stepper in self._steppers]
-        mixture = Mixture(*addresses(steps), *self._layout[:2], self._prior, self._gate, self.config.vocab_size)
+        mixture = Mixture(
+            *addresses(steps), *self._layout[:2], self._prior, self._gate, self.config.vocab_size
+        )
         return CompiledStep(step_mixture, mixture, steps)
 
-    def state_arrays(self, state: StepState) -> tuple[Float32[np.ndarray, "S B W"], Int64[np.ndarray, "K B"]]:
+    def state_arrays(
+        self, state: StepState
+    ) -> tuple[Float32[np.ndarray, "S B W"], Int64[np.ndarray, "K B"]]:
         """Return a copy of the parts' states, one after another, all as wide as the widest."""
         float_starts, _, widths = self._layout
-        arrays = [stepper.state_arrays(part) for stepper, part in zip(self._steppers, state, strict=True)]
+        arrays = [
+            stepper.state_arrays(part) for stepper, part in zip(self._steppers, state, strict=True)
+        ]
         floats = np.zeros((float_starts[-1], arrays[0][0].shape[1], max(widths)), np.float32)
         for start, (part, _), width in zip(float_starts, arrays, widths, strict=False):
             floats[start : start + len(part), :, :width] = part
         return floats, np.concatenate([ints for _, ints in arrays])
 
-    def state_of(self, floats: Float32[np.ndarray, "S B W"], ints: Int64[np.ndarray, "K B"]) -> StepState:
+    def state_of(
+        self, floats: Float32[np.ndarray, "S B W"], ints: Int64[np.ndarray, "K B"]
+    ) -> StepState:
         """Return the parts' states of such arrays."""
         float_starts, int_starts, widths = self._layout
-        pieces = zip(np.split(floats, float_starts[1:-1]), np.split(ints, int_starts[1:-1]), widths, strict=True)
+        pieces = zip(
+            np.split(floats, float_starts[1:-1]),
+            np.split(ints, int_starts[1:-1]),
+            widths,
+            strict=True,
+        )
         parts = zip(self._steppers, pieces, strict=True)
-        return tuple(stepper.state_of(part[..., :width], numbers) for stepper, (part, numbers, width) in parts)
+        return tuple(
+            stepper.state_of(part[..., :width], numbers)
+            for stepper, (part, numbers, width) in parts
+        )
 
     @cached_property
     def _layout(self) -> tuple[Int64[np.ndarray, " M1"], Int64[np.ndarray, " M1"], list[int]]:
-        """Return where each part's floats and ints begin in a state's arrays, where the last end, and the float widths."""
+        """Return where each part's floats and ints begin in a state's arrays, where the last end,
+        and the float widths.
+        """
         states = [stepper.state_arrays(stepper.initial_state(1)) for stepper in self._steppers]
-        float_starts, int_starts = (np.cumsum([0, *map(len, arrays)]) for arrays in zip(*states, strict=True))
+        float_starts, int_starts = (
+            np.cumsum([0, *map(len, arrays)]) for arrays in zip(*states, strict=True)
+        )
         return float_starts, int_starts, [floats.shape[2] for floats, _ in states]
 
 
 def make_blend_stepper(steppers: Sequence[Stepper], config: BlendConfig) -> BlendStepper:
-    """Return the stepper of a blend: one that generates in a compiled loop if every part has a compiled step.
+    """Return the stepper of a blend: one that generates in a compiled loop if every part has a
+    compiled step.
 
     Args:
         steppers: Those of its parts, each of the part's own tokens.
         config: The settings of the blend.
     """
     tokens = [read_characters(part, config.vocab_size) for part in config.models]
-    steppers = [inner if chars is None else CharacterStepper(inner, chars) for inner, chars in zip(steppers, tokens, strict=True)]
+    steppers = [
+        inner if chars is None else CharacterStepper(inner, chars)
+        for inner, chars in zip(steppers, tokens, strict=True)
+    ]
     is_compiled = all(isinstance(stepper, SupportsCompiledStep) for stepper in steppers)
     return (CompiledBlendStepper if is_compiled else BlendStepper)(steppers, config)
 
 
 class SavedBlend:
-    """A blend built from saved tensors, for blends whose parts all have a stepper; see ``reviewgen.protocols.StepperFactory``.
+    """A blend built from saved tensors, for blends whose parts all have a stepper; see
+    ``reviewgen.protocols.StepperFactory``.
 
     Raises:
         BundleError: The tensors are not those of a trained model.
@@ -109,20 +146,31 @@ class SavedBlend:
     Config: ClassVar[type] = BlendConfig
 
     # mypy expects __new__ to return an instance of its own class; here it returns a BlendStepper.
-    def __new__(cls, config: BlendConfig, tensors: Mapping[str, np.ndarray], weight_bits: int = 32) -> BlendStepper:  # type: ignore[misc]
+    def __new__(  # type: ignore[misc]
+        cls, config: BlendConfig, tensors: Mapping[str, np.ndarray], weight_bits: int = 32
+    ) -> BlendStepper:
         """Return the stepper of a blend with these tensors."""
         parts = zip(_factories(config), split_names(tensors, len(config.models)), strict=True)
-        return make_blend_stepper([factory(part, named, weight_bits) for (factory, part), named in parts], config)
+        return make_blend_stepper(
+            [factory(part, named, weight_bits) for (factory, part), named in parts], config
+        )
 
     @staticmethod
     def expect(config: BlendConfig) -> Mapping[str, TensorSpec] | None:
-        """Return the spec of every tensor of every part; None if a part has no stepper and needs torch."""
+        """Return the spec of every tensor of every part; None if a part has no stepper and needs
+        torch.
+        """
         specs = [factory and factory.expect(part) for factory, part in _factories(config)]
         return None if None in specs else join_names(specs)
 
 
 def _factories(config: BlendConfig) -> Iterator[tuple[Any, Any]]:
-    """Yield the stepper factory of each part and the part's config, which an earlier version of its plugin may have saved."""
+    """Yield the stepper factory of each part and the part's config, which an earlier version of its
+    plugin may have saved.
+    """
     for part in config.models:
         factory: Any = find_stepper(plugin_of_saved("model", part))
-        yield factory, factory and read_saved_config(factory.Config, part["config"], part["version"])
+        yield (
+            factory,
+            factory and read_saved_config(factory.Config, part["config"], part["version"]),
+        )

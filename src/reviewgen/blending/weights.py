@@ -1,18 +1,22 @@
-"""The mixture weights of a blend: given, or fitted on held-out text by expectation maximisation; fixed, or by a gate. No torch.
+"""The mixture weights of a blend: given, or fitted on held-out text by expectation maximisation;
+fixed, or by a gate. No torch.
 
-A model that is certain of the next token is more often right than one that is not, and an n-gram and a network are certain in
-different contexts. So the weights of M models may be a softmax of a quadratic function of the entropies (nats) of their
-next-token distributions, which every model has::
+A model that is certain of the next token is more often right than one that is not, and an n-gram
+and a network are certain in different contexts. So the weights of M models may be a softmax of a
+quadratic function of the entropies (nats) of their next-token distributions, which every model
+has::
 
     w_m  ~  weight_m  exp(gate_m . (1, H_1 .. H_M, H_1 H_1, H_1 H_2 .. H_M H_M))
 
-The gate is fitted in rounds, each of which improves on the last by a step on a quadratic lower bound. A prior keeps the weights
-near those that do not depend on the context: it counts as much as ``PRIOR_TOKENS`` tokens, so that from a few hundred held-out
-tokens nothing is fitted that does not hold for other texts.
+The gate is fitted in rounds, each of which improves on the last by a step on a quadratic lower
+bound. A prior keeps the weights near those that do not depend on the context: it counts as much as
+``PRIOR_TOKENS`` tokens, so that from a few hundred held-out tokens nothing is fitted that does not
+hold for other texts.
 
-Sources: Jelinek & Mercer 1980, "Interpolated Estimation of Markov Source Parameters from Sparse Data"; Dempster, Laird & Rubin
-1977, "Maximum Likelihood from Incomplete Data via the EM Algorithm"; Jordan & Jacobs 1994, "Hierarchical Mixtures of Experts and
-the EM Algorithm"; Böhning 1992, "Multinomial Logistic Regression Algorithm", for the bound. N tokens, M models, F features.
+Sources: Jelinek & Mercer 1980, "Interpolated Estimation of Markov Source Parameters from Sparse
+Data"; Dempster, Laird & Rubin 1977, "Maximum Likelihood from Incomplete Data via the EM Algorithm";
+Jordan & Jacobs 1994, "Hierarchical Mixtures of Experts and the EM Algorithm"; Böhning 1992,
+"Multinomial Logistic Regression Algorithm", for the bound. N tokens, M models, F features.
 """
 
 import math
@@ -28,7 +32,8 @@ ROUNDS = 200  # in which fixed weights are fitted, at most
 TOLERANCE = 1e-6  # a smaller change of the fixed weights ends their fit
 GATE_ROUNDS = 300  # in which a gate is fitted, at most
 GATE_TOLERANCE = 1e-7  # nats a token: a smaller gain ends the fit of a gate
-PRIOR_TOKENS = 30  # on four corpora, of 10 to 100 the best on other texts, with 300 to 14,000 held-out tokens
+# on four corpora, of 10 to 100 the best on other texts, with 300 to 14,000 held-out tokens
+PRIOR_TOKENS = 30
 MAX_TOKENS = 32_768  # that a gate is fitted to; of more, evenly spaced ones
 _ROUNDED_UP = 1e-3  # in float32, the log of a probability near one may be slightly above zero
 
@@ -44,37 +49,56 @@ def check_weights(weights: Any, models: int) -> tuple[float, ...]:
     """
     if weights is None:
         return (1 / models,) * models
-    numbers = list(weights) if isinstance(weights, list | tuple | np.ndarray) and np.ndim(weights) else []
-    are_positive = [isinstance(w, int | float) and not isinstance(w, bool) and 0 < w <= sys.float_info.max for w in numbers]
+    numbers = (
+        list(weights) if isinstance(weights, list | tuple | np.ndarray) and np.ndim(weights) else []
+    )
+    are_positive = [
+        isinstance(w, int | float) and not isinstance(w, bool) and 0 < w <= sys.float_info.max
+        for w in numbers
+    ]
     if are_positive != [True] * models:
-        raise ConfigError(f"weights must be {models} numbers above 0, one per model; got {quoted(weights)}.")
+        raise ConfigError(
+            f"weights must be {models} numbers above 0, one per model; got {quoted(weights)}."
+        )
     largest = float(max(numbers))  # divided by first, so that no sum is infinite
     total = math.fsum(w / largest for w in numbers)
     return tuple(float(w / largest / total) for w in numbers)
 
 
 def fit_weights(log_probs: Float64[np.ndarray, "N M"]) -> Float64[np.ndarray, " M"]:
-    """Return the mixture weights that maximise the likelihood of the tokens, by expectation maximisation.
+    """Return the mixture weights that maximise the likelihood of the tokens, by expectation
+    maximisation.
 
-    Starting from equal weights, each round sets a weight to the average of its model's share in each token's probability::
+    Starting from equal weights, each round sets a weight to the average of its model's share in
+    each token's probability::
 
         w_m  <-  1/N sum_n  w_m p_m(n) / sum_k w_k p_k(n)
 
-    The log likelihood never decreases, and is concave in the weights, so there is one maximum. A token to which every model
-    gives probability zero has infinite bits whatever the weights are, so it is left out.
+    The log likelihood never decreases, and is concave in the weights, so there is one maximum. A
+    token to which every model gives probability zero has infinite bits whatever the weights are, so
+    it is left out.
 
     Args:
-        log_probs: The log probability (nats) of each token under each model; -inf is probability zero.
+        log_probs: The log probability (nats) of each token under each model; -inf is probability
+            zero.
 
     Raises:
-        DataError: There are no tokens, every token has probability zero, or a log probability is NaN or above zero.
+        DataError: There are no tokens, every token has probability zero, or a log probability is
+            NaN or above zero.
     """
     if not (log_probs <= _ROUNDED_UP).all():  # of NaN, too
-        raise DataError("The weights cannot be fitted: a model gives a log probability that is NaN or above zero.")
+        raise DataError(
+            "The weights cannot be fitted: a model gives a log probability that is NaN or above"
+            " zero."
+        )
     possible = log_probs[np.isfinite(log_probs).any(axis=1)]
     if not possible.size:
-        raise DataError("The weights cannot be fitted: no token has a probability above zero under any of the models.")
-    likelihoods = np.exp(possible - possible.max(axis=1, keepdims=True))  # (N, M), scaled per token, which changes no share
+        raise DataError(
+            "The weights cannot be fitted: no token has a probability above zero under any of the"
+            " models."
+        )
+    # (N, M), scaled per token, which changes no share
+    likelihoods = np.exp(possible - possible.max(axis=1, keepdims=True))
     weights = np.full(possible.shape[1], 1 / possible.shape[1])
     for _ in range(ROUNDS):
         shares = weights * ((1 / (likelihoods @ weights)) @ likelihoods) / len(likelihoods)
@@ -86,9 +110,11 @@ def fit_weights(log_probs: Float64[np.ndarray, "N M"]) -> Float64[np.ndarray, " 
 
 
 def mix_scores(
-    log_probs: Float64[np.ndarray, "N M"], weights: Float64[np.ndarray, " M"] | Float64[np.ndarray, "N M"]
+    log_probs: Float64[np.ndarray, "N M"],
+    weights: Float64[np.ndarray, " M"] | Float64[np.ndarray, "N M"],
 ) -> Float64[np.ndarray, " N"]:
-    """Return the log probability (nats) of each token under the mixture, with the same weights for all or with its own.
+    """Return the log probability (nats) of each token under the mixture, with the same weights for
+    all or with its own.
 
     It is -inf for probability zero.
     """
@@ -109,7 +135,9 @@ def features_of(entropies: Float64[np.ndarray, "N M"]) -> Float64[np.ndarray, "N
 
 
 def gated_weights(
-    features: Float64[np.ndarray, "N F"], weights: Float64[np.ndarray, " M"], gate: Float64[np.ndarray, "M F"]
+    features: Float64[np.ndarray, "N F"],
+    weights: Float64[np.ndarray, " M"],
+    gate: Float64[np.ndarray, "M F"],
 ) -> Float64[np.ndarray, "N M"]:
     """Return the mixture weights of each token; a weight of zero stays zero."""
     scores = features @ gate.T
@@ -119,13 +147,16 @@ def gated_weights(
 
 
 def fit_gate(
-    log_probs: Float64[np.ndarray, "N M"], entropies: Float64[np.ndarray, "N M"], weights: Float64[np.ndarray, " M"]
+    log_probs: Float64[np.ndarray, "N M"],
+    entropies: Float64[np.ndarray, "N M"],
+    weights: Float64[np.ndarray, " M"],
 ) -> Float64[np.ndarray, "M F"]:
-    """Return the gate that maximises the likelihood of the tokens, given a prior for the fixed weights.
+    """Return the gate that maximises the likelihood of the tokens, given a prior for the fixed
+    weights.
 
     Args:
-        log_probs: The log probability (nats) of each token under each model; -inf is probability zero. Tokens that are
-            impossible under all models are left out.
+        log_probs: The log probability (nats) of each token under each model; -inf is probability
+            zero. Tokens that are impossible under all models are left out.
         entropies: The entropy (nats) of each model's distribution of the token.
         weights: The weights that do not depend on the context.
     """
@@ -136,7 +167,8 @@ def fit_gate(
     features = features_of(entropies[chosen])
     tokens = max(1, len(chosen))
     moments = features.T @ features / tokens
-    moments += 1e-9 * np.trace(moments) * np.eye(len(moments))  # else singular where an entropy does not vary
+    # else singular where an entropy does not vary
+    moments += 1e-9 * np.trace(moments) * np.eye(len(moments))
     step = np.linalg.inv(moments) / (0.5 + PRIOR_TOKENS / tokens)
     gate = np.zeros((log_probs.shape[1], features.shape[1]))
     before = -np.inf
@@ -144,7 +176,9 @@ def fit_gate(
         gated = gated_weights(features, weights, gate)
         joint = gated * likelihoods
         total = joint.sum(axis=1, keepdims=True)
-        after = np.log(np.maximum(total, 1e-300)).mean() - 0.5 * PRIOR_TOKENS / tokens * np.sum(gate @ moments * gate)
+        after = np.log(np.maximum(total, 1e-300)).mean() - 0.5 * PRIOR_TOKENS / tokens * np.sum(
+            gate @ moments * gate
+        )
         if after - before <= GATE_TOLERANCE:
             break
         before = after
@@ -166,6 +200,6 @@ def check_gate(gate: dict[str, Any], models: int) -> None:
         table = np.empty(0)
     if table.shape != (models, count) or not np.isfinite(table).all() or len(gate) > 1:
         raise ConfigError(
-            f"The gate of a blend of {models} models must be {{'coefficients': {models} lists of {count} finite numbers}}; "
-            f"got {str(gate)[:100]}."
+            f"The gate of a blend of {models} models must be {{'coefficients': {models} lists of"
+            f" {count} finite numbers}}; got {str(gate)[:100]}."
         )

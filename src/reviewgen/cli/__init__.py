@@ -1,14 +1,16 @@
-"""The command line: ``reviewgen train | prepare | plot | sweep | tune | blend | generate | replay | play | evaluate`` and more.
+"""The command line: ``reviewgen train | prepare | plot | sweep | tune | blend | generate | replay |
+play | evaluate`` and more.
 
-A command parses its arguments, calls the library and prints the result. It names rooms, as in ``analysis.probe``, which import
-their names on first use; other heavy imports stand inside the commands. So ``--help`` is fast.
+A command parses its arguments, calls the library and prints the result. It names rooms, as in
+``analysis.probe``, which import their names on first use; other heavy imports stand inside the
+commands. So ``--help`` is fast.
 
     train      ``train``, ``prepare``
     search     ``sweep``, ``ablate``, ``tune``, ``tune-sampling``
     generate   ``generate``, ``replay``, ``play``
     measure    ``evaluate``, ``score``, ``novelty``, ``blend``
-    analysis   ``explain``, ``graph``, ``plot``, ``compare``, ``probe``, ``neighbours``, ``contrast``, ``classify``;
-               explain_tables prints the first
+    analysis   ``explain``, ``graph``, ``plot``, ``compare``, ``probe``, ``neighbours``,
+               ``contrast``, ``classify``; explain_tables prints the first
     publish    ``export``, ``push``, ``pull``, ``serve``, ``demo``
     inspecting ``list``, ``settings``, ``doctor``, ``plugin new``, ``plugin check``
     options    the options, made from the classes that declare them, and the parsing of values
@@ -38,8 +40,10 @@ _ENVIRONMENT = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "true",
-    "TORCH_CPP_LOG_LEVEL": "FATAL",  # of a lost connection, torch prints a C++ stack trace; we print one sentence
-    "GOMP_SPINCOUNT": "30000",  # longer busy-waiting made an LSTM 50 times slower on a shared machine
+    # of a lost connection, torch prints a C++ stack trace; we print one sentence
+    "TORCH_CPP_LOG_LEVEL": "FATAL",
+    # longer busy-waiting made an LSTM 50 times slower on a shared machine
+    "GOMP_SPINCOUNT": "30000",
 }
 _GROUP: dict[str, Any] = {
     "no_args_is_help": True,
@@ -48,9 +52,13 @@ _GROUP: dict[str, Any] = {
     "rich_markup_mode": None,
 }
 app = typer.Typer(
-    name="reviewgen", help="Train small text generators on a corpus of reviews, from scratch and in minutes.", **_GROUP
+    name="reviewgen",
+    help="Train small text generators on a corpus of reviews, from scratch and in minutes.",
+    **_GROUP,
 )
-_plugin = typer.Typer(help="Write the package of a new plugin, and check an installed one.", **_GROUP)
+_plugin = typer.Typer(
+    help="Write the package of a new plugin, and check an installed one.", **_GROUP
+)
 
 
 def _print_version(is_asked: bool) -> bool:
@@ -62,13 +70,18 @@ def _print_version(is_asked: bool) -> bool:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
 ) -> None:
     pass
 
 
 def _add(group: typer.Typer, command: Callable[..., None]) -> None:
-    """Add a command; the list of commands has the whole first line of its docstring, which typer would cut off."""
+    """Add a command; the list of commands has the whole first line of its docstring, which typer
+    would cut off.
+    """
     name = command.__name__.strip("_").replace("_", "-")
     summary = (command.__doc__ or "").partition("\n")[0]
     group.command(name, short_help=summary)(command)
@@ -112,13 +125,15 @@ app.add_typer(_plugin, name="plugin", short_help=_plugin.info.help)
 
 
 def main() -> None:
-    """Run a command; exit with status 0, 1 if it failed (with a message), 2 on bad usage, or 130 if it was interrupted.
+    """Run a command; exit with status 0, 1 if it failed (with a message), 2 on bad usage, or 130 if
+    it was interrupted.
 
     Of several processes of a launcher, the main process alone prints notes and results.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    for stream in (sys.stdout, sys.stderr):  # a character that the terminal cannot encode is printed as an escape
+    # a character that the terminal cannot encode is printed as an escape
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     notes.quiet = os.environ.get("RANK", "0") != "0"
@@ -149,15 +164,26 @@ def _run() -> Any:
     except typer.Abort as problem:
         _report(problem, "The input has ended.")
     except MemoryError as problem:
-        _report(problem, "The memory of this machine is used up. Use fewer or shorter texts, or a smaller model.")
-    except OSError as problem:  # for example a disk that fills up while code is compiled, or a closed standard output
-        with contextlib.suppress(OSError):  # the interpreter would try again at its end to write what is left
+        _report(
+            problem,
+            "The memory of this machine is used up. Use fewer or shorter texts, or a smaller"
+            " model.",
+        )
+    # for example a disk that fills up while code is compiled, or a closed standard output
+    except OSError as problem:
+        # the interpreter would try again at its end to write what is left
+        with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(problem, BrokenPipeError):  # head ends once it has its lines
-            where = "A step was refused" if problem.filename is None else f"{os.fsdecode(problem.filename)} cannot be used"
+            where = (
+                "A step was refused"
+                if problem.filename is None
+                else f"{os.fsdecode(problem.filename)} cannot be used"
+            )
             _report(problem, f"{where}: {problem.strerror or problem or type(problem).__name__}.")
     except Exception as problem:
-        if not hasattr(problem, "show") or not hasattr(problem, "exit_code"):  # else one of typer's, for an argument
+        # else one of typer's, for an argument
+        if not hasattr(problem, "show") or not hasattr(problem, "exit_code"):
             raise
         said = io.StringIO()
         problem.show(file=said)
@@ -168,7 +194,9 @@ def _run() -> Any:
 
 
 def _report(problem: BaseException, text: str) -> None:
-    """Print an error message; another process than the main one leaves its own to the launcher, which prints it."""
+    """Print an error message; another process than the main one leaves its own to the launcher,
+    which prints it.
+    """
     with block_signals():  # the launcher may be ending this process because another one has ended
         if notes.quiet and "TORCHELASTIC_ERROR_FILE" in os.environ:
             from torch.distributed.elastic.multiprocessing.errors import get_error_handler

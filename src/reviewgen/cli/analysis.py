@@ -1,4 +1,6 @@
-"""``reviewgen explain | graph | plot | probe | compare``, ``neighbours | contrast | classify``: what models have learned."""
+"""``reviewgen explain | graph | plot | probe | compare``, ``neighbours | contrast | classify``:
+what models have learned.
+"""
 
 import sys
 from itertools import zip_longest
@@ -57,8 +59,16 @@ def explain(
 
 
 @takes()
-def graph(model: str, *, out: Path | None = None, unroll: int = 1, autograd: bool = False, overwrite: bool = False) -> Result:
-    """Draw the computational graph of a model: its layers, the gates of its cell, and the shapes between them.
+def graph(
+    model: str,
+    *,
+    out: Path | None = None,
+    unroll: int = 1,
+    autograd: bool = False,
+    overwrite: bool = False,
+) -> Result:
+    """Draw the computational graph of a model: its layers, the gates of its cell, and the shapes
+    between them.
 
     Args:
         out: The file: .svg. [default: ./NAME.svg]
@@ -69,7 +79,11 @@ def graph(model: str, *, out: Path | None = None, unroll: int = 1, autograd: boo
     picture = analysis.graph(model, file, unroll=unroll, autograd=autograd, overwrite=overwrite)
     facts = {"file": str(file), **picture.to_dict()}
     sizes = {"parameters": picture.parameters} if picture.parameters else picture.counted
-    lines = [f"{picture.name}: " + ", ".join(f"{size:,} {kind}" for kind, size in sizes.items())] if sizes else []
+    lines = (
+        [f"{picture.name}: " + ", ".join(f"{size:,} {kind}" for kind, size in sizes.items())]
+        if sizes
+        else []
+    )
     return Result(facts, [*lines, f"Saved as {file}"])
 
 
@@ -82,7 +96,8 @@ def plot(
     metric: list[str] | None = None,
     overwrite: bool = False,
 ) -> Result:
-    """Plot a training run: bits per character and learning rate over time, with the verdict and the copy rate.
+    """Plot a training run: bits per character and learning rate over time, with the verdict and the
+    copy rate.
 
     Args:
         runs: Saved folders (./my-model) or owner/name on the Hub; several are compared.
@@ -110,11 +125,13 @@ def probe(
     page: Path | None = None,
     overwrite: bool = False,
 ) -> Result:
-    """Probe what models have learned about structure: agreement, remembering a word, closing brackets and quotes.
+    """Probe what models have learned about structure: agreement, remembering a word, closing
+    brackets and quotes.
 
     Args:
         models: Presets, saved folders (./my-model) or owner/name on the Hub.
-        pairs: Minimal pairs to use instead: a .jsonl or .csv file with sentence_good and sentence_bad, as in BLiMP.
+        pairs: Minimal pairs to use instead: a .jsonl or .csv file with sentence_good and
+            sentence_bad, as in BLiMP.
         texts: The number of texts that each model generates to count marks in; 0 for none.
         seed: The seed of these texts.
         plot: Also draw the shares: a .png, .svg or .pdf file.
@@ -152,7 +169,8 @@ def compare(
     """Train or load several models, and compare them on the same held-out texts.
 
     Args:
-        models: Presets to train (gru-char), saved folders (./my-model) or owner/name on the Hub; NAME=MODEL names a row.
+        models: Presets to train (gru-char), saved folders (./my-model) or owner/name on the Hub;
+            NAME=MODEL names a row.
         held_out: Another source of held-out texts. [default: the test split of the data]
         held_out_split: The split of a dataset with the held-out texts.
         prompt: The beginning of the samples.
@@ -162,9 +180,20 @@ def compare(
         settings: A setting of every preset: training.evaluations=20.
     """
     refuse_outputs(html=html, overwrite=overwrite)
-    named = [text.partition("=")[::2] if "=" in text and not text.startswith(LOCAL) else text for text in models]
-    options |= {"held_out": None if held_out is None else path_or_string(held_out), "held_out_split": held_out_split}
-    options |= {"prompt": prompt, "out": out, "resume": resume, "settings": parse_settings(settings or [])}
+    named = [
+        text.partition("=")[::2] if "=" in text and not text.startswith(LOCAL) else text
+        for text in models
+    ]
+    options |= {
+        "held_out": None if held_out is None else path_or_string(held_out),
+        "held_out_split": held_out_split,
+    }
+    options |= {
+        "prompt": prompt,
+        "out": out,
+        "resume": resume,
+        "settings": parse_settings(settings or []),
+    }
     run = analysis.ComparisonRun(named, parse_data(data, options["weights"]), options)  # type: ignore[arg-type]  # checked there
     raise_on_interrupt()
     comparison = run.start(notes)
@@ -173,10 +202,22 @@ def compare(
         for measured in run.rows(comparison.held_out, notes):
             row = measured.row
             comparison.add(measured)
-            bits = "no bits" if row.bits_per_character is None else f"{row.bits_per_character:.3f} bits"
-            note(f"{row.name} failed: {row.failed}" if row.failed else f"{row.name}: {bits} per character")
+            bits = (
+                "no bits"
+                if row.bits_per_character is None
+                else f"{row.bits_per_character:.3f} bits"
+            )
+            note(
+                f"{row.name} failed: {row.failed}"
+                if row.failed
+                else f"{row.name}: {bits} per character"
+            )
     comparison.is_interrupted = bool(finished.status)
-    show(comparison.to_dict(), as_json, [Group(*analysis.draw_tables(comparison, TerminalConsole().width))])
+    show(
+        comparison.to_dict(),
+        as_json,
+        [Group(*analysis.draw_tables(comparison, TerminalConsole().width))],
+    )
     if html is not None:  # after the table, which a full disk does not lose
         comparison.save_html(html, overwrite=overwrite)
         note(f"Page: {html}")
@@ -185,19 +226,24 @@ def compare(
 
 @takes()
 def neighbours(model: str, word: str, *, k: int = 10) -> Result:
-    """Show the words whose embeddings are nearest to that of a word, with their cosine similarities.
+    """Show the words whose embeddings are nearest to that of a word, with their cosine
+    similarities.
 
     Args:
         word: The word; with a tokenizer of characters, a character.
         k: The number of words.
     """
     nearest = api.load(model).neighbours(word, k=k)
-    return Result({"word": word, "neighbours": nearest}, [f"{neighbour.cosine:6.3f}  {neighbour.word}" for neighbour in nearest])
+    return Result(
+        {"word": word, "neighbours": nearest},
+        [f"{neighbour.cosine:6.3f}  {neighbour.word}" for neighbour in nearest],
+    )
 
 
 @takes()
 def contrast(model: str, condition: str, *, k: int = 10, seed: int = 0) -> Result:
-    """Show the words that each value of a condition prefers, with the log2 ratio of their probabilities.
+    """Show the words that each value of a condition prefers, with the log2 ratio of their
+    probabilities.
 
     Args:
         condition: A condition of categories or numbers, as in sentiment.
@@ -206,15 +252,25 @@ def contrast(model: str, condition: str, *, k: int = 10, seed: int = 0) -> Resul
     """
     with show_status("Writing and reading texts ..."):
         preferred = api.load(model).contrast(condition, k=k, seed=seed)
-    columns = [[f"{entry.word} {entry.log_ratio:+.1f}" for entry in words] for words in preferred.values()]
+    columns = [
+        [f"{entry.word} {entry.log_ratio:+.1f}" for entry in words] for words in preferred.values()
+    ]
     table = make_table(*preferred, rows=zip_longest(*columns, fillvalue=""), left=preferred)
-    no_effect = f"No effect: no value of {condition} makes a word more probable, beyond the 95 % interval over the texts."
-    return Result({"condition": condition, "values": preferred}, [table if any(columns) else no_effect])
+    no_effect = (
+        f"No effect: no value of {condition} makes a word more probable, beyond the 95 % interval"
+        " over the texts."
+    )
+    return Result(
+        {"condition": condition, "values": preferred}, [table if any(columns) else no_effect]
+    )
 
 
 @takes(EvaluationOptions)
-def classify(model: str, *, condition: str, text: str | None = None, data: str | None = None, **options: Any) -> Result:
-    """Find the value of a condition that fits a text best, by Bayes' rule; or measure on a corpus how often that is correct.
+def classify(
+    model: str, *, condition: str, text: str | None = None, data: str | None = None, **options: Any
+) -> Result:
+    """Find the value of a condition that fits a text best, by Bayes' rule; or measure on a corpus
+    how often that is correct.
 
     Args:
         condition: A condition of categories or numbers, as in sentiment.
@@ -229,4 +285,7 @@ def classify(model: str, *, condition: str, text: str | None = None, data: str |
         return Result(accuracy, [accuracy.describe()])
     (best,) = api.load(model).classify([read_stdin() if text == "-" else str(text)], condition)
     ranked = sorted(best.probabilities.items(), key=lambda pair: -pair[1])
-    return Result({"condition": condition, **vars(best)}, [f"{share:7.1%}  {value}" for value, share in ranked])
+    return Result(
+        {"condition": condition, **vars(best)},
+        [f"{share:7.1%}  {value}" for value, share in ranked],
+    )

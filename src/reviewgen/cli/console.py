@@ -1,8 +1,9 @@
 """What commands print: results to standard output, progress and notes to standard error.
 
-What others have written (names of files and columns, texts, messages of servers) may hold escape sequences that move the cursor,
-set the title of a terminal or hide text. All output passes through here, and control characters are printed as escapes. Generated
-texts keep their line breaks, and where standard output is not a terminal they are written as they are.
+What others have written (names of files and columns, texts, messages of servers) may hold escape
+sequences that move the cursor, set the title of a terminal or hide text. All output passes through
+here, and control characters are printed as escapes. Generated texts keep their line breaks, and
+where standard output is not a terminal they are written as they are.
 """
 
 import json
@@ -35,8 +36,10 @@ _FILE_WIDTH = 120  # characters of a line in a file, at least
 
 _CONTROL = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # C0 and C1, which begin escape sequences
-    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"  # line separators; marks that change the direction of writing
-    "\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff"  # characters that nothing shows
+    # line separators; marks that change the direction of writing
+    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+    # characters that nothing shows
+    "\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff"
     "\ud800-\udfff]"  # bytes of file names that are not text
 )
 
@@ -51,7 +54,8 @@ def escape(text: str, keep: str = "") -> str:
 
 
 class TerminalConsole(Console):
-    """A console of rich that prints control characters of texts as escapes; its own sequences, such as colours, remain.
+    """A console of rich that prints control characters of texts as escapes; its own sequences, such
+    as colours, remain.
 
     A string is printed as it is: no ``[red]`` or ``:smile:`` in it means anything.
     """
@@ -61,22 +65,30 @@ class TerminalConsole(Console):
         self.is_verbose = False  # whether details are printed
         self.width = max(self.width, _MIN_WIDTH)  # rich prints nothing at all where COLUMNS is 0
 
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
         """Yield the segments of what is printed."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(escape(segment.text, "\n"), segment.style)
 
     def status(self, status: RenderableType, **options: Any) -> Status:
-        """Return what shows inside a block what is being done; on a terminal only, whatever the environment claims."""
+        """Return what shows inside a block what is being done; on a terminal only, whatever the
+        environment claims.
+        """
         console = self if self.file.isatty() else Console(quiet=True)
-        return Status(Text(status) if isinstance(status, str) else status, console=console, **options)
+        return Status(
+            Text(status) if isinstance(status, str) else status, console=console, **options
+        )
 
 
 notes = TerminalConsole(stderr=True, soft_wrap=True)
 
 
 def note(text: str, style: str | None = None) -> None:
-    """Print a note of one line to standard error, on a terminal broken between words; a detail only if the user wants it."""
+    """Print a note of one line to standard error, on a terminal broken between words; a detail only
+    if the user wants it.
+    """
     if isinstance(text, Detail) and not notes.is_verbose:
         return
     notes.print(escape(text), style=style, soft_wrap=not notes.file.isatty())
@@ -88,12 +100,15 @@ def echo(text: str = "") -> None:
 
 
 def echo_text(text: str, end: str = "\n") -> None:
-    """Print a generated text, or a piece of one, to standard output; as it is where that is not a terminal."""
+    """Print a generated text, or a piece of one, to standard output; as it is where that is not a
+    terminal.
+    """
     sys.stdout.write((escape(text, "\n\t") if sys.stdout.isatty() else text) + end)
 
 
 class Result(NamedTuple):
-    """What a command prints: its facts as one JSON object, or lines and tables; and its exit status.
+    """What a command prints: its facts as one JSON object, or lines and tables; and its exit
+    status.
 
     Facts may hold dataclasses; of a number that is infinite, JSON has null.
     """
@@ -104,14 +119,19 @@ class Result(NamedTuple):
 
 
 def show(facts: Any, as_json: bool, lines: Iterable[RenderableType] = ()) -> None:
-    """Print the result of a command in the main process: its facts as one JSON object, or lines and tables of rich."""
+    """Print the result of a command in the main process: its facts as one JSON object, or lines and
+    tables of rich.
+    """
     if notes.quiet:
         return
     if as_json:
-        is_utf8 = (sys.stdout.encoding or "utf-8").lower() in ("utf-8", "utf8")  # in a pipe on Windows it is often not
+        # in a pipe on Windows it is often not
+        is_utf8 = (sys.stdout.encoding or "utf-8").lower() in ("utf-8", "utf8")
         text = json.dumps(to_json(facts), indent=2, ensure_ascii=not is_utf8, allow_nan=False)
         if sys.stdout.isatty():
-            text = _CONTROL.sub(lambda match: match[0] if match[0] == "\n" else json.dumps(match[0])[1:-1], text)
+            text = _CONTROL.sub(
+                lambda match: match[0] if match[0] == "\n" else json.dumps(match[0])[1:-1], text
+            )
         sys.stdout.write(text + "\n")
         return
     console = TerminalConsole()
@@ -119,38 +139,56 @@ def show(facts: Any, as_json: bool, lines: Iterable[RenderableType] = ()) -> Non
         if isinstance(line, str):
             echo(line)
             continue
-        if getattr(line, "box", line) is None and not sys.stdout.isatty():  # no column of a plain table is cut off in a file
+        # no column of a plain table is cut off in a file
+        if getattr(line, "box", line) is None and not sys.stdout.isatty():
             console.width = max(console.width, _FILE_WIDTH)
         console.print(line)
 
 
 def make_table(
-    *columns: str, rows: Iterable[Iterable[Any]] = (), left: Iterable[str] = (), is_boxed: bool = True, **options: Any
+    *columns: str,
+    rows: Iterable[Iterable[Any]] = (),
+    left: Iterable[str] = (),
+    is_boxed: bool = True,
+    **options: Any,
 ) -> "Table":
-    """Return a table; columns of numbers stand to the right, those in ``left`` hold texts, and may be folded."""
+    """Return a table; columns of numbers stand to the right, those in ``left`` hold texts, and may
+    be folded.
+    """
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD if is_boxed else None, pad_edge=False, **options)
     for column in columns:
         is_text = column in left
-        table.add_column(column, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
+        table.add_column(
+            column, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold"
+        )
     for row in rows:
         table.add_row(*(Text(str(cell)) if not isinstance(cell, Text) else cell for cell in row))
     return table
 
 
-def describe_written(written: "tables.WrittenTexts", started: float, lines: Iterable[str], status: int = 0) -> Result:
+def describe_written(
+    written: "tables.WrittenTexts", started: float, lines: Iterable[str], status: int = 0
+) -> Result:
     """Return what is printed on a table of texts."""
     files = counted(len(written.files), "file")
     texts = counted(written.texts, "text")
     seconds = time.monotonic() - started
     are = "is" if written.texts == 1 else "are"
     rate = "resumed" if written.is_resumed else per_second(written.texts, seconds)
-    facts = {"out": str(written.out), "texts": written.texts, **written.summary, "files": list(written.files)}
+    facts = {
+        "out": str(written.out),
+        "texts": written.texts,
+        **written.summary,
+        "files": list(written.files),
+    }
     new = f"{texts} {are} in {written.out} ({files}, {seconds:.1f} s, {rate})."
     line = new if written.is_new else f"{written.out} is complete already: {texts}, {files}."
-    return Result(facts | {"is_new": written.is_new, "seconds": round(seconds, 3)}, [*lines, line], status)
+    return Result(
+        facts | {"is_new": written.is_new, "seconds": round(seconds, 3)}, [*lines, line], status
+    )
 
 
 class _NoteHandler(logging.Handler):
@@ -177,7 +215,9 @@ def show_status(text: str) -> Iterator[Callable[[str], None]]:
 
 
 def refuse_outputs(*, overwrite: bool, html: Path | None = None, plot: Path | None = None) -> None:
-    """Raise before any work if a page or a chart that is asked for cannot be saved; see ``refuse_file`` and ``refuse_chart``."""
+    """Raise before any work if a page or a chart that is asked for cannot be saved; see
+    ``refuse_file`` and ``refuse_chart``.
+    """
     if plot is not None:
         web.refuse_chart(plot, overwrite)
     if html is not None:
@@ -193,15 +233,27 @@ def exit_resumable(out: str | Path) -> Iterator[None]:
         what = "The same command resumes from what is finished"
         if "://" not in str(out):
             kept = (path := to_path("out", out)).with_name(f"{path.name}.partial")
-            what = f"The same command resumes from {kept}" if kept.exists() else "Nothing was finished yet, and nothing is kept"
+            what = (
+                f"The same command resumes from {kept}"
+                if kept.exists()
+                else "Nothing was finished yet, and nothing is kept"
+            )
         note(f"Interrupted. {what}.")
         sys.exit(INTERRUPTED)
 
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int | None], None]]:
-    """Show a progress bar on a terminal, elsewhere a line each minute; yield ``progress(stage, done, total)``, which moves it."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    """Show a progress bar on a terminal, elsewhere a line each minute; yield ``progress(stage,
+    done, total)``, which moves it.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     raise_on_interrupt()
     stage_column = TextColumn("{task.description}", markup=False)
@@ -221,7 +273,11 @@ def progress() -> Iterator[Callable[[str, int, int | None], None]]:
             shown.update(number, completed=done, total=total, rate=rate)
             if not is_shown and time.monotonic() - last_line > _LINE_SECONDS:
                 last_line = time.monotonic()
-                left = "" if total is None or task.time_remaining is None else f"{task.time_remaining / 60:,.0f} min left"
+                left = (
+                    ""
+                    if total is None or task.time_remaining is None
+                    else f"{task.time_remaining / 60:,.0f} min left"
+                )
                 count = f"{stage}: {done:,}" if total is None else f"{stage}: {done:,} of {total:,}"
                 note(", ".join(filter(None, (count, rate, left))))
 
@@ -240,7 +296,9 @@ class FinishedResults(list[Any]):
 
 @contextmanager
 def keep_on_interrupt(hint: str) -> Iterator[FinishedResults]:
-    """Let an interrupt end the block with a note; yield the list of what is finished, which is kept."""
+    """Let an interrupt end the block with a note; yield the list of what is finished, which is
+    kept.
+    """
     finished = FinishedResults()
     try:
         yield finished

@@ -1,4 +1,6 @@
-"""``reviewgen generate | replay | play``: generates texts, with receipts; generates those of receipts again; token by token."""
+"""``reviewgen generate | replay | play``: generates texts, with receipts; generates those of
+receipts again; token by token.
+"""
 
 import io
 import json
@@ -32,7 +34,14 @@ from reviewgen.cli.console import (
 from reviewgen.cli.options import declared, path_or_string, read_stdin, select, takes
 from reviewgen.config import FOREIGN, MAX_VOCABULARY, GenerationConfig, read_text
 from reviewgen.config.options import CallOptions, DatasetOptions
-from reviewgen.errors import ConfigError, DataError, ReviewgenError, counted, first_line, storage_errors
+from reviewgen.errors import (
+    ConfigError,
+    DataError,
+    ReviewgenError,
+    counted,
+    first_line,
+    storage_errors,
+)
 from reviewgen.registry import list_plugins
 
 if TYPE_CHECKING:
@@ -47,12 +56,17 @@ Enter        samples a token; d 20 samples twenty
 any text     is appended; +text or "text" if it could be a command: +5, +u, "a\\nb"
 u            undoes the last step
 q, Ctrl-D    quits and prints the text
-In the table: bits, the token's information content; n, the length of the longest n-gram ending in it that was seen in training
-(1 is the token alone); seen, how often, where "after 3" counts the different tokens before that n-gram, as Kneser-Ney does
-below the longest; from, which n contribute most to the probability."""
+In the table: bits, the token's information content; n, the length of the longest n-gram ending in
+it that was seen in training (1 is the token alone); seen, how often, where "after 3" counts the
+different tokens before that n-gram, as Kneser-Ney does below the longest; from, which n contribute
+most to the probability."""
 
 
-@takes(declared(GenerationConfig, without=["likeness"], unset=True, num_return_sequences=1), CallOptions, DatasetOptions)
+@takes(
+    declared(GenerationConfig, without=["likeness"], unset=True, num_return_sequences=1),
+    CallOptions,
+    DatasetOptions,
+)
 def generate(
     model: str,
     *,
@@ -75,14 +89,16 @@ def generate(
         prompts: A text file of prompts, one per line, each for -n texts; - reads standard input.
         best: Print the best BEST of OF texts per prompt, best first.
         of: How many texts --best chooses among.
-        by: How texts are ranked: by bits per character of the model itself (model) or of another model, or by an installed
-            metric.
-        device: The device that generates: cpu, cuda, mps, or auto (the device that accelerate finds, for networks). [default:
-            auto with --out, else cpu]
-        out: Write to this .jsonl, .parquet or .csv file, or folder of shards; after an interruption, the same command resumes.
+        by: How texts are ranked: by bits per character of the model itself (model) or of another
+            model, or by an installed metric.
+        device: The device that generates: cpu, cuda, mps, or auto (the device that accelerate
+            finds, for networks). [default: auto with --out, else cpu]
+        out: Write to this .jsonl, .parquet or .csv file, or folder of shards; after an
+            interruption, the same command resumes.
         receipt: Write a receipt of each text to this file, for `reviewgen replay`.
     """
-    is_resumed = out is not None and Path(f"{out}.partial").exists()  # and may have written its receipts already
+    # and may have written its receipts already
+    is_resumed = out is not None and Path(f"{out}.partial").exists()
     if receipt is not None and os.path.lexists(receipt) and not is_resumed:
         raise ConfigError(f"{receipt} already exists. Give another --receipt.")
     begin = read_prompts(prompt, prompts)
@@ -106,11 +122,17 @@ def generate(
     asked = number * (1 if isinstance(begin, str) else len(begin))
     facts: dict[str, Any] = {}
     is_streamed = asked == 1 and not (as_json or receipt or novelty or prompts)
-    if is_streamed and of is None and not any(settings[name] for name in ("num_beams", "must_include", "finish")):
+    if (
+        is_streamed
+        and of is None
+        and not any(settings[name] for name in ("num_beams", "must_include", "finish"))
+    ):
         shown = 1
         new_tokens = _stream(trained, prompt, settings)
     elif as_json:
-        facts = {"model": model, "prompt": begin, "seed": settings["seed"]} | _describe_all(list(texts), novelty)
+        facts = {"model": model, "prompt": begin, "seed": settings["seed"]} | _describe_all(
+            list(texts), novelty
+        )
         shown = len(facts["texts"])
         new_tokens = sum(facts["new_tokens"])
     else:
@@ -122,11 +144,16 @@ def generate(
     is_over = settings["max_time"] is not None and (shown < asked or not new_tokens)
     if is_over:
         has_some = shown and new_tokens
-        note(f"--max-time ran out after {shown:,} of {asked:,} texts." if has_some else _NO_TIME, "yellow")
+        note(
+            f"--max-time ran out after {shown:,} of {asked:,} texts." if has_some else _NO_TIME,
+            "yellow",
+        )
     return Result(facts, status=int(is_over and not new_tokens))
 
 
-def _choose(settings: dict[str, Any], best: int | None, of: int | None, by: str, out: Path | None) -> None:
+def _choose(
+    settings: dict[str, Any], best: int | None, of: int | None, by: str, out: Path | None
+) -> None:
     """Set the number of texts, and what chooses them.
 
     Raises:
@@ -138,7 +165,9 @@ def _choose(settings: dict[str, Any], best: int | None, of: int | None, by: str,
         raise ConfigError("--best says how many texts are printed: leave out -n and --out.")
     settings |= {"num_return_sequences": best, "best_of": of}
     if by != "model":
-        settings["judge"] = by if by in {metric.name for metric in list_plugins("metric")} else api.load(by)
+        settings["judge"] = (
+            by if by in {metric.name for metric in list_plugins("metric")} else api.load(by)
+        )
 
 
 def refuse_foreign_names(arguments: Sequence[str]) -> None:
@@ -150,7 +179,9 @@ def refuse_foreign_names(arguments: Sequence[str]) -> None:
     for argument in arguments:
         name = argument.removeprefix("--").partition("=")[0].replace("-", "_")
         if argument.startswith("--") and name in FOREIGN and name != "stop":
-            raise ConfigError(f"{argument.partition('=')[0]} is called --{FOREIGN[name].replace('_', '-')} here.")
+            raise ConfigError(
+                f"{argument.partition('=')[0]} is called --{FOREIGN[name].replace('_', '-')} here."
+            )
 
 
 def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
@@ -178,25 +209,42 @@ def _is_table(shards: DatasetOptions, out: Path | None, receipt: Path | None) ->
     """Return whether the options ask for a file or a folder of texts.
 
     Raises:
-        ConfigError: They do, and there is no --out, or a --receipt beside a folder, or both name the same file.
+        ConfigError: They do, and there is no --out, or a --receipt beside a folder, or both name
+            the same file.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    asking = [f"--{name.replace('_', '-')}" for name, value in vars(shards).items() if value != getattr(DatasetOptions, name)]
+    asking = [
+        f"--{name.replace('_', '-')}"
+        for name, value in vars(shards).items()
+        if value != getattr(DatasetOptions, name)
+    ]
     if out is None and not asking and processes == 1:
         return False
     if out is None:
         why = asking[0] if asking else f"A launcher with {processes} processes"
-        raise ConfigError(f"{why} writes to a folder or a file: give --out FOLDER, or a .jsonl, .parquet or .csv file.")
+        raise ConfigError(
+            f"{why} writes to a folder or a file: give --out FOLDER, or a .jsonl, .parquet or .csv"
+            " file."
+        )
     if receipt is not None:
         if out.suffix.lower() not in _FILES:
-            raise ConfigError("A folder has receipts with --columns: give that instead of --receipt.")
+            raise ConfigError(
+                "A folder has receipts with --columns: give that instead of --receipt."
+            )
         if receipt.resolve() == out.resolve():
             raise ConfigError("--out and --receipt name the same file; give each its own.")
     return True
 
 
 def _write_table(
-    model: str, prompt: str | list[str], settings: Any, shards: DatasetOptions, receipt: Path | None, *, out: Path, **call: Any
+    model: str,
+    prompt: str | list[str],
+    settings: Any,
+    shards: DatasetOptions,
+    receipt: Path | None,
+    *,
+    out: Path,
+    **call: Any,
 ) -> Result:
     """Generate texts into a file or a folder of shards."""
     number = settings.pop("num_return_sequences")
@@ -206,22 +254,39 @@ def _write_table(
         shards = replace(shards, columns=shards.columns or out.suffix.lower() in _FILES)
         written = tables.generate_dataset(model, number, shards, out=out, progress=move, **call)
     summary = written.summary
-    repeats = [f"Left out {counted(summary['repeats'], 'repeat')} among {summary['drawn']:,} generated texts."]
+    repeats = [
+        f"Left out {counted(summary['repeats'], 'repeat')} among {summary['drawn']:,} generated"
+        " texts."
+    ]
     if written.texts < summary["asked"]:
         texts = counted(written.texts, "different text")
         hint = "raise --temperature, or ask for fewer"
-        note(f"Wanted {summary['asked']:,}, but got only {texts} among {summary['drawn']:,}: {hint}.", "yellow")
-    return describe_written(written, started, repeats if summary["repeats"] else [], int(written.texts < summary["asked"]))
+        note(
+            f"Wanted {summary['asked']:,}, but got only {texts} among {summary['drawn']:,}:"
+            f" {hint}.",
+            "yellow",
+        )
+    return describe_written(
+        written,
+        started,
+        repeats if summary["repeats"] else [],
+        int(written.texts < summary["asked"]),
+    )
 
 
 def _describe_all(texts: "list[generation.Generation]", novelty: str | None) -> dict[str, Any]:
     """Return texts as JSON."""
-    facts: dict[str, Any] = {"texts": [text.text for text in texts], "finish_reasons": [text.finish_reason for text in texts]}
+    facts: dict[str, Any] = {
+        "texts": [text.text for text in texts],
+        "finish_reasons": [text.finish_reason for text in texts],
+    }
     facts["new_tokens"] = [text.new_tokens for text in texts]
     facts["conditions"] = [text.conditions for text in texts]
     if novelty is not None:
         facts["novelty"] = [
-            vars(text.novelty) | {"exceeds_max_copy": text.exceeds_max_copy} for text in texts if text.novelty is not None
+            vars(text.novelty) | {"exceeds_max_copy": text.exceeds_max_copy}
+            for text in texts
+            if text.novelty is not None
         ]
     return facts
 
@@ -248,7 +313,11 @@ def _print_text(text: "generation.Generation", count: int, novelty: str | None) 
     for line in text.novelty.describe():
         note(f"  {line}", "dim")
     if text.exceeds_max_copy:
-        note("  A span longer than max_copy was copied: at some position no other token was possible.", "yellow")
+        note(
+            "  A span longer than max_copy was copied: at some position no other token was"
+            " possible.",
+            "yellow",
+        )
 
 
 def _with_receipts(
@@ -259,7 +328,9 @@ def _with_receipts(
     first = next(texts)
     with storage_errors(file), file.open("x", encoding="utf-8", errors="backslashreplace") as lines:
         for text in chain([first], texts):
-            lines.write(json.dumps(tables.make_receipt(trained, text, name), ensure_ascii=False) + "\n")
+            lines.write(
+                json.dumps(tables.make_receipt(trained, text, name), ensure_ascii=False) + "\n"
+            )
             lines.flush()
             yield text
 
@@ -270,7 +341,8 @@ def replay(receipt: Path, *, model: str | None = None, as_json: bool = False) ->
 
     Args:
         receipt: A file of receipts, from `generate --receipt`.
-        model: The model: a saved folder, owner/name on the Hub, or a preset. [default: as in the receipt]
+        model: The model: a saved folder, owner/name on the Hub, or a preset. [default: as in the
+            receipt]
     """
     results = []
     loaded = {}
@@ -289,7 +361,10 @@ def replay(receipt: Path, *, model: str | None = None, as_json: bool = False) ->
             echo_text(result.text)
             for line in result.differences:
                 note(f"  {line}", "yellow")
-            note("  The same text." if result.is_equal else "  Another text.", "green" if result.is_equal else "red")
+            note(
+                "  The same text." if result.is_equal else "  Another text.",
+                "green" if result.is_equal else "red",
+            )
     is_equal = all(result.is_equal for result in results)
     identical = sum(result.is_equal for result in results)
     if not as_json:
@@ -298,9 +373,18 @@ def replay(receipt: Path, *, model: str | None = None, as_json: bool = False) ->
     return Result(facts, status=int(not is_equal))
 
 
-@takes(declared(GenerationConfig, only=["conditions", "logits_processors"], unset=True), declared(CallOptions, only=["seed"]))
+@takes(
+    declared(GenerationConfig, only=["conditions", "logits_processors"], unset=True),
+    declared(CallOptions, only=["seed"]),
+)
 def play(
-    model: str, *, prompt: str = "", k: int = 10, temperature: float = 1.0, as_json: bool = False, **options: Any
+    model: str,
+    *,
+    prompt: str = "",
+    k: int = 10,
+    temperature: float = 1.0,
+    as_json: bool = False,
+    **options: Any,
 ) -> Result | None:
     """Show what a model expects next, token by token, and choose the next token yourself.
 
@@ -312,7 +396,11 @@ def play(
     processors = options.pop("logits_processors")
     loaded = api.load(model)
     if prompt.endswith(" ") and not generation.TokenTexts(loaded.tokenizer).are_characters:
-        note("The prompt ends with a space, which belongs to the next word in this model: leave it out.", "yellow")
+        note(
+            "The prompt ends with a space, which belongs to the next word in this model: leave it"
+            " out.",
+            "yellow",
+        )
     walk = loaded.walk(prompt, temperature=temperature, logits_processor=processors, **options)
     if as_json:
         return Result({"model": model} | walk.next_tokens(k).to_dict())
@@ -328,7 +416,11 @@ def play(
 
 def _loop(walk: "generation.Walk", k: int) -> None:
     """Show the next tokens, read a command and carry it out, until the user quits."""
-    note("A number appends a token, Enter samples one, text is appended, u undoes, q quits, ? is help.", "dim")
+    note(
+        "A number appends a token, Enter samples one, text is appended, u undoes, q quits, ? is"
+        " help.",
+        "dim",
+    )
     while True:
         expected = None if walk.has_ended else walk.next_tokens(k)
         show(None, False, _step(walk.text, expected))
@@ -344,7 +436,9 @@ def _loop(walk: "generation.Walk", k: int) -> None:
             return
 
 
-def _execute(walk: "generation.Walk", line: str, expected: "generation.NextTokens | None") -> str | None:
+def _execute(
+    walk: "generation.Walk", line: str, expected: "generation.NextTokens | None"
+) -> str | None:
     """Carry out a command; return what to say if the text has not changed."""
     if line == "?":
         return _HELP
@@ -356,7 +450,10 @@ def _execute(walk: "generation.Walk", line: str, expected: "generation.NextToken
     if re.fullmatch(r"[0-9]{1,9}", line):
         shown = expected.alternatives if expected else ()
         if not 1 <= int(line) <= len(shown):
-            return f"{line} is not in the table, which has {len(shown)} rows; +{line} appends it as text."
+            return (
+                f"{line} is not in the table, which has {len(shown)} rows; +{line} appends it as"
+                " text."
+            )
         walk.take(shown[int(line) - 1].token)
         return None
     text = line.removeprefix("+")
@@ -395,14 +492,18 @@ def _describe_context(context: "generation.Context") -> str:
         return f"looks back at {what}; the model does not store how often that was seen"
     if context.unit == "predecessors":
         return f"looks back at {what}, seen between {context.total:,} different pairs of neighbours"
-    return f"looks back at {what}, seen {'once' if context.total == 1 else f'{context.total:,} times'}"
+    return (
+        f"looks back at {what}, seen {'once' if context.total == 1 else f'{context.total:,} times'}"
+    )
 
 
 def _table(expected: "generation.NextTokens") -> RenderableType:
     rows = []
     for number, alternative in enumerate(expected.alternatives, 1):
         probability = alternative.probability
-        percent = f"{100 * probability:.1f} %" if probability >= 0.001 else f"{100 * probability:.1g} %"
+        percent = (
+            f"{100 * probability:.1f} %" if probability >= 0.001 else f"{100 * probability:.1g} %"
+        )
         bar = ("█" * round(_BAR * probability)).ljust(_BAR)
         bits = f"{alternative.bits:.2f}"
         counts = _count_cells(alternative, expected.contexts)
@@ -411,14 +512,26 @@ def _table(expected: "generation.NextTokens") -> RenderableType:
     return make_table("#", "token", "prob.", "", "bits", *names, rows=rows, left=["token", "from"])
 
 
-def _count_cells(alternative: "generation.Alternative", contexts: "tuple[generation.Context, ...]") -> list[str]:
-    """Return the cells on the counts behind a token: the n-gram order, the count, the largest shares of the probability."""
+def _count_cells(
+    alternative: "generation.Alternative", contexts: "tuple[generation.Context, ...]"
+) -> list[str]:
+    """Return the cells on the counts behind a token: the n-gram order, the count, the largest
+    shares of the probability.
+    """
     support = alternative.support
     if support is None:
         return []
     unit = next((context.unit for context in contexts if context.tokens + 1 == support.order), "")
-    count = "" if support.count is None else f"after {support.count:,}" if unit == "predecessors" else f"{support.count:,}×"
+    count = (
+        ""
+        if support.count is None
+        else f"after {support.count:,}"
+        if unit == "predecessors"
+        else f"{support.count:,}×"
+    )
     shares = zip(contexts, support.shares or (), strict=False)
-    largest = sorted(((share, context.tokens + 1) for context, share in shares if share >= 0.05), reverse=True)[:2]
+    largest = sorted(
+        ((share, context.tokens + 1) for context, share in shares if share >= 0.05), reverse=True
+    )[:2]
     origin = ", ".join(f"{order}: {round(100 * share)} %" for share, order in largest)
     return [str(support.order or "-"), count if support.order else "never", origin]

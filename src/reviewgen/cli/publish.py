@@ -1,4 +1,6 @@
-"""``reviewgen export | push | pull | serve | demo``: a model for other runtimes, on the Hugging Face Hub, and over HTTP."""
+"""``reviewgen export | push | pull | serve | demo``: a model for other runtimes, on the Hugging
+Face Hub, and over HTTP.
+"""
 
 import importlib.util
 import json
@@ -21,7 +23,14 @@ from reviewgen.cli.options import declared, takes
 from reviewgen.config import parse_duration
 from reviewgen.errors import ConfigError, ReviewgenError, quoted
 from reviewgen.registry import describe_weights, list_presets
-from reviewgen.serving.options import Limits, ServerOptions, accepted_hosts, is_loopback, name_sources, read_keys
+from reviewgen.serving.options import (
+    Limits,
+    ServerOptions,
+    accepted_hosts,
+    is_loopback,
+    name_sources,
+    read_keys,
+)
 
 _HOST = "127.0.0.1"  # the demo has no keys, so no other machine may reach it
 _FIRST = "lstm-word"  # what the page offers first
@@ -48,10 +57,13 @@ def export(
         title: The title of the page; by default the name of the folder, repository or preset.
         onnx: The model as ONNX, with its tokenizer and settings; checked by onnxruntime.
         transformers: The tokenizer, in the format that AutoTokenizer of transformers loads.
-        bits: Bits per weight in the page: 5, 6, 8, 16 or 32; by default 8, or 6 or 5 for large networks.
+        bits: Bits per weight in the page: 5, 6, 8, 16 or 32; by default 8, or 6 or 5 for large
+            networks.
     """
     if page is None and onnx is None and transformers is None:
-        raise ConfigError("Say what to export: --out PAGE.html, --onnx FOLDER or --transformers FOLDER.")
+        raise ConfigError(
+            "Say what to export: --out PAGE.html, --onnx FOLDER or --transformers FOLDER."
+        )
     refuse_outputs(html=page, overwrite=overwrite)  # targets are checked before the model is loaded
     for folder, kind in ((onnx, formats.ONNX), (transformers, formats.TRANSFORMERS)):
         if folder is not None:
@@ -70,15 +82,21 @@ def export(
         if onnx is not None:
             done = formats.export_onnx(trained, onnx, overwrite=overwrite)
             facts["onnx"] = {"folder": str(onnx), "megabytes": round(done.megabytes, 3)}
-            facts["onnx"] |= {"largest_difference": done.largest_difference, "tokenizer_json": done.tokenizer_json}
+            facts["onnx"] |= {
+                "largest_difference": done.largest_difference,
+                "tokenizer_json": done.tokenizer_json,
+            }
             lines.append(
-                f"Wrote {onnx} ({done.megabytes:.1f} MB). onnxruntime gives the model's logits within "
-                f"{done.largest_difference:.0e}."
+                f"Wrote {onnx} ({done.megabytes:.1f} MB). onnxruntime gives the model's logits"
+                f" within {done.largest_difference:.0e}."
             )
         if transformers is not None:
             formats.export_transformers(trained, transformers, overwrite=overwrite)
             facts["transformers"] = {"folder": str(transformers)}
-            lines.append(f"Wrote {transformers}: AutoTokenizer.from_pretrained({str(transformers)!r}) loads it.")
+            lines.append(
+                f"Wrote {transformers}: AutoTokenizer.from_pretrained({str(transformers)!r})"
+                " loads it."
+            )
     return Result(facts, lines)
 
 
@@ -100,8 +118,8 @@ def push(
 ) -> Result:
     """Check a saved model and publish it on the Hugging Face Hub as one commit.
 
-    Its vocabulary and 200 generated texts are scanned for personal data, and the texts for spans copied from the training text.
-    This is a check, not a guarantee.
+    Its vocabulary and 200 generated texts are scanned for personal data, and the texts for spans
+    copied from the training text. This is a check, not a guarantee.
 
     Args:
         repository: owner/name on the Hub, optionally with @revision.
@@ -110,15 +128,26 @@ def push(
         message: The commit message.
         private: The visibility of a new repository. [default: the owner's setting]
         pull_request: Open a pull request instead of a commit.
-        allow: Publish despite these findings: email, url, phone, handle, copies, text, license. Separate several by commas.
+        allow: Publish despite these findings: email, url, phone, handle, copies, text, license.
+            Separate several by commas.
         copy_limit: The maximum share of 20-token windows of generated texts that may be copied.
-        dtype: float16 halves the file of a neural model, int8 quarters it. [default: as it was saved]
+        dtype: float16 halves the file of a neural model, int8 quarters it. [default: as it was
+            saved]
         space: Also publish a page that generates with the model, as a static Space of that name.
     """
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # the client's bars would break the status line
+    # the client's bars would break the status line
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     trained = api.load(model)
-    arguments: dict[str, Any] = {"commit_message": message, "private": private, "token": token, "create_pr": pull_request}
-    arguments |= {"license": license, "model_card_kwargs": {} if language is None else {"language": _split(language)}}
+    arguments: dict[str, Any] = {
+        "commit_message": message,
+        "private": private,
+        "token": token,
+        "create_pr": pull_request,
+    }
+    arguments |= {
+        "license": license,
+        "model_card_kwargs": {} if language is None else {"language": _split(language)},
+    }
     arguments |= {"allow": _split(allow), "copy_limit": copy_limit, "dtype": dtype}
     with show_status("Checking and publishing ..."):
         if space:
@@ -133,9 +162,15 @@ def push(
 
 @takes()
 def pull(
-    repository: str, *, out: Path | None = None, force: bool = False, accept_changes: bool = False, token: str | None = None
+    repository: str,
+    *,
+    out: Path | None = None,
+    force: bool = False,
+    accept_changes: bool = False,
+    token: str | None = None,
 ) -> Result:
-    """Download a model from the Hugging Face Hub into its cache (HF_HOME); from then on it loads without a network.
+    """Download a model from the Hugging Face Hub into its cache (HF_HOME); from then on it loads
+    without a network.
 
     Args:
         repository: owner/name on the Hub, optionally with @revision.
@@ -146,10 +181,18 @@ def pull(
     from reviewgen.hub.download import pull as pull_model
 
     with show_status(f"Downloading {repository} ..."):
-        facts = pull_model(repository, out=out, token=token, force_download=force, accept_changes=accept_changes)
+        facts = pull_model(
+            repository, out=out, token=token, force_download=force, accept_changes=accept_changes
+        )
     bits = facts["bits_per_character"]
     quality = "not evaluated" if bits is None else f"{bits:.4f} bits per character"
-    return Result(facts, [f"{repository}: {facts['preset']}, {quality}, {facts['megabytes']:.1f} MB, in {facts['folder']}"])
+    return Result(
+        facts,
+        [
+            f"{repository}: {facts['preset']}, {quality}, {facts['megabytes']:.1f} MB, in"
+            f" {facts['folder']}"
+        ],
+    )
 
 
 def _split(text: str) -> list[str]:
@@ -165,7 +208,9 @@ def serve(
     api_key_file: Path | None = None,
     cors_origin: list[str] | None = None,
     allowed_host: list[str] | None = None,
-    workers: Annotated[int, typer.Option(help="The number of processes; each loads the models.", min=1, max=256)] = 1,
+    workers: Annotated[
+        int, typer.Option(help="The number of processes; each loads the models.", min=1, max=256)
+    ] = 1,
     request_timeout: str = "5m",
     stall_timeout: str = "1m",
     shutdown_timeout: str = "30s",
@@ -177,12 +222,13 @@ def serve(
     """Serve models over HTTP with the OpenAI protocol: completions, as text or as a stream.
 
     Args:
-        models: Models: presets (lstm-word), saved folders (./my-model) or owner/name on the Hub; NAME=MODEL names one.
+        models: Models: presets (lstm-word), saved folders (./my-model) or owner/name on the Hub;
+            NAME=MODEL names one.
         host: The address to listen on; 0.0.0.0 is every address of this machine.
         api_key_file: A file of API keys, one per line; requests must have one.
         cors_origin: An origin whose pages may call the server, as in https://example.org.
-        allowed_host: A host name that requests may use, such as example.org; * allows any. [default: for a loopback address those
-            of this machine, else any]
+        allowed_host: A host name that requests may use, such as example.org; * allows any.
+            [default: for a loopback address those of this machine, else any]
         request_timeout: The time limit of a request, after which its texts are cut off.
         stall_timeout: The time for which a client may read or send nothing.
         shutdown_timeout: The time that running requests have after SIGTERM or Ctrl-C.
@@ -193,12 +239,18 @@ def serve(
     for origin in cors_origin or ():
         scheme, _, rest = origin.partition("://")
         if origin != "*" and (scheme not in ("http", "https") or not rest or "/" in rest):
-            raise ConfigError(f"{quoted(origin)} is not an origin: give scheme and host only, as in https://example.org, or *.")
+            raise ConfigError(
+                f"{quoted(origin)} is not an origin: give scheme and host only, as in"
+                " https://example.org, or *."
+            )
     options |= dict(zip(_SECONDS, seconds, strict=True))
     limits = Limits(**options)
     digests, remarks = (None, list[str]()) if api_key_file is None else read_keys(api_key_file)
     if api_key_file is None and not is_loopback(host):
-        remarks = [f"other machines reach {host}, and the server asks for no key: give --api-key-file FILE."]
+        remarks = [
+            f"other machines reach {host}, and the server asks for no key: give --api-key-file"
+            " FILE."
+        ]
     for remark in remarks:
         note(f"warning: {remark}", "yellow")
     server_options = ServerOptions(
@@ -213,9 +265,19 @@ def serve(
     def describe(url: str, names: list[str]) -> list[str]:
         body = shlex.quote(json.dumps({"model": names[0], "prompt": "The ", "max_tokens": 40}))
         key = "" if digests is None else '-H "Authorization: Bearer $KEY" '
-        command = [f"curl {url}/v1/completions {key}\\", "  -H 'Content-Type: application/json' \\", f"  -d {body}"]
+        command = [
+            f"curl {url}/v1/completions {key}\\",
+            "  -H 'Content-Type: application/json' \\",
+            f"  -d {body}",
+        ]
         where = f"Serving {', '.join(names)} at {url}/v1"
-        return [where, f"Fields of a request: {url}/docs. Ctrl-C ends the server. Try:", "", *command, ""]
+        return [
+            where,
+            f"Fields of a request: {url}/docs. Ctrl-C ends the server. Try:",
+            "",
+            *command,
+            "",
+        ]
 
     _run(server_options, host, port, describe, as_json, allowed=allowed_host or (), workers=workers)
 
@@ -225,7 +287,9 @@ def demo(
     models: list[str] | None = None,
     *,
     port: _Port = 0,
-    open_browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+    open_browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
+    ] = True,
     bits: int = 32,
     as_json: bool = False,
 ) -> None:
@@ -234,8 +298,8 @@ def demo(
     The page comes from a server that can be reached only from this machine. Ctrl-C ends it.
 
     Args:
-        models: Models: presets (lstm-word), saved folders (./my-model) or owner/name on the Hub; NAME=MODEL names one.  [default:
-            every preset with installed weights]
+        models: Models: presets (lstm-word), saved folders (./my-model) or owner/name on the Hub;
+            NAME=MODEL names one.  [default: every preset with installed weights]
     """
     _require_extra("demo")
 
@@ -245,7 +309,9 @@ def demo(
         return [f"The page is at {url} until Ctrl-C. Its models: {', '.join(names)}."]
 
     limits = Limits(shutdown_seconds=_DEMO_SECONDS)
-    server_options = ServerOptions(sources=name_sources(models or _installed()), weight_bits=bits, limits=limits, page=True)
+    server_options = ServerOptions(
+        sources=name_sources(models or _installed()), weight_bits=bits, limits=limits, page=True
+    )
     _run(server_options, _HOST, port, describe, as_json)
 
 
@@ -279,15 +345,21 @@ def _run(
 
 
 def _installed() -> list[str]:
-    """Return the presets with installed weights, those of other packages included; the first is the one to begin with.
+    """Return the presets with installed weights, those of other packages included; the first is the
+    one to begin with.
 
     Raises:
         ConfigError: There are none.
     """
     names = {plugin.name for plugin in list_presets() if plugin.problem is None}
-    named = sorted((name for name in names if describe_weights(name) is not None), key=lambda name: (name != _FIRST, name))
+    named = sorted(
+        (name for name in names if describe_weights(name) is not None),
+        key=lambda name: (name != _FIRST, name),
+    )
     if not named:
-        raise ConfigError("No trained weights are installed: name a model, as in `reviewgen demo ./my-model`.")
+        raise ConfigError(
+            "No trained weights are installed: name a model, as in `reviewgen demo ./my-model`."
+        )
     return named
 
 

@@ -1,4 +1,6 @@
-"""``reviewgen train | prepare``: trains a preset, or a trained model further, on a corpus; prepares a corpus as a token store."""
+"""``reviewgen train | prepare``: trains a preset, or a trained model further, on a corpus; prepares
+a corpus as a token store.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
 
 _FEW = 10  # held-out texts, whose bits say little about others
-_SAMPLE_CHARACTERS = 160  # of the generated text that --verbose shows at an evaluation; else one line is shown
+# of the generated text that --verbose shows at an evaluation; else one line is shown
+_SAMPLE_CHARACTERS = 160
 _MARGIN = "  | "  # before a generated text
 
 
@@ -41,16 +44,21 @@ def train(
 
     Args:
         out: The folder to save the model in; without --overwrite, it must not exist.
-        plain: Train without the techniques that `reviewgen ablate` measures, as in a textbook; --set may switch one on again.
-        settings: A setting that differs from the preset's: model.hidden_size=256. `reviewgen settings PRESET` lists all
-            settings.
-        verbose: Also print what training.json and the model card record: examples of the texts, all counts of the cleaning, what
-            was chosen and how long it took, what each condition saves, metrics, parameters.
+        plain: Train without the techniques that `reviewgen ablate` measures, as in a textbook;
+            --set may switch one on again.
+        settings: A setting that differs from the preset's: model.hidden_size=256. `reviewgen
+            settings PRESET` lists all settings.
+        verbose: Also print what training.json and the model card record: examples of the texts, all
+            counts of the cleaning, what was chosen and how long it took, what each condition saves,
+            metrics, parameters.
     """
     options |= parse_settings(settings or [])
     notes.is_verbose = verbose
     if plain and trained is not None:
-        raise ConfigError("--plain is for a new model: one that is trained further keeps its techniques. Leave it out.")
+        raise ConfigError(
+            "--plain is for a new model: one that is trained further keeps its techniques. Leave it"
+            " out."
+        )
     if plain and preset is not None:
         preset = f"{preset.removesuffix(PLAIN)}{PLAIN}"
     from reviewgen.processes import all_processes, resumes_by_itself
@@ -59,7 +67,9 @@ def train(
         check_output(to_path("out", out), "--overwrite")  # before torch is imported
 
     def create() -> runs.TrainingRun:
-        return runs.TrainingRun(start(preset, trained), parse_data(data, options["weights"]), out=out, **options)
+        return runs.TrainingRun(
+            start(preset, trained), parse_data(data, options["weights"]), out=out, **options
+        )
 
     with all_processes() as processes:
         run = processes.each(create, out)
@@ -71,8 +81,14 @@ def train(
         return Result(facts | (facts["held_out"] or {}) | {"out": str(out)})
     model = _train(run)
     facts = model.training
-    status = INTERRUPTED if run.is_interrupted else int(facts["stopped"] == training.StopReason.PROCESS_ENDED.value)
-    return Result(facts | (run.held_out or {}) | {"out": str(out)}, _describe(run, model, out), status)
+    status = (
+        INTERRUPTED
+        if run.is_interrupted
+        else int(facts["stopped"] == training.StopReason.PROCESS_ENDED.value)
+    )
+    return Result(
+        facts | (run.held_out or {}) | {"out": str(out)}, _describe(run, model, out), status
+    )
 
 
 def _prepare(run: "runs.TrainingRun") -> None:
@@ -97,7 +113,10 @@ def _describe_corpus(corpus: "data.Corpus", conditions: list[str]) -> Iterator[s
             yield Detail(f"{part.source.name}:")
         yield from data.describe(part.source, part.report, is_brief=not notes.is_verbose)
     if corpus.validation is not None:
-        yield from ["Validation:", *data.describe(*corpus.validation, is_brief=not notes.is_verbose)]
+        yield from [
+            "Validation:",
+            *data.describe(*corpus.validation, is_brief=not notes.is_verbose),
+        ]
     counts = ", ".join(f"{name} {corpus.counts[name]:,}" for name in data.SPLITS)
     yield f"Split: {counts}. Held out: {corpus.describe_held_out()}."
     shown = corpus.source.notes if notes.is_verbose else []  # which ``describe`` has
@@ -106,7 +125,9 @@ def _describe_corpus(corpus: "data.Corpus", conditions: list[str]) -> Iterator[s
 
 
 def _train(run: "runs.TrainingRun") -> "ReviewModel":
-    """Train, save and measure the model; Ctrl-C and SIGTERM cut training and measuring short, and cannot stop the saving."""
+    """Train, save and measure the model; Ctrl-C and SIGTERM cut training and measuring short, and
+    cannot stop the saving.
+    """
     shown = 0
     try:
         with runs.training_bar(notes) as move:
@@ -133,7 +154,10 @@ def _show_report(report: "training.Report") -> None:
         part = "" if report.part is None else f"{report.part}, "
         bits = None if report.evaluation is None else report.evaluation.bits_per_character
         score = "not scored" if bits is None else f"{bits:.4f} bits per character held out"
-        note(f"{report.seconds:6.1f} s  {part}step {report.step:,}: {score}{' (best)' if report.is_best else ''}")
+        note(
+            f"{report.seconds:6.1f} s  {part}step {report.step:,}:"
+            f" {score}{' (best)' if report.is_best else ''}"
+        )
         characters = _SAMPLE_CHARACTERS if notes.is_verbose else notes.width - len(_MARGIN)
         note(f"{_MARGIN}{data.shorten(report.sample, characters)}", "dim")
     for line in report.notes:
@@ -141,23 +165,41 @@ def _show_report(report: "training.Report") -> None:
 
 
 def _describe(run: "runs.TrainingRun", model: "ReviewModel", out: Path) -> Iterator[RenderableType]:
-    """Yield the result: bits, verdict, copy rate and folder; with --verbose, after what the model card says of the training."""
+    """Yield the result: bits, verdict, copy rate and folder; with --verbose, after what the model
+    card says of the training.
+    """
     from reviewgen.evaluation import suggest_next  # imports torch
 
     facts = model.training
     if notes.is_verbose:
         from rich.markdown import Markdown  # takes longer to import than all other parts of rich
 
-        yield Markdown(model.bundle.card[model.bundle.card.index("## Metrics") : model.bundle.card.index("## Intended use")])
+        yield Markdown(
+            model.bundle.card[
+                model.bundle.card.index("## Metrics") : model.bundle.card.index("## Intended use")
+            ]
+        )
     if run.held_out is not None and run.evaluation is not None:
-        reviews, total, split = (run.held_out[name] for name in ("reviews", "reviews_in_split", "split"))
-        part = f"{reviews:,} of {counted(total, 'review')}" if reviews < total else counted(total, "review")
+        reviews, total, split = (
+            run.held_out[name] for name in ("reviews", "reviews_in_split", "split")
+        )
+        part = (
+            f"{reviews:,} of {counted(total, 'review')}"
+            if reviews < total
+            else counted(total, "review")
+        )
         few = "; other texts may give a very different value" if reviews < _FEW else ""
-        yield f"Held out ({split} split, {part}): {run.evaluation.bits_per_character:.4f} bits per character{few}"
+        yield (
+            f"Held out ({split} split, {part}): {run.evaluation.bits_per_character:.4f} bits per"
+            f" character{few}"
+        )
     before = facts.get("parent", {}).get("bits_per_character")
     after = [entry.get("bits_per_character") for entry in facts["evaluations"] if entry["is_best"]]
     if before is not None and after and after[-1] is not None:
-        yield f"Validation texts: {before:.4f} bits per character before this training, {after[-1]:.4f} after it"
+        yield (
+            f"Validation texts: {before:.4f} bits per character before this training,"
+            f" {after[-1]:.4f} after it"
+        )
         if after[-1] >= before:
             yield "The training did not improve them: the original model is better."
     yield facts["verdict"]["words"]
@@ -166,21 +208,35 @@ def _describe(run: "runs.TrainingRun", model: "ReviewModel", out: Path) -> Itera
         held_out = novelty["held_out_copy_rate"]
         characters = novelty["copy_rate_characters"]
         beside = "" if held_out is None else f"; of held-out reviews {held_out:.1%}"
-        what = f"generated characters are in spans of {novelty['copy_characters']} or more characters of the training text"
+        what = (
+            f"generated characters are in spans of {novelty['copy_characters']} or more characters"
+            " of the training text"
+        )
         measured = f" of {characters:,} {what}{beside}" if characters >= MIN_CHARACTERS else ""
         yield f"Copy rate: {describe_copies(novelty)}{measured}"
     gains = () if run.evaluation is None else run.evaluation.conditions
     advice = suggest_next(gains, run.model)
     yield from advice or (gain.describe() for gain in gains if not gain.has_effect)
     is_unmeasured = run.is_interrupted and run.held_out is None
-    yield f"Saved in {out}. It was not evaluated: `reviewgen evaluate` does that." if is_unmeasured else f"Saved in {out}"
+    yield (
+        f"Saved in {out}. It was not evaluated: `reviewgen evaluate` does that."
+        if is_unmeasured
+        else f"Saved in {out}"
+    )
 
 
 @takes(CorpusOptions)
 def prepare(
-    data: list[str], *, preset: str, out: str, settings: list[str] | None = None, as_json: bool = False, **options: Any
+    data: list[str],
+    *,
+    preset: str,
+    out: str,
+    settings: list[str] | None = None,
+    as_json: bool = False,
+    **options: Any,
 ) -> Result | None:
-    """Prepare a corpus once, as a token store that `train` accepts; under accelerate launch, in several processes.
+    """Prepare a corpus once, as a token store that `train` accepts; under accelerate launch, in
+    several processes.
 
     Args:
         data: The reviews, as for `train --data`.
@@ -190,25 +246,38 @@ def prepare(
     """
     groups = parse_settings(settings or [])
     notes.is_verbose = True
-    if other := next((name for name, values in groups.items() if values and name != "tokenizer"), None):
-        raise ConfigError(f"--set {other}... is a setting of training: give it to reviewgen train. Here it is tokenizer.NAME.")
+    if other := next(
+        (name for name, values in groups.items() if values and name != "tokenizer"), None
+    ):
+        raise ConfigError(
+            f"--set {other}... is a setting of training: give it to reviewgen train. Here it is"
+            " tokenizer.NAME."
+        )
     with exit_resumable(out), show_status("Preparing ...") as say:
         from reviewgen.conditions import Conditions
         from reviewgen.data import Corpus as CleanedCorpus
 
         tokenizer = groups["tokenizer"]
         source = parse_data(data, options["weights"])
-        store = runs.prepare_tokens(source, preset, out, lambda step: say(f"{step} ..."), tokenizer=tokenizer, **options)
+        store = runs.prepare_tokens(
+            source, preset, out, lambda step: say(f"{step} ..."), tokenizer=tokenizer, **options
+        )
     if notes.quiet:
         return None
     is_here = store.folder.exists()  # one that was complete already may be at its URL only
     tokens = {split: tokens.tokens for split, tokens in store.splits().items()} if is_here else None
     lines = [f"Saved in {out}"]
     if tokens is not None:
-        lines.insert(0, f"Tokens: {tokens['train']:,} to train on, in {counted(len(store.content['shards']), 'shard')}.")
+        lines.insert(
+            0,
+            f"Tokens: {tokens['train']:,} to train on, in"
+            f" {counted(len(store.content['shards']), 'shard')}.",
+        )
     if not as_json:
         conditions = Conditions.from_json(store.facts["conditions"])
-        described = _describe_corpus(CleanedCorpus.from_json(store.facts["corpus"]), conditions.describe())
+        described = _describe_corpus(
+            CleanedCorpus.from_json(store.facts["corpus"]), conditions.describe()
+        )
         for line in (*described, *store.facts["notes"]):
             note(line)
     return Result({"out": out, "tokens": tokens, **store.facts}, lines)

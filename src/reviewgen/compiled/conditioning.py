@@ -1,4 +1,5 @@
-"""The step of ``reviewgen.protocols.inputs``: what a model holds of the ids that a text is given. numpy and numba only.
+"""The step of ``reviewgen.protocols.inputs``: what a model holds of the ids that a text is given.
+numpy and numba only.
 
 Shapes: B texts, E embedding, M outputs of the product, M64 rounded up to whole panels.
 """
@@ -14,7 +15,9 @@ from reviewgen.compiled.linear import ONE, ZERO, Bits, add_product, pack
 
 
 class Conditioning(NamedTuple):
-    """How a model holds what a text is given: its ids, and the matrix that its vector is multiplied by when one is read."""
+    """How a model holds what a text is given: its ids, and the matrix that its vector is multiplied
+    by when one is read.
+    """
 
     bos_id: int
     first_id: int  # of those of conditions and fields
@@ -26,12 +29,18 @@ class Conditioning(NamedTuple):
 
     @property
     def state_width(self) -> int:
-        """The width of the two rows of a state, that of ``sums`` and that of ``products``, in ``hold``."""
+        """The width of the two rows of a state, that of ``sums`` and that of ``products``, in
+        ``hold``.
+        """
         return max(int(self.table.shape[1]) + 2, len(self.scales))
 
 
-def pack_conditioning(config: Any, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits) -> Conditioning | None:
-    """Return how a model with this config and ``embedding.weight`` holds what a text is given; None if it has no ``held``."""
+def pack_conditioning(
+    config: Any, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits
+) -> Conditioning | None:
+    """Return how a model with this config and ``embedding.weight`` holds what a text is given; None
+    if it has no ``held``.
+    """
     if "held" not in tensors:
         return None
     fields = config.vocab_size - config.field_ids
@@ -60,9 +69,10 @@ def hold(held, ids, floats):
     Args:
         held: The model's; None for a model without, of which nothing is updated.
         ids: int64 (R,), the tokens.
-        floats: float32 (S, B, W), a state of which the last two are ``sums``: the sum of the given ids' embeddings, their number
-            and whether a field is open, (B, E + 2) or wider, of which the first R rows are updated; and ``products``: the product
-            of each, (B, M64) or wider, updated where an id is given.
+        floats: float32 (S, B, W), a state of which the last two are ``sums``: the sum of the given
+            ids' embeddings, their number and whether a field is open, (B, E + 2) or wider, of which
+            the first R rows are updated; and ``products``: the product of each, (B, M64) or wider,
+            updated where an id is given.
     """
     if held is None:
         return

@@ -1,4 +1,5 @@
-"""The loop that samples many tokens for many texts, with the compiled step of any model. Knows neither a model nor a tokenizer.
+"""The loop that samples many tokens for many texts, with the compiled step of any model. Knows
+neither a model nor a tokenizer.
 
 B texts, N random numbers of a text, K tokens looked back at, V vocabulary, V64 at least as much.
 """
@@ -9,14 +10,22 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from reviewgen.compiled.jit import compiled, inner
-from reviewgen.compiled.sampling import NONE, Constraints, SamplingParams, choose, compiled_constraints
+from reviewgen.compiled.sampling import (
+    NONE,
+    Constraints,
+    SamplingParams,
+    choose,
+    compiled_constraints,
+)
 from reviewgen.compiled.steps import CompiledStep, call_step
 
 LOGITS_MULTIPLE = 64
 
 
 def logits_width(vocab_size: int) -> int:
-    """Return the vocabulary size rounded up to a multiple of 64: the width of the logits that a step writes."""
+    """Return the vocabulary size rounded up to a multiple of 64: the width of the logits that a
+    step writes.
+    """
     return -(-vocab_size // LOGITS_MULTIPLE) * LOGITS_MULTIPLE
 
 
@@ -52,19 +61,37 @@ def sample(
     windows, run, spelling, places = compiled_constraints(params, constraints, count)
     step: CompiledStep = stepper.compiled_step
     _generate(
-        *(step.function, step.weights, floats, ints, np.zeros((count, width), np.float32), rows, np.empty(count, np.int64)),
-        *(whole, start, sampled, np.ascontiguousarray(new_tokens), np.ascontiguousarray(uniform), used),
+        *(
+            step.function,
+            step.weights,
+            floats,
+            ints,
+            np.zeros((count, width), np.float32),
+            rows,
+            np.empty(count, np.int64),
+        ),
+        *(
+            whole,
+            start,
+            sampled,
+            np.ascontiguousarray(new_tokens),
+            np.ascontiguousarray(uniform),
+            used,
+        ),
         *(params, windows, run, spelling, places, np.empty(vocab_size), np.empty(vocab_size)),
     )
     order = np.argsort(rows)
     return whole[:, start:], used, stepper.state_of(floats[:, order], ints[:, order])
 
 
-def feed(stepper: Any, vocab_size: int, ids: Int64[np.ndarray, "B T"], state: Any) -> tuple[Float32[np.ndarray, "B V"], Any]:
+def feed(
+    stepper: Any, vocab_size: int, ids: Int64[np.ndarray, "B T"], state: Any
+) -> tuple[Float32[np.ndarray, "B V"], Any]:
     """Return the logits after T >= 1 tokens, and the state after them, by one step for each token.
 
-    A stepper with a compiled step can use it as its ``forward``: then there is nothing more to compile. Unless the stepper is a
-    ``CompiledStepper``, all logits after each token are computed, so for long texts a forward of its own is faster.
+    A stepper with a compiled step can use it as its ``forward``: then there is nothing more to
+    compile. Unless the stepper is a ``CompiledStepper``, all logits after each token are computed,
+    so for long texts a forward of its own is faster.
     """
     floats, ints = stepper.state_arrays(state)
     logits = np.zeros((len(ids), logits_width(vocab_size)), np.float32)
@@ -77,13 +104,16 @@ def feed(stepper: Any, vocab_size: int, ids: Int64[np.ndarray, "B T"], state: An
 class CompiledStepper:
     """Base class of a stepper that feeds and samples with its compiled step.
 
-    A subclass has a ``config``, whose ``vocab_size`` is V, and is a ``reviewgen.protocols.SupportsCompiledStep``. Of a text that
-    is fed, only the last logits count: given ``logits`` without rows, (0, V64), its step updates the state and writes none.
+    A subclass has a ``config``, whose ``vocab_size`` is V, and is a
+    ``reviewgen.protocols.SupportsCompiledStep``. Of a text that is fed, only the last logits count:
+    given ``logits`` without rows, (0, V64), its step updates the state and writes none.
     """
 
     config: Any
 
-    def forward(self, ids: Int64[np.ndarray, "B T"], state: Any) -> tuple[Float32[np.ndarray, "B V"], Any]:
+    def forward(
+        self, ids: Int64[np.ndarray, "B T"], state: Any
+    ) -> tuple[Float32[np.ndarray, "B V"], Any]:
         """Return the logits after the last of T >= 1 tokens, and the state after it."""
         return feed(self, self.config.vocab_size, ids, state)
 
@@ -96,13 +126,19 @@ class CompiledStepper:
         new_tokens: Int64[np.ndarray, " B"],
         constraints: Constraints | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Any]:
-        """Sample up to N tokens a row in one compiled loop; see ``reviewgen.protocols.SupportsSample``."""
-        return sample(self, self.config.vocab_size, state, uniform, params, texts, new_tokens, constraints)
+        """Sample up to N tokens a row in one compiled loop; see
+        ``reviewgen.protocols.SupportsSample``.
+        """
+        return sample(
+            self, self.config.vocab_size, state, uniform, params, texts, new_tokens, constraints
+        )
 
 
 @compiled
 def _feed(function, weights, tokens, floats, ints, before, logits):
-    """Feed tokens, int64 (T, B), to B texts by the step at an address; the logits of the last go to ``logits``."""
+    """Feed tokens, int64 (T, B), to B texts by the step at an address; the logits of the last go to
+    ``logits``.
+    """
     last = len(tokens) - 1
     for t in range(last):
         call_step(function, weights, tokens[t], floats, ints, before)
@@ -111,20 +147,41 @@ def _feed(function, weights, tokens, floats, ints, before, logits):
 
 @compiled
 def _generate(
-    function, weights, floats, ints, logits, rows, ids, texts, start, sampled, new_tokens, uniform, used, params, windows, run,
-    spelling, places, scores, probs,
-):  # fmt: skip
+    function,
+    weights,
+    floats,
+    ints,
+    logits,
+    rows,
+    ids,
+    texts,
+    start,
+    sampled,
+    new_tokens,
+    uniform,
+    used,
+    params,
+    windows,
+    run,
+    spelling,
+    places,
+    scores,
+    probs,
+):
     """Sample tokens for B texts until each has ended or has no random number left.
 
-    The first ``live`` slots hold the texts that have not ended: the last of them changes places with one that ends.
+    The first ``live`` slots hold the texts that have not ended: the last of them changes places
+    with one that ends.
 
     Args:
         function, weights: The addresses of a step.
         floats, ints: The state; updated, and that of text ``rows[slot]`` in each slot.
         logits: float32 (B, V64), scratch memory.
         rows: int64 (B,), the text in each slot; 0 to B-1 at first.
-        ids: int64 (B,), scratch memory: the token to feed to each slot, or NONE where the text has no next one.
-        texts: int64 (B, start + N), of which ``start`` tokens were there before; the new tokens are written.
+        ids: int64 (B,), scratch memory: the token to feed to each slot, or NONE where the text has
+            no next one.
+        texts: int64 (B, start + N), of which ``start`` tokens were there before; the new tokens are
+            written.
         sampled: int64 (B,), how many tokens were sampled; updated.
         new_tokens: int64 (B,), how many new tokens there were before.
         uniform: float64 (B, N), random numbers in [0, 1).
@@ -145,7 +202,19 @@ def _generate(
                 continue
             random = uniform[row, number]
             token = choose(
-                logits[slot], params, texts[row], size, count, random, windows, run, spelling, places[row], scores, probs, False
+                logits[slot],
+                params,
+                texts[row],
+                size,
+                count,
+                random,
+                windows,
+                run,
+                spelling,
+                places[row],
+                scores,
+                probs,
+                False,
             )
             texts[row, size] = token
             sampled[row] += 1
@@ -159,7 +228,9 @@ def _generate(
 
 @inner
 def _retire(rows, ids, live, floats, ints):
-    """Let texts without a next token change places with the last live ones, and return the new ``live``."""
+    """Let texts without a next token change places with the last live ones, and return the new
+    ``live``.
+    """
     slot = 0
     while slot < live:
         if ids[slot] >= 0:

@@ -1,9 +1,11 @@
-"""Sums over all strings of tokens that write a text, for a model that is used with ids of another tokenizer.
+"""Sums over all strings of tokens that write a text, for a model that is used with ids of another
+tokenizer.
 
-A hypothesis is a string of complete tokens and the range of the tokens that may be the next one: tokens are sorted by what they
-are written in, so those that begin with the same ids are a range. An id that is written narrows each range; where a token is
-complete, a new hypothesis begins, whose distribution is that of a step of the model. A text can always go on from the best of the
-hypotheses that began last, so that one is kept, with the most probable others.
+A hypothesis is a string of complete tokens and the range of the tokens that may be the next one:
+tokens are sorted by what they are written in, so those that begin with the same ids are a range. An
+id that is written narrows each range; where a token is complete, a new hypothesis begins, whose
+distribution is that of a step of the model. A text can always go on from the best of the hypotheses
+that began last, so that one is kept, with the most probable others.
 
 Source: Vieira et al. 2024, "From Language Models over Tokens to Language Models over Characters".
 
@@ -20,7 +22,9 @@ IMPOSSIBLE = 1e-300  # the probability of a token that was written although the 
 
 @inner
 def _find(characters, starts, low, high, depth, written):
-    """Return the first rank of a range whose id at a depth is at least ``written``; ``high`` if there is none."""
+    """Return the first rank of a range whose id at a depth is at least ``written``; ``high`` if
+    there is none.
+    """
     while low < high:
         middle = (low + high) // 2
         if characters[starts[middle] + depth] < written:
@@ -32,14 +36,18 @@ def _find(characters, starts, low, high, depth, written):
 
 @inner
 def _keep(scores, ages, count, is_kept):
-    """Mark the ``count`` best of some hypotheses, without negligible ones, but with the best of those that began last."""
+    """Mark the ``count`` best of some hypotheses, without negligible ones, but with the best of
+    those that began last.
+    """
     youngest = -1
     total = scores.sum()
     for slot in range(len(scores)):
         is_kept[slot] = False
         if scores[slot] > 0:
             is_older = youngest >= 0 and ages[slot] > ages[youngest]
-            if not is_older and (youngest < 0 or ages[slot] < ages[youngest] or scores[slot] > scores[youngest]):
+            if not is_older and (
+                youngest < 0 or ages[slot] < ages[youngest] or scores[slot] > scores[youngest]
+            ):
                 youngest = slot
     best = youngest
     for _ in range(count):
@@ -48,7 +56,11 @@ def _keep(scores, ages, count, is_kept):
         is_kept[best] = True
         best = -1
         for slot in range(len(scores)):
-            if not is_kept[slot] and scores[slot] > NEGLIGIBLE * total and (best < 0 or scores[slot] > scores[best]):
+            if (
+                not is_kept[slot]
+                and scores[slot] > NEGLIGIBLE * total
+                and (best < 0 or scores[slot] > scores[best])
+            ):
                 best = slot
 
 
@@ -59,9 +71,11 @@ def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, ste
     Args:
         ids: int64 (B,).
         characters, starts, order: As in ``reviewgen.blending.characters.TokenCharacters``.
-        probs, weights, spans: As in the state of its ``CharacterStepper``; weights and spans are written. The weight of a new
-            hypothesis is not yet divided by the sum of its probabilities.
-        steps: int64 (B * K, 3), written: of each new hypothesis its place, that of the one that it continues, and its token.
+        probs, weights, spans: As in the state of its ``CharacterStepper``; weights and spans are
+            written. The weight of a new hypothesis is not yet divided by the sum of its
+            probabilities.
+        steps: int64 (B * K, 3), written: of each new hypothesis its place, that of the one that it
+            continues, and its token.
 
     Returns:
         The number of new hypotheses.
@@ -80,13 +94,16 @@ def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, ste
             weight = weights[text, slot]
             depth = spans[text, slot, 2]
             if weight > 0:
-                low = _find(characters, starts, spans[text, slot, 0], spans[text, slot, 1], depth, ids[text])
+                low = _find(
+                    characters, starts, spans[text, slot, 0], spans[text, slot, 1], depth, ids[text]
+                )
                 high = _find(characters, starts, low, spans[text, slot, 1], depth, ids[text] + 1)
                 ended = 0.0
                 mass = 0.0
                 best = low
                 ages[slot] = depth + 1
-                while low < high and starts[low + 1] - starts[low] == depth + 1:  # complete; of equal ones the best is fed
+                # complete; of equal ones the best is fed
+                while low < high and starts[low + 1] - starts[low] == depth + 1:
                     best = low if probs[text, slot, low] > probs[text, slot, best] else best
                     ended += probs[text, slot, low]
                     scores[count + slot] = weight * max(ended, IMPOSSIBLE)
@@ -97,7 +114,8 @@ def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, ste
                 scores[slot] = weight * mass
                 ranges[slot, 0] = low
                 ranges[slot, 1] = high
-        if not scores.sum() > 0:  # none can write it: the best goes on after its last complete token
+        # none can write it: the best goes on after its last complete token
+        if not scores.sum() > 0:
             best = np.argmax(weights[text])
             weights[text] = 0
             weights[text, best] = 1
@@ -131,7 +149,8 @@ def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, ste
 
 @compiled
 def read_distributions(characters, starts, probs, weights, spans, table):
-    """Write the log probability of each id after each text, and scale the weights of its hypotheses.
+    """Write the log probability of each id after each text, and scale the weights of its
+    hypotheses.
 
     Args:
         characters, starts: As in ``reviewgen.blending.characters.TokenCharacters``.

@@ -1,8 +1,10 @@
-"""What compiles functions with numba: the cache of machine code on disk, and functions that compiled ones can call.
+"""What compiles functions with numba: the cache of machine code on disk, and functions that
+compiled ones can call.
 
-The first use of a function takes seconds, while a line on standard error says so, if that is a terminal; later uses load the
-machine code from disk. ``clock`` stands still meanwhile, so that a time budget buys the same training on a fresh machine. Knows
-nothing of what is compiled. Must not import rich, since the line mostly does not appear.
+The first use of a function takes seconds, while a line on standard error says so, if that is a
+terminal; later uses load the machine code from disk. ``clock`` stands still meanwhile, so that a
+time budget buys the same training on a fresh machine. Knows nothing of what is compiled. Must not
+import rich, since the line mostly does not appear.
 """
 
 import contextlib
@@ -17,8 +19,8 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 from weakref import WeakSet
 
-# Where colorama is installed, numba loads it to colour its own errors, and it then prints a reset code when the process ends,
-# even into a pipe.
+# Where colorama is installed, numba loads it to colour its own errors, and it then prints a reset
+# code when the process ends, even into a pipe.
 os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
 
 import numba
@@ -33,16 +35,20 @@ FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
 
 
 def compiled(function: FunctionT) -> FunctionT:
-    """Compile a function with numba at its first call, and cache the machine code on disk for the next process.
+    """Compile a function with numba at its first call, and cache the machine code on disk for the
+    next process.
 
-    The cache is beside the source, or else in numba's folder of the user; where neither can be written, each process compiles.
-    The function is unwrapped first, because what checks its arguments at run time cannot be compiled.
+    The cache is beside the source, or else in numba's folder of the user; where neither can be
+    written, each process compiles. The function is unwrapped first, because what checks its
+    arguments at run time cannot be compiled.
     """
     return _compile(function)
 
 
 def by_address(function: FunctionT) -> FunctionT:
-    """Like ``compiled``, for a function that compiled code calls by its address; see ``reviewgen.compiled.steps``."""
+    """Like ``compiled``, for a function that compiled code calls by its address; see
+    ``reviewgen.compiled.steps``.
+    """
     return _compile(function, no_cfunc_wrapper=False)
 
 
@@ -62,15 +68,19 @@ def _compile(function: FunctionT, **options: bool) -> FunctionT:
 
 
 def inner(function: FunctionT) -> FunctionT:
-    """Make a function available to compiled functions, with which it is compiled; called from Python, it is plain Python.
+    """Make a function available to compiled functions, with which it is compiled; called from
+    Python, it is plain Python.
 
-    It is compiled faster than one that Python can call: without a wrapper for Python, and without a cache of its own.
+    It is compiled faster than one that Python can call: without a wrapper for Python, and without a
+    cache of its own.
     """
     return _available_to_compiled(function)
 
 
 def inlined(function: FunctionT) -> FunctionT:
-    """Like ``inner``, but inlined into each caller: for innermost loops, so that they can use vector instructions."""
+    """Like ``inner``, but inlined into each caller: for innermost loops, so that they can use
+    vector instructions.
+    """
     return _available_to_compiled(function, forceinline=True)
 
 
@@ -90,10 +100,11 @@ def _available_to_compiled(function: FunctionT, **options: Any) -> FunctionT:
 def _drop_stale_files(folder: str, source: str) -> None:
     """Remove cached machine code that numba would trip over.
 
-    numba fails at a file that a full disk or a power cut has cut off, so one whose last byte is not that of a pickle is removed;
-    and at one that names a module which an upgrade has removed. It notices changes only in the file of a function, not in the
-    files of functions that are compiled into it. So files older than a source file of this package, or of the package ``source``
-    that the function belongs to, are removed.
+    numba fails at a file that a full disk or a power cut has cut off, so one whose last byte is not
+    that of a pickle is removed; and at one that names a module which an upgrade has removed. It
+    notices changes only in the file of a function, not in the files of functions that are compiled
+    into it. So files older than a source file of this package, or of the package ``source`` that
+    the function belongs to, are removed.
     """
     newest = max(map(_newest_source, {source, str(Path(__file__).parent)}))
     with contextlib.suppress(OSError):
@@ -113,7 +124,8 @@ def _newest_source(package: str) -> float:
 
 
 class CompilingNotice(event.Listener):
-    """Listens to numba's compiler: measures its time, and shows the line while one of the watched functions is compiled.
+    """Listens to numba's compiler: measures its time, and shows the line while one of the watched
+    functions is compiled.
 
     Attributes:
         functions: The watched functions, as numba's dispatchers.
@@ -152,12 +164,18 @@ class CompilingNotice(event.Listener):
         """Show or update the line, unless a function is compiled that is not ours."""
         if not self.is_compiling:
             self._started = time.monotonic()
-            can_erase = sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-            is_shown = can_erase and not self.is_quiet and event.data["dispatcher"] in self.functions
+            can_erase = (
+                sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+            )
+            is_shown = (
+                can_erase and not self.is_quiet and event.data["dispatcher"] in self.functions
+            )
             self._terminal = sys.stderr if is_shown else None
             self._write(_SAVE)
         self._depth += 1
-        self._write(f"{_ERASE}Compiling for the first use, {time.monotonic() - self._started:.0f} s ...")
+        self._write(
+            f"{_ERASE}Compiling for the first use, {time.monotonic() - self._started:.0f} s ..."
+        )
 
     def on_end(self, event: Any) -> None:
         """Erase the line when the outermost function is compiled."""

@@ -1,8 +1,10 @@
-"""Matrix-vector products limited by memory bandwidth only, and activation functions, for loops that generate token by token.
+"""Matrix-vector products limited by memory bandwidth only, and activation functions, for loops that
+generate token by token.
 
-A matrix is stored in *panels* of 64 outputs: a panel's sums stay in registers while its weights are loaded once, in the order in
-which they are in memory (the layout that GotoBLAS packs into; Goto & van de Geijn 2008). Weights may be stored in 8 or 16 bits,
-scaled by output, since a single text waits for the weights to come from memory. Each sum adds its inputs in order, with fused
+A matrix is stored in *panels* of 64 outputs: a panel's sums stay in registers while its weights are
+loaded once, in the order in which they are in memory (the layout that GotoBLAS packs into; Goto &
+van de Geijn 2008). Weights may be stored in 8 or 16 bits, scaled by output, since a single text
+waits for the weights to come from memory. Each sum adds its inputs in order, with fused
 multiply-adds if the processor has them, so that a row's result does not depend on the other rows.
 
 Shapes: M outputs, K inputs, R rows, P panels.
@@ -22,8 +24,10 @@ from numba.extending import intrinsic
 from reviewgen.compiled.jit import compiled, inlined, reordered
 from reviewgen.errors import BundleError, quoted
 
-PANEL = 64  # outputs: four registers of 512 bits, enough independent sums to hide the latency of an addition
-GROUP = 4  # rows that share a pass over a panel: 16 registers of sums and four of weights fit into 32
+# outputs: four registers of 512 bits, enough independent sums to hide the latency of an addition
+PANEL = 64
+# rows that share a pass over a panel: 16 registers of sums and four of weights fit into 32
+GROUP = 4
 ALIGNMENT = 64  # bytes, a cache line
 LOWEST = np.float32(-87.0)  # below it, exp soon leaves the normal numbers of single precision
 HIGHEST = np.float32(88.72283)  # above it, exp is infinite in single precision
@@ -36,12 +40,14 @@ HALF = np.float32(0.5)
 TWO = np.float32(2)
 ZERO = np.float32(0)
 INFINITY = np.float32(np.inf)
-C3, C4, C5, C6, C7 = (np.float32(1 / factor) for factor in (6, 24, 120, 720, 5040))  # Taylor: below 1e-8 up to ln(2) / 2
+# Taylor: below 1e-8 up to ln(2) / 2
+C3, C4, C5, C6, C7 = (np.float32(1 / factor) for factor in (6, 24, 120, 720, 5040))
 EIGHTEEN = np.float32(18)
 SMALLEST = np.float32(1.17549435e-38)  # with all its bits
 HALF_ROOT_BITS = np.int32(0x3F3504F3)  # the bits of sqrt(1/2)
 MANTISSA = np.int32(0x007FFFFF)  # the bits of a mantissa
-L0, L1, L2, L3, L4, L5, L6, L7, L8 = (  # (log(1 + x) - x + x ** 2 / 2) / x ** 3, Moshier 1989, Cephes ``logf``
+# (log(1 + x) - x + x ** 2 / 2) / x ** 3, Moshier 1989, Cephes ``logf``
+L0, L1, L2, L3, L4, L5, L6, L7, L8 = (
     np.float32(coefficient)
     for coefficient in (
         *(3.3333331174e-1, -2.4999993993e-1, 2.0000714765e-1, -1.6668057665e-1, 1.4249322787e-1),
@@ -50,14 +56,18 @@ L0, L1, L2, L3, L4, L5, L6, L7, L8 = (  # (log(1 + x) - x + x ** 2 / 2) / x ** 3
 )
 
 Bits: TypeAlias = Literal[32, 16, 8]
-"""Bits of a weight. A single text waits for the weights to come from memory: if they do not fit in the processor's second-level
-cache, 8 are two to three times as fast as 32, and round each weight to a 127th of its output's largest; 16 are nearly exact."""
+"""Bits of a weight. A single text waits for the weights to come from memory: if they do not fit in
+the processor's second-level cache, 8 are two to three times as fast as 32, and round each weight to
+a 127th of its output's largest; 16 are nearly exact.
+"""
 
 
 class Matrix(NamedTuple):
-    """A matrix in panels: the weight of input k in output 64 p + m is ``panels[p, k, m] * scales[64 p + m]``.
+    """A matrix in panels: the weight of input k in output 64 p + m is ``panels[p, k, m] * scales[64
+    p + m]``.
 
-    Zeros pad the last panel. Compiled loops take the two arrays; matrices of one shape may be stacked along leading axes.
+    Zeros pad the last panel. Compiled loops take the two arrays; matrices of one shape may be
+    stacked along leading axes.
     """
 
     panels: Shaped[np.ndarray, "*S P K 64"]  # float32, int16 or int8
@@ -69,10 +79,12 @@ def pack(weights: Float32[np.ndarray, "*S M K"], bits: Bits = 32) -> Matrix:
 
     Args:
         weights: One row an output, as in torch.
-        bits: 32 keeps the weights; 16 and 8 round each to a multiple of 1/32767 or 1/127 of its output's largest.
+        bits: 32 keeps the weights; 16 and 8 round each to a multiple of 1/32767 or 1/127 of its
+            output's largest.
 
     >>> out = np.zeros((1, 64), np.float32)
-    >>> add_product(*pack(np.array([[1, 2], [3, 4]], np.float32)), np.array([[1, 10]], np.float32), out)
+    >>> weight = pack(np.array([[1, 2], [3, 4]], np.float32))
+    >>> add_product(*weight, np.array([[1, 10]], np.float32), out)
     >>> out[0, :3].tolist()
     [21.0, 43.0, 0.0]
     """
@@ -92,7 +104,8 @@ def pack(weights: Float32[np.ndarray, "*S M K"], bits: Bits = 32) -> Matrix:
 def quantize(
     weights: Float32[np.ndarray, "*S M K"], bits: int
 ) -> tuple[Float32[np.ndarray, "*S M K"], Float32[np.ndarray, "*S M"]]:
-    """Return weights as whole numbers of some bits, and the scale of each row, by which they are multiplied.
+    """Return weights as whole numbers of some bits, and the scale of each row, by which they are
+    multiplied.
 
     >>> [array.tolist() for array in quantize(np.array([[1, -127], [0, 0]], np.float32), 8)]
     [[[1.0, -127.0], [0.0, 0.0]], [1.0, 1.0]]
@@ -110,11 +123,16 @@ def refuse_non_finite(tensors: Mapping[str, np.ndarray]) -> None:
     """
     for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
-            raise BundleError(f"The tensor {quoted(name)} holds NaN or infinity, so the model cannot be used. Train it again.")
+            raise BundleError(
+                f"The tensor {quoted(name)} holds NaN or infinity, so the model cannot be used."
+                " Train it again."
+            )
 
 
 def _aligned(shape, dtype):
-    """Return an uninitialised array that starts at a cache line, so that a panel's row spans as few lines as possible."""
+    """Return an uninitialised array that starts at a cache line, so that a panel's row spans as few
+    lines as possible.
+    """
     size = math.prod(shape) * dtype.itemsize
     raw = np.empty(size + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
@@ -122,11 +140,15 @@ def _aligned(shape, dtype):
 
 
 def _make_tile(rows):
-    """Return the innermost loop for a number of rows, as an intrinsic, since numba has no vector types."""
+    """Return the innermost loop for a number of rows, as an intrinsic, since numba has no vector
+    types.
+    """
 
     @intrinsic
     def tile(typing, panel, scales, inputs, outputs, row, column):
-        """Add panel (K, 64) times ``inputs[row : row + rows]``, scaled, to 64 columns of ``outputs[row : row + rows]``."""
+        """Add panel (K, 64) times ``inputs[row : row + rows]``, scaled, to 64 columns of
+        ``outputs[row : row + rows]``.
+        """
 
         def generate(context, builder, signature, arguments):
             return _build_tile(context, builder, signature, arguments, rows)
@@ -139,31 +161,46 @@ def _make_tile(rows):
 def _build_tile(context, builder, signature, arguments, rows):
     """Build the LLVM code of a tile."""
     panel, scales, inputs, outputs = (
-        context.make_array(array)(context, builder, value) for array, value in zip(signature.args[:4], arguments[:4], strict=True)
+        context.make_array(array)(context, builder, value)
+        for array, value in zip(signature.args[:4], arguments[:4], strict=True)
     )
     row, column = arguments[4:]
     element = context.get_data_type(signature.args[0].dtype)
     vector = ir.VectorType(ir.FloatType(), PANEL)
     stored = ir.VectorType(element, PANEL)
     fused_type = ir.FunctionType(vector, [vector] * 3)
-    fused = cgutils.get_or_insert_function(builder.module, fused_type, f"llvm.fmuladd.v{PANEL}f32")  # a b + c
+    # a b + c
+    fused = cgutils.get_or_insert_function(builder.module, fused_type, f"llvm.fmuladd.v{PANEL}f32")
     length = builder.extract_value(panel.shape, 0)
     width, stride = (builder.extract_value(array.shape, 1) for array in (inputs, outputs))
-    sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(rows)]  # become registers
+    # become registers
+    sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(rows)]
     starts = [builder.mul(builder.add(row, ir.Constant(row.type, r)), width) for r in range(rows)]
     with cgutils.for_range(builder, length) as loop:
-        weights = _load(builder, panel.data, builder.mul(loop.index, ir.Constant(row.type, PANEL)), stored)
+        weights = _load(
+            builder, panel.data, builder.mul(loop.index, ir.Constant(row.type, PANEL)), stored
+        )
         if element != ir.FloatType():
-            weights = builder.sitofp(builder.sext(weights, ir.VectorType(ir.IntType(32), PANEL)), vector)
+            weights = builder.sitofp(
+                builder.sext(weights, ir.VectorType(ir.IntType(32), PANEL)), vector
+            )
         for r in range(rows):
             number = builder.load(builder.gep(inputs.data, [builder.add(starts[r], loop.index)]))
-            first = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
-            spread = builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), PANEL), [0] * PANEL))
+            first = builder.insert_element(
+                ir.Constant(vector, ir.Undefined), number, ir.Constant(ir.IntType(32), 0)
+            )
+            spread = builder.shuffle_vector(
+                first, first, ir.Constant(ir.VectorType(ir.IntType(32), PANEL), [0] * PANEL)
+            )
             builder.store(builder.call(fused, [weights, spread, builder.load(sums[r])]), sums[r])
     scale = _load(builder, scales.data, column, vector)
     for r in range(rows):
-        offset = builder.add(builder.mul(builder.add(row, ir.Constant(row.type, r)), stride), column)
-        total = builder.call(fused, [builder.load(sums[r]), scale, _load(builder, outputs.data, offset, vector)])
+        offset = builder.add(
+            builder.mul(builder.add(row, ir.Constant(row.type, r)), stride), column
+        )
+        total = builder.call(
+            fused, [builder.load(sums[r]), scale, _load(builder, outputs.data, offset, vector)]
+        )
         builder.store(total, _pointer(builder, outputs.data, offset, vector), align=4)
     return context.get_dummy_value()
 
@@ -173,7 +210,9 @@ def _pointer(builder, data, offset, vector):
 
 
 def _load(builder, data, offset, vector):
-    return builder.load(_pointer(builder, data, offset, vector), align=1 if vector.element == ir.IntType(8) else 2)
+    return builder.load(
+        _pointer(builder, data, offset, vector), align=1 if vector.element == ir.IntType(8) else 2
+    )
 
 
 _one_row, _two_rows, _three_rows, _row_group = (_make_tile(rows) for rows in (1, 2, 3, GROUP))
@@ -224,19 +263,26 @@ def _split(number):
 
 @inlined
 def exp32(number):
-    """Return e to the power of a float32, relative error 1e-7; 0 below -87, infinity above 88.72283. Vectorises in a loop."""
-    inside = HIGHEST if number > HIGHEST else (LOWEST if number < LOWEST else number)  # NaN stays NaN
+    """Return e to the power of a float32, relative error 1e-7; 0 below -87, infinity above
+    88.72283. Vectorises in a loop.
+    """
+    # NaN stays NaN
+    inside = HIGHEST if number > HIGHEST else (LOWEST if number < LOWEST else number)
     n, less_one = _split(inside)
-    half_power = np.int32((n + np.int32(126)) << np.int32(23)).view(np.float32)  # 2 ** (n - 1), since n may be 128
+    # 2 ** (n - 1), since n may be 128
+    half_power = np.int32((n + np.int32(126)) << np.int32(23)).view(np.float32)
     result = TWO * (half_power * less_one + half_power)
     return INFINITY if number > HIGHEST else (ZERO if number < LOWEST else result)
 
 
 @inlined
 def log32(number):
-    """Return the natural logarithm of a float32, relative error 2e-7; -inf below 1.2e-38, NaN for NaN. Vectorises in a loop."""
+    """Return the natural logarithm of a float32, relative error 2e-7; -inf below 1.2e-38, NaN for
+    NaN. Vectorises in a loop.
+    """
     bits = np.int32(np.float32(number).view(np.int32) - HALF_ROOT_BITS)
-    exponent = np.float32(np.int32(bits >> np.int32(23)))  # number = (1 + x) 2 ** exponent, sqrt(1/2) <= 1 + x < sqrt(2)
+    # number = (1 + x) 2 ** exponent, sqrt(1/2) <= 1 + x < sqrt(2)
+    exponent = np.float32(np.int32(bits >> np.int32(23)))
     x = np.int32(np.int32(bits & MANTISSA) + HALF_ROOT_BITS).view(np.float32) - ONE
     series = ((((L8 * x + L7) * x + L6) * x + L5) * x + L4) * x + L3
     series = ((series * x + L2) * x + L1) * x + L0
@@ -253,9 +299,12 @@ def sigmoid32(number):
 
 @inlined
 def tanh32(number):
-    """Return tanh of a float32, relative error 2e-7, also near zero, since e ** 2x - 1 is never rounded. Vectorises in a loop."""
+    """Return tanh of a float32, relative error 2e-7, also near zero, since e ** 2x - 1 is never
+    rounded. Vectorises in a loop.
+    """
     double = number + number
-    inside = EIGHTEEN if double > EIGHTEEN else (-EIGHTEEN if double < -EIGHTEEN else double)  # beyond, tanh rounds to one
+    # beyond, tanh rounds to one
+    inside = EIGHTEEN if double > EIGHTEEN else (-EIGHTEEN if double < -EIGHTEEN else double)
     n, less_one = _split(inside)
     power = np.int32((n + np.int32(127)) << np.int32(23)).view(np.float32)
     grown = power * less_one + (power - ONE)

@@ -1,13 +1,15 @@
-"""Mixtures of next-token distributions, whose weights may depend on how certain each distribution is.
+"""Mixtures of next-token distributions, whose weights may depend on how certain each distribution
+is.
 
 The weights of M distributions are a softmax of a quadratic function of their entropies (nats)::
 
     w_m  ~  prior_m  exp(gate_m . (1, H_1 .. H_M, H_1 H_1, H_1 H_2 .. H_M H_M))
 
-Jordan & Jacobs 1994, "Hierarchical Mixtures of Experts and the EM Algorithm", have such a gate; Jelinek & Mercer 1980 let the
-weights depend on the context in buckets.
+Jordan & Jacobs 1994, "Hierarchical Mixtures of Experts and the EM Algorithm", have such a gate;
+Jelinek & Mercer 1980 let the weights depend on the context in buckets.
 
-M distributions, R rows, V vocabulary, V64 at least as much, F features; S and K as in ``reviewgen.compiled.steps``.
+M distributions, R rows, V vocabulary, V64 at least as much, F features; S and K as in
+``reviewgen.compiled.steps``.
 """
 
 import math
@@ -37,7 +39,8 @@ class Mixture(NamedTuple):
 
 @by_address
 def step_mixture(mixture, ids, floats, ints, logits):
-    """Step every part, and write the log probabilities of their mixture; see ``reviewgen.compiled.steps``.
+    """Step every part, and write the log probabilities of their mixture; see
+    ``reviewgen.compiled.steps``.
 
     Args:
         mixture: The address of a Mixture.
@@ -49,7 +52,9 @@ def step_mixture(mixture, ids, floats, ints, logits):
     for part in range(len(blend.prior)):
         own_floats = floats[blend.float_starts[part] : blend.float_starts[part + 1]]
         own_ints = ints[blend.int_starts[part] : blend.int_starts[part + 1]]
-        call_step(blend.functions[part], blend.weights[part], ids, own_floats, own_ints, parts[part])
+        call_step(
+            blend.functions[part], blend.weights[part], ids, own_floats, own_ints, parts[part]
+        )
     mix(parts, blend.prior, blend.gate, blend.vocab_size, logits)
 
 
@@ -134,15 +139,17 @@ def _softmax(logits, probs):
 def _largest(logits, count):
     """Return the largest of the first logits, NaN if one is a positive NaN.
 
-    The bits of numbers, with those of negative ones inverted but for the sign, are integers in the same order. Unlike the largest
-    number, the largest integer is found with vector instructions.
+    The bits of numbers, with those of negative ones inverted but for the sign, are integers in the
+    same order. Unlike the largest number, the largest integer is found with vector instructions.
     """
     largest = np.int32(-0x7FFFFFFF)
     for token in range(count):
         bits = np.float32(logits[token]).view(np.int32)
         key = np.int32(bits ^ np.int32(np.int32(bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
         largest = key if key > largest else largest
-    return np.int32(largest ^ np.int32(np.int32(largest >> np.int32(31)) & np.int32(0x7FFFFFFF))).view(np.float32)
+    return np.int32(
+        largest ^ np.int32(np.int32(largest >> np.int32(31)) & np.int32(0x7FFFFFFF))
+    ).view(np.float32)
 
 
 @reordered
@@ -158,7 +165,9 @@ def _sums(logits, largest, probs):
 
 @inner
 def _average(probs, weights, totals, mixed):
-    """Write the log of the weighted sum of distributions that add up to ``totals``; return how many are too low for float32."""
+    """Write the log of the weighted sum of distributions that add up to ``totals``; return how many
+    are too low for float32.
+    """
     for token in range(len(mixed)):
         mixed[token] = ZERO
     for part in range(len(probs)):
@@ -174,7 +183,9 @@ def _average(probs, weights, totals, mixed):
 
 @inner
 def _mix_token(logits, logs, weights):
-    """Return the log probability of one token whose probability is too small for single precision."""
+    """Return the log probability of one token whose probability is too small for single
+    precision.
+    """
     largest = -np.inf
     for part in range(len(weights)):
         if weights[part] > 0:

@@ -1,8 +1,10 @@
 """Sampling one token from logits: penalties, temperature, top-k, top-p, min-p, then one draw.
 
-Each setting means what it means in transformers, and they are applied in its order. Knows neither a model nor a tokenizer.
+Each setting means what it means in transformers, and they are applied in its order. Knows neither a
+model nor a tokenizer.
 
-    choose              all of it, and another draw where the first token would complete a copied span or an unknown word
+    choose              all of it, and another draw where the first token would complete a copied
+                        span or an unknown word
     sample_rows         ``choose`` for each row of a batch
     apply_penalties     repetition penalty, no repeated n-grams, no end before ``min_new_tokens``
     apply_temperature   scores to unnormalised probabilities
@@ -11,15 +13,17 @@ Each setting means what it means in transformers, and they are applied in its or
     draw_allowed        a draw, and others in place of a token that would make an unknown word
     draw_token          the draw
 
-A token is drawn by an exponential race, so that close probabilities give the same token. Each token gets a random number of its
-own, a hash of the draw's number and of its id, and from it an exponential arrival time, -log(1 - x) / p. The first to arrive
-wins, which a token does with its probability (the Gumbel-max trick; Maddison et al. 2014). Inverse transform sampling would do
-for one machine. But where another one computes the probabilities with other rounding, each border of the cumulative sum moves,
-and of 8,000 tokens a hundred times as many draws change.
+A token is drawn by an exponential race, so that close probabilities give the same token. Each token
+gets a random number of its own, a hash of the draw's number and of its id, and from it an
+exponential arrival time, -log(1 - x) / p. The first to arrive wins, which a token does with its
+probability (the Gumbel-max trick; Maddison et al. 2014). Inverse transform sampling would do for
+one machine. But where another one computes the probabilities with other rounding, each border of
+the cumulative sum moves, and of 8,000 tokens a hundred times as many draws change.
 
-Of the tokens left when some are ruled out, the one next to arrive is a draw, too. So one random number is enough for a token. But
-where filters then let in tokens that had not raced, these would arrive too early, and all race again: with ``another_number``.
-The race's arithmetic is of 32 bits, exact in numba, in Python and in JavaScript (``web/static/sampling.js``).
+Of the tokens left when some are ruled out, the one next to arrive is a draw, too. So one random
+number is enough for a token. But where filters then let in tokens that had not raced, these would
+arrive too early, and all race again: with ``another_number``. The race's arithmetic is of 32 bits,
+exact in numba, in Python and in JavaScript (``web/static/sampling.js``).
 
 B rows, V vocabulary, T tokens of a text, K temperatures.
 """
@@ -38,7 +42,9 @@ NONE = -1
 DEAD_END = -2
 NOTHING_LEFT = -3
 NOT_A_NUMBER = -4
-"""Codes in place of a token: the row has ended; every token left is forbidden; every token has probability zero; NaN logits."""
+"""Codes in place of a token: the row has ended; every token left is forbidden; every token has
+probability zero; NaN logits.
+"""
 
 MAX_REDRAWS = 8  # after which all tokens that may not follow are ruled out at once
 MASK = 0xFFFFFFFF  # 32 bits
@@ -46,7 +52,9 @@ GOLDEN = 0x9E3779B9  # 2 ** 32 divided by the golden ratio: far apart for ids th
 
 
 class SamplingParams(NamedTuple):
-    """The sampling settings of one call. Compiled functions take it as it is, so each field must have exactly this type."""
+    """The sampling settings of one call. Compiled functions take it as it is, so each field must
+    have exactly this type.
+    """
 
     temperatures: Float64[np.ndarray, " K"]  # new token t is sampled at temperatures[t % K]
     top_k: int  # 0 is off
@@ -81,7 +89,8 @@ class Constraints(NamedTuple):
     """What the texts of a call must not contain.
 
     Attributes:
-        windows, run: The copied spans that must not be completed, as in ``copies``; without any, None and 0.
+        windows, run: The copied spans that must not be completed, as in ``copies``; without any,
+            None and 0.
         spelling: The known words and characters that texts are made of; None for any.
         places: int64 (B, 3), the place of each text in ``spelling``; updated while sampling.
     """
@@ -97,15 +106,35 @@ def compiled_constraints(
 ) -> tuple[WindowSet | None, int, Spelling | None, Int64[np.ndarray, "B 3"]]:
     """Return the constraints of some texts as the compiled functions take them.
 
-    None is a type, for which numba compiles nothing: the windows are None if only the temperature counts, so that penalties,
-    filters and the copy limit are compiled when a call first uses one of them, and so is the spelling.
+    None is a type, for which numba compiles nothing: the windows are None if only the temperature
+    counts, so that penalties, filters and the copy limit are compiled when a call first uses one of
+    them, and so is the spelling.
     """
     windows, run, spelling, places = constraints or (None, 0, None, no_places(count))
-    return (NO_WINDOWS if windows is None and not params.is_plain else windows), run, spelling, places
+    return (
+        (NO_WINDOWS if windows is None and not params.is_plain else windows),
+        run,
+        spelling,
+        places,
+    )
 
 
 @inner
-def choose(logits, params, text, size, new_tokens, uniform, windows, run, spelling, place, scores, probs, is_copy):
+def choose(
+    logits,
+    params,
+    text,
+    size,
+    new_tokens,
+    uniform,
+    windows,
+    run,
+    spelling,
+    place,
+    scores,
+    probs,
+    is_copy,
+):
     """Return the token after ``text[:size]``, or DEAD_END, NOTHING_LEFT or NOT_A_NUMBER.
 
     Args:
@@ -115,12 +144,14 @@ def choose(logits, params, text, size, new_tokens, uniform, windows, run, spelli
         size: Number of tokens in the text.
         new_tokens: How many of them are new.
         uniform: A random number in [0, 1).
-        windows, run: The copied spans that must not be completed, as in ``copies``; a run of 0 is off, and windows of None is off
-            with all settings but the temperature; see ``compiled_constraints``.
-        spelling, place: The words that the text may contain, and its place among them, int64 (3,), which is updated; a spelling
-            of None is off.
+        windows, run: The copied spans that must not be completed, as in ``copies``; a run of 0 is
+            off, and windows of None is off with all settings but the temperature; see
+            ``compiled_constraints``.
+        spelling, place: The words that the text may contain, and its place among them, int64 (3,),
+            which is updated; a spelling of None is off.
         scores, probs: float64 (V,), scratch memory.
-        is_copy: Whether the caller has drawn a token that would complete a copied span, so that one is chosen in its place.
+        is_copy: Whether the caller has drawn a token that would complete a copied span, so that one
+            is chosen in its place.
     """
     eos = params.eos_id
     temperature = params.temperatures[new_tokens % len(params.temperatures)]
@@ -154,7 +185,9 @@ def choose(logits, params, text, size, new_tokens, uniform, windows, run, spelli
 
 @inner
 def _weigh(windows, scores, largest, temperature, params, probs):
-    """Write unnormalised probabilities after temperature and filters, or if greedy, all to the most probable token."""
+    """Write unnormalised probabilities after temperature and filters, or if greedy, all to the most
+    probable token.
+    """
     if windows is not None and params.is_greedy:
         probs[:] = 0.0
         probs[np.argmax(scores)] = 1.0  # of equals, the one with the smallest id
@@ -165,7 +198,9 @@ def _weigh(windows, scores, largest, temperature, params, probs):
 
 
 @compiled
-def sample_rows(logits, texts, sizes, new_tokens, uniform, params, windows, runs, spelling, places, tokens):
+def sample_rows(
+    logits, texts, sizes, new_tokens, uniform, params, windows, runs, spelling, places, tokens
+):
     """Sample the next token of each of B texts into ``tokens``, int64 (B,).
 
     Args:
@@ -184,17 +219,30 @@ def sample_rows(logits, texts, sizes, new_tokens, uniform, params, windows, runs
         size = sizes[row]
         run = runs[row]
         tokens[row] = choose(
-            logits[row], params, text, size, new_tokens[row], uniform[row], windows, run, spelling, places[row], scores, probs,
+            logits[row],
+            params,
+            text,
+            size,
+            new_tokens[row],
+            uniform[row],
+            windows,
+            run,
+            spelling,
+            places[row],
+            scores,
+            probs,
             False,
-        )  # fmt: skip
+        )
 
 
 @compiled
 def apply_penalties(logits, text, size, new_tokens, params, scores):
-    """Write the logits after penalties into ``scores`` and return the largest; NaN where they hold NaN or plus infinity.
+    """Write the logits after penalties into ``scores`` and return the largest; NaN where they hold
+    NaN or plus infinity.
 
-    The repetition penalty (Keskar et al. 2019) divides the positive logits of all tokens in the text by it and multiplies the
-    negative ones; no token completes an n-gram a second time (Paulus et al. 2017); eos is ruled out before ``min_new_tokens``.
+    The repetition penalty (Keskar et al. 2019) divides the positive logits of all tokens in the
+    text by it and multiplies the negative ones; no token completes an n-gram a second time (Paulus
+    et al. 2017); eos is ruled out before ``min_new_tokens``.
     """
     penalty = params.repetition_penalty
     ngram = params.no_repeat_ngram_size
@@ -203,7 +251,8 @@ def apply_penalties(logits, text, size, new_tokens, params, scores):
     if penalty != 1:
         for position in range(size):
             token = text[position]
-            if 0 <= token < vocab_size:  # from the logits, so that a token that occurs twice is not penalised twice
+            # from the logits, so that a token that occurs twice is not penalised twice
+            if 0 <= token < vocab_size:
                 logit = np.float64(logits[token])
                 scores[token] = logit * penalty if logit < 0 else logit / penalty
     if 0 < ngram <= size + 1:
@@ -221,7 +270,9 @@ def apply_penalties(logits, text, size, new_tokens, params, scores):
 
 @inner
 def _write_scores(logits, bos, vocab_size, scores):
-    """Write the logits into ``scores``, minus infinity for bos and from ``vocab_size`` on; return the largest, as below."""
+    """Write the logits into ``scores``, minus infinity for bos and from ``vocab_size`` on; return
+    the largest, as below.
+    """
     for token in range(len(scores)):
         scores[token] = logits[token] if token < vocab_size else -np.inf
     scores[bos] = -np.inf
@@ -241,14 +292,18 @@ def _largest_score(scores):
 
 @compiled
 def apply_temperature(scores, largest, temperature, probs):
-    """Write the unnormalised probability exp((score - largest) / temperature) of every token into ``probs``, float64 (V,)."""
+    """Write the unnormalised probability exp((score - largest) / temperature) of every token into
+    ``probs``, float64 (V,).
+    """
     for token in range(len(scores)):
         probs[token] = math.exp((scores[token] - largest) / temperature)
 
 
 @compiled
 def sharpen(probs, temperature):
-    """Apply a temperature to probabilities, float64 (V,), in place: raise them to 1 / temperature, up to a factor."""
+    """Apply a temperature to probabilities, float64 (V,), in place: raise them to 1 / temperature,
+    up to a factor.
+    """
     if temperature == 1.0:
         return
     largest = probs.max()
@@ -264,7 +319,8 @@ def sample_from(probs, top_k, top_p, min_p, uniform):
     0 switches top-k off, 1 top-p, 0 min-p; the most probable token always stays.
 
     Args:
-        probs: float64 (V,), not negative, at least one above zero; what the filters drop becomes zero.
+        probs: float64 (V,), not negative, at least one above zero; what the filters drop becomes
+            zero.
         uniform: A random number in [0, 1).
     """
     filter_probs(probs, top_k, top_p, min_p)
@@ -273,9 +329,11 @@ def sample_from(probs, top_k, top_p, min_p, uniform):
 
 @inner
 def filter_probs(probs, top_k, top_p, min_p):
-    """Apply the filters that are on to unnormalised probabilities, float64 (V,), in place; see ``sample_from``.
+    """Apply the filters that are on to unnormalised probabilities, float64 (V,), in place; see
+    ``sample_from``.
 
-    min-p (Nguyen et al. 2024) drops the tokens that are less than min_p times as probable as the most probable one.
+    min-p (Nguyen et al. 2024) drops the tokens that are less than min_p times as probable as the
+    most probable one.
     """
     if 0 < top_k < len(probs) or top_p < 1:
         filter_top_k_top_p(probs, top_k if top_k > 0 else len(probs), top_p)
@@ -288,7 +346,8 @@ def filter_probs(probs, top_k, top_p, min_p):
 
 @inner
 def draw_allowed(probs, spelling, place, eos, uniform):
-    """Draw a token, and others in place of one that may not follow a text, each only once, until one may.
+    """Draw a token, and others in place of one that may not follow a text, each only once, until
+    one may.
 
     Args:
         probs: float64 (V,), unnormalised probabilities; those of refused tokens become zero.
@@ -313,9 +372,11 @@ def draw_allowed(probs, spelling, place, eos, uniform):
 
 @inner
 def filter_top_k_top_p(probs, top_k, top_p):
-    """Keep the top_k most probable tokens, ties included, then the smallest set of these with probability top_p; zero the others.
+    """Keep the top_k most probable tokens, ties included, then the smallest set of these with
+    probability top_p; zero the others.
 
-    top-k: Fan et al. 2018. top-p: Holtzman et al. 2020; of equals, those of smaller id are kept first.
+    top-k: Fan et al. 2018. top-p: Holtzman et al. 2020; of equals, those of smaller id are kept
+    first.
     """
     size = len(probs)
     heap = np.empty(size, np.int64)
@@ -323,12 +384,18 @@ def filter_top_k_top_p(probs, top_k, top_p):
         heap[position] = position
     for position in range(size // 2 - 1, -1, -1):
         _sift_down(heap, size, position, probs)
-    total = probs.sum() if top_k >= size else np.inf  # of what top-k leaves; not known yet where it drops some
+    # of what top-k leaves; not known yet where it drops some
+    total = probs.sum() if top_k >= size else np.inf
     count = 0
     before = 0.0
-    while size > 0 and before < top_p * total and (count < top_k or probs[heap[0]] == probs[heap[size]]):
+    while (
+        size > 0
+        and before < top_p * total
+        and (count < top_k or probs[heap[0]] == probs[heap[size]])
+    ):
         size -= 1
-        heap[0], heap[size] = heap[size], heap[0]  # kept tokens stand behind the heap, the least probable first
+        # kept tokens stand behind the heap, the least probable first
+        heap[0], heap[size] = heap[size], heap[0]
         before += probs[heap[size]]
         count += 1
         _sift_down(heap, size, 0, probs)
@@ -343,7 +410,9 @@ def filter_top_k_top_p(probs, top_k, top_p):
 
 @inner
 def _sift_down(heap, size, position, probs):
-    """Restore the order of a heap whose top is the most probable token, of equals that of the smallest id."""
+    """Restore the order of a heap whose top is the most probable token, of equals that of the
+    smallest id.
+    """
     while True:
         best = position
         first = 2 * position + 1
@@ -361,7 +430,8 @@ def _sift_down(heap, size, position, probs):
 @inner
 def _rule_out_copies(windows, text, size, run, eos, is_copy, largest, scores, probs):
     """Rule out every token that completes a copied span, and eos if the first token drawn did."""
-    apply_temperature(scores, largest, 1.0, probs)  # at a low temperature all other tokens could underflow to zero
+    # at a low temperature all other tokens could underflow to zero
+    apply_temperature(scores, largest, 1.0, probs)
     forbid(windows, text, size, run, probs)
     for token in range(len(probs)):
         if token == eos:
@@ -372,7 +442,8 @@ def _rule_out_copies(windows, text, size, run, eos, is_copy, largest, scores, pr
 
 @inner
 def draw_token(probs, uniform):
-    """Return a token by its probability, by the exponential race that the docstring of the file explains.
+    """Return a token by its probability, by the exponential race that the docstring of the file
+    explains.
 
     Of tokens that are left when some are ruled out, the same number gives the next best.
 
@@ -392,7 +463,8 @@ def draw_token(probs, uniform):
         if probs[token] <= 0:
             continue
         bits = _mix((first + token * GOLDEN) & MASK, second)
-        if probs[token] * time <= prob * (bits * 2.0**-32):  # -log(1 - x) >= x, so it cannot be the first to arrive
+        # -log(1 - x) >= x, so it cannot be the first to arrive
+        if probs[token] * time <= prob * (bits * 2.0**-32):
             continue
         share = (bits + (_mix(bits, first) >> 11) * 2.0**-21) * 2.0**-32  # in [0, 1), of 53 bits
         own_time = -math.log1p(-share)
@@ -405,13 +477,17 @@ def draw_token(probs, uniform):
 
 @inner
 def another_number(uniform):
-    """Derive a second uniform number from the first, (uniform + 0.25) mod 1, for an independent exponential race."""
+    """Derive a second uniform number from the first, (uniform + 0.25) mod 1, for an independent
+    exponential race.
+    """
     return uniform + 0.25 if uniform < 0.75 else uniform - 0.75
 
 
 @inner
 def _mix(x, key):
-    """Return a hash of 32 bits of two numbers of 32 bits; constants by Wellons 2018, found by search ("lowbias32")."""
+    """Return a hash of 32 bits of two numbers of 32 bits; constants by Wellons 2018, found by
+    search ("lowbias32").
+    """
     x = ((x ^ (x >> 16)) * 0x21F0AAAD) & MASK
     x = ((x ^ (x >> 15) ^ key) * 0x735A2D97) & MASK
     return x ^ (x >> 15)

@@ -1,13 +1,16 @@
-"""Whether a token may follow a text: it must keep the text valid UTF-8, made of known words and known characters only.
+"""Whether a token may follow a text: it must keep the text valid UTF-8, made of known words and
+known characters only.
 
 An automaton over bytes. Each text has a *place* in it, three numbers:
 
     word        the node of the word that the text ends in, or of the beginning of one
-    separator   the node inside a character between words, if the text ends with only the first bytes of one; otherwise 0
+    separator   the node inside a character between words, if the text ends with only the first
+                bytes of one; otherwise 0
     half        the higher half of a byte, if the text ends with only that half; otherwise -1
 
-Words and separators are followed side by side, since the first byte of a character does not say yet which of the two it is. In
-an unknown word, which a prompt may contain, the word node is one that any valid UTF-8 can follow, up to the next separator.
+Words and separators are followed side by side, since the first byte of a character does not say yet
+which of the two it is. In an unknown word, which a prompt may contain, the word node is one that
+any valid UTF-8 can follow, up to the next separator.
 
 V vocabulary, N nodes and their edges, S bytes of all tokens.
 """
@@ -27,20 +30,26 @@ ANY_WORD = -1  # the word node of a text that any token may follow
 class Spelling(NamedTuple):
     """An automaton, and the bytes of each token. Compiled functions take it as it is.
 
-    Node 0 is where no text can be. ``nodes[n]`` of node n is twice the number of bytes that may follow, plus one if a word or
-    separator may end there; behind it, for each of these bytes, is 256 times the node that it leads to, plus the byte.
+    Node 0 is where no text can be. ``nodes[n]`` of node n is twice the number of bytes that may
+    follow, plus one if a word or separator may end there; behind it, for each of these bytes, is
+    256 times the node that it leads to, plus the byte.
     """
 
     nodes: UInt32[np.ndarray, " N"]
     anything: int  # the node from which any valid UTF-8 follows
-    known: int  # the nodes below are those of any valid UTF-8, the others those of words and separators
+    # the nodes below are those of any valid UTF-8, the others those of words and separators
+    known: int
     words: int  # the beginning of a word
     separators: int  # the beginning of a separator; 0 if no word is unknown
-    first: Int32[np.ndarray, "3 256"]  # the node after each byte from ``anything``, ``words`` and ``separators``, which have many
-    symbols: UInt16[np.ndarray, " S"]  # the bytes of the tokens, one after another; HALF + n is n, half a byte
-    offsets: Int64[np.ndarray, " V+1"]  # where the bytes of each token begin, and where the last ones end
+    # the node after each byte from ``anything``, ``words`` and ``separators``, which have many
+    first: Int32[np.ndarray, "3 256"]
+    # the bytes of the tokens, one after another; HALF + n is n, half a byte
+    symbols: UInt16[np.ndarray, " S"]
+    # where the bytes of each token begin, and where the last ones end
+    offsets: Int64[np.ndarray, " V+1"]
     order: Int32[np.ndarray, " V"]  # the tokens, sorted by their bytes
-    common: Int32[np.ndarray, " V"]  # how many bytes each of these has in common with the one before
+    # how many bytes each of these has in common with the one before
+    common: Int32[np.ndarray, " V"]
     longest: int  # bytes of the longest token
 
 
@@ -55,7 +64,9 @@ def no_places(count: int) -> Int64[np.ndarray, "B 3"]:
 
 
 def follow_all(spelling: Spelling, place: Int64[np.ndarray, "3"], tokens: Sequence[int]) -> None:
-    """Move a place behind the tokens of a text, known or not; in Python, since compiling takes longer than following a prompt."""
+    """Move a place behind the tokens of a text, known or not; in Python, since compiling takes
+    longer than following a prompt.
+    """
     for token in tokens:
         word, separator, half = _follow(spelling, place, token)
         if word == 0 and separator == 0:
@@ -76,7 +87,9 @@ def follows(spelling, place, token, eos):
     return after[0] != 0 or after[1] != 0, after
 
 
-def mark_spelled(spelling: Spelling, place: Int64[np.ndarray, "3"], eos: int) -> Bool[np.ndarray, " V"]:
+def mark_spelled(
+    spelling: Spelling, place: Int64[np.ndarray, "3"], eos: int
+) -> Bool[np.ndarray, " V"]:
     """Return whether each token may follow."""
     scores = np.zeros(len(spelling.offsets) - 1)
     rule_out_misspelled(spelling, place, eos, scores, -np.inf)
@@ -88,7 +101,8 @@ def mark_spelled(spelling: Spelling, place: Int64[np.ndarray, "3"], eos: int) ->
 def rule_out_misspelled(spelling, place, eos, scores, lowest):
     """Set the score, (V,), of every token that may not follow to the lowest one.
 
-    The tokens are taken in the order of their bytes, so that each beginning that several have in common is followed once.
+    The tokens are taken in the order of their bytes, so that each beginning that several have in
+    common is followed once.
     """
     if place[0] == ANY_WORD:
         return
@@ -128,7 +142,9 @@ def _follow(spelling, place, token):
     separator = place[1]
     half = place[2]
     for position in range(spelling.offsets[token], spelling.offsets[token + 1]):
-        word, separator, half = _follow_symbol(spelling, word, separator, half, np.int64(spelling.symbols[position]))
+        word, separator, half = _follow_symbol(
+            spelling, word, separator, half, np.int64(spelling.symbols[position])
+        )
         if word == 0 and separator == 0:
             break
     return word, separator, half
@@ -152,7 +168,9 @@ def _follow_symbol(spelling, word, separator, half, symbol):
 
 @inner
 def _follow_unknown(spelling, place, token):
-    """Return the place after a token as ``_follow`` does, where a word that is not known may be anything."""
+    """Return the place after a token as ``_follow`` does, where a word that is not known may be
+    anything.
+    """
     word = place[0]
     separator = place[1]
     half = place[2]
@@ -167,7 +185,9 @@ def _follow_unknown(spelling, place, token):
         before = word
         word, separator = _follow_byte(spelling, word, separator, symbol)
         if word == 0 and separator == 0:
-            word = _child(spelling, before if before < spelling.known else np.int64(spelling.anything), symbol)
+            word = _child(
+                spelling, before if before < spelling.known else np.int64(spelling.anything), symbol
+            )
             word = word if word != 0 else np.int64(spelling.anything)
     return word, separator, half
 

@@ -1,7 +1,9 @@
-"""Compiled loops over the memory of torch's tensors: mixed precision, and cross entropy with its gradient in one pass.
+"""Compiled loops over the memory of torch's tensors: mixed precision, and cross entropy with its
+gradient in one pass.
 
-``as_array`` gives a loop the memory of a tensor: float32 and float64 as they are, bfloat16, which numpy does not have, as uint16.
-A loop converts values that it loads with ``wide`` (bfloat16 to float32), and values that it stores with ``narrow``.
+``as_array`` gives a loop the memory of a tensor: float32 and float64 as they are, bfloat16, which
+numpy does not have, as uint16. A loop converts values that it loads with ``wide`` (bfloat16 to
+float32), and values that it stores with ``narrow``.
 """
 
 import math
@@ -28,13 +30,16 @@ MAX_SUM = 1e30  # of the exponentials: above it, float32 may overflow
 
 def as_array(tensor: Tensor) -> np.ndarray:
     """Return an array that shares the memory of a CPU tensor; bfloat16 as uint16."""
-    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
+    return (
+        (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
+    )
 
 
 @inlined
 def _rounded(number):
     bits = np.float32(number).view(np.uint32)
-    return np.uint16((bits + HALF_ULP + ((bits >> SIXTEEN) & BIT)) >> SIXTEEN)  # to nearest, ties to even
+    # to nearest, ties to even
+    return np.uint16((bits + HALF_ULP + ((bits >> SIXTEEN) & BIT)) >> SIXTEEN)
 
 
 def wide(number):
@@ -101,7 +106,9 @@ def target_losses(logits, targets, losses):
 
 @inner
 def _exp_all(logits, powers):
-    """Write exp(logit - shift) of each logit; return the shift, zero or for logits far from zero the largest, and the sum."""
+    """Write exp(logit - shift) of each logit; return the shift, zero or for logits far from zero
+    the largest, and the sum.
+    """
     shift = np.float32(0)
     exp_sum = _exp_shifted(logits, shift, powers)
     if not MIN_SUM < exp_sum < MAX_SUM:

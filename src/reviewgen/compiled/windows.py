@@ -1,8 +1,9 @@
 """Hashed sets of token windows: which runs of k tokens occur in a corpus, in a few bits each.
 
-A Bloom filter (Bloom 1970) whose bits for one window are in one block of 512 (Putze, Sanders & Singler 2007), so that a lookup
-is one memory access. It has no false negatives; the share of other windows that it reports is the *false-positive rate*. Only
-windows whose hash is a multiple of ``stride`` are stored; any other window is reported as if it occurred.
+A Bloom filter (Bloom 1970) whose bits for one window are in one block of 512 (Putze, Sanders &
+Singler 2007), so that a lookup is one memory access. It has no false negatives; the share of other
+windows that it reports is the *false-positive rate*. Only windows whose hash is a multiple of
+``stride`` are stored; any other window is reported as if it occurred.
 """
 
 import math
@@ -15,7 +16,8 @@ from jaxtyping import Integer, UInt64
 from reviewgen.compiled.jit import compiled, inner
 
 BLOCK = 8  # words of 64 bits
-MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: 2**64 over the golden ratio, Knuth's multiplicative hashing
+# odd: 2**64 over the golden ratio, Knuth's multiplicative hashing
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 PART = 1 << 14  # tokens hashed at a time
 REGIONS = 64  # of memory, by which hashes are queued while building
 REGION_SHIFT = np.uint64(58)  # leaves the first six bits of a hash, which select its region
@@ -23,7 +25,9 @@ QUEUE = 1 << 14  # hashes that wait for one region, at most
 TRIALS = 200_000  # random hashes looked up to measure the false-positive rate
 
 Tokens: TypeAlias = Integer[np.ndarray, " N"] | Iterable[np.ndarray]
-"""A stream of tokens, whole or in blocks that each end with a separator; the blocks can be iterated more than once."""
+"""A stream of tokens, whole or in blocks that each end with a separator; the blocks can be iterated
+more than once.
+"""
 
 
 class WindowSet(NamedTuple):
@@ -40,7 +44,12 @@ NO_WINDOWS = WindowSet(np.zeros(BLOCK, np.uint64), 1, 1, 1)
 
 
 def build_windows(
-    ids: Tokens, separators: tuple[int, int], length: int, bits_per_window: float, stride: int = 1, expected: int | None = None
+    ids: Tokens,
+    separators: tuple[int, int],
+    length: int,
+    bits_per_window: float,
+    stride: int = 1,
+    expected: int | None = None,
 ) -> WindowSet:
     """Return the set of all windows of a stream of tokens that contain no separator (bos, eos).
 
@@ -71,23 +80,31 @@ def empty_set(windows: int, length: int, bits_per_window: float, stride: int = 1
 
 
 def count_windows(ids: Tokens, separators: tuple[int, int], length: int, stride: int = 1) -> int:
-    """Return the number of distinct windows that a set of the stream would store; an estimate from 65,536 tokens on."""
+    """Return the number of distinct windows that a set of the stream would store; an estimate from
+    65,536 tokens on.
+    """
     thinner = max(stride, thin_for_counting(sum(len(block) for block in cut(ids))))
     return len(np.unique(sample_windows(ids, separators, length, thinner))) * (thinner // stride)
 
 
 def thin_for_counting(tokens: int) -> int:
-    """Return the stride of a sample that is large enough to estimate the number of windows of a stream."""
+    """Return the stride of a sample that is large enough to estimate the number of windows of a
+    stream.
+    """
     return 1 << (tokens >> 16).bit_length()
 
 
-def sample_windows(ids: Tokens, separators: tuple[int, int], length: int, stride: int) -> UInt64[np.ndarray, " W"]:
+def sample_windows(
+    ids: Tokens, separators: tuple[int, int], length: int, stride: int
+) -> UInt64[np.ndarray, " W"]:
     """Return the hashes of the windows of a stream that a set of this stride stores."""
     sampled = [np.empty(0, np.uint64)]
     hashes = np.empty(PART, np.uint64)
     for block in cut(ids):
         for first in range(0, len(block), PART):
-            count = _hash_part(block, first, min(first + PART, len(block)), *separators, length, stride, hashes)
+            count = _hash_part(
+                block, first, min(first + PART, len(block)), *separators, length, stride, hashes
+            )
             sampled.append(hashes[:count].copy())
     return np.concatenate(sampled)
 
@@ -98,7 +115,9 @@ def cut(ids: Tokens) -> Iterable[np.ndarray]:
 
 
 def false_positive_rate(windows: WindowSet) -> float:
-    """Return the share of random windows whose hash is a multiple of the stride that the set wrongly contains."""
+    """Return the share of random windows whose hash is a multiple of the stride that the set
+    wrongly contains.
+    """
     random = np.random.default_rng(0).integers(0, 1 << 64, TRIALS, dtype=np.uint64)
     share: float = _share_contained(windows, random * np.uint64(windows.stride))
     return share
@@ -115,7 +134,9 @@ def hash_window(tokens, end, length):
 
 @compiled
 def holds(windows, value):
-    """Return whether the window with this hash may occur in the corpus; true if its hash is not a multiple of the stride."""
+    """Return whether the window with this hash may occur in the corpus; true if its hash is not a
+    multiple of the stride.
+    """
     if value & np.uint64(windows.stride - 1):
         return True
     blocks = np.uint64(len(windows.bits) // BLOCK)
@@ -145,7 +166,9 @@ def copies(windows, tokens, end, run):
 
 @compiled
 def forbid(windows, tokens, end, run, probs):
-    """Set the probability, in ``probs`` (V,), of each token that at index ``end`` would make ``copies`` true to zero."""
+    """Set the probability, in ``probs`` (V,), of each token that at index ``end`` would make
+    ``copies`` true to zero.
+    """
     length = windows.length
     if end + 2 < length + run:
         return
@@ -170,7 +193,8 @@ def _mix(value):
 
 @compiled
 def _hash_part(ids, first, last, bos, eos, length, stride, hashes):
-    """Write the hashes of the windows that end in [first, last) to ``hashes``, and return their number.
+    """Write the hashes of the windows that end in [first, last) to ``hashes``, and return their
+    number.
 
     Windows with a separator, and those whose hash is not a multiple of ``stride``, are left out.
     """
@@ -199,12 +223,16 @@ def _hash_part(ids, first, last, bos, eos, length, stride, hashes):
 
 @compiled
 def _insert_all(windows, ids, bos, eos):
-    """Insert every window of a stream; hashes are queued by region of memory and inserted together, so that it stays in cache."""
+    """Insert every window of a stream; hashes are queued by region of memory and inserted together,
+    so that it stays in cache.
+    """
     part = np.empty(PART, np.uint64)
     waiting = np.empty((REGIONS, QUEUE), np.uint64)
     sizes = np.zeros(REGIONS, np.int64)
     for first in range(0, len(ids), PART):
-        count = _hash_part(ids, first, min(first + PART, len(ids)), bos, eos, windows.length, windows.stride, part)
+        count = _hash_part(
+            ids, first, min(first + PART, len(ids)), bos, eos, windows.length, windows.stride, part
+        )
         for value in part[:count]:
             region = np.int64(value >> REGION_SHIFT)
             waiting[region, sizes[region]] = value

@@ -1,9 +1,11 @@
-"""Reads text and JSON that may come from anyone: bounded in size, nesting and numbers, before much memory is used for them.
-What is written is held to the same bounds, so that it can be read again. ``to_json`` makes JSON values of results.
+"""Reads text and JSON that may come from anyone: bounded in size, nesting and numbers, before much
+memory is used for them. What is written is held to the same bounds, so that it can be read again.
+``to_json`` makes JSON values of results.
 
     MAX_SETTINGS    bytes of settings, cards and other small files
     MAX_RECORD      bytes of the record of a training, and of what grows with its length
-    MAX_VOCABULARY  bytes of the files of a tokenizer, and of what has a figure for each of many texts
+    MAX_VOCABULARY  bytes of the files of a tokenizer, and of what has a figure for each of many
+                    texts
 
 Standard library only. Raises ValueError with the reason; callers add the file name.
 """
@@ -19,11 +21,14 @@ MAX_SETTINGS = 1 << 20
 MAX_RECORD = 1 << 24
 MAX_VOCABULARY = 1 << 26
 MAX_DEPTH = 64
-MAX_VALUES = 4_000_000  # of lists and objects; an empty list takes thirty times the memory of its text
+# of lists and objects; an empty list takes thirty times the memory of its text
+MAX_VALUES = 4_000_000
 _MAX_DIGITS = 100
 
 
-def read_text(file: Path, max_bytes: int = MAX_SETTINGS, encoding: str = "utf-8", errors: str = "strict") -> str:
+def read_text(
+    file: Path, max_bytes: int = MAX_SETTINGS, encoding: str = "utf-8", errors: str = "strict"
+) -> str:
     r"""Return the text of a file of bounded size; each line end becomes \n, as ``open`` reads it.
 
     Raises:
@@ -58,11 +63,14 @@ def parse_json(text: str) -> Any:
     ValueError: the number 1e400 is not finite
 
     Raises:
-        ValueError: It is not JSON, is nested too deeply, has too many values, or a number is NaN, infinite or of too many digits.
+        ValueError: It is not JSON, is nested too deeply, has too many values, or a number is NaN,
+            infinite or of too many digits.
     """
     _refuse_many(text)
     try:
-        value = json.loads(text, parse_int=_parse_int, parse_float=_parse_float, parse_constant=_parse_float)
+        value = json.loads(
+            text, parse_int=_parse_int, parse_float=_parse_float, parse_constant=_parse_float
+        )
         refuse_deep(value)
     except RecursionError:
         raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep") from None
@@ -77,14 +85,19 @@ def refuse_deep(value: Any) -> None:
     """
     level = _containers([value])
     for _ in range(MAX_DEPTH):
-        level = [inner for outer in level for inner in _containers(outer.values() if isinstance(outer, dict) else outer)]
+        level = [
+            inner
+            for outer in level
+            for inner in _containers(outer.values() if isinstance(outer, dict) else outer)
+        ]
         if not level:
             return
     raise RecursionError
 
 
 def encode_text(text: str, max_bytes: int = MAX_SETTINGS) -> bytes:
-    r"""Return a text in UTF-8 that ``read_text`` accepts; a lone surrogate becomes an escape, as JSON writes it.
+    r"""Return a text in UTF-8 that ``read_text`` accepts; a lone surrogate becomes an escape, as
+    JSON writes it.
 
     Raises:
         ValueError: It is larger than ``max_bytes``.
@@ -99,7 +112,8 @@ def dump_json(value: Any, max_bytes: int = MAX_SETTINGS, *, indent: int | None =
     """Return a value as JSON that ``read_json`` accepts.
 
     Raises:
-        ValueError: It is larger than ``max_bytes``, has too many values, or a number is NaN or infinite.
+        ValueError: It is larger than ``max_bytes``, has too many values, or a number is NaN or
+            infinite.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
     _refuse_many(text)
@@ -107,7 +121,9 @@ def dump_json(value: Any, max_bytes: int = MAX_SETTINGS, *, indent: int | None =
 
 
 def to_json(value: Any) -> Any:
-    """Return dataclasses, and what they hold, as JSON values; a number that is NaN or infinite becomes None."""
+    """Return dataclasses, and what they hold, as JSON values; a number that is NaN or infinite
+    becomes None.
+    """
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, Mapping):

@@ -1,4 +1,5 @@
-"""Descriptions of settings, from the docstrings and type hints of config dataclasses, for ``reviewgen settings``.
+"""Descriptions of settings, from the docstrings and type hints of config dataclasses, for
+``reviewgen settings``.
 
 A field is described in the Google-style ``Attributes:`` section of its class or of a base class::
 
@@ -21,15 +22,34 @@ from typing import Any, Literal, get_args, get_origin
 from reviewgen.config.settings import Bound, bare, bound_of, fields_of, options_of
 
 _ENTRY = re.compile(r"^(\w+)(?: \([^)]*\))?: *(.*(?:\n+ +.*)*)", re.MULTILINE)
-_TYPE_NAMES: dict[Any, str] = {int: "int", float: "float", str: "string", dict: "JSON object", types.NoneType: "none"}
-_JSON_TYPES = {int: "integer", float: "number", str: "string", dict: "object", list: "array", types.NoneType: "null"}
-_NUMBER_KEYWORDS = {"at_least": "minimum", "above": "exclusiveMinimum", "at_most": "maximum", "below": "exclusiveMaximum"}
+_TYPE_NAMES: dict[Any, str] = {
+    int: "int",
+    float: "float",
+    str: "string",
+    dict: "JSON object",
+    types.NoneType: "none",
+}
+_JSON_TYPES = {
+    int: "integer",
+    float: "number",
+    str: "string",
+    dict: "object",
+    list: "array",
+    types.NoneType: "null",
+}
+_NUMBER_KEYWORDS = {
+    "at_least": "minimum",
+    "above": "exclusiveMinimum",
+    "at_most": "maximum",
+    "below": "exclusiveMaximum",
+}
 _STRING_KEYWORDS = {"at_least": "minLength", "at_most": "maxLength"}
 _LIMITS = {"at_least": ">=", "above": ">", "at_most": "<=", "below": "<"}
 
 
 def describe_fields(cls: type) -> dict[str, str]:
-    """Return the description of each field of a config dataclass, in order; the empty string for one that has none.
+    """Return the description of each field of a config dataclass, in order; the empty string for
+    one that has none.
 
     The description in a subclass takes precedence over that of its bases.
     """
@@ -39,19 +59,26 @@ def describe_fields(cls: type) -> dict[str, str]:
     return {field.name: described.get(field.name, "") for field in dataclasses.fields(cls)}
 
 
-def describe_settings(cls: type, given: Mapping[str, Any] | None = None, hidden: Collection[str] = ()) -> list[dict[str, Any]]:
+def describe_settings(
+    cls: type, given: Mapping[str, Any] | None = None, hidden: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """Return name, value, default, accepted values and description of each setting.
 
     Args:
         cls: The config dataclass.
         given: Values that differ from the defaults.
-        hidden: Fields that are left out, as those without a default are: the user does not set them.
+        hidden: Fields that are left out, as those without a default are: the user does not set
+            them.
     """
     hints = fields_of(cls)
     descriptions = describe_fields(cls)
     rows = []
     for field in dataclasses.fields(cls):
-        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        default = (
+            field.default
+            if field.default_factory is dataclasses.MISSING
+            else field.default_factory()
+        )
         if default is dataclasses.MISSING or field.name in hidden:
             continue
         hint = hints[field.name]
@@ -81,22 +108,32 @@ def describe_hint(hint: Any) -> str:
     >>> describe_hint(Annotated[tuple[float, ...], Bound(above=0)])
     'list of float, > 0'
     """
-    limits = {name: str(int(limit)) if limit == int(limit) else f"{limit:g}" for name, limit in bounds_of(hint).items()}
+    limits = {
+        name: str(int(limit)) if limit == int(limit) else f"{limit:g}"
+        for name, limit in bounds_of(hint).items()
+    }
     bounds = [f"{_LIMITS[name]} {limit}" for name, limit in limits.items()]
     if set(limits) == {"at_least", "at_most"}:
         bounds = [f"{limits['at_least']} to {limits['at_most']}"]
-    return ", ".join([" | ".join(_describe_type(option) for option in options_of(bare(hint))), *bounds])
+    return ", ".join(
+        [" | ".join(_describe_type(option) for option in options_of(bare(hint))), *bounds]
+    )
 
 
 def choices_of(hint: Any) -> list[Any] | None:
     """Return the accepted values if there are finitely many, None otherwise."""
     few: dict[Any, tuple[Any, ...]] = {bool: (True, False), types.NoneType: (None,)}
-    choices = [get_args(option) if get_origin(option) is Literal else few.get(option) for option in options_of(bare(hint))]
+    choices = [
+        get_args(option) if get_origin(option) is Literal else few.get(option)
+        for option in options_of(bare(hint))
+    ]
     return None if None in choices else [choice for values in choices for choice in values or ()]
 
 
 def bounds_of(hint: Any) -> dict[str, float]:
-    """Return the bounds of a number, or of the elements of a list, by the names that ``Bound`` gives them."""
+    """Return the bounds of a number, or of the elements of a list, by the names that ``Bound``
+    gives them.
+    """
     bound = bound_of(hint) or Bound()
     return {name: limit for name in _LIMITS if (limit := getattr(bound, name)) is not None}
 
@@ -116,14 +153,18 @@ def json_schema(hint: Any) -> dict[str, Any]:
 def _option_schema(option: Any, bounds: dict[str, float]) -> dict[str, Any]:
     if get_origin(option) is tuple:
         return {"type": "array", "items": _option_schema(bare(get_args(option)[0]), bounds)}
-    keywords = _NUMBER_KEYWORDS if option in (int, float) else _STRING_KEYWORDS if option is str else {}
+    keywords = (
+        _NUMBER_KEYWORDS if option in (int, float) else _STRING_KEYWORDS if option is str else {}
+    )
     limits = {keywords[name]: limit for name, limit in bounds.items() if name in keywords}
     return {"type": _JSON_TYPES[get_origin(option) or option]} | limits
 
 
 def parse_entries(docstring: str, heading: str = "Attributes:") -> dict[str, str]:
     """Return the entries of a section of a docstring, each on one line."""
-    section = re.search(rf"^( *){heading}\n((?:\1 +.*\n|\s*\n)*)", inspect.cleandoc(docstring) + "\n", re.MULTILINE)
+    section = re.search(
+        rf"^( *){heading}\n((?:\1 +.*\n|\s*\n)*)", inspect.cleandoc(docstring) + "\n", re.MULTILINE
+    )
     entries = _ENTRY.findall(textwrap.dedent(section[2])) if section else []
     return {name: " ".join(text.split()) for name, text in entries}
 

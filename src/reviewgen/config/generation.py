@@ -14,7 +14,15 @@ _MAX_FORCED = 10_000
 _MAX_BEAM_TOKENS = 1_000_000
 _MAX_LISTED = 1_000  # elements of a list
 _MAX_STRING = 1_000  # characters of a stop string
-_OF_PROFILES = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size", "words")
+_OF_PROFILES = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
+    "words",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,27 +33,37 @@ class GenerationConfig:
         max_new_tokens: The maximum number of new tokens; a longer text is cut off.
         min_new_tokens: The minimum number of new tokens before a text may end.
         num_return_sequences: The number of texts per prompt.
-        do_sample: Sample tokens, or take the most probable one; sampled if not given, except with num_beams above 1.
+        do_sample: Sample tokens, or take the most probable one; sampled if not given, except with
+            num_beams above 1.
         num_beams: The number of beams of a beam search; 1 is off.
-        length_penalty: The exponent of the length by which a beam's log probability is divided; above 0 favours long texts.
-        temperature: Below 1 favours probable tokens, above 1 rare ones. A list is a cycle: token t uses element t % length.
+        length_penalty: The exponent of the length by which a beam's log probability is divided;
+            above 0 favours long texts.
+        temperature: Below 1 favours probable tokens, above 1 rare ones. A list is a cycle: token t
+            uses element t % length.
         top_k: Sample from the k most probable tokens only; 0 is off.
-        top_p: Sample from the smallest set of most probable tokens whose probabilities sum to this; 1 is off.
-        min_p: Sample only from tokens at least this many times as probable as the most probable one; 0 is off.
-        repetition_penalty: Above 1 makes tokens that already occur in the text less probable (Keskar et al. 2019); 1 is off.
+        top_p: Sample from the smallest set of most probable tokens whose probabilities sum to this;
+            1 is off.
+        min_p: Sample only from tokens at least this many times as probable as the most probable
+            one; 0 is off.
+        repetition_penalty: Above 1 makes tokens that already occur in the text less probable
+            (Keskar et al. 2019); 1 is off.
         no_repeat_ngram_size: No n-gram of this many tokens occurs twice in a text; 0 is off.
         stop_strings: A text ends after the first occurrence of any of these strings.
-        max_time: The maximum time of a call in seconds, after which all texts are cut off; no limit if not given.
-        words: "known" restricts generation to words that occur in at least min_texts training texts (2 by default); "any" does
-            not. An unknown word of a prompt is left alone.
-        finish: "sentence" removes an unfinished last sentence, unless it is the only one; "anywhere" keeps it (default).
-        logits_processors: Names of installed logits processors, called in this order; those of a call replace the saved ones.
-        conditions: Values of the conditions that the model was trained with, as in {"stars": 5}; "any" leaves a condition
-            unspecified. Where texts are sampled, one that is not given is drawn for each text from the shares of the training
-            texts, as with the value "draw"; elsewhere it is unspecified. Those of a call are added to the saved ones; None
-            removes a saved value.
-        likeness: Settings of the profile "likeness" that differ from "reading", as in {"temperature": 1.0}; saved with a model,
-            not an argument of a call.
+        max_time: The maximum time of a call in seconds, after which all texts are cut off; no limit
+            if not given.
+        words: "known" restricts generation to words that occur in at least min_texts training texts
+            (2 by default); "any" does not. An unknown word of a prompt is left alone.
+        finish: "sentence" removes an unfinished last sentence, unless it is the only one;
+            "anywhere" keeps it (default).
+        logits_processors: Names of installed logits processors, called in this order; those of a
+            call replace the saved ones.
+        conditions: Values of the conditions that the model was trained with, as in {"stars": 5};
+            "any" leaves a condition unspecified. Where texts are sampled, one that is not given is
+            drawn for each text from the shares of the training texts, as with the value "draw";
+            elsewhere it is unspecified. Those of a call are added to the saved ones; None removes a
+            saved value.
+        likeness: Settings of the profile "likeness" that differ from "reading", as in
+            {"temperature": 1.0}; saved with a model, not an argument of a call.
     """
 
     max_new_tokens: Annotated[int, Bound(at_least=0)] = 500
@@ -72,31 +90,38 @@ class GenerationConfig:
         check(self)
         if self.likeness:
             if other := next((name for name in self.likeness if name not in _OF_PROFILES), None):
-                raise ConfigError(f"A profile has the settings {', '.join(_OF_PROFILES)} only; got {quoted(other)}.")
+                raise ConfigError(
+                    f"A profile has the settings {', '.join(_OF_PROFILES)} only; got"
+                    f" {quoted(other)}."
+                )
             self.of_profile("likeness")
         check_plugin_names("logits_processors", self.logits_processors)
         if self.temperature == ():
-            raise ConfigError("temperature must be a number or a list of at least one; got an empty list.")
+            raise ConfigError(
+                "temperature must be a number or a list of at least one; got an empty list."
+            )
         if self.min_new_tokens > self.max_new_tokens:
             raise ConfigError(
-                f"min_new_tokens={self.min_new_tokens} is above max_new_tokens={self.max_new_tokens}: lower the one or raise "
-                "the other."
+                f"min_new_tokens={self.min_new_tokens} is above"
+                f" max_new_tokens={self.max_new_tokens}: lower the one or raise the other."
             )
         if self.num_beams > 1 and self.do_sample:
             raise ConfigError("num_beams does not sample: leave do_sample out, or set it to False.")
         if self.num_beams > 1 and self.num_return_sequences > self.num_beams:
             raise ConfigError(
-                f"num_return_sequences={self.num_return_sequences} is above num_beams={self.num_beams}: a beam search returns at "
-                "most num_beams texts per prompt."
+                f"num_return_sequences={self.num_return_sequences} is above"
+                f" num_beams={self.num_beams}: a beam search returns at most num_beams texts per"
+                " prompt."
             )
         if self.do_sample is False and self.num_beams == 1 and self.num_return_sequences > 1:
             raise ConfigError(
-                "Without do_sample every text of a prompt is the same: set num_return_sequences to 1, or set num_beams."
+                "Without do_sample every text of a prompt is the same: set num_return_sequences to"
+                " 1, or set num_beams."
             )
 
     def of_profile(self, name: str | None) -> "GenerationConfig":
-        """Return the settings of a profile: "reading", the default, whose texts a person would rather read, or "likeness", the
-        statistics of whose texts are close to those of human texts.
+        """Return the settings of a profile: "reading", the default, whose texts a person would
+        rather read, or "likeness", the statistics of whose texts are close to those of human texts.
 
         Raises:
             ConfigError: The profile is unknown, or the model was saved without it.
@@ -104,13 +129,19 @@ class GenerationConfig:
         if name in (None, "reading"):
             return self
         if name != "likeness":
-            raise ConfigError(f"{quoted(name)} is not a profile. {did_you_mean(str(name), ['reading', 'likeness'])}")
+            raise ConfigError(
+                f"{quoted(name)} is not a profile."
+                f" {did_you_mean(str(name), ['reading', 'likeness'])}"
+            )
         if not self.likeness:
             raise ConfigError(
-                "This model was saved without the profile likeness: leave profile out, or save one, as in "
-                "save_generation_config(folder, likeness={'temperature': 1.0})."
+                "This model was saved without the profile likeness: leave profile out, or save one,"
+                " as in save_generation_config(folder, likeness={'temperature': 1.0})."
             )
-        settings: Any = {name: tuple(value) if isinstance(value, list) else value for name, value in self.likeness.items()}
+        settings: Any = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in self.likeness.items()
+        }
         return replace(self, **settings | {"likeness": {}})
 
     @property
@@ -120,7 +151,9 @@ class GenerationConfig:
 
 
 class GenerationSettings(TypedDict, total=False):
-    """The fields of ``GenerationConfig`` as keyword arguments of ``generate``; None keeps the default."""
+    """The fields of ``GenerationConfig`` as keyword arguments of ``generate``; None keeps the
+    default.
+    """
 
     max_new_tokens: int | None
     min_new_tokens: int | None
@@ -160,22 +193,30 @@ FOREIGN = {
     "stop": "stop_strings",
     "stop_sequences": "stop_strings",
 }
-"""Names of settings in gpt-2-simple, textgenrnn, markovify, OpenAI and older transformers, and their names here."""
+"""Names of settings in gpt-2-simple, textgenrnn, markovify, OpenAI and older transformers, and
+their names here.
+"""
 
 
 def generation_config(
-    base: GenerationConfig, own: Any = None, settings: Mapping[str, Any] | None = None, others: Iterable[str] = ()
+    base: GenerationConfig,
+    own: Any = None,
+    settings: Mapping[str, Any] | None = None,
+    others: Iterable[str] = (),
 ) -> GenerationConfig:
-    """Return the settings of a call: the saved defaults, overridden by its ``generation_config``, then by its keyword arguments.
+    """Return the settings of a call: the saved defaults, overridden by its ``generation_config``,
+    then by its keyword arguments.
 
     Args:
         base: The saved defaults.
-        own: A GenerationConfig, which replaces all defaults, or a mapping, which replaces some. None replaces none.
+        own: A GenerationConfig, which replaces all defaults, or a mapping, which replaces some.
+            None replaces none.
         settings: Keyword arguments by name; None keeps the default.
         others: The other keyword arguments of the call, for the error message of an unknown one.
 
     Raises:
-        ConfigError: A setting is unknown (for the name of another library, the message gives the one to use) or out of range.
+        ConfigError: A setting is unknown (for the name of another library, the message gives the
+            one to use) or out of range.
     """
     known = fields_of(GenerationConfig)
     own_arguments = {*others, "prompt"}
@@ -184,8 +225,8 @@ def generation_config(
         own = {}
     elif own is not None and not isinstance(own, Mapping):
         raise ConfigError(
-            f"generation_config must be a reviewgen.GenerationConfig or a mapping of settings; got {type(own).__module__}."
-            f"{type(own).__name__}."
+            "generation_config must be a reviewgen.GenerationConfig or a mapping of settings; got"
+            f" {type(own).__module__}.{type(own).__name__}."
         )
     own = own or {}
     settings = settings or {}
@@ -195,8 +236,14 @@ def generation_config(
             raise ConfigError(f"{quoted(name)} is called {FOREIGN[name]} here.")
         if name not in known:
             if name in own_arguments and name not in settings:
-                raise ConfigError(f"{quoted(name)} is an argument of generate, not a setting of generation_config.")
-            raise ConfigError(f"{quoted(name)} is not a setting of generate. {did_you_mean(name, {*known, *own_arguments})}")
+                raise ConfigError(
+                    f"{quoted(name)} is an argument of generate, not a setting of"
+                    " generation_config."
+                )
+            raise ConfigError(
+                f"{quoted(name)} is not a setting of generate."
+                f" {did_you_mean(name, {*known, *own_arguments})}"
+            )
     changes = {name: value for name, value in requested.items() if value is not None}
     for name in ("stop_strings", "logits_processors"):
         if isinstance(changes.get(name), str):
@@ -215,7 +262,8 @@ def read_saved_generation(values: Mapping[str, Any]) -> GenerationConfig:
     """Return the generation defaults of a folder; ``num_return_sequences`` is left to each call.
 
     Raises:
-        ConfigError: A setting is unknown, or its value is out of range or above the limits for defaults.
+        ConfigError: A setting is unknown, or its value is out of range or above the limits for
+            defaults.
     """
     config = replace(from_dict(GenerationConfig, values), num_return_sequences=1)
     check_saved_generation(config)
@@ -226,18 +274,24 @@ def check_saved_generation(config: GenerationConfig) -> None:
     """Raise if settings cannot be the defaults of a saved model, although a call may have them.
 
     Raises:
-        ConfigError: They ask for several texts, or for so long ones or so much work that a call would hardly end.
+        ConfigError: They ask for several texts, or for so long ones or so much work that a call
+            would hardly end.
     """
     if config.num_return_sequences != 1:
         raise ConfigError(
-            f"num_return_sequences={config.num_return_sequences} is not saved with a model: give it in each call of generate."
+            f"num_return_sequences={config.num_return_sequences} is not saved with a model: give it"
+            " in each call of generate."
         )
     if config.likeness:
         check_saved_generation(config.of_profile("likeness"))
     for name, value, limit in (
         ("max_new_tokens", config.max_new_tokens, _MAX_TOKENS),
         ("min_new_tokens", config.min_new_tokens, _MAX_FORCED),
-        ("max_new_tokens times num_beams", config.max_new_tokens * config.num_beams, _MAX_BEAM_TOKENS),
+        (
+            "max_new_tokens times num_beams",
+            config.max_new_tokens * config.num_beams,
+            _MAX_BEAM_TOKENS,
+        ),
         ("no_repeat_ngram_size", config.no_repeat_ngram_size, _MAX_LISTED),
         ("the number of temperatures", len(config.temperatures), _MAX_LISTED),
         ("the number of stop_strings", len(config.stop_strings), _MAX_LISTED),
@@ -246,8 +300,17 @@ def check_saved_generation(config: GenerationConfig) -> None:
         ("the length of a stop string", max(map(len, config.stop_strings), default=0), _MAX_STRING),
     ):
         if value > limit:
-            shown = f"{value:,}" if value < 10**15 else f"about {value:.0e}" if value < 10**300 else "too large"
-            raise ConfigError(f"In the defaults of a saved model {name} is at most {limit:,}; got {shown}. A call may set more.")
+            shown = (
+                f"{value:,}"
+                if value < 10**15
+                else f"about {value:.0e}"
+                if value < 10**300
+                else "too large"
+            )
+            raise ConfigError(
+                f"In the defaults of a saved model {name} is at most {limit:,}; got {shown}. A call"
+                " may set more."
+            )
 
 
 CHAR_GENERATION: dict[str, Any] = {
@@ -257,7 +320,9 @@ CHAR_GENERATION: dict[str, Any] = {
     "finish": "sentence",
     "likeness": {"temperature": 0.9, "top_p": 1.0},
 }
-"""The generation settings of networks over characters, chosen by comparing texts; see the page of the trained weights."""
+"""The generation settings of networks over characters, chosen by comparing texts; see the page of
+the trained weights.
+"""
 
 WORD_GENERATION: dict[str, Any] = {
     "max_new_tokens": 200,
@@ -271,7 +336,8 @@ WORD_GENERATION: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """The names of a model and a tokenizer, and settings for both: plain data, found by entry point in ``reviewgen.presets``.
+    """The names of a model and a tokenizer, and settings for both: plain data, found by entry point
+    in ``reviewgen.presets``.
 
     Attributes:
         model: The name of the model.
@@ -280,12 +346,14 @@ class Preset:
         tokenizer_settings: Settings of the tokenizer that differ from its defaults.
         training_settings: Training settings that differ from the defaults.
         generation_settings: Generation settings that differ from the defaults.
-        sizes: Model settings from small to large, one of which is chosen if a training has a time budget and sets no size.
-        by_epochs: Pairs of a number of epochs and model settings for runs of at least that many, as in (4.0, {"dropout": 0.3});
-            settings with a fraction are interpolated between two pairs.
+        sizes: Model settings from small to large, one of which is chosen if a training has a time
+            budget and sets no size.
+        by_epochs: Pairs of a number of epochs and model settings for runs of at least that many, as
+            in (4.0, {"dropout": 0.3}); settings with a fraction are interpolated between two pairs.
         training_by_epochs: The same for training settings.
-        parts: For the model ``blend``: the presets whose models it is made of, as in ("lstm-char", "ngram-char"): one that is
-            trained by gradient, then those trained by counting. They are trained on the same tokens with this preset's tokenizer.
+        parts: For the model ``blend``: the presets whose models it is made of, as in ("lstm-char",
+            "ngram-char"): one that is trained by gradient, then those trained by counting. They are
+            trained on the same tokens with this preset's tokenizer.
     """
 
     model: str
@@ -300,7 +368,9 @@ class Preset:
     parts: Sequence[str] = ()
 
     def with_fixed(self, model: Mapping[str, Any], training: Mapping[str, Any]) -> "Preset":
-        """Return the preset with the given settings of model and training, which then stay the same for any number of epochs."""
+        """Return the preset with the given settings of model and training, which then stay the same
+        for any number of epochs.
+        """
         return replace(
             self,
             model_settings={**self.model_settings, **model},
@@ -310,6 +380,11 @@ class Preset:
         )
 
 
-def _without(by_epochs: Sequence[tuple[float, Mapping[str, Any]]], names: Collection[str]) -> Sequence[tuple[float, Any]]:
-    remaining = [(epochs, {name: values[name] for name in values if name not in names}) for epochs, values in by_epochs]
+def _without(
+    by_epochs: Sequence[tuple[float, Mapping[str, Any]]], names: Collection[str]
+) -> Sequence[tuple[float, Any]]:
+    remaining = [
+        (epochs, {name: values[name] for name in values if name not in names})
+        for epochs, values in by_epochs
+    ]
     return remaining if any(values for _, values in remaining) else []

@@ -1,12 +1,15 @@
-"""Parses names of presets and sources of models, as given to ``load`` and ``train``. Opens no files and knows no plugins.
+"""Parses names of presets and sources of models, as given to ``load`` and ``train``. Opens no files
+and knows no plugins.
 
-The name of a preset is ``<model>-<tokenizer>[-<size>]``: lower case, digits, hyphens; with ``-plain`` at its end, the preset
-without the techniques of its model and of training. The source of a trained model is a preset, a repository on the Hub
-(``owner/name`` or ``hf://owner/name``, with or without ``@revision``), or a local folder:
+The name of a preset is ``<model>-<tokenizer>[-<size>]``: lower case, digits, hyphens; with
+``-plain`` at its end, the preset without the techniques of its model and of training. The source of
+a trained model is a preset, a repository on the Hub (``owner/name`` or ``hf://owner/name``, with or
+without ``@revision``), or a local folder:
 
 - A ``Path``, and a string that starts with ``/``, ``./``, ``../`` or ``~``, is a folder.
 - ``owner/name`` is a folder if it has a ``config.json``, and otherwise a repository.
-- The name of a known preset that is also a folder is refused as ambiguous; any other existing path is a folder.
+- The name of a known preset that is also a folder is refused as ambiguous; any other existing path
+  is a folder.
 - A preset with ``@revision`` is the repository ``reviewgen/<preset>``.
 """
 
@@ -18,7 +21,9 @@ from pathlib import Path
 
 from reviewgen.errors import ConfigError, SourceError, did_you_mean, quoted
 
-PRESET = re.compile(r"(?P<model>[a-z][a-z0-9]*)-(?P<tokenizer>[a-z][a-z0-9]*)(?:-[a-z0-9]+)?(?:-plain)?")
+PRESET = re.compile(
+    r"(?P<model>[a-z][a-z0-9]*)-(?P<tokenizer>[a-z][a-z0-9]*)(?:-[a-z0-9]+)?(?:-plain)?"
+)
 PLAIN = "-plain"
 """Ends the name of a preset without the techniques that its model and the training have."""
 
@@ -48,7 +53,9 @@ class HubSource:
 
 
 Source = str | HubSource | Path
-"""The name of a preset, whose published weights are meant; a repository; or a folder on this machine."""
+"""The name of a preset, whose published weights are meant; a repository; or a folder on this
+machine.
+"""
 
 
 def parse_preset(name: str, presets: Collection[str] = ()) -> tuple[str, str]:
@@ -66,13 +73,16 @@ def parse_preset(name: str, presets: Collection[str] = ()) -> tuple[str, str]:
     """
     match = PRESET.fullmatch(name)
     if match is None:
-        form = "Write <model>-<tokenizer> in lower case, as in lstm-word." + (f" {_suggest(name, presets)}" if presets else "")
+        form = "Write <model>-<tokenizer> in lower case, as in lstm-word." + (
+            f" {_suggest(name, presets)}" if presets else ""
+        )
         raise SourceError(f"{quoted(name, 60)} is not a preset name. {form}")
     return match["model"], match["tokenizer"]
 
 
 def is_plugin_name(name: str) -> bool:
-    """Return whether a string can name a logits processor or a metric: words of a to z and digits joined by hyphens.
+    """Return whether a string can name a logits processor or a metric: words of a to z and digits
+    joined by hyphens.
 
     >>> [is_plugin_name(name) for name in ("no-digits", "No digits", "filters.py")]
     [True, False, False]
@@ -89,7 +99,8 @@ def check_plugin_names(setting: str, names: Sequence[str]) -> None:
     for number, name in enumerate(names):
         if not is_plugin_name(name):
             raise ConfigError(
-                f"{setting} must list names of installed plugins, in lower-case letters, digits and hyphens; got {name!r:.60}."
+                f"{setting} must list names of installed plugins, in lower-case letters, digits and"
+                f" hyphens; got {name!r:.60}."
             )
         if name in names[:number]:
             raise ConfigError(f"{setting} has {quoted(name)} twice: name it once.")
@@ -98,12 +109,19 @@ def check_plugin_names(setting: str, names: Sequence[str]) -> None:
 def parse_hub_id(text: str) -> HubSource | None:
     """Parse ``[hf://]owner/name[@revision]``; return None if the string does not have this form."""
     match = _HUB.fullmatch(text.removeprefix("hf://"))
-    if match is None or ".." in match["repo"] or "--" in match["repo"] or match["repo"].endswith(".git"):
+    if (
+        match is None
+        or ".." in match["repo"]
+        or "--" in match["repo"]
+        or match["repo"].endswith(".git")
+    ):
         return None
     return HubSource(match["repo"], match["revision"])
 
 
-def parse_source(source: str | Path, presets: Collection[str] | None = None, revision: str | None = None) -> Source:
+def parse_source(
+    source: str | Path, presets: Collection[str] | None = None, revision: str | None = None
+) -> Source:
     """Parse the source of a model: a preset, a repository on the Hub, or a local folder.
 
     Args:
@@ -119,7 +137,8 @@ def parse_source(source: str | Path, presets: Collection[str] | None = None, rev
     HubSource(repo_id='reviewgen/lstm-word', revision='v2')
 
     Raises:
-        SourceError: The source is not one of these or is ambiguous, or it cannot have a revision, or it has two.
+        SourceError: The source is not one of these or is ambiguous, or it cannot have a revision,
+            or it has two.
     """
     parsed = _parse(source, presets)
     return parsed if revision is None else find_revision(parsed, revision)
@@ -129,30 +148,40 @@ def find_revision(source: Source, revision: str) -> HubSource:
     """Return a source at a revision; for a preset, that is its repository on the Hub.
 
     Raises:
-        SourceError: The source is a local folder or has another revision, or ``revision`` is not valid.
+        SourceError: The source is a local folder or has another revision, or ``revision`` is not
+            valid.
     """
     if not isinstance(revision, str) or re.fullmatch(r"[^\s@]+", revision) is None:
-        raise SourceError(f"{quoted(str(revision), 60)} is not a revision. Give a branch, a tag or a commit.")
+        raise SourceError(
+            f"{quoted(str(revision), 60)} is not a revision. Give a branch, a tag or a commit."
+        )
     if isinstance(source, Path):
-        raise SourceError(f"{quoted(str(source), 60)} is a local folder, which has no revision {quoted(revision)}: leave it out.")
+        raise SourceError(
+            f"{quoted(str(source), 60)} is a local folder, which has no revision"
+            f" {quoted(revision)}: leave it out."
+        )
     hub = HubSource(f"{_OWNER}/{source}") if isinstance(source, str) else source
     if hub.revision not in (None, revision):
         raise SourceError(
-            f"{quoted(str(hub), 60)} has one revision and revision={quoted(revision)} is another: give one of them."
+            f"{quoted(str(hub), 60)} has one revision and revision={quoted(revision)} is another:"
+            " give one of them."
         )
     return HubSource(hub.repo_id, revision)
 
 
 def _parse(source: str | Path, presets: Collection[str] | None) -> Source:
     if not isinstance(source, str | Path):
-        raise SourceError(f"The source of a model must be a string or a Path; got {type(source).__name__}.")
+        raise SourceError(
+            f"The source of a model must be a string or a Path; got {type(source).__name__}."
+        )
     if isinstance(source, Path) or source.startswith(LOCAL) or source in (".", ".."):
         return _expand(Path(source))
     if source.startswith("hf://"):
         hub = parse_hub_id(source)
         if hub is None:
             raise SourceError(
-                f"{quoted(source, 60)} is not a repository on the Hub. Write hf://owner/name, with or without @revision."
+                f"{quoted(source, 60)} is not a repository on the Hub. Write hf://owner/name, with"
+                " or without @revision."
             )
         return hub
     return _parse_bare(source, presets)
@@ -174,7 +203,10 @@ def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
         return Path(source) if (Path(source) / "config.json").is_file() else parsed
     if parsed is None or (presets is not None and source not in presets):
         return Path(source)
-    raise SourceError(f"{quoted(source)} is ambiguous: write ./{source} for the folder, or rename the folder for the preset.")
+    raise SourceError(
+        f"{quoted(source)} is ambiguous: write ./{source} for the folder, or rename the folder for"
+        " the preset."
+    )
 
 
 def _expand(path: Path) -> Path:
@@ -182,7 +214,8 @@ def _expand(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError:
         raise SourceError(
-            f"{quoted(str(path), 60)} begins with the home folder of a user that does not exist on this machine."
+            f"{quoted(str(path), 60)} begins with the home folder of a user that does not exist on"
+            " this machine."
         ) from None
 
 

@@ -1,9 +1,11 @@
-"""Options that functions or commands share, besides the settings of a model: declared and described here only.
+"""Options that functions or commands share, besides the settings of a model: declared and described
+here only.
 
-An option of a single command is described in the command's docstring, the settings of ``generate`` in ``GenerationConfig``.
-From these classes and from ``GenerationConfig`` come the options of every command (``reviewgen.cli.options``), and what is
-checked against them: the TypedDicts below and the argument lists of docstrings (``python -m tests.lint.options``).
-Knows neither the command line nor the functions.
+An option of a single command is described in the command's docstring, the settings of ``generate``
+in ``GenerationConfig``. From these classes and from ``GenerationConfig`` come the options of every
+command (``reviewgen.cli.options``), and what is checked against them: the TypedDicts below and the
+argument lists of docstrings (``python -m tests.lint.options``). Knows neither the command line nor
+the functions.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -21,20 +23,27 @@ class ReadingOptions:
     """How a source of texts is read and cleaned.
 
     Attributes:
-        text_column: The column that holds the text, "a.b" for the field b of the column a; guessed if not given.
-        sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its only table is read.
+        text_column: The column that holds the text, "a.b" for the field b of the column a; guessed
+            if not given.
+        sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its
+            only table is read.
         subset: The subset (configuration) of a dataset of the Hub.
-        split: The split of a dataset to read; by default train, or the first one if there is no train.
-        documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file". With "file",
-            a single file is one long text, blocks of which are held out.
-        max_text_characters: Maximum number of characters of a text; longer texts are an error. A txt file read as one text has
-            no limit.
+        split: The split of a dataset to read; by default train, or the first one if there is no
+            train.
+        documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between),
+            "sentence" or "file". With "file", a single file is one long text, blocks of which are
+            held out.
+        max_text_characters: Maximum number of characters of a text; longer texts are an error. A
+            txt file read as one text has no limit.
         lowercase: Lower-case the texts.
         strip_markdown: Keep only the words of markdown.
         fix_encoding: Repair texts that were decoded wrongly, such as "cafÃ©"; needs ftfy.
-        keep_line_breaks: Keep the line breaks of texts that are wrapped at a fixed width; by default, their lines are joined.
-        drop_repeated_lines: Drop lines that occur in many texts, such as "Read more"; by default, they are only reported.
-        clean: Whether to clean the texts (HTML, Unicode, empty and repeated texts), or to take them exactly as they are.
+        keep_line_breaks: Keep the line breaks of texts that are wrapped at a fixed width; by
+            default, their lines are joined.
+        drop_repeated_lines: Drop lines that occur in many texts, such as "Read more"; by default,
+            they are only reported.
+        clean: Whether to clean the texts (HTML, Unicode, empty and repeated texts), or to take them
+            exactly as they are.
     """
 
     text_column: str | None = None
@@ -56,13 +65,15 @@ class EvaluationOptions(ReadingOptions):
     """How evaluation texts are read; cleaning options default to those of the model's training.
 
     Attributes:
-        split: "all"; for a dataset, the name of one of its splits; for any other source, a part of its hash split: "train",
-            "validation" or "test".
+        split: "all"; for a dataset, the name of one of its splits; for any other source, a part of
+            its hash split: "train", "validation" or "test".
         lowercase: Lower-case the texts; as in training if not given.
         strip_markdown: Keep only the words of markdown; as in training if not given.
         fix_encoding: Repair texts that were decoded wrongly; as in training if not given.
-        keep_line_breaks: Keep the line breaks of texts that are wrapped at a fixed width; as in training if not given.
-        drop_repeated_lines: Drop the lines that occur in many texts, or that training has dropped; as in training if not given.
+        keep_line_breaks: Keep the line breaks of texts that are wrapped at a fixed width; as in
+            training if not given.
+        drop_repeated_lines: Drop the lines that occur in many texts, or that training has dropped;
+            as in training if not given.
         clean: Clean the texts, or take them exactly as they are; as in training if not given.
     """
 
@@ -81,10 +92,11 @@ class TrainingTextOptions(ReadingOptions):
 
     Attributes:
         conditions: Columns beside the text, as in "stars", that the model is conditioned on.
-        fields: Columns of free text, as in "artist" and "title", that the model is conditioned on; at most 200 characters of each
-            value are read.
-        weights: Relative weight of each of several corpora, as in 1,1: its share of the characters trained on; a corpus below its
-            share is repeated. In Python, the source is then a list of sources.
+        fields: Columns of free text, as in "artist" and "title", that the model is conditioned on;
+            at most 200 characters of each value are read.
+        weights: Relative weight of each of several corpora, as in 1,1: its share of the characters
+            trained on; a corpus below its share is repeated. In Python, the source is then a list
+            of sources.
     """
 
     conditions: Annotated[tuple[str, ...], Bound(at_least=1)] = ()
@@ -98,10 +110,12 @@ class CorpusOptions(TrainingTextOptions):
 
     Attributes:
         validation: A second source to validate on, instead of a part of the first.
-        validation_split: The split of a dataset to validate on: of the second source if there is one, else of the first.
-        near_duplicates: A similarity from 0.3 to 1; of texts that are at least this similar, only the first is kept. 0.8 finds
-            texts that differ slightly. Needs rensa.
-        decontaminate: Leave out held-out texts that share a run of this many characters with a training text.
+        validation_split: The split of a dataset to validate on: of the second source if there is
+            one, else of the first.
+        near_duplicates: A similarity from 0.3 to 1; of texts that are at least this similar, only
+            the first is kept. 0.8 finds texts that differ slightly. Needs rensa.
+        decontaminate: Leave out held-out texts that share a run of this many characters with a
+            training text.
     """
 
     validation: Any = None
@@ -112,11 +126,12 @@ class CorpusOptions(TrainingTextOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class TrialOptions:
-    """Length and seed of a training, alone or among several; at most one of the first three is given.
+    """Length and seed of a training, alone or among several; at most one of the first three is
+    given.
 
     Attributes:
-        budget: Training time (2m, 90s, 1h), from the end of the first step to the last evaluation; two minutes if none of budget,
-            steps and epochs is given.
+        budget: Training time (2m, 90s, 1h), from the end of the first step to the last evaluation;
+            two minutes if none of budget, steps and epochs is given.
         steps: Train for this number of steps, instead of a budget.
         epochs: Train for this number of passes over the corpus, instead of a budget.
         seed: Seed of the initial weights, the order of the texts, dropout and samples.
@@ -133,13 +148,16 @@ class TrainingOptions(TrialOptions):
     """How a model is trained, besides its settings.
 
     Attributes:
-        initial_weights: A safetensors file from another source, whose tensors a new model starts from, such as an embedding table
-            or the state dict of an nn.LSTM; only some models support it.
-        min_texts: With words="known", a word is generated only if it occurs in at least this many training texts, so that rare
-            names never appear; in a single long text, at least this many times.
-        log: Also log the curves to a tracker of accelerate, which must be installed: tensorboard, wandb, trackio, mlflow, aim,
-            clearml, comet_ml, dvclive or swanlab.
-        resume: Resume an interrupted run of the same arguments from its last checkpoint in OUT.partial.
+        initial_weights: A safetensors file from another source, whose tensors a new model starts
+            from, such as an embedding table or the state dict of an nn.LSTM; only some models
+            support it.
+        min_texts: With words="known", a word is generated only if it occurs in at least this many
+            training texts, so that rare names never appear; in a single long text, at least this
+            many times.
+        log: Also log the curves to a tracker of accelerate, which must be installed: tensorboard,
+            wandb, trackio, mlflow, aim, clearml, comet_ml, dvclive or swanlab.
+        resume: Resume an interrupted run of the same arguments from its last checkpoint in
+            OUT.partial.
         overwrite: Replace the model that the output folder holds, once the new one is complete.
     """
 
@@ -155,14 +173,18 @@ class CallOptions:
     """The options of a call of ``generate`` that are not settings.
 
     Attributes:
-        seed: The same seed gives the same texts, whatever else is in the batch; random if not given.
-        novelty: "report" looks up what each text copies from the training text; "filter" also prevents copied spans of more than
-            max_copy tokens.
-        max_copy: With "filter", the maximum length of a copied span, in tokens; by default about 50 characters.
-        must_include: A string, or several, that each text must contain, ignoring case; up to 128 texts are sampled until some
-            contain them all, and the most probable of these is returned.
-        profile: The saved defaults of the call: "reading" (default), texts that a person would rather read, or "likeness", texts
-            whose statistics are close to those of human texts. Settings of the call take precedence.
+        seed: The same seed gives the same texts, whatever else is in the batch; random if not
+            given.
+        novelty: "report" looks up what each text copies from the training text; "filter" also
+            prevents copied spans of more than max_copy tokens.
+        max_copy: With "filter", the maximum length of a copied span, in tokens; by default about 50
+            characters.
+        must_include: A string, or several, that each text must contain, ignoring case; up to 128
+            texts are sampled until some contain them all, and the most probable of these is
+            returned.
+        profile: The saved defaults of the call: "reading" (default), texts that a person would
+            rather read, or "likeness", texts whose statistics are close to those of human texts.
+            Settings of the call take precedence.
     """
 
     seed: Annotated[int | None, Bound(at_least=0, below=2**64)] = None
@@ -179,8 +201,9 @@ class ShardOptions:
     Attributes:
         format: The format of a folder: "jsonl" (default) or "parquet".
         shard_texts: The number of texts in a shard.
-        keep_formulas: Write cells of a CSV file that begin with =, +, -, @, a tab or a carriage return as they are. By default an
-            apostrophe is written before them, since spreadsheets run them as formulas.
+        keep_formulas: Write cells of a CSV file that begin with =, +, -, @, a tab or a carriage
+            return as they are. By default an apostrophe is written before them, since spreadsheets
+            run them as formulas.
     """
 
     format: str | None = None
@@ -193,13 +216,15 @@ class DatasetOptions(ShardOptions):
     """How a table of generated texts is written.
 
     Attributes:
-        columns: Write more than the text: its number, the seed, the prompt, the finish reason, the number of new tokens, each
-            condition of the model, and a receipt, the JSON from which ``reviewgen replay`` generates the text again.
-        unique: Leave out texts that equal an earlier one; further texts are generated until there are n, or about 10 n were
-            generated.
-        schema: The distribution of the conditions: a mapping (or .json file) of condition to {value: weight}, sampled
-            independently; or a table (csv, jsonl, parquet, a list of mappings), one row of which is sampled per text. An empty
-            value leaves a condition unspecified; others that are not given are drawn by their shares of the training texts.
+        columns: Write more than the text: its number, the seed, the prompt, the finish reason, the
+            number of new tokens, each condition of the model, and a receipt, the JSON from which
+            ``reviewgen replay`` generates the text again.
+        unique: Leave out texts that equal an earlier one; further texts are generated until there
+            are n, or about 10 n were generated.
+        schema: The distribution of the conditions: a mapping (or .json file) of condition to
+            {value: weight}, sampled independently; or a table (csv, jsonl, parquet, a list of
+            mappings), one row of which is sampled per text. An empty value leaves a condition
+            unspecified; others that are not given are drawn by their shares of the training texts.
     """
 
     columns: bool = False
@@ -256,7 +281,8 @@ class TrialKwargs(TypedDict, total=False):
 
 
 class TrainKwargs(PrepareKwargs, TrialKwargs, total=False):
-    """The keywords of ``reviewgen.train`` and ``TrainingRun``; ``sweep`` and ``tune`` take those that apply to several trainings.
+    """The keywords of ``reviewgen.train`` and ``TrainingRun``; ``sweep`` and ``tune`` take those
+    that apply to several trainings.
 
     See ``options.TrainingOptions``.
     """
@@ -272,9 +298,15 @@ class TrainKwargs(PrepareKwargs, TrialKwargs, total=False):
 
 
 def refuse_unknown_options(
-    options: Mapping[str, Any], known: type, function: str, *, others: Collection[str] = (), hidden: Collection[str] = ()
+    options: Mapping[str, Any],
+    known: type,
+    function: str,
+    *,
+    others: Collection[str] = (),
+    hidden: Collection[str] = (),
 ) -> None:
-    """Raise if a keyword is not one of a TypedDict's, or if the value of a flag or string has another type.
+    """Raise if a keyword is not one of a TypedDict's, or if the value of a flag or string has
+    another type.
 
     Args:
         options: The keywords.
@@ -284,12 +316,15 @@ def refuse_unknown_options(
         hidden: Keywords that the message does not suggest.
 
     Raises:
-        ConfigError: A keyword is unknown, of which the closest known one is suggested, or has a value of another type.
+        ConfigError: A keyword is unknown, of which the closest known one is suggested, or has a
+            value of another type.
     """
     names = [*others, *(name for name in known.__annotations__ if name not in hidden)]
     for name in options:
         if name not in known.__annotations__:
-            raise ConfigError(f"{quoted(name)} is not an argument of {function}. {did_you_mean(name, names)}")
+            raise ConfigError(
+                f"{quoted(name)} is not an argument of {function}. {did_you_mean(name, names)}"
+            )
     for name, hint in get_type_hints(known).items():
         if name in options and set(options_of(hint)) <= {bool, str, NoneType}:
             check_value(name, options[name], hint)

@@ -1,7 +1,9 @@
-"""The types of the facts of a training record, ``training.json``, that are displayed or used after loading.
+"""The types of the facts of a training record, ``training.json``, that are displayed or used after
+loading.
 
-A record may come from a download. A known fact may be missing or null, but it never has another type: readers need no check of
-their own. Other facts are kept unread; those that only a model card has are checked when one is written.
+A record may come from a download. A known fact may be missing or null, but it never has another
+type: readers need no check of their own. Other facts are kept unread; those that only a model card
+has are checked when one is written.
 """
 
 from typing import Annotated, Any
@@ -9,7 +11,8 @@ from typing import Annotated, Any
 from reviewgen.config.settings import Bound, check_value
 
 _EACH = "*"  # the key that stands for all keys of an object; their values are not null
-_FIGURE = Annotated[float, Bound(at_least=0, at_most=1_000_000)]  # bits per character, shares, characters
+# bits per character, shares, characters
+_FIGURE = Annotated[float, Bound(at_least=0, at_most=1_000_000)]
 _CLEANING = (
     "clean",
     "lowercase",
@@ -50,7 +53,8 @@ _RECORD["parent"] = _RECORD
 
 
 def check_record(value: Any, name: str = "training.json", expected: Any = _RECORD) -> None:
-    """Check the content of a ``training.json``, or a fact in it against a type hint, or an object or a list of them.
+    """Check the content of a ``training.json``, or a fact in it against a type hint, or an object
+    or a list of them.
 
     Raises:
         ConfigError: A fact has another type than those that reviewgen writes.

@@ -1,8 +1,9 @@
 """Validation of config dataclasses, and their conversion from and to JSON values and strings.
 
-A plugin's ``Config`` is a frozen keyword-only dataclass whose fields are bool, int, float, str, a ``Literal`` of those, a
-``tuple[X, ...]`` of one of these (a list in JSON), ``dict[str, Any]`` (any JSON object), another such dataclass, or a union such
-as ``X | None``. Bounds are part of the type; the bounds of a tuple apply to each element. ``check`` validates types and bounds::
+A plugin's ``Config`` is a frozen keyword-only dataclass whose fields are bool, int, float, str, a
+``Literal`` of those, a ``tuple[X, ...]`` of one of these (a list in JSON), ``dict[str, Any]`` (any
+JSON object), another such dataclass, or a union such as ``X | None``. Bounds are part of the type;
+the bounds of a tuple apply to each element. ``check`` validates types and bounds::
 
     @dataclass(frozen=True, kw_only=True)
     class GruConfig:
@@ -12,12 +13,13 @@ as ``X | None``. Bounds are part of the type; the bounds of a tuple apply to eac
         def __post_init__(self) -> None:
             check(self)
 
-A value that has a new name is still accepted under the old one, from saved files and from the user, where the type says so::
+A value that has a new name is still accepted under the old one, from saved files and from the user,
+where the type says so::
 
-    layer: Annotated[Literal["compiled", "reference"], RenamedValues({"unrolled": "compiled"})] = "compiled"
+    layer: Annotated[Literal["fast", "plain"], RenamedValues({"quick": "fast"})] = "fast"
 
-``from_dict`` rejects unknown and missing keys and invalid values; ``from_strings`` converts strings typed after ``--set``.
-Standard library only; knows neither torch nor any plugin.
+``from_dict`` rejects unknown and missing keys and invalid values; ``from_strings`` converts strings
+typed after ``--set``. Standard library only; knows neither torch nor any plugin.
 """
 
 import dataclasses
@@ -70,7 +72,12 @@ class Bound:
         )
 
     def __str__(self) -> str:
-        limits = ("at least", self.at_least), ("above", self.above), ("at most", self.at_most), ("below", self.below)
+        limits = (
+            ("at least", self.at_least),
+            ("above", self.above),
+            ("at most", self.at_most),
+            ("below", self.below),
+        )
         return " and ".join(f"{name} {limit:g}" for name, limit in limits if limit is not None)
 
 
@@ -78,7 +85,8 @@ class Bound:
 class RenamedValues:
     """Values of a string setting that were renamed, old to new; stands inside ``Annotated``.
 
-    ``from_dict`` and ``from_strings`` replace an old value by the new one; ``to_dict`` and messages have the new one only.
+    ``from_dict`` and ``from_strings`` replace an old value by the new one; ``to_dict`` and messages
+    have the new one only.
     """
 
     new_values: Mapping[str, str]
@@ -86,9 +94,11 @@ class RenamedValues:
 
 @dataclass(frozen=True)
 class Technique:
-    """A technique that makes models better or training faster, with the settings that switch it off.
+    """A technique that makes models better or training faster, with the settings that switch it
+    off.
 
-    A config class lists those of its model in a ClassVar, ``techniques``; ``TrainingConfig`` lists those of training.
+    A config class lists those of its model in a ClassVar, ``techniques``; ``TrainingConfig`` lists
+    those of training.
 
     Attributes:
         name: Its name, as in "n-gram vectors".
@@ -102,12 +112,19 @@ class Technique:
 
 
 def settings_off(config: type) -> dict[str, Any]:
-    """Return the settings that switch off every technique that a config class lists; empty if it lists none."""
-    return {name: value for technique in getattr(config, "techniques", ()) for name, value in technique.off.items()}
+    """Return the settings that switch off every technique that a config class lists; empty if it
+    lists none.
+    """
+    return {
+        name: value
+        for technique in getattr(config, "techniques", ())
+        for name, value in technique.off.items()
+    }
 
 
 def check(config: Any) -> None:
-    """Validate a config dataclass: every field must have its declared type and be within its bounds.
+    """Validate a config dataclass: every field must have its declared type and be within its
+    bounds.
 
     Raises:
         ConfigError: A field has the wrong type or is out of range.
@@ -123,7 +140,9 @@ def check_seed(seed: int) -> int:
         ConfigError: It is not a whole number from 0 to 2**64 - 1.
     """
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 1 << 64:
-        raise ConfigError(f"seed must be a whole number of at least 0 and below 2**64; got {quoted(seed)}.")
+        raise ConfigError(
+            f"seed must be a whole number of at least 0 and below 2**64; got {quoted(seed)}."
+        )
     return seed
 
 
@@ -143,7 +162,9 @@ def fields_of(cls: type) -> dict[str, Any]:
 
 
 def rename_values(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings of a config dataclass in which each value that was renamed has its new name."""
+    """Return settings of a config dataclass in which each value that was renamed has its new
+    name.
+    """
     known = fields_of(cls)
     return {key: _rename(value, known.get(key)) for key, value in values.items()}
 
@@ -156,30 +177,50 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
     """
     known = _fields_of_known(cls, values)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # the classes are dataclasses, which ConfigT does not say
-    required = (field.name for field in fields if field.default is field.default_factory is dataclasses.MISSING)
+    required = (
+        field.name
+        for field in fields
+        if field.default is field.default_factory is dataclasses.MISSING
+    )
     if missing := [name for name in required if name not in values]:
         raise ConfigError(f"The setting {quoted(missing[0])} is missing.")
-    return cls(**{name: _from_json(_rename(value, known[name]), known[name]) for name, value in values.items()})
+    return cls(
+        **{
+            name: _from_json(_rename(value, known[name]), known[name])
+            for name, value in values.items()
+        }
+    )
 
 
 def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert strings to the types of their fields; values that are not strings are returned unchanged.
+    """Convert strings to the types of their fields; values that are not strings are returned
+    unchanged.
 
     Raises:
         ConfigError: A key is unknown, or a string cannot be converted.
     """
     known = _fields_of_known(cls, values)
     texts = {
-        key: _convert(key, _rename(value, known[key]), known[key]) for key, value in values.items() if isinstance(value, str)
+        key: _convert(key, _rename(value, known[key]), known[key])
+        for key, value in values.items()
+        if isinstance(value, str)
     }
     return {**values, **texts}
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Return the config as plain JSON values; without ids that a model does not have, as in earlier versions."""
+    """Return the config as plain JSON values; without ids that a model does not have, as in earlier
+    versions.
+    """
     values = dataclasses.asdict(config)
-    left_out = [key for key in GIVEN_IDS if not values.get(key)] + (["bos_id"] if values.get("bos_id") is None else [])
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items() if key not in left_out}
+    left_out = [key for key in GIVEN_IDS if not values.get(key)] + (
+        ["bos_id"] if values.get("bos_id") is None else []
+    )
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in values.items()
+        if key not in left_out
+    }
 
 
 def parse_settings(
@@ -199,10 +240,14 @@ def parse_settings(
         group, dot, name = path.strip().partition(".")
         if not (equals and dot and name):
             raise ConfigError(
-                f"A setting must have the form group.name=value, as in model.hidden_size=256; got {quoted(setting)}."
+                "A setting must have the form group.name=value, as in model.hidden_size=256; got"
+                f" {quoted(setting)}."
             )
         if group not in split:
-            raise ConfigError(f"{quoted(group)} in {quoted(setting)} is not a group of settings. {did_you_mean(group, split)}")
+            raise ConfigError(
+                f"{quoted(group)} in {quoted(setting)} is not a group of settings."
+                f" {did_you_mean(group, split)}"
+            )
         split[group][name] = value.strip()
     return split
 
@@ -221,7 +266,8 @@ def parse_duration(text: str | float) -> float:
     seconds = float(match[1]) * units[match[2]] if match else 0.0
     if not 0 < seconds < math.inf or isinstance(text, bool):
         raise ConfigError(
-            f"A duration must be a number above 0 with an optional unit s, m or h, as in 90s or 2m; got {quoted(text)}."
+            "A duration must be a number above 0 with an optional unit s, m or h, as in 90s or 2m;"
+            f" got {quoted(text)}."
         )
     return seconds
 
@@ -247,7 +293,9 @@ def bare(hint: Any) -> Any:
 
 def bound_of(hint: Any) -> Bound | None:
     """Return the bound of a number, or of the elements of a list; None if it has none."""
-    bound = next((extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Bound)), None)
+    bound = next(
+        (extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Bound)), None
+    )
     inner = bare(hint)
     return bound_of(get_args(inner)[0]) if bound is None and get_origin(inner) is tuple else bound
 
@@ -255,7 +303,14 @@ def bound_of(hint: Any) -> Bound | None:
 def _rename(value: Any, hint: Any) -> Any:
     """Return the new name of a value that its field has renamed, any other value as it is."""
     extras = getattr(hint, "__metadata__", ()) if isinstance(value, str) else ()
-    return next((extra.new_values.get(value, value) for extra in extras if isinstance(extra, RenamedValues)), value)
+    return next(
+        (
+            extra.new_values.get(value, value)
+            for extra in extras
+            if isinstance(extra, RenamedValues)
+        ),
+        value,
+    )
 
 
 def check_value(name: str, value: Any, hint: Any) -> None:
@@ -271,17 +326,27 @@ def check_value(name: str, value: Any, hint: Any) -> None:
     for part in value if isinstance(value, tuple) else (value,):
         if isinstance(part, float) and not _is_finite(part):
             raise ConfigError(f"{name} must be a finite number; got {quoted(part)}.")
-        if bound is not None and part is not None and not bound.holds(len(part) if isinstance(part, str) else part):
+        if (
+            bound is not None
+            and part is not None
+            and not bound.holds(len(part) if isinstance(part, str) else part)
+        ):
             unit = " characters long" if isinstance(part, str) else ""
             raise ConfigError(f"{name} must be {bound}{unit}; got {quoted(part)}.")
 
 
 def _from_json(value: Any, hint: Any) -> Any:
-    """Convert a JSON list to a tuple, and an object to a dataclass, if the type of the field allows one."""
+    """Convert a JSON list to a tuple, and an object to a dataclass, if the type of the field allows
+    one.
+    """
     for option in options_of(bare(hint)):
         if isinstance(value, list) and get_origin(option) is tuple:
             return tuple(_from_json(part, get_args(option)[0]) for part in value)
-        if isinstance(value, Mapping) and isinstance(option, type) and dataclasses.is_dataclass(option):
+        if (
+            isinstance(value, Mapping)
+            and isinstance(option, type)
+            and dataclasses.is_dataclass(option)
+        ):
             return from_dict(option, value)
     return value
 
@@ -299,7 +364,9 @@ def _has_type(value: Any, option: Any) -> bool:
     if kind is Literal:
         return any(type(value) is type(choice) and value == choice for choice in get_args(option))
     if kind is tuple:
-        return isinstance(value, tuple) and all(_has_type(part, bare(get_args(option)[0])) for part in value)
+        return isinstance(value, tuple) and all(
+            _has_type(part, bare(get_args(option)[0])) for part in value
+        )
     if kind is dict:
         return isinstance(value, dict) and all(isinstance(key, str) for key in value)
     if kind in (int, float):
@@ -328,7 +395,12 @@ _TYPE_NAMES: dict[Any, str] = {
     list: "a list",
     types.NoneType: "none",
 }
-_PLURALS: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "strings", bool: "true or false"}
+_PLURALS: dict[Any, str] = {
+    int: "whole numbers",
+    float: "numbers",
+    str: "strings",
+    bool: "true or false",
+}
 
 
 def _convert(name: str, text: str, hint: Any) -> Any:
@@ -348,13 +420,19 @@ def _convert(name: str, text: str, hint: Any) -> Any:
 def _convert_to(text: str, option: Any) -> Any:
     """Convert a string to one type; return the string unchanged if it is not a value of it."""
     if option is bool:
-        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(text.lower(), text)
+        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(
+            text.lower(), text
+        )
     if option is types.NoneType:
         return None if text.lower() in ("none", "null", "") else text
     if get_origin(option) is Literal:
         return next((choice for choice in get_args(option) if str(choice) == text), text)
     if get_origin(option) is tuple:
-        return tuple(_convert_to(part.strip(), get_args(option)[0]) for part in text.split(",")) if text else ()
+        return (
+            tuple(_convert_to(part.strip(), get_args(option)[0]) for part in text.split(","))
+            if text
+            else ()
+        )
     if option in (int, float):
         try:
             return option(text)
@@ -364,18 +442,27 @@ def _convert_to(text: str, option: Any) -> Any:
 
 
 def vocabulary_settings(
-    config: type, vocab_size: int, bos_id: int, eos_id: int, condition_ids: int = 0, field_ids: int = 0
+    config: type,
+    vocab_size: int,
+    bos_id: int,
+    eos_id: int,
+    condition_ids: int = 0,
+    field_ids: int = 0,
 ) -> dict[str, int]:
-    """Return the settings of a model that its tokenizer and its conditions decide, those that its config has.
+    """Return the settings of a model that its tokenizer and its conditions decide, those that its
+    config has.
 
     Args:
         config: The config class.
         vocab_size: The number of ids, those of conditions included.
         bos_id, eos_id: The beginning-of-text and the end-of-text id.
-        condition_ids, field_ids: The number of ids of conditions, which follow the tokenizer's, and of fields, the last ones.
+        condition_ids, field_ids: The number of ids of conditions, which follow the tokenizer's, and
+            of fields, the last ones.
     """
     known = fields_of(config)
-    values = dict(zip(VOCABULARY_FIELDS, (vocab_size, bos_id, eos_id, condition_ids, field_ids), strict=True))
+    values = dict(
+        zip(VOCABULARY_FIELDS, (vocab_size, bos_id, eos_id, condition_ids, field_ids), strict=True)
+    )
     return {name: value for name, value in values.items() if name in known or name == "vocab_size"}
 
 
@@ -412,7 +499,9 @@ def check_text(name: str, value: Any, *, optional: bool = False) -> None:
         ConfigError: It is something else.
     """
     if not (isinstance(value, str) or (optional and value is None)):
-        raise ConfigError(f"{name} must be a string{' or None' if optional else ''}; got {quoted(value)}.")
+        raise ConfigError(
+            f"{name} must be a string{' or None' if optional else ''}; got {quoted(value)}."
+        )
 
 
 def check_list(name: str, value: Any, example: str) -> list[Any]:
@@ -426,7 +515,9 @@ def check_list(name: str, value: Any, example: str) -> list[Any]:
     Raises:
         ConfigError: It is something else, or iterating it fails.
     """
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes | bytearray | Mapping | type):
+    if isinstance(value, Iterable) and not isinstance(
+        value, str | bytes | bytearray | Mapping | type
+    ):
         try:
             return list(value)
         except (TypeError, ValueError):  # such as an array without dimensions
@@ -452,4 +543,6 @@ def check_mapping(name: str, value: Any, example: str) -> dict[str, Any]:
             items = {None: None}
         if all(isinstance(key, str) for key in items):
             return items
-    raise ConfigError(f"{name} must be a dictionary with strings as keys, as in {example}; got {quoted(value)}.")
+    raise ConfigError(
+        f"{name} must be a dictionary with strings as keys, as in {example}; got {quoted(value)}."
+    )

@@ -1,10 +1,12 @@
-"""Cleaning of texts: HTML tags and entities, NFC, mojibake, markdown, case, white space around, empty texts, duplicates.
+"""Cleaning of texts: HTML tags and entities, NFC, mojibake, markdown, case, white space around,
+empty texts, duplicates.
 
-Lower-casing and stripping markdown are off by default, since they lose information that a reader would miss; so is repairing
-mojibake, which guesses. Knows nothing of files.
+Lower-casing and stripping markdown are off by default, since they lose information that a reader
+would miss; so is repairing mojibake, which guesses. Knows nothing of files.
 
-Only complete tags of known elements count as tags, so "a < b", "<3" and "I <really> liked it" stay as they are. Mojibake is text
-that was once read in the wrong encoding, as "cafÃ©" for "café"; ``ftfy`` repairs it.
+Only complete tags of known elements count as tags, so "a < b", "<3" and "I <really> liked it" stay
+as they are. Mojibake is text that was once read in the wrong encoding, as "cafÃ©" for "café";
+``ftfy`` repairs it.
 """
 
 import hashlib
@@ -23,32 +25,44 @@ from reviewgen.data.documents import drop_lines, unwrap
 from reviewgen.errors import ConfigError
 
 _BLOCKS = (
-    "address article aside blockquote body caption center dd details dialog dir div dl dt fieldset figcaption figure footer "
-    "form frame frameset h1 h2 h3 h4 h5 h6 head header hr html iframe legend li main menu nav noscript ol optgroup option p "
-    "pre section select summary table tbody td textarea tfoot th thead title tr ul"
+    "address article aside blockquote body caption center dd details dialog dir div dl dt fieldset"
+    " figcaption figure footer form frame frameset h1 h2 h3 h4 h5 h6 head header hr html iframe"
+    " legend li main menu nav noscript ol optgroup option p pre section select summary table tbody"
+    " td textarea tfoot th thead title tr ul"
 )
 _INLINE = (
-    "a abbr acronym area audio b base bdi bdo big button canvas cite code col colgroup data datalist del dfn em embed font "
-    "i img input ins kbd label link map mark meta meter nobr object output param picture progress q rp rt ruby s samp small "
-    "source span strike strong sub sup svg template time track tt u var video wbr"
+    "a abbr acronym area audio b base bdi bdo big button canvas cite code col colgroup data"
+    " datalist del dfn em embed font i img input ins kbd label link map mark meta meter nobr object"
+    " output param picture progress q rp rt ruby s samp small source span strike strong sub sup svg"
+    " template time track tt u var video wbr"
 )
 _BLOCK_NAMES = frozenset(_BLOCKS.split())
-_FLAGS = "allowfullscreen|async|autoplay|checked|controls|defer|disabled|hidden|loop|multiple|muted|noshade|nowrap|open|selected"
+_FLAGS = (
+    "allowfullscreen|async|autoplay|checked|controls|defer|disabled|hidden|loop|multiple|muted"
+    "|noshade|nowrap|open|selected"
+)
 _NAMES = "|".join(sorted(f"{_BLOCKS} {_INLINE}".split(), key=len, reverse=True))
 _VALUE = r"""(?:"[^"]*+"|'[^']*+'|[^\s"'<>`]++)"""
-_END = rf"""(?=[\s/>])(?:\s++(?:[a-z_:@][\w:.-]*+\s*+=\s*+{_VALUE}|(?:{_FLAGS})(?=[\s/>])))*+\s*+/?>"""
+_END = (
+    rf"""(?=[\s/>])(?:\s++(?:[a-z_:@][\w:.-]*+\s*+=\s*+{_VALUE}|(?:{_FLAGS})(?=[\s/>])))*+\s*+/?>"""
+)
 _TAG = re.compile(rf"<(?:/(?:script|style)|/?(?P<name>{_NAMES})){_END}", re.IGNORECASE)
 _HIDDEN = re.compile(rf"<(?:!--|(?P<name>script|style){_END})", re.IGNORECASE)
-_CLOSINGS = {name: re.compile(rf"</{name}{_END}" if name else "-->", re.IGNORECASE) for name in (None, "script", "style")}
+_CLOSINGS = {
+    name: re.compile(rf"</{name}{_END}" if name else "-->", re.IGNORECASE)
+    for name in (None, "script", "style")
+}
 _DOCTYPE = re.compile(r"<(?:!doctype|\?xml)\b[^<>]{0,500}>", re.IGNORECASE)
 _BREAK = "\x1e"  # a break between lines: white space to Python, and in no text that a browser shows
 _PARAGRAPH = "\x1f"  # a break between paragraphs, for which the same holds
 _SPACE = re.compile(r"\s+")
-# What the bytes 80 to BF are in Latin-1 and in Windows-1252; of those, punctuation may also stand after a capital in French.
+# What the bytes 80 to BF are in Latin-1 and in Windows-1252; of those, punctuation may also stand
+# after a capital in French.
 _CONTINUATION = "\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ"
 _AFTER_CAPITALS = "\x80-\x9f¡-ª¬-º¼-¿€‚ƒ„†‡ˆ‰Š‹ŒŽ•˜™šœžŸ"
 _MOJIBAKE = re.compile(
-    rf"Ã[{_AFTER_CAPITALS}\xa0]|Â[{_AFTER_CAPITALS}\xa0«»]|[ÄÅ][{_AFTER_CAPITALS}]"  # é, spaces, Central Europe
+    # é, spaces, Central Europe
+    rf"Ã[{_AFTER_CAPITALS}\xa0]|Â[{_AFTER_CAPITALS}\xa0«»]|[ÄÅ][{_AFTER_CAPITALS}]"
     rf"|â€[{_CONTINUATION}]|â[\x80-\x84][\x80-\xbf]"  # quotation marks and dashes
     rf"|ð[Ÿ\x9f][{_CONTINUATION}]|ï¸|ï»¿|ï¿½"  # emoji, byte order mark, replacement character
     rf"|(?:[ÐÑ][{_CONTINUATION}]){{2}}|(?:à[¸¹][{_CONTINUATION}]){{2}}"  # Cyrillic, Thai
@@ -58,16 +72,20 @@ _MOJIBAKE = re.compile(
 _ASCII_MOJIBAKE = re.compile(r'aEUR(?:\(tm\)|oe|["\x9d]|(?![A-Za-z]))')
 _MENDED = {"aEUR(tm)": "’", "aEURoe": "“", 'aEUR"': "—"}  # all others are closing quotation marks
 # Bold, a link or a heading: what is certainly markdown.
-MARKDOWN = re.compile(r"(?<![\w*])\*\*[^\W\d][^*\n]*\*\*(?!\*)|\[[^\[\]\n]+\]\(\w+:|^#{1,6} \w", re.MULTILINE)
-# Markers that CommonMark takes for text, since a blank is on their inner side: at the end of a line, as a pair, before a word or
-# between blanks, after punctuation, bold and italic at once. Blanks to fill in, snake_case, footnotes and "f**k" do not match.
+MARKDOWN = re.compile(
+    r"(?<![\w*])\*\*[^\W\d][^*\n]*\*\*(?!\*)|\[[^\[\]\n]+\]\(\w+:|^#{1,6} \w", re.MULTILINE
+)
+# Markers that CommonMark takes for text, since a blank is on their inner side: at the end of a
+# line, as a pair, before a word or between blanks, after punctuation, bold and italic at once.
+# Blanks to fill in, snake_case, footnotes and "f**k" do not match.
 _MARKER = r"(?<![^\s(\"'])(?!_{3}|\*\*+\d/)(?:\*\*|_)+(?![*_])"
 _STRAY_MARKERS = re.compile(
     rf" {_MARKER}$|{_MARKER}(?: ([^*_]*\w)(?:\*\*|_)+(?![\w*_])| )?"
     r"|(?<=[.,;:!?\"')])(?:\*\*|_)+(?!\S)|(?:\*\*_|_\*\*)[*_]*(?!\w)",
     re.MULTILINE,
 )
-_RATING = re.compile(r"\A(?!.*(?<!\*)\*\*(?!\*)).*\*{4}", re.DOTALL)  # four stars or more in a text without "**"
+# four stars or more in a text without "**"
+_RATING = re.compile(r"\A(?!.*(?<!\*)\*\*(?!\*)).*\*{4}", re.DOTALL)
 _BREAK_TAG = re.compile(r"</?br\b[^<>]{0,100}>", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _AROUND = 15  # characters of an example before and after
@@ -83,7 +101,8 @@ class CleaningReport:
         characters: Characters in the kept texts.
         empty: Texts dropped because they were empty or only white space.
         duplicates: Texts dropped because the same text came before.
-        near_duplicates: Texts dropped because a similar text came before; only ``reviewgen prepare`` looks for them.
+        near_duplicates: Texts dropped because a similar text came before; only ``reviewgen
+            prepare`` looks for them.
         leaking: Held-out texts dropped because they share long runs with training texts; likewise.
         breaks_replaced: ``<br />`` tags replaced by a newline.
         tags_removed: Other HTML tags and comments removed.
@@ -123,28 +142,36 @@ def add_reports(reports: Iterable[CleaningReport]) -> CleaningReport:
 
 
 def note_mojibake(count: int, example: str | None) -> list[str]:
-    """Return a sentence for the user on the texts with mojibake that was not repaired, if there are any."""
+    """Return a sentence for the user on the texts with mojibake that was not repaired, if there are
+    any.
+    """
     if example is None:
         return []
     texts = "1 text seems" if count == 1 else f"{count:,} texts seem"
-    return [f"{texts} to be decoded wrongly, such as {example!r}: --fix-encoding (fix_encoding=True) repairs them."]
+    return [
+        f"{texts} to be decoded wrongly, such as {example!r}: --fix-encoding (fix_encoding=True)"
+        " repairs them."
+    ]
 
 
 class Cleaner:
     """Cleans texts one by one and counts the changes.
 
-    Calling it cleans one text. Duplicates are found by the hashes of all texts of a source; see ``first_of_each``.
+    Calling it cleans one text. Duplicates are found by the hashes of all texts of a source; see
+    ``first_of_each``.
 
     Args:
-        options: Which changes are made, by name: "clean" (else nothing is changed or dropped, except what the others ask for),
-            "lowercase", "strip_markdown" (only the words of markdown are kept), "fix_encoding" (mojibake is repaired),
-            "keep_line_breaks" (no lines are joined), "drop_repeated_lines", "keep_space" (around a text).
-        info: The source: the width that its texts are wrapped at, its repeated lines, and whether it is one long text, of which
-            the white space around and all lines are kept.
+        options: Which changes are made, by name: "clean" (else nothing is changed or dropped,
+            except what the others ask for), "lowercase", "strip_markdown" (only the words of
+            markdown are kept), "fix_encoding" (mojibake is repaired), "keep_line_breaks" (no lines
+            are joined), "drop_repeated_lines", "keep_space" (around a text).
+        info: The source: the width that its texts are wrapped at, its repeated lines, and whether
+            it is one long text, of which the white space around and all lines are kept.
 
     Attributes:
         report: The counts.
-        mojibake: The first example of mojibake that was found and not repaired; None if all texts are free of it.
+        mojibake: The first example of mojibake that was found and not repaired; None if all texts
+            are free of it.
 
     Raises:
         ConfigError: Mojibake is to be repaired, and ftfy is not installed.
@@ -156,22 +183,29 @@ class Cleaner:
         self._clean = options["clean"]
         self._lowercase = options["lowercase"]
         self._strips = self._clean and not options["keep_space"] and not info.is_one_text
-        self._lines = frozenset(info.repeated_lines if options["drop_repeated_lines"] and not info.is_one_text else ())
+        self._lines = frozenset(
+            info.repeated_lines if options["drop_repeated_lines"] and not info.is_one_text else ()
+        )
         self._width = info.width if self._clean and not options["keep_line_breaks"] else None
         self._fix_encoding = self._parse_markdown = None
         if options["fix_encoding"]:
             try:
                 from ftfy import fix_encoding as fix  # an extra
             except ImportError:
-                raise ConfigError("Repairing encodings needs ftfy: pip install 'reviewgen[ftfy]'.") from None
+                raise ConfigError(
+                    "Repairing encodings needs ftfy: pip install 'reviewgen[ftfy]'."
+                ) from None
             self._fix_encoding = fix
         if options["strip_markdown"]:
             from markdown_it import MarkdownIt  # slow to import, and off by default
 
-            self._parse_markdown = MarkdownIt("commonmark").disable("text_join").parse  # escaped characters stay apart
+            # escaped characters stay apart
+            self._parse_markdown = MarkdownIt("commonmark").disable("text_join").parse
 
     def __call__(self, text: str) -> tuple[str, int] | None:
-        """Return the cleaned text and its content hash (see ``hash_text``), or None if it is empty."""
+        """Return the cleaned text and its content hash (see ``hash_text``), or None if it is
+        empty.
+        """
         self.report.read += 1
         if not text.isascii() or "aEUR" in text:
             text = self._repair(text)
@@ -203,9 +237,14 @@ class Cleaner:
         if self._fix_encoding is None:
             if match := _MOJIBAKE.search(text) or _ASCII_MOJIBAKE.search(text):
                 self.report.mojibake += 1
-                self.mojibake = self.mojibake or text[max(0, match.start() - _AROUND) : match.end() + _AROUND].strip()
+                self.mojibake = (
+                    self.mojibake
+                    or text[max(0, match.start() - _AROUND) : match.end() + _AROUND].strip()
+                )
             return text
-        repaired = self._fix_encoding(_ASCII_MOJIBAKE.sub(lambda match: _MENDED.get(match[0], "”"), text))
+        repaired = self._fix_encoding(
+            _ASCII_MOJIBAKE.sub(lambda match: _MENDED.get(match[0], "”"), text)
+        )
         self.report.encodings_fixed += repaired != text
         return repaired
 
@@ -238,12 +277,18 @@ def first_of_each(hashes: np.ndarray) -> np.ndarray:
 
 
 def hash_text(text: str) -> int:
-    """Return the content hash of a text: 64 bits of BLAKE2b, the same on every machine and in every process."""
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+    """Return the content hash of a text: 64 bits of BLAKE2b, the same on every machine and in every
+    process.
+    """
+    return int.from_bytes(
+        hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    )
 
 
 def _strip_markdown(text: str, tokens: Iterable[Any]) -> str:
-    """Return the words of a markdown text, without heading marks, emphasis, link targets and code fences."""
+    """Return the words of a markdown text, without heading marks, emphasis, link targets and code
+    fences.
+    """
     blocks = []
     has_rating = _RATING.search(text) is not None
     for token in tokens:
@@ -260,10 +305,11 @@ def _strip_markdown(text: str, tokens: Iterable[Any]) -> str:
 
 
 def strip_tags(text: str) -> tuple[str, int]:
-    """Return a text without its HTML tags, comments, scripts and styles, and how many tags and comments it had.
+    """Return a text without its HTML tags, comments, scripts and styles, and how many tags and
+    comments it had.
 
-    The edges of a block, such as ``<div>`` or ``<li>``, become a line break, and those of ``<p>`` a blank line. A text without
-    tags is returned as it is.
+    The edges of a block, such as ``<div>`` or ``<li>``, become a line break, and those of ``<p>`` a
+    blank line. A text without tags is returned as it is.
 
     >>> strip_tags("<p>I <b>really</b> liked it <3</p><p>a < b</p>")
     ('I really liked it <3\\n\\na < b', 6)
@@ -274,7 +320,9 @@ def strip_tags(text: str) -> tuple[str, int]:
 
 
 def _drop_hidden(text: str) -> tuple[str, int]:
-    """Return a text without its comments, scripts and styles, and how many tags and comments that were; one needs its end."""
+    """Return a text without its comments, scripts and styles, and how many tags and comments that
+    were; one needs its end.
+    """
     pieces = list[str]()
     start = 0
     count = 0
@@ -298,7 +346,9 @@ def _mark(tag: re.Match[str]) -> str:
 
 
 def _break_lines(space: re.Match[str]) -> str:
-    """Return what stands for a run of white space; none where the edge of a block is the edge of the text."""
+    """Return what stands for a run of white space; none where the edge of a block is the edge of
+    the text.
+    """
     if _PARAGRAPH not in space[0] and _BREAK not in space[0]:
         return space[0]
     if space.start() == 0 or space.end() == len(space.string):

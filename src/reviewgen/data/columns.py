@@ -1,6 +1,8 @@
-"""From records to examples: chooses the columns of the text and of the conditions. Knows nothing of files.
+"""From records to examples: chooses the columns of the text and of the conditions. Knows nothing of
+files.
 
-A *record* is a string, or a mapping of column to value. An *example* is a text with its condition values.
+A *record* is a string, or a mapping of column to value. An *example* is a text with its condition
+values.
 """
 
 import re
@@ -15,17 +17,23 @@ from reviewgen.config.options import TrainingTextOptions
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 
 Example: TypeAlias = tuple[str, Sequence[str | float | None]]
-"""A text and one value for each condition, in order: a string, a finite number, or None if the value is missing."""
+"""A text and one value for each condition, in order: a string, a finite number, or None if the
+value is missing.
+"""
 
 _PREVIEW = 1000  # characters
-_USUAL_NAMES = "text review review_text reviewtext content body review_body comment caption description"
+_USUAL_NAMES = (
+    "text review review_text reviewtext content body review_body comment caption description"
+)
 USUAL_NAMES = frozenset(_USUAL_NAMES.split())
-_CODE = re.compile(r"[!-~]*[\d_/@\\:=#][!-~]*|[!-~]*\w\.\w[!-~]*")  # an id, a date, a URL, a path, an address
+# an id, a date, a URL, a path, an address
+_CODE = re.compile(r"[!-~]*[\d_/@\\:=#][!-~]*|[!-~]*\w\.\w[!-~]*")
 _WORD = re.compile(r"[^\W\d_]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _DATES = (
-    "january february march april may june july august september october november december monday tuesday wednesday thursday "
-    "friday saturday sunday sept tues thur am pm t z utc gmt st nd rd th"
+    "january february march april may june july august september october november december monday"
+    " tuesday wednesday thursday friday saturday sunday sept tues thur am pm t z utc gmt st nd"
+    " rd th"
 )
 _DATE_WORDS = frozenset(word[:length] for word in _DATES.split() for length in (3, None))
 
@@ -35,9 +43,12 @@ class DataConfig(TrainingTextOptions):
     """How a source is read and cleaned, checked.
 
     Attributes:
-        width: The width that the texts are wrapped at, in characters; None looks for it in the first ones.
-        repeated_lines: The lines that ``drop_repeated_lines`` drops; None looks for them in the texts.
-        keep_space: Keep the white space around a text, on whose hash its split depends; of models that were trained so.
+        width: The width that the texts are wrapped at, in characters; None looks for it in the
+            first ones.
+        repeated_lines: The lines that ``drop_repeated_lines`` drops; None looks for them in the
+            texts.
+        keep_space: Keep the white space around a text, on whose hash its split depends; of models
+            that were trained so.
 
     Raises:
         ConfigError: A value is of the wrong type or not allowed, or a condition is named twice.
@@ -52,7 +63,10 @@ class DataConfig(TrainingTextOptions):
         if len(set(self.columns)) < len(self.columns):
             raise ConfigError(f"A condition is named twice: {', '.join(self.columns)}.")
         if reserved := {"text", "split"}.intersection(self.columns):
-            raise ConfigError(f"A condition cannot be named {reserved.pop()!r}, the name of a column of the corpus: rename it.")
+            raise ConfigError(
+                f"A condition cannot be named {reserved.pop()!r}, the name of a column of the"
+                " corpus: rename it."
+            )
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -62,12 +76,25 @@ class DataConfig(TrainingTextOptions):
     @property
     def cleaning(self) -> dict[str, bool]:
         """The options of the ``Cleaner``."""
-        names = ["clean", "lowercase", "strip_markdown", "fix_encoding", "keep_line_breaks", "drop_repeated_lines", "keep_space"]
+        names = [
+            "clean",
+            "lowercase",
+            "strip_markdown",
+            "fix_encoding",
+            "keep_line_breaks",
+            "drop_repeated_lines",
+            "keep_space",
+        ]
         return {name: getattr(self, name) for name in names}
 
     def facts(self) -> dict[str, Any]:
-        """Return what the texts depend on, as JSON values: without the length limit; newer options only if they are set."""
-        left_out = {"max_text_characters", *(name for name in ("weights", "fields") if not getattr(self, name))}
+        """Return what the texts depend on, as JSON values: without the length limit; newer options
+        only if they are set.
+        """
+        left_out = {
+            "max_text_characters",
+            *(name for name in ("weights", "fields") if not getattr(self, name)),
+        }
         return {name: value for name, value in to_dict(self).items() if name not in left_out}
 
 
@@ -85,7 +112,8 @@ class SourceInfo:
         notes: Sentences about the source that the user should see.
         width: The width that its texts are wrapped at, in characters, where their lines are joined.
         repeated_lines: The lines that are dropped from its texts.
-        is_one_text: Whether the source is a single text file that is not cut into lines, paragraphs or sentences.
+        is_one_text: Whether the source is a single text file that is not cut into lines, paragraphs
+            or sentences.
     """
 
     name: str
@@ -113,14 +141,18 @@ def flatten(record: Any, prefix: str = "") -> Any:
     return flat
 
 
-def choose_columns(info: SourceInfo, head: list[Any], config: DataConfig, *, allow_missing: bool = False) -> None:
-    """Choose the column of the text, and check that it and the conditions exist; the source's facts say so afterwards.
+def choose_columns(
+    info: SourceInfo, head: list[Any], config: DataConfig, *, allow_missing: bool = False
+) -> None:
+    """Choose the column of the text, and check that it and the conditions exist; the source's facts
+    say so afterwards.
 
     Args:
         info: The facts of the source.
         head: The first records; see ``flatten``.
         config: How the source is read.
-        allow_missing: Whether a condition without a column counts as not given; otherwise it is an error.
+        allow_missing: Whether a condition without a column counts as not given; otherwise it is an
+            error.
 
     Raises:
         DataError: A column is missing, or no column holds text.
@@ -130,30 +162,59 @@ def choose_columns(info: SourceInfo, head: list[Any], config: DataConfig, *, all
     conditions = config.columns
     first = next((record for record in head if not is_missing(record, "text")), "")
     if not isinstance(first, str | Mapping):
-        raise DataError(f"{name} yields {type(first).__name__}; it must yield strings or records with named columns.")
+        raise DataError(
+            f"{name} yields {type(first).__name__}; it must yield strings or records with named"
+            " columns."
+        )
     if isinstance(first, str) and text_column not in (None, "text"):
-        raise DataError(f"{name} has no columns, so there is no {quoted(text_column)}; leave the text column out.")
+        raise DataError(
+            f"{name} has no columns, so there is no {quoted(text_column)}; leave the text column"
+            " out."
+        )
     records = [record for record in head if isinstance(record, Mapping)]
     columns = list(dict.fromkeys(str(key) for record in records for key in record))
     missing = [condition for condition in conditions if condition not in columns]
     column = None
     if isinstance(first, Mapping):
-        column = text_column if text_column is not None else _guess_text_column(name, columns, records)
+        column = (
+            text_column if text_column is not None else _guess_text_column(name, columns, records)
+        )
         if column not in columns:
-            raise DataError(f"{name} has no column {quoted(column)}. {did_you_mean(column, columns)}")
+            raise DataError(
+                f"{name} has no column {quoted(column)}. {did_you_mean(column, columns)}"
+            )
         if column in conditions:
-            raise DataError(f"The column {quoted(column)} of {name} holds the text, so it cannot be a condition.")
+            raise DataError(
+                f"The column {quoted(column)} of {name} holds the text, so it cannot be a"
+                " condition."
+            )
     if missing and not allow_missing:
         known = did_you_mean(missing[0], columns) if columns else "It has no columns at all."
-        raise DataError(f"{name} has no column {quoted(missing[0])} for the condition of that name. {known}")
-    texts = [record if column is None else record.get(column) for record in (head if column is None else records)[:3]]
-    info.text_column, info.columns, info.guessed = column, columns, column is not None and text_column is None
+        raise DataError(
+            f"{name} has no column {quoted(missing[0])} for the condition of that name. {known}"
+        )
+    texts = [
+        record if column is None else record.get(column)
+        for record in (head if column is None else records)[:3]
+    ]
+    info.text_column, info.columns, info.guessed = (
+        column,
+        columns,
+        column is not None and text_column is None,
+    )
     info.preview = ["" if is_missing(text, "text") else str(text)[:_PREVIEW] for text in texts]
-    info.notes += [f"{name} has no column {condition!r}, so this condition counts as not given." for condition in missing]
+    info.notes += [
+        f"{name} has no column {condition!r}, so this condition counts as not given."
+        for condition in missing
+    ]
 
 
 def to_examples(
-    records: Iterable[Any], name: str, column: str | None, conditions: Sequence[str], max_characters: int | None
+    records: Iterable[Any],
+    name: str,
+    column: str | None,
+    conditions: Sequence[str],
+    max_characters: int | None,
 ) -> Iterator[Example]:
     """Yield the examples of records; without a column, each record is a text.
 
@@ -165,8 +226,8 @@ def to_examples(
         max_characters: The maximum number of characters of a text; None does not limit it.
 
     Raises:
-        DataError: A text is not a string or is too long, a condition value is neither a string nor a number, or no record has the
-            column.
+        DataError: A text is not a string or is too long, a condition value is neither a string nor
+            a number, or no record has the column.
     """
     location = name if column is None else f"column {column!r} of {name}"
     top = str(column).partition(".")[0]
@@ -180,7 +241,10 @@ def to_examples(
         else:
             text = _look_up(record, column)
             has_column = has_column or text is not None or column in record or top in record
-            values = [_as_condition(_look_up(record, condition), number, condition, name) for condition in conditions]
+            values = [
+                _as_condition(_look_up(record, condition), number, condition, name)
+                for condition in conditions
+            ]
         yield _as_text(text, number, location, max_characters), values
     if number and not has_column:
         raise DataError(f"{name} has no column {quoted(column)}, which earlier records have.")
@@ -191,21 +255,33 @@ def _look_up(record: Mapping[Any, Any], column: str) -> Any:
 
 
 def _guess_text_column(name: str, columns: list[str], records: list[Any]) -> str:
-    """Return the column with a usual name, or else the one with the most characters; columns of numbers or ids do not count.
+    """Return the column with a usual name, or else the one with the most characters; columns of
+    numbers or ids do not count.
 
     If no column seems to hold text, one with a usual name does.
     """
-    values = {column: [record[column] for record in records if isinstance(record.get(column), str)] for column in columns}
+    values = {
+        column: [record[column] for record in records if isinstance(record.get(column), str)]
+        for column in columns
+    }
     lengths = {column: sum(map(len, values[column])) for column in columns}
-    seeming = {column: sum(len(value) for value in values[column] if _is_text(value.strip())) for column in columns}
-    textual = [column for column in columns if lengths[column] and 3 * seeming[column] >= lengths[column]]
-    usual = {column.lower(): column for column in reversed(textual or [column for column in columns if lengths[column]])}
+    seeming = {
+        column: sum(len(value) for value in values[column] if _is_text(value.strip()))
+        for column in columns
+    }
+    textual = [
+        column for column in columns if lengths[column] and 3 * seeming[column] >= lengths[column]
+    ]
+    usual = {
+        column.lower(): column
+        for column in reversed(textual or [column for column in columns if lengths[column]])
+    }
     if words := [word for word in _USUAL_NAMES.split() if word in usual]:
         return usual[words[0]]
     if not textual:
         raise DataError(
-            f"{name} has no column of text; its columns are: {', '.join(columns)}. If one of them is the text, name it with "
-            "--text-column (text_column in Python)."
+            f"{name} has no column of text; its columns are: {', '.join(columns)}. If one of them"
+            " is the text, name it with --text-column (text_column in Python)."
         )
     return max(textual, key=lambda column: lengths[column])
 
@@ -213,7 +289,11 @@ def _guess_text_column(name: str, columns: list[str], records: list[Any]) -> str
 def _is_text(value: str) -> bool:
     """Return whether a value has words, and is not a date, a URL, an id or another code."""
     words = _WORD.findall(value)
-    return bool(words) and _CODE.fullmatch(value) is None and not all(word.lower() in _DATE_WORDS for word in words)
+    return (
+        bool(words)
+        and _CODE.fullmatch(value) is None
+        and not all(word.lower() in _DATE_WORDS for word in words)
+    )
 
 
 def _as_text(value: Any, number: int, location: str, max_characters: int | None) -> str:
@@ -221,19 +301,23 @@ def _as_text(value: Any, number: int, location: str, max_characters: int | None)
     if isinstance(value, str):
         if max_characters is not None and len(value) > max_characters:
             raise DataError(
-                f"Text {number:,} of {location} has more than {max_characters:,} characters, the limit for one text. Cut it into "
-                "texts, or raise the limit with --max-text-characters (max_text_characters in Python)."
+                f"Text {number:,} of {location} has more than {max_characters:,} characters, the"
+                " limit for one text. Cut it into texts, or raise the limit with"
+                " --max-text-characters (max_text_characters in Python)."
             )
         return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
     if is_missing(value, "text"):  # such as NaN, which pandas stores
         return ""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
-    raise DataError(f"Text {number:,} of {location} is of type {type(value).__name__}, not a string.")
+    raise DataError(
+        f"Text {number:,} of {location} is of type {type(value).__name__}, not a string."
+    )
 
 
 def _as_condition(value: Any, number: int, condition: str, name: str) -> str | float | None:
-    """Return a condition's value as a string or a finite number; None if it is missing, NaN or infinite.
+    """Return a condition's value as a string or a finite number; None if it is missing, NaN or
+    infinite.
 
     A whole number that a float may not hold is a string.
     """
@@ -243,6 +327,12 @@ def _as_condition(value: Any, number: int, condition: str, name: str) -> str | f
         return _SURROGATE.sub("\ufffd", str(value))
     if not isinstance(value, Real):
         location = f"Value {number:,} of column {quoted(condition)} of {name}"
-        raise DataError(f"{location} is of type {type(value).__name__}, neither a string nor a number.")
+        raise DataError(
+            f"{location} is of type {type(value).__name__}, neither a string nor a number."
+        )
     finite = finite_number(value)
-    return str(value) if isinstance(value, Integral) and finite is not None and abs(int(value)) > 2**53 else finite
+    return (
+        str(value)
+        if isinstance(value, Integral) and finite is not None and abs(int(value)) > 2**53
+        else finite
+    )

@@ -1,12 +1,16 @@
-"""The cleaned corpus: from the units of a source to Arrow files of texts, their conditions and their splits.
+"""The cleaned corpus: from the units of a source to Arrow files of texts, their conditions and
+their splits.
 
-    raw/0-00012-00000.arrow   the cleaned texts of a part of a source, with their hashes and what cleaning did
+    raw/0-00012-00000.arrow   the cleaned texts of a part of a source, with their hashes and what
+                              cleaning did
     raw/0-00012-00000.lines   the same without repeated lines, where they are dropped
-    corpus/00012.arrow        the same without duplicates, with the split of each text; a file of ``datasets``
+    corpus/00012.arrow        the same without duplicates, with the split of each text; a file of
+                              ``datasets``
     corpus/corpus.json        how the sources were read, written last
 
-The parts depend on the source only. The split of a text depends on its content hash, so it is the same in any order and in any
-process; a source of one long text is cut into parts instead (see ``documents``). Memory grows by 9 bytes for each text.
+The parts depend on the source only. The split of a text depends on its content hash, so it is the
+same in any order and in any process; a source of one long text is cut into parts instead (see
+``documents``). Memory grows by 9 bytes for each text.
 """
 
 import hashlib
@@ -22,13 +26,34 @@ import numpy as np
 
 from reviewgen.conditions import label_of
 from reviewgen.config import MAX_RECORD, read_json
-from reviewgen.data.cleaning import CleaningReport, add_reports, first_of_each, hash_text, note_mojibake
+from reviewgen.data.cleaning import (
+    CleaningReport,
+    add_reports,
+    first_of_each,
+    hash_text,
+    note_mojibake,
+)
 from reviewgen.data.columns import Example, SourceInfo
 from reviewgen.data.documents import SPLIT_CYCLE, cut_text, divide_text, find_repeated_lines
-from reviewgen.data.parts import Filters, SharedJob, read_column, read_part, rows_of, size_of, split_by_part, write_part
+from reviewgen.data.parts import (
+    Filters,
+    SharedJob,
+    read_column,
+    read_part,
+    rows_of,
+    size_of,
+    split_by_part,
+    write_part,
+)
 from reviewgen.data.sources import SPLITS, Source
 from reviewgen.data.tables import Unit
-from reviewgen.data.weighting import compare_languages, count_copies, describe_times, find_times, join_sources
+from reviewgen.data.weighting import (
+    compare_languages,
+    count_copies,
+    describe_times,
+    find_times,
+    join_sources,
+)
 from reviewgen.errors import DataError, counted
 
 if TYPE_CHECKING:
@@ -36,7 +61,8 @@ if TYPE_CHECKING:
 
 CORPUS_FILE = "corpus.json"
 HELD_OUT = 0.05  # share of the texts in validation, and again in test
-_DUPLICATE, _NEAR_DUPLICATE, _LEAKING = range(3, 6)  # codes of texts that are in no split; smaller ones are splits
+# codes of texts that are in no split; smaller ones are splits
+_DUPLICATE, _NEAR_DUPLICATE, _LEAKING = range(3, 6)
 _SAMPLE_CHARACTERS = 1 << 24  # of a source, which repeated lines are looked for in
 _NAMED = 5  # repeated lines that are named in a message
 _PART_CHARACTERS = 1 << 22  # of a part of a unit that several processes share
@@ -54,12 +80,14 @@ class Corpus:
         source: How the source was read.
         report: What cleaning did.
         counts: The number of texts of each split.
-        validation: ``source`` and ``report`` of a separate validation source; None if there is none.
+        validation: ``source`` and ``report`` of a separate validation source; None if there is
+            none.
         notes: Sentences that the user should see.
         names: The conditions.
         files: The Arrow files of the texts; empty if only the facts are known, as of a token store.
         corpora: The corpora that it consists of, if they are weighted.
-        weight, times: Of one of them: its weight, and how often its training texts are read in an epoch.
+        weight, times: Of one of them: its weight, and how often its training texts are read in an
+            epoch.
     """
 
     fingerprint: str
@@ -94,7 +122,12 @@ class Corpus:
             return {"stream": asdict(source), "cleaning": asdict(report)}
 
         corpora = [
-            {**corpus.to_json(), "weight": corpus.weight, "times": corpus.times, "parts": [file.name for file in corpus.files]}
+            {
+                **corpus.to_json(),
+                "weight": corpus.weight,
+                "times": corpus.times,
+                "parts": [file.name for file in corpus.files],
+            }
             for corpus in self.corpora
         ]
         return {
@@ -109,7 +142,9 @@ class Corpus:
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any], folder: Path | None = None) -> "Corpus":
-        """Return the corpus that ``to_json`` has described, without its texts unless their folder is given."""
+        """Return the corpus that ``to_json`` has described, without its texts unless their folder
+        is given.
+        """
 
         def read(entry: Mapping[str, Any]) -> tuple[SourceInfo, CleaningReport]:
             return SourceInfo(**entry["stream"]), CleaningReport(**entry["cleaning"])
@@ -142,7 +177,10 @@ class Corpus:
 
     def examples(self, split: str) -> Iterator[Example]:
         """Yield the texts of a split with their condition values."""
-        return ((text, values) for text, *values in rows_of(self.files, ["text", *self.names], SPLITS.index(split)))
+        return (
+            (text, values)
+            for text, *values in rows_of(self.files, ["text", *self.names], SPLITS.index(split))
+        )
 
     @property
     def times_of_files(self) -> list[float]:
@@ -157,7 +195,9 @@ class Corpus:
 
     @property
     def split_method(self) -> Literal["hash", "blocks", "source"]:
-        """How texts are held out: by the hash of each, as blocks of one long text, or as a separate validation source."""
+        """How texts are held out: by the hash of each, as blocks of one long text, or as a separate
+        validation source.
+        """
         if self.validation is not None:
             return "source"
         return "blocks" if self.source.is_one_text else "hash"
@@ -170,20 +210,33 @@ class Corpus:
             blocks = self.counts["validation"] + self.counts["test"]
             characters = round(self.report.characters * 2 * HELD_OUT / blocks)
             return (
-                f"{blocks:,} blocks of about {characters:,} characters, spread evenly over one text, each between two parts of "
-                "the training text"
+                f"{blocks:,} blocks of about {characters:,} characters, spread evenly over one"
+                " text, each between two parts of the training text"
             )
-        return {"hash": "texts chosen by a hash of each", "source": "a separate source"}[self.split_method]
+        return {"hash": "texts chosen by a hash of each", "source": "a separate source"}[
+            self.split_method
+        ]
 
 
 def training_texts(file: Path, times: float = 1.0) -> list[str]:
     """Return the training texts of a part of a corpus, each as often as it is read in an epoch."""
     texts = [text for (text,) in rows_of([file], ["text"], 0)]
-    return texts if times == 1 else [text for text, n in zip(texts, count_copies(texts, times), strict=True) for _ in range(n)]
+    return (
+        texts
+        if times == 1
+        else [
+            text
+            for text, n in zip(texts, count_copies(texts, times), strict=True)
+            for _ in range(n)
+        ]
+    )
 
 
-def make_corpus(sources: Sequence[Source], work: SharedJob, filters: Filters, weights: Sequence[float] = ()) -> Corpus:
-    """Read and clean sources into the folder ``corpus`` of a job; what an earlier try has finished there is kept.
+def make_corpus(
+    sources: Sequence[Source], work: SharedJob, filters: Filters, weights: Sequence[float] = ()
+) -> Corpus:
+    """Read and clean sources into the folder ``corpus`` of a job; what an earlier try has finished
+    there is kept.
 
     Args:
         sources: The source, or one for each weight, and the validation source if there is one.
@@ -214,11 +267,17 @@ def make_corpus(sources: Sequence[Source], work: SharedJob, filters: Filters, we
     files = [file for member in members for file in member.files]
     if corpora:
         notes = [*_weigh(corpora, training_characters[:count], weights), *notes]
-        info, report = join_sources([member.source for member in corpora], [member.report for member in corpora])
+        info, report = join_sources(
+            [member.source for member in corpora], [member.report for member in corpora]
+        )
     fingerprint = _fingerprint(cleaned, names, files, corpora)
-    corpus = Corpus(fingerprint, info, report, counts, validation, [*info.notes, *notes], names, files, corpora)
+    corpus = Corpus(
+        fingerprint, info, report, counts, validation, [*info.notes, *notes], names, files, corpora
+    )
     content = json.dumps({**corpus.to_json(), "parts": [file.name for file in files]}).encode()
-    work.main(lambda: work.job.write(f"corpus/{CORPUS_FILE}", lambda file: file.write_bytes(content)))
+    work.main(
+        lambda: work.job.write(f"corpus/{CORPUS_FILE}", lambda file: file.write_bytes(content))
+    )
     return corpus
 
 
@@ -242,10 +301,15 @@ class _Cleaned:
 
 
 def _clean_all(sources: Sequence[Source], count: int, work: SharedJob) -> list[_Cleaned]:
-    """Clean the sources, of which ``count`` are to train on, and drop the lines that are repeated there."""
+    """Clean the sources, of which ``count`` are to train on, and drop the lines that are repeated
+    there.
+    """
     cut = divide_text if len(sources) > count else partial(cut_text, held_out=HELD_OUT)
     raw = [_clean(source, number, cut, work) for number, source in enumerate(sources)]
-    lines = [_find_lines(source, paths, work) for source, paths in zip(sources[:count], raw, strict=False)]
+    lines = [
+        _find_lines(source, paths, work)
+        for source, paths in zip(sources[:count], raw, strict=False)
+    ]
     lines.append(list(dict.fromkeys(itertools.chain(*lines))))  # of a validation source
     for number, source in enumerate(sources):
         if lines[number]:
@@ -258,12 +322,16 @@ def _clean_all(sources: Sequence[Source], count: int, work: SharedJob) -> list[_
     ]
 
 
-def _assign_splits(cleaned: Sequence[_Cleaned], count: int, filters: Filters, work: SharedJob) -> list[str]:
+def _assign_splits(
+    cleaned: Sequence[_Cleaned], count: int, filters: Filters, work: SharedJob
+) -> list[str]:
     """Set the code of each text, and return sentences for the user."""
     files = [file for each in cleaned for file in each.files]
     has_validation = len(cleaned) > count
     work.progress("Looking for duplicates")
-    codes = np.concatenate([_find_duplicates(group) for group in (cleaned[:count], cleaned[count:]) if group])
+    codes = np.concatenate(
+        [_find_duplicates(group) for group in (cleaned[:count], cleaned[count:]) if group]
+    )
     if filters.near_duplicates is not None:
         work.progress("Looking for near duplicates")
         keep = codes == 0
@@ -279,18 +347,39 @@ def _assign_splits(cleaned: Sequence[_Cleaned], count: int, filters: Filters, wo
     codes[leaking] = _LEAKING
     hashes = np.concatenate([each.hashes for each in cleaned])
     if has_validation and (both := int(np.isin(hashes[codes == 1], hashes[codes == 0]).sum())):
-        notes.insert(0, f"{both} of {np.count_nonzero(codes == 1)} validation texts are also in the training text.")
+        notes.insert(
+            0,
+            f"{both} of {np.count_nonzero(codes == 1)} validation texts are also in the training"
+            " text.",
+        )
     return notes
 
 
-def _write_texts(cleaned: Sequence[_Cleaned], folder: Path, work: SharedJob) -> tuple[list[Corpus], list[int]]:
-    """Write the texts that have a split; return the corpus of each source, and the characters of its training texts."""
+def _write_texts(
+    cleaned: Sequence[_Cleaned], folder: Path, work: SharedJob
+) -> tuple[list[Corpus], list[int]]:
+    """Write the texts that have a split; return the corpus of each source, and the characters of
+    its training texts.
+    """
     names = cleaned[0].source.config.columns
     raw = [file for each in cleaned for file in each.files]
     targets = [folder / f"{number:05d}.arrow" for number in range(len(raw))]
-    types = [{str(read_part(file).schema.field(f"c{number}").type) for file in raw} for number in range(len(names))]
-    columns = {name: "string" if "string" in kinds else "double" for name, kinds in zip(names, types, strict=True)}
-    tasks = list(zip(raw, targets, split_by_part(np.concatenate([each.codes for each in cleaned]), raw), strict=True))
+    types = [
+        {str(read_part(file).schema.field(f"c{number}").type) for file in raw}
+        for number in range(len(names))
+    ]
+    columns = {
+        name: "string" if "string" in kinds else "double"
+        for name, kinds in zip(names, types, strict=True)
+    }
+    tasks = list(
+        zip(
+            raw,
+            targets,
+            split_by_part(np.concatenate([each.codes for each in cleaned]), raw),
+            strict=True,
+        )
+    )
     finished = iter(work.share(partial(_finish_part, columns), tasks, size_of(raw)))
     written = iter(targets)
     members = list[Corpus]()
@@ -298,12 +387,20 @@ def _write_texts(cleaned: Sequence[_Cleaned], folder: Path, work: SharedJob) -> 
     for each in cleaned:
         info = each.source.info
         report = each.report
-        *sizes, report.duplicates, report.near_duplicates, report.leaking = np.bincount(each.codes, minlength=6).tolist()
+        *sizes, report.duplicates, report.near_duplicates, report.leaking = np.bincount(
+            each.codes, minlength=6
+        ).tolist()
         report.kept = report.read - report.empty if info.is_one_text else sum(sizes)
-        report.characters, training = map(sum, zip(*itertools.islice(finished, len(each.files)), strict=True))
+        report.characters, training = map(
+            sum, zip(*itertools.islice(finished, len(each.files)), strict=True)
+        )
         training_characters.append(training)
         files = list(itertools.islice(written, len(each.files)))
-        members.append(Corpus("", info, report, dict(zip(SPLITS, sizes, strict=True)), names=names, files=files))
+        members.append(
+            Corpus(
+                "", info, report, dict(zip(SPLITS, sizes, strict=True)), names=names, files=files
+            )
+        )
     return members, training_characters
 
 
@@ -313,21 +410,37 @@ def _clean(source: Source, number: int, cut: Cut, work: SharedJob) -> list[Path]
     is_here = source.facts is None  # here, that is, objects of this process
     shares = 1 if is_here else work.ranks.world_size * work.count_workers(size)
     characters = max(_PART_CHARACTERS, size // 128)
-    clean = partial(_clean_unit, replace(source, units=()), characters, cut if source.info.is_one_text else None)
+    clean = partial(
+        _clean_unit, replace(source, units=()), characters, cut if source.info.is_one_text else None
+    )
     tasks = [
         (work.job.path(f"raw/{number}-{index:05d}"), unit, share, count)
         for index, unit in enumerate(source.units)
         for count in [shares if unit.is_shared else 1]
         for share in range(count)
     ]
-    parts = work.main(lambda: [clean(*task) for task in tasks]) if is_here else work.share(clean, tasks, size)
+    parts = (
+        work.main(lambda: [clean(*task) for task in tasks])
+        if is_here
+        else work.share(clean, tasks, size)
+    )
     return sorted(itertools.chain(*parts))
 
 
-def _clean_unit(source: Source, characters: int, cut: Cut | None, path: Path, unit: Unit, share: int, shares: int) -> list[Path]:
-    """Read a unit, and write every ``shares``-th of its parts from ``share`` on, unless an earlier try has; return their files.
+def _clean_unit(
+    source: Source,
+    characters: int,
+    cut: Cut | None,
+    path: Path,
+    unit: Unit,
+    share: int,
+    shares: int,
+) -> list[Path]:
+    """Read a unit, and write every ``shares``-th of its parts from ``share`` on, unless an earlier
+    try has; return their files.
 
-    A part of a unit that is shared has about as many characters as asked for; any other unit is one part.
+    A part of a unit that is shared has about as many characters as asked for; any other unit is one
+    part.
     """
     examples = source.examples(unit)
     written = []
@@ -360,35 +473,57 @@ def _clean_part(examples: Iterable[Example], source: Source, cut: Cut | None) ->
     rows = []
     for text, values in examples:
         if (cleaned := cleaner(text)) is not None:
-            pieces = [cleaned] if cut is None else [(piece, hash_text(piece)) for piece in cut(cleaned[0])]
+            pieces = (
+                [cleaned]
+                if cut is None
+                else [(piece, hash_text(piece)) for piece in cut(cleaned[0])]
+            )
             rows += [(*piece, *values) for piece in pieces]
     texts, hashes, *columns = zip(*rows, strict=True) if rows else [()] * (2 + len(source.columns))
-    arrays = {"text": pyarrow.array(texts, pyarrow.string()), "hash": pyarrow.array(np.array(hashes, np.uint64))}
+    arrays = {
+        "text": pyarrow.array(texts, pyarrow.string()),
+        "hash": pyarrow.array(np.array(hashes, np.uint64)),
+    }
     if source.is_cleaned:
         arrays["split"] = pyarrow.array([int(code or 0) for code in columns.pop()], pyarrow.int64())
     for number, column in enumerate(columns):
-        arrays[f"c{number}"] = _as_array(column, is_text=any(isinstance(value, str) for value in column))
+        arrays[f"c{number}"] = _as_array(
+            column, is_text=any(isinstance(value, str) for value in column)
+        )
     report = json.dumps({"counts": asdict(cleaner.report), "mojibake": cleaner.mojibake})
     return pyarrow.table(arrays).replace_schema_metadata({"report": report})
 
 
 def _find_lines(source: Source, files: Sequence[Path], work: SharedJob) -> list[str]:
-    """Name the repeated lines of a source in its notes; return those to drop, none if they are known and dropped already."""
+    """Name the repeated lines of a source in its notes; return those to drop, none if they are
+    known and dropped already.
+    """
     config = source.config
     info = source.info
     may_look = config.repeated_lines is None and not source.is_cleaned and not info.is_one_text
     if not may_look or not (config.clean or config.drop_repeated_lines):
         return []
     if counts := work.main(partial(_count_lines, files)):
-        named = [f"{shorten(line, 60)!r} in {count:,}" for line, count in itertools.islice(counts.items(), _NAMED)]
+        named = [
+            f"{shorten(line, 60)!r} in {count:,}"
+            for line, count in itertools.islice(counts.items(), _NAMED)
+        ]
         more = f" and {len(counts) - _NAMED} more" if len(counts) > _NAMED else ""
-        drop = "they are dropped" if config.drop_repeated_lines else "--drop-repeated-lines (drop_repeated_lines=True) drops them"
-        info.notes.append(f"Lines that occur in many texts of {info.name}: {', '.join(named)}{more}; {drop}.")
+        drop = (
+            "they are dropped"
+            if config.drop_repeated_lines
+            else "--drop-repeated-lines (drop_repeated_lines=True) drops them"
+        )
+        info.notes.append(
+            f"Lines that occur in many texts of {info.name}: {', '.join(named)}{more}; {drop}."
+        )
     return list(counts) if config.drop_repeated_lines else []
 
 
 def _count_lines(files: Sequence[Path]) -> dict[str, int]:
-    """Return the repeated lines of the texts at the beginning of each part, so that memory stays bounded."""
+    """Return the repeated lines of the texts at the beginning of each part, so that memory stays
+    bounded.
+    """
     from pyarrow import compute
 
     texts = dict[int, str]()  # by hash: of duplicates, one counts
@@ -412,7 +547,9 @@ def _drop_lines(source: Source, file: Path) -> Path:
         report["counts"]["lines_dropped"] = cleaner.report.lines_dropped
         table = table.set_column(0, "text", pyarrow.array(texts, pyarrow.string()))
         hashes = np.array(list(map(hash_text, texts)), np.uint64)
-        return table.set_column(1, "hash", pyarrow.array(hashes)).replace_schema_metadata({"report": json.dumps(report)})
+        return table.set_column(1, "hash", pyarrow.array(hashes)).replace_schema_metadata(
+            {"report": json.dumps(report)}
+        )
 
     write_part(target := file.with_suffix(".lines"), make)
     return target
@@ -424,7 +561,10 @@ def _as_array(values: Iterable[str | float | None], *, is_text: bool) -> Any:
 
     if not is_text:
         return pyarrow.array(values, pyarrow.float64())
-    return pyarrow.array([label_of(value) if isinstance(value, float) else value for value in values], pyarrow.string())
+    return pyarrow.array(
+        [label_of(value) if isinstance(value, float) else value for value in values],
+        pyarrow.string(),
+    )
 
 
 def _add_up(source: Source, files: Sequence[Path]) -> CleaningReport:
@@ -432,7 +572,9 @@ def _add_up(source: Source, files: Sequence[Path]) -> CleaningReport:
     parts = [json.loads(read_part(file).schema.metadata[b"report"]) for file in files]
     report = add_reports(CleaningReport(**part["counts"]) for part in parts)
     report.decode_errors = source.info.decode_errors
-    source.info.notes += note_mojibake(report.mojibake, next(filter(None, (part["mojibake"] for part in parts)), None))
+    source.info.notes += note_mojibake(
+        report.mojibake, next(filter(None, (part["mojibake"] for part in parts)), None)
+    )
     require_texts(source.info, report)
     return report
 
@@ -448,8 +590,12 @@ def require_texts(source: SourceInfo, report: CleaningReport) -> None:
         raise DataError(f"No reviews are left of {source.name} after cleaning ({counts}).")
 
 
-def _weigh(corpora: Sequence[Corpus], characters: Sequence[int], weights: Sequence[float]) -> list[str]:
-    """Set how often each corpus is read, given the characters of its training texts; return sentences for the user."""
+def _weigh(
+    corpora: Sequence[Corpus], characters: Sequence[int], weights: Sequence[float]
+) -> list[str]:
+    """Set how often each corpus is read, given the characters of its training texts; return
+    sentences for the user.
+    """
     names = [corpus.source.name for corpus in corpora]
     times = find_times(names, characters, weights)
     for corpus, weight, passes in zip(corpora, weights, times, strict=True):
@@ -460,11 +606,18 @@ def _weigh(corpora: Sequence[Corpus], characters: Sequence[int], weights: Sequen
 
 
 def _find_duplicates(cleaned: Sequence[_Cleaned]) -> np.ndarray:
-    """Return the code of each text of some sources: that it is a duplicate of an earlier one, or 0."""
+    """Return the code of each text of some sources: that it is a duplicate of an earlier one, or
+    0.
+    """
     sources = [each.source for each in cleaned]
     hashes = [each.hashes for each in cleaned]
-    may_drop = [bool(source.config.clean) and not source.info.is_one_text and not source.is_cleaned for source in sources]
-    is_duplicate = ~first_of_each(np.concatenate(hashes)) & np.repeat(may_drop, list(map(len, hashes)))
+    may_drop = [
+        bool(source.config.clean) and not source.info.is_one_text and not source.is_cleaned
+        for source in sources
+    ]
+    is_duplicate = ~first_of_each(np.concatenate(hashes)) & np.repeat(
+        may_drop, list(map(len, hashes))
+    )
     return np.where(is_duplicate, np.uint8(_DUPLICATE), np.uint8(0))
 
 
@@ -480,10 +633,11 @@ def _split(cleaned: _Cleaned, keep: np.ndarray) -> np.ndarray:
 
 
 def split_by_hash(hashes: np.ndarray) -> np.ndarray:
-    """Return the split of each text from its content hash, (texts,) uint8: 90 % train, 5 % validation, 5 % test.
+    """Return the split of each text from its content hash, (texts,) uint8: 90 % train, 5 %
+    validation, 5 % test.
 
-    In a corpus of a few texts, train or validation may be empty by chance. One text is then moved there, chosen by its hash,
-    together with its duplicates if those were kept.
+    In a corpus of a few texts, train or validation may be empty by chance. One text is then moved
+    there, chosen by its hash, together with its duplicates if those were kept.
     """
     share_of = hashes / 2.0**64
     codes = np.digitize(share_of, (1 - 2 * HELD_OUT, 1 - HELD_OUT)).astype(np.uint8)
@@ -498,7 +652,9 @@ def split_by_hash(hashes: np.ndarray) -> np.ndarray:
     return codes
 
 
-def _finish_part(columns: Mapping[str, str], raw: Path, target: Path, codes: np.ndarray) -> tuple[int, int]:
+def _finish_part(
+    columns: Mapping[str, str], raw: Path, target: Path, codes: np.ndarray
+) -> tuple[int, int]:
     """Write a part of the corpus from its raw part and the codes of its texts.
 
     Returns:
@@ -512,18 +668,31 @@ def _finish_part(columns: Mapping[str, str], raw: Path, target: Path, codes: np.
     arrays = {"text": table.column("text")}
     for number, (name, kind) in enumerate(columns.items()):
         column = table.column(f"c{number}")
-        arrays[name] = column if column.type == kind else _as_array(column.to_pylist(), is_text=True)
-    types = {name: {"dtype": str(column.type).replace("double", "float64"), "_type": "Value"} for name, column in arrays.items()}
+        arrays[name] = (
+            column if column.type == kind else _as_array(column.to_pylist(), is_text=True)
+        )
+    types = {
+        name: {"dtype": str(column.type).replace("double", "float64"), "_type": "Value"}
+        for name, column in arrays.items()
+    }
     arrays["split"] = pyarrow.array(codes.astype(np.int64))
     features = {**types, "split": {"names": list(SPLITS), "_type": "ClassLabel"}}
-    metadata = {"huggingface": json.dumps({"info": {"features": features}})}  # as ``datasets`` writes it
+    # as ``datasets`` writes it
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     write_part(target, lambda: pyarrow.table(arrays).replace_schema_metadata(metadata))
     lengths = np.asarray(compute.utf8_length(table.column("text")))
     return int(lengths.sum()), int(lengths[codes == 0].sum())
 
 
-def _fingerprint(cleaned: Sequence[_Cleaned], conditions: Sequence[str], files: Sequence[Path], corpora: Sequence[Corpus]) -> str:
-    """Return a hash of the texts of a corpus by their content hashes, of their splits, condition values and copies."""
+def _fingerprint(
+    cleaned: Sequence[_Cleaned],
+    conditions: Sequence[str],
+    files: Sequence[Path],
+    corpora: Sequence[Corpus],
+) -> str:
+    """Return a hash of the texts of a corpus by their content hashes, of their splits, condition
+    values and copies.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for name in ("hashes", "codes"):
         for each in cleaned:
@@ -546,23 +715,32 @@ def require_splits(corpus: Corpus) -> None:
     """
     if sum(corpus.counts.values()) < 2:
         raise DataError(
-            "The corpus is a single review; at least two are needed, one to train on and one to hold out. "
-            "A text file is cut by line or by paragraph. To train on one long text, save it as a .txt file and set "
-            "documents='file': it is cut into parts to train on and parts to hold out."
+            "The corpus is a single review; at least two are needed, one to train on and one to"
+            " hold out. A text file is cut by line or by paragraph. To train on one long text, save"
+            " it as a .txt file and set documents='file': it is cut into parts to train on and"
+            " parts to hold out."
         )
     if not corpus.counts["validation"]:
-        raise DataError("No validation texts are left. Give more texts, or a larger number of characters to decontaminate by.")
+        raise DataError(
+            "No validation texts are left. Give more texts, or a larger number of characters to"
+            " decontaminate by."
+        )
 
 
 def describe(source: SourceInfo, report: CleaningReport, *, is_brief: bool = False) -> list[str]:
-    """Return lines for the user on what was read and changed: the text column, three texts, the counts of the cleaning.
+    """Return lines for the user on what was read and changed: the text column, three texts, the
+    counts of the cleaning.
 
     If it is brief, there is one line, with the first two of these counts and without notes.
     """
     others = ", ".join(column for column in source.columns if column != source.text_column)
     guess = f" (guessed; others: {others})" if source.guessed and others else ""
     columns = [] if source.text_column is None else [f"column: {source.text_column!r}{guess}"]
-    lines = [*source.notes, *(f"Text {column}" for column in columns), *(f"  | {shorten(text)}" for text in source.preview)]
+    lines = [
+        *source.notes,
+        *(f"Text {column}" for column in columns),
+        *(f"  | {shorten(text)}" for text in source.preview),
+    ]
     changes = {
         "empty": report.empty,
         "duplicates": report.duplicates,
@@ -581,7 +759,9 @@ def describe(source: SourceInfo, report: CleaningReport, *, is_brief: bool = Fal
     read = f"Read {counted(report.read, 'review')}"
     kept = f"kept {report.kept:,} ({counted(report.characters, 'character')})"
     if is_brief:
-        return [f"{', '.join([f'{read} of {source.name}', *columns])}; {kept}{''.join(counts[:2])}."]
+        return [
+            f"{', '.join([f'{read} of {source.name}', *columns])}; {kept}{''.join(counts[:2])}."
+        ]
     return [*lines, f"{read}, {kept}{''.join(counts)}."]
 
 

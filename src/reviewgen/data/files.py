@@ -1,12 +1,14 @@
-"""Finds data files, here or behind a URL, and makes each a *plain file*: unpacked, and valid UTF-8 if it is a text.
+"""Finds data files, here or behind a URL, and makes each a *plain file*: unpacked, and valid UTF-8
+if it is a text.
 
-One pass over a file takes its digest and checks its encoding. A file that is plain already is used where it is; of any other one
-a plain copy is made in a folder.
+One pass over a file takes its digest and checks its encoding. A file that is plain already is used
+where it is; of any other one a plain copy is made in a folder.
 
-Valid UTF-8 is UTF-8, and so is a file whose bytes beyond ASCII are mostly valid UTF-8: its other bytes are damage. Anything else
-is recognised from a sample of its lines by ``charset-normalizer``, among the encodings that are in use: those of the Encoding
-standard (https://encoding.spec.whatwg.org) and one of DOS. A short sample fits many of them equally well; then Windows-1252 is
-the most probable.
+Valid UTF-8 is UTF-8, and so is a file whose bytes beyond ASCII are mostly valid UTF-8: its other
+bytes are damage. Anything else is recognised from a sample of its lines by ``charset-normalizer``,
+among the encodings that are in use: those of the Encoding standard
+(https://encoding.spec.whatwg.org) and one of DOS. A short sample fits many of them equally well;
+then Windows-1252 is the most probable.
 """
 
 import bz2
@@ -31,7 +33,14 @@ import xxhash
 
 from reviewgen.config import MAX_DEPTH, parse_hub_id
 from reviewgen.data.documents import file_layout
-from reviewgen.errors import DataError, ReviewgenError, first_line, quoted, shortened, storage_errors
+from reviewgen.errors import (
+    DataError,
+    ReviewgenError,
+    first_line,
+    quoted,
+    shortened,
+    storage_errors,
+)
 from reviewgen.registry import list_plugins
 from reviewgen.storage import open_input
 
@@ -46,10 +55,13 @@ _LATIN = ("cp1252", "cp1250", "cp1254", "cp1257", "iso8859_2", "mac_roman", "cp8
 _CYRILLIC = ("cp1251", "koi8_r", "koi8_u", "iso8859_5", "cp866")
 _ASIAN = ("cp932", "euc_jp", "gb18030", "big5", "cp949", "cp874")
 _OTHERS = (*_CYRILLIC, *_ASIAN, "cp1253", "iso8859_7", "cp1255", "cp1256")
-_MAX_DAMAGE = 0.45  # of the bytes beyond ASCII are invalid in damaged UTF-8; in texts of the encodings above, 0.54 or more
+# of the bytes beyond ASCII are invalid in damaged UTF-8; in texts of the encodings above, 0.54 or
+# more
+_MAX_DAMAGE = 0.45
 _MIN_BYTES = 8  # beyond ASCII, to tell the encodings of other scripts apart
 _MIN_LATIN_BYTES = 16  # beyond ASCII, to tell those of Latin letters apart
-_PRIOR = 0.08  # of Windows-1252; measured on texts in 20 languages, as is the weight of chaos against coherence
+# of Windows-1252; measured on texts in 20 languages, as is the weight of chaos against coherence
+_PRIOR = 0.08
 _SAMPLE = 1 << 16  # bytes in all
 _LINE = 1 << 12  # bytes of one line
 
@@ -66,14 +78,18 @@ KINDS = {
     ".sqlite": "sqlite",
     ".sqlite3": "sqlite",
 }
-"""The format of a file by its suffix; ``tables.find_units`` knows its reader. Plugins add suffixes: ``reviewgen.readers``."""
+"""The format of a file by its suffix; ``tables.find_units`` knows its reader. Plugins add suffixes:
+``reviewgen.readers``.
+"""
 
-_TEXTS = {"text", "csv", "json"}  # the formats whose files are converted to UTF-8 before they are read
+# the formats whose files are converted to UTF-8 before they are read
+_TEXTS = {"text", "csv", "json"}
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"SQLite format 3\0": "sqlite"}
 _CHUNK = 1 << 20  # bytes that are copied at once
 _MAX_LINE = 1 << 16  # bytes of a line that an encoding is recognised from
 _MAX_NAME = 255  # bytes
-_WAIT = 30.0  # seconds that a web server may take to accept a connection, and for each piece of its answer
+# seconds that a web server may take to accept a connection, and for each piece of its answer
+_WAIT = 30.0
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _DAMAGE = re.compile("\ufffd+")
 _numbers = itertools.count()  # of the copies that this process makes
@@ -85,7 +101,12 @@ def _open_zstd(file: Path) -> Any:
     return pyarrow.input_stream(str(file), compression="zstd")
 
 
-_OPENERS: Mapping[str, Callable[[Path], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zst": _open_zstd}
+_OPENERS: Mapping[str, Callable[[Path], Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zst": _open_zstd,
+}
 
 
 @dataclass(frozen=True)
@@ -112,19 +133,25 @@ class PlainFile:
 def is_url(source: str) -> bool:
     """Return whether a source is a URL; ``hf://owner/name`` is a dataset of the Hub, and not one.
 
-    >>> is_url("s3://bucket/reviews.csv"), is_url("hf://owner/name"), is_url("hf://datasets/owner/name/a.csv"), is_url("a.csv")
-    (True, False, True, False)
+    >>> is_url("s3://bucket/reviews.csv"), is_url("hf://datasets/owner/name/a.csv")
+    (True, True)
+    >>> is_url("hf://owner/name"), is_url("a.csv")
+    (False, False)
     """
     return _URL.match(source) is not None and parse_hub_id(source) is None
 
 
 def is_text(source: str | Path) -> bool:
     """Return whether a source is surely a text, not the name of a file."""
-    return "\n" in str(source) or any(len(part.encode("utf-8", "replace")) > _MAX_NAME for part in str(source).split("/"))
+    return "\n" in str(source) or any(
+        len(part.encode("utf-8", "replace")) > _MAX_NAME for part in str(source).split("/")
+    )
 
 
 def expand(path: str | Path) -> Path:
-    """Return a path with ``~`` expanded; that of a user who does not exist stays, for ``find_files`` to say so."""
+    """Return a path with ``~`` expanded; that of a user who does not exist stays, for
+    ``find_files`` to say so.
+    """
     return Path(os.path.expanduser(path))  # noqa: PTH111  which would raise
 
 
@@ -141,52 +168,89 @@ def find_files(pattern: str | Path) -> list[Path]:
         DataError: No such file exists.
     """
     if not str(pattern).strip():
-        raise DataError("The source is an empty string. Name a file, a glob, a Hub dataset (owner/name) or 'reviews'.")
+        raise DataError(
+            "The source is an empty string. Name a file, a glob, a Hub dataset (owner/name) or"
+            " 'reviews'."
+        )
     try:
         path = Path(pattern).expanduser()
         is_folder = path.is_dir()
         exists = path.exists()
     except RuntimeError:
-        raise DataError(f"{pattern} starts with the home folder of a user who does not exist on this machine.") from None
+        raise DataError(
+            f"{pattern} starts with the home folder of a user who does not exist on this machine."
+        ) from None
     except OSError as error:  # the name is too long, as for a text; a folder may not be searched
         shown = shortened(str(pattern), 60)
-        raise DataError(f"{shown} cannot be read as a file: {error.strerror}. To train on texts, pass a list of them.") from None
+        raise DataError(
+            f"{shown} cannot be read as a file: {error.strerror}. To train on texts, pass a list of"
+            " them."
+        ) from None
     if (path / "store.json").is_file():
-        raise DataError(f"{pattern} is a token store, which train, sweep and tune read. Give the reviews themselves here.")
+        raise DataError(
+            f"{pattern} is a token store, which train, sweep and tune read. Give the reviews"
+            " themselves here."
+        )
     if is_folder:
         if (path / "model.safetensors").is_file():
             raise DataError(f"The folder {pattern} is a saved model. Give the reviews instead.")
-        inside = (file for file in path.rglob("*") if not any(part.startswith(".") for part in file.relative_to(path).parts))
-        files = sorted(file for file in inside if file.is_file() and file.name != "manifest.json" and kind_of(file))
+        inside = (
+            file
+            for file in path.rglob("*")
+            if not any(part.startswith(".") for part in file.relative_to(path).parts)
+        )
+        files = sorted(
+            file
+            for file in inside
+            if file.is_file() and file.name != "manifest.json" and kind_of(file)
+        )
         if not files:
-            raise DataError(f"The folder {pattern} has no data files ({', '.join(KINDS)}). Name its files with a glob.")
+            raise DataError(
+                f"The folder {pattern} has no data files ({', '.join(KINDS)}). Name its files with"
+                " a glob."
+            )
         return files
     if exists:
         return [path]
     if not glob.has_magic(str(pattern)):
-        near = difflib.get_close_matches(path.name, ["reviews", *(file.name for file in path.parent.glob("*"))], n=1)
+        near = difflib.get_close_matches(
+            path.name, ["reviews", *(file.name for file in path.parent.glob("*"))], n=1
+        )
         hint = f"Did you mean {near[0]}? Else give" if near else "Check the name, or give"
-        raise DataError(f"There is no file {pattern}. {hint} a glob, a Hub dataset (owner/name) or 'reviews'.")
+        raise DataError(
+            f"There is no file {pattern}. {hint} a glob, a Hub dataset (owner/name) or 'reviews'."
+        )
     # Path.glob also matches hidden files, and refuses absolute patterns
-    files = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())  # noqa: PTH207
+    names = glob.glob(str(path), recursive=True)  # noqa: PTH207
+    files = sorted(Path(name) for name in names if Path(name).is_file())
     if not files:
         raise DataError(f"No file matches {pattern}.")
     return files
 
 
 def fetch_files(url: str, folder: Path) -> dict[Path, str]:
-    """Copy the files that a URL or a glob names into a folder; return them with their URLs, sorted by name.
+    """Copy the files that a URL or a glob names into a folder; return them with their URLs, sorted
+    by name.
 
     Raises:
         DataError: The URL cannot be read, or no file matches.
     """
     with remote(url, "read") as (system, path):
         names = sorted(system.glob(path)) if glob.has_magic(path) else [path]
-        targets = [folder / f"{number:05d}-{Path(name).name.partition('?')[0]}" for number, name in enumerate(names)]
+        targets = [
+            folder / f"{number:05d}-{Path(name).name.partition('?')[0]}"
+            for number, name in enumerate(names)
+        ]
         system.get(names, [str(target) for target in targets])
         if not names:
             raise DataError(f"No file matches {url}.")
-        return dict(zip(targets, [url] if len(names) == 1 else map(str, map(system.unstrip_protocol, names)), strict=True))
+        return dict(
+            zip(
+                targets,
+                [url] if len(names) == 1 else map(str, map(system.unstrip_protocol, names)),
+                strict=True,
+            )
+        )
 
 
 @contextlib.contextmanager
@@ -197,15 +261,22 @@ def reading_errors(name: str) -> Iterator[None]:
     except ReviewgenError:
         raise
     except RecursionError:
-        raise DataError(f"{name} cannot be read: its records are nested more than {MAX_DEPTH} levels deep.") from None
+        raise DataError(
+            f"{name} cannot be read: its records are nested more than {MAX_DEPTH} levels deep."
+        ) from None
     except SystemExit as error:
-        raise DataError(f"{name} cannot be read: its reader calls sys.exit({quoted(error.code)}).") from None
-    except Exception as error:  # pyarrow and datasets raise types of their own, and a user's iterable any
+        raise DataError(
+            f"{name} cannot be read: its reader calls sys.exit({quoted(error.code)})."
+        ) from None
+    # pyarrow and datasets raise types of their own, and a user's iterable any
+    except Exception as error:
         raise DataError(f"{name} cannot be read: {first_line(error)}.") from None
 
 
 async def _open_session(**options: Any) -> Any:
-    """Return the HTTP client of fsspec; it limits each wait instead of the whole download, unless fsspec's configuration does."""
+    """Return the HTTP client of fsspec; it limits each wait instead of the whole download, unless
+    fsspec's configuration does.
+    """
     import aiohttp
 
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_WAIT, sock_read=_WAIT)
@@ -214,7 +285,9 @@ async def _open_session(**options: Any) -> Any:
 
 @contextlib.contextmanager
 def remote(url: str, verb: str) -> Iterator[tuple[Any, str]]:
-    """Yield the file system and the path of a URL; an error in the block says that it cannot be read or written, the verb."""
+    """Yield the file system and the path of a URL; an error in the block says that it cannot be
+    read or written, the verb.
+    """
     import fsspec
 
     options = {"get_client": _open_session} if url.startswith("http") else {}
@@ -225,10 +298,13 @@ def remote(url: str, verb: str) -> Iterator[tuple[Any, str]]:
     except FileNotFoundError:
         raise DataError(f"There is no file {url}. Check the address.") from None
     except TimeoutError:
-        raise DataError(f"{url} cannot be {verb}: no answer came in time. Check the address and the network.") from None
+        raise DataError(
+            f"{url} cannot be {verb}: no answer came in time. Check the address and the network."
+        ) from None
     except Exception as error:  # each file system raises types of its own
         raise DataError(
-            f"{url} cannot be {verb} ({first_line(error)}): check the address, the network and your credentials."
+            f"{url} cannot be {verb} ({first_line(error)}): check the address, the network and your"
+            " credentials."
         ) from None
 
 
@@ -237,11 +313,14 @@ def kind_of(file: Path) -> str | None:
     suffix = suffix_of(file)
     if suffix in KINDS:
         return KINDS[suffix]
-    return suffix[1:] if any(plugin.name == suffix[1:] for plugin in list_plugins("reader")) else None
+    return (
+        suffix[1:] if any(plugin.name == suffix[1:] for plugin in list_plugins("reader")) else None
+    )
 
 
 def make_plain(file: Path, folder: Path, name: str | None = None) -> Iterator[PlainFile]:
-    """Yield the plain files of a file: one, or none if it is empty, or each data file in a zip archive.
+    """Yield the plain files of a file: one, or none if it is empty, or each data file in a zip
+    archive.
 
     Raises:
         DataError: It is unreadable, binary or damaged.
@@ -272,7 +351,8 @@ def _unzip(file: Path, folder: Path, name: str) -> Iterator[PlainFile]:
 def _make_plain(file: Path, folder: Path, name: str) -> PlainFile:
     path = file
     suffix = suffix_of(file)
-    if (opener := _OPENERS.get(file.suffix.lower())) or not file.is_file():  # a pipe can be read only once
+    # a pipe can be read only once
+    if (opener := _OPENERS.get(file.suffix.lower())) or not file.is_file():
         with (opener or open_input)(file) as stream:
             path = _copy(stream, folder, file.stem if opener else file.name)
     kind = kind_of(file) or ("text" if suffix else _kind_by_content(path))
@@ -284,8 +364,8 @@ def _make_plain(file: Path, folder: Path, name: str) -> PlainFile:
         return PlainFile(path, name, kind, facts)
     if has_nul and (encoding or "utf-8").startswith("utf-8"):
         raise DataError(
-            f"{name} is a binary file, not text. Supported formats are {', '.join(KINDS)}, each also as .gz, .bz2, .xz, .zst "
-            "or in a .zip archive."
+            f"{name} is a binary file, not text. Supported formats are {', '.join(KINDS)}, each"
+            " also as .gz, .bz2, .xz, .zst or in a .zip archive."
         )
     copy = _copy_name(folder, f"{path.stem}.utf8{suffix or '.txt'}")
     guessed = None
@@ -294,7 +374,9 @@ def _make_plain(file: Path, folder: Path, name: str) -> PlainFile:
             guessed = recognise(iter(lambda: stream.readline(_MAX_LINE), b""))
             stream.seek(0)
         errors = _write_utf8(stream, copy, encoding or guessed or "utf-8", name)
-    return PlainFile(copy, name, kind, (suffix, copy.stat().st_size and facts[1], digest), errors, guessed)
+    return PlainFile(
+        copy, name, kind, (suffix, copy.stat().st_size and facts[1], digest), errors, guessed
+    )
 
 
 def _kind_by_content(path: Path) -> str:
@@ -316,7 +398,9 @@ def _copy_name(folder: Path, name: str) -> Path:
 
 
 def _look(path: Path) -> tuple[str, str | None, bool]:
-    """Return the digest of a file, its encoding if a byte order mark or all its bytes tell it, and whether it has NUL bytes."""
+    """Return the digest of a file, its encoding if a byte order mark or all its bytes tell it, and
+    whether it has NUL bytes.
+    """
     digest = xxhash.xxh3_128()
     decoder = codecs.getincrementaldecoder("utf-8")()
     has_nul = False
@@ -337,7 +421,8 @@ def _look(path: Path) -> tuple[str, str | None, bool]:
 
 
 def _write_utf8(stream: IO[bytes], target: Path, encoding: str, name: str) -> int:
-    """Write a file of an encoding as UTF-8; return its number of damaged runs, each of which becomes U+FFFD.
+    """Write a file of an encoding as UTF-8; return its number of damaged runs, each of which
+    becomes U+FFFD.
 
     Raises:
         DataError: It has NUL characters, so it is not a text; ``name`` is the file in the message.
@@ -355,7 +440,8 @@ def _write_utf8(stream: IO[bytes], target: Path, encoding: str, name: str) -> in
 
 
 def recognise(lines: Iterable[bytes]) -> str | None:
-    """Return the name of the encoding of a file that is not UTF-8, or None if it is damaged UTF-8 or no encoding fits.
+    """Return the name of the encoding of a file that is not UTF-8, or None if it is damaged UTF-8
+    or no encoding fits.
 
     >>> recognise(["Die Straße ist schön, und das Frühstück war köstlich.".encode("latin-1")])
     'cp1252'
@@ -367,7 +453,9 @@ def recognise(lines: Iterable[bytes]) -> str | None:
 
     sample = _sample(lines)
     beyond_ascii = sum(byte > 127 for byte in sample)
-    damaged = sum("\udc80" <= character <= "\udcff" for character in sample.decode("utf-8", "surrogateescape"))
+    damaged = sum(
+        "\udc80" <= character <= "\udcff" for character in sample.decode("utf-8", "surrogateescape")
+    )
     if damaged <= _MAX_DAMAGE * beyond_ascii:
         return None
     is_latin = beyond_ascii < sum(map(len, re.findall(rb"[A-Za-z]+", sample)))
@@ -375,8 +463,11 @@ def recognise(lines: Iterable[bytes]) -> str | None:
     usual = _LATIN[0] if is_latin and "\ufffd" not in sample.decode(_LATIN[0], "replace") else None
     if beyond_ascii < (_MIN_LATIN_BYTES if usual else _MIN_BYTES) and (usual or not is_latin):
         return usual
-    matches = from_bytes(sample, steps=16, chunk_size=1024, cp_isolation=list(names), preemptive_behaviour=False)
-    if is_latin and not any(match.coherence for match in matches):  # too short to recognise a language
+    matches = from_bytes(
+        sample, steps=16, chunk_size=1024, cp_isolation=list(names), preemptive_behaviour=False
+    )
+    # too short to recognise a language
+    if is_latin and not any(match.coherence for match in matches):
         return usual
     scores: dict[str, float] = {}
     for match in matches:
@@ -386,7 +477,9 @@ def recognise(lines: Iterable[bytes]) -> str | None:
 
 
 def _sample(lines: Iterable[bytes]) -> bytes:
-    """Return the first lines that are not ASCII, which tell encodings apart, and some of the later ones."""
+    """Return the first lines that are not ASCII, which tell encodings apart, and some of the later
+    ones.
+    """
     telling = (line[:_LINE] for line in lines if not line[:_LINE].isascii())
     sample: list[bytes] = []
     size = 0
@@ -398,7 +491,8 @@ def _sample(lines: Iterable[bytes]) -> bytes:
 
 
 def note_files(files: Sequence[PlainFile], documents: str) -> list[str]:
-    """Return sentences for the user: on the files of each encoding that was recognised, and on txt files that are hard-wrapped.
+    """Return sentences for the user: on the files of each encoding that was recognised, and on txt
+    files that are hard-wrapped.
 
     Args:
         files: The files.
@@ -407,13 +501,26 @@ def note_files(files: Sequence[PlainFile], documents: str) -> list[str]:
     notes = []
     for encoding in dict.fromkeys(file.encoding for file in files if file.encoding):
         names = [file.name for file in files if file.encoding == encoding]
-        which = f"{names[0]} is" if len(names) == 1 else f"{len(names)} files, {names[0]} the first, are"
+        which = (
+            f"{names[0]} is"
+            if len(names) == 1
+            else f"{len(names)} files, {names[0]} the first, are"
+        )
         advice = "If letters look wrong, convert to UTF-8: iconv -f ENCODING -t UTF-8."
         notes.append(f"{which} not UTF-8 and read as {encoding}. {advice}")
     texts = [file for file in files if file.kind == "text" and documents != "file"]
     if wrapped := [file.name for file in texts if file_layout(file.path)[0]]:
-        which = f"{wrapped[0]} is" if len(texts) == 1 else f"{len(wrapped)} of {len(texts)} files are"
+        which = (
+            f"{wrapped[0]} is" if len(texts) == 1 else f"{len(wrapped)} of {len(texts)} files are"
+        )
         joined = "the lines of each paragraph are joined."
-        piece = "so each text is a piece of a paragraph: use --documents paragraph, and --keep-line-breaks for poems."
-        notes.append(f"{which} hard-wrapped, {piece}" if documents == "line" else f"{which} hard-wrapped: {joined}")
+        piece = (
+            "so each text is a piece of a paragraph: use --documents paragraph, and"
+            " --keep-line-breaks for poems."
+        )
+        notes.append(
+            f"{which} hard-wrapped, {piece}"
+            if documents == "line"
+            else f"{which} hard-wrapped: {joined}"
+        )
     return notes

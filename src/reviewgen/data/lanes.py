@@ -1,12 +1,15 @@
-"""Training batches for truncated back-propagation through time: B parallel lanes of one long stream of texts.
+"""Training batches for truncated back-propagation through time: B parallel lanes of one long stream
+of texts.
 
-Each epoch shuffles the texts, joins them to one stream and cuts it into B lanes of equal length. Step s yields tokens s·T to
-(s + 1)·T of every lane, so a recurrent state carried from step to step continues where the last step ended; T may also be drawn
-at random for each step (``lengths``). The B lanes start far apart in the stream, so even if the corpus is sorted by label, the
-first batch has texts of all labels.
+Each epoch shuffles the texts, joins them to one stream and cuts it into B lanes of equal length.
+Step s yields tokens s·T to (s + 1)·T of every lane, so a recurrent state carried from step to step
+continues where the last step ended; T may also be drawn at random for each step (``lengths``). The
+B lanes start far apart in the stream, so even if the corpus is sorted by label, the first batch has
+texts of all labels.
 
-Each of P processes that train one model takes its own B of P·B lanes, so together they see the corpus once per epoch. Random
-lengths depend on the seed and the epoch only, so all processes draw the same ones, and a resumed run draws them again.
+Each of P processes that train one model takes its own B of P·B lanes, so together they see the
+corpus once per epoch. Random lengths depend on the seed and the epoch only, so all processes draw
+the same ones, and a resumed run draws them again.
 """
 
 import itertools
@@ -19,7 +22,8 @@ import numpy as np
 from reviewgen.data.store import TokenStore
 from reviewgen.errors import DataError, counted
 
-IGNORED = -100  # the target that cross entropy ignores: bos, conditions and fields are given, not predicted
+# the target that cross entropy ignores: bos, conditions and fields are given, not predicted
+IGNORED = -100
 _BLOCK_TOKENS = 1 << 18  # copied from the store at a time, over all lanes
 _FULL = 0.95  # probability of the full mean; otherwise it is halved
 _DEVIATION = 5 / 70  # of a length, as a share of bptt
@@ -33,7 +37,8 @@ class Batch:
 
     Attributes:
         ids: The input ids, (B, T) int64.
-        targets: The next ids, (B, T) int64; ``IGNORED`` where the next token is bos, or of a condition or a field.
+        targets: The next ids, (B, T) int64; ``IGNORED`` where the next token is bos, or of a
+            condition or a field.
         epoch: The number of the epoch, from 0.
         number: The number of the batch within its epoch, from 0.
         of: The number of batches of that epoch.
@@ -61,31 +66,47 @@ class Lanes:
         seed: The seed of the shuffling.
         rank: The rank of this process, from 0.
         world_size: The number of processes, each with B lanes.
-        is_random: Whether T is drawn at random for each batch, around ``bptt``; every token is then read once an epoch.
+        is_random: Whether T is drawn at random for each batch, around ``bptt``; every token is then
+            read once an epoch.
 
     Attributes:
         lanes: The number of lanes of this process, B.
         length: The number of targets per lane and epoch.
-        bptt: The number of tokens per batch and lane, T; with random lengths, what they are drawn around.
+        bptt: The number of tokens per batch and lane, T; with random lengths, what they are drawn
+            around.
 
     Raises:
         DataError: The store holds fewer than two tokens, or too few for the number of processes.
     """
 
     def __init__(
-        self, store: TokenStore, *, lanes: int, bptt: int, seed: int, rank: int = 0, world_size: int = 1, is_random: bool = False
+        self,
+        store: TokenStore,
+        *,
+        lanes: int,
+        bptt: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        is_random: bool = False,
     ) -> None:
         if store.tokens < 2:
             raise DataError("There are no texts to train on.")
         targets = store.tokens - 1
         if targets < world_size:
-            raise DataError(f"{world_size} processes cannot share {counted(targets, 'token')} to train on; use fewer processes.")
+            raise DataError(
+                f"{world_size} processes cannot share {counted(targets, 'token')} to train on; use"
+                " fewer processes."
+            )
         self.lanes = max(1, min(lanes, targets // 2 // world_size))
         self.length = targets // (self.lanes * world_size)
         self._first_lane = rank * self.lanes  # among the lanes of all processes
         self.bptt = min(bptt, self.length)
         self._is_random = is_random
-        self._longest = max(1, int(self.bptt * (1 + _LIMIT * _DEVIATION))) if is_random else self.bptt  # that is drawn
+        # that is drawn
+        self._longest = (
+            max(1, int(self.bptt * (1 + _LIMIT * _DEVIATION))) if is_random else self.bptt
+        )
         self._store = store
         self._seed = seed
 
@@ -105,10 +126,14 @@ class Lanes:
         if not self._is_random:
             return math.ceil(epochs * self.batches_of(0))
         part, whole = math.modf(epochs)
-        return sum(map(self.batches_of, range(int(whole)))) + math.ceil(part * self.batches_of(int(whole)))
+        return sum(map(self.batches_of, range(int(whole)))) + math.ceil(
+            part * self.batches_of(int(whole))
+        )
 
     def locate(self, batch: int) -> tuple[int, int]:
-        """Return the epoch of a batch, and its number therein, from its number among all batches; all from 0."""
+        """Return the epoch of a batch, and its number therein, from its number among all batches;
+        all from 0.
+        """
         epoch = 0
         while batch >= (count := self.batches_of(epoch)):
             batch = batch - count
@@ -127,8 +152,12 @@ class Lanes:
         random = np.random.default_rng((self._seed, epoch, _LENGTHS))
         edges = np.zeros(1, np.int64)
         while edges[-1] < length:
-            means = np.where(random.random(1 + int(length - edges[-1]) // bptt) < _FULL, bptt, bptt / 2)
-            drawn = np.clip(np.rint(random.normal(means, _DEVIATION * bptt)), 1, self._longest).astype(np.int64)
+            means = np.where(
+                random.random(1 + int(length - edges[-1]) // bptt) < _FULL, bptt, bptt / 2
+            )
+            drawn = np.clip(
+                np.rint(random.normal(means, _DEVIATION * bptt)), 1, self._longest
+            ).astype(np.int64)
             edges = np.concatenate([edges, edges[-1] + np.cumsum(drawn)])
         return [*edges[edges < length].tolist(), length]
 
@@ -145,8 +174,12 @@ class Lanes:
                 cut = slice(begin - start, end - start)
                 yield Batch(ids[:, cut], targets[:, cut], epoch, step, len(edges) - 1)
 
-    def _fill_block(self, stream: "_ShuffledStream", start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the inputs and targets between two positions of the lanes, (B, end - start) each."""
+    def _fill_block(
+        self, stream: "_ShuffledStream", start: int, end: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the inputs and targets between two positions of the lanes, (B, end - start)
+        each.
+        """
         block, targets = np.empty((2, self.lanes, end - start + 1), np.int64)
         for lane, rows in enumerate(zip(block, targets, strict=True), self._first_lane):
             stream.copy_tokens(lane * self.length + start, *rows)
@@ -160,10 +193,13 @@ class _ShuffledStream:
     def __init__(self, store: TokenStore, random: np.random.Generator) -> None:
         self._store = store
         self._order = random.permutation(len(store))
-        self._ends = np.cumsum(store.lengths[self._order])  # (texts,) the index in the stream after each text
+        # (texts,) the index in the stream after each text
+        self._ends = np.cumsum(store.lengths[self._order])
 
     def copy_tokens(self, start: int, out: np.ndarray, targets: np.ndarray) -> None:
-        """Fill ``out`` with the tokens from index ``start`` on, and ``targets`` with those of them that are predicted."""
+        """Fill ``out`` with the tokens from index ``start`` on, and ``targets`` with those of them
+        that are predicted.
+        """
         position = int(np.searchsorted(self._ends, start, side="right"))
         done = 0
         while done < len(out):

@@ -1,11 +1,14 @@
-"""The parts of a corpus: the Arrow files that they are, how the work on them is shared, and which texts are left out.
+"""The parts of a corpus: the Arrow files that they are, how the work on them is shared, and which
+texts are left out.
 
-The tasks of a stage are dealt to the processes of a launcher, or to worker processes of this one. A task is a function of a
-module and its arguments, whose result depends on these only; so the results do not depend on how many processes there are. A part
-is a file in the format of ``datasets``, which stays on disk while it is read.
+The tasks of a stage are dealt to the processes of a launcher, or to worker processes of this one. A
+task is a function of a module and its arguments, whose result depends on these only; so the results
+do not depend on how many processes there are. A part is a file in the format of ``datasets``, which
+stays on disk while it is read.
 
-Near duplicates are texts of similar word trigrams in lower case, by MinHash (Broder 1997) and banding (Leskovec et al., ch. 3),
-both of ``rensa``: a text is dropped if its estimated Jaccard similarity to an earlier one that is kept reaches the threshold.
+Near duplicates are texts of similar word trigrams in lower case, by MinHash (Broder 1997) and
+banding (Leskovec et al., ch. 3), both of ``rensa``: a text is dropped if its estimated Jaccard
+similarity to an earlier one that is kept reaches the threshold.
 """
 
 import itertools
@@ -47,7 +50,8 @@ Progress: TypeAlias = Callable[[str], None]
 
 @dataclass(frozen=True)
 class SharedJob:
-    """A job, and the processes that share it, each of which calls the same methods in the same order.
+    """A job, and the processes that share it, each of which calls the same methods in the same
+    order.
 
     Attributes:
         job: The job.
@@ -63,7 +67,9 @@ class SharedJob:
         """Call a function in the main process; return its result in all."""
         return self.ranks.main(function, self.job.out)
 
-    def share(self, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], size: int) -> list[T]:
+    def share(
+        self, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], size: int
+    ) -> list[T]:
         """Call a function once for each task, given its arguments; return the results in order.
 
         Args:
@@ -77,18 +83,24 @@ class SharedJob:
         """
         world = self.ranks.world_size
         batch = tasks[self.ranks.rank :: world]
-        results = self.ranks.gather(lambda: _call_all(function, batch, min(self.count_workers(size), len(batch))), self.job.out)
+        results = self.ranks.gather(
+            lambda: _call_all(function, batch, min(self.count_workers(size), len(batch))),
+            self.job.out,
+        )
         return [results[number % world][number // world] for number in range(len(tasks))]
 
     def slices(self, items: int, size: int) -> list[slice]:
-        """Return the slices that deal items, which have ``size`` bytes of text, to all processes: one task of each."""
+        """Return the slices that deal items, which have ``size`` bytes of text, to all processes:
+        one task of each.
+        """
         count = min(items, self.ranks.world_size * self.count_workers(size))
         return [slice(number, None, count) for number in range(count)]
 
     def count_workers(self, size: int) -> int:
         """Return the number of worker processes of each process for texts of ``size`` bytes.
 
-        It is ``$REVIEWGEN_WORKERS`` if set; otherwise one per core, up to 8, if there is enough text and no launcher, or else 1.
+        It is ``$REVIEWGEN_WORKERS`` if set; otherwise one per core, up to 8, if there is enough
+        text and no launcher, or else 1.
 
         Raises:
             ConfigError: The variable is not a positive integer.
@@ -96,28 +108,38 @@ class SharedJob:
         if configured := os.environ.get(_VARIABLE):
             if not configured.isdecimal() or int(configured) < 1:
                 raise ConfigError(
-                    f"{_VARIABLE} is {quoted(configured)}; set it to the number of processes that read and tokenize: 1, 2, ..."
+                    f"{_VARIABLE} is {quoted(configured)}; set it to the number of processes that"
+                    " read and tokenize: 1, 2, ..."
                 )
             return int(configured)
         if size < _MIN_BYTES or self.ranks.world_size > 1:
             return 1
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        cores = (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
         return min(cores, _MAX_WORKERS)
 
 
-def _call_all(function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], workers: int) -> list[T]:
+def _call_all(
+    function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], workers: int
+) -> list[T]:
     if workers <= 1:
         return [function(*task) for task in tasks]
-    # joblib has no type hints. Its processes exchange functions of ours and their arguments, and read no file.
+    # joblib has no type hints. Its processes exchange functions of ours and their arguments, and
+    # read no file.
     from joblib import Parallel, delayed  # type: ignore[import-untyped]
     from joblib.externals.loky.process_executor import TerminatedWorkerError  # type: ignore[import-untyped]
 
     try:
-        results: list[T] = Parallel(workers, batch_size=1, max_nbytes=None)(delayed(_call)(function, task) for task in tasks)
+        results: list[T] = Parallel(workers, batch_size=1, max_nbytes=None)(
+            delayed(_call)(function, task) for task in tasks
+        )
     except TerminatedWorkerError:
         raise WorkerError(
-            "A process that reads or tokenizes the corpus was killed, perhaps because memory ran out. Try again, with "
-            f"{_VARIABLE}=1 if it happens again."
+            "A process that reads or tokenizes the corpus was killed, perhaps because memory ran"
+            f" out. Try again, with {_VARIABLE}=1 if it happens again."
         ) from None
     return results
 
@@ -136,7 +158,9 @@ def read_part(file: Path) -> "pyarrow.Table":
 
 def read_column(files: Sequence[Path], name: str, dtype: Any) -> np.ndarray:
     """Return a column of numbers of all parts, (N,)."""
-    return np.concatenate([np.empty(0, dtype), *(np.asarray(read_part(file).column(name)) for file in files)]).astype(dtype)
+    return np.concatenate(
+        [np.empty(0, dtype), *(np.asarray(read_part(file).column(name)) for file in files)]
+    ).astype(dtype)
 
 
 def size_of(files: Sequence[Path]) -> int:
@@ -181,7 +205,8 @@ class Filters:
 
     Attributes:
         near_duplicates: Of texts that are at least this similar, only the first is kept.
-        decontaminate: Held-out texts that share a run of this many characters with a training text are left out.
+        decontaminate: Held-out texts that share a run of this many characters with a training text
+            are left out.
 
     Raises:
         ConfigError: A value is out of range, or rensa is not installed.
@@ -193,21 +218,34 @@ class Filters:
     def __post_init__(self) -> None:
         check(self)
         if self.near_duplicates is not None and find_spec("rensa") is None:
-            raise ConfigError("near_duplicates needs rensa: pip install 'reviewgen[near-duplicates]'.")
+            raise ConfigError(
+                "near_duplicates needs rensa: pip install 'reviewgen[near-duplicates]'."
+            )
 
     def find_distinct(self, files: Sequence[Path], keep: np.ndarray) -> np.ndarray:
-        """Return a mask (N,) of the texts that no earlier one is similar to, of those in the mask ``keep`` (N,)."""
+        """Return a mask (N,) of the texts that no earlier one is similar to, of those in the mask
+        ``keep`` (N,).
+        """
         from rensa import RMinHash, RMinHashLSH
 
         threshold = self.near_duplicates or 1.0
-        widths = [width for width in (32, 16, 8, 4, 2) if 1 - (1 - threshold**width) ** (_MINIMA // width) >= _RECALL]
+        widths = [
+            width
+            for width in (32, 16, 8, 4, 2)
+            if 1 - (1 - threshold**width) ** (_MINIMA // width) >= _RECALL
+        ]
         index = RMinHashLSH(threshold, _MINIMA, _MINIMA // max(widths, default=1))
         is_distinct = keep.copy()
         known: dict[int, RMinHash] = {}
         for row, text in zip(np.flatnonzero(keep).tolist(), texts_of(files, keep), strict=True):
             words = text.lower().split()
             minima = RMinHash(_MINIMA, _SEED)
-            minima.update([" ".join(words[at : at + _SHINGLE]) for at in range(max(1, len(words) - _SHINGLE + 1))])
+            minima.update(
+                [
+                    " ".join(words[at : at + _SHINGLE])
+                    for at in range(max(1, len(words) - _SHINGLE + 1))
+                ]
+            )
             if any(minima.jaccard(known[other]) >= threshold for other in index.query(minima)):
                 is_distinct[row] = False
             else:
@@ -215,8 +253,11 @@ class Filters:
                 known[row] = minima
         return is_distinct
 
-    def find_leaks(self, files: Sequence[Path], codes: np.ndarray, work: SharedJob) -> tuple[np.ndarray, list[str]]:
-        """Find held-out texts that share a run of ``decontaminate`` characters with a training text.
+    def find_leaks(
+        self, files: Sequence[Path], codes: np.ndarray, work: SharedJob
+    ) -> tuple[np.ndarray, list[str]]:
+        """Find held-out texts that share a run of ``decontaminate`` characters with a training
+        text.
 
         If that is None, runs of 50 are counted in a sample of the held-out texts.
 
@@ -226,7 +267,8 @@ class Filters:
             work: The job and its processes.
 
         Returns:
-            A mask (N,) of the texts to leave out, none if ``decontaminate`` is None; and a sentence for the user.
+            A mask (N,) of the texts to leave out, none if ``decontaminate`` is None; and a sentence
+            for the user.
         """
         length = self.decontaminate
         run = length or COPY_CHARACTERS
@@ -236,7 +278,9 @@ class Filters:
         checked = 0
         for rows, texts in _groups(files, parts, is_sample=length is None):
             slices = work.slices(len(files), size)
-            tasks = [(texts, run, files[span], np.concatenate(parts[span]) == _TRAIN) for span in slices]
+            tasks = [
+                (texts, run, files[span], np.concatenate(parts[span]) == _TRAIN) for span in slices
+            ]
             leaking[rows] = np.logical_or.reduce(work.share(_are_shared, tasks, size))
             checked += len(rows)
         which = f"{checked:,} held-out texts"
@@ -244,26 +288,43 @@ class Filters:
         if checked < (held_out := int(np.isin(codes, _HELD_OUT).sum())):
             which = f"a sample of {checked:,} of {held_out:,} held-out texts"
         share_of, are, them = ("shares", "is", "it") if count == 1 else ("share", "are", "them")
-        note = f"Of {which}, {count:,} {share_of} a run of {run} characters or more with a training text"
+        note = (
+            f"Of {which}, {count:,} {share_of} a run of {run} characters or more with a training"
+            " text"
+        )
         if length is not None:
-            return leaking, [f"{note}, and {are} left out." if count else f"{note}."] if checked else []
-        return np.zeros_like(leaking), [f"{note}; --decontaminate {run} leaves {them} out."] if count else []
+            return leaking, (
+                [f"{note}, and {are} left out." if count else f"{note}."] if checked else []
+            )
+        return np.zeros_like(leaking), (
+            [f"{note}; --decontaminate {run} leaves {them} out."] if count else []
+        )
 
 
-def _are_shared(texts: Sequence[str], length: int, files: Sequence[Path], wanted: np.ndarray) -> np.ndarray:
+def _are_shared(
+    texts: Sequence[str], length: int, files: Sequence[Path], wanted: np.ndarray
+) -> np.ndarray:
     """Return which texts share a run with a training text of some parts, (T,)."""
     return TextWindows(texts, length).are_shared(texts_of(files, wanted))
 
 
-def _groups(files: Sequence[Path], parts: Sequence[np.ndarray], *, is_sample: bool) -> Iterator[tuple[np.ndarray, list[str]]]:
-    """Yield held-out texts in groups, with their rows; of a sample the first ones of each part, in one group."""
+def _groups(
+    files: Sequence[Path], parts: Sequence[np.ndarray], *, is_sample: bool
+) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """Yield held-out texts in groups, with their rows; of a sample the first ones of each part, in
+    one group.
+    """
     from pyarrow import compute
 
     sizes = []  # of the texts that are looked for
     for file, codes in zip(files, parts, strict=True):
         lengths = np.maximum(compute.utf8_length(read_part(file).column("text")), 1)
         masked = np.where(np.isin(codes, _HELD_OUT), lengths, 0)
-        sizes.append(np.where(np.cumsum(masked) - masked > _SAMPLE_CHARACTERS // len(files), 0, masked) if is_sample else masked)
+        sizes.append(
+            np.where(np.cumsum(masked) - masked > _SAMPLE_CHARACTERS // len(files), 0, masked)
+            if is_sample
+            else masked
+        )
     characters = np.concatenate(sizes)
     rows = np.flatnonzero(characters)
     groups = np.cumsum(characters[rows]) // _GROUP_CHARACTERS

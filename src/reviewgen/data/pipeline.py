@@ -1,7 +1,9 @@
-"""What other rooms read: a cleaned corpus, then a token store, in the cache or elsewhere; or texts to evaluate models on.
+"""What other rooms read: a cleaned corpus, then a token store, in the cache or elsewhere; or texts
+to evaluate models on.
 
-In the cache, a corpus is ``texts-KEY`` and a store ``tokens-KEY``; both appear whole, and one process makes them
-while others wait. Texts to evaluate on are by default cleaned as a model's training texts were, and not kept.
+In the cache, a corpus is ``texts-KEY`` and a store ``tokens-KEY``; both appear whole, and one
+process makes them while others wait. Texts to evaluate on are by default cleaned as a model's
+training texts were, and not kept.
 """
 
 import hashlib
@@ -26,17 +28,32 @@ from reviewgen.data.files import expand
 from reviewgen.data.parts import Filters, Progress, SharedJob
 from reviewgen.data.prepare import Encoding, encode_corpus
 from reviewgen.data.sources import SPLITS, Source, open_source, open_units, splits_of
-from reviewgen.data.store import StoreFolder, find_store, frame_texts, in_cache, publish_store, refuse_existing, workspace
+from reviewgen.data.store import (
+    StoreFolder,
+    find_store,
+    frame_texts,
+    in_cache,
+    publish_store,
+    refuse_existing,
+    workspace,
+)
 from reviewgen.data.weighting import refuse_same
-from reviewgen.errors import CheckpointError, ConfigError, DataError, counted, quoted, storage_errors
+from reviewgen.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    counted,
+    quoted,
+    storage_errors,
+)
 from reviewgen.processes import Processes
 from reviewgen.storage import Job, is_pipe, publish
 from reviewgen.version import __version__
 
 _logger = logging.getLogger("reviewgen")
 _TRAINED_ON = (
-    "%s was trained on most of these texts, so they do not show how well it predicts new ones. --split test (split='test') takes "
-    "the texts that a training held out."
+    "%s was trained on most of these texts, so they do not show how well it predicts new ones."
+    " --split test (split='test') takes the texts that a training held out."
 )
 _LOOKED_UP = 100  # texts that are looked up in the training texts of a model
 _MOST = 0.5  # share of them from which a warning says that the model was trained on them
@@ -50,7 +67,8 @@ class CorpusSpec:
         source: The source; see ``open_source``. With weights, a list of sources, one for each.
         config: How it is read and cleaned.
         validation: A second source to validate on, instead of a part of the first.
-        validation_split: The split of a dataset to validate on: of the second source if there is one, else of the first.
+        validation_split: The split of a dataset to validate on: of the second source if there is
+            one, else of the first.
         filters: Which texts are left out.
         allow_missing: Whether a condition without a column counts as not given.
     """
@@ -72,7 +90,8 @@ class CorpusSpec:
         opened: list[Source] = []
         for number, (source, config) in enumerate(pairs):
             (subfolder := folder / str(number)).mkdir(exist_ok=True)
-            if number == (len(weights) or 1):  # of the texts to validate on the same lines are joined
+            # of the texts to validate on the same lines are joined
+            if number == (len(weights) or 1):
                 config = replace(config, width=opened[0].info.width)
             opened.append(open_source(source, config, subfolder, allow_missing=self.allow_missing))
         refuse_same(opened[: len(weights)])
@@ -82,7 +101,11 @@ class CorpusSpec:
         """Return what the corpus depends on besides the texts, as JSON values by name."""
         limit = {"max_text_characters": self.config.max_text_characters}
         reading = self.config.facts() | limit | {"validation_split": self.validation_split}
-        return {"versions": [__version__, unicodedata.unidata_version], "reading": reading, **to_dict(self.filters)}
+        return {
+            "versions": [__version__, unicodedata.unidata_version],
+            "reading": reading,
+            **to_dict(self.filters),
+        }
 
 
 def cached_corpus(texts: CorpusSpec) -> Corpus:
@@ -94,10 +117,15 @@ def cached_corpus(texts: CorpusSpec) -> Corpus:
     with workspace() as folder:
         sources = texts.open(folder)
         scratch = Job(folder / "job", "corpus", {})
-        facts, is_known = {**texts.settings(), "texts": _identify(sources)}, all(source.facts is not None for source in sources)
+        facts, is_known = (
+            {**texts.settings(), "texts": _identify(sources)},
+            all(source.facts is not None for source in sources),
+        )
         if not is_known:  # only by its texts, once they are read
             with storage_errors(folder):
-                facts = make_corpus(sources, SharedJob(scratch), texts.filters, texts.config.weights).to_json()
+                facts = make_corpus(
+                    sources, SharedJob(scratch), texts.filters, texts.config.weights
+                ).to_json()
 
         def make(job: Job) -> None:
             if is_known:
@@ -109,7 +137,8 @@ def cached_corpus(texts: CorpusSpec) -> Corpus:
 
 
 def cached_store(corpus: Corpus, encoding: Encoding, conditions: Conditions) -> StoreFolder:
-    """Return the token store of a corpus with its conditions from the cache, after it was made there if need be.
+    """Return the token store of a corpus with its conditions from the cache, after it was made
+    there if need be.
 
     Raises:
         ReviewgenError: See ``encode_corpus``.
@@ -136,7 +165,10 @@ def find_conditions(corpus: Corpus, config: DataConfig) -> Conditions:
         DataError: A condition has no values.
     """
     fixed = [fit_condition(name, corpus.column(name)) for name in config.conditions]
-    fields = [fit_field(name, corpus.column(name), lowercase=bool(config.lowercase)) for name in config.fields]
+    fields = [
+        fit_field(name, corpus.column(name), lowercase=bool(config.lowercase))
+        for name in config.fields
+    ]
     return Conditions((*fixed, *fields))
 
 
@@ -166,9 +198,14 @@ def prepare_store(
         facts: What ``store.json`` says besides the corpus, the tokenizer and the index.
 
     Raises:
-        ReviewgenError: A source, a text or the disk is unusable; or ``out`` exists, or holds an unfinished store of other texts.
+        ReviewgenError: A source, a text or the disk is unusable; or ``out`` exists, or holds an
+            unfinished store of other texts.
     """
-    settings = {"tokenizer": encoding.facts(), "novelty": [encoding.novelty, encoding.megabytes], **texts.settings()}
+    settings = {
+        "tokenizer": encoding.facts(),
+        "novelty": [encoding.novelty, encoding.megabytes],
+        **texts.settings(),
+    }
     work = SharedJob(Job(out, "store", settings), ranks, progress)
     main_sources: list[Source] = []  # of the main process, whose objects stay
 
@@ -196,11 +233,19 @@ def prepare_store(
             elif existing.facts.get("job") != identity or not can_repeat:
                 refuse_existing(out, url)
             else:
-                with suppress(CheckpointError, OSError), work.job:  # one that was killed while it removed its folder
+                # one that was killed while it removed its folder
+                with suppress(CheckpointError, OSError), work.job:
                     work.job.clear()
                 _logger.warning("%s is complete already: the same job has made it.", existing.name)
             main_sources.extend(opened)
-            return existing, [replace(source, units=()) if source.facts is None else source for source in opened], identity
+            return (
+                existing,
+                [
+                    replace(source, units=()) if source.facts is None else source
+                    for source in opened
+                ],
+                identity,
+            )
 
         existing, sources, identity = work.main(begin)
         if existing is not None:
@@ -220,13 +265,14 @@ def _digest(facts: Any) -> str:
 def read_examples(source: Any, config: DataConfig, *, split: str = "all") -> Iterator[Example]:
     """Yield the cleaned examples of a source, or of one of its splits; nothing is kept afterwards.
 
-    A condition without a column counts as not given. What was read and changed is logged, at level INFO of the logger
-    ``reviewgen``.
+    A condition without a column counts as not given. What was read and changed is logged, at level
+    INFO of the logger ``reviewgen``.
 
     Args:
         source: See ``open_source``.
         config: How to read and clean.
-        split: "all"; or a part of the hash split, "train", "validation" or "test"; or a split that the source itself has.
+        split: "all"; or a part of the hash split, "train", "validation" or "test"; or a split that
+            the source itself has.
 
     Raises:
         DataError: The source cannot be read, no texts are left, or the split is empty.
@@ -251,19 +297,27 @@ def open_records(source: Any) -> Iterator[Mapping[str, Any]]:
         for record in opened.records():
             if not isinstance(record, Mapping):
                 name = opened.info.name
-                raise DataError(f"{name} has no columns: give a csv, jsonl or parquet file, or records with named columns.")
+                raise DataError(
+                    f"{name} has no columns: give a csv, jsonl or parquet file, or records with"
+                    " named columns."
+                )
             yield record
 
 
 def _read(source: Any, config: DataConfig, split: str) -> Iterator[Example]:
     with workspace() as folder:
         opened = open_source(source, config, folder, allow_missing=True)
-        if split != "all" or (config.drop_repeated_lines and config.repeated_lines is None):  # else each text by itself
-            corpus = make_corpus([opened], SharedJob(Job(folder / "corpus", "corpus", {})), Filters())
+        # else each text by itself
+        if split != "all" or (config.drop_repeated_lines and config.repeated_lines is None):
+            corpus = make_corpus(
+                [opened], SharedJob(Job(folder / "corpus", "corpus", {})), Filters()
+            )
             _log(corpus.source, corpus.report)
             if split != "all" and not corpus.counts[split]:
                 total = counted(sum(corpus.counts.values()), "text")
-                raise DataError(f"The {split} split of {corpus.source.name} is empty: it has {total} in all.")
+                raise DataError(
+                    f"The {split} split of {corpus.source.name} is empty: it has {total} in all."
+                )
             for name in SPLITS if split == "all" else (split,):
                 yield from corpus.examples(name)
             return
@@ -291,12 +345,20 @@ def _log(info: SourceInfo, report: CleaningReport) -> None:
         _logger.info("%s", line)
 
 
-LEGACY_OPTIONS = {"fix_encoding": False, "keep_line_breaks": True, "drop_repeated_lines": False, "keep_space": True}
-"""How texts were cleaned by a version that could not repair encodings, join lines, drop repeated ones or strip white space."""
+LEGACY_OPTIONS = {
+    "fix_encoding": False,
+    "keep_line_breaks": True,
+    "drop_repeated_lines": False,
+    "keep_space": True,
+}
+"""How texts were cleaned by a version that could not repair encodings, join lines, drop repeated
+ones or strip white space.
+"""
 
 
 def data_records(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the ``data`` entries of training.json: of each part of a blend, and of each training of a model, the last first.
+    """Return the ``data`` entries of training.json: of each part of a blend, and of each training
+    of a model, the last first.
 
     A training on several corpora with weights has one for each.
 
@@ -308,41 +370,53 @@ def data_records(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         return [data for part in parts for data in data_records(part)]
     data = training.get("data") or {}
     data = {**LEGACY_OPTIONS, **data} if "clean" in data else data
-    return [*({**data, **corpus} for corpus in data.get("corpora") or [{}]), *(data_records(parent) if parent else ())]
+    return [
+        *({**data, **corpus} for corpus in data.get("corpora") or [{}]),
+        *(data_records(parent) if parent else ()),
+    ]
 
 
 def read_documents(
     source: Any, model: Any, parts: Sequence[Any] = (), **options: Unpack[EvaluateKwargs]
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """Read a source and encode its texts; yield the ids of each (bos, conditions, tokens, eos) and its number of characters.
+    """Read a source and encode its texts; yield the ids of each (bos, conditions, tokens, eos) and
+    its number of characters.
 
     Args and errors are those of ``read_texts``; the tokenizer is the model's.
     """
     examples = read_texts(source, model, parts, **options)
-    yield from frame_texts(((text, model.conditions.encode_values(values)) for text, values in examples), model.tokenizer)
+    yield from frame_texts(
+        ((text, model.conditions.encode_values(values)) for text, values in examples),
+        model.tokenizer,
+    )
 
 
-def read_texts(source: Any, model: Any, parts: Sequence[Any] = (), **options: Unpack[EvaluateKwargs]) -> Iterator[Example]:
+def read_texts(
+    source: Any, model: Any, parts: Sequence[Any] = (), **options: Unpack[EvaluateKwargs]
+) -> Iterator[Example]:
     """Read and clean a source; yield each text with the values of the conditions.
 
-    A warning of the logger ``reviewgen`` says so if a model was trained on most of the first texts. This is looked up in its
-    index of the training texts.
+    A warning of the logger ``reviewgen`` says so if a model was trained on most of the first texts.
+    This is looked up in its index of the training texts.
 
     Args:
         source: See ``reviewgen.data.sources.open_source``.
-        model: The model (``reviewgen.model.Bundle``). A condition without a column in the source is unspecified.
+        model: The model (``reviewgen.model.Bundle``). A condition without a column in the source is
+            unspecified.
         parts: The models that were trained, if the model is a blend of them.
-        options: How to read and clean; see ``EvaluateKwargs``. Cleaning that is not given is done as in the trainings, or by
-            default if they differ.
+        options: How to read and clean; see ``EvaluateKwargs``. Cleaning that is not given is done
+            as in the trainings, or by default if they differ.
 
     Raises:
         DataError: The source cannot be read or holds nothing to evaluate.
-        ConfigError: An option is unknown, or the split is unknown or would differ from the split of the training.
+        ConfigError: An option is unknown, or the split is unknown or would differ from the split of
+            the training.
     """
     refuse_unknown_options(options, EvaluateKwargs, "read_documents")
     models = parts or [model]
     trained = [data for part in models for data in data_records(part.training)]
-    others = [data for data in trained if "weight" in data and not _is_same_file(source, data)]  # corpora trained on beside it
+    # corpora trained on beside it
+    others = [data for data in trained if "weight" in data and not _is_same_file(source, data)]
     if any("weight" in data and data not in others for data in trained):
         trained = [data for data in trained if data not in others]
     split = options.get("split") or "all"
@@ -355,22 +429,40 @@ def read_texts(source: Any, model: Any, parts: Sequence[Any] = (), **options: Un
     if split != "all" and split not in splits_of(source, DataConfig(subset=options.get("subset"))):
         for data in trained:
             _require_same_split(data, cleaning, source, documents)
-    columns: dict[str, Any] = {name: value for name, value in options.items() if name not in ("split", *cleaning)}
-    lines = [data.get("repeated_lines") or () for data in trained if data.get("drop_repeated_lines")]
+    columns: dict[str, Any] = {
+        name: value for name, value in options.items() if name not in ("split", *cleaning)
+    }
+    lines = [
+        data.get("repeated_lines") or () for data in trained if data.get("drop_repeated_lines")
+    ]
     columns["repeated_lines"] = tuple(dict.fromkeys(itertools.chain(*lines))) if lines else None
-    columns["width"] = next((data["width"] for data in trained if data.get("width") is not None), None)
+    columns["width"] = next(
+        (data["width"] for data in trained if data.get("width") is not None), None
+    )
     config = from_dict(DataConfig, {**columns, **cleaning, "conditions": model.conditions.names})
     examples = read_examples(source, config, split=split)
     first = list(itertools.islice(examples, _LOOKED_UP))
     for part in models:
-        if part.index and part.index.share_trained_on(part.tokenizer.encode(text) for text, _ in first) > _MOST:
+        if (
+            part.index
+            and part.index.share_trained_on(part.tokenizer.encode(text) for text, _ in first)
+            > _MOST
+        ):
             _logger.warning(_TRAINED_ON, part.source or part.preset)
     yield from itertools.chain(first, examples)
 
 
-def identify_texts(source: Any, conditions: Conditions, options: Mapping[str, Any]) -> list[Any] | None:
-    """Return what identifies the texts that ``read_texts`` reads; None of a source that is not files, or is a pipe."""
-    names = source if isinstance(source, list) else [Path(source) if isinstance(source, str) else source]
+def identify_texts(
+    source: Any, conditions: Conditions, options: Mapping[str, Any]
+) -> list[Any] | None:
+    """Return what identifies the texts that ``read_texts`` reads; None of a source that is not
+    files, or is a pipe.
+    """
+    names = (
+        source
+        if isinstance(source, list)
+        else [Path(source) if isinstance(source, str) else source]
+    )
     if not all(isinstance(name, Path) for name in names) or any(map(is_pipe, map(expand, names))):
         return None
     settings = {name: value for name, value in options.items() if name != "split"}
@@ -381,24 +473,34 @@ def identify_texts(source: Any, conditions: Conditions, options: Mapping[str, An
 
 
 def _is_same_file(source: Any, trained: Mapping[str, Any]) -> bool:
-    return isinstance(source, str | Path) and Path(source).name == Path(trained.get("source") or "").name
+    return (
+        isinstance(source, str | Path)
+        and Path(source).name == Path(trained.get("source") or "").name
+    )
 
 
-def _require_same_split(trained: Mapping[str, Any], cleaning: Mapping[str, Any], source: Any, documents: str) -> None:
-    """Raise if the split of the cleaned texts would differ from the one that the model was trained on.
+def _require_same_split(
+    trained: Mapping[str, Any], cleaning: Mapping[str, Any], source: Any, documents: str
+) -> None:
+    """Raise if the split of the cleaned texts would differ from the one that the model was trained
+    on.
 
     A file that is one long text is split in blocks.
     """
     if trained.get("validation_source") is not None:
-        raise ConfigError("This model was trained on all of its source, with a separate validation source: use split='all'.")
+        raise ConfigError(
+            "This model was trained on all of its source, with a separate validation source: use"
+            " split='all'."
+        )
     for name, value in cleaning.items():
         if trained.get(name, value) != value:
             raise ConfigError(
-                f"The split depends on how texts are cleaned, and this model was trained with {name}={not value}; use the same."
+                "The split depends on how texts are cleaned, and this model was trained with"
+                f" {name}={not value}; use the same."
             )
     before = trained.get("documents", documents)
     if _is_same_file(source, trained) and before != documents and "file" in (before, documents):
         raise ConfigError(
-            f"The split depends on how a text file is cut into texts, and this model was trained with documents={before!r}; use "
-            "the same."
+            "The split depends on how a text file is cut into texts, and this model was trained"
+            f" with documents={before!r}; use the same."
         )

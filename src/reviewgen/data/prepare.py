@@ -1,13 +1,16 @@
-"""From a cleaned corpus to a token store: tokenizer, conditions, shards, words, novelty index, ``store.json``; see ``store``.
+"""From a cleaned corpus to a token store: tokenizer, conditions, shards, words, novelty index,
+``store.json``; see ``store``.
 
     tokenizers/00012     what the tokenizer has learned of a part, if it can be trained in parts
     words/00012          the words of a shard
     store                the store so far
 
-A shard of a corpus that is read 3.4 times is read three times, and then the texts of its folder ``rest``, 0.4 of its characters.
+A shard of a corpus that is read 3.4 times is read three times, and then the texts of its folder
+``rest``, 0.4 of its characters.
 
-The characters that the tokenizer loses, such as those without an id, are counted. A tokenizer that keeps a private-use character,
-which no text contains, is assumed to have a byte fallback, so only a small sample of texts is checked.
+The characters that the tokenizer loses, such as those without an id, are counted. A tokenizer that
+keeps a private-use character, which no text contains, is assumed to have a byte fallback, so only a
+small sample of texts is checked.
 """
 
 import functools
@@ -31,7 +34,15 @@ from reviewgen.data.corpus import Corpus, training_texts
 from reviewgen.data.documents import batched
 from reviewgen.data.parts import SharedJob, read_part, rows_of, size_of, texts_of
 from reviewgen.data.sources import SPLITS
-from reviewgen.data.store import FORMAT, STORE_FILE, StoreFolder, TokenStore, digest_file, digest_tokenizer, encode_texts
+from reviewgen.data.store import (
+    FORMAT,
+    STORE_FILE,
+    StoreFolder,
+    TokenStore,
+    digest_file,
+    digest_tokenizer,
+    encode_texts,
+)
 from reviewgen.data.weighting import count_copies
 from reviewgen.errors import DataError
 from reviewgen.lexicon import WordCounts, count_words, decode_texts
@@ -44,7 +55,8 @@ WORDS_FILE = "words.json"
 _REST = "rest"  # of the folder in a shard with the texts that are read once more
 _WORD_BYTES = 200_000_000  # of parts, after which no new words are looked for
 _WORD_TOKENS = 50_000_000  # ids after which no new words are looked for
-_DROP_PROBABILITY = 0.1  # of a condition of a training text, so that the model also learns to generate without it
+# of a condition of a training text, so that the model also learns to generate without it
+_DROP_PROBABILITY = 0.1
 _DROP_FIELD_PROBABILITY = 0.25  # the same, of a field
 _PROBE = "\ue0f1"  # private use
 _CHECKED = 100_000  # characters at most, of a tokenizer that keeps the probe
@@ -71,13 +83,15 @@ class LostCharacters:
 
     def __add__(self, later: "LostCharacters") -> "LostCharacters":
         example = self.example if self.lost else later.example
-        return LostCharacters(self.lost + later.lost, self.checked + later.checked, self.is_sample, example)
+        return LostCharacters(
+            self.lost + later.lost, self.checked + later.checked, self.is_sample, example
+        )
 
     def describe(self, tokenizer: str) -> str:
         """Return a sentence for the user.
 
-        >>> LostCharacters(3, 1200, False, ("a naïve film", "a nave film")).describe("letters")
-        "The tokenizer letters loses 3 of 1,200 characters (0.25 %): 'a naïve film' becomes 'a nave film'."
+        >>> LostCharacters(3, 1200, False, ("naïve", "nave")).describe("letters")
+        "The tokenizer letters loses 3 of 1,200 characters (0.25 %): 'naïve' becomes 'nave'."
         """
         what = "of a sample of" if self.is_sample else "of"
         before, after = (text.encode("utf-8", "backslashreplace").decode() for text in self.example)
@@ -93,7 +107,9 @@ def sample_stride(tokenizer: Tokenizer, characters: int) -> int:
 
 
 def count_lost(texts: Iterable[str], tokenizer: Tokenizer, step: int) -> LostCharacters:
-    """Return what a tokenizer loses of some texts, the sample of one in ``step``; possibly nothing."""
+    """Return what a tokenizer loses of some texts, the sample of one in ``step``; possibly
+    nothing.
+    """
     lost = 0
     checked = 0
     example = ("", "")
@@ -120,7 +136,8 @@ class Encoding:
         check: Raises if a tokenizer, given with its name, cannot be used.
         novelty: "none", "exact" or "compact".
         megabytes: The size of a compact index.
-        belongs_to: Returns what the index names its training text by, given the fingerprint of the corpus.
+        belongs_to: Returns what the index names its training text by, given the fingerprint of the
+            corpus.
     """
 
     cls: Any
@@ -143,7 +160,9 @@ def dtype_of(vocab_size: int) -> np.dtype:
     return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
 
 
-def write_split(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, split: str, vocab_size: int) -> None:
+def write_split(
+    texts: Iterable[str], tokenizer: Tokenizer, folder: Path, split: str, vocab_size: int
+) -> None:
     """Encode texts and write them as one split of a shard.
 
     Args:
@@ -163,11 +182,16 @@ def write_split(texts: Iterable[str], tokenizer: Tokenizer, folder: Path, split:
     with (folder / f"{split}.{dtype.name}").open("wb") as file:
         for chunk in batched(texts):
             encoded = encode_texts(tokenizer, chunk)
-            arrays = (ids if isinstance(ids, np.ndarray) else np.array(ids, np.int64) for ids in encoded)
+            arrays = (
+                ids if isinstance(ids, np.ndarray) else np.array(ids, np.int64) for ids in encoded
+            )
             whole = np.concatenate([part for ids in arrays for part in (bos, ids, eos)])
             if not 0 <= (first := whole.min()) <= (last := whole.max()) < tokenizer.vocab_size:
                 wrong = first if first < 0 else last
-                raise DataError(f"The tokenizer gives the id {wrong}; its vocabulary has 0 to {tokenizer.vocab_size - 1}.")
+                raise DataError(
+                    f"The tokenizer gives the id {wrong}; its vocabulary has 0 to"
+                    f" {tokenizer.vocab_size - 1}."
+                )
             file.write(whole.astype(dtype, copy=False).data)
             lengths += [len(ids) + 2 for ids in encoded]
             characters += map(len, chunk)
@@ -187,7 +211,9 @@ def save_array(file: Path, values: np.ndarray) -> None:
 
 
 def digest_files(store: Path, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """Return the size and digest of each file of a store that is one of some paths, or in it, by its name in the store."""
+    """Return the size and digest of each file of a store that is one of some paths, or in it, by
+    its name in the store.
+    """
     files = (file for path in paths for file in (path, *path.rglob("*")) if file.is_file())
     return {file.relative_to(store).as_posix(): digest_file(file) for file in files}
 
@@ -205,7 +231,8 @@ def _encode_part(
     texts: int,
     training: int,
 ) -> tuple[Any, LostCharacters]:
-    """Write the shard of a part and its words, in any process; return the digests of its files, and what the tokenizer loses.
+    """Write the shard of a part and its words, in any process; return the digests of its files, and
+    what the tokenizer loses.
 
     Args:
         cls: The class of the tokenizer.
@@ -223,7 +250,9 @@ def _encode_part(
     tokenizer = _load(cls, folder, digest)
     known = conditions.with_ids_from(tokenizer.vocab_size, tokenizer.encode)
 
-    def write_rows(target: Path, split: str, wanted: Iterable[Any] = itertools.repeat(True)) -> None:
+    def write_rows(
+        target: Path, split: str, wanted: Iterable[Any] = itertools.repeat(True)
+    ) -> None:
         target.mkdir(exist_ok=True)
         code = SPLITS.index(split)
         chosen = itertools.compress(rows_of([file], ["text"], code), wanted)
@@ -240,40 +269,61 @@ def _encode_part(
 
     Job.write_whole(shard, write)
     if words is not None:
-        Job.write_whole(words, lambda scratch: _write_words(scratch, count_words(training_texts(file))))
+        Job.write_whole(
+            words, lambda scratch: _write_words(scratch, count_words(training_texts(file)))
+        )
     wanted = np.zeros(len(read_part(file)), np.bool_)
     wanted[-texts % step :: step] = True
-    return digest_files(shard.parents[1], [shard]), count_lost(texts_of([file], wanted), tokenizer, step)
+    return digest_files(shard.parents[1], [shard]), count_lost(
+        texts_of([file], wanted), tokenizer, step
+    )
 
 
-def _write_conditions(conditions: Conditions, rows: Sequence[Sequence[Any]], path: Path, training: int | None) -> None:
-    """Write the ids of the categories and numbers of each text, (N, C), and those of its fields with where each begins.
+def _write_conditions(
+    conditions: Conditions, rows: Sequence[Sequence[Any]], path: Path, training: int | None
+) -> None:
+    """Write the ids of the categories and numbers of each text, (N, C), and those of its fields
+    with where each begins.
 
     Args:
         conditions: The conditions, with their ids.
         rows: The values of each of N texts.
         path: The folder and the beginning of the names of the files.
-        training: Of training texts, of which some values are left out at random, the number of those in earlier parts.
+        training: Of training texts, of which some values are left out at random, the number of
+            those in earlier parts.
     """
     dtype = dtype_of(conditions.vocab_size)
     count = len(conditions.fixed)
     ids = np.array([conditions.encode_fixed(row) for row in rows], dtype).reshape(len(rows), count)
     if training is not None:
-        ids = np.where(_drawn(0, training, ids.shape) < _DROP_PROBABILITY, np.array(conditions.open_ids, dtype), ids)
+        ids = np.where(
+            _drawn(0, training, ids.shape) < _DROP_PROBABILITY,
+            np.array(conditions.open_ids, dtype),
+            ids,
+        )
     save_array(path.with_name(f"{path.name}.conditions.npy"), ids)
     if fields := len(conditions.fields):
         is_kept = np.ones((len(rows), fields), np.bool_)
         if training is not None:
             is_kept = _drawn(1, training, is_kept.shape) >= _DROP_FIELD_PROBABILITY
-        prefixes = [conditions.encode_fields(row, mask.tolist()) for row, mask in zip(rows, is_kept, strict=True)]
+        prefixes = [
+            conditions.encode_fields(row, mask.tolist())
+            for row, mask in zip(rows, is_kept, strict=True)
+        ]
         flat = np.fromiter((token for prefix in prefixes for token in prefix), dtype)
         save_array(path.with_name(f"{path.name}.fields.npy"), flat)
-        save_array(path.with_name(f"{path.name}.fields.index.npy"), np.cumsum([0, *map(len, prefixes)], dtype=np.int64))
+        save_array(
+            path.with_name(f"{path.name}.fields.index.npy"),
+            np.cumsum([0, *map(len, prefixes)], dtype=np.int64),
+        )
 
 
 def _drawn(stream: int, before: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Return random numbers, a row for each text, following those of the ``before`` earlier texts."""
-    return np.random.Generator(np.random.PCG64(stream).advance(before * shape[1])).random(shape)  # each takes one draw
+    """Return random numbers, a row for each text, following those of the ``before`` earlier
+    texts.
+    """
+    # each takes one draw
+    return np.random.Generator(np.random.PCG64(stream).advance(before * shape[1])).random(shape)
 
 
 @functools.lru_cache(1)
@@ -289,11 +339,15 @@ def _write_words(file: Path, counts: WordCounts) -> None:
 
 def _read_words(file: Path) -> WordCounts:
     content = json.loads(file.read_text(encoding="utf-8"))
-    return WordCounts(Counter(content["words"]), Counter(content["texts"]), set(content["separators"]))
+    return WordCounts(
+        Counter(content["words"]), Counter(content["texts"]), set(content["separators"])
+    )
 
 
 def words_of_store(store: StoreFolder, tokenizer: Tokenizer) -> WordCounts:
-    """Return the words of a store; for an older store without them, they are counted from its ids."""
+    """Return the words of a store; for an older store without them, they are counted from its
+    ids.
+    """
     try:
         return _read_words(store.folder / WORDS_FILE)
     except (FileNotFoundError, KeyError):
@@ -310,7 +364,9 @@ def _decoded_words(train: TokenStore, tokenizer: Tokenizer) -> WordCounts:
 
 @dataclass(frozen=True)
 class TrainingIds:
-    """The ids of the training texts of some shards in blocks, which a process opens when it reads them."""
+    """The ids of the training texts of some shards in blocks, which a process opens when it reads
+    them.
+    """
 
     folders: Sequence[Path]
 
@@ -319,7 +375,12 @@ class TrainingIds:
 
 
 def encode_corpus(
-    corpus: Corpus, encoding: Encoding, work: SharedJob, conditions: Conditions, *, facts: Mapping[str, Any]
+    corpus: Corpus,
+    encoding: Encoding,
+    work: SharedJob,
+    conditions: Conditions,
+    *,
+    facts: Mapping[str, Any],
 ) -> None:
     """Write the folder ``store`` of a job; what an earlier try has finished there is kept.
 
@@ -343,7 +404,10 @@ def encode_corpus(
     encoding.check(tokenizer, name)
     digest = digest_tokenizer(tokenizer)
     work.progress("Encoding the texts")
-    step = sample_stride(tokenizer, corpus.report.characters + (corpus.validation[1].characters if corpus.validation else 0))
+    step = sample_stride(
+        tokenizer,
+        corpus.report.characters + (corpus.validation[1].characters if corpus.validation else 0),
+    )
     times = corpus.times_of_files
     shards = []
     words = []
@@ -357,14 +421,19 @@ def encode_corpus(
         tasks.append((file, times[number], store / shards[-1], its_words, *before[1:].tolist()))
         codes = np.asarray(read_part(file).column("split"))
         before += np.array([file.stat().st_size, len(codes), np.count_nonzero(codes == 0)])
-    encode = functools.partial(_encode_part, encoding.cls, store / "tokenizer", digest, conditions, step)
+    encode = functools.partial(
+        _encode_part, encoding.cls, store / "tokenizer", digest, conditions, step
+    )
     encoded = work.share(encode, tasks, size)
     lost = functools.reduce(operator.add, [part_lost for _, part_lost in encoded])
 
     sets = None
     if encoding.novelty == CompactIndex.form:
         work.progress("Indexing the texts")
-        ids = [TrainingIds([store / shard for shard in shards[span]]) for span in work.slices(len(shards), size)]
+        ids = [
+            TrainingIds([store / shard for shard in shards[span]])
+            for span in work.slices(len(shards), size)
+        ]
         separators = (tokenizer.bos_id, tokenizer.eos_id)
         share = functools.partial(work.share, size=size)
         sets = build_sets(ids, separators, round(encoding.megabytes * 1e6), share)
@@ -378,8 +447,13 @@ def encode_corpus(
         counts = _decoded_words(train, tokenizer) if lost.lost else counts
         _write_words(store / WORDS_FILE, counts)
         if encoding.novelty != "none":
-            write_index(index_tokens(train, tokenizer, encoding, corpus.fingerprint, sets), store / NOVELTY_FILE)
-        files = digest_files(store, [store / name for name in ("tokenizer", WORDS_FILE, NOVELTY_FILE)])
+            write_index(
+                index_tokens(train, tokenizer, encoding, corpus.fingerprint, sets),
+                store / NOVELTY_FILE,
+            )
+        files = digest_files(
+            store, [store / name for name in ("tokenizer", WORDS_FILE, NOVELTY_FILE)]
+        )
         for digests, _ in encoded:
             files |= digests
         more = {
@@ -389,11 +463,24 @@ def encode_corpus(
             "novelty": {"form": encoding.novelty, "megabytes": encoding.megabytes},
             "notes": [*conditions.notes(), *([lost.describe(name)] if lost.lost else [])],
         }
-        content = {"format": FORMAT, "facts": {**facts, **more}, "shards": shards, "files": dict(sorted(files.items()))}
+        content = {
+            "format": FORMAT,
+            "facts": {**facts, **more},
+            "shards": shards,
+            "files": dict(sorted(files.items())),
+        }
         if corpus.corpora:
             passes = range(int(max(times)))
-            read = [shard for turn in passes for shard, count in zip(shards, times, strict=True) if turn < int(count)]
-            content["train"] = [*read, *(rest for shard in shards if (store / (rest := f"{shard}/{_REST}")).is_dir())]
+            read = [
+                shard
+                for turn in passes
+                for shard, count in zip(shards, times, strict=True)
+                if turn < int(count)
+            ]
+            content["train"] = [
+                *read,
+                *(rest for shard in shards if (store / (rest := f"{shard}/{_REST}")).is_dir()),
+            ]
         text = json.dumps(content, indent=1).encode()
         work.job.write(f"store/{STORE_FILE}", lambda file: file.write_bytes(text))
 
@@ -414,14 +501,18 @@ def _train(corpus: Corpus, encoding: Encoding, work: SharedJob, size: int) -> No
     def train() -> Any:
         if is_cut:
             return cls.combine([cls.load(target) for target in targets])
-        texts = itertools.chain.from_iterable(map(training_texts, corpus.files, corpus.times_of_files))
+        texts = itertools.chain.from_iterable(
+            map(training_texts, corpus.files, corpus.times_of_files)
+        )
         return cls.train(texts, encoding.config) if trained is None else trained
 
     work.main(lambda: work.job.write("store/tokenizer", lambda folder: _save(train(), folder)))
 
 
 def _train_part(cls: Any, config: Any, file: Path, times: float, target: Path) -> None:
-    Job.write_whole(target, lambda folder: _save(cls.train(training_texts(file, times), config), folder))
+    Job.write_whole(
+        target, lambda folder: _save(cls.train(training_texts(file, times), config), folder)
+    )
 
 
 def _save(tokenizer: Any, folder: Path) -> None:
@@ -430,7 +521,11 @@ def _save(tokenizer: Any, folder: Path) -> None:
 
 
 def index_tokens(
-    store: TokenStore, tokenizer: Tokenizer, encoding: Encoding, corpus: str, sets: tuple[WindowSet, ...] | None = None
+    store: TokenStore,
+    tokenizer: Tokenizer,
+    encoding: Encoding,
+    corpus: str,
+    sets: tuple[WindowSet, ...] | None = None,
 ) -> Index:
     """Return the novelty index of the texts of a split.
 
@@ -446,7 +541,8 @@ def index_tokens(
         bos_id=tokenizer.bos_id,
         eos_id=tokenizer.eos_id,
         vocab_size=tokenizer.vocab_size,
-        characters_per_token=int(store.characters.sum()) / (int(store.offsets[-1]) - 2 * len(store)),
+        characters_per_token=int(store.characters.sum())
+        / (int(store.offsets[-1]) - 2 * len(store)),
         fingerprint=encoding.belongs_to(corpus),
         form=encoding.novelty,
         max_bytes=round(encoding.megabytes * 1e6),

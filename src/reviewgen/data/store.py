@@ -1,13 +1,16 @@
-"""A token store: a folder with a tokenizer, the token ids of a corpus in memory-mapped shards, and ``store.json``, written last.
+"""A token store: a folder with a tokenizer, the token ids of a corpus in memory-mapped shards, and
+``store.json``, written last.
 
-The texts of a split stand one after another, each framed by bos and eos, in ``SPLIT.uint16`` or ``SPLIT.uint32``, with
-``SPLIT.index.npy`` and, if there are conditions, ``SPLIT.conditions.npy``; the ids of fields, one text after another, are in
-``SPLIT.fields.npy``, with ``SPLIT.fields.index.npy``. ``store.json`` has the names of the shards, the size and SHA-256 of each
-file, and the facts that a training needs. Of several corpora with weights it also has the shards in the order that a training
-reads them: some several times, and some folders ``rest`` of texts that are read once more.
+The texts of a split stand one after another, each framed by bos and eos, in ``SPLIT.uint16`` or
+``SPLIT.uint32``, with ``SPLIT.index.npy`` and, if there are conditions, ``SPLIT.conditions.npy``;
+the ids of fields, one text after another, are in ``SPLIT.fields.npy``, with
+``SPLIT.fields.index.npy``. ``store.json`` has the names of the shards, the size and SHA-256 of each
+file, and the facts that a training needs. Of several corpora with weights it also has the shards in
+the order that a training reads them: some several times, and some folders ``rest`` of texts that
+are read once more.
 
-A store behind a URL is fetched into the cache, which has cleaned corpora and stores, and a limit of its size: least recently used
-entries are removed first.
+A store behind a URL is fetched into the cache, which has cleaned corpora and stores, and a limit of
+its size: least recently used entries are removed first.
 """
 
 import contextlib
@@ -37,8 +40,10 @@ from reviewgen.storage import Job, check_output, digest_of, publish, temporary_f
 
 MAX_BYTES = 10_000_000_000
 _WORKSPACE = "tmp-"  # how the names of temporary folders in the cache begin
-_KILLED_SECONDS = 7 * 24 * 3600  # after which a temporary folder is one that a killed process has left
-_IN_USE_SECONDS = 3600  # after its last use, a folder is not removed: a training may be running on it
+# after which a temporary folder is one that a killed process has left
+_KILLED_SECONDS = 7 * 24 * 3600
+# after its last use, a folder is not removed: a training may be running on it
+_IN_USE_SECONDS = 3600
 STORE_FILE = "store.json"
 FORMAT = 1
 _DTYPES = ("uint16", "uint32")
@@ -52,16 +57,20 @@ PrefixedText: TypeAlias = tuple[str, Sequence[int]]
 class TokenStore:
     """The texts of one split as token ids, each framed by bos and eos, in memory-mapped files.
 
-    The ids of the conditions and fields are stored separately and inserted after bos when a text is read.
+    The ids of the conditions and fields are stored separately and inserted after bos when a text is
+    read.
 
     Args:
-        folders: The folder of the files, or several, in order; a folder listed several times is read several times.
+        folders: The folder of the files, or several, in order; a folder listed several times is
+            read several times.
         split: "train", "validation" or "test".
 
     Attributes:
-        offsets: Where each text starts in the ids of all texts, and where the last one ends, (texts + 1,).
+        offsets: Where each text starts in the ids of all texts, and where the last one ends, (texts
+            + 1,).
         characters: The number of characters of each text, (texts,).
-        conditions: The ids of the categories and numbers of each text, (texts, C); None if there are no conditions.
+        conditions: The ids of the categories and numbers of each text, (texts, C); None if there
+            are no conditions.
         fields: The ids of the fields of all texts, one after another; None if there are no fields.
         given: The number of ids between bos and each text, (texts,).
 
@@ -72,23 +81,48 @@ class TokenStore:
 
     def __init__(self, folders: Path | Sequence[Path], split: str) -> None:
         folders = [folders] if isinstance(folders, Path) else folders
-        files = [file for folder in folders for dtype in _DTYPES if (file := folder / f"{split}.{dtype}").is_file()]
-        self._maps = {file: _map(file) for file in dict.fromkeys(files)}  # a folder may be there several times
+        files = [
+            file
+            for folder in folders
+            for dtype in _DTYPES
+            if (file := folder / f"{split}.{dtype}").is_file()
+        ]
+        # a folder may be there several times
+        self._maps = {file: _map(file) for file in dict.fromkeys(files)}
         self._shards = [np.frombuffer(self._maps[file] or b"", file.suffix[1:]) for file in files]
         load = functools.cache(np.load)
         indexes = [load(folder / f"{split}.index.npy") for folder in folders]
         if [index[0, -1] for index in indexes] != [len(ids) for ids in self._shards]:
             raise ValueError(f"the index of {split} does not fit its ids")
-        self._edges = np.cumsum([0, *map(len, self._shards)])  # (shards + 1,) where each shard starts
-        self.offsets: np.ndarray = np.concatenate([[0], *(i[0, 1:] + at for i, at in zip(indexes, self._edges, strict=False))])
-        self.characters: np.ndarray = np.concatenate([index[1, :-1] for index in indexes])  # (texts,)
-        arrays = [load(file) for folder in folders if (file := folder / f"{split}.conditions.npy").is_file()]
-        self.conditions: np.ndarray | None = np.concatenate(arrays) if arrays else None  # (texts, C)
-        self.given: np.ndarray = np.full(len(self.characters), 0 if self.conditions is None else self.conditions.shape[1])
-        field_files = [folder / f"{split}.fields.npy" for folder in folders if (folder / f"{split}.fields.npy").is_file()]
-        self.fields: np.ndarray | None = np.concatenate([load(file) for file in field_files]) if field_files else None
+        # (shards + 1,) where each shard starts
+        self._edges = np.cumsum([0, *map(len, self._shards)])
+        self.offsets: np.ndarray = np.concatenate(
+            [[0], *(i[0, 1:] + at for i, at in zip(indexes, self._edges, strict=False))]
+        )
+        # (texts,)
+        self.characters: np.ndarray = np.concatenate([index[1, :-1] for index in indexes])
+        arrays = [
+            load(file)
+            for folder in folders
+            if (file := folder / f"{split}.conditions.npy").is_file()
+        ]
+        # (texts, C)
+        self.conditions: np.ndarray | None = np.concatenate(arrays) if arrays else None
+        self.given: np.ndarray = np.full(
+            len(self.characters), 0 if self.conditions is None else self.conditions.shape[1]
+        )
+        field_files = [
+            folder / f"{split}.fields.npy"
+            for folder in folders
+            if (folder / f"{split}.fields.npy").is_file()
+        ]
+        self.fields: np.ndarray | None = (
+            np.concatenate([load(file) for file in field_files]) if field_files else None
+        )
         if self.fields is not None:
-            lengths = np.concatenate([np.diff(load(file.with_suffix(".index.npy"))) for file in field_files])
+            lengths = np.concatenate(
+                [np.diff(load(file.with_suffix(".index.npy"))) for file in field_files]
+            )
             self._fields_from: np.ndarray = np.cumsum([0, *lengths])
             self.given = self.given + lengths
 
@@ -97,7 +131,9 @@ class TokenStore:
 
     @property
     def ids(self) -> np.ndarray:
-        """The ids of all texts, without conditions, (N,) uint16 or uint32; a copy if there are several shards."""
+        """The ids of all texts, without conditions, (N,) uint16 or uint32; a copy if there are
+        several shards.
+        """
         return self._shards[0] if len(self._shards) == 1 else np.concatenate(self._shards)
 
     @property
@@ -116,7 +152,11 @@ class TokenStore:
         ids = self.ids_between(int(self.offsets[number]), int(self.offsets[number + 1]))
         if self.conditions is None:
             return ids
-        prefix = [] if self.fields is None else [self.fields[self._fields_from[number] : self._fields_from[number + 1]]]
+        prefix = (
+            []
+            if self.fields is None
+            else [self.fields[self._fields_from[number] : self._fields_from[number + 1]]]
+        )
         return np.concatenate((ids[:1], self.conditions[number], *prefix, ids[1:]))
 
     def documents(self) -> Iterator[tuple[np.ndarray, int]]:
@@ -136,7 +176,9 @@ class TokenStore:
 
     @property
     def blocks(self) -> "Blocks":
-        """The ids without conditions, in blocks of whole texts; can be iterated over more than once."""
+        """The ids without conditions, in blocks of whole texts; can be iterated over more than
+        once.
+        """
         return Blocks(self)
 
     def ids_between(self, start: int, stop: int) -> np.ndarray:
@@ -159,7 +201,9 @@ class TokenStore:
 
 
 class Blocks:
-    """A store's ids (N,) in blocks of whole texts of a shard; pages are released after each block, so memory stays bounded."""
+    """A store's ids (N,) in blocks of whole texts of a shard; pages are released after each block,
+    so memory stays bounded.
+    """
 
     def __init__(self, store: TokenStore) -> None:
         self._store = store
@@ -179,18 +223,33 @@ class Blocks:
 def _map(file: Path) -> mmap.mmap | None:
     """Return the memory map of a file; None if it is empty, which cannot be mapped."""
     with file.open("rb") as stream:
-        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if file.stat().st_size else None
+        return (
+            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if file.stat().st_size else None
+        )
 
 
-def frame_texts(texts: Iterable[PrefixedText], tokenizer: Tokenizer) -> Iterator[tuple[np.ndarray, int]]:
-    """Encode texts; yield the ids of each (bos, conditions, tokens, eos) and its number of characters."""
+def frame_texts(
+    texts: Iterable[PrefixedText], tokenizer: Tokenizer
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Encode texts; yield the ids of each (bos, conditions, tokens, eos) and its number of
+    characters.
+    """
     for chunk in batched(texts):
-        for (text, prefix), ids in zip(chunk, encode_texts(tokenizer, [text for text, _ in chunk]), strict=True):
-            yield np.concatenate(([tokenizer.bos_id, *prefix], np.asarray(ids, np.int64), [tokenizer.eos_id])), len(text)
+        for (text, prefix), ids in zip(
+            chunk, encode_texts(tokenizer, [text for text, _ in chunk]), strict=True
+        ):
+            yield (
+                np.concatenate(
+                    ([tokenizer.bos_id, *prefix], np.asarray(ids, np.int64), [tokenizer.eos_id])
+                ),
+                len(text),
+            )
 
 
 def count_given(ids: np.ndarray, vocab_size: int) -> int:
-    """Return how many ids after bos are given: up to the last one not below the tokenizer's ``vocab_size``."""
+    """Return how many ids after bos are given: up to the last one not below the tokenizer's
+    ``vocab_size``.
+    """
     positions = np.flatnonzero(ids >= vocab_size)
     return int(positions[-1]) if len(positions) else 0
 
@@ -200,7 +259,9 @@ def tokens_of(ids: np.ndarray, vocab_size: int) -> np.ndarray:
     return ids[1 + count_given(ids, vocab_size) : -1]
 
 
-def encode_texts(tokenizer: Tokenizer, texts: Sequence[str]) -> Sequence[Sequence[int] | np.ndarray]:
+def encode_texts(
+    tokenizer: Tokenizer, texts: Sequence[str]
+) -> Sequence[Sequence[int] | np.ndarray]:
     """Encode texts, with ``encode_batch`` if the tokenizer has it."""
     if isinstance(tokenizer, SupportsEncodeBatch):
         return tokenizer.encode_batch(texts)
@@ -228,7 +289,11 @@ class StoreFolder:
         Raises:
             DataError: It is not a token store, of a newer version, or damaged.
         """
-        store = cls(folder, _parse((folder / STORE_FILE).read_bytes(), name or str(folder)), name or str(folder))
+        store = cls(
+            folder,
+            _parse((folder / STORE_FILE).read_bytes(), name or str(folder)),
+            name or str(folder),
+        )
         for file, facts in store.content["files"].items():
             if not (folder / file).is_file() or (folder / file).stat().st_size != facts["size"]:
                 raise store._damaged(f"{file} is missing, or its size has changed")
@@ -241,7 +306,8 @@ class StoreFolder:
         return facts
 
     def splits(self) -> dict[str, TokenStore]:
-        """Return the tokens of each split; of the training texts, each as often as it is read in an epoch.
+        """Return the tokens of each split; of the training texts, each as often as it is read in an
+        epoch.
 
         Raises:
             DataError: The arrays are damaged, or do not fit one another.
@@ -249,7 +315,9 @@ class StoreFolder:
         shards = [self.folder / name for name in self.content["shards"]]
         read = [self.folder / name for name in self.content.get("train", self.content["shards"])]
         try:
-            return {split: TokenStore(read if split == "train" else shards, split) for split in SPLITS}
+            return {
+                split: TokenStore(read if split == "train" else shards, split) for split in SPLITS
+            }
         except (ValueError, IndexError, OSError) as error:  # it was changed, or is being removed
             raise self._damaged(first_line(error).rstrip(".")) from None
 
@@ -269,8 +337,14 @@ class StoreFolder:
         """
         for split, store in splits.items():
             largest = max((int(block.max()) for block in store.blocks if len(block)), default=0)
-            maxima = [int(ids.max()) for ids in (store.conditions, store.fields) if ids is not None and ids.size]
-            if largest >= conditions.first_id or max(maxima, default=0) >= max(1, conditions.vocab_size):
+            maxima = [
+                int(ids.max())
+                for ids in (store.conditions, store.fields)
+                if ids is not None and ids.size
+            ]
+            if largest >= conditions.first_id or max(maxima, default=0) >= max(
+                1, conditions.vocab_size
+            ):
                 raise self._damaged(f"the {split} texts have ids that are not in the vocabulary")
 
     def _damaged(self, problem: str) -> DataError:
@@ -290,9 +364,14 @@ def _parse(content: bytes, name: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         version = 0
     if version > FORMAT:
-        raise DataError(f"The token store {name} is of a newer version of reviewgen (format {version}): update reviewgen.")
+        raise DataError(
+            f"The token store {name} is of a newer version of reviewgen (format {version}): update"
+            " reviewgen."
+        )
     if version != FORMAT or any(name.is_absolute() or ".." in name.parts for name in names):
-        raise DataError(f"{name} is not a token store: its {STORE_FILE} is damaged. Prepare it again.")
+        raise DataError(
+            f"{name} is not a token store: its {STORE_FILE} is damaged. Prepare it again."
+        )
     return parsed
 
 
@@ -302,7 +381,8 @@ def digest_file(file: Path) -> dict[str, Any]:
 
 
 def find_store(source: Any) -> StoreFolder | None:
-    """Return the token store that a source is, of which only ``store.json`` was read; None if it is something else.
+    """Return the token store that a source is, of which only ``store.json`` was read; None if it is
+    something else.
 
     Raises:
         DataError: The store is unfinished, damaged, or of a newer version.
@@ -311,14 +391,18 @@ def find_store(source: Any) -> StoreFolder | None:
         return None
     if isinstance(source, str) and is_url(source) and "?" not in source:  # a folder has no query
         content = b""
-        with contextlib.suppress(DataError), remote(source, "read") as (system, folder):  # reading the texts says what is wrong
+        # reading the texts says what is wrong
+        with contextlib.suppress(DataError), remote(source, "read") as (system, folder):
             content = system.cat_file(f"{folder}/{STORE_FILE}", end=MAX_RECORD + 1)
         if not content.startswith(b"{"):  # a page that a web server sends for every address
             return None
         return StoreFolder(_cached(content), _parse(content, source), source)
     path = expand(source)
     if path.suffix == ".partial" and (path / "job.json").is_file():
-        raise DataError(f"{source} is a token store that is not finished: rerun the same reviewgen prepare command to resume it.")
+        raise DataError(
+            f"{source} is a token store that is not finished: rerun the same reviewgen prepare"
+            " command to resume it."
+        )
     return StoreFolder.read(path, str(source)) if (path / STORE_FILE).is_file() else None
 
 
@@ -340,11 +424,19 @@ def fetch_store(store: StoreFolder) -> StoreFolder:
     def fetch(job: Job) -> None:
         with remote(store.name, "read") as (system, path):
             sources = [f"{path}/{name}" for name in (*files, STORE_FILE)]
-            job.write("store", lambda folder: system.get(sources, [str(folder / name) for name in (*files, STORE_FILE)]))
+            job.write(
+                "store",
+                lambda folder: system.get(
+                    sources, [str(folder / name) for name in (*files, STORE_FILE)]
+                ),
+            )
         for name, facts in files.items():
             if digest_file(job.path(f"store/{name}")) != facts:
                 job.clear()
-                raise DataError(f"{name} of the token store {store.name} differs from its digest. Copy the store again.")
+                raise DataError(
+                    f"{name} of the token store {store.name} differs from its digest. Copy the"
+                    " store again."
+                )
 
     in_cache(store.folder.name, StoreFolder.read, {}, "store", fetch)
     return store
@@ -388,7 +480,8 @@ def publish_store(job: Job, out: Path, url: str | None) -> StoreFolder:
 
 
 def cache_folder() -> Path:
-    """Return the folder of the cache: ``$REVIEWGEN_CACHE`` if set, else ``reviewgen`` in the user's cache folder.
+    """Return the folder of the cache: ``$REVIEWGEN_CACHE`` if set, else ``reviewgen`` in the user's
+    cache folder.
 
     Raises:
         StorageError: The user has no home folder, as in some containers.
@@ -398,9 +491,11 @@ def cache_folder() -> Path:
         if configured:
             return Path(configured).expanduser()
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reviewgen"
-    except RuntimeError:  # pathlib's, for HOME unset and a user without an entry in the system's list
+    # pathlib's, for HOME unset and a user without an entry in the system's list
+    except RuntimeError:
         raise StorageError(
-            "There is no place for the cache: this user has no home folder. Set REVIEWGEN_CACHE to a folder that can be written."
+            "There is no place for the cache: this user has no home folder. Set REVIEWGEN_CACHE to"
+            " a folder that can be written."
         ) from None
 
 
@@ -421,7 +516,13 @@ def workspace() -> Iterator[Path]:
         yield folder
 
 
-def in_cache(name: str, read: Callable[[Path], T], facts: Mapping[str, Any], piece: str, make: Callable[[Job], object]) -> T:
+def in_cache(
+    name: str,
+    read: Callable[[Path], T],
+    facts: Mapping[str, Any],
+    piece: str,
+    make: Callable[[Job], object],
+) -> T:
     """Return what is read from a folder of the cache, after a job has made it if need be.
 
     Args:
@@ -436,7 +537,8 @@ def in_cache(name: str, read: Callable[[Path], T], facts: Mapping[str, Any], pie
         if target.exists():
             try:
                 read(target)
-            except (OSError, ValueError, KeyError, TypeError):  # its removal was cut off, or the power failed; it is made again
+            # its removal was cut off, or the power failed; it is made again
+            except (OSError, ValueError, KeyError, TypeError):
                 shutil.rmtree(target)
         if not target.exists():
             with Job(target, piece, facts, waits=True) as job:
@@ -455,7 +557,9 @@ def cache_size() -> int:
 
 
 def prune_cache(max_bytes: int = MAX_BYTES) -> None:
-    """Remove folders, the one that was not used for longest first, until the cache has at most ``max_bytes``."""
+    """Remove folders, the one that was not used for longest first, until the cache has at most
+    ``max_bytes``.
+    """
     entries = sorted(_entries())
     total = sum(size for _, size, _ in entries)
     for used, size, folder in entries:
@@ -473,8 +577,13 @@ def _entries() -> Iterator[tuple[float, int, Path]]:
         with contextlib.suppress(OSError):  # another process is removing it
             if folder.is_dir():
                 files = [file.stat() for file in folder.rglob("*") if file.is_file()]
-                written = [file.st_mtime for file in files if folder.suffix == ".partial"]  # a job is used while it is written
-                yield max([folder.stat().st_mtime, *written]), sum(file.st_size for file in files), folder
+                # a job is used while it is written
+                written = [file.st_mtime for file in files if folder.suffix == ".partial"]
+                yield (
+                    max([folder.stat().st_mtime, *written]),
+                    sum(file.st_size for file in files),
+                    folder,
+                )
 
 
 def digest_tokenizer(tokenizer: Tokenizer) -> str:

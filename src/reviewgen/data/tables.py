@@ -1,7 +1,9 @@
-"""Reads files of each format: csv, JSON, parquet and Arrow files, SQLite, spreadsheets. Each error names the file and the row.
+"""Reads files of each format: csv, JSON, parquet and Arrow files, SQLite, spreadsheets. Each error
+names the file and the row.
 
-A reader gets the columns that are needed, or None for all, and yields records. It can be called in any process. JSON is lines, an
-array, or one value that holds the records, as data frames and APIs write it:
+A reader gets the columns that are needed, or None for all, and yields records. It can be called in
+any process. JSON is lines, an array, or one value that holds the records, as data frames and APIs
+write it:
 
     {"text": "a"}⏎{"text": "b"}                   lines, or values one after another
     [{"text": "a"}, {"text": "b"}]                an array, read piece by piece
@@ -41,7 +43,8 @@ _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 _CSV_HEAD = 1 << 20  # characters that the format is looked for in
 _PROBED_ROWS = 10  # that are compared, to find the format
 _MAX_FIELD = 1 << 29  # characters
-_CELL = re.compile(rb"<(?:\w+:)?c\s[^>]*?r=.([A-Z]+)(\d+)")  # the column and the row, in the XML of a spreadsheet
+# the column and the row, in the XML of a spreadsheet
+_CELL = re.compile(rb"<(?:\w+:)?c\s[^>]*?r=.([A-Z]+)(\d+)")
 _MAX_CELLS = 1 << 26  # of a sheet; each takes 24 bytes, also an empty one
 
 Read: TypeAlias = Callable[[Sequence[str] | None], Iterable[Any]]
@@ -53,9 +56,11 @@ class Unit:
     """A piece of a source.
 
     Attributes:
-        reads: Functions that read it, one after another, each with the name of its file for messages.
+        reads: Functions that read it, one after another, each with the name of its file for
+            messages.
         size: Its size in bytes, about; 0 if unknown.
-        is_shared: Whether it may be too large for one process, so that each reads all of it and keeps a part.
+        is_shared: Whether it may be too large for one process, so that each reads all of it and
+            keeps a part.
     """
 
     reads: tuple[tuple[Read, str], ...]
@@ -64,25 +69,35 @@ class Unit:
 
 
 def is_json_lines(path: Path) -> bool:
-    """Return whether the first line of a file of UTF-8 that is not blank is a JSON object or string, and another one follows."""
+    """Return whether the first line of a file of UTF-8 that is not blank is a JSON object or
+    string, and another one follows.
+    """
     with path.open(encoding="utf-8") as file:
         lines = (line for line in iter(lambda: file.readline(_JSON_HEAD), "") if not line.isspace())
         first = next(lines, "")
         second = next(lines, "")
     try:
-        return isinstance(json.loads(first), dict | str) and bool(second or path.suffix in (".jsonl", ".ndjson"))
+        return isinstance(json.loads(first), dict | str) and bool(
+            second or path.suffix in (".jsonl", ".ndjson")
+        )
     except (ValueError, RecursionError):
         return False
 
 
-def read_json_lines(path: Path, name: str, start: int, stop: int, columns: object = None) -> Iterator[Any]:
+def read_json_lines(
+    path: Path, name: str, start: int, stop: int, columns: object = None
+) -> Iterator[Any]:
     """Yield the values of the lines of a file of UTF-8 between two edges; see ``find_edges``.
 
     Raises:
         DataError: A line is not JSON, or neither an object nor a string.
     """
     with open_lines(path, start, stop) as file:
-        yield from (_parse(line, number, path, name, start) for number, line in enumerate(file, 1) if not line.isspace())
+        yield from (
+            _parse(line, number, path, name, start)
+            for number, line in enumerate(file, 1)
+            if not line.isspace()
+        )
 
 
 def _parse(line: str, number: int, path: Path, name: str, start: int) -> Any:
@@ -126,21 +141,30 @@ def _read_array(path: Path, name: str) -> Iterator[Any]:
     number = 0
     with path.open("rb") as file:
         try:
-            for record in ijson.items(_array_events(ijson.basic_parse(file, use_float=True)), "item"):
+            for record in ijson.items(
+                _array_events(ijson.basic_parse(file, use_float=True)), "item"
+            ):
                 yield record
                 number += 1
         except ijson.JSONError as error:
             location = f"after record {number:,}" if number else "in the first record"
             text = str(error)
-            words = [f"JSON has no {word}; write null instead" for word in ("NaN", "Infinity") if word in text]
+            words = [
+                f"JSON has no {word}; write null instead"
+                for word in ("NaN", "Infinity")
+                if word in text
+            ]
             reason = words[0] if words else first_line(error)
-            raise DataError(f"{name} cannot be read: JSON parse error {location}: {reason}.") from None
+            raise DataError(
+                f"{name} cannot be read: JSON parse error {location}: {reason}."
+            ) from None
 
 
 def _array_events(events: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, str, Any]]:
     """Yield the events of a JSON array with the prefixes of its records, for ``ijson.items``.
 
-    Those of ``ijson.parse`` have the prefixes of all levels, and take gigabytes where lists are nested 100,000 levels deep.
+    Those of ``ijson.parse`` have the prefixes of all levels, and take gigabytes where lists are
+    nested 100,000 levels deep.
 
     Raises:
         RecursionError: Lists and objects are nested more than ``MAX_DEPTH`` levels deep.
@@ -164,7 +188,9 @@ def _read_values(path: Path) -> list[Any]:
         value, start = decoder.raw_decode(text, start)
         refuse_deep(value)
         values.append(value)
-        start = next((index for index in range(start, len(text)) if not text[index].isspace()), len(text))
+        start = next(
+            (index for index in range(start, len(text)) if not text[index].isspace()), len(text)
+        )
     return values
 
 
@@ -181,38 +207,53 @@ def _find_records(values: list[Any], name: str) -> list[Any]:
     if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
         for row in value["data"]:
             if len(row) != len(value["columns"]):
-                counts = f"a row has {len(row)} values, and there are {len(value['columns'])} columns"
+                counts = (
+                    f"a row has {len(row)} values, and there are {len(value['columns'])} columns"
+                )
                 raise DataError(f"{name} cannot be read: {counts}: {row!r:.60}.")
         return [dict(zip(value["columns"], row, strict=True)) for row in value["data"]]
     if any(isinstance(item, str) for item in inner):
-        is_record = any(str(key).lower() in USUAL_NAMES for key in value) or not all(isinstance(item, str) for item in inner)
+        is_record = any(str(key).lower() in USUAL_NAMES for key in value) or not all(
+            isinstance(item, str) for item in inner
+        )
         return values if is_record or len(inner) < 3 else inner
     lists = {key: items for key, items in value.items() if isinstance(items, list) and items}
     records = [key for key, items in lists.items() if isinstance(items[0], Mapping)]
     if len(records) > 1:
-        raise DataError(f"{name} has several lists of records: {', '.join(map(str, records))}. Save the one to read as a file.")
+        raise DataError(
+            f"{name} has several lists of records: {', '.join(map(str, records))}. Save the one to"
+            " read as a file."
+        )
     if records:
         return list(lists[records[0]])
     if lists and len(lists) == len(inner) > 1:
         return [dict(zip(value, row, strict=True)) for row in itertools.zip_longest(*inner)]
     if len(lists) == 1 and isinstance(next(iter(lists.values()))[0], str):
         return next(iter(lists.values()))
-    if len(inner) == 1 and isinstance(inner[0], Mapping) and any(isinstance(item, list | Mapping) for item in inner[0].values()):
+    if (
+        len(inner) == 1
+        and isinstance(inner[0], Mapping)
+        and any(isinstance(item, list | Mapping) for item in inner[0].values())
+    ):
         return _find_records(inner, name)  # as {"data": {"reviews": [...]}}
     if not inner or not all(isinstance(item, Mapping) for item in inner):
         return values
     keys = dict.fromkeys(itertools.chain.from_iterable(inner))
     inside, outside = ([str(key).lower() for key in names] for names in (keys, value))
-    if not USUAL_NAMES.isdisjoint(inside) or not (all(map(str.isdecimal, inside)) or not USUAL_NAMES.isdisjoint(outside)):
+    if not USUAL_NAMES.isdisjoint(inside) or not (
+        all(map(str.isdecimal, inside)) or not USUAL_NAMES.isdisjoint(outside)
+    ):
         return inner  # objects by their ids
-    return [{column: cells.get(key) for column, cells in value.items()} for key in keys]  # columns, as pandas writes them
+    # columns, as pandas writes them
+    return [{column: cells.get(key) for column, cells in value.items()} for key in keys]
 
 
 def _find_format(path: Path) -> tuple[str, list[str], int]:
-    """Return the separator and the column names of a csv file, and how many lines precede them, such as ``sep=;``.
+    """Return the separator and the column names of a csv file, and how many lines precede them,
+    such as ``sep=;``.
 
-    The separator is the one that is most frequent in the header outside quotes; in a tsv file a tab, unless it has none. Columns
-    get names that are distinct and not empty.
+    The separator is the one that is most frequent in the header outside quotes; in a tsv file a
+    tab, unless it has none. Columns get names that are distinct and not empty.
     """
     csv.field_size_limit(_MAX_FIELD)
     with path.open(encoding="utf-8", newline="") as stream:
@@ -224,7 +265,9 @@ def _find_format(path: Path) -> tuple[str, list[str], int]:
     bare = re.sub(r'"[^"]*"', "q", "".join(lines)).splitlines()
     header = next((line for line in bare if line.strip()), "")
     separator = match[1] if match else max(_SEPARATORS, key=header.count)
-    rows = [row for row in itertools.islice(csv.reader(lines, delimiter=separator), _PROBED_ROWS) if row]
+    rows = [
+        row for row in itertools.islice(csv.reader(lines, delimiter=separator), _PROBED_ROWS) if row
+    ]
     fits = len(rows) > 1 and {len(row) for row in rows} == {len(rows[0])} != {1}
     if path.suffix == ".tsv" and not match and separator != "\t" and ("\t" in header or not fits):
         separator = "\t"
@@ -235,21 +278,24 @@ def _find_format(path: Path) -> tuple[str, list[str], int]:
     return separator, names, skipped
 
 
-def read_csv(path: Path, name: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, str]]:
+def read_csv(
+    path: Path, name: str, columns: Sequence[str] | None = None
+) -> Iterator[dict[str, str]]:
     """Yield the rows of a csv file of UTF-8; all values are strings.
 
     Characters after a closing quote are accepted within a line, as in ``"He said "no" twice"``.
 
     Raises:
-        DataError: A row has more or fewer fields than the header, or a quote is never closed, or closed within a text: rows would
-            be read as one text, or texts without their quotes.
+        DataError: A row has more or fewer fields than the header, or a quote is never closed, or
+            closed within a text: rows would be read as one text, or texts without their quotes.
     """
     separator, names, skipped = _find_format(path)
     wanted = [(column, names.index(column)) for column in needed_columns(names, columns)]
     lines = list[str]()  # of the row
     number = 0  # of the row; the header is the first
     with path.open(encoding="utf-8", newline="") as stream:
-        # Remembers the lines of a row for its message; ``append`` returns None, which mypy takes for a mistake.
+        # Remembers the lines of a row for its message; ``append`` returns None, which mypy takes
+        # for a mistake.
         recorded = (lines.append(line) or line for line in itertools.islice(stream, skipped, None))  # type: ignore[func-returns-value]
         rows = csv.reader(recorded, delimiter=separator, strict=True)
         while True:
@@ -267,40 +313,57 @@ def read_csv(path: Path, name: str, columns: Sequence[str] | None = None) -> Ite
             number += bool(row)
             if row and len(row) != len(names):
                 raise DataError(
-                    f"{name} cannot be read: row {number:,} has {counted(len(row), 'field')}, and the header has {len(names)}: "
-                    f"{shortened(lines[0].strip(), 60)!r}. In that row, put each text with a {separator!r} or a line break in "
-                    "double quotes, double the quotes inside it, and keep the separators of missing values."
+                    f"{name} cannot be read: row {number:,} has {counted(len(row), 'field')}, and"
+                    f" the header has {len(names)}: {shortened(lines[0].strip(), 60)!r}. In that"
+                    f" row, put each text with a {separator!r} or a line break in double quotes,"
+                    " double the quotes inside it, and keep the separators of missing values."
                 )
             if number > 1 and row:
                 yield {column: row[index] for column, index in wanted}
 
 
 def _quote_error(name: str, first: int, last: int, line: str, problem: str) -> DataError:
-    how = "is never closed" if "end of data" in problem else f"is closed within a text, in line {last:,}"
+    how = (
+        "is never closed"
+        if "end of data" in problem
+        else f"is closed within a text, in line {last:,}"
+    )
     if '\\"' in line:
         how = "has quotes after backslashes"
     return DataError(
-        f"{name} cannot be read: the double quote opened in line {first:,} {how}; close it where its text ends, and double the "
-        "quotes inside it."
+        f"{name} cannot be read: the double quote opened in line {first:,} {how}; close it where"
+        " its text ends, and double the quotes inside it."
     )
 
 
-def read_parquet(path: Path, group: int, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+def read_parquet(
+    path: Path, group: int, columns: Sequence[str] | None = None
+) -> Iterator[dict[str, Any]]:
     """Yield the rows of a row group of a parquet file."""
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path, buffer_size=_CSV_HEAD) as file:
         wanted = needed_columns(file.schema_arrow.names, columns)
-        yield from records_of(file.iter_batches(ROWS, row_groups=[group], columns=wanted, use_threads=False))
+        yield from records_of(
+            file.iter_batches(ROWS, row_groups=[group], columns=wanted, use_threads=False)
+        )
 
 
 def needed_columns(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
-    """Return which columns of a table are needed; a nested one ``a.b`` is in the column a. None stands for all."""
-    wanted = None if columns is None else {column if column in names else column.partition(".")[0] for column in columns}
+    """Return which columns of a table are needed; a nested one ``a.b`` is in the column a. None
+    stands for all.
+    """
+    wanted = (
+        None
+        if columns is None
+        else {column if column in names else column.partition(".")[0] for column in columns}
+    )
     return [name for name in names if wanted is None or name in wanted]
 
 
-def read_arrow(path: Path, name: str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+def read_arrow(
+    path: Path, name: str, columns: Sequence[str] | None = None
+) -> Iterator[dict[str, Any]]:
     """Yield the rows of an Arrow file, of either format."""
     return records_of(_arrow_batches(path), columns)
 
@@ -329,7 +392,11 @@ def records_of(chunks: Iterable[Any], columns: Sequence[str] | None = None) -> I
 
 def read_dataset(source: Any, columns: Sequence[str] | None) -> Iterator[Any]:
     """Yield the rows of a ``datasets.Dataset``."""
-    return records_of(source.select_columns(needed_columns(source.column_names, columns)).with_format("arrow").iter(ROWS))
+    return records_of(
+        source.select_columns(needed_columns(source.column_names, columns))
+        .with_format("arrow")
+        .iter(ROWS)
+    )
 
 
 def read_schema(path: Path, kind: str) -> "pyarrow.Schema | None":
@@ -350,22 +417,29 @@ _SELECTS = (  # what a query may do; a full-text index reads with a pragma
 )
 
 
-def read_sqlite(path: Path, name: str, columns: object = None, *, sql: str | None = None) -> Iterator[dict[str, Any]]:
+def read_sqlite(
+    path: Path, name: str, columns: object = None, *, sql: str | None = None
+) -> Iterator[dict[str, Any]]:
     """Yield the rows of a query of a SQLite database, or of its only table.
 
     Raises:
         ConfigError: No query is given, and there are several tables; or the query is wrong.
     """
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        query = "select name from sqlite_master where type in ('table', 'view') and name not like 'sqlite\\_%' escape '\\'"
+        query = (
+            "select name from sqlite_master where type in ('table', 'view') and name not like"
+            " 'sqlite\\_%' escape '\\'"
+        )
         tables = [row[0] for row in connection.execute(query)]
         first = '"{}"'.format(tables[0].replace('"', '""')) if tables else "reviews"
         if sql is None and len(tables) != 1:
             raise ConfigError(
-                f"{path} has the tables {', '.join(tables) or '(none)'}: say what to read with --sql (sql in Python), as in "
-                f"'select text from {first}'."
+                f"{path} has the tables {', '.join(tables) or '(none)'}: say what to read with"
+                f" --sql (sql in Python), as in 'select text from {first}'."
             )
-        connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _SELECTS else sqlite3.SQLITE_DENY)
+        connection.set_authorizer(
+            lambda action, *_: sqlite3.SQLITE_OK if action in _SELECTS else sqlite3.SQLITE_DENY
+        )
         try:
             cursor = connection.execute(sql or f"select * from {first}")
             names = [column[0] for column in cursor.description or ()]
@@ -373,13 +447,14 @@ def read_sqlite(path: Path, name: str, columns: object = None, *, sql: str | Non
                 yield dict(zip(names, row, strict=True))
         except sqlite3.Error as error:
             raise ConfigError(
-                f"The query {quoted(sql)} of {path} fails: {error}. A query only reads, with select; the tables are: "
-                f"{', '.join(tables)}."
+                f"The query {quoted(sql)} of {path} fails: {error}. A query only reads, with"
+                f" select; the tables are: {', '.join(tables)}."
             ) from None
 
 
 def read_spreadsheet(path: str) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of the first sheet of a spreadsheet; its first row has the names of the columns.
+    """Yield the rows of the first sheet of a spreadsheet; its first row has the names of the
+    columns.
 
     Raises:
         ConfigError: python-calamine is not installed.
@@ -392,7 +467,10 @@ def read_spreadsheet(path: str) -> Iterator[list[dict[str, Any]]]:
 def note_sheets(path: Path, name: str) -> list[str]:
     """Return a sentence for the user if a spreadsheet has several sheets."""
     first, *others = _open_workbook(str(path)).sheet_names
-    note = f"Of {name}, only the first sheet, {first!r}, is read; to read another, save it as csv: {', '.join(others)}."
+    note = (
+        f"Of {name}, only the first sheet, {first!r}, is read; to read another, save it as csv:"
+        f" {', '.join(others)}."
+    )
     return [note] if others else []
 
 
@@ -400,21 +478,31 @@ def _open_workbook(path: str) -> Any:
     try:
         from python_calamine import CalamineWorkbook
     except ImportError:
-        raise ConfigError(f"Reading {path} needs an extra: pip install 'reviewgen[xlsx]'.") from None
+        raise ConfigError(
+            f"Reading {path} needs an extra: pip install 'reviewgen[xlsx]'."
+        ) from None
     _refuse_far_cells(path)
     return CalamineWorkbook.from_path(path)
 
 
 def _refuse_far_cells(path: str) -> None:
-    """Refuse a spreadsheet with a cell far from the others: all cells between them take memory, or more than there is."""
+    """Refuse a spreadsheet with a cell far from the others: all cells between them take memory, or
+    more than there is.
+    """
     with zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
-            cells = _CELL.findall(archive.read(member)) if member.startswith("xl/worksheets/") else ()
+            cells = (
+                _CELL.findall(archive.read(member)) if member.startswith("xl/worksheets/") else ()
+            )
             columns = {column for column, _ in cells}
-            if cells and max(map(_column_number, columns)) * max(int(row) for _, row in cells) > _MAX_CELLS:
+            if (
+                cells
+                and max(map(_column_number, columns)) * max(int(row) for _, row in cells)
+                > _MAX_CELLS
+            ):
                 raise DataError(
-                    f"{path} has a cell far from the others, in {member}. Delete the empty columns and rows in between, or save "
-                    "the sheet as csv."
+                    f"{path} has a cell far from the others, in {member}. Delete the empty columns"
+                    " and rows in between, or save the sheet as csv."
                 )
 
 
@@ -432,7 +520,11 @@ def find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
     read: Any
     if kind == "text" or (kind == "json" and is_json_lines(path)):
         documents = config.documents if kind == "text" else "line"
-        read = partial(read_texts, path, documents) if kind == "text" else partial(read_json_lines, path, name)
+        read = (
+            partial(read_texts, path, documents)
+            if kind == "text"
+            else partial(read_json_lines, path, name)
+        )
         units = list[Unit]()
         for start, stop in itertools.pairwise(find_edges(path, size, documents)):
             label = name if start == 0 else f"{name} (from byte {start:,} on)"
@@ -442,15 +534,28 @@ def find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
         from pyarrow.parquet import ParquetFile  # a tenth of a second
 
         with ParquetFile(path) as opened:
-            sizes = [opened.metadata.row_group(group).total_byte_size for group in range(opened.metadata.num_row_groups)]
+            sizes = [
+                opened.metadata.row_group(group).total_byte_size
+                for group in range(opened.metadata.num_row_groups)
+            ]
         read = partial(read_parquet, path)
-        return [make_unit(partial(read, group), name, length, is_shared=length >= 4 * size) for group, length in enumerate(sizes)]
-    readers = {"csv": read_csv, "json": read_json, "arrow": read_arrow, "sqlite": partial(read_sqlite, sql=config.sql)}
+        return [
+            make_unit(partial(read, group), name, length, is_shared=length >= 4 * size)
+            for group, length in enumerate(sizes)
+        ]
+    readers = {
+        "csv": read_csv,
+        "json": read_json,
+        "arrow": read_arrow,
+        "sqlite": partial(read_sqlite, sql=config.sql),
+    }
     read = readers.get(kind) or partial(read_with, find_reader(kind))
     return [make_unit(partial(read, path, name), name, total, is_shared=total >= 2 * size)]
 
 
-def read_with(reader: Any, source: Path | str, name: str, columns: Sequence[str] | None) -> Iterator[Any]:
+def read_with(
+    reader: Any, source: Path | str, name: str, columns: Sequence[str] | None
+) -> Iterator[Any]:
     """Yield the records that an installed reader gives of a source."""
     return records_of(reader(str(source)), columns)
 

@@ -1,7 +1,9 @@
-"""Several corpora that one model is trained on, each with a weight: its share of the characters that are read in an epoch.
+"""Several corpora that one model is trained on, each with a weight: its share of the characters
+that are read in an epoch.
 
-A corpus with fewer characters than its share is read more often, instead of leaving out texts of the others. The copies are not
-texts of the corpus: they are parts of the token store that are read again; see ``prepare``.
+A corpus with fewer characters than its share is read more often, instead of leaving out texts of
+the others. The copies are not texts of the corpus: they are parts of the token store that are read
+again; see ``prepare``.
 """
 
 import itertools
@@ -34,9 +36,15 @@ def check_corpora(source: Any, weights: Sequence[float]) -> None:
         ConfigError: It is not.
     """
     if not isinstance(source, list | tuple) or len(source) < 2:
-        raise ConfigError("weights are the shares of several corpora: give --data for each (in Python a list), or no weights.")
+        raise ConfigError(
+            "weights are the shares of several corpora: give --data for each (in Python a list), or"
+            " no weights."
+        )
     if len(weights) != len(source):
-        raise ConfigError(f"{len(source)} corpora need {len(source)} weights, as in 1,1; there are {len(weights)}.")
+        raise ConfigError(
+            f"{len(source)} corpora need {len(source)} weights, as in 1,1; there are"
+            f" {len(weights)}."
+        )
 
 
 def refuse_same(sources: Sequence["Source"]) -> None:
@@ -48,11 +56,17 @@ def refuse_same(sources: Sequence["Source"]) -> None:
     for first, second in itertools.combinations(sources, 2):
         if first.facts is not None and first.facts == second.facts:
             names = dict.fromkeys(source.info.name for source in (first, second))
-            raise DataError(f"{' and '.join(names)} have the same texts: give each corpus once, with its weight.")
+            raise DataError(
+                f"{' and '.join(names)} have the same texts: give each corpus once, with its"
+                " weight."
+            )
 
 
-def find_times(names: Sequence[str], characters: Sequence[int], weights: Sequence[float]) -> list[float]:
-    """Return how often each corpus is read, at least once, so that the weights are the shares of the characters that are read.
+def find_times(
+    names: Sequence[str], characters: Sequence[int], weights: Sequence[float]
+) -> list[float]:
+    """Return how often each corpus is read, at least once, so that the weights are the shares of
+    the characters that are read.
 
     >>> find_times(["a.csv", "b.csv"], [900, 300], [1, 1])
     [1.0, 3.0]
@@ -63,22 +77,27 @@ def find_times(names: Sequence[str], characters: Sequence[int], weights: Sequenc
         weights: The weights; their sum is arbitrary.
 
     Raises:
-        DataError: A corpus has no training texts besides those of the others, or would be read too often.
+        DataError: A corpus has no training texts besides those of the others, or would be read too
+            often.
     """
     if empty := [name for name, count in zip(names, characters, strict=True) if not count]:
-        raise DataError(f"All training texts of {empty[0]} are empty, or in the other corpora, too.")
+        raise DataError(
+            f"All training texts of {empty[0]} are empty, or in the other corpora, too."
+        )
     rates = [weight / count for weight, count in zip(weights, characters, strict=True)]
     times = [rate / min(rates) for rate in rates]
     if max(times) > _MAX_TIMES:
         name = names[times.index(max(times))]
         raise DataError(
-            f"{name} would be read {max(times):,.0f} times with this weight; at most {_MAX_TIMES:,} are possible: give it a "
-            "smaller weight, or more texts."
+            f"{name} would be read {max(times):,.0f} times with this weight; at most {_MAX_TIMES:,}"
+            " are possible: give it a smaller weight, or more texts."
         )
     return times
 
 
-def describe_times(names: Sequence[str], characters: Sequence[int], times: Sequence[float]) -> list[str]:
+def describe_times(
+    names: Sequence[str], characters: Sequence[int], times: Sequence[float]
+) -> list[str]:
     """Return a sentence for each corpus that is read more than once.
 
     >>> describe_times(["a.csv", "b.csv"], [900, 300], [1.0, 3.0])
@@ -86,20 +105,26 @@ def describe_times(names: Sequence[str], characters: Sequence[int], times: Seque
     """
     read = np.multiply(characters, times)
     counts = [f"{count:,.1f}".removesuffix(".0") for count in times]
-    shares = zip(names, counts, np.array(characters) / sum(characters), read / read.sum(), strict=True)
+    shares = zip(
+        names, counts, np.array(characters) / sum(characters), read / read.sum(), strict=True
+    )
     return [
-        f"{name} is read {count} times: {_percent(before)} of the characters, weighted to {_percent(after)}."
+        f"{name} is read {count} times: {_percent(before)} of the characters, weighted to"
+        f" {_percent(after)}."
         for name, count, before, after in shares
         if count != "1"
     ]
 
 
 def compare_languages(names: Sequence[str], texts: Sequence[Iterable[str]]) -> list[str]:
-    """Return a sentence for each corpus that seems to be in another language than the first: few of its most frequent words are.
+    """Return a sentence for each corpus that seems to be in another language than the first: few of
+    its most frequent words are.
 
-    >>> german, english = ["der Film und die Schauspieler " * 10], ["the film and the actors are good " * 10]
-    >>> compare_languages(["a.csv", "b.csv"], [english, german])
-    ['b.csv seems to be in another language than a.csv: of its 5 most frequent words, 1 is frequent there.']
+    >>> german = ["der Film und die Schauspieler " * 10]
+    >>> english = ["the film and the actors are good " * 10]
+    >>> [note] = compare_languages(["a.csv", "b.csv"], [english, german])
+    >>> note.partition(":")[0]
+    'b.csv seems to be in another language than a.csv'
     """
     counts = [Counter(itertools.chain.from_iterable(_some_words(corpus))) for corpus in texts]
     usual = {word for word, _ in counts[0].most_common(_USUAL_WORDS)}
@@ -107,7 +132,10 @@ def compare_languages(names: Sequence[str], texts: Sequence[Iterable[str]]) -> l
     for name, words in zip(names[1:], counts[1:], strict=True):
         frequent = [word for word, _ in words.most_common(_FREQUENT_WORDS)]
         if (known := len(usual.intersection(frequent))) < _SHARED_WORDS * len(frequent):
-            what = f"of its {len(frequent)} most frequent words, {known} {'is' if known == 1 else 'are'} frequent there"
+            what = (
+                f"of its {len(frequent)} most frequent words, {known}"
+                f" {'is' if known == 1 else 'are'} frequent there"
+            )
             notes.append(f"{name} seems to be in another language than {names[0]}: {what}.")
     return notes
 
@@ -127,9 +155,11 @@ def _percent(share: float) -> str:
 
 
 def count_copies(texts: Sequence[str], times: float) -> np.ndarray:
-    """Return how often each of some texts is read, (T,): whole times, and once more those with the smallest hashes.
+    """Return how often each of some texts is read, (T,): whole times, and once more those with the
+    smallest hashes.
 
-    So many are read once more that the characters which are read come nearest to ``times`` those of the texts.
+    So many are read once more that the characters which are read come nearest to ``times`` those of
+    the texts.
     """
     lengths = np.array(list(map(len, texts)), np.int64)
     order = np.argsort(np.array(list(map(hash_text, texts)), np.uint64), kind="stable")
@@ -139,14 +169,18 @@ def count_copies(texts: Sequence[str], times: float) -> np.ndarray:
     return copies
 
 
-def join_sources(sources: Sequence[SourceInfo], reports: Sequence[CleaningReport]) -> tuple[SourceInfo, CleaningReport]:
+def join_sources(
+    sources: Sequence[SourceInfo], reports: Sequence[CleaningReport]
+) -> tuple[SourceInfo, CleaningReport]:
     """Return what is known of several sources together."""
     columns = {source.text_column for source in sources}
     info = SourceInfo(
         " and ".join(PurePath(source.name).name for source in sources),
         text_column=columns.pop() if len(columns) == 1 else None,
         notes=[note for source in sources for note in source.notes],
-        repeated_lines=list(dict.fromkeys(line for source in sources for line in source.repeated_lines)),
+        repeated_lines=list(
+            dict.fromkeys(line for source in sources for line in source.repeated_lines)
+        ),
         decode_errors=sum(source.decode_errors for source in sources),
         is_one_text=all(source.is_one_text for source in sources),
     )

@@ -1,8 +1,10 @@
-"""Evaluation of a model in bits per character, which compares models of different vocabularies (n-gram, character, BPE).
+"""Evaluation of a model in bits per character, which compares models of different vocabularies
+(n-gram, character, BPE).
 
-It is the sum of ``-log2 p`` over all tokens of the texts, end tokens included, divided by the number of characters of the texts.
-No token is skipped: if the model gives one probability zero, the result is infinite, and the number of such tokens is reported.
-Condition ids are inputs and not predicted, so they add no bits. Inner functions use nats, results are in bits.
+It is the sum of ``-log2 p`` over all tokens of the texts, end tokens included, divided by the
+number of characters of the texts. No token is skipped: if the model gives one probability zero, the
+result is infinite, and the number of such tokens is reported. Condition ids are inputs and not
+predicted, so they add no bits. Inner functions use nats, results are in bits.
 
     scoring  the bits of many texts, and what each condition saves
     metrics  metrics of generated texts by name, and how texts read, beside human ones
@@ -39,7 +41,8 @@ from reviewgen.protocols import LanguageModel, Tokenizer
 
 _TIMED_TEXTS = 16
 _TIMED_TOKENS = 200
-_DARKEST_BITS = 10.0  # of a token of the darkest shade, or more; the same for all texts, so that they compare
+# of a token of the darkest shade, or more; the same for all texts, so that they compare
+_DARKEST_BITS = 10.0
 _MAX_EXPONENT = math.log(sys.float_info.max)
 _MAX_SHOWN = 2000  # tokens of a text in a notebook
 
@@ -49,14 +52,17 @@ class Evaluation:
     """How well a model predicts texts.
 
     Attributes:
-        bits_per_character: Total bits divided by the characters; infinite if a token has probability zero.
+        bits_per_character: Total bits divided by the characters; infinite if a token has
+            probability zero.
         nats_per_character: The same in nats.
-        perplexity_per_token: exp of the nats per token; comparable only between models with the same tokenizer.
+        perplexity_per_token: exp of the nats per token; comparable only between models with the
+            same tokenizer.
         characters: The number of characters.
         tokens: The number of predicted tokens, including end tokens.
         reviews: The number of texts.
         zero_probability_tokens: The number of tokens with probability zero.
-        conditions: What each condition saves, measured on the first texts; empty for a model without conditions.
+        conditions: What each condition saves, measured on the first texts; empty for a model
+            without conditions.
     """
 
     bits_per_character: float
@@ -71,7 +77,11 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON values; without those of conditions if there are none."""
         facts = dict(to_json(self))
-        return facts if self.conditions else {name: value for name, value in facts.items() if name != "conditions"}
+        return (
+            facts
+            if self.conditions
+            else {name: value for name, value in facts.items() if name != "conditions"}
+        )
 
     def _repr_html_(self) -> str:
         """Return a table of the figures, for notebooks."""
@@ -114,17 +124,31 @@ class Score:
         end = len(self.tokens) - 1
         shown = [
             {
-                "text": token.text.replace("\n", "⏎\n") or ("(end)" if place == end else "(part of a character)"),
+                "text": (
+                    token.text.replace("\n", "⏎\n")
+                    or ("(end)" if place == end else "(part of a character)")
+                ),
                 "bits": token.bits,
-                "shade": round(10 * min(1.0, token.bits / _DARKEST_BITS)) if math.isfinite(token.bits) else None,
+                "shade": (
+                    round(10 * min(1.0, token.bits / _DARKEST_BITS))
+                    if math.isfinite(token.bits)
+                    else None
+                ),
             }
             for place, token in enumerate(self.tokens[:_MAX_SHOWN])
         ]
-        return render("evaluation/score.html", score=self, tokens=shown, most=_DARKEST_BITS, hidden=len(self.tokens) - len(shown))
+        return render(
+            "evaluation/score.html",
+            score=self,
+            tokens=shown,
+            most=_DARKEST_BITS,
+            hidden=len(self.tokens) - len(shown),
+        )
 
 
 class Totals(NamedTuple):
-    """The sums over texts that an evaluation is computed from; the sums of several processes can be added.
+    """The sums over texts that an evaluation is computed from; the sums of several processes can be
+    added.
 
     Attributes:
         nats: The negative log likelihood.
@@ -147,7 +171,11 @@ class Totals(NamedTuple):
             DataError: There are no texts, or none of them has a character.
         """
         if not self.characters:
-            raise DataError("There is no text to evaluate." if not self.reviews else "The texts to evaluate have no characters.")
+            raise DataError(
+                "There is no text to evaluate."
+                if not self.reviews
+                else "The texts to evaluate have no characters."
+            )
         rate = self.nats / self.characters
         per_token = self.nats / self.tokens
         perplexity = math.exp(per_token) if per_token <= _MAX_EXPONENT else math.inf
@@ -167,7 +195,8 @@ def evaluate_documents(
     Args:
         model: The model, in evaluation mode.
         documents: The texts.
-        vocab_size: The tokenizer's; limits the size of a batch. Ids up to the last one from there on are given, not predicted.
+        vocab_size: The tokenizer's; limits the size of a batch. Ids up to the last one from there
+            on are given, not predicted.
         device: The device of the model.
         conditions: The conditions of the model, whose gains are to be measured.
 
@@ -179,13 +208,20 @@ def evaluate_documents(
     first = list[Document]()
     nats = list[float]()
     totals = evaluate_totals(model, keep_first(documents, first), vocab_size, device, nats)
-    return replace(totals.evaluation(), conditions=measure_gains(model, first, conditions, device, nats))
+    return replace(
+        totals.evaluation(), conditions=measure_gains(model, first, conditions, device, nats)
+    )
 
 
 def evaluate_totals(
-    model: LanguageModel, documents: Iterable[Document], vocab_size: int, device: str = "cpu", nats: list[float] | None = None
+    model: LanguageModel,
+    documents: Iterable[Document],
+    vocab_size: int,
+    device: str = "cpu",
+    nats: list[float] | None = None,
 ) -> Totals:
-    """Return the sums of an evaluation, which may be over no texts; see ``evaluate_documents`` for the arguments.
+    """Return the sums of an evaluation, which may be over no texts; see ``evaluate_documents`` for
+    the arguments.
 
     The negative log likelihood of each text is added to the list ``nats``, if one is given.
     """
@@ -197,7 +233,9 @@ def evaluate_totals(
         losses = np.concatenate(by_text)
         characters = sum(length for _, length in batch)
         zeros = int(np.isinf(losses).sum())
-        totals.append(Totals(float(losses.sum(dtype=np.float64)), losses.size, characters, len(batch), zeros))
+        totals.append(
+            Totals(float(losses.sum(dtype=np.float64)), losses.size, characters, len(batch), zeros)
+        )
     return sum_totals(totals)
 
 
@@ -207,9 +245,15 @@ def sum_totals(totals: Iterable[Totals]) -> Totals:
 
 
 def score_text(
-    model: LanguageModel, tokenizer: Tokenizer, text: str, prefix: Sequence[int] = (), given: str = "", device: str = "cpu"
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    text: str,
+    prefix: Sequence[int] = (),
+    given: str = "",
+    device: str = "cpu",
 ) -> Score:
-    """Return the bits of one text, including its end token, given the ids of its conditions and the text before it.
+    """Return the bits of one text, including its end token, given the ids of its conditions and the
+    text before it.
 
     Args:
         model: The model, in evaluation mode.
@@ -223,7 +267,10 @@ def score_text(
         DataError: The text is empty, or not a string.
     """
     if not isinstance(text, str) or not isinstance(given, str):
-        raise DataError(f"A text to score must be a string; got {quoted(given if isinstance(text, str) else text)}.")
+        raise DataError(
+            "A text to score must be a string; got"
+            f" {quoted(given if isinstance(text, str) else text)}."
+        )
     if not text:
         raise DataError("There is no text to score; give one of at least one character.")
     ids = tokenizer.encode(text)
@@ -236,8 +283,11 @@ def score_text(
     return Score(total, total / len(text), scores)
 
 
-def log_probabilities(model: LanguageModel, ids: list[int], context: int, device: str = "cpu") -> list[float]:
-    """Return the log probability (nats) of each id after the first ``context`` ids (bos, conditions and prompt).
+def log_probabilities(
+    model: LanguageModel, ids: list[int], context: int, device: str = "cpu"
+) -> list[float]:
+    """Return the log probability (nats) of each id after the first ``context`` ids (bos, conditions
+    and prompt).
 
     Args:
         model: The model, in evaluation mode.
@@ -247,7 +297,9 @@ def log_probabilities(model: LanguageModel, ids: list[int], context: int, device
     """
     if len(ids) == context:
         return []
-    losses = token_losses(model, [np.array(ids, np.int64)], model.config.vocab_size, device, context - 1)[0]
+    losses = token_losses(
+        model, [np.array(ids, np.int64)], model.config.vocab_size, device, context - 1
+    )[0]
     scores: list[float] = (-losses).tolist()
     return scores
 
@@ -255,14 +307,17 @@ def log_probabilities(model: LanguageModel, ids: list[int], context: int, device
 def score_tokens(
     models: Sequence[LanguageModel], documents: Iterable[Document], vocab_size: int
 ) -> tuple[Float64[np.ndarray, "N M"], int]:
-    """Return the log probability (nats) of each of N tokens under each of M models, and the number of characters.
+    """Return the log probability (nats) of each of N tokens under each of M models, and the number
+    of characters.
 
-    Tokens include end tokens. The documents are iterated over once. Memory is eight bytes per token and model.
+    Tokens include end tokens. The documents are iterated over once. Memory is eight bytes per token
+    and model.
 
     Args:
         models: The models, in evaluation mode.
         documents: The texts.
-        vocab_size: The tokenizer's; limits the size of a batch. Ids up to the last one from there on are given, not predicted.
+        vocab_size: The tokenizer's; limits the size of a batch. Ids up to the last one from there
+            on are given, not predicted.
 
     Raises:
         DataError: There are no texts, or none of them has a character.
@@ -275,7 +330,11 @@ def score_tokens(
         tables.append(-np.stack(losses, axis=1).astype(np.float64))
         characters += sum(length for _, length in batch)
     if not characters:
-        raise DataError("There is no text to score." if len(tables) == 1 else "The texts to score have no characters.")
+        raise DataError(
+            "There is no text to score."
+            if len(tables) == 1
+            else "The texts to score have no characters."
+        )
     return np.concatenate(tables), characters
 
 
@@ -283,23 +342,35 @@ def sample_documents(store: TokenStore, tokens: int) -> list[Document]:
     """Return texts of a store, evenly spaced, with about ``tokens`` tokens in all."""
     share = min(1.0, tokens / max(1, store.tokens))
     count = max(1, round(share * len(store))) if len(store) else 0
-    return [(store.document(index), int(store.characters[index])) for index in spread_indices(len(store), count)]
+    return [
+        (store.document(index), int(store.characters[index]))
+        for index in spread_indices(len(store), count)
+    ]
 
 
 def spread_documents(documents: Sequence[Document], count: int) -> list[Document]:
-    """Return up to ``count`` of some documents, evenly spaced; of fewer than all, those that have characters."""
+    """Return up to ``count`` of some documents, evenly spaced; of fewer than all, those that have
+    characters.
+    """
     if count < len(documents):
         documents = [document for document in documents if document[1]] or documents
-    return [documents[index] for index in spread_indices(len(documents), min(count, len(documents)))]
+    return [
+        documents[index] for index in spread_indices(len(documents), min(count, len(documents)))
+    ]
 
 
-def measure_rate(model: LanguageModel, documents: Sequence[Document], vocab_size: int, device: str = "cpu") -> float:
-    """Return how many tokens per second a model scores: measured on the beginnings of a few documents, after a warm-up.
+def measure_rate(
+    model: LanguageModel, documents: Sequence[Document], vocab_size: int, device: str = "cpu"
+) -> float:
+    """Return how many tokens per second a model scores: measured on the beginnings of a few
+    documents, after a warm-up.
 
     Raises:
         NotADistribution: The model's scores do not sum to one.
     """
-    texts = [ids[: count_given(ids, vocab_size) + _TIMED_TOKENS] for ids, _ in documents[:_TIMED_TEXTS]]
+    texts = [
+        ids[: count_given(ids, vocab_size) + _TIMED_TOKENS] for ids, _ in documents[:_TIMED_TEXTS]
+    ]
     token_losses(model, texts[:1], vocab_size, device)
     start = time.monotonic()
     losses = token_losses(model, texts, vocab_size, device)

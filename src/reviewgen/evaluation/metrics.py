@@ -1,4 +1,5 @@
-"""Numbers measured on texts: metrics, which are plugins, and statistics that compare generated and human texts.
+"""Numbers measured on texts: metrics, which are plugins, and statistics that compare generated and
+human texts.
 
 The metrics are called at each evaluation. One that fails does not end the training.
 """
@@ -20,7 +21,9 @@ _REPEATED = 4  # words of a repeated n-gram
 
 
 def make_sample(texts: Sequence[str], training_words: Set[str] = frozenset()) -> TextSample:
-    """Return texts as metrics take them; ``training_words`` are the words of the training text in lower case."""
+    """Return texts as metrics take them; ``training_words`` are the words of the training text in
+    lower case.
+    """
     return TextSample(tuple(texts), tuple(tuple(words_of(text)) for text in texts), training_words)
 
 
@@ -36,8 +39,8 @@ def find_metrics(names: Sequence[str]) -> dict[str, tuple[Metric, Plugin]]:
     for metric, plugin in metrics.values():
         if problem := find_problem(metric):
             raise BrokenPlugin(
-                f"{title_of(plugin)} is broken: its entry point should be an object that is called with a TextSample and has "
-                f"unit and lower_is_better; {problem}."
+                f"{title_of(plugin)} is broken: its entry point should be an object that is called"
+                f" with a TextSample and has unit and lower_is_better; {problem}."
             )
     return metrics
 
@@ -49,14 +52,19 @@ def find_problem(metric: object) -> str | None:
     if not isinstance(metric, Metric):
         return f"it is of the type {type(metric).__name__}"
     if not isinstance(metric.unit, str) or len(metric.unit) > _MAX_UNIT:
-        return f"unit should be a string of at most {_MAX_UNIT} characters, and is {metric.unit!r:.60}"
+        return (
+            f"unit should be a string of at most {_MAX_UNIT} characters, and is {metric.unit!r:.60}"
+        )
     if not isinstance(metric.lower_is_better, bool | None):
-        return f"lower_is_better should be True, False or None, and is {metric.lower_is_better!r:.60}"
+        return (
+            f"lower_is_better should be True, False or None, and is {metric.lower_is_better!r:.60}"
+        )
     return None
 
 
 def judge_by_metric(name: str, training_words: Set[str]) -> Callable[[str, str], float]:
-    """Return a function that rates a text by a metric: the higher the better; the second argument, a prompt, is ignored.
+    """Return a function that rates a text by a metric: the higher the better; the second argument,
+    a prompt, is ignored.
 
     Raises:
         PluginError: See ``find_metrics``.
@@ -64,7 +72,10 @@ def judge_by_metric(name: str, training_words: Set[str]) -> Callable[[str, str],
     """
     metric, _ = find_metrics([name])[name]
     if metric.lower_is_better is None:
-        raise ConfigError(f"The metric {name} does not say whether lower or higher is better, so it cannot judge texts.")
+        raise ConfigError(
+            f"The metric {name} does not say whether lower or higher is better, so it cannot judge"
+            " texts."
+        )
     sign = -1.0 if metric.lower_is_better else 1.0
 
     def rate(text: str, prompt: str) -> float:
@@ -99,10 +110,14 @@ class TextMetrics:
         sample = make_sample(texts if self._metrics else (), self._training_words)
         return {name: self._measure(name, sample) for name in self._metrics}
 
-    def facts(self, generated: Sequence[str] = (), held_out: Sequence[str] = ()) -> dict[str, dict[str, object]]:
-        """Return each metric as JSON values: its unit, its direction, and its value of generated and of held-out texts.
+    def facts(
+        self, generated: Sequence[str] = (), held_out: Sequence[str] = ()
+    ) -> dict[str, dict[str, object]]:
+        """Return each metric as JSON values: its unit, its direction, and its value of generated
+        and of held-out texts.
 
-        With the value of generated texts come its 95 % interval and the number of characters that it rests on.
+        With the value of generated texts come its 95 % interval and the number of characters that
+        it rests on.
 
         Args:
             generated: Texts of the model; none leaves the values out.
@@ -110,23 +125,32 @@ class TextMetrics:
         """
         if not self._metrics:
             return {}
-        values = {key: self.measure(texts) if texts else {} for key, texts in (("generated", generated), ("held_out", held_out))}
+        values = {
+            key: self.measure(texts) if texts else {}
+            for key, texts in (("generated", generated), ("held_out", held_out))
+        }
 
         def measure(some: Sequence[str]) -> list[float]:
             sample = make_sample(some, self._training_words)
             return [_number(metric, sample) for metric, _ in self._metrics.values()]
 
         shares = [metric.unit == "share" for metric, _ in self._metrics.values()]
-        intervals = find_intervals(measure, generated, shares) if generated else [None] * len(self._metrics)
+        intervals = (
+            find_intervals(measure, generated, shares) if generated else [None] * len(self._metrics)
+        )
         return {
-            name: {"unit": metric.unit, "lower_is_better": metric.lower_is_better}
-            | {key: measured.get(name) for key, measured in values.items()}
-            | {"interval": interval, "characters": sum(map(len, generated))}
+            name: (
+                {"unit": metric.unit, "lower_is_better": metric.lower_is_better}
+                | {key: measured.get(name) for key, measured in values.items()}
+                | {"interval": interval, "characters": sum(map(len, generated))}
+            )
             for (name, (metric, _)), interval in zip(self._metrics.items(), intervals, strict=True)
         }
 
     def pop_notes(self) -> tuple[str, ...]:
-        """Return a sentence for each metric that has failed for the first time since the last call."""
+        """Return a sentence for each metric that has failed for the first time since the last
+        call.
+        """
         notes = tuple(self._notes)
         self._notes = []
         return notes
@@ -135,7 +159,8 @@ class TextMetrics:
         metric, plugin = self._metrics[name]
         try:
             value = metric(sample)
-        except (Exception, SystemExit) as error:  # third-party code may raise anything; hours of training must not be lost to it
+        # third-party code may raise anything; hours of training must not be lost to it
+        except (Exception, SystemExit) as error:
             problem = f"{type(error).__name__}: {error!s:.200}"
         else:
             if isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value):
@@ -149,7 +174,9 @@ class TextMetrics:
 
 
 def _number(metric: Metric, sample: TextSample) -> float:
-    """Return what a metric measures; NaN if it fails, which is reported where all texts are measured."""
+    """Return what a metric measures; NaN if it fails, which is reported where all texts are
+    measured.
+    """
     try:
         return float(metric(sample))
     except (Exception, SystemExit):
@@ -163,8 +190,10 @@ class TextStatistics:
     Attributes:
         words: The number of words of all texts.
         words_per_text: The mean length of a text in words.
-        unknown_words: The share of words that are not known to the model; None for a model without known words.
-        distinct: For n from 1 to 4, the share of different n-grams of words among all; it falls as the number of words grows.
+        unknown_words: The share of words that are not known to the model; None for a model without
+            known words.
+        distinct: For n from 1 to 4, the share of different n-grams of words among all; it falls as
+            the number of words grows.
         repetition: The share of 4-grams of words that occurred before in the same text.
         bits_per_character: Bits per character under another model, the judge; None without a judge.
         repeated_sentences: The share of texts in which a sentence occurs twice.
@@ -180,7 +209,9 @@ class TextStatistics:
 
 
 def measure_texts(
-    texts: Sequence[str], is_known: Callable[[str], bool] | None = None, score: Callable[[Sequence[str]], float] | None = None
+    texts: Sequence[str],
+    is_known: Callable[[str], bool] | None = None,
+    score: Callable[[Sequence[str]], float] | None = None,
 ) -> TextStatistics:
     """Return the figures of some texts.
 
@@ -195,7 +226,11 @@ def measure_texts(
     return TextStatistics(
         words=len(written),
         words_per_text=len(written) / max(1, len(texts)),
-        unknown_words=None if is_known is None else sum(not is_known(word) for word in written) / max(1, len(written)),
+        unknown_words=(
+            None
+            if is_known is None
+            else sum(not is_known(word) for word in written) / max(1, len(written))
+        ),
         distinct=(one, two, three, four),
         repetition=sample.repetition(_REPEATED),
         bits_per_character=None if score is None or not any(texts) else score(texts),
@@ -204,7 +239,9 @@ def measure_texts(
 
 
 def take_words(texts: Iterable[str], words: int) -> list[str]:
-    """Return the first texts that have at least this many words together, or all if there are fewer."""
+    """Return the first texts that have at least this many words together, or all if there are
+    fewer.
+    """
     sample: list[str] = []
     count = 0
     for text in texts:

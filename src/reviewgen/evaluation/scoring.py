@@ -1,11 +1,13 @@
-"""The bits of encoded texts under a model, many texts side by side; and the bits that it saves by reading each condition.
+"""The bits of encoded texts under a model, many texts side by side; and the bits that it saves by
+reading each condition.
 
-Texts are scored together, in rows: a row whose text ends takes the next text, from the initial state, as servers of language
-models batch requests (Yu et al. 2022, "Orca", iteration-level scheduling). Padding every text to the longest would compute four
-times as many tokens on a corpus of reviews.
+Texts are scored together, in rows: a row whose text ends takes the next text, from the initial
+state, as servers of language models batch requests (Yu et al. 2022, "Orca", iteration-level
+scheduling). Padding every text to the longest would compute four times as many tokens on a corpus
+of reviews.
 
-A useful condition saves bits, and costs bits if its value is taken from another text. A condition that does neither is ignored by
-the model.
+A useful condition saves bits, and costs bits if its value is taken from another text. A condition
+that does neither is ignored by the model.
 """
 
 import math
@@ -36,7 +38,8 @@ _MAX_LOGITS = 1 << 23  # in one forward call: B x T x V
 _MAX_TOKENS = 512  # per row in one forward call, T
 _MAX_PADDING = 0.08  # of the tokens of a call, where rows end before it does
 _BATCH_TEXTS = 1024
-_GAIN_TOKENS = 100_000  # of the texts that gains are measured on, about; each is scored twice more for each condition
+# of the texts that gains are measured on, about; each is scored twice more for each condition
+_GAIN_TOKENS = 100_000
 
 
 def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -48,7 +51,11 @@ def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 @torch.inference_mode()
 def token_losses(
-    model: LanguageModel, texts: Sequence[np.ndarray], vocab_size: int, device: str = "cpu", given: int | None = None
+    model: LanguageModel,
+    texts: Sequence[np.ndarray],
+    vocab_size: int,
+    device: str = "cpu",
+    given: int | None = None,
 ) -> list[np.ndarray]:
     """Return the negative log likelihood (nats) of each text's tokens after bos and what is given.
 
@@ -57,15 +64,18 @@ def token_losses(
         texts: The ids of each text, at least two.
         vocab_size: The tokenizer's; limits the tokens of one forward call.
         device: The device of the model.
-        given: The number of ids after bos that are given; by default those of conditions and fields.
+        given: The number of ids after bos that are given; by default those of conditions and
+            fields.
 
     Raises:
         DeviceError: The device has failed, as it does when it has no memory left.
     """
     losses: list[np.ndarray] = [np.empty(len(text) - 1, np.float32) for text in texts]
-    waiting = sorted(range(len(texts)), key=lambda number: len(texts[number]))  # the longest is last, and starts first
+    # the longest is last, and starts first
+    waiting = sorted(range(len(texts)), key=lambda number: len(texts[number]))
     lengths = np.array([len(nats) for nats in losses])
-    size = max(1, min(_ROWS, lengths.sum() // max(lengths, default=1)))  # so that the longest does not end long after all others
+    # so that the longest does not end long after all others
+    size = max(1, min(_ROWS, lengths.sum() // max(lengths, default=1)))
     rows = list[int]()
     starts = np.zeros(0, np.int64)
     state = None
@@ -78,7 +88,9 @@ def token_losses(
             rows = rows + added
             starts = np.append(starts, np.zeros(len(added), np.int64))
             remaining = lengths[rows] - starts
-            length = _choose_length(remaining, max(1, min(_MAX_TOKENS, _MAX_LOGITS // (len(rows) * vocab_size))))
+            length = _choose_length(
+                remaining, max(1, min(_MAX_TOKENS, _MAX_LOGITS // (len(rows) * vocab_size)))
+            )
             ids = np.zeros((len(rows), length + 1), np.int64)  # zeros after the end of a text
             for row, number, start in zip(ids, rows, starts, strict=True):
                 text = texts[number][start : start + length + 1]
@@ -93,18 +105,26 @@ def token_losses(
                 state = map_state(lambda part, index=index: part[index], state)
             rows = [rows[row] for row in continuing]
             starts = starts[continuing] + length
-    return [nats[count_given(text, vocab_size) if given is None else given :] for nats, text in zip(losses, texts, strict=True)]
+    return [
+        nats[count_given(text, vocab_size) if given is None else given :]
+        for nats, text in zip(losses, texts, strict=True)
+    ]
 
 
 def _choose_length(remaining: Int64[np.ndarray, " B"], longest: int) -> int:
     """Return how many tokens of each row to score in a call, so that few rows end much earlier."""
     lengths = np.unique(np.minimum(remaining, longest))
-    padding = [1 - np.minimum(remaining, length).mean() / length for length in lengths]  # rises with the length
+    # rises with the length
+    padding = [1 - np.minimum(remaining, length).mean() / length for length in lengths]
     return int(lengths[max(0, int(np.searchsorted(padding, _MAX_PADDING, side="right")) - 1)])
 
 
-def _score_rows(model: LanguageModel, ids: Int[Tensor, "B T1"], state: State) -> tuple[Float[np.ndarray, "B T"], State]:
-    """Return the negative log likelihood (nats) of each id but the first of each row, and the state after the last but one."""
+def _score_rows(
+    model: LanguageModel, ids: Int[Tensor, "B T1"], state: State
+) -> tuple[Float[np.ndarray, "B T"], State]:
+    """Return the negative log likelihood (nats) of each id but the first of each row, and the state
+    after the last but one.
+    """
     inputs = ids[:, :-1]
     targets = ids[:, 1:]
     if isinstance(model, SupportsScore):
@@ -114,19 +134,30 @@ def _score_rows(model: LanguageModel, ids: Int[Tensor, "B T1"], state: State) ->
     return _cross_entropies(logits, targets), state
 
 
-def _cross_entropies(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[np.ndarray, "B T"]:
-    """Return the cross entropy (nats) of each target, without a copy of the logits where they are on the CPU."""
+def _cross_entropies(
+    logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]
+) -> Float[np.ndarray, "B T"]:
+    """Return the cross entropy (nats) of each target, without a copy of the logits where they are
+    on the CPU.
+    """
     is_time_first = not logits.is_contiguous()  # in memory, as from torch's recurrent layers
     if is_time_first:
         logits = logits.transpose(0, 1)
         targets = targets.transpose(0, 1)
     if logits.device.type == "cpu" and logits.dtype in PRECISIONS:
         if (largest := int(targets.max())) >= logits.shape[-1]:
-            raise IndexError(f"Target {largest} is out of range: the model has logits for ids 0 to {logits.shape[-1] - 1}.")
+            raise IndexError(
+                f"Target {largest} is out of range: the model has logits for ids 0 to"
+                f" {logits.shape[-1] - 1}."
+            )
         losses = np.empty(targets.numel(), np.float32)
         target_losses(as_array(logits.flatten(0, 1)), targets.flatten().numpy(), losses)
     else:
-        losses = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none").cpu().numpy()
+        losses = (
+            F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+            .cpu()
+            .numpy()
+        )
     table: np.ndarray = losses.reshape(targets.shape)
     return table.T if is_time_first else table
 
@@ -145,7 +176,8 @@ class ConditionGain:
         name: The condition.
         bits_per_character: The bits per character that it saves, compared with leaving it out.
         interval: The 95 % interval of these, low and high; None for fewer than ten texts.
-        shuffled: The bits per character that the values of other texts save; negative where they cost some.
+        shuffled: The bits per character that the values of other texts save; negative where they
+            cost some.
         characters: The number of characters of the texts for which it is given.
     """
 
@@ -158,11 +190,15 @@ class ConditionGain:
     def describe(self) -> str:
         """Return a line for the user.
 
-        >>> ConditionGain("artist", 0.0412, (0.035, 0.047), -0.0103, 52_000).describe()
-        'artist saves 0.041 bits per character (95 %: 0.035 to 0.047); the value of another text -0.010'
+        >>> ConditionGain("a", 0.0412, (0.035, 0.047), -0.0103, 52_000).describe()
+        'a saves 0.041 bits per character (95 %: 0.035 to 0.047); the value of another text -0.010'
         """
         digits = 3 if abs(self.bits_per_character) >= 0.005 else 4
-        among = "" if self.interval is None else f" (95 %: {self.interval[0]:.{digits}f} to {self.interval[1]:.{digits}f})"
+        among = (
+            ""
+            if self.interval is None
+            else f" (95 %: {self.interval[0]:.{digits}f} to {self.interval[1]:.{digits}f})"
+        )
         what = f"{self.name} saves" if self.has_effect else f"{self.name} has no effect: it saves"
         saved = f"{self.bits_per_character:.{digits}f}"
         other = f"{self.shuffled:.{digits}f}"
@@ -172,21 +208,27 @@ class ConditionGain:
     def has_effect(self) -> bool:
         """Whether it saves bits, or costs some, beyond what its interval allows for."""
         low, high = self.interval or (self.bits_per_character, self.bits_per_character)
-        is_zero = abs(self.bits_per_character) < 0.00005  # two labels save up to 0.001 in a long review
+        # two labels save up to 0.001 in a long review
+        is_zero = abs(self.bits_per_character) < 0.00005
         return not is_zero and not low <= 0 <= high
 
 
 def suggest_next(gains: Sequence[ConditionGain], model: LanguageModel) -> list[str]:
-    """Return a sentence on what to do about conditions without effect on a network; nothing if it has none of these."""
+    """Return a sentence on what to do about conditions without effect on a network; nothing if it
+    has none of these.
+    """
     unused = ", ".join(gain.name for gain in gains if not gain.has_effect)
-    if not unused or not isinstance(model, torch.nn.Module):  # n-grams and blends of them need no longer training
+    # n-grams and blends of them need no longer training
+    if not unused or not isinstance(model, torch.nn.Module):
         return []
     advice = "train longer, use a blend such as blend-word, or give fewer fields and conditions"
     return [f"No effect on this network: {unused}. To change that, {advice}."]
 
 
 def keep_first(documents: Iterable[Document], kept: list[Document]) -> Iterator[Document]:
-    """Yield documents, and add the first ones to a list, of as many tokens as ``measure_gains`` takes."""
+    """Yield documents, and add the first ones to a list, of as many tokens as ``measure_gains``
+    takes.
+    """
     tokens = 0
     for ids, characters in documents:
         if tokens < _GAIN_TOKENS:
@@ -196,16 +238,23 @@ def keep_first(documents: Iterable[Document], kept: list[Document]) -> Iterator[
 
 
 def measure_gains(
-    model: LanguageModel, documents: Sequence[Document], conditions: Conditions, device: str = "cpu", nats: Sequence[float] = ()
+    model: LanguageModel,
+    documents: Sequence[Document],
+    conditions: Conditions,
+    device: str = "cpu",
+    nats: Sequence[float] = (),
 ) -> tuple[ConditionGain, ...]:
-    """Return what each condition saves that at least two of the texts have, if the bits of these texts are finite.
+    """Return what each condition saves that at least two of the texts have, if the bits of these
+    texts are finite.
 
     Args:
         model: The model, in evaluation mode.
-        documents: The texts with their numbers of characters; see ``reviewgen.evaluation.evaluate_documents``.
+        documents: The texts with their numbers of characters; see
+            ``reviewgen.evaluation.evaluate_documents``.
         conditions: The conditions of the model, with their ids.
         device: The device of the model.
-        nats: The negative log likelihood of each text, and perhaps of more texts after them, if they are scored already.
+        nats: The negative log likelihood of each text, and perhaps of more texts after them, if
+            they are scored already.
     """
 
     def score(texts: Sequence[np.ndarray]) -> np.ndarray:
@@ -224,37 +273,54 @@ def measure_gains(
     if all(parts == absent for parts in prefixes):
         return ()
     gains = list[ConditionGain]()
-    bits = np.array(nats[: len(documents)]) / math.log(2) if nats else score([ids for ids, _ in documents])
+    bits = (
+        np.array(nats[: len(documents)]) / math.log(2)
+        if nats
+        else score([ids for ids, _ in documents])
+    )
     for place, name in enumerate(conditions.names):
         numbers = [number for number, parts in enumerate(prefixes) if parts[place] != absent[place]]
         if len(numbers) < 2 or not characters[numbers].sum():
             continue
         values = [prefixes[number][place] for number in numbers]
         order = np.random.default_rng(0).permutation(len(numbers))
-        cycled = [values[number] for number in order[np.argsort(order) - 1].tolist()]  # along one cycle, so no text keeps its own
+        # along one cycle, so no text keeps its own
+        cycled = [values[number] for number in order[np.argsort(order) - 1].tolist()]
         changed = []
         for replaced in ([absent[place]] * len(numbers), cycled):
             framed = []
             for number, value in zip(numbers, replaced, strict=True):
                 parts = prefixes[number]
-                (first, rest) = texts[number]
-                prefix = [token for part in (*parts[:place], value, *parts[place + 1 :]) for token in part]
+                first, rest = texts[number]
+                prefix = [
+                    token for part in (*parts[:place], value, *parts[place + 1 :]) for token in part
+                ]
                 framed.append(np.concatenate((first, prefix, rest)).astype(np.int64))
             changed.append(score(framed))
         without, shuffled = changed
         if np.isfinite([bits[numbers], *changed]).all():
-            saved = (without - bits[numbers]).tolist(), (without - shuffled).tolist(), characters[numbers].tolist()
+            saved = (
+                (without - bits[numbers]).tolist(),
+                (without - shuffled).tolist(),
+                characters[numbers].tolist(),
+            )
             items = list(zip(*saved, strict=True))
             gains.append(_gain(name, items))
     return tuple(gains)
 
 
 def _gain(name: str, items: Sequence[tuple[float, float, int]]) -> ConditionGain:
-    """Return what a condition saves, from the bits that it and another text's value save per text, and the lengths."""
+    """Return what a condition saves, from the bits that it and another text's value save per text,
+    and the lengths.
+    """
 
     def measure(some: Sequence[tuple[float, float, int]]) -> list[float]:
-        return [float(sum(saved for saved, _, _ in some) / max(1, sum(length for _, _, length in some)))]
+        return [
+            float(sum(saved for saved, _, _ in some) / max(1, sum(length for _, _, length in some)))
+        ]
 
     total = sum(length for _, _, length in items)
     shuffled = float(sum(saving for _, saving, _ in items) / total)
-    return ConditionGain(name, measure(items)[0], find_intervals(measure, items, [False])[0], shuffled, int(total))
+    return ConditionGain(
+        name, measure(items)[0], find_intervals(measure, items, [False])[0], shuffled, int(total)
+    )

@@ -1,10 +1,11 @@
 """The folder of an export, and the tokenizer in it.
 
-The folder appears whole or not at all, and replaces nothing but an earlier export. An export has a list of its files. Names alone
-would not tell it from others: every model folder of the Hugging Face Hub has a ``tokenizer_config.json``.
+The folder appears whole or not at all, and replaces nothing but an earlier export. An export has a
+list of its files. Names alone would not tell it from others: every model folder of the Hugging Face
+Hub has a ``tokenizer_config.json``.
 
-The tokenizer is written in the format of the library ``tokenizers``, which transformers reads, and as a JavaScript module; one
-that has neither form as its plugin saves it.
+The tokenizer is written in the format of the library ``tokenizers``, which transformers reads, and
+as a JavaScript module; one that has neither form as its plugin saves it.
 """
 
 import contextlib
@@ -43,7 +44,8 @@ def check_target(folder: str | os.PathLike[str], kind: str, overwrite: bool) -> 
 
     Raises:
         ConfigError: The target is not a path.
-        OutputExists: The target exists, and ``overwrite`` is false, or it has other files than those of an export of this kind.
+        OutputExists: The target exists, and ``overwrite`` is false, or it has other files than
+            those of an export of this kind.
         StorageError: The nearest existing parent is not a writable folder.
     """
     check_flags(overwrite=overwrite)
@@ -53,8 +55,8 @@ def check_target(folder: str | os.PathLike[str], kind: str, overwrite: bool) -> 
             check_output(folder)
         elif others := {path.name for path in folder.iterdir()} - _own_files(folder, kind):
             raise OutputExists(
-                f"{folder} has files that reviewgen --{kind} did not write, such as {quoted(min(others))}: it is not replaced. "
-                "Give another folder, or move them."
+                f"{folder} has files that reviewgen --{kind} did not write, such as"
+                f" {quoted(min(others))}: it is not replaced. Give another folder, or move them."
             )
     return folder
 
@@ -63,14 +65,17 @@ def _own_files(folder: Path, kind: str) -> set[str]:
     """Return the names of the files that an export of this kind has written in a folder."""
     try:
         listed = read_json(folder / LIST)
-        return {*listed["files"], LIST, ".DS_Store"} if listed["export"] == kind else set()  # the last one is of macOS
-    except (OSError, ValueError, LookupError, TypeError):  # the file is missing, or another program's
+        # the last one is of macOS
+        return {*listed["files"], LIST, ".DS_Store"} if listed["export"] == kind else set()
+    # the file is missing, or another program's
+    except (OSError, ValueError, LookupError, TypeError):
         return set()
 
 
 @contextlib.contextmanager
 def export_folder(folder: Path, kind: str, overwrite: bool) -> Iterator[Path]:
-    """Yield a scratch folder that becomes ``folder`` when the block ends, and is removed if the block raises.
+    """Yield a scratch folder that becomes ``folder`` when the block ends, and is removed if the
+    block raises.
 
     Raises:
         StorageError: The disk is full, or the folder cannot be written; nothing is left behind.
@@ -78,12 +83,18 @@ def export_folder(folder: Path, kind: str, overwrite: bool) -> Iterator[Path]:
     with storage_errors(folder), atomic_folder(folder, overwrite=overwrite) as scratch:
         yield scratch
         files = sorted(path.name for path in scratch.iterdir())
-        content = {"library": "reviewgen", "library_version": __version__, "export": kind, "files": files}
+        content = {
+            "library": "reviewgen",
+            "library_version": __version__,
+            "export": kind,
+            "files": files,
+        }
         (scratch / LIST).write_bytes(dump_json(content))
 
 
 def export_transformers(model: ReviewModel, folder: Path, *, overwrite: bool = False) -> None:
-    """Write the tokenizer of a model as a ``PreTrainedTokenizerFast``, which transformers' ``AutoTokenizer`` loads.
+    """Write the tokenizer of a model as a ``PreTrainedTokenizerFast``, which transformers'
+    ``AutoTokenizer`` loads.
 
     Args:
         model: The model.
@@ -99,14 +110,17 @@ def export_transformers(model: ReviewModel, folder: Path, *, overwrite: bool = F
     folder = check_target(folder, TRANSFORMERS, overwrite)
     if not isinstance(model.tokenizer, SupportsTokenizerJson):
         raise ConfigError(
-            f"The tokenizer {model.tokenizer_name!r} has no tokenizer_json(), so transformers cannot read it; use word or char."
+            f"The tokenizer {model.tokenizer_name!r} has no tokenizer_json(), so transformers"
+            " cannot read it; use word or char."
         )
     with export_folder(folder, TRANSFORMERS, overwrite) as scratch:
         _write_pretrained(model.bundle, scratch)
 
 
 def write_tokenizer(bundle: Bundle, folder: Path) -> bool:
-    """Write the tokenizer into an empty folder, in each form that it has; return whether ``tokenizer.json`` is one of them."""
+    """Write the tokenizer into an empty folder, in each form that it has; return whether
+    ``tokenizer.json`` is one of them.
+    """
     plugin = bundle.tokenizer_plugin
     has_json = isinstance(bundle.tokenizer, SupportsTokenizerJson)
     if has_json:
@@ -140,7 +154,10 @@ def _write_pretrained(bundle: Bundle, folder: Path) -> None:
 
 def _module(bundle: Bundle, script: str) -> str:
     """Return the tokenizer's script with its files in it, as a module that exports a tokenizer."""
-    args = (json.dumps(value, ensure_ascii=False) for value in (to_dict(bundle.tokenizer_config), read_tokenizer_files(bundle)))
+    args = (
+        json.dumps(value, ensure_ascii=False)
+        for value in (to_dict(bundle.tokenizer_config), read_tokenizer_files(bundle))
+    )
     return f"{script}\nexport const tokenizer = createTokenizer({', '.join(args)});\n"
 
 
@@ -153,8 +170,12 @@ def read_tokenizer_files(bundle: Bundle) -> dict[str, str]:
     name = bundle.tokenizer_plugin.name
     with temporary_folder() as folder:
         try:
-            return {file: (folder / file).read_text(encoding="utf-8") for file in save_tokenizer(bundle.tokenizer, name, folder)}
+            return {
+                file: (folder / file).read_text(encoding="utf-8")
+                for file in save_tokenizer(bundle.tokenizer, name, folder)
+            }
         except UnicodeDecodeError:
             raise BundleError(
-                f"The tokenizer {quoted(name)} saves files that are not text, which JavaScript cannot read."
+                f"The tokenizer {quoted(name)} saves files that are not text, which JavaScript"
+                " cannot read."
             ) from None

@@ -1,11 +1,14 @@
-"""``export_html``: trained models in one HTML page that generates in the browser, without a server or a network.
+"""``export_html``: trained models in one HTML page that generates in the browser, without a server
+or a network.
 
 ``push_with_space`` publishes a model with such a page on the Hub.
 
-A page has for each model a manifest of JSON values, and one blob of arrays, compressed with deflate. The format is described in
-docs/reference/page-format.md, and read by ``web/static/model.js``. The matrices of a model that is trained by gradient are stored
-in 5, 6 or 8 bits with a scale for each row, in 16 or in 32, of which those of 8 and more are as ``save_pretrained(dtype=...)``
-stores them; everything else, such as the arrays of an n-gram, as it is.
+A page has for each model a manifest of JSON values, and one blob of arrays, compressed with
+deflate. The format is described in docs/reference/page-format.md, and read by
+``web/static/model.js``. The matrices of a model that is trained by gradient are stored in 5, 6 or 8
+bits with a scale for each row, in 16 or in 32, of which those of 8 and more are as
+``save_pretrained(dtype=...)`` stores them; everything else, such as the arrays of an n-gram, as it
+is.
 """
 
 import json
@@ -36,9 +39,11 @@ from reviewgen.web import PackedModel, compose
 from reviewgen.web.rendering import refuse_file, save_text
 
 BITS = (5, 6, 8, 16, 32)
-_DEFAULTS = ((8, 4_000_000), (6, 5_000_000))  # bits, of networks of at most that many weights; larger ones have 5
+# bits, of networks of at most that many weights; larger ones have 5
+_DEFAULTS = ((8, 4_000_000), (6, 5_000_000))
 _ALIGNMENT = 8  # bytes
-_INTEGERS = {"int64": np.int32, "uint64": np.uint32, "bool": np.uint8}  # what JavaScript has no plain array of
+# what JavaScript has no plain array of
+_INTEGERS = {"int64": np.int32, "uint64": np.uint32, "bool": np.uint8}
 
 
 def export_html(
@@ -49,32 +54,38 @@ def export_html(
     title: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a page with models inside: one HTML file that works without a network, from ``file://`` too.
+    """Write a page with models inside: one HTML file that works without a network, from ``file://``
+    too.
 
     Args:
         model: A model, or several, to write with side by side.
         path: The file; its suffix must be .html.
-        bits: Bits per weight: 5, 6 or 8 (with a scale for each row of a matrix), 16 or 32. By default 8; 6 in networks of more
-            than 4 million weights, and 5 in those of more than 5 million, which hardly makes them worse.
-        title: The title of the page; the names of the models if not given: of the folder or repository that a model was loaded
-            from, or of its preset.
+        bits: Bits per weight: 5, 6 or 8 (with a scale for each row of a matrix), 16 or 32. By
+            default 8; 6 in networks of more than 4 million weights, and 5 in those of more than 5
+            million, which hardly makes them worse.
+        title: The title of the page; the names of the models if not given: of the folder or
+            repository that a model was loaded from, or of its preset.
         overwrite: Whether to replace an existing file.
 
     Returns:
         The file.
 
     Raises:
-        ConfigError: A setting is out of range, the suffix is another one, or a model is a blend of models with different
-            tokenizers.
+        ConfigError: A setting is out of range, the suffix is another one, or a model is a blend of
+            models with different tokenizers.
         UnknownPlugin: The package of a model or tokenizer ships no JavaScript for it.
         OutputExists: The file exists, and ``overwrite`` is false.
         StorageError: The disk is full, or the folder is not writable; nothing is left behind.
     """
     file = refuse_file(to_path("path", path), overwrite=overwrite)
     check_text("title", title, optional=True)
-    models = [model] if isinstance(model, ReviewModel) else check_list("model", model, "[ngram, lstm]")
+    models = (
+        [model] if isinstance(model, ReviewModel) else check_list("model", model, "[ngram, lstm]")
+    )
     if not models or not all(isinstance(item, ReviewModel) for item in models):
-        raise ConfigError("export_html takes a ReviewModel, as reviewgen.load returns it, or a list of them.")
+        raise ConfigError(
+            "export_html takes a ReviewModel, as reviewgen.load returns it, or a list of them."
+        )
     bundles = [item.bundle for item in models]
     steppers, tokenizers = _scripts(bundles)
     names = _names(bundles)
@@ -83,11 +94,14 @@ def export_html(
     return file
 
 
-def push_with_space(model: ReviewModel, repo_id: str, *, bits: int | None = None, **options: Any) -> tuple[str, str]:
-    """Publish a model on the Hugging Face Hub, and a page that generates with it as a static Space of the same name.
+def push_with_space(
+    model: ReviewModel, repo_id: str, *, bits: int | None = None, **options: Any
+) -> tuple[str, str]:
+    """Publish a model on the Hugging Face Hub, and a page that generates with it as a static Space
+    of the same name.
 
-    The card links the Space, and the Space the model. The page is made first, so that nothing is published if no page can be
-    made, and made again with the published card.
+    The card links the Space, and the Space the model. The page is made first, so that nothing is
+    published if no page can be made, and made again with the published card.
 
     Args:
         model: The model.
@@ -102,36 +116,53 @@ def push_with_space(model: ReviewModel, repo_id: str, *, bits: int | None = None
         ConfigError: A revision or a pull request is asked for, or an option is out of range.
         UnknownPlugin: The package of the model or of its tokenizer ships no JavaScript for it.
         NotPublished: The scan of the model found something that is not allowed.
-        HubError: The Hub cannot be reached, or refused; the Space is not one of reviewgen, or is public and the model private.
+        HubError: The Hub cannot be reached, or refused; the Space is not one of reviewgen, or is
+            public and the model private.
     """
     target = parse_repository(repo_id, options.get("revision"))
     if target.revision is not None or options.get("create_pr"):
-        raise ConfigError("A Space shows the model of the branch main: leave out the revision or pull request, or the Space.")
+        raise ConfigError(
+            "A Space shows the model of the branch main: leave out the revision or pull request, or"
+            " the Space."
+        )
     named = replace(model.bundle, source=target.repo_id)
     token = options.get("token")
     _compose(named, bits)
-    inspect_space(target, options.get("private") or inspect_repository(target, token).is_private, token)
-    card: Mapping[str, Any] = {**(options.pop("model_card_kwargs", None) or {}), "space": target.repo_id}
+    inspect_space(
+        target, options.get("private") or inspect_repository(target, token).is_private, token
+    )
+    card: Mapping[str, Any] = {
+        **(options.pop("model_card_kwargs", None) or {}),
+        "space": target.repo_id,
+    }
     message = options.get("commit_message") or f"Publish {model.preset} with reviewgen"
     address = model.push_to_hub(repo_id, model_card_kwargs=card, **options)
     try:
-        published = inspect_repository(target, token)  # its visibility may be a default of the owner
+        # its visibility may be a default of the owner
+        published = inspect_repository(target, token)
         page = _compose(replace(named, card=published.card), bits)
         given = metadata_of(published.card).get("license")
         license = given if isinstance(given, str) else None  # a Space takes no list
         return address, push_space(page, target, license, published.is_private, message, token)
     except HubError as error:
-        raise HubError(f"The model was published, but its Space was not; rerun the same command to retry. {error}") from None
+        raise HubError(
+            "The model was published, but its Space was not; rerun the same command to retry."
+            f" {error}"
+        ) from None
 
 
 def _compose(bundle: Bundle, bits: int | None) -> str:
     """Return the page of a model."""
     with temporary_folder() as scratch:
-        return export_html(ReviewModel(bundle), scratch / "index.html", bits=bits).read_text(encoding="utf-8")
+        return export_html(ReviewModel(bundle), scratch / "index.html", bits=bits).read_text(
+            encoding="utf-8"
+        )
 
 
 def _names(bundles: Sequence[Bundle]) -> list[str]:
-    """Return the name of each model in the page: of its repository, folder or preset, with a number where another has it."""
+    """Return the name of each model in the page: of its repository, folder or preset, with a number
+    where another has it.
+    """
     names: list[str] = []
     for source in (bundle.source or bundle.preset for bundle in bundles):
         path = source.partition("@")[0] if source.startswith("hf://") else source
@@ -148,11 +179,18 @@ def _scripts(bundles: Sequence[Bundle]) -> tuple[dict[str, str], dict[str, str]]
         ConfigError: A model is a blend of models with different tokenizers.
         UnknownPlugin: A model or a tokenizer has no JavaScript.
     """
-    models = [model for bundle in bundles for model in _models_of(bundle.model_plugin, to_dict(bundle.model.config))]
+    models = [
+        model
+        for bundle in bundles
+        for model in _models_of(bundle.model_plugin, to_dict(bundle.model.config))
+    ]
     tokenizers = [bundle.tokenizer_plugin for bundle in bundles]
     return (
         {model.name: _source("model", model.name, find_web_stepper(model)) for model in models},
-        {tokenizer.name: _source("tokenizer", tokenizer.name, find_web_tokenizer(tokenizer)) for tokenizer in tokenizers},
+        {
+            tokenizer.name: _source("tokenizer", tokenizer.name, find_web_tokenizer(tokenizer))
+            for tokenizer in tokenizers
+        },
     )
 
 
@@ -164,15 +202,25 @@ def _models_of(model: Plugin, config: Mapping[str, Any]) -> list[Plugin]:
     """
     parts = config.get("models", ()) if model.name == "blend" else ()
     if any("characters" in part for part in parts):
-        raise ConfigError("A page cannot run a blend of models with different tokenizers: use `reviewgen serve`.")
-    return [model, *(plugin for part in parts for plugin in _models_of(plugin_of_saved("model", part), part["config"]))]
+        raise ConfigError(
+            "A page cannot run a blend of models with different tokenizers: use `reviewgen serve`."
+        )
+    return [
+        model,
+        *(
+            plugin
+            for part in parts
+            for plugin in _models_of(plugin_of_saved("model", part), part["config"])
+        ),
+    ]
 
 
 def _source(kind: str, name: str, script: Path | None) -> str:
     if script is None:
         raise UnknownPlugin(
-            f"The {kind} {name!r} has no JavaScript (entry points reviewgen.web_steppers, .web_tokenizers), so no page can run "
-            "it. Use `reviewgen serve` or `reviewgen demo`, which show the same page, or `reviewgen export --onnx`."
+            f"The {kind} {name!r} has no JavaScript (entry points reviewgen.web_steppers,"
+            " .web_tokenizers), so no page can run it. Use `reviewgen serve` or `reviewgen demo`,"
+            " which show the same page, or `reviewgen export --onnx`."
         )
     return read_text(script, MAX_RECORD)
 
@@ -183,21 +231,27 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
     Args:
         bundle: The model.
         name: Its name in the page; that of its preset if not given.
-        bits: Bits per weight of a matrix: 5, 6, 8, 16 or 32. By default 8; 6 in networks of more than 4 million weights, and 5 in
-            those of more than 5 million, which hardly makes them worse.
+        bits: Bits per weight of a matrix: 5, 6, 8, 16 or 32. By default 8; 6 in networks of more
+            than 4 million weights, and 5 in those of more than 5 million, which hardly makes them
+            worse.
 
     Raises:
         ConfigError: The number of bits is another one.
         BundleError: A tensor or a file of the tokenizer has no form in a page.
     """
     if bits is None:
-        weights = sum(each.numel() for each in bundle.model.state_dict().values() if each.ndim == 2)  # arrays of an n-gram have 1
+        # arrays of an n-gram have 1
+        weights = sum(each.numel() for each in bundle.model.state_dict().values() if each.ndim == 2)
         bits = next((bits for bits, most in _DEFAULTS if weights <= most), 5)
     if not isinstance(bits, int) or bits not in BITS:
         raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {quoted(bits)}.")
     blob = _Blob()
-    (nodes, roots, known) = joined_automata(bundle.lexicon)  # of valid UTF-8, known words and separators
-    files = {name: np.frombuffer(_shorten(text).encode(), np.uint8) for name, text in read_tokenizer_files(bundle).items()}
+    # of valid UTF-8, known words and separators
+    nodes, roots, known = joined_automata(bundle.lexicon)
+    files = {
+        name: np.frombuffer(_shorten(text).encode(), np.uint8)
+        for name, text in read_tokenizer_files(bundle).items()
+    }
     manifest = {
         "id": name or bundle.preset,
         "preset": bundle.preset,
@@ -218,7 +272,9 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
 
 
 class _Blob:
-    """Arrays one after another, little endian, each at a multiple of 8 bytes; each is compressed by itself (RFC 1951)."""
+    """Arrays one after another, little endian, each at a multiple of 8 bytes; each is compressed by
+    itself (RFC 1951).
+    """
 
     def __init__(self) -> None:
         self.size = 0
@@ -227,8 +283,15 @@ class _Blob:
     def add(self, array: np.ndarray, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> dict[str, Any]:
         """Append an array; return its dtype, shape, offset in bytes and length in numbers."""
         padding = -self.size % _ALIGNMENT
-        entry = {"dtype": array.dtype.name, "shape": list(array.shape), "offset": self.size + padding, "length": array.size}
-        content = bytes(padding) + np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+        entry = {
+            "dtype": array.dtype.name,
+            "shape": list(array.shape),
+            "offset": self.size + padding,
+            "length": array.size,
+        }
+        content = (
+            bytes(padding) + np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+        )
         deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, strategy)
         self.deflated += deflate.compress(content) + deflate.flush(zlib.Z_FULL_FLUSH)
         self.size += len(content)
@@ -237,7 +300,11 @@ class _Blob:
 
 def _add_tensors(model: Any, bits: int, blob: _Blob) -> dict[str, Any]:
     """Append the tensors of a model, tied ones once; return their entries by name."""
-    parts = {f"{number}.": part for number, part in enumerate(model.parts)} if isinstance(model, Blend) else {"": model}
+    parts = (
+        {f"{number}.": part for number, part in enumerate(model.parts)}
+        if isinstance(model, Blend)
+        else {"": model}
+    )
     counted = tuple(prefix for prefix, part in parts.items() if isinstance(part, CountTrained))
     entries: dict[str, Any] = {}
     stored: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -245,7 +312,11 @@ def _add_tensors(model: Any, bits: int, blob: _Blob) -> dict[str, Any]:
         key = tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
         if key not in stored or not tensor.numel():
             plain = tensor.detach().cpu()
-            array = (plain if plain.dtype.itemsize != 2 or not plain.is_floating_point() else plain.float()).numpy()
+            array = (
+                plain
+                if plain.dtype.itemsize != 2 or not plain.is_floating_point()
+                else plain.float()
+            ).numpy()
             stored[key] = _add_tensor(name, array, 32 if name.startswith(counted) else bits, blob)
         entries[name] = stored[key]
     return entries
@@ -255,15 +326,29 @@ def _add_tensor(name: str, array: np.ndarray, bits: int, blob: _Blob) -> dict[st
     """Append a tensor; a float32 matrix in the given bits."""
     if (narrow := _INTEGERS.get(array.dtype.name)) is not None:
         if array.size and not np.array_equal(array, array.astype(narrow)):
-            raise BundleError(f"The tensor {name} holds integers beyond 32 bits, which a page cannot read.")
+            raise BundleError(
+                f"The tensor {name} holds integers beyond 32 bits, which a page cannot read."
+            )
         array = array.astype(narrow)
-    if array.dtype.name not in ("float32", "float64", "int32", "int16", "int8", "uint32", "uint16", "uint8"):
-        raise BundleError(f"The tensor {name} has the dtype {array.dtype.name}, which a page cannot read.")
+    if array.dtype.name not in (
+        "float32",
+        "float64",
+        "int32",
+        "int16",
+        "int8",
+        "uint32",
+        "uint16",
+        "uint8",
+    ):
+        raise BundleError(
+            f"The tensor {name} has the dtype {array.dtype.name}, which a page cannot read."
+        )
     if array.dtype != np.float32 or array.ndim != 2 or bits == 32 or not np.isfinite(array).all():
         return blob.add(array)
     if bits <= 8:
         numbers, scales = quantize(array, bits)
-        entry = blob.add(numbers.astype(np.int8), zlib.Z_HUFFMAN_ONLY)  # a string that recurs does so by chance
+        # a string that recurs does so by chance
+        entry = blob.add(numbers.astype(np.int8), zlib.Z_HUFFMAN_ONLY)
         scale = blob.add(scales)
         return entry | {"scales": {"offset": scale["offset"], "length": scale["length"]}}
     return blob.add(array.astype(np.float16))

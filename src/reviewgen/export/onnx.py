@@ -1,15 +1,17 @@
 """Exports a model as a folder for ONNX runtimes: graph, tokenizer and settings.
 
-Before the folder appears, onnxruntime runs the graph, and its logits are compared with those of the model. The graph is made by
-torch's own exporter::
+Before the folder appears, onnxruntime runs the graph, and its logits are compared with those of the
+model. The graph is made by torch's own exporter::
 
     ids (B, T), state_0, state_1, ...   ->   logits (B, T, V), new_state_0, new_state_1, ...
 
-The tensors of a state are those of the model's nested tuple, in order, minus the state before the first token, so that zeros are
-the first state of every model. There are two ways, since torch traces a loop over time as the steps that it happens to see:
+The tensors of a state are those of the model's nested tuple, in order, minus the state before the
+first token, so that zeros are the first state of every model. There are two ways, since torch
+traces a loop over time as the steps that it happens to see:
 
     whole   the call over T tokens, traced with an unknown T; fails where the model loops over time
-    step    the call of one token is traced, and ONNX's Scan repeats it, which the law *chunks* of the contract allows
+    step    the call of one token is traced, and ONNX's Scan repeats it, which the law *chunks* of
+            the contract allows
 """
 
 import contextlib
@@ -41,8 +43,9 @@ if TYPE_CHECKING:
 GRAPH = "model.onnx"
 SETTINGS = "generation_config.json"
 PASSAGE = (
-    "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age of foolishness, it was the "
-    "epoch of belief, it was the epoch of incredulity. «Très bien», she said; 10/10 👍"
+    "It was the best of times, it was the worst of times, it was the age of wisdom, it was the age"
+    " of foolishness, it was the epoch of belief, it was the epoch of incredulity. «Très bien», she"
+    " said; 10/10 👍"
 )
 CHECKED_TOKENS = 200  # of each text
 CHUNKS = 1, 2, 17  # tokens in the first pieces; the others come in one
@@ -68,7 +71,8 @@ class OnnxExport(NamedTuple):
 
 
 def export_onnx(model: ReviewModel, folder: Path, *, overwrite: bool = False) -> OnnxExport:
-    """Write a model as ONNX, with its tokenizer and settings, after onnxruntime gave the model's own logits.
+    """Write a model as ONNX, with its tokenizer and settings, after onnxruntime gave the model's
+    own logits.
 
     Args:
         model: A model that was trained by gradient, or a blend of such models.
@@ -76,8 +80,8 @@ def export_onnx(model: ReviewModel, folder: Path, *, overwrite: bool = False) ->
         overwrite: Whether to replace an earlier export there.
 
     Raises:
-        ConfigError: The extra ``onnx`` is not installed, or the model was trained by counting or is a blend of models with
-            different tokenizers.
+        ConfigError: The extra ``onnx`` is not installed, or the model was trained by counting or is
+            a blend of models with different tokenizers.
         PluginError: The model cannot be exported, or onnxruntime gives other logits than the model.
         OutputExists: The folder exists, and ``overwrite`` is false or it is not an earlier export.
         StorageError: The disk is full, or the folder cannot be written; nothing is left behind.
@@ -93,7 +97,8 @@ def export_onnx(model: ReviewModel, folder: Path, *, overwrite: bool = False) ->
             difference = _write_graph(scratch / GRAPH, bundle.model, _texts_to_check(model))
         except PluginError as error:
             raise PluginError(
-                f"The model {quoted(name)} cannot be exported to ONNX: {error} Use `reviewgen serve` instead."
+                f"The model {quoted(name)} cannot be exported to ONNX: {error} Use `reviewgen"
+                " serve` instead."
             ) from None
         (scratch / SETTINGS).write_bytes(dump_json(_settings(model)))
         megabytes = (scratch / GRAPH).stat().st_size / 1e6
@@ -105,24 +110,39 @@ def _require_packages() -> None:
         try:
             importlib.import_module(package)
         except ImportError:
-            raise ConfigError(f"ONNX needs {package}, which is not installed: pip install 'reviewgen[onnx]'.") from None
+            raise ConfigError(
+                f"ONNX needs {package}, which is not installed: pip install 'reviewgen[onnx]'."
+            ) from None
 
 
 def _refuse_counts(model: LanguageModel, name: str) -> None:
     parts = model.parts if isinstance(model, Blend) else (model,)
     if any(isinstance(part, CharacterModel) for part in parts):
-        raise ConfigError("ONNX has no form of a blend of models with different tokenizers. Use `reviewgen serve` instead.")
-    if counted := [type(part).__name__ for part in parts if isinstance(part, CountTrained)]:
-        what = f"a part of {quoted(name)}, {counted[0]}," if isinstance(model, Blend) else quoted(name)
         raise ConfigError(
-            f"ONNX is for models that are trained by gradient; {what} was trained by counting, and looks its counts up. For a "
-            "browser use `reviewgen export MODEL --html PAGE.html`, for a server `reviewgen serve MODEL`."
+            "ONNX has no form of a blend of models with different tokenizers. Use `reviewgen serve`"
+            " instead."
+        )
+    if counted := [type(part).__name__ for part in parts if isinstance(part, CountTrained)]:
+        what = (
+            f"a part of {quoted(name)}, {counted[0]}," if isinstance(model, Blend) else quoted(name)
+        )
+        raise ConfigError(
+            f"ONNX is for models that are trained by gradient; {what} was trained by counting, and"
+            " looks its counts up. For a browser use `reviewgen export MODEL --html PAGE.html`,"
+            " for a server `reviewgen serve MODEL`."
         )
 
 
 def _texts_to_check(model: ReviewModel) -> list[list[int]]:
-    """Return the ids of a passage (Dickens, and odd characters) and of two texts that the model generates, each repeated."""
-    settings = {"max_new_tokens": CHECKED_TOKENS, "min_new_tokens": 0, "do_sample": True, "num_beams": 1}
+    """Return the ids of a passage (Dickens, and odd characters) and of two texts that the model
+    generates, each repeated.
+    """
+    settings = {
+        "max_new_tokens": CHECKED_TOKENS,
+        "min_new_tokens": 0,
+        "do_sample": True,
+        "num_beams": 1,
+    }
     generated = model.generate("", num_return_sequences=2, seed=0, generation_config=settings)
     start = _start_ids(model)
     eos = model.tokenizer.eos_id
@@ -131,10 +151,12 @@ def _texts_to_check(model: ReviewModel) -> list[list[int]]:
 
 
 def _write_graph(file: Path, model: LanguageModel, texts: Sequence[Sequence[int]]) -> float:
-    """Write the first graph that onnxruntime runs with the model's own logits; return the largest difference.
+    """Write the first graph that onnxruntime runs with the model's own logits; return the largest
+    difference.
 
     Raises:
-        PluginError: No way to export the model works; the message is about the last one that was tried.
+        PluginError: No way to export the model works; the message is about the last one that was
+            tried.
     """
     import onnx
 
@@ -143,15 +165,26 @@ def _write_graph(file: Path, model: LanguageModel, texts: Sequence[Sequence[int]
     for export in (export_whole, export_step):  # the faster graph first
         try:
             onnx.save_model(export(model), file)
-            worst = float(np.max([_difference(file, model, ids) for ids in (*(row[None] for row in together), together)]))
+            worst = float(
+                np.max(
+                    [
+                        _difference(file, model, ids)
+                        for ids in (*(row[None] for row in together), together)
+                    ]
+                )
+            )
         except OSError:
             raise  # the disk is full
-        except Exception as error:  # torch, its tracer, onnxruntime and the plugin's own code raise anything
+        # torch, its tracer, onnxruntime and the plugin's own code raise anything
+        except Exception as error:
             problem = f"{first_line(_cause(error)):.200}."
             continue
         if worst <= TOLERANCE:  # and not NaN
             return worst
-        problem = f"its logits there differ by {worst:.2g} from those of the model; at most {TOLERANCE:g} is accepted."
+        problem = (
+            f"its logits there differ by {worst:.2g} from those of the model; at most {TOLERANCE:g}"
+            " is accepted."
+        )
     raise PluginError(problem)
 
 
@@ -163,7 +196,9 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _difference(file: Path, model: LanguageModel, ids: Tensor) -> float:
-    """Return the largest difference between logits of the file, whole and in chunks, and of the model."""
+    """Return the largest difference between logits of the file, whole and in chunks, and of the
+    model.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -194,13 +229,17 @@ def _settings(model: ReviewModel) -> dict[str, Any]:
     tokenizer = model.tokenizer
     conditions = model.conditions
     ids = {
-        condition.name: {"": first} | {value.label: first + 1 + index for index, value in enumerate(condition.values)}
+        condition.name: (
+            {"": first}
+            | {value.label: first + 1 + index for index, value in enumerate(condition.values)}
+        )
         for condition, first in zip(conditions.fixed, conditions.open_ids, strict=True)
     }
     markers = range(conditions.first_id + conditions.condition_ids, conditions.vocab_size)
     fields = {
         field.name: {"marker_id": marker, "lowercase": field.lowercase}
-        for field, marker in zip(conditions.fields, markers, strict=False)  # the last id ends the fields
+        # the last id ends the fields
+        for field, marker in zip(conditions.fields, markers, strict=False)
     }
     return {
         "bos_token_id": tokenizer.bos_id,
@@ -217,25 +256,39 @@ def _settings(model: ReviewModel) -> dict[str, Any]:
 
 
 def names_of(count: int) -> tuple[list[str], list[str]]:
-    """Return the names of the inputs and of the outputs of a graph whose state has that many tensors."""
+    """Return the names of the inputs and of the outputs of a graph whose state has that many
+    tensors.
+    """
     states = [f"state_{number}" for number in range(count)]
     return ["ids", *states], ["logits", *(f"new_{name}" for name in states)]
 
 
 class _Flat(nn.Module):
-    """A model with the tensors of its state side by side, each minus the state before the first token."""
+    """A model with the tensors of its state side by side, each minus the state before the first
+    token.
+    """
 
     def __init__(self, model: LanguageModel, is_step: bool = False) -> None:
         super().__init__()
         self.model, self.like, self.is_step = model, model.initial_state(1), is_step
         self.first = flatten_state(self.like)
-        self.shifts = [first if first.any() else None for first in self.first]  # adding zeros is left out
+        # adding zeros is left out
+        self.shifts = [first if first.any() else None for first in self.first]
 
     def forward(self, ids: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """Return logits (B, T, V) and the tensors of the new state; as a step, of ids (B), logits (B, V)."""
-        shifted = (_shift(tensor, shift, 1) for tensor, shift in zip(state, self.shifts, strict=True))
-        logits, after = self.model(ids[:, None] if self.is_step else ids, map_state(lambda _: next(shifted), self.like))
-        changed = (_shift(tensor, shift, -1) for tensor, shift in zip(flatten_state(after), self.shifts, strict=True))
+        """Return logits (B, T, V) and the tensors of the new state; as a step, of ids (B), logits
+        (B, V).
+        """
+        shifted = (
+            _shift(tensor, shift, 1) for tensor, shift in zip(state, self.shifts, strict=True)
+        )
+        logits, after = self.model(
+            ids[:, None] if self.is_step else ids, map_state(lambda _: next(shifted), self.like)
+        )
+        changed = (
+            _shift(tensor, shift, -1)
+            for tensor, shift in zip(flatten_state(after), self.shifts, strict=True)
+        )
         return (logits[:, 0] if self.is_step else logits).float(), *changed
 
 
@@ -243,7 +296,13 @@ def _shift(tensor: Tensor, shift: Tensor | None, sign: int) -> Tensor:
     """Return a tensor of a state plus or minus one of the first state; None leaves it as it is."""
     if shift is None:
         return tensor
-    return tensor ^ shift if tensor.dtype == torch.bool else tensor + shift if sign > 0 else tensor - shift
+    return (
+        tensor ^ shift
+        if tensor.dtype == torch.bool
+        else tensor + shift
+        if sign > 0
+        else tensor - shift
+    )
 
 
 @torch.no_grad()
@@ -266,18 +325,31 @@ def export_step(model: LanguageModel) -> "ModelProto":
 
     flat = _Flat(model)
     inputs, outputs = names_of(len(flat.first))
-    inner = ["id", *(f"{name}_before" for name in inputs[1:])], ["scores", *(f"{name}_after" for name in inputs[1:])]
+    inner = (
+        ["id", *(f"{name}_before" for name in inputs[1:])],
+        ["scores", *(f"{name}_after" for name in inputs[1:])],
+    )
     ids = torch.zeros(TRACED_BATCH, dtype=torch.long)
     axes = {0: torch.export.Dim("batch")}
     exported = _trace(_Flat(model, is_step=True), ids, axes, flat.first, inner)
     step = exported.graph
-    body = helper.make_graph(step.node, "step", _rotate(step.input), _rotate(step.output), value_info=step.value_info)
-    settings: dict[str, Any] = {"body": body, "num_scan_inputs": 1, "scan_input_axes": [1], "scan_output_axes": [1]}
+    body = helper.make_graph(
+        step.node, "step", _rotate(step.input), _rotate(step.output), value_info=step.value_info
+    )
+    settings: dict[str, Any] = {
+        "body": body,
+        "num_scan_inputs": 1,
+        "scan_input_axes": [1],
+        "scan_output_axes": [1],
+    }
     scan = helper.make_node("Scan", _rotate(inputs), _rotate(outputs), **settings)
     graph = helper.make_graph([scan], "model", [], [], initializer=step.initializer)
     _set_shapes(graph, flat)
     return helper.make_model(
-        graph, opset_imports=exported.opset_import, functions=exported.functions, ir_version=exported.ir_version
+        graph,
+        opset_imports=exported.opset_import,
+        functions=exported.functions,
+        ir_version=exported.ir_version,
     )
 
 
@@ -288,7 +360,11 @@ def _rotate(values: Any) -> list[Any]:
 
 
 def _trace(
-    module: nn.Module, ids: Tensor, axes: Mapping[int, Any], first: list[Tensor], names: tuple[list[str], list[str]]
+    module: nn.Module,
+    ids: Tensor,
+    axes: Mapping[int, Any],
+    first: list[Tensor],
+    names: tuple[list[str], list[str]],
 ) -> "ModelProto":
     """Return the graph of a module that takes ids and a state.
 
@@ -303,7 +379,9 @@ def _trace(
     shapes = {"ids": axes, "state": tuple({0: axes[0]} for _ in state)}
     with _quiet():
         program = torch.export.export(module.eval(), (ids, *state), dynamic_shapes=shapes)
-        exported = torch.onnx.export(program, (), dynamo=True, input_names=names[0], output_names=names[1], verbose=False)
+        exported = torch.onnx.export(
+            program, (), dynamo=True, input_names=names[0], output_names=names[1], verbose=False
+        )
     assert exported is not None  # with dynamo it returns a program
     return exported.model_proto
 
@@ -313,28 +391,40 @@ def _set_shapes(graph: Any, flat: _Flat) -> None:
     from onnx import TensorProto, helper
 
     vocab_size = flat.model(torch.zeros(1, 1, dtype=torch.long), flat.like)[0].shape[-1]
-    states = [(helper.np_dtype_to_tensor_dtype(first.numpy().dtype), ["batch", *first.shape[1:]]) for first in flat.first]
+    states = [
+        (helper.np_dtype_to_tensor_dtype(first.numpy().dtype), ["batch", *first.shape[1:]])
+        for first in flat.first
+    ]
     inputs, outputs = names_of(len(states))
     for values, names, first_kind in (
         (graph.input, inputs, (TensorProto.INT64, ["batch", "time"])),
         (graph.output, outputs, (TensorProto.FLOAT, ["batch", "time", vocab_size])),
     ):
         del values[:]
-        values.extend(helper.make_tensor_value_info(name, *kind) for name, kind in zip(names, [first_kind, *states], strict=True))
+        values.extend(
+            helper.make_tensor_value_info(name, *kind)
+            for name, kind in zip(names, [first_kind, *states], strict=True)
+        )
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back the exporter's warnings, log and prints, which are about torch's own code; what fails is raised all the same.
+    """Hold back the exporter's warnings, log and prints, which are about torch's own code; what
+    fails is raised all the same.
 
-    Code with jaxtyping's run-time checks is not checked: while torch traces, sizes are symbols and not numbers.
+    Code with jaxtyping's run-time checks is not checked: while torch traces, sizes are symbols and
+    not numbers.
     """
     log_level = logging.root.manager.disable
     is_unchecked = jaxtyping.config.jaxtyping_disable
     logging.disable(logging.ERROR)
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -1,8 +1,9 @@
 """Beam search: the most probable texts instead of sampled ones.
 
-The rules are those of transformers' ``generate`` with ``early_stopping=False``: of the 2 x K best continuations of K beams, those
-that end are kept with their score, log probability / tokens ** length_penalty, and the best K of the others continue; the search
-ends when no beam can still beat the worst of K finished texts.
+The rules are those of transformers' ``generate`` with ``early_stopping=False``: of the 2 x K best
+continuations of K beams, those that end are kept with their score, log probability / tokens **
+length_penalty, and the best K of the others continue; the search ends when no beam can still beat
+the worst of K finished texts.
 """
 
 import time
@@ -20,21 +21,25 @@ from reviewgen.generation.text import Text
 
 
 class _Beam(NamedTuple):
-    """A text, and the log probability (nats) of the tokens after those that the model was fed of the prompt."""
+    """A text, and the log probability (nats) of the tokens after those that the model was fed of
+    the prompt.
+    """
 
     text: Text
     log_probability: float
 
 
 def search(decoder: Decoder, start: Text) -> list[Text]:
-    """Return the ``num_return_sequences`` best of ``num_beams`` texts that continue a prompt, the best first.
+    """Return the ``num_return_sequences`` best of ``num_beams`` texts that continue a prompt, the
+    best first.
 
     Args:
         decoder: The decoder; its guard must be None, and its hooks may have logits processors only.
         start: The text at its beginning.
 
     Raises:
-        GenerationError: The logits are NaN or infinite, a logits processor rules out every token, or fewer texts were found.
+        GenerationError: The logits are NaN or infinite, a logits processor rules out every token,
+            or fewer texts were found.
     """
     started = time.monotonic()
     config = decoder.config
@@ -50,8 +55,8 @@ def search(decoder: Decoder, start: Text) -> list[Text]:
         beams.run(replace(start, ids=ids, rest="", prompt_tokens=len(ids), place=None))
     if len(beams.finished) < config.num_return_sequences:
         raise GenerationError(
-            f"num_return_sequences={config.num_return_sequences} is more than the number of texts found after the prompt, "
-            f"{len(beams.finished)}."
+            f"num_return_sequences={config.num_return_sequences} is more than the number of texts"
+            f" found after the prompt, {len(beams.finished)}."
         )
     texts = [beam.text for beam in beams.finished[: config.num_return_sequences]]
     for text in texts:
@@ -86,7 +91,9 @@ class _Search:
             decoder.forward([beam.text for beam in live])
 
     def log_probabilities(self, text: Text) -> Float64[np.ndarray, " V"]:
-        """Return the log probability of each next token after penalties and logits processors; -inf is ruled out."""
+        """Return the log probability of each next token after penalties and logits processors; -inf
+        is ruled out.
+        """
         decoder, params, logits = self.decoder, self.decoder.params, text.logits
         assert logits is not None  # the model was fed its last token
         table = logits.astype(np.float64)
@@ -102,12 +109,18 @@ class _Search:
         scores = np.empty(len(table))
         written = np.array(text.prefix[:1] + text.ids, np.int64)
         apply_penalties(log_softmax(table), written, len(written), text.new_tokens, params, scores)
-        return scores if decoder.hooks is None or text.rest else decoder.hooks.process([*text.prefix, *text.ids], scores)
+        return (
+            scores
+            if decoder.hooks is None or text.rest
+            else decoder.hooks.process([*text.prefix, *text.ids], scores)
+        )
 
     def extend(self, live: list[_Beam]) -> list[_Beam]:
         """Return the beams that extend some beams by a token."""
         num_beams = self.decoder.config.num_beams
-        scores = np.stack([beam.log_probability + self.log_probabilities(beam.text) for beam in live])
+        scores = np.stack(
+            [beam.log_probability + self.log_probabilities(beam.text) for beam in live]
+        )
         totals = scores.ravel()
         count = min(2 * num_beams, int((totals > -np.inf).sum()))
         going: list[_Beam] = []
@@ -148,9 +161,13 @@ class _Search:
 
     def _keep(self, beam: _Beam) -> None:
         """Insert a finished text among the best."""
-        self.finished = sorted([*self.finished, beam], key=self._score, reverse=True)[: self.decoder.config.num_beams]
+        self.finished = sorted([*self.finished, beam], key=self._score, reverse=True)[
+            : self.decoder.config.num_beams
+        ]
 
     def _score(self, beam: _Beam) -> float:
-        """Return the log probability / tokens ** length_penalty, where the tokens are the new ones, eos included."""
+        """Return the log probability / tokens ** length_penalty, where the tokens are the new ones,
+        eos included.
+        """
         tokens = beam.text.new_tokens + (beam.text.finish_reason == "end")
         return float(beam.log_probability / max(1, tokens) ** self.decoder.config.length_penalty)

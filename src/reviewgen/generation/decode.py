@@ -1,14 +1,17 @@
 """The decoding loop: advances a list of texts until each is finished.
 
-Every text has its own random stream, seeded from the seed and the text's number, so it does not depend on which others are
-generated with it. Global random state is never touched. Any Stepper works, token by token; one that ``SupportsSample`` samples
-blocks of tokens in its own loop once the prompt is complete. ``reviewgen.compiled.sampling`` samples a token from logits;
-``text`` decides where a text ends.
+Every text has its own random stream, seeded from the seed and the text's number, so it does not
+depend on which others are generated with it. Global random state is never touched. Any Stepper
+works, token by token; one that ``SupportsSample`` samples blocks of tokens in its own loop once the
+prompt is complete. ``reviewgen.compiled.sampling`` samples a token from logits; ``text`` decides
+where a text ends.
 
-With a CopyGuard no token may complete a copied span, and with a Spelling a token may only continue or end a known word. A token
-that is forbidden is sampled again from those that are not. If none is left, or only eos after a copied span, a text with a
-CopyGuard backtracks a few tokens, twice as many each time, and continues differently; after ``MAX_RETRIES`` of these it takes the
-forbidden token, and sets ``exceeds_limit`` if that completes a copied span. Without a CopyGuard it takes the token at once.
+With a CopyGuard no token may complete a copied span, and with a Spelling a token may only continue
+or end a known word. A token that is forbidden is sampled again from those that are not. If none is
+left, or only eos after a copied span, a text with a CopyGuard backtracks a few tokens, twice as
+many each time, and continues differently; after ``MAX_RETRIES`` of these it takes the forbidden
+token, and sets ``exceeds_limit`` if that completes a copied span. Without a CopyGuard it takes the
+token at once.
 
 B texts, V vocabulary, K tokens looked back at, N random numbers a text.
 """
@@ -47,7 +50,11 @@ from reviewgen.protocols import Stepper, SupportsSample, Tokenizer
 MAX_RETRIES = 12  # of a text at dead ends
 SAMPLING_SETTINGS = (
     "temperature",
-    *(name for name in SamplingParams._fields if name in fields_of(GenerationConfig) and not name.endswith("_new_tokens")),
+    *(
+        name
+        for name in SamplingParams._fields
+        if name in fields_of(GenerationConfig) and not name.endswith("_new_tokens")
+    ),
 )
 """The settings of ``GenerationConfig`` that a token's probability depends on."""
 _MIN_BLOCK = 32  # random numbers a text for a stepper's own loop, at least
@@ -75,7 +82,9 @@ def make_sampling_params(config: GenerationConfig, tokenizer: Tokenizer) -> Samp
 
 
 class _SamplingBatch(NamedTuple):
-    """What the next token of some texts is sampled from: the scores, and the last tokens with room for the next one."""
+    """What the next token of some texts is sampled from: the scores, and the last tokens with room
+    for the next one.
+    """
 
     texts: Sequence[Text]
     table: Float[np.ndarray, "B V"]
@@ -100,8 +109,8 @@ class Decoder:
         spelling: The words and characters that texts are made of; None for any.
         hooks: Objects that are called at every token.
         deadline: The ``time.monotonic`` at which all texts end where they are.
-        block_seconds: About how long a block of a stepper's own loop should take, so that an interrupt and the deadline are
-            noticed.
+        block_seconds: About how long a block of a stepper's own loop should take, so that an
+            interrupt and the deadline are noticed.
     """
 
     stepper: Stepper
@@ -112,7 +121,9 @@ class Decoder:
     hooks: Hooks | None = None
     deadline: float | None = None
     block_seconds: float = 0.2
-    _places: dict[tuple[int, ...], Int64[np.ndarray, "3"]] = field(default_factory=dict, init=False, compare=False)
+    _places: dict[tuple[int, ...], Int64[np.ndarray, "3"]] = field(
+        default_factory=dict, init=False, compare=False
+    )
 
     @cached_property
     def params(self) -> SamplingParams:
@@ -123,7 +134,8 @@ class Decoder:
         """Advance the texts until each is finished; yield after every step.
 
         Raises:
-            GenerationError: The logits are NaN or infinite, or a logits processor rules out every token.
+            GenerationError: The logits are NaN or infinite, or a logits processor rules out every
+                token.
         """
         started = time.monotonic()
         size = _FIRST_BLOCK if self.deadline is None else _MIN_BLOCK
@@ -140,7 +152,9 @@ class Decoder:
             stepped = self.step([text for text in live if not self.is_ready(text)])
             if ready and not self.is_over(ready):
                 block_started = time.monotonic()
-                for text, tokens in zip(ready, self.sample_block(ready, size, self.params).tolist(), strict=True):
+                for text, tokens in zip(
+                    ready, self.sample_block(ready, size, self.params).tolist(), strict=True
+                ):
                     self.append(text, tokens)
                 ratio = self.block_seconds / max(time.monotonic() - block_started, 1e-9)
                 size = int(min(max(size * min(2.0, ratio), _MIN_BLOCK), _MAX_BLOCK))
@@ -178,7 +192,9 @@ class Decoder:
         for text in texts:
             key = (*text.prefix, *text.ids)
             if key not in fed:
-                logits, state = self.stepper.forward(np.array([key], np.int64), self.stepper.initial_state(1))
+                logits, state = self.stepper.forward(
+                    np.array([key], np.int64), self.stepper.initial_state(1)
+                )
                 fed[key] = logits[0], Slot(state, 0)
             text.logits, text.state = fed[key]
 
@@ -186,19 +202,26 @@ class Decoder:
         """Feed the last token of some texts, together."""
         if texts:
             ids = np.array([[text.ids[-1]] for text in texts], np.int64)
-            logits, state = self.stepper.forward(ids, gather([text.state for text in texts if text.state]))
+            logits, state = self.stepper.forward(
+                ids, gather([text.state for text in texts if text.state])
+            )
             for row, text in enumerate(texts):
                 text.logits = logits[row]
                 text.state = Slot(state, row)
 
-    def sample_block(self, texts: Sequence[Text], size: int, params: SamplingParams) -> Int64[np.ndarray, "B N"]:
-        """Let the stepper sample up to N tokens for each text, in its own loop; return them, to be appended.
+    def sample_block(
+        self, texts: Sequence[Text], size: int, params: SamplingParams
+    ) -> Int64[np.ndarray, "B N"]:
+        """Let the stepper sample up to N tokens for each text, in its own loop; return them, to be
+        appended.
 
-        The texts' random numbers are used up, and their states and places are those after the tokens.
+        The texts' random numbers are used up, and their states and places are those after the
+        tokens.
 
         Args:
             texts: Texts that are ready.
-            size: The random numbers for each text, N; of fewer than 32, none may be enough for a token.
+            size: The random numbers for each text, N; of fewer than 32, none may be enough for a
+                token.
             params: The sampling settings.
         """
         assert isinstance(self.stepper, SupportsSample)
@@ -206,7 +229,9 @@ class Decoder:
         state = gather([text.state for text in texts if text.state])
         new_tokens = np.array([text.new_tokens for text in texts], np.int64)
         constraints = self._constraints(texts)
-        tokens, used, state = self.stepper.sample(state, uniform, params, self._tails(texts), new_tokens, constraints)
+        tokens, used, state = self.stepper.sample(
+            state, uniform, params, self._tails(texts), new_tokens, constraints
+        )
         for row, text in enumerate(texts):
             text.use_random(int(used[row]))
             text.state = Slot(state, row)
@@ -214,7 +239,9 @@ class Decoder:
         return tokens
 
     def step(self, texts: Sequence[Text]) -> list[Text]:
-        """Give every text a token, by its logits; return those that go on, once ``forward`` has fed them the token."""
+        """Give every text a token, by its logits; return those that go on, once ``forward`` has fed
+        them the token.
+        """
         if not texts:
             return []
         table, params = self._mask_and_process(texts)
@@ -223,10 +250,12 @@ class Decoder:
         runs = np.where(is_past_prompt, self.guard[1] if self.guard else 0, 0)
         tokens = self._sample(batch, runs, is_past_prompt).tolist()
         for row, (text, token) in enumerate(zip(texts, tokens, strict=True)):
-            if token == NOTHING_LEFT and text.rest:  # no match has a probability: use the tokenizer's tokens
+            # no match has a probability: use the tokenizer's tokens
+            if token == NOTHING_LEFT and text.rest:
                 text.forced = self.pieces.tokenizer.encode(text.rest)
                 text.rest = ""
-            elif token == DEAD_END and text.retries >= MAX_RETRIES:  # allow unknown words first, then copied spans
+            # allow unknown words first, then copied spans
+            elif token == DEAD_END and text.retries >= MAX_RETRIES:
                 token = self._sample_anywhere(batch.row(row), int(runs[row]))
                 if token == DEAD_END:
                     token = self._sample_anywhere(batch.row(row), 0)
@@ -244,9 +273,15 @@ class Decoder:
                 self.append(text, [token], table[row])
         return [text for text in texts if text.finish_reason is None and text.state is not None]
 
-    def _mask_and_process(self, texts: Sequence[Text]) -> tuple[Float[np.ndarray, "B V"], SamplingParams]:
-        """Rule out what does not match the rest of a prompt, or all where nothing matches, and apply the logits processors."""
-        params, size, table = self.params, self.params.vocab_size, np.stack([text.logits for text in texts])  # type: ignore[misc]
+    def _mask_and_process(
+        self, texts: Sequence[Text]
+    ) -> tuple[Float[np.ndarray, "B V"], SamplingParams]:
+        """Rule out what does not match the rest of a prompt, or all where nothing matches, and
+        apply the logits processors.
+        """
+        params = self.params
+        size = params.vocab_size
+        table = np.stack([text.logits for text in texts])  # type: ignore[misc]
         if self.hooks is None and all(text.is_past_prompt for text in texts):
             return table, params
         table = table.astype(np.float64)
@@ -262,11 +297,16 @@ class Decoder:
                 apply_penalties(row, written, len(written), text.new_tokens, params, scores)
                 row[:] = self.hooks.process([*text.prefix, *text.ids], scores)
         if self.hooks is not None:  # the penalties are applied already
-            params = params._replace(repetition_penalty=1.0, no_repeat_ngram_size=0, min_new_tokens=0)
+            params = params._replace(
+                repetition_penalty=1.0, no_repeat_ngram_size=0, min_new_tokens=0
+            )
         return table, params
 
     def _sample(
-        self, batch: "_SamplingBatch", runs: Int64[np.ndarray, " B"], is_spelled: Bool[np.ndarray, " B"]
+        self,
+        batch: "_SamplingBatch",
+        runs: Int64[np.ndarray, " B"],
+        is_spelled: Bool[np.ndarray, " B"],
     ) -> Int64[np.ndarray, " B"]:
         """Sample a token for each text; a negative value is a status code.
 
@@ -283,7 +323,19 @@ class Decoder:
         sizes = np.full(len(texts), tails.shape[1] - 1)
         new_tokens = np.array([text.new_tokens for text in texts], np.int64)
         windows, _, spelling, places = compiled_constraints(params, constraints, len(texts))
-        sample_rows(table, tails, sizes, new_tokens, uniform, params, windows, runs, spelling, places, tokens)
+        sample_rows(
+            table,
+            tails,
+            sizes,
+            new_tokens,
+            uniform,
+            params,
+            windows,
+            runs,
+            spelling,
+            places,
+            tokens,
+        )
         for text in texts:
             text.use_random(1)
         return tokens
@@ -293,10 +345,16 @@ class Decoder:
         return int(self._sample(batch, np.full(1, run, np.int64), np.zeros(1, np.bool_))[0])
 
     def _guard_prompt_end(self, batch: "_SamplingBatch", token: int) -> int:
-        """Return the token that runs on from the prompt of one text, or another one if it would complete a copied span."""
+        """Return the token that runs on from the prompt of one text, or another one if it would
+        complete a copied span.
+        """
         text = batch.texts[0]
         tail = batch.tails[0]
-        if text.forced or token == self.params.eos_id or 0 < len(self.pieces.texts[token]) <= len(text.rest):
+        if (
+            text.forced
+            or token == self.params.eos_id
+            or 0 < len(self.pieces.texts[token]) <= len(text.rest)
+        ):
             return token  # the prompt, and no more
         assert self.guard is not None
         windows, run = self.guard
@@ -310,18 +368,26 @@ class Decoder:
     def _constraints(self, texts: Sequence[Text]) -> Constraints:
         """Return what some texts must not contain, with the places where they are now."""
         windows, run = self.guard or (None, 0)
-        places = no_places(len(texts)) if self.spelling is None else np.stack([self.place(text) for text in texts])
+        places = (
+            no_places(len(texts))
+            if self.spelling is None
+            else np.stack([self.place(text) for text in texts])
+        )
         return Constraints(windows, run, self.spelling, places)
 
     def _tails(self, texts: Sequence[Text]) -> Int64[np.ndarray, "B K"]:
-        """Return the last tokens of each text, as many as the penalties and the guard look back at."""
+        """Return the last tokens of each text, as many as the penalties and the guard look back
+        at.
+        """
         size = max(1 + len(text.ids) for text in texts) if self.params.looks_back else 0
         if self.guard is not None:
             size = max(size, self.guard[0].length + self.guard[1] - 2)
         return np.array([text.tail(size) for text in texts], np.int64).reshape(len(texts), size)
 
     def place(self, text: Text) -> Int64[np.ndarray, "3"]:
-        """Return the place of a text among the known words; kept for other texts, most of which begin alike."""
+        """Return the place of a text among the known words; kept for other texts, most of which
+        begin alike.
+        """
         assert self.spelling is not None
         if text.place is None:
             ids = tuple(text.ids)
@@ -345,7 +411,9 @@ class Decoder:
         text.ids.append(token)
 
     def match(self, text: Text, token: int) -> str:
-        """Append a token that matches or extends the rest of the prompt; return the text after the prompt."""
+        """Append a token that matches or extends the rest of the prompt; return the text after the
+        prompt.
+        """
         piece = self.pieces.texts[token]
         rest = text.rest
         self.extend(text, token)
@@ -355,12 +423,16 @@ class Decoder:
 
     def _append_to_prompt(self, text: Text, token: int, scores: Float[np.ndarray, " V"]) -> None:
         more = self.match(text, token)
-        self._call_hooks(text, self.pieces.tokenizer.encode(more) if self.hooks else [], scores)  # the prompt was put as a whole
+        # the prompt was put as a whole
+        self._call_hooks(text, self.pieces.tokenizer.encode(more) if self.hooks else [], scores)
         if text.finish_reason is None and not text.rest:
             text.is_complete(1)
 
-    def append(self, text: Text, sampled: Sequence[int], scores: Float[np.ndarray, " V"] | None = None) -> None:
-        """Append sampled tokens to a text, and finish it if it ends there; at a dead end it backtracks.
+    def append(
+        self, text: Text, sampled: Sequence[int], scores: Float[np.ndarray, " V"] | None = None
+    ) -> None:
+        """Append sampled tokens to a text, and finish it if it ends there; at a dead end it
+        backtracks.
 
         Args:
             text: The text.
@@ -392,20 +464,26 @@ class Decoder:
         elif code == DEAD_END:
             self._backtrack(text)
 
-    def _call_hooks(self, text: Text, tokens: Sequence[int], scores: Float[np.ndarray, " V"]) -> None:
+    def _call_hooks(
+        self, text: Text, tokens: Sequence[int], scores: Float[np.ndarray, " V"]
+    ) -> None:
         if self.hooks is not None:
             self.hooks.put(tokens)
             if text.new_tokens and self.hooks.should_stop(text, scores):
                 text.finish("criteria")
 
     def _backtrack(self, text: Text) -> None:
-        """Remove the last tokens of a text at a dead end, so that it can continue differently; it is fed anew.
+        """Remove the last tokens of a text at a dead end, so that it can continue differently; it
+        is fed anew.
 
-        Without a copy limit it takes a token of an unknown word at once: what was streamed cannot be removed.
+        Without a copy limit it takes a token of an unknown word at once: what was streamed cannot
+        be removed.
         """
         text.state = text.logits = None
         text.retries = MAX_RETRIES if self.guard is None else text.retries + 1
-        removed = 0 if self.guard is None else min(1 << text.retries, len(text.ids) - text.prompt_tokens)
+        removed = (
+            0 if self.guard is None else min(1 << text.retries, len(text.ids) - text.prompt_tokens)
+        )
         if removed:
             del text.ids[-removed:]
             text.new_tokens -= removed

@@ -2,12 +2,14 @@
 
 Tokens are released as whole characters once they are final. Characters are held back
 
-- while they may be the beginning of a stop string, where these are not a part of the text, as OpenAI has it;
+- while they may be the beginning of a stop string, where these are not a part of the text, as
+  OpenAI has it;
 - with ``finish="sentence"`` until their sentence has ended and another one has begun;
-- until the text is complete, where decoding may go back by any number of tokens (``novelty="filter"``) or the consumer wants the
-  complete text only.
+- until the text is complete, where decoding may go back by any number of tokens
+  (``novelty="filter"``) or the consumer wants the complete text only.
 
-Log probabilities are the model's own, in nats, at temperature 1, before filters, penalties and processors. V logits.
+Log probabilities are the model's own, in nats, at temperature 1, before filters, penalties and
+processors. V logits.
 """
 
 from collections.abc import Sequence
@@ -25,7 +27,9 @@ from reviewgen.sentences import last_whole_sentence
 
 
 class TopLogprob(NamedTuple):
-    """A token that the model could have continued with: its id, its text ("" for a part of a character), and its logprob."""
+    """A token that the model could have continued with: its id, its text ("" for a part of a
+    character), and its logprob.
+    """
 
     token: int
     text: str
@@ -33,7 +37,9 @@ class TopLogprob(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """The log probability of a token, and the most probable tokens in its place, the most probable first."""
+    """The log probability of a token, and the most probable tokens in its place, the most probable
+    first.
+    """
 
     logprob: float
     alternatives: tuple[TopLogprob, ...] = ()
@@ -64,7 +70,8 @@ class Detokenizer:
         stops: Strings that end it and are not a part of what is released.
         is_whole: Whether everything is held back until the text is complete.
         is_echoed: Whether the prompt is released, too.
-        is_scored: Whether tokens are wanted, each with its log probability; a token is held back until it has one.
+        is_scored: Whether tokens are wanted, each with its log probability; a token is held back
+            until it has one.
         scores_prompt: Whether the tokens of the prompt are wanted, too; only if it is echoed.
         scores: Those of the tokens, and of the end if the text ended by itself.
     """
@@ -77,13 +84,18 @@ class Detokenizer:
     scores_prompt: bool = False
     scores: list[Scored] = field(default_factory=list)
     _text: str = ""  # whole characters only
-    _ends: list[int] = field(default_factory=list)  # the length of the text after each token, if tokens are wanted
-    _known: tuple[int, int] | None = None  # ids and characters up to the last token that ended a character
+    # the length of the text after each token, if tokens are wanted
+    _ends: list[int] = field(default_factory=list)
+    # ids and characters up to the last token that ended a character
+    _known: tuple[int, int] | None = None
     _sent: tuple[int, int] = (0, 0)  # characters and tokens
     _safe: int = 0  # characters of whole sentences
 
     def __post_init__(self) -> None:
-        self._text, self._safe = "" if self.scores_prompt else self.source.prompt, len(self.source.prompt)
+        self._text, self._safe = (
+            "" if self.scores_prompt else self.source.prompt,
+            len(self.source.prompt),
+        )
         self._sent = 0 if self.is_echoed else self._safe, 0
 
     @property
@@ -92,7 +104,9 @@ class Detokenizer:
         return 0 if self.scores_prompt else len(self.source.ids) - self.source.new_tokens
 
     def release(self) -> tuple[str, list[Token]]:
-        """Return the characters that can be released by now and were not yet, and their tokens if they are wanted."""
+        """Return the characters that can be released by now and were not yet, and their tokens if
+        they are wanted.
+        """
         if self.source.finish_reason is not None:
             return self._release_end()
         if self.is_whole:
@@ -114,7 +128,9 @@ class Detokenizer:
         if self.is_scored:
             self._read()
         source, self._text = self.source, self.source.text
-        self._ends = [min(end, len(self._text)) for end in self._ends[: len(source.ids) - self.first]]
+        self._ends = [
+            min(end, len(self._text)) for end in self._ends[: len(source.ids) - self.first]
+        ]
         if len(self._ends) > self._sent[1]:
             self._ends[-1] = len(self._text)
         count = len(self._ends)
@@ -132,20 +148,33 @@ class Detokenizer:
         for index in range(first, count):
             start = self._start(index)
             end = min(self._ends[index], until)  # a stop string may begin inside the last token
-            tokens.append(Token(self.source.ids[self.first + index], self._text[start:end], start, self.scores[index]))
+            tokens.append(
+                Token(
+                    self.source.ids[self.first + index],
+                    self._text[start:end],
+                    start,
+                    self.scores[index],
+                )
+            )
         self._sent = max(sent, until), max(first, count)
         return self._text[sent:until], tokens
 
     def _start(self, index: int) -> int:
         """Return where the characters of a token start."""
-        return self._ends[index - 1] if index else 0 if self.scores_prompt else len(self.source.prompt)
+        return (
+            self._ends[index - 1] if index else 0 if self.scores_prompt else len(self.source.prompt)
+        )
 
     def _read(self) -> None:
-        """Decode what is new: token by token if they are wanted, those that are scored, else all at once."""
+        """Decode what is new: token by token if they are wanted, those that are scored, else all at
+        once.
+        """
         first = self.first
         last = len(self.source.ids)
         if self.is_scored:
-            for count in range(first + len(self._ends) + 1, min(first + len(self.scores), last) + 1):
+            for count in range(
+                first + len(self._ends) + 1, min(first + len(self.scores), last) + 1
+            ):
                 self._decode(count)
                 self._ends.append(len(self._text))
         elif self.source.new_tokens:  # else a part of the prompt may not be in the ids yet
@@ -156,9 +185,14 @@ class Detokenizer:
         ids = self.source.ids
         known = self._known
         tokenizer = self.source.pieces.tokenizer
-        if known is None or not isinstance(tokenizer, SupportsTokenBytes):  # a text may not be that of its tokens in turn
+        # a text may not be that of its tokens in turn
+        if known is None or not isinstance(tokenizer, SupportsTokenBytes):
             text = tokenizer.decode(ids[:count])
-            text = text if self.scores_prompt else self.source.prompt + text[self.source.prompt_length :]
+            text = (
+                text
+                if self.scores_prompt
+                else self.source.prompt + text[self.source.prompt_length :]
+            )
         else:
             piece = self.source.pieces.texts[ids[known[0]]] if count - known[0] == 1 else ""
             text = self._text[: known[1]] + (piece or tokenizer.decode(ids[known[0] : count]))
@@ -168,22 +202,28 @@ class Detokenizer:
 
 
 def first_stop(text: str, stops: Sequence[str], start: int) -> int:
-    """Return where the first stop string, or the beginning of one at the end of a text, starts; its length if there is none.
+    """Return where the first stop string, or the beginning of one at the end of a text, starts; its
+    length if there is none.
 
     >>> first_stop("a cat", ["cab", "zoo"], 0), first_stop("a ca", ["cab", "zoo"], 0)
     (5, 2)
     """
     if not stops:
         return len(text)
-    first = min((place for stop in stops if (place := text.find(stop, start)) >= 0), default=len(text))
+    first = min(
+        (place for stop in stops if (place := text.find(stop, start)) >= 0), default=len(text)
+    )
     for place in range(max(start, len(text) - max(map(len, stops)) + 1), first):
         if any(stop.startswith(text[place:]) for stop in stops):
             return place
     return first
 
 
-def score_token(logits: Float[np.ndarray, " V"], token: int, count: int, pieces: TokenTexts) -> Scored:
-    """Return the log probability of a token and the ``count`` most probable ones; none that the model rules out.
+def score_token(
+    logits: Float[np.ndarray, " V"], token: int, count: int, pieces: TokenTexts
+) -> Scored:
+    """Return the log probability of a token and the ``count`` most probable ones; none that the
+    model rules out.
 
     Raises:
         GenerationError: The logits are damaged: NaN or infinite, or all tokens are ruled out.
@@ -195,4 +235,11 @@ def score_token(logits: Float[np.ndarray, " V"], token: int, count: int, pieces:
     logs[pieces.bos_id] = -np.inf
     logs = logs[: len(pieces.texts)]  # the others are those of conditions
     listed = ((id_, float(logs[id_])) for id_ in most_probable(logs, count))
-    return Scored(score, tuple(TopLogprob(id_, pieces.texts[id_], logprob) for id_, logprob in listed if logprob > -np.inf))
+    return Scored(
+        score,
+        tuple(
+            TopLogprob(id_, pieces.texts[id_], logprob)
+            for id_, logprob in listed
+            if logprob > -np.inf
+        ),
+    )

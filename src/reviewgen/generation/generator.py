@@ -1,7 +1,9 @@
-"""Generator: texts of one model, many at once, as a stream, or such that they include some words; and what is returned of them.
+"""Generator: texts of one model, many at once, as a stream, or such that they include some words;
+and what is returned of them.
 
-Holds what every call needs of a model: its stepper, its tokenizer, the texts of its tokens and the index of its training text.
-The function that scores a text, which only ``must_include`` and ``log_probabilities`` need, is passed in.
+Holds what every call needs of a model: its stepper, its tokenizer, the texts of its tokens and the
+index of its training text. The function that scores a text, which only ``must_include`` and
+``log_probabilities`` need, is passed in.
 """
 
 import logging
@@ -41,13 +43,16 @@ class GeneratedText(str):
     """A generated text, with the copied spans in it.
 
     Attributes:
-        exceeds_max_copy: Whether it contains a longer copied span than was allowed, because no other token was left.
+        exceeds_max_copy: Whether it contains a longer copied span than was allowed, because no
+            other token was left.
     """
 
     exceeds_max_copy: bool
     _examine: Callable[[], Novelty]
 
-    def __new__(cls, text: str, exceeds_max_copy: bool, examine: Callable[[], Novelty]) -> "GeneratedText":
+    def __new__(
+        cls, text: str, exceeds_max_copy: bool, examine: Callable[[], Novelty]
+    ) -> "GeneratedText":
         """Return a text; ``examine`` finds out which of its parts were copied."""
         self = super().__new__(cls, text)
         self.exceeds_max_copy = exceeds_max_copy
@@ -60,7 +65,9 @@ class GeneratedText(str):
         return self._examine()
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        """Copy and pickle as a plain string: the index of the training text does not travel with a text."""
+        """Copy and pickle as a plain string: the index of the training text does not travel with a
+        text.
+        """
         return str, (str(self),)
 
 
@@ -73,13 +80,16 @@ class Generation:
         prompt: The prompt.
         tokens: The ids of the text, those of the prompt included.
         new_tokens: How many of them are new.
-        finish_reason: "end" (the model ended the review), "length" (``max_new_tokens``), "stop" (a stop string), "time"
-            (``max_time``), "criteria" (``stopping_criteria``) or "stuck" (every token was ruled out).
+        finish_reason: "end" (the model ended the review), "length" (``max_new_tokens``), "stop" (a
+            stop string), "time" (``max_time``), "criteria" (``stopping_criteria``) or "stuck"
+            (every token was ruled out).
         seed: The seed of the call, a random one where none was given.
         number: The number of the text in the call, from 0: seed and number reproduce the text.
         seconds: From the start of its batch until it was complete.
-        exceeds_max_copy: Whether it contains a longer copied span than was allowed, because no other token was left.
-        conditions: The values of its conditions, given or drawn, without those that are unspecified.
+        exceeds_max_copy: Whether it contains a longer copied span than was allowed, because no
+            other token was left.
+        conditions: The values of its conditions, given or drawn, without those that are
+            unspecified.
         request: The call, checked.
     """
 
@@ -99,12 +109,15 @@ class Generation:
 
     @cached_property
     def novelty(self) -> Novelty | None:
-        """What the text shares with the training text; None if the model has no index. Computed on first use."""
+        """What the text shares with the training text; None if the model has no index. Computed on
+        first use.
+        """
         return self._examine()
 
     @cached_property
     def log_probabilities(self) -> list[float]:
-        """The model's log probability (nats) of each of ``tokens``, and of the end if the text ended by itself.
+        """The model's log probability (nats) of each of ``tokens``, and of the end if the text
+        ended by itself.
 
         They are the model's own, before temperature, filters and penalties; computed on first use.
         """
@@ -112,7 +125,16 @@ class Generation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is known without further computation, as JSON values."""
-        names = ("text", "prompt", "new_tokens", "finish_reason", "seed", "number", "exceeds_max_copy", "conditions")
+        names = (
+            "text",
+            "prompt",
+            "new_tokens",
+            "finish_reason",
+            "seed",
+            "number",
+            "exceeds_max_copy",
+            "conditions",
+        )
         return {name: getattr(self, name) for name in names} | {"seconds": round(self.seconds, 4)}
 
 
@@ -122,10 +144,11 @@ class Generator:
     Args:
         stepper: Predicts the next token.
         tokenizer: The model's tokenizer.
-        pieces: The texts of its tokens, and the words that texts are made of; decoded now if not given, and without known words.
+        pieces: The texts of its tokens, and the words that texts are made of; decoded now if not
+            given, and without known words.
         index: The index of the training text, for ``novelty``.
-        score: Returns the model's log probability (nats) of each of some ids after the first ``given`` ones:
-            ``score(ids, given)``.
+        score: Returns the model's log probability (nats) of each of some ids after the first
+            ``given`` ones: ``score(ids, given)``.
         batch_size: How many texts to generate side by side.
     """
 
@@ -149,16 +172,18 @@ class Generator:
     def generate(self, request: Request, first: int = 0, start_late: bool = True) -> Iterator[Text]:
         """Return the finished texts of a call, in order and each as soon as it can be.
 
-        Text i samples from the random stream of (seed, i). What is wrong with the call is raised before anything is generated.
+        Text i samples from the random stream of (seed, i). What is wrong with the call is raised
+        before anything is generated.
 
         Args:
             request: The call.
             first: The number of the first text to generate.
-            start_late: Whether texts that would start after ``max_time`` are returned without new tokens, instead of left out.
+            start_late: Whether texts that would start after ``max_time`` are returned without new
+                tokens, instead of left out.
 
         Raises:
-            DataError: ``novelty`` is given and the model has no index of its training text, or ``words="known"`` and it has no
-                lexicon.
+            DataError: ``novelty`` is given and the model has no index of its training text, or
+                ``words="known"`` and it has no lexicon.
             GenerationError: No token can be sampled, or no try includes what must be included.
         """
         guard = self.guard(request)
@@ -172,11 +197,15 @@ class Generator:
         return self._generate_batches(request, guard, first, start_late)
 
     def stream(self, request: Request) -> Iterator[str]:
-        """Return the pieces of the one text of a call as they are generated, prompt first; errors as in ``generate``."""
+        """Return the pieces of the one text of a call as they are generated, prompt first; errors
+        as in ``generate``.
+        """
         return self._stream(request, self.guard(request))
 
     def output(self, text: Text, request: Request, number: int) -> Generation:
-        """Return a finished text as the Generation with that number in the call, or, with best_of, among all sampled texts."""
+        """Return a finished text as the Generation with that number in the call, or, with best_of,
+        among all sampled texts.
+        """
         return Generation(
             text=text.text,
             prompt=text.prompt,
@@ -199,7 +228,9 @@ class Generator:
         return GeneratedText(text.text, text.exceeds_limit, examine)
 
     def log_probabilities(self, text: Text) -> list[float]:
-        """Return the model's log probability (nats) of each token of a text, and of eos where it ended by itself."""
+        """Return the model's log probability (nats) of each token of a text, and of eos where it
+        ended by itself.
+        """
         assert self._score is not None, "This generator was made without a function that scores."
         ends = [self.tokenizer.eos_id] if text.finish_reason == "end" else []
         return self._score([*text.prefix, *text.ids, *ends], len(text.prefix))
@@ -222,8 +253,12 @@ class Generator:
             _warn_of_limit(index.smallest_max_copy)
         return index.guard(max(index.smallest_max_copy, wanted))
 
-    def _generate_batches(self, request: Request, guard: CopyGuard | None, first: int, start_late: bool) -> Iterator[Text]:
-        """Yield each text once it and all before it are finished, while others of its batch continue."""
+    def _generate_batches(
+        self, request: Request, guard: CopyGuard | None, first: int, start_late: bool
+    ) -> Iterator[Text]:
+        """Yield each text once it and all before it are finished, while others of its batch
+        continue.
+        """
         deadline = request.deadline()
         for texts in self._batches(request, first):
             if not start_late and deadline is not None and time.monotonic() >= deadline:
@@ -236,30 +271,51 @@ class Generator:
             yield from texts[waiting:]
 
     def _batches(self, request: Request, first: int) -> Iterator[list[Text]]:
-        """Yield the texts at their beginnings, those side by side that may contain the same words."""
+        """Yield the texts at their beginnings, those side by side that may contain the same
+        words.
+        """
         numbered = enumerate(islice(request.prompts, first, None), request.offset + first)
-        for _, group in groupby(numbered, key=lambda pair: self._other_words(request, request.prefix_of(pair[0]))):
-            while texts := [self.text(request, prompt, number) for number, prompt in islice(group, self.batch_size)]:
+        for _, group in groupby(
+            numbered, key=lambda pair: self._other_words(request, request.prefix_of(pair[0]))
+        ):
+            while texts := [
+                self.text(request, prompt, number)
+                for number, prompt in islice(group, self.batch_size)
+            ]:
                 yield texts
 
     def _other_words(self, request: Request, prefix: Sequence[int]) -> frozenset[str]:
-        """Return the words of the fields before a text that are known besides those of the lexicon."""
+        """Return the words of the fields before a text that are known besides those of the
+        lexicon.
+        """
         return self.pieces.unknown(prefix) if request.config.words == "known" else frozenset()
 
-    def _generate_including(self, request: Request, guard: CopyGuard | None, first: int) -> Iterator[Text]:
+    def _generate_including(
+        self, request: Request, guard: CopyGuard | None, first: int
+    ) -> Iterator[Text]:
         """Yield for each prompt the most probable of the first texts that include all words."""
         deadline = request.deadline()
-        for number, prompt in enumerate(islice(request.prompts, first, None), request.offset + first):
+        for number, prompt in enumerate(
+            islice(request.prompts, first, None), request.offset + first
+        ):
             started = time.monotonic()
             tries = ((number, attempt) if attempt else (number,) for attempt in count())
             generated = 0
             lacking = dict.fromkeys(request.must_include, 0)
             best: Text | None = None
             while best is None:
-                texts = [self.text(request, prompt, *numbers) for numbers in islice(tries, _TRIES_PER_BATCH)]
-                deque(self.decoder(request, guard, deadline, texts).decode(texts), maxlen=0)  # to the end
+                texts = [
+                    self.text(request, prompt, *numbers)
+                    for numbers in islice(tries, _TRIES_PER_BATCH)
+                ]
+                # to the end
+                deque(self.decoder(request, guard, deadline, texts).decode(texts), maxlen=0)
                 generated += len(texts)
-                best = max((text for text in texts if not _missing(request, text)), key=self._likelihood, default=None)
+                best = max(
+                    (text for text in texts if not _missing(request, text)),
+                    key=self._likelihood,
+                    default=None,
+                )
                 for word in (word for text in texts for word in _missing(request, text)):
                     lacking[word] += 1
                 is_late = deadline is not None and time.monotonic() >= deadline
@@ -268,7 +324,9 @@ class Generator:
             best.seconds = time.monotonic() - started
             yield best
 
-    def _choose(self, request: Request, guard: CopyGuard | None, start_late: bool) -> Iterator[Text]:
+    def _choose(
+        self, request: Request, guard: CopyGuard | None, start_late: bool
+    ) -> Iterator[Text]:
         """Yield the best texts of each prompt, the best first."""
         texts = self._generate_batches(request, guard, 0, start_late)
         judge = request.judge
@@ -276,7 +334,9 @@ class Generator:
             if judge is None:
                 drawn.sort(key=self._likelihood_after_prompt, reverse=True)
             else:
-                drawn.sort(key=lambda text: judge(text.text[len(text.prompt) :], text.prompt), reverse=True)
+                drawn.sort(
+                    key=lambda text: judge(text.text[len(text.prompt) :], text.prompt), reverse=True
+                )
             yield from drawn[: request.config.num_return_sequences]
 
     def _search(self, request: Request) -> Iterator[Text]:
@@ -291,12 +351,19 @@ class Generator:
         prompt, _ = out.release()
         if prompt:
             yield prompt
-        for _ in self.decoder(request, guard, request.deadline(), [text], _STREAM_BLOCK_SECONDS).decode([text]):
+        for _ in self.decoder(
+            request, guard, request.deadline(), [text], _STREAM_BLOCK_SECONDS
+        ).decode([text]):
             piece, _ = out.release()
             yield from _characters(piece) if self.pieces.are_characters or not piece else (piece,)
 
     def decoder(
-        self, request: Request, guard: CopyGuard | None, deadline: float | None, texts: Sequence[Text], block_seconds: float = 0.2
+        self,
+        request: Request,
+        guard: CopyGuard | None,
+        deadline: float | None,
+        texts: Sequence[Text],
+        block_seconds: float = 0.2,
     ) -> Decoder:
         """Return the decoding loop of a call.
 
@@ -304,7 +371,8 @@ class Generator:
             request: The call.
             guard: The copied spans that must not be completed: those of ``guard(request)``.
             deadline: The ``time.monotonic`` at which all texts end where they are.
-            texts: The texts at their beginning; the guard is left out if none can become long enough to complete its spans.
+            texts: The texts at their beginning; the guard is left out if none can become long
+                enough to complete its spans.
             block_seconds: About how long a block of a stepper's own loop should take.
 
         Raises:
@@ -316,10 +384,20 @@ class Generator:
             guard = None
         other_words = self._other_words(request, texts[0].prefix if texts else request.prefix)
         spelling = self.pieces.spelling(config.words, other_words)
-        return Decoder(self.stepper, self.pieces, config, guard, spelling, request.hooks, deadline, block_seconds)
+        return Decoder(
+            self.stepper,
+            self.pieces,
+            config,
+            guard,
+            spelling,
+            request.hooks,
+            deadline,
+            block_seconds,
+        )
 
     def text(self, request: Request, prompt: str | Sequence[int], *numbers: int) -> Text:
-        """Return the text of a prompt at its beginning, whose random stream is that of the seed and some numbers.
+        """Return the text of a prompt at its beginning, whose random stream is that of the seed and
+        some numbers.
 
         A prompt that is given as token ids is fed as it is.
         """
@@ -328,12 +406,22 @@ class Generator:
         else:
             ids = list(prompt)
             rest = ""
-            prompt = self.tokenizer.decode(ids).rstrip("\ufffd")  # an incomplete last character belongs to the continuation
+            # an incomplete last character belongs to the continuation
+            prompt = self.tokenizer.decode(ids).rstrip("\ufffd")
             length = len(prompt)
         random = np.random.default_rng((request.seed, *numbers))
         prefix = [self.pieces.bos_id, *request.prefix_of(numbers[0])]
         return Text(
-            self.pieces, request.config, prompt, prefix, ids, rest, length, random, prompt_tokens=len(ids), number=numbers[0]
+            self.pieces,
+            request.config,
+            prompt,
+            prefix,
+            ids,
+            rest,
+            length,
+            random,
+            prompt_tokens=len(ids),
+            number=numbers[0],
         )
 
     def _likelihood(self, text: Text) -> float:
@@ -341,9 +429,15 @@ class Generator:
         return math.fsum(self.log_probabilities(text)) / max(1, len(text.ids))
 
     def _likelihood_after_prompt(self, text: Text) -> float:
-        """Return the log probability (nats) of what continues the prompt, per character; -inf if nothing does."""
+        """Return the log probability (nats) of what continues the prompt, per character; -inf if
+        nothing does.
+        """
         characters = len(text.text) - len(text.prompt)
-        return math.fsum(self.log_probabilities(text)[text.prompt_tokens :]) / characters if characters else -math.inf
+        return (
+            math.fsum(self.log_probabilities(text)[text.prompt_tokens :]) / characters
+            if characters
+            else -math.inf
+        )
 
     def _examine(self, ids: Sequence[int]) -> Novelty | None:
         return None if self.index is None else self.index.examine(ids, self.tokenizer.decode)
@@ -362,8 +456,9 @@ def require_index(index: Index | None) -> Index:
     """
     if index is None:
         raise DataError(
-            "This model has no index of its training text: it was trained with training.novelty=none, saved without "
-            "novelty.safetensors, or is a blend of models of different corpora or tokenizers."
+            "This model has no index of its training text: it was trained with"
+            " training.novelty=none, saved without novelty.safetensors, or is a blend of models of"
+            " different corpora or tokenizers."
         )
     return index
 
@@ -373,18 +468,27 @@ def _missing(request: Request, text: Text) -> list[str]:
     return [word for word in request.must_include if word.casefold() not in text.text.casefold()]
 
 
-def _nothing_includes(request: Request, generated: int, lacking: dict[str, int], is_late: bool) -> GenerationError:
+def _nothing_includes(
+    request: Request, generated: int, lacking: dict[str, int], is_late: bool
+) -> GenerationError:
     rarest = max(lacking, key=lambda word: lacking[word])
     detail = f"; {lacking[rarest]} of them lack {rarest!r}" if len(lacking) > 1 else ""
-    until, more = (" before the time ran out", "time (max_time)") if is_late else ("", "tokens (max_new_tokens)")
+    until, more = (
+        (" before the time ran out", "time (max_time)")
+        if is_late
+        else ("", "tokens (max_new_tokens)")
+    )
     return GenerationError(
-        f"None of {generated} tries includes {' and '.join(map(repr, request.must_include))}{until}{detail}. "
-        f"Put it into the prompt, allow more {more}, or raise the temperature."
+        f"None of {generated} tries includes"
+        f" {' and '.join(map(repr, request.must_include))}{until}{detail}. Put it into the prompt,"
+        f" allow more {more}, or raise the temperature."
     )
 
 
 def _characters(text: str) -> Iterator[str]:
-    """Yield a text's characters; an incomplete last one, several U+FFFD at the end, comes in one piece."""
+    """Yield a text's characters; an incomplete last one, several U+FFFD at the end, comes in one
+    piece.
+    """
     whole = text.rstrip("\ufffd")
     yield from whole
     if len(whole) < len(text):
@@ -395,8 +499,9 @@ def _characters(text: str) -> Iterator[str]:
 def _warn_of_limit(tokens: int) -> None:
     """Log once which copied spans the filter of a thinned index lets pass."""
     _logger.warning(
-        "The filter rejects only copied spans of more than %d tokens: the compact index of this model cannot recognise shorter "
-        "ones. Train with training.novelty=exact to limit them to %d characters.",
+        "The filter rejects only copied spans of more than %d tokens: the compact index of this"
+        " model cannot recognise shorter ones. Train with training.novelty=exact to limit them to"
+        " %d characters.",
         tokens,
         COPY_CHARACTERS,
     )

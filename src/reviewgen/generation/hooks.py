@@ -1,8 +1,9 @@
-"""Objects that are called at every token: logits processors, stopping criteria and streamers, those of transformers unchanged.
+"""Objects that are called at every token: logits processors, stopping criteria and streamers, those
+of transformers unchanged.
 
-They get torch tensors of one row each: ids (1, T), all tokens so far with bos first, and scores (1, V), float32. A logits
-processor is a function of the caller's, or the name of an installed one: only entry points of installed packages are looked up; a
-saved model has names, and no code.
+They get torch tensors of one row each: ids (1, T), all tokens so far with bos first, and scores (1,
+V), float32. A logits processor is a function of the caller's, or the name of an installed one: only
+entry points of installed packages are looked up; a saved model has names, and no code.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +14,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from reviewgen.errors import BrokenPlugin, ConfigError, GenerationError, UnknownPlugin, counted, quoted
+from reviewgen.errors import (
+    BrokenPlugin,
+    ConfigError,
+    GenerationError,
+    UnknownPlugin,
+    counted,
+    quoted,
+)
 from reviewgen.generation.text import Text
 from reviewgen.protocols import Tokenizer
 from reviewgen.registry import Plugin, find_logits_processor, title_of
@@ -37,8 +45,8 @@ class Processor:
         """Apply the processor to scores (1, V).
 
         Raises:
-            GenerationError: It returns something else; or it is a plugin and raises. An error of the caller's own function is not
-                caught.
+            GenerationError: It returns something else; or it is a plugin and raises. An error of
+                the caller's own function is not caught.
         """
         import torch
 
@@ -49,13 +57,22 @@ class Processor:
             if self.plugin is None:
                 raise
             raise GenerationError(
-                f"{self.name} has failed after {ids.shape[1] - 1} tokens: {type(error).__name__}: {error!s:.200}"
+                f"{self.name} has failed after {ids.shape[1] - 1} tokens: {type(error).__name__}:"
+                f" {error!s:.200}"
             ) from error
-        got = tuple(processed.shape) if isinstance(processed, torch.Tensor) else type(processed).__name__
+        got = (
+            tuple(processed.shape)
+            if isinstance(processed, torch.Tensor)
+            else type(processed).__name__
+        )
         if got != shape:
-            raise GenerationError(f"{self.name} should return scores of shape {shape}; it returned {got}.")
+            raise GenerationError(
+                f"{self.name} should return scores of shape {shape}; it returned {got}."
+            )
         if not (processed < torch.inf).all():
-            raise GenerationError(f"{self.name} returns scores that are not numbers (NaN or plus infinity).")
+            raise GenerationError(
+                f"{self.name} returns scores that are not numbers (NaN or plus infinity)."
+            )
         return processed
 
 
@@ -66,18 +83,22 @@ class Hooks:
     Attributes:
         processors: The logits processors, in the order of their calls; -inf rules a token out.
         criteria: Each takes ids and scores, and returns whether the text ends here.
-        streamer: Has ``put(ids)``, called with the prompt and then with each new token, and ``end()``.
+        streamer: Has ``put(ids)``, called with the prompt and then with each new token, and
+            ``end()``.
     """
 
     processors: Sequence[Processor]
     criteria: Sequence[Callable[[Any, Any], Any]]
     streamer: Any = None
 
-    def process(self, ids: Sequence[int], scores: Float[np.ndarray, " V"]) -> Float[np.ndarray, " V"]:
+    def process(
+        self, ids: Sequence[int], scores: Float[np.ndarray, " V"]
+    ) -> Float[np.ndarray, " V"]:
         """Return the scores of the token after some ids, bos first, after the logits processors.
 
         Raises:
-            GenerationError: They rule out every token, or one of them fails, or returns something other than scores.
+            GenerationError: They rule out every token, or one of them fails, or returns something
+                other than scores.
         """
         if not self.processors:
             return scores
@@ -89,7 +110,8 @@ class Hooks:
         processed: np.ndarray = table[0].double().cpu().numpy()
         if not (processed > -np.inf).any():
             raise GenerationError(
-                f"The logits processors rule out every token after {counted(len(ids) - 1, 'token')}, so none can be drawn."
+                "The logits processors rule out every token after"
+                f" {counted(len(ids) - 1, 'token')}, so none can be drawn."
             )
         return processed
 
@@ -109,7 +131,8 @@ class Hooks:
             stops = criterion(ids, table)
             if not isinstance(stops, bool | np.bool_ | torch.Tensor):
                 raise GenerationError(
-                    f"{_name(criterion)} should return whether the text ends here; it returned {quoted(stops)}."
+                    f"{_name(criterion)} should return whether the text ends here; it returned"
+                    f" {quoted(stops)}."
                 )
             if bool(torch.as_tensor(stops).all()):
                 return True
@@ -148,34 +171,50 @@ def make_hooks(
         processors: Names and functions, as of ``as_processors``.
         tokenizer: What named processors are made for.
         stopping_criteria, streamer: As in a call.
-        saved: Names that are the model's own defaults; an error says how to generate without one that is not installed.
+        saved: Names that are the model's own defaults; an error says how to generate without one
+            that is not installed.
 
     Raises:
         ConfigError: A criterion is not callable, or the streamer lacks a method.
         UnknownPlugin: No installed package provides a name.
         PluginConflict: Two packages provide a name.
-        BrokenPlugin: A package cannot be imported, or its factory raises or returns something that cannot be called.
+        BrokenPlugin: A package cannot be imported, or its factory raises or returns something that
+            cannot be called.
     """
-    made = [_make(item, tokenizer, saved) if isinstance(item, str) else Processor(item, _name(item)) for item in processors]
+    made = [
+        _make(item, tokenizer, saved) if isinstance(item, str) else Processor(item, _name(item))
+        for item in processors
+    ]
     criteria = one_or_more(stopping_criteria)
     if not all(callable(criterion) for criterion in criteria):
         raise ConfigError(
-            f"stopping_criteria is a function of ids and scores, or a list of such functions; got {quoted(stopping_criteria)}."
+            "stopping_criteria is a function of ids and scores, or a list of such functions; got"
+            f" {quoted(stopping_criteria)}."
         )
-    if streamer is not None and not (callable(getattr(streamer, "put", None)) and callable(getattr(streamer, "end", None))):
-        raise ConfigError(f"streamer needs the methods put and end, as transformers' have; got {type(streamer).__name__}.")
+    if streamer is not None and not (
+        callable(getattr(streamer, "put", None)) and callable(getattr(streamer, "end", None))
+    ):
+        raise ConfigError(
+            "streamer needs the methods put and end, as transformers' have; got"
+            f" {type(streamer).__name__}."
+        )
     return Hooks(made, criteria, streamer) if made or criteria or streamer is not None else None
 
 
 def one_or_more(given: Any) -> list[Any]:
-    """Return the items of an argument that is a list, or else the argument as the only item; of None, none.
+    """Return the items of an argument that is a list, or else the argument as the only item; of
+    None, none.
 
     transformers' own lists of functions are both a list and a function.
     """
     if given is None:
         return []
     with suppress(TypeError):  # of a tensor without dimensions, which is Iterable, too
-        return list(given) if isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping) else [given]
+        return (
+            list(given)
+            if isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
+            else [given]
+        )
     return [given]
 
 
@@ -188,8 +227,8 @@ def as_processors(given: Any) -> list[Any]:
     listed = one_or_more(given)
     if not all(callable(item) or isinstance(item, str) for item in listed):
         raise ConfigError(
-            "logits_processor is a function of ids and scores, the name of an installed logits processor, or a list of these; "
-            f"got {quoted(given)}."
+            "logits_processor is a function of ids and scores, the name of an installed logits"
+            f" processor, or a list of these; got {quoted(given)}."
         )
     return listed
 
@@ -203,18 +242,20 @@ def _make(name: str, tokenizer: Tokenizer, saved: Sequence[str]) -> Processor:
         package, _, plain = name.rpartition(":")
         install = f"pip install {package}" if package else "install the package that provides it"
         raise UnknownPlugin(
-            f"This model's generation_config names the logits processor {plain!r}, which is not installed: {install}, or set "
-            "logits_processors=[] to generate without it."
+            f"This model's generation_config names the logits processor {plain!r}, which is not"
+            f" installed: {install}, or set logits_processors=[] to generate without it."
         ) from None
     described = title_of(plugin)
     try:
         processor = factory(tokenizer)
     except Exception as error:  # a third party's factory may raise anything
-        raise BrokenPlugin(f"{described} cannot be made for this tokenizer: {type(error).__name__}: {error!s:.200}") from error
+        raise BrokenPlugin(
+            f"{described} cannot be made for this tokenizer: {type(error).__name__}: {error!s:.200}"
+        ) from error
     if not callable(processor):
         raise BrokenPlugin(
-            f"{described} is broken: its factory should return a function of ids and scores; it returned "
-            f"{type(processor).__name__}."
+            f"{described} is broken: its factory should return a function of ids and scores; it"
+            f" returned {type(processor).__name__}."
         )
     return Processor(processor, described, plugin)
 

@@ -15,7 +15,13 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from reviewgen.compiled.sampling import NONE, Constraints, SamplingParams, compiled_constraints, sample_rows
+from reviewgen.compiled.sampling import (
+    NONE,
+    Constraints,
+    SamplingParams,
+    compiled_constraints,
+    sample_rows,
+)
 from reviewgen.errors import DeviceError, first_line
 from reviewgen.generation.generator import DEVICE_ROWS
 from reviewgen.generation.states import map_state
@@ -25,7 +31,9 @@ _CHUNK_TOKENS = 512  # of a prompt, in one call
 
 
 def make_stepper(model: LanguageModel, device: str = "cpu", weight_bits: int = 32) -> Stepper:
-    """Return the model's own stepper if it has one and is on the CPU, else one that calls the model in its own precision."""
+    """Return the model's own stepper if it has one and is on the CPU, else one that calls the model
+    in its own precision.
+    """
     if device != "cpu":
         return DeviceStepper(model, device)
     return model.stepper(weight_bits) if isinstance(model, SupportsStep) else ModelStepper(model)
@@ -41,7 +49,9 @@ def device_errors(device: str) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
-        raise DeviceError(f"The device {device} has failed: {first_line(error)} Try the device cpu.") from None
+        raise DeviceError(
+            f"The device {device} has failed: {first_line(error)} Try the device cpu."
+        ) from None
 
 
 @contextmanager
@@ -58,8 +68,8 @@ def using_threads(threads: int) -> Iterator[None]:
 class ModelStepper:
     """Calls a model in evaluation mode on its device. The state is the model's, as arrays.
 
-    On a CPU it computes on one thread: a step of one token is so short that several threads mostly wait for one another, and so
-    a text does not depend on the number of cores.
+    On a CPU it computes on one thread: a step of one token is so short that several threads mostly
+    wait for one another, and so a text does not depend on the number of cores.
     """
 
     def __init__(self, model: LanguageModel, device: str = "cpu") -> None:
@@ -71,7 +81,9 @@ class ModelStepper:
         return _to_arrays(self._model.initial_state(batch_size))
 
     @torch.inference_mode()
-    def forward(self, ids: Int64[np.ndarray, "B T"], state: StepState) -> tuple[Float[np.ndarray, "B V"], StepState]:
+    def forward(
+        self, ids: Int64[np.ndarray, "B T"], state: StepState
+    ) -> tuple[Float[np.ndarray, "B V"], StepState]:
         """Return the logits (B, V) after the last token, float32, and the state."""
         tensors: State = _to_tensors(state, self._device)
         with using_threads(1) if self._device == "cpu" else nullcontext():
@@ -82,19 +94,25 @@ class ModelStepper:
 
 
 class DeviceStepper(ModelStepper):
-    """Calls a model on an accelerator, for hundreds of texts at once, and samples their tokens on the CPU.
+    """Calls a model on an accelerator, for hundreds of texts at once, and samples their tokens on
+    the CPU.
 
-    The state is the model's and the logits after the last token. It stays on the device until a block of tokens is sampled. Every
-    token is computed for ``DEVICE_ROWS`` rows, however many texts are left: the kernels that a device chooses, and with them the
-    last bits of the logits, depend on the shape. The tokens of a step are sampled by several threads.
+    The state is the model's and the logits after the last token. It stays on the device until a
+    block of tokens is sampled. Every token is computed for ``DEVICE_ROWS`` rows, however many texts
+    are left: the kernels that a device chooses, and with them the last bits of the logits, depend
+    on the shape. The tokens of a step are sampled by several threads.
     """
 
     def initial_state(self, batch_size: int) -> StepState:
         """Return the model's state before the first token, and logits of zero."""
-        return super().initial_state(batch_size), np.zeros((batch_size, self._model.config.vocab_size), np.float32)
+        return super().initial_state(batch_size), np.zeros(
+            (batch_size, self._model.config.vocab_size), np.float32
+        )
 
     @torch.inference_mode()
-    def forward(self, ids: Int64[np.ndarray, "B T"], state: StepState) -> tuple[Float[np.ndarray, "B V"], StepState]:
+    def forward(
+        self, ids: Int64[np.ndarray, "B T"], state: StepState
+    ) -> tuple[Float[np.ndarray, "B V"], StepState]:
         """Return the logits (B, V) after the last token, float32, and the state."""
         with device_errors(self._device):
             if ids.shape[1] > 1:  # a prompt
@@ -102,10 +120,17 @@ class DeviceStepper(ModelStepper):
                 return logits, (new_state, logits)
             tensors = map_state(_pad, _to_tensors(state[0], self._device))
             logits, tensors = self._step(ids[:, 0], tensors)
-            return logits, (_to_arrays(map_state(lambda tensor: tensor[: len(ids)], tensors)), logits)
+            return logits, (
+                _to_arrays(map_state(lambda tensor: tensor[: len(ids)], tensors)),
+                logits,
+            )
 
-    def _step(self, tokens: Int64[np.ndarray, " B"], tensors: State) -> tuple[Float[np.ndarray, "B V"], State]:
-        """Return the logits after one token of each row, and the state of ``DEVICE_ROWS``, on the device."""
+    def _step(
+        self, tokens: Int64[np.ndarray, " B"], tensors: State
+    ) -> tuple[Float[np.ndarray, "B V"], State]:
+        """Return the logits after one token of each row, and the state of ``DEVICE_ROWS``, on the
+        device.
+        """
         ids = torch.from_numpy(np.ascontiguousarray(tokens[:, None])).to(self._device)
         logits, tensors = self._model(_pad(ids), tensors)
         return logits[: len(tokens), -1].to("cpu", torch.float32).numpy(), tensors
@@ -135,8 +160,22 @@ class DeviceStepper(ModelStepper):
         shares = _share(count, _count_threads())
 
         def sample_share(rows: slice) -> None:
-            texts_of_rows = whole[rows], sizes[rows], new_tokens[rows] + number, uniform[number, rows]
-            sample_rows(logits[rows], *texts_of_rows, params, windows, runs[rows], spelling, new_places[rows], tokens[rows])
+            texts_of_rows = (
+                whole[rows],
+                sizes[rows],
+                new_tokens[rows] + number,
+                uniform[number, rows],
+            )
+            sample_rows(
+                logits[rows],
+                *texts_of_rows,
+                params,
+                windows,
+                runs[rows],
+                spelling,
+                new_places[rows],
+                tokens[rows],
+            )
 
         with ThreadPoolExecutor(max(1, len(shares))) as threads, device_errors(self._device):
             tensors = map_state(_pad, _to_tensors(state[0], self._device))
@@ -148,17 +187,32 @@ class DeviceStepper(ModelStepper):
                 sampled[live, number] = tokens[live]
                 places[live] = new_places[live]
                 used += live
-                live &= (tokens >= 0) & (tokens != params.eos_id) & (new_tokens + number + 1 < params.max_new_tokens)
+                live &= (
+                    (tokens >= 0)
+                    & (tokens != params.eos_id)
+                    & (new_tokens + number + 1 < params.max_new_tokens)
+                )
                 whole[:, start + number] = np.where(live, tokens, params.eos_id)
                 logits, tensors = self._step(whole[:, start + number], tensors)
-            return sampled, used, (_to_arrays(map_state(lambda tensor: tensor[:count], tensors)), logits)
+            return (
+                sampled,
+                used,
+                (_to_arrays(map_state(lambda tensor: tensor[:count], tensors)), logits),
+            )
 
 
 def _count_threads() -> int:
-    """Return the threads that sample: those of torch, of which a launcher leaves one, or this process's share of the cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the threads that sample: those of torch, of which a launcher leaves one, or this
+    process's share of the cores.
+    """
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(torch.get_num_threads(), cores // int(processes) if processes.isdecimal() and int(processes) else 1)
+    return max(
+        torch.get_num_threads(),
+        cores // int(processes) if processes.isdecimal() and int(processes) else 1,
+    )
 
 
 def _share(count: int, parts: int) -> list[slice]:
@@ -169,7 +223,9 @@ def _share(count: int, parts: int) -> list[slice]:
 
 def _pad(tensor: Tensor) -> Tensor:
     """Return a tensor with rows of zeros at its end, so that it has at least ``DEVICE_ROWS``."""
-    return torch.cat([tensor, tensor.new_zeros(max(0, DEVICE_ROWS - len(tensor)), *tensor.shape[1:])])
+    return torch.cat(
+        [tensor, tensor.new_zeros(max(0, DEVICE_ROWS - len(tensor)), *tensor.shape[1:])]
+    )
 
 
 def _to_arrays(state: State) -> StepState:

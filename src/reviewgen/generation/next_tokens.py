@@ -1,7 +1,9 @@
-"""The next token of a text: the most probable ones with the counts behind them, and a text that a user extends token by token.
+"""The next token of a text: the most probable ones with the counts behind them, and a text that a
+user extends token by token.
 
-The distribution is the one that is sampled from (``reviewgen.compiled.sampling``) without filters and penalties: bos is left
-out, and the rest sums to one. Entropy: Shannon 1948. No torch. V ids of the tokenizer, W of the model (with those of conditions).
+The distribution is the one that is sampled from (``reviewgen.compiled.sampling``) without filters
+and penalties: bos is left out, and the rest sums to one. Entropy: Shannon 1948. No torch. V ids of
+the tokenizer, W of the model (with those of conditions).
 """
 
 import math
@@ -30,11 +32,13 @@ class Context:
     """A context that the model has counts after: the last tokens before the next one.
 
     Attributes:
-        tokens: Its length in tokens, those before the text (bos, conditions) included; 0 is the empty context.
+        tokens: Its length in tokens, those before the text (bos, conditions) included; 0 is the
+            empty context.
         text: What they decode to.
         is_start: Whether some of them are before the text, so that it covers the whole text.
         total: The sum of the counts after it; None where they are not known exactly.
-        unit: "occurrences", or "predecessors": of each continuation, the number of different tokens seen before it.
+        unit: "occurrences", or "predecessors": of each continuation, the number of different tokens
+            seen before it.
     """
 
     tokens: int
@@ -49,10 +53,11 @@ class Support:
     """The counts behind one token.
 
     Attributes:
-        order: The length of the longest n-gram ending in the token that was seen in training; 0 if not even the token was seen.
+        order: The length of the longest n-gram ending in the token that was seen in training; 0 if
+            not even the token was seen.
         count: The count of that n-gram, in its context's unit; None where it is not known exactly.
-        shares: The share of the token's probability from each of ``NextTokens.contexts``; what is missing to one comes from no
-            count. None where it is not known.
+        shares: The share of the token's probability from each of ``NextTokens.contexts``; what is
+            missing to one comes from no count. None where it is not known.
     """
 
     order: int
@@ -91,7 +96,8 @@ class NextTokens:
         text: The text.
         tokens: Its number of tokens.
         temperature: The temperature of the probabilities.
-        alternatives: The k most probable tokens; among equally probable ones, those with smaller ids.
+        alternatives: The k most probable tokens; among equally probable ones, those with smaller
+            ids.
         entropy_bits: Entropy of the whole distribution, in bits.
         possible: How many tokens have a probability above zero.
         contexts: Of a count model: the contexts from the longest that was seen to the empty one.
@@ -132,14 +138,18 @@ def log_softmax(logits: Float[np.ndarray, " W"]) -> Float64[np.ndarray, " W"]:
 
 
 def most_probable(scores: Float64[np.ndarray, " N"], count: int) -> list[int]:
-    """Return the indices of the ``count`` largest scores, the largest first, and of equal ones the smallest index first."""
+    """Return the indices of the ``count`` largest scores, the largest first, and of equal ones the
+    smallest index first.
+    """
     count = min(count, len(scores))
     best = np.argpartition(-scores, count - 1)[:count]
     ordered: list[int] = best[np.lexsort((best, -scores[best]))].tolist()
     return ordered
 
 
-def distribution(logits: Float[np.ndarray, " W"], tokenizer: Tokenizer, temperature: float) -> Float64[np.ndarray, " V"]:
+def distribution(
+    logits: Float[np.ndarray, " W"], tokenizer: Tokenizer, temperature: float
+) -> Float64[np.ndarray, " V"]:
     """Return the probability with which each token is sampled.
 
     Args:
@@ -156,7 +166,9 @@ def distribution(logits: Float[np.ndarray, " W"], tokenizer: Tokenizer, temperat
     if not largest < np.inf:  # NaN compares false
         raise GenerationError.of_damaged_logits()
     if largest == -np.inf:
-        raise GenerationError("The model gives every token probability zero here, so no token can follow.")
+        raise GenerationError(
+            "The model gives every token probability zero here, so no token can follow."
+        )
     weights = np.exp((scores - largest) / temperature)
     probabilities: np.ndarray = weights / weights.sum()
     return probabilities
@@ -180,12 +192,18 @@ def _support(token: int, probability: float, contexts: Sequence[CountedContext])
     return Support(
         order=0 if longest is None else longest.tokens + 1,
         count=None if longest is None or longest.counts is None else int(longest.counts[token]),
-        shares=tuple(min(1.0, part / probability) for part in parts) if len(parts) == len(contexts) and probability > 0 else None,
+        shares=(
+            tuple(min(1.0, part / probability) for part in parts)
+            if len(parts) == len(contexts) and probability > 0
+            else None
+        ),
     )
 
 
 class _Step(NamedTuple):
-    """The ids fed so far, bos first; the model's logits (W,) of the next token; the same after processors; the state."""
+    """The ids fed so far, bos first; the model's logits (W,) of the next token; the same after
+    processors; the state.
+    """
 
     ids: tuple[int, ...]
     logits: Float[np.ndarray, " W"]
@@ -206,7 +224,8 @@ class Walk:
         seed: The seed of the sampling; None takes a random one.
 
     Raises:
-        ConfigError: The text is not a string, the temperature not a number above 0, or the seed out of range.
+        ConfigError: The text is not a string, the temperature not a number above 0, or the seed out
+            of range.
     """
 
     def __init__(
@@ -261,7 +280,11 @@ class Walk:
         ids, logits, scores, _ = self._steps[-1]
         probabilities = distribution(scores, self._tokenizer, self._temperature)
         model_probs = np.exp(log_softmax(logits))  # over all its ids
-        contexts = self._stepper.explain(np.array(ids, np.int64)) if isinstance(self._stepper, SupportsExplain) else []
+        contexts = (
+            self._stepper.explain(np.array(ids, np.int64))
+            if isinstance(self._stepper, SupportsExplain)
+            else []
+        )
         best = np.argsort(-probabilities, kind="stable")[:k].tolist()
         some = probabilities[probabilities > 0]
         return NextTokens(
@@ -269,7 +292,11 @@ class Walk:
             tokens=len(self._ids),
             temperature=float(self._temperature),
             alternatives=tuple(
-                self._alternative(token, float(probabilities[token]), _support(token, float(model_probs[token]), contexts))
+                self._alternative(
+                    token,
+                    float(probabilities[token]),
+                    _support(token, float(model_probs[token]), contexts),
+                )
                 for token in best
                 if probabilities[token] > 0
             ),
@@ -287,9 +314,14 @@ class Walk:
         """
         self._refuse_end()
         is_id = isinstance(token, int) and not isinstance(token, bool)
-        if not is_id or not 0 <= token < self._tokenizer.vocab_size or token == self._tokenizer.bos_id:
+        if (
+            not is_id
+            or not 0 <= token < self._tokenizer.vocab_size
+            or token == self._tokenizer.bos_id
+        ):
             raise ConfigError(
-                f"Token {quoted(token)} cannot be taken: ids are 0 to {self._tokenizer.vocab_size - 1}, without bos."
+                f"Token {quoted(token)} cannot be taken: ids are 0 to"
+                f" {self._tokenizer.vocab_size - 1}, without bos."
             )
         self._append((*self._steps[-1].ids, token))
 
@@ -304,13 +336,20 @@ class Walk:
         check_text("The text", text)
         before = self._ids
         is_canonical = self._tokenizer.encode(self.text) == before
-        after = self._tokenizer.encode(self.text + text) if is_canonical else before + self._tokenizer.encode(text)
+        after = (
+            self._tokenizer.encode(self.text + text)
+            if is_canonical
+            else before + self._tokenizer.encode(text)
+        )
         if after == before:
-            raise ConfigError(f"The tokenizer has no token for {quoted(text)}, so nothing was added.")
+            raise ConfigError(
+                f"The tokenizer has no token for {quoted(text)}, so nothing was added."
+            )
         self._append((*self._prefix, *after))
 
     def draw(self, number: int = 1) -> None:
-        """Append tokens sampled from the probabilities shown, as one step; fewer if the text ends before.
+        """Append tokens sampled from the probabilities shown, as one step; fewer if the text ends
+        before.
 
         Raises:
             ConfigError: The number is not a whole number of at least 1.
@@ -321,7 +360,9 @@ class Walk:
         start = len(self._steps)
         try:
             while len(self._steps) < start + number and not self.has_ended:
-                probabilities = distribution(self._steps[-1].scores, self._tokenizer, self._temperature)
+                probabilities = distribution(
+                    self._steps[-1].scores, self._tokenizer, self._temperature
+                )
                 self.take(int(sample_from(probabilities, 0, 1.0, 0.0, self._rng.random())))
         finally:
             del self._steps[start:-1]
@@ -355,10 +396,14 @@ class Walk:
         """Feed ids to the stepper, from the step before on where they begin with its ids."""
         if before is None or ids[: len(before.ids)] != before.ids:
             before = _Step((), np.empty(0), np.empty(0), self._stepper.initial_state(1))
-        logits, state = self._stepper.forward(np.array([ids[len(before.ids) :]], np.int64), before.state)
+        logits, state = self._stepper.forward(
+            np.array([ids[len(before.ids) :]], np.int64), before.state
+        )
         return _Step(ids, logits[0], self._process(ids, logits[0]), state)
 
-    def _process(self, ids: tuple[int, ...], logits: Float[np.ndarray, " W"]) -> Float[np.ndarray, " W"]:
+    def _process(
+        self, ids: tuple[int, ...], logits: Float[np.ndarray, " W"]
+    ) -> Float[np.ndarray, " W"]:
         """Return the logits after the logits processors; after eos no token follows."""
         if self._hooks is None or self._tokenizer.eos_id in ids[len(self._prefix) :][-1:]:
             return logits
@@ -369,4 +414,6 @@ class Walk:
 
     def _refuse_end(self) -> None:
         if self.has_ended:
-            raise GenerationError("The review has ended, so no token can follow; undo the end first.")
+            raise GenerationError(
+                "The review has ended, so no token can follow; undo the end first."
+            )

@@ -1,8 +1,10 @@
-"""What a tokenizer's texts are made of: the text of each token, and the words that compiled code lets them spell.
+"""What a tokenizer's texts are made of: the text of each token, and the words that compiled code
+lets them spell.
 
-A prompt may end inside what the tokenizer would make one token: "the " before "the movie", whose tokens are "the" and " movie".
-Fed as it stands, its last token is one that never occurred there in training. So the last word is removed, and the first sampled
-tokens must match it and may run on ("token healing"). A tokenizer of single characters needs none of this.
+A prompt may end inside what the tokenizer would make one token: "the " before "the movie", whose
+tokens are "the" and " movie". Fed as it stands, its last token is one that never occurred there in
+training. So the last word is removed, and the first sampled tokens must match it and may run on
+("token healing"). A tokenizer of single characters needs none of this.
 """
 
 from collections.abc import Sequence
@@ -43,7 +45,8 @@ class TokenTexts:
         lexicon: The known words; None if the model has none.
 
     Attributes:
-        texts: The text of every single token (its *piece*); the empty string for bos, eos and parts of a character.
+        texts: The text of every single token (its *piece*); the empty string for bos, eos and parts
+            of a character.
         are_characters: Whether no token has several characters.
     """
 
@@ -59,7 +62,11 @@ class TokenTexts:
         """Return a prompt's ids without its last word, and that word."""
         ids = self.tokenizer.encode(text)
         keep = len(ids)
-        while not self.are_characters and keep > max(0, len(ids) - _MAX_HEALED) and (piece := self.texts[ids[keep - 1]]):
+        while (
+            not self.are_characters
+            and keep > max(0, len(ids) - _MAX_HEALED)
+            and (piece := self.texts[ids[keep - 1]])
+        ):
             keep -= 1
             if piece[0].isspace():
                 break
@@ -71,7 +78,12 @@ class TokenTexts:
 
     def matches(self, rest: str) -> Bool[np.ndarray, " V"]:
         """Return a mask of the tokens that start with ``rest`` or are a prefix of it."""
-        return np.array([bool(piece) and (piece.startswith(rest) or rest.startswith(piece)) for piece in self.texts])
+        return np.array(
+            [
+                bool(piece) and (piece.startswith(rest) or rest.startswith(piece))
+                for piece in self.texts
+            ]
+        )
 
     def unknown(self, prefix: Sequence[int]) -> frozenset[str]:
         """Return the words of the fields before a text that are not in the lexicon."""
@@ -79,35 +91,48 @@ class TokenTexts:
         size = self.tokenizer.vocab_size
         if lexicon is None:
             return frozenset()
-        values = [list(tokens) for is_own, tokens in groupby(prefix, key=lambda token: token < size) if is_own]
-        return frozenset(word for ids in values for word in words_of(self.tokenizer.decode(ids)) if not lexicon.spells(word))
+        values = [
+            list(tokens)
+            for is_own, tokens in groupby(prefix, key=lambda token: token < size)
+            if is_own
+        ]
+        return frozenset(
+            word
+            for ids in values
+            for word in words_of(self.tokenizer.decode(ids))
+            if not lexicon.spells(word)
+        )
 
     def spelling(self, words: str, others: frozenset[str] = frozenset()) -> Spelling | None:
-        """Return the spelling for a setting of ``words``; None if no sequence of tokens can be misspelled.
+        """Return the spelling for a setting of ``words``; None if no sequence of tokens can be
+        misspelled.
 
         Args:
             words: The setting.
             others: Words that are known besides those of the lexicon.
 
         Raises:
-            DataError: With ``words="known"``, if there is no lexicon or the bytes of the tokens are not known.
+            DataError: With ``words="known"``, if there is no lexicon or the bytes of the tokens are
+                not known.
         """
         if words == "any":
             return self._valid
         if self._lexicon is None:
             raise DataError(
-                "This model has no lexicon, which words=known needs: lexicon.safetensors is missing, few words occur in several "
-                "training texts, as in a language without spaces, or it was trained by an earlier version. Set words=any."
+                "This model has no lexicon, which words=known needs: lexicon.safetensors is"
+                " missing, few words occur in several training texts, as in a language without"
+                " spaces, or it was trained by an earlier version. Set words=any."
             )
         if self._known is None:
             raise DataError(
-                "words=known needs a tokenizer that says which bytes its tokens are (reviewgen.protocols.SupportsTokenBytes). "
-                "Set words=any."
+                "words=known needs a tokenizer that says which bytes its tokens are"
+                " (reviewgen.protocols.SupportsTokenBytes). Set words=any."
             )
         if not others:
             return self._known
         spelling = self._extended.get(others) or add_words(self._known, others)
-        self._extended = {others: spelling}  # the last one: texts about the same come one after another
+        # the last one: texts about the same come one after another
+        self._extended = {others: spelling}
         return spelling
 
     @cached_property
@@ -120,5 +145,7 @@ class TokenTexts:
 
     @cached_property
     def _valid(self) -> Spelling | None:
-        """The spelling of valid UTF-8; None if every token is whole characters, or if that is not known."""
+        """The spelling of valid UTF-8; None if every token is whole characters, or if that is not
+        known.
+        """
         return None if self._symbols is None or self._are_whole else make_spelling(self._symbols)

@@ -8,7 +8,14 @@ from typing import Annotated, Any, TypeAlias
 import numpy as np
 
 from reviewgen.conditions import ANY, DRAW, Conditions, DrawGroup, draw_values
-from reviewgen.config import Bound, GenerationConfig, GenerationSettings, check_mapping, generation_config, seed_or_random
+from reviewgen.config import (
+    Bound,
+    GenerationConfig,
+    GenerationSettings,
+    check_mapping,
+    generation_config,
+    seed_or_random,
+)
 from reviewgen.config.settings import check_value
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.generation.hooks import Hooks, as_processors, make_hooks, one_or_more
@@ -43,7 +50,9 @@ Judge: TypeAlias = Callable[[str, str], float]
 
 
 def device_facts(device: str) -> dict[str, str]:
-    """Return the type of an accelerator, which decides how it rounds: {"device": "cuda"} for "cuda:0"; nothing for the CPU."""
+    """Return the type of an accelerator, which decides how it rounds: {"device": "cuda"} for
+    "cuda:0"; nothing for the CPU.
+    """
     return {} if device == "cpu" else {"device": device.split(":")[0]}
 
 
@@ -63,8 +72,10 @@ class Request:
         given: The values of the conditions that all texts share.
         draws: The conditions that are drawn for each text.
         must_include: Strings that each text must include.
-        best_of: Of this many texts of a prompt, ``num_return_sequences`` are returned, the best first; 0 returns all.
-        judge: Rates texts, given without their prompts, after the prompts: the higher the better; None is the model itself.
+        best_of: Of this many texts of a prompt, ``num_return_sequences`` are returned, the best
+            first; 0 returns all.
+        judge: Rates texts, given without their prompts, after the prompts: the higher the better;
+            None is the model itself.
         offset: The number of the first text, where a call is a part of a larger one.
         device: The device that generates.
     """
@@ -86,7 +97,9 @@ class Request:
     device: str = "cpu"
 
     def conditions_of(self, number: int) -> dict[str, Any]:
-        """Return the values of the conditions of a text, given or drawn, without those that are unspecified."""
+        """Return the values of the conditions of a text, given or drawn, without those that are
+        unspecified.
+        """
         values = {**self.given, **draw_values(self.draws, self.seed, number)}
         return {name: value for name, value in values.items() if value is not None}
 
@@ -97,7 +110,11 @@ class Request:
     @property
     def plugins(self) -> list[Plugin]:
         """The plugins that made logits processors of the call."""
-        return [] if self.hooks is None else [hook.plugin for hook in self.hooks.processors if hook.plugin is not None]
+        return (
+            []
+            if self.hooks is None
+            else [hook.plugin for hook in self.hooks.processors if hook.plugin is not None]
+        )
 
     def deadline(self) -> float | None:
         """Return the ``time.monotonic`` at which ``max_time`` is over if the call starts now."""
@@ -134,17 +151,28 @@ def make_request(
     saved = tuple[str, ...]()
     if args["logits_processor"] is not None:
         if settings.get("logits_processors") is not None:
-            raise ConfigError("logits_processor and logits_processors are both given; name all in logits_processor.")
+            raise ConfigError(
+                "logits_processor and logits_processors are both given; name all in"
+                " logits_processor."
+            )
         settings["logits_processors"] = tuple(item for item in processors if isinstance(item, str))
     if settings.get("likeness") is not None:
         raise ConfigError(
-            "likeness is saved with a model, by save_generation_config, and a call chooses it with profile='likeness'."
+            "likeness is saved with a model, by save_generation_config, and a call chooses it with"
+            " profile='likeness'."
         )
-    config = generation_config(defaults.of_profile(args["profile"]), args["generation_config"], settings, keywords)
-    check_value("best_of", args["best_of"], Annotated[int | None, Bound(at_least=config.num_return_sequences, at_most=_MOST)])
+    config = generation_config(
+        defaults.of_profile(args["profile"]), args["generation_config"], settings, keywords
+    )
+    check_value(
+        "best_of",
+        args["best_of"],
+        Annotated[int | None, Bound(at_least=config.num_return_sequences, at_most=_MOST)],
+    )
     if args["judge"] is not None and args["best_of"] is None:
         raise ConfigError("judge needs best_of, the number of texts that it chooses among.")
-    if args["streamer"] is not None and settings.get("finish") is None:  # a streamer gets each token at once
+    # a streamer gets each token at once
+    if args["streamer"] is not None and settings.get("finish") is None:
         config = replace(config, finish=None)
     if args["logits_processor"] is None:
         processors = list(config.logits_processors)
@@ -153,7 +181,11 @@ def make_request(
     is_sampled = config.do_sample is not False and config.num_beams == 1
     given, draws = conditions.plan_draws(config.conditions, DRAW if is_sampled else ANY)
     request = Request(
-        prompts=[text for text in _prompts(prompt) for _ in range(args["best_of"] or config.num_return_sequences)],
+        prompts=[
+            text
+            for text in _prompts(prompt)
+            for _ in range(args["best_of"] or config.num_return_sequences)
+        ],
         config=config,
         seed=seed_or_random(args["seed"]),
         hooks=make_hooks(processors, tokenizer, args["stopping_criteria"], args["streamer"], saved),
@@ -173,27 +205,49 @@ def make_request(
 
 def _refuse_pairs(request: Request) -> None:
     """Raise where two settings are incompatible."""
-    if not isinstance(request.novelty, str | None) or request.novelty not in (None, "report", "filter"):
+    if not isinstance(request.novelty, str | None) or request.novelty not in (
+        None,
+        "report",
+        "filter",
+    ):
         raise ConfigError(f"novelty must be 'report' or 'filter'; got {quoted(request.novelty)}.")
     if request.max_copy is not None and request.novelty != "filter":
         raise ConfigError("max_copy needs novelty='filter'.")
     has_streamer = request.hooks is not None and request.hooks.streamer is not None
     if has_streamer:
         if len(request.prompts) != 1:
-            raise ConfigError(f"A streamer takes one text; this call asks for {len(request.prompts)}.")
-        if request.must_include or request.config.finish == "sentence" or request.novelty == "filter":
             raise ConfigError(
-                "must_include, finish and novelty='filter' may remove text again, so they cannot be combined with a streamer."
+                f"A streamer takes one text; this call asks for {len(request.prompts)}."
+            )
+        if (
+            request.must_include
+            or request.config.finish == "sentence"
+            or request.novelty == "filter"
+        ):
+            raise ConfigError(
+                "must_include, finish and novelty='filter' may remove text again, so they cannot be"
+                " combined with a streamer."
             )
     is_greedy = request.config.do_sample is False
-    is_given = {"num_beams": request.config.num_beams > 1, "best_of": request.best_of, "must_include": request.must_include}
-    is_given |= {"do_sample=False": is_greedy, "novelty='filter'": request.novelty == "filter", "a streamer": has_streamer}
+    is_given = {
+        "num_beams": request.config.num_beams > 1,
+        "best_of": request.best_of,
+        "must_include": request.must_include,
+    }
+    is_given |= {
+        "do_sample=False": is_greedy,
+        "novelty='filter'": request.novelty == "filter",
+        "a streamer": has_streamer,
+    }
     is_given |= {"stopping_criteria": request.hooks is not None and request.hooks.criteria}
     for name, others in _EXCLUDED.items():
         if is_given[name] and (wrong := next((other for other in others if is_given[other]), None)):
             raise ConfigError(f"{name} cannot be combined with {wrong}.")
     if request.must_include and is_greedy:
-        raise ConfigError("must_include samples texts until one fits, so it cannot be combined with do_sample=False.")
+        raise ConfigError(
+            "must_include samples texts until one fits, so it cannot be combined with"
+            " do_sample=False."
+        )
 
 
 def _prompts(prompt: Any) -> Sequence[str]:
@@ -211,5 +265,7 @@ def _plain(value: Any) -> Any:
 def _words(words: Any) -> Sequence[str]:
     listed = one_or_more(words)
     if not all(isinstance(word, str) and word for word in listed):
-        raise ConfigError(f"must_include is a non-empty string or a list of such strings; got {quoted(words)}.")
+        raise ConfigError(
+            f"must_include is a non-empty string or a list of such strings; got {quoted(words)}."
+        )
     return listed

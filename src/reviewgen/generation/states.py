@@ -1,4 +1,6 @@
-"""Nested states: a state is an array, or a tuple of states, possibly empty; each array has the batch dimension first."""
+"""Nested states: a state is an array, or a tuple of states, possibly empty; each array has the
+batch dimension first.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -17,7 +19,9 @@ class Slot(NamedTuple):
 
 
 def map_state(function: Callable[..., Any], *states: Any) -> Any:
-    """Return the state of the results of a function of each array, or of the corresponding arrays of several states."""
+    """Return the state of the results of a function of each array, or of the corresponding arrays
+    of several states.
+    """
     if isinstance(states[0], tuple):
         return tuple(map_state(function, *parts) for parts in zip(*states, strict=True))
     return function(*states)
@@ -25,7 +29,11 @@ def map_state(function: Callable[..., Any], *states: Any) -> Any:
 
 def flatten_state(state: Any) -> list[Any]:
     """Return the arrays or tensors of a state, in order."""
-    return [part for item in state for part in flatten_state(item)] if isinstance(state, tuple) else [state]
+    return (
+        [part for item in state for part in flatten_state(item)]
+        if isinstance(state, tuple)
+        else [state]
+    )
 
 
 def select_rows(state: StepState, rows: Sequence[int] | np.ndarray) -> StepState:

@@ -1,7 +1,8 @@
 """Text: one text that is being generated, from its prompt to its end. Must not know the model.
 
-It ends at eos, at a stop string, at ``max_new_tokens``, or where it is cut off; with ``finish="sentence"`` one that was cut off
-ends with its last whole sentence. Texts are advanced by ``decode``.
+It ends at eos, at a stop string, at ``max_new_tokens``, or where it is cut off; with
+``finish="sentence"`` one that was cut off ends with its last whole sentence. Texts are advanced by
+``decode``.
 """
 
 from bisect import bisect_left
@@ -19,7 +20,8 @@ from reviewgen.sentences import sentence_ends
 
 _RANDOM_BLOCK = 64  # random numbers generated at a time, at least
 _MAX_TOKENS_PER_CHARACTER = 8
-_CUT_OFF = ("length", "time", "stuck", "criteria")  # finish reasons of a text that did not end by itself
+# finish reasons of a text that did not end by itself
+_CUT_OFF = ("length", "time", "stuck", "criteria")
 
 
 @dataclass(eq=False)
@@ -31,20 +33,24 @@ class Text:
         prompt: The prompt.
         prefix: The ids before the text: bos, then those of the conditions.
         ids: The token ids of the text so far, those of the prompt included.
-        rest: The end of the prompt that is not in ``ids`` yet: the next tokens must match it, and may run on.
-        prompt_length: Characters of the decoded prompt; differs from len(prompt) where the tokenizer loses characters.
+        rest: The end of the prompt that is not in ``ids`` yet: the next tokens must match it, and
+            may run on.
+        prompt_length: Characters of the decoded prompt; differs from len(prompt) where the
+            tokenizer loses characters.
         rng: The text's own random stream.
         forced: Token ids to append next, whatever the model predicts.
         prompt_tokens: How many of ``ids`` belong to the prompt.
         new_tokens: How many do not.
         retries: How often it backtracked from a dead end.
-        exceeds_limit: Whether it contains a copied span longer than allowed, because no other token was left.
-        finish_reason: "end" (eos), "length", "stop" (a stop string), "time", "criteria" or "stuck" (no token was left);
-            None while it is being generated.
+        exceeds_limit: Whether it contains a copied span longer than allowed, because no other token
+            was left.
+        finish_reason: "end" (eos), "length", "stop" (a stop string), "time", "criteria" or "stuck"
+            (no token was left); None while it is being generated.
         number: Its index in the call, which also seeds its random stream.
         text: The text, once there is a finish_reason.
         seconds: From the start of the batch until the text was complete.
-        place: Its place among the known words, as in ``reviewgen.compiled.spelling``; None if it is not known yet.
+        place: Its place among the known words, as in ``reviewgen.compiled.spelling``; None if it is
+            not known yet.
         state, logits: The model's after the last token that it was fed; None before the first.
     """
 
@@ -79,7 +85,9 @@ class Text:
         """Return the next random numbers in [0, 1) of the text's stream without using them up."""
         lacking = count - len(self._random)
         if lacking > 0:
-            self._random = np.concatenate((self._random, self.rng.random(max(_RANDOM_BLOCK, lacking))))
+            self._random = np.concatenate(
+                (self._random, self.rng.random(max(_RANDOM_BLOCK, lacking)))
+            )
         return self._random[:count]
 
     def use_random(self, count: int) -> None:
@@ -87,21 +95,27 @@ class Text:
         self._random = self._random[count:]
 
     def tail(self, size: int) -> list[int]:
-        """Return the last ids after bos, padded with bos in front; what the text is given is not written, so it is left out."""
+        """Return the last ids after bos, padded with bos in front; what the text is given is not
+        written, so it is left out.
+        """
         if size == 0:
             return []
         ids = self.prefix[:1] + self.ids
         return [self.prefix[0]] * (size - len(ids)) + ids[max(0, len(ids) - size) :]
 
     def so_far(self) -> str:
-        """Return the prompt as given, even if the tokenizer cannot represent all of it, and its continuation."""
+        """Return the prompt as given, even if the tokenizer cannot represent all of it, and its
+        continuation.
+        """
         return self._decode(len(self.ids))
 
     def _decode(self, count: int) -> str:
         return self.prompt + self.pieces.tokenizer.decode(self.ids[:count])[self.prompt_length :]
 
     def is_complete(self, newest: int) -> bool:
-        """Finish if the last ``newest`` tokens complete a stop string or ``max_new_tokens``; return whether they do."""
+        """Finish if the last ``newest`` tokens complete a stop string or ``max_new_tokens``; return
+        whether they do.
+        """
         if self.config.stop_strings and newest and self._finish_at_stop_string(newest):
             return True
         if self.new_tokens >= self.config.max_new_tokens:
@@ -109,7 +123,9 @@ class Text:
         return self.finish_reason is not None
 
     def finish(self, reason: str) -> None:
-        """Finish the text as it stands, without an incomplete last character; see ``finish`` of the settings."""
+        """Finish the text as it stands, without an incomplete last character; see ``finish`` of the
+        settings.
+        """
         self.text = self.so_far()
         self.finish_reason = reason
         if reason in _CUT_OFF and self.text.endswith("\ufffd"):  # inside a character
@@ -134,14 +150,18 @@ class Text:
         return self.new_tokens - (len(self.ids) - self._count_tokens(text)) >= minimum
 
     def _finish_at_stop_string(self, newest: int) -> bool:
-        """Finish at the end of the first stop string in the continuation; return whether there is one."""
+        """Finish at the end of the first stop string in the continuation; return whether there is
+        one.
+        """
         stops = self.config.stop_strings
         window = _MAX_TOKENS_PER_CHARACTER * (max(map(len, stops)) + 1) - 1 + newest
         tail = self.pieces.tokenizer.decode(self.ids[-window:])
         if not any(stop in tail for stop in stops):
             return False
         text = self.so_far()
-        ends = [start + len(stop) for stop in stops if (start := text.find(stop, len(self.prompt))) >= 0]
+        ends = [
+            start + len(stop) for stop in stops if (start := text.find(stop, len(self.prompt))) >= 0
+        ]
         if ends:
             self.finish_reason = "stop"
             self._cut(text[: min(ends)])
@@ -155,14 +175,21 @@ class Text:
         del self.ids[tokens:]
 
     def _count_tokens(self, text: str) -> int:
-        """Return the number of leading tokens that are needed for a beginning of the text; at least its prompt's."""
+        """Return the number of leading tokens that are needed for a beginning of the text; at least
+        its prompt's.
+        """
         decoded = cache(self._decode)  # to decode is slow
         first = self.prompt_tokens
         last = len(self.ids)
         lengths = map(len, map(self.pieces.texts.__getitem__, self.ids))
-        guess = bisect_left([0, *accumulate(lengths)], len(text) - len(self.prompt) + self.prompt_length)  # of whole characters
+        # of whole characters
+        guess = bisect_left(
+            [0, *accumulate(lengths)], len(text) - len(self.prompt) + self.prompt_length
+        )
         if first < guess <= last:
-            first, last = (guess, last) if len(decoded(guess - 1)) < len(text) else (first, guess - 1)
+            first, last = (
+                (guess, last) if len(decoded(guess - 1)) < len(text) else (first, guess - 1)
+            )
         if first == guess and len(decoded(guess)) >= len(text):
             last = guess
         tokens = bisect_left(range(last), len(text), first, key=lambda count: len(decoded(count)))

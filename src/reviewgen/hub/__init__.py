@@ -1,6 +1,8 @@
-"""The Hugging Face Hub, by the functions of ``huggingface_hub``; HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE apply.
+"""The Hugging Face Hub, by the functions of ``huggingface_hub``; HF_ENDPOINT, HF_HOME, HF_TOKEN and
+HF_HUB_OFFLINE apply.
 
-    download  the folder of a model: a preset's weights, a local folder, or a download; ``reviewgen pull``; errors of the client
+    download  the folder of a model: a preset's weights, a local folder, or a download; ``reviewgen
+              pull``; errors of the client
     card      the model card, from its template card.md.j2
     scan      generated texts of a model, and the findings that block publishing
     publish   ``push_to_hub``: check, scan, card, upload; the Space with the model's page

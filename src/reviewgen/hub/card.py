@@ -1,7 +1,8 @@
 """The model card: a template, ``card.md.j2``, filled with what was recorded of a training.
 
-The last line of a generated card is a comment with a digest of the lines above it. A card without that line, or with another
-digest, was written or edited by hand and is kept; any other card may be generated again.
+The last line of a generated card is a comment with a digest of the lines above it. A card without
+that line, or with another digest, was written or edited by hand and is kept; any other card may be
+generated again.
 """
 
 import hashlib
@@ -19,12 +20,20 @@ from reviewgen.version import __version__
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCard
 
-_EXAMPLES = {"license": "apache-2.0", "language": "en", "datasets": "owner/name", "tags": "music", "space": "owner/name"}
+_EXAMPLES = {
+    "license": "apache-2.0",
+    "language": "en",
+    "datasets": "owner/name",
+    "tags": "music",
+    "space": "owner/name",
+}
 _TASK = "text-generation"
 _SPACE = re.compile(r"/spaces/(?P<space>[\w.-]+/[\w.-]+)\)")  # in a link of Markdown
 _LICENSE = re.compile(r"\s*---\n.*?^license: *(\S[^\n]{0,80})$.*?^---", re.DOTALL | re.MULTILINE)
 # The words of this line are part of the format: cards on the Hub and in saved folders have it.
-_MARK = re.compile(r"<!-- written by reviewgen from what it recorded; (?P<digest>[0-9a-f]{16}) -->\n?\Z")
+_MARK = re.compile(
+    r"<!-- written by reviewgen from what it recorded; (?P<digest>[0-9a-f]{16}) -->\n?\Z"
+)
 
 
 def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> str:
@@ -47,7 +56,8 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
     from huggingface_hub import ModelCard, ModelCardData
     from jinja2 import TemplateError
 
-    from reviewgen.protocols.abilities import count_parameters  # imports torch, which generating does without
+    # imports torch, which generating does without
+    from reviewgen.protocols.abilities import count_parameters
 
     metadata = check_metadata(None, {key: details[key] for key in _EXAMPLES if key in details})
     training = without_paths(bundle.training)
@@ -63,12 +73,25 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
             datasets=metadata.get("datasets") or ([hub.repo_id] if hub else None),
             library_name="reviewgen",
             pipeline_tag=_TASK,
-            tags=["reviewgen", bundle.model_plugin.name, *([tags] if isinstance(tags, str) else tags)],
+            tags=[
+                "reviewgen",
+                bundle.model_plugin.name,
+                *([tags] if isinstance(tags, str) else tags),
+            ],
             model_name=name if results else None,
             eval_results=results or None,
         )
-        settings = {"model": to_dict(bundle.model.config), "tokenizer": to_dict(bundle.tokenizer_config)}
-        facts = {"bundle": bundle, "training": training, "name": name, "source": source, "version": __version__}
+        settings = {
+            "model": to_dict(bundle.model.config),
+            "tokenizer": to_dict(bundle.tokenizer_config),
+        }
+        facts = {
+            "bundle": bundle,
+            "training": training,
+            "name": name,
+            "source": source,
+            "version": __version__,
+        }
         content = ModelCard.from_template(
             card_data,
             str(Path(__file__).with_name("card.md.j2")),
@@ -80,14 +103,19 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
             **facts,
             **details,
         )
-    except (LookupError, TypeError, ValueError, AttributeError, TemplateError) as error:  # it may be a third party's
-        raise BundleError(f"No card can be written: training.json is damaged ({type(error).__name__}: {error}).") from None
+    # it may be a third party's
+    except (LookupError, TypeError, ValueError, AttributeError, TemplateError) as error:
+        raise BundleError(
+            f"No card can be written: training.json is damaged ({type(error).__name__}: {error})."
+        ) from None
     card = f"{content}\n\n"
     return f"{card}<!-- written by reviewgen from what it recorded; {_digest(card)} -->\n"
 
 
 def _results(training: Mapping[str, Any], corpus: str) -> "list[EvalResult]":
-    """Return the measured metrics: bits per character of held-out text, and the copy rate of generated text."""
+    """Return the measured metrics: bits per character of held-out text, and the copy rate of
+    generated text.
+    """
     from huggingface_hub import EvalResult
 
     held_out = training.get("held_out") or {}
@@ -99,10 +127,17 @@ def _results(training: Mapping[str, Any], corpus: str) -> "list[EvalResult]":
     spans = f"spans of {novelty.get('copy_characters')} characters or more of the training text"
     metrics = [
         ("bits_per_character", "bits per character, held out", bits, held_out.get("split")),
-        ("copy_rate", f"share of the characters of generated texts in {spans}", rate if is_known else None, "train"),
+        (
+            "copy_rate",
+            f"share of the characters of generated texts in {spans}",
+            rate if is_known else None,
+            "train",
+        ),
     ]
     return [
-        EvalResult(_TASK, corpus, corpus, kind, round(value, 4), dataset_split=split, metric_name=label)
+        EvalResult(
+            _TASK, corpus, corpus, kind, round(value, 4), dataset_split=split, metric_name=label
+        )
         for kind, label, value, split in metrics
         if value is not None
     ]
@@ -124,12 +159,18 @@ def check_metadata(license: Any, more: Any) -> dict[str, Any]:
     """Return the metadata of a card that the user gave, after a check of all of it.
 
     Raises:
-        ConfigError: Keys are unknown, values are not text, or the license is given twice; the message names all of them.
+        ConfigError: Keys are unknown, values are not text, or the license is given twice; the
+            message names all of them.
     """
-    metadata = {} if more is None else check_mapping("model_card_kwargs", more, "{'language': 'en'}")
+    metadata = (
+        {} if more is None else check_mapping("model_card_kwargs", more, "{'language': 'en'}")
+    )
     problems = []
     if license is not None and metadata.setdefault("license", license) != license:
-        problems.append(f"The license is {quoted(license)}, and in model_card_kwargs {quoted(metadata['license'])}: give one.")
+        problems.append(
+            f"The license is {quoted(license)}, and in model_card_kwargs"
+            f" {quoted(metadata['license'])}: give one."
+        )
     for key, value in metadata.items():
         if key not in _EXAMPLES:
             problems.append(f"{quoted(key)} is not a key of a card. {did_you_mean(key, _EXAMPLES)}")
@@ -141,20 +182,36 @@ def check_metadata(license: Any, more: Any) -> dict[str, Any]:
 
 
 def odd_text(name: str, value: Any, example: str) -> str | None:
-    """Return a sentence that says what is wrong with a value that must be a string, a list of strings, or None."""
+    """Return a sentence that says what is wrong with a value that must be a string, a list of
+    strings, or None.
+    """
     parts = value if isinstance(value, list | tuple) else [] if value is None else [value]
-    odd = [part for part in parts if not isinstance(part, str) or not part.strip() or not part.isprintable()]
-    return f"{name} must be a string, or a list of strings, as in {quoted(example)}; got {quoted(odd[0])}." if odd else None
+    odd = [
+        part
+        for part in parts
+        if not isinstance(part, str) or not part.strip() or not part.isprintable()
+    ]
+    return (
+        f"{name} must be a string, or a list of strings, as in {quoted(example)}; got"
+        f" {quoted(odd[0])}."
+        if odd
+        else None
+    )
 
 
 def is_written_by_hand(card: str) -> bool:
-    """Return whether a card was written or edited by hand; YAML front matter alone does not count as a card."""
-    return not _is_unedited(card) and re.sub(r"\A\s*---\n.*?\n---\s*", "", card, count=1, flags=re.DOTALL).strip() != ""
+    """Return whether a card was written or edited by hand; YAML front matter alone does not count
+    as a card.
+    """
+    return (
+        not _is_unedited(card)
+        and re.sub(r"\A\s*---\n.*?\n---\s*", "", card, count=1, flags=re.DOTALL).strip() != ""
+    )
 
 
 def metadata_of(card: str) -> dict[str, Any]:
-    """Return the ``license``, ``language``, ``datasets`` and ``tags`` of a card, without the tags that every generated card has,
-    and the ``space`` that it links.
+    """Return the ``license``, ``language``, ``datasets`` and ``tags`` of a card, without the tags
+    that every generated card has, and the ``space`` that it links.
 
     Raises:
         ConfigError: Its front matter is not valid YAML.
@@ -163,7 +220,8 @@ def metadata_of(card: str) -> dict[str, Any]:
     link = _SPACE.search(card)
     tags = data.get("tags")
     metadata = {key: data.get(key) for key in ("license", "language", "datasets")} | {
-        "tags": tags[2:] if isinstance(tags, list) and _is_unedited(card) else tags,  # the first two are generated
+        # the first two are generated
+        "tags": tags[2:] if isinstance(tags, list) and _is_unedited(card) else tags,
         "space": link and link["space"],
     }
     return {key: value for key, value in metadata.items() if value}
@@ -180,7 +238,9 @@ def parse_card(card: str) -> "ModelCard":
     try:
         return ModelCard(card, ignore_metadata_errors=True)
     except Exception as error:  # of the YAML library and of the client
-        raise ConfigError(f"The YAML front matter of the card (README.md) cannot be parsed: {first_line(error)}.") from None
+        raise ConfigError(
+            f"The YAML front matter of the card (README.md) cannot be parsed: {first_line(error)}."
+        ) from None
 
 
 def _is_unedited(card: str) -> bool:
@@ -189,13 +249,18 @@ def _is_unedited(card: str) -> bool:
 
 
 def _digest(text: str) -> str:
-    plain = "\n".join(line.rstrip() for line in text.strip().splitlines())  # independent of line endings
+    # independent of line endings
+    plain = "\n".join(line.rstrip() for line in text.strip().splitlines())
     return hashlib.sha256(plain.encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
 def brief_facts(bundle: Bundle) -> list[list[str]]:
-    """Return what is worth knowing of a model at a glance, as pairs of a label and a value, for a page that generates with it."""
-    held_out, data, novelty = (bundle.training.get(name) or {} for name in ("held_out", "data", "novelty"))
+    """Return what is worth knowing of a model at a glance, as pairs of a label and a value, for a
+    page that generates with it.
+    """
+    held_out, data, novelty = (
+        bundle.training.get(name) or {} for name in ("held_out", "data", "novelty")
+    )
     bits = held_out.get("bits_per_character")
     license = _LICENSE.match(bundle.card)
     facts = {
@@ -220,4 +285,8 @@ def without_paths(value: Any, key: str = "") -> Any:
 
 def file_name(source: str) -> str:
     """Return the last part of a source that is a path; a repository (hf://) unchanged."""
-    return source if source.startswith("hf://") else source.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return (
+        source
+        if source.startswith("hf://")
+        else source.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    )

@@ -1,7 +1,9 @@
-"""Finds the folder of a trained model: that of a preset's weights, a local one, or a download from the Hub.
+"""Finds the folder of a trained model: that of a preset's weights, a local one, or a download from
+the Hub.
 
-A download has the files of the model only, all of one commit. Nothing of it is executed; ``model.read_bundle`` reads it
-strictly, and compares the files with the manifest that was written when the model was saved. No torch.
+A download has the files of the model only, all of one commit. Nothing of it is executed;
+``model.read_bundle`` reads it strictly, and compares the files with the manifest that was written
+when the model was saved. No torch.
 """
 
 import contextlib
@@ -12,7 +14,15 @@ from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
 from reviewgen.config import HubSource, find_revision, parse_hub_id, parse_source, read_json
-from reviewgen.errors import BundleError, ConfigError, HubError, ReviewgenError, SourceError, first_lines, quoted
+from reviewgen.errors import (
+    BundleError,
+    ConfigError,
+    HubError,
+    ReviewgenError,
+    SourceError,
+    first_lines,
+    quoted,
+)
 from reviewgen.model import read_bundle
 from reviewgen.model.layout import CONFIG, files_of
 from reviewgen.model.review_model import HubKwargs
@@ -38,15 +48,19 @@ class ModelLocation(NamedTuple):
     is_downloaded: bool
 
 
-def locate(source: str | Path, revision: str | None = None, **options: Unpack[HubKwargs]) -> ModelLocation:
+def locate(
+    source: str | Path, revision: str | None = None, **options: Unpack[HubKwargs]
+) -> ModelLocation:
     """Return the folder of a saved model; a repository on the Hub is downloaded.
 
     Raises:
-        SourceError: The source is neither a preset, a repository nor a folder, or could be two of them.
+        SourceError: The source is neither a preset, a repository nor a folder, or could be two of
+            them.
         BundleError: It is a preset without installed weights.
         HubError: The Hub cannot be reached, or has no such repository.
     """
-    is_cut_off = isinstance(source, str) and Path(source).name and describe_cut_off(Path(source))  # by a kill, as reading it says
+    # by a kill, as reading it says
+    is_cut_off = isinstance(source, str) and Path(source).name and describe_cut_off(Path(source))
     parsed = parse_source(Path(source) if is_cut_off else source, preset_names(), revision)
     if isinstance(parsed, HubSource):
         return ModelLocation(download(parsed, **options), f"hf://{parsed}", is_downloaded=True)
@@ -54,11 +68,16 @@ def locate(source: str | Path, revision: str | None = None, **options: Unpack[Hu
         return ModelLocation(parsed, str(source), is_downloaded=False)
     if (folder := find_weights(parsed)) is None:
         names = [*preset_names(), *(config.parent.name for config in Path().glob(f"*/{CONFIG}"))]
-        if (near := difflib.get_close_matches(parsed, names, n=1)) and near[0] not in preset_names():
-            raise SourceError(f"There is no preset {quoted(parsed)}. Did you mean the folder {quoted(near[0])}?")
+        if (near := difflib.get_close_matches(parsed, names, n=1)) and near[
+            0
+        ] not in preset_names():
+            raise SourceError(
+                f"There is no preset {quoted(parsed)}. Did you mean the folder {quoted(near[0])}?"
+            )
         find_preset(parsed)
         raise BundleError(
-            f"No trained weights of the preset {parsed} are installed. Train it: reviewgen train {parsed} --data ..."
+            f"No trained weights of the preset {parsed} are installed. Train it: reviewgen train"
+            f" {parsed} --data ..."
         )
     return ModelLocation(folder, parsed, is_downloaded=False)
 
@@ -71,33 +90,46 @@ def parse_repository(repo_id: str, revision: str | None) -> HubSource:
     """
     repository = parse_hub_id(repo_id) if isinstance(repo_id, str) else None
     if repository is None:
-        raise SourceError(f"{quoted(repo_id)} is not a repository on the Hub: write owner/name, as in ana/music-reviews.")
+        raise SourceError(
+            f"{quoted(repo_id)} is not a repository on the Hub: write owner/name, as in"
+            " ana/music-reviews."
+        )
     return repository if revision is None else find_revision(repository, revision)
 
 
 def download(source: HubSource, **options: Unpack[HubKwargs]) -> Path:
     """Download a repository's model files, unless they are cached, and return their local folder.
 
-    Other files of the repository are not downloaded. If the Hub cannot be reached or refuses the request, the cached version is
-    used, with a warning of the logger ``reviewgen``.
+    Other files of the repository are not downloaded. If the Hub cannot be reached or refuses the
+    request, the cached version is used, with a warning of the logger ``reviewgen``.
 
     Raises:
-        HubError: The Hub was not reached, has no such repository or revision, or the repository does not contain a saved model.
+        HubError: The Hub was not reached, has no such repository or revision, or the repository
+            does not contain a saved model.
         ConfigError: The token is empty or has spaces in it.
         SourceError: The revision is not the name of one.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RevisionNotFoundError,
+    )
 
     token = options.get("token")
     revision = source.revision or "main"
     check_token(token)
-    if ".." in revision or "\\" in revision or ":" in revision or revision.startswith("/"):  # would lead out of the cache
-        raise SourceError(f"{ascii(revision)[:60]} is not a revision. Give a branch, a tag or a commit.")
+    # would lead out of the cache
+    if ".." in revision or "\\" in revision or ":" in revision or revision.startswith("/"):
+        raise SourceError(
+            f"{ascii(revision)[:60]} is not a revision. Give a branch, a tag or a commit."
+        )
     with plain_errors(source, "could not be downloaded from the Hub"):
         try:
             if not options.get("local_files_only"):
-                HfApi(token=token).model_info(source.repo_id, revision=revision, timeout=_TIMEOUT_SECONDS)
+                HfApi(token=token).model_info(
+                    source.repo_id, revision=revision, timeout=_TIMEOUT_SECONDS
+                )
             return _fetch(source.repo_id, revision, options)
         except (RevisionNotFoundError, LocalEntryNotFoundError):
             raise
@@ -110,7 +142,9 @@ def download(source: HubSource, **options: Unpack[HubKwargs]) -> Path:
                 raise error from None
             if not isinstance(error, OfflineModeIsEnabled):
                 _logger.warning(
-                    "%s could not be checked on the Hub (%s), so the cached version is used.", source, first_lines(error)
+                    "%s could not be checked on the Hub (%s), so the cached version is used.",
+                    source,
+                    first_lines(error),
                 )
             return folder
 
@@ -123,17 +157,28 @@ def _fetch(repo_id: str, revision: str, options: HubKwargs) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    config = Path(snapshot_download(repo_id, revision=revision, allow_patterns=[CONFIG], **options)) / CONFIG
+    config = (
+        Path(snapshot_download(repo_id, revision=revision, allow_patterns=[CONFIG], **options))
+        / CONFIG
+    )
     if not config.is_file():
         raise HubError(f"The repository {repo_id} does not contain a saved model.")
     try:
         names = sorted(files_of(read_json(config)))
     except (ValueError, BundleError):  # which read_bundle reports
         names = [CONFIG]
-    return Path(snapshot_download(repo_id, revision=config.parent.name, allow_patterns=names, **options))
+    return Path(
+        snapshot_download(repo_id, revision=config.parent.name, allow_patterns=names, **options)
+    )
 
 
-def pull(repo_id: str, *, out: Path | None = None, accept_changes: bool = False, **options: Unpack[HubKwargs]) -> dict[str, Any]:
+def pull(
+    repo_id: str,
+    *,
+    out: Path | None = None,
+    accept_changes: bool = False,
+    **options: Unpack[HubKwargs],
+) -> dict[str, Any]:
     """Download a model, check that it can be read, and return a summary of it as JSON values.
 
     Args:
@@ -152,7 +197,9 @@ def pull(repo_id: str, *, out: Path | None = None, accept_changes: bool = False,
 
     source = parse_repository(repo_id, None)
     if accept_changes and out is None:
-        raise ConfigError("--accept-changes saves the changed model in a folder of its own: give it with --out.")
+        raise ConfigError(
+            "--accept-changes saves the changed model in a folder of its own: give it with --out."
+        )
     if out is not None:
         check_output(to_path("out", out))
     folder = download(source, **options)
@@ -174,13 +221,19 @@ def megabytes(folder: Path) -> float:
 
 
 def check_token(token: str | bool | None) -> None:
-    """Check that a token string can be sent in an HTTP header: the client's error for others shows the token.
+    """Check that a token string can be sent in an HTTP header: the client's error for others shows
+    the token.
 
     Raises:
         ConfigError: It is empty, or has spaces or characters that a header cannot contain.
     """
-    if isinstance(token, str) and not (token.isascii() and token.isprintable() and token and " " not in token):
-        raise ConfigError("The Hub token is empty, or has spaces or unprintable characters: copy it again, or leave it out.")
+    if isinstance(token, str) and not (
+        token.isascii() and token.isprintable() and token and " " not in token
+    ):
+        raise ConfigError(
+            "The Hub token is empty, or has spaces or unprintable characters: copy it again, or"
+            " leave it out."
+        )
 
 
 @contextlib.contextmanager
@@ -198,9 +251,13 @@ def plain_errors(source: object, failed: str) -> Iterator[None]:
         yield
     except ReviewgenError:
         raise
-    except Exception as error:  # a dozen types: its own, its HTTP library's and the operating system's
-        is_hidden = type(error) is ValueError and error.__cause__ is not None  # force_download wraps the cause
-        raise HubError(_describe((is_hidden and error.__cause__) or error, source, failed)) from None
+    # a dozen types: its own, its HTTP library's and the operating system's
+    except Exception as error:
+        # force_download wraps the cause
+        is_hidden = type(error) is ValueError and error.__cause__ is not None
+        raise HubError(
+            _describe((is_hidden and error.__cause__) or error, source, failed)
+        ) from None
 
 
 def _describe(error: BaseException, source: object, failed: str) -> str:
@@ -209,23 +266,32 @@ def _describe(error: BaseException, source: object, failed: str) -> str:
 
     endpoint = ascii(str(constants.ENDPOINT))[1:-1]
     status = getattr(getattr(error, "response", None), "status_code", None)
-    local = "it is not in the local cache, and the Hub is not asked (HF_HUB_OFFLINE, local_files_only)"
+    local = (
+        "it is not in the local cache, and the Hub is not asked (HF_HUB_OFFLINE, local_files_only)"
+    )
     known: dict[type[Exception], str] = {
         errors.GatedRepoError: f"it is gated: request access on its page, and {_LOG_IN}",
-        errors.RepositoryNotFoundError: f"the Hub has no such repository, or it is private: {_LOG_IN}",
+        errors.RepositoryNotFoundError: (
+            f"the Hub has no such repository, or it is private: {_LOG_IN}"
+        ),
         errors.RevisionNotFoundError: "the repository has no such revision",
         errors.LocalEntryNotFoundError: local,
         errors.OfflineModeIsEnabled: local,
     }
-    reason = next((reason for kind, reason in known.items() if isinstance(error, kind)), first_lines(error))
+    reason = next(
+        (reason for kind, reason in known.items() if isinstance(error, kind)), first_lines(error)
+    )
     if reason not in known.values():
         if status in (401, 403):
             reason = f"the token does not grant access (status {status}); {_LOG_IN}"
         elif status is not None:
             reason = f"{endpoint} answered with status {status}: {reason}. Try again later"
-        elif isinstance(error, KeyError | AttributeError | TypeError | AssertionError):  # it has looked for what is not there
+        # it has looked for what is not there
+        elif isinstance(error, KeyError | AttributeError | TypeError | AssertionError):
             reason = f"the answer of {endpoint} has another form than the Hub's. Check HF_ENDPOINT"
         elif isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "httpcore")):
-            offline = "Without a network, presets with installed weights and saved folders still load"
+            offline = (
+                "Without a network, presets with installed weights and saved folders still load"
+            )
             reason = f"{endpoint} was not reached ({reason}). {offline}"
     return f"{source} {failed}: {reason}."

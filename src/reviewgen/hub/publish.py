@@ -1,11 +1,13 @@
-"""``push_to_hub``: a trained model is checked, scanned for personal data and copied text, described and uploaded as one commit.
+"""``push_to_hub``: a trained model is checked, scanned for personal data and copied text, described
+and uploaded as one commit.
 
-All problems are raised as one error: of the name of the repository, the license, the metadata of the card, the other options, and
-what the scan has found. What is published is a copy of the saved folder, with the card, a plot of the learning curve where
-matplotlib is installed, and no path of this machine. The copy is what is scanned.
+All problems are raised as one error: of the name of the repository, the license, the metadata of
+the card, the other options, and what the scan has found. What is published is a copy of the saved
+folder, with the card, a plot of the learning curve where matplotlib is installed, and no path of
+this machine. The copy is what is scanned.
 
-``push_space`` publishes the model's page as a static Space of the same name: ``index.html``, and a ``README.md`` with the
-settings of the Space.
+``push_space`` publishes the model's page as a static Space of the same name: ``index.html``, and a
+``README.md`` with the settings of the Space.
 """
 
 import logging
@@ -15,7 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reviewgen.config import MAX_RECORD, HubSource, dump_json, read_json, read_text
-from reviewgen.errors import BundleError, ConfigError, HubError, ReviewgenError, quoted, storage_errors
+from reviewgen.errors import (
+    BundleError,
+    ConfigError,
+    HubError,
+    ReviewgenError,
+    quoted,
+    storage_errors,
+)
 from reviewgen.hub.card import (
     card_text,
     check_metadata,
@@ -41,8 +50,10 @@ if TYPE_CHECKING:
 _FAILED = "could not be published"
 _MAX_LENGTH = 2_000  # characters of a message with all problems
 _PAGE = "index.html"  # of a Space
-_SPACE_EXAMPLE = {".gitattributes", layout.CARD, _PAGE, "style.css"}  # the files of a new static Space
-_FIRST_COMMIT = "initial commit"  # its only one; that of a duplicate or of a squashed history has another title
+# the files of a new static Space
+_SPACE_EXAMPLE = {".gitattributes", layout.CARD, _PAGE, "style.css"}
+# its only one; that of a duplicate or of a squashed history has another title
+_FIRST_COMMIT = "initial commit"
 _TAG = "reviewgen"
 _logger = logging.getLogger("reviewgen")
 
@@ -52,11 +63,13 @@ class Remote:
     """The state of a repository before something is published in it.
 
     Attributes:
-        commit: The newest commit of the branch; None if the branch or the repository does not exist.
+        commit: The newest commit of the branch; None if the branch or the repository does not
+            exist.
         card: The text of its README.md; of the one in main if the branch does not exist.
         is_private: Whether the repository is private; None if it does not exist.
         names: The names of all its files.
-        files: The names of the files of the saved model in it, and of its plot of the learning curve.
+        files: The names of the files of the saved model in it, and of its plot of the learning
+            curve.
     """
 
     commit: str | None = None
@@ -67,11 +80,15 @@ class Remote:
 
 
 def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
-    """Check and scan a model, and publish it as one commit; ``ReviewModel.push_to_hub`` documents the arguments."""
+    """Check and scan a model, and publish it as one commit; ``ReviewModel.push_to_hub`` documents
+    the arguments.
+    """
     problems: list[ReviewgenError] = []
 
     def attempt(check: Callable[..., Any], *arguments: Any) -> Any:
-        """Return what a check returns; None where it fails, so that the others are made and all problems are shown at once."""
+        """Return what a check returns; None where it fails, so that the others are made and all
+        problems are shown at once.
+        """
         try:
             return check(*arguments)
         except ReviewgenError as error:
@@ -81,7 +98,9 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
     token = options.get("token")
     copy_limit = options.get("copy_limit", 0.5)
     target = attempt(parse_repository, repo_id, options.get("revision"))
-    metadata = attempt(check_metadata, license, options.get("model_card_kwargs")) or {"license": license}
+    metadata = attempt(check_metadata, license, options.get("model_card_kwargs")) or {
+        "license": license
+    }
     allowed = attempt(check_kinds, options.get("allow", ())) or frozenset()
     before = Remote() if target is None else attempt(inspect_repository, target, token)
     limit = attempt(_check_options, target, before or Remote(), copy_limit, options)
@@ -94,7 +113,8 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
         _copy(bundle, folder, options.get("dtype"))
         written = {layout.CARD, layout.CURVE, *(file.name for file in folder.iterdir())}
         names = attempt(_select, written, options)
-        copy = read_bundle(folder, accept_changes=True)  # its training.json has no paths; the manifest is written at the end
+        # its training.json has no paths; the manifest is written at the end
+        copy = read_bundle(folder, accept_changes=True)
         texts, details = generate_texts(ReviewModel(copy))
         texts = [*texts, *(text for _, text in details["samples"])]
         findings |= scan(copy, texts, 1.0 if limit is None else limit)
@@ -103,9 +123,14 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
             error = type(problems[0])(" ".join(map(str, problems)))
             error._max_length = _MAX_LENGTH
             raise error
-        copied = f"copy rate {describe_copies(copy.training.get('novelty') or {}) or 'not measured'}"
+        copied = (
+            f"copy rate {describe_copies(copy.training.get('novelty') or {}) or 'not measured'}"
+        )
         issues = "; ".join(f"{text} (allowed)" for text in findings.values()) or "no personal data"
-        words = "Scanned %d samples and %d pieces of the vocabulary: %s; %s. This is a check, not a guarantee."
+        words = (
+            "Scanned %d samples and %d pieces of the vocabulary: %s; %s. This is a check, not a"
+            " guarantee."
+        )
         _logger.info(words, len(texts), copy.tokenizer.vocab_size, issues, copied)
         if card is None:
             details |= {"megabytes": megabytes(folder), "curve": _plot_curve(copy, folder)}
@@ -116,19 +141,22 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
 
 
 def make_card(model: ReviewModel, source: str | None = None, **metadata: Any) -> str:
-    """Return a new card of a model, with texts that it generates at three temperatures; takes what ``card_text`` takes.
+    """Return a new card of a model, with texts that it generates at three temperatures; takes what
+    ``card_text`` takes.
 
     Raises:
         ConfigError: A value of the metadata is not text; nothing was generated.
     """
     check_metadata(None, metadata)
     folder = model.bundle.folder
-    (_, generated) = generate_texts(model)
+    _, generated = generate_texts(model)
     size = megabytes(folder) if folder is not None and folder.is_dir() else None
     return card_text(model.bundle, source=source, megabytes=size, **generated, **metadata)
 
 
-def inspect_repository(target: HubSource, token: str | bool | None = None, kind: str = "model") -> Remote:
+def inspect_repository(
+    target: HubSource, token: str | bool | None = None, kind: str = "model"
+) -> Remote:
     """Return the current state of a repository; ``kind`` is "model" or "space".
 
     Raises:
@@ -150,17 +178,29 @@ def inspect_repository(target: HubSource, token: str | bool | None = None, kind:
         except RepositoryNotFoundError:
             return Remote()
         wanted = [layout.CARD, layout.CONFIG]
-        folder = Path(api.snapshot_download(target.repo_id, repo_type=kind, revision=info.sha, allow_patterns=wanted))
+        folder = Path(
+            api.snapshot_download(
+                target.repo_id, repo_type=kind, revision=info.sha, allow_patterns=wanted
+            )
+        )
     names = frozenset(file.rfilename for file in getattr(info, "siblings", None) or [])
     try:
         files = layout.files_of(read_json(folder / layout.CONFIG) if layout.CONFIG in names else {})
     except (ValueError, BundleError):
         files = layout.files_of({})
-    card = read_text(folder / layout.CARD, encoding="utf-8-sig", errors="replace") if layout.CARD in names else ""
-    return Remote(None if is_new else info.sha, card, info.private, names, names & (files | {layout.CURVE}))
+    card = (
+        read_text(folder / layout.CARD, encoding="utf-8-sig", errors="replace")
+        if layout.CARD in names
+        else ""
+    )
+    return Remote(
+        None if is_new else info.sha, card, info.private, names, names & (files | {layout.CURVE})
+    )
 
 
-def _check_options(target: HubSource | None, before: Remote, copy_limit: float, options: PushOptions) -> float:
+def _check_options(
+    target: HubSource | None, before: Remote, copy_limit: float, options: PushOptions
+) -> float:
     """Check the options of a push, and return the largest share of copied windows.
 
     Raises:
@@ -171,20 +211,25 @@ def _check_options(target: HubSource | None, before: Remote, copy_limit: float, 
         raise ConfigError(f"copy_limit must be a share from 0 to 1; got {quoted(copy_limit)}.")
     if options.get("create_pr") and target is not None and target.revision is not None:
         raise ConfigError(
-            f"A pull request is always opened against main: leave out revision={quoted(target.revision)}, or create_pr."
+            "A pull request is always opened against main: leave out"
+            f" revision={quoted(target.revision)}, or create_pr."
         )
     for name in ("allow_patterns", "ignore_patterns", "delete_patterns"):
         if problem := odd_text(name, options.get(name), "*.json"):
             raise ConfigError(problem)
     if options.get("private") and before.is_private is False and target is not None:
         raise HubError(
-            f"The repository {target.repo_id} exists and is public: make it private on its page, or choose another name."
+            f"The repository {target.repo_id} exists and is public: make it private on its page, or"
+            " choose another name."
         )
     return copy_limit
 
 
-def _existing_card(bundle: Bundle, before: Remote, metadata: dict[str, Any], target: HubSource | None) -> str | None:
-    """Return the card that a user wrote or edited, in the repository or beside the model; None where a new one is written.
+def _existing_card(
+    bundle: Bundle, before: Remote, metadata: dict[str, Any], target: HubSource | None
+) -> str | None:
+    """Return the card that a user wrote or edited, in the repository or beside the model; None
+    where a new one is written.
 
     The license, language, datasets and tags of a generated card are added to the metadata.
 
@@ -204,11 +249,15 @@ def _existing_card(bundle: Bundle, before: Remote, metadata: dict[str, Any], tar
             continue
         if license is not None and known.get("license", license) not in (license, [license]):
             raise ConfigError(
-                f"The card of {where} was edited by hand, so it is kept; it names the license {quoted(known['license'])}, "
-                f"not {quoted(license)}: change one of them."
+                f"The card of {where} was edited by hand, so it is kept; it names the license"
+                f" {quoted(known['license'])}, not {quoted(license)}: change one of them."
             )
         lost = sorted(key for key in metadata if key != "license" and key not in known)
-        _logger.info("The card of %s is kept as it is%s.", where, f", without {', '.join(lost)}" if lost else "")
+        _logger.info(
+            "The card of %s is kept as it is%s.",
+            where,
+            f", without {', '.join(lost)}" if lost else "",
+        )
         if license is None or "license" in known:
             return card
         parsed = parse_card(card)
@@ -221,8 +270,12 @@ def _free_findings(bundle: Bundle, card: str | None, metadata: Mapping[str, Any]
     """Return the findings that need no generation, by kind."""
     has_license = (metadata_of(card) if card else metadata).get("license")
     has_text = bundle.index is not None and bundle.index.form == "exact"
-    findings = {} if has_license else {"license": "no license is given, so nobody may use the model"}
-    return findings | ({"text": f"{layout.NOVELTY} contains the whole training text"} if has_text else {})
+    findings = (
+        {} if has_license else {"license": "no license is given, so nobody may use the model"}
+    )
+    return findings | (
+        {"text": f"{layout.NOVELTY} contains the whole training text"} if has_text else {}
+    )
 
 
 def _validate(card: str | None, metadata: Mapping[str, Any], target: HubSource) -> None:
@@ -235,11 +288,15 @@ def _validate(card: str | None, metadata: Mapping[str, Any], target: HubSource) 
 
     fields = {key: value for key, value in metadata.items() if key != "space"}
     with plain_errors(target, _FAILED):
-        parse_card(card or f"---\n{ModelCardData(library_name='reviewgen', **fields).to_yaml()}\n---\n").validate()
+        parse_card(
+            card or f"---\n{ModelCardData(library_name='reviewgen', **fields).to_yaml()}\n---\n"
+        ).validate()
 
 
 def _copy(bundle: Bundle, folder: Path, dtype: str | None) -> None:
-    """Write a model's folder, byte for byte as it was loaded where nothing changed; without paths of this machine."""
+    """Write a model's folder, byte for byte as it was loaded where nothing changed; without paths
+    of this machine.
+    """
     if bundle.folder is not None and not bundle.weights.is_exposed and dtype is None:
         copy_bundle(bundle, folder)
     else:
@@ -259,7 +316,8 @@ def _select(names: set[str], options: PushOptions) -> set[str]:
     selected = _match(names, allow_patterns=allowed, ignore_patterns=ignored)
     if missing := sorted(names - selected - layout.OPTIONAL_FILES - {layout.CURVE}):
         raise ConfigError(
-            f"The patterns leave out {', '.join(missing)}: all files of a model must be published together. Change them."
+            f"The patterns leave out {', '.join(missing)}: all files of a model must be published"
+            " together. Change them."
         )
     return selected
 
@@ -272,20 +330,33 @@ def _match(names: Collection[str], **patterns: Any) -> set[str]:
 
 
 def _plot_curve(bundle: Bundle, folder: Path) -> str | None:
-    """Plot the learning curve beside the card; return the name of the file, None where there is no curve."""
+    """Plot the learning curve beside the card; return the name of the file, None where there is no
+    curve.
+    """
     try:
         refuse_chart(folder / layout.CURVE)
-        save_chart(learning_chart([find_curves(bundle.training, folder.name)]), folder / layout.CURVE)
+        save_chart(
+            learning_chart([find_curves(bundle.training, folder.name)]), folder / layout.CURVE
+        )
     except (BundleError, ConfigError) as error:  # a blend has none; or matplotlib is not installed
         _logger.info("The card has no plot of the learning curve: %s", error)
         return None
     return layout.CURVE
 
 
-def _push(folder: Path, names: set[str], target: HubSource, before: Remote, message: str, options: PushOptions) -> str:
-    """Upload the files of a folder that are kept, and return the address of the commit, or of the pull request.
+def _push(
+    folder: Path,
+    names: set[str],
+    target: HubSource,
+    before: Remote,
+    message: str,
+    options: PushOptions,
+) -> str:
+    """Upload the files of a folder that are kept, and return the address of the commit, or of the
+    pull request.
 
-    The repository and the branch are created if they do not exist. Files of an earlier model in the repository are deleted.
+    The repository and the branch are created if they do not exist. Files of an earlier model in the
+    repository are deleted.
 
     Raises:
         HubError: As ``_commit``.
@@ -297,7 +368,9 @@ def _push(folder: Path, names: set[str], target: HubSource, before: Remote, mess
         listed = added.keys() & layout.files_of(read_json(folder / layout.CONFIG))
         layout.write_manifest(folder, layout.digest_files(folder, listed))
     patterns = options.get("delete_patterns") or []
-    deleted = _match(before.names - {".gitattributes"}, allow_patterns=patterns) | (before.files - {layout.CARD})
+    deleted = _match(before.names - {".gitattributes"}, allow_patterns=patterns) | (
+        before.files - {layout.CARD}
+    )
     api = HfApi(token=options.get("token"))
     revision = target.revision
     create_pr = options.get("create_pr", False)
@@ -306,16 +379,32 @@ def _push(folder: Path, names: set[str], target: HubSource, before: Remote, mess
         if revision is not None and before.commit is None and not revision.startswith("refs/"):
             api.create_branch(target.repo_id, branch=revision, exist_ok=True)
     parent = None if create_pr else before.commit
-    return _commit(api, target, added, deleted, message, revision=revision, create_pr=create_pr, parent_commit=parent)
+    return _commit(
+        api,
+        target,
+        added,
+        deleted,
+        message,
+        revision=revision,
+        create_pr=create_pr,
+        parent_commit=parent,
+    )
 
 
 def _commit(
-    api: "HfApi", target: HubSource, added: Mapping[str, Path | bytes], deleted: Collection[str], message: str, **options: Any
+    api: "HfApi",
+    target: HubSource,
+    added: Mapping[str, Path | bytes],
+    deleted: Collection[str],
+    message: str,
+    **options: Any,
 ) -> str:
-    """Add files to a repository and delete others, and return the address of the commit, or of the pull request.
+    """Add files to a repository and delete others, and return the address of the commit, or of the
+    pull request.
 
-    All files go into one commit, so the branch never has half a model; after an interruption, files that were uploaded are not
-    uploaded again. Nothing is changed if the branch has got a new commit since ``parent_commit``.
+    All files go into one commit, so the branch never has half a model; after an interruption, files
+    that were uploaded are not uploaded again. Nothing is changed if the branch has got a new commit
+    since ``parent_commit``.
 
     Raises:
         HubError: The Hub was not reached or refused the request, or the branch has a new commit.
@@ -329,8 +418,11 @@ def _commit(
     return str(info.pr_url or info.commit_url)
 
 
-def inspect_space(target: HubSource, is_private: bool | None, token: str | bool | None = None) -> Remote:
-    """Return the state of a model's Space; with only an example, as after an interrupted push, without a card.
+def inspect_space(
+    target: HubSource, is_private: bool | None, token: str | bool | None = None
+) -> Remote:
+    """Return the state of a model's Space; with only an example, as after an interrupted push,
+    without a card.
 
     Args:
         target: The model's repository; the Space has its name.
@@ -338,17 +430,22 @@ def inspect_space(target: HubSource, is_private: bool | None, token: str | bool 
         token: The access token.
 
     Raises:
-        HubError: The Hub was not reached, or refused the request; the Space shows something else, or is public and the model
-            private.
+        HubError: The Hub was not reached, or refused the request; the Space shows something else,
+            or is public and the model private.
         ConfigError: The token is empty or has spaces in it.
     """
     from huggingface_hub import HfApi
 
     before = inspect_repository(target, token, "space")
     if is_private and before.is_private is False:
-        raise HubError(f"The Space {target.repo_id} is public and the model is private: make the Space private, or delete it.")
+        raise HubError(
+            f"The Space {target.repo_id} is public and the model is private: make the Space"
+            " private, or delete it."
+        )
     settings = parse_card(before.card).data
-    if before.commit is None or (settings.get("sdk") == "static" and _TAG in (settings.get("tags") or [])):
+    if before.commit is None or (
+        settings.get("sdk") == "static" and _TAG in (settings.get("tags") or [])
+    ):
         return before
     if before.names <= _SPACE_EXAMPLE:
         with plain_errors(target, _FAILED):
@@ -356,16 +453,23 @@ def inspect_space(target: HubSource, is_private: bool | None, token: str | bool 
         if [commit.title for commit in commits] == [_FIRST_COMMIT]:
             return replace(before, card="")
     raise HubError(
-        f"The Space {target.repo_id} exists and was not published by reviewgen: rename or delete it, or choose another name."
+        f"The Space {target.repo_id} exists and was not published by reviewgen: rename or delete"
+        " it, or choose another name."
     )
 
 
 def push_space(
-    page: str, target: HubSource, license: str | None, is_private: bool | None, message: str, token: str | bool | None = None
+    page: str,
+    target: HubSource,
+    license: str | None,
+    is_private: bool | None,
+    message: str,
+    token: str | bool | None = None,
 ) -> str:
     """Publish a page as the Space of a model, as one commit, and return the address of the Space.
 
-    The Space is created if it does not exist. Of an existing one only the page is replaced, so that its README.md may be edited.
+    The Space is created if it does not exist. Of an existing one only the page is replaced, so that
+    its README.md may be edited.
 
     Args:
         page: The HTML.
@@ -384,7 +488,9 @@ def push_space(
     files = {_PAGE: page.encode("utf-8")}
     example = frozenset[str]()
     with plain_errors(target, _FAILED):
-        api.create_repo(target.repo_id, repo_type="space", space_sdk="static", private=is_private, exist_ok=True)
+        api.create_repo(
+            target.repo_id, repo_type="space", space_sdk="static", private=is_private, exist_ok=True
+        )
     before = inspect_space(target, is_private, token)
     if not before.card:
         files[layout.CARD] = _space_readme(target.repo_id, license).encode("utf-8")
@@ -398,6 +504,8 @@ def _space_readme(model: str, license: str | None) -> str:
     from huggingface_hub import SpaceCard, SpaceCardData
 
     title = model.partition("/")[2]
-    data = SpaceCardData(title=title, license=license, models=[model], tags=[_TAG], sdk="static", app_file=_PAGE)
+    data = SpaceCardData(
+        title=title, license=license, models=[model], tags=[_TAG], sdk="static", app_file=_PAGE
+    )
     template = str(Path(__file__).with_name("space.md.j2"))
     return str(SpaceCard.from_template(data, template, model=model, address=hub_address(model)))

@@ -1,6 +1,8 @@
-"""Findings that block publishing a model: personal data in texts that it generates and in its vocabulary, and copied text.
+"""Findings that block publishing a model: personal data in texts that it generates and in its
+vocabulary, and copied text.
 
-Patterns match what looks like an e-mail address, a telephone number, a web address or a handle. That is a check, not a guarantee.
+Patterns match what looks like an e-mail address, a telephone number, a web address or a handle.
+That is a check, not a guarantee.
 """
 
 import re
@@ -22,7 +24,8 @@ _URL = (
 _PHONE = (
     r"(?<![\w.,$£€-])(?!97[89])"  # not an ISBN
     r"(?:\+\d{1,3}[ .-]?(?:\(?\d{1,5}\)?[ .-]?){2,5}\d{2,}"
-    r"|(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}|[2-9]\d{2}[.-]\d{4}|0\d{1,4}(?: \d{2,4}){2,4}|\d{9,15})(?![\w-])"
+    r"|(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}|[2-9]\d{2}[.-]\d{4}|0\d{1,4}(?:"
+    r" \d{2,4}){2,4}|\d{9,15})(?![\w-])"
 )
 _PATTERNS = {
     "email": ("e-mail addresses", re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")),
@@ -44,10 +47,17 @@ def check_kinds(allow: Collection[str]) -> frozenset[str]:
     Raises:
         ConfigError: A name is not the name of a kind.
     """
-    names = check_list("allow", allow, "['copies']") if isinstance(allow, Collection) and not isinstance(allow, str) else [allow]
+    names = (
+        check_list("allow", allow, "['copies']")
+        if isinstance(allow, Collection) and not isinstance(allow, str)
+        else [allow]
+    )
     for name in names:
         if not isinstance(name, str) or name not in _KINDS:
-            raise ConfigError(f"{quoted(name)} is not a kind of finding that allow accepts. {did_you_mean(str(name), _KINDS)}")
+            raise ConfigError(
+                f"{quoted(name)} is not a kind of finding that allow accepts."
+                f" {did_you_mean(str(name), _KINDS)}"
+            )
     return frozenset(names)
 
 
@@ -58,17 +68,30 @@ def generate_texts(model: ReviewModel) -> tuple[list[str], dict[str, Any]]:
     """
     defaults = model.generation_config
     length = min(max(defaults.max_new_tokens, _MIN_TOKENS), _MAX_TOKENS)
-    config = GenerationConfig(max_new_tokens=length, words=defaults.words, conditions=defaults.conditions)
-    scanned = model.generate([""] * _SCANNED, generation_config=config, temperature=_TEMPERATURE, seed=0)
-    samples = [(each, model.generate_one(generation_config=config, temperature=each, seed=0)) for each in _TEMPERATURES]
+    config = GenerationConfig(
+        max_new_tokens=length, words=defaults.words, conditions=defaults.conditions
+    )
+    scanned = model.generate(
+        [""] * _SCANNED, generation_config=config, temperature=_TEMPERATURE, seed=0
+    )
+    samples = [
+        (each, model.generate_one(generation_config=config, temperature=each, seed=0))
+        for each in _TEMPERATURES
+    ]
     return scanned, {"samples": samples}
 
 
 def scan(bundle: Bundle, texts: Sequence[str], copy_limit: float) -> dict[str, str]:
     """Return the findings in generated texts and in the vocabulary, by kind."""
     tokenizer = bundle.tokenizer
-    ids = (token for token in range(tokenizer.vocab_size) if token not in (tokenizer.bos_id, tokenizer.eos_id))
-    labels = (value["label"] for condition in bundle.conditions.to_json() for value in condition["values"])
+    ids = (
+        token
+        for token in range(tokenizer.vocab_size)
+        if token not in (tokenizer.bos_id, tokenizer.eos_id)
+    )
+    labels = (
+        value["label"] for condition in bundle.conditions.to_json() for value in condition["values"]
+    )
     findings = find_personal_data(texts, [*(tokenizer.decode([token]) for token in ids), *labels])
     encoded = (np.array(tokenizer.encode(text), dtype=np.int64) for text in texts)
     copied = None if bundle.index is None else bundle.index.token_copy_rate(encoded)
@@ -88,13 +111,15 @@ def refuse(findings: Mapping[str, str], allowed: Collection[str]) -> None:
     if kinds:
         hint = " Name one: --license apache-2.0 (license=...)." if "license" in kinds else ""
         raise NotPublished(
-            f"The model was not published: {'; '.join(findings[kind] for kind in kinds)}.{hint} To publish it anyway: "
-            f"--allow {','.join(kinds)} (allow={kinds})."
+            f"The model was not published: {'; '.join(findings[kind] for kind in kinds)}.{hint} To"
+            f" publish it anyway: --allow {','.join(kinds)} (allow={kinds})."
         )
 
 
 def find_personal_data(samples: Sequence[str], pieces: Iterable[str]) -> dict[str, str]:
-    """Return the personal data in generated texts and in the pieces of a vocabulary: what was found, by its kind."""
+    """Return the personal data in generated texts and in the pieces of a vocabulary: what was
+    found, by its kind.
+    """
     findings = {}
     vocabulary = list(pieces)
     for kind, (plural, pattern) in _PATTERNS.items():

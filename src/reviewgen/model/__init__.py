@@ -1,6 +1,8 @@
-"""ReviewModel: a trained model and its tokenizer in one object; and its saved folder: plain data, local or from the Hub.
+"""ReviewModel: a trained model and its tokenizer in one object; and its saved folder: plain data,
+local or from the Hub.
 
-    config.json               schema; model and tokenizer: name, package, version, config; library version; conditions
+    config.json               schema; model and tokenizer: name, package, version, config; library
+                              version; conditions
     model.safetensors         neural weights or count arrays
     tokenizer files           as the tokenizer writes them, listed in config.json
     generation_config.json    generation defaults
@@ -10,16 +12,19 @@
     manifest.json             the SHA-256 and the size of each file as it was saved
     README.md                 model card
 
-Reading is strict: names, shapes and dtypes are checked before any memory is allocated for them. Writing is atomic: the folder
-appears whole or not at all. Only safetensors, JSON and plain text are read; nothing is executed.
+Reading is strict: names, shapes and dtypes are checked before any memory is allocated for them.
+Writing is atomic: the folder appears whole or not at all. Only safetensors, JSON and plain text are
+read; nothing is executed.
 
     layout        file names, the manifest, and ``Bundle``: the content of a saved folder in memory
     tensors       compares the header of the weights with the config
     torch_model   builds the torch model from saved tensors
-    weights       the two forms of a trained model: torch model and stepper, each created on first use
+    weights       the two forms of a trained model: torch model and stepper, each created on first
+                  use
     read          saved folder -> Bundle
     write         Bundle -> saved folder; imports torch, so it is imported only where it is called
-    words         neighbours, contrast, classify, embed; imports torch, so it is imported only where it is called
+    words         neighbours, contrast, classify, embed; imports torch, so it is imported only where
+                  it is called
     review_model  ReviewModel
 
 The Hub stands above this room: it reads and writes saved folders.
@@ -30,4 +35,12 @@ from reviewgen.model.read import read_bundle
 from reviewgen.model.review_model import LoadKwargs, ReviewModel, check_model
 from reviewgen.model.weights import ModelWeights
 
-__all__ = ["Bundle", "LoadKwargs", "ModelWeights", "ReviewModel", "check_model", "fingerprint", "read_bundle"]
+__all__ = [
+    "Bundle",
+    "LoadKwargs",
+    "ModelWeights",
+    "ReviewModel",
+    "check_model",
+    "fingerprint",
+    "read_bundle",
+]

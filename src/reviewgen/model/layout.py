@@ -1,8 +1,10 @@
-"""The layout of a saved folder: its file names, its content in memory, and ``manifest.json``, which finds later changes.
+"""The layout of a saved folder: its file names, its content in memory, and ``manifest.json``, which
+finds later changes.
 
     {"files": {"model.safetensors": {"sha256": "9f86...", "size": 3962162}, ...}}
 
-The manifest does not list the card, which users edit. It is not a signature: anyone who can write the folder can change it, too.
+The manifest does not list the card, which users edit. It is not a signature: anyone who can write
+the folder can change it, too.
 """
 
 import hashlib
@@ -37,18 +39,35 @@ NOVELTY = "novelty.safetensors"
 LEXICON = "lexicon.safetensors"
 CARD = "README.md"
 MANIFEST = "manifest.json"
-PARTS = "weights"  # in config.json of a blend without a file of its own: the presets whose installed weights it shares
+# in config.json of a blend without a file of its own: the presets whose installed weights it shares
+PARTS = "weights"
 OWN_FILES = {CONFIG, WEIGHTS, GENERATION, TRAINING, CARD}
 OPTIONAL_FILES = {NOVELTY, LEXICON, MANIFEST}
 CURVE = "learning_curve.png"  # a picture in the card of a published model
 CLIENT_FILES = {".cache", ".git", ".gitignore"}
-"""What git and the Hub's client keep beside the files of a repository; read past, and never replaced."""
+"""What git and the Hub's client keep beside the files of a repository; read past, and never
+replaced.
+"""
 
-TOLERATED = {".gitattributes", ".DS_Store", CURVE, f".{GENERATION}.new", f".{MANIFEST}.new"}  # by the Hub, by macOS, our own
+# by the Hub, by macOS, our own
+TOLERATED = {".gitattributes", ".DS_Store", CURVE, f".{GENERATION}.new", f".{MANIFEST}.new"}
 FileFacts = dict[str, str | int]  # the SHA-256 and the size of a file
 _FILE_NAME = re.compile(r"\w[\w.-]*")  # of a tokenizer file
 _WITHOUT_EFFECT = {GENERATION, TRAINING}  # on the texts; receipts have the generation settings
-_CODE_SUFFIXES = {".py", ".pyc", ".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin", ".so", ".dll", ".exe", ".sh"}
+_CODE_SUFFIXES = {
+    ".py",
+    ".pyc",
+    ".pkl",
+    ".pickle",
+    ".joblib",
+    ".pt",
+    ".pth",
+    ".bin",
+    ".so",
+    ".dll",
+    ".exe",
+    ".sh",
+}
 
 
 @dataclass(kw_only=True)
@@ -62,7 +81,8 @@ class Bundle:
         model_plugin: The package that provides the model.
         tokenizer_plugin: The package that provides the tokenizer.
         tokenizer_config: The settings that the tokenizer was trained with.
-        conditions: The conditions that the model was trained with, and their ids; empty for a model without conditions.
+        conditions: The conditions that the model was trained with, and their ids; empty for a model
+            without conditions.
         generation: Default generation settings.
         training: The record of the training run, as JSON values.
         card: The model card, Markdown.
@@ -96,16 +116,26 @@ class Bundle:
 
     def is_saved_in(self, folder: Path) -> bool:
         """Return whether this is the folder that it was read from."""
-        return self.folder is not None and self.folder.exists() and folder.exists() and self.folder.samefile(folder)
+        return (
+            self.folder is not None
+            and self.folder.exists()
+            and folder.exists()
+            and self.folder.samefile(folder)
+        )
 
     def digest(self) -> str | None:
-        """Return the SHA-256 of the files that generated texts depend on; None for a model that was not read from a folder.
+        """Return the SHA-256 of the files that generated texts depend on; None for a model that was
+        not read from a folder.
 
-        It is computed from the files as they were read; later changes to the folder do not affect it.
+        It is computed from the files as they were read; later changes to the folder do not affect
+        it.
         """
         if self.folder is None:
             return None
-        lines = (f"{name} {self.digests[name]['sha256']}\n" for name in sorted(self.digests.keys() - _WITHOUT_EFFECT))
+        lines = (
+            f"{name} {self.digests[name]['sha256']}\n"
+            for name in sorted(self.digests.keys() - _WITHOUT_EFFECT)
+        )
         return f"sha256:{hashlib.sha256(''.join(lines).encode()).hexdigest()}"
 
 
@@ -113,28 +143,47 @@ def files_of(config: Any) -> set[str]:
     """Return the names of all files that a saved model may have, as its config.json lists them.
 
     Raises:
-        BundleError: A tokenizer file lies outside the folder, or its suffix is that of a program or a pickle, or it has the name
-            of another file, on Windows and macOS also if they differ in case only.
+        BundleError: A tokenizer file lies outside the folder, or its suffix is that of a program or
+            a pickle, or it has the name of another file, on Windows and macOS also if they differ
+            in case only.
     """
     config = config if isinstance(config, Mapping) else {}
-    files = config["tokenizer"].get("files", []) if isinstance(config.get("tokenizer"), Mapping) else []
+    files = (
+        config["tokenizer"].get("files", []) if isinstance(config.get("tokenizer"), Mapping) else []
+    )
     if not isinstance(files, list):
         raise BundleError(f"{CONFIG} should list the tokenizer's files; got {ascii(files)[:80]}.")
-    if odd := [name for name in files if not (isinstance(name, str) and len(name) < 256 and _FILE_NAME.fullmatch(name))]:
-        raise BundleError(f"{CONFIG} lists tokenizer files outside its folder: {ascii(odd[0])[:80]}.")
+    if odd := [
+        name
+        for name in files
+        if not (isinstance(name, str) and len(name) < 256 and _FILE_NAME.fullmatch(name))
+    ]:
+        raise BundleError(
+            f"{CONFIG} lists tokenizer files outside its folder: {ascii(odd[0])[:80]}."
+        )
     if odd := [name for name in files if Path(name).suffix.lower() in _CODE_SUFFIXES]:
-        raise BundleError(f"{CONFIG} lists {odd[0]} as a tokenizer file; only plain data is read, no programs or pickles.")
+        raise BundleError(
+            f"{CONFIG} lists {odd[0]} as a tokenizer file; only plain data is read, no programs or"
+            " pickles."
+        )
     used = Counter(name.casefold() for name in (*OWN_FILES, *OPTIONAL_FILES, *TOLERATED, *files))
     if odd := [name for name in files if used[name.casefold()] > 1]:
-        raise BundleError(f"{CONFIG} lists {odd[0]} as a tokenizer file, which on Windows and macOS is the same as another.")
+        raise BundleError(
+            f"{CONFIG} lists {odd[0]} as a tokenizer file, which on Windows and macOS is the same"
+            " as another."
+        )
     return ({*OWN_FILES, *files} - ({WEIGHTS} if PARTS in config else set())) | OPTIONAL_FILES
 
 
-def fingerprint(training: Mapping[str, Any], tokenizer: str, tokenizer_settings: Mapping[str, Any]) -> str:
-    """Return a digest of the corpus and tokenizer that a novelty index was built from, so that each model reads only its own.
+def fingerprint(
+    training: Mapping[str, Any], tokenizer: str, tokenizer_settings: Mapping[str, Any]
+) -> str:
+    """Return a digest of the corpus and tokenizer that a novelty index was built from, so that each
+    model reads only its own.
 
-    A model that was trained further has the tokenizer of its parent, so the parent's corpus counts too. The settings are those of
-    ``config.json``, so that a folder stays readable when its tokenizer gets another setting.
+    A model that was trained further has the tokenizer of its parent, so the parent's corpus counts
+    too. The settings are those of ``config.json``, so that a folder stays readable when its
+    tokenizer gets another setting.
     """
     corpus = (training.get("data") or {}).get("fingerprint")
     facts = [corpus, tokenizer, dict(tokenizer_settings)]
@@ -144,13 +193,20 @@ def fingerprint(training: Mapping[str, Any], tokenizer: str, tokenizer_settings:
 
 
 def digest_files(folder: Path, names: Iterable[str]) -> dict[str, FileFacts]:
-    """Return what a manifest says of the files of a folder; files that do not exist are left out."""
+    """Return what a manifest says of the files of a folder; files that do not exist are left
+    out.
+    """
     files = [folder / name for name in sorted({*names} - {CARD, MANIFEST})]
-    return {file.name: {"sha256": digest_of(file), "size": file.stat().st_size} for file in files if file.is_file()}
+    return {
+        file.name: {"sha256": digest_of(file), "size": file.stat().st_size}
+        for file in files
+        if file.is_file()
+    }
 
 
 def write_manifest(folder: Path, files: Mapping[str, FileFacts] | None = None) -> None:
-    """Write the manifest of a folder; ``files`` are those to list, by default all that its config.json names, as they are now.
+    """Write the manifest of a folder; ``files`` are those to list, by default all that its
+    config.json names, as they are now.
 
     Raises:
         OSError: The operating system refused a step.
@@ -173,16 +229,21 @@ def read_manifest(folder: Path) -> dict[str, FileFacts] | None:
         return dict(read_json(file)["files"])
     except (ValueError, LookupError, TypeError):
         raise BundleError(
-            f"{file} is damaged: it should have the SHA-256 and the size of each file. {_what_to_do(folder)}"
+            f"{file} is damaged: it should have the SHA-256 and the size of each file."
+            f" {_what_to_do(folder)}"
         ) from None
 
 
 def find_changes(before: Mapping[str, FileFacts], now: Mapping[str, FileFacts]) -> list[str]:
     """Return the names of the files that have changed, are missing, or were added."""
-    return [name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)]
+    return [
+        name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)
+    ]
 
 
-def check_manifest(folder: Path, names: Collection[str], present: Mapping[str, FileFacts], *, is_local: bool = True) -> None:
+def check_manifest(
+    folder: Path, names: Collection[str], present: Mapping[str, FileFacts], *, is_local: bool = True
+) -> None:
     """Raise if files of a folder that has a manifest are not as they were saved.
 
     Args:
@@ -195,19 +256,28 @@ def check_manifest(folder: Path, names: Collection[str], present: Mapping[str, F
         BundleError: A file has changed, is missing, or was added; or the manifest is damaged.
     """
     manifest = read_manifest(folder)
-    saved = present if manifest is None else {name: facts for name, facts in manifest.items() if name in names}
+    saved = (
+        present
+        if manifest is None
+        else {name: facts for name, facts in manifest.items() if name in names}
+    )
     if not (changed := find_changes(saved, present)):
         return
     first = changed[0]
     problem = "has changed since the model was saved"
     if first not in present or first not in saved:
-        problem = "is missing, but was saved with the model" if first in saved else "was not saved with the model"
+        problem = (
+            "is missing, but was saved with the model"
+            if first in saved
+            else "was not saved with the model"
+        )
     also = f" Changed as well: {', '.join(changed[1:])}." if changed[1:] else ""
     raise BundleError(f"{first} of {folder} {problem}.{also} {_what_to_do(folder, is_local)}")
 
 
 def _what_to_do(folder: Path, is_local: bool = True) -> str:
-    path = str(folder) if folder.is_absolute() or folder.parts[:1] == ("..",) else f"./{folder}"  # what the command takes
+    # what the command takes
+    path = str(folder) if folder.is_absolute() or folder.parts[:1] == ("..",) else f"./{folder}"
     pull = "reviewgen pull OWNER/NAME --out ./my-model --accept-changes"
     command = f"reviewgen doctor {shlex.quote(path)} --accept" if is_local else pull
     return f"Restore it, or accept the change: {command}, or load(..., accept_changes=True)."

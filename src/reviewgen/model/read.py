@@ -1,4 +1,6 @@
-"""Reads a saved folder, strictly: names, shapes and dtypes are checked before any memory is allocated for them."""
+"""Reads a saved folder, strictly: names, shapes and dtypes are checked before any memory is
+allocated for them.
+"""
 
 import contextlib
 import errno
@@ -13,7 +15,16 @@ from safetensors.numpy import load_file
 from reviewgen.conditions import Conditions
 from reviewgen.config import MAX_RECORD, MAX_SETTINGS, read_json, read_saved_generation, read_text
 from reviewgen.config.records import check_record
-from reviewgen.errors import BundleError, ConfigError, ReviewgenError, StorageError, UnknownPlugin, first_line, printable, quoted
+from reviewgen.errors import (
+    BundleError,
+    ConfigError,
+    ReviewgenError,
+    StorageError,
+    UnknownPlugin,
+    first_line,
+    printable,
+    quoted,
+)
 from reviewgen.lexicon import read_lexicon
 from reviewgen.model import layout
 from reviewgen.model.layout import Bundle
@@ -27,24 +38,36 @@ from reviewgen.version import __version__
 
 _PLUGIN = {"name": str, "distribution": str, "version": str, "config": dict}
 _TOKENIZER = _PLUGIN | {"files": list}
-_CONFIG = {"schema": int, "library": str, "library_version": str, "preset": str, "model": _PLUGIN, "tokenizer": _TOKENIZER}
+_CONFIG = {
+    "schema": int,
+    "library": str,
+    "library_version": str,
+    "preset": str,
+    "model": _PLUGIN,
+    "tokenizer": _TOKENIZER,
+}
 _MAX_PRESET = 200  # characters
-_PRESET = re.compile(r"([A-Za-z0-9][\w.-]*:)?[a-z][a-z0-9-]*([\w.-]*:[a-z][a-z0-9]*)?", re.ASCII)  # or a package before a name
+# or a package before a name
+_PRESET = re.compile(r"([A-Za-z0-9][\w.-]*:)?[a-z][a-z0-9-]*([\w.-]*:[a-z][a-z0-9]*)?", re.ASCII)
 
 
-def read_bundle(folder: Path, weight_bits: int = 32, *, strict: bool = True, accept_changes: bool = False) -> Bundle:
+def read_bundle(
+    folder: Path, weight_bits: int = 32, *, strict: bool = True, accept_changes: bool = False
+) -> Bundle:
     """Read a saved folder.
 
     Args:
         folder: The saved folder.
         weight_bits: The precision of the weights in generation: 32, 16 or 8 bits.
-        strict: Whether unknown files are an error. False for a folder of the Hub's cache, where other programs may put files.
+        strict: Whether unknown files are an error. False for a folder of the Hub's cache, where
+            other programs may put files.
         accept_changes: Whether to read files that are not as they were saved.
 
     Raises:
-        BundleError: The folder is missing, damaged, truncated, not a saved model or of an unknown schema, or a file has changed
-            since it was saved.
-        UnknownPlugin: Its model or tokenizer is not installed; the message names the package to install, or what to register.
+        BundleError: The folder is missing, damaged, truncated, not a saved model or of an unknown
+            schema, or a file has changed since it was saved.
+        UnknownPlugin: Its model or tokenizer is not installed; the message names the package to
+            install, or what to register.
     """
     with _reading(folder):
         config = _read_config(folder)
@@ -62,11 +85,14 @@ def read_training(folder: Path) -> dict[str, Any]:
     """Read only the training record of a saved folder.
 
     Raises:
-        BundleError: The folder is missing, damaged or not a saved model, or the record has changed since it was saved.
+        BundleError: The folder is missing, damaged or not a saved model, or the record has changed
+            since it was saved.
     """
     with _reading(folder):
         training = _parse_training(folder)
-        layout.check_manifest(folder, [layout.TRAINING], layout.digest_files(folder, [layout.TRAINING]))
+        layout.check_manifest(
+            folder, [layout.TRAINING], layout.digest_files(folder, [layout.TRAINING])
+        )
         return training
 
 
@@ -75,7 +101,9 @@ def _reading(folder: Path) -> Iterator[None]:
     """Raise an error of one sentence if there is no saved model, or it cannot be read."""
     try:
         if not folder.is_dir():
-            reason = describe_cut_off(folder) or ("it is a file." if folder.exists() else "no such folder.")
+            reason = describe_cut_off(folder) or (
+                "it is a file." if folder.exists() else "no such folder."
+            )
             raise BundleError(f"There is no saved model at {folder}: {reason}")
         if not (folder / layout.CONFIG).is_file():
             raise BundleError(f"{folder} is not a saved model: it has no {layout.CONFIG}.")
@@ -84,36 +112,63 @@ def _reading(folder: Path) -> Iterator[None]:
         raise type(error)(printable(str(error))) from None
     except (ConfigError, SafetensorError, KeyError, TypeError, UnicodeDecodeError) as error:
         reason = f"a key is missing: {error}" if type(error) is KeyError else first_line(error)
-        raise BundleError(printable(f"{folder} is damaged or not a saved model: {reason}")) from None
+        raise BundleError(
+            printable(f"{folder} is damaged or not a saved model: {reason}")
+        ) from None
     except OSError as error:
         if isinstance(error, ReviewgenError):
             raise
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # reading needs none, but loops are compiled meanwhile
+        # reading needs none, but loops are compiled meanwhile
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             advice = "Free some space, or name another folder in NUMBA_CACHE_DIR."
             raise StorageError(f"No room for compiled code: {error.strerror}. {advice}") from None
-        raise BundleError(printable(f"{folder} cannot be read: {error.strerror or error}.")) from None
+        raise BundleError(
+            printable(f"{folder} cannot be read: {error.strerror or error}.")
+        ) from None
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    """Return the content of config.json, of which all but the configs of the plugins and the list of files was checked."""
+    """Return the content of config.json, of which all but the configs of the plugins and the list
+    of files was checked.
+    """
     config: Any = _read_json(folder / layout.CONFIG)
-    schema, library = (config.get("schema"), config.get("library")) if isinstance(config, dict) else (None, None)
-    if isinstance(config, dict) and config.keys() >= {"schema", "library"} and (schema, library) != (layout.SCHEMA, "reviewgen"):
+    schema, library = (
+        (config.get("schema"), config.get("library")) if isinstance(config, dict) else (None, None)
+    )
+    if (
+        isinstance(config, dict)
+        and config.keys() >= {"schema", "library"}
+        and (schema, library) != (layout.SCHEMA, "reviewgen")
+    ):
         raise BundleError(
             f"{folder} has schema {ascii(schema)[:40]} of {ascii(library)[:40]}; "
             f"reviewgen {__version__} reads schema {layout.SCHEMA} of 'reviewgen'."
         )
     _check(config, _CONFIG, layout.CONFIG, optional={"conditions", layout.PARTS})
     parts = config.get(layout.PARTS, {"": ""})
-    if not isinstance(parts, dict) or not parts or not all(isinstance(digest, str) for digest in parts.values()):
-        raise BundleError(f"{layout.PARTS} in {layout.CONFIG} should have the SHA-256 of each part's file; got {quoted(parts)}.")
+    if (
+        not isinstance(parts, dict)
+        or not parts
+        or not all(isinstance(digest, str) for digest in parts.values())
+    ):
+        raise BundleError(
+            f"{layout.PARTS} in {layout.CONFIG} should have the SHA-256 of each part's file; got"
+            f" {quoted(parts)}."
+        )
     if len(config["preset"]) > _MAX_PRESET or not _PRESET.fullmatch(config["preset"]):
-        raise BundleError(f"preset in {layout.CONFIG} cannot be read: {quoted(config['preset'])} is not a preset name.")
+        raise BundleError(
+            f"preset in {layout.CONFIG} cannot be read: {quoted(config['preset'])} is not a preset"
+            " name."
+        )
     return dict(config)
 
 
-def _check(values: Any, kinds: Mapping[str, Any], where: str, optional: Set[str] = frozenset()) -> None:
-    """Raise unless a JSON value is an object with these keys and types of values; those of optional keys are not checked."""
+def _check(
+    values: Any, kinds: Mapping[str, Any], where: str, optional: Set[str] = frozenset()
+) -> None:
+    """Raise unless a JSON value is an object with these keys and types of values; those of optional
+    keys are not checked.
+    """
     if not isinstance(values, dict) or values.keys() - optional != kinds.keys():
         got = sorted(values) if isinstance(values, dict) else type(values).__name__
         raise BundleError(f"The keys of {where} should be {sorted(kinds)}; got {got}.")
@@ -121,16 +176,22 @@ def _check(values: Any, kinds: Mapping[str, Any], where: str, optional: Set[str]
         if isinstance(kind, dict):
             _check(values[key], kind, f"{key} in {layout.CONFIG}")
         elif type(values[key]) is not kind:
-            raise BundleError(f"{key} of {where} should be of type {kind.__name__}; got {quoted(values[key])}.")
+            raise BundleError(
+                f"{key} of {where} should be of type {kind.__name__}; got {quoted(values[key])}."
+            )
 
 
 def _check_files(folder: Path, known: set[str], strict: bool) -> None:
     present = {file.name for file in folder.iterdir()} - layout.TOLERATED - layout.CLIENT_FILES
-    optional = layout.OPTIONAL_FILES if strict else layout.OPTIONAL_FILES | {layout.CARD}  # a card may be deleted on the Hub
+    # a card may be deleted on the Hub
+    optional = layout.OPTIONAL_FILES if strict else layout.OPTIONAL_FILES | {layout.CARD}
     if missing := sorted(known - optional - present):
         raise BundleError(f"{folder} is incomplete: {', '.join(missing)} is missing.")
     if strict and (foreign := sorted(present - known)):
-        raise BundleError(f"{folder} holds files that do not belong to a saved model: {', '.join(foreign)}. Remove them.")
+        raise BundleError(
+            f"{folder} holds files that do not belong to a saved model: {', '.join(foreign)}."
+            " Remove them."
+        )
     if odd := sorted(name for name in known & present if not (folder / name).is_file()):
         raise BundleError(f"{folder} is damaged: {', '.join(odd)} is not a file.")
 
@@ -154,7 +215,9 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
     tokenizer = tokenizer_class.load(folder)
     model_plugin = plugin_of_saved("model", config["model"])
     weights, model_config = _read_weights(folder, config, model_plugin, weight_bits)
-    conditions = Conditions.from_json(config.get("conditions", [])).with_ids_from(tokenizer.vocab_size, tokenizer.encode)
+    conditions = Conditions.from_json(config.get("conditions", [])).with_ids_from(
+        tokenizer.vocab_size, tokenizer.encode
+    )
     if model_config.vocab_size != conditions.vocab_size:
         condition_ids = conditions.vocab_size - tokenizer.vocab_size
         raise BundleError(
@@ -162,10 +225,17 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
             + (f" and its conditions {condition_ids}" if condition_ids else "")
             + ": they do not belong together."
         )
-    ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "field_ids": conditions.field_ids}
+    ids = {
+        "bos_id": tokenizer.bos_id,
+        "eos_id": tokenizer.eos_id,
+        "field_ids": conditions.field_ids,
+    }
     for name, expected in ids.items():
         if (value := getattr(model_config, name, None)) not in (None, expected):
-            raise BundleError(f"The model has {name} {value}, its tokenizer {expected}: they do not belong together.")
+            raise BundleError(
+                f"The model has {name} {value}, its tokenizer {expected}: they do not belong"
+                " together."
+            )
     index = None
     if (folder / layout.NOVELTY).is_file():
         fingerprint = layout.fingerprint(training, tokenizer_plugin.name, facts["config"])
@@ -181,16 +251,21 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
         training=training,
         card=_read_card(folder / layout.CARD),
         index=index,
-        lexicon=read_lexicon(folder / layout.LEXICON) if (folder / layout.LEXICON).is_file() else None,
+        lexicon=(
+            read_lexicon(folder / layout.LEXICON) if (folder / layout.LEXICON).is_file() else None
+        ),
         conditions=conditions,
         folder=folder,
     )
 
 
-def _read_weights(folder: Path, config: Mapping[str, Any], plugin: Plugin, weight_bits: int) -> tuple[ModelWeights, Any]:
+def _read_weights(
+    folder: Path, config: Mapping[str, Any], plugin: Plugin, weight_bits: int
+) -> tuple[ModelWeights, Any]:
     """Return a model's weights, after their tensors were compared with its config, and the config.
 
-    A model with a stepper entry point generates without torch; its torch model is built on first use.
+    A model with a stepper entry point generates without torch; its torch model is built on first
+    use.
     """
     saved = SavedTensors.find(folder, config.get(layout.PARTS, {}))
     facts = config["model"]
@@ -212,13 +287,19 @@ def _read_weights(folder: Path, config: Mapping[str, Any], plugin: Plugin, weigh
 
         return build_model(plugin, model_config, tensors)
 
-    return ModelWeights(load=load, stepper=factory(model_config, tensors, weight_bits), weight_bits=weight_bits), model_config
+    return (
+        ModelWeights(
+            load=load, stepper=factory(model_config, tensors, weight_bits), weight_bits=weight_bits
+        ),
+        model_config,
+    )
 
 
 def _read_json(file: Path, max_bytes: int = MAX_SETTINGS) -> Any:
     try:
         return read_json(file, max_bytes)
-    except ValueError as error:  # not UTF-8, not JSON, too large, nested too deeply, or with a number that is not plausible
+    # not UTF-8, not JSON, too large, nested too deeply, or with a number that is not plausible
+    except ValueError as error:
         raise BundleError(f"{file} is damaged: it is not JSON ({error}).") from None
 
 

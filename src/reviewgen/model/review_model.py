@@ -1,7 +1,8 @@
-"""ReviewModel: a trained model and its tokenizer in one object. A facade: it joins the rooms below and adds no logic of its own.
+"""ReviewModel: a trained model and its tokenizer in one object. A facade: it joins the rooms below
+and adds no logic of its own.
 
-What is needed only for evaluating, saving and publishing is imported in those methods: a model that only generates loads no torch
-if its plugin has a stepper that needs none.
+What is needed only for evaluating, saving and publishing is imported in those methods: a model that
+only generates loads no torch if its plugin has a stepper that needs none.
 """
 
 import math
@@ -15,7 +16,14 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast, overload
 
 from reviewgen.conditions import Conditions
-from reviewgen.config import EvaluateKwargs, GenerationConfig, GenerationSettings, check_flags, check_text, refuse_unknown_options
+from reviewgen.config import (
+    EvaluateKwargs,
+    GenerationConfig,
+    GenerationSettings,
+    check_flags,
+    check_text,
+    refuse_unknown_options,
+)
 from reviewgen.errors import BundleError, ConfigError, GenerationError, quoted
 from reviewgen.generation import (
     GenerateKwargs,
@@ -50,11 +58,15 @@ _LOCATE = "reviewgen.hub.download:locate"
 _PARSE = "reviewgen.hub.download:parse_repository"
 _PUBLISH = "reviewgen.hub.publish:publish"
 _MAKE_CARD = "reviewgen.hub.publish:make_card"
-"""What the Hub does for a model. It stands above this room, whose folders it reads and writes, so it is found by name."""
+"""What the Hub does for a model. It stands above this room, whose folders it reads and writes, so
+it is found by name.
+"""
 
 
 class HubKwargs(TypedDict, total=False):
-    """How a repository is downloaded; the names and meanings are those of ``huggingface_hub.snapshot_download``."""
+    """How a repository is downloaded; the names and meanings are those of
+    ``huggingface_hub.snapshot_download``.
+    """
 
     token: str | bool | None
     cache_dir: str | Path | None
@@ -71,7 +83,9 @@ class LoadKwargs(HubKwargs, total=False):
 
 
 class PushOptions(TypedDict, total=False):
-    """The keywords of ``ReviewModel.push_to_hub``, which documents them; the first eight are those of huggingface_hub."""
+    """The keywords of ``ReviewModel.push_to_hub``, which documents them; the first eight are those
+    of huggingface_hub.
+    """
 
     commit_message: str | None
     private: bool | None
@@ -99,8 +113,12 @@ class ReviewModel:
         self.bundle = bundle
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Unpack[LoadKwargs]) -> "ReviewModel":
-        """Load a trained model: ``reviewgen.load`` under huggingface_hub's name; see there for the arguments."""
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, **options: Unpack[LoadKwargs]
+    ) -> "ReviewModel":
+        """Load a trained model: ``reviewgen.load`` under huggingface_hub's name; see there for the
+        arguments.
+        """
         refuse_unknown_options(options, LoadKwargs, "load")
         hub_options: dict[str, Any] = {**options}
         weight_bits = hub_options.pop("weight_bits", 32)
@@ -109,12 +127,19 @@ class ReviewModel:
         if not isinstance(weight_bits, int) or weight_bits not in (32, 16, 8):
             raise ConfigError(f"weight_bits must be 32, 16 or 8; got {quoted(weight_bits)}.")
         location = resolve_name(_LOCATE)(pretrained_model_name_or_path, **hub_options)
-        bundle = read_bundle(location.folder, weight_bits, strict=not location.is_downloaded, accept_changes=accept_changes)
+        bundle = read_bundle(
+            location.folder,
+            weight_bits,
+            strict=not location.is_downloaded,
+            accept_changes=accept_changes,
+        )
         bundle.source = location.name
         return cls(bundle)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the model as the files of its saved folder, which are read as strictly as those of any folder."""
+        """Pickle the model as the files of its saved folder, which are read as strictly as those of
+        any folder.
+        """
         from reviewgen.model.write import write_bundle
 
         with temporary_folder() as folder:
@@ -124,7 +149,9 @@ class ReviewModel:
 
     @property
     def model(self) -> "LanguageModel":
-        """The language model. Its weights may be changed, so ``digest`` is None once it has been accessed."""
+        """The language model. Its weights may be changed, so ``digest`` is None once it has been
+        accessed.
+        """
         return self.bundle.weights.expose()
 
     @property
@@ -144,7 +171,9 @@ class ReviewModel:
 
     @property
     def conditions(self) -> Conditions:
-        """The conditions that it was trained with, and their ids; empty for a model without conditions."""
+        """The conditions that it was trained with, and their ids; empty for a model without
+        conditions.
+        """
         return self.bundle.conditions
 
     @property
@@ -154,7 +183,9 @@ class ReviewModel:
 
     @property
     def digest(self) -> str | None:
-        """SHA-256 of the saved files that generated texts depend on; None if unsaved, or after access to ``model``."""
+        """SHA-256 of the saved files that generated texts depend on; None if unsaved, or after
+        access to ``model``.
+        """
         return None if self.bundle.weights.is_exposed else self.bundle.digest()
 
     @property
@@ -170,10 +201,11 @@ class ReviewModel:
     def to(self, device: Any) -> "ReviewModel":
         """Move generation and scoring to a device and return the model, like torch's ``Module.to``.
 
-        An accelerator generates 512 texts at once. It rounds differently from the CPU, so there a seed gives other texts. What
-        is saved does not change. A count model computes on the CPU only.
+        An accelerator generates 512 texts at once. It rounds differently from the CPU, so there a
+        seed gives other texts. What is saved does not change. A count model computes on the CPU
+        only.
 
-        >>> model = reviewgen.load("lstm-word").to("cuda")                                      # doctest: +SKIP
+        >>> model = reviewgen.load("lstm-word").to("cuda")  # doctest: +SKIP
 
         Args:
             device: A ``torch.device``, or its name: "cpu", "cuda", "cuda:1", "mps".
@@ -187,7 +219,9 @@ class ReviewModel:
 
     @property
     def training(self) -> dict[str, Any]:
-        """The record of the training: data, split, steps, hardware, seconds, metrics; JSON values."""
+        """The record of the training: data, split, steps, hardware, seconds, metrics; JSON
+        values.
+        """
         return self.bundle.training
 
     def __repr__(self) -> str:
@@ -197,47 +231,71 @@ class ReviewModel:
         """Return the preset, the figures of its training and the learning curve, for notebooks."""
         from reviewgen.web.rendering import render  # Jinja2
 
-        return render("model/review_model.html", preset=self.preset, facts=_facts(self.bundle), chart=_chart(self.bundle))
-
-    @overload
-    def generate(self, prompt: str | Sequence[str] = "", **options: Unpack[GenerateKwargs]) -> list[str]: ...
+        return render(
+            "model/review_model.html",
+            preset=self.preset,
+            facts=_facts(self.bundle),
+            chart=_chart(self.bundle),
+        )
 
     @overload
     def generate(
-        self, prompt: str | Sequence[str] = "", *, return_dict_in_generate: Literal[True], **options: Unpack[GenerateKwargs]
+        self, prompt: str | Sequence[str] = "", **options: Unpack[GenerateKwargs]
+    ) -> list[str]: ...
+
+    @overload
+    def generate(
+        self,
+        prompt: str | Sequence[str] = "",
+        *,
+        return_dict_in_generate: Literal[True],
+        **options: Unpack[GenerateKwargs],
     ) -> list[Generation]: ...
 
     def generate(
-        self, prompt: str | Sequence[str] = "", *, return_dict_in_generate: bool = False, **options: Unpack[GenerateKwargs]
+        self,
+        prompt: str | Sequence[str] = "",
+        *,
+        return_dict_in_generate: bool = False,
+        **options: Unpack[GenerateKwargs],
     ) -> list[str] | list[Generation]:
         """Generate reviews.
 
         Args:
-            prompt: The beginning of each text, or a list of beginnings; any text works, including the empty one.
+            prompt: The beginning of each text, or a list of beginnings; any text works, including
+                the empty one.
             return_dict_in_generate: Return a ``Generation`` for each text instead of a string.
-            generation_config: A GenerationConfig, or a mapping of some of its settings, that replaces the model's defaults. Each
-                setting may also be given by keyword, for this call: max_new_tokens, min_new_tokens, num_return_sequences,
-                do_sample, num_beams, length_penalty, temperature, top_k, top_p, min_p, repetition_penalty,
-                no_repeat_ngram_size, stop_strings, max_time, words, finish, logits_processors, conditions;
-                ``GenerationConfig`` documents them.
-            logits_processor: The name of an installed logits processor; a function, such as one of transformers' objects, of the
-                ids (1, T) so far, bos first, and the scores (1, V); or a list of these. It replaces the saved ones.
+            generation_config: A GenerationConfig, or a mapping of some of its settings, that
+                replaces the model's defaults. Each setting may also be given by keyword, for this
+                call: max_new_tokens, min_new_tokens, num_return_sequences, do_sample, num_beams,
+                length_penalty, temperature, top_k, top_p, min_p, repetition_penalty,
+                no_repeat_ngram_size, stop_strings, max_time, words, finish, logits_processors,
+                conditions; ``GenerationConfig`` documents them.
+            logits_processor: The name of an installed logits processor; a function, such as one of
+                transformers' objects, of the ids (1, T) so far, bos first, and the scores (1, V);
+                or a list of these. It replaces the saved ones.
             stopping_criteria, streamer: transformers' objects, or functions with their signatures.
-            seed: The same seed gives the same texts, whatever else is in the batch; random if not given.
-            novelty: "report" looks up what each text copies from the training text; "filter" also prevents copied spans of more
-                than max_copy tokens.
-            max_copy: With "filter", the maximum length of a copied span, in tokens; by default about 50 characters.
-            must_include: A string, or several, that each text must contain, ignoring case; up to 128 texts are sampled until
-                some contain them all, and the most probable of these is returned.
-            best_of: Sample this many texts for each prompt, and return the best ``num_return_sequences`` of them, the best first.
-            judge: What rates the texts: another model, by bits per character; the name of an installed metric that says whether
-                lower is better; or a function that takes a text without its prompt, and the prompt, and returns a number; higher
-                is better. By default, the model's own bits per character.
+            seed: The same seed gives the same texts, whatever else is in the batch; random if not
+                given.
+            novelty: "report" looks up what each text copies from the training text; "filter" also
+                prevents copied spans of more than max_copy tokens.
+            max_copy: With "filter", the maximum length of a copied span, in tokens; by default
+                about 50 characters.
+            must_include: A string, or several, that each text must contain, ignoring case; up to
+                128 texts are sampled until some contain them all, and the most probable of these is
+                returned.
+            best_of: Sample this many texts for each prompt, and return the best
+                ``num_return_sequences`` of them, the best first.
+            judge: What rates the texts: another model, by bits per character; the name of an
+                installed metric that says whether lower is better; or a function that takes a text
+                without its prompt, and the prompt, and returns a number; higher is better. By
+                default, the model's own bits per character.
 
         Returns:
-            ``num_return_sequences`` texts for each prompt, in the order of the prompts; each starts with its prompt. With
-            ``novelty`` each is a ``GeneratedText``, a string that also has ``novelty`` and ``exceeds_max_copy``; with
-            ``return_dict_in_generate`` each is a ``Generation``.
+            ``num_return_sequences`` texts for each prompt, in the order of the prompts; each starts
+            with its prompt. With ``novelty`` each is a ``GeneratedText``, a string that also has
+            ``novelty`` and ``exceeds_max_copy``; with ``return_dict_in_generate`` each is a
+            ``Generation``.
 
         Raises:
             ConfigError: A setting is unknown, out of range, or incompatible with another.
@@ -251,22 +309,29 @@ class ReviewModel:
         rows = list(generator.generate(request))
         if return_dict_in_generate:
             return [generator.output(row, request, number) for number, row in enumerate(rows)]
-        return [row.text if request.novelty is None else generator.with_novelty(row) for row in rows]
+        return [
+            row.text if request.novelty is None else generator.with_novelty(row) for row in rows
+        ]
 
     def generate_one(self, prompt: str = "", **options: Unpack[GenerateKwargs]) -> str:
         """Generate one review; takes the arguments of ``generate``."""
         if not isinstance(prompt, str):
-            raise ConfigError(f"generate_one takes one prompt, a string; got {type(prompt).__name__}. generate takes a list.")
+            raise ConfigError(
+                f"generate_one takes one prompt, a string; got {type(prompt).__name__}. generate"
+                " takes a list."
+            )
         if options.get("num_return_sequences") not in (None, 1):
             raise ConfigError(
-                f"generate_one returns one text; num_return_sequences={options['num_return_sequences']} asks for more."
+                "generate_one returns one text;"
+                f" num_return_sequences={options['num_return_sequences']} asks for more."
             )
         return self.generate(prompt, **options)[0]
 
     def generate_each(
         self, prompt: str | Sequence[str] = "", *, first: int = 0, **options: Unpack[GenerateKwargs]
     ) -> Iterator[Generation]:
-        """Yield the texts of ``generate`` as they are generated, from number ``first`` on; raises the same errors.
+        """Yield the texts of ``generate`` as they are generated, from number ``first`` on; raises
+        the same errors.
 
         No text is started after ``max_time``, so there may be fewer.
         """
@@ -278,37 +343,50 @@ class ReviewModel:
         return (generator.output(row, request, number) for number, row in enumerate(rows, first))
 
     def stream(self, prompt: str = "", **options: Unpack[GenerateKwargs]) -> Iterator[str]:
-        """Yield one review in pieces as it is generated, the prompt first; joined, they are the text of ``generate_one``.
+        """Yield one review in pieces as it is generated, the prompt first; joined, they are the
+        text of ``generate_one``.
 
-        A piece is never a part of a character; it is one character if the tokenizer's tokens are characters, and whole sentences
-        with ``finish="sentence"``. Takes the arguments of ``generate`` except num_beams, must_include and novelty="filter", which
-        need the whole text.
+        A piece is never a part of a character; it is one character if the tokenizer's tokens are
+        characters, and whole sentences with ``finish="sentence"``. Takes the arguments of
+        ``generate`` except num_beams, must_include and novelty="filter", which need the whole text.
         """
         request = self._request(prompt, options)
         if len(request.prompts) != 1:
-            raise ConfigError(f"stream returns one text; this call asks for {len(request.prompts)}.")
+            raise ConfigError(
+                f"stream returns one text; this call asks for {len(request.prompts)}."
+            )
         if request.config.num_beams > 1 or request.must_include or request.novelty == "filter":
             raise ConfigError(
-                "num_beams, must_include and novelty='filter' need the whole text and cannot be combined with stream."
+                "num_beams, must_include and novelty='filter' need the whole text and cannot be"
+                " combined with stream."
             )
         return self.generator.stream(request)
 
     def next_tokens(
-        self, text: str = "", *, k: int = 10, temperature: float = 1.0, conditions: Mapping[str, Any] | None = None
+        self,
+        text: str = "",
+        *,
+        k: int = 10,
+        temperature: float = 1.0,
+        conditions: Mapping[str, Any] | None = None,
     ) -> NextTokens:
-        """Return the k most probable tokens after a text, the entropy, and for a count model the counts behind them.
+        """Return the k most probable tokens after a text, the entropy, and for a count model the
+        counts behind them.
 
-        The probabilities are those before filters. The empty text is the start of a review. A text is tokenized as it stands, so
-        with a word tokenizer leave out a space at its end, which is part of the next token.
+        The probabilities are those before filters. The empty text is the start of a review. A text
+        is tokenized as it stands, so with a word tokenizer leave out a space at its end, which is
+        part of the next token.
 
         Args:
             text: The text before the token.
             k: The number of tokens.
             temperature: 1 gives the model's own probabilities.
-            conditions: Values of the conditions that the model was trained with; others are unspecified.
+            conditions: Values of the conditions that the model was trained with; others are
+                unspecified.
 
         Raises:
-            ConfigError: The text is not a string, k is not at least 1, the temperature is not above 0, or a condition is unknown.
+            ConfigError: The text is not a string, k is not at least 1, the temperature is not above
+                0, or a condition is unknown.
             GenerationError: The logits are NaN or infinite, or no token can follow.
         """
         return self.walk(text, temperature=temperature, conditions=conditions).next_tokens(k)
@@ -324,35 +402,51 @@ class ReviewModel:
     ) -> Walk:
         """Return a text to extend and undo token by token; see ``Walk``.
 
-        ``logits_processor`` is as in ``generate``, but saved ones are left out if it is not given. Raises what ``next_tokens``
-        raises, and PluginError if a logits processor is not installed, or cannot be made.
+        ``logits_processor`` is as in ``generate``, but saved ones are left out if it is not given.
+        Raises what ``next_tokens`` raises, and PluginError if a logits processor is not installed,
+        or cannot be made.
         """
         stepper = self.bundle.weights.stepper()
         prefix = self.conditions.encode({} if conditions is None else conditions)
         hooks = make_hooks(as_processors(logits_processor), self.tokenizer)
-        return Walk(stepper, self.tokenizer, self._pieces, text, prefix, temperature=temperature, hooks=hooks, seed=seed)
+        return Walk(
+            stepper,
+            self.tokenizer,
+            self._pieces,
+            text,
+            prefix,
+            temperature=temperature,
+            hooks=hooks,
+            seed=seed,
+        )
 
     def evaluate(self, source: Any, **options: Unpack[EvaluateKwargs]) -> "Evaluation":
         """Measure the model on a source of texts, in bits per character.
 
-        Its conditions are read from the source's columns of the same names; a missing value is unspecified.
+        Its conditions are read from the source's columns of the same names; a missing value is
+        unspecified.
 
         Args:
             source: See ``reviewgen.data.sources.open_source``.
-            split: "all"; for a dataset, the name of one of its splits; for any other source, a part of its hash split: "train",
-                "validation" or "test". Default: "all".
-            text_column: The column that holds the text, "a.b" for the field b of the column a; guessed if not given.
-            documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file". With
-                "file", a single file is one long text, blocks of which are held out. Default: "line".
-            sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its only table is read.
+            split: "all"; for a dataset, the name of one of its splits; for any other source, a part
+                of its hash split: "train", "validation" or "test". Default: "all".
+            text_column: The column that holds the text, "a.b" for the field b of the column a;
+                guessed if not given.
+            documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between),
+                "sentence" or "file". With "file", a single file is one long text, blocks of which
+                are held out. Default: "line".
+            sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its
+                only table is read.
             subset: The subset (configuration) of a dataset of the Hub.
-            lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How to clean; by default as in the training.
-            max_text_characters: Maximum number of characters of a text; longer texts are an error. A txt file read as one text
-                has no limit. Default: 10,000,000.
+            lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How to clean; by
+                default as in the training.
+            max_text_characters: Maximum number of characters of a text; longer texts are an error.
+                A txt file read as one text has no limit. Default: 10,000,000.
 
         Raises:
             DataError: The source cannot be read, or contains nothing to evaluate.
-            ConfigError: An argument is unknown, or the split is unknown or would not be that of the training.
+            ConfigError: An argument is unknown, or the split is unknown or would not be that of the
+                training.
         """
         from reviewgen.data import read_documents
         from reviewgen.evaluation import evaluate_documents
@@ -362,10 +456,13 @@ class ReviewModel:
         conditions = self.conditions
         weights = self.bundle.weights
         documents = read_documents(source, self.bundle, **options)
-        return evaluate_documents(weights.model_on_device, documents, tokenizer.vocab_size, weights.device, conditions)
+        return evaluate_documents(
+            weights.model_on_device, documents, tokenizer.vocab_size, weights.device, conditions
+        )
 
     def novelty(self, text: str) -> Novelty:
-        """Return what a text shares with the training text: copied spans, and shares of windows of 8, 12 and 20 tokens.
+        """Return what a text shares with the training text: copied spans, and shares of windows of
+        8, 12 and 20 tokens.
 
         Raises:
             ConfigError: The text is not a string.
@@ -373,16 +470,26 @@ class ReviewModel:
         """
         if not isinstance(text, str):
             raise ConfigError(f"The text must be a string; got {type(text).__name__}.")
-        return require_index(self.bundle.index).examine(self.tokenizer.encode(text), self.tokenizer.decode)
+        return require_index(self.bundle.index).examine(
+            self.tokenizer.encode(text), self.tokenizer.decode
+        )
 
-    def score(self, text: str | list[str], prompt: str = "", *, conditions: Mapping[str, Any] | None = None) -> Any:
-        """Return the negative log2 probability of a text in bits: in all, per character and per token.
+    def score(
+        self,
+        text: str | list[str],
+        prompt: str = "",
+        *,
+        conditions: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Return the negative log2 probability of a text in bits: in all, per character and per
+        token.
 
         Args:
             text: The text; its end token is scored, too. Or a list of texts.
-            prompt: The context before the text, which is not scored. The two are tokenized separately, so with a word tokenizer a
-                space between them belongs to the text.
-            conditions: Values of the conditions that the model was trained with; others are unspecified.
+            prompt: The context before the text, which is not scored. The two are tokenized
+                separately, so with a word tokenizer a space between them belongs to the text.
+            conditions: Values of the conditions that the model was trained with; others are
+                unspecified.
 
         Returns:
             A ``Score``; of a list of texts, a list of them.
@@ -397,28 +504,33 @@ class ReviewModel:
             return [self.score(one, prompt, conditions=conditions) for one in text]
         prefix = self.conditions.encode({} if conditions is None else conditions)
         weights = self.bundle.weights
-        return score_text(weights.model_on_device, self.tokenizer, text, prefix, prompt, weights.device)
+        return score_text(
+            weights.model_on_device, self.tokenizer, text, prefix, prompt, weights.device
+        )
 
     def neighbours(self, word: str, *, k: int = 10) -> "list[Neighbour]":
         """Return the k words whose embeddings are nearest to that of a word, the nearest first.
 
-        The embedding of a word of several tokens is the mean of theirs; the words that are found consist of one token each. With
-        a tokenizer of characters, the word and its neighbours are characters. A blend uses the embeddings of its first model that
-        has any.
+        The embedding of a word of several tokens is the mean of theirs; the words that are found
+        consist of one token each. With a tokenizer of characters, the word and its neighbours are
+        characters. A blend uses the embeddings of its first model that has any.
 
         Raises:
-            ConfigError: The word is empty, k is not at least 1, or the model has no embeddings of its tokens, such as an n-gram.
+            ConfigError: The word is empty, k is not at least 1, or the model has no embeddings of
+                its tokens, such as an n-gram.
         """
         from reviewgen.model.words import find_neighbours
 
         return find_neighbours(self.bundle, self._pieces, word, k)
 
     def word_map(self, *, words: int = 300) -> "WordMap":
-        """Return a map of the most frequent words, by the first two principal components of their embeddings.
+        """Return a map of the most frequent words, by the first two principal components of their
+        embeddings.
 
-        They are the first words of the vocabulary, which a subword tokenizer keeps roughly in the order of frequency.
+        They are the first words of the vocabulary, which a subword tokenizer keeps roughly in the
+        order of frequency.
 
-        >>> reviewgen.load("lstm-word").word_map().save("words.svg")                              # doctest: +SKIP
+        >>> reviewgen.load("lstm-word").word_map().save("words.svg")  # doctest: +SKIP
 
         Raises:
             ConfigError: words is not at least 1, or the model has no embeddings of its tokens.
@@ -428,12 +540,13 @@ class ReviewModel:
         return map_words(self.bundle, self._pieces, words)
 
     def embed(self, texts: str | Sequence[str]) -> 'Float32[ndarray, "*N H"]':
-        """Return a vector of each text, (N, H): the mean of the hidden states of a network after each of its tokens.
+        """Return a vector of each text, (N, H): the mean of the hidden states of a network after
+        each of its tokens.
 
         Of a single text, a string, the vector is returned, (H,).
 
-        Conditions are unspecified. It costs about as much as generating the texts, 32 at a time. A blend uses the vectors of its
-        first model that has a hidden state.
+        Conditions are unspecified. It costs about as much as generating the texts, 32 at a time. A
+        blend uses the vectors of its first model that has a hidden state.
 
         Raises:
             ConfigError: The model has no hidden state, such as an n-gram or a neural n-gram.
@@ -444,13 +557,18 @@ class ReviewModel:
         vectors = embed_texts(self.bundle, texts)
         return vectors[0] if isinstance(texts, str) else vectors
 
-    def contrast(self, condition: str, *, k: int = 10, seed: int = 0) -> "dict[str, list[PreferredWord]]":
-        """Return the k words whose probability each value of a condition raises most, highest first.
+    def contrast(
+        self, condition: str, *, k: int = 10, seed: int = 0
+    ) -> "dict[str, list[PreferredWord]]":
+        """Return the k words whose probability each value of a condition raises most, highest
+        first.
 
-        The model writes 60 texts of 40 tokens without any condition, and reads them once with each value. A word's probability is
-        the mean of its probabilities at all positions, and its log ratio compares that with the mean of the other values. Words
-        that are expected less than once in 5,000 tokens are left out, and those whose log ratio is not above zero by its 95 %
-        interval over the texts (a jackknife), or is below 0.05: a value without an effect has no words.
+        The model writes 60 texts of 40 tokens without any condition, and reads them once with each
+        value. A word's probability is the mean of its probabilities at all positions, and its log
+        ratio compares that with the mean of the other values. Words that are expected less than
+        once in 5,000 tokens are left out, and those whose log ratio is not above zero by its 95 %
+        interval over the texts (a jackknife), or is below 0.05: a value without an effect has no
+        words.
 
         Args:
             condition: A condition of categories or numbers.
@@ -458,22 +576,27 @@ class ReviewModel:
             seed: The seed of the texts.
 
         Raises:
-            ConfigError: The model has no such condition, it is free text, or the tokens are characters.
+            ConfigError: The model has no such condition, it is free text, or the tokens are
+                characters.
         """
         from reviewgen.model.words import contrast_words
 
         def write(settings: GenerationConfig) -> list[str]:
-            return self.generate(generation_config=settings, conditions=self.conditions.unspecified, seed=seed)
+            return self.generate(
+                generation_config=settings, conditions=self.conditions.unspecified, seed=seed
+            )
 
         return contrast_words(self.bundle, self._pieces, condition, k, write)
 
     def classify(self, texts: str | Sequence[str], condition: str) -> Any:
-        """Return for each text the value of a condition that fits it best, and the probabilities of all values.
+        """Return for each text the value of a condition that fits it best, and the probabilities of
+        all values.
 
-        Of a list of texts, a list of ``Classification`` is returned; of a single text, a string, its ``Classification``.
+        Of a list of texts, a list of ``Classification`` is returned; of a single text, a string,
+        its ``Classification``.
 
-        By Bayes' rule: P(value | text) is proportional to P(value) P(text | value), with the shares of the values in the training
-        texts as P(value). Other conditions are unspecified.
+        By Bayes' rule: P(value | text) is proportional to P(value) P(text | value), with the shares
+        of the values in the training texts as P(value). Other conditions are unspecified.
 
         Raises:
             ConfigError: The model has no such condition, or it is free text.
@@ -484,8 +607,11 @@ class ReviewModel:
         results = classify_texts(self.bundle, texts, condition)
         return results[0] if isinstance(texts, str) else results
 
-    def accuracy(self, source: Any, condition: str, **options: Unpack[EvaluateKwargs]) -> "Accuracy":
-        """Return how often ``classify`` finds the value that a text has, measured on at most 1,000 texts.
+    def accuracy(
+        self, source: Any, condition: str, **options: Unpack[EvaluateKwargs]
+    ) -> "Accuracy":
+        """Return how often ``classify`` finds the value that a text has, measured on at most 1,000
+        texts.
 
         They are drawn at random from all texts with a known value, the same ones in each call.
 
@@ -518,18 +644,20 @@ class ReviewModel:
         Args:
             save_directory: The folder.
             overwrite: Whether to replace a saved model that exists there.
-            dtype: The dtype of a network's saved weights: "float16" halves the file and rounds them to 11 bits; "int8" quarters
-                it and rounds each row of a matrix to 255 steps.
+            dtype: The dtype of a network's saved weights: "float16" halves the file and rounds them
+                to 11 bits; "int8" quarters it and rounds each row of a matrix to 255 steps.
             repo_id: The repository to publish in.
-            push_to_hub: Whether to publish it as well, and return the URL of the commit; ``push_to_hub_kwargs`` are then the
-                arguments of ``push_to_hub``.
+            push_to_hub: Whether to publish it as well, and return the URL of the commit;
+                ``push_to_hub_kwargs`` are then the arguments of ``push_to_hub``.
 
         Raises:
-            OutputExists: The folder exists and ``overwrite`` is false, or what exists is not a saved model.
+            OutputExists: The folder exists and ``overwrite`` is false, or what exists is not a
+                saved model.
             StorageError: The disk is full, or the folder cannot be written.
-            ConfigError: The dtype is unknown, the model is not a network, or an argument is unknown.
-            NotPublished, HubError, SourceError: As ``push_to_hub``; of these, only SourceError is raised before the model is
-                saved.
+            ConfigError: The dtype is unknown, the model is not a network, or an argument is
+                unknown.
+            NotPublished, HubError, SourceError: As ``push_to_hub``; of these, only SourceError is
+                raised before the model is saved.
         """
         from reviewgen.model.write import write_bundle
 
@@ -538,22 +666,33 @@ class ReviewModel:
             resolve_name(_PARSE)(repo_id, push_to_hub_kwargs.get("revision"))
         elif unused := [*([] if repo_id is None else ["repo_id"]), *push_to_hub_kwargs]:
             raise ConfigError(f"{', '.join(unused)} needs push_to_hub=True.")
-        write_bundle(self.bundle, to_path("save_directory", save_directory), overwrite=overwrite, dtype=dtype)
-        return self.push_to_hub(str(repo_id), dtype=dtype, **push_to_hub_kwargs) if push_to_hub else None
+        write_bundle(
+            self.bundle, to_path("save_directory", save_directory), overwrite=overwrite, dtype=dtype
+        )
+        return (
+            self.push_to_hub(str(repo_id), dtype=dtype, **push_to_hub_kwargs)
+            if push_to_hub
+            else None
+        )
 
-    def save_generation_config(self, save_directory: str | Path, **settings: Unpack[GenerationSettings]) -> None:
-        """Save generation settings as the defaults of the model, in its own folder or in a copy of it.
+    def save_generation_config(
+        self, save_directory: str | Path, **settings: Unpack[GenerationSettings]
+    ) -> None:
+        """Save generation settings as the defaults of the model, in its own folder or in a copy of
+        it.
 
-        >>> model = reviewgen.load("./my-model")                                                  # doctest: +SKIP
-        >>> model.save_generation_config("./my-model", temperature=0.9, top_p=0.95)               # doctest: +SKIP
+        >>> model = reviewgen.load("./my-model")  # doctest: +SKIP
+        >>> model.save_generation_config("./my-model", top_p=0.95)  # doctest: +SKIP
 
         Args:
-            save_directory: The folder that the model was loaded from, whose ``generation_config.json`` is replaced, or a new
-                folder, which becomes a copy with these settings.
+            save_directory: The folder that the model was loaded from, whose
+                ``generation_config.json`` is replaced, or a new folder, which becomes a copy with
+                these settings.
             settings: Settings that differ from the present defaults; see ``GenerationConfig``.
 
         Raises:
-            ConfigError: A setting is unknown or out of range, or the model was not loaded from a folder.
+            ConfigError: A setting is unknown or out of range, or the model was not loaded from a
+                folder.
             OutputExists: ``save_directory`` exists, and is another folder.
             StorageError: The disk is full, or the folder cannot be written.
         """
@@ -578,7 +717,8 @@ class ReviewModel:
         datasets: str | Sequence[str] | None = None,
         tags: Sequence[str] = (),
     ) -> "ModelCard":
-        """Return a new model card, as ``push_to_hub`` writes it if there is none; ``str(card)`` is its Markdown.
+        """Return a new model card, as ``push_to_hub`` writes it if there is none; ``str(card)`` is
+        its Markdown.
 
         Args:
             source: What the card's code snippet loads.
@@ -597,11 +737,12 @@ class ReviewModel:
     def push_to_hub(self, repo_id: str, **options: Unpack[PushOptions]) -> str:
         """Publish the model on the Hugging Face Hub, and return the URL of the commit.
 
-        Before uploading, 200 generated texts and the vocabulary are scanned for e-mail addresses, telephone numbers, URLs and
-        handles, and the texts for copied text: a check, not a guarantee. The card is written anew; one that a user has edited,
-        here or in the repository, is kept. Publishing an unchanged model again makes no commit.
+        Before uploading, 200 generated texts and the vocabulary are scanned for e-mail addresses,
+        telephone numbers, URLs and handles, and the texts for copied text: a check, not a
+        guarantee. The card is written anew; one that a user has edited, here or in the repository,
+        is kept. Publishing an unchanged model again makes no commit.
 
-        >>> model.push_to_hub("ana/music-reviews", license="apache-2.0", private=True)       # doctest: +SKIP
+        >>> model.push_to_hub("ana/music-reviews", license="apache-2.0")  # doctest: +SKIP
 
         Args:
             repo_id: ``owner/name``, with or without ``@revision``; created if it does not exist.
@@ -613,12 +754,15 @@ class ReviewModel:
             allow_patterns, ignore_patterns: Which files to upload.
             delete_patterns: Which files of the repository to delete in the same commit.
             license: The Hub's identifier, as in "apache-2.0" or "mit".
-            model_card_kwargs: Further metadata of the card: language, datasets, tags; and space, the "owner/name" of a Space on
-                the Hub to link; ``reviewgen.export.push_with_space`` publishes one.
-            allow: Findings to ignore: email, url, phone, handle, copies, license, and text: the whole training text, which the
-                index of a training with ``novelty=exact`` contains.
-            copy_limit: The largest share of the texts' 20-token windows that may occur in the training text; 0.5 if not given.
-            dtype: The dtype of a network's published weights; by default as they were saved, or "float32".
+            model_card_kwargs: Further metadata of the card: language, datasets, tags; and space,
+                the "owner/name" of a Space on the Hub to link; ``reviewgen.export.push_with_space``
+                publishes one.
+            allow: Findings to ignore: email, url, phone, handle, copies, license, and text: the
+                whole training text, which the index of a training with ``novelty=exact`` contains.
+            copy_limit: The largest share of the texts' 20-token windows that may occur in the
+                training text; 0.5 if not given.
+            dtype: The dtype of a network's published weights; by default as they were saved, or
+                "float32".
 
         Raises:
             NotPublished: The scan found something that is not allowed.
@@ -660,30 +804,45 @@ class ReviewModel:
     def _request(self, prompt: str | Sequence[str], options: GenerateKwargs) -> Request:
         if (judge := options.get("judge")) is not None:
             options = {**options, "judge": self._judge(judge)}
-        request = make_request(prompt, self.generation_config, options, self.tokenizer, self.conditions)
+        request = make_request(
+            prompt, self.generation_config, options, self.tokenizer, self.conditions
+        )
         return replace(request, device=self.device)
 
     def _judge(self, judge: Any) -> Judge:
         """Return what rates a text after a prompt, for ``best_of``."""
         if isinstance(judge, ReviewModel):
-            return lambda text, prompt: -judge.score(text, prompt).bits_per_character if text else -math.inf
+            return lambda text, prompt: (
+                -judge.score(text, prompt).bits_per_character if text else -math.inf
+            )
         if isinstance(judge, str):
             from reviewgen.evaluation import judge_by_metric
 
-            return judge_by_metric(judge, frozenset(word.casefold() for word in self.bundle.lexicon or ()))
+            return judge_by_metric(
+                judge, frozenset(word.casefold() for word in self.bundle.lexicon or ())
+            )
         if not callable(judge):
-            raise ConfigError(f"judge must be a model, the name of a metric, or a function; got {quoted(judge)}.")
+            raise ConfigError(
+                f"judge must be a model, the name of a metric, or a function; got {quoted(judge)}."
+            )
         return judge  # type: ignore[no-any-return]
 
     def _scorer(self) -> Callable[[list[int], int], list[float]]:
-        """Return the function that scores the texts of a generator; it loads torch when it is called."""
+        """Return the function that scores the texts of a generator; it loads torch when it is
+        called.
+        """
         weights = self.bundle.weights
-        device, on_device = weights.device, None if weights.device == "cpu" else weights.model_on_device
+        device, on_device = (
+            weights.device,
+            None if weights.device == "cpu" else weights.model_on_device,
+        )
 
         def score(ids: list[int], given: int) -> list[float]:
             from reviewgen.evaluation import log_probabilities
 
-            return log_probabilities(weights.model if on_device is None else on_device, ids, given, device)
+            return log_probabilities(
+                weights.model if on_device is None else on_device, ids, given, device
+            )
 
         return score
 
@@ -695,7 +854,9 @@ def check_model(name: str, value: Any) -> None:
         ConfigError: It is something else.
     """
     if not isinstance(value, ReviewModel):
-        raise ConfigError(f"{name} must be a trained model, as reviewgen.load returns it; got {quoted(value)}.")
+        raise ConfigError(
+            f"{name} must be a trained model, as reviewgen.load returns it; got {quoted(value)}."
+        )
 
 
 def _unpickle(files: Mapping[str, bytes], weight_bits: int, source: str | None) -> ReviewModel:
@@ -714,13 +875,17 @@ def _facts(bundle: Bundle) -> dict[str, str]:
     from reviewgen.web.rendering import decimal, duration, thousands
 
     training = bundle.training
-    held_out, novelty, data, verdict = (training.get(name) or {} for name in ("held_out", "novelty", "data", "verdict"))
+    held_out, novelty, data, verdict = (
+        training.get(name) or {} for name in ("held_out", "novelty", "data", "verdict")
+    )
     bits = held_out.get("bits_per_character")
     seconds = training.get("seconds")
     facts = {
         "held-out text": "" if bits is None else f"{decimal(bits)} bits per character",
         "copy rate": describe_copies(novelty),
-        "vocabulary": f"{thousands(bundle.tokenizer.vocab_size)} tokens ({bundle.tokenizer_plugin.name})",
+        "vocabulary": (
+            f"{thousands(bundle.tokenizer.vocab_size)} tokens ({bundle.tokenizer_plugin.name})"
+        ),
         "conditions": ", ".join(bundle.conditions.names),
         "trained on": data.get("source"),
         "trained for": "" if seconds is None else duration(seconds),
@@ -730,7 +895,9 @@ def _facts(bundle: Bundle) -> dict[str, str]:
 
 
 def _chart(bundle: Bundle) -> Any:
-    """Return the learning curve of a notebook's summary, without matplotlib; None for a model that was not trained by steps."""
+    """Return the learning curve of a notebook's summary, without matplotlib; None for a model that
+    was not trained by steps.
+    """
     from reviewgen.web.curves import draw_inline, find_curves
 
     try:

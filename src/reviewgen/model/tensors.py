@@ -1,9 +1,11 @@
-"""The tensors of a saved model: their header is compared with the tensors that its config implies, before any is read.
+"""The tensors of a saved model: their header is compared with the tensors that its config implies,
+before any is read.
 
-A float32 tensor may be saved as float16, and a float32 matrix as int8 beside a scale for each row, in the tensor
-``<name>.scale``: weight i, j is ``matrix[i, j] * scale[i]``. Both are converted back when they are read. Tied weights are one
-tensor of the file: its metadata maps each further name to the name that is stored, as ``safetensors.torch.save_model`` writes it.
-A blend of installed weights may share their files.
+A float32 tensor may be saved as float16, and a float32 matrix as int8 beside a scale for each row,
+in the tensor ``<name>.scale``: weight i, j is ``matrix[i, j] * scale[i]``. Both are converted back
+when they are read. Tied weights are one tensor of the file: its metadata maps each further name to
+the name that is stored, as ``safetensors.torch.save_model`` writes it. A blend of installed weights
+may share their files.
 """
 
 import math
@@ -29,12 +31,14 @@ FORMAT = "format"
 SCALE = ".scale"
 """The end of the name of an int8 matrix's scales, (rows,) float32."""
 
-_Header = tuple[str, str, tuple[int, ...]]  # the name under which a tensor is stored, its dtype and its shape
+# the name under which a tensor is stored, its dtype and its shape
+_Header = tuple[str, str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class SavedTensors:
-    """The tensors of a saved model, in one file; or of a blend, in the files of its parts' installed weights.
+    """The tensors of a saved model, in one file; or of a blend, in the files of its parts'
+    installed weights.
 
     Attributes:
         files: Each file, by a prefix of the names of its tensors.
@@ -48,23 +52,32 @@ class SavedTensors:
 
         Args:
             folder: The folder.
-            parts: For a blend without a file of its own: the preset of each part, whose installed weights it shares, and the
-                SHA-256 of their file.
+            parts: For a blend without a file of its own: the preset of each part, whose installed
+                weights it shares, and the SHA-256 of their file.
 
         Raises:
-            BundleError: The weights of a preset are not installed, or are not those that the blend was made of.
+            BundleError: The weights of a preset are not installed, or are not those that the blend
+                was made of.
         """
         files = {}
         for number, (preset, digest) in enumerate(parts.items()):
             installed = find_weights(preset)
             files[f"{number}."] = file = (installed or folder) / WEIGHTS
             if not file.is_file() or digest_of(file) != digest:
-                problem = "differ from those it was made of" if file.is_file() else "are not installed"
-                raise BundleError(f"This blend uses the weights that ship with {ascii(preset)[:60]}, which {problem}.")
+                problem = (
+                    "differ from those it was made of" if file.is_file() else "are not installed"
+                )
+                raise BundleError(
+                    f"This blend uses the weights that ship with {ascii(preset)[:60]}, which"
+                    f" {problem}."
+                )
         return cls(files or {"": folder / WEIGHTS})
 
-    def load(self, expected: Mapping[str, TensorSpec], load_file: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the tensors that a model expects, after their headers were compared with it; int8 matrices are scaled.
+    def load(
+        self, expected: Mapping[str, TensorSpec], load_file: Callable[[Path], Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """Return the tensors that a model expects, after their headers were compared with it; int8
+        matrices are scaled.
 
         Args:
             expected: The dtype and shape of each tensor.
@@ -76,45 +89,95 @@ class SavedTensors:
         scaled = self._check(expected)
         saved = self.load_as_stored(load_file)
         _check_values(saved)
-        return {name: saved[name] * saved[name + SCALE][:, None] if name in scaled else saved[name] for name in expected}
+        return {
+            name: saved[name] * saved[name + SCALE][:, None] if name in scaled else saved[name]
+            for name in expected
+        }
 
     def load_as_stored(self, load_file: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
         """Return the tensors as they are in the files, tied ones under each of their names."""
-        stored = {prefix + name: tensor for prefix, file in self.files.items() for name, tensor in load_file(file).items()}
+        stored = {
+            prefix + name: tensor
+            for prefix, file in self.files.items()
+            for name, tensor in load_file(file).items()
+        }
         return {name: stored[key] for name, (key, _, _) in self._read_headers().items()}
 
     def _read_headers(self) -> dict[str, _Header]:
-        """Return the header of each tensor, without reading any; tied ones under each of their names, and so their scales."""
+        """Return the header of each tensor, without reading any; tied ones under each of their
+        names, and so their scales.
+        """
         headers: dict[str, _Header] = {}
         for prefix, file in self.files.items():
             with safe_open(file, framework="numpy") as tensors:
                 slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 it is not a mapping
-                names = {name: key for name, key in (tensors.metadata() or {}).items() if key in slices and name != FORMAT}
-            scales = {name + SCALE: key + SCALE for name, key in names.items() if key + SCALE in slices}
-            scales = {name: key for name, key in scales.items() if slices[key.removesuffix(SCALE)].get_dtype() == "I8"}
+                names = {
+                    name: key
+                    for name, key in (tensors.metadata() or {}).items()
+                    if key in slices and name != FORMAT
+                }
+            scales = {
+                name + SCALE: key + SCALE for name, key in names.items() if key + SCALE in slices
+            }
+            scales = {
+                name: key
+                for name, key in scales.items()
+                if slices[key.removesuffix(SCALE)].get_dtype() == "I8"
+            }
             for name, key in (scales | names | {name: name for name in slices}).items():
-                headers[prefix + name] = (prefix + key, dtype_name(slices[key].get_dtype()), tuple(slices[key].get_shape()))
+                headers[prefix + name] = (
+                    prefix + key,
+                    dtype_name(slices[key].get_dtype()),
+                    tuple(slices[key].get_shape()),
+                )
         return headers
 
     def _check(self, expected: Mapping[str, TensorSpec]) -> set[str]:
-        """Return the names of the tensors that are int8 matrices with a scale for each row; raises what ``load`` raises."""
+        """Return the names of the tensors that are int8 matrices with a scale for each row; raises
+        what ``load`` raises.
+        """
         headers = self._read_headers()
-        matrices = {name for name, (dtype, shape) in expected.items() if dtype == "float32" and len(shape) == 2}
-        scaled = {name for name in matrices & headers.keys() if headers[name][1] == "int8" and name + SCALE not in expected}
-        stored = {**expected, **{name + SCALE: ("float32", expected[name][1][:1]) for name in scaled}}
+        matrices = {
+            name
+            for name, (dtype, shape) in expected.items()
+            if dtype == "float32" and len(shape) == 2
+        }
+        scaled = {
+            name
+            for name in matrices & headers.keys()
+            if headers[name][1] == "int8" and name + SCALE not in expected
+        }
+        stored = {
+            **expected,
+            **{name + SCALE: ("float32", expected[name][1][:1]) for name in scaled},
+        }
         if headers.keys() != stored.keys():
             missing = sorted(stored.keys() - headers.keys())
             extra = sorted(headers.keys() - stored.keys())
             few = [shortened(", ".join(names) or "none", _MAX_NAMES) for names in (missing, extra)]
-            raise BundleError(f"{WEIGHTS} does not match its config: missing tensors {few[0]}; unknown tensors {few[1]}.")
+            raise BundleError(
+                f"{WEIGHTS} does not match its config: missing tensors {few[0]}; unknown tensors"
+                f" {few[1]}."
+            )
         for name, (dtype, shape) in stored.items():
             _, saved_dtype, saved_shape = headers[name]
-            narrower = "int8" if name in scaled else "float16" if name in expected and dtype == "float32" else dtype
+            narrower = (
+                "int8"
+                if name in scaled
+                else "float16"
+                if name in expected and dtype == "float32"
+                else dtype
+            )
             fits = [size in (None, saved) for size, saved in zip(shape, saved_shape, strict=False)]
-            if len(shape) != len(saved_shape) or not all(fits) or saved_dtype not in (dtype, narrower):
+            if (
+                len(shape) != len(saved_shape)
+                or not all(fits)
+                or saved_dtype not in (dtype, narrower)
+            ):
                 sizes = ["any" if size is None else size for size in shape]
                 raise BundleError(
-                    f"{name} in {WEIGHTS} is {saved_dtype} {list(saved_shape)}; its config requires {dtype} {sizes}."
+                    f"{name} in {WEIGHTS} is {saved_dtype} {list(saved_shape)}; its config requires"
+                    f" {dtype} {sizes}."
                 )
         return scaled
 
@@ -126,5 +189,6 @@ def _check_values(tensors: Mapping[str, Any]) -> None:
             largest = max(abs(float(tensor.max())), abs(float(tensor.min())))
             if not largest <= _MAX_WEIGHT:
                 raise BundleError(
-                    f"{name} in {WEIGHTS} is damaged: it has weights of {largest:.3g}; at most {_MAX_WEIGHT:.0e} is plausible."
+                    f"{name} in {WEIGHTS} is damaged: it has weights of {largest:.3g}; at most"
+                    f" {_MAX_WEIGHT:.0e} is plausible."
                 )

@@ -16,7 +16,9 @@ from reviewgen.protocols.migration import read_saved_config
 from reviewgen.registry import Plugin, find_model
 
 
-def read_model(saved: SavedTensors, plugin: Plugin, settings: Mapping[str, Any], version: str) -> LanguageModel:
+def read_model(
+    saved: SavedTensors, plugin: Plugin, settings: Mapping[str, Any], version: str
+) -> LanguageModel:
     """Return the model of a saved folder, built after its tensors were compared with its config.
 
     Args:
@@ -31,8 +33,12 @@ def read_model(saved: SavedTensors, plugin: Plugin, settings: Mapping[str, Any],
     model_class, _ = find_model(plugin)
     config = read_saved_config(model_class.Config, settings, version)
     expected = _tensor_specs(model_class, config)
-    mapped = saved.load(expected, load_file)  # of files that end the process if they are cut off, so they are copied
-    tensors = {key: tensor.to(getattr(torch, expected[key][0]), copy=True) for key, tensor in mapped.items()}
+    # of files that end the process if they are cut off, so they are copied
+    mapped = saved.load(expected, load_file)
+    tensors = {
+        key: tensor.to(getattr(torch, expected[key][0]), copy=True)
+        for key, tensor in mapped.items()
+    }
     return _build(model_class, config, tensors)
 
 
@@ -42,7 +48,11 @@ def build_model(plugin: Plugin, config: Any, arrays: Mapping[str, np.ndarray]) -
     Raises:
         BundleError: The model itself rejects them.
     """
-    return _build(find_model(plugin)[0], config, {key: torch.from_numpy(array.copy()) for key, array in arrays.items()})
+    return _build(
+        find_model(plugin)[0],
+        config,
+        {key: torch.from_numpy(array.copy()) for key, array in arrays.items()},
+    )
 
 
 def _build(model_class: Any, config: Any, tensors: Mapping[str, Tensor]) -> LanguageModel:
@@ -57,14 +67,21 @@ def _build(model_class: Any, config: Any, tensors: Mapping[str, Tensor]) -> Lang
 
 
 def _tensor_specs(model_class: Any, config: Any) -> dict[str, TensorSpec]:
-    """Return dtype and shape of a model's tensors without allocating them; of count arrays, the sizes depend on the corpus."""
+    """Return dtype and shape of a model's tensors without allocating them; of count arrays, the
+    sizes depend on the corpus.
+    """
     try:
         with torch.device("meta"):
             tensors: dict[str, Tensor] = model_class(config).state_dict()
     except (RuntimeError, OverflowError) as error:  # torch's error for sizes beyond 64 bits
-        raise BundleError(f"No model can be built from the config in {CONFIG}: {first_line(error)}") from None
+        raise BundleError(
+            f"No model can be built from the config in {CONFIG}: {first_line(error)}"
+        ) from None
     is_module = issubclass(model_class, nn.Module)
     return {
-        name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape) if is_module else (None,) * tensor.dim())
+        name: (
+            str(tensor.dtype).removeprefix("torch."),
+            tuple(tensor.shape) if is_module else (None,) * tensor.dim(),
+        )
         for name, tensor in tensors.items()
     }

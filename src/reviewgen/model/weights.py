@@ -1,4 +1,6 @@
-"""The two forms of a trained model: the torch model, and a stepper that generates without torch. Each is created on first use."""
+"""The two forms of a trained model: the torch model, and a stepper that generates without torch.
+Each is created on first use.
+"""
 
 import copy
 from collections.abc import Callable
@@ -22,8 +24,10 @@ class ModelWeights:
 
     Attributes:
         weight_bits: As given.
-        device: The device that generates and scores, as PyTorch names it: "cpu", unless ``to`` was called.
-        is_exposed: Whether the user has access to the torch model, so that its weights may have changed.
+        device: The device that generates and scores, as PyTorch names it: "cpu", unless ``to`` was
+            called.
+        is_exposed: Whether the user has access to the torch model, so that its weights may have
+            changed.
     """
 
     def __init__(
@@ -50,7 +54,9 @@ class ModelWeights:
         return self._model
 
     def expose(self) -> "LanguageModel":
-        """Return the torch model for modification; from now on, each stepper is made of the weights as they are then."""
+        """Return the torch model for modification; from now on, each stepper is made of the weights
+        as they are then.
+        """
         self.is_exposed = True
         return self.model
 
@@ -74,7 +80,9 @@ class ModelWeights:
         return self.model if self._on_device is None else self._on_device
 
     def stepper(self) -> Stepper:
-        """Return a stepper of the current weights, on the device. One on the CPU is kept: packing the weights takes time."""
+        """Return a stepper of the current weights, on the device. One on the CPU is kept: packing
+        the weights takes time.
+        """
         if self._stepper is not None and self._on_device is None and not self.is_exposed:
             return self._stepper
         from reviewgen.generation import make_stepper  # torch
@@ -86,7 +94,8 @@ class ModelWeights:
 
 
 def _copy_to(device: str, model: "LanguageModel", weight_bits: int) -> "tuple[LanguageModel, str]":
-    """Return a copy of a model on an accelerator, and the device with its number, as in "cuda:0": a bare "cuda" may change later.
+    """Return a copy of a model on an accelerator, and the device with its number, as in "cuda:0": a
+    bare "cuda" may change later.
 
     Raises:
         ConfigError: The device is not available, or the model cannot be moved to it.
@@ -94,16 +103,27 @@ def _copy_to(device: str, model: "LanguageModel", weight_bits: int) -> "tuple[La
     import torch  # most models generate without it
 
     if not isinstance(model, torch.nn.Module):
-        raise ConfigError(f"{type(model).__name__} models generate and score on the CPU only: leave out the device {device}.")
+        raise ConfigError(
+            f"{type(model).__name__} models generate and score on the CPU only: leave out the"
+            f" device {device}."
+        )
     if weight_bits != 32:
-        raise ConfigError(f"{weight_bits}-bit weights are for the CPU: leave out weight_bits or the device {device}.")
+        raise ConfigError(
+            f"{weight_bits}-bit weights are for the CPU: leave out weight_bits or the device"
+            f" {device}."
+        )
     here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     known = ["cpu"] if here is None else ["cpu", here.type]
     if device.split(":")[0] not in known:
-        raise ConfigError(f"The device {quoted(device)} is not available: PyTorch has {' and '.join(known)} here.")
+        raise ConfigError(
+            f"The device {quoted(device)} is not available: PyTorch has {' and '.join(known)} here."
+        )
     try:
         on_device: Any = copy.deepcopy(model).to(device)
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:  # of torch, or of a plugin's deepcopy
-        raise ConfigError(f"The model cannot be copied to the device {device}: {first_line(error)}") from None
+    # of torch, or of a plugin's deepcopy
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise ConfigError(
+            f"The model cannot be copied to the device {device}: {first_line(error)}"
+        ) from None
     current = next((parameter.device for parameter in on_device.parameters()), None)
     return on_device, device if current is None or current.index is None else str(current)

@@ -1,8 +1,8 @@
 """What a model has learned about words, texts and the values of its conditions.
 
-Words in similar contexts get similar embeddings (Bengio et al. 2003), so their cosine is high; a word of several tokens has the
-mean of their embeddings. The value of a condition that fits a text is found by Bayes' rule: P(value | text) is proportional to
-P(value) P(text | value).
+Words in similar contexts get similar embeddings (Bengio et al. 2003), so their cosine is high; a
+word of several tokens has the mean of their embeddings. The value of a condition that fits a text
+is found by Bayes' rule: P(value | text) is proportional to P(value) P(text | value).
 
 V tokens, E an embedding, W words, N texts, T tokens of a text, H numbers of a state.
 """
@@ -34,7 +34,8 @@ from reviewgen.rates import describe_rate, find_intervals
 from reviewgen.web.charts import draw_words
 from reviewgen.web.rendering import refuse_file, save_text
 
-_READ = GenerationConfig(temperature=1.0, max_new_tokens=40, num_return_sequences=60)  # the texts that ``contrast`` reads
+# the texts that ``contrast`` reads
+_READ = GenerationConfig(temperature=1.0, max_new_tokens=40, num_return_sequences=60)
 _MIN_SHARE = 2e-4  # of the tokens that a word is expected to be, with the value that prefers it
 _MIN_LOG_RATIO = 0.05  # of a word that a value prefers; a smaller one would be shown as +0.0
 _CLASSIFIED = 1000  # texts at most, drawn from all, of which the accuracy is measured
@@ -57,7 +58,8 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class WordMap:
-    """The most frequent words in a plane: the first two principal components of their embeddings. A notebook shows the map.
+    """The most frequent words in a plane: the first two principal components of their embeddings. A
+    notebook shows the map.
 
     Attributes:
         words: The words.
@@ -71,7 +73,9 @@ class WordMap:
         """Return the map as SVG; words that would overlap are moved apart."""
         title = f"The {counted(len(self.words), 'most frequent word')}"
         points = [(float(x), float(y)) for x, y in self.points]
-        return draw_words(self.words, points, title, "Words near each other have similar embeddings.")
+        return draw_words(
+            self.words, points, title, "Words near each other have similar embeddings."
+        )
 
     def save(self, file: str | Path, *, overwrite: bool = False) -> None:
         """Save the map as a .svg file.
@@ -94,7 +98,8 @@ class PreferredWord:
 
     Attributes:
         word: The word.
-        log_ratio: log2 of its probability with that value, divided by the mean of those with the others.
+        log_ratio: log2 of its probability with that value, divided by the mean of those with the
+            others.
     """
 
     word: str
@@ -136,11 +141,16 @@ class Accuracy:
         """Return a line for the user."""
         rate = describe_rate(self.accuracy, self.interval)
         baseline = describe_rate(self.baseline)
-        return f"{self.condition}: accuracy {rate} on {counted(self.texts, 'text')}; always the most frequent: {baseline}"
+        return (
+            f"{self.condition}: accuracy {rate} on {counted(self.texts, 'text')}; always the most"
+            f" frequent: {baseline}"
+        )
 
 
 def find_neighbours(bundle: Bundle, pieces: TokenTexts, word: str, count: int) -> list[Neighbour]:
-    """Return the words whose embeddings are nearest to that of a word; see ``ReviewModel.neighbours``."""
+    """Return the words whose embeddings are nearest to that of a word; see
+    ``ReviewModel.neighbours``.
+    """
     check_text("word", word)
     check_count("k", count)
     word = word.strip()
@@ -151,11 +161,18 @@ def find_neighbours(bundle: Bundle, pieces: TokenTexts, word: str, count: int) -
     known = _words(bundle, pieces)
     vector = table[ids].mean(axis=0)
     vectors = table[list(known)]
-    cosines = vectors @ vector / np.maximum(np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector), 1e-12)
+    cosines = (
+        vectors
+        @ vector
+        / np.maximum(np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector), 1e-12)
+    )
     tokens = np.array(list(known))[np.argsort(-cosines, kind="stable")].tolist()
     by_token = dict(zip(known, cosines.tolist(), strict=True))
     others = (token for token in tokens if known[token].casefold() != word.casefold())
-    return [Neighbour(known[token], by_token[token]) for token in islice(_whole_words(bundle, pieces, others), count)]
+    return [
+        Neighbour(known[token], by_token[token])
+        for token in islice(_whole_words(bundle, pieces, others), count)
+    ]
 
 
 def map_words(bundle: Bundle, pieces: TokenTexts, count: int) -> WordMap:
@@ -176,7 +193,11 @@ def map_words(bundle: Bundle, pieces: TokenTexts, count: int) -> WordMap:
 def _networks(bundle: Bundle) -> Iterator[nn.Module]:
     """Yield the networks of a model that read its own tokens: itself, or the models of a blend."""
     model = bundle.weights.model_on_device
-    yield from (network for network in (model, *getattr(model, "parts", ())) if isinstance(network, nn.Module))
+    yield from (
+        network
+        for network in (model, *getattr(model, "parts", ()))
+        if isinstance(network, nn.Module)
+    )
 
 
 def _embeddings(bundle: Bundle) -> Float32[np.ndarray, "V E"]:
@@ -190,11 +211,15 @@ def _embeddings(bundle: Bundle) -> Float32[np.ndarray, "V E"]:
         if isinstance(module, nn.Embedding) and module.num_embeddings >= size:
             table: np.ndarray = module.weight[:size].detach().float().cpu().numpy()
             return table
-    raise ConfigError(f"{bundle.preset} has no embeddings of its tokens; networks such as rnn, gru, lstm and nnlm have them.")
+    raise ConfigError(
+        f"{bundle.preset} has no embeddings of its tokens; networks such as rnn, gru, lstm and nnlm"
+        " have them."
+    )
 
 
 def _words(bundle: Bundle, pieces: TokenTexts) -> dict[int, str]:
-    """Return the words of one token, in the order of the vocabulary: the frequent ones first; or all characters.
+    """Return the words of one token, in the order of the vocabulary: the frequent ones first; or
+    all characters.
 
     Raises:
         ConfigError: There are none.
@@ -203,32 +228,49 @@ def _words(bundle: Bundle, pieces: TokenTexts) -> dict[int, str]:
         return {token: text for token, text in enumerate(pieces.texts) if text.strip()}
     lexicon = bundle.lexicon
     texts = pieces.texts
-    words = {token: text[1:] for token, text in enumerate(texts) if text[:1] == " " and len(text) > 2 and text[1:].isalpha()}
-    known = {token: word for token, word in words.items() if lexicon is None or lexicon.spells(word)}
+    words = {
+        token: text[1:]
+        for token, text in enumerate(texts)
+        if text[:1] == " " and len(text) > 2 and text[1:].isalpha()
+    }
+    known = {
+        token: word for token, word in words.items() if lexicon is None or lexicon.spells(word)
+    }
     if not known:
-        raise ConfigError(f"The tokenizer of {bundle.preset} has no tokens that are words with a space before them.")
+        raise ConfigError(
+            f"The tokenizer of {bundle.preset} has no tokens that are words with a space before"
+            " them."
+        )
     return known
 
 
 @torch.no_grad()  # not inference_mode: the model may be built here, and its weights stay trainable
 def _whole_words(bundle: Bundle, pieces: TokenTexts, tokens: Iterator[int]) -> Iterator[int]:
-    """Yield the tokens that are words: after which, at the start of a text, a letter is unlikely to follow.
+    """Yield the tokens that are words: after which, at the start of a text, a letter is unlikely to
+    follow.
 
-    In a vocabulary of pieces of words, " th" may be the beginning of "thrill" more often than a word.
+    In a vocabulary of pieces of words, " th" may be the beginning of "thrill" more often than a
+    word.
     """
     if pieces.are_characters:
         yield from tokens
         return
     model = bundle.weights.model_on_device
     device = bundle.weights.device
-    goes_on = torch.tensor([text[:1].isalpha() or text[:1] in _LETTERS for text in pieces.texts]).to(device)
-    prefix = torch.tensor([[bundle.tokenizer.bos_id, *bundle.conditions.unspecified_ids]]).to(device)
+    goes_on = torch.tensor(
+        [text[:1].isalpha() or text[:1] in _LETTERS for text in pieces.texts]
+    ).to(device)
+    prefix = torch.tensor([[bundle.tokenizer.bos_id, *bundle.conditions.unspecified_ids]]).to(
+        device
+    )
     _, start = model(prefix, model.initial_state(1))
     while chunk := list(islice(tokens, _ROWS)):
         state = map_state(partial(torch.repeat_interleave, repeats=len(chunk), dim=0), start)
         logits, _ = model(torch.tensor(chunk).to(device)[:, None], state)
         shares = logits[:, -1].softmax(-1)[:, : len(goes_on)][:, goes_on].sum(-1)
-        yield from (token for token, share in zip(chunk, shares.tolist(), strict=True) if share < 0.5)
+        yield from (
+            token for token, share in zip(chunk, shares.tolist(), strict=True) if share < 0.5
+        )
 
 
 def _find_condition(bundle: Bundle, name: str) -> Condition:
@@ -241,40 +283,66 @@ def _find_condition(bundle: Bundle, name: str) -> Condition:
     by_name = {condition.name: condition for condition in bundle.conditions.fixed}
     if name not in by_name:
         known = did_you_mean(name, list(by_name)) if by_name else "It has none."
-        raise ConfigError(f"{quoted(name)} is not a condition of {bundle.preset} with categories or numbers. {known}")
+        raise ConfigError(
+            f"{quoted(name)} is not a condition of {bundle.preset} with categories or numbers."
+            f" {known}"
+        )
     if len(by_name[name].values) < 2:
-        raise ConfigError(f"The condition {quoted(name)} has a single value, so there is nothing to compare.")
+        raise ConfigError(
+            f"The condition {quoted(name)} has a single value, so there is nothing to compare."
+        )
     return by_name[name]
 
 
 def contrast_words(
-    bundle: Bundle, pieces: TokenTexts, condition: str, count: int, write: Callable[[GenerationConfig], list[str]]
+    bundle: Bundle,
+    pieces: TokenTexts,
+    condition: str,
+    count: int,
+    write: Callable[[GenerationConfig], list[str]],
 ) -> dict[str, list[PreferredWord]]:
-    """Return the words that each value of a condition prefers in texts that the model writes; see ``ReviewModel.contrast``."""
+    """Return the words that each value of a condition prefers in texts that the model writes; see
+    ``ReviewModel.contrast``.
+    """
     check_count("k", count)
     attribute = _find_condition(bundle, condition)
     if pieces.are_characters:
-        raise ConfigError(f"contrast compares words, and the tokens of {bundle.preset} are characters.")
+        raise ConfigError(
+            f"contrast compares words, and the tokens of {bundle.preset} are characters."
+        )
     known = _words(bundle, pieces)
     texts = write(_READ)
     tokens = np.array(list(known), np.int64)
-    by_value = [_expect(bundle, texts, {condition: value.label})[:, tokens] for value in attribute.values]
+    by_value = [
+        _expect(bundle, texts, {condition: value.label})[:, tokens] for value in attribute.values
+    ]
     expected: Any = np.stack(by_value, axis=1)
     preferred = dict[str, list[PreferredWord]]()
     for number, value in enumerate(attribute.values):
         ratios = _log_ratios(expected, number)
         is_frequent = expected[:, number].sum(axis=0) >= 1
-        ranked = [index for index in np.argsort(-ratios, kind="stable") if ratios[index] >= _MIN_LOG_RATIO and is_frequent[index]]
-        intervals = find_intervals(partial(_log_ratios, number=number), expected[:, :, ranked], [False] * len(ranked))
+        ranked = [
+            index
+            for index in np.argsort(-ratios, kind="stable")
+            if ratios[index] >= _MIN_LOG_RATIO and is_frequent[index]
+        ]
+        intervals = find_intervals(
+            partial(_log_ratios, number=number), expected[:, :, ranked], [False] * len(ranked)
+        )
         pairs = zip(ranked, intervals, strict=True)
-        by_token = {int(tokens[index]): float(ratios[index]) for index, interval in pairs if interval and interval[0] > 0}
+        by_token = {
+            int(tokens[index]): float(ratios[index])
+            for index, interval in pairs
+            if interval and interval[0] > 0
+        }
         chosen = islice(_whole_words(bundle, pieces, iter(by_token)), count)
         preferred[value.label] = [PreferredWord(known[token], by_token[token]) for token in chosen]
     return preferred
 
 
 def _log_ratios(expected: Any, number: int) -> Any:
-    """Return of each word log2 of how often it is expected, given a value, over the mean of the other values.
+    """Return of each word log2 of how often it is expected, given a value, over the mean of the
+    other values.
 
     Args:
         expected: How often, by text, value and word.
@@ -286,8 +354,12 @@ def _log_ratios(expected: Any, number: int) -> Any:
 
 
 @torch.no_grad()
-def _expect(bundle: Bundle, texts: Sequence[str], values: Mapping[str, str]) -> Float64[np.ndarray, "N V"]:
-    """Return how often each token is expected in each text, if all have 1 / _MIN_SHARE tokens, given the values of conditions."""
+def _expect(
+    bundle: Bundle, texts: Sequence[str], values: Mapping[str, str]
+) -> Float64[np.ndarray, "N V"]:
+    """Return how often each token is expected in each text, if all have 1 / _MIN_SHARE tokens,
+    given the values of conditions.
+    """
     sums = list[np.ndarray]()
     tokens = 0
     size = bundle.tokenizer.vocab_size
@@ -295,20 +367,37 @@ def _expect(bundle: Bundle, texts: Sequence[str], values: Mapping[str, str]) -> 
         model = bundle.weights.model_on_device
         logits, _ = model(ids, model.initial_state(len(ids)))
         for row, length in zip(logits, lengths, strict=True):
-            sums.append(row[start - 1 : length - 1].float().softmax(-1).sum(0).double().cpu().numpy()[:size])
+            sums.append(
+                row[start - 1 : length - 1].float().softmax(-1).sum(0).double().cpu().numpy()[:size]
+            )
             tokens += length - start
     return np.stack(sums) / (tokens * _MIN_SHARE)
 
 
-def _batches(bundle: Bundle, texts: Sequence[str], prefix: Sequence[int]) -> Iterator[tuple[Tensor, list[int], int]]:
-    """Yield texts side by side: their ids (B, T), padded with zeros; the length of each; and where the text begins."""
-    framed = (torch.from_numpy(ids) for ids, _ in frame_texts([(text, prefix) for text in texts], bundle.tokenizer))
+def _batches(
+    bundle: Bundle, texts: Sequence[str], prefix: Sequence[int]
+) -> Iterator[tuple[Tensor, list[int], int]]:
+    """Yield texts side by side: their ids (B, T), padded with zeros; the length of each; and where
+    the text begins.
+    """
+    framed = (
+        torch.from_numpy(ids)
+        for ids, _ in frame_texts([(text, prefix) for text in texts], bundle.tokenizer)
+    )
     while rows := list(islice(framed, _ROWS)):
-        yield pad_sequence(rows, batch_first=True).to(bundle.weights.device), list(map(len, rows)), 1 + len(prefix)
+        yield (
+            pad_sequence(rows, batch_first=True).to(bundle.weights.device),
+            list(map(len, rows)),
+            1 + len(prefix),
+        )
 
 
-def classify_texts(bundle: Bundle, texts: str | Sequence[str], condition: str) -> list[Classification]:
-    """Return for each text the value of a condition that fits it best; see ``ReviewModel.classify``."""
+def classify_texts(
+    bundle: Bundle, texts: str | Sequence[str], condition: str
+) -> list[Classification]:
+    """Return for each text the value of a condition that fits it best; see
+    ``ReviewModel.classify``.
+    """
     attribute = _find_condition(bundle, condition)
     weights = bundle.weights
     size = bundle.tokenizer.vocab_size
@@ -317,27 +406,40 @@ def classify_texts(bundle: Bundle, texts: str | Sequence[str], condition: str) -
     columns = list[np.ndarray]()
     for label in labels:
         prefix = bundle.conditions.encode({condition: label})
-        framed = [ids for ids, _ in frame_texts([(text, prefix) for text in texts], bundle.tokenizer)]
+        framed = [
+            ids for ids, _ in frame_texts([(text, prefix) for text in texts], bundle.tokenizer)
+        ]
         losses = token_losses(weights.model_on_device, framed, size, weights.device)
         columns.append(np.array([-nats.sum(dtype=np.float64) for nats in losses]))
     log_likelihoods = np.stack(columns, axis=1)  # log P(text | value), (N, values)
-    log_likelihoods[~np.isfinite(log_likelihoods).any(axis=1)] = 0.0  # a text that no value makes possible says nothing
+    # a text that no value makes possible says nothing
+    log_likelihoods[~np.isfinite(log_likelihoods).any(axis=1)] = 0.0
     logs = log_likelihoods + np.log([max(value.share, 1e-12) for value in attribute.values])
     table = np.exp(logs - np.logaddexp.reduce(logs, axis=1)[:, None])
-    return [Classification(labels[int(row.argmax())], dict(zip(labels, row.tolist(), strict=True))) for row in table]
+    return [
+        Classification(labels[int(row.argmax())], dict(zip(labels, row.tolist(), strict=True)))
+        for row in table
+    ]
 
 
 def measure_accuracy(bundle: Bundle, source: Any, condition: str, **options: Any) -> Accuracy:
-    """Return how often ``classify_texts`` finds the value that a text has; see ``ReviewModel.accuracy``."""
+    """Return how often ``classify_texts`` finds the value that a text has; see
+    ``ReviewModel.accuracy``.
+    """
     attribute = _find_condition(bundle, condition)
     conditions = bundle.conditions
     index = conditions.names.index(condition)
     read = read_texts(source, bundle, **options)
-    numbered = ((text, attribute.find(values[index])) for text, values in read if text and not is_missing(values[index]))
+    numbered = (
+        (text, attribute.find(values[index]))
+        for text, values in read
+        if text and not is_missing(values[index])
+    )
     known = ((text, number) for text, number in numbered if number is not None)
     draw = random.Random(0)
     pairs = list[tuple[str, int]]()
-    for seen, pair in enumerate(known):  # a reservoir (Vitter 1985, algorithm R): each text is as likely to be in it
+    # a reservoir (Vitter 1985, algorithm R): each text is as likely to be in it
+    for seen, pair in enumerate(known):
         slot = seen if seen < _CLASSIFIED else draw.randrange(seen + 1)
         if slot < _CLASSIFIED:
             pairs[slot : slot + 1] = [pair]
@@ -359,16 +461,23 @@ def embed_texts(bundle: Bundle, texts: str | Sequence[str]) -> Float32[np.ndarra
     for network in _networks(bundle):
         mask = _find_changing(network, bundle, prefix)
         if any(mask):
-            parts = [_mean_states(network, mask, *batch) for batch in _batches(bundle, texts, prefix)]
+            parts = [
+                _mean_states(network, mask, *batch) for batch in _batches(bundle, texts, prefix)
+            ]
             return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
     raise ConfigError(
-        f"{bundle.preset} has no hidden state that changes with the text; networks such as rnn, gru and lstm have one."
+        f"{bundle.preset} has no hidden state that changes with the text; networks such as rnn, gru"
+        " and lstm have one."
     )
 
 
 def _find_changing(network: Any, bundle: Bundle, prefix: Sequence[int]) -> list[bool]:
-    """Return which parts of a state are numbers that a text changes: not the ids of a window, and not what conditions give."""
-    ids = torch.tensor([[bundle.tokenizer.bos_id, *prefix, bundle.tokenizer.eos_id]]).to(bundle.weights.device)
+    """Return which parts of a state are numbers that a text changes: not the ids of a window, and
+    not what conditions give.
+    """
+    ids = torch.tensor([[bundle.tokenizer.bos_id, *prefix, bundle.tokenizer.eos_id]]).to(
+        bundle.weights.device
+    )
     _, before = network(ids[:, :-1], network.initial_state(1))
     _, after = network(ids[:, -1:], before)
     pairs = zip(flatten_state(before), flatten_state(after), strict=True)
@@ -384,13 +493,21 @@ def _mean_states(
     ends = torch.tensor(lengths, device=ids.device)[:, None] - 1
     for time in range(start, max(lengths) - 1):
         _, state = network(ids[:, time : time + 1], state)
-        parts = [part.float().flatten(1) for part, is_kept in zip(flatten_state(state), mask, strict=True) if is_kept]
+        parts = [
+            part.float().flatten(1)
+            for part, is_kept in zip(flatten_state(state), mask, strict=True)
+            if is_kept
+        ]
         sums = sums + torch.where(time < ends, torch.cat(parts, dim=1), 0.0)
     return (sums / (ends - start).clamp(min=1)).cpu().numpy()
 
 
 def _check_texts(texts: Any) -> list[str]:
-    listed = check_list("texts", [texts] if isinstance(texts, str) else texts, '["A wonderful film."]')
+    listed = check_list(
+        "texts", [texts] if isinstance(texts, str) else texts, '["A wonderful film."]'
+    )
     if wrong := [text for text in listed if not isinstance(text, str) or not text]:
-        raise DataError(f"A text must be a string of at least one character; got {quoted(wrong[0])}.")
+        raise DataError(
+            f"A text must be a string of at least one character; got {quoted(wrong[0])}."
+        )
     return listed

@@ -1,4 +1,6 @@
-"""Writes a bundle as a folder that appears whole or not at all, and changes what is in one. Needs torch."""
+"""Writes a bundle as a folder that appears whole or not at all, and changes what is in one. Needs
+torch.
+"""
 
 import contextlib
 import shutil
@@ -41,26 +43,36 @@ from reviewgen.model.tensors import FORMAT, SCALE, SavedTensors
 from reviewgen.novelty import write_index
 from reviewgen.protocols import Tokenizer
 from reviewgen.registry import saved_facts
-from reviewgen.storage import atomic_file, atomic_folder, check_output, safetensors_file, temporary_folder
+from reviewgen.storage import (
+    atomic_file,
+    atomic_folder,
+    check_output,
+    safetensors_file,
+    temporary_folder,
+)
 from reviewgen.version import __version__
 
 _DTYPES = ("float32", "float16", "int8")
 _MAX_REASON = 200  # characters of a plugin's own message
 
 
-def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False, dtype: str = "float32") -> None:
+def write_bundle(
+    bundle: Bundle, folder: Path, *, overwrite: bool = False, dtype: str = "float32"
+) -> None:
     """Write a bundle as a folder that appears whole or not at all.
 
     Args:
         bundle: The model to save.
         folder: The target folder.
         overwrite: Whether to replace a saved model or an empty folder that exists there.
-        dtype: The dtype of a neural model's saved weights: "float16" halves the file, and "int8" quarters it, with a scale for
-            each row of a matrix.
+        dtype: The dtype of a neural model's saved weights: "float16" halves the file, and "int8"
+            quarters it, with a scale for each row of a matrix.
 
     Raises:
-        ConfigError: The dtype is unknown, the model is not a neural one, or a weight is too large for the dtype.
-        OutputExists: The folder exists and ``overwrite`` is false, or it exists and is not a saved model, or has other files.
+        ConfigError: The dtype is unknown, the model is not a neural one, or a weight is too large
+            for the dtype.
+        OutputExists: The folder exists and ``overwrite`` is false, or it exists and is not a saved
+            model, or has other files.
         StorageError: The disk is full or the folder cannot be written; nothing is left behind.
         BundleError: A file would be too large to be read again.
         BrokenPlugin: The tokenizer cannot be saved; see ``save_tokenizer``.
@@ -72,7 +84,9 @@ def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False, dtype
         tensors, names = _store_once(bundle.model.state_dict())
         _save_tensors(_narrow(tensors, names, bundle, dtype), names, scratch / layout.WEIGHTS)
         if bundle.index is not None:  # its tokenizer may have had other settings before
-            fingerprint = layout.fingerprint(bundle.training, tokenizer.name, to_dict(bundle.tokenizer_config))
+            fingerprint = layout.fingerprint(
+                bundle.training, tokenizer.name, to_dict(bundle.tokenizer_config)
+            )
             write_index(replace(bundle.index, fingerprint=fingerprint), scratch / layout.NOVELTY)
         if bundle.lexicon is not None:
             write_lexicon(bundle.lexicon, scratch / layout.LEXICON)
@@ -82,7 +96,9 @@ def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False, dtype
             "library_version": __version__,
             "preset": bundle.preset,
             "model": saved_facts(model, bundle.model.config),
-            "tokenizer": saved_facts(tokenizer, bundle.tokenizer_config) | {"files": tokenizer_files},
+            "tokenizer": (
+                saved_facts(tokenizer, bundle.tokenizer_config) | {"files": tokenizer_files}
+            ),
         }
         conditions = {"conditions": bundle.conditions.to_json()} if bundle.conditions else {}
         _write(scratch / layout.CONFIG, config | conditions)
@@ -92,10 +108,12 @@ def write_bundle(bundle: Bundle, folder: Path, *, overwrite: bool = False, dtype
 
 
 def write_or_rescue(bundle: Bundle, folder: Path, *, overwrite: bool = False) -> None:
-    """Write a bundle, into a temporary folder if the target fails, so that a full disk does not lose hours of training.
+    """Write a bundle, into a temporary folder if the target fails, so that a full disk does not
+    lose hours of training.
 
     Raises:
-        StorageError: The target could not be written; the message names the folder that was written instead.
+        StorageError: The target could not be written; the message names the folder that was written
+            instead.
     """
     try:
         write_bundle(bundle, folder, overwrite=overwrite)
@@ -106,7 +124,8 @@ def write_or_rescue(bundle: Bundle, folder: Path, *, overwrite: bool = False) ->
 
 
 def copy_bundle(bundle: Bundle, folder: Path, generation: GenerationConfig | None = None) -> None:
-    """Copy the files that a model was loaded from, byte for byte, into a folder that appears whole or not at all.
+    """Copy the files that a model was loaded from, byte for byte, into a folder that appears whole
+    or not at all.
 
     A copy of a blend that shares the weights of installed presets has them in a file of its own.
 
@@ -116,14 +135,17 @@ def copy_bundle(bundle: Bundle, folder: Path, generation: GenerationConfig | Non
         generation: Generation defaults, in place of those of the saved model.
 
     Raises:
-        BundleError: The weights that a blend shares are not installed, or are other ones; or the saved model no longer exists, or
-            has changed since it was loaded.
+        BundleError: The weights that a blend shares are not installed, or are other ones; or the
+            saved model no longer exists, or has changed since it was loaded.
         OutputExists: The folder exists.
         StorageError: The disk is full or the folder cannot be written; nothing is left behind.
     """
     source = bundle.folder
     if source is None or not (source / layout.CONFIG).is_file():
-        raise BundleError(f"{source}, from which the model was loaded, no longer exists. Save it with save_pretrained.")
+        raise BundleError(
+            f"{source}, from which the model was loaded, no longer exists. Save it with"
+            " save_pretrained."
+        )
     with _new_model_folder(folder, overwrite=False) as scratch:
         config = read_json(source / layout.CONFIG)
         names = layout.files_of(config) - {layout.MANIFEST}
@@ -132,7 +154,9 @@ def copy_bundle(bundle: Bundle, folder: Path, generation: GenerationConfig | Non
                 shutil.copyfile(source / name, scratch / name)
         changed = layout.find_changes(bundle.digests, layout.digest_files(scratch, names))
         if changed := [name for name in changed if generation is None or name != layout.GENERATION]:
-            raise BundleError(f"{changed[0]} of {source} has changed since the model was loaded. Load it again.")
+            raise BundleError(
+                f"{changed[0]} of {source} has changed since the model was loaded. Load it again."
+            )
         (scratch / layout.CARD).touch()  # the card may have been deleted on the Hub
         if layout.PARTS in config:
             stored = SavedTensors.find(source, config.pop(layout.PARTS)).load_as_stored(load_file)
@@ -153,11 +177,14 @@ def save_defaults(bundle: Bundle, folder: Path, generation: GenerationConfig) ->
     Raises:
         OutputExists: The folder is another one, and exists.
         StorageError: The disk is full or the folder cannot be written.
-        ConfigError: The model was not loaded from a folder, or the defaults are above the limits of a saved model.
+        ConfigError: The model was not loaded from a folder, or the defaults are above the limits of
+            a saved model.
     """
     check_saved_generation(generation)
     if bundle.folder is None:
-        raise ConfigError("The model was not loaded from a folder: save it with save_pretrained, and load it.")
+        raise ConfigError(
+            "The model was not loaded from a folder: save it with save_pretrained, and load it."
+        )
     with storage_errors(folder):
         if not bundle.is_saved_in(folder):
             copy_bundle(bundle, folder, generation)
@@ -172,7 +199,8 @@ def save_defaults(bundle: Bundle, folder: Path, generation: GenerationConfig) ->
 
 
 def accept_changes(folder: Path) -> list[str]:
-    """Write the manifest of a saved model for its files as they are now, and return the names of those that had changed.
+    """Write the manifest of a saved model for its files as they are now, and return the names of
+    those that had changed.
 
     Raises:
         BundleError: The model cannot be read with these files.
@@ -188,7 +216,9 @@ def accept_changes(folder: Path) -> list[str]:
 
 
 def check_tokenizer_files(tokenizer: Tokenizer, name: str) -> None:
-    """Raise what ``save_tokenizer`` raises if a tokenizer cannot be saved, before a model is trained with it."""
+    """Raise what ``save_tokenizer`` raises if a tokenizer cannot be saved, before a model is
+    trained with it.
+    """
     with temporary_folder() as folder:
         save_tokenizer(tokenizer, name, folder)
 
@@ -204,7 +234,8 @@ def save_tokenizer(tokenizer: Any, name: str, folder: Path) -> list[str]:
         folder: The folder.
 
     Raises:
-        BrokenPlugin: It writes a file of a reserved name, a subfolder, a link or a program, or it cannot be saved.
+        BrokenPlugin: It writes a file of a reserved name, a subfolder, a link or a program, or it
+            cannot be saved.
         OSError: The operating system refused a step.
     """
     try:
@@ -217,14 +248,16 @@ def save_tokenizer(tokenizer: Any, name: str, folder: Path) -> list[str]:
     paths = sorted(folder.iterdir())
     if odd := [path.name for path in paths if path.is_symlink() or not path.is_file()]:
         raise BrokenPlugin(
-            f"The tokenizer {name!r} saves {ascii(odd[0])[:60]}, which is not a plain file: a saved model has no subfolders and "
-            "no links."
+            f"The tokenizer {name!r} saves {ascii(odd[0])[:60]}, which is not a plain file: a saved"
+            " model has no subfolders and no links."
         )
     files = [path.name for path in paths]
     try:
         layout.files_of({"tokenizer": {"files": files}})
     except BundleError as error:
-        raise BrokenPlugin(f"The tokenizer {name!r} saves files that no saved model can have: {error}") from None
+        raise BrokenPlugin(
+            f"The tokenizer {name!r} saves files that no saved model can have: {error}"
+        ) from None
     return files
 
 
@@ -241,7 +274,8 @@ def _new_model_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def refuse_other_files(folder: Path) -> None:
-    """Raise unless nothing, an empty folder or a saved model alone exists there, so that a typo cannot delete other files.
+    """Raise unless nothing, an empty folder or a saved model alone exists there, so that a typo
+    cannot delete other files.
 
     Raises:
         OutputExists: Something else does.
@@ -249,25 +283,37 @@ def refuse_other_files(folder: Path) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     problem = "is not a saved model"
-    with contextlib.suppress(OSError, ValueError, BundleError, AttributeError):  # not a folder, or without a config that is ours
+    # not a folder, or without a config that is ours
+    with contextlib.suppress(OSError, ValueError, BundleError, AttributeError):
         config = read_json(folder / layout.CONFIG)
         known = layout.files_of(config) | layout.TOLERATED
         if config.get("library") == "reviewgen":
-            others = sorted(path.name for path in folder.iterdir() if path.name not in known or path.is_dir())
+            others = sorted(
+                path.name for path in folder.iterdir() if path.name not in known or path.is_dir()
+            )
             more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-            problem = f"has files that are not of a saved model, {quoted(others[0])}{more}" if others else ""
+            problem = (
+                f"has files that are not of a saved model, {quoted(others[0])}{more}"
+                if others
+                else ""
+            )
     if problem:
-        raise OutputExists(f"{folder} already exists and {problem}, so it is not replaced. Give another folder.")
+        raise OutputExists(
+            f"{folder} already exists and {problem}, so it is not replaced. Give another folder."
+        )
 
 
 def _write(file: Path, content: Any, max_bytes: int = MAX_SETTINGS) -> None:
     """Write a text, or a value as JSON.
 
     Raises:
-        BundleError: It could not be read again: it is too large, or has a number that is NaN or infinite.
+        BundleError: It could not be read again: it is too large, or has a number that is NaN or
+            infinite.
     """
     try:
-        file.write_bytes(encode_text(content) if isinstance(content, str) else dump_json(content, max_bytes))
+        file.write_bytes(
+            encode_text(content) if isinstance(content, str) else dump_json(content, max_bytes)
+        )
     except ValueError as error:
         raise BundleError(f"{file.name} of the model cannot be saved: {error}.") from None
 
@@ -279,16 +325,20 @@ def _save_tensors(tensors: dict[str, Tensor], names: Mapping[str, str], file: Pa
 
 
 def _store_once(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return tensors of which no two share memory, and the stored name of each name that is left out.
+    """Return tensors of which no two share memory, and the stored name of each name that is left
+    out.
 
-    Tied weights are stored under their first name. Views of one tensor that are not the same are copied.
+    Tied weights are stored under their first name. Views of one tensor that are not the same are
+    copied.
     """
     stored: dict[str, Tensor] = {}
     kept_names: dict[tuple[Any, ...], str] = {}
     names: dict[str, str] = {}
     pointers: set[int] = set()
     for name, tensor in tensors.items():
-        first = kept_names.setdefault((tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()), name)
+        first = kept_names.setdefault(
+            (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()), name
+        )
         if first != name and name != FORMAT and tensor.numel():
             names[name] = first
             continue
@@ -300,8 +350,11 @@ def _store_once(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[
     return stored, names
 
 
-def _narrow(tensors: dict[str, Tensor], names: Mapping[str, str], bundle: Bundle, dtype: str) -> dict[str, Tensor]:
-    """Return the tensors with float32 ones converted to float16, or its matrices to int8; see ``reviewgen.model.tensors``.
+def _narrow(
+    tensors: dict[str, Tensor], names: Mapping[str, str], bundle: Bundle, dtype: str
+) -> dict[str, Tensor]:
+    """Return the tensors with float32 ones converted to float16, or its matrices to int8; see
+    ``reviewgen.model.tensors``.
 
     Args:
         tensors: The tensors to store.
@@ -310,25 +363,39 @@ def _narrow(tensors: dict[str, Tensor], names: Mapping[str, str], bundle: Bundle
         dtype: See ``write_bundle``.
 
     Raises:
-        ConfigError: The dtype cannot be read again, the model is not a neural one, or a weight is too large for the dtype.
+        ConfigError: The dtype cannot be read again, the model is not a neural one, or a weight is
+            too large for the dtype.
     """
     if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}; got {quoted(dtype)}.")
     if dtype == "float32":
         return tensors
     if not isinstance(bundle.model, nn.Module):
-        raise ConfigError(f"dtype={dtype} is for neural models, and {bundle.preset} is not one: leave it out.")
-    has_scale = {names.get(name, name) for name in (*tensors, *names) if name + SCALE in {*tensors, *names}}  # of the model's own
+        raise ConfigError(
+            f"dtype={dtype} is for neural models, and {bundle.preset} is not one: leave it out."
+        )
+    # of the model's own
+    has_scale = {
+        names.get(name, name) for name in (*tensors, *names) if name + SCALE in {*tensors, *names}
+    }
     narrow: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         is_float32 = tensor.dtype == torch.float32
         is_finite = bool(tensor.isfinite().all())
-        if dtype == "int8" and is_float32 and tensor.dim() == 2 and is_finite and name not in has_scale:
+        if (
+            dtype == "int8"
+            and is_float32
+            and tensor.dim() == 2
+            and is_finite
+            and name not in has_scale
+        ):
             rounded, scales = map(torch.from_numpy, quantize(tensor.cpu().numpy(), 8))
             narrow[name] = rounded.to(torch.int8)
             narrow[name + SCALE] = scales
             continue
         narrow[name] = tensor.half() if is_float32 else tensor
         if is_finite and not narrow[name].isfinite().all():
-            raise ConfigError(f"{name} holds weights that are too large for dtype={dtype}: leave it out.")
+            raise ConfigError(
+                f"{name} holds weights that are too large for dtype={dtype}: leave it out."
+            )
     return narrow

@@ -1,10 +1,13 @@
-"""Finds text copied from the training text: an index of the training text, built when a model is trained.
+"""Finds text copied from the training text: an index of the training text, built when a model is
+trained.
 
-    exact       a suffix array: every copied span and the review it comes from; several bytes per token, for local use
-    compact     hashed sets of token windows: token copy rates and an upper bound on the longest copied span, in a few megabytes;
-                stores no text, so it may be published
+    exact       a suffix array: every copied span and the review it comes from; several bytes per
+                token, for local use
+    compact     hashed sets of token windows: token copy rates and an upper bound on the longest
+                copied span, in a few megabytes; stores no text, so it may be published
 
-Both have the same methods. They work on token ids; callers pass a function that decodes ids to text.
+Both have the same methods. They work on token ids; callers pass a function that decodes ids to
+text.
 
     index       both forms
     characters  the copy rate in characters, which needs no index

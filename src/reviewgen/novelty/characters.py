@@ -1,8 +1,10 @@
-"""The copy rate in characters: the share of texts that is in long spans of the training text; uses no tokenizer.
+"""The copy rate in characters: the share of texts that is in long spans of the training text; uses
+no tokenizer.
 
-A copied span is at least ``length`` characters of a text that also occur in one training text. The windows of that length of the
-texts are hashed, and their *anchors*, windows of half the length; then the training text is read once, block by block. Only every
-n-th anchor of it is looked up, such that each window has one of these inside; the windows around an anchor only if it may occur.
+A copied span is at least ``length`` characters of a text that also occur in one training text. The
+windows of that length of the texts are hashed, and their *anchors*, windows of half the length;
+then the training text is read once, block by block. Only every n-th anchor of it is looked up, such
+that each window has one of these inside; the windows around an anchor only if it may occur.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,13 +17,17 @@ from reviewgen.compiled.windows import MULTIPLIER, WindowSet, empty_set, insert
 from reviewgen.novelty.matching import find_windows
 
 COPY_CHARACTERS = 50
-"""The minimum length of a copied span in characters; shorter ones, such as set phrases, people repeat as well."""
+"""The minimum length of a copied span in characters; shorter ones, such as set phrases, people
+repeat as well.
+"""
 
 _BLOCK = 1 << 16  # characters of the training text at a time
 _FILTER_BITS = 8.0  # of a set of windows, for each of them
 
 
-def count_copied(texts: Sequence[str], training: Iterable[str], length: int = COPY_CHARACTERS) -> list[int]:
+def count_copied(
+    texts: Sequence[str], training: Iterable[str], length: int = COPY_CHARACTERS
+) -> list[int]:
     """Return how many characters of each text lie in copied spans.
 
     Exact except for collisions of 64-bit hashes. A text shorter than ``length`` has no copied span.
@@ -53,14 +59,22 @@ class TextWindows:
         self._anchor = (length + 1) // 2
         self._bounds = [0, *ends.tolist()]
         starts = np.arange(max(0, len(codes) - length + 1))
-        self._starts = np.flatnonzero(ends[np.searchsorted(ends, starts, "right")] >= starts + length)  # of those in one text
-        self._hashes, self._windows = np.unique(_hash_windows(codes, length)[self._starts], return_inverse=True)
+        # of those in one text
+        self._starts = np.flatnonzero(
+            ends[np.searchsorted(ends, starts, "right")] >= starts + length
+        )
+        self._hashes, self._windows = np.unique(
+            _hash_windows(codes, length)[self._starts], return_inverse=True
+        )
         self._filters = _set_of(_hash_windows(codes, self._anchor)), _set_of(self._hashes)
 
     def copied(self, training: Iterable[str]) -> Bool[np.ndarray, " N"]:
-        """Return for each character of the texts, one after another, whether it lies in a copied span."""
+        """Return for each character of the texts, one after another, whether it lies in a copied
+        span.
+        """
         starts = self._starts[self._find(training)[self._windows]]
-        depths = np.zeros(self._bounds[-1] + 1, np.int64)  # +1 where a copied window starts, -1 where one ends
+        # +1 where a copied window starts, -1 where one ends
+        depths = np.zeros(self._bounds[-1] + 1, np.int64)
         depths[starts] += 1
         depths[starts + self._length] -= 1
         copied: np.ndarray = depths.cumsum()[:-1] > 0
@@ -68,7 +82,8 @@ class TextWindows:
 
     def are_shared(self, training: Iterable[str]) -> Bool[np.ndarray, " T"]:
         """Return for each text whether it has a copied span."""
-        counts = np.concatenate([[0], self.copied(training).cumsum()])  # of copied characters before each character
+        # of copied characters before each character
+        counts = np.concatenate([[0], self.copied(training).cumsum()])
         shared: np.ndarray = np.diff(counts[self._bounds]) > 0
         return shared
 
@@ -81,21 +96,27 @@ class TextWindows:
         copied = self.copied(training)
         spans = []
         for start, end in pairwise(self._bounds):
-            edges = np.flatnonzero(np.diff(copied[start:end].astype(np.int8), prepend=0, append=0)).tolist()
+            edges = np.flatnonzero(
+                np.diff(copied[start:end].astype(np.int8), prepend=0, append=0)
+            ).tolist()
             spans.append(list(zip(edges[::2], edges[1::2], strict=True)))
         return spans
 
     def _find(self, training: Iterable[str]) -> Bool[np.ndarray, " H"]:
         """Return for each hash whether a window of the training text has it."""
         is_found = np.zeros(len(self._hashes), np.bool_)
-        (anchors, windows) = self._filters
+        anchors, windows = self._filters
         for texts in _batches(training, self._length) if len(is_found) else ():
-            find_windows(*_join(texts), self._length, self._anchor, anchors, self._hashes, windows, is_found)
+            find_windows(
+                *_join(texts), self._length, self._anchor, anchors, self._hashes, windows, is_found
+            )
         return is_found
 
 
 def _batches(texts: Iterable[str], length: int) -> Iterator[list[str]]:
-    """Yield texts in batches of about ``_BLOCK`` characters; a longer text is cut into pieces that overlap by a window."""
+    """Yield texts in batches of about ``_BLOCK`` characters; a longer text is cut into pieces that
+    overlap by a window.
+    """
     batch = []
     characters = 0
     for text in texts:
@@ -111,12 +132,16 @@ def _batches(texts: Iterable[str], length: int) -> Iterator[list[str]]:
 
 def _join(texts: Sequence[str]) -> tuple[UInt32[np.ndarray, " N"], Int64[np.ndarray, " _"]]:
     """Return the code points of texts, one after another, and where each text ends."""
-    codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint32, copy=False)
+    codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), "<u4").astype(
+        np.uint32, copy=False
+    )
     return codes, np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
 
 
 def _hash_windows(codes: UInt32[np.ndarray, " N"], length: int) -> UInt64[np.ndarray, " W"]:
-    """Return the hashes of all windows of a sequence, whether or not they cross the end of a text."""
+    """Return the hashes of all windows of a sequence, whether or not they cross the end of a
+    text.
+    """
     hashes = np.zeros(max(0, len(codes) - length + 1), np.uint64)
     for offset in range(length):
         hashes = hashes * MULTIPLIER + codes[offset : offset + len(hashes)]

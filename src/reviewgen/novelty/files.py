@@ -1,6 +1,8 @@
-"""Builds an index, and keeps it in one safetensors file, with its facts as JSON in the header. Equal indexes give equal bytes.
+"""Builds an index, and keeps it in one safetensors file, with its facts as JSON in the header.
+Equal indexes give equal bytes.
 
-Reading is strict, since the compiled loops do not check bounds: a damaged array must not reach them.
+Reading is strict, since the compiled loops do not check bounds: a damaged array must not reach
+them.
 """
 
 import json
@@ -19,7 +21,13 @@ from reviewgen.storage import open_tensors, read_vectors, safetensors_file
 
 _SCHEMA = 1
 _HEADER = "reviewgen.novelty"  # a single key, since safetensors writes several in random order
-_FACTS = {"bos_id": int, "eos_id": int, "vocab_size": int, "characters_per_token": float, "fingerprint": str}
+_FACTS = {
+    "bos_id": int,
+    "eos_id": int,
+    "vocab_size": int,
+    "characters_per_token": float,
+    "fingerprint": str,
+}
 _COMPACT_FACTS = {"stride": int, "probes": int}
 _SETS = [f"windows_{length}" for length in WINDOWS]
 
@@ -39,8 +47,9 @@ def build_index(
     """Build an index of a training text.
 
     Args:
-        ids: The training texts one after the other, each enclosed in bos and eos; as blocks of whole texts if they do not fit
-            into memory. The compact form iterates over them six times; the exact form loads them into memory.
+        ids: The training texts one after the other, each enclosed in bos and eos; as blocks of
+            whole texts if they do not fit into memory. The compact form iterates over them six
+            times; the exact form loads them into memory.
         bos_id: The id before each text.
         eos_id: The id after each text.
         vocab_size: The number of ids.
@@ -48,14 +57,21 @@ def build_index(
         fingerprint: Identifies the model that the index belongs to.
         form: "exact" or "compact".
         max_bytes: The maximum size of the compact form, at least 192.
-        sets: The sets of the compact form, where ``build_sets`` has built them in several processes.
+        sets: The sets of the compact form, where ``build_sets`` has built them in several
+            processes.
     """
-    facts: dict[str, Any] = {"bos_id": bos_id, "eos_id": eos_id, "vocab_size": vocab_size, "fingerprint": fingerprint}
+    facts: dict[str, Any] = {
+        "bos_id": bos_id,
+        "eos_id": eos_id,
+        "vocab_size": vocab_size,
+        "fingerprint": fingerprint,
+    }
     facts["characters_per_token"] = characters_per_token
     if form == CompactIndex.form:
         sets = sets or build_sets([ids], (bos_id, eos_id), max_bytes)
         return CompactIndex(**facts, stride=sets[0].stride, sets=sets)
-    from pydivsufsort import divsufsort  # Mori 2006; it sorts wider ids as byte strings. Only training needs it.
+    # Mori 2006; it sorts wider ids as byte strings. Only training needs it.
+    from pydivsufsort import divsufsort
 
     whole = np.concatenate(list(cut(ids)), dtype=id_dtype(vocab_size), casting="unsafe")
     suffixes = divsufsort(whole).astype(np.int32 if len(whole) < 1 << 31 else np.int64, copy=False)
@@ -68,7 +84,9 @@ def write_index(index: Index, file: Path) -> None:
     Raises:
         StorageError: The disk is full, or the file cannot be written.
     """
-    facts = {"schema": _SCHEMA, "form": index.form} | {name: getattr(index, name) for name in _FACTS}
+    facts = {"schema": _SCHEMA, "form": index.form} | {
+        name: getattr(index, name) for name in _FACTS
+    }
     if isinstance(index, CompactIndex):
         tensors = {name: windows.bits for name, windows in zip(_SETS, index.sets, strict=True)}
         facts |= {"stride": index.stride, "probes": index.sets[0].probes}
@@ -87,15 +105,21 @@ def read_index(file: Path, fingerprint: str, vocab_size: int) -> Index:
         vocab_size: The vocabulary size of that model.
 
     Raises:
-        BundleError: The file is missing, damaged, not an index, of an unknown schema, or belongs to another model.
+        BundleError: The file is missing, damaged, not an index, of an unknown schema, or belongs to
+            another model.
     """
     with open_tensors(file, "novelty index") as tensors:
         facts = _read_facts((tensors.metadata() or {}).get(_HEADER, "null"))
         index = _read_compact(tensors, facts) if "probes" in facts else _read_exact(tensors, facts)
         if index.fingerprint != fingerprint:
-            raise BundleError(f"belongs to another model: its fingerprint is {index.fingerprint!r}, not {fingerprint!r}.")
+            raise BundleError(
+                f"belongs to another model: its fingerprint is {index.fingerprint!r}, not"
+                f" {fingerprint!r}."
+            )
         if index.vocab_size != vocab_size:
-            raise BundleError(f"is for a vocabulary of {index.vocab_size} tokens; its model has {vocab_size}.")
+            raise BundleError(
+                f"is for a vocabulary of {index.vocab_size} tokens; its model has {vocab_size}."
+            )
         return index
 
 
@@ -106,15 +130,25 @@ def _read_facts(header: str) -> dict[str, Any]:
         schema = facts.pop("schema")
         form = facts.pop("form")
     except (ValueError, KeyError, AttributeError):
-        raise BundleError("is damaged, or not a novelty index: the header of one is missing.") from None
+        raise BundleError(
+            "is damaged, or not a novelty index: the header of one is missing."
+        ) from None
     if schema != _SCHEMA:
-        raise BundleError(f"has the schema {quoted(schema)}; this version of reviewgen reads schema {_SCHEMA}.")
-    if {name: type(value) for name, value in facts.items()} != _FACTS | (_COMPACT_FACTS if form == CompactIndex.form else {}):
-        raise BundleError(f"is damaged: its header does not have the facts of the form {quoted(form)}.")
+        raise BundleError(
+            f"has the schema {quoted(schema)}; this version of reviewgen reads schema {_SCHEMA}."
+        )
+    if {name: type(value) for name, value in facts.items()} != _FACTS | (
+        _COMPACT_FACTS if form == CompactIndex.form else {}
+    ):
+        raise BundleError(
+            f"is damaged: its header does not have the facts of the form {quoted(form)}."
+        )
     if not all(0 <= facts[name] < facts["vocab_size"] < 1 << 31 for name in ("bos_id", "eos_id")):
         raise BundleError("is damaged: its bos_id or eos_id is outside its vocabulary.")
     if not 1e-3 <= facts["characters_per_token"] <= 1e5:
-        raise BundleError(f"is damaged: it has {facts['characters_per_token']} characters per token.")
+        raise BundleError(
+            f"is damaged: it has {facts['characters_per_token']} characters per token."
+        )
     return dict(facts)
 
 
@@ -125,7 +159,9 @@ def _read_exact(tensors: Any, facts: dict[str, Any]) -> ExactIndex:
         raise BundleError(f"is damaged: it has {len(ids)} tokens and {len(suffixes)} suffixes.")
     for values, limit in ((ids, facts["vocab_size"]), (suffixes, len(ids))):
         if not 0 <= int(values.min()) <= int(values.max()) < limit:
-            raise BundleError("is damaged: it contains ids outside its vocabulary, or suffixes outside its text.")
+            raise BundleError(
+                "is damaged: it contains ids outside its vocabulary, or suffixes outside its text."
+            )
     return ExactIndex(**facts, ids=ids, suffixes=suffixes)
 
 
@@ -136,6 +172,11 @@ def _read_compact(tensors: Any, facts: dict[str, Any]) -> CompactIndex:
         raise BundleError(f"is damaged: it has {probes} probes and a stride of {stride}.")
     arrays = read_vectors(tensors, dict.fromkeys(_SETS, ("uint64",))).values()
     if not all(len(bits) and len(bits) % BLOCK == 0 for bits in arrays):
-        raise BundleError(f"is damaged: the words of its sets are not positive multiples of {BLOCK}.")
-    sets = (WindowSet(bits, length, probes, stride) for bits, length in zip(arrays, WINDOWS, strict=True))
+        raise BundleError(
+            f"is damaged: the words of its sets are not positive multiples of {BLOCK}."
+        )
+    sets = (
+        WindowSet(bits, length, probes, stride)
+        for bits, length in zip(arrays, WINDOWS, strict=True)
+    )
     return CompactIndex(**facts, sets=tuple(sets))

@@ -1,6 +1,7 @@
 """The index of a training text, in two forms with the same methods; see the room.
 
-The exact form is for local use only, since it contains the whole text; the compact one stores no text, so it may be published.
+The exact form is for local use only, since it contains the whole text; the compact one stores no
+text, so it may be published.
 """
 
 import math
@@ -25,11 +26,20 @@ from reviewgen.compiled.windows import (
     thin_for_counting,
 )
 from reviewgen.errors import ConfigError, DataError, quoted
-from reviewgen.novelty.matching import NEW, SEEN, UNKNOWN, count_buckets, find_longest, look_up_windows, match
+from reviewgen.novelty.matching import (
+    NEW,
+    SEEN,
+    UNKNOWN,
+    count_buckets,
+    find_longest,
+    look_up_windows,
+    match,
+)
 from reviewgen.novelty.report import MIN_SPAN, WINDOWS, Decode, Novelty, Span, decode_with_offsets
 
 _LARGEST_MAX_COPY = 1 << 31  # tokens; a larger limit has the same effect
-_MIN_SAMPLE = 20  # windows that a thinned index must be able to look up for a copy rate to mean anything
+# windows that a thinned index must be able to look up for a copy rate to mean anything
+_MIN_SAMPLE = 20
 _FIRST_TOKENS = 200  # of a text that is looked up as a whole
 _BITS_PER_WINDOW = 10.0  # of the compact form: about 1 % false positives
 _BLOCK_BYTES = 8 * BLOCK
@@ -39,17 +49,22 @@ _MAX_GUARDS = 4
 _GUARD_BITS = 16.0  # per window: about one token in a thousand is rejected by mistake
 
 CopyGuard: TypeAlias = tuple[WindowSet, int]
-"""The copied spans that must not be completed: the windows and the run of ``reviewgen.compiled.windows.copies``."""
+"""The copied spans that must not be completed: the windows and the run of
+``reviewgen.compiled.windows.copies``.
+"""
 
 MapFunction: TypeAlias = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Sequence[Any]]
 
 Match: TypeAlias = tuple[int, int, int]
-"""The index of the first token of a copied span, the number of its tokens, and where it starts in the training text, if known."""
+"""The index of the first token of a copied span, the number of its tokens, and where it starts in
+the training text, if known.
+"""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Index(ABC):
-    """An index of the training text, a sequence of token ids in which each text is enclosed in bos and eos.
+    """An index of the training text, a sequence of token ids in which each text is enclosed in bos
+    and eos.
 
     Attributes:
         bos_id: The id before each text.
@@ -75,30 +90,42 @@ class Index(ABC):
 
     @cached_property
     def false_positive_rates(self) -> Mapping[int, float]:
-        """By window length, the measured share of new windows that are taken for copied ones, of those that can be looked up."""
+        """By window length, the measured share of new windows that are taken for copied ones, of
+        those that can be looked up.
+        """
         return dict.fromkeys(WINDOWS, 0.0)
 
     @abstractmethod
     def guard(self, max_copy: int) -> CopyGuard:
-        """Return the set and the run length with which ``compiled.windows.copies`` detects spans over ``max_copy`` tokens.
+        """Return the set and the run length with which ``compiled.windows.copies`` detects spans
+        over ``max_copy`` tokens.
 
         Raises:
             ConfigError: max_copy is not a whole number, negative, or too small for this form.
         """
 
     @abstractmethod
-    def look_up(self, text: Int64[np.ndarray, " T"]) -> tuple[Integer[np.ndarray, "K T"], Iterator[Match]]:
-        """Return the status of the window of each length of WINDOWS that starts at each position of a checked text.
+    def look_up(
+        self, text: Int64[np.ndarray, " T"]
+    ) -> tuple[Integer[np.ndarray, "K T"], Iterator[Match]]:
+        """Return the status of the window of each length of WINDOWS that starts at each position of
+        a checked text.
 
-        With it come the copied spans, found as they are asked for: first the longest span, then all others of 8 tokens or more.
+        With it come the copied spans, found as they are asked for: first the longest span, then all
+        others of 8 tokens or more.
         """
 
-    def find_source(self, position: int, tokens: int, decode: Decode) -> tuple[int | None, str | None]:
-        """Return the training review that a span is from, and an excerpt of it; None for an index that does not know."""
+    def find_source(
+        self, position: int, tokens: int, decode: Decode
+    ) -> tuple[int | None, str | None]:
+        """Return the training review that a span is from, and an excerpt of it; None for an index
+        that does not know.
+        """
         return None, None
 
     def examine(self, ids: Sequence[int] | np.ndarray, decode: Decode) -> Novelty:
-        """Return which parts of a text occur in the training text; upper bounds in the compact form.
+        """Return which parts of a text occur in the training text; upper bounds in the compact
+        form.
 
         Args:
             ids: The text's ids, without bos and eos; a span or window never extends across one.
@@ -113,10 +140,14 @@ class Index(ABC):
         spans = list[Span]()
         is_known = self.stride == 1
         for first, tokens, position in matches:
-            is_known |= tokens > self.smallest_max_copy or bool((statuses[:, first : first + tokens] == SEEN).any())
+            is_known |= tokens > self.smallest_max_copy or bool(
+                (statuses[:, first : first + tokens] == SEEN).any()
+            )
             start = offsets[first]
             end = offsets[first + tokens]
-            source = self.find_source(position, tokens, decode) if tokens >= MIN_SPAN else (None, None)
+            source = (
+                self.find_source(position, tokens, decode) if tokens >= MIN_SPAN else (None, None)
+            )
             spans.append(Span(start, end, decoded[start:end], tokens, *source))
         return Novelty(
             form=self.form,
@@ -125,15 +156,19 @@ class Index(ABC):
             longest_characters=len(spans[0].text),
             longest_tokens=spans[0].tokens,
             longest_text=spans[0].text if is_known else "",
-            windows={length: _share_seen(row) for length, row in zip(WINDOWS, statuses, strict=True)},
+            windows={
+                length: _share_seen(row) for length, row in zip(WINDOWS, statuses, strict=True)
+            },
             spans=tuple(span for span in spans if is_known and span.tokens >= MIN_SPAN),
             false_positive_rate=max(self.false_positive_rates.values()),
         )
 
     def token_copy_rate(self, texts: Iterable[Integer[np.ndarray, " _"]]) -> float | None:
-        """Return the share of the 20-token windows of all texts that occur in the training text, false positives included.
+        """Return the share of the 20-token windows of all texts that occur in the training text,
+        false positives included.
 
-        None if the texts have no such window, or if a thinned index can look up fewer than 20 of them.
+        None if the texts have no such window, or if a thinned index can look up fewer than 20 of
+        them.
 
         Raises:
             DataError: Some ids are not in the vocabulary.
@@ -144,9 +179,11 @@ class Index(ABC):
         return _share_seen(statuses) if is_sure else None
 
     def share_trained_on(self, texts: Iterable[Sequence[int]]) -> float:
-        """Return the share of texts that are training texts, or begin as one, without those that are too short to know.
+        """Return the share of texts that are training texts, or begin as one, without those that
+        are too short to know.
 
-        A text counts if none of the windows of its first tokens is new. By chance, this holds for a few short texts.
+        A text counts if none of the windows of its first tokens is new. By chance, this holds for a
+        few short texts.
         """
         statuses = [self.look_up(self.check_text(ids[:_FIRST_TOKENS]))[0] for ids in texts]
         are_known = [NEW not in rows for rows in statuses if rows.any()]
@@ -160,11 +197,14 @@ class Index(ABC):
         """
         text = np.ascontiguousarray(ids, np.int64)
         if len(wrong := text[(text < 0) | (text >= self.vocab_size)]):
-            raise DataError(f"{wrong[0]} is not an id of this model: its ids are 0 to {self.vocab_size - 1}.")
+            raise DataError(
+                f"{wrong[0]} is not an id of this model: its ids are 0 to {self.vocab_size - 1}."
+            )
         return text
 
     def span_limits(self, ids: Int64[np.ndarray, " T"]) -> Int64[np.ndarray, " T"]:
-        """Return, for each position of a text, the index at which a span that starts there must end at the latest.
+        """Return, for each position of a text, the index at which a span that starts there must end
+        at the latest.
 
         It is the index of the next bos or eos, or the length of the text.
         """
@@ -175,10 +215,12 @@ class Index(ABC):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ExactIndex(Index):
-    """Finds every copied span of a text and the review it comes from, by matching statistics on a suffix array.
+    """Finds every copied span of a text and the review it comes from, by matching statistics on a
+    suffix array.
 
     Attributes:
-        ids: The training text (N,), each text enclosed in bos and eos; the smallest of uint8, int16 and int32 that fits.
+        ids: The training text (N,), each text enclosed in bos and eos; the smallest of uint8, int16
+            and int32 that fits.
         suffixes: Its suffix array (N,), int32, or int64 from 2**31 tokens on.
     """
 
@@ -186,35 +228,59 @@ class ExactIndex(Index):
     ids: Integer[np.ndarray, " N"]
     suffixes: Integer[np.ndarray, " N"]
 
-    def look_up(self, text: Int64[np.ndarray, " T"]) -> tuple[Integer[np.ndarray, "K T"], Iterator[Match]]:
-        """Return the status of each window, and the maximal spans: a span that starts one token earlier does not include them."""
+    def look_up(
+        self, text: Int64[np.ndarray, " T"]
+    ) -> tuple[Integer[np.ndarray, "K T"], Iterator[Match]]:
+        """Return the status of each window, and the maximal spans: a span that starts one token
+        earlier does not include them.
+        """
         lengths, positions = self.match(text)
         remaining = self.span_limits(text) - np.arange(len(text))
-        statuses = np.array([np.where(lengths >= k, SEEN, np.where(remaining >= k, NEW, UNKNOWN)) for k in WINDOWS])
+        statuses = np.array(
+            [np.where(lengths >= k, SEEN, np.where(remaining >= k, NEW, UNKNOWN)) for k in WINDOWS]
+        )
         return statuses, self._matches(lengths, positions)
 
-    def match(self, text: Int64[np.ndarray, " T"]) -> tuple[Int64[np.ndarray, " T"], Int64[np.ndarray, " T"]]:
-        """Return the longest match from each position of a checked text: its length in tokens, its index in the training text."""
+    def match(
+        self, text: Int64[np.ndarray, " T"]
+    ) -> tuple[Int64[np.ndarray, " T"], Int64[np.ndarray, " T"]]:
+        """Return the longest match from each position of a checked text: its length in tokens, its
+        index in the training text.
+        """
         lengths = np.zeros(len(text), np.int64)
         positions = np.zeros(len(text), np.int64)
         base, depth, starts = self._buckets
-        match(self.ids, self.suffixes, starts, base, depth, text, self.span_limits(text), lengths, positions)
+        match(
+            self.ids,
+            self.suffixes,
+            starts,
+            base,
+            depth,
+            text,
+            self.span_limits(text),
+            lengths,
+            positions,
+        )
         return lengths, positions
 
     def guard(self, max_copy: int) -> CopyGuard:
-        """Return the set and the run length with which ``compiled.windows.copies`` detects spans over ``max_copy``.
+        """Return the set and the run length with which ``compiled.windows.copies`` detects spans
+        over ``max_copy``.
 
-        The set holds the windows of max_copy + 1 tokens, about 2 bytes each. About one other token in a thousand is rejected as
-        well. The sets of the last four limits are cached.
+        The set holds the windows of max_copy + 1 tokens, about 2 bytes each. About one other token
+        in a thousand is rejected as well. The sets of the last four limits are cached.
         """
-        length = min(_check_max_copy(max_copy), len(self.ids)) + 1  # no span is longer than the training text
+        # no span is longer than the training text
+        length = min(_check_max_copy(max_copy), len(self.ids)) + 1
         return self._windows(length), 1
 
     @cached_property
     def _windows(self) -> Callable[[int], WindowSet]:
         """Returns the windows of a length."""
         separators = self.bos_id, self.eos_id
-        return lru_cache(_MAX_GUARDS)(lambda length: build_windows(self.ids, separators, length, _GUARD_BITS))
+        return lru_cache(_MAX_GUARDS)(
+            lambda length: build_windows(self.ids, separators, length, _GUARD_BITS)
+        )
 
     @cached_property
     def _buckets(self) -> tuple[int, int, Int64[np.ndarray, " _"]]:
@@ -224,10 +290,16 @@ class ExactIndex(Index):
 
     @cached_property
     def _starts(self) -> Int64[np.ndarray, " R1"]:
-        """The index at which each review starts, then the end; text before the first bos counts as a review."""
-        return np.unique(np.concatenate(([0], np.flatnonzero(self.ids == self.bos_id), [len(self.ids)])))
+        """The index at which each review starts, then the end; text before the first bos counts as
+        a review.
+        """
+        return np.unique(
+            np.concatenate(([0], np.flatnonzero(self.ids == self.bos_id), [len(self.ids)]))
+        )
 
-    def _matches(self, lengths: Int64[np.ndarray, " T"], positions: Int64[np.ndarray, " T"]) -> Iterator[Match]:
+    def _matches(
+        self, lengths: Int64[np.ndarray, " T"], positions: Int64[np.ndarray, " T"]
+    ) -> Iterator[Match]:
         lengths = np.append(lengths, 0)
         positions = np.append(positions, 0)
         firsts = np.flatnonzero((lengths >= MIN_SPAN) & (lengths >= np.append(0, lengths[:-1])))
@@ -236,7 +308,9 @@ class ExactIndex(Index):
             yield first, int(lengths[first]), int(positions[first])
 
     def find_source(self, position: int, tokens: int, decode: Decode) -> tuple[int, str]:
-        """Return the training review that a span is from, and the span with up to 60 characters of the review on each side."""
+        """Return the training review that a span is from, and the span with up to 60 characters of
+        the review on each side.
+        """
         review = int(np.searchsorted(self._starts, position, "right")) - 1
         first, last = self._starts[review : review + 2].tolist()
         first = first + (self.ids[first] == self.bos_id)
@@ -251,15 +325,17 @@ class ExactIndex(Index):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CompactIndex(Index):
-    """Gives upper bounds on what was copied, by sets of the training text's windows of 8, 12 and 20 tokens.
+    """Gives upper bounds on what was copied, by sets of the training text's windows of 8, 12 and 20
+    tokens.
 
-    A window of the training text that can be looked up is always recognised; about 1 % of new windows are taken for copied ones.
-    For a large training text the index is thinned: it stores only the windows whose hash is a multiple of ``stride``, and only
-    such windows can be looked up. Whether any other window was copied is unknown.
+    A window of the training text that can be looked up is always recognised; about 1 % of new
+    windows are taken for copied ones. For a large training text the index is thinned: it stores
+    only the windows whose hash is a multiple of ``stride``, and only such windows can be looked up.
+    Whether any other window was copied is unknown.
 
-    The longest span is the longest in which no window of any of the three lengths is known to be new. Every copied span is such a
-    span. A span of fewer than 8 tokens contains no window, so the bound of a text of 7 tokens or more is at least 7. It gets
-    looser as the stride grows.
+    The longest span is the longest in which no window of any of the three lengths is known to be
+    new. Every copied span is such a span. A span of fewer than 8 tokens contains no window, so the
+    bound of a text of 7 tokens or more is at least 7. It gets looser as the stride grows.
 
     Attributes:
         sets: One set for each length of WINDOWS, all with the same stride.
@@ -270,7 +346,8 @@ class CompactIndex(Index):
 
     @property
     def smallest_max_copy(self) -> int:
-        """The smallest limit that ``guard`` accepts, in tokens: 7; of a thinned index, 20 + 2 * stride.
+        """The smallest limit that ``guard`` accepts, in tokens: 7; of a thinned index, 20 + 2 *
+        stride.
 
         A span that long has two windows that can be looked up, on average.
         """
@@ -278,26 +355,32 @@ class CompactIndex(Index):
 
     @cached_property
     def false_positive_rates(self) -> Mapping[int, float]:
-        """By window length, the measured share of new windows that are taken for copied ones, of those that can be looked up."""
+        """By window length, the measured share of new windows that are taken for copied ones, of
+        those that can be looked up.
+        """
         return {windows.length: false_positive_rate(windows) for windows in self.sets}
 
     def guard(self, max_copy: int) -> CopyGuard:
-        """Return the set and the run length with which ``compiled.windows.copies`` detects spans over ``max_copy``.
+        """Return the set and the run length with which ``compiled.windows.copies`` detects spans
+        over ``max_copy``.
 
-        It also rejects some new text: with a stride of s, a new span of n windows passes for a copy with a probability of
-        (1 - 1 / s) ** n, where n = max_copy - 18 for a limit of 19 or more. Below ``smallest_max_copy`` it would reject
-        most text.
+        It also rejects some new text: with a stride of s, a new span of n windows passes for a copy
+        with a probability of (1 - 1 / s) ** n, where n = max_copy - 18 for a limit of 19 or more.
+        Below ``smallest_max_copy`` it would reject most text.
         """
         longest = _check_max_copy(max_copy) + 1
         if max_copy < self.smallest_max_copy:
             raise ConfigError(
-                f"max_copy is {max_copy} tokens, but the compact index of this model supports {self.smallest_max_copy} or more. "
-                f"Give at least {self.smallest_max_copy}, or train with training.novelty=exact."
+                f"max_copy is {max_copy} tokens, but the compact index of this model supports"
+                f" {self.smallest_max_copy} or more. Give at least {self.smallest_max_copy}, or"
+                " train with training.novelty=exact."
             )
         windows = [windows for windows in self.sets if windows.length <= longest][-1]
         return windows, longest - windows.length + 1
 
-    def look_up(self, text: Int64[np.ndarray, " T"]) -> tuple[UInt8[np.ndarray, "K T"], Iterator[Match]]:
+    def look_up(
+        self, text: Int64[np.ndarray, " T"]
+    ) -> tuple[UInt8[np.ndarray, "K T"], Iterator[Match]]:
         """Return the status of each window, and the longest span in which no window is new."""
         statuses = np.zeros((len(self.sets), len(text)), np.uint8)
         limits = self.span_limits(text)
@@ -305,15 +388,21 @@ class CompactIndex(Index):
             look_up_windows(windows, text, limits, row)
         return statuses, self._matches(statuses, limits)
 
-    def _matches(self, statuses: UInt8[np.ndarray, "K T"], limits: Int64[np.ndarray, " T"]) -> Iterator[Match]:
+    def _matches(
+        self, statuses: UInt8[np.ndarray, "K T"], limits: Int64[np.ndarray, " T"]
+    ) -> Iterator[Match]:
         start, end = find_longest(statuses, np.array(WINDOWS), limits)
         yield start, end - start, -1
 
 
 def build_sets(
-    parts: Sequence[Iterable[Any]], separators: tuple[int, int], max_bytes: int, share: MapFunction | None = None
+    parts: Sequence[Iterable[Any]],
+    separators: tuple[int, int],
+    max_bytes: int,
+    share: MapFunction | None = None,
 ) -> tuple[WindowSet, ...]:
-    """Return a set for each length of WINDOWS, with the smallest stride at which together they take at most ``max_bytes``.
+    """Return a set for each length of WINDOWS, with the smallest stride at which together they take
+    at most ``max_bytes``.
 
     The smallest sets take 192 bytes. The sets are the same for any parts.
 
@@ -321,26 +410,40 @@ def build_sets(
         parts: The training text, in parts that each end with a separator; each as ``Tokens``.
         separators: The ids of bos and eos.
         max_bytes: The maximum size.
-        share: Calls a function with each of some arguments, possibly in other processes, and returns the results in order.
+        share: Calls a function with each of some arguments, possibly in other processes, and
+            returns the results in order.
     """
     call = share or (lambda function, tasks: [function(*task) for task in tasks])
     thinner = thin_for_counting(sum(len(block) for part in parts for block in cut(part)))
     sampled = call(_sample_part, [(part, separators, thinner) for part in parts])
-    counts = [len(np.unique(np.concatenate(hashes))) * thinner for hashes in zip(*sampled, strict=True)]
+    counts = [
+        len(np.unique(np.concatenate(hashes))) * thinner for hashes in zip(*sampled, strict=True)
+    ]
     stride = 1
     limit = max_bytes // _BLOCK_BYTES
-    while sum(max(1, math.ceil(-(-count // stride) * _BITS_PER_WINDOW / (8 * _BLOCK_BYTES))) for count in counts) > limit:
+    while (
+        sum(
+            max(1, math.ceil(-(-count // stride) * _BITS_PER_WINDOW / (8 * _BLOCK_BYTES)))
+            for count in counts
+        )
+        > limit
+    ):
         stride *= 2
     sizes = [-(-count // stride) for count in counts]
     built = call(_build_part, [(part, separators, sizes, stride) for part in parts])
-    return tuple(sets[0]._replace(bits=np.bitwise_or.reduce([each.bits for each in sets])) for sets in zip(*built, strict=True))
+    return tuple(
+        sets[0]._replace(bits=np.bitwise_or.reduce([each.bits for each in sets]))
+        for sets in zip(*built, strict=True)
+    )
 
 
 def _sample_part(part: Tokens, separators: tuple[int, int], stride: int) -> list[np.ndarray]:
     return [np.unique(sample_windows(part, separators, length, stride)) for length in WINDOWS]
 
 
-def _build_part(part: Tokens, separators: tuple[int, int], sizes: Sequence[int], stride: int) -> list[WindowSet]:
+def _build_part(
+    part: Tokens, separators: tuple[int, int], sizes: Sequence[int], stride: int
+) -> list[WindowSet]:
     return [
         build_windows(part, separators, length, _BITS_PER_WINDOW, stride, expected=size)
         for length, size in zip(WINDOWS, sizes, strict=True)
@@ -353,13 +456,16 @@ def id_dtype(vocab_size: int) -> type[np.integer]:
 
 
 def _check_max_copy(max_copy: object) -> int:
-    """Return the maximum length of a copied span in tokens, reduced to a number that compiled code can hold.
+    """Return the maximum length of a copied span in tokens, reduced to a number that compiled code
+    can hold.
 
     Raises:
         ConfigError: It is not a whole number, or negative.
     """
     if isinstance(max_copy, bool) or not isinstance(max_copy, int) or max_copy < 0:
-        raise ConfigError(f"max_copy must be a whole number of tokens, 0 or more; got {quoted(max_copy)}.")
+        raise ConfigError(
+            f"max_copy must be a whole number of tokens, 0 or more; got {quoted(max_copy)}."
+        )
     return min(max_copy, _LARGEST_MAX_COPY)
 
 

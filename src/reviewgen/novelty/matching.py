@@ -1,6 +1,8 @@
-"""The compiled loops of the index: search in a suffix array, and lookup in sets of windows. They work on ids only.
+"""The compiled loops of the index: search in a suffix array, and lookup in sets of windows. They
+work on ids only.
 
-A matching statistic (Chang & Lawler 1994) is the length of the longest match from one position of a text, anywhere in the corpus.
+A matching statistic (Chang & Lawler 1994) is the length of the longest match from one position of a
+text, anywhere in the corpus.
 """
 
 import numpy as np
@@ -15,9 +17,11 @@ NEW = 2  # the status of a window that is not found
 
 @compiled
 def count_buckets(ids, base, depth):
-    """Return 0 and the size of each bucket of the suffix array, int64 (base ** depth + 1,): suffixes that share ``depth`` ids.
+    """Return 0 and the size of each bucket of the suffix array, int64 (base ** depth + 1,):
+    suffixes that share ``depth`` ids.
 
-    The bucket of a suffix is the number in base V + 1 whose digits are its ids plus one; digits after the last id are 0.
+    The bucket of a suffix is the number in base V + 1 whose digits are its ids plus one; digits
+    after the last id are 0.
     """
     counts = np.zeros(base**depth + 1, np.int64)
     for start in range(len(ids)):
@@ -30,10 +34,11 @@ def count_buckets(ids, base, depth):
 
 @compiled
 def match(ids, suffixes, starts, base, depth, text, limits, lengths, positions):
-    """Fill in the longest match from each position of a text: its length in tokens, and its index in the corpus.
+    """Fill in the longest match from each position of a text: its length in tokens, and its index
+    in the corpus.
 
-    The binary searches (Manber & Myers 1993) of all positions advance in lockstep, one step each per iteration, so that their
-    memory accesses overlap.
+    The binary searches (Manber & Myers 1993) of all positions advance in lockstep, one step each
+    per iteration, so that their memory accesses overlap.
 
     Args:
         ids: The corpus (N,).
@@ -42,11 +47,13 @@ def match(ids, suffixes, starts, base, depth, text, limits, lengths, positions):
         base: V + 1.
         depth: The number of ids that suffixes of one bucket share.
         text: int64 (T,), ids of the vocabulary.
-        limits: int64 (T,), the index at which a match must end at the latest; no separator comes before it.
+        limits: int64 (T,), the index at which a match must end at the latest; no separator comes
+            before it.
         lengths: int64 (T,), filled in.
         positions: int64 (T,), filled in.
     """
-    low = np.zeros(len(text), np.int64)  # the start of the range of the suffix array still to search
+    # the start of the range of the suffix array still to search
+    low = np.zeros(len(text), np.int64)
     high = np.zeros(len(text), np.int64)  # the end of that range
     below = np.zeros(len(text), np.int64)  # tokens shared with the suffix below the range
     above = np.zeros(len(text), np.int64)  # tokens shared with the suffix above it
@@ -99,7 +106,9 @@ def match(ids, suffixes, starts, base, depth, text, limits, lengths, positions):
 
 @compiled
 def _find_bucket(suffixes, starts, base, depth, text, limits, i, low, high):
-    """Set the range to the suffixes that share the longest prefix with the text from ``i`` on; return its length (<= depth)."""
+    """Set the range to the suffixes that share the longest prefix with the text from ``i`` on;
+    return its length (<= depth).
+    """
     key = 0
     width = base**depth
     shared = 0
@@ -116,7 +125,9 @@ def _find_bucket(suffixes, starts, base, depth, text, limits, i, low, high):
 
 @compiled
 def look_up_windows(windows, text, limits, statuses):
-    """Fill in the status of the window that starts at each position of a text, uint8 (T,), where it is known."""
+    """Fill in the status of the window that starts at each position of a text, uint8 (T,), where it
+    is known.
+    """
     for start in range(len(text)):
         if start + windows.length <= limits[start]:
             value = hash_window(text, start + windows.length - 1, windows.length)
@@ -126,7 +137,8 @@ def look_up_windows(windows, text, limits, statuses):
 
 @compiled
 def find_longest(statuses, lengths, limits):
-    """Return the start and the end index of the longest span in which no window of any length is new.
+    """Return the start and the end index of the longest span in which no window of any length is
+    new.
 
     Every copied span is such a span, so none is longer.
 
@@ -155,8 +167,9 @@ def find_longest(statuses, lengths, limits):
 def find_windows(codes, ends, length, anchor, anchors, hashes, windows, found):
     """Mark the windows of characters that some texts contain.
 
-    Each window has one of the anchors inside that start at a multiple of length - anchor + 1 characters of a text. Around those
-    that may occur, all windows are hashed, with a rolling hash (Karp & Rabin 1987).
+    Each window has one of the anchors inside that start at a multiple of length - anchor + 1
+    characters of a text. Around those that may occur, all windows are hashed, with a rolling hash
+    (Karp & Rabin 1987).
 
     Args:
         codes: uint32 (N,), the characters of the texts, one text after another.
@@ -172,7 +185,8 @@ def find_windows(codes, ends, length, anchor, anchors, hashes, windows, found):
     for place in range(1, length + 1):
         powers[place] = powers[place - 1] * MULTIPLIER
     oldest = powers[length]
-    weights = powers[anchor - 1 :: -1].copy()  # of the characters of an anchor: a sum of products takes SIMD instructions
+    # of the characters of an anchor: a sum of products takes SIMD instructions
+    weights = powers[anchor - 1 :: -1].copy()
     start = 0
     for end in ends:
         for first in range(start, end - anchor + 1, length - anchor + 1):

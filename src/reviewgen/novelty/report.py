@@ -1,4 +1,5 @@
-"""What an index finds in a text: the copied spans and the shares of copied windows, as values and as sentences.
+"""What an index finds in a text: the copied spans and the shares of copied windows, as values and
+as sentences.
 
 Independent of the kind of index. Lengths are in tokens and in characters.
 """
@@ -29,8 +30,10 @@ class Span:
         end: The index after its last character.
         text: Its characters.
         tokens: Its length in tokens.
-        review: The index of a training review that contains it, from 0 in the order of training; None for the compact form.
-        excerpt: The span in that review, with up to 60 characters on each side; None for the compact form.
+        review: The index of a training review that contains it, from 0 in the order of training;
+            None for the compact form.
+        excerpt: The span in that review, with up to 60 characters on each side; None for the
+            compact form.
     """
 
     start: int
@@ -49,14 +52,19 @@ class Novelty:
         form: The form of the index, "exact" or "compact".
         characters: The number of characters of the text.
         tokens: The number of tokens of the text.
-        longest_characters: The number of characters of the longest copied span; an upper bound for the compact form.
-        longest_tokens: The number of tokens of the longest copied span; an upper bound for the compact form.
-        longest_text: The longest copied span; empty if the compact form stores too few windows to recognise one of that length.
-        windows: By window length (8, 12 and 20 tokens), the share from 0 to 1 of the text's windows that occur in the training
-            text; None if the text is too short, or the compact form can look up none of them.
-        spans: The copied spans of 8 tokens or more, the longest first; none lies inside another. The compact form has the
-            longest only.
-        false_positive_rate: The maximum share of new windows that the index takes for copied ones; 0 for the exact form.
+        longest_characters: The number of characters of the longest copied span; an upper bound for
+            the compact form.
+        longest_tokens: The number of tokens of the longest copied span; an upper bound for the
+            compact form.
+        longest_text: The longest copied span; empty if the compact form stores too few windows to
+            recognise one of that length.
+        windows: By window length (8, 12 and 20 tokens), the share from 0 to 1 of the text's windows
+            that occur in the training text; None if the text is too short, or the compact form can
+            look up none of them.
+        spans: The copied spans of 8 tokens or more, the longest first; none lies inside another.
+            The compact form has the longest only.
+        false_positive_rate: The maximum share of new windows that the index takes for copied ones;
+            0 for the exact form.
     """
 
     form: str
@@ -76,14 +84,29 @@ class Novelty:
         bound = "at most " if self.form == "compact" else ""
         lines = ["No token of the text occurs in the training text."]
         if self.longest_tokens:
-            sizes = f"{bound}{counted(self.longest_characters, 'character')} ({counted(self.longest_tokens, 'token')})"
-            lines = [f"The longest copied span has {sizes}: {_quote(self.longest_text, _MAX_QUOTE)}."]
+            sizes = (
+                f"{bound}{counted(self.longest_characters, 'character')}"
+                f" ({counted(self.longest_tokens, 'token')})"
+            )
+            lines = [
+                f"The longest copied span has {sizes}: {_quote(self.longest_text, _MAX_QUOTE)}."
+            ]
             if bound and not self.longest_text:
-                lines = [f"Whether it copies a span is not known: the compact index of this model cannot exclude one of {sizes}."]
+                lines = [
+                    "Whether it copies a span is not known: the compact index of this model cannot"
+                    f" exclude one of {sizes}."
+                ]
         known = {length: share for length, share in self.windows.items() if share is not None}
-        shares = ", ".join(f"{bound}{100 * share:.1f} % of its windows of {length} tokens" for length, share in known.items())
-        too_long = _join(length for length in self.windows if length not in known and length > self.tokens)
-        unknown = _join(length for length in self.windows if length not in known and length <= self.tokens)
+        shares = ", ".join(
+            f"{bound}{100 * share:.1f} % of its windows of {length} tokens"
+            for length, share in known.items()
+        )
+        too_long = _join(
+            length for length in self.windows if length not in known and length > self.tokens
+        )
+        unknown = _join(
+            length for length in self.windows if length not in known and length <= self.tokens
+        )
         sentences = [
             f"Also in the training text: {shares}." * bool(shares),
             f"The text is too short for windows of {too_long} tokens." * bool(too_long),
@@ -95,7 +118,10 @@ class Novelty:
             lines.append(f"It comes from training review {self.spans[0].review}: {excerpt}.")
         if bound:
             rate = f"{100 * self.false_positive_rate:.1f} %"
-            lines.append(f"These are upper bounds: the compact index takes up to {rate} of all new windows for copied ones.")
+            lines.append(
+                f"These are upper bounds: the compact index takes up to {rate} of all new windows"
+                " for copied ones."
+            )
         return lines
 
     def _repr_html_(self) -> str:
@@ -103,7 +129,9 @@ class Novelty:
         from reviewgen.web.rendering import render  # Jinja2
 
         spans = [{"span": span, "parts": _split_excerpt(span)} for span in self.spans[:_MAX_SHOWN]]
-        return render("novelty/novelty.html", novelty=self, spans=spans, hidden=len(self.spans) - len(spans))
+        return render(
+            "novelty/novelty.html", novelty=self, spans=spans, hidden=len(self.spans) - len(spans)
+        )
 
 
 def _split_excerpt(span: Span) -> tuple[str, str, str]:
@@ -123,11 +151,13 @@ def _quote(text: str, limit: int) -> str:
 
 
 def decode_with_offsets(ids: list[int], decode: Decode) -> tuple[str, list[int]]:
-    """Return the text of T ids and T + 1 character offsets: the number of characters that the first i ids decode to.
+    """Return the text of T ids and T + 1 character offsets: the number of characters that the first
+    i ids decode to.
 
-    If ids decode to the same text alone and together, each id is decoded once. Otherwise, for instance where two ids share one
-    character, each id is decoded after the eight before it. If that does not give the whole text either, every prefix is decoded,
-    which takes quadratic time; for a long text the offsets are approximate instead.
+    If ids decode to the same text alone and together, each id is decoded once. Otherwise, for
+    instance where two ids share one character, each id is decoded after the eight before it. If
+    that does not give the whole text either, every prefix is decoded, which takes quadratic time;
+    for a long text the offsets are approximate instead.
     """
     text = decode(ids)
     pieces = {token: decode([token]) for token in set(ids)}

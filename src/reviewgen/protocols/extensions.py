@@ -1,4 +1,5 @@
-"""The contracts of what extends generation, training and reading: logits processors, metrics and readers of files. No torch.
+"""The contracts of what extends generation, training and reading: logits processors, metrics and
+readers of files. No torch.
 
 A processor gets torch tensors all the same.
 """
@@ -23,36 +24,44 @@ Records: TypeAlias = "pyarrow.RecordBatch | Sequence[Mapping[str, Any]]"
 
 @runtime_checkable
 class LogitsProcessor(Protocol):
-    """Changes the scores of the next token of one text; the signature is that of transformers' logits processors.
+    """Changes the scores of the next token of one text; the signature is that of transformers'
+    logits processors.
 
-    It is called at every token of every text, so its result depends on its two arguments only: a text is then the same whether it
-    is generated alone or with others. transformers' own processors of that kind fit, such as ``SuppressTokensLogitsProcessor``.
+    It is called at every token of every text, so its result depends on its two arguments only: a
+    text is then the same whether it is generated alone or with others. transformers' own processors
+    of that kind fit, such as ``SuppressTokensLogitsProcessor``.
     """
 
     def __call__(self, ids: "Tensor", scores: "Tensor") -> "Tensor":
         """Return the scores (1, V) of the next token.
 
         Args:
-            ids: All tokens so far (1, T), int64: bos, the ids of conditions, then the text with its prompt. They are not changed.
-            scores: Logits after the penalties, before temperature and filters (1, V), float32; may be changed in place. V is at
-                least the tokenizer's vocab_size: ids from there on are those of conditions, which are never sampled.
+            ids: All tokens so far (1, T), int64: bos, the ids of conditions, then the text with its
+                prompt. They are not changed.
+            scores: Logits after the penalties, before temperature and filters (1, V), float32; may
+                be changed in place. V is at least the tokenizer's vocab_size: ids from there on are
+                those of conditions, which are never sampled.
 
         Returns:
-            Of the same shape. -inf rules a token out; NaN and plus infinity are errors, and so is ruling out every token.
+            Of the same shape. -inf rules a token out; NaN and plus infinity are errors, and so is
+            ruling out every token.
         """
         ...
 
 
 @runtime_checkable
 class LogitsProcessorFactory(Protocol):
-    """Makes a logits processor for a tokenizer; an entry point in ``reviewgen.logits_processors`` is one.
+    """Makes a logits processor for a tokenizer; an entry point in ``reviewgen.logits_processors``
+    is one.
 
-    It is a function, or a class whose constructor takes the tokenizer. It is called once for each call of ``generate``::
+    It is a function, or a class whose constructor takes the tokenizer. It is called once for each
+    call of ``generate``::
 
         class NoDigits:
             def __init__(self, tokenizer):
                 texts = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
-                self.banned = [token for token, text in enumerate(texts) if any(map(str.isdigit, text))]
+                digits = [any(map(str.isdigit, text)) for text in texts]
+                self.banned = [token for token, is_number in enumerate(digits) if is_number]
 
             def __call__(self, ids, scores):
                 scores[:, self.banned] = float("-inf")
@@ -66,16 +75,19 @@ class LogitsProcessorFactory(Protocol):
 
 @dataclass(frozen=True)
 class TextSample:
-    """Some texts and their words, with the counts that metrics share. Words are compared in lower case (``str.casefold``).
+    """Some texts and their words, with the counts that metrics share. Words are compared in lower
+    case (``str.casefold``).
 
-    Sources: Li et al. 2016, "A diversity-promoting objective function for neural conversation models" (distinct-n); Welleck et
-    al. 2020, "Neural text generation with unlikelihood training" (repetition within a text).
+    Sources: Li et al. 2016, "A diversity-promoting objective function for neural conversation
+    models" (distinct-n); Welleck et al. 2020, "Neural text generation with unlikelihood training"
+    (repetition within a text).
 
     Attributes:
         texts: The texts.
-        words: The words of each text, as they are written: runs of letters, apostrophes between letters included.
-        training_words: The different words of the training text in lower case, those of its first 200 million characters; for a
-            model that is trained further, also its known words.
+        words: The words of each text, as they are written: runs of letters, apostrophes between
+            letters included.
+        training_words: The different words of the training text in lower case, those of its first
+            200 million characters; for a model that is trained further, also its known words.
     """
 
     texts: Sequence[str]
@@ -84,23 +96,35 @@ class TextSample:
 
     def ngrams(self, n: int) -> list[list[tuple[str, ...]]]:
         """Return the n-grams of the words of each text, in lower case and in order."""
-        return [[tuple(row[start : start + n]) for start in range(len(row) - n + 1)] for row in self._folded]
+        return [
+            [tuple(row[start : start + n]) for start in range(len(row) - n + 1)]
+            for row in self._folded
+        ]
 
     def distinct(self, n: int) -> float:
-        """Return the share of different n-grams among all; 0 if there are none. It falls as the number of words grows."""
+        """Return the share of different n-grams among all; 0 if there are none. It falls as the
+        number of words grows.
+        """
         listed = [ngram for row in self.ngrams(n) for ngram in row]
         return len(set(listed)) / max(1, len(listed))
 
     def repetition(self, n: int) -> float:
-        """Return the share of a text's n-grams that occurred earlier in it, averaged over texts that have any, else 0."""
+        """Return the share of a text's n-grams that occurred earlier in it, averaged over texts
+        that have any, else 0.
+        """
         shares = [1 - len(set(row)) / len(row) for row in self.ngrams(n) if row]
         return fmean(shares) if shares else 0.0
 
     def repeated_sentences(self) -> float:
-        """Return the share of texts in which a sentence of three words or more occurs twice, ignoring case."""
+        """Return the share of texts in which a sentence of three words or more occurs twice,
+        ignoring case.
+        """
         count = 0
         for text in self.texts:
-            pieces = [text[start:end].strip().casefold() for start, end in pairwise([0, *sentence_ends(text), len(text)])]
+            pieces = [
+                text[start:end].strip().casefold()
+                for start, end in pairwise([0, *sentence_ends(text), len(text)])
+            ]
             sentences = [piece for piece in pieces if len(piece.split()) > 2]
             count += len(set(sentences)) < len(sentences)
         return count / max(1, len(self.texts))
@@ -112,11 +136,13 @@ class TextSample:
 
 @runtime_checkable
 class Metric(Protocol):
-    """A number measured on texts; an entry point in ``reviewgen.metrics`` is an object of this kind, not a class.
+    """A number measured on texts; an entry point in ``reviewgen.metrics`` is an object of this
+    kind, not a class.
 
-    It is called at each evaluation of a training with the texts that the model has generated, and once more after the training,
-    then also with as many held-out texts for comparison. The result depends on the sample only, not on the order of the texts. A
-    metric that raises, or returns something other than a finite number, is shown as missing and does not end the training::
+    It is called at each evaluation of a training with the texts that the model has generated, and
+    once more after the training, then also with as many held-out texts for comparison. The result
+    depends on the sample only, not on the order of the texts. A metric that raises, or returns
+    something other than a finite number, is shown as missing and does not end the training::
 
         class WordLength:
             unit = "characters"
@@ -136,7 +162,9 @@ class Metric(Protocol):
 
     @property
     def lower_is_better(self) -> bool | None:
-        """Whether a lower number is better; None if neither is, and the value measured on human texts is best."""
+        """Whether a lower number is better; None if neither is, and the value measured on human
+        texts is best.
+        """
         ...
 
     def __call__(self, sample: TextSample) -> float:
@@ -148,9 +176,10 @@ class Metric(Protocol):
 class Reader(Protocol):
     """A function from a file or a URL to its records; an entry point in ``reviewgen.readers``.
 
-    The name of the entry point is the suffix of the files, without its dot, or the scheme of the URLs: ``mbox`` reads ``a.mbox``
-    and ``mbox://...``. Any column of strings can be the text; others may become conditions. The records are the same each time,
-    and are yielded in batches, so that a large file is never loaded as a whole::
+    The name of the entry point is the suffix of the files, without its dot, or the scheme of the
+    URLs: ``mbox`` reads ``a.mbox`` and ``mbox://...``. Any column of strings can be the text;
+    others may become conditions. The records are the same each time, and are yielded in batches, so
+    that a large file is never loaded as a whole::
 
         def read(source):
             for message in mailbox.mbox(source, create=False):

@@ -1,6 +1,8 @@
-"""The ability of a model to describe its computational graph, as plain data that ``reviewgen graph`` draws. Needs no torch.
+"""The ability of a model to describe its computational graph, as plain data that ``reviewgen
+graph`` draws. Needs no torch.
 
-Shapes by letter: B batch, T time (tokens), V vocabulary; a model adds its own letters, as E and H, with their sizes.
+Shapes by letter: B batch, T time (tokens), V vocabulary; a model adds its own letters, as E and H,
+with their sizes.
 """
 
 import math
@@ -25,11 +27,13 @@ class GraphNode:
         id: Its name in the graph's edges, without a slash.
         label: What it is, in a word or two.
         detail: An equation or a remark below the label.
-        kind: "layer" has parameters, or other numbers that were trained; "operation" has none; "value" is an input or an output.
-        parameters: The names of its tensors in the model's ``state_dict``; the picture shows how many numbers they have.
+        kind: "layer" has parameters, or other numbers that were trained; "operation" has none;
+            "value" is an input or an output.
+        parameters: The names of its tensors in the model's ``state_dict``; the picture shows how
+            many numbers they have.
         tokens: Token ids, whose text is shown in front of the label.
-        inside: What happens inside, as in a cell. Its nodes without a predecessor are its inputs, and those without a successor
-            its outputs; edges around it name them as ``node/input``.
+        inside: What happens inside, as in a cell. Its nodes without a predecessor are its inputs,
+            and those without a successor its outputs; edges around it name them as ``node/input``.
     """
 
     id: str
@@ -51,8 +55,8 @@ class GraphEdge:
         axes: The axes of its shape.
         label: Its name.
         tokens: Token ids, whose text is shown in front of the label.
-        delay: How many tokens ago it was computed: 1 for a recurrent state, which leads from a node to the same node; a window of
-            the last three tokens has edges of delay 0, 1 and 2.
+        delay: How many tokens ago it was computed: 1 for a recurrent state, which leads from a node
+            to the same node; a window of the last three tokens has edges of delay 0, 1 and 2.
     """
 
     source: str
@@ -68,10 +72,11 @@ class ModelGraph:
     """The computational graph of a model, or of the inside of a node.
 
     Attributes:
-        nodes: The nodes, in the order in which they are drawn from left to right where nothing else decides. A model has the
-            nodes ``ids`` and ``logits``.
+        nodes: The nodes, in the order in which they are drawn from left to right where nothing else
+            decides. A model has the nodes ``ids`` and ``logits``.
         edges: The edges; apart from the delayed ones, they form no cycle.
-        sizes: The size of each letter except B and T; the inside of a node also uses the sizes of the graph around it.
+        sizes: The size of each letter except B and T; the inside of a node also uses the sizes of
+            the graph around it.
         note: A sentence below the picture.
     """
 
@@ -91,8 +96,8 @@ class SupportsGraph(Protocol):
     def describe_graph(self) -> ModelGraph:
         """Return the graph of one call, from ``ids`` (B, T) to ``logits`` (B, T, V).
 
-        Each parameter of an nn.Module belongs to one node. Axes may be in the order of the equations, batch first, where the
-        computation has another order.
+        Each parameter of an nn.Module belongs to one node. Axes may be in the order of the
+        equations, batch first, where the computation has another order.
         """
         ...
 
@@ -106,8 +111,14 @@ def all_nodes(graph: ModelGraph) -> Iterator[GraphNode]:
 
 
 def parameter_sizes(model: Any) -> dict[str, int]:
-    """Return the number of values of each parameter of a module, or of each tensor of another model, by name."""
-    named = model.named_parameters() if hasattr(model, "named_parameters") else model.state_dict().items()
+    """Return the number of values of each parameter of a module, or of each tensor of another
+    model, by name.
+    """
+    named = (
+        model.named_parameters()
+        if hasattr(model, "named_parameters")
+        else model.state_dict().items()
+    )
     return {name: tensor.numel() for name, tensor in named}
 
 

@@ -1,4 +1,6 @@
-"""SupportsMigration, the ability of a config to read what an earlier version of its plugin has saved. Needs no torch."""
+"""SupportsMigration, the ability of a config to read what an earlier version of its plugin has
+saved. Needs no torch.
+"""
 
 from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -11,12 +13,14 @@ ConfigT = TypeVar("ConfigT")
 
 @runtime_checkable
 class SupportsMigration(Protocol):
-    """A ``Config`` whose fields have changed between versions, and that can still read what was saved before.
+    """A ``Config`` whose fields have changed between versions, and that can still read what was
+    saved before.
 
-    It is a class method of the config and not of the model, so that generating from a model needs no torch. It is called for
-    every saved config, also for one of the current version, whose values it returns unchanged.
+    It is a class method of the config and not of the model, so that generating from a model needs
+    no torch. It is called for every saved config, also for one of the current version, whose values
+    it returns unchanged.
 
-    >>> @dataclass(frozen=True, kw_only=True)                                                    # doctest: +SKIP
+    >>> @dataclass(frozen=True, kw_only=True)  # doctest: +SKIP
     ... class MinGruConfig:
     ...     vocab_size: int
     ...     hidden_size: int = 256
@@ -34,7 +38,8 @@ class SupportsMigration(Protocol):
 
         Args:
             values: The saved values, as JSON values; a copy, which may be changed.
-            version: The version of the plugin's package that saved them, as in "0.1.2"; empty if it was registered in a process.
+            version: The version of the plugin's package that saved them, as in "0.1.2"; empty if it
+                was registered in a process.
 
         Raises:
             ConfigError: There is no such config any more; the message says what to do.
@@ -51,7 +56,8 @@ def read_saved_config(cls: type[ConfigT], values: Mapping[str, Any], version: st
         version: The version of the plugin's package that saved them.
 
     Raises:
-        BundleError: The migration raises, or returns something other than settings that the config takes.
+        BundleError: The migration raises, or returns something other than settings that the config
+            takes.
         ConfigError: The config has no migration, and does not take the saved values.
     """
     if not isinstance(cls, SupportsMigration):
@@ -60,5 +66,6 @@ def read_saved_config(cls: type[ConfigT], values: Mapping[str, Any], version: st
         return from_dict(cls, dict(cls.migrate(dict(values), version)))
     except Exception as error:  # a plugin's code may raise anything
         raise BundleError(
-            f"{cls.__name__}.migrate cannot read the config that version {version or '?'} has saved: {first_line(error):.200}."
+            f"{cls.__name__}.migrate cannot read the config that version {version or '?'} has"
+            f" saved: {first_line(error):.200}."
         ) from None

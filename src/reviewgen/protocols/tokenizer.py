@@ -11,10 +11,11 @@ import numpy as np
 class Tokenizer(Protocol):
     """Turns text into ids and back.
 
-    The core puts ``bos_id`` before and ``eos_id`` after each text; ``encode`` never returns them, whatever the text. Encoding
-    never fails. All ids are at least 0 and below ``vocab_size``. ``decode(encode(text)) == text`` for text whose symbols are all
-    in the vocabulary; for any text, encoding the decoded ids gives the same ids again. Training twice on the same texts gives
-    the same ids, and so does saving and loading.
+    The core puts ``bos_id`` before and ``eos_id`` after each text; ``encode`` never returns them,
+    whatever the text. Encoding never fails. All ids are at least 0 and below ``vocab_size``.
+    ``decode(encode(text)) == text`` for text whose symbols are all in the vocabulary; for any text,
+    encoding the decoded ids gives the same ids again. Training twice on the same texts gives the
+    same ids, and so does saving and loading.
 
     Attributes:
         Config: A frozen keyword-only dataclass of JSON values.
@@ -64,13 +65,13 @@ class Tokenizer(Protocol):
 class SupportsTokenBytes(Protocol):
     """A tokenizer whose tokens may be parts of a character.
 
-    During generation, only tokens that keep the text valid UTF-8 are sampled. Without this protocol, this works only if every
-    token is whole characters.
+    During generation, only tokens that keep the text valid UTF-8 are sampled. Without this
+    protocol, this works only if every token is whole characters.
     """
 
     def token_bytes(self) -> Sequence[Sequence[int]]:
-        """Return the UTF-8 bytes of each token, none for bos and eos; 256 + n stands for n, half a byte, the higher half
-        first."""
+        """Return the UTF-8 bytes of each token, none for bos and eos; 256 + n stands for n, half a
+        byte, the higher half first."""
         ...
 
 
@@ -85,21 +86,26 @@ class SupportsEncodeBatch(Protocol):
 
 @runtime_checkable
 class SupportsTokenizerJson(Protocol):
-    """A tokenizer that other programs can use, because the library ``tokenizers`` and transformers have a form of it."""
+    """A tokenizer that other programs can use, because the library ``tokenizers`` and transformers
+    have a form of it.
+    """
 
     def tokenizer_json(self) -> str:
-        """Return a ``tokenizer.json`` of the library ``tokenizers`` that encodes every text of well-formed UTF-8 to the same ids
-        and decodes them to the same text. bos and eos are ids of its model with names of their own, not added tokens, so that a
-        text never encodes to them; they decode to nothing."""
+        """Return a ``tokenizer.json`` of the library ``tokenizers`` that encodes every text of
+        well-formed UTF-8 to the same ids and decodes them to the same text. bos and eos are ids of
+        its model with names of their own, not added tokens, so that a text never encodes to them;
+        they decode to nothing."""
         ...
 
 
 @runtime_checkable
 class SupportsTrainingInParts(Protocol):
-    """A tokenizer that can be trained on parts of the texts, so that the processes of a launcher share the work."""
+    """A tokenizer that can be trained on parts of the texts, so that the processes of a launcher
+    share the work.
+    """
 
     @classmethod
     def combine(cls, tokenizers: Sequence[Any]) -> Tokenizer:
-        """Return the tokenizer that ``train`` returns for all the texts that some tokenizers of one class and settings were
-        trained on, one after another. A part may be without texts."""
+        """Return the tokenizer that ``train`` returns for all the texts that some tokenizers of one
+        class and settings were trained on, one after another. A part may be without texts."""
         ...

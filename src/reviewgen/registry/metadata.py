@@ -1,7 +1,9 @@
-"""Reads from the metadata of installed packages which plugins they provide, and what is wrong with them. Imports no plugin.
+"""Reads from the metadata of installed packages which plugins they provide, and what is wrong with
+them. Imports no plugin.
 
-Names provided by the distribution ``reviewgen`` are reserved. The version of the contract that a package is written for is the
-name of its entry point in the group ``reviewgen.api``. Standard library only.
+Names provided by the distribution ``reviewgen`` are reserved. The version of the contract that a
+package is written for is the name of its entry point in the group ``reviewgen.api``. Standard
+library only.
 """
 
 import os
@@ -44,8 +46,10 @@ class Plugin:
         name: The name that users type.
         package: The distribution that provides it; "(this process)" if it was registered.
         version: The version of the distribution.
-        problem: Why the name does not lead to it, or why it cannot be used; None if no problem is known.
-        api_version: The version of the contract that it is written for; None if its package declares none, which counts as 1.
+        problem: Why the name does not lead to it, or why it cannot be used; None if no problem is
+            known.
+        api_version: The version of the contract that it is written for; None if its package
+            declares none, which counts as 1.
     """
 
     kind: str
@@ -64,7 +68,9 @@ class InstalledPlugin(NamedTuple):
 
 
 def installed_plugins(kind: str) -> Mapping[str, list[InstalledPlugin]]:
-    """Return the installed plugins of a kind by name; those of one name by package, reviewgen's own first."""
+    """Return the installed plugins of a kind by name; those of one name by package, reviewgen's own
+    first.
+    """
     return _read(_folders())[kind]
 
 
@@ -74,7 +80,9 @@ def title_of(plugin: Plugin) -> str:
 
 
 def is_same_package(one: str, other: str) -> bool:
-    """Return whether two names are of one distribution: case does not count, and hyphens, underscores and dots are equal."""
+    """Return whether two names are of one distribution: case does not count, and hyphens,
+    underscores and dots are equal.
+    """
     return _normalize(one) == _normalize(other)
 
 
@@ -101,20 +109,25 @@ def find_api_fault(declared: object, package: str) -> str | None:
     """
     match = _VERSION.fullmatch("1" if declared is None else str(declared))
     if match is None:
-        return f"the version of the plugin contract that it declares must be of the form major.minor; got {ascii(declared)[:40]}"
+        return (
+            "the version of the plugin contract that it declares must be of the form major.minor;"
+            f" got {ascii(declared)[:40]}"
+        )
     ours = int(API_VERSION.partition(".")[0])
     theirs = int(match[1])
     if ours == theirs:
         return None
     newer = OWN if theirs > ours else package
     return (
-        f"it is written for version {declared or 1} of the plugin contract, and this reviewgen has version {API_VERSION}; "
-        f"upgrade {newer}"
+        f"it is written for version {declared or 1} of the plugin contract, and this reviewgen has"
+        f" version {API_VERSION}; upgrade {newer}"
     )
 
 
 def _folders() -> tuple[tuple[str, int], ...]:
-    """Return the folders of ``sys.path``, and when a package was last installed into each of them or removed."""
+    """Return the folders of ``sys.path``, and when a package was last installed into each of them
+    or removed.
+    """
     folders = []
     for folder in sys.path:
         try:
@@ -136,7 +149,8 @@ def _read(folders: tuple[tuple[str, int], ...]) -> dict[str, dict[str, list[Inst
             continue  # the others are not parsed, which takes long
         package = distribution.name
         points = distribution.entry_points
-        if _normalize(package) in packages:  # one that is on the path twice is imported from the first place
+        # one that is on the path twice is imported from the first place
+        if _normalize(package) in packages:
             continue
         packages.add(_normalize(package))
         declared = next((point.name for point in points if point.group == API_GROUP), None)
@@ -147,7 +161,12 @@ def _read(folders: tuple[tuple[str, int], ...]) -> dict[str, dict[str, list[Inst
                 plugin = Plugin(kind, point.name, package, distribution.version, problem, declared)
                 table[kind].setdefault(point.name, []).append(InstalledPlugin(plugin, point))
     for named in (named for names in table.values() for named in names.values()):
-        named.sort(key=lambda installed: (not is_same_package(installed.plugin.package, OWN), installed.plugin.package))
+        named.sort(
+            key=lambda installed: (
+                not is_same_package(installed.plugin.package, OWN),
+                installed.plugin.package,
+            )
+        )
     return table
 
 

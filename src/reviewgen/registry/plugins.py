@@ -1,13 +1,16 @@
-"""Finds plugins by name. Listing reads package metadata and imports no plugin; finding one by name imports that one.
+"""Finds plugins by name. Listing reads package metadata and imports no plugin; finding one by name
+imports that one.
 
-The groups are in ``metadata.GROUPS``; the name of an entry point is the name that users type. ``reviewgen.steppers`` is
-optional: it maps the name of a model to a factory of steppers that generate without torch. ``reviewgen.weights`` maps the name of
-a preset to a package folder that is a saved model and contains no code. ``reviewgen.logits_processors`` has factories of logits
-processors, ``reviewgen.metrics`` metrics of generated texts. ``reviewgen.web_steppers`` and ``reviewgen.web_tokenizers`` map the
-name of a model or tokenizer to the path of its JavaScript file, for pages that generate in a browser. Plugins in this repository
-are found in the same way as those of third parties, but their names are reserved: a third party's plugin of such a name does not
-replace them. A name that several third parties have is an error; the ``Plugin`` of one of them, as a saved model has it, finds
-that one. Standard library only, except for the plain form of a preset.
+The groups are in ``metadata.GROUPS``; the name of an entry point is the name that users type.
+``reviewgen.steppers`` is optional: it maps the name of a model to a factory of steppers that
+generate without torch. ``reviewgen.weights`` maps the name of a preset to a package folder that is
+a saved model and contains no code. ``reviewgen.logits_processors`` has factories of logits
+processors, ``reviewgen.metrics`` metrics of generated texts. ``reviewgen.web_steppers`` and
+``reviewgen.web_tokenizers`` map the name of a model or tokenizer to the path of its JavaScript
+file, for pages that generate in a browser. Plugins in this repository are found in the same way as
+those of third parties, but their names are reserved: a third party's plugin of such a name does not
+replace them. A name that several third parties have is an error; the ``Plugin`` of one of them, as
+a saved model has it, finds that one. Standard library only, except for the plain form of a preset.
 """
 
 import importlib.util
@@ -17,7 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from reviewgen.config import PLAIN, Preset, TrainingConfig, check_text, parse_preset, settings_off
-from reviewgen.errors import BrokenPlugin, ConfigError, PluginConflict, SourceError, UnknownPlugin, did_you_mean, quoted
+from reviewgen.errors import (
+    BrokenPlugin,
+    ConfigError,
+    PluginConflict,
+    SourceError,
+    UnknownPlugin,
+    did_you_mean,
+    quoted,
+)
 from reviewgen.registry.metadata import (
     GROUPS,
     OWN,
@@ -33,7 +44,8 @@ from reviewgen.registry.metadata import (
 THIS_PROCESS = "(this process)"  # the package of a registered plugin
 
 _registered: dict[tuple[str, str], Any] = {}  # (kind, name) -> class, for this process
-_failures: dict[tuple[str, str, str], str] = {}  # (kind, name, package) -> why its import failed, in this process
+# (kind, name, package) -> why its import failed, in this process
+_failures: dict[tuple[str, str, str], str] = {}
 
 
 def list_plugins(kind: str | None = None) -> list[Plugin]:
@@ -44,7 +56,9 @@ def list_plugins(kind: str | None = None) -> list[Plugin]:
     """
     if kind is None:
         return [plugin for name in GROUPS for plugin in list_plugins(name)]
-    listed = [_with_problem(entry.plugin, named) for named in _plugins(kind).values() for entry in named]
+    listed = [
+        _with_problem(entry.plugin, named) for named in _plugins(kind).values() for entry in named
+    ]
     return sorted(listed, key=lambda plugin: (plugin.name, plugin.package != OWN, plugin.package))
 
 
@@ -64,7 +78,8 @@ def list_tokenizers() -> list[Plugin]:
 
 
 def find_plugin(kind: str, name: str | Plugin) -> tuple[Any, Plugin]:
-    """Import a plugin, such as a metric or the factory of a logits processor, and return it with its description.
+    """Import a plugin, such as a metric or the factory of a logits processor, and return it with
+    its description.
 
     Args:
         kind: One of ``GROUPS``, other than "weights".
@@ -73,24 +88,31 @@ def find_plugin(kind: str, name: str | Plugin) -> tuple[Any, Plugin]:
     Raises:
         UnknownPlugin: No installed plugin has that name.
         PluginConflict: Two packages provide the name.
-        BrokenPlugin: Its package cannot be imported, or is written for another major version of the contract.
+        BrokenPlugin: Its package cannot be imported, or is written for another major version of the
+            contract.
     """
     installed = _locate(kind, name)
     return _import(installed), installed.plugin
 
 
 def find_model(name: str | Plugin) -> tuple[Any, Plugin]:
-    """Import a model class, and return it with the description of its plugin; raises what ``find_plugin`` raises."""
+    """Import a model class, and return it with the description of its plugin; raises what
+    ``find_plugin`` raises.
+    """
     return find_plugin("model", name)
 
 
 def find_tokenizer(name: str | Plugin) -> tuple[Any, Plugin]:
-    """Import a tokenizer class, and return it with its description; raises what ``find_plugin`` raises."""
+    """Import a tokenizer class, and return it with its description; raises what ``find_plugin``
+    raises.
+    """
     return find_plugin("tokenizer", name)
 
 
 def find_logits_processor(name: str | Plugin) -> tuple[Any, Plugin]:
-    """Import the factory of a logits processor; return it with its plugin; raises what ``find_plugin`` raises."""
+    """Import the factory of a logits processor; return it with its plugin; raises what
+    ``find_plugin`` raises.
+    """
     return find_plugin("logits processor", name)
 
 
@@ -100,7 +122,8 @@ def find_metric(name: str | Plugin) -> tuple[Any, Plugin]:
 
 
 def find_reader(name: str | Plugin) -> Any | None:
-    """Import and return the reader of files with a suffix, or of URLs with a scheme; None if none is installed.
+    """Import and return the reader of files with a suffix, or of URLs with a scheme; None if none
+    is installed.
 
     Args:
         name: The suffix without its dot, or the scheme; or its description.
@@ -115,7 +138,8 @@ def find_reader(name: str | Plugin) -> Any | None:
 
 
 def find_stepper(name: str | Plugin) -> Any | None:
-    """Import and return the stepper factory that a model's own package provides; None if there is none.
+    """Import and return the stepper factory that a model's own package provides; None if there is
+    none.
 
     Args:
         name: The model's name, or its description.
@@ -127,7 +151,8 @@ def find_stepper(name: str | Plugin) -> Any | None:
 
 
 def find_web_stepper(name: str | Plugin) -> Path | None:
-    """Return the JavaScript file with the stepper of a model that its own package provides; None if it provides no file.
+    """Return the JavaScript file with the stepper of a model that its own package provides; None if
+    it provides no file.
 
     Args:
         name: The model's name, or its description.
@@ -139,19 +164,23 @@ def find_web_stepper(name: str | Plugin) -> Path | None:
 
 
 def find_web_tokenizer(name: str | Plugin) -> Path | None:
-    """Return the JavaScript file of a tokenizer, with the arguments and errors of ``find_web_stepper``."""
+    """Return the JavaScript file of a tokenizer, with the arguments and errors of
+    ``find_web_stepper``.
+    """
     return _find_script("web tokenizer", "tokenizer", name)
 
 
 def find_weights(name: str | Plugin) -> Path | None:
-    """Return the installed folder of a preset's trained weights; None if there is none. Imports nothing.
+    """Return the installed folder of a preset's trained weights; None if there is none. Imports
+    nothing.
 
     Args:
         name: The preset's name, or the description of the weights.
 
     Raises:
         PluginConflict: Two packages provide the name.
-        BrokenPlugin: The folder does not exist, or the package is written for another major version of the contract.
+        BrokenPlugin: The folder does not exist, or the package is written for another major version
+            of the contract.
     """
     try:
         plugin, point = _locate("weights", name)
@@ -166,15 +195,19 @@ def find_weights(name: str | Plugin) -> Path | None:
     fault = f"cannot be used: {plugin.problem}."
     if plugin.problem is None:
         lost = f"are missing: their folder {point.value if point else ''} does not exist."
-        fault = f"{lost} Reinstall the package; if it is your own, save a trained model in that folder and install it again."
+        fault = (
+            f"{lost} Reinstall the package; if it is your own, save a trained model in that folder"
+            " and install it again."
+        )
     raise BrokenPlugin(f"{title_of(plugin)} {fault}")
 
 
 def find_preset(name: str | Plugin) -> Preset:
-    """Return a preset; any installed model and tokenizer also form one, with their default settings.
+    """Return a preset; any installed model and tokenizer also form one, with their default
+    settings.
 
-    With ``-plain`` after its name, it is the preset without the techniques that the config of its model and, unless the model is
-    counted, that of training list.
+    With ``-plain`` after its name, it is the preset without the techniques that the config of its
+    model and, unless the model is counted, that of training list.
 
     Args:
         name: The preset's name, or its description.
@@ -194,10 +227,14 @@ def find_preset(name: str | Plugin) -> Preset:
             raise
         if name.endswith(PLAIN):
             if (whole := name.removesuffix(PLAIN)).endswith(PLAIN) and whole not in preset_names():
-                raise UnknownPlugin(f"There is no preset {quoted(name)}. Did you mean {quoted(whole)}?") from None
+                raise UnknownPlugin(
+                    f"There is no preset {quoted(name)}. Did you mean {quoted(whole)}?"
+                ) from None
             return _find_plain(whole)
         if name not in preset_names():
-            raise UnknownPlugin(f"There is no preset {quoted(name)}. {did_you_mean(name, preset_names())}") from None
+            raise UnknownPlugin(
+                f"There is no preset {quoted(name)}. {did_you_mean(name, preset_names())}"
+            ) from None
         for kind, part in zip(("model", "tokenizer"), parts, strict=True):
             _locate(kind, part)  # raises if two packages provide it
         return Preset(model=parts[0], tokenizer=parts[1])
@@ -210,25 +247,34 @@ def _find_plain(name: str) -> Preset:
     preset = find_preset(name)
     if preset.parts:
         plain = " or ".join(f"{part}{PLAIN}" for part in preset.parts)
-        raise ConfigError(f"{name} is a blend of several models, which has no plain form: give that of one of them, {plain}.")
+        raise ConfigError(
+            f"{name} is a blend of several models, which has no plain form: give that of one of"
+            f" them, {plain}."
+        )
     from reviewgen.protocols import CountTrained  # imports torch
 
     model = find_model(preset.model)[0]
-    return preset.with_fixed(settings_off(model.Config), {} if issubclass(model, CountTrained) else settings_off(TrainingConfig))
+    return preset.with_fixed(
+        settings_off(model.Config),
+        {} if issubclass(model, CountTrained) else settings_off(TrainingConfig),
+    )
 
 
 def preset_names() -> set[str]:
-    """Return every name that ``find_preset`` accepts, without -plain: presets, and pairs of a model and a tokenizer."""
+    """Return every name that ``find_preset`` accepts, without -plain: presets, and pairs of a model
+    and a tokenizer.
+    """
     return _plugins("preset").keys() | {
         f"{model}-{tokenizer}" for model in _plugins("model") for tokenizer in _plugins("tokenizer")
     }
 
 
 def register_model(name: str, model: Any) -> None:
-    """Register a model class under a name for the running process only, as in a notebook; a new call replaces it.
+    """Register a model class under a name for the running process only, as in a notebook; a new
+    call replaces it.
 
-    A model that was trained with it can be saved, and loaded in every process that has registered it. It takes precedence over an
-    installed third-party model of that name.
+    A model that was trained with it can be saved, and loaded in every process that has registered
+    it. It takes precedence over an installed third-party model of that name.
 
     Raises:
         PluginConflict: reviewgen itself has a model of that name.
@@ -240,12 +286,16 @@ def register_model(name: str, model: Any) -> None:
 
 
 def register_tokenizer(name: str, tokenizer: Any) -> None:
-    """Register a tokenizer class under a name, for the running process only; works like ``register_model``."""
+    """Register a tokenizer class under a name, for the running process only; works like
+    ``register_model``.
+    """
     _register("tokenizer", name, tokenizer)
 
 
 def unregister_all() -> None:
-    """Forget all that was registered in this process, and which imports have failed: for the tests of plugins."""
+    """Forget all that was registered in this process, and which imports have failed: for the tests
+    of plugins.
+    """
     _registered.clear()
     _failures.clear()
 
@@ -253,20 +303,34 @@ def unregister_all() -> None:
 def _register(kind: str, name: str, plugin: Any) -> None:
     check_text("name", name)
     if find_name_fault(kind, name) is not None:
-        raise SourceError(f"{quoted(name)} cannot name a {kind}: use the letters a to z and digits only, a letter first.")
-    if any(is_same_package(entry.plugin.package, OWN) for entry in installed_plugins(kind).get(name, [])):
-        raise PluginConflict(f"The {kind} {quoted(name)} is already provided by {OWN}. Choose another name.")
+        raise SourceError(
+            f"{quoted(name)} cannot name a {kind}: use the letters a to z and digits only, a letter"
+            " first."
+        )
+    if any(
+        is_same_package(entry.plugin.package, OWN)
+        for entry in installed_plugins(kind).get(name, [])
+    ):
+        raise PluginConflict(
+            f"The {kind} {quoted(name)} is already provided by {OWN}. Choose another name."
+        )
     _refuse_other_api(Plugin(kind, name, THIS_PROCESS, ""), plugin)
     _registered[kind, name] = plugin
 
 
 def _find_beside(kind: str, owner: str, name: str | Plugin) -> Any | None:
-    """Import the companion (stepper, web stepper) that a model's package provides under the same name; None if there is none."""
+    """Import the companion (stepper, web stepper) that a model's package provides under the same
+    name; None if there is none.
+    """
     try:
         plugin = _locate(owner, name).plugin
     except UnknownPlugin:
         return None
-    companions = [entry for entry in installed_plugins(kind).get(plugin.name, []) if entry.plugin.package == plugin.package]
+    companions = [
+        entry
+        for entry in installed_plugins(kind).get(plugin.name, [])
+        if entry.plugin.package == plugin.package
+    ]
     return _import(companions[0]) if companions else None
 
 
@@ -275,7 +339,9 @@ def _find_script(kind: str, owner: str, name: str | Plugin) -> Path | None:
     if file is None or (isinstance(file, Path) and file.is_file()):
         return file
     shown = quoted(name.name if isinstance(name, Plugin) else name)
-    raise BrokenPlugin(f"The {kind} {shown} must be the Path of an existing JavaScript file; got {file!r:.200}.")
+    raise BrokenPlugin(
+        f"The {kind} {shown} must be the Path of an existing JavaScript file; got {file!r:.200}."
+    )
 
 
 def _import(installed: InstalledPlugin) -> Any:
@@ -287,7 +353,8 @@ def _import(installed: InstalledPlugin) -> Any:
         raise BrokenPlugin(f"{title_of(plugin)} cannot be used: {plugin.problem}.")
     try:
         loaded = point.load()
-    except (Exception, SystemExit) as error:  # a third party's module may do anything while it is imported
+    # a third party's module may do anything while it is imported
+    except (Exception, SystemExit) as error:
         cause = f"{type(error).__name__}: {error}"
         if isinstance(error, SystemExit):
             cause = f"it calls sys.exit({error.code!r})"
@@ -314,18 +381,28 @@ def _locate(kind: str, name: str | Plugin) -> InstalledPlugin:
         named = named[:1]
     if len(named) > 1:
         packages = " and ".join(entry.plugin.package for entry in named)
-        raise PluginConflict(f"The packages {packages} provide the {kind} {quoted(plain)}. Uninstall one of them.")
+        raise PluginConflict(
+            f"The packages {packages} provide the {kind} {quoted(plain)}. Uninstall one of them."
+        )
     if named:
         return named[0]
     of = "" if package is None else f" {package}"
-    raise UnknownPlugin(f"No installed package{of} provides the {kind} {quoted(plain)}. {did_you_mean(plain, _plugins(kind))}")
+    raise UnknownPlugin(
+        f"No installed package{of} provides the {kind} {quoted(plain)}."
+        f" {did_you_mean(plain, _plugins(kind))}"
+    )
 
 
 def _plugins(kind: str) -> dict[str, list[InstalledPlugin]]:
-    """Return the plugins of a kind by name; of one name the registered one first, then that of reviewgen."""
+    """Return the plugins of a kind by name; of one name the registered one first, then that of
+    reviewgen.
+    """
     named = dict(installed_plugins(kind))
     for name in (name for of, name in _registered if of == kind):
-        named[name] = [InstalledPlugin(Plugin(kind, name, THIS_PROCESS, ""), None), *named.get(name, [])]
+        named[name] = [
+            InstalledPlugin(Plugin(kind, name, THIS_PROCESS, ""), None),
+            *named.get(name, []),
+        ]
     return named
 
 
@@ -335,11 +412,21 @@ def _comes_first(plugin: Plugin) -> bool:
 
 
 def _with_problem(plugin: Plugin, named: Sequence[InstalledPlugin]) -> Plugin:
-    """Return a plugin with the problem it has besides those of its name, or that its import had in this process."""
+    """Return a plugin with the problem it has besides those of its name, or that its import had in
+    this process.
+    """
     first = named[0].plugin
     problem = plugin.problem
     if problem is None and len(named) > 1 and not _comes_first(plugin):
-        reserved = "the name is registered in this process" if first.package == THIS_PROCESS else None
+        reserved = (
+            "the name is registered in this process" if first.package == THIS_PROCESS else None
+        )
         reserved = reserved or f"the name is reserved for the {plugin.kind} of {OWN}"
-        problem = reserved if _comes_first(first) else f"{' and '.join(entry.plugin.package for entry in named)} have this name"
-    return replace(plugin, problem=problem or _failures.get((plugin.kind, plugin.name, plugin.package)))
+        problem = (
+            reserved
+            if _comes_first(first)
+            else f"{' and '.join(entry.plugin.package for entry in named)} have this name"
+        )
+    return replace(
+        plugin, problem=problem or _failures.get((plugin.kind, plugin.name, plugin.package))
+    )

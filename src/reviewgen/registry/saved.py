@@ -1,7 +1,8 @@
-"""What saved models need and are: the plugin that one was saved with, and the size and quality of installed weights.
+"""What saved models need and are: the plugin that one was saved with, and the size and quality of
+installed weights.
 
-The ``distribution`` in config.json decides: the plugin of that package is used, also if another package has one of the same
-name. Standard library only.
+The ``distribution`` in config.json decides: the plugin of that package is used, also if another
+package has one of the same name. Standard library only.
 """
 
 import re
@@ -22,18 +23,25 @@ _VERSION = re.compile(r"[\w.+!-]{0,50}", re.ASCII)
 
 def saved_facts(plugin: Plugin, config: Any) -> dict[str, Any]:
     """Return the entry of a plugin in config.json, with its config."""
-    return {"name": plugin.name, "distribution": plugin.package, "version": plugin.version, "config": to_dict(config)}
+    return {
+        "name": plugin.name,
+        "distribution": plugin.package,
+        "version": plugin.version,
+        "config": to_dict(config),
+    }
 
 
 def plugin_of_saved(kind: str, facts: Mapping[str, Any]) -> Plugin:
-    """Return the plugin that a model was saved with, as ``find_model`` or ``find_tokenizer`` takes it.
+    """Return the plugin that a model was saved with, as ``find_model`` or ``find_tokenizer`` takes
+    it.
 
     Args:
         kind: "model" or "tokenizer".
         facts: Its entry in config.json: ``name``, ``distribution`` and ``version``.
 
     Raises:
-        UnknownPlugin: It is not installed, or not registered in this process; the message says what to do.
+        UnknownPlugin: It is not installed, or not registered in this process; the message says what
+            to do.
         BundleError: The entry names nothing that can be installed.
     """
     name = facts["name"]
@@ -46,16 +54,22 @@ def plugin_of_saved(kind: str, facts: Mapping[str, Any]) -> Plugin:
             return plugin
     if package == THIS_PROCESS:
         raise UnknownPlugin(
-            f"This model needs the {kind} {name!r:.60}, which was registered in the process that saved it. Register it with "
-            f"reviewgen.register_{kind}({name!r:.60}, ...) before loading."
+            f"This model needs the {kind} {name!r:.60}, which was registered in the process that"
+            f" saved it. Register it with reviewgen.register_{kind}({name!r:.60}, ...) before"
+            " loading."
         )
     if not _PACKAGE.fullmatch(package) or not _VERSION.fullmatch(facts["version"]):
-        raise BundleError(f"This model needs the {kind} {name!r:.60} of a package whose name or version is not valid.")
+        raise BundleError(
+            f"This model needs the {kind} {name!r:.60} of a package whose name or version is not"
+            " valid."
+        )
     providers = [plugin.package for plugin in named if plugin.package != THIS_PROCESS]
     raise UnknownPlugin(_explain_missing(kind, name, package, facts["version"], providers))
 
 
-def _explain_missing(kind: str, name: str, package: str, saved_version: str, providers: list[str]) -> str:
+def _explain_missing(
+    kind: str, name: str, package: str, saved_version: str, providers: list[str]
+) -> str:
     needed = f"This model needs the {kind} {name!r:.60} of the package {package} {saved_version}"
     try:
         problem = f"and {package} {version(package)}, which is installed, has none of that name"
@@ -63,7 +77,11 @@ def _explain_missing(kind: str, name: str, package: str, saved_version: str, pro
     except PackageNotFoundError:
         problem = "which is not installed"
         wanted = package
-    note = f"The one of {' and '.join(providers):.100} is another {kind} and is not used. " if providers else ""
+    note = (
+        f"The one of {' and '.join(providers):.100} is another {kind} and is not used. "
+        if providers
+        else ""
+    )
     return f"{needed}, {problem}. {note}Install it: pip install {wanted}"
 
 
@@ -74,8 +92,9 @@ class InstalledWeights:
     Attributes:
         megabytes: The size of the folder; None if it cannot be read.
         bits_per_character: On held-out text of the training corpus; None if it was not measured.
-        copy_rate: The share of the characters of its texts in long spans of the training text, with its 95 % interval and the
-            number of characters that it rests on: "value", "interval", "characters". None if it was not measured.
+        copy_rate: The share of the characters of its texts in long spans of the training text, with
+            its 95 % interval and the number of characters that it rests on: "value", "interval",
+            "characters". None if it was not measured.
         parameters: The number of parameters of each kind; None if it was not recorded.
         problem: Why the weights cannot be used; None if they can.
     """
@@ -88,7 +107,9 @@ class InstalledWeights:
 
 
 def describe_weights(preset: str | Plugin) -> InstalledWeights | None:
-    """Return the facts about a preset's installed weights without loading them; None if none are installed."""
+    """Return the facts about a preset's installed weights without loading them; None if none are
+    installed.
+    """
     try:
         folder = find_weights(preset)
         if folder is None:
@@ -98,8 +119,16 @@ def describe_weights(preset: str | Plugin) -> InstalledWeights | None:
         check_record(training)
         bits = (training.get("held_out") or {}).get("bits_per_character")
         novelty = training.get("novelty") or {}
-        names = {"value": "copy_rate", "interval": "copy_rate_interval", "characters": "copy_rate_characters"}
-        copies = {name: novelty.get(key) for name, key in names.items()} if novelty.get("copy_rate") is not None else None
+        names = {
+            "value": "copy_rate",
+            "interval": "copy_rate_interval",
+            "characters": "copy_rate_characters",
+        }
+        copies = (
+            {name: novelty.get(key) for name, key in names.items()}
+            if novelty.get("copy_rate") is not None
+            else None
+        )
     except PluginError as problem:
         return InstalledWeights(problem=str(problem))
     except (OSError, ValueError) as error:

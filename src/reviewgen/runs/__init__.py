@@ -1,16 +1,24 @@
-"""Training runs, from a plan to a saved model and its record; the public functions that train, search, blend or read a corpus.
+"""Training runs, from a plan to a saved model and its record; the public functions that train,
+search, blend or read a corpus.
 
     setup    the plugins, settings and trained weights that a run starts from
-    plan     the keywords of a training, everything that is decided before anything is read, and the folder to resume from
-    corpus   the corpus: read, then tokenized and indexed; shared by several runs; ``reviewgen.corpus``
-    run      ``TrainingRun``: read, tokenize, iterate for reports, finish; of a blend, a run for each of its models
-    record   what was reported so far, the learning curves, what is measured at the end, and the parts of training.json
-    display  the progress on a terminal or in a notebook, the log in a tracker, and ``reviewgen.plot_training``
+    plan     the keywords of a training, everything that is decided before anything is read, and the
+             folder to resume from
+    corpus   the corpus: read, then tokenized and indexed; shared by several runs;
+             ``reviewgen.corpus``
+    run      ``TrainingRun``: read, tokenize, iterate for reports, finish; of a blend, a run for
+             each of its models
+    record   what was reported so far, the learning curves, what is measured at the end, and the
+             parts of training.json
+    display  the progress on a terminal or in a notebook, the log in a tracker, and
+             ``reviewgen.plot_training``
     blend    ``reviewgen.blend``
-    sweep    trainings that differ in some settings, on corpora that are prepared once; ``reviewgen.sweep``
+    sweep    trainings that differ in some settings, on corpora that are prepared once;
+             ``reviewgen.sweep``
     ablate   ``reviewgen.ablate``: trainings without one technique at a time
     tune     ``reviewgen.tune``: a search for the best settings
-    tune_sampling  ``reviewgen.tune_sampling``: compares the texts of generation settings with human ones
+    tune_sampling  ``reviewgen.tune_sampling``: compares the texts of generation settings with human
+                   ones
 
 Each name is imported on first use.
 """

@@ -1,8 +1,10 @@
-"""``reviewgen.ablate``: trains a preset whole, then without one technique at a time, and plain, without any of them.
+"""``reviewgen.ablate``: trains a preset whole, then without one technique at a time, and plain,
+without any of them.
 
-Techniques are declared where their settings are: those of a model by its config class, those of training by ``TrainingConfig``.
-All trainings have the same length, texts, seeds and, with a time budget, the size that was chosen for the whole preset. They are
-scored on the same held-out texts, so a difference has the interval of paired texts.
+Techniques are declared where their settings are: those of a model by its config class, those of
+training by ``TrainingConfig``. All trainings have the same length, texts, seeds and, with a time
+budget, the size that was chosen for the whole preset. They are scored on the same held-out texts,
+so a difference has the interval of paired texts.
 """
 
 import math
@@ -29,18 +31,22 @@ _HELD_OUT_TOKENS = 50_000  # scored, at most
 
 @dataclass(frozen=True, kw_only=True)
 class AblationRow:
-    """A preset whole, without one technique, or plain: its bits on held-out texts, and the gain from the techniques.
+    """A preset whole, without one technique, or plain: its bits on held-out texts, and the gain
+    from the techniques.
 
     Attributes:
         name: "whole", the name of the technique that is taken away, or "plain".
         description: What the technique is.
-        settings: The settings that differ from those of the whole preset, as in {"model.ngrams": 1}.
-        bits: Bits per character of the held-out texts, the mean of all seeds; None for a technique that the whole preset did not
-            use in its training: no model is trained without it.
-        gain: These bits minus those of the whole preset; above zero, the technique lowers them. None for the whole preset.
-        interval: The 95 % interval of ``gain`` over the held-out texts; None with fewer than 10 texts.
-        characters_per_second: Characters trained on per second, not counting evaluations, over all seeds; None if the training is
-            too short, and for counting.
+        settings: The settings that differ from those of the whole preset, as in {"model.ngrams":
+            1}.
+        bits: Bits per character of the held-out texts, the mean of all seeds; None for a technique
+            that the whole preset did not use in its training: no model is trained without it.
+        gain: These bits minus those of the whole preset; above zero, the technique lowers them.
+            None for the whole preset.
+        interval: The 95 % interval of ``gain`` over the held-out texts; None with fewer than 10
+            texts.
+        characters_per_second: Characters trained on per second, not counting evaluations, over all
+            seeds; None if the training is too short, and for counting.
         seconds: Duration of the trainings with their evaluations.
         parameters: The number of parameters of each kind.
     """
@@ -68,46 +74,65 @@ def ablate(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     **options: Unpack[TrainKwargs],
 ) -> Iterator[AblationRow]:
-    """Run an ablation: train the full preset, the preset without each technique, and the plain preset; yield a row for each.
+    """Run an ablation: train the full preset, the preset without each technique, and the plain
+    preset; yield a row for each.
 
-    All are scored on the same held-out texts. With a time budget, all have the size that is chosen for the whole preset.
+    All are scored on the same held-out texts. With a time budget, all have the size that is chosen
+    for the whole preset.
 
-    >>> for row in reviewgen.ablate("lstm-char", "reviews.csv", budget="2m"):                        # doctest: +SKIP
+    >>> for row in reviewgen.ablate("lstm-char", "reviews.csv", budget="2m"):  # doctest: +SKIP
     ...     print(row.name, row.bits, row.gain)
 
     Args:
         preset: ``<model>-<tokenizer>``.
         source: The reviews.
-        seeds: The number of trainings of each row, from different seeds, whose results are averaged.
-        settings: Settings of all trainings, by group, as in {"model": {"hidden_size": 256}}. A technique whose settings are all
-            given is not ablated.
-        options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each training),
-            steps, epochs, seed, log, initial_weights, min_texts, and those for reading and filtering a corpus.
+        seeds: The number of trainings of each row, from different seeds, whose results are
+            averaged.
+        settings: Settings of all trainings, by group, as in {"model": {"hidden_size": 256}}. A
+            technique whose settings are all given is not ablated.
+        options: The other keywords of ``train``, except out, resume, model, tokenizer and training:
+            budget (for each training), steps, epochs, seed, log, initial_weights, min_texts, and
+            those for reading and filtering a corpus.
 
     Raises:
-        ConfigError: An argument is unusable, the preset is a blend, or it has no technique; raised before any training.
+        ConfigError: An argument is unusable, the preset is a blend, or it has no technique; raised
+            before any training.
         NotADistribution: The model's scores do not sum to one.
     """
     check_count("seeds", seeds)
     variants = Variants(("ablate", "seeds", "settings"), preset, source, settings, options)
     parts = variants.plan({}).parts
-    configs = {"model": parts.model_class.Config} | ({} if parts.is_counted else {"training": TrainingConfig})
+    configs = {"model": parts.model_class.Config} | (
+        {} if parts.is_counted else {"training": TrainingConfig}
+    )
     techniques: dict[str, tuple[Technique, dict[str, Any]]] = {}
     for group, config in configs.items():
         for technique in getattr(config, "techniques", ()):
-            free = {name: value for name, value in technique.off.items() if name not in variants.settings[group]}
-            techniques[technique.name] = technique, {f"{group}.{name}": value for name, value in free.items()}
+            free = {
+                name: value
+                for name, value in technique.off.items()
+                if name not in variants.settings[group]
+            }
+            techniques[technique.name] = (
+                technique,
+                {f"{group}.{name}": value for name, value in free.items()},
+            )
     plain = {name: value for _, off in techniques.values() for name, value in off.items()}
     if not plain:
-        raise ConfigError(f"{preset} has no technique left to ablate: the settings of all of them are given.")
+        raise ConfigError(
+            f"{preset} has no technique left to ablate: the settings of all of them are given."
+        )
     for off in ({}, plain, *(off for _, off in techniques.values())):
-        variants.plan(off)  # what cannot be combined with the given settings is refused before any work
+        # what cannot be combined with the given settings is refused before any work
+        variants.plan(off)
     variants.skip_copy_rates(parts.training)
     return _rows(_Trainings(variants, seeds), techniques, plain)
 
 
 def _rows(
-    trainings: "_Trainings", techniques: Mapping[str, tuple[Technique, Mapping[str, Any]]], plain: Mapping[str, Any]
+    trainings: "_Trainings",
+    techniques: Mapping[str, tuple[Technique, Mapping[str, Any]]],
+    plain: Mapping[str, Any],
 ) -> Iterator[AblationRow]:
     yield trainings.train("whole", "", {})
     only = None  # the row without the only technique, which is plain
@@ -117,11 +142,17 @@ def _rows(
             row = trainings.train(name, technique.description, off)
             only = row if off == plain else None
         yield row
-    yield trainings.train("plain", "", plain) if only is None else replace(only, name="plain", description="")
+    yield (
+        trainings.train("plain", "", plain)
+        if only is None
+        else replace(only, name="plain", description="")
+    )
 
 
 class _Trainings:
-    """Trains variants of a preset from several seeds; keeps the settings that the full preset used."""
+    """Trains variants of a preset from several seeds; keeps the settings that the full preset
+    used.
+    """
 
     def __init__(self, variants: Variants, seeds: int) -> None:
         self._variants = variants
@@ -153,7 +184,8 @@ class _Trainings:
             if not plan.parts.is_counted:
                 device, _ = choose_device(run.config.device, run.model)
                 if sampled_softmax(run.model, run.config.sampled_softmax, device.type) is None:
-                    self.used["training.sampled_softmax"] = 0  # the vocabulary is too small, or the device is not a CPU
+                    # the vocabulary is too small, or the device is not a CPU
+                    self.used["training.sampled_softmax"] = 0
         is_timed = training_seconds > 0.01 * seconds and not plan.parts.is_counted
         means = np.mean(nats, axis=0)
         characters = [length for _, length in documents]
@@ -171,9 +203,17 @@ class _Trainings:
             return row
         pairs = list(zip(means - self._whole, characters, strict=True))
         [interval] = find_intervals(_bits, pairs, [False])
-        return replace(row, gain=_bits(pairs)[0], interval=None if interval is None else (interval[0], interval[1]))
+        return replace(
+            row,
+            gain=_bits(pairs)[0],
+            interval=None if interval is None else (interval[0], interval[1]),
+        )
 
 
 def _bits(texts: Sequence[tuple[float, int]]) -> list[float]:
     """Return the bits per character of texts, given the nats and the characters of each."""
-    return [float(sum(nats for nats, _ in texts)) / math.log(2) / max(1, sum(length for _, length in texts))]
+    return [
+        float(sum(nats for nats, _ in texts))
+        / math.log(2)
+        / max(1, sum(length for _, length in texts))
+    ]

@@ -1,6 +1,7 @@
 """``reviewgen.blend``: trained models combined, with the facts for ``training.json``.
 
-Models of different tokenizers become models of one: ``char``, with the characters that all of them have tokens for.
+Models of different tokenizers become models of one: ``char``, with the characters that all of them
+have tokens for.
 """
 
 import math
@@ -16,9 +17,22 @@ import torch
 
 from reviewgen.blending.characters import describe_characters, shared_alphabet
 from reviewgen.blending.model import Blend, CharacterModel, EntropyModel
-from reviewgen.blending.weights import check_weights, features_of, fit_gate, fit_weights, gated_weights, mix_scores
+from reviewgen.blending.weights import (
+    check_weights,
+    features_of,
+    fit_gate,
+    fit_weights,
+    gated_weights,
+    mix_scores,
+)
 from reviewgen.conditions import Condition, Conditions
-from reviewgen.config import CHAR_GENERATION, EvaluateKwargs, GenerationConfig, refuse_unknown_options, to_dict
+from reviewgen.config import (
+    CHAR_GENERATION,
+    EvaluateKwargs,
+    GenerationConfig,
+    refuse_unknown_options,
+    to_dict,
+)
 from reviewgen.data import data_records, digest_tokenizer, read_documents
 from reviewgen.errors import ConfigError, NotADistribution, quoted
 from reviewgen.evaluation import Document, score_tokens
@@ -32,57 +46,77 @@ from reviewgen.runs.record import novelty_facts
 from reviewgen.runs.setup import part_facts
 
 
-def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpack[EvaluateKwargs]) -> ReviewModel:
+def blend(
+    models: Any, weights: Any = None, *, data: Any = None, **options: Unpack[EvaluateKwargs]
+) -> ReviewModel:
     """Blend trained models: at each token, their probabilities are averaged.
 
-    A blend is a ReviewModel like any other: it evaluates, generates and saves itself. An n-gram and an LSTM together often
-    predict better than either. Jelinek & Mercer 1980, "Interpolated Estimation of Markov Source Parameters from Sparse Data".
-    Models of different tokenizers are averaged at each character: the blend has the tokenizer ``char``. Vieira et al. 2024,
-    "From Language Models over Tokens to Language Models over Characters".
+    A blend is a ReviewModel like any other: it evaluates, generates and saves itself. An n-gram and
+    an LSTM together often predict better than either. Jelinek & Mercer 1980, "Interpolated
+    Estimation of Markov Source Parameters from Sparse Data". Models of different tokenizers are
+    averaged at each character: the blend has the tokenizer ``char``. Vieira et al. 2024, "From
+    Language Models over Tokens to Language Models over Characters".
 
-    >>> model = reviewgen.blend(["./my-ngram", "./my-lstm"], data="held-out.csv")                # doctest: +SKIP
+    >>> model = reviewgen.blend(["./my-ngram", "./my-lstm"], data="held-out.csv")  # doctest: +SKIP
 
     Args:
         models: Two or more ReviewModels, or what ``load`` takes; a blend may be among them.
-        weights: A positive number for each model; they are divided by their sum. None: equal, or fitted if data is given.
-        data: Texts that no model was trained on. The weights are fitted to them, and depend on how certain each model is of the
-            next token; ``training["weights"]`` of the blend records the bits per character of each part, and of the blend with
-            equal, fixed and fitted weights.
-        split: "all"; for a dataset, the name of one of its splits; for any other source, a part of its hash split: "train",
-            "validation" or "test". Default: "all".
-        text_column: The column that holds the text, "a.b" for the field b of the column a; guessed if not given.
-        documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between), "sentence" or "file". With
-            "file", a single file is one long text, blocks of which are held out. Default: "line".
-        sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its only table is read.
+        weights: A positive number for each model; they are divided by their sum. None: equal, or
+            fitted if data is given.
+        data: Texts that no model was trained on. The weights are fitted to them, and depend on how
+            certain each model is of the next token; ``training["weights"]`` of the blend records
+            the bits per character of each part, and of the blend with equal, fixed and fitted
+            weights.
+        split: "all"; for a dataset, the name of one of its splits; for any other source, a part of
+            its hash split: "train", "validation" or "test". Default: "all".
+        text_column: The column that holds the text, "a.b" for the field b of the column a; guessed
+            if not given.
+        documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between),
+            "sentence" or "file". With "file", a single file is one long text, blocks of which are
+            held out. Default: "line".
+        sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its
+            only table is read.
         subset: The subset (configuration) of a dataset of the Hub.
-        lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How to clean the data; by default as in the trainings.
-        max_text_characters: Maximum number of characters of a text; longer texts are an error. A txt file read as one text has
-            no limit. Default: 10,000,000.
+        lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How to clean the data; by
+            default as in the trainings.
+        max_text_characters: Maximum number of characters of a text; longer texts are an error. A
+            txt file read as one text has no limit. Default: 10,000,000.
 
     Raises:
-        ConfigError: There are fewer than two models, a condition has other values in one of them, the tokenizers differ and one
-            does not say which bytes its tokens are, the weights are not a positive number for each model, both weights and data
-            are given, or an argument is unknown.
+        ConfigError: There are fewer than two models, a condition has other values in one of them,
+            the tokenizers differ and one does not say which bytes its tokens are, the weights are
+            not a positive number for each model, both weights and data are given, or an argument is
+            unknown.
         NotADistribution: The scores of a model do not sum to one.
         DataError: The data cannot be read, or none of its tokens can be predicted.
         ReviewgenError: A model cannot be loaded; see ``load``.
     """
     refuse_unknown_options(options, EvaluateKwargs, "blend")
-    if not isinstance(models, list | tuple) or not all(isinstance(model, ReviewModel | str | Path) for model in models):
+    if not isinstance(models, list | tuple) or not all(
+        isinstance(model, ReviewModel | str | Path) for model in models
+    ):
         raise ConfigError(
-            f"blend takes a list of ReviewModels, or of what load takes, as in blend([a, b]); got {quoted(models)}."
+            "blend takes a list of ReviewModels, or of what load takes, as in blend([a, b]); got"
+            f" {quoted(models)}."
         )
     if data is not None and weights is not None:
         raise ConfigError("Give weights, or data to fit them on, not both.")
     if len(models) < 2:
         raise ConfigError(f"A blend needs at least two models; got {len(models)}.")
-    loaded = [model if isinstance(model, ReviewModel) else ReviewModel.from_pretrained(model) for model in models]
+    loaded = [
+        model if isinstance(model, ReviewModel) else ReviewModel.from_pretrained(model)
+        for model in models
+    ]
     _refuse_scores(loaded)
     first, parts = _share_tokenizer(loaded)
     plugins = [model.bundle.model_plugin for model in loaded]
     if data is None:
         equal = Blend.from_models(parts, plugins, check_weights(weights, len(loaded)))
-        return ReviewModel(make_bundle(loaded, equal, {"method": "equal" if weights is None else "given"}, first=first))
+        return ReviewModel(
+            make_bundle(
+                loaded, equal, {"method": "equal" if weights is None else "given"}, first=first
+            )
+        )
     documents = read_documents(data, first, [model.bundle for model in loaded], **options)
     fitted, facts = fit_blend(parts, plugins, documents, first.tokenizer.vocab_size)
     source = str(data) if isinstance(data, str | Path) else type(data).__name__
@@ -91,14 +125,18 @@ def blend(models: Any, weights: Any = None, *, data: Any = None, **options: Unpa
 
 
 def fit_blend(
-    models: Sequence[LanguageModel], plugins: Sequence[Plugin], documents: Iterable[Document], vocab_size: int
+    models: Sequence[LanguageModel],
+    plugins: Sequence[Plugin],
+    documents: Iterable[Document],
+    vocab_size: int,
 ) -> tuple[Blend, dict[str, Any]]:
     """Blend models with weights that are fitted on texts that none of them was trained on.
 
     Args:
         models: The models, in evaluation mode.
         plugins: The plugin of each model.
-        documents: The texts, each with its number of characters: the ids of bos, conditions, tokens and eos.
+        documents: The texts, each with its number of characters: the ids of bos, conditions, tokens
+            and eos.
         vocab_size: The tokenizer's; ids from there on are given, not scored.
 
     Returns:
@@ -133,7 +171,10 @@ def fit_blend(
             "fitted_weights": bits(mixed),
         },
     }
-    return Blend.from_models(models, plugins, fixed.tolist(), {"coefficients": gate.tolist()}), facts
+    return (
+        Blend.from_models(models, plugins, fixed.tolist(), {"coefficients": gate.tolist()}),
+        facts,
+    )
 
 
 def make_bundle(
@@ -158,17 +199,30 @@ def make_bundle(
     """
     first = first or models[0].bundle
     parts = [model.bundle for model in models]
-    fingerprints = {data.get("fingerprint") for model in models for data in data_records(model.training)}
+    fingerprints = {
+        data.get("fingerprint") for model in models for data in data_records(model.training)
+    }
     index = None  # of the training text, if all were trained on the same
     if len(fingerprints) == 1 and None not in fingerprints:
         entries = zip(parts, blend.config.models, strict=True)
-        index = next((part.index for part, entry in entries if part.index is not None and "characters" not in entry), None)
+        index = next(
+            (
+                part.index
+                for part, entry in entries
+                if part.index is not None and "characters" not in entry
+            ),
+            None,
+        )
     known = [part.lexicon for part in parts if part.lexicon is not None]
     lexicon = reduce(or_, known) if len(known) == len(parts) else None
     is_known = lexicon is not None and all(part.generation.words == "known" for part in parts)
     weight_bits = models[0].weight_bits if len({model.weight_bits for model in models}) == 1 else 32
     each_data = [model.training.get("data") or {} for model in models]
-    data = {key: value for key, value in each_data[0].items() if all(key in other and other[key] == value for other in each_data)}
+    data = {
+        key: value
+        for key, value in each_data[0].items()
+        if all(key in other and other[key] == value for other in each_data)
+    }
     record = {
         "preset": preset,
         "data": data,
@@ -198,10 +252,12 @@ def make_bundle(
 
 
 def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[LanguageModel]]:
-    """Return a bundle with the tokenizer, conditions and generation defaults of a blend, and the models with that tokenizer.
+    """Return a bundle with the tokenizer, conditions and generation defaults of a blend, and the
+    models with that tokenizer.
 
     Raises:
-        ConfigError: The tokenizers differ, and it is not known which bytes the tokens of one are, or the models have fields.
+        ConfigError: The tokenizers differ, and it is not known which bytes the tokens of one are,
+            or the models have fields.
     """
     bundles = [model.bundle for model in models]
     first = bundles[0]
@@ -213,26 +269,33 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
     for number, model in enumerate(models, start=1):
         if not isinstance(model.tokenizer, SupportsTokenBytes):
             raise ConfigError(
-                f"The models have different tokenizers or conditions, and the tokenizer of model {number} ({model.preset}), "
-                f"{model.tokenizer_name!r}, does not say which bytes its tokens are (reviewgen.protocols.SupportsTokenBytes): "
-                "train all alike."
+                "The models have different tokenizers or conditions, and the tokenizer of model"
+                f" {number} ({model.preset}), {model.tokenizer_name!r}, does not say which bytes"
+                " its tokens are (reviewgen.protocols.SupportsTokenBytes): train all alike."
             )
     if fields := conditions.fields:
         raise ConfigError(
-            f"The models have different tokenizers or conditions, and fields of free text, "
-            f"{', '.join(field.name for field in fields)}: train all with one tokenizer and the same ones, or without fields."
+            "The models have different tokenizers or conditions, and fields of free text,"
+            f" {', '.join(field.name for field in fields)}: train all with one tokenizer and the"
+            " same ones, or without fields."
         )
     symbols: list[Any] = [token_symbols(bundle.tokenizer) for bundle in bundles]
     shared = first
     if any(kind != tokenizer_kind for kind, _ in kinds):
         tokenizer_class, plugin = find_tokenizer("char")
-        defaults = [bundle.generation for bundle in bundles if bundle.tokenizer_plugin.name == plugin.name]
+        defaults = [
+            bundle.generation for bundle in bundles if bundle.tokenizer_plugin.name == plugin.name
+        ]
         shared = replace(
             first,
             tokenizer=tokenizer_class.train([shared_alphabet(symbols)], tokenizer_class.Config()),
             tokenizer_plugin=plugin,
             tokenizer_config=tokenizer_class.Config(),
-            generation=defaults[0] if defaults else GenerationConfig(**CHAR_GENERATION, conditions=first.generation.conditions),
+            generation=(
+                defaults[0]
+                if defaults
+                else GenerationConfig(**CHAR_GENERATION, conditions=first.generation.conditions)
+            ),
         )
     shared = replace(shared, conditions=conditions.with_ids_from(shared.tokenizer.vocab_size))
     parts: list[LanguageModel] = []
@@ -242,16 +305,29 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
         if kind == (_identify(shared), len(conditions)):
             parts.append(bundle.model)
             continue
-        given = [first_ids[known.name] + number for known in bundle.conditions for number in range(1 + len(known.values))]
-        pairs = (bundle.tokenizer.bos_id, shared.tokenizer.bos_id), (bundle.tokenizer.eos_id, shared.tokenizer.eos_id)
+        given = [
+            first_ids[known.name] + number
+            for known in bundle.conditions
+            for number in range(1 + len(known.values))
+        ]
+        pairs = (
+            (bundle.tokenizer.bos_id, shared.tokenizer.bos_id),
+            (bundle.tokenizer.eos_id, shared.tokenizer.eos_id),
+        )
         entry = describe_characters(bundle_symbols, written, *pairs, given)
         parts.append(CharacterModel(bundle.model, entry, shared.conditions.vocab_size))
     return shared, parts
 
 
 def _identify(bundle: Bundle) -> tuple[Any, ...]:
-    """Return what models of one tokenizer have in common: its plugin, its settings, and every byte that it saves."""
-    return bundle.tokenizer_plugin.name, to_dict(bundle.tokenizer_config), digest_tokenizer(bundle.tokenizer)
+    """Return what models of one tokenizer have in common: its plugin, its settings, and every byte
+    that it saves.
+    """
+    return (
+        bundle.tokenizer_plugin.name,
+        to_dict(bundle.tokenizer_config),
+        digest_tokenizer(bundle.tokenizer),
+    )
 
 
 def _join_conditions(models: Sequence[ReviewModel]) -> Conditions:
@@ -264,17 +340,22 @@ def _join_conditions(models: Sequence[ReviewModel]) -> Conditions:
     for model in sorted(models, key=lambda model: -len(model.conditions)):
         for condition in model.conditions:
             joined.setdefault(condition.name, condition)
-        shared = [condition for condition in joined.values() if condition.name in model.conditions.names]
+        shared = [
+            condition for condition in joined.values() if condition.name in model.conditions.names
+        ]
         if _labels_of(shared) != _labels_of(model.conditions):
             raise ConfigError(
-                f"The conditions of {model.preset}, {', '.join(model.conditions.names)}, have other values or another order in "
-                "another model of the blend: train both on the same texts, or rename the columns of one."
+                f"The conditions of {model.preset}, {', '.join(model.conditions.names)}, have other"
+                " values or another order in another model of the blend: train both on the same"
+                " texts, or rename the columns of one."
             )
     return Conditions(tuple(joined.values()))
 
 
 def _labels_of(conditions: Iterable[Condition]) -> list[Any]:
-    return [(condition.name, [value.label for value in condition.values]) for condition in conditions]
+    return [
+        (condition.name, [value.label for value in condition.values]) for condition in conditions
+    ]
 
 
 def _refuse_scores(models: Sequence[ReviewModel]) -> None:
@@ -288,4 +369,6 @@ def _refuse_scores(models: Sequence[ReviewModel]) -> None:
                     part.score(ids, ids, part.initial_state(1))
         except NotADistribution as error:
             reason = str(error).split(". ")[0].rstrip(".")
-            raise NotADistribution(f"Model {number} ({model.preset}) cannot be blended: {reason}.") from None
+            raise NotADistribution(
+                f"Model {number} ({model.preset}) cannot be blended: {reason}."
+            ) from None

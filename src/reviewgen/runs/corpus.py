@@ -1,6 +1,8 @@
-"""The corpus of a run: cleaned and split, then tokenized and indexed. Several runs can be fitted on one prepared corpus.
+"""The corpus of a run: cleaned and split, then tokenized and indexed. Several runs can be fitted on
+one prepared corpus.
 
-Of the processes of a machine, one makes the corpus and the tokens in the cache, and the others wait for its lock.
+Of the processes of a machine, one makes the corpus and the tokens in the cache, and the others wait
+for its lock.
 """
 
 from collections import Counter
@@ -44,18 +46,25 @@ class PreparedCorpus(ReadCorpus):
 
     tokenizer: Tokenizer
     stores: Mapping[str, data.TokenStore]  # by split
-    index: Index | None  # of the training text; None without one, and in all processes but the first
+    # of the training text; None without one, and in all processes but the first
+    index: Index | None
     lexicon: Lexicon | None  # likewise
-    words: frozenset[str]  # of the training text in lower case, for the metrics; likewise, and empty without metrics
-    sizes: dict[tuple[str, float], dict[str, Mapping[str, Any]]] = field(default_factory=dict)  # chosen, by preset and time
+    # of the training text in lower case, for the metrics; likewise, and empty without metrics
+    words: frozenset[str]
+    # chosen, by preset and time
+    sizes: dict[tuple[str, float], dict[str, Mapping[str, Any]]] = field(default_factory=dict)
 
     @property
     def final_split(self) -> str:
-        """The split that a model is evaluated on at the end: test, or validation if test is empty."""
+        """The split that a model is evaluated on at the end: test, or validation if test is
+        empty.
+        """
         return "test" if len(self.stores["test"]) else "validation"
 
     def facts(self) -> dict[str, Any]:
-        """Return where the texts came from, how many there are, their conditions, and what cleaning did."""
+        """Return where the texts came from, how many there are, their conditions, and what cleaning
+        did.
+        """
         corpus = self.corpus
         return {
             "source": corpus.source.name,
@@ -70,7 +79,8 @@ class PreparedCorpus(ReadCorpus):
             "tokens": {split: self.stores[split].tokens for split in data.SPLITS},
             "conditions": self.conditions.to_json(),
             "cleaning": asdict(corpus.report),
-            **({"drop_repeated_lines": True} if corpus.source.repeated_lines else {}),  # by ``corpus``, too
+            # by ``corpus``, too
+            **({"drop_repeated_lines": True} if corpus.source.repeated_lines else {}),
             **({"corpora": [_facts_of(part) for part in corpus.corpora]} if corpus.corpora else {}),
         }
 
@@ -79,7 +89,10 @@ def _facts_of(corpus: data.Corpus) -> dict[str, Any]:
     """Return what is recorded of a corpus that is one of several."""
     source = corpus.source
     facts = {"weight": corpus.weight, "times": corpus.times, "reviews": dict(corpus.counts)}
-    origin = {"source": source.name, **{name: getattr(source, name) for name in ("text_column", "width", "repeated_lines")}}
+    origin = {
+        "source": source.name,
+        **{name: getattr(source, name) for name in ("text_column", "width", "repeated_lines")},
+    }
     return origin | facts | {"characters": corpus.report.characters}
 
 
@@ -107,7 +120,8 @@ def read_corpus(plan: TrainingPlan) -> ReadCorpus:
         texts += 1
         unknown.update(known.unknown(row))
     notes = (
-        f"{count:,} of {texts:,} training texts have a value of {name!r} that the model does not know; it counts as not given."
+        f"{count:,} of {texts:,} training texts have a value of {name!r} that the model does not"
+        " know; it counts as not given."
         for name, count in unknown.items()
     )
     return ReadCorpus(corpus, known, tuple(notes))
@@ -142,7 +156,9 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
 
 
 def _encoding(parts: TrainingSetup) -> data.Encoding:
-    """Return how texts are encoded; the novelty index of a model that is trained further depends on its parents, too."""
+    """Return how texts are encoded; the novelty index of a model that is trained further depends on
+    its parents, too.
+    """
     plugin = parts.tokenizer_plugin
     trained = parts.trained
     return data.Encoding(
@@ -165,38 +181,57 @@ def _fingerprint(parts: TrainingSetup, corpus: str) -> str:
 def _index_texts(
     plan: TrainingPlan, corpus: data.Corpus, tokenizer: Tokenizer, folder: data.StoreFolder
 ) -> tuple[Index | None, Lexicon | None, frozenset[str]]:
-    """Return the novelty index and the lexicon of the training text, and all its words in lower case if there are metrics.
+    """Return the novelty index and the lexicon of the training text, and all its words in lower
+    case if there are metrics.
 
     Of a model that is trained further, the words include those that it knows.
     """
     parts, settings, index = plan.parts, plan.parts.training, None
     if settings.novelty != "none":
         encoding = replace(_encoding(parts), novelty=settings.novelty)
-        if parts.trained is None and folder.facts["novelty"] == {"form": settings.novelty, "megabytes": settings.novelty_mb}:
-            index = read_index(folder.folder / data.NOVELTY_FILE, encoding.belongs_to(corpus.fingerprint), tokenizer.vocab_size)
+        if parts.trained is None and folder.facts["novelty"] == {
+            "form": settings.novelty,
+            "megabytes": settings.novelty_mb,
+        }:
+            index = read_index(
+                folder.folder / data.NOVELTY_FILE,
+                encoding.belongs_to(corpus.fingerprint),
+                tokenizer.vocab_size,
+            )
         else:
-            index = data.index_tokens(folder.training_texts(), tokenizer, encoding, corpus.fingerprint)
+            index = data.index_tokens(
+                folder.training_texts(), tokenizer, encoding, corpus.fingerprint
+            )
     before = None if parts.trained is None else parts.trained.bundle.lexicon
     counts = data.words_of_store(folder, tokenizer)
     if corpus.source.is_one_text:
         counts.texts.clear()  # its parts are no texts
-    lexicon = None if token_symbols(tokenizer) is None else build_lexicon(counts, plan.min_texts, before)
-    return index, lexicon, frozenset(word.casefold() for word in (*counts.words, *(before or ())) if settings.metrics)
+    lexicon = (
+        None if token_symbols(tokenizer) is None else build_lexicon(counts, plan.min_texts, before)
+    )
+    return (
+        index,
+        lexicon,
+        frozenset(word.casefold() for word in (*counts.words, *(before or ())) if settings.metrics),
+    )
 
 
 def corpus(source: Any, **options: Unpack[CorpusKwargs]) -> "Dataset":
     """Read, clean and split a corpus as a training does, and return it as a ``datasets.Dataset``.
 
-    Its columns are text, the conditions, and split, a class label: 0 is train, 1 validation, 2 test. It is memory-mapped from the
-    cache, so it takes little memory: inspect it, filter or change it, push it to the Hub, and pass it as the source of ``train``,
-    ``prepare``, ``evaluate`` or any other function: its texts are then taken as they are, with their splits.
+    Its columns are text, the conditions, and split, a class label: 0 is train, 1 validation, 2
+    test. It is memory-mapped from the cache, so it takes little memory: inspect it, filter or
+    change it, push it to the Hub, and pass it as the source of ``train``, ``prepare``, ``evaluate``
+    or any other function: its texts are then taken as they are, with their splits.
 
-    >>> texts = reviewgen.corpus("reviews.csv", conditions=["stars"])                            # doctest: +SKIP
-    >>> model = reviewgen.train("lstm-word", texts.filter(lambda row: len(row["text"]) > 20))    # doctest: +SKIP
+    >>> texts = reviewgen.corpus("reviews.csv", conditions=["stars"])  # doctest: +SKIP
+    >>> long = texts.filter(lambda row: len(row["text"]) > 20)  # doctest: +SKIP
+    >>> model = reviewgen.train("lstm-word", long)  # doctest: +SKIP
 
     Args:
         source: The reviews, as for ``train``.
-        options: The keywords of ``train`` for reading and filtering a corpus, from text_column to conditions, and validation.
+        options: The keywords of ``train`` for reading and filtering a corpus, from text_column to
+            conditions, and validation.
 
     Raises:
         ConfigError: An argument is unknown or unusable.
@@ -207,7 +242,9 @@ def corpus(source: Any, **options: Unpack[CorpusKwargs]) -> "Dataset":
 
     refuse_unknown_options(options, CorpusKwargs, "corpus", others=("source",))
     if options.get("weights"):
-        raise ConfigError("corpus returns each text once, so it takes no weights: give them to train or prepare.")
+        raise ConfigError(
+            "corpus returns each text once, so it takes no weights: give them to train or prepare."
+        )
     texts = make_texts(source, options, data_config(options))
     cached = data.cached_corpus(texts)
     dataset = concatenate_datasets([Dataset.from_file(str(file)) for file in cached.files])
@@ -217,9 +254,14 @@ def corpus(source: Any, **options: Unpack[CorpusKwargs]) -> "Dataset":
 
 
 def prepare_tokens(
-    source: Any, preset: str, out: str | Path, progress: Progress = lambda stage: None, **options: Unpack[PrepareKwargs]
+    source: Any,
+    preset: str,
+    out: str | Path,
+    progress: Progress = lambda stage: None,
+    **options: Unpack[PrepareKwargs],
 ) -> data.StoreFolder:
-    """Prepare a token store; under a launcher, all processes call this; the implementation of ``reviewgen.prepare``.
+    """Prepare a token store; under a launcher, all processes call this; the implementation of
+    ``reviewgen.prepare``.
 
     Raises:
         ReviewgenError: See ``reviewgen.prepare``.
@@ -229,11 +271,19 @@ def prepare_tokens(
     def check() -> tuple[TrainingSetup, data.CorpusSpec, Path, str | None]:
         refuse_unknown_options(options, PrepareKwargs, "prepare", others=("preset", "out"))
         if data.find_store(source) is not None:
-            raise ConfigError(f"{source} is a token store already: give it to reviewgen train --data.")
+            raise ConfigError(
+                f"{source} is a token store already: give it to reviewgen train --data."
+            )
         url = out if isinstance(out, str) and data.is_url(out) else None
         if url is None and isinstance(out, str) and out.startswith("hf://"):
-            raise ConfigError(f"{quoted(out)} names no folder of the Hub: write hf://datasets/owner/name/folder.")
-        folder = data.cache_folder() / f"preparing-{data.hash_text(url):016x}" if url else to_path("out", out)
+            raise ConfigError(
+                f"{quoted(out)} names no folder of the Hub: write hf://datasets/owner/name/folder."
+            )
+        folder = (
+            data.cache_folder() / f"preparing-{data.hash_text(url):016x}"
+            if url
+            else to_path("out", out)
+        )
         if not folder.name:  # "." or "/", which exist
             check_output(folder)
         parts = resolve_setup(preset, tokenizer=options.get("tokenizer"))
@@ -242,6 +292,13 @@ def prepare_tokens(
     with all_processes() as processes:
         parts, texts, folder, url = processes.each(check, out)
         encoding = _encoding(parts)
-        names = {"preset": preset, "out": str(out), "tokenizer": encoding.facts(), "reading": texts.config.facts()}
+        names = {
+            "preset": preset,
+            "out": str(out),
+            "tokenizer": encoding.facts(),
+            "reading": texts.config.facts(),
+        }
         processes.refuse_differences({**names, "source": str(source)[:1000]})
-        return data.prepare_store(texts, encoding, folder, url, processes, progress, {"preset": parts.preset})
+        return data.prepare_store(
+            texts, encoding, folder, url, processes, progress, {"preset": parts.preset}
+        )

@@ -1,9 +1,12 @@
-"""The plan of a training, everything that is decided before anything is read, and the folder from which it is resumed.
+"""The plan of a training, everything that is decided before anything is read, and the folder from
+which it is resumed.
 
-``OUT.partial`` is the folder beside the output while a run trains: a ``Job`` whose pieces are checkpoints. An interrupted run
-resumes from its last checkpoint, and only with the same settings, seed, length and corpus: on request, or by itself where the
-launcher restarts lost processes. A run that has already saved its model is finished, not resumed. The files of an interrupted run
-are never overwritten silently. The folder is removed when the model is saved for the first time, before it is measured.
+``OUT.partial`` is the folder beside the output while a run trains: a ``Job`` whose pieces are
+checkpoints. An interrupted run resumes from its last checkpoint, and only with the same settings,
+seed, length and corpus: on request, or by itself where the launcher restarts lost processes. A run
+that has already saved its model is finished, not resumed. The files of an interrupted run are never
+overwritten silently. The folder is removed when the model is saved for the first time, before it is
+measured.
 """
 
 import contextlib
@@ -53,9 +56,11 @@ SETTINGS = "settings_digest"
 
 DEFAULT_BUDGET = "2m"
 _MAX_LENGTH = 1_000_000_000  # steps or epochs
-_FREE = ("checkpoint_seconds", "checkpoints_kept", "device", "metrics")  # settings that may change when a run is resumed
+# settings that may change when a run is resumed
+_FREE = ("checkpoint_seconds", "checkpoints_kept", "device", "metrics")
 _CUT_SHORT = (StopReason.INTERRUPTED.value, StopReason.PROCESS_ENDED.value)
-_CLEANING = ("lowercase", "strip_markdown", "fix_encoding", "drop_repeated_lines")  # what was done is done in further trainings
+# what was done is done in further trainings
+_CLEANING = ("lowercase", "strip_markdown", "fix_encoding", "drop_repeated_lines")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +107,9 @@ class TrainingPlan:
         groups = {
             "model": parts.model_facts(),
             "tokenizer": to_dict(parts.tokenizer_config),
-            "training": {name: value for name, value in to_dict(parts.training).items() if name not in _FREE},
+            "training": {
+                name: value for name, value in to_dict(parts.training).items() if name not in _FREE
+            },
             "data": self.data.facts(),
             "budget": vars(self.length),
         }
@@ -111,8 +118,14 @@ class TrainingPlan:
             "seed": self.seed,
             "min_texts": self.min_texts,
             "from": None if parts.trained is None else parts.trained.digest,
-            "initial_weights": None if parts.initial_weights is None else parts.initial_weights.digest,
-        } | {f"{group}.{name}": value for group, values in groups.items() for name, value in values.items()}
+            "initial_weights": (
+                None if parts.initial_weights is None else parts.initial_weights.digest
+            ),
+        } | {
+            f"{group}.{name}": value
+            for group, values in groups.items()
+            for name, value in values.items()
+        }
 
     def digest(self) -> str:
         """Return the SHA-256 of ``facts``."""
@@ -128,15 +141,20 @@ def parse_length(budget: str | float | None, steps: int | None, epochs: float | 
     if sum(value is not None for value in (budget, steps, epochs)) > 1:
         raise ConfigError("Give one of budget, steps and epochs.")
     for name, value, types in (("steps", steps, int), ("epochs", epochs, int | float)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, types) or not 0 < value < _MAX_LENGTH):
-            raise ConfigError(f"{name} must be a number above 0 and below {_MAX_LENGTH:,}; got {quoted(value)}.")
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, types) or not 0 < value < _MAX_LENGTH
+        ):
+            raise ConfigError(
+                f"{name} must be a number above 0 and below {_MAX_LENGTH:,}; got {quoted(value)}."
+            )
     if steps is None and epochs is None:
         return Budget(seconds=parse_duration(DEFAULT_BUDGET if budget is None else budget))
     return Budget(steps=steps, epochs=epochs)
 
 
 def make_plan(start: Any, source: Any, options: TrainKwargs) -> TrainingPlan:
-    """Return the plan of a run; nothing is read, but for the ``store.json`` of a prepared token store.
+    """Return the plan of a run; nothing is read, but for the ``store.json`` of a prepared token
+    store.
 
     Args:
         start: A preset's name, or a trained ReviewModel.
@@ -153,11 +171,13 @@ def make_plan(start: Any, source: Any, options: TrainKwargs) -> TrainingPlan:
             refuse_other_files(out)
         else:
             discard_finished(out)
-            if not resumes_by_itself():  # else this may be the model that the job has saved before it was restarted
+            # else this may be the model that the job has saved before it was restarted
+            if not resumes_by_itself():
                 check_output(out, "--overwrite (overwrite=True)")
     groups = (options.get(group) for group in ("model", "tokenizer", "training", "initial_weights"))
     parts = resolve_setup(start, *groups)
-    find_metrics(parts.training.metrics)  # one that is not installed is refused before anything is read
+    # one that is not installed is refused before anything is read
+    find_metrics(parts.training.metrics)
     check_tracker(options.get("log"))
     min_texts = options.get("min_texts", 2)
     check_value("min_texts", min_texts, fields_of(TrainingOptions)["min_texts"])
@@ -179,7 +199,9 @@ def make_plan(start: Any, source: Any, options: TrainKwargs) -> TrainingPlan:
     )
 
 
-def make_texts(source: Any, options: Mapping[str, Any], config: DataConfig, *, allow_missing: bool = False) -> CorpusSpec:
+def make_texts(
+    source: Any, options: Mapping[str, Any], config: DataConfig, *, allow_missing: bool = False
+) -> CorpusSpec:
     """Return which texts a corpus is made of, checked.
 
     Raises:
@@ -188,9 +210,21 @@ def make_texts(source: Any, options: Mapping[str, Any], config: DataConfig, *, a
     if weights := options.get("weights"):  # which are not those of a token store
         check_corpora(source, weights)
         if options.get("validation") is None and options.get("validation_split") is not None:
-            raise ConfigError("With several corpora, validation_split does not say which one it is of: give validation, too.")
-    filters = Filters(near_duplicates=options.get("near_duplicates"), decontaminate=options.get("decontaminate"))
-    return CorpusSpec(source, config, options.get("validation"), options.get("validation_split"), filters, allow_missing)
+            raise ConfigError(
+                "With several corpora, validation_split does not say which one it is of: give"
+                " validation, too."
+            )
+    filters = Filters(
+        near_duplicates=options.get("near_duplicates"), decontaminate=options.get("decontaminate")
+    )
+    return CorpusSpec(
+        source,
+        config,
+        options.get("validation"),
+        options.get("validation_split"),
+        filters,
+        allow_missing,
+    )
 
 
 def find_record(out: Path) -> dict[str, Any]:
@@ -201,7 +235,9 @@ def find_record(out: Path) -> dict[str, Any]:
 
 
 def discard_finished(out: Path) -> None:
-    """Remove the folder of a run that has saved its model in ``out`` and was killed before it could remove the folder."""
+    """Remove the folder of a run that has saved its model in ``out`` and was killed before it could
+    remove the folder.
+    """
     settings = find_record(out).get(SETTINGS)
     if settings is not None and (job := Job(out, "training", {SETTINGS: settings})).folder.is_dir():
         with contextlib.suppress(ReviewgenError, OSError), job:
@@ -211,21 +247,28 @@ def discard_finished(out: Path) -> None:
 def data_config(options: Mapping[str, Any], trained: Any = None) -> DataConfig:
     """Return how the corpus is read: as the user has chosen, else by the defaults.
 
-    A model that is trained further keeps its conditions, and its texts are cleaned at least as those before: if lines were
-    dropped, the same ones are.
+    A model that is trained further keeps its conditions, and its texts are cleaned at least as
+    those before: if lines were dropped, the same ones are.
 
     Raises:
-        ConfigError: An option is unusable, or the trained model does not have one of the conditions.
+        ConfigError: An option is unusable, or the trained model does not have one of the
+            conditions.
     """
-    chosen = {name: options[name] for name in to_dict(DataConfig()) if options.get(name) is not None}
+    chosen = {
+        name: options[name] for name in to_dict(DataConfig()) if options.get(name) is not None
+    }
     if trained is None:
         return from_dict(DataConfig, chosen)
     names = trained.conditions.names
     before = trained.training.get("data") or {}
-    if new := [name for name in (*chosen.get("conditions", ()), *chosen.get("fields", ())) if name not in names]:
+    if new := [
+        name
+        for name in (*chosen.get("conditions", ()), *chosen.get("fields", ()))
+        if name not in names
+    ]:
         raise ConfigError(
-            f"A model that is trained further keeps its conditions ({', '.join(names) or 'none'}), so {quoted(new[0])} cannot be "
-            "one of them: train a model from scratch."
+            f"A model that is trained further keeps its conditions ({', '.join(names) or 'none'}),"
+            f" so {quoted(new[0])} cannot be one of them: train a model from scratch."
         )
     cleaning = {name: chosen.get(name, False) or bool(before.get(name)) for name in _CLEANING}
     clean = chosen.get("clean", True) and before.get("clean", True)
@@ -234,7 +277,9 @@ def data_config(options: Mapping[str, Any], trained: Any = None) -> DataConfig:
     return from_dict(DataConfig, {**chosen, **cleaning, "clean": clean, **kept})
 
 
-def _check_store(store: StoreFolder, parts: TrainingSetup, data: DataConfig, validation: Any) -> DataConfig:
+def _check_store(
+    store: StoreFolder, parts: TrainingSetup, data: DataConfig, validation: Any
+) -> DataConfig:
     """Return how the texts of a store were read, after checking that a training can use it.
 
     Raises:
@@ -245,39 +290,57 @@ def _check_store(store: StoreFolder, parts: TrainingSetup, data: DataConfig, val
     plugin = parts.tokenizer_plugin
     plain = DataConfig()
     try:
-        facts, stored = store.facts["tokenizer"], from_dict(DataConfig, {**LEGACY_OPTIONS, **store.facts["reading"]})
+        facts, stored = (
+            store.facts["tokenizer"],
+            from_dict(DataConfig, {**LEGACY_OPTIONS, **store.facts["reading"]}),
+        )
         reading = {name: getattr(stored, name) for name in (*plain.facts(), "fields")}
         before = {"tokenizer": facts["name"], "package": facts["package"]}
         before |= {f"tokenizer.{name}": value for name, value in facts["settings"].items()}
         identity = facts["digest"], store.facts["conditions"]
     except (KeyError, TypeError, AttributeError):
-        raise DataError(f"{store.name} is not a prepared token store, or it is damaged. Prepare it again.") from None
+        raise DataError(
+            f"{store.name} is not a prepared token store, or it is damaged. Prepare it again."
+        ) from None
     if validation is not None:
-        raise ConfigError(f"The validation texts of the token store {store.name} are in it: leave validation out.")
+        raise ConfigError(
+            f"The validation texts of the token store {store.name} are in it: leave validation out."
+        )
     asked = {"tokenizer": plugin.name, "package": plugin.package}
     if trained is None:
-        asked |= {f"tokenizer.{name}": value for name, value in to_dict(parts.tokenizer_config).items()}
-        asked |= {name: getattr(data, name) for name in reading if getattr(data, name) != getattr(plain, name)}
+        asked |= {
+            f"tokenizer.{name}": value for name, value in to_dict(parts.tokenizer_config).items()
+        }
+        asked |= {
+            name: getattr(data, name)
+            for name in reading
+            if getattr(data, name) != getattr(plain, name)
+        }
     elif identity != (digest_tokenizer(trained.tokenizer), trained.conditions.to_json()):
-        raise ConfigError(f"The tokenizer or the conditions of the token store {store.name} are not those of the model.")
+        raise ConfigError(
+            f"The tokenizer or the conditions of the token store {store.name} are not those of the"
+            " model."
+        )
     for name, value in asked.items():
         if (saved := (before | reading).get(name)) != value:
             raise ConfigError(
-                f"The token store {store.name} was prepared with {name}={quoted(saved)}, not {quoted(value)}: leave that out, or "
-                "prepare another store."
+                f"The token store {store.name} was prepared with {name}={quoted(saved)}, not"
+                f" {quoted(value)}: leave that out, or prepare another store."
             )
     return stored
 
 
 class RunFolder:
-    """The folder of a run; a run without an output has none. Of several processes, only the first uses it.
+    """The folder of a run; a run without an output has none. Of several processes, only the first
+    uses it.
 
     Args:
         plan: The plan of the run.
 
     Attributes:
-        checkpoints: The checkpoints in it; none without an output, and in all processes but the first. All processes have their
-            ``extra``, what is saved of the run's record, and their ``seconds``.
+        checkpoints: The checkpoints in it; none without an output, and in all processes but the
+            first. All processes have their ``extra``, what is saved of the run's record, and their
+            ``seconds``.
 
     Raises:
         ConfigError: There is nothing to resume from: no output.
@@ -286,33 +349,42 @@ class RunFolder:
 
     def __init__(self, plan: TrainingPlan) -> None:
         if plan.resume and plan.out is None:
-            raise ConfigError("Only a run with an output folder has checkpoints to resume from: give out, or leave resume out.")
+            raise ConfigError(
+                "Only a run with an output folder has checkpoints to resume from: give out, or"
+                " leave resume out."
+            )
         if plan.resume and plan.parts.is_counted:
             raise CheckpointError(
-                f"{plan.preset} is trained by counting, which has no checkpoints: an interrupted count starts over. "
-                "Leave out --resume (resume=True)."
+                f"{plan.preset} is trained by counting, which has no checkpoints: an interrupted"
+                " count starts over. Leave out --resume (resume=True)."
             )
         self._plan = plan
         self._is_open = False
         self._is_saved = False
         self._job: Job | None = None
-        self._finished: str | None = None  # the fingerprint of the corpus, if the model was saved before a restart
+        # the fingerprint of the corpus, if the model was saved before a restart
+        self._finished: str | None = None
         self.checkpoints = Checkpoints()
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[None]:
-        """Lock the folder for this run, and load the last checkpoint if the run is resumed; unlock it if the block fails.
+        """Lock the folder for this run, and load the last checkpoint if the run is resumed; unlock
+        it if the block fails.
 
         Raises:
-            CheckpointError: The folder holds an interrupted run and this run does not resume it, or this run resumes and there is
-                none; or what the folder holds is of another run, damaged or in use.
-            OutputExists: It is not the folder of a run; or the job was started with restarts, and the output folder exists.
+            CheckpointError: The folder holds an interrupted run and this run does not resume it, or
+                this run resumes and there is none; or what the folder holds is of another run,
+                damaged or in use.
+            OutputExists: It is not the folder of a run; or the job was started with restarts, and
+                the output folder exists.
             StorageError: The folder cannot be written.
             TrainingError: Of several processes, only some have an output folder.
         """
         if not self._is_open:  # else reading was interrupted after this, and is tried again
             with all_processes() as processes:
-                processes.refuse_differences({"whether there is an output folder": self._plan.out is None})
+                processes.refuse_differences(
+                    {"whether there is an output folder": self._plan.out is None}
+                )
                 opened = processes.main(lambda: self._open(processes.world_size), self._plan.out)
             self._finished, self.checkpoints.extra, self.checkpoints.seconds = opened
             self._is_open = True
@@ -320,7 +392,8 @@ class RunFolder:
             yield
 
     def _open(self, processes: int) -> tuple[str | None, dict[str, Any], float]:
-        """Return the fingerprint of the corpus of a run that is over, or None; and what a checkpoint has to resume from.
+        """Return the fingerprint of the corpus of a run that is over, or None; and what a
+        checkpoint has to resume from.
 
         Raises:
             OutputExists: The output folder exists, and is not of a run that is over.
@@ -334,25 +407,33 @@ class RunFolder:
             if record.get(SETTINGS) == plan.digest() and record.get("stopped") not in _CUT_SHORT:
                 return record["data"]["fingerprint"], {}, 0.0
             check_output(plan.out)
-        self._job = job = Job(plan.out, "training", {**plan.facts(), "processes": processes, SETTINGS: plan.digest()})
+        self._job = job = Job(
+            plan.out, "training", {**plan.facts(), "processes": processes, SETTINGS: plan.digest()}
+        )
         if plan.resume and not job.folder.is_dir():
             raise CheckpointError(
-                f"There is no run to resume: {job.folder} does not exist. Leave out --resume (resume=True) to start one."
+                f"There is no run to resume: {job.folder} does not exist. Leave out --resume"
+                " (resume=True) to start one."
             )
         with storage_errors(job.folder):
             job.__enter__()
         self._close = weakref.finalize(self, job.__exit__)
-        self.checkpoints = checkpoints = Checkpoints(job.folder, training.checkpoint_seconds, training.checkpoints_kept)
+        self.checkpoints = checkpoints = Checkpoints(
+            job.folder, training.checkpoint_seconds, training.checkpoints_kept
+        )
         steps = checkpoints.steps()
         with self.closed_on_error():
             if steps and not (plan.resume or resumes_by_itself()):
                 raise CheckpointError(
-                    f"{job.folder} holds a run that was interrupted after step {steps[-1]:,} or later. Resume it with the same "
-                    "command and --resume (resume=True), or remove that folder to start over."
+                    f"{job.folder} holds a run that was interrupted after step {steps[-1]:,} or"
+                    " later. Resume it with the same command and --resume (resume=True), or remove"
+                    " that folder to start over."
                 )
             checkpoints.load()
         if plan.resume and not steps:
-            checkpoints.note("The run was interrupted before its first checkpoint, so it starts again.")
+            checkpoints.note(
+                "The run was interrupted before its first checkpoint, so it starts again."
+            )
         return None, checkpoints.extra, checkpoints.seconds
 
     def require_corpus(self, fingerprint: str) -> None:
@@ -364,25 +445,34 @@ class RunFolder:
             CheckpointError: The resumed run was started on another corpus.
         """
         if self._finished == fingerprint:
-            raise AlreadyTrained(f"{self._plan.out} was saved before: it was trained with the same settings, on the same texts.")
+            raise AlreadyTrained(
+                f"{self._plan.out} was saved before: it was trained with the same settings, on the"
+                " same texts."
+            )
         if self._finished is not None:
             raise OutputExists(
-                f"{self._plan.out} already exists, and was trained on other texts. Give another folder, or remove it first."
+                f"{self._plan.out} already exists, and was trained on other texts. Give another"
+                " folder, or remove it first."
             )
         if self._job is not None:
             with storage_errors(self._job.folder):
                 self._job.require({"corpus": fingerprint})
 
     def save(self, bundle: Bundle) -> None:
-        """Write the model, in place of what this run has saved before, and remove the folder, which is no longer needed.
+        """Write the model, in place of what this run has saved before, and remove the folder, which
+        is no longer needed.
 
         Raises:
-            StorageError: The output folder cannot be written; the message says where the model was saved instead.
+            StorageError: The output folder cannot be written; the message says where the model was
+                saved instead.
         """
         if self._job is None:
             return
-        is_whole = bundle.training.get("stopped") not in _CUT_SHORT  # another one does not replace what exists
-        write_or_rescue(bundle, self._job.out, overwrite=self._is_saved or (self._plan.overwrite and is_whole))
+        # another one does not replace what exists
+        is_whole = bundle.training.get("stopped") not in _CUT_SHORT
+        write_or_rescue(
+            bundle, self._job.out, overwrite=self._is_saved or (self._plan.overwrite and is_whole)
+        )
         if not self._is_saved and self._close.alive:
             self._job.clear()
             self._close()
@@ -392,8 +482,8 @@ class RunFolder:
     def closed_on_error(self) -> Iterator[None]:
         """Unlock the folder if a block raises an error.
 
-        This does not wait for the garbage collector: a traceback that a notebook keeps would keep the lock. After an
-        interrupt the folder stays locked, since the run may still be finished.
+        This does not wait for the garbage collector: a traceback that a notebook keeps would keep
+        the lock. After an interrupt the folder stays locked, since the run may still be finished.
         """
         try:
             yield

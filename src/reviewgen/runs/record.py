@@ -1,11 +1,14 @@
-"""The record of a run: what it has reported, its learning curves, and what is measured at its end; ``training.json`` has all.
+"""The record of a run: what it has reported, its learning curves, and what is measured at its end;
+``training.json`` has all.
 
-The loss of one step is noisy, so means are kept: over the steps since the last evaluation, and since the last point of a
-thinned curve. Their sums stay on the device; converting one to a number waits for the device, a few hundred times a run.
+The loss of one step is noisy, so means are kept: over the steps since the last evaluation, and
+since the last point of a thinned curve. Their sums stay on the device; converting one to a number
+waits for the device, a few hundred times a run.
 
-At the end come the bits per character of held-out texts, and copy rate and metrics of generated ones; and whether training the
-weights that ship with a preset further would have been better: they know a language, and a training from scratch learns it from
-its own texts. After many epochs on a small corpus, there is nothing more to learn from it.
+At the end come the bits per character of held-out texts, and copy rate and metrics of generated
+ones; and whether training the weights that ship with a preset further would have been better: they
+know a language, and a training from scratch learns it from its own texts. After many epochs on a
+small corpus, there is nothing more to learn from it.
 """
 
 import math
@@ -35,20 +38,26 @@ from reviewgen.runs.setup import resolve_setup
 from reviewgen.training import Report
 from reviewgen.training.evaluator import SAMPLE_TOKENS
 
-_POINTS = 200  # of the thinned curve, spread evenly; the first step, the last one and the evaluations come on top
+# of the thinned curve, spread evenly; the first step, the last one and the evaluations come on top
+_POINTS = 200
 _SAVED = ("notes", "size", "evaluations", "points")  # in a checkpoint
 
 
 @dataclass
 class Mean:
-    """The mean loss of some steps, and that of each of the model's own loss terms, by name; the plain loss has no name."""
+    """The mean loss of some steps, and that of each of the model's own loss terms, by name; the
+    plain loss has no name.
+    """
 
     sums: dict[str, Tensor] = field(default_factory=dict)
     steps: int = 0
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
         """Add the losses of a step."""
-        self.sums = {name: loss + self.sums[name] if name in self.sums else loss for name, loss in losses.items()}
+        self.sums = {
+            name: loss + self.sums[name] if name in self.sums else loss
+            for name, loss in losses.items()
+        }
         self.steps += 1
 
     def take(self) -> dict[str, float]:
@@ -61,7 +70,9 @@ class Mean:
 
 @dataclass
 class Curves:
-    """The learning curves of a run: its evaluations, and a thinned curve of the loss and the learning rate between them."""
+    """The learning curves of a run: its evaluations, and a thinned curve of the loss and the
+    learning rate between them.
+    """
 
     targets_per_character: float = 1.0  # nats per token times this are nats per character
     evaluations: list[dict[str, Any]] = field(default_factory=list)
@@ -69,7 +80,10 @@ class Curves:
 
     def curve(self) -> dict[str, list[Any]]:
         """Return the points as a list per name."""
-        return {name: [point.get(name) for point in self.points] for name in (self.points[0] if self.points else ())}
+        return {
+            name: [point.get(name) for point in self.points]
+            for name in (self.points[0] if self.points else ())
+        }
 
 
 @dataclass
@@ -78,7 +92,8 @@ class RunRecord(Curves):
 
     Attributes:
         notes: Sentences for the user, each once.
-        size: The settings that were chosen for the run's time budget, if any, by group: "model" and "training".
+        size: The settings that were chosen for the run's time budget, if any, by group: "model" and
+            "training".
         last: The last report; before the first step one of no tokens.
         means: The losses since the last evaluation, and since the last point.
     """
@@ -90,24 +105,35 @@ class RunRecord(Curves):
 
     @classmethod
     def of(cls, store: TokenStore, saved: Mapping[str, Any]) -> "RunRecord":
-        """Return the record of a training on some texts: what a checkpoint has saved, or an empty one for an empty mapping."""
-        targets_per_character = (store.tokens - len(store) - int(store.given.sum())) / int(store.characters.sum())
+        """Return the record of a training on some texts: what a checkpoint has saved, or an empty
+        one for an empty mapping.
+        """
+        targets_per_character = (store.tokens - len(store) - int(store.given.sum())) / int(
+            store.characters.sum()
+        )
         if not saved:
             return cls(targets_per_character)
         first, second = (Mean(**fields) for fields in saved["means"])
-        return cls(targets_per_character, **{name: saved[name] for name in _SAVED}, means=(first, second))
+        return cls(
+            targets_per_character, **{name: saved[name] for name in _SAVED}, means=(first, second)
+        )
 
     def to_checkpoint(self) -> dict[str, Any]:
         """Return what a checkpoint saves: JSON values and, in ``means``, tensors."""
         saved = {name: getattr(self, name) for name in _SAVED}
-        return saved | {"notes": [str(note) for note in self.notes], "means": [vars(mean) for mean in self.means]}
+        return saved | {
+            "notes": [str(note) for note in self.notes],
+            "means": [vars(mean) for mean in self.means],
+        }
 
     def note(self, *notes: str) -> None:
         """Add notes, except those that a resumed run has had before."""
         self.notes += [note for note in notes if note not in self.notes]
 
     def add(self, report: Report) -> dict[str, Any] | None:
-        """Add a report; return what the curves keep of it, an evaluation, a point or both, if anything."""
+        """Add a report; return what the curves keep of it, an evaluation, a point or both, if
+        anything.
+        """
         self.last = report
         self.note(*report.notes)
         entry: dict[str, Any] = {}
@@ -129,18 +155,29 @@ class RunRecord(Curves):
                 self.points.append(entry)
         if report.sample is not None:
             numbers = position | self._losses(self.means[0])
-            numbers |= {"is_best": report.is_best, "token_copy_rate": report.token_copy_rate, "metrics": dict(report.metrics)}
-            self.evaluations.append(to_json(numbers) | (report.evaluation.to_dict() if report.evaluation else {}))
-            entry = self.evaluations[-1] | entry  # the loss is that since the last point, as at the others
+            numbers |= {
+                "is_best": report.is_best,
+                "token_copy_rate": report.token_copy_rate,
+                "metrics": dict(report.metrics),
+            }
+            self.evaluations.append(
+                to_json(numbers) | (report.evaluation.to_dict() if report.evaluation else {})
+            )
+            # the loss is that since the last point, as at the others
+            entry = self.evaluations[-1] | entry
         return entry or None
 
     def _losses(self, mean: Mean) -> dict[str, Any]:
-        """Return the mean losses since the last time, and take them from the mean; an infinite number becomes None."""
+        """Return the mean losses since the last time, and take them from the mean; an infinite
+        number becomes None.
+        """
         means = mean.take()
         nats = means.pop("", None)
         bits = None if nats is None else nats * self.targets_per_character / math.log(2)
         terms = {f"{TERM}{name}": value for name, value in means.items()}
-        return dict(to_json({"train_nats_per_token": nats, "train_bits_per_character": bits, **terms}))
+        return dict(
+            to_json({"train_nats_per_token": nats, "train_bits_per_character": bits, **terms})
+        )
 
 
 def novelty_facts(
@@ -150,13 +187,17 @@ def novelty_facts(
     evaluations: Sequence[Mapping[str, Any]] = (),
     held_out_token_copy_rate: float | None = None,
 ) -> dict[str, Any] | None:
-    """Return the facts on the novelty index, and the copy rates of the kept model and of held-out texts.
+    """Return the facts on the novelty index, and the copy rates of the kept model and of held-out
+    texts.
 
     Args:
         index: The index; None without one.
-        corpus: The fingerprint of the one corpus that all of this is about; a model that was trained further has seen others.
-        copied: The copy rates in characters, as ``measure_texts`` returns them; empty if not measured.
-        evaluations: Those of the training, for the share of 20-token windows that the index has found.
+        corpus: The fingerprint of the one corpus that all of this is about; a model that was
+            trained further has seen others.
+        copied: The copy rates in characters, as ``measure_texts`` returns them; empty if not
+            measured.
+        evaluations: Those of the training, for the share of 20-token windows that the index has
+            found.
         held_out_token_copy_rate: The same share for held-out texts.
     """
     if index is None and copied.get("copy_rate") is None:
@@ -186,19 +227,25 @@ _TEXTS = 100  # that are generated at a time
 _MAX_TEXTS = 2_000  # that are generated in all, at most
 _COUNTED_CHARACTERS = 100_000  # that an n-gram writes in a tenth of a second
 
-# Bits per character of held-out text after the same time on one core, lstm-word from the weights that ship / from scratch, by how
-# often the latter has read its texts; the first column before the vocabulary depended on the size of the corpus:
-#     music captions:                12.6 times  0.866 / 0.935    7.6 times  0.961 / 0.918    2.7 times  0.928 / 0.762
-#     music blogs:                                                8.0 times  1.946 / 2.258    2.1 times  2.143 / 2.127
+# Bits per character of held-out text after the same time on one core, lstm-word from the weights
+# that ship / from scratch, by how often the latter has read its texts (12.6 times: before the
+# vocabulary depended on the size of the corpus):
+#     music captions: 12.6 times 0.866 / 0.935, 7.6 times 0.961 / 0.918, 2.7 times 0.928 / 0.762
+#     music blogs:    8.0 times 1.946 / 2.258, 2.1 times 2.143 / 2.127
 _MIN_PASSES = 10.0
-_MAX_BITS = 3.0  # of the shipped weights before any training; 1.9 and 2.6 on these, more on texts in another language
+# of the shipped weights before any training; 1.9 and 2.6 on these, more on texts in another
+# language
+_MAX_BITS = 3.0
 _MIN_SECONDS = 30.0  # of a run; the measurement takes up to half a second
 _CHARACTERS_PER_SECOND = 100  # of the run: a hundredth of its time, on one slow core
 _MAX_CHARACTERS = 6_000
 
 
 def evaluate(
-    model: LanguageModel, documents: Sequence[evaluation.Document], vocab_size: int, device: str = "cpu"
+    model: LanguageModel,
+    documents: Sequence[evaluation.Document],
+    vocab_size: int,
+    device: str = "cpu",
 ) -> evaluation.Evaluation | None:
     """Return the evaluation of a model on held-out texts; None if it cannot be scored."""
     with suppress(NotADistribution):
@@ -207,18 +254,27 @@ def evaluate(
 
 
 def choose_documents(
-    model: LanguageModel, corpus: PreparedCorpus, split: str, tokens: int, seconds: float | None, texts: int = 1
+    model: LanguageModel,
+    corpus: PreparedCorpus,
+    split: str,
+    tokens: int,
+    seconds: float | None,
+    texts: int = 1,
 ) -> list[evaluation.Document]:
-    """Return texts of a split with about ``tokens`` tokens; in a time budget, what a model can score in some seconds.
+    """Return texts of a split with about ``tokens`` tokens; in a time budget, what a model can
+    score in some seconds.
 
-    At least ``texts`` texts are returned, if they have no more tokens and the model can score them in ``_TEXT_SECONDS``.
+    At least ``texts`` texts are returned, if they have no more tokens and the model can score them
+    in ``_TEXT_SECONDS``.
     """
     documents = evaluation.sample_documents(corpus.stores[split], tokens)
     with suppress(NotADistribution):
         if seconds is not None:
             rate = evaluation.measure_rate(model, documents, corpus.tokenizer.vocab_size)
             mean = sum(len(ids) for ids, _ in documents) / len(documents)
-            count = max(_MIN_TOKENS / mean, rate * seconds / mean, min(texts, rate * _TEXT_SECONDS / mean))
+            count = max(
+                _MIN_TOKENS / mean, rate * seconds / mean, min(texts, rate * _TEXT_SECONDS / mean)
+            )
             return evaluation.spread_documents(documents, max(1, round(min(count, len(documents)))))
     return documents
 
@@ -226,7 +282,8 @@ def choose_documents(
 def measure_texts(
     model: LanguageModel, corpus: PreparedCorpus, metrics: evaluation.TextMetrics
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the copy rates and the metrics of generated texts, and of as many characters of held-out texts.
+    """Return the copy rates and the metrics of generated texts, and of as many characters of
+    held-out texts.
 
     Both are texts of up to ``SAMPLE_TOKENS`` tokens, and the training text is read once.
     """
@@ -240,7 +297,13 @@ def measure_texts(
     documents = [tokens_of(store.document(number), tokenizer.vocab_size) for number in numbers]
     held_out = [tokenizer.decode(ids[:SAMPLE_TOKENS].tolist()) for ids in documents]
     texts = [*generated, *held_out]
-    pairs = list(zip(count_copied(texts, decode_texts(corpus.stores["train"].blocks, tokenizer)), map(len, texts), strict=True))
+    pairs = list(
+        zip(
+            count_copied(texts, decode_texts(corpus.stores["train"].blocks, tokenizer)),
+            map(len, texts),
+            strict=True,
+        )
+    )
     generated_pairs = pairs[: len(generated)]
     held_out_pairs = pairs[len(generated) :]
     rates = {
@@ -254,13 +317,20 @@ def measure_texts(
 
 
 def _write_texts(model: LanguageModel, corpus: PreparedCorpus) -> list[str]:
-    """Return generated texts with as many characters as a rate needs; how many there are follows from no clock."""
+    """Return generated texts with as many characters as a rate needs; how many there are follows
+    from no clock.
+    """
     wanted = _COUNTED_CHARACTERS if isinstance(model, CountTrained) else MIN_CHARACTERS
     config = GenerationConfig(max_new_tokens=SAMPLE_TOKENS)
     texts = list[str]()
     generator = Generator(make_stepper(model), corpus.tokenizer)
     while len(texts) < _MAX_TEXTS and sum(map(len, texts)) < wanted:
-        request = Request([""] * _TEXTS, config, seed=len(texts) // _TEXTS, prefix=corpus.conditions.unspecified_ids)
+        request = Request(
+            [""] * _TEXTS,
+            config,
+            seed=len(texts) // _TEXTS,
+            prefix=corpus.conditions.unspecified_ids,
+        )
         texts += [row.text for row in generator.generate(request)]
     return texts
 
@@ -270,8 +340,11 @@ def _share(pairs: Sequence[tuple[int, int]]) -> list[float]:
     return [sum(copied for copied, _ in pairs) / max(1, sum(length for _, length in pairs))]
 
 
-def suggest_trained_weights(plan: TrainingPlan, corpus: PreparedCorpus, tokens: int, seconds: float) -> list[str]:
-    """Return a sentence if the weights that ship with a preset, trained further, would have made a better model; else nothing.
+def suggest_trained_weights(
+    plan: TrainingPlan, corpus: PreparedCorpus, tokens: int, seconds: float
+) -> list[str]:
+    """Return a sentence if the weights that ship with a preset, trained further, would have made a
+    better model; else nothing.
 
     Args:
         plan: The plan of the finished run.
@@ -280,7 +353,12 @@ def suggest_trained_weights(plan: TrainingPlan, corpus: PreparedCorpus, tokens: 
         seconds: How long it took; decides how many texts the shipped weights are measured on.
     """
     passes = tokens / max(1, corpus.stores["train"].tokens)
-    if plan.parts.trained is not None or plan.parts.is_counted or seconds < _MIN_SECONDS or passes < _MIN_PASSES:
+    if (
+        plan.parts.trained is not None
+        or plan.parts.is_counted
+        or seconds < _MIN_SECONDS
+        or passes < _MIN_PASSES
+    ):
         return []
     trained = _find_trainable(plan)
     characters = min(_MAX_CHARACTERS, round(seconds * _CHARACTERS_PER_SECOND))
@@ -288,14 +366,17 @@ def suggest_trained_weights(plan: TrainingPlan, corpus: PreparedCorpus, tokens: 
     if bits > _MAX_BITS:
         return []
     return [
-        f"This training has read its texts {passes:.0f} times. On such a small corpus, training the weights that ship with "
-        f"{plan.preset} further should give a better model in the same time: use --from {plan.preset}. They take {bits:.3f} "
-        "bits per character of these held-out texts before any training."
+        f"This training has read its texts {passes:.0f} times. On such a small corpus, training the"
+        f" weights that ship with {plan.preset} further should give a better model in the same"
+        f" time: use --from {plan.preset}. They take {bits:.3f} bits per character of these"
+        " held-out texts before any training."
     ]
 
 
 def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
-    """Return the shipped model of a preset, if it can be trained further with a plan's own settings on texts cleaned alike."""
+    """Return the shipped model of a preset, if it can be trained further with a plan's own settings
+    on texts cleaned alike.
+    """
     parts = plan.parts
     try:
         usual = resolve_setup(plan.preset)
@@ -304,22 +385,42 @@ def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
             return None
         trained = ReviewModel.from_pretrained(folder)
         defaults = to_dict(usual.tokenizer_config)
-        model = {name: value for name, value in parts.model_settings.items() if value != usual.model_settings.get(name)}
-        tokenizer = {name: value for name, value in to_dict(parts.tokenizer_config).items() if value != defaults[name]}
+        model = {
+            name: value
+            for name, value in parts.model_settings.items()
+            if value != usual.model_settings.get(name)
+        }
+        tokenizer = {
+            name: value
+            for name, value in to_dict(parts.tokenizer_config).items()
+            if value != defaults[name]
+        }
         resolve_setup(trained, model, tokenizer)
     except ReviewgenError:
         return None
-    data = trained.training.get("data") or {}  # may lack options that are newer than the weights: those do not count
-    is_cleaned_alike = all(data.get(name, value) == value for name, value in plan.data.cleaning.items())
-    return trained if is_cleaned_alike and plan.data.columns in ((), trained.conditions.names) else None
+    # may lack options that are newer than the weights: those do not count
+    data = trained.training.get("data") or {}
+    is_cleaned_alike = all(
+        data.get(name, value) == value for name, value in plan.data.cleaning.items()
+    )
+    return (
+        trained
+        if is_cleaned_alike and plan.data.columns in ((), trained.conditions.names)
+        else None
+    )
 
 
 def _measure_bits(trained: ReviewModel, corpus: PreparedCorpus, characters: int) -> float:
-    """Return a model's bits per character on evenly spaced held-out texts of about so many characters."""
+    """Return a model's bits per character on evenly spaced held-out texts of about so many
+    characters.
+    """
     store = corpus.stores[corpus.final_split]
     tokenizer = corpus.tokenizer
     tokens = round(characters * store.tokens / max(1, int(store.characters.sum())))
-    documents = [tokens_of(ids, tokenizer.vocab_size) for ids, _ in evaluation.sample_documents(store, tokens)]
+    documents = [
+        tokens_of(ids, tokenizer.vocab_size)
+        for ids, _ in evaluation.sample_documents(store, tokens)
+    ]
     texts = [tokenizer.decode(ids[:tokens].tolist()) for ids in documents]
     with suppress(NotADistribution):
         return trained.evaluate([text for text in texts if text], clean=False).bits_per_character

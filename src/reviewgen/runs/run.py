@@ -1,7 +1,8 @@
-"""``TrainingRun``: a training in steps that the caller can watch, of a network, an n-gram or a blend.
+"""``TrainingRun``: a training in steps that the caller can watch, of a network, an n-gram or a
+blend.
 
-A run of a blend has a run for each of its models, one after another on the same corpus; then the weights of the blend are fitted
-on held-out texts, as ``reviewgen.blend`` does.
+A run of a blend has a run for each of its models, one after another on the same corpus; then the
+weights of the blend are fitted on held-out texts, as ``reviewgen.blend`` does.
 """
 
 import logging
@@ -23,7 +24,14 @@ from reviewgen.config import TrainingConfig, refuse_unknown_options, to_dict
 from reviewgen.config.options import TrainKwargs
 from reviewgen.data import Corpus, TokenStore, tokens_of
 from reviewgen.errors import Detail, NotADistribution, ProcessLost, TrainingError
-from reviewgen.evaluation import Document, Evaluation, TextMetrics, measure_gains, sample_documents, spread_documents
+from reviewgen.evaluation import (
+    Document,
+    Evaluation,
+    TextMetrics,
+    measure_gains,
+    sample_documents,
+    spread_documents,
+)
 from reviewgen.generation import using_threads
 from reviewgen.hub.card import card_text, file_name
 from reviewgen.interrupts import block_signals
@@ -51,8 +59,11 @@ from reviewgen.training.model_checks import check_contract
 from reviewgen.version import __version__
 
 _COUNTING_SHARE = 0.4  # of the time left, at most
-_NETWORK_SHARE = 0.95  # of the time left after counting; the rest is for fitting the weights, and evaluating the blend
-_WEIGHTS_SHARE = 0.01  # of a time budget, for scoring the texts that the weights are fitted on; fitting takes three times as long
+# of the time left after counting; the rest is for fitting the weights, and evaluating the blend
+_NETWORK_SHARE = 0.95
+# of a time budget, for scoring the texts that the weights are fitted on; fitting takes three times
+# as long
+_WEIGHTS_SHARE = 0.01
 _FINAL_TOKENS = 100_000  # held-out tokens of the final evaluation, at most
 _FINAL_TEXTS = 100  # of the final evaluation, at least, if that takes no more than seconds
 _GAIN_TEXTS = 60  # at least, that what conditions save is measured on, if there are as many
@@ -64,7 +75,8 @@ _logger = logging.getLogger("reviewgen")
 
 
 class TrainingRun:
-    """A training, step by step: ``read`` the corpus, ``tokenize`` it, iterate over the reports, ``finish``.
+    """A training, step by step: ``read`` the corpus, ``tokenize`` it, iterate over the reports,
+    ``finish``.
 
     ::
 
@@ -78,16 +90,20 @@ class TrainingRun:
     The clock of a time budget starts with the training.
 
     Args:
-        start: A preset, ``<model>-<tokenizer>``, as in "lstm-word"; or a trained ReviewModel to train further: a copy of its
-            weights is trained, and its tokenizer, conditions, size and generation defaults are kept.
+        start: A preset, ``<model>-<tokenizer>``, as in "lstm-word"; or a trained ReviewModel to
+            train further: a copy of its weights is trained, and its tokenizer, conditions, size and
+            generation defaults are kept.
         source: The reviews; see ``reviewgen.data.sources.open_source``.
         options: The keywords of ``reviewgen.train``, which documents them.
 
     Raises:
-        ReviewgenError: A setting, the preset or the output folder is unusable. Nothing has been read by then.
+        ReviewgenError: A setting, the preset or the output folder is unusable. Nothing has been
+            read by then.
     """
 
-    def __init__(self, start: str | ReviewModel, source: Any, **options: Unpack[TrainKwargs]) -> None:
+    def __init__(
+        self, start: str | ReviewModel, source: Any, **options: Unpack[TrainKwargs]
+    ) -> None:
         refuse_unknown_options(options, TrainKwargs, "TrainingRun")
         self._set_up(make_plan(start, source, options))
 
@@ -102,8 +118,10 @@ class TrainingRun:
         self._record = RunRecord()
         self._model: LanguageModel | None = None
         self._parts: list[TrainingRun] = []  # of a blend: the runs of its models that have started
-        self._fitted: tuple[Blend, dict[str, Any]] | None = None  # the blend, and how its weights were fitted
-        self._copy_rate: float | None = None  # of the held-out texts, in tokens; None without a novelty index
+        # the blend, and how its weights were fitted
+        self._fitted: tuple[Blend, dict[str, Any]] | None = None
+        # of the held-out texts, in tokens; None without a novelty index
+        self._copy_rate: float | None = None
         self._bits_before: float | None = None  # of a trained model on the held-out texts
         self._initial_tensors: list[str] = []  # those of the model that a file has given
         self._copied: dict[str, Any] = {}
@@ -111,12 +129,14 @@ class TrainingRun:
         self._measuring_seconds = 0.0
 
     def read(self) -> Corpus:
-        """Read, clean and split the corpus, and return it, so that it can be described before the training.
+        """Read, clean and split the corpus, and return it, so that it can be described before the
+        training.
 
         Raises:
-            CheckpointError: ``<out>.partial`` holds an interrupted run that is not resumed; or ``resume`` is set, and there is no
-                run of these settings.
-            DataError: The source cannot be read, or contains a single review and no validation is given.
+            CheckpointError: ``<out>.partial`` holds an interrupted run that is not resumed; or
+                ``resume`` is set, and there is no run of these settings.
+            DataError: The source cannot be read, or contains a single review and no validation is
+                given.
         """
         with self._folder.opened():
             self._corpus = read_corpus(self.plan)
@@ -125,7 +145,8 @@ class TrainingRun:
         return self.corpus
 
     def tokenize(self) -> None:
-        """Train the tokenizer and encode the corpus, or load both from the token cache, and build the model.
+        """Train the tokenizer and encode the corpus, or load both from the token cache, and build
+        the model.
 
         Raises:
             StorageError: The cache is full or cannot be written.
@@ -152,7 +173,8 @@ class TrainingRun:
         """Train; yield a report for each step. Afterwards the model holds its best weights.
 
         Raises:
-            TrainingError: The corpus was not tokenized; or the training has failed, see ``reviewgen.train``.
+            TrainingError: The corpus was not tokenized; or the training has failed, see
+                ``reviewgen.train``.
             NotADistribution: The scores of a model of a blend do not sum to one.
         """
         corpus = self._require_prepared("train")
@@ -175,13 +197,18 @@ class TrainingRun:
             all_evaluations="training.evaluations" in plan.parts.own,
         )
         groups = {"model": self.model.config, "training": self.config}
-        settings = plan.facts() | {f"{group}.{name}": value for group in groups for name, value in to_dict(groups[group]).items()}
+        settings = plan.facts() | {
+            f"{group}.{name}": value
+            for group in groups
+            for name, value in to_dict(groups[group]).items()
+        }
         with self._folder.closed_on_error(), self.log.opened(settings):
             for report in reports:
                 yield self.log.record(report, self._record.add(report))
 
     def interrupt(self) -> None:
-        """Mark the run as interrupted: ``finish`` then takes the best weights so far, and does not measure the model.
+        """Mark the run as interrupted: ``finish`` then takes the best weights so far, and does not
+        measure the model.
 
         Raises:
             TrainingError: The corpus was not tokenized, so there is no training.
@@ -191,14 +218,19 @@ class TrainingRun:
         if can_restart():
             with self._folder.closed_on_error():
                 has_checkpoint = bool(self._folder.checkpoints.steps())
-                raise ProcessLost(f"This process received a termination signal. {how_to_resume(has_checkpoint=has_checkpoint)}")
+                raise ProcessLost(
+                    "This process received a termination signal."
+                    f" {how_to_resume(has_checkpoint=has_checkpoint)}"
+                )
         self._is_interrupted = True
 
     def finish(self) -> ReviewModel:
-        """Save the model in ``out`` if that is given, measure it, save it again with the results, and return it.
+        """Save the model in ``out`` if that is given, measure it, save it again with the results,
+        and return it.
 
         Raises:
-            StorageError: ``out`` cannot be written; the message says where the model was saved instead.
+            StorageError: ``out`` cannot be written; the message says where the model was saved
+                instead.
             TrainingError: No step was taken; for a blend, by one of its models.
         """
         corpus = self._require_prepared("finish")
@@ -206,7 +238,10 @@ class TrainingRun:
             last = self._network_record.last
             if not (last.tokens or last.stopped) or len(self._parts) < len(self.plan.parts.models):
                 of = f" of {self.plan.parts.models[-1].preset}" if self.plan.parts.models else ""
-                raise TrainingError(f"The training ended before the first step{of}; nothing was saved. Give it more time.")
+                raise TrainingError(
+                    f"The training ended before the first step{of}; nothing was saved. Give it more"
+                    " time."
+                )
             with block_signals():
                 if self._parts and self._fitted is None:
                     tokens = self.config.evaluation_tokens // _INTERRUPTED_DIVISOR
@@ -220,39 +255,65 @@ class TrainingRun:
                 self._measure(corpus, last)
             except KeyboardInterrupt:
                 self._is_interrupted = True
-                self._record.note(f"The training was complete when it was interrupted: {where}, and was not measured fully.")
+                self._record.note(
+                    f"The training was complete when it was interrupted: {where}, and was not"
+                    " measured fully."
+                )
             except Exception:
-                _logger.warning("The training is over and %s; an error occurred during the final measurements.", where)
+                _logger.warning(
+                    "The training is over and %s; an error occurred during the final measurements.",
+                    where,
+                )
                 raise
             self._measuring_seconds = clock() - start
             with block_signals():
                 return self._save()
 
     def facts(self) -> dict[str, Any]:
-        """Return the record of the training, as in ``training.json``; for a blend, with the record of its network.
+        """Return the record of the training, as in ``training.json``; for a blend, with the record
+        of its network.
 
         Raises:
-            TrainingError: The corpus was not tokenized, or no model of a blend is trained by gradient yet.
+            TrainingError: The corpus was not tokenized, or no model of a blend is trained by
+                gradient yet.
         """
         plan = self.plan
         corpus = self._require_prepared("call facts")
         record = self._record
         if len(self._parts) < len(plan.parts.models):
-            raise TrainingError(f"There is no record of {plan.preset} yet: iterate over the run to train its models.")
+            raise TrainingError(
+                f"There is no record of {plan.preset} yet: iterate over the run to train its"
+                " models."
+            )
         *counted, network = self._parts or [self]
         last = record.last if record.last.stopped else network._record.last
-        stopped = network._record.last.stopped or (StopReason.INTERRUPTED if self.is_interrupted else None)
-        measuring = self._measuring_seconds + sum(part._record.last.evaluation_seconds for part in counted)
-        novelty = novelty_facts(corpus.index, corpus.corpus.fingerprint, self._copied, record.evaluations, network._copy_rate)
+        stopped = network._record.last.stopped or (
+            StopReason.INTERRUPTED if self.is_interrupted else None
+        )
+        measuring = self._measuring_seconds + sum(
+            part._record.last.evaluation_seconds for part in counted
+        )
+        novelty = novelty_facts(
+            corpus.index,
+            corpus.corpus.fingerprint,
+            self._copied,
+            record.evaluations,
+            network._copy_rate,
+        )
         weights = plan.parts.initial_weights
-        initial = weights and {"file": weights.file.name, "sha256": weights.digest, "tensors": self._initial_tensors}
+        initial = weights and {
+            "file": weights.file.name,
+            "sha256": weights.digest,
+            "tensors": self._initial_tensors,
+        }
         return {
             "preset": plan.preset,
             **parent_facts(plan.parts.trained, self._bits_before),
             **({"initial_weights": initial} if initial else {}),
             "seed": plan.seed,
             SETTINGS: plan.digest(),
-            "data": plan.data.facts() | {"dataset_split": plan.data.split} | corpus.facts(),  # which has its own "split"
+            # which has its own "split"
+            "data": plan.data.facts() | {"dataset_split": plan.data.split} | corpus.facts(),
             "config": to_dict(self.config),
             "budget_seconds": plan.length.seconds,
             "stopped": None if stopped is None else stopped.value,
@@ -275,7 +336,9 @@ class TrainingRun:
         }
 
     def _begin(self, corpus: PreparedCorpus) -> None:
-        """Choose the size for a time budget, build the model, and measure what it is compared with afterwards."""
+        """Choose the size for a time budget, build the model, and measure what it is compared with
+        afterwards.
+        """
         plan, parts = self.plan, self.plan.parts
         self._metrics = TextMetrics(parts.training.metrics, corpus.words)
         saved = {} if parts.models else self._folder.checkpoints.extra
@@ -296,7 +359,12 @@ class TrainingRun:
         if parts.initial_weights is not None:
             self._initial_tensors = parts.initial_weights.copy_into(model)
             names = ", ".join(self._initial_tensors)
-            record.note(Detail(f"Initial weights from {parts.initial_weights.file.name}: {names}; the others are random."))
+            record.note(
+                Detail(
+                    f"Initial weights from {parts.initial_weights.file.name}: {names}; the others"
+                    " are random."
+                )
+            )
         if isinstance(model, torch.nn.Module) and not parts.is_counted:
             check_contract(model, parts.model_plugin, is_sampled=parts.training.sampled_softmax > 0)
         with all_processes() as processes:
@@ -316,10 +384,12 @@ class TrainingRun:
         self._corpus = corpus
 
     def _choose_size(self, corpus: PreparedCorpus) -> dict[str, Mapping[str, Any]] | None:
-        """Return the settings of the largest model and batch of a preset that can be trained in the time budget, on a CPU.
+        """Return the settings of the largest model and batch of a preset that can be trained in the
+        time budget, on a CPU.
 
-        With several processes, the first times some steps, and all use its result, as if the others added nothing: on CPUs they
-        add little. None if the user has set a size, the preset has no sizes, or the length is not a time.
+        With several processes, the first times some steps, and all use its result, as if the others
+        added nothing: on CPUs they add little. None if the user has set a size, the preset has no
+        sizes, or the length is not a time.
         """
         parts = self.plan.parts
         seconds = self.plan.length.seconds
@@ -327,7 +397,8 @@ class TrainingRun:
         if parts.sizes is None or seconds is None or process_state().device.type != "cpu":
             return None
         if (self.preset, seconds) in corpus.sizes:
-            return parts.not_own(corpus.sizes[self.preset, seconds])  # it was chosen for another training
+            # it was chosen for another training
+            return parts.not_own(corpus.sizes[self.preset, seconds])
 
         def build(size: Mapping[str, Any]) -> LanguageModel:
             return parts.sized(size, {}).build_model(corpus.tokenizer, corpus.conditions, seed=0)
@@ -335,48 +406,71 @@ class TrainingRun:
         with all_processes() as processes:
             sizing = None
             if processes.rank == 0:
-                may_grow = not {"training.batch_size", "training.bptt"} & parts.own  # the user has set neither
+                # the user has set neither
+                may_grow = not {"training.batch_size", "training.bptt"} & parts.own
                 counts = train.tokens, int(train.characters.sum())
-                sizing = choose_size(parts.sizes, build, parts.training, seconds, *counts, may_grow=may_grow)
+                sizing = choose_size(
+                    parts.sizes, build, parts.training, seconds, *counts, may_grow=may_grow
+                )
             sizing = processes.broadcast(sizing)
         if sizing is None:
             return None
         self._record.note(Detail(sizing.describe(seconds)))
-        corpus.sizes[self.preset, seconds] = size = {"model": sizing.model, "training": sizing.training}
+        corpus.sizes[self.preset, seconds] = size = {
+            "model": sizing.model,
+            "training": sizing.training,
+        }
         return size
 
-    def _note_trained(self, trained: ReviewModel, model: Any, documents: list[Document], corpus: PreparedCorpus) -> None:
+    def _note_trained(
+        self, trained: ReviewModel, model: Any, documents: list[Document], corpus: PreparedCorpus
+    ) -> None:
         """Measure a model that is trained further, and note where it starts from."""
         device = process_state().device
-        evaluation = evaluate(model.to(device).eval(), documents, corpus.tokenizer.vocab_size, str(device))
+        evaluation = evaluate(
+            model.to(device).eval(), documents, corpus.tokenizer.vocab_size, str(device)
+        )
         model.to("cpu")
         if evaluation is not None and math.isfinite(evaluation.bits_per_character):
             self._bits_before = evaluation.bits_per_character
         bits = self._bits_before
-        so_far = f", which takes {bits:.4f} bits per character of the held-out texts so far" if bits else ""
+        so_far = (
+            f", which takes {bits:.4f} bits per character of the held-out texts so far"
+            if bits
+            else ""
+        )
         name = file_name(trained.bundle.source or "a trained model")
         rate = self.plan.parts.training.learning_rate
-        self._record.note(f"Training {name} ({self.plan.preset}) further{so_far}; the learning rate peaks at {rate:.3g}.")
+        self._record.note(
+            f"Training {name} ({self.plan.preset}) further{so_far}; the learning rate peaks at"
+            f" {rate:.3g}."
+        )
 
     def _train_parts(self, corpus: PreparedCorpus) -> Iterator[Report]:
         """Train the models of a blend in turn, then fit their weights and evaluate the blend."""
         with self._folder.closed_on_error():
             for parts in self.plan.parts.models:
                 length = self._length_of(parts)
-                run = make_run(replace(self.plan, parts=parts, length=length, out=None, log=None, resume=False))
+                run = make_run(
+                    replace(self.plan, parts=parts, length=length, out=None, log=None, resume=False)
+                )
                 if not parts.is_counted:  # only the network has checkpoints and a log
                     run._log = self.log
                     run._folder = self._folder
                 run._begin(corpus)
                 self._parts.append(run)
                 for report in run:
-                    new = [note for note in dict.fromkeys((*run._record.notes, *report.notes)) if note not in self._record.notes]
+                    new = [
+                        note
+                        for note in dict.fromkeys((*run._record.notes, *report.notes))
+                        if note not in self._record.notes
+                    ]
                     self._record.note(*new)
                     yield replace(report, part=run.preset, notes=tuple(new), stopped=None)
                 if parts.is_counted and run._record.last.evaluation is None:
                     raise NotADistribution(
-                        f"The scores of {run.preset} with these settings are not probabilities that sum to one, so it cannot be "
-                        "part of a blend."
+                        f"The scores of {run.preset} with these settings are not probabilities that"
+                        " sum to one, so it cannot be part of a blend."
                     )
             yield self._report_blend(corpus, self.plan.length.seconds)
 
@@ -387,22 +481,38 @@ class TrainingRun:
         with using_threads(last.threads):
             network = self._parts[-1]
             limit = None if seconds is None else _WEIGHTS_SHARE * seconds
-            documents = choose_documents(network.model, corpus, "validation", self.config.evaluation_tokens, limit)
+            documents = choose_documents(
+                network.model, corpus, "validation", self.config.evaluation_tokens, limit
+            )
             with all_processes() as processes:
                 documents = processes.broadcast(documents)  # their number depends on a clock
             weights = self._mix(documents)
             prefix = corpus.conditions.unspecified_ids
             limit = None if seconds is None else _EVALUATION_SHARE * seconds
             judge = Evaluator(
-                corpus.tokenizer, documents, self.config, corpus.index, prefix, metrics=self._metrics, seconds_each=limit
+                corpus.tokenizer,
+                documents,
+                self.config,
+                corpus.index,
+                prefix,
+                metrics=self._metrics,
+                seconds_each=limit,
             )
             report = replace(
-                last, part=self.preset, progress=1.0, loss=None, learning_rate=None, notes=(Detail(weights),), stopped=None
+                last,
+                part=self.preset,
+                progress=1.0,
+                loss=None,
+                learning_rate=None,
+                notes=(Detail(weights),),
+                stopped=None,
             )
             report = judge.evaluate(self.model, report)
         seconds = last.seconds + clock() - start
         evaluations = last.evaluation_seconds + judge.total_seconds
-        report = replace(report, seconds=seconds, evaluation_seconds=evaluations, stopped=last.stopped)
+        report = replace(
+            report, seconds=seconds, evaluation_seconds=evaluations, stopped=last.stopped
+        )
         self._record.add(report)
         return report
 
@@ -417,7 +527,9 @@ class TrainingRun:
             return Budget(seconds=processes.broadcast(share * max(0.0, length.seconds - spent)))
 
     def _mix(self, documents: list[Document]) -> str:
-        """Fit the weights of a blend's models; return them and the bits per character of each model, as a sentence."""
+        """Fit the weights of a blend's models; return them and the bits per character of each
+        model, as a sentence.
+        """
         corpus = self._require_prepared("blend")
         models = [part.model for part in self._parts]
         plugins = [part.plan.parts.model_plugin for part in self._parts]
@@ -425,24 +537,33 @@ class TrainingRun:
         self._model = blend
         self._fitted = (blend, facts | {"source": corpus.corpus.source.name, "split": "validation"})
         described = [
-            f"{part.preset} {weight:.3f} (alone {'infinite' if bits is None else f'{bits:.4f}'} bits per character)"
-            for part, weight, bits in zip(self._parts, blend.config.weights, facts["bits_per_character"]["parts"], strict=True)
+            f"{part.preset} {weight:.3f} (alone {'infinite' if bits is None else f'{bits:.4f}'}"
+            " bits per character)"
+            for part, weight, bits in zip(
+                self._parts, blend.config.weights, facts["bits_per_character"]["parts"], strict=True
+            )
         ]
         return f"Weights, fitted on {facts['tokens']:,} held-out tokens: {', '.join(described)}."
 
     def _measure(self, corpus: PreparedCorpus, last: Report) -> None:
-        """Evaluate the model on held-out texts, and the models of a blend on the same ones; measure what it generates."""
+        """Evaluate the model on held-out texts, and the models of a blend on the same ones; measure
+        what it generates.
+        """
         seconds = self.plan.length.seconds
         is_main = process_state().is_main_process
         if seconds is not None and self._parts:
             seconds /= 2  # the blend scores each text as often as all its models together
         with using_threads(last.threads):
             limit = None if seconds is None else _FINAL_SHARE * seconds
-            documents = choose_documents(self.model, corpus, corpus.final_split, _FINAL_TOKENS, limit, _FINAL_TEXTS)
+            documents = choose_documents(
+                self.model, corpus, corpus.final_split, _FINAL_TOKENS, limit, _FINAL_TEXTS
+            )
             for run in (*self._parts, self):
                 run._evaluation = evaluate(run.model, documents, corpus.tokenizer.vocab_size)
             if corpus.conditions and is_main and self._evaluation is not None:
-                some = spread_documents(documents, max(_GAIN_TEXTS, len(documents) // (2 * len(corpus.conditions))))
+                some = spread_documents(
+                    documents, max(_GAIN_TEXTS, len(documents) // (2 * len(corpus.conditions)))
+                )
                 gains = measure_gains(self.model, some, corpus.conditions)
                 self._evaluation = replace(self._evaluation, conditions=gains)
             if self.plan.parts.training.copy_tokens and is_main:
@@ -467,7 +588,9 @@ class TrainingRun:
             for part in self._parts:
                 bundle = part._make_bundle()
                 seconds = round(part._record.last.seconds, 2)
-                models.append(ReviewModel(replace(bundle, training=bundle.training | {"seconds": seconds})))
+                models.append(
+                    ReviewModel(replace(bundle, training=bundle.training | {"seconds": seconds}))
+                )
             return make_bundle(models, *self._fitted, parts.preset, parts.generation, facts)
         words = "any" if corpus.lexicon is None else parts.generation.words
         bundle = Bundle(
@@ -523,7 +646,9 @@ class TrainingRun:
 
     @property
     def config(self) -> TrainingConfig:
-        """The training settings; with a time budget, some are chosen by ``tokenize``. Of a blend, those of its network."""
+        """The training settings; with a time budget, some are chosen by ``tokenize``. Of a blend,
+        those of its network.
+        """
         training = self.plan.parts.training
         size = self._network_record.size
         return training if size is None else replace(training, **size["training"])
@@ -535,7 +660,9 @@ class TrainingRun:
 
     @property
     def conditions(self) -> Conditions:
-        """The conditions, once the corpus has been read; their ids are assigned when it is tokenized."""
+        """The conditions, once the corpus has been read; their ids are assigned when it is
+        tokenized.
+        """
         return self._require_read("use the conditions").conditions
 
     @property
@@ -553,14 +680,20 @@ class TrainingRun:
         """The model, once the corpus has been tokenized; a blend, once its models are trained."""
         self._require_prepared("use the model")
         if self._model is None:
-            raise TrainingError(f"There is no {self.preset} yet: iterate over the run to train its models.")
+            raise TrainingError(
+                f"There is no {self.preset} yet: iterate over the run to train its models."
+            )
         return self._model
 
     @property
     def curves(self) -> Mapping[str, Curves]:
-        """The learning curves so far, once the corpus has been tokenized; for a blend, of each model, by its preset."""
+        """The learning curves so far, once the corpus has been tokenized; for a blend, of each
+        model, by its preset.
+        """
         self._require_prepared("use the curves")
-        return {run.preset: run._record for run in (self._parts if self.plan.parts.models else [self])}
+        return {
+            run.preset: run._record for run in (self._parts if self.plan.parts.models else [self])
+        }
 
     @property
     def notes(self) -> list[str]:
@@ -569,12 +702,17 @@ class TrainingRun:
 
     @property
     def held_out(self) -> dict[str, Any] | None:
-        """The last evaluation as JSON values, and which split it was on; None before ``finish``, or if it cannot be scored."""
+        """The last evaluation as JSON values, and which split it was on; None before ``finish``, or
+        if it cannot be scored.
+        """
         if self.evaluation is None:
             return None
         corpus = self._require_prepared("use the evaluation")
         split = corpus.final_split
-        return {"split": split, "reviews_in_split": len(corpus.stores[split])} | self.evaluation.to_dict()
+        return {
+            "split": split,
+            "reviews_in_split": len(corpus.stores[split]),
+        } | self.evaluation.to_dict()
 
     def _require_read(self, action: str) -> ReadCorpus:
         if self._corpus is None:

@@ -1,7 +1,9 @@
-"""The parts of a run: the plugins of model and tokenizer with their settings, and the trained weights that it starts from.
+"""The parts of a run: the plugins of model and tokenizer with their settings, and the trained
+weights that it starts from.
 
-Resolved from a preset's name or a ReviewModel, and checked before any work. A run of a blend has such parts for each of its
-models. A model that is trained further keeps its tokenizer, its conditions, its size and its generation defaults.
+Resolved from a preset's name or a ReviewModel, and checked before any work. A run of a blend has
+such parts for each of its models. A model that is trained further keeps its tokenizer, its
+conditions, its size and its generation defaults.
 """
 
 import copy
@@ -42,9 +44,13 @@ from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, 
 from reviewgen.storage import digest_of, to_path
 from reviewgen.training import IsolatedRng
 
-_PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")  # kept of an earlier training
-_OF_PART = (*_PAST, "config", "verdict", "evaluations", "curve")  # and of that of a model of a blend
-_PEAK_SHARE = 1 / 2  # of the preset's learning rate: a whole one spoils a model on texts like its own, a sixth is slow on others
+# kept of an earlier training
+_PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")
+# and of that of a model of a blend
+_OF_PART = (*_PAST, "config", "verdict", "evaluations", "curve")
+# of the preset's learning rate: a whole one spoils a model on texts like its own, a sixth is slow
+# on others
+_PEAK_SHARE = 1 / 2
 _WARMUP = 0.05  # a trained model needs less warmup than a new one: a share of the run
 _EXAMPLE = "{'hidden_size': 256}"  # of settings, for messages
 _ANCESTORS = 16  # trainings before that of the parent
@@ -64,29 +70,47 @@ class InitialWeights:
         """Return the file that the user has given, after its header was read.
 
         Raises:
-            ConfigError: The file is missing or is not a safetensors file, or the model cannot use it.
+            ConfigError: The file is missing or is not a safetensors file, or the model cannot use
+                it.
         """
         path = to_path("initial_weights", file)
         if parts.trained is not None:
-            raise ConfigError("A model that is trained further has its weights already: leave out initial_weights.")
+            raise ConfigError(
+                "A model that is trained further has its weights already: leave out"
+                " initial_weights."
+            )
         if parts.models:
-            raise ConfigError(f"{parts.preset} is a blend of several models: give initial_weights to one of them, {parts.names}.")
+            raise ConfigError(
+                f"{parts.preset} is a blend of several models: give initial_weights to one of them,"
+                f" {parts.names}."
+            )
         if not issubclass(parts.model_class, SupportsInitialWeights):
-            raise ConfigError(f"{parts.preset} cannot start from tensors of another source: leave out initial_weights.")
+            raise ConfigError(
+                f"{parts.preset} cannot start from tensors of another source: leave out"
+                " initial_weights."
+            )
         try:
             with safe_open(path, framework="numpy"):
                 return cls(path, digest_of(path))
         except SafetensorError:
             raise ConfigError(
-                f"initial_weights must be a safetensors file, and {path.name} is not one; a pickle (.pt, .bin) is never read, as "
-                "it could run code. Save its tensors with safetensors.torch.save_file."
+                f"initial_weights must be a safetensors file, and {path.name} is not one; a pickle"
+                " (.pt, .bin) is never read, as it could run code. Save its tensors with"
+                " safetensors.torch.save_file."
             ) from None
         except OSError as error:
-            reason = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
-            raise ConfigError(f"initial_weights={quoted(str(path))} cannot be read: {reason}.") from None
+            reason = (
+                "there is no such file"
+                if isinstance(error, FileNotFoundError)
+                else error.strerror or str(error)
+            )
+            raise ConfigError(
+                f"initial_weights={quoted(str(path))} cannot be read: {reason}."
+            ) from None
 
     def copy_into(self, model: Any) -> list[str]:
-        """Copy the tensors into a new model; return the names of the model's tensors that have changed.
+        """Copy the tensors into a new model; return the names of the model's tensors that have
+        changed.
 
         Raises:
             ConfigError: The tensors do not fit the model.
@@ -98,13 +122,18 @@ class InitialWeights:
             tensors = dict(model.initial_weights(load_file(self.file)))
             if other := tensors.keys() - state.keys():
                 raise BrokenPlugin(
-                    f"{type(model).__name__}.initial_weights returns {quoted(min(other))}, which the model does not have."
+                    f"{type(model).__name__}.initial_weights returns {quoted(min(other))}, which"
+                    " the model does not have."
                 )
             model.load_state_dict(state | tensors)
         except (ConfigError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"{name} does not fit the model. Set the sizes to match: {_last_line(error)}") from None
+            raise ConfigError(
+                f"{name} does not fit the model. Set the sizes to match: {_last_line(error)}"
+            ) from None
         if not tensors or not all(torch.isfinite(tensor).all() for tensor in tensors.values()):
-            raise ConfigError(f"{name} has no tensor that this model can start from, or one that is not finite.")
+            raise ConfigError(
+                f"{name} has no tensor that this model can start from, or one that is not finite."
+            )
         return list(tensors)
 
 
@@ -112,7 +141,8 @@ class InitialWeights:
 class TrainingSetup:
     """The plugins and settings of a run, and the trained model that it continues from, if any.
 
-    A run of a blend trains each of its ``models`` in turn, the one by gradient last; ``training`` has the settings of that one.
+    A run of a blend trains each of its ``models`` in turn, the one by gradient last; ``training``
+    has the settings of that one.
     """
 
     preset: str
@@ -126,8 +156,10 @@ class TrainingSetup:
     generation: GenerationConfig
     trained: ReviewModel | None = None
     initial_weights: InitialWeights | None = None
-    sizes: Preset | None = None  # whose sizes a time budget chooses from, and settings by epochs; None if the user has set one
-    own: frozenset[str] = frozenset()  # the settings of model and training that the user has set, as "model.hidden_size"
+    # whose sizes a time budget chooses from, and settings by epochs; None if the user has set one
+    sizes: Preset | None = None
+    # the settings of model and training that the user has set, as "model.hidden_size"
+    own: frozenset[str] = frozenset()
     models: tuple["TrainingSetup", ...] = ()  # of a blend, in the order of their training
 
     @property
@@ -141,7 +173,9 @@ class TrainingSetup:
         return issubclass(self.model_class, CountTrained)
 
     def config_of(self, group: str) -> Any:
-        """Return the settings of a group: of the "model", with the smallest vocabulary, the "tokenizer" or the "training"."""
+        """Return the settings of a group: of the "model", with the smallest vocabulary, the
+        "tokenizer" or the "training".
+        """
         if group == "model":
             return check_settings(self.model_class.Config, self.model_settings)
         return self.tokenizer_config if group == "tokenizer" else self.training
@@ -154,19 +188,28 @@ class TrainingSetup:
     def model_facts(self) -> dict[str, Any]:
         """Return all settings of the model, or of each model of a blend by its preset's name."""
         if self.models:
-            return {f"{model.preset}.{key}": value for model in self.models for key, value in model.model_facts().items()}
+            return {
+                f"{model.preset}.{key}": value
+                for model in self.models
+                for key, value in model.model_facts().items()
+            }
         settings = to_dict(self.config_of("model"))
         return settings | dict.fromkeys(VOCABULARY_FIELDS & settings.keys())
 
     def not_own(self, size: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
         """Return the settings of a size, by group, that the user has not set."""
         return {
-            group: {name: values[name] for name in values if f"{group}.{name}" not in self.own} for group, values in size.items()
+            group: {name: values[name] for name in values if f"{group}.{name}" not in self.own}
+            for group, values in size.items()
         }
 
     def sized(self, model: Mapping[str, Any], training: Mapping[str, Any]) -> "TrainingSetup":
         """Return the parts with settings of a size instead of the preset's."""
-        return replace(self, model_settings={**self.model_settings, **model}, training=replace(self.training, **training))
+        return replace(
+            self,
+            model_settings={**self.model_settings, **model},
+            training=replace(self.training, **training),
+        )
 
     def build_model(self, tokenizer: Tokenizer, conditions: Conditions, seed: int) -> LanguageModel:
         """Return the model to train, with new weights or with a copy of the trained model's.
@@ -179,16 +222,26 @@ class TrainingSetup:
         Raises:
             ConfigError: There is not enough memory for it.
         """
-        known = conditions if self.trained is None else self.trained.bundle.model.config  # one of an earlier version has no ids
+        # one of an earlier version has no ids
+        known = conditions if self.trained is None else self.trained.bundle.model.config
         counts = (getattr(known, name, 0) for name in ("condition_ids", "field_ids"))
-        ids = vocabulary_settings(self.model_class.Config, conditions.vocab_size, tokenizer.bos_id, tokenizer.eos_id, *counts)
+        ids = vocabulary_settings(
+            self.model_class.Config,
+            conditions.vocab_size,
+            tokenizer.bos_id,
+            tokenizer.eos_id,
+            *counts,
+        )
         config = from_dict(self.model_class.Config, self.model_settings | ids)
         try:
-            with IsolatedRng(seed), using_threads(1):  # the rounding of orthogonal matrices depends on the number of threads
+            # the rounding of orthogonal matrices depends on the number of threads
+            with IsolatedRng(seed), using_threads(1):
                 model: LanguageModel = self.model_class(config)
-        except (RuntimeError, MemoryError, OverflowError) as error:  # of torch, where memory cannot be allocated
+        # of torch, where memory cannot be allocated
+        except (RuntimeError, MemoryError, OverflowError) as error:
             raise ConfigError(
-                f"The model cannot be built with these settings: {first_line(error)}. Choose smaller ones."
+                f"The model cannot be built with these settings: {first_line(error)}. Choose"
+                " smaller ones."
             ) from None
         if self.trained is not None:
             model.load_state_dict(self.trained.bundle.model.state_dict())
@@ -196,7 +249,11 @@ class TrainingSetup:
 
 
 def resolve_setup(
-    start: object, model: Any = None, tokenizer: Any = None, training: Any = None, initial_weights: Any = None
+    start: object,
+    model: Any = None,
+    tokenizer: Any = None,
+    training: Any = None,
+    initial_weights: Any = None,
 ) -> TrainingSetup:
     """Return the parts of a run.
 
@@ -206,24 +263,34 @@ def resolve_setup(
         initial_weights: A safetensors file that a new model starts from; None for random weights.
 
     Raises:
-        ReviewgenError: There is no such preset, the model cannot be trained further, or a setting is unusable.
+        ReviewgenError: There is no such preset, the model cannot be trained further, or a setting
+            is unusable.
     """
     if isinstance(start, ReviewModel):
         parts = _from_model(start, model, tokenizer, training)
-    elif not isinstance(start, str) or (os.path.isdir(start) and start.removesuffix(PLAIN) not in preset_names()):  # noqa: PTH112  Path raises for a name that is too long
+    elif not isinstance(start, str) or (
+        # Path raises for a name that is too long
+        os.path.isdir(start)  # noqa: PTH112
+        and start.removesuffix(PLAIN) not in preset_names()
+    ):
         raise ConfigError(
-            f"{start!s:.60} is not the name of a preset. To train a saved model further, write --from {start!s:.60} on the "
-            "command line, and reviewgen.train(reviewgen.load(...), ...) in Python."
+            f"{start!s:.60} is not the name of a preset. To train a saved model further, write"
+            f" --from {start!s:.60} on the command line, and reviewgen.train(reviewgen.load(...),"
+            " ...) in Python."
         )
     else:
         preset = find_preset(start)
-        parts = (_from_blend if preset.parts else _from_preset)(start, preset, model, tokenizer, training)
+        parts = (_from_blend if preset.parts else _from_preset)(
+            start, preset, model, tokenizer, training
+        )
     if initial_weights is None:
         return parts
     return replace(parts, initial_weights=InitialWeights.find(initial_weights, parts), sizes=None)
 
 
-def merge_settings(config: type, defaults: Mapping[str, Any], own: Mapping[str, Any] | None, group: str) -> dict[str, Any]:
+def merge_settings(
+    config: type, defaults: Mapping[str, Any], own: Mapping[str, Any] | None, group: str
+) -> dict[str, Any]:
     """Return a preset's settings, overlaid with the user's, which may be strings.
 
     Raises:
@@ -231,7 +298,11 @@ def merge_settings(config: type, defaults: Mapping[str, Any], own: Mapping[str, 
     """
     own = {} if own is None else check_mapping(f"{group} settings", own, _EXAMPLE)
     if group == "model" and (decided := [name for name in VOCABULARY_FIELDS if name in own]):
-        hint = "set tokenizer.vocab_size if the tokenizer has such a setting" if decided[0] == "vocab_size" else "leave it out"
+        hint = (
+            "set tokenizer.vocab_size if the tokenizer has such a setting"
+            if decided[0] == "vocab_size"
+            else "leave it out"
+        )
         raise ConfigError(f"model.{decided[0]} is the tokenizer's: {hint}.")
     try:
         return dict(defaults) | from_strings(config, own)
@@ -240,7 +311,8 @@ def merge_settings(config: type, defaults: Mapping[str, Any], own: Mapping[str, 
 
 
 def check_settings(config: Any, settings: Mapping[str, Any]) -> Any:
-    """Return a model's config with the smallest vocabulary, to check its settings before there is a tokenizer.
+    """Return a model's config with the smallest vocabulary, to check its settings before there is a
+    tokenizer.
 
     Raises:
         ConfigError: A setting is unknown or out of range.
@@ -249,22 +321,42 @@ def check_settings(config: Any, settings: Mapping[str, Any]) -> Any:
 
 
 def _from_preset(
-    name: str, preset: Preset, model: Any, tokenizer: Any, training: Any, trained: ReviewModel | None = None
+    name: str,
+    preset: Preset,
+    model: Any,
+    tokenizer: Any,
+    training: Any,
+    trained: ReviewModel | None = None,
 ) -> TrainingSetup:
     model_class, model_plugin = find_model(preset.model)
     tokenizer_class, tokenizer_plugin = find_tokenizer(preset.tokenizer)
     for plugin_class, plugin in (model_class, model_plugin), (tokenizer_class, tokenizer_plugin):
         config: Any = getattr(plugin_class, "Config", None)
-        is_usable = isinstance(plugin_class, type) and isinstance(config, type) and is_dataclass(config)
+        is_usable = (
+            isinstance(plugin_class, type) and isinstance(config, type) and is_dataclass(config)
+        )
         if not is_usable or (plugin is model_plugin and "vocab_size" not in fields_of(config)):
-            needed = "a class, with a frozen keyword-only dataclass Config" + " that has vocab_size" * (plugin is model_plugin)
-            raise BrokenPlugin(f"The {plugin.kind} {plugin.name!r} of {plugin.package} cannot be used: it must be {needed}.")
+            needed = (
+                "a class, with a frozen keyword-only dataclass Config"
+                + " that has vocab_size" * (plugin is model_plugin)
+            )
+            raise BrokenPlugin(
+                f"The {plugin.kind} {plugin.name!r} of {plugin.package} cannot be used: it must be"
+                f" {needed}."
+            )
     model_settings = merge_settings(model_class.Config, preset.model_settings, model, "model")
-    tokenizer_settings = merge_settings(tokenizer_class.Config, preset.tokenizer_settings, tokenizer, "tokenizer")
-    chooses_size = bool(preset.sizes) and not any((model or {}).keys() & size.keys() for size in preset.sizes)
+    tokenizer_settings = merge_settings(
+        tokenizer_class.Config, preset.tokenizer_settings, tokenizer, "tokenizer"
+    )
+    chooses_size = bool(preset.sizes) and not any(
+        (model or {}).keys() & size.keys() for size in preset.sizes
+    )
     check_settings(model_class.Config, model_settings)  # a bad value is refused before any work
-    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "")  # of accelerate config; all others go before it
-    usual = ({"gradient_accumulation_steps": int(steps)} if steps.isdecimal() else {}) | dict(preset.training_settings)
+    # of accelerate config; all others go before it
+    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "")
+    usual = ({"gradient_accumulation_steps": int(steps)} if steps.isdecimal() else {}) | dict(
+        preset.training_settings
+    )
     return TrainingSetup(
         preset=name,
         model_class=model_class,
@@ -273,41 +365,66 @@ def _from_preset(
         tokenizer_class=tokenizer_class,
         tokenizer_plugin=tokenizer_plugin,
         tokenizer_config=from_dict(tokenizer_class.Config, tokenizer_settings),
-        training=from_dict(TrainingConfig, merge_settings(TrainingConfig, usual, training, "training")),
+        training=from_dict(
+            TrainingConfig, merge_settings(TrainingConfig, usual, training, "training")
+        ),
         generation=from_dict(GenerationConfig, {"words": "known", **preset.generation_settings}),
         trained=trained,
         sizes=preset.with_fixed(model or {}, training or {}) if chooses_size else None,
-        own=frozenset([*(f"model.{name}" for name in model or ()), *(f"training.{name}" for name in training or ())]),
+        own=frozenset(
+            [
+                *(f"model.{name}" for name in model or ()),
+                *(f"training.{name}" for name in training or ()),
+            ]
+        ),
     )
 
 
-def _from_blend(name: str, preset: Preset, model: Any, tokenizer: Any, training: Any) -> TrainingSetup:
-    """Return the parts of a blend and of each of its models, which get its tokenizer and the model settings that are theirs."""
+def _from_blend(
+    name: str, preset: Preset, model: Any, tokenizer: Any, training: Any
+) -> TrainingSetup:
+    """Return the parts of a blend and of each of its models, which get its tokenizer and the model
+    settings that are theirs.
+    """
     presets = {part: find_preset(part) for part in preset.parts}
-    if len(presets) < 2 or any(single.parts or single.tokenizer != preset.tokenizer for single in presets.values()):
+    if len(presets) < 2 or any(
+        single.parts or single.tokenizer != preset.tokenizer for single in presets.values()
+    ):
         raise ConfigError(
-            f"The preset {name!r} cannot be trained: a blend is made of two or more single models of one tokenizer."
+            f"The preset {name!r} cannot be trained: a blend is made of two or more single models"
+            " of one tokenizer."
         )
     configs = {part: find_model(single.model)[0].Config for part, single in presets.items()}
     shares = _share_settings(configs, preset.model_settings, model)
     models = []
     for part, single in presets.items():
         shared = {**single.training_settings, **preset.training_settings}
-        single = replace(single, tokenizer_settings=preset.tokenizer_settings, training_settings=shared)
+        single = replace(
+            single, tokenizer_settings=preset.tokenizer_settings, training_settings=shared
+        )
         models.append(_from_preset(part, single, shares[part], tokenizer, training))
     first, *others = models
     if first.is_counted or not all(other.is_counted for other in others):
         raise ConfigError(
-            f"The preset {name!r} cannot be trained: the first model of a blend is trained by gradient, the others by counting."
+            f"The preset {name!r} cannot be trained: the first model of a blend is trained by"
+            " gradient, the others by counting."
         )
     model_class, model_plugin = find_model("blend")
     generation = from_dict(GenerationConfig, preset.generation_settings)
-    blend = {"preset": name, "model_class": model_class, "model_plugin": model_plugin, "generation": generation}
+    blend = {
+        "preset": name,
+        "model_class": model_class,
+        "model_plugin": model_plugin,
+        "generation": generation,
+    }
     return replace(first, **blend, model_settings={}, sizes=None, models=(*others, first))
 
 
-def _share_settings(configs: Mapping[str, type], defaults: Mapping[str, Any], overrides: Any) -> dict[str, dict[str, Any]]:
-    """Return the model settings of each preset of a blend: those that its config has; the first one refuses what none has.
+def _share_settings(
+    configs: Mapping[str, type], defaults: Mapping[str, Any], overrides: Any
+) -> dict[str, dict[str, Any]]:
+    """Return the model settings of each preset of a blend: those that its config has; the first one
+    refuses what none has.
 
     Raises:
         ConfigError: Several have a setting, or the settings are not a mapping.
@@ -315,11 +432,14 @@ def _share_settings(configs: Mapping[str, type], defaults: Mapping[str, Any], ov
     shared: dict[str, dict[str, Any]] = {part: {} for part in configs}
     own = {} if overrides is None else check_mapping("model settings", overrides, _EXAMPLE)
     for setting, value in {**defaults, **own}.items():
-        owners = [part for part, config in configs.items() if setting in fields_of(config)] or list(configs)[:1]
-        if len(owners) > 1 and setting not in VOCABULARY_FIELDS:  # that is refused where it is merged
+        owners = [part for part, config in configs.items() if setting in fields_of(config)] or list(
+            configs
+        )[:1]
+        # that is refused where it is merged
+        if len(owners) > 1 and setting not in VOCABULARY_FIELDS:
             raise ConfigError(
-                f"model.{setting} is a setting of {' and of '.join(owners)}: train them separately, and combine them with "
-                "reviewgen blend."
+                f"model.{setting} is a setting of {' and of '.join(owners)}: train them separately,"
+                " and combine them with reviewgen blend."
             )
         shared[owners[0]][setting] = value
     return shared
@@ -332,11 +452,16 @@ def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any)
     if isinstance(bundle.model, Blend | CountTrained) or not isinstance(bundle.model, nn.Module):
         what = "a blend: train one of its models further, and blend them again"
         if isinstance(bundle.model, CountTrained):
-            what = "trained by counting: train another on the new texts, and combine the two with reviewgen blend"
+            what = (
+                "trained by counting: train another on the new texts, and combine the two with"
+                " reviewgen blend"
+            )
         raise ConfigError(f"{name} has no weights that can be trained further, since it is {what}.")
     try:
         usual = find_preset(trained.preset).training_settings
-    except PluginError:  # its package is not installed any more, or another one has the name; or composed in another process
+    # its package is not installed any more, or another one has the name; or composed in another
+    # process
+    except PluginError:
         usual = {}
     peak = _PEAK_SHARE * usual.get("learning_rate", TrainingConfig().learning_rate)
     preset = Preset(
@@ -352,20 +477,25 @@ def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any)
     for setting, value in to_dict(parts.tokenizer_config).items():
         if value != saved[setting]:
             raise ConfigError(
-                f"A model that is trained further keeps its tokenizer, of {setting}={saved[setting]}, so tokenizer.{setting} "
-                f"cannot be {value}: leave it out, or train a model from scratch."
+                "A model that is trained further keeps its tokenizer, of"
+                f" {setting}={saved[setting]}, so tokenizer.{setting} cannot be {value}: leave it"
+                " out, or train a model from scratch."
             )
     if model and (reason := _find_difference(parts, trained)):
-        values = ", ".join(f"model.{setting}={parts.model_settings[setting]}" for setting in sorted(model))
+        values = ", ".join(
+            f"model.{setting}={parts.model_settings[setting]}" for setting in sorted(model)
+        )
         raise ConfigError(
-            f"The trained weights do not fit {values}: {reason}. When a model is trained further, only settings that do not "
-            "change its predictions can differ, such as dropout."
+            f"The trained weights do not fit {values}: {reason}. When a model is trained further,"
+            " only settings that do not change its predictions can differ, such as dropout."
         )
     return parts
 
 
 def _find_difference(parts: TrainingSetup, trained: ReviewModel) -> str | None:
-    """Return why a trained model's weights cannot be used with other settings: they need other tensors, or predict otherwise."""
+    """Return why a trained model's weights cannot be used with other settings: they need other
+    tensors, or predict otherwise.
+    """
     model: Any = trained.bundle.model
     try:
         changed: Any = parts.build_model(trained.tokenizer, trained.conditions, seed=0)
@@ -373,8 +503,14 @@ def _find_difference(parts: TrainingSetup, trained: ReviewModel) -> str | None:
         return _last_line(error)
     probe = torch.arange(_PROBE_TOKENS).unsqueeze(0) * 7 % model.config.vocab_size  # (1, T)
     with torch.inference_mode():
-        one, other = (variant.eval()(probe, variant.initial_state(1))[0] for variant in (changed, model))
-    return None if torch.allclose(one, other, rtol=_TOLERANCE, atol=_TOLERANCE) else "it would predict something else"
+        one, other = (
+            variant.eval()(probe, variant.initial_state(1))[0] for variant in (changed, model)
+        )
+    return (
+        None
+        if torch.allclose(one, other, rtol=_TOLERANCE, atol=_TOLERANCE)
+        else "it would predict something else"
+    )
 
 
 def _last_line(error: BaseException) -> str:
@@ -383,7 +519,8 @@ def _last_line(error: BaseException) -> str:
 
 
 def parent_facts(trained: ReviewModel | None, held_out_bits: float | None) -> dict[str, Any]:
-    """Return what is known of the model that is trained further, and of those before it; nothing for a new model.
+    """Return what is known of the model that is trained further, and of those before it; nothing
+    for a new model.
 
     Args:
         trained: The model.
@@ -391,8 +528,14 @@ def parent_facts(trained: ReviewModel | None, held_out_bits: float | None) -> di
     """
     if trained is None:
         return {}
-    parent: dict[str, Any] = {"source": trained.bundle.source, "digest": trained.digest, "bits_per_character": held_out_bits}
-    parent |= {name: copy.deepcopy(trained.training[name]) for name in _PAST if name in trained.training}
+    parent: dict[str, Any] = {
+        "source": trained.bundle.source,
+        "digest": trained.digest,
+        "bits_per_character": held_out_bits,
+    }
+    parent |= {
+        name: copy.deepcopy(trained.training[name]) for name in _PAST if name in trained.training
+    }
     oldest: dict[str, Any] = parent
     for _ in range(_ANCESTORS):  # JSON that is nested too deeply cannot be read again
         oldest = oldest.get("parent") or {}
@@ -401,5 +544,7 @@ def parent_facts(trained: ReviewModel | None, held_out_bits: float | None) -> di
 
 
 def part_facts(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the record of a blend keeps of the training of one of its models: also its settings and its curves."""
+    """Return what the record of a blend keeps of the training of one of its models: also its
+    settings and its curves.
+    """
     return {name: training[name] for name in _OF_PART if name in training}

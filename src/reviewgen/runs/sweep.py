@@ -1,6 +1,8 @@
-"""Trainings that differ in some settings, and ``reviewgen.sweep`` and ``reviewgen.plot_sweep``, a bias-variance table of one.
+"""Trainings that differ in some settings, and ``reviewgen.sweep`` and ``reviewgen.plot_sweep``, a
+bias-variance table of one.
 
-``Variants`` is the one way in which a sweep and a search vary a plan. The corpus is prepared once for all that need the same.
+``Variants`` is the one way in which a sweep and a search vary a plan. The corpus is prepared once
+for all that need the same.
 """
 
 import itertools
@@ -36,7 +38,10 @@ def split_name(setting: str) -> tuple[str, str]:
     """
     group, _, name = setting.partition(".") if isinstance(setting, str) else ("", "", "")
     if group not in GROUPS or not name:
-        raise ConfigError(f"{quoted(setting)} is not a setting; name one as in model.order, tokenizer.vocab_size, training.bptt.")
+        raise ConfigError(
+            f"{quoted(setting)} is not a setting; name one as in model.order, tokenizer.vocab_size,"
+            " training.bptt."
+        )
     return group, name
 
 
@@ -46,11 +51,18 @@ def check_groups(settings: Mapping[str, Mapping[str, Any]] | None) -> dict[str, 
     Raises:
         ConfigError: It is not a mapping from groups to settings.
     """
-    groups = {} if settings is None else check_mapping("settings", settings, "{'model': {'order': 4}}")
+    groups = (
+        {} if settings is None else check_mapping("settings", settings, "{'model': {'order': 4}}")
+    )
     for group in groups:
         if group not in GROUPS:
-            raise ConfigError(f"{quoted(group)} is not a group of settings. {did_you_mean(group, GROUPS)}")
-    return {group: check_mapping(f"settings[{group!r}]", groups.get(group, {}), "{'order': 4}") for group in GROUPS}
+            raise ConfigError(
+                f"{quoted(group)} is not a group of settings. {did_you_mean(group, GROUPS)}"
+            )
+    return {
+        group: check_mapping(f"settings[{group!r}]", groups.get(group, {}), "{'order': 4}")
+        for group in GROUPS
+    }
 
 
 def check_values(setting: str, values: Any) -> None:
@@ -80,14 +92,27 @@ class Variants:
         ConfigError: A keyword is unknown, or for a single training; or the preset is a blend.
     """
 
-    def __init__(self, function: Sequence[str], start: Any, source: Any, settings: Any, options: TrainKwargs) -> None:
+    def __init__(
+        self, function: Sequence[str], start: Any, source: Any, settings: Any, options: TrainKwargs
+    ) -> None:
         name, *arguments = function
-        refuse_unknown_options(options, TrainKwargs, name, others=arguments, hidden=[*GROUPS, "out", "overwrite", "resume"])
+        refuse_unknown_options(
+            options,
+            TrainKwargs,
+            name,
+            others=arguments,
+            hidden=[*GROUPS, "out", "overwrite", "resume"],
+        )
         for option in (*GROUPS, "out", "overwrite", "resume"):
             if option in GROUPS and option in options:
-                raise ConfigError(f"{name} takes {option} settings in settings, as in settings={{{quoted(option)}: {{...}}}}.")
+                raise ConfigError(
+                    f"{name} takes {option} settings in settings, as in"
+                    f" settings={{{quoted(option)}: {{...}}}}."
+                )
             if options.get(option) not in (None, False):
-                raise ConfigError(f"{name} trains several models, and no model is saved, so it takes no {option}.")
+                raise ConfigError(
+                    f"{name} trains several models, and no model is saved, so it takes no {option}."
+                )
         self.settings = check_groups(settings)
         self._start = start
         self._source = source
@@ -95,9 +120,13 @@ class Variants:
         self._corpora: list[tuple[Any, PreparedCorpus]] = []
 
     def skip_copy_rates(self, training: TrainingConfig) -> None:
-        """Do not measure what models copy, which takes time, unless the weights are chosen by it."""
+        """Do not measure what models copy, which takes time, unless the weights are chosen by
+        it.
+        """
         if training.keep == "best":
-            self.settings["training"] = {"novelty": "none", "copy_tokens": 0} | self.settings["training"]
+            self.settings["training"] = {"novelty": "none", "copy_tokens": 0} | self.settings[
+                "training"
+            ]
 
     def plan(self, changed: Mapping[str, Any]) -> TrainingPlan:
         """Return the plan of a training with some settings changed, as in {"model.order": 4}.
@@ -113,13 +142,23 @@ class Variants:
             groups[group][name] = value
         plan = make_plan(self._start, self._source, {**self._options, **groups})
         if plan.parts.models:
-            raise ConfigError(f"{plan.preset} is a blend of several models: give one of them, {plan.parts.names}.")
+            raise ConfigError(
+                f"{plan.preset} is a blend of several models: give one of them, {plan.parts.names}."
+            )
         return plan
 
     def corpus(self, plan: TrainingPlan) -> PreparedCorpus:
-        """Return the corpus of a plan; it is read and tokenized unless that was done for an earlier plan."""
+        """Return the corpus of a plan; it is read and tokenized unless that was done for an earlier
+        plan.
+        """
         parts = plan.parts
-        needed = plan.data, parts.tokenizer_plugin, parts.tokenizer_config, parts.training.novelty, parts.training.novelty_mb
+        needed = (
+            plan.data,
+            parts.tokenizer_plugin,
+            parts.tokenizer_config,
+            parts.training.novelty,
+            parts.training.novelty_mb,
+        )
         corpus = next((corpus for known, corpus in self._corpora if known == needed), None)
         if corpus is None:
             corpus = tokenize(plan, read_corpus(plan))
@@ -127,7 +166,8 @@ class Variants:
         return corpus
 
     def start(self, plan: TrainingPlan) -> TrainingRun:
-        """Return a run that is ready to train. All runs on one corpus have the size that was chosen for the first one.
+        """Return a run that is ready to train. All runs on one corpus have the size that was chosen
+        for the first one.
 
         Raises:
             ReviewgenError: The corpus cannot be read, or the model cannot be built.
@@ -143,20 +183,21 @@ class SweepRow:
 
     Attributes:
         value: The value of the setting that is swept.
-        train_bits: Bits per character of a sample of the training texts; None if the scores are not a probability distribution,
-            infinite if a token has probability zero.
+        train_bits: Bits per character of a sample of the training texts; None if the scores are not
+            a probability distribution, infinite if a token has probability zero.
         held_out_bits: Those of held-out texts.
         megabytes: The size of the model's tensors.
         seconds: Duration of training and its evaluations, without reading and tokenizing.
-        token_copy_rate: Share of 20-token windows of generated texts that occur in the training text; None if not measured.
-        novelty: The copy rate with its interval, and how many characters it was measured on, as in ``training.json``; empty if it
-            was not measured.
+        token_copy_rate: Share of 20-token windows of generated texts that occur in the training
+            text; None if not measured.
+        novelty: The copy rate with its interval, and how many characters it was measured on, as in
+            ``training.json``; empty if it was not measured.
         series: The values of the settings of its series, as in {"model.smoothing": "none"}.
-        train_impossible: Share of the predicted tokens of the training sample with probability zero; None where ``train_bits`` is
-            None.
+        train_impossible: Share of the predicted tokens of the training sample with probability
+            zero; None where ``train_bits`` is None.
         held_out_impossible: The same for the held-out texts.
-        ngrams: The numbers of distinct n-grams of 1, 2, ... n tokens in the model, its parameters of these kinds; empty for a
-            model without n-grams.
+        ngrams: The numbers of distinct n-grams of 1, 2, ... n tokens in the model, its parameters
+            of these kinds; empty for a model without n-grams.
     """
 
     value: Any
@@ -174,7 +215,11 @@ class SweepRow:
     @property
     def copy_rate(self) -> float | None:
         """The copy rate; None if it was not measured, or on too few characters."""
-        return self.novelty.get("copy_rate") if self.novelty.get("copy_rate_characters", 0) >= MIN_CHARACTERS else None
+        return (
+            self.novelty.get("copy_rate")
+            if self.novelty.get("copy_rate_characters", 0) >= MIN_CHARACTERS
+            else None
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as JSON values; an infinite number becomes None."""
@@ -191,38 +236,53 @@ def sweep(
     series: Mapping[str, Sequence[Any]] | None = None,
     **options: Unpack[TrainKwargs],
 ) -> Iterator[SweepRow]:
-    """Train a preset with each value of a setting; yield a row of a bias-variance table for each model.
+    """Train a preset with each value of a setting; yield a row of a bias-variance table for each
+    model.
 
     The corpus is read and tokenized once, or once for each tokenizer setting.
 
-    >>> rows = list(reviewgen.sweep("ngram-char", "reviews.csv", "model.order", [2, 4, 6]))      # doctest: +SKIP
-    >>> reviewgen.plot_sweep(rows, "model.order", "ngram-char", "orders.png")                    # doctest: +SKIP
+    >>> sweep = reviewgen.sweep("ngram-char", "reviews.csv", "model.order", [2])  # doctest: +SKIP
+    >>> rows = list(sweep)  # doctest: +SKIP
+    >>> reviewgen.plot_sweep(rows, "model.order", "ngram-char", "orders.png")  # doctest: +SKIP
 
     Args:
         preset: ``<model>-<tokenizer>``.
         source: The reviews.
         setting: A setting of the model, the tokenizer or the training, as in "model.order".
         values: The values of the setting, in this order; strings are converted to its type.
-        settings: Other settings that differ from the preset's, by group, as in {"model": {"smoothing": "witten-bell"}}.
-        series: Settings with several values, for each of which the sweep is repeated: {"model.smoothing": ["kneser-ney",
-            "none"]}. A plot has a line for each.
-        options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each value),
-            steps, epochs, seed, log, initial_weights, min_texts, and those for reading and filtering a corpus.
+        settings: Other settings that differ from the preset's, by group, as in {"model":
+            {"smoothing": "witten-bell"}}.
+        series: Settings with several values, for each of which the sweep is repeated:
+            {"model.smoothing": ["kneser-ney", "none"]}. A plot has a line for each.
+        options: The other keywords of ``train``, except out, resume, model, tokenizer and training:
+            budget (for each value), steps, epochs, seed, log, initial_weights, min_texts, and those
+            for reading and filtering a corpus.
 
     Raises:
         ConfigError: The setting, a value or an argument is unknown; raised before any training.
     """
-    variants = Variants(("sweep", "setting", "values", "settings", "series"), preset, source, settings, options)
+    variants = Variants(
+        ("sweep", "setting", "values", "settings", "series"), preset, source, settings, options
+    )
     grouping = {} if series is None else check_mapping("series", series, "{'model.order': [2, 4]}")
     varied = {**grouping, setting: values}
     for name, listed in varied.items():
         check_values(name, listed)
     if setting in grouping:
-        raise ConfigError(f"{setting} is swept, so it cannot have a series for each of its values too.")
-    all_of_them = [dict(zip(varied, combination, strict=True)) for combination in itertools.product(*varied.values())]
-    plans = [(variants.plan(changed), changed) for changed in all_of_them]  # a bad value is refused before any work
+        raise ConfigError(
+            f"{setting} is swept, so it cannot have a series for each of its values too."
+        )
+    all_of_them = [
+        dict(zip(varied, combination, strict=True))
+        for combination in itertools.product(*varied.values())
+    ]
+    # a bad value is refused before any work
+    plans = [(variants.plan(changed), changed) for changed in all_of_them]
     return (
-        _train_row(variants.start(plan), changed[setting], {name: changed[name] for name in grouping}) for plan, changed in plans
+        _train_row(
+            variants.start(plan), changed[setting], {name: changed[name] for name in grouping}
+        )
+        for plan, changed in plans
     )
 
 
@@ -263,8 +323,16 @@ def _bits(evaluation: Evaluation | None) -> tuple[float | None, float | None]:
     return evaluation.bits_per_character, evaluation.zero_probability_tokens / evaluation.tokens
 
 
-def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: str | Path, *, overwrite: bool = False) -> None:
-    """Plot bits per character and copy rate of a sweep against its values, as PNG, SVG or PDF by the file's suffix.
+def plot_sweep(
+    rows: Sequence[SweepRow],
+    setting: str,
+    preset: str,
+    file: str | Path,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Plot bits per character and copy rate of a sweep against its values, as PNG, SVG or PDF by
+    the file's suffix.
 
     Args:
         rows: What ``sweep`` has yielded.
@@ -274,7 +342,8 @@ def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: str | 
         overwrite: Whether to replace the file if it exists.
 
     Raises:
-        ConfigError: The suffix is not .png, .svg or .pdf; or matplotlib, which PNG and PDF need, is not installed.
+        ConfigError: The suffix is not .png, .svg or .pdf; or matplotlib, which PNG and PDF need, is
+            not installed.
         OutputExists: The file exists.
         StorageError: The file cannot be written.
     """
@@ -282,28 +351,47 @@ def plot_sweep(rows: Sequence[SweepRow], setting: str, preset: str, file: str | 
         check_text(name, value)
     rows = check_list("rows", rows, "list(reviewgen.sweep(...))")
     if wrong := [row for row in rows if not isinstance(row, SweepRow)]:
-        raise ConfigError(f"rows must be what reviewgen.sweep has yielded; got {quoted(wrong[0])} among them.")
+        raise ConfigError(
+            f"rows must be what reviewgen.sweep has yielded; got {quoted(wrong[0])} among them."
+        )
     file = refuse_chart(file, overwrite)
     lines = [list(line) for _, line in itertools.groupby(rows, key=lambda row: row.series)]
     bits = list[Series]()
     copies = list[Series]()
     impossible = list[Series]()
     for number, line in enumerate(lines):
-        name = "".join(f"{name.partition('.')[2]} {value}, " for name, value in line[0].series.items())
-        training, copied = (number, number) if len(lines) > 1 else (7, 5)  # the colours of a series are its own
+        name = "".join(
+            f"{name.partition('.')[2]} {value}, " for name, value in line[0].series.items()
+        )
+        # the colours of a series are its own
+        training, copied = (number, number) if len(lines) > 1 else (7, 5)
         bits.append(Series(f"{name}held-out text", _points(line, "held_out_bits"), number))
-        bits.append(Series(f"{name}training text", _points(line, "train_bits"), training, is_dashed=True))
+        bits.append(
+            Series(f"{name}training text", _points(line, "train_bits"), training, is_dashed=True)
+        )
         copies.append(Series(f"{name}copy rate", _points(line, "copy_rate"), copied))
         if any(row.held_out_impossible for row in line):
-            impossible.append(Series(f"{name}probability zero", _points(line, "held_out_impossible"), number))
+            impossible.append(
+                Series(f"{name}probability zero", _points(line, "held_out_impossible"), number)
+            )
     panels = [Panel("bits per character", bits)]
     if any(series.points for series in copies):
         panels.append(Panel("copy rate of generated text", copies, 90.0, (0.0, 1.0)))
     if impossible:
         panels.append(Panel("impossible tokens of held-out text", impossible, 90.0))
-    save_chart(Chart(preset, setting, panels, labels=[str(row.value) for row in max(lines, key=len, default=[])]), file)
+    save_chart(
+        Chart(
+            preset,
+            setting,
+            panels,
+            labels=[str(row.value) for row in max(lines, key=len, default=[])],
+        ),
+        file,
+    )
 
 
 def _points(rows: Sequence[SweepRow], name: str) -> list[tuple[float, float]]:
     """Return the place of each row and its number, of those that have it."""
-    return [(float(n), value) for n, row in enumerate(rows) if (value := getattr(row, name)) is not None]
+    return [
+        (float(n), value) for n, row in enumerate(rows) if (value := getattr(row, name)) is not None
+    ]

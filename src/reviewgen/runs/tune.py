@@ -1,8 +1,10 @@
-"""``reviewgen.tune`` and ``reviewgen.best_trial``: a search for settings with few bits per character.
+"""``reviewgen.tune`` and ``reviewgen.best_trial``: a search for settings with few bits per
+character.
 
-The only file that imports optuna. The sampler of each trial has its own seed, so that an interrupted search resumes with the
-suggestions that it would have made. Bergstra et al. 2011, "Algorithms for Hyper-Parameter Optimization" (tree-structured Parzen
-estimators); hopeless trials, those worse than the median at the same share of the run, are stopped.
+The only file that imports optuna. The sampler of each trial has its own seed, so that an
+interrupted search resumes with the suggestions that it would have made. Bergstra et al. 2011,
+"Algorithms for Hyper-Parameter Optimization" (tree-structured Parzen estimators); hopeless trials,
+those worse than the median at the same share of the run, are stopped.
 """
 
 import math
@@ -16,9 +18,24 @@ from typing import Any, Literal, Unpack
 import numpy as np
 import torch
 
-from reviewgen.config import check_count, check_list, check_mapping, check_seed, fields_of, parse_json
+from reviewgen.config import (
+    check_count,
+    check_list,
+    check_mapping,
+    check_seed,
+    fields_of,
+    parse_json,
+)
 from reviewgen.config.options import TrainKwargs
-from reviewgen.errors import ConfigError, DeviceError, NotADistribution, TrainingError, counted, quoted, storage_errors
+from reviewgen.errors import (
+    ConfigError,
+    DeviceError,
+    NotADistribution,
+    TrainingError,
+    counted,
+    quoted,
+    storage_errors,
+)
 from reviewgen.model import ReviewModel
 from reviewgen.processes import process_state
 from reviewgen.runs.setup import TrainingSetup, merge_settings
@@ -29,13 +46,17 @@ from reviewgen.training import StopReason
 DEFAULT_BUDGET = "30s"
 _PROGRESS_STEPS = 1_000  # a run's progress in whole numbers
 _MIN_SHARE = 0.4  # of a run before it can be stopped: a high learning rate looks bad until it falls
-_LOGARITHMIC_FACTOR = 10  # a range whose ends differ by this factor is searched on a logarithmic scale
-_DROPOUTS = ("output_dropout", "dropout")  # one is enough for twenty trials: the first of these that a model has
-_STARTUP = 6  # trials sampled at random, and run to the end, before the sampler and the pruner learn from them
+# a range whose ends differ by this factor is searched on a logarithmic scale
+_LOGARITHMIC_FACTOR = 10
+# one is enough for twenty trials: the first of these that a model has
+_DROPOUTS = ("output_dropout", "dropout")
+# trials sampled at random, and run to the end, before the sampler and the pruner learn from them
+_STARTUP = 6
 _DIGITS = 3  # significant ones of a suggested number, which the user may want to type
 _ABOUT = "reviewgen"
 _RECORD = "record"
-_UNREADABLE = (LookupError, TypeError, AttributeError, ValueError, RecursionError)  # optuna's, on the lines of other files
+# optuna's, on the lines of other files
+_UNREADABLE = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -47,7 +68,8 @@ class TuneTrial:
     bits: float | None  # per character of the validation texts, the fewest of its evaluations
     steps: int
     seconds: float  # of training and its evaluations
-    outcome: Literal["done", "pruned", "failed"]  # pruned: stopped, because most trials were better at this share of the run
+    # pruned: stopped, because most trials were better at this share of the run
+    outcome: Literal["done", "pruned", "failed"]
     problem: str | None = None  # why it failed
 
 
@@ -63,48 +85,64 @@ def tune(
 ) -> Iterator[TuneTrial]:
     """Search for settings with few bits per character; yield each trial when it is done.
 
-    The first trial has the preset's own settings, if the search space contains them. The corpus is read and tokenized once, or
-    once for each tokenizer setting.
+    The first trial has the preset's own settings, if the search space contains them. The corpus is
+    read and tokenized once, or once for each tokenizer setting.
 
-    >>> trials = list(reviewgen.tune("lstm-char", "reviews.csv", trials=20, budget="30s"))           # doctest: +SKIP
-    >>> reviewgen.best_trial(trials).settings                                                        # doctest: +SKIP
+    >>> trials = list(reviewgen.tune("lstm-char", "reviews.csv", trials=20))  # doctest: +SKIP
+    >>> reviewgen.best_trial(trials).settings  # doctest: +SKIP
 
     Args:
         start: A preset, or a trained model to train further.
         source: The reviews.
         trials: The number of trials.
-        search: What to search instead of learning rate, size and dropout (for an n-gram: its order), by the name of a setting: a
-            range as "1e-3:2e-2" or a tuple of two numbers, or a list of values as "2,4,8" or a list. A range whose ends differ by
-            a factor of ten or more is searched on a logarithmic scale.
+        search: What to search instead of learning rate, size and dropout (for an n-gram: its
+            order), by the name of a setting: a range as "1e-3:2e-2" or a tuple of two numbers, or a
+            list of values as "2,4,8" or a list. A range whose ends differ by a factor of ten or
+            more is searched on a logarithmic scale.
         settings: Settings of every trial, by group, as in {"model": {"layers": 2}}.
         storage: A file that saves the trials; with the same file, an interrupted search is resumed.
-        options: The other keywords of ``train``, except out, resume, model, tokenizer and training: budget (for each trial;
-            default 30 seconds), steps, epochs, seed (also of the suggestions), log, initial_weights, min_texts, and those for
-            reading and filtering a corpus.
+        options: The other keywords of ``train``, except out, resume, model, tokenizer and training:
+            budget (for each trial; default 30 seconds), steps, epochs, seed (also of the
+            suggestions), log, initial_weights, min_texts, and those for reading and filtering a
+            corpus.
 
     Raises:
-        ConfigError: optuna is not installed, or a setting, a range or an argument is unusable; raised before any training.
+        ConfigError: optuna is not installed, or a setting, a range or an argument is unusable;
+            raised before any training.
         TrainingError: The budget is too short to learn anything.
         NotADistribution: The model's scores do not sum to one.
     """
     check_count("trials", trials)
-    searched = {} if search is None else check_mapping("search", search, "{'model.hidden_size': [128, 256]}")
+    searched = (
+        {}
+        if search is None
+        else check_mapping("search", search, "{'model.hidden_size': [128, 256]}")
+    )
     if process_state().num_processes > 1:
         raise ConfigError("A search runs in one process: run it without a launcher.")
     lengths = ("budget", "steps", "epochs")
     if all(options.get(name) is None for name in lengths):
         options["budget"] = DEFAULT_BUDGET
     options["seed"] = seed = check_seed(options.get("seed", 0))
-    variants = Variants(("tune", "trials", "search", "settings", "storage"), start, source, settings, options)
+    variants = Variants(
+        ("tune", "trials", "search", "settings", "storage"), start, source, settings, options
+    )
     parts = variants.plan({}).parts
     try:
-        space = {name: _parse(parts, name, entry) for name, entry in searched.items()} or _usual_space(parts, variants)
+        space = {
+            name: _parse(parts, name, entry) for name, entry in searched.items()
+        } or _usual_space(parts, variants)
     except ImportError:
         raise ConfigError("Tuning needs an extra: pip install 'reviewgen[tune]'.") from None
     for setting, values in space.items():
         for value in getattr(values, "choices", None) or (values.low, values.high):
             variants.plan({setting: value})  # what is out of range is refused before any work
-    about = {"preset": parts.preset, "search": str(space), "settings": str(variants.settings), "seed": seed}
+    about = {
+        "preset": parts.preset,
+        "search": str(space),
+        "settings": str(variants.settings),
+        "seed": seed,
+    }
     about |= {name: str(value) for name in lengths if (value := options.get(name)) is not None}
     variants.skip_copy_rates(parts.training)
     file = None if storage is None else to_path("storage", storage)
@@ -122,7 +160,9 @@ def best_trial(trials: Iterable[TuneTrial]) -> TuneTrial:
     """
     tried = check_list("trials", trials, "list(reviewgen.tune(...))")
     if wrong := [trial for trial in tried if not isinstance(trial, TuneTrial)]:
-        raise ConfigError(f"trials must be what reviewgen.tune has yielded; got {quoted(wrong[0])} among them.")
+        raise ConfigError(
+            f"trials must be what reviewgen.tune has yielded; got {quoted(wrong[0])} among them."
+        )
     done = [trial for trial in tried if trial.outcome == "done" and trial.bits is not None]
     if not done:
         reason = f": {tried[-1].problem}" if tried and tried[-1].problem else "."
@@ -145,7 +185,9 @@ def _range(low: float, high: float, step: int | None = None) -> Any:
 
 
 def _usual_space(parts: TrainingSetup, variants: Variants) -> dict[str, Any]:
-    """Return the default space: learning rate, size and dropout, or the order of a model that is trained by counting."""
+    """Return the default space: learning rate, size and dropout, or the order of a model that is
+    trained by counting.
+    """
     fields = fields_of(parts.model_class.Config)
     ranges = dict[str, tuple[Any, Any, int | None]]()
     size = "order" if parts.is_counted else "hidden_size"
@@ -169,33 +211,54 @@ def _usual_space(parts: TrainingSetup, variants: Variants) -> dict[str, Any]:
 
     free = {name: ends for name, ends in ranges.items() if name not in parts.own}
     if not free:
-        raise ConfigError("Nothing is left to search: name settings and their values, as in --search training.bptt=16:128.")
-    return {name: _range(allowed(name, low), allowed(name, high), step) for name, (low, high, step) in free.items()}
+        raise ConfigError(
+            "Nothing is left to search: name settings and their values, as in --search"
+            " training.bptt=16:128."
+        )
+    return {
+        name: _range(allowed(name, low), allowed(name, high), step)
+        for name, (low, high, step) in free.items()
+    }
 
 
 def _parse(parts: TrainingSetup, setting: str, searched: Any) -> Any:
-    """Return the distribution of a setting: "low:high" or a tuple of both is a range, "a,b,c" or a list are values.
+    """Return the distribution of a setting: "low:high" or a tuple of both is a range, "a,b,c" or a
+    list are values.
 
     Raises:
-        ConfigError: The setting is unknown, a range is reversed or not of numbers, or a list is empty.
+        ConfigError: The setting is unknown, a range is reversed or not of numbers, or a list is
+            empty.
     """
     from optuna.distributions import CategoricalDistribution
 
     if isinstance(searched, str):
         searched = tuple(searched.split(":")) if ":" in searched else searched.split(",")
     if not isinstance(searched, list | tuple) or not searched:
-        raise ConfigError(f"{setting} is searched in a range, as in 2:8, or a list, as in 2,4,8; got {quoted(searched)}.")
+        raise ConfigError(
+            f"{setting} is searched in a range, as in 2:8, or a list, as in 2,4,8; got"
+            f" {quoted(searched)}."
+        )
     group, name = split_name(setting)
     stripped = [value.strip() if isinstance(value, str) else value for value in searched]
-    values = [merge_settings(type(parts.config_of(group)), {}, {name: value}, group)[name] for value in stripped]
+    values = [
+        merge_settings(type(parts.config_of(group)), {}, {name: value}, group)[name]
+        for value in stripped
+    ]
     if not all(value is None or isinstance(value, bool | int | float | str) for value in values):
         raise ConfigError(f"{setting} is neither a number nor a string, so it cannot be searched.")
     if isinstance(searched, list):
         return CategoricalDistribution(tuple(dict.fromkeys(values)))
-    if len(values) != 2 or any(isinstance(value, bool) or not isinstance(value, int | float) for value in values):
-        raise ConfigError(f"A range of {setting} is two numbers, as in 2:8; got {':'.join(map(str, searched))}.")
+    if len(values) != 2 or any(
+        isinstance(value, bool) or not isinstance(value, int | float) for value in values
+    ):
+        raise ConfigError(
+            f"A range of {setting} is two numbers, as in 2:8; got {':'.join(map(str, searched))}."
+        )
     if not values[0] < values[1]:
-        raise ConfigError(f"The range {values[0]}:{values[1]} of {setting} is reversed or empty: write the lower end first.")
+        raise ConfigError(
+            f"The range {values[0]}:{values[1]} of {setting} is reversed or empty: write the lower"
+            " end first."
+        )
     return _range(*values)
 
 
@@ -218,7 +281,9 @@ def _holds(values: Any, value: Any) -> bool:
 
 @contextmanager
 def _quiet(file: Path | None) -> Iterator[None]:
-    """Keep optuna from printing inside the block, and say in a sentence that its file cannot be written."""
+    """Keep optuna from printing inside the block, and say in a sentence that its file cannot be
+    written.
+    """
     from optuna import logging
 
     before = logging.get_verbosity()
@@ -231,7 +296,8 @@ def _quiet(file: Path | None) -> Iterator[None]:
 
 
 def _open_study(file: Path | None) -> Any:
-    """Return the study of optuna that a file has, or a new one; its trials are kept in the file, if one is given.
+    """Return the study of optuna that a file has, or a new one; its trials are kept in the file, if
+    one is given.
 
     Raises:
         ConfigError: The file does not hold a study.
@@ -239,17 +305,24 @@ def _open_study(file: Path | None) -> Any:
     """
     import optuna
 
-    pruner = optuna.pruners.MedianPruner(n_startup_trials=_STARTUP, n_warmup_steps=math.ceil(_MIN_SHARE * _PROGRESS_STEPS))
+    pruner = optuna.pruners.MedianPruner(
+        n_startup_trials=_STARTUP, n_warmup_steps=math.ceil(_MIN_SHARE * _PROGRESS_STEPS)
+    )
     with _quiet(file):
         try:
             storage = None if file is None else _open_journal(file)
-            return optuna.create_study(storage=storage, pruner=pruner, study_name="reviewgen", load_if_exists=True)
+            return optuna.create_study(
+                storage=storage, pruner=pruner, study_name="reviewgen", load_if_exists=True
+            )
         except _UNREADABLE:
-            raise ConfigError(f"{file} holds no search that can be read; give another file, or remove it.") from None
+            raise ConfigError(
+                f"{file} holds no search that can be read; give another file, or remove it."
+            ) from None
 
 
 def _open_journal(file: Path) -> Any:
-    """Open optuna's journal; raise a ValueError if the first line is not one of its own, which it does not check.
+    """Open optuna's journal; raise a ValueError if the first line is not one of its own, which it
+    does not check.
 
     A last line that a killed process left incomplete is removed.
     """
@@ -262,13 +335,20 @@ def _open_journal(file: Path) -> Any:
         if not isinstance(first, dict) or not {"op_code", "worker_id"} <= first.keys():
             raise ValueError
         os.truncate(file, content.rfind(b"\n") + 1)
-    return JournalStorage(JournalFileBackend(str(file), JournalFileOpenLock(str(file))))  # the default lock is a symlink
+    # the default lock is a symlink
+    return JournalStorage(JournalFileBackend(str(file), JournalFileOpenLock(str(file))))
 
 
 def _search(
-    study: Any, space: dict[str, Any], variants: Variants, trials: int, about: dict[str, Any], file: Path | None
+    study: Any,
+    space: dict[str, Any],
+    variants: Variants,
+    trials: int,
+    about: dict[str, Any],
+    file: Path | None,
 ) -> Iterator[TuneTrial]:
-    """Yield the trials that the study has, then new ones. An interrupted trial does not affect later ones.
+    """Yield the trials that the study has, then new ones. An interrupted trial does not affect
+    later ones.
 
     Raises:
         ConfigError: The study is of another search.
@@ -283,10 +363,15 @@ def _search(
         if saved != about:
             other = next(name for name in {**about, **saved} if about.get(name) != saved.get(name))
             raise ConfigError(
-                f"{file} holds another search, of {other} {saved.get(other)}, not {about.get(other)}: give another file."
+                f"{file} holds another search, of {other} {saved.get(other)}, not"
+                f" {about.get(other)}: give another file."
             )
         study.set_user_attr(_ABOUT, about)
-        before = [TuneTrial(**trial.user_attrs[_RECORD]) for trial in study.trials if _RECORD in trial.user_attrs]
+        before = [
+            TuneTrial(**trial.user_attrs[_RECORD])
+            for trial in study.trials
+            if _RECORD in trial.user_attrs
+        ]
     yield from before[:trials]
     current = {name: _current(plan.parts, name) for name in space}
     for number in range(len(before), trials):
@@ -297,17 +382,25 @@ def _search(
                 study.enqueue_trial(current)  # the first trial has the settings without a search
             trial = study.ask(space)
         values = trial.params.items()
-        settings = {name: float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value for name, value in values}
-        blank = TuneTrial(number=number, settings=settings, bits=None, steps=0, seconds=0.0, outcome="failed")
+        settings = {
+            name: float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
+            for name, value in values
+        }
+        blank = TuneTrial(
+            number=number, settings=settings, bits=None, steps=0, seconds=0.0, outcome="failed"
+        )
         result = _try(trial, variants, blank, file)
         with _quiet(file):
             trial.set_user_attr(_RECORD, asdict(result))
-            study.tell(trial, *((result.bits,) if result.outcome == "done" else (None, TrialState.PRUNED)))
+            study.tell(
+                trial, *((result.bits,) if result.outcome == "done" else (None, TrialState.PRUNED))
+            )
         yield result
 
 
 def _try(trial: Any, variants: Variants, result: TuneTrial, file: Path | None) -> TuneTrial:
-    """Train with a trial's settings, until the end of the run or until the trial is hopeless; return its result.
+    """Train with a trial's settings, until the end of the run or until the trial is hopeless;
+    return its result.
 
     Raises:
         TrainingError: It is the first, and its budget ran out before it could learn anything.
@@ -333,13 +426,20 @@ def _try(trial: Any, variants: Variants, result: TuneTrial, file: Path | None) -
                 with _quiet(file):
                     trial.report(bits, int(report.progress * _PROGRESS_STEPS))
                     if trial.should_prune():
-                        return replace(result, outcome="pruned", bits=best if math.isfinite(best) else None)
+                        return replace(
+                            result, outcome="pruned", bits=best if math.isfinite(best) else None
+                        )
     except (TrainingError, ConfigError, DeviceError, torch.OutOfMemoryError) as error:
         return replace(result, steps=0, seconds=0.0, problem=str(error))
-    if result.number == 0 and stopped == StopReason.BUDGET_SPENT and result.steps < run.config.evaluations:
+    if (
+        result.number == 0
+        and stopped == StopReason.BUDGET_SPENT
+        and result.steps < run.config.evaluations
+    ):
         raise TrainingError(
-            f"A budget of {run.plan.length.seconds:g} s for a trial is too short: the first took "
-            f"{counted(result.steps, 'step')} in it. Increase the budget, or give a number of steps."
+            f"A budget of {run.plan.length.seconds:g} s for a trial is too short: the first took"
+            f" {counted(result.steps, 'step')} in it. Increase the budget, or give a number of"
+            " steps."
         )
     if not math.isfinite(best):
         return replace(result, problem="It gives some held-out tokens probability zero.")

@@ -1,8 +1,9 @@
 """``reviewgen.tune_sampling``: which generation settings give texts that are most like human ones.
 
-A setting is judged by how far the figures of its texts are from those of human texts of the same size: unknown words, distinct
-n-grams, length, repetition, and bits per character under a judge, another model that was trained on other texts. Each difference
-is measured in standard deviations between groups of human texts.
+A setting is judged by how far the figures of its texts are from those of human texts of the same
+size: unknown words, distinct n-grams, length, repetition, and bits per character under a judge,
+another model that was trained on other texts. Each difference is measured in standard deviations
+between groups of human texts.
 """
 
 import itertools
@@ -15,7 +16,13 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from reviewgen.config import EvaluateKwargs, GenerationConfig, check_mapping, check_seed, generation_config
+from reviewgen.config import (
+    EvaluateKwargs,
+    GenerationConfig,
+    check_mapping,
+    check_seed,
+    generation_config,
+)
 from reviewgen.data import read_documents, tokens_of
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 from reviewgen.evaluation import TextStatistics, measure_texts, take_words
@@ -25,7 +32,10 @@ from reviewgen.runs.run import TrainingRun
 from reviewgen.runs.sweep import check_values
 from reviewgen.sentences import sentence_ends
 
-DEFAULT_SEARCH: Mapping[str, Sequence[Any]] = {"temperature": (0.7, 0.8, 0.9, 1.0, 1.1), "top_p": (1.0, 0.95)}
+DEFAULT_SEARCH: Mapping[str, Sequence[Any]] = {
+    "temperature": (0.7, 0.8, 0.9, 1.0, 1.1),
+    "top_p": (1.0, 0.95),
+}
 _SEARCHED = (*SAMPLING_SETTINGS, "words")
 _MAX_TEXTS = 20_000  # human texts that are read
 _GROUPS = 5  # of human texts, between which the standard deviations are taken
@@ -46,8 +56,9 @@ class SamplingTrial:
         settings: The generation settings, as in {"temperature": 0.9}.
         generated: Figures of the generated texts.
         human: The same figures of human texts, cut off and finished as generated texts are.
-        distance: The mean difference of the two, in standard deviations between groups of human texts; differences of more than
-            10 count as 10, and distinct-1 to -4 are averaged into one figure.
+        distance: The mean difference of the two, in standard deviations between groups of human
+            texts; differences of more than 10 count as 10, and distinct-1 to -4 are averaged into
+            one figure.
     """
 
     settings: dict[str, Any]
@@ -57,11 +68,15 @@ class SamplingTrial:
 
     @property
     def reading(self) -> float:
-        """Bits per character of the texts under the judge: the lower, the better they read. Infinite if more than 2 % of them
-        repeat a sentence, or if their distinct-2 is below 0.6 of that of human texts."""
+        """Bits per character of the texts under the judge: the lower, the better they read.
+        Infinite if more than 2 % of them repeat a sentence, or if their distinct-2 is below 0.6 of
+        that of human texts."""
         texts = self.generated
         bits = self.generated.bits_per_character
-        is_dull = texts.repeated_sentences > _MAX_REPEATED or texts.distinct[1] < _MIN_DISTINCT * self.human.distinct[1]
+        is_dull = (
+            texts.repeated_sentences > _MAX_REPEATED
+            or texts.distinct[1] < _MIN_DISTINCT * self.human.distinct[1]
+        )
         return math.inf if is_dull or bits is None else bits
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,25 +97,29 @@ def tune_sampling(
 ) -> Iterator[SamplingTrial]:
     """Try generation settings for a profile; yield one trial for each combination of values.
 
-    Each trial compares generated texts with human texts of the same size: the share of unknown words, distinct-1 to 4, the
-    length, the repetition within a text, and the bits per character under a judge, a model that was trained on other texts. For
-    the profile "likeness" the lowest ``distance`` is the best: the mean difference in standard deviations between groups of human
-    texts. For "reading" it is the lowest ``reading``: the bits per character of texts that do not repeat themselves.
+    Each trial compares generated texts with human texts of the same size: the share of unknown
+    words, distinct-1 to 4, the length, the repetition within a text, and the bits per character
+    under a judge, a model that was trained on other texts. For the profile "likeness" the lowest
+    ``distance`` is the best: the mean difference in standard deviations between groups of human
+    texts. For "reading" it is the lowest ``reading``: the bits per character of texts that do not
+    repeat themselves.
 
-    >>> model = reviewgen.load("./my-model")                                                     # doctest: +SKIP
-    >>> trials = list(reviewgen.tune_sampling(model, "held-out.csv"))                            # doctest: +SKIP
-    >>> best = min(trials, key=lambda trial: trial.distance)                                     # doctest: +SKIP
-    >>> model.save_generation_config("./my-model", likeness=best.settings)                       # doctest: +SKIP
+    >>> model = reviewgen.load("./my-model")  # doctest: +SKIP
+    >>> trials = list(reviewgen.tune_sampling(model, "held-out.csv"))  # doctest: +SKIP
+    >>> best = min(trials, key=lambda trial: trial.distance)  # doctest: +SKIP
+    >>> model.save_generation_config("./my-model", likeness=best.settings)  # doctest: +SKIP
 
     Args:
         model: The model.
         source: Human texts that it was not trained on, at least 40.
-        search: The values to try, by setting: temperature, top_k, top_p, min_p, repetition_penalty, no_repeat_ngram_size,
-            words. By default temperatures from 0.7 to 1.1, each with top_p 1 and 0.95.
+        search: The values to try, by setting: temperature, top_k, top_p, min_p, repetition_penalty,
+            no_repeat_ngram_size, words. By default temperatures from 0.7 to 1.1, each with top_p 1
+            and 0.95.
         texts: The number of texts that are generated for each trial, at least 20.
-        judge: The model that scores all texts; by default an n-gram trained on half of the human texts, which are then left out
-            of the comparison.
-        profile: The profile that supplies the settings that are not searched, "reading" or "likeness".
+        judge: The model that scores all texts; by default an n-gram trained on half of the human
+            texts, which are then left out of the comparison.
+        profile: The profile that supplies the settings that are not searched, "reading" or
+            "likeness".
         seed: The seed of all texts, and of the order of the human ones.
         options: As in ``ReviewModel.evaluate``: split, text_column, documents and cleaning.
 
@@ -111,17 +130,31 @@ def tune_sampling(
     for name, value in {"model": model, "judge": judge or model}.items():
         check_model(name, value)
     if not isinstance(texts, int) or isinstance(texts, bool) or texts < _MIN_TEXTS:
-        raise ConfigError(f"texts must be a whole number of at least {_MIN_TEXTS}; got {quoted(texts)}.")
+        raise ConfigError(
+            f"texts must be a whole number of at least {_MIN_TEXTS}; got {quoted(texts)}."
+        )
     defaults = model.generation_config
-    defaults = defaults if profile == "likeness" and not defaults.likeness else defaults.of_profile(profile)
+    defaults = (
+        defaults
+        if profile == "likeness" and not defaults.likeness
+        else defaults.of_profile(profile)
+    )
     seed = check_seed(seed)
     settings = _combine(defaults, search, texts)
     documents = read_documents(source, model.bundle, **options)
-    read = (tokens_of(ids, model.tokenizer.vocab_size).tolist() for ids, _ in itertools.islice(documents, _MAX_TEXTS))
+    read = (
+        tokens_of(ids, model.tokenizer.vocab_size).tolist()
+        for ids, _ in itertools.islice(documents, _MAX_TEXTS)
+    )
     human = [text for ids in read if (text := model.tokenizer.decode(ids))]
     if len(human) < 2 * _MIN_TEXTS:
-        raise DataError(f"Comparing with human texts needs at least {2 * _MIN_TEXTS}; the source has {len(human)}.")
-    mixed = [human[number] for number in np.random.default_rng(seed).permutation(len(human)).tolist()]
+        raise DataError(
+            f"Comparing with human texts needs at least {2 * _MIN_TEXTS}; the source has"
+            f" {len(human)}."
+        )
+    mixed = [
+        human[number] for number in np.random.default_rng(seed).permutation(len(human)).tolist()
+    ]
     half = len(mixed) // 2 if judge is None else 0
     scorer = judge or _train_judge(mixed[:half], seed)
     reference = [shorten_as_generated(text, model) for text in mixed[half:]]
@@ -131,38 +164,66 @@ def tune_sampling(
         return scorer.evaluate([text for text in some if text], clean=False).bits_per_character
 
     def trials() -> Iterator[SamplingTrial]:
-        """Yield each setting with the distance of its texts from human texts, in standard deviations of groups of these."""
-        measure = partial(measure_texts, is_known=None if lexicon is None else lexicon.__contains__, score=score)
+        """Yield each setting with the distance of its texts from human texts, in standard
+        deviations of groups of these.
+        """
+        measure = partial(
+            measure_texts, is_known=None if lexicon is None else lexicon.__contains__, score=score
+        )
         size = min(texts, len(reference) // _GROUPS)
-        groups = [_figures(measure(reference[number * size : (number + 1) * size])) for number in range(_GROUPS)]
+        groups = [
+            _figures(measure(reference[number * size : (number + 1) * size]))
+            for number in range(_GROUPS)
+        ]
         if not all(map(math.isfinite, itertools.chain.from_iterable(groups))):
-            raise ConfigError("The judge gives some of the human texts probability zero: give one that is smoothed.")
-        scale = math.sqrt(size / texts)  # the deviation of a mean: as if each group had as many texts as are generated
-        deviations = [max(_MIN_DEVIATION, scale * stdev(figures)) for figures in zip(*groups, strict=True)]
+            raise ConfigError(
+                "The judge gives some of the human texts probability zero: give one that is"
+                " smoothed."
+            )
+        # the deviation of a mean: as if each group had as many texts as are generated
+        scale = math.sqrt(size / texts)
+        deviations = [
+            max(_MIN_DEVIATION, scale * stdev(figures)) for figures in zip(*groups, strict=True)
+        ]
         for combination in settings:
-            written = model.generate("", generation_config=defaults, num_return_sequences=texts, seed=seed, **combination)
+            written = model.generate(
+                "", generation_config=defaults, num_return_sequences=texts, seed=seed, **combination
+            )
             by_people = measure(take_words(reference, measure_texts(written).words))
             generated = measure(take_words(written, by_people.words))
-            yield SamplingTrial(combination, generated, by_people, _distance(generated, by_people, deviations))
+            yield SamplingTrial(
+                combination, generated, by_people, _distance(generated, by_people, deviations)
+            )
 
     return trials()
 
 
-def _combine(defaults: GenerationConfig, search: Mapping[str, Sequence[Any]] | None, texts: int) -> list[dict[str, Any]]:
-    """Return every combination of the values of the searched settings; a bad value is refused before any work."""
+def _combine(
+    defaults: GenerationConfig, search: Mapping[str, Sequence[Any]] | None, texts: int
+) -> list[dict[str, Any]]:
+    """Return every combination of the values of the searched settings; a bad value is refused
+    before any work.
+    """
     values = check_mapping("search", search or DEFAULT_SEARCH, "{'temperature': [0.8, 0.9]}")
     for name, listed in values.items():
         if name not in _SEARCHED:
-            raise ConfigError(f"{quoted(name)} is not a setting of sampling. {did_you_mean(name, _SEARCHED)}")
+            raise ConfigError(
+                f"{quoted(name)} is not a setting of sampling. {did_you_mean(name, _SEARCHED)}"
+            )
         check_values(name, listed)
-    combined = [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
+    combined = [
+        dict(zip(values, combination, strict=True))
+        for combination in itertools.product(*values.values())
+    ]
     for settings in combined:
         generation_config(defaults, settings=settings | {"num_return_sequences": texts})
     return combined
 
 
 def shorten_as_generated(text: str, model: ReviewModel) -> str:
-    """Return a human text as it would be if it had been generated: cut off at ``max_new_tokens``, and finished alike."""
+    """Return a human text as it would be if it had been generated: cut off at ``max_new_tokens``,
+    and finished alike.
+    """
     config = model.generation_config
     ids = model.tokenizer.encode(text)
     if len(ids) <= config.max_new_tokens:
@@ -175,7 +236,9 @@ def shorten_as_generated(text: str, model: ReviewModel) -> str:
 def _train_judge(texts: Sequence[str], seed: int) -> ReviewModel:
     held_out = max(1, len(texts) // 10)  # named, since the texts may be one part of a split by hash
     settings: Any = {"model": {"order": 6}, "training": {"novelty": "none", "copy_tokens": 0}}
-    run = TrainingRun(_JUDGE, list(texts[held_out:]), validation=list(texts[:held_out]), seed=seed, **settings)
+    run = TrainingRun(
+        _JUDGE, list(texts[held_out:]), validation=list(texts[:held_out]), seed=seed, **settings
+    )
     run.read()
     run.tokenize()
     for _ in run:
@@ -190,10 +253,18 @@ def _figures(statistics: TextStatistics) -> list[float]:
     return [*statistics.distinct, unknown, statistics.words_per_text, statistics.repetition, bits]
 
 
-def _distance(generated: TextStatistics, human: TextStatistics, deviations: Sequence[float]) -> float:
+def _distance(
+    generated: TextStatistics, human: TextStatistics, deviations: Sequence[float]
+) -> float:
     differences = [
-        min(_MAX_DEVIATIONS, abs(one - other) / deviation) if math.isfinite(one) else _MAX_DEVIATIONS
-        for one, other, deviation in zip(_figures(generated), _figures(human), deviations, strict=True)
+        (
+            min(_MAX_DEVIATIONS, abs(one - other) / deviation)
+            if math.isfinite(one)
+            else _MAX_DEVIATIONS
+        )
+        for one, other, deviation in zip(
+            _figures(generated), _figures(human), deviations, strict=True
+        )
     ]
     distinct = len(generated.distinct)
     return fmean([fmean(differences[:distinct]), *differences[distinct:]])

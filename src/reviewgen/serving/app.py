@@ -1,4 +1,6 @@
-"""The application of the server: routes and their documents, models, errors in OpenAI's format. Any ASGI server runs it."""
+"""The application of the server: routes and their documents, models, errors in OpenAI's format. Any
+ASGI server runs it.
+"""
 
 import asyncio
 import contextlib
@@ -35,13 +37,20 @@ from reviewgen.web import page_for_server, static_files
 from reviewgen.web.rendering import render
 
 _LAST_SECONDS = 2.0  # in which requests that are ended are answered
-_ABOUT = "Small text generators behind the OpenAI protocol for completions, chat completions and embeddings."
+_ABOUT = (
+    "Small text generators behind the OpenAI protocol for completions, chat completions and"
+    " embeddings."
+)
 _STRING = {"type": "string"}
 _INTEGER = {"type": "integer"}
 _ITEMS = {"anyOf": [_STRING, _INTEGER, {"type": "array", "items": _INTEGER}]}  # of prompt
-_SCHEMAS = {"_complete": "Completion", "_chat": "ChatCompletion", "_embed": "Embedding"}  # of the responses, by endpoint
+# of the responses, by endpoint
+_SCHEMAS = {"_complete": "Completion", "_chat": "ChatCompletion", "_embed": "Embedding"}
 _REASONS = {
-    400: "A field is unknown, of a wrong type, or out of range; or the server does not accept this host name.",
+    400: (
+        "A field is unknown, of a wrong type, or out of range; or the server does not accept this"
+        " host name."
+    ),
     401: "No API key, or one that this server does not accept.",
     404: "There is no such model.",
     408: "The body did not come in time.",
@@ -66,10 +75,12 @@ def create_app(
 ) -> Starlette:
     """Return the application that serves some models; ``app.state.service`` has its engines.
 
-    Requests that are cancelled by the ASGI server, as where the time after a signal is over, end with an error.
+    Requests that are cancelled by the ASGI server, as where the time after a signal is over, end
+    with an error.
 
     Args:
-        models: The models by the name that requests give, or engines that run them already, which are closed with the server.
+        models: The models by the name that requests give, or engines that run them already, which
+            are closed with the server.
         limits: The limits of a request.
         key_digests: The SHA-256 of each accepted key; None accepts every request.
         cors_origins: The origins whose pages may call the server from a browser.
@@ -83,7 +94,9 @@ def create_app(
     engines = dict[str, Engine]()
     for name, model in models.items():
         try:
-            engines[name] = model if isinstance(model, Engine) else Engine(model, max_rows=limits.max_rows)
+            engines[name] = (
+                model if isinstance(model, Engine) else Engine(model, max_rows=limits.max_rows)
+            )
         except ReviewgenError as error:
             Service(engines, limits).close()
             raise type(error)(f"{name} cannot be served: {error}") from None
@@ -99,10 +112,17 @@ def create_app(
 
     middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)]
     if cors_origins:
-        allowed: dict[str, Any] = {"allow_methods": ["GET", "POST"], "allow_headers": ["authorization", "content-type"]}
+        allowed: dict[str, Any] = {
+            "allow_methods": ["GET", "POST"],
+            "allow_headers": ["authorization", "content-type"],
+        }
         middleware.append(Middleware(CORSMiddleware, allow_origins=list(cors_origins), **allowed))
-    handlers: dict[Any, Any] = dict.fromkeys((RequestError, HTTPException, Exception), _answer_error)
-    app = Starlette(routes=_routes(page), middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
+    handlers: dict[Any, Any] = dict.fromkeys(
+        (RequestError, HTTPException, Exception), _answer_error
+    )
+    app = Starlette(
+        routes=_routes(page), middleware=middleware, exception_handlers=handlers, lifespan=lifespan
+    )
     app.router.redirect_slashes = False  # it would redirect to whatever host the request names
     app.state.service = service
     app.state.created = int(time.time())
@@ -123,7 +143,11 @@ def _routes(page: bool) -> list[Route]:
         Route("/metrics", _metrics),
         Route("/openapi.json", _openapi, **hidden),
         Route("/docs", _docs, **hidden),
-        *([Route("/", _page, **hidden), Route("/static/{name}", _static, **hidden)] if page else []),
+        *(
+            [Route("/", _page, **hidden), Route("/static/{name}", _static, **hidden)]
+            if page
+            else []
+        ),
     ]
 
 
@@ -140,12 +164,16 @@ def _service(request: Request) -> Service:
 
 async def _list_models(request: Request) -> Response:
     """The models."""
-    return JSONResponse({"object": "list", "data": [_describe(request, name) for name in _service(request).engines]})
+    return JSONResponse(
+        {"object": "list", "data": [_describe(request, name) for name in _service(request).engines]}
+    )
 
 
 async def _show_model(request: Request) -> Response:
     """One model."""
-    return JSONResponse(_describe(request, find_model(request.path_params["name"], list(_service(request).engines))))
+    return JSONResponse(
+        _describe(request, find_model(request.path_params["name"], list(_service(request).engines)))
+    )
 
 
 async def _complete(request: Request) -> CompletionResponse:
@@ -166,7 +194,11 @@ async def _embed(request: Request) -> Response:
 async def _health(request: Request) -> Response:
     """Whether the engines run, and so requests are accepted."""
     if stopped := request.app.state.service.stopped:
-        raise RequestError(503, f"The engine of {', '.join(stopped)} has stopped: start the server again.", code="engine_stopped")
+        raise RequestError(
+            503,
+            f"The engine of {', '.join(stopped)} has stopped: start the server again.",
+            code="engine_stopped",
+        )
     return JSONResponse({"status": "ok"})
 
 
@@ -177,36 +209,72 @@ async def _metrics(request: Request) -> Response:
         metrics.live.labels(name).set(engine.live)
         metrics.waiting.labels(name).set(engine.waiting)
     registry = metrics.registry
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # each worker writes its numbers there, and any of them adds up all
+    # each worker writes its numbers there, and any of them adds up all
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         MultiProcessCollector(registry := CollectorRegistry())
-    return Response(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(
+        generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8"
+    )
 
 
 async def _openapi(request: Request) -> Response:
     """The OpenAPI 3.1 document, made from the routes and the fields of a completion."""
-    fields = {name: json_schema(hint) | {"description": DESCRIPTIONS[name]} for name, hint in HINTS.items()}
+    fields = {
+        name: json_schema(hint) | {"description": DESCRIPTIONS[name]}
+        for name, hint in HINTS.items()
+    }
     fields["max_tokens"]["maximum"] = request.app.state.service.limits.max_tokens
     fields["prompt"]["anyOf"][1]["items"] = _ITEMS
     schemas = json.loads(Path(__file__).with_name("schemas.json").read_text(encoding="utf-8"))
-    schemas["CompletionRequest"] = {"type": "object", "additionalProperties": False, "properties": fields}
-    chat = {name: fields[name] for name in CHAT_FIELDS} | {"messages": {"type": "array", "items": {"type": "object"}}}
-    schemas["ChatCompletionRequest"] = {"type": "object", "properties": chat, "required": ["messages"]}
+    schemas["CompletionRequest"] = {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": fields,
+    }
+    chat = {name: fields[name] for name in CHAT_FIELDS} | {
+        "messages": {"type": "array", "items": {"type": "object"}}
+    }
+    schemas["ChatCompletionRequest"] = {
+        "type": "object",
+        "properties": chat,
+        "required": ["messages"],
+    }
     document = {
         "openapi": "3.1.0",
         "info": {"title": "reviewgen", "version": __version__, "description": _ABOUT},
-        "paths": {route.path_format: _operation(method, route) for method, route in _documented(request)},
-        "components": {"schemas": schemas, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+        "paths": {
+            route.path_format: _operation(method, route) for method, route in _documented(request)
+        },
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
         "security": [{}, {"key": []}],
     }
     return JSONResponse(document)
 
 
 async def _docs(request: Request) -> Response:
-    """The same document as a page: paths, fields of a completion with types and descriptions, statuses."""
-    rows = [(name, describe_hint(hint).replace(" | none", ""), DESCRIPTIONS[name]) for name, hint in HINTS.items()]
-    paths = [(method.upper(), route.path_format, route.endpoint.__doc__) for method, route in _documented(request)]
+    """The same document as a page: paths, fields of a completion with types and descriptions,
+    statuses.
+    """
+    rows = [
+        (name, describe_hint(hint).replace(" | none", ""), DESCRIPTIONS[name])
+        for name, hint in HINTS.items()
+    ]
+    paths = [
+        (method.upper(), route.path_format, route.endpoint.__doc__)
+        for method, route in _documented(request)
+    ]
     models = list(request.app.state.service.engines)
-    page = render("serving/docs.html", paths=paths, rows=rows, reasons=_REASONS, models=models, version=__version__)
+    page = render(
+        "serving/docs.html",
+        paths=paths,
+        rows=rows,
+        reasons=_REASONS,
+        models=models,
+        version=__version__,
+    )
     return HTMLResponse(page)
 
 
@@ -222,7 +290,9 @@ async def _static(request: Request) -> Response:
 
 
 def _describe(request: Request, name: str) -> dict[str, Any]:
-    """Return what ``GET /v1/models`` says of a model: OpenAI's fields, and what a page needs to know, under ``reviewgen``."""
+    """Return what ``GET /v1/models`` says of a model: OpenAI's fields, and what a page needs to
+    know, under ``reviewgen``.
+    """
     model = _service(request).engines[name].model
     details = {
         "preset": model.preset,
@@ -232,16 +302,28 @@ def _describe(request: Request, name: str) -> dict[str, Any]:
         "facts": brief_facts(model.bundle),
         "card": _FRONT_MATTER.sub("", model.bundle.card).strip(),
     }
-    return {"id": name, "object": "model", "created": request.app.state.created, "owned_by": "reviewgen", "reviewgen": details}
+    return {
+        "id": name,
+        "object": "model",
+        "created": request.app.state.created,
+        "owned_by": "reviewgen",
+        "reviewgen": details,
+    }
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
-    """Answer in OpenAI's format what is refused, by us or by Starlette, or a fault of ours, whose traceback is in the log."""
-    problem = RequestError(500, "The server failed; its log says why.", None, "server_error", {"connection": "close"})
+    """Answer in OpenAI's format what is refused, by us or by Starlette, or a fault of ours, whose
+    traceback is in the log.
+    """
+    problem = RequestError(
+        500, "The server failed; its log says why.", None, "server_error", {"connection": "close"}
+    )
     if isinstance(error, RequestError):
         problem = error
     elif isinstance(error, HTTPException):  # an unknown path, another method
-        message = f"There is no {request.method} {request.url.path} here. GET /docs lists what there is."
+        message = (
+            f"There is no {request.method} {request.url.path} here. GET /docs lists what there is."
+        )
         code = "method_not_allowed" if error.status_code == 405 else "not_found"
         headers = {name.lower(): value for name, value in (error.headers or {}).items()}
         problem = RequestError(error.status_code, message, code=code, headers=headers)
@@ -257,13 +339,20 @@ def _documented(request: Request) -> list[tuple[str, Route]]:
 def _operation(method: str, route: Route) -> dict[str, Any]:
     done = {"description": "Done.", "content": {"application/json": {"schema": {"type": "object"}}}}
     responses = {"200": done} | {
-        str(status): {"description": reason, "content": _content("Error")} for status, reason in _REASONS.items()
+        str(status): {"description": reason, "content": _content("Error")}
+        for status, reason in _REASONS.items()
     }
     words = [part.strip("{}") for part in route.path_format.split("/") if part]
-    operation: dict[str, Any] = {"summary": route.endpoint.__doc__, "operationId": "_".join([method, *words])}
+    operation: dict[str, Any] = {
+        "summary": route.endpoint.__doc__,
+        "operationId": "_".join([method, *words]),
+    }
     operation["responses"] = responses
     if route.param_convertors:
-        parameters = [{"name": name, "in": "path", "required": True, "schema": _STRING} for name in route.param_convertors]
+        parameters = [
+            {"name": name, "in": "path", "required": True, "schema": _STRING}
+            for name in route.param_convertors
+        ]
         operation["parameters"] = parameters
     if method == "post":
         name = _SCHEMAS[route.endpoint.__name__]

@@ -1,21 +1,26 @@
-"""Engine: continuous batching for one model. One thread runs all requests in one batch, one step at a time.
+"""Engine: continuous batching for one model. One thread runs all requests in one batch, one step at
+a time.
 
-A text joins at the next tick, and leaves when it is complete; each is the text that ``ReviewModel.generate`` returns for the same
-seed and number. In a tick of some dozen milliseconds the engine
+A text joins at the next tick, and leaves when it is complete; each is the text that
+``ReviewModel.generate`` returns for the same seed and number. In a tick of some dozen milliseconds
+the engine
 
-1. schedules texts, at most ``max_rows``: each request's first text, then each one's second, as long as there is room. Scheduling
-   is preemptive: a text that is not scheduled keeps its state and resumes later;
-2. feeds the beginnings of new texts (bos, conditions, prompt) in turns, a part of at most 512 tokens each time: chunked prefill
-   (Agrawal et al. 2023, SARATHI). So a long prompt delays the others by a part of it, and a new one goes before the next
-   part. The last states are kept, since many requests begin alike;
-3. steps the texts that need each token's logits in Python: those inside a prompt's last word, or with logits processors;
-4. lets the stepper sample a block of tokens for the others in its own loop, those with equal settings together, if they are many
-   in parts on several cores;
-5. scores the new tokens of texts with log probabilities, and the prompts that are scored: it feeds them once more, one by one.
-   The next block waits for that.
+1. schedules texts, at most ``max_rows``: each request's first text, then each one's second, as long
+   as there is room. Scheduling is preemptive: a text that is not scheduled keeps its state and
+   resumes later;
+2. feeds the beginnings of new texts (bos, conditions, prompt) in turns, a part of at most 512
+   tokens each time: chunked prefill (Agrawal et al. 2023, SARATHI). So a long prompt delays the
+   others by a part of it, and a new one goes before the next part. The last states are kept, since
+   many requests begin alike;
+3. steps the texts that need each token's logits in Python: those inside a prompt's last word, or
+   with logits processors;
+4. lets the stepper sample a block of tokens for the others in its own loop, those with equal
+   settings together, if they are many in parts on several cores;
+5. scores the new tokens of texts with log probabilities, and the prompts that are scored: it feeds
+   them once more, one by one. The next block waits for that.
 
-A row does not depend on the other rows, so a text is the same alone and in company. Requests are ended, never the engine: what a
-model or a logits processor raises ends its own request.
+A row does not depend on the other rows, so a text is the same alone and in company. Requests are
+ended, never the engine: what a model or a logits processor raises ends its own request.
 """
 
 import logging
@@ -33,7 +38,18 @@ from typing import NamedTuple
 import numpy as np
 
 from reviewgen.errors import GenerationError, ReviewgenError
-from reviewgen.generation import Decoder, Detokenizer, Request, Scored, Slot, Text, Token, gather, score_token, stack_rows
+from reviewgen.generation import (
+    Decoder,
+    Detokenizer,
+    Request,
+    Scored,
+    Slot,
+    Text,
+    Token,
+    gather,
+    score_token,
+    stack_rows,
+)
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import CopyGuard
 from reviewgen.protocols import StepState, SupportsCompiledStep
@@ -42,14 +58,18 @@ _LOG = logging.getLogger(__name__)
 _TICK_SECONDS = 0.03  # of the prefill, of the steps, and of the blocks of a tick
 _MAX_CHUNK = 512  # tokens of a prompt that are fed at once, at most
 _MIN_CHUNK = 32  # tokens of a prompt that are fed at once, at least
-_HEAD_START = 1.0  # seconds that a new prompt counts as waiting already, so that it goes before the next part of a long one
+# seconds that a new prompt counts as waiting already, so that it goes before the next part of a
+# long one
+_HEAD_START = 1.0
 _KEPT = 64  # states after beginnings that no text waits for
 _MIN_NUMBERS = 7  # random numbers of a row in a block, at least
 _MAX_NUMBERS = 512  # random numbers of a row in a block, at most
 _SURE_NUMBERS = 32  # upper bound on the random numbers that one token needs
-_MIN_PART = 8  # rows of a block: fewer do not share the weights' way from memory, and are not worth a thread
+# rows of a block: fewer do not share the weights' way from memory, and are not worth a thread
+_MIN_PART = 8
 _MAX_THREADS = 4
-_MAX_UNREAD = 4096  # characters of a request that its consumer has not taken, until it is scheduled no more
+# characters of a request that its consumer has not taken, until it is scheduled no more
+_MAX_UNREAD = 4096
 _NO_LIMIT = np.iinfo(np.int64).max
 
 
@@ -63,11 +83,14 @@ class EngineRequest:
 
     Attributes:
         request: The request, without beams, ``must_include`` and streamer.
-        prompt_ids: The token ids of each text's prompt, without bos, which are then fed as they are.
-        alternatives: How many alternatives to each token are delivered with the log probabilities; None computes neither.
+        prompt_ids: The token ids of each text's prompt, without bos, which are then fed as they
+            are.
+        alternatives: How many alternatives to each token are delivered with the log probabilities;
+            None computes neither.
         is_streamed: Whether a text is delivered while it grows, or once it is complete.
         is_echoed: Whether a text is delivered with its prompt.
-        scores_prompts: Whether the tokens of the prompts are scored and delivered, too; needs the others but ``is_streamed``.
+        scores_prompts: Whether the tokens of the prompts are scored and delivered, too; needs the
+            others but ``is_streamed``.
     """
 
     request: Request
@@ -100,7 +123,11 @@ class ServedText(Text):
     @property
     def can_advance(self) -> bool:
         """Whether it can be advanced."""
-        return self.state is not None and self.finish_reason is None and not (self.job.is_stopped or self.is_scoring_prompt)
+        return (
+            self.state is not None
+            and self.finish_reason is None
+            and not (self.job.is_stopped or self.is_scoring_prompt)
+        )
 
     @property
     def is_ready(self) -> bool:
@@ -115,7 +142,9 @@ class ServedText(Text):
     @property
     def is_unscored(self) -> bool:
         """Whether it has tokens that must be scored first."""
-        return self.out.is_scored and len(self.out.scores) < len(self.ids) - self.out.first + (self.finish_reason == "end")
+        return self.out.is_scored and len(self.out.scores) < len(self.ids) - self.out.first + (
+            self.finish_reason == "end"
+        )
 
 
 class TextDelta(NamedTuple):
@@ -136,7 +165,9 @@ class TextDelta(NamedTuple):
 
 @dataclass(eq=False)
 class _CachedPrefix:
-    """An entry of the prefix cache: ids, how many were fed, logits and state after these, since when it waits."""
+    """An entry of the prefix cache: ids, how many were fed, logits and state after these, since
+    when it waits.
+    """
 
     ids: tuple[int, ...]
     state: StepState
@@ -152,7 +183,8 @@ class ActiveRequest:
     Attributes:
         submission, decoder: What was submitted, and its decoding loop.
         starts: Each text at its beginning, which is copied.
-        notify: Is called in the engine's thread after a tick if there is anything to take, or the job has failed.
+        notify: Is called in the engine's thread after a tick if there is anything to take, or the
+            job has failed.
         wake: Is called when the engine may have something to do.
         started: The texts that were started.
         texts: Those of them that are not complete, in order.
@@ -185,11 +217,15 @@ class ActiveRequest:
     def fail(self, error: Exception) -> None:
         """End the job with an error."""
         if not isinstance(error, ReviewgenError):
-            error = GenerationError(f"The request has failed: {type(error).__name__}: {error!s:.300}")
+            error = GenerationError(
+                f"The request has failed: {type(error).__name__}: {error!s:.300}"
+            )
         self.error = self.error or error
 
     def notify_consumer(self) -> None:
-        """Notify the consumer if there is anything to take, or the job has failed; one that has cancelled may be gone."""
+        """Notify the consumer if there is anything to take, or the job has failed; one that has
+        cancelled may be gone.
+        """
         if (self._news or self.error is not None) and not self.is_cancelled:
             try:
                 self.notify()
@@ -205,7 +241,9 @@ class ActiveRequest:
     @property
     def is_schedulable(self) -> bool:
         """Whether fewer than ``_MAX_UNREAD`` characters are unread, so the job may be scheduled."""
-        return not self.is_stopped and sum(1 + len(news.text) for news in [*self._news]) <= _MAX_UNREAD
+        return (
+            not self.is_stopped and sum(1 + len(news.text) for news in [*self._news]) <= _MAX_UNREAD
+        )
 
     @property
     def is_done(self) -> bool:
@@ -227,7 +265,9 @@ class ActiveRequest:
         return numbers, None if guard is None else (id(guard[0]), guard[1]), id(spelling)
 
     def text(self, index: int) -> ServedText | None:
-        """Return the text with this index among those that are not complete, which is started now if it was not; or None."""
+        """Return the text with this index among those that are not complete, which is started now
+        if it was not; or None.
+        """
         if index == len(self.texts) and self.waiting:
             number = self._next
             start = self.starts[self._next]
@@ -239,7 +279,9 @@ class ActiveRequest:
             is_whole = self.decoder.guard is not None or not submission.is_streamed
             is_scored = submission.alternatives is not None
             stops = start.config.stop_strings
-            text.out = Detokenizer(text, stops, is_whole, submission.is_echoed, is_scored, submission.scores_prompts)
+            text.out = Detokenizer(
+                text, stops, is_whole, submission.is_echoed, is_scored, submission.scores_prompts
+            )
             self.started.append(text)
             self.texts.append(text)
             self._next += 1
@@ -259,7 +301,8 @@ class ActiveRequest:
 
 
 class Engine:
-    """Generates texts of one model for many requests at once. All methods may be called in any thread.
+    """Generates texts of one model for many requests at once. All methods may be called in any
+    thread.
 
     Args:
         model: The model. Its weights must not be changed any more.
@@ -271,7 +314,8 @@ class Engine:
 
     Raises:
         GenerationError: The model's weights are damaged.
-        BrokenPlugin: The model's state grows with the text, so that texts of different lengths cannot be advanced together.
+        BrokenPlugin: The model's state grows with the text, so that texts of different lengths
+            cannot be advanced together.
     """
 
     def __init__(self, model: ReviewModel, max_rows: int = 64) -> None:
@@ -280,7 +324,8 @@ class Engine:
         self._tokenizer = self.generator.tokenizer
         states = [self._stepper.initial_state(1)]
         bos = np.array([[self._tokenizer.bos_id]], np.int64)
-        states += [self._stepper.forward(bos, states[0])[1]]  # also compiles what the first text needs
+        # also compiles what the first text needs
+        states += [self._stepper.forward(bos, states[0])[1]]
         stack_rows([*states, self._stepper.forward(bos, states[1])[1]])  # raises if the state grows
         self._threads = min(_MAX_THREADS, os.cpu_count() or 1)  # that sample blocks of many texts
         self._pool = ThreadPoolExecutor(self._threads, "reviewgen-block")
@@ -292,21 +337,29 @@ class Engine:
         self._wake = threading.Event()
         self._lock = threading.Lock()
         self._must_stop = False
-        self.thread = threading.Thread(target=self._run, name=f"reviewgen-engine-{model.preset}", daemon=True)
+        self.thread = threading.Thread(
+            target=self._run, name=f"reviewgen-engine-{model.preset}", daemon=True
+        )
         self.thread.start()
 
-    def submit(self, submission: EngineRequest, notify: Callable[[], object], guard: CopyGuard | None = None) -> ActiveRequest:
+    def submit(
+        self,
+        submission: EngineRequest,
+        notify: Callable[[], object],
+        guard: CopyGuard | None = None,
+    ) -> ActiveRequest:
         """Start to generate the texts of a request, whose ``max_time`` counts from now.
 
         Args:
             submission: The request.
-            notify: Is called in the engine's thread after a tick if there is anything to take from the job, or it has failed. It
-                must return quickly.
-            guard: The copied spans that must not be completed: ``generator.guard(request)``, which may take seconds.
+            notify: Is called in the engine's thread after a tick if there is anything to take from
+                the job, or it has failed. It must return quickly.
+            guard: The copied spans that must not be completed: ``generator.guard(request)``, which
+                may take seconds.
 
         Returns:
-            The job, to take from it what is new, and to cancel it. A job with more than ``_MAX_UNREAD`` unread characters pauses
-            until its consumer has caught up.
+            The job, to take from it what is new, and to cancel it. A job with more than
+            ``_MAX_UNREAD`` unread characters pauses until its consumer has caught up.
 
         Raises:
             DataError: The request needs a lexicon that the model does not have.
@@ -314,9 +367,14 @@ class Engine:
         """
         keys: Sequence[str | tuple[int, ...]] = submission.request.prompts
         keys = keys if submission.prompt_ids is None else list(map(tuple, submission.prompt_ids))
-        known = {key: self.generator.text(submission.request, key, 0) for key in dict.fromkeys(keys)}  # equal prompts share one
+        # equal prompts share one
+        known = {
+            key: self.generator.text(submission.request, key, 0) for key in dict.fromkeys(keys)
+        }
         starts = [known[key] for key in keys]
-        decoder = self.generator.decoder(submission.request, guard, submission.request.deadline(), starts)
+        decoder = self.generator.decoder(
+            submission.request, guard, submission.request.deadline(), starts
+        )
         job = ActiveRequest(submission, decoder, starts, notify, self._wake.set)
         with self._lock:
             if self._must_stop:
@@ -368,9 +426,17 @@ class Engine:
                 if text.config.max_new_tokens == 0 and text.finish_reason is None:
                     text.finish_unextended()
                 if text.job.decoder.is_over([text]) and text.is_scoring_prompt:
-                    text.job.fail(RequestTimeout("The time ran out before the prompts were scored. Try again later."))
-            self._prefill([text for text in texts if text.state is None and text.finish_reason is None])
-            self._step_for_a_while([text for text in texts if text.can_advance and not text.is_ready])
+                    text.job.fail(
+                        RequestTimeout(
+                            "The time ran out before the prompts were scored. Try again later."
+                        )
+                    )
+            self._prefill(
+                [text for text in texts if text.state is None and text.finish_reason is None]
+            )
+            self._step_for_a_while(
+                [text for text in texts if text.can_advance and not text.is_ready]
+            )
             self._sample_blocks([text for text in texts if text.is_ready and not text.is_unscored])
             self._score_for_a_while(texts)
             for text in texts:
@@ -384,11 +450,15 @@ class Engine:
         return len(texts) > 0
 
     def _prefill(self, texts: Sequence[ServedText]) -> None:
-        """Feed, in turns, the beginnings of texts that have no state yet, the one that has waited longest first."""
+        """Feed, in turns, the beginnings of texts that have no state yet, the one that has waited
+        longest first.
+        """
         waiting: dict[_CachedPrefix, list[ServedText]] = {}
         for text in texts:
             key = (*text.prefix, *text.ids)
-            beginning = self._beginnings.pop(key, None) or _CachedPrefix(key, self._stepper.initial_state(1))
+            beginning = self._beginnings.pop(key, None) or _CachedPrefix(
+                key, self._stepper.initial_state(1)
+            )
             self._beginnings[key] = beginning
             waiting.setdefault(beginning, []).append(text)
         for key in [*self._beginnings][: -_KEPT - self._max_rows]:
@@ -406,8 +476,11 @@ class Engine:
                 for text in some:
                     text.logits = beginning.logits
                     text.state = Slot(beginning.state, 0)
-                    if text.scored > len(text.ids) or (text.score_state is None and not text.out.scores_prompt):
-                        del text.out.scores[len(text.ids) - text.out.first :]  # of tokens that it lost where it backtracked
+                    if text.scored > len(text.ids) or (
+                        text.score_state is None and not text.out.scores_prompt
+                    ):
+                        # of tokens that it lost where it backtracked
+                        del text.out.scores[len(text.ids) - text.out.first :]
                         text.scored = len(text.ids)
                         text.score_logits = text.logits
                         text.score_state = text.state
@@ -415,20 +488,28 @@ class Engine:
     def _feed(self, beginning: _CachedPrefix, _texts: Sequence[ServedText]) -> None:
         """Feed a part of a beginning, as much as a tick has time for.
 
-        A stepper without a compiled step calls its model, whose last bits may depend on where a text is cut: always after 512
-        tokens, as ``ModelStepper`` cuts it.
+        A stepper without a compiled step calls its model, whose last bits may depend on where a
+        text is cut: always after 512 tokens, as ``ModelStepper`` cuts it.
         """
         size = min(max(int(_TICK_SECONDS / self._fed_seconds), _MIN_CHUNK), _MAX_CHUNK)
         is_compiled = isinstance(self._stepper, SupportsCompiledStep)
         started = time.monotonic()
         part = beginning.ids[beginning.fed :][: size if is_compiled else _MAX_CHUNK]
         logits, beginning.state = self._stepper.forward(np.array([part], np.int64), beginning.state)
-        beginning.logits, beginning.fed, beginning.waits_since = logits[0], beginning.fed + len(part), time.monotonic()
+        beginning.logits, beginning.fed, beginning.waits_since = (
+            logits[0],
+            beginning.fed + len(part),
+            time.monotonic(),
+        )
         if len(part) >= _MIN_CHUNK:
-            self._fed_seconds = max((self._fed_seconds + (beginning.waits_since - started) / len(part)) / 2, 1e-9)
+            self._fed_seconds = max(
+                (self._fed_seconds + (beginning.waits_since - started) / len(part)) / 2, 1e-9
+            )
 
     def _step_for_a_while(self, texts: Sequence[ServedText]) -> None:
-        """Advance texts token by token, until a tick is over or none is left that cannot go on in blocks."""
+        """Advance texts token by token, until a tick is over or none is left that cannot go on in
+        blocks.
+        """
         until = time.monotonic() + _TICK_SECONDS
         while texts and time.monotonic() < until:
             for group in _grouped(texts, lambda text: text.job):
@@ -446,11 +527,17 @@ class Engine:
         """Let the stepper sample texts in its own loop, those that sample alike together."""
         if not texts:
             return
-        size = int(min(max(_TICK_SECONDS / (self._sampled_seconds * len(texts)) + 1, _MIN_NUMBERS), _MAX_NUMBERS))
+        size = int(
+            min(
+                max(_TICK_SECONDS / (self._sampled_seconds * len(texts)) + 1, _MIN_NUMBERS),
+                _MAX_NUMBERS,
+            )
+        )
         started = time.monotonic()
         before = sum(text.new_tokens for text in texts)
         parts = list[list[ServedText]]()
-        for text in texts:  # before the parts run in parallel: the job's spelling states are not thread-safe
+        # before the parts run in parallel: the job's spelling states are not thread-safe
+        for text in texts:
             if text.place is None and text.job.decoder.spelling is not None:
                 text.job.decoder.place(text)
         for group in _grouped(texts, lambda text: text.job.batch_key):
@@ -462,16 +549,21 @@ class Engine:
             decoder = part[0].job.decoder
             numbers = max(size, _SURE_NUMBERS) if any(text.lacks_random for text in part) else size
             is_one_job = all(text.job is part[0].job for text in part)
-            params = decoder.params if is_one_job else decoder.params._replace(max_new_tokens=_NO_LIMIT)
+            params = (
+                decoder.params if is_one_job else decoder.params._replace(max_new_tokens=_NO_LIMIT)
+            )
             blocks.append((part, decoder.sample_block(part, numbers, params)))
 
         run: Callable[..., Iterable[object]] = map if len(parts) == 1 else self._pool.map
         list(run(lambda part: self._call_isolated(part, sample), parts))
         for part, table in blocks:
             for text, tokens in zip(part, table.tolist(), strict=True):
-                self._call_isolated([text], partial(self._append, tokens))  # it raises if the logits are damaged
+                # it raises if the logits are damaged
+                self._call_isolated([text], partial(self._append, tokens))
         if (sampled := sum(text.new_tokens for text in texts) - before) > 0:
-            self._sampled_seconds = (self._sampled_seconds + (time.monotonic() - started) / sampled) / 2
+            self._sampled_seconds = (
+                self._sampled_seconds + (time.monotonic() - started) / sampled
+            ) / 2
 
     def _append(self, tokens: list[int], texts: Sequence[ServedText]) -> None:
         """Append the tokens of a block to a text."""
@@ -483,14 +575,18 @@ class Engine:
     def _score_for_a_while(self, texts: Sequence[ServedText]) -> None:
         """Score the tokens of texts one by one, until a tick is over or none is left."""
         until = time.monotonic() + _TICK_SECONDS
-        while (texts := [text for text in texts if text.is_unscored and not text.job.is_stopped]) and time.monotonic() < until:
+        while (
+            texts := [text for text in texts if text.is_unscored and not text.job.is_stopped]
+        ) and time.monotonic() < until:
             self._call_isolated(texts, self._score)
 
     def _score(self, texts: Sequence[ServedText]) -> None:
         """Score the next token of some texts, and feed it."""
         for text in texts:
             if text.score_state is None:  # a prompt is scored from its beginning
-                logits, state = self._stepper.forward(np.array([text.prefix], np.int64), self._stepper.initial_state(1))
+                logits, state = self._stepper.forward(
+                    np.array([text.prefix], np.int64), self._stepper.initial_state(1)
+                )
                 text.score_logits = logits[0]
                 text.score_state = Slot(state, 0)
         scores = list[Scored]()
@@ -498,19 +594,30 @@ class Engine:
         for text in texts:
             assert text.score_logits is not None
             token = text.ids[text.scored] if text.scored < len(text.ids) else self._tokenizer.eos_id
-            scores.append(score_token(text.score_logits, token, text.job.submission.alternatives or 0, text.pieces))
+            scores.append(
+                score_token(
+                    text.score_logits, token, text.job.submission.alternatives or 0, text.pieces
+                )
+            )
         if fed:
             ids = np.array([[text.ids[text.scored]] for text in fed], np.int64)
-            logits, state = self._stepper.forward(ids, gather([text.score_state for text in fed if text.score_state]))
+            logits, state = self._stepper.forward(
+                ids, gather([text.score_state for text in fed if text.score_state])
+            )
         for text, scored in zip(texts, scores, strict=True):  # now that nothing has raised
-            text.out.scores += [scored] if text.scored >= text.out.first else []  # not of a part of the prompt
+            # not of a part of the prompt
+            text.out.scores += [scored] if text.scored >= text.out.first else []
         for row, text in enumerate(fed):
             text.scored = text.scored + 1
             text.score_logits = logits[row]
             text.score_state = Slot(state, row)
 
-    def _call_isolated(self, texts: Sequence[ServedText], advance: Callable[[Sequence[ServedText]], object]) -> None:
-        """Call a function with some texts; if it raises, call it for each job alone, and fail the jobs that raise again."""
+    def _call_isolated(
+        self, texts: Sequence[ServedText], advance: Callable[[Sequence[ServedText]], object]
+    ) -> None:
+        """Call a function with some texts; if it raises, call it for each job alone, and fail the
+        jobs that raise again.
+        """
         try:
             if texts:
                 advance(texts)
@@ -526,8 +633,8 @@ class Engine:
 def _schedule(jobs: Sequence[ActiveRequest], max_rows: int) -> list[ServedText]:
     """Return the texts of some jobs, in the order of their submission, that are advanced next.
 
-    A request for many texts leaves room for every other job, and uses all remaining capacity. If there are more jobs than room,
-    those that came first have it.
+    A request for many texts leaves room for every other job, and uses all remaining capacity. If
+    there are more jobs than room, those that came first have it.
     """
     going = [job for job in jobs if job.is_schedulable]
     scheduled = list[ServedText]()
@@ -536,11 +643,15 @@ def _schedule(jobs: Sequence[ActiveRequest], max_rows: int) -> list[ServedText]:
         if len(scheduled) in (before, max_rows):
             break
         before = len(scheduled)
-        scheduled += islice((text for job in going if (text := job.text(index)) is not None), max_rows - before)
+        scheduled += islice(
+            (text for job in going if (text := job.text(index)) is not None), max_rows - before
+        )
     return scheduled
 
 
-def _grouped(texts: Sequence[ServedText], key: Callable[[ServedText], Hashable]) -> list[list[ServedText]]:
+def _grouped(
+    texts: Sequence[ServedText], key: Callable[[ServedText], Hashable]
+) -> list[list[ServedText]]:
     """Return texts by a key, in order."""
     groups: dict[Hashable, list[ServedText]] = {}
     for text in texts:

@@ -1,4 +1,5 @@
-"""What the operator of a server decides: the limits, the keys, the names of models, and the names of the server.
+"""What the operator of a server decides: the limits, the keys, the names of models, and the names
+of the server.
 
 The command line imports this file for its help, so it imports neither Starlette nor a model.
 """
@@ -31,13 +32,15 @@ class Limits:
     Attributes:
         max_tokens: The largest ``max_tokens`` of a request.
         max_texts: The largest number of texts of a request: prompts times ``n`` or ``best_of``.
-        max_waiting: The number of texts that may wait, per model, before requests are refused with 429.
+        max_waiting: The number of texts that may wait, per model, before requests are refused with
+            429.
         max_rows: The number of texts, per model, that are generated side by side; others wait.
         max_prompt: The largest number of characters of all prompts of a request.
         max_body: The largest body of a request, in bytes.
-        request_seconds: The time limit of a request; texts that are not finished by then are cut off.
-        stall_seconds: The time that a client may take to read a part of a stream, to send the headers of a request, or to send a
-            part of its body.
+        request_seconds: The time limit of a request; texts that are not finished by then are cut
+            off.
+        stall_seconds: The time that a client may take to read a part of a stream, to send the
+            headers of a request, or to send a part of its body.
         shutdown_seconds: The time that running requests have after SIGTERM or Ctrl-C.
     """
 
@@ -89,12 +92,14 @@ def accepts_key(digests: Sequence[str], authorization: str) -> bool:
     """Return whether a header ``Authorization`` holds one of the keys: ``Bearer KEY``."""
     scheme, _, key = authorization.strip().partition(" ")
     key_digest = digest_key(key.strip())
-    matches = [hmac.compare_digest(key_digest, digest) for digest in digests]  # all of them, whatever the first one is
+    # all of them, whatever the first one is
+    matches = [hmac.compare_digest(key_digest, digest) for digest in digests]
     return scheme.lower() == "bearer" and any(matches)
 
 
 def read_keys(file: Path) -> tuple[list[str], list[str]]:
-    """Return the digests of the keys of a file, one per line, and notes for the operator; # starts a comment line.
+    """Return the digests of the keys of a file, one per line, and notes for the operator; # starts
+    a comment line.
 
     Raises:
         ConfigError: The file is missing or unreadable, holds no key, or a line that cannot be one.
@@ -106,13 +111,21 @@ def read_keys(file: Path) -> tuple[list[str], list[str]]:
         raise ConfigError(f"The file of API keys, {file}, cannot be read: {error}.") from None
     keys = [line for line in lines if line and not line.startswith("#")]
     for number, line in enumerate(lines, 1):
-        if line in keys and (len(line) < _MIN_KEY or not line.isascii() or not line.isprintable() or " " in line):
+        if line in keys and (
+            len(line) < _MIN_KEY or not line.isascii() or not line.isprintable() or " " in line
+        ):
             raise ConfigError(
-                f"Line {number} of {file} is not an API key: a key has at least {_MIN_KEY} characters, ASCII without spaces."
+                f"Line {number} of {file} is not an API key: a key has at least {_MIN_KEY}"
+                " characters, ASCII without spaces."
             )
     if not keys:
-        raise ConfigError(f"The file of API keys, {file}, is empty: write one key per line, as `openssl rand -hex 24` prints it.")
-    notes = [f"{file} can be read by other users of this machine: chmod 600 {file}."] if is_open else []
+        raise ConfigError(
+            f"The file of API keys, {file}, is empty: write one key per line, as `openssl rand -hex"
+            " 24` prints it."
+        )
+    notes = (
+        [f"{file} can be read by other users of this machine: chmod 600 {file}."] if is_open else []
+    )
     return [digest_key(key) for key in keys], notes
 
 
@@ -125,11 +138,13 @@ def is_loopback(host: str) -> bool:
 
 
 def accepted_hosts(host: str, address: str, more: Sequence[str] = ()) -> list[str] | None:
-    """Return the names that requests may call a server by, as the header ``Host`` has them without a port; None accepts any.
+    """Return the names that requests may call a server by, as the header ``Host`` has them without
+    a port; None accepts any.
 
-    A site can let its own name lead to 127.0.0.1 once its page is loaded (DNS rebinding); the browser then lets that page read
-    the answers of a server of this machine, without CORS. But the header has the name of the site. So a server that only this
-    machine reaches answers to names of this machine alone, as Jupyter and Ollama do.
+    A site can let its own name lead to 127.0.0.1 once its page is loaded (DNS rebinding); the
+    browser then lets that page read the answers of a server of this machine, without CORS. But the
+    header has the name of the site. So a server that only this machine reaches answers to names of
+    this machine alone, as Jupyter and Ollama do.
 
     Args:
         host: Where the server listens, as the user has given it.
@@ -141,14 +156,18 @@ def accepted_hosts(host: str, address: str, more: Sequence[str] = ()) -> list[st
     """
     for name in more:
         if name != "*" and not _HOST.fullmatch(name):
-            raise ConfigError(f"{quoted(name)} is not the name of a host: give one without a port, as in example.org, or *.")
+            raise ConfigError(
+                f"{quoted(name)} is not the name of a host: give one without a port, as in"
+                " example.org, or *."
+            )
     if "*" in more or not (more or is_loopback(address)):
         return None
     return [*_THIS_MACHINE, f"[{host}]" if ":" in host else host, *more]
 
 
 def name_sources(given: Sequence[str]) -> dict[str, str]:
-    """Return the source of each model as typed, by its name: NAME=SOURCE, or a source, named by its preset, folder or repository.
+    """Return the source of each model as typed, by its name: NAME=SOURCE, or a source, named by its
+    preset, folder or repository.
 
     >>> name_sources(["mine=./my-model", "lstm-word", "ana/music@v2"])
     {'mine': './my-model', 'lstm-word': 'lstm-word', 'ana/music': 'ana/music@v2'}
@@ -159,7 +178,10 @@ def name_sources(given: Sequence[str]) -> dict[str, str]:
     sources: dict[str, str] = {}
     for name, source in map(_name_source, given):
         if name in sources:
-            raise ConfigError(f"Two models are named {quoted(name)}: {sources[name]} and {source}. Name one of them: NAME=MODEL.")
+            raise ConfigError(
+                f"Two models are named {quoted(name)}: {sources[name]} and {source}. Name one of"
+                " them: NAME=MODEL."
+            )
         sources[name] = source
     return sources
 
@@ -169,8 +191,15 @@ def _name_source(text: str) -> tuple[str, str]:
     is_named = equals and not os.path.exists(os.path.expanduser(text))  # noqa: PTH110, PTH111  Path raises for a name that is too long
     source = after if is_named else text
     is_path = source.startswith(LOCAL) or source in (".", "..")
-    default = to_path("model", source).resolve().name if is_path else source.removeprefix("hf://").partition("@")[0]
+    default = (
+        to_path("model", source).resolve().name
+        if is_path
+        else source.removeprefix("hf://").partition("@")[0]
+    )
     name = before if is_named else default
     if not 0 < len(name) <= _MAX_NAME or not name.isprintable() or not source:
-        raise ConfigError(f"{quoted(text)} does not name a model: give MODEL, or NAME=MODEL with a printable name.")
+        raise ConfigError(
+            f"{quoted(text)} does not name a model: give MODEL, or NAME=MODEL with a printable"
+            " name."
+        )
     return name, source

@@ -1,4 +1,6 @@
-"""One request in progress: its texts, and the JSON that the client gets of them, whole or in chunks."""
+"""One request in progress: its texts, and the JSON that the client gets of them, whole or in
+chunks.
+"""
 
 import math
 import time
@@ -24,10 +26,12 @@ class Choice:
 
     Attributes:
         prompt: Its prompt.
-        text: The text so far, whole if the prompt is not echoed; without the stop string once it is complete.
+        text: The text so far, whole if the prompt is not echoed; without the stop string once it is
+            complete.
         tokens: The tokens that were not sent yet.
         unsent: The characters that were not sent yet.
-        source: The text in the engine; None until there is anything of it, and once its end was sent.
+        source: The text in the engine; None until there is anything of it, and once its end was
+            sent.
         is_over: Whether it is complete.
         is_sent: Whether a part of it was sent.
         copied: The copied spans of the whole text.
@@ -56,7 +60,9 @@ class Choice:
         assert self.source is not None
         first = len(self.source.ids) - self.source.new_tokens - self.source.out.first
         count = self.source.new_tokens
-        return sum(score.logprob for score in self.source.out.scores[first : first + count]) / max(1, count)
+        return sum(score.logprob for score in self.source.out.scores[first : first + count]) / max(
+            1, count
+        )
 
 
 @dataclass
@@ -81,8 +87,14 @@ class Completion:
         fields = self.call.fields
         bos = Token(self.call.tokenizer.bos_id, "", 0, Scored(math.nan))
         return [
-            Choice(prompt, "" if fields.echo else prompt, [bos] if fields.scores_prompts and starts_with_bos else [])
-            for prompt, starts_with_bos in zip(self.call.submission.request.prompts, self.call.starts_with_bos, strict=True)
+            Choice(
+                prompt,
+                "" if fields.echo else prompt,
+                [bos] if fields.scores_prompts and starts_with_bos else [],
+            )
+            for prompt, starts_with_bos in zip(
+                self.call.submission.request.prompts, self.call.starts_with_bos, strict=True
+            )
         ]
 
     @property
@@ -91,18 +103,25 @@ class Completion:
         return all(choice.is_over for choice in self.choices)
 
     def whole(self, started: Sequence[ServedText]) -> dict[str, Any]:
-        """Return the response of a request that is not streamed: for each prompt the n texts that are most probable on average.
+        """Return the response of a request that is not streamed: for each prompt the n texts that
+        are most probable on average.
 
         Args:
             started: The texts that were started, whose tokens are counted.
         """
         tries = self.call.fields.tries_per_prompt
         n = self.call.fields.n or 1
-        groups = [self.choices[start : start + tries] for start in range(0, len(self.choices), tries)]
+        groups = [
+            self.choices[start : start + tries] for start in range(0, len(self.choices), tries)
+        ]
         if self.call.fields.picks_best:
-            groups = [sorted(group, key=lambda choice: -choice.mean_logprob)[:n] for group in groups]
+            groups = [
+                sorted(group, key=lambda choice: -choice.mean_logprob)[:n] for group in groups
+            ]
         best = [choice for group in groups for choice in group]
-        return self._object([self._choice(index, choice) for index, choice in enumerate(best)]) | {"usage": self.usage(started)}
+        return self._object([self._choice(index, choice) for index, choice in enumerate(best)]) | {
+            "usage": self.usage(started)
+        }
 
     def chunks(self) -> Iterator[dict[str, Any]]:
         """Yield a chunk for each text that has grown or ended since the last call."""
@@ -113,14 +132,25 @@ class Completion:
 
     def last_chunks(self, started: Sequence[ServedText]) -> list[dict[str, Any]]:
         """Return the chunk with the numbers of tokens, of a stream that asked for them."""
-        return [self._object([]) | {"usage": self.usage(started)}] if self.call.fields.include_usage else []
+        return (
+            [self._object([]) | {"usage": self.usage(started)}]
+            if self.call.fields.include_usage
+            else []
+        )
 
     def usage(self, started: Sequence[ServedText]) -> dict[str, int]:
         """Return the tokens of all prompts, each of which counts once, and of all texts."""
-        prompts = {text.number // self.call.fields.tries_per_prompt: len(text.ids) - text.new_tokens for text in started}
+        prompts = {
+            text.number // self.call.fields.tries_per_prompt: len(text.ids) - text.new_tokens
+            for text in started
+        }
         prompt_tokens = sum(prompts.values())
         new = sum(text.new_tokens for text in started)
-        return {"prompt_tokens": prompt_tokens, "completion_tokens": new, "total_tokens": prompt_tokens + new}
+        return {
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": new,
+            "total_tokens": prompt_tokens + new,
+        }
 
     def _object(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         kind = "text_completion"
@@ -130,14 +160,20 @@ class Completion:
         return head | {"model": self.call.model, "choices": choices}
 
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
-        """Return OpenAI's fields for the part of a text that has not been sent yet, and ours under ``reviewgen``."""
+        """Return OpenAI's fields for the part of a text that has not been sent yet, and ours under
+        ``reviewgen``.
+        """
         logprobs = None
         extras = dict[str, Any]()
         reason = None
         if self.call.fields.logprobs is not None:
             bos = self.call.tokenizer.bos_id
             start = len(choice.prompt)
-            extras["tokens"] = [self._own_token(token) for token in choice.tokens if token.start >= start and token.id != bos]
+            extras["tokens"] = [
+                self._own_token(token)
+                for token in choice.tokens
+                if token.start >= start and token.id != bos
+            ]
             logprobs = self._logprobs(choice)
         if choice.source is not None and choice.is_over:
             ended = choice.source.finish_reason
@@ -145,23 +181,49 @@ class Completion:
             choice.source.out.scores.clear()  # they may be many
             choice.source = None
             reason = "stop" if ended in ("end", "stop") else "length"  # a text that was cut off
-            extras |= {"text": choice.text, "reason": ended, "copied": _spans(choice.text, choice.copied)}
+            extras |= {
+                "text": choice.text,
+                "reason": ended,
+                "copied": _spans(choice.text, choice.copied),
+            }
             extras["conditions"] = conditions
-        fields: dict[str, Any] = {"index": index, "text": choice.unsent, "logprobs": logprobs, "finish_reason": reason}
+        fields: dict[str, Any] = {
+            "index": index,
+            "text": choice.unsent,
+            "logprobs": logprobs,
+            "finish_reason": reason,
+        }
         if self.is_chat:
             role = {} if choice.is_sent else {"role": "assistant"}
-            fields["delta" if self.call.fields.stream else "message"] = role | {"content": fields.pop("text")}
+            fields["delta" if self.call.fields.stream else "message"] = role | {
+                "content": fields.pop("text")
+            }
         choice.unsent = ""
         choice.tokens = []
         choice.is_sent = True
         return fields | ({"reviewgen": extras} if extras else {})
 
     def _logprobs(self, choice: Choice) -> dict[str, Any]:
-        """Return the log probabilities of tokens, in OpenAI's format: those of the token taken, and of the most probable ones."""
+        """Return the log probabilities of tokens, in OpenAI's format: those of the token taken, and
+        of the most probable ones.
+        """
         listed = choice.tokens
         source = choice.source
-        if self.call.fields.scores_prompts and source is not None and choice.is_over and source.finish_reason == "end":
-            listed = [*listed, Token(self.call.tokenizer.eos_id, _END, len(choice.text), source.out.scores[len(source.ids)])]
+        if (
+            self.call.fields.scores_prompts
+            and source is not None
+            and choice.is_over
+            and source.finish_reason == "end"
+        ):
+            listed = [
+                *listed,
+                Token(
+                    self.call.tokenizer.eos_id,
+                    _END,
+                    len(choice.text),
+                    source.out.scores[len(source.ids)],
+                ),
+            ]
         return {
             "tokens": [token.text for token in listed],
             "token_logprobs": [_number(token.score.logprob) for token in listed],
@@ -170,13 +232,17 @@ class Completion:
         }
 
     def _top_logprobs(self, token: Token) -> dict[str, float] | None:
-        """Return log probabilities by text: of the most probable token with each text, and of the token taken; None for bos."""
+        """Return log probabilities by text: of the most probable token with each text, and of the
+        token taken; None for bos.
+        """
         if (logprob := _number(token.score.logprob)) is None:
             return None
         top: dict[str, float] = {}
         for other in token.score.alternatives:
             if other.token != token.id:
-                top.setdefault(_END if other.token == self.call.tokenizer.eos_id else other.text, other.logprob)
+                top.setdefault(
+                    _END if other.token == self.call.tokenizer.eos_id else other.text, other.logprob
+                )
         return top | {token.text: logprob}
 
     def _own_token(self, token: Token) -> dict[str, Any]:
@@ -194,10 +260,17 @@ def _number(logprob: float) -> float | None:
 
 
 def _spans(text: str, spans: Sequence[Span]) -> list[dict[str, Any]]:
-    """Return copied spans as JSON values, with the offsets of JavaScript's strings: UTF-16 units."""
+    """Return copied spans as JSON values, with the offsets of JavaScript's strings: UTF-16
+    units.
+    """
     units = list(accumulate((2 if character > "\uffff" else 1 for character in text), initial=0))
     return [  # a stop string is not part of the text, but may be of a span
-        {"start": units[span.start], "end": units[min(span.end, len(text))], "length": span.tokens, "source": span.excerpt}
+        {
+            "start": units[span.start],
+            "end": units[min(span.end, len(text))],
+            "length": span.tokens,
+            "source": span.excerpt,
+        }
         for span in spans
         if span.start < len(text)
     ]

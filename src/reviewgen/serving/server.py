@@ -1,7 +1,9 @@
-"""Runs the application under uvicorn, in this process or in several workers, until a signal ends it.
+"""Runs the application under uvicorn, in this process or in several workers, until a signal ends
+it.
 
-On SIGTERM or Ctrl-C no new connection is accepted; requests in progress have ``shutdown_seconds`` to end, then they are
-cancelled, which the application answers with an error. A second Ctrl-C cancels them at once.
+On SIGTERM or Ctrl-C no new connection is accepted; requests in progress have ``shutdown_seconds``
+to end, then they are cancelled, which the application answers with an error. A second Ctrl-C
+cancels them at once.
 """
 
 import asyncio
@@ -32,24 +34,31 @@ from reviewgen.storage import temporary_folder
 
 _MAX_HEADERS = 65_536  # bytes of a request's first line and headers
 _MAX_CONNECTIONS = 1000  # of a process, also where it may have many more descriptors
-_ACCEPT_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # asyncio tries again after a second
+# asyncio tries again after a second
+_ACCEPT_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _SECONDS_BETWEEN_ACCEPT_ERRORS = 60  # in the log
 _OPTIONS = "REVIEWGEN_SERVER_OPTIONS"  # the environment variable by which workers get them
 _OF_APP = ("limits", "key_digests", "cors_origins", "hosts", "page")
-_HEALTH_SECONDS = 20  # in which a worker must answer uvicorn, which waits as long for one that has just died, and heeds no signal
+# in which a worker must answer uvicorn, which waits as long for one that has just died, and heeds
+# no signal
+_HEALTH_SECONDS = 20
 
 
 class _Connection(H11Protocol):
-    """A connection that is closed unless all headers of a request arrive before uvicorn's keep-alive timer ends.
+    """A connection that is closed unless all headers of a request arrive before uvicorn's
+    keep-alive timer ends.
 
-    uvicorn starts this timer after a response only, and stops it at the first byte of the next request. The timer runs here
-    whenever no request is in progress. A new connection takes the place of the one that has waited longest if there are too many;
-    if requests are in progress on all of them, uvicorn answers the next one with 503.
+    uvicorn starts this timer after a response only, and stops it at the first byte of the next
+    request. The timer runs here whenever no request is in progress. A new connection takes the
+    place of the one that has waited longest if there are too many; if requests are in progress on
+    all of them, uvicorn answers the next one with 503.
     """
 
     @property
     def deadline(self) -> float:
-        """The time of the event loop at which the timer ends; infinite while a request is in progress."""
+        """The time of the event loop at which the timer ends; infinite while a request is in
+        progress.
+        """
         timer = self.timeout_keep_alive_task
         return math.inf if timer is None or self.transport.is_closing() else timer.when()
 
@@ -75,7 +84,9 @@ class _Connection(H11Protocol):
 
 
 class _AcceptErrorFilter(logging.Filter):
-    """Logs at most one line a minute about connections that cannot be accepted; asyncio logs a traceback for each attempt."""
+    """Logs at most one line a minute about connections that cannot be accepted; asyncio logs a
+    traceback for each attempt.
+    """
 
     due = 0.0  # in seconds since 1970
 
@@ -92,28 +103,44 @@ class _AcceptErrorFilter(logging.Filter):
 
 
 def open_socket(host: str, port: int, stall_seconds: float, workers: int = 1) -> socket.socket:
-    """Return a socket that listens, so that the port is known to be free before any model is loaded.
+    """Return a socket that listens, so that the port is known to be free before any model is
+    loaded.
 
     Raises:
-        ConfigError: The host is not an address of this machine, or several workers cannot share a socket here.
+        ConfigError: The host is not an address of this machine, or several workers cannot share a
+            socket here.
         StorageError: The port is in use, or may not be used.
     """
-    if workers > 1 and not hasattr(socket, "AF_UNIX"):  # as what uvicorn hands the socket to its workers
-        raise ConfigError(f"workers={workers} is for Linux and macOS: on Windows, one process serves. Leave it out.")
+    # as what uvicorn hands the socket to its workers
+    if workers > 1 and not hasattr(socket, "AF_UNIX"):
+        raise ConfigError(
+            f"workers={workers} is for Linux and macOS: on Windows, one process serves. Leave it"
+            " out."
+        )
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        if error.errno in (errno.EADDRINUSE, errno.EACCES):  # EACCES: ports below 1024 are the system's
-            raise StorageError(f"Port {port} of {host}: {error.strerror}. Give another --port, or 0 for a free one.") from None
-        raise ConfigError(f"{quoted(host)} is not an address of this machine: {error}. Give one, as in 127.0.0.1.") from None
-    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it, and the next
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # one whose client reads nothing is closed by the system
+        # EACCES: ports below 1024 are the system's
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            raise StorageError(
+                f"Port {port} of {host}: {error.strerror}. Give another --port, or 0 for a free"
+                " one."
+            ) from None
+        raise ConfigError(
+            f"{quoted(host)} is not an address of this machine: {error}. Give one, as in 127.0.0.1."
+        ) from None
+    # connections inherit it, and the next
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # one whose client reads nothing is closed by the system
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * stall_seconds))
     return listening
 
 
-def load_engines(options: ServerOptions, leave_out: Callable[[str, ReviewgenError], None] | None = None) -> dict[str, Engine]:
+def load_engines(
+    options: ServerOptions, leave_out: Callable[[str, ReviewgenError], None] | None = None
+) -> dict[str, Engine]:
     """Return engines of the models that load and that an engine can run, by name.
 
     Args:
@@ -126,9 +153,12 @@ def load_engines(options: ServerOptions, leave_out: Callable[[str, ReviewgenErro
     engines: dict[str, Engine] = {}
     for number, (name, source) in enumerate(options.sources.items(), 1):
         try:
-            engines[name] = Engine(load(source, weight_bits=options.weight_bits), max_rows=options.limits.max_rows)
+            engines[name] = Engine(
+                load(source, weight_bits=options.weight_bits), max_rows=options.limits.max_rows
+            )
         except ReviewgenError as error:
-            if leave_out is None or (number == len(options.sources) and not engines):  # it was the last chance
+            # it was the last chance
+            if leave_out is None or (number == len(options.sources) and not engines):
                 for engine in engines.values():
                     engine.close()
                 raise type(error)(f"{source} cannot be served: {error}") from None
@@ -141,14 +171,21 @@ def _make_app(options: ServerOptions, engines: Mapping[str, Engine]) -> Starlett
 
 
 def uvicorn_options(limits: Limits, access_log: bool = False) -> dict[str, Any]:
-    """Return how uvicorn runs the application. It logs faults, and each request if asked for; no headers, and so no keys."""
+    """Return how uvicorn runs the application. It logs faults, and each request if asked for; no
+    headers, and so no keys.
+    """
     descriptors = os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else _MAX_CONNECTIONS
-    level: dict[str, Any] = {"handlers": ["stderr"], "level": "INFO" if access_log else "ERROR", "propagate": False}
+    level: dict[str, Any] = {
+        "handlers": ["stderr"],
+        "level": "INFO" if access_log else "ERROR",
+        "propagate": False,
+    }
     return {
         "lifespan": "on",
         "http": _Connection,
         "timeout_keep_alive": limits.stall_seconds,
-        "limit_concurrency": min(_MAX_CONNECTIONS, descriptors * 3 // 4),  # files and connections to accept need the others
+        # files and connections to accept need the others
+        "limit_concurrency": min(_MAX_CONNECTIONS, descriptors * 3 // 4),
         "h11_max_incomplete_event_size": _MAX_HEADERS,
         "ws": "none",
         "access_log": access_log,
@@ -169,18 +206,22 @@ def uvicorn_options(limits: Limits, access_log: bool = False) -> dict[str, Any]:
     }
 
 
-def run(options: ServerOptions, engines: dict[str, Engine], listening: socket.socket, workers: int = 1) -> None:
+def run(
+    options: ServerOptions, engines: dict[str, Engine], listening: socket.socket, workers: int = 1
+) -> None:
     """Serve models until SIGTERM or Ctrl-C.
 
     Args:
         options: How to serve.
         engines: The models that load. Workers load them again, and the dictionary is then emptied.
         listening: The socket.
-        workers: The number of processes. uvicorn starts one again that ends, and stops all with a signal.
+        workers: The number of processes. uvicorn starts one again that ends, and stops all with a
+            signal.
     """
     how = uvicorn_options(options.limits, options.access_log)
     if workers == 1:
-        for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again after the end, which is not a failure
+        # uvicorn raises the signal again after the end, which is not a failure
+        for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
         uvicorn.Server(uvicorn.Config(_make_app(options, engines), **how)).run([listening])
         return
@@ -190,14 +231,21 @@ def run(options: ServerOptions, engines: dict[str, Engine], listening: socket.so
     with temporary_folder() as folder:
         os.environ |= {"PROMETHEUS_MULTIPROC_DIR": str(folder), _OPTIONS: json.dumps(fields)}
         listening.set_inheritable(True)
-        how |= {"factory": True, "workers": workers, "fd": listening.fileno(), "timeout_worker_healthcheck": _HEALTH_SECONDS}
+        how |= {
+            "factory": True,
+            "workers": workers,
+            "fd": listening.fileno(),
+            "timeout_worker_healthcheck": _HEALTH_SECONDS,
+        }
         uvicorn.run("reviewgen.serving.server:app_of_worker", **how)
 
 
 def app_of_worker() -> Starlette:
-    """Return the application of a worker, by the options in its environment; uvicorn calls this in each.
+    """Return the application of a worker, by the options in its environment; uvicorn calls this in
+    each.
 
-    A model that cannot be loaded any more ends the worker with a sentence; uvicorn starts it again, and the others serve on.
+    A model that cannot be loaded any more ends the worker with a sentence; uvicorn starts it again,
+    and the others serve on.
     """
     fields = json.loads(os.environ[_OPTIONS])
     options = ServerOptions(**fields | {"limits": Limits(**fields["limits"])})

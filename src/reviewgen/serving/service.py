@@ -1,4 +1,5 @@
-"""Requests for completions: each is read, handed to the engine of its model, and answered whole or as a stream.
+"""Requests for completions: each is read, handed to the engine of its model, and answered whole or
+as a stream.
 
 A request that the server ends, as where the time after a signal is over, ends with an error.
 """
@@ -34,9 +35,11 @@ from reviewgen.serving.protocol import (
 )
 from reviewgen.serving.response import Completion
 
-_LARGE_BODY = 32_768  # bytes: a larger one is read by another thread, since it may take tenths of a second
+# bytes: a larger one is read by another thread, since it may take tenths of a second
+_LARGE_BODY = 32_768
 _FLUSH_SECONDS = 0.02  # between two parts of a stream; tokens that come sooner share one
-_FLUSH_SECONDS_PER_REQUEST = 0.001  # added for each request: the more requests, the larger the parts
+# added for each request: the more requests, the larger the parts
+_FLUSH_SECONDS_PER_REQUEST = 0.001
 _MAX_FLUSH_SECONDS = 0.1  # between two parts of a stream, however many requests there are
 _LATE_SECONDS = 10.0  # after its time limit, by which the engine ends a request
 _LAST_SECONDS = 1.0  # for the error of a stream that is ended: a reader that stalls gets nothing
@@ -44,7 +47,11 @@ _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", "
 _EVENT = (b"data: ", b"\n\n")  # around the JSON of a server-sent event
 _DONE = b"data: [DONE]\n\n"  # the last server-sent event
 # X-Accel-Buffering: nginx would collect the parts
-_STREAM_HEADERS = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache", "x-accel-buffering": "no"}
+_STREAM_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
 _FIRST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
 _WHOLE = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
@@ -61,12 +68,21 @@ class ServerMetrics:
         model = ["model"]
         options: dict[str, Any] = {"namespace": "reviewgen", "registry": self.registry}
         live = options | {"multiprocess_mode": "livesum"}
-        self.requests = Counter("requests", "Completions by model and status of the response.", ["model", "status"], **options)
+        self.requests = Counter(
+            "requests",
+            "Completions by model and status of the response.",
+            ["model", "status"],
+            **options,
+        )
         self.tokens = Counter("tokens", "Tokens by model and kind.", ["model", "kind"], **options)
-        self.disconnects = Counter("disconnects", "Requests whose client went away before the end.", model, **options)
+        self.disconnects = Counter(
+            "disconnects", "Requests whose client went away before the end.", model, **options
+        )
         first = "time_to_first_token_seconds", "From a request to its first token."
         self.first_token = Histogram(*first, model, buckets=_FIRST, **options)
-        self.seconds = Histogram("request_seconds", "From a request to its end.", model, buckets=_WHOLE, **options)
+        self.seconds = Histogram(
+            "request_seconds", "From a request to its end.", model, buckets=_WHOLE, **options
+        )
         self.live = Gauge("live_rows", "Texts in progress.", model, **live)
         self.waiting = Gauge("waiting_rows", "Texts that wait.", model, **live)
 
@@ -83,13 +99,19 @@ class Service:
         answering: The number of requests for completions in progress.
     """
 
-    def __init__(self, engines: Mapping[str, Engine], limits: Limits, key_digests: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        engines: Mapping[str, Engine],
+        limits: Limits,
+        key_digests: Sequence[str] | None = None,
+    ) -> None:
         self.engines = dict(engines)
         self.limits = limits
         self.metrics = ServerMetrics()
         self._key_digests = key_digests
         self.answering = 0
-        self._guarding = {name: asyncio.Lock() for name in engines}  # one index is built, or request embedded, at a time
+        # one index is built, or request embedded, at a time
+        self._guarding = {name: asyncio.Lock() for name in engines}
 
     def close(self) -> None:
         """Stop the engines."""
@@ -109,9 +131,15 @@ class Service:
         """
         header = request.headers.get("authorization", "")
         if self._key_digests is not None and not accepts_key(self._key_digests, header):
-            what = "The API key is not one of this server's" if header else "The request has no API key"
+            what = (
+                "The API key is not one of this server's"
+                if header
+                else "The request has no API key"
+            )
             headers = {"www-authenticate": "Bearer"}
-            raise RequestError(401, f"{what}: send Authorization: Bearer KEY.", None, "invalid_api_key", headers)
+            raise RequestError(
+                401, f"{what}: send Authorization: Bearer KEY.", None, "invalid_api_key", headers
+            )
 
     def read(self, body: bytes, is_chat: bool) -> Completion:
         """Return the request of a body.
@@ -121,10 +149,13 @@ class Service:
         """
         models = {name: engine.model for name, engine in self.engines.items()}
         fields = parse_object(body)
-        return Completion(read_call(to_completion(fields) if is_chat else fields, models, self.limits), is_chat)
+        return Completion(
+            read_call(to_completion(fields) if is_chat else fields, models, self.limits), is_chat
+        )
 
     async def embed(self, request: Request) -> dict[str, Any]:
-        """Return the response to a request for the vectors of some texts; others go on while a model computes them.
+        """Return the response to a request for the vectors of some texts; others go on while a
+        model computes them.
 
         Raises:
             RequestError: A field is wrong, or the model has no hidden state.
@@ -141,9 +172,20 @@ class Service:
             raise to_request_error(error) from None
         tokens = sum(len(model.tokenizer.encode(text)) for text in texts)
         is_base64 = fields.get("encoding_format") == "base64"
-        coded = [b64encode(vector.astype("<f4")).decode() if is_base64 else vector.tolist() for vector in vectors]
-        data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(coded)]
-        return {"object": "list", "model": name, "data": data, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+        coded = [
+            b64encode(vector.astype("<f4")).decode() if is_base64 else vector.tolist()
+            for vector in vectors
+        ]
+        data = [
+            {"object": "embedding", "index": index, "embedding": vector}
+            for index, vector in enumerate(coded)
+        ]
+        return {
+            "object": "list",
+            "model": name,
+            "data": data,
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        }
 
     async def submit(self, completion: Completion, notify: Callable[[], object]) -> ActiveRequest:
         """Start to generate the texts of a request; others go on while an index is built for it.
@@ -160,7 +202,10 @@ class Service:
                     guard = await asyncio.to_thread(engine.generator.guard, request)
             waiting = engine.waiting
             if waiting + len(request.prompts) > self.limits.max_waiting:
-                message = f"The queue is full, with {waiting:,} waiting: try again in a moment, or ask for fewer texts."
+                message = (
+                    f"The queue is full, with {waiting:,} waiting: try again in a moment, or ask"
+                    " for fewer texts."
+                )
                 raise RequestError(429, message, code="queue_full", headers={"retry-after": "1"})
             return engine.submit(completion.call.submission, notify, guard)
         except ReviewgenError as error:
@@ -193,7 +238,8 @@ class CompletionResponse:
         """Read the request, generate the texts and send them; stop if the client disconnects.
 
         Raises:
-            RequestError: The request is refused, or fails before anything was sent; a later failure is the stream's last event.
+            RequestError: The request is refused, or fails before anything was sent; a later failure
+                is the stream's last event.
         """
         self.service.answering += 1
         try:
@@ -207,7 +253,13 @@ class CompletionResponse:
             self.service.metrics.disconnects.labels(self.model).inc()
         except (RequestError, asyncio.CancelledError) as error:  # CancelledError: the server ends
             headers = {"retry-after": "5", "connection": "close"}
-            ending = RequestError(503, "The server is shutting down: the text is not finished.", None, "shutting_down", headers)
+            ending = RequestError(
+                503,
+                "The server is shutting down: the text is not finished.",
+                None,
+                "shutting_down",
+                headers,
+            )
             problem = error if isinstance(error, RequestError) else ending
             if self.status == "none":
                 self.status = str(problem.status)
@@ -231,26 +283,36 @@ class CompletionResponse:
         name = {"x-request-id": completion.id}
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.service.limits.request_seconds + _LATE_SECONDS
-        self.job = await self.service.submit(completion, lambda: loop.call_soon_threadsafe(self._woken.set))
+        self.job = await self.service.submit(
+            completion, lambda: loop.call_soon_threadsafe(self._woken.set)
+        )
         watching = asyncio.create_task(self._watch(receive))
         try:
             while not completion.is_over:
                 await self._advance(deadline)
                 if completion.call.fields.stream:
                     if self.status == "none":
-                        metrics.first_token.labels(self.model).observe(time.perf_counter() - started)
+                        metrics.first_token.labels(self.model).observe(
+                            time.perf_counter() - started
+                        )
                         headers = Headers(_STREAM_HEADERS | name)
-                        await send({"type": "http.response.start", "status": 200, "headers": headers.raw})
+                        await send(
+                            {"type": "http.response.start", "status": 200, "headers": headers.raw}
+                        )
                         self.status = "200"
                     if data := await self._encode(completion.chunks, *_EVENT):
                         await self._send(send, data, self.service.limits.stall_seconds)
             if completion.call.fields.stream:
                 last = await self._encode(lambda: completion.last_chunks(self.job.started), *_EVENT)
-                await self._send(send, last + _DONE, self.service.limits.stall_seconds, is_last=True)
+                await self._send(
+                    send, last + _DONE, self.service.limits.stall_seconds, is_last=True
+                )
             else:
                 body = await self._encode(lambda: [completion.whole(self.job.started)])
                 self.status = "200"
-                await Response(body, headers=name, media_type="application/json")(scope, receive, send)
+                await Response(body, headers=name, media_type="application/json")(
+                    scope, receive, send
+                )
         finally:
             watching.cancel()
             metrics.seconds.labels(self.model).observe(time.perf_counter() - started)
@@ -269,31 +331,53 @@ class CompletionResponse:
         generator = self.service.engines[self.model].generator
         limit = self.service.limits.request_seconds
         if self.status != "none":  # a part of the stream was sent
-            await asyncio.sleep(min(_FLUSH_SECONDS + _FLUSH_SECONDS_PER_REQUEST * self.service.answering, _MAX_FLUSH_SECONDS))
+            await asyncio.sleep(
+                min(
+                    _FLUSH_SECONDS + _FLUSH_SECONDS_PER_REQUEST * self.service.answering,
+                    _MAX_FLUSH_SECONDS,
+                )
+            )
         try:
             async with asyncio.timeout_at(deadline):
                 await self._woken.wait()
         except TimeoutError:
-            raise RequestError(503, f"The request did not end within {limit:g} seconds.", code="timeout") from None
+            raise RequestError(
+                503, f"The request did not end within {limit:g} seconds.", code="timeout"
+            ) from None
         self._woken.clear()
         if self.job.is_cancelled:
             raise ClientGone
         for news in self.job.take():
             choice = self.completion.choices[news.source.number]
             choice.read(news)
-            if choice.is_over and self.job.submission.request.novelty is not None:  # an index takes a while the first time
+            # an index takes a while the first time
+            if choice.is_over and self.job.submission.request.novelty is not None:
                 index = require_index(generator.index)
-                choice.copied = (await asyncio.to_thread(index.examine, news.source.ids, generator.tokenizer.decode)).spans
+                choice.copied = (
+                    await asyncio.to_thread(
+                        index.examine, news.source.ids, generator.tokenizer.decode
+                    )
+                ).spans
         if self.job.error is not None:
             raise to_request_error(self.job.error)
 
-    async def _encode(self, values: Callable[[], Iterable[Any]], before: bytes = b"", after: bytes = b"") -> bytes:
-        """Return some values as JSON; log probabilities in a thread and piece by piece, so that others go on meanwhile."""
+    async def _encode(
+        self, values: Callable[[], Iterable[Any]], before: bytes = b"", after: bytes = b""
+    ) -> bytes:
+        """Return some values as JSON; log probabilities in a thread and piece by piece, so that
+        others go on meanwhile.
+        """
 
         def encode() -> bytes:
-            return b"".join(before + "".join(_JSON.iterencode(value)).encode() + after for value in values())
+            return b"".join(
+                before + "".join(_JSON.iterencode(value)).encode() + after for value in values()
+            )
 
-        return encode() if self.completion.call.fields.logprobs is None else await asyncio.to_thread(encode)
+        return (
+            encode()
+            if self.completion.call.fields.logprobs is None
+            else await asyncio.to_thread(encode)
+        )
 
     async def _send(self, send: Send, data: bytes, seconds: float, is_last: bool = False) -> None:
         """Send a part of a stream.
@@ -316,20 +400,29 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
     """Return the body of a request, of which no more than the limit is read, in chunks or not.
 
     Raises:
-        RequestError: It is not JSON by its content type or compressed (415), too large (413), or did not come in time (408).
+        RequestError: It is not JSON by its content type or compressed (415), too large (413), or
+            did not come in time (408).
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not kind.endswith("+json"):
         raise RequestError(
-            415, f"The content type must be application/json; got {kind or 'none'}.", code="unsupported_media_type"
+            415,
+            f"The content type must be application/json; got {kind or 'none'}.",
+            code="unsupported_media_type",
         )
     if (coding := request.headers.get("content-encoding", "identity")) != "identity":
         raise RequestError(
-            415, f"The body must not be compressed; its content encoding is {coding}.", code="unsupported_media_type"
+            415,
+            f"The body must not be compressed; its content encoding is {coding}.",
+            code="unsupported_media_type",
         )
     headers = {"connection": "close"}  # the rest of it is not read
     too_large = RequestError(
-        413, f"The body is larger than {limits.max_body:,} bytes: send less.", None, "body_too_large", headers
+        413,
+        f"The body is larger than {limits.max_body:,} bytes: send less.",
+        None,
+        "body_too_large",
+        headers,
     )
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > limits.max_body:
@@ -345,7 +438,11 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
                     raise too_large
                 limit.reschedule(min(now() + limits.stall_seconds, until))
     except TimeoutError:
-        raise RequestError(408, "The body, or the next part of it, did not come in time.", None, "timeout", headers) from None
+        raise RequestError(
+            408, "The body, or the next part of it, did not come in time.", None, "timeout", headers
+        ) from None
     except ClientDisconnect:
-        raise RequestError(400, "The connection was closed before the end of the body.", code="disconnected") from None
+        raise RequestError(
+            400, "The connection was closed before the end of the body.", code="disconnected"
+        ) from None
     return bytes(body)

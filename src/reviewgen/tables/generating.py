@@ -1,7 +1,9 @@
-"""Generates the texts of a table, in one process or in several: the implementation of ``reviewgen.generate_dataset``.
+"""Generates the texts of a table, in one process or in several: the implementation of
+``reviewgen.generate_dataset``.
 
-A schema is a distribution for each condition, or the rows of a table, which are drawn jointly. What is drawn for text i depends
-on the seed and i only, so shards can be generated anywhere and in any order.
+A schema is a distribution for each condition, or the rows of a table, which are drawn jointly. What
+is drawn for text i depends on the seed and i only, so shards can be generated anywhere and in any
+order.
 """
 
 import hashlib
@@ -77,7 +79,9 @@ def _make_plan(
         for group in request.draws:
             values |= group.values(condition.name) if condition.name in group.names else set()
         kinds = {type(value) for value in values} - {type(None)}
-        types[names[condition.name]] = "int64" if kinds == {int} else "double" if kinds and kinds <= {int, float} else "string"
+        types[names[condition.name]] = (
+            "int64" if kinds == {int} else "double" if kinds and kinds <= {int, float} else "string"
+        )
 
     def rows(seed: int, first: int, last: int) -> Iterator[Row]:
         """Yield the rows of the texts ``first`` to ``last - 1``."""
@@ -92,7 +96,8 @@ def _make_plan(
             text = model.generator.output(generated, shard_request, number)
             row: Row = {name: getattr(text, name) for name in own}
             for condition in labels:
-                value = condition.plain(text.conditions.get(condition.name))  # one that is given is not plain yet
+                # one that is given is not plain yet
+                value = condition.plain(text.conditions.get(condition.name))
                 column = names[condition.name]
                 row[column] = None if value is None else _MAKE[types[column]](value)
             if receipts:
@@ -158,7 +163,9 @@ def generate_dataset(
         if device != "auto" or not request.must_include:  # of which few texts are generated at once
             move(loaded, device)
         if (total := n * len(request.prompts)) > _MAX_TEXTS:
-            raise ConfigError(f"A table has at most {_MAX_TEXTS:,} texts; these would be {quoted(total)}.")
+            raise ConfigError(
+                f"A table has at most {_MAX_TEXTS:,} texts; these would be {quoted(total)}."
+            )
         groups: list[DrawGroup] = []
         if shards.schema is not None:
             groups = read_schema(shards.schema, loaded.conditions, options.get("conditions") or {})
@@ -166,9 +173,14 @@ def generate_dataset(
         groups += [group for group in request.draws if not drawn.intersection(group.names)]
         request = replace(request, device=loaded.device, draws=groups)
         evaluations = loaded.training.get("evaluations") or ()
-        is_counted = evaluations and all(entry.get("train_nats_per_token") is None for entry in evaluations)
+        is_counted = evaluations and all(
+            entry.get("train_nats_per_token") is None for entry in evaluations
+        )
         if is_counted and any(condition.name in drawn for condition in loaded.conditions.fixed):
-            _logger.info("This model was trained by counting, so it forgets a condition after a few tokens; networks do not.")
+            _logger.info(
+                "This model was trained by counting, so it forgets a condition after a few tokens;"
+                " networks do not."
+            )
         file = receipts if isinstance(receipts, Path) else path / "receipts.jsonl"
         name = None if source is None else portable_source(source, file)
         seed = None if options.get("seed") is None else request.seed
@@ -181,23 +193,40 @@ def _check_request(model: ReviewModel, prompt: Any, options: GenerateKwargs) -> 
     """Return the checked settings, with each prompt once.
 
     Raises:
-        ReviewgenError: As ``ReviewModel.generate``; or a setting makes a text depend on others, on the time or on functions.
+        ReviewgenError: As ``ReviewModel.generate``; or a setting makes a text depend on others, on
+            the time or on functions.
     """
     if options.get("num_return_sequences") is not None:
-        raise ConfigError("num_return_sequences is not a generation setting here: n and seed are arguments of their own.")
+        raise ConfigError(
+            "num_return_sequences is not a generation setting here: n and seed are arguments of"
+            " their own."
+        )
     one: Any = {**options, "num_return_sequences": 1}
     request = make_request(prompt, model.generation_config, one, model.tokenizer, model.conditions)
     if not request.prompts:
         raise ConfigError("There are no prompts: give at least one, or leave prompt out.")
     if request.config.max_time is not None:
-        raise ConfigError("max_time would make the texts depend on the speed of this machine: leave it out.")
+        raise ConfigError(
+            "max_time would make the texts depend on the speed of this machine: leave it out."
+        )
     if request.best_of:
-        raise ConfigError("best_of chooses among the texts of a prompt, and here each is generated by itself: leave it out.")
+        raise ConfigError(
+            "best_of chooses among the texts of a prompt, and here each is generated by itself:"
+            " leave it out."
+        )
     if request.config.num_beams > 1:
-        raise ConfigError("num_beams finds the texts of a prompt together, and here each is generated by itself: leave it out.")
+        raise ConfigError(
+            "num_beams finds the texts of a prompt together, and here each is generated by itself:"
+            " leave it out."
+        )
     hooks = request.hooks
-    if hooks is not None and (hooks.criteria or hooks.streamer or len(request.plugins) < len(hooks.processors)):
-        raise ConfigError("Functions as logits_processor, stopping_criteria or streamer cannot be repeated: leave them out.")
+    if hooks is not None and (
+        hooks.criteria or hooks.streamer or len(request.plugins) < len(hooks.processors)
+    ):
+        raise ConfigError(
+            "Functions as logits_processor, stopping_criteria or streamer cannot be repeated: leave"
+            " them out."
+        )
     model.generator.guard(request)  # refuses a novelty filter that the model has no index for
     return request
 
@@ -212,9 +241,9 @@ def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -
     """Return what the schema that a source describes draws.
 
     Args:
-        source: A mapping, or a .json file with one, of condition to {value: weight}; or a table whose columns are conditions: a
-            csv, jsonl or parquet file, or what else ``train`` takes. The empty value stands for "not given". The mapping may
-            also be a string of JSON.
+        source: A mapping, or a .json file with one, of condition to {value: weight}; or a table
+            whose columns are conditions: a csv, jsonl or parquet file, or what else ``train``
+            takes. The empty value stands for "not given". The mapping may also be a string of JSON.
         conditions: The conditions of the model.
         given: Conditions that are the same for all texts.
 
@@ -223,24 +252,36 @@ def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -
         DataError: The source cannot be read.
     """
     if not conditions:
-        raise ConfigError("This model was trained without conditions, so a schema has nothing to draw: leave it out.")
+        raise ConfigError(
+            "This model was trained without conditions, so a schema has nothing to draw: leave it"
+            " out."
+        )
     weights = source
     is_json = isinstance(source, str) and source.lstrip().startswith("{")
     if is_json or (isinstance(source, str | Path) and Path(source).suffix.lower() == ".json"):
         try:
-            weights = json.loads(source) if is_json else read_json(to_path("schema", source), MAX_RECORD)
+            weights = (
+                json.loads(source) if is_json else read_json(to_path("schema", source), MAX_RECORD)
+            )
         except (OSError, ValueError) as error:
             raise DataError(
-                f"The schema {quoted(source) if is_json else source} cannot be read: {getattr(error, 'strerror', None) or error}."
+                f"The schema {quoted(source) if is_json else source} cannot be read:"
+                f" {getattr(error, 'strerror', None) or error}."
             ) from None
     if isinstance(weights, Mapping):
-        groups = [_read_weights(name, value_weights, conditions) for name, value_weights in weights.items()]
+        groups = [
+            _read_weights(name, value_weights, conditions)
+            for name, value_weights in weights.items()
+        ]
         if not groups:
             raise ConfigError('The schema is empty: give {"condition": {"value": weight}}.')
     else:
         groups = [_read_table(open_records(source), conditions)]
     if twice := [name for group in groups for name in group.names if given.get(name) is not None]:
-        raise ConfigError(f"The condition {quoted(twice[0])} is given and also drawn by the schema: leave out one of them.")
+        raise ConfigError(
+            f"The condition {quoted(twice[0])} is given and also drawn by the schema: leave out one"
+            " of them."
+        )
     return groups
 
 
@@ -248,12 +289,18 @@ def _read_weights(name: Any, weights: Any, conditions: Conditions) -> DrawGroup:
     """Return the group of a condition with a weight for each value."""
     condition = next((condition for condition in conditions if condition.name == name), None)
     if condition is None:
-        raise ConfigError(f"{quoted(name)} is not a condition of this model. {did_you_mean(str(name), conditions.names)}")
-    numbers = list(weights.values()) if isinstance(weights, Mapping) else []
-    if not all(type(weight) in (int, float) and weight >= 0 for weight in numbers) or not 0 < sum(numbers) <= sys.float_info.max:
         raise ConfigError(
-            f"The schema must give {quoted(name)} weights of at least 0, {{value: weight}}, with a finite sum above 0; "
-            f"got {quoted(weights)}."
+            f"{quoted(name)} is not a condition of this model."
+            f" {did_you_mean(str(name), conditions.names)}"
+        )
+    numbers = list(weights.values()) if isinstance(weights, Mapping) else []
+    if (
+        not all(type(weight) in (int, float) and weight >= 0 for weight in numbers)
+        or not 0 < sum(numbers) <= sys.float_info.max
+    ):
+        raise ConfigError(
+            f"The schema must give {quoted(name)} weights of at least 0, {{value: weight}}, with a"
+            f" finite sum above 0; got {quoted(weights)}."
         )
     rows = [(_checked(condition, value),) for value in weights]
     return DrawGroup((condition.name,), rows, np.cumsum(numbers, dtype=np.float64))
@@ -269,21 +316,42 @@ def _read_table(records: Iterable[Mapping[str, Any]], conditions: Conditions) ->
     rare: Counter[str] = Counter()
     for number, record in enumerate(itertools.chain(head, rest) if chosen else (), 1):
         try:
-            rows.append(tuple(_table_value(condition, record.get(condition.name), rare) for condition in chosen))
+            rows.append(
+                tuple(
+                    _table_value(condition, record.get(condition.name), rare)
+                    for condition in chosen
+                )
+            )
         except ConfigError as problem:
             raise ConfigError(f"Row {number:,} of the schema: {problem}") from None
     if not rows:
         reason = f"its columns are {', '.join(columns)}" if columns else "it has no rows"
-        raise ConfigError(f"The schema has no column of a condition of this model ({', '.join(conditions.names)}); {reason}.")
+        raise ConfigError(
+            "The schema has no column of a condition of this model"
+            f" ({', '.join(conditions.names)}); {reason}."
+        )
     for name, count in rare.items():
-        _logger.info("%s of the schema: a rare value of %r counts as not given, as in training.", counted(count, "row"), name)
-    return DrawGroup(tuple(condition.name for condition in chosen), rows, np.arange(1.0, len(rows) + 1))
+        _logger.info(
+            "%s of the schema: a rare value of %r counts as not given, as in training.",
+            counted(count, "row"),
+            name,
+        )
+    return DrawGroup(
+        tuple(condition.name for condition in chosen), rows, np.arange(1.0, len(rows) + 1)
+    )
 
 
 def _table_value(condition: Condition, value: Any, rare: Counter[str]) -> Value:
-    """Return a checked value of a table; a category that training left out counts as not given, as it did there."""
+    """Return a checked value of a table; a category that training left out counts as not given, as
+    it did there.
+    """
     plain = condition.plain(value)
-    if plain is not None and condition.left_out and not condition.is_field and condition.find(plain) is None:
+    if (
+        plain is not None
+        and condition.left_out
+        and not condition.is_field
+        and condition.find(plain) is None
+    ):
         rare[condition.name] += 1
         return None
     return _checked(condition, value)
@@ -293,7 +361,10 @@ def _checked(condition: Condition, value: Any) -> Value:
     plain = condition.plain(value)
     if plain in (ANY, DRAW) and condition.find(plain) is None and not condition.is_field:
         if plain == DRAW:
-            raise ConfigError(f"A schema says what is drawn: {DRAW!r} is not a value of {condition.name!r} in it. Leave it out.")
+            raise ConfigError(
+                f"A schema says what is drawn: {DRAW!r} is not a value of {condition.name!r} in it."
+                " Leave it out."
+            )
         return None
     if plain is not None:
         condition.refuse(plain)

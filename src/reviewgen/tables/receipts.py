@@ -1,4 +1,5 @@
-"""Receipts: a record of everything that a generated text depends on, to generate it again and compare.
+"""Receipts: a record of everything that a generated text depends on, to generate it again and
+compare.
 
 A receipt is one JSON object::
 
@@ -6,8 +7,8 @@ A receipt is one JSON object::
     text        the text
     prompt, number, seed
     settings    all generation settings; also novelty, max_copy and must_include if they were given
-    model       the preset, the digest of its folder, the bits per weight, and its source, without paths of this machine; and the
-                device that generated, if it was not the CPU
+    model       the preset, the digest of its folder, the bits per weight, and its source, without
+                paths of this machine; and the device that generated, if it was not the CPU
     versions    of Python, the machine, the libraries and the plugins that the result depends on
 
 A file of receipts has one receipt per line.
@@ -23,7 +24,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from reviewgen.config import MAX_RECORD, Bound, GenerationConfig, check, from_dict, parse_json, to_dict
+from reviewgen.config import (
+    MAX_RECORD,
+    Bound,
+    GenerationConfig,
+    check,
+    from_dict,
+    parse_json,
+    to_dict,
+)
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.generation import Generation, device_facts, make_request
 from reviewgen.model import ReviewModel
@@ -32,7 +41,8 @@ from reviewgen.storage import open_input
 from reviewgen.version import __version__
 
 _EXCERPT = 40  # characters shown around the first difference
-_ELSEWHERE = ".../"  # begins the source of a model that was outside the folder of the receipts and the working directory
+# begins the source of a model that was outside the folder of the receipts and the working directory
+_ELSEWHERE = ".../"
 _MAX_NAMED = 5  # texts that differ, in a summary
 _VERSIONS = ("numpy", "numba", "llvmlite", "tokenizers", "torch")
 
@@ -88,25 +98,36 @@ class Replay:
     differences: tuple[str, ...]
 
 
-def make_receipt(model: ReviewModel, generation: Generation, source: str | Path | None = None) -> dict[str, Any]:
+def make_receipt(
+    model: ReviewModel, generation: Generation, source: str | Path | None = None
+) -> dict[str, Any]:
     """Return the receipt of a text that a model has just generated, as JSON values.
 
     Args:
         model: The model.
-        generation: The text, from ``generate(..., return_dict_in_generate=True)`` or ``generate_each``.
-        source: A source of the model for ``load``, so that ``reviewgen replay`` can find it; see ``portable_source``.
+        generation: The text, from ``generate(..., return_dict_in_generate=True)`` or
+            ``generate_each``.
+        source: A source of the model for ``load``, so that ``reviewgen replay`` can find it; see
+            ``portable_source``.
 
     Raises:
-        ConfigError: The call had functions as logits processors or stopping criteria, which cannot be saved.
+        ConfigError: The call had functions as logits processors or stopping criteria, which cannot
+            be saved.
     """
     request = generation.request
-    if request.hooks is not None and (request.hooks.criteria or len(request.plugins) < len(request.hooks.processors)):
+    if request.hooks is not None and (
+        request.hooks.criteria or len(request.plugins) < len(request.hooks.processors)
+    ):
         raise ConfigError(
-            "A text generated with functions as logits_processor or stopping_criteria has no receipt: functions cannot be "
-            "saved. Give logits processors by name."
+            "A text generated with functions as logits_processor or stopping_criteria has no"
+            " receipt: functions cannot be saved. Give logits processors by name."
         )
     config = to_dict(request.config) | {"conditions": generation.conditions}
-    arguments = {name: value for name in ("novelty", "max_copy", "must_include") if (value := getattr(request, name))}
+    arguments = {
+        name: value
+        for name in ("novelty", "max_copy", "must_include")
+        if (value := getattr(request, name))
+    }
     return {
         "synthetic": True,
         "text": generation.text,
@@ -128,15 +149,23 @@ def make_receipt(model: ReviewModel, generation: Generation, source: str | Path 
 def portable_source(source: str | Path, file: Path) -> str:
     """Return a model's source without the path of a folder of this machine.
 
-    Of a local folder, the path from the folder of the receipts or from the working directory is kept; of a folder outside both,
-    only the name.
+    Of a local folder, the path from the folder of the receipts or from the working directory is
+    kept; of a folder outside both, only the name.
     """
     folder = Path(source).expanduser()
     if not folder.is_dir():
         return str(source)
     places = [(folder.absolute(), parent.absolute()) for parent in (file.parent, Path())]
-    places += [(location.resolve(), parent.resolve()) for location, parent in places]  # beyond symbolic links
-    path = next((location.relative_to(parent) for location, parent in places if location.is_relative_to(parent)), None)
+    # beyond symbolic links
+    places += [(location.resolve(), parent.resolve()) for location, parent in places]
+    path = next(
+        (
+            location.relative_to(parent)
+            for location, parent in places
+            if location.is_relative_to(parent)
+        ),
+        None,
+    )
     return f"{_ELSEWHERE}{folder.resolve().name}" if path is None else f"./{path.as_posix()}"
 
 
@@ -145,15 +174,22 @@ def find_source(receipt: Receipt, file: Path) -> str | Path:
 
     Args:
         receipt: The receipt.
-        file: The file that it was read from; a local model is looked for in its folder, then in the working directory.
+        file: The file that it was read from; a local model is looked for in its folder, then in the
+            working directory.
 
     Raises:
         ConfigError: The receipt does not say where its model is.
     """
     source = receipt.model.source
     if source is None or source.startswith(_ELSEWHERE):
-        name = "" if source is None else f" {source.removeprefix(_ELSEWHERE)}, which was in another folder"
-        raise ConfigError(f"The receipt does not say where its model is{name}: give it with --model.")
+        name = (
+            ""
+            if source is None
+            else f" {source.removeprefix(_ELSEWHERE)}, which was in another folder"
+        )
+        raise ConfigError(
+            f"The receipt does not say where its model is{name}: give it with --model."
+        )
     if not source.startswith("./") and not Path(source).is_absolute():
         return source
     paths = [file.parent / source, Path(source)]
@@ -180,7 +216,10 @@ def read_receipts(file: Path) -> Iterator[Receipt]:
     except ConfigError as error:
         raise DataError(f"Receipt {number} in {file} is invalid: {error}") from None
     except ValueError:
-        raise DataError(f"{file} is invalid: it must have a receipt, a JSON object of up to 16 MB, on each line.") from None
+        raise DataError(
+            f"{file} is invalid: it must have a receipt, a JSON object of up to 16 MB, on each"
+            " line."
+        ) from None
     if not number:
         raise DataError(f"{file} is empty: it should have a receipt on each line.")
 
@@ -196,7 +235,9 @@ def replay(receipt: Receipt, model: ReviewModel) -> Replay:
     if not is_search:
         config = dataclasses.replace(config, num_return_sequences=1)
     arguments: Any = vars(receipt.settings) | {"generation_config": config, "seed": receipt.seed}
-    request = make_request(receipt.prompt, model.generation_config, arguments, model.tokenizer, model.conditions)
+    request = make_request(
+        receipt.prompt, model.generation_config, arguments, model.tokenizer, model.conditions
+    )
     request = dataclasses.replace(request, draws=())  # a receipt holds what was drawn
     if not is_search and config.do_sample is not False:
         request = dataclasses.replace(request, offset=receipt.number)
@@ -205,15 +246,25 @@ def replay(receipt: Receipt, model: ReviewModel) -> Replay:
     here = device_facts(model.device).get("device", "cpu")
     versions = library_versions(model, request.plugins)
     compared = [
-        ("The model is a different one: its digest is {}, not {}.", model.digest, receipt.model.digest),
-        ("The model has {}-bit weights; the text was generated with {}-bit weights.", model.weight_bits, receipt.model.bits),
+        (
+            "The model is a different one: its digest is {}, not {}.",
+            model.digest,
+            receipt.model.digest,
+        ),
+        (
+            "The model has {}-bit weights; the text was generated with {}-bit weights.",
+            model.weight_bits,
+            receipt.model.bits,
+        ),
         ("The device is {}; the text was generated on {}.", here, receipt.model.device),
         *(
             (f"{name} is {{}}; the text was generated with {{}}.", now, receipt.versions.get(name))
             for name, now in versions.items()
         ),
     ]
-    differences = [sentence.format(now, before) for sentence, now, before in compared if now != before]
+    differences = [
+        sentence.format(now, before) for sentence, now, before in compared if now != before
+    ]
     if text != receipt.text:
         differences.append(_describe_difference(receipt.text, text))
     return Replay(text, text == receipt.text, tuple(differences))
@@ -253,5 +304,9 @@ def library_versions(model: ReviewModel, processors: Sequence[Plugin]) -> dict[s
 
 @cache
 def _versions() -> dict[str, str]:
-    core = {"reviewgen": __version__, "python": platform.python_version(), "machine": platform.machine()}
+    core = {
+        "reviewgen": __version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
     return core | {name: version(name) for name in _VERSIONS}

@@ -1,7 +1,8 @@
-"""Scores given texts, or says what they copy, in one process or in several: ``reviewgen.score_dataset``, ``novelty_dataset``.
+"""Scores given texts, or says what they copy, in one process or in several:
+``reviewgen.score_dataset``, ``novelty_dataset``.
 
-Reading is fast, so every process reads all texts, and judges only its share. The summary does not depend on how the texts were
-shared.
+Reading is fast, so every process reads all texts, and judges only its share. The summary does not
+depend on how the texts were shared.
 """
 
 import copy
@@ -20,9 +21,24 @@ import xxhash
 from reviewgen.conditions import Conditions
 from reviewgen.config import EvaluateKwargs, check_text, refuse_unknown_options, to_dict
 from reviewgen.config.options import EvaluationOptions, ShardOptions
-from reviewgen.data import Example, frame_texts, hash_text, identify_texts, read_documents, read_texts
+from reviewgen.data import (
+    Example,
+    frame_texts,
+    hash_text,
+    identify_texts,
+    read_documents,
+    read_texts,
+)
 from reviewgen.errors import ConfigError, TrainingError
-from reviewgen.evaluation import Evaluation, batches, evaluate_totals, keep_first, measure_gains, sum_totals, token_losses
+from reviewgen.evaluation import (
+    Evaluation,
+    batches,
+    evaluate_totals,
+    keep_first,
+    measure_gains,
+    sum_totals,
+    token_losses,
+)
 from reviewgen.generation import device_facts, require_index
 from reviewgen.model import ReviewModel, check_model
 from reviewgen.novelty import WINDOWS, Novelty
@@ -32,7 +48,12 @@ from reviewgen.tables.receipts import library_versions
 from reviewgen.tables.table import Progress, Row, TablePlan, write_table
 
 _SCORED = 1024  # texts that are scored together, as ``evaluate`` does
-_SCORE_COLUMNS = {"characters": "int64", "tokens": "int64", "bits": "double", "bits_per_character": "double"}
+_SCORE_COLUMNS = {
+    "characters": "int64",
+    "tokens": "int64",
+    "bits": "double",
+    "bits_per_character": "double",
+}
 NOVELTY_COLUMNS = {
     "longest_copy": "string",
     "longest_copy_characters": "int64",
@@ -40,7 +61,9 @@ NOVELTY_COLUMNS = {
     **{f"copied_share_{length}": "double" for length in WINDOWS},
 }
 _SHARE = [*NOVELTY_COLUMNS][-1]
-_DEFAULTS = {name: value for name, value in to_dict(EvaluationOptions()).items() if value is not None}
+_DEFAULTS = {
+    name: value for name, value in to_dict(EvaluationOptions()).items() if value is not None
+}
 _LONG_COPY = 50  # characters
 _Scorer = Callable[[ReviewModel, Sequence[Example]], Iterable[Row]]
 _Summarize = Callable[[Iterable[Row]], dict[str, Any]]
@@ -62,9 +85,13 @@ def load_saved(model: Any, weight_bits: int = 32) -> tuple[ReviewModel, str | Pa
         return ReviewModel.from_pretrained(model, weight_bits=weight_bits), model
     check_model("model", model)
     if model.digest is None:
-        raise ConfigError("A table records its model by digest, and this model has unsaved changes: save and load it first.")
+        raise ConfigError(
+            "A table records its model by digest, and this model has unsaved changes: save and load"
+            " it first."
+        )
     folder = model.bundle.folder
-    clone = ReviewModel(replace(model.bundle, weights=copy.copy(model.bundle.weights)))  # the caller's stays on its device
+    # the caller's stays on its device
+    clone = ReviewModel(replace(model.bundle, weights=copy.copy(model.bundle.weights)))
     return clone, model.bundle.source if folder is None else folder
 
 
@@ -73,8 +100,8 @@ def move(model: ReviewModel, device: str) -> None:
 
     Args:
         model: The model. One that is on an accelerator already stays there if the device is "auto".
-        device: "auto", or a device of torch. "auto" is the device that accelerate selects if the model is a network that is
-            suited for it and has 32-bit weights, else the CPU.
+        device: "auto", or a device of torch. "auto" is the device that accelerate selects if the
+            model is a network that is suited for it and has 32-bit weights, else the CPU.
 
     Raises:
         ConfigError: The device is not available, or the model cannot be moved to it.
@@ -105,13 +132,15 @@ def evaluate(
     progress: Progress | None = None,
     **options: Unpack[EvaluateKwargs],
 ) -> tuple[ReviewModel, Evaluation]:
-    """Evaluate a model that all processes of a launcher load, bit for bit as one does; return the model and its evaluation.
+    """Evaluate a model that all processes of a launcher load, bit for bit as one does; return the
+    model and its evaluation.
 
     Args:
         model: What ``reviewgen.load`` takes.
         source: The texts.
         device: As in ``reviewgen.score_dataset``.
-        progress: Called after each batch with the number of texts that were evaluated so far, in all processes.
+        progress: Called after each batch with the number of texts that were evaluated so far, in
+            all processes.
         options: As in ``ReviewModel.evaluate``.
 
     Raises:
@@ -125,7 +154,9 @@ def evaluate(
         return loaded
 
     def work() -> tuple[dict[int, Any], str, Any]:
-        """Score this process's batches; return their totals by number, a digest of all texts, and what the conditions save."""
+        """Score this process's batches; return their totals by number, a digest of all texts, and
+        what the conditions save.
+        """
         totals = dict[int, Any]()
         digest = xxhash.xxh3_128()
         tokenizer = loaded.tokenizer
@@ -138,22 +169,36 @@ def evaluate(
         done = 0
         for number, batch in enumerate(batches(documents)):
             processes.stop_if_interrupted()
-            digest.update(b"".join(ids.tobytes() for ids, _ in batch) + str([length for _, length in batch]).encode())
+            digest.update(
+                b"".join(ids.tobytes() for ids, _ in batch)
+                + str([length for _, length in batch]).encode()
+            )
             if number % processes.world_size == processes.rank:
                 sink = nats if len(nats) < len(first) else None
-                totals[number] = evaluate_totals(weights.model_on_device, batch, tokenizer.vocab_size, weights.device, sink)
+                totals[number] = evaluate_totals(
+                    weights.model_on_device, batch, tokenizer.vocab_size, weights.device, sink
+                )
             done += len(batch)
             if progress is not None:
                 progress("Evaluating", done, None)
-        known = nats if processes.world_size == 1 else ()  # of several, each has scored texts here and there
-        return totals, digest.hexdigest(), measure_gains(weights.model_on_device, first, conditions, weights.device, known)
+        # of several, each has scored texts here and there
+        known = nats if processes.world_size == 1 else ()
+        return (
+            totals,
+            digest.hexdigest(),
+            measure_gains(weights.model_on_device, first, conditions, weights.device, known),
+        )
 
     with all_processes() as processes:
         loaded = processes.each(check, model)
         processes.refuse_differences(_facts(loaded, source, options))
         results = processes.gather(work, _name(source))
-        if len({digest for _, digest, _ in results}) > 1:  # as of a pipe, of which each has read a part
-            raise TrainingError("The processes have read different texts. Run the same command everywhere, with the same corpus.")
+        # as of a pipe, of which each has read a part
+        if len({digest for _, digest, _ in results}) > 1:
+            raise TrainingError(
+                "The processes have read different texts. Run the same command everywhere, with the"
+                " same corpus."
+            )
         totals = {number: total for part, _, _ in results for number, total in part.items()}
         evaluation = sum_totals(totals[number] for number in range(len(totals))).evaluation()
         return loaded, replace(evaluation, conditions=results[0][2])
@@ -170,7 +215,8 @@ def score_texts(
     device: str = "cpu",
     options: EvaluateKwargs,
 ) -> Any:
-    """Write a table with a row for each text of a source; under a launcher, all processes call this.
+    """Write a table with a row for each text of a source; under a launcher, all processes call
+    this.
 
     Raises:
         ReviewgenError: See ``reviewgen.score_dataset`` and ``novelty_dataset``.
@@ -181,9 +227,18 @@ def score_texts(
 
     def plan(_: Path) -> TablePlan:
         """Check the call, and return the plan of its table."""
-        refuse_unknown_options(options, EvaluateKwargs, f"{kind}_dataset", others=("source", "out", "format", "shard_texts"))
+        refuse_unknown_options(
+            options,
+            EvaluateKwargs,
+            f"{kind}_dataset",
+            others=("source", "out", "format", "shard_texts"),
+        )
         loaded = load_saved(model)[0]
-        labels = dict.fromkeys(_condition_columns(loaded.conditions).values(), "string") if kind == "score" else {}
+        labels = (
+            dict.fromkeys(_condition_columns(loaded.conditions).values(), "string")
+            if kind == "score"
+            else {}
+        )
         if kind == "score":
             move(loaded, device)
         else:
@@ -192,12 +247,15 @@ def score_texts(
         first_text = next(texts)  # the first text says what is wrong
         identity = identify_texts(source, loaded.conditions, settings)
         facts = {"judge": kind, **_facts(loaded, source, _DEFAULTS | settings)}
-        facts["texts"] = hash_text(first_text[0]) if identity is None else identity  # which processes compare
+        # which processes compare
+        facts["texts"] = hash_text(first_text[0]) if identity is None else identity
         texts = chain([first_text], texts)
         done = 0
 
         def rows(_: int, first: int, last: int) -> Iterator[Row]:
-            """Yield the rows of a shard, after the texts of the shards that other processes write."""
+            """Yield the rows of a shard, after the texts of the shards that other processes
+            write.
+            """
             nonlocal done
             shard = islice(texts, first - done, last - done)
             done = last
@@ -206,7 +264,12 @@ def score_texts(
 
         columns = {"text": "string"} | labels | judge_columns
         return TablePlan(
-            columns=columns, facts=facts, stage=stage, rows=rows, summarize=summarize, can_resume=identity is not None
+            columns=columns,
+            facts=facts,
+            stage=stage,
+            rows=rows,
+            summarize=summarize,
+            can_resume=identity is not None,
         )
 
     return write_table(plan, out, shards, progress, source)
@@ -232,7 +295,9 @@ def _condition_columns(conditions: Conditions) -> dict[str, str]:
 
 
 def column_names(conditions: Conditions, others: Sequence[str]) -> dict[str, str]:
-    """Return the column of each condition: its name, after ``condition_`` if another column has it."""
+    """Return the column of each condition: its name, after ``condition_`` if another column has
+    it.
+    """
     names = {}
     for name in conditions.names:
         column = name
@@ -243,27 +308,53 @@ def column_names(conditions: Conditions, others: Sequence[str]) -> dict[str, str
 
 
 def novelty_row(novelty: Novelty | None) -> Row:
-    """Return the values of ``NOVELTY_COLUMNS``: the longest copied span, and the shares of windows that are copied."""
+    """Return the values of ``NOVELTY_COLUMNS``: the longest copied span, and the shares of windows
+    that are copied.
+    """
     if novelty is None:
         return dict.fromkeys(NOVELTY_COLUMNS)
-    longest: tuple[Any, ...] = (novelty.longest_text, novelty.longest_characters, novelty.longest_tokens)
+    longest: tuple[Any, ...] = (
+        novelty.longest_text,
+        novelty.longest_characters,
+        novelty.longest_tokens,
+    )
     is_unknown = novelty.form == "compact" and novelty.longest_tokens and not novelty.longest_text
     longest = (None, None, None) if is_unknown else longest
-    return dict(zip(NOVELTY_COLUMNS, (*longest, *(novelty.windows.get(length) for length in WINDOWS)), strict=True))
+    return dict(
+        zip(
+            NOVELTY_COLUMNS,
+            (*longest, *(novelty.windows.get(length) for length in WINDOWS)),
+            strict=True,
+        )
+    )
 
 
 def _score(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
     """Yield the row of each text: its conditions and its bits, the end token included."""
-    conditions, tokenizer, names = model.conditions, model.tokenizer, _condition_columns(model.conditions)
-    framed = list(frame_texts(((text, conditions.encode_values(values)) for text, values in texts), tokenizer))
+    conditions, tokenizer, names = (
+        model.conditions,
+        model.tokenizer,
+        _condition_columns(model.conditions),
+    )
+    framed = list(
+        frame_texts(((text, conditions.encode_values(values)) for text, values in texts), tokenizer)
+    )
     weights = model.bundle.weights
     ids = [ids for ids, _ in framed]
     losses = token_losses(weights.model_on_device, ids, tokenizer.vocab_size, weights.device)
     for (text, values), (_, characters), nats in zip(texts, framed, losses, strict=True):
-        plain = {names[condition.name]: condition.plain(value) for condition, value in zip(conditions, values, strict=True)}
+        plain = {
+            names[condition.name]: condition.plain(value)
+            for condition, value in zip(conditions, values, strict=True)
+        }
         bits = float(nats.sum(dtype=np.float64)) / math.log(2)
         known = bits if math.isfinite(bits) else None
-        scores = (characters, len(nats), known, None if known is None or not characters else known / characters)
+        scores = (
+            characters,
+            len(nats),
+            known,
+            None if known is None or not characters else known / characters,
+        )
         labels = {name: None if value is None else str(value) for name, value in plain.items()}
         yield {"text": text, **labels, **dict(zip(_SCORE_COLUMNS, scores, strict=True))}
 
@@ -295,7 +386,9 @@ def _examine(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
 
 
 def _summarize_copies(rows: Iterable[Row]) -> dict[str, Any]:
-    """Return the longest copy of all texts, how many have long ones, and the mean share of their windows that is copied."""
+    """Return the longest copy of all texts, how many have long ones, and the mean share of their
+    windows that is copied.
+    """
     shares = array("d")
     longest = 0
     long = 0

@@ -1,7 +1,9 @@
-"""Writes a table, as lines of JSON or as parquet: a ``Job`` whose pieces are shards, which become ``OUT`` when all are written.
+"""Writes a table, as lines of JSON or as parquet: a ``Job`` whose pieces are shards, which become
+``OUT`` when all are written.
 
-Which rows a shard has depends on the plan and ``shard_texts``, and not on the number of processes. They work in rounds: in each,
-every process writes one shard, and all wait for each other, so that an error, an interrupt or the end of one ends all.
+Which rows a shard has depends on the plan and ``shard_texts``, and not on the number of processes.
+They work in rounds: in each, every process writes one shard, and all wait for each other, so that
+an error, an interrupt or the end of one ends all.
 """
 
 import csv
@@ -22,12 +24,29 @@ import numpy as np
 from reviewgen.config import MAX_RECORD, MAX_VOCABULARY, check_count, read_json
 from reviewgen.config.options import ShardOptions
 from reviewgen.data import digest_file, first_of_each, hash_text
-from reviewgen.errors import CheckpointError, ConfigError, OutputExists, StorageError, quoted, storage_errors
+from reviewgen.errors import (
+    CheckpointError,
+    ConfigError,
+    OutputExists,
+    StorageError,
+    quoted,
+    storage_errors,
+)
 from reviewgen.processes import Processes, all_processes
-from reviewgen.storage import Job, atomic_file, check_output, digest_of, remove, temporary_folder, to_path
+from reviewgen.storage import (
+    Job,
+    atomic_file,
+    check_output,
+    digest_of,
+    remove,
+    temporary_folder,
+    to_path,
+)
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, how many texts of it are done, and of how many if that is known."""
+"""Called with what is being done, how many texts of it are done, and of how many if that is
+known.
+"""
 
 Row = dict[str, Any]
 _FORMATS = ("jsonl", "parquet")
@@ -39,8 +58,10 @@ _FILE_SHARD = 1_000  # texts of a shard of a single file, at most: what an inter
 _REPORTED = 64  # texts between two reports of progress
 _MAX_DRAWS = 10  # texts that are drawn for one that is wanted, if repeats are left out
 _MORE = 1.1  # a little more than what is missing
-_SURROGATES = re.compile("[\ud800-\udfff]")  # which UTF-8 lacks; JSON escapes them, and other formats have U+FFFD for them
-_FORMULA = re.compile(r"\A(?=[=+\-@\t\r])")  # what spreadsheets run, after the CSV injection page of OWASP
+# which UTF-8 lacks; JSON escapes them, and other formats have U+FFFD for them
+_SURROGATES = re.compile("[\ud800-\udfff]")
+# what spreadsheets run, after the CSV injection page of OWASP
+_FORMULA = re.compile(r"\A(?=[=+\-@\t\r])")
 
 
 @dataclass(frozen=True)
@@ -50,7 +71,8 @@ class WrittenTexts:
     Attributes:
         out: Its folder, or its file.
         texts: The number of texts.
-        summary: Facts about all texts; for generated ones, the seed, how many were drawn, and the repeats left out.
+        summary: Facts about all texts; for generated ones, the seed, how many were drawn, and the
+            repeats left out.
         files: The names of its files.
         is_new: Whether this call has written it; otherwise it was complete already.
         is_resumed: Whether an earlier, interrupted call has written some of the texts.
@@ -70,13 +92,16 @@ class TablePlan:
 
     Attributes:
         columns: The pyarrow type of each column, as in {"text": "string"}; one of them is the text.
-        facts: What decides the rows, as JSON values by name. A seed that is None becomes that of an earlier try, or a random one.
+        facts: What decides the rows, as JSON values by name. A seed that is None becomes that of an
+            earlier try, or a random one.
         stage: What is done, for the progress.
-        rows: Called with (seed, first, last); yields the rows of the texts ``first`` to ``last - 1``, or fewer at the end.
+        rows: Called with (seed, first, last); yields the rows of the texts ``first`` to ``last -
+            1``, or fewer at the end.
         total: The number of texts that are wanted; None if the rows end by themselves.
         summarize: Makes the summary from all rows; None for generated texts.
         receipts: A file for the receipts of a single file, which is written with it.
-        can_resume: Whether the facts identify the rows; otherwise nothing is kept of an earlier try.
+        can_resume: Whether the facts identify the rows; otherwise nothing is kept of an earlier
+            try.
     """
 
     columns: Mapping[str, str]
@@ -100,18 +125,23 @@ def write_table(
 
     Args:
         make_plan: Checks all other arguments, and returns the plan of a table at a path.
-        out: A folder, or a file whose suffix is .jsonl, .parquet or .csv; None to return the table itself.
-        shards: The format, where None is that of the file, or jsonl; and the number of texts in a shard; the last has fewer.
+        out: A folder, or a file whose suffix is .jsonl, .parquet or .csv; None to return the table
+            itself.
+        shards: The format, where None is that of the file, or jsonl; and the number of texts in a
+            shard; the last has fewer.
         progress: Called with the progress, in the main process.
-        given: What the table was made of; of a DataFrame of pandas, the table that is returned is one, too.
+        given: What the table was made of; of a DataFrame of pandas, the table that is returned is
+            one, too.
 
     Returns:
         A ``WrittenTexts``; without ``out`` a Dataset or a DataFrame.
 
     Raises:
         ConfigError: An argument is unusable, or the folder was written with other settings.
-        OutputExists: Something else exists at ``out``, or a table of texts that cannot be compared with these.
-        CheckpointError: Another process writes it, or the working folder has the shards of another job.
+        OutputExists: Something else exists at ``out``, or a table of texts that cannot be compared
+            with these.
+        CheckpointError: Another process writes it, or the working folder has the shards of another
+            job.
         ReviewgenError: As ``make_plan``.
         ProcessLost: Another process has failed or ended.
     """
@@ -120,13 +150,17 @@ def write_table(
         from datasets import Dataset  # with pandas, a second
 
         if shards.format is not None:
-            raise ConfigError("The format is that of a folder; without out, a dataset is returned: leave the format out.")
+            raise ConfigError(
+                "The format is that of a folder; without out, a dataset is returned: leave the"
+                " format out."
+            )
         from pyarrow import parquet
 
         with temporary_folder() as folder:
             written = write_table(make_plan, folder / "table.parquet", shards, progress)
             dataset = Dataset(parquet.read_table(written.out))
-        return dataset.to_pandas() if hasattr(given, "iterrows") else dataset  # only DataFrames of pandas have that
+        # only DataFrames of pandas have that
+        return dataset.to_pandas() if hasattr(given, "iterrows") else dataset
 
     def check() -> _Table:
         path, format = _check_target(out, shards.format)
@@ -143,16 +177,24 @@ def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
     path = to_path("out", out)
     suffix = path.suffix.removeprefix(".").lower()
     if suffix in _OTHER_FILES:
-        raise ConfigError(f"out={path.name} must be a folder, or a file whose name ends in .jsonl, .parquet or .csv.")
+        raise ConfigError(
+            f"out={path.name} must be a folder, or a file whose name ends in .jsonl, .parquet or"
+            " .csv."
+        )
     is_file = suffix in (*_FORMATS, "csv")
     kind = format if format is not None else suffix if is_file else _FORMATS[0]
     if not (is_file or (isinstance(kind, str) and kind in _FORMATS)):
         raise ConfigError(
-            f"The format of a folder is jsonl or parquet; got {quoted(kind)}. For a CSV file, let the name of out end in .csv."
+            f"The format of a folder is jsonl or parquet; got {quoted(kind)}. For a CSV file, let"
+            " the name of out end in .csv."
         )
     if is_file and kind != suffix:
-        raise ConfigError(f"out={path.name} is a file of {suffix}, and the format is {kind}: leave the format out.")
-    if is_file or not path.name or _read_manifest(path) is None:  # without a name, it is "." or "/", which exist
+        raise ConfigError(
+            f"out={path.name} is a file of {suffix}, and the format is {kind}: leave the format"
+            " out."
+        )
+    # without a name, it is "." or "/", which exist
+    if is_file or not path.name or _read_manifest(path) is None:
         check_output(path)
     return path, kind
 
@@ -160,24 +202,39 @@ def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
 class _Table:
     """A table in progress, in one of the processes: see ``write_table``."""
 
-    def __init__(self, out: Path, shards: ShardOptions, plan: TablePlan, processes: Processes, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        out: Path,
+        shards: ShardOptions,
+        plan: TablePlan,
+        processes: Processes,
+        progress: Progress | None,
+    ) -> None:
         self.out = out
         self.plan = plan
         self.processes = processes
         self.is_file = out.suffix.lower() == f".{shards.format}"
-        self.shard_texts = min(shards.shard_texts, _FILE_SHARD) if self.is_file else shards.shard_texts
-        self.format = "jsonl" if shards.format == "csv" else shards.format  # of shards, which are read back
+        self.shard_texts = (
+            min(shards.shard_texts, _FILE_SHARD) if self.is_file else shards.shard_texts
+        )
+        # of shards, which are read back
+        self.format = "jsonl" if shards.format == "csv" else shards.format
         files = {"format": shards.format, "shard_texts": self.shard_texts, "columns": plan.columns}
         self.facts: dict[str, Any] = json.loads(json.dumps({**plan.facts, **files}))
-        self.job = Job(out, "table", {name: value for name, value in self.facts.items() if name != "seed"})
+        self.job = Job(
+            out, "table", {name: value for name, value in self.facts.items() if name != "seed"}
+        )
         self.progress = progress if processes.rank == 0 else None
         self.keep_formulas = shards.keep_formulas
         self.unique = bool(self.facts.get("unique"))
         self.is_resumed = False
-        self.size = min(self.shard_texts, plan.total or self.shard_texts)  # of a shard, before repeats are left out
+        # of a shard, before repeats are left out
+        self.size = min(self.shard_texts, plan.total or self.shard_texts)
 
     def open(self, locks: ExitStack) -> WrittenTexts | None:
-        """Lock the working folder, until ``locks`` end, and resume what is in it; return the table if it is complete already."""
+        """Lock the working folder, until ``locks`` end, and resume what is in it; return the table
+        if it is complete already.
+        """
         self.processes.refuse_differences({**self.facts, "out": str(self.out)})
         self.facts, finished = self.processes.main(lambda: self._open(locks), self.out)
         if finished is None:
@@ -185,7 +242,9 @@ class _Table:
         return finished
 
     def write(self) -> WrittenTexts:
-        """Write shards in rounds; if texts must differ, until enough do, or until about ten times as many were drawn."""
+        """Write shards in rounds; if texts must differ, until enough do, or until about ten times
+        as many were drawn.
+        """
         total, size, wanted = self.plan.total, self.size, self.plan.total or sys.maxsize
         count = texts = 0
         hashes = np.empty(0, np.uint64)
@@ -193,7 +252,9 @@ class _Table:
         def work() -> tuple[int, np.ndarray]:
             first = (count + self.processes.rank) * size
             rows = self._write_shard(first, wanted) if first < wanted else []
-            return len(rows), np.array([hash_text(row["text"]) for row in rows] if self.unique else [], np.uint64)
+            return len(rows), np.array(
+                [hash_text(row["text"]) for row in rows] if self.unique else [], np.uint64
+            )
 
         while count * size < wanted:
             results = self.processes.gather(work, self.out)
@@ -212,22 +273,29 @@ class _Table:
         return self.processes.main(lambda: self._finish(texts, hashes), self.out)
 
     def _write_shard(self, first: int, wanted: int) -> list[Row]:
-        """Write the rows of a shard, unless it is there, and return them; each process calls it for its own shard."""
+        """Write the rows of a shard, unless it is there, and return them; each process calls it for
+        its own shard.
+        """
         file = self._shard(first // self.size)
         last = first + self.size
         if file.exists() and self._digest(file).exists():
             return list(read_rows(file))
-        remove(file)  # it is damaged, or was written by a process that was killed before it noted the digest
+        # it is damaged, or was written by a process that was killed before it noted the digest
+        remove(file)
         total = self.plan.total and wanted
         written = list[Row]()
-        for row in self.plan.rows(self.facts.get("seed", 0), first, last if self.unique else min(last, wanted)):
+        for row in self.plan.rows(
+            self.facts.get("seed", 0), first, last if self.unique else min(last, wanted)
+        ):
             self.processes.stop_if_interrupted()
             written.append(row if self.format == "jsonl" else _replace(row, _SURROGATES, "\ufffd"))
             if self.progress is not None and not len(written) % _REPORTED:
                 done = first + len(written) * self.processes.world_size
                 self.progress(self.plan.stage, min(done, wanted), total)
         if written:
-            Job.write_whole(file, lambda scratch: _write_rows(scratch, written, self.format, self.plan.columns))
+            Job.write_whole(
+                file, lambda scratch: _write_rows(scratch, written, self.format, self.plan.columns)
+            )
             Job.write_whole(self._digest(file), Path.touch)
         return written
 
@@ -235,7 +303,9 @@ class _Table:
         return self.job.path(f"shards/texts-{number:05d}.{self.format}")
 
     def _digest(self, shard: Path) -> Path:
-        """Return the path of the empty file that notes that a shard with this content was written."""
+        """Return the path of the empty file that notes that a shard with this content was
+        written.
+        """
         return self.job.path(f"digests/{shard.name}.{digest_of(shard)}")
 
     def _open(self, locks: ExitStack) -> tuple[dict[str, Any], WrittenTexts | None]:
@@ -252,33 +322,48 @@ class _Table:
         if manifest is None:
             self.job.require({name: facts[name] for name in ("seed",) if name in facts})
             return facts, None
-        if different := [name for name in {**facts, **before} if facts.get(name) != before.get(name)]:
+        if different := [
+            name for name in {**facts, **before} if facts.get(name) != before.get(name)
+        ]:
             raise ConfigError(
-                f"{self.out} was written with other settings: {', '.join(different)} differ. Remove that folder, or give another "
-                "--out."
+                f"{self.out} was written with other settings: {', '.join(different)} differ. Remove"
+                " that folder, or give another --out."
             )
         if not self.plan.can_resume:
-            raise OutputExists(f"{self.out} already exists. Give another folder, or remove it first.")
+            raise OutputExists(
+                f"{self.out} already exists. Give another folder, or remove it first."
+            )
         if self.job.folder.exists():  # a process was killed when it had published the table
             with suppress(CheckpointError, OutputExists), self.job:
                 self.job.clear()
-        return facts, WrittenTexts(self.out, manifest["texts"], manifest["summary"], tuple(manifest["files"]), is_new=False)
+        return facts, WrittenTexts(
+            self.out, manifest["texts"], manifest["summary"], tuple(manifest["files"]), is_new=False
+        )
 
     def _require_shared(self) -> None:
         if not self.job.done("job.json"):
             raise StorageError(
-                f"{self.job.folder} is not the same folder on all machines: give an --out on a file system that they share."
+                f"{self.job.folder} is not the same folder on all machines: give an --out on a file"
+                " system that they share."
             )
 
     def _finish(self, texts: int, hashes: np.ndarray) -> WrittenTexts:
-        """Give the table its name, and return it; ``hashes`` are those of texts that must differ."""
+        """Give the table its name, and return it; ``hashes`` are those of texts that must
+        differ.
+        """
         shards = [self._shard(number) for number in range(math.ceil(texts / self.size))]
-        remove(self.job.path("table"))  # of an earlier try, whose shards may have been damaged since
+        # of an earlier try, whose shards may have been damaged since
+        remove(self.job.path("table"))
         rows: Iterator[Row] = chain.from_iterable(map(read_rows, shards))
         if self.plan.summarize is not None:
             summary = self.plan.summarize(chain.from_iterable(map(read_rows, shards)))
         else:
-            summary = {"seed": self.facts["seed"], "asked": self.plan.total, "drawn": texts, "repeats": 0}
+            summary = {
+                "seed": self.facts["seed"],
+                "asked": self.plan.total,
+                "drawn": texts,
+                "repeats": 0,
+            }
         if self.unique:
             positions = np.flatnonzero(is_first := first_of_each(hashes))[: self.plan.total]
             drawn = int(positions[-1]) + 1 if len(positions) == self.plan.total else texts
@@ -291,18 +376,34 @@ class _Table:
             if self.plan.receipts is not None:
                 rows = _write_receipts(self.plan.receipts, rows)
             Job.write_whole(
-                folder, lambda path: _write_rows(path, rows, self.facts["format"], self.plan.columns, self.keep_formulas)
+                folder,
+                lambda path: _write_rows(
+                    path, rows, self.facts["format"], self.plan.columns, self.keep_formulas
+                ),
             )
             files[self.out.name] = None
         else:
             size = self.shard_texts
             count = math.ceil(texts / self.shard_texts)
             for number in range(count):
-                file = folder / f"train-{number:05d}-of-{count:05d}.{self.format}"  # as ``datasets`` names them
-                Job.write_whole(file, lambda path: _write_rows(path, islice(rows, size), self.format, self.plan.columns))
+                # as ``datasets`` names them
+                file = folder / f"train-{number:05d}-of-{count:05d}.{self.format}"
+                Job.write_whole(
+                    file,
+                    lambda path: _write_rows(
+                        path, islice(rows, size), self.format, self.plan.columns
+                    ),
+                )
                 files[file.name] = {"texts": min(size, texts - number * size), **digest_file(file)}
-            content = {"format": _FORMAT, "synthetic": "seed" in self.facts, "texts": texts, "summary": summary}
-            text = json.dumps(content | {"job": self.facts, "files": files}, indent=1, ensure_ascii=False)
+            content = {
+                "format": _FORMAT,
+                "synthetic": "seed" in self.facts,
+                "texts": texts,
+                "summary": summary,
+            }
+            text = json.dumps(
+                content | {"job": self.facts, "files": files}, indent=1, ensure_ascii=False
+            )
             (folder / _MANIFEST).write_bytes(text.encode("utf-8", "backslashreplace"))
         self.job.finish("table")
         return WrittenTexts(self.out, texts, summary, tuple(files), is_resumed=self.is_resumed)
@@ -310,20 +411,30 @@ class _Table:
 
 def _replace(row: Row, pattern: re.Pattern[str], new: str) -> Row:
     """Return a row with a part of its texts replaced."""
-    return {name: pattern.sub(new, value) if isinstance(value, str) else value for name, value in row.items()}
+    return {
+        name: pattern.sub(new, value) if isinstance(value, str) else value
+        for name, value in row.items()
+    }
 
 
 def _write_rows(
-    file: Path, rows: Iterable[Row], format: str | None, columns: Mapping[str, str], keep_formulas: bool = False
+    file: Path,
+    rows: Iterable[Row],
+    format: str | None,
+    columns: Mapping[str, str],
+    keep_formulas: bool = False,
 ) -> None:
-    """Write rows to a file; ``columns`` are the pyarrow types of their values, as in {"text": "string"}."""
+    """Write rows to a file; ``columns`` are the pyarrow types of their values, as in {"text":
+    "string"}.
+    """
     if format == "jsonl":
         with file.open("wb") as stream:
             for row in rows:
                 line = json.dumps(row, ensure_ascii=False, allow_nan=False)
                 stream.write(line.encode("utf-8", "backslashreplace") + b"\n")
         return
-    if format == "csv":  # with a byte order mark: without it, Excel misreads letters that are not ASCII
+    # with a byte order mark: without it, Excel misreads letters that are not ASCII
+    if format == "csv":
         with file.open("w", encoding="utf-8-sig", newline="") as table:
             writer = csv.DictWriter(table, columns)
             for row in chain([dict(zip(columns, columns, strict=True))], rows):
@@ -335,14 +446,15 @@ def _write_rows(
 
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
     rest = iter(rows)
-    with parquet.ParquetWriter(file.absolute(), schema, compression="zstd") as writer:  # of "a:b", a would be a protocol
+    # of "a:b", a would be a protocol
+    with parquet.ParquetWriter(file.absolute(), schema, compression="zstd") as writer:
         while batch := list(islice(rest, _BATCH)):
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
 
 
 def _write_receipts(file: Path, rows: Iterator[Row]) -> Iterator[Row]:
-    """Yield rows, and write their receipts to a file that has its name before the table has: if the process ends in between, the
-    table can be resumed.
+    """Yield rows, and write their receipts to a file that has its name before the table has: if the
+    process ends in between, the table can be resumed.
 
     Raises:
         OutputExists: Something else has that name by now.
@@ -353,7 +465,9 @@ def _write_receipts(file: Path, rows: Iterator[Row]) -> Iterator[Row]:
                 lines.write(f"{row['receipt']}\n")
                 yield row
         if file.exists() and digest_of(file) != digest_of(new):
-            raise OutputExists(f"{file} already exists. Give another --receipt, or remove it first.")
+            raise OutputExists(
+                f"{file} already exists. Give another --receipt, or remove it first."
+            )
 
 
 def read_rows(file: Path) -> Iterator[Row]:
@@ -377,6 +491,9 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return the manifest of a table; None if there is none, or that of something else."""
     with suppress(OSError, ValueError, TypeError, KeyError):
         manifest = dict(read_json(folder / _MANIFEST, max(MAX_RECORD, MAX_VOCABULARY)))
-        if manifest["format"] == _FORMAT and {"job", "texts", "summary", "files"} <= manifest.keys():
+        if (
+            manifest["format"] == _FORMAT
+            and {"job", "texts", "summary", "files"} <= manifest.keys()
+        ):
             return manifest
     return None

@@ -1,4 +1,5 @@
-"""The laws of the optional abilities of a model, each a small protocol of its own; a model without the ability passes.
+"""The laws of the optional abilities of a model, each a small protocol of its own; a model without
+the ability passes.
 
 B batch, T time (tokens), V vocabulary.
 """
@@ -23,7 +24,14 @@ from reviewgen.protocols.graph import all_nodes, axis_size
 from reviewgen.protocols.migration import read_saved_config
 from reviewgen.testing.laws import assert_same, assert_unchanged, seeded
 from reviewgen.testing.models import MODEL_LAWS as MODEL_LAWS  # with the laws below
-from reviewgen.testing.models import compute_in_chunks, copies, is_trained_by_gradient, law, texts_to_count, train_by_counting
+from reviewgen.testing.models import (
+    compute_in_chunks,
+    copies,
+    is_trained_by_gradient,
+    law,
+    texts_to_count,
+    train_by_counting,
+)
 from reviewgen.testing.steppers import samples, step_logits
 from reviewgen.training.model_checks import (
     ROWS,
@@ -46,7 +54,9 @@ IGNORED = -100  # a target that is not to be predicted
 
 @law(protocols.SupportsScore)
 def score(model: Any) -> None:
-    """SupportsScore: ``score`` returns the log-softmax of the model's logits at the targets, and the same state as a call."""
+    """SupportsScore: ``score`` returns the log-softmax of the model's logits at the targets, and
+    the same state as a call.
+    """
     ids = some_ids(model, ROWS, STEPS)
     targets = some_ids(model, ROWS, STEPS, seed=1)
     for passed in model.initial_state(ROWS), call(model, ids)[1]:
@@ -59,16 +69,22 @@ def score(model: Any) -> None:
 
 @law(protocols.SupportsStep)
 def step(model: Any) -> None:
-    """SupportsStep: a stepper gives the logits of the model's call; its greedy samples have the largest logits."""
+    """SupportsStep: a stepper gives the logits of the model's call; its greedy samples have the
+    largest logits.
+    """
     for check in step_logits, samples:
         check(lambda: model)
 
 
 @law(protocols.SupportsImplementations)
 def implementations(model: Any) -> None:
-    """SupportsImplementations: each gives the logits, state and gradients of the default, and keeps the model's tensors."""
+    """SupportsImplementations: each gives the logits, state and gradients of the default, and keeps
+    the model's tensors.
+    """
     names = model.implementations()
-    assert names and len(set(names)) == len(names), f"implementations() must return different names; got {names}."
+    assert names and len(set(names)) == len(names), (
+        f"implementations() must return different names; got {names}."
+    )
     with asserting("use_implementation must raise for an unknown name:"):
         np.testing.assert_raises(Exception, model.use_implementation, "none")
     expected = compute_in_chunks(model)
@@ -76,20 +92,29 @@ def implementations(model: Any) -> None:
         with assert_unchanged(tuple(model.state_dict().values())):
             model.use_implementation(name)
             for what, actual in compute_in_chunks(model).items():
-                one, other = (torch.zeros(1) if tensor is None else tensor for tensor in (actual, expected[what]))
-                assert_close(one, other, f"Implementation {name!r} differs from the default in its {what}.")
+                one, other = (
+                    torch.zeros(1) if tensor is None else tensor
+                    for tensor in (actual, expected[what])
+                )
+                assert_close(
+                    one, other, f"Implementation {name!r} differs from the default in its {what}."
+                )
 
 
 @law(protocols.CountTrained)
 def sums_to_one(model: Any) -> None:
-    """CountTrained: logits are log-probabilities: their exponentials sum to one at every position."""
+    """CountTrained: logits are log-probabilities: their exponentials sum to one at every
+    position.
+    """
     totals = call(model, some_ids(model, ROWS, STEPS))[0].double().exp().sum(-1)  # (B, T)
     assert_close(totals, torch.ones_like(totals))
 
 
 @law(protocols.CountTrained)
 def reports(model: Any) -> None:
-    """CountTrained: a new model can be trained by ``observe`` and ``finish``, which returns JSON values by name."""
+    """CountTrained: a new model can be trained by ``observe`` and ``finish``, which returns JSON
+    values by name.
+    """
     new = type(model)(model.config)
     json.dumps(dict(train_by_counting(new, model.config.vocab_size, seed=1, texts=3)))
     sums_to_one(lambda: new)
@@ -97,7 +122,9 @@ def reports(model: Any) -> None:
 
 @law(protocols.SupportsCountMerge)
 def count_merge(model: Any) -> None:
-    """SupportsCountMerge: the merged counts of several models, in any order, make the model that counts all texts."""
+    """SupportsCountMerge: the merged counts of several models, in any order, make the model that
+    counts all texts.
+    """
     for order in (0, 1, 2), (2, 0, 1):
         first, *others = (_count_in_parts(model)[rank] for rank in order)
         for other in others:
@@ -108,7 +135,9 @@ def count_merge(model: Any) -> None:
 
 @law(protocols.SupportsCountRanges)
 def count_ranges(model: Any) -> None:
-    """SupportsCountRanges: several processes, one of which has counted nothing, finish the model that counts all texts."""
+    """SupportsCountRanges: several processes, one of which has counted nothing, finish the model
+    that counts all texts.
+    """
     parts = _count_in_parts(model)
     run_ranks(PROCESSES, lambda group: parts[group.rank].finish_ranges(group))
     _assert_counts_all(parts[0])
@@ -116,7 +145,9 @@ def count_ranges(model: Any) -> None:
 
 @law(protocols.SupportsDevices)
 def devices(model: Any) -> None:
-    """SupportsDevices: ``unsuited_devices`` is a frozenset of torch device types without "cpu", on which every model must run."""
+    """SupportsDevices: ``unsuited_devices`` is a frozenset of torch device types without "cpu", on
+    which every model must run.
+    """
     named = model.unsuited_devices
     assert isinstance(named, frozenset) and "cpu" not in named, f"It is {named!r}."
     assert {torch.device(name).type for name in named} == named, f"It has {named}."
@@ -124,36 +155,63 @@ def devices(model: Any) -> None:
 
 @law(protocols.SupportsLoss)
 def losses(model: Any) -> None:
-    """SupportsLoss: each call returns the same names; a term is finite, without dimensions, a mean, and can be minimised."""
+    """SupportsLoss: each call returns the same names; a term is finite, without dimensions, a mean,
+    and can be minimised.
+    """
     terms = _compute_losses(model.train(), seed=0)
     again = _compute_losses(model, seed=1)
     assert terms and again.keys() == terms.keys(), f"The names are {[*terms]}, and then {[*again]}."
     for name, term in terms.items():
-        assert isinstance(term, Tensor) and term.shape == () and term.isfinite(), f"{name!r} is {term!r:.80}."
-    grads = torch.autograd.grad(sum(terms.values(), torch.zeros(())), [*model.parameters()], allow_unused=True)
+        assert isinstance(term, Tensor) and term.shape == () and term.isfinite(), (
+            f"{name!r} is {term!r:.80}."
+        )
+    grads = torch.autograd.grad(
+        sum(terms.values(), torch.zeros(())), [*model.parameters()], allow_unused=True
+    )
     reached = [grad.to_dense() for grad in grads if grad is not None]
-    assert reached and all(grad.isfinite().all() for grad in reached), "The gradients must be finite, and reach a parameter."
-    if all(torch.equal(terms[name], again[name]) for name in terms):  # no dropout: the rows can be repeated
+    assert reached and all(grad.isfinite().all() for grad in reached), (
+        "The gradients must be finite, and reach a parameter."
+    )
+    # no dropout: the rows can be repeated
+    if all(torch.equal(terms[name], again[name]) for name in terms):
         for name, term in _compute_losses(model, seed=0, times=2).items():
-            assert_close(term, terms[name], f"{name!r} changes if each row is there twice: return a mean per target, not a sum.")
+            assert_close(
+                term,
+                terms[name],
+                f"{name!r} changes if each row is there twice: return a mean per target, not a"
+                " sum.",
+            )
 
 
 @law(protocols.SupportsParameterGroups)
 def parameter_groups(model: Any) -> None:
-    """SupportsParameterGroups: parameters of the model, none twice, with known settings, and the same groups at each call."""
+    """SupportsParameterGroups: parameters of the model, none twice, with known settings, and the
+    same groups at each call.
+    """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    first, again = ([[names.get(id(param)) for param in group["params"]] for group in model.parameter_groups()] for _ in range(2))
+    first, again = (
+        [[names.get(id(param)) for param in group["params"]] for group in model.parameter_groups()]
+        for _ in range(2)
+    )
     assert first == again, f"It returns {again} after {first}, so a run cannot be resumed."
     listed = [name for group in first for name in group]
-    assert None not in listed and len(set(listed)) == len(listed), f"It lists {listed}; None is no parameter of the model."
+    assert None not in listed and len(set(listed)) == len(listed), (
+        f"It lists {listed}; None is no parameter of the model."
+    )
     for group in model.parameter_groups():
         known = ("params", "optimizer", "learning_rate_scale", "weight_decay")
         optimizer = group.get("optimizer", "adamw")
-        assert group.keys() <= {*known}, f"A group has the keys {', '.join(group)}; known are {', '.join(known)}."
-        is_right = optimizer == "adamw" or (optimizer == "muon" and all(parameter.ndim == 2 for parameter in group["params"]))
+        assert group.keys() <= {*known}, (
+            f"A group has the keys {', '.join(group)}; known are {', '.join(known)}."
+        )
+        is_right = optimizer == "adamw" or (
+            optimizer == "muon" and all(parameter.ndim == 2 for parameter in group["params"])
+        )
         assert is_right, f'The optimizer {optimizer!r} must be "adamw" or, for matrices, "muon".'
         numbers = group.get("learning_rate_scale", 0), group.get("weight_decay", 0)
-        assert all(0 <= number < torch.inf for number in numbers), f"{known[2:]} are {numbers}; they must be at least 0."
+        assert all(0 <= number < torch.inf for number in numbers), (
+            f"{known[2:]} are {numbers}; they must be at least 0."
+        )
 
 
 @law(protocols.SupportsScaledLogits)
@@ -172,88 +230,145 @@ law(protocols.SupportsOutputLayer)(output_layer)
 
 @law(protocols.SupportsInitialWeights)
 def initial_weights(model: Any) -> None:
-    """SupportsInitialWeights: own tensors are returned as they are, the model does not change, an unknown tensor is an error."""
+    """SupportsInitialWeights: own tensors are returned as they are, the model does not change, an
+    unknown tensor is an error.
+    """
     other = {name: tensor + 1 for name, tensor in copies(model).items()}
     with assert_unchanged(tuple(model.state_dict().values())):
         returned = model.initial_weights(dict(other))
-    assert returned.keys() == other.keys(), f"Given all tensors of state_dict(), it returns {sorted(returned)}."
+    assert returned.keys() == other.keys(), (
+        f"Given all tensors of state_dict(), it returns {sorted(returned)}."
+    )
     assert_same(tuple(returned[name] for name in other), tuple(other.values()))
-    with asserting("initial_weights() accepts a tensor that it does not know, or does not name it in a ConfigError:"):
+    with asserting(
+        "initial_weights() accepts a tensor that it does not know, or does not name it in a"
+        " ConfigError:"
+    ):
         unknown = {"an unknown.tensor": torch.zeros(1)}
-        np.testing.assert_raises_regex(ConfigError, r"an unknown\.tensor", model.initial_weights, unknown)
+        np.testing.assert_raises_regex(
+            ConfigError, r"an unknown\.tensor", model.initial_weights, unknown
+        )
 
 
 @law()
 def migration(model: Any) -> None:
-    """SupportsMigration: ``migrate`` is a class method of the config, and returns the values of a current config unchanged."""
+    """SupportsMigration: ``migrate`` is a class method of the config, and returns the values of a
+    current config unchanged.
+    """
     config: Any = type(model).Config
     is_of_config = isinstance(config, protocols.SupportsMigration)
-    assert is_of_config or not hasattr(type(model), "migrate"), "It is the model's; a config is also read without torch."
+    assert is_of_config or not hasattr(type(model), "migrate"), (
+        "It is the model's; a config is also read without torch."
+    )
     for version in ("0", "999.0", "") if is_of_config else ():
         migrated = read_saved_config(config, json.loads(json.dumps(to_dict(model.config))), version)
-        assert migrated == model.config, f"It returns {migrated} for version {version!r}, not {model.config}."
+        assert migrated == model.config, (
+            f"It returns {migrated} for version {version!r}, not {model.config}."
+        )
 
 
 @law(protocols.SupportsGraph)
 def described_graph(model: Any) -> None:
-    """SupportsGraph: the graph is sound, the same at each call, and has each of the model's parameters in one node."""
+    """SupportsGraph: the graph is sound, the same at each call, and has each of the model's
+    parameters in one node.
+    """
     graph = model.describe_graph()
     is_graph = isinstance(graph, protocols.ModelGraph) and graph == model.describe_graph()
     assert is_graph, f"describe_graph() returned {graph!r:.80}."
-    assert {"ids", "logits"} <= {node.id for node in graph.nodes}, "It must have the nodes ids and logits."
-    assert graph.sizes.get("V") == model.config.vocab_size, f"V must be {model.config.vocab_size} in {graph.sizes}."
+    assert {"ids", "logits"} <= {node.id for node in graph.nodes}, (
+        "It must have the nodes ids and logits."
+    )
+    assert graph.sizes.get("V") == model.config.vocab_size, (
+        f"V must be {model.config.vocab_size} in {graph.sizes}."
+    )
     used = sorted(name for node in all_nodes(graph) for name in node.parameters)
-    known = sorted(dict(model.named_parameters()) if isinstance(model, nn.Module) else model.state_dict())
-    is_right = used == known if isinstance(model, nn.Module) else len({*used}) == len(used) and {*used} <= {*known}
+    known = sorted(
+        dict(model.named_parameters()) if isinstance(model, nn.Module) else model.state_dict()
+    )
+    is_right = (
+        used == known
+        if isinstance(model, nn.Module)
+        else len({*used}) == len(used) and {*used} <= {*known}
+    )
     assert is_right, f"It has the parameters {used}; the model has {known}."
     _check_graph(graph, {"B": ROWS, "T": STEPS})
     ids = [edge.axes for edge in graph.edges if edge.source.split("/")[0] == "ids"]
     logits = [edge.axes for edge in graph.edges if edge.target.split("/")[0] == "logits"]
-    assert ids and logits and ids[0] == ("B", "T") and logits[0] == ("B", "T", "V"), "ids must be (B, T), logits (B, T, V)."
+    assert ids and logits and ids[0] == ("B", "T") and logits[0] == ("B", "T", "V"), (
+        "ids must be (B, T), logits (B, T, V)."
+    )
 
 
 @law(protocols.SupportsOperations)
 def operations(model: Any) -> None:
-    """SupportsOperations: the last operation yields the logits; axes, names, parameters and gates are as the protocol says."""
+    """SupportsOperations: the last operation yields the logits; axes, names, parameters and gates
+    are as the protocol says.
+    """
     ids = some_ids(model, ROWS, STEPS)
     for state in model.initial_state(ROWS), call(model, ids)[1]:
         with torch.no_grad():
             steps = list(model.operations(ids, state))
-        assert steps and all(isinstance(op, protocols.Operation) for op in steps), "It must yield Operation."
-        assert_close(steps[-1].values, call(model, ids, state)[0], "The last operation does not yield the logits of the call.")
-        assert steps[-1].axes == "B T V", f'The last operation has the axes {steps[-1].axes!r}, not "B T V".'
+        assert steps and all(isinstance(op, protocols.Operation) for op in steps), (
+            "It must yield Operation."
+        )
+        assert_close(
+            steps[-1].values,
+            call(model, ids, state)[0],
+            "The last operation does not yield the logits of the call.",
+        )
+        assert steps[-1].axes == "B T V", (
+            f'The last operation has the axes {steps[-1].axes!r}, not "B T V".'
+        )
         sizes = {"B": ROWS, "T": STEPS, "V": model.config.vocab_size}
-        assert len({op.name for op in steps}) == len(steps), f"Two have one name: {[op.name for op in steps]}."
+        assert len({op.name for op in steps}) == len(steps), (
+            f"Two have one name: {[op.name for op in steps]}."
+        )
         for op in steps:
             words = op.axes.split()
             shape = tuple(op.values.shape)
             for word, size in zip(words, shape, strict=True):
                 sizes.setdefault(word, size)
             expected = tuple(prod(sizes.get(letter, 0) for letter in word) for word in words)
-            assert shape == expected, f"{op.name!r} is {op.axes} = {shape}; elsewhere its letters are {expected}."
-            assert op.parameters >= 0 and op.multiplications >= 0, f"{op.name!r} has a negative count."
+            assert shape == expected, (
+                f"{op.name!r} is {op.axes} = {shape}; elsewhere its letters are {expected}."
+            )
+            assert op.parameters >= 0 and op.multiplications >= 0, (
+                f"{op.name!r} has a negative count."
+            )
             is_gate = op.values.min() >= 0 and op.values.max() <= 1
-            assert op.kind != "gate" or is_gate, f"{op.name!r} is a gate, and has values beyond 0 to 1."
-            assert op.kind != "window" or not op.values.is_floating_point(), f"{op.name!r} is a window, and must hold ids."
+            assert op.kind != "gate" or is_gate, (
+                f"{op.name!r} is a gate, and has values beyond 0 to 1."
+            )
+            assert op.kind != "window" or not op.values.is_floating_point(), (
+                f"{op.name!r} is a window, and must hold ids."
+            )
     if isinstance(model, nn.Module):
         counted = sum(op.parameters for op in steps)
         number = sum(parameter.numel() for parameter in model.parameters())
-        assert counted == number, f"The operations have {counted:,} parameters in all; the model has {number:,}."
+        assert counted == number, (
+            f"The operations have {counted:,} parameters in all; the model has {number:,}."
+        )
 
 
 def holds_given(model: Any) -> bool:
-    """Return whether a model trained by gradient asks for the number of ids of conditions: it holds what a text is given."""
+    """Return whether a model trained by gradient asks for the number of ids of conditions: it holds
+    what a text is given.
+    """
     return is_trained_by_gradient(model) and "condition_ids" in fields_of(type(model).Config)
 
 
 @law(holds_given)
 def given(model: Any) -> None:
-    """A config with ``condition_ids``: another given id changes logits 64 tokens later, and is forgotten in the next text."""
+    """A config with ``condition_ids``: another given id changes logits 64 tokens later, and is
+    forgotten in the next text.
+    """
     size = model.config.vocab_size
     config = type(model).Config
     if size < MIN_VOCABULARY:
         return
-    settings = to_dict(model.config) | vocabulary_settings(config, size, bos_id=0, eos_id=1, condition_ids=2)
+    settings = to_dict(model.config) | vocabulary_settings(
+        config, size, bos_id=0, eos_id=1, condition_ids=2
+    )
     with seeded(), torch.no_grad():
         model = type(model)(from_dict(config, settings)).eval()
         for tensor in model.parameters():
@@ -263,13 +378,20 @@ def given(model: Any) -> None:
 
     def read(token: int) -> Tensor:
         starts = (torch.tensor([0, condition]).expand(ROWS, 2) for condition in (token, size - 1))
-        return logits_of(model, torch.cat([next(starts), text, next(starts), text, text, text], dim=1))
+        return logits_of(
+            model, torch.cat([next(starts), text, next(starts), text, text, text], dim=1)
+        )
 
     changes = (read(size - 1) - read(size - 2)).abs().amax((0, 2))  # (T,)
     held = changes[LATER + 1].item()
     left = changes[-1].item()
-    assert held > HELD, f"It changes logits {LATER} tokens later by {held:.3g}; hold it in the state, and add it at every step."
-    assert left < held / 100, f"It changes those of the next text by {left:.3g}; begin anew where an id is config.bos_id."
+    assert held > HELD, (
+        f"It changes logits {LATER} tokens later by {held:.3g}; hold it in the state, and add it at"
+        " every step."
+    )
+    assert left < held / 100, (
+        f"It changes those of the next text by {left:.3g}; begin anew where an id is config.bos_id."
+    )
 
 
 def check_model(make: Callable[[], Any]) -> None:
@@ -300,11 +422,15 @@ class ThreadGroup:
         """Return the numbers of each thread."""
         return np.stack(self._exchange(numbers.copy()))
 
-    def all_to_all(self, parts: Sequence[Shaped[np.ndarray, "..."]]) -> list[Shaped[np.ndarray, "..."]]:
+    def all_to_all(
+        self, parts: Sequence[Shaped[np.ndarray, "..."]]
+    ) -> list[Shaped[np.ndarray, "..."]]:
         """Return what each thread has sent to this one."""
         return [sent[self.rank] for sent in self._exchange([part.copy() for part in parts])]
 
-    def all_gather_into(self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]) -> None:
+    def all_gather_into(
+        self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]
+    ) -> None:
         """Write the parts of all threads to ``whole``."""
         whole[:] = np.concatenate(self._exchange(part.copy()))
 
@@ -314,7 +440,9 @@ class ThreadGroup:
         if self.rank == 0:
             whole[:] = np.concatenate(parts)
 
-    def reduce_scatter(self, array: Shaped[np.ndarray, " N"], sizes: Int64[np.ndarray, " P"]) -> None:
+    def reduce_scatter(
+        self, array: Shaped[np.ndarray, " N"], sizes: Int64[np.ndarray, " P"]
+    ) -> None:
         """Sum each thread's slice, and fill the others with a number that is certainly wrong."""
         total = sum(self._exchange(array.copy()))
         stop = int(sizes[: self.rank + 1].sum())
@@ -332,7 +460,9 @@ class ThreadGroup:
 
 
 def run_ranks(processes: int, work: Callable[[ThreadGroup], Any]) -> list[Any]:
-    """Call a function once in each of several threads, with its group, and return the results; raise the first error."""
+    """Call a function once in each of several threads, with its group, and return the results;
+    raise the first error.
+    """
     slots = [None] * processes
     barrier = threading.Barrier(processes, timeout=60)
 
@@ -345,7 +475,9 @@ def run_ranks(processes: int, work: Callable[[ThreadGroup], Any]) -> list[Any]:
 
     with ThreadPoolExecutor(processes) as pool:
         futures = [pool.submit(run, rank) for rank in range(processes)]
-    for future in sorted(futures, key=lambda future: isinstance(future.exception(), threading.BrokenBarrierError)):
+    for future in sorted(
+        futures, key=lambda future: isinstance(future.exception(), threading.BrokenBarrierError)
+    ):
         future.result()
     return [future.result() for future in futures]
 
@@ -359,18 +491,26 @@ def _count_in_parts(model: Any) -> list[Any]:
 
 
 def _assert_counts_all(model: Any) -> None:
-    """Raise AssertionError unless a model has the tensors of one that has counted all texts in one process."""
+    """Raise AssertionError unless a model has the tensors of one that has counted all texts in one
+    process.
+    """
     one = type(model)(model.config)
     train_by_counting(one, model.config.vocab_size)
     expected = one.state_dict()
     actual = model.state_dict()
-    assert actual.keys() == expected.keys(), f"It has the tensors {sorted(actual)}, not {sorted(expected)}."
+    assert actual.keys() == expected.keys(), (
+        f"It has the tensors {sorted(actual)}, not {sorted(expected)}."
+    )
     for name, tensor in expected.items():
-        assert actual[name].dtype == tensor.dtype and torch.equal(actual[name], tensor), f"Its tensor {name!r} differs."
+        assert actual[name].dtype == tensor.dtype and torch.equal(actual[name], tensor), (
+            f"Its tensor {name!r} differs."
+        )
 
 
 def _compute_losses(model: Any, seed: int, times: int = 1) -> Mapping[str, Any]:
-    """Return the terms of a batch in which each row stands some times, the first target of each row ignored."""
+    """Return the terms of a batch in which each row stands some times, the first target of each row
+    ignored.
+    """
     ids, targets = (some_ids(model, ROWS, STEPS, seed=number).repeat(times, 1) for number in (0, 1))
     targets[:, 0] = IGNORED
     with seeded(seed):
@@ -379,18 +519,31 @@ def _compute_losses(model: Any, seed: int, times: int = 1) -> Mapping[str, Any]:
 
 
 def _check_graph(graph: protocols.ModelGraph, sizes: Mapping[str, int]) -> None:
-    """Check the names and edges of a graph and of the insides of its nodes; ``sizes`` are those of the letters around it."""
+    """Check the names and edges of a graph and of the insides of its nodes; ``sizes`` are those of
+    the letters around it.
+    """
     sizes = {**sizes, **graph.sizes}
     nodes = {node.id: node for node in graph.nodes}
     before: dict[str, set[str]] = {name: set() for name in nodes}
-    assert len(nodes) == len(graph.nodes) and not any("/" in name for name in nodes), f"Nodes need other names: {[*nodes]}."
+    assert len(nodes) == len(graph.nodes) and not any("/" in name for name in nodes), (
+        f"Nodes need other names: {[*nodes]}."
+    )
     for edge in graph.edges:
-        (source, _, output), (target, _, into) = edge.source.partition("/"), edge.target.partition("/")
+        (source, _, output), (target, _, into) = (
+            edge.source.partition("/"),
+            edge.target.partition("/"),
+        )
         with asserting(f"The edge from {edge.source!r} to {edge.target!r}:"):
-            assert not output or output in _ends(nodes[source].inside, "source"), "It must leave an output of its node."
-            assert not into or into in _ends(nodes[target].inside, "target"), "It must lead to an input of its node."
+            assert not output or output in _ends(nodes[source].inside, "source"), (
+                "It must leave an output of its node."
+            )
+            assert not into or into in _ends(nodes[target].inside, "target"), (
+                "It must lead to an input of its node."
+            )
             actual = [axis_size(axis, sizes) for axis in edge.axes]
-            assert None not in actual and edge.delay >= 0, f"It has the axes {edge.axes}, with the letters {[*sizes]}."
+            assert None not in actual and edge.delay >= 0, (
+                f"It has the axes {edge.axes}, with the letters {[*sizes]}."
+            )
             if not (edge.delay and source == target):
                 before[target].add(source)
     TopologicalSorter(before).prepare()  # raises if edges without a delay form a circle
@@ -401,4 +554,8 @@ def _check_graph(graph: protocols.ModelGraph, sizes: Mapping[str, int]) -> None:
 
 def _ends(inside: protocols.ModelGraph | None, side: str) -> set[str]:
     """Return the outputs of the inside of a node (source), or its inputs (target)."""
-    return set() if inside is None else {node.id for node in inside.nodes} - {getattr(edge, side) for edge in inside.edges}
+    return (
+        set()
+        if inside is None
+        else {node.id for node in inside.nodes} - {getattr(edge, side) for edge in inside.edges}
+    )

@@ -1,7 +1,8 @@
 """What the laws of all contracts share: how a law is made of a function, and what a message says.
 
-A law is a function that raises an AssertionError. Its message begins with the name of the law and the first line of its
-docstring; pytest adds the values that an ``assert`` compares, numpy the arrays.
+A law is a function that raises an AssertionError. Its message begins with the name of the law and
+the first line of its docstring; pytest adds the values that an ``assert`` compares, numpy the
+arrays.
 """
 
 import functools
@@ -29,7 +30,8 @@ class Laws(list[Law]):
     """The laws of a contract, in the order in which to fix broken ones.
 
     Args:
-        bind: From what a law is called with, the arguments of each call of its function, the plugin first.
+        bind: From what a law is called with, the arguments of each call of its function, the plugin
+            first.
     """
 
     def __init__(self, bind: Callable[..., Iterable[tuple[Any, ...]]]) -> None:
@@ -37,11 +39,12 @@ class Laws(list[Law]):
         self._bind = bind
 
     def law(self, *needs: Need) -> Callable[[Law], Law]:
-        """Return a decorator that makes a law of a function, and appends it. Whatever is raised in a law breaks it.
+        """Return a decorator that makes a law of a function, and appends it. Whatever is raised in
+        a law breaks it.
 
         Args:
-            needs: The optional protocols that the law is about, or functions that say whether it applies: a plugin that lacks
-                them keeps the law.
+            needs: The optional protocols that the law is about, or functions that say whether it
+                applies: a plugin that lacks them keeps the law.
         """
 
         def register(check: Law) -> Law:
@@ -54,7 +57,10 @@ class Laws(list[Law]):
                 try:
                     for arguments in self._bind(*given):
                         plugin = arguments[0]
-                        if all(isinstance(plugin, need) if isinstance(need, type) else need(plugin) for need in needs):
+                        if all(
+                            isinstance(plugin, need) if isinstance(need, type) else need(plugin)
+                            for need in needs
+                        ):
                             check(*arguments)
                 except AssertionError as error:
                     error.args = (f"{sentence} {str(error).strip()}",)
@@ -77,8 +83,11 @@ class Laws(list[Law]):
             law(*given)
 
 
-def run_python(code: str, *arguments: str, given: str = "", variables: Mapping[str, str] | None = None) -> str:
-    """Return the last line that Python code prints in a process of its own, with this one's path; raise if the process fails.
+def run_python(
+    code: str, *arguments: str, given: str = "", variables: Mapping[str, str] | None = None
+) -> str:
+    """Return the last line that Python code prints in a process of its own, with this one's path;
+    raise if the process fails.
 
     Args:
         code: The code.
@@ -92,7 +101,9 @@ def run_python(code: str, *arguments: str, given: str = "", variables: Mapping[s
     path = {"PYTHONPATH": os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)}
     command = [sys.executable, "-P", "-c", code, *arguments]
     environment = os.environ | path | dict(variables or {})
-    done = subprocess.run(command, env=environment, input=given, capture_output=True, text=True, encoding="utf-8")
+    done = subprocess.run(
+        command, env=environment, input=given, capture_output=True, text=True, encoding="utf-8"
+    )
     last = " ".join(done.stderr.split())[-300:] or f"exit status {done.returncode}"
     assert done.returncode == 0, f"In a process of its own: {last}"
     return (done.stdout.splitlines() or [""])[-1]
@@ -120,6 +131,8 @@ def assert_same(actual: Any, expected: Any, tolerance: float = 0.0) -> None:
 @contextmanager
 def assert_unchanged(*states: Any) -> Iterator[None]:
     """Raise AssertionError if the block changes an array or tensor of some states."""
-    before = map_state(lambda array: array.clone() if isinstance(array, Tensor) else array.copy(), states)
+    before = map_state(
+        lambda array: array.clone() if isinstance(array, Tensor) else array.copy(), states
+    )
     yield
     assert_same(states, before)

@@ -1,6 +1,8 @@
-"""The laws of the contracts of metrics and of readers in ``reviewgen.protocols``, one function each.
+"""The laws of the contracts of metrics and of readers in ``reviewgen.protocols``, one function
+each.
 
-A law of a metric is called with the metric, one of a reader with the reader and a file that it can read.
+A law of a metric is called with the metric, one of a reader with the reader and a file that it can
+read.
 """
 
 import math
@@ -64,8 +66,17 @@ def protocol(metric: Any) -> None:
 
 @law()
 def any_texts(metric: Any) -> None:
-    """The value for any texts is finite: for one text or many, long or empty, without words, with unknown words."""
-    for texts in (GENERATED, GENERATED[:1], GENERATED * 50, (" ".join(GENERATED * 50),), ("",), ("", "!?", "123 👍🏽")):
+    """The value for any texts is finite: for one text or many, long or empty, without words, with
+    unknown words.
+    """
+    for texts in (
+        GENERATED,
+        GENERATED[:1],
+        GENERATED * 50,
+        (" ".join(GENERATED * 50),),
+        ("",),
+        ("", "!?", "123 👍🏽"),
+    ):
         for words in (TRAINING_TEXTS, ()):
             _value(metric, texts, words)
 
@@ -75,21 +86,27 @@ def no_order(metric: Any) -> None:
     """The order of the texts must not matter."""
     value = _value(metric, GENERATED)
     backwards = _value(metric, GENERATED[::-1])
-    assert math.isclose(value, backwards), f"The value is {value} and, of the same texts in the opposite order, {backwards}."
+    assert math.isclose(value, backwards), (
+        f"The value is {value} and, of the same texts in the opposite order, {backwards}."
+    )
 
 
 @law()
 def no_memory(metric: Any) -> None:
     """The value depends on the sample only: not on earlier calls, and not on chance."""
     value, _, again = (_value(metric, texts) for texts in (GENERATED, GENERATED[:2], GENERATED))
-    assert value == again, f"The value is {value} and, when called again with the same sample, {again}."
+    assert value == again, (
+        f"The value is {value} and, when called again with the same sample, {again}."
+    )
 
 
 @READER_LAWS.law()
 def records(reader: Any, source: str) -> None:
     """The reader yields Arrow batches or lists of mappings, whose columns have names."""
     read = _read(reader, source)
-    is_right = read and all(isinstance(row, Mapping) and all(isinstance(key, str) for key in row) for row in read)
+    is_right = read and all(
+        isinstance(row, Mapping) and all(isinstance(key, str) for key in row) for row in read
+    )
     assert is_right, f"From {source} it reads {read!r:.80}."
 
 
@@ -102,13 +119,20 @@ def same_again(reader: Any, source: str) -> None:
 @READER_LAWS.law()
 def texts(reader: Any, source: str) -> None:
     """A column of the records holds text."""
-    assert any(text.strip() for text, _ in read_examples(_read(reader, source), DataConfig(clean=False)))
+    assert any(
+        text.strip() for text, _ in read_examples(_read(reader, source), DataConfig(clean=False))
+    )
 
 
 def _value(metric: Any, texts: Sequence[str], training: Sequence[str] = TRAINING_TEXTS) -> float:
     """Return the value of texts, with the words of some training texts."""
-    sample = make_sample(texts, frozenset(word.casefold() for row in make_sample(training).words for word in row))
-    with asserting(f"For {counted(len(sample.texts), 'text')} with {counted(sum(map(len, sample.words)), 'word')}:"):
+    sample = make_sample(
+        texts, frozenset(word.casefold() for row in make_sample(training).words for word in row)
+    )
+    with asserting(
+        f"For {counted(len(sample.texts), 'text')} with"
+        f" {counted(sum(map(len, sample.words)), 'word')}:"
+    ):
         value = metric(sample)
         is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
         assert is_number, f"It returned {value!r:.80}."

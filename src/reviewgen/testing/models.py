@@ -1,7 +1,8 @@
 """The laws of the model contract in ``reviewgen.protocols``, one function each.
 
-A law is called with ``make``, which returns a new model in evaluation mode. Its weights may be random, but a model trained by
-counting must be trained. Below, a law is written as a function of such a model. B batch, T time (tokens), V vocabulary.
+A law is called with ``make``, which returns a new model in evaluation mode. Its weights may be
+random, but a model trained by counting must be trained. Below, a law is written as a function of
+such a model. B batch, T time (tokens), V vocabulary.
 """
 
 import copy
@@ -24,7 +25,17 @@ from reviewgen.registry import find_model
 from reviewgen.testing.installed import assert_config, assert_members
 from reviewgen.testing.laws import Laws, assert_same, assert_unchanged, json_round_trip, seeded
 from reviewgen.training import model_checks
-from reviewgen.training.model_checks import ROWS, STEPS, assert_close, asserting, call, influence, lettered, logits_of, some_ids
+from reviewgen.training.model_checks import (
+    ROWS,
+    STEPS,
+    assert_close,
+    asserting,
+    call,
+    influence,
+    lettered,
+    logits_of,
+    some_ids,
+)
 
 CHUNK = 512  # tokens of a call
 LONG = 2_000  # tokens of a long text
@@ -40,7 +51,8 @@ law = MODEL_LAWS.law
 
 
 def make_model(name: str, vocab_size: int = 11, seed: int = 0, **settings: Any) -> LanguageModel:
-    """Create an installed model by name, ready for the laws; the global random state is not changed.
+    """Create an installed model by name, ready for the laws; the global random state is not
+    changed.
 
     A config with ``bos_id`` and ``eos_id`` gets 0 and 1.
 
@@ -58,14 +70,20 @@ def make_model(name: str, vocab_size: int = 11, seed: int = 0, **settings: Any) 
     return ready
 
 
-def train_by_counting(model: CountTrained, vocab_size: int, seed: int = 0, texts: int = 20) -> Mapping[str, Any]:
-    """Train a count model on a few random texts (0 is bos, 1 is eos), and return the report of ``finish``."""
+def train_by_counting(
+    model: CountTrained, vocab_size: int, seed: int = 0, texts: int = 20
+) -> Mapping[str, Any]:
+    """Train a count model on a few random texts (0 is bos, 1 is eos), and return the report of
+    ``finish``.
+    """
     for text in texts_to_count(vocab_size, seed, texts):
         model.observe(text)
     return model.finish()
 
 
-def texts_to_count(vocab_size: int, seed: int = 0, texts: int = 20) -> Iterator[Int64[np.ndarray, " T"]]:
+def texts_to_count(
+    vocab_size: int, seed: int = 0, texts: int = 20
+) -> Iterator[Int64[np.ndarray, " T"]]:
     """Yield random texts of up to 29 tokens between bos, 0, and eos, 1."""
     rng = np.random.default_rng(seed)
     for _ in range(texts):
@@ -81,15 +99,23 @@ def protocol(model: Any) -> None:
 
 @law()
 def explicit(model: Any) -> None:
-    """The constructor must take one argument, the config, without a default, since only the config is saved."""
+    """The constructor must take one argument, the config, without a default, since only the config
+    is saved.
+    """
     takes = inspect.signature(type(model))
-    assert [parameter.default for parameter in takes.parameters.values()] == [inspect.Parameter.empty], f"It takes {takes}."
-    assert isinstance(model.config, type(model).Config), f"The attribute config is {model.config!r:.80}."
+    assert [parameter.default for parameter in takes.parameters.values()] == [
+        inspect.Parameter.empty
+    ], f"It takes {takes}."
+    assert isinstance(model.config, type(model).Config), (
+        f"The attribute config is {model.config!r:.80}."
+    )
 
 
 @law()
 def config(model: Any) -> None:
-    """The config is a frozen, keyword-only dataclass of JSON values; vocab_size is first, and all other fields have defaults."""
+    """The config is a frozen, keyword-only dataclass of JSON values; vocab_size is first, and all
+    other fields have defaults.
+    """
     assert_config(type(model).Config, needs_vocab_size=True)
     assert json_round_trip(model.config) == model.config, "JSON changes it."
 
@@ -99,18 +125,24 @@ law()(model_checks.shape)
 
 @law()
 def state(model: Any) -> None:
-    """The state, from ``initial_state`` and from a call, has only tensors and tuples, and B first in each."""
+    """The state, from ``initial_state`` and from a call, has only tensors and tuples, and B first
+    in each.
+    """
     for batch in 1, ROWS:
         sizes = {"B": batch, "T": STEPS, "V": model.config.vocab_size}
         after = call(model, some_ids(model, batch, STEPS))[1]
         for tensor in flatten_state((model.initial_state(batch), after)):
             assert isinstance(tensor, Tensor), f"It has a {type(tensor).__name__}."
-            assert tensor.shape[:1] == (batch,), f"A tensor is {lettered(tuple(tensor.shape), sizes)}; B must be {batch}."
+            assert tensor.shape[:1] == (batch,), (
+                f"A tensor is {lettered(tuple(tensor.shape), sizes)}; B must be {batch}."
+            )
 
 
 @law()
 def same_again(model: Any) -> None:
-    """The same call gives the same logits and state: evaluation must be deterministic, and calls share no hidden state."""
+    """The same call gives the same logits and state: evaluation must be deterministic, and calls
+    share no hidden state.
+    """
     ids = some_ids(model, ROWS, STEPS)
     assert_same(call(model, ids), call(model, ids))
 
@@ -120,7 +152,9 @@ law()(model_checks.causal)
 
 @law()
 def chunks(model: Any) -> None:
-    """A text fed in chunks gives the same logits as the whole text in one call: the state must carry all context."""
+    """A text fed in chunks gives the same logits as the whole text in one call: the state must
+    carry all context.
+    """
     ids = some_ids(model, ROWS, STEPS)
     whole, _ = call(model, ids)
     for sizes in [1] * STEPS, [1, 4, 7], [5, 7]:
@@ -129,7 +163,9 @@ def chunks(model: Any) -> None:
         for chunk in torch.split(ids, sizes, dim=1):
             logits, carried = call(model, chunk, carried)
             parts.append(logits)
-        assert_close(torch.cat(parts, dim=1), whole, f"In chunks of {sizes} tokens, logits (B, T, V) differ.")
+        assert_close(
+            torch.cat(parts, dim=1), whole, f"In chunks of {sizes} tokens, logits (B, T, V) differ."
+        )
 
 
 law()(model_checks.rows)
@@ -146,16 +182,22 @@ def no_mutation(model: Any) -> None:
 
 @law()
 def normal(model: Any) -> None:
-    """Logits are finite; a model trained by counting may return -inf for probability zero, but not NaN or +inf."""
+    """Logits are finite; a model trained by counting may return -inf for probability zero, but not
+    NaN or +inf.
+    """
     logits = logits_of(model, some_ids(model, ROWS, STEPS))
     _assert_finite(model, logits)
     is_counted = isinstance(model, CountTrained)
-    assert is_counted or logits.log_softmax(-1).isfinite().all(), "Their log-softmax is not finite; they are too far apart."
+    assert is_counted or logits.log_softmax(-1).isfinite().all(), (
+        "Their log-softmax is not finite; they are too far apart."
+    )
 
 
 @law()
 def round_trip(model: Any) -> None:
-    """A saved and loaded model gives exactly the same logits: state_dict and config must contain all that they depend on."""
+    """A saved and loaded model gives exactly the same logits: state_dict and config must contain
+    all that they depend on.
+    """
     twin = _load(type(model)(json_round_trip(model.config)), load(save(copies(model))))
     ids = some_ids(model, ROWS, STEPS)
     assert_close(logits_of(twin, ids), logits_of(model, ids), tolerance=0)
@@ -167,7 +209,9 @@ def strict(model: Any) -> None:
     tensors = copies(model)
     invalid = {"an extra tensor": {**tensors, "unknown": torch.zeros(1)}}
     for name, tensor in tensors.items():
-        invalid[f"tensors without {name}"] = {key: value for key, value in tensors.items() if key != name}
+        invalid[f"tensors without {name}"] = {
+            key: value for key, value in tensors.items() if key != name
+        }
         invalid[f"{name} with an extra dimension"] = {**tensors, name: tensor[None]}
     for what, wrong in invalid.items():
         with asserting(f"It accepts {what}:"):
@@ -176,27 +220,38 @@ def strict(model: Any) -> None:
 
 @law(nn.Module)
 def meta(model: Any) -> None:
-    """A module can be created under torch.device('meta'), where tensors take no memory, with the same names and shapes."""
+    """A module can be created under torch.device('meta'), where tensors take no memory, with the
+    same names and shapes.
+    """
     with torch.device("meta"):
         on_meta = type(model)(model.config)
-    if not isinstance(model, CountTrained):  # sizes of count arrays depend on the text, not on the config
-        expected, actual = ({n: t.shape for n, t in module.state_dict().items()} for module in (model, on_meta))
+    # sizes of count arrays depend on the text, not on the config
+    if not isinstance(model, CountTrained):
+        expected, actual = (
+            {n: t.shape for n, t in module.state_dict().items()} for module in (model, on_meta)
+        )
         assert actual == expected, f"There it has {actual}, not {expected}."
 
 
 @law()
 def fixed_state(model: Any) -> None:
-    """Shapes and dtypes of the state depend on the batch size only, as rows of any length are stacked: keep a fixed window."""
+    """Shapes and dtypes of the state depend on the batch size only, as rows of any length are
+    stacked: keep a fixed window.
+    """
 
     def read(batch: int, time: int) -> Any:
-        return call(model, some_ids(model, batch, time), call(model, some_ids(model, batch, 5))[1])[1]
+        return call(model, some_ids(model, batch, time), call(model, some_ids(model, batch, 5))[1])[
+            1
+        ]
 
     assert_fixed_state(model.initial_state, read)
 
 
 @law()
 def long_text(model: Any) -> None:
-    """There is no limit on the length of a text: 2,000 tokens in chunks of 512 give finite logits."""
+    """There is no limit on the length of a text: 2,000 tokens in chunks of 512 give finite
+    logits.
+    """
     ids = some_ids(model, 1, LONG)
     state = model.initial_state(1)
     for start in range(0, LONG, CHUNK):
@@ -207,23 +262,35 @@ def long_text(model: Any) -> None:
 
 @law()
 def aligned(model: Any) -> None:
-    """``logits[b, t]`` scores the token after ``ids[b, t]``: if later logits depend on ``ids[b, t]``, so do those at t."""
+    """``logits[b, t]`` scores the token after ``ids[b, t]``: if later logits depend on ``ids[b,
+    t]``, so do those at t.
+    """
     changes = influence(model, logits_of) > 1e-6
     assert changes.diagonal().any() or not changes.triu(1).any(), "The logits are shifted."
 
 
 @law()
 def deep_copy(model: Any) -> None:
-    """``copy.deepcopy`` gives a model with equal logits that computes with its own tensors, which weight averaging changes."""
+    """``copy.deepcopy`` gives a model with equal logits that computes with its own tensors, which
+    weight averaging changes.
+    """
     ids = some_ids(model, ROWS, STEPS)
     twin = copy.deepcopy(model)
     expected = logits_of(model, ids)
     assert_close(logits_of(twin, ids), expected, "The copy gives different logits.")
     if is_trained_by_gradient(model):
         change_weights(twin)
-        assert_close(logits_of(model, ids), expected, "Changing the weights of the copy changes the model that was copied.")
+        assert_close(
+            logits_of(model, ids),
+            expected,
+            "Changing the weights of the copy changes the model that was copied.",
+        )
         other = logits_of(_load(type(model)(model.config), copies(twin)), ids)
-        assert_close(logits_of(twin, ids), other, "The copy computes with weights of the model that was copied.")
+        assert_close(
+            logits_of(twin, ids),
+            other,
+            "The copy computes with weights of the model that was copied.",
+        )
 
 
 def is_trained_by_gradient(model: Any) -> bool:
@@ -234,20 +301,25 @@ def is_trained_by_gradient(model: Any) -> bool:
 
 @law(is_trained_by_gradient)
 def causal_in_training(model: Any) -> None:
-    """Causal in training mode too: changing ``ids[:, t]`` does not change the logits before position t."""
+    """Causal in training mode too: changing ``ids[:, t]`` does not change the logits before
+    position t.
+    """
 
     def seeded_call(model: Any, ids: Tensor) -> Tensor:
         with seeded():
             return logits_of(model.train(), ids)
 
     ids = some_ids(model, ROWS, STEPS)
-    if torch.equal(seeded_call(model, ids), seeded_call(model, ids)):  # its random numbers are torch's
+    # its random numbers are torch's
+    if torch.equal(seeded_call(model, ids), seeded_call(model, ids)):
         model_checks.causal(model, seeded_call)
 
 
 @law(is_trained_by_gradient)
 def carried(model: Any) -> None:
-    """Two chunks can be trained on, with a weight update between them; the state is passed on detached, unmodified."""
+    """Two chunks can be trained on, with a weight update between them; the state is passed on
+    detached, unmodified.
+    """
     state = model.train().initial_state(ROWS)
     for number in range(2):
         with assert_unchanged(state):
@@ -261,18 +333,24 @@ def carried(model: Any) -> None:
 
 @law(is_trained_by_gradient)
 def gradients(model: Any) -> None:
-    """Every parameter gets a finite gradient from the loss of two chunks; one that is frozen has ``requires_grad=False``."""
+    """Every parameter gets a finite gradient from the loss of two chunks; one that is frozen has
+    ``requires_grad=False``.
+    """
     with seeded():
         grads = compute_in_chunks(model.train())
     without = ", ".join(name for name, grad in grads.items() if grad is None)
     assert not without, f"There is no {without}: the parameter is unused or detached."
-    wrong = ", ".join(name for name, grad in grads.items() if grad is not None and not grad.isfinite().all())
+    wrong = ", ".join(
+        name for name, grad in grads.items() if grad is not None and not grad.isfinite().all()
+    )
     assert not wrong, f"These are NaN or infinite: {wrong}."
 
 
 @law(is_trained_by_gradient)
 def autocast(model: Any) -> None:
-    """Under autocast to bfloat16, loss and gradients of two chunks are finite, and logits are close to those in 32 bits."""
+    """Under autocast to bfloat16, loss and gradients of two chunks are finite, and logits are close
+    to those in 32 bits.
+    """
     state = model.train().initial_state(ROWS)
     for number in range(2):
         state = map_state(Tensor.detach, _train_chunk(model, number, state, is_rounded=True))
@@ -282,12 +360,16 @@ def autocast(model: Any) -> None:
         difference = (logits_of(model, ids).float() - exact).abs().max()
     limit = BF16_TOLERANCE * max(1.0, exact.abs().max().item())
     words = "Compute sums over many tokens, exponentials and logarithms in 32 bits."
-    assert difference <= limit, f"The logits differ by {difference:.3g}; at most {limit:.3g} is due to rounding. {words}"
+    assert difference <= limit, (
+        f"The logits differ by {difference:.3g}; at most {limit:.3g} is due to rounding. {words}"
+    )
 
 
 @law(is_trained_by_gradient)
 def learns(model: Any) -> None:
-    """Within 200 steps on a text in which each token decides the next, the loss falls clearly below the unigram's."""
+    """Within 200 steps on a text in which each token decides the next, the loss falls clearly below
+    the unigram's.
+    """
     from reviewgen.config import TrainingConfig
     from reviewgen.training.optimizing import make_optimizers
 
@@ -297,10 +379,14 @@ def learns(model: Any) -> None:
     for learning_rate in LEARNING_RATES if limit else ():
         with seeded():
             model = type(model)(model.config).train()
-            optimizers = make_optimizers(model, TrainingConfig(learning_rate=learning_rate, weight_decay=0.0))
+            optimizers = make_optimizers(
+                model, TrainingConfig(learning_rate=learning_rate, weight_decay=0.0)
+            )
             for step in range(1, TRAINING_STEPS + 1):
                 model.zero_grad()
-                torch.autograd.backward(_loss(model(ids[:, :-1], model.initial_state(LANES))[0], ids[:, 1:]))
+                torch.autograd.backward(
+                    _loss(model(ids[:, :-1], model.initial_state(LANES))[0], ids[:, 1:])
+                )
                 for optimizer in optimizers:
                     optimizer.step()
                 if step % 25 == 0:
@@ -310,14 +396,18 @@ def learns(model: Any) -> None:
                         return
                     model.train()
         if not influence(model.eval(), logits_of).any():
-            return  # a model of how often each token occurs, or of less; it has nothing to learn here
+            # a model of how often each token occurs, or of less; it has nothing to learn here
+            return
         assert learning_rate != LEARNING_RATES[-1], (
-            f"The loss is {min(losses):.3g} nats per token, and must fall below {limit:.3g}. The logits lie between "
-            f"{logits.min():.3g} and {logits.max():.3g}: return scores before any softmax, sigmoid or tanh, and detach nothing."
+            f"The loss is {min(losses):.3g} nats per token, and must fall below {limit:.3g}. The"
+            f" logits lie between {logits.min():.3g} and {logits.max():.3g}: return scores before"
+            " any softmax, sigmoid or tanh, and detach nothing."
         )
 
 
-def assert_fixed_state(initial_state: Callable[[int], Any], read: Callable[[int, int], Any]) -> None:
+def assert_fixed_state(
+    initial_state: Callable[[int], Any], read: Callable[[int, int], Any]
+) -> None:
     """Raise AssertionError unless shapes and dtypes of a state depend on the batch size only.
 
     Args:
@@ -330,7 +420,9 @@ def assert_fixed_state(initial_state: Callable[[int], Any], read: Callable[[int,
         for time in 0, 1, 5, 40:
             state = read(batch, time) if time else initial_state(batch)
             actual = [(tuple(array.shape), array.dtype) for array in flatten_state(state)]
-            assert actual == expected, f"After {time} tokens it has {actual}; it must have {expected}."
+            assert actual == expected, (
+                f"After {time} tokens it has {actual}; it must have {expected}."
+            )
 
 
 def change_weights(model: nn.Module) -> None:
@@ -342,7 +434,10 @@ def change_weights(model: nn.Module) -> None:
 
 def copies(model: Any) -> dict[str, Tensor]:
     """Return copies of the tensors of a model, by name."""
-    return {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in model.state_dict().items()}
+    return {
+        name: tensor.clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
 
 
 def _load(model: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -357,17 +452,25 @@ def _evaluating(model: Any) -> Any:
 
 
 def compute_in_chunks(model: Any) -> dict[str, Tensor | None]:
-    """Return the logits, the state and, for a module, the gradients of two chunks; gradients flow through the state."""
+    """Return the logits, the state and, for a module, the gradients of two chunks; gradients flow
+    through the state.
+    """
     ids = some_ids(model, ROWS, STEPS)
     targets = some_ids(model, ROWS, STEPS, seed=1)
     first, state = model(ids[:, :5], model.initial_state(ROWS))
     second, state = model(ids[:, 5:], state)
     logits = torch.cat((first, second), dim=1)  # (B, T, V)
     results: dict[str, Tensor | None] = {"logits": logits.detach()}
-    results |= {f"state ({number})": part.detach() for number, part in enumerate(flatten_state(state))}
+    results |= {
+        f"state ({number})": part.detach() for number, part in enumerate(flatten_state(state))
+    }
     if isinstance(model, nn.Module):
-        weights = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
-        grads = torch.autograd.grad(_loss(logits, targets) * targets.numel(), list(weights.values()), allow_unused=True)
+        weights = {
+            name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad
+        }
+        grads = torch.autograd.grad(
+            _loss(logits, targets) * targets.numel(), list(weights.values()), allow_unused=True
+        )
         dense = [None if grad is None else grad.to_dense() for grad in grads]
         results |= {f"gradient of {name}": grad for name, grad in zip(weights, dense, strict=True)}
     return results
@@ -387,23 +490,38 @@ def _train_chunk(model: Any, seed: int, state: Any, is_rounded: bool = False) ->
             logits, after = model(ids, state)
         loss = _loss(logits, targets)
         torch.autograd.backward(loss)
-        grads = {name: weight.grad.to_dense() for name, weight in model.named_parameters() if weight.grad is not None}
+        grads = {
+            name: weight.grad.to_dense()
+            for name, weight in model.named_parameters()
+            if weight.grad is not None
+        }
         wrong = [name for name, grad in grads.items() if not grad.isfinite().all()]
-        assert loss.isfinite() and not wrong, f"The loss is {loss:.3g}; the gradients of {wrong} are NaN or infinite."
+        assert loss.isfinite() and not wrong, (
+            f"The loss is {loss:.3g}; the gradients of {wrong} are NaN or infinite."
+        )
     return after
 
 
 def _assert_finite(model: Any, logits: Tensor) -> None:
     """Raise AssertionError unless logits are finite, or -inf for a count model."""
     wrong = logits[~(logits < torch.inf) if isinstance(model, CountTrained) else ~logits.isfinite()]
-    assert not len(wrong), f"{len(wrong)} of {logits.numel()} logits are not finite, such as {wrong[0].item()}."
+    assert not len(wrong), (
+        f"{len(wrong)} of {logits.numel()} logits are not finite, such as {wrong[0].item()}."
+    )
 
 
 def _repetitions(vocab_size: int) -> Tensor:
-    """Return ids (LANES, LENGTH + 1): each lane repeats one token, which the simplest model of a context can learn.
+    """Return ids (LANES, LENGTH + 1): each lane repeats one token, which the simplest model of a
+    context can learn.
 
-    The tokens are so few that probabilities in place of logits, whose cross entropy is at least ln(1 + (V - 1) / e), cannot pass.
+    The tokens are so few that probabilities in place of logits, whose cross entropy is at least
+    ln(1 + (V - 1) / e), cannot pass.
     """
     bound = math.log(1 + (vocab_size - 1) / math.e)
-    tokens = max([min(2, vocab_size), *(k for k in (3, 4) if SHARE * math.log(k) < 0.8 * bound and k <= vocab_size)])
+    tokens = max(
+        [
+            min(2, vocab_size),
+            *(k for k in (3, 4) if SHARE * math.log(k) < 0.8 * bound and k <= vocab_size),
+        ]
+    )
     return (vocab_size - 1 - torch.arange(LANES) % tokens)[:, None].repeat(1, LENGTH + 1)

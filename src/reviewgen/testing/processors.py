@@ -1,7 +1,7 @@
 """The laws of the logits processor contract in ``reviewgen.protocols``, one function each.
 
-A law is called with the factory, which the entry point names; it tries the tokenizers ``char`` and ``word``, trained on
-``TRAINING_TEXTS``. T time (tokens), V vocabulary.
+A law is called with the factory, which the entry point names; it tries the tokenizers ``char`` and
+``word``, trained on ``TRAINING_TEXTS``. T time (tokens), V vocabulary.
 """
 
 import math
@@ -26,7 +26,9 @@ def _tokenizers() -> tuple[Tokenizer, ...]:
     return make_tokenizer("char"), make_tokenizer("word")
 
 
-PROCESSOR_LAWS = Laws(lambda factory: [(factory(tokenizer), factory, tokenizer) for tokenizer in _tokenizers()])
+PROCESSOR_LAWS = Laws(
+    lambda factory: [(factory(tokenizer), factory, tokenizer) for tokenizer in _tokenizers()]
+)
 """All laws, in the order in which ``check_processor`` checks them."""
 law = PROCESSOR_LAWS.law
 
@@ -42,15 +44,21 @@ def check_processor(factory: Callable[[Any], Any]) -> None:
 
 @law()
 def made(processor: Any, factory: Any, tokenizer: Tokenizer) -> None:
-    """The factory takes a tokenizer as its only argument, and returns a function of ids and scores."""
-    assert callable(processor) and not isinstance(processor, type), f"It returned {processor!r:.80}."
+    """The factory takes a tokenizer as its only argument, and returns a function of ids and
+    scores.
+    """
+    assert callable(processor) and not isinstance(processor, type), (
+        f"It returned {processor!r:.80}."
+    )
 
 
 @law()
 def scores(processor: Any, factory: Any, tokenizer: Tokenizer) -> None:
-    """The scores must have the shape (1, V), are not NaN or plus infinity, and leave at least one token.
+    """The scores must have the shape (1, V), are not NaN or plus infinity, and leave at least one
+    token.
 
-    V is larger than the tokenizer's vocab_size for a model with conditions; scores that are -inf come in.
+    V is larger than the tokenizer's vocab_size for a model with conditions; scores that are -inf
+    come in.
     """
     for ids in _texts(tokenizer):
         for conditions in 0, CONDITIONS:
@@ -58,7 +66,9 @@ def scores(processor: Any, factory: Any, tokenizer: Tokenizer) -> None:
             with asserting(f"After {ids.shape[1] - 1} tokens, with V = {inputs.shape[1]}:"):
                 result = processor(ids.clone(), inputs.clone())
                 assert isinstance(result, Tensor), f"It returned a {type(result).__name__}."
-                assert result.shape == inputs.shape, f"The scores have the shape {tuple(result.shape)}."
+                assert result.shape == inputs.shape, (
+                    f"The scores have the shape {tuple(result.shape)}."
+                )
                 wrong = result[~(result < math.inf)]
                 assert not len(wrong), f"A score is {wrong[0].item()}."
                 assert (result > -math.inf).any(), "It rules out every token."
@@ -74,15 +84,24 @@ def ids_unchanged(processor: Any, factory: Any, tokenizer: Tokenizer) -> None:
 
 @law()
 def no_memory(processor: Any, factory: Any, tokenizer: Tokenizer) -> None:
-    """The result must depend on ids and scores only: not on earlier calls, and not on the object that is called.
+    """The result must depend on ids and scores only: not on earlier calls, and not on the object
+    that is called.
 
     Otherwise a text would depend on which others are generated beside it.
     """
     texts = list(_texts(tokenizer))
     first = [processor(ids.clone(), _scores(tokenizer)) for ids in texts]
     for ids, expected in reversed([*zip(texts, first, strict=True)]):
-        for when, function in ("after other texts", processor), ("from another processor of the factory", factory(tokenizer)):
-            assert_close(function(ids.clone(), _scores(tokenizer)), expected, f"The scores are different {when}.", 0)
+        for when, function in (
+            ("after other texts", processor),
+            ("from another processor of the factory", factory(tokenizer)),
+        ):
+            assert_close(
+                function(ids.clone(), _scores(tokenizer)),
+                expected,
+                f"The scores are different {when}.",
+                0,
+            )
 
 
 def _texts(tokenizer: Tokenizer) -> Iterator[Tensor]:
@@ -95,7 +114,9 @@ def _texts(tokenizer: Tokenizer) -> Iterator[Tensor]:
 
 
 def _scores(tokenizer: Tokenizer, conditions: int = 0) -> Tensor:
-    """Return random scores (1, V), with -inf for bos, for the ids of conditions, and for every seventh token."""
+    """Return random scores (1, V), with -inf for bos, for the ids of conditions, and for every
+    seventh token.
+    """
     size = tokenizer.vocab_size + conditions
     table = torch.randn(1, size, generator=torch.Generator().manual_seed(0)) * 3
     table[:, ::7] = -math.inf

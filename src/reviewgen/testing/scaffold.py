@@ -3,8 +3,9 @@
     every                                                   the files of every package: license, CI
     model, tokenizer, weights, processor, metric, reader    the other files of each kind
 
-A file ends with ``.template`` and otherwise has the name and the content that it gets, with ``@name@`` for the plugin's name and
-``@Name@`` for the same with a capital, also in paths. Standard library only.
+A file ends with ``.template`` and otherwise has the name and the content that it gets, with
+``@name@`` for the plugin's name and ``@Name@`` for the same with a capital, also in paths. Standard
+library only.
 """
 
 import re
@@ -27,16 +28,20 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
     Args:
         name: The plugin's name, which users type: up to 40 of a to z and 0 to 9, a letter first.
         kind: One of KINDS.
-        folder: The folder to write, which must not exist; by default ``reviewgen-NAME`` in the current one.
+        folder: The folder to write, which must not exist; by default ``reviewgen-NAME`` in the
+            current one.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigError: The name is not valid or reserved, the kind is unknown, or the folder exists or cannot be written.
+        ConfigError: The name is not valid or reserved, the kind is unknown, or the folder exists or
+            cannot be written.
     """
     if kind not in KINDS:
-        raise ConfigError(f"{quoted(kind)} is not a kind of plugin. Choose one of: {', '.join(KINDS)}.")
+        raise ConfigError(
+            f"{quoted(kind)} is not a kind of plugin. Choose one of: {', '.join(KINDS)}."
+        )
     _refuse_name(name)
     target = Path(f"reviewgen-{name}") if folder is None else folder
     values = {"@name@": name, "@Name@": name.capitalize(), "@version@": __version__}
@@ -46,9 +51,13 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
         with storage_errors(target), atomic_folder(target) as scratch:
             for top in (templates / "every", templates / kind):
                 for template in top.rglob(f"*{_SUFFIX}"):
-                    file = scratch / _fill(template.relative_to(top).as_posix().removesuffix(_SUFFIX), values)
+                    file = scratch / _fill(
+                        template.relative_to(top).as_posix().removesuffix(_SUFFIX), values
+                    )
                     file.parent.mkdir(parents=True, exist_ok=True)
-                    file.write_text(_fill(template.read_text(encoding="utf-8"), values), encoding="utf-8")
+                    file.write_text(
+                        _fill(template.read_text(encoding="utf-8"), values), encoding="utf-8"
+                    )
     except (FileExistsError, StorageError) as problem:  # what the user has typed is wrong
         raise ConfigError(str(problem)) from None
     return target
@@ -59,9 +68,15 @@ def _refuse_name(name: str) -> None:
         rule = "use the letters a to z and digits, a letter first, at most 40 of them, as in mingru"
         raise ConfigError(f"{quoted(name, 60)} cannot name a plugin: {rule}.")
     bundled = [plugin for plugin in list_plugins() if plugin.package == OWN]
-    clashes = [f"the {each.kind} {each.name!r} of {OWN}" for each in bundled if name in (each.name, *each.name.split("-")[:2])]
+    clashes = [
+        f"the {each.kind} {each.name!r} of {OWN}"
+        for each in bundled
+        if name in (each.name, *each.name.split("-")[:2])
+    ]
     if clashes or name == OWN:
-        raise ConfigError(f"The name {quoted(name)} is reserved for {[*clashes, OWN][0]}. Choose another name.")
+        raise ConfigError(
+            f"The name {quoted(name)} is reserved for {[*clashes, OWN][0]}. Choose another name."
+        )
 
 
 def _fill(text: str, values: dict[str, str]) -> str:

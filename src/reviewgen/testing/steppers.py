@@ -1,9 +1,9 @@
 """The laws of the stepper contract in ``reviewgen.protocols``, one function each.
 
-A law is called with ``make`` and ``factory``. ``make`` returns a new model in evaluation mode; the stepper is compared with its
-plain call. ``factory`` is the ``StepperFactory`` that builds the stepper from the model's tensors; without one, the model's own
-``stepper()`` is checked. Below, a law is a function of the stepper, the model and the factory. B batch, T time (tokens), V
-vocabulary.
+A law is called with ``make`` and ``factory``. ``make`` returns a new model in evaluation mode; the
+stepper is compared with its plain call. ``factory`` is the ``StepperFactory`` that builds the
+stepper from the model's tensors; without one, the model's own ``stepper()`` is checked. Below, a
+law is a function of the stepper, the model and the factory. B batch, T time (tokens), V vocabulary.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,8 +18,22 @@ from reviewgen.generation import flatten_state, select_rows, stack_rows
 from reviewgen.protocols import Stepper, SupportsSample, SupportsStep
 from reviewgen.testing.installed import assert_members
 from reviewgen.testing.laws import Laws, assert_unchanged, run_python
-from reviewgen.testing.models import assert_fixed_state, change_weights, copies, is_trained_by_gradient
-from reviewgen.training.model_checks import ROWS, STEPS, TOLERANCE, assert_close, asserting, call, logits_of, some_ids
+from reviewgen.testing.models import (
+    assert_fixed_state,
+    change_weights,
+    copies,
+    is_trained_by_gradient,
+)
+from reviewgen.training.model_checks import (
+    ROWS,
+    STEPS,
+    TOLERANCE,
+    assert_close,
+    asserting,
+    call,
+    logits_of,
+    some_ids,
+)
 
 CALLS = 500  # of one token each, for which a stepper must stay equal to its model
 PROMPTS = 1, 3, 7  # tokens of the prompts whose states are stacked
@@ -29,16 +43,27 @@ _IMPORT = "import importlib, sys; sys.modules['torch'] = None; importlib.import_
 
 
 def _build(make: Callable[[], Any], factory: Any = None) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield the stepper of a model, unless generation with its config needs torch, with the model and the factory."""
+    """Yield the stepper of a model, unless generation with its config needs torch, with the model
+    and the factory.
+    """
     model = make()
     if factory is None:
         yield model.stepper(), model, None
     elif factory.expect(model.config) is not None:
-        yield factory(model.config, {name: value.detach().cpu().numpy() for name, value in copies(model).items()}), model, factory
+        yield (
+            factory(
+                model.config,
+                {name: value.detach().cpu().numpy() for name, value in copies(model).items()},
+            ),
+            model,
+            factory,
+        )
 
 
 STEPPER_LAWS = Laws(_build)
-"""All laws of a stepper, in the order in which to fix broken ones; each takes ``make`` and ``factory``."""
+"""All laws of a stepper, in the order in which to fix broken ones; each takes ``make`` and
+``factory``.
+"""
 law = STEPPER_LAWS.law
 
 
@@ -47,7 +72,8 @@ def check_stepper(make: Callable[[], Any], factory: Any = None) -> None:
 
     Args:
         make: Returns a new model in evaluation mode; a count model must be trained.
-        factory: The ``StepperFactory`` of the model's plugin; None checks the stepper that the model itself returns.
+        factory: The ``StepperFactory`` of the model's plugin; None checks the stepper that the
+            model itself returns.
 
     Raises:
         AssertionError: A law is broken, or there is no stepper.
@@ -67,39 +93,60 @@ def stepper_protocol(stepper: Any, model: Any, factory: Any) -> None:
 def expected_tensors(stepper: Any, model: Any, factory: Any) -> None:
     """``expect`` of a factory gives the name, dtype and shape of every tensor of ``state_dict``."""
     expected = {} if factory is None else factory.expect(model.config)
-    saved = {name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for name, tensor in model.state_dict().items()}
-    assert factory is None or expected.keys() == saved.keys(), f"It names {sorted(expected)}; the model has {sorted(saved)}."
+    saved = {
+        name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+        for name, tensor in model.state_dict().items()
+    }
+    assert factory is None or expected.keys() == saved.keys(), (
+        f"It names {sorted(expected)}; the model has {sorted(saved)}."
+    )
     for name, (dtype, shape) in expected.items():
         kind, sizes = saved[name]
-        fits = len(shape) == len(sizes) and all(a in (b, None) for a, b in zip(shape, sizes, strict=True))
-        assert fits and dtype == kind, f"It gives {name} as {dtype} {tuple(shape)}; in state_dict it is {kind} {sizes}."
+        fits = len(shape) == len(sizes) and all(
+            a in (b, None) for a, b in zip(shape, sizes, strict=True)
+        )
+        assert fits and dtype == kind, (
+            f"It gives {name} as {dtype} {tuple(shape)}; in state_dict it is {kind} {sizes}."
+        )
 
 
 @law()
 def batch_first(stepper: Any, model: Any, factory: Any) -> None:
-    """The state has only NumPy arrays and tuples, with B first in each array; logits have the shape (B, V)."""
+    """The state has only NumPy arrays and tuples, with B first in each array; logits have the shape
+    (B, V).
+    """
     for batch in 1, ROWS:
         start = stepper.initial_state(batch)
         logits, after = stepper.forward(some_ids(model, batch, 2).numpy(), start)
         for array in flatten_state((start, after)):
-            assert isinstance(array, np.ndarray) and array.shape[:1] == (batch,), f"B is {batch}; a part is {array!r:.80}."
+            assert isinstance(array, np.ndarray) and array.shape[:1] == (batch,), (
+                f"B is {batch}; a part is {array!r:.80}."
+            )
         expected = batch, model.config.vocab_size
-        assert np.shape(logits) == expected, f"Logits are {np.shape(logits)}, not (B, V) = {expected}."
+        assert np.shape(logits) == expected, (
+            f"Logits are {np.shape(logits)}, not (B, V) = {expected}."
+        )
 
 
 @law()
 def fixed_step_state(stepper: Any, model: Any, factory: Any) -> None:
-    """Shapes and dtypes of the state depend on the batch size only, as rows of any length are stacked: keep a fixed window."""
+    """Shapes and dtypes of the state depend on the batch size only, as rows of any length are
+    stacked: keep a fixed window.
+    """
 
     def read(batch: int, time: int) -> Any:
-        return stepper.forward(some_ids(model, batch, time).numpy(), stepper.initial_state(batch))[1]
+        return stepper.forward(some_ids(model, batch, time).numpy(), stepper.initial_state(batch))[
+            1
+        ]
 
     assert_fixed_state(stepper.initial_state, read)
 
 
 @law()
 def step_logits(stepper: Any, model: Any, factory: Any) -> None:
-    """The stepper gives the logits of the model's call, in chunks of any sizes, row by row, and modifies no state."""
+    """The stepper gives the logits of the model's call, in chunks of any sizes, row by row, and
+    modifies no state.
+    """
     ids = some_ids(model, ROWS, STEPS)
     whole = logits_of(model, ids)
     for sizes in [STEPS], [1] * STEPS, [1, 4, 7]:
@@ -109,23 +156,38 @@ def step_logits(stepper: Any, model: Any, factory: Any) -> None:
             end += size
             with assert_unchanged(state):
                 logits, after = forward(stepper, ids[:, end - size : end], state)
-            assert_close(logits, whole[:, end - 1], f"In chunks of {sizes} tokens, logits (B, V) differ after {end} tokens.")
+            assert_close(
+                logits,
+                whole[:, end - 1],
+                f"In chunks of {sizes} tokens, logits (B, V) differ after {end} tokens.",
+            )
             state = after
     for row in range(ROWS):
         alone, _ = forward(stepper, ids[row : row + 1], stepper.initial_state(1))
-        assert_close(alone[0], whole[row, -1], f"Row {row} alone gets different logits than in a batch.")
+        assert_close(
+            alone[0], whole[row, -1], f"Row {row} alone gets different logits than in a batch."
+        )
 
 
 @law()
 def stacked(stepper: Any, model: Any, factory: Any) -> None:
-    """States of prompts of unequal lengths can be stacked into a batch, and rows selected and repeated, as when a beam splits."""
+    """States of prompts of unequal lengths can be stacked into a batch, and rows selected and
+    repeated, as when a beam splits.
+    """
     texts = [some_ids(model, 1, length + 1, seed=length) for length in PROMPTS]
-    together = stack_rows([forward(stepper, text[:, :-1], stepper.initial_state(1))[1] for text in texts])
+    together = stack_rows(
+        [forward(stepper, text[:, :-1], stepper.initial_state(1))[1] for text in texts]
+    )
     for rows in [0, 1, 2], [2, 0, 0]:
         ids = torch.cat([texts[row][:, -1:] for row in rows])
         logits, _ = forward(stepper, ids, select_rows(together, rows))
         expected = torch.cat([call(model, texts[row])[0][:, -1] for row in rows])
-        assert_close(logits, expected, f"Texts of {[PROMPTS[row] for row in rows]} tokens get different logits than each alone.")
+        assert_close(
+            logits,
+            expected,
+            f"Texts of {[PROMPTS[row] for row in rows]} tokens get different logits than each"
+            " alone.",
+        )
 
 
 @law()
@@ -143,7 +205,9 @@ def drift(stepper: Any, model: Any, factory: Any) -> None:
 
 @law()
 def own_weights(stepper: Any, model: Any, factory: Any) -> None:
-    """Changing the model's weights does not change a stepper made before; it must have a copy of them."""
+    """Changing the model's weights does not change a stepper made before; it must have a copy of
+    them.
+    """
     if factory is None and is_trained_by_gradient(model):
         ids = some_ids(model, ROWS, 3)
         before = forward(stepper, ids, stepper.initial_state(ROWS))[0].clone()
@@ -153,22 +217,42 @@ def own_weights(stepper: Any, model: Any, factory: Any) -> None:
 
 @law(SupportsSample)
 def samples(stepper: Any, model: Any, factory: Any) -> None:
-    """SupportsSample: greedy samples have the largest logits, and a row depends on its own random numbers only."""
+    """SupportsSample: greedy samples have the largest logits, and a row depends on its own random
+    numbers only.
+    """
     size = model.config.vocab_size
     if size <= 2:
         return  # all ids are special
     ids = some_ids(model, ROWS, 2)
     for row, tokens in enumerate(_sample_texts(stepper, ids, size, NUMBERS // 2, is_greedy=True)):
         sampled = torch.from_numpy(tokens[:STEPS])  # (T,)
-        assert (sampled > 1).all(), f"sample returns {sampled}; bos (0) is never sampled, nor eos (1) within {STEPS} tokens."
-        logits = call(model, torch.cat((ids[row], sampled))[None])[0][0, 1:-1, 2:].double()  # (T, V-2)
-        is_largest = logits.gather(-1, sampled[:, None] - 2)[:, 0] >= logits.max(-1).values - TOLERANCE
-        assert is_largest.all(), f"For greedy decoding sample returns {sampled}; each token must have the largest logit."
+        assert (sampled > 1).all(), (
+            f"sample returns {sampled}; "
+            f"bos (0) is never sampled, nor eos (1) within {STEPS} tokens."
+        )
+        # (T, V-2)
+        logits = call(model, torch.cat((ids[row], sampled))[None])[0][0, 1:-1, 2:].double()
+        is_largest = (
+            logits.gather(-1, sampled[:, None] - 2)[:, 0] >= logits.max(-1).values - TOLERANCE
+        )
+        assert is_largest.all(), (
+            f"For greedy decoding sample returns {sampled}; each token must have the largest logit."
+        )
     whole = _sample_texts(stepper, ids, size, NUMBERS // 2)
     for numbers in 32, 100:
         for actual, expected in zip(_sample_texts(stepper, ids, size, numbers), whole, strict=True):
-            assert_close(actual, expected, f"With {numbers} random numbers per call, sample returns another text.", 0)
-    assert_close(_sample_texts(stepper, ids[:1], size, 32)[0], whole[0], "sample returns another text for row 0 alone.", 0)
+            assert_close(
+                actual,
+                expected,
+                f"With {numbers} random numbers per call, sample returns another text.",
+                0,
+            )
+    assert_close(
+        _sample_texts(stepper, ids[:1], size, 32)[0],
+        whole[0],
+        "sample returns another text for row 0 alone.",
+        0,
+    )
 
 
 @law()
@@ -185,11 +269,15 @@ def forward(stepper: Any, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
     return torch.from_numpy(np.ascontiguousarray(logits)), after
 
 
-def _sample_texts(stepper: Any, ids: Tensor, size: int, numbers: int, is_greedy: bool = False) -> list[np.ndarray]:
-    """Return LENGTH tokens that a stepper samples after each row of prompts (B, T), or fewer if a text ends.
+def _sample_texts(
+    stepper: Any, ids: Tensor, size: int, numbers: int, is_greedy: bool = False
+) -> list[np.ndarray]:
+    """Return LENGTH tokens that a stepper samples after each row of prompts (B, T), or fewer if a
+    text ends.
 
-    Id 0 is never sampled, id 1 ends a text of STEPS tokens or more. A row has the same random numbers each time; ``numbers`` of
-    them are passed to a call of ``sample``, and those that it does not use are passed to the next call.
+    Id 0 is never sampled, id 1 ends a text of STEPS tokens or more. A row has the same random
+    numbers each time; ``numbers`` of them are passed to a call of ``sample``, and those that it
+    does not use are passed to the next call.
     """
     uniform = np.random.default_rng(0).random((len(ids), NUMBERS))
     params = SamplingParams(np.ones(1), 0, 1.0, 0.0, 1.0, 0, STEPS, 1 << 40, is_greedy, 1, 0, size)
@@ -198,14 +286,23 @@ def _sample_texts(stepper: Any, ids: Tensor, size: int, numbers: int, is_greedy:
     used = np.zeros(len(ids), np.int64)
     live = np.arange(len(ids))
     while len(live):
-        passed = np.stack([uniform[row, min(used[row], NUMBERS - numbers) :][:numbers] for row in live])
+        passed = np.stack(
+            [uniform[row, min(used[row], NUMBERS - numbers) :][:numbers] for row in live]
+        )
         lengths = np.array([len(texts[row]) for row in live])
-        tokens, consumed, state = stepper.sample(state, passed, params, ids[live, :0].numpy(), lengths)
-        assert (consumed > 0).all(), f"sample uses none of {numbers} random numbers per row; it must sample at least one token."
+        tokens, consumed, state = stepper.sample(
+            state, passed, params, ids[live, :0].numpy(), lengths
+        )
+        assert (consumed > 0).all(), (
+            f"sample uses none of {numbers} random numbers per row; it must sample at least one"
+            " token."
+        )
         used[live] += consumed
         for row, sampled in zip(live, tokens, strict=True):
             texts[row] = np.append(texts[row], sampled[sampled != NONE])
-        is_unfinished = np.array([len(texts[row]) < LENGTH and (texts[row] > 1).all() for row in live])
+        is_unfinished = np.array(
+            [len(texts[row]) < LENGTH and (texts[row] > 1).all() for row in live]
+        )
         state = select_rows(state, np.flatnonzero(is_unfinished).tolist())
         live = live[is_unfinished]
     return [text[:LENGTH] for text in texts]

@@ -1,6 +1,7 @@
 """The checks of an installed plugin, as tests: ``pytest --pyargs reviewgen.testing --plugin NAME``.
 
-A test is one check or one law; ``-k causal`` selects by their names. ``reviewgen plugin check NAME`` runs the same.
+A test is one check or one law; ``-k causal`` selects by their names. ``reviewgen plugin check
+NAME`` runs the same.
 """
 
 from collections.abc import Callable

@@ -1,9 +1,11 @@
 """The laws of the tokenizer contract in ``reviewgen.protocols``, one function each.
 
-A law is called with ``make``, which returns a new tokenizer, trained on ``TRAINING_TEXTS``. Below, a law is written as a function
-of such a tokenizer. Laws about arbitrary text use ``NASTY_TEXTS`` and texts that hypothesis generates.
+A law is called with ``make``, which returns a new tokenizer, trained on ``TRAINING_TEXTS``. Below,
+a law is written as a function of such a tokenizer. Laws about arbitrary text use ``NASTY_TEXTS``
+and texts that hypothesis generates.
 
-PYTEST_DONT_REWRITE: where ``CI`` is set, pytest would compare lists of thousands of ids line by line, which takes hours.
+PYTEST_DONT_REWRITE: where ``CI`` is set, pytest would compare lists of thousands of ids line by
+line, which takes hours.
 """
 
 import contextlib
@@ -22,7 +24,12 @@ import numpy as np
 import tokenizers
 
 from reviewgen.model.layout import OPTIONAL_FILES, OWN_FILES, TOLERATED, files_of
-from reviewgen.protocols import SupportsEncodeBatch, SupportsTokenizerJson, SupportsTrainingInParts, Tokenizer
+from reviewgen.protocols import (
+    SupportsEncodeBatch,
+    SupportsTokenizerJson,
+    SupportsTrainingInParts,
+    Tokenizer,
+)
 from reviewgen.registry import find_tokenizer
 from reviewgen.storage import temporary_folder
 from reviewgen.testing.installed import assert_config, assert_members
@@ -60,11 +67,23 @@ NASTY_TEXTS: tuple[str, ...] = (
     "Ġ Ċ ▁ ## </w> <0x0A>",
     "\ud83d alone, \ude00 alone, \ud83d\ude00 together",
 )
-"""Texts that have broken tokenizers; the last one contains lone surrogates, which UTF-8 cannot encode."""
+"""Texts that have broken tokenizers; the last one contains lone surrogates, which UTF-8 cannot
+encode.
+"""
 
 ENVIRONMENTS = (
-    {"PYTHONHASHSEED": "0", "RAYON_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"},
-    {"PYTHONHASHSEED": "1", "RAYON_NUM_THREADS": "4", "OMP_NUM_THREADS": "4", "TOKENIZERS_PARALLELISM": "true"},
+    {
+        "PYTHONHASHSEED": "0",
+        "RAYON_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    },
+    {
+        "PYTHONHASHSEED": "1",
+        "RAYON_NUM_THREADS": "4",
+        "OMP_NUM_THREADS": "4",
+        "TOKENIZERS_PARALLELISM": "true",
+    },
 )
 """Variables that may change the order in which a tokenizer learns."""
 
@@ -96,8 +115,8 @@ def check_tokenizer(make: Callable[[], Any], *, lossless: bool = False) -> None:
 
     Args:
         make: Returns a new tokenizer, trained on ``TRAINING_TEXTS``.
-        lossless: Whether every text must decode to itself; a lone surrogate, which UTF-8 cannot encode, to itself or to U+FFFD.
-            Not a law, since a tokenizer needs no byte fallback.
+        lossless: Whether every text must decode to itself; a lone surrogate, which UTF-8 cannot
+            encode, to itself or to U+FFFD. Not a law, since a tokenizer needs no byte fallback.
 
     Raises:
         AssertionError: A law is broken.
@@ -117,7 +136,9 @@ def protocol(tokenizer: Any) -> None:
 
 @law()
 def config(tokenizer: Any) -> None:
-    """The config is a frozen, keyword-only dataclass of JSON values, and all fields have defaults."""
+    """The config is a frozen, keyword-only dataclass of JSON values, and all fields have
+    defaults.
+    """
     assert_config(type(tokenizer).Config)
     assert json_round_trip(default := type(tokenizer).Config()) == default, "JSON changes it."
 
@@ -130,19 +151,25 @@ def every_text(tokenizer: Any) -> None:
             ids = tokenizer.encode(text)
             size = tokenizer.vocab_size
             is_list = isinstance(ids, list) and all(type(i) is int for i in ids)
-            assert is_list and all(0 <= i < size for i in ids), f"It returns a {type(ids).__name__}, {ids!r:.80}."
+            assert is_list and all(0 <= i < size for i in ids), (
+                f"It returns a {type(ids).__name__}, {ids!r:.80}."
+            )
 
 
 @law()
 def frame(tokenizer: Any) -> None:
-    """bos and eos are two ids that decode to nothing, and that ``encode`` must not return, even for their names in a text."""
+    """bos and eos are two ids that decode to nothing, and that ``encode`` must not return, even for
+    their names in a text.
+    """
     bos = tokenizer.bos_id
     eos = tokenizer.eos_id
     assert bos != eos and {bos, eos} <= {*range(tokenizer.vocab_size)}, f"They are {bos} and {eos}."
     for text in _texts():
         ids = tokenizer.encode(text)
         assert not {bos, eos} & set(ids), f"encode({text!a:.60}) returns {ids!r:.60}."
-        assert tokenizer.decode([bos, *ids, eos]) == tokenizer.decode(ids), f"In the ids of {text!a:.60} they decode to text."
+        assert tokenizer.decode([bos, *ids, eos]) == tokenizer.decode(ids), (
+            f"In the ids of {text!a:.60} they decode to text."
+        )
 
 
 @law()
@@ -151,7 +178,9 @@ def stable(tokenizer: Any) -> None:
     for text in _texts():
         ids = tokenizer.encode(text)
         again = tokenizer.encode(tokenizer.decode(ids))
-        assert again == ids, f"{text!a:.60} encodes to {ids!r:.60}, but after decoding to {again!r:.60}."
+        assert again == ids, (
+            f"{text!a:.60} encodes to {ids!r:.60}, but after decoding to {again!r:.60}."
+        )
 
 
 @law()
@@ -161,9 +190,12 @@ def known_text(tokenizer: Any) -> None:
         _assert_kept(text, tokenizer.decode(tokenizer.encode(text)))
 
 
-@law(lambda tokenizer: tokenizer.decode(tokenizer.encode(UNSEEN)) == UNSEEN)  # it has a byte fallback
+# it has a byte fallback
+@law(lambda tokenizer: tokenizer.decode(tokenizer.encode(UNSEEN)) == UNSEEN)
 def unseen_text(tokenizer: Any) -> None:
-    """If a character that is not in the training texts decodes to itself, every text must (except surrogates)."""
+    """If a character that is not in the training texts decodes to itself, every text must (except
+    surrogates).
+    """
     for text in _texts():
         if not _SURROGATE.search(text):
             _assert_kept(text, tokenizer.decode(tokenizer.encode(text)))
@@ -184,26 +216,39 @@ def batch(tokenizer: Any) -> None:
     """SupportsEncodeBatch: encode_batch returns the ids of ``encode`` for each text."""
     for texts in [], [""], [*NASTY_TEXTS, *TRAINING_TEXTS]:
         actual = [[int(i) for i in ids] for ids in tokenizer.encode_batch(texts)]
-        assert actual == [tokenizer.encode(text) for text in texts], f"It returns different ids for {len(texts)} texts."
+        assert actual == [tokenizer.encode(text) for text in texts], (
+            f"It returns different ids for {len(texts)} texts."
+        )
 
 
 @law()
 def trained_again(tokenizer: Any) -> None:
     """Training twice on the same texts gives the same ids."""
-    assert _results(_train(type(tokenizer), TRAINING_TEXTS)) == _results(_train(type(tokenizer), TRAINING_TEXTS))
+    assert _results(_train(type(tokenizer), TRAINING_TEXTS)) == _results(
+        _train(type(tokenizer), TRAINING_TEXTS)
+    )
 
 
 @law()
 def streamed(tokenizer: Any) -> None:
     """``train`` must iterate over its texts once: an iterator gives the same ids as a list."""
-    assert _results(_train(type(tokenizer), iter(TRAINING_TEXTS))) == _results(_train(type(tokenizer), TRAINING_TEXTS))
+    assert _results(_train(type(tokenizer), iter(TRAINING_TEXTS))) == _results(
+        _train(type(tokenizer), TRAINING_TEXTS)
+    )
 
 
 @law(lambda tokenizer: isinstance(type(tokenizer), SupportsTrainingInParts))
 def in_parts(tokenizer: Any) -> None:
-    """SupportsTrainingInParts: a tokenizer combined from parts gives the same ids as one trained on all texts."""
-    parts = [_train(type(tokenizer), iter(texts)) for texts in (TRAINING_TEXTS[:2], (), TRAINING_TEXTS[2:])]
-    assert _results(type(tokenizer).combine(parts)) == _results(_train(type(tokenizer), TRAINING_TEXTS))
+    """SupportsTrainingInParts: a tokenizer combined from parts gives the same ids as one trained on
+    all texts.
+    """
+    parts = [
+        _train(type(tokenizer), iter(texts))
+        for texts in (TRAINING_TEXTS[:2], (), TRAINING_TEXTS[2:])
+    ]
+    assert _results(type(tokenizer).combine(parts)) == _results(
+        _train(type(tokenizer), TRAINING_TEXTS)
+    )
 
 
 @law()
@@ -217,18 +262,28 @@ def save_load(tokenizer: Any) -> None:
 def other_programs(tokenizer: Any) -> None:
     """SupportsTokenizerJson: the library ``tokenizers`` gives the same ids and texts."""
     other: Any = tokenizers.Tokenizer.from_str(tokenizer.tokenizer_json())
-    assert other.get_vocab_size() == tokenizer.vocab_size, "tokenizer.json must have as many ids as the tokenizer."
+    assert other.get_vocab_size() == tokenizer.vocab_size, (
+        "tokenizer.json must have as many ids as the tokenizer."
+    )
     for text in _texts():
         if not _SURROGATE.search(text):  # which the library does not take
             ids = tokenizer.encode(text)
-            assert other.encode(text).ids == ids, f"tokenizer.json must encode {text!a:.60} as the tokenizer does."
-            decoded = other.decode([tokenizer.bos_id, *ids, tokenizer.eos_id], skip_special_tokens=False)
-            assert decoded == tokenizer.decode(ids), f"tokenizer.json must decode the ids of {text!a:.60} as the tokenizer does."
+            assert other.encode(text).ids == ids, (
+                f"tokenizer.json must encode {text!a:.60} as the tokenizer does."
+            )
+            decoded = other.decode(
+                [tokenizer.bos_id, *ids, tokenizer.eos_id], skip_special_tokens=False
+            )
+            assert decoded == tokenizer.decode(ids), (
+                f"tokenizer.json must decode the ids of {text!a:.60} as the tokenizer does."
+            )
 
 
 @law()
 def plain_data(tokenizer: Any) -> None:
-    """``save`` writes JSON or text files in UTF-8, not pickles, which can run code when they are loaded."""
+    """``save`` writes JSON or text files in UTF-8, not pickles, which can run code when they are
+    loaded.
+    """
     with _saved(tokenizer) as folder:
         files = [path for path in folder.rglob("*") if path.is_file()]
         assert files, "It writes no file."
@@ -243,60 +298,94 @@ def plain_data(tokenizer: Any) -> None:
 def no_subfolders(tokenizer: Any) -> None:
     """``save`` writes plain files into the folder: no subfolders and no links."""
     with _saved(tokenizer) as folder:
-        odd = [path.name for path in sorted(folder.iterdir()) if path.is_symlink() or not path.is_file()]
+        odd = [
+            path.name
+            for path in sorted(folder.iterdir())
+            if path.is_symlink() or not path.is_file()
+        ]
     assert not odd, f"It writes {', '.join(odd)}."
 
 
 @law()
 def file_names(tokenizer: Any) -> None:
-    """``save`` uses no name of the saved model's own files, and only names and suffixes that loading accepts."""
+    """``save`` uses no name of the saved model's own files, and only names and suffixes that
+    loading accepts.
+    """
     with _saved(tokenizer) as folder:
         names = sorted(path.name for path in folder.iterdir())
     reserved = {name.casefold() for name in OWN_FILES | OPTIONAL_FILES | TOLERATED}
-    assert not (used := [name for name in names if name.casefold() in reserved]), f"A saved model has {', '.join(used)} itself."
+    assert not (used := [name for name in names if name.casefold() in reserved]), (
+        f"A saved model has {', '.join(used)} itself."
+    )
     files_of({"tokenizer": {"files": names}})
 
 
 @law()
 def own_folder(tokenizer: Any) -> None:
-    """Training, encoding, saving and loading write nothing outside the folder that ``save`` is passed."""
+    """Training, encoding, saving and loading write nothing outside the folder that ``save`` is
+    passed.
+    """
     with temporary_folder() as root:
-        target, work, home = (root.resolve() / part for part in ("parent/tokenizer", "work", "home"))
+        target, work, home = (
+            root.resolve() / part for part in ("parent/tokenizer", "work", "home")
+        )
         for folder in target, work, home:
             folder.mkdir(parents=True)
-        variables = {"HOME": str(home), "USERPROFILE": str(home), "XDG_CACHE_HOME": str(home / ".cache")}
+        variables = {
+            "HOME": str(home),
+            "USERPROFILE": str(home),
+            "XDG_CACHE_HOME": str(home / ".cache"),
+        }
         with mock.patch.dict(os.environ, variables), contextlib.chdir(work):
             trained = _train(type(tokenizer), iter(TRAINING_TEXTS))
             trained.decode(trained.encode("A good film."))
             trained.save(target)
             saved = {*target.rglob("*")}
             type(trained).load(target)
-        assert {*target.rglob("*")} == saved, "load writes into the folder that it reads, which may be read-only."
-        for folder, what in (target.parent, "beside its folder"), (work, "into the working directory"), (home, "into HOME"):
+        assert {*target.rglob("*")} == saved, (
+            "load writes into the folder that it reads, which may be read-only."
+        )
+        for folder, what in (
+            (target.parent, "beside its folder"),
+            (work, "into the working directory"),
+            (home, "into HOME"),
+        ):
             odd = sorted({*folder.rglob("*")} - saved - {target})
             assert not odd, f"The tokenizer writes {odd[0].name} {what}."
 
 
 @law()
 def any_order(tokenizer: Any) -> None:
-    """Training gives the same ids in any process: sort what comes from a set or from threads before it gets an id."""
+    """Training gives the same ids in any process: sort what comes from a set or from threads before
+    it gets an id.
+    """
     kind = type(tokenizer)
-    texts = [f"{a}{b} {b}{a} {c}{a}." for a in _SYLLABLES for b in _SYLLABLES for c in _SYLLABLES[:3]]
+    texts = [
+        f"{a}{b} {b}{a} {c}{a}." for a in _SYLLABLES for b in _SYLLABLES for c in _SYLLABLES[:3]
+    ]
     here = _train(kind, iter(texts))
     path = f"{kind.__module__}:{kind.__qualname__}"
     with contextlib.suppress(ImportError, AttributeError, ValueError):
         is_importable = kind.__module__ != "__main__" and pkgutil.resolve_name(path) is kind
-        for environment in ENVIRONMENTS if is_importable else ():  # another process cannot import what a notebook defines
+        # another process cannot import what a notebook defines
+        for environment in ENVIRONMENTS if is_importable else ():
             settings = " ".join(f"{name}={value}" for name, value in environment.items())
-            elsewhere = json.loads(run_python(_TRAIN, path, given=json.dumps(texts), variables=environment))
+            elsewhere = json.loads(
+                run_python(_TRAIN, path, given=json.dumps(texts), variables=environment)
+            )
             for text, ids in zip(texts, elsewhere, strict=True):
-                assert ids == here.encode(text), f"With {settings}, {text!r:.30} encodes to {ids!r:.60}, and here differently."
+                assert ids == here.encode(text), (
+                    f"With {settings}, {text!r:.30} encodes to {ids!r:.60}, and here differently."
+                )
 
 
 @functools.cache
 def _texts() -> list[str]:
-    """Return the texts that the laws about arbitrary text use; those that hypothesis generates are the same each time."""
-    from hypothesis import given, settings, strategies  # of the extra reviewgen[testing], which doctor does without
+    """Return the texts that the laws about arbitrary text use; those that hypothesis generates are
+    the same each time.
+    """
+    # of the extra reviewgen[testing], which doctor does without
+    from hypothesis import given, settings, strategies
 
     texts = [*TRAINING_TEXTS, *NASTY_TEXTS]
 
@@ -330,15 +419,22 @@ def _is_pickle(content: bytes) -> bool:
 
 
 def _assert_kept(text: str, decoded: str) -> None:
-    """Raise AssertionError unless a text is decoded to itself, with the place of the first difference."""
-    position = next((n for n, (a, b) in enumerate(zip(text, decoded, strict=False)) if a != b), min(len(text), len(decoded)))
+    """Raise AssertionError unless a text is decoded to itself, with the place of the first
+    difference.
+    """
+    position = next(
+        (n for n, (a, b) in enumerate(zip(text, decoded, strict=False)) if a != b),
+        min(len(text), len(decoded)),
+    )
     after = text[position : position + 8]
     instead = decoded[position : position + 8]
     assert decoded == text, f"{text!a:.60}: at character {position}, {after!a} becomes {instead!a}."
 
 
 def _results(tokenizer: Any) -> tuple[Any, ...]:
-    """Return values that are equal for equal tokenizers: the special ids, and the results of encode and decode."""
+    """Return values that are equal for equal tokenizers: the special ids, and the results of encode
+    and decode.
+    """
     ids = [tokenizer.encode(text) for text in (*TRAINING_TEXTS, *NASTY_TEXTS)]
     texts = [tokenizer.decode([number]) for number in range(tokenizer.vocab_size)]
     return tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id, ids, texts

@@ -1,4 +1,5 @@
-"""Training: ``fit`` yields a report per step; training by gradient and training by counting live behind it.
+"""Training: ``fit`` yields a report per step; training by gradient and training by counting live
+behind it.
 
     report       budget, step reports, and the verdict on a finished run
     loop         ``fit``; training by gradient: the steps, and the state of a run
@@ -7,13 +8,16 @@
     model_checks whether a third party's model sees the future or other rows
     softmax      the softmax over a sample of the vocabulary
     calibration  one temperature, fitted on held-out text at the end
-    optimizing   the loss, the optimizers, the learning rate, and the guard against NaN or infinite losses
-    execution    device, precision, threads, random numbers; implementation and model size by timing steps
+    optimizing   the loss, the optimizers, the learning rate, and the guard against NaN or infinite
+                 losses
+    execution    device, precision, threads, random numbers; implementation and model size by timing
+                 steps
     checkpoints  a run's state on disk
 
-Logging, printing and plotting are ordinary code around the loop. When the loop ends, for any reason, the model has its best
-weights, is in evaluation mode and on the CPU. Recurrent models are trained on B lanes of one long stream and carry their state
-from step to step (truncated back-propagation through time, Williams & Peng 1990) of a fixed length, ``bptt``, or of random ones
+Logging, printing and plotting are ordinary code around the loop. When the loop ends, for any
+reason, the model has its best weights, is in evaluation mode and on the CPU. Recurrent models are
+trained on B lanes of one long stream and carry their state from step to step (truncated
+back-propagation through time, Williams & Peng 1990) of a fixed length, ``bptt``, or of random ones
 around it.
 """
 

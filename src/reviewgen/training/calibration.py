@@ -1,10 +1,12 @@
-"""Calibration: a trained model's logits are scaled by one number, so that probabilities match observed frequencies.
+"""Calibration: a trained model's logits are scaled by one number, so that probabilities match
+observed frequencies.
 
-A network that has read its texts many times is more certain of the next token than it should be on other texts, long before its
-choices get worse. The number is fitted on held-out text, and the weights of the output layer are scaled by it, so that a model is
-used and saved as before.
+A network that has read its texts many times is more certain of the next token than it should be on
+other texts, long before its choices get worse. The number is fitted on held-out text, and the
+weights of the output layer are scaled by it, so that a model is used and saved as before.
 
-Source: Guo et al. 2017, "On Calibration of Modern Neural Networks" (temperature scaling; the number is one over the temperature).
+Source: Guo et al. 2017, "On Calibration of Modern Neural Networks" (temperature scaling; the number
+is one over the temperature).
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,10 +36,12 @@ _RANGE = 0.2, 5.0
 
 @torch.no_grad()
 def calibrate(model: Any, documents: Sequence[Document], vocab_size: int) -> str | None:
-    """Scale the logits of a model so that the cross entropy of held-out texts is the smallest; return a note, if it did.
+    """Scale the logits of a model so that the cross entropy of held-out texts is the smallest;
+    return a note, if it did.
 
     Args:
-        model: The model, on the CPU and in evaluation mode. Without ``SupportsScaledLogits`` it is left as it is.
+        model: The model, on the CPU and in evaluation mode. Without ``SupportsScaledLogits`` it is
+            left as it is.
         documents: The held-out texts, of which some are used.
         vocab_size: The tokenizer's; limits what is scored to its tokens.
     """
@@ -52,16 +56,21 @@ def calibrate(model: Any, documents: Sequence[Document], vocab_size: int) -> str
     before, after = (_cross_entropy(pieces, number) for number in (1.0, scale))
     if not after < before or not model.scale_logits(scale):
         return None
-    return f"Calibrated on held-out text: a temperature of {1 / scale:.2f} saves {before - after:.3f} nats per token."
+    return (
+        f"Calibrated on held-out text: a temperature of {1 / scale:.2f} saves {before - after:.3f}"
+        " nats per token."
+    )
 
 
 def fit_scale(pieces: Sequence[ScoredChunk]) -> float:
-    """Return the factor of the logits that minimises the cross entropy, which is convex in it, by Newton's method.
+    """Return the factor of the logits that minimises the cross entropy, which is convex in it, by
+    Newton's method.
 
-    Its derivatives are the mean logit under the model less that of the target, and the variance of the logits under the model.
+    Its derivatives are the mean logit under the model less that of the target, and the variance of
+    the logits under the model.
     """
     scale = 1.0
-    (low, high) = _RANGE
+    low, high = _RANGE
     for _ in range(_ROUNDS):
         slope, curvature = np.sum([_derivatives(*piece, scale) for piece in pieces], axis=0)
         before = scale
@@ -71,22 +80,31 @@ def fit_scale(pieces: Sequence[ScoredChunk]) -> float:
     return scale
 
 
-def _derivatives(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"], scale: float) -> tuple[float, float]:
+def _derivatives(
+    logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"], scale: float
+) -> tuple[float, float]:
     """Return the first and second derivative of the summed cross entropy."""
     probs = (logits * scale).softmax(-1)
     mean = (probs * logits).sum(-1)
     chosen = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
-    return float((mean - chosen).sum()), float(((probs * logits.square()).sum(-1) - mean.square()).sum())
+    return float((mean - chosen).sum()), float(
+        ((probs * logits.square()).sum(-1) - mean.square()).sum()
+    )
 
 
 def _cross_entropy(pieces: Sequence[ScoredChunk], scale: float) -> float:
     """Return the mean negative log likelihood (nats per token)."""
-    total = sum(float(F.cross_entropy(logits * scale, targets, reduction="sum")) for logits, targets in pieces)
+    total = sum(
+        float(F.cross_entropy(logits * scale, targets, reduction="sum"))
+        for logits, targets in pieces
+    )
     return total / sum(len(targets) for _, targets in pieces)
 
 
 def _score(model: Any, texts: Sequence[np.ndarray], vocab_size: int) -> list[ScoredChunk]:
-    """Return the logits of the first tokens of texts after what is given, at most ``_TOKENS`` in all, and the tokens."""
+    """Return the logits of the first tokens of texts after what is given, at most ``_TOKENS`` in
+    all, and the tokens.
+    """
     rows = list[tuple[np.ndarray, int]]()
     budget = _TOKENS
     for text in texts:
@@ -95,14 +113,20 @@ def _score(model: Any, texts: Sequence[np.ndarray], vocab_size: int) -> list[Sco
             rows.append((text[: offset + budget + 1], offset))
             budget -= len(rows[-1][0]) - 1 - offset
     rows.sort(key=lambda row: len(row[0]))
-    return [piece for first in range(0, len(rows), _ROWS) for piece in _score_rows(model, rows[first : first + _ROWS])]
+    return [
+        piece
+        for first in range(0, len(rows), _ROWS)
+        for piece in _score_rows(model, rows[first : first + _ROWS])
+    ]
 
 
 def _score_rows(model: Any, rows: Sequence[tuple[np.ndarray, int]]) -> Iterator[ScoredChunk]:
     """Yield the logits and tokens of texts side by side, each after what it is given."""
     ids = pad_sequence([torch.from_numpy(text) for text, _ in rows], batch_first=True)
     positions = torch.arange(ids.shape[1] - 1)
-    is_scored = torch.stack([(positions >= offset) & (positions < len(text) - 1) for text, offset in rows])
+    is_scored = torch.stack(
+        [(positions >= offset) & (positions < len(text) - 1) for text, offset in rows]
+    )
     state = model.initial_state(len(rows))
     for start in range(0, is_scored.shape[1], _STEPS):
         steps = is_scored[:, start : start + _STEPS]

@@ -1,9 +1,11 @@
-"""Checkpoints: the state of a run on disk, from which an interrupted run resumes as if it had never stopped.
+"""Checkpoints: the state of a run on disk, from which an interrupted run resumes as if it had never
+stopped.
 
-A checkpoint is one file, ``step-00001200.pt`` for the state after step 1,200: a digest, then the state as ``torch.save`` writes
-it. That keeps the strides of each tensor; with others, products may round differently. It is read as plain data and runs no
-code. The folder is that of a ``Job``, whose lock keeps other processes out. A checkpoint is complete or not there. If one was
-damaged later, it does not match its digest, and the one before it is loaded. Knows neither models nor optimizers.
+A checkpoint is one file, ``step-00001200.pt`` for the state after step 1,200: a digest, then the
+state as ``torch.save`` writes it. That keeps the strides of each tensor; with others, products may
+round differently. It is read as plain data and runs no code. The folder is that of a ``Job``, whose
+lock keeps other processes out. A checkpoint is complete or not there. If one was damaged later, it
+does not match its digest, and the one before it is loaded. Knows neither models nor optimizers.
 """
 
 import hashlib
@@ -28,11 +30,13 @@ class Checkpoints:
 
     Args:
         folder: The folder; None for a run without checkpoints, and in all processes but the first.
-        seconds: Minimum seconds between two checkpoints; longer if writing takes more than 1 % of it. 0 saves none.
+        seconds: Minimum seconds between two checkpoints; longer if writing takes more than 1 % of
+            it. 0 saves none.
         kept: Number of most recent checkpoints to keep.
 
     Attributes:
-        snapshot: Returns plain values and tensors of the caller, which are saved with the state; called at each checkpoint.
+        snapshot: Returns plain values and tensors of the caller, which are saved with the state;
+            called at each checkpoint.
         extra: After ``load``, the values that ``snapshot`` had returned for the loaded checkpoint.
         seconds: Training time at the loaded checkpoint.
     """
@@ -57,7 +61,8 @@ class Checkpoints:
         return sorted(int(number) for number in numbers if number.isdecimal())
 
     def load(self) -> None:
-        """Load the newest checkpoint that is not damaged, if any, and remove the damaged ones after it.
+        """Load the newest checkpoint that is not damaged, if any, and remove the damaged ones after
+        it.
 
         Raises:
             CheckpointError: All checkpoints are damaged.
@@ -74,11 +79,15 @@ class Checkpoints:
             self.seconds = saved["state"]["seconds"]
             for later in damaged:
                 self._file(later).unlink(missing_ok=True)
-                self._notes.append(f"The checkpoint of step {later:,} is damaged; that of step {step:,} is used.")
+                self._notes.append(
+                    f"The checkpoint of step {later:,} is damaged; that of step {step:,} is used."
+                )
             self._notes.append(f"The run resumes from step {step:,}.")
             return
         if damaged:
-            raise CheckpointError(f"Every checkpoint in {self.folder} is damaged. Remove that folder to start over.")
+            raise CheckpointError(
+                f"Every checkpoint in {self.folder} is damaged. Remove that folder to start over."
+            )
 
     def pop_state(self) -> Any:
         """Return the loaded state, once, or None. The time to the next checkpoint starts now."""
@@ -104,14 +113,23 @@ class Checkpoints:
         content = stream.getvalue()
         try:
             with storage_errors(self._file(step)):
-                Job.write_whole(self._file(step), lambda scratch: scratch.write_bytes(_digest(content) + content))
+                Job.write_whole(
+                    self._file(step),
+                    lambda scratch: scratch.write_bytes(_digest(content) + content),
+                )
                 for old in self.steps()[: -self._kept]:
                     self._file(old).unlink(missing_ok=True)
             self._is_failing = False
         except OSError as error:
             if not self._is_failing:
-                last = f"the last checkpoint is of step {self.steps()[-1]:,}" if self.steps() else "there is no checkpoint yet"
-                self._notes.append(f"No checkpoint at step {step:,}: {error} Training continues; {last}.")
+                last = (
+                    f"the last checkpoint is of step {self.steps()[-1]:,}"
+                    if self.steps()
+                    else "there is no checkpoint yet"
+                )
+                self._notes.append(
+                    f"No checkpoint at step {step:,}: {error} Training continues; {last}."
+                )
             self._is_failing = True
         self._schedule_next(time.monotonic() - start)
 
@@ -151,7 +169,9 @@ def _digest(content: Any) -> bytes:
 
 
 def _plain(tree: Any) -> Any:
-    """Return a tree of Python's own containers and floats: those of numpy and others are not read as plain data."""
+    """Return a tree of Python's own containers and floats: those of numpy and others are not read
+    as plain data.
+    """
     if isinstance(tree, Mapping):
         return {key: _plain(part) for key, part in tree.items()}
     if isinstance(tree, list | tuple):

@@ -1,12 +1,14 @@
 """Training by counting: every text is observed once, then the counts become probabilities.
 
-Most of the time goes into the second part, and grows with the number of tokens. With a time budget, both are timed on two
-samples, and as many texts are counted, spread over the corpus, as can be made into a model in the time.
+Most of the time goes into the second part, and grows with the number of tokens. With a time budget,
+both are timed on two samples, and as many texts are counted, spread over the corpus, as can be made
+into a model in the time.
 
-Under ``accelerate launch`` each of P processes counts every P-th text. Then they finish the model together, each with a range of
-the counts, if it can (``SupportsCountRanges``); else the main process merges the counts of all. It sends the model to the others,
-so every process ends with the model that one process would have made from all texts. Arrays are sent in pieces, so that what
-torch and the network hold of them is bounded.
+Under ``accelerate launch`` each of P processes counts every P-th text. Then they finish the model
+together, each with a range of the counts, if it can (``SupportsCountRanges``); else the main
+process merges the counts of all. It sends the model to the others, so every process ends with the
+model that one process would have made from all texts. Arrays are sent in pieces, so that what torch
+and the network hold of them is bounded.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +30,9 @@ from reviewgen.protocols import SupportsCountMerge, SupportsCountRanges
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.report import Report, StopReason
 
-_MIN_SPEED = 10_000  # tokens per second, counted and made into a model, of the slowest machine: no sample is needed to know
+# tokens per second, counted and made into a model, of the slowest machine: no sample is needed to
+# know
+_MIN_SPEED = 10_000
 _WARM_UP_TOKENS = 1_000  # counted before, since the first use loads or compiles the loops
 _SAMPLE_TOKENS = 50_000  # of the first sample; the second is four times as large
 _SAFETY = 0.8  # larger models take a little longer per token
@@ -36,29 +40,37 @@ _GAIN = 0.5  # of a further process that counts a range: two were 1.5 to 1.8 tim
 _PIECE_BYTES = 1 << 26
 
 
-def train_by_counting(model: Any, train: TokenStore, seconds: float | None, evaluator: Evaluator) -> Iterator[Report]:
+def train_by_counting(
+    model: Any, train: TokenStore, seconds: float | None, evaluator: Evaluator
+) -> Iterator[Report]:
     """Count every text once, then finish and evaluate the model.
 
-    If not all texts can be counted in the given seconds, some are left out. If they are over, the caller stops iterating or a
-    process is interrupted, the model is finished with the texts counted so far.
+    If not all texts can be counted in the given seconds, some are left out. If they are over, the
+    caller stops iterating or a process is interrupted, the model is finished with the texts counted
+    so far.
 
     Raises:
-        KeyboardInterrupt: A process was interrupted while it counted; all raise it, when the model is finished.
+        KeyboardInterrupt: A process was interrupted while it counted; all raise it, when the model
+            is finished.
         TrainingError: There are several processes, and the model's counts cannot be merged.
         ProcessLost: Another process has ended.
     """
     processes = evaluator.processes
     if processes.world_size > 1 and not isinstance(model, SupportsCountMerge | SupportsCountRanges):
         raise TrainingError(
-            f"{type(model).__name__} cannot merge counts, so it trains in one process only: run it without a launcher."
+            f"{type(model).__name__} cannot merge counts, so it trains in one process only: run it"
+            " without a launcher."
         )
     tokens = texts = 0
     facts: Mapping[str, Any] = {}
     numbers = np.arange(processes.rank, len(train), processes.world_size)
     start = clock()
     if seconds is not None:
-        gain = _GAIN if isinstance(model, SupportsCountRanges) else 0.0  # else the first process does most of the work
-        numbers = _spread(numbers, _countable_share(model, train, seconds, 1 + gain * (processes.world_size - 1)))
+        # else the first process does most of the work
+        gain = _GAIN if isinstance(model, SupportsCountRanges) else 0.0
+        numbers = _spread(
+            numbers, _countable_share(model, train, seconds, 1 + gain * (processes.world_size - 1))
+        )
     report_every = max(1, len(numbers) // 100)
     is_broken = False
     try:
@@ -69,7 +81,9 @@ def train_by_counting(model: Any, train: TokenStore, seconds: float | None, eval
             if texts % report_every == 0:
                 train.release_pages()
                 yield Report(texts, texts / len(numbers), clock() - start, tokens)
-            if processes.interrupted.is_set() or (seconds is not None and clock() - start > seconds):
+            if processes.interrupted.is_set() or (
+                seconds is not None and clock() - start > seconds
+            ):
                 break
     except Exception:
         is_broken = True
@@ -77,7 +91,9 @@ def train_by_counting(model: Any, train: TokenStore, seconds: float | None, eval
     finally:
         train.release_pages()
         if not is_broken:
-            counts = processes.all_gather([texts, tokens, processes.interrupted.is_set()]).sum(axis=0)
+            counts = processes.all_gather([texts, tokens, processes.interrupted.is_set()]).sum(
+                axis=0
+            )
             texts, tokens, interrupted = map(int, counts)
             if tokens:
                 with block_signals():
@@ -97,7 +113,8 @@ def train_by_counting(model: Any, train: TokenStore, seconds: float | None, eval
 
 
 def _countable_share(model: Any, train: TokenStore, seconds: float, speedup: float) -> float:
-    """Return the share of the texts, at most 1, that can be counted and made into a model in the given seconds.
+    """Return the share of the texts, at most 1, that can be counted and made into a model in the
+    given seconds.
 
     Args:
         model: The model; others of its settings are made from samples.
@@ -119,7 +136,9 @@ def _countable_share(model: Any, train: TokenStore, seconds: float, speedup: flo
 
 
 def _time_sample(model: Any, train: TokenStore, tokens: int) -> float:
-    """Return the seconds that another model of the same settings takes for a sample of the texts."""
+    """Return the seconds that another model of the same settings takes for a sample of the
+    texts.
+    """
     start = clock()
     other = type(model)(model.config)
     for number in _spread(np.arange(len(train)), min(1.0, tokens / train.tokens)).tolist():
@@ -131,11 +150,17 @@ def _time_sample(model: Any, train: TokenStore, tokens: int) -> float:
 def _spread(numbers: np.ndarray, share: float) -> np.ndarray:
     """Return a share of the numbers of texts, evenly spread; at least one, if there are any."""
     count = min(len(numbers), max(1, round(share * len(numbers))))
-    return numbers[np.linspace(0, len(numbers) - 1, count).round().astype(int)] if len(numbers) else numbers
+    return (
+        numbers[np.linspace(0, len(numbers) - 1, count).round().astype(int)]
+        if len(numbers)
+        else numbers
+    )
 
 
 def _finish(model: Any, processes: Processes) -> Mapping[str, Any]:
-    """Finish the model in the main process, from the counts of all, and send it to every other process."""
+    """Finish the model in the main process, from the counts of all, and send it to every other
+    process.
+    """
     group = GlooGroup(processes)
     other_ranks = range(1, processes.world_size)
     if other_ranks and isinstance(model, SupportsCountRanges):
@@ -171,7 +196,9 @@ class GlooGroup:
         return np.stack(self._processes.all_gather_object(numbers))
 
     @connection_errors()
-    def all_to_all(self, parts: Sequence[Shaped[np.ndarray, "..."]]) -> list[Shaped[np.ndarray, "..."]]:
+    def all_to_all(
+        self, parts: Sequence[Shaped[np.ndarray, "..."]]
+    ) -> list[Shaped[np.ndarray, "..."]]:
         """Send ``parts[r]`` to rank r, and return what each rank has sent, by rank."""
         sizes = self.all_gather(np.array([len(part) for part in parts]))[:, self.rank].tolist()
         received = [np.empty((size, *parts[0].shape[1:]), parts[0].dtype) for size in sizes]
@@ -179,15 +206,21 @@ class GlooGroup:
         for shift in range(1, self.world_size):
             target = (self.rank + shift) % self.world_size
             source = (self.rank - shift) % self.world_size
-            works = [distributed.isend(piece, target, self._group) for piece in _pieces(parts[target])]
-            works += [distributed.irecv(piece, source, self._group) for piece in _pieces(received[source])]
+            works = [
+                distributed.isend(piece, target, self._group) for piece in _pieces(parts[target])
+            ]
+            works += [
+                distributed.irecv(piece, source, self._group) for piece in _pieces(received[source])
+            ]
             for work in works:
                 if work is not None:  # None is for processes that do not belong to the group
                     work.wait()
         return received
 
     @connection_errors()
-    def all_gather_into(self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]) -> None:
+    def all_gather_into(
+        self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]
+    ) -> None:
         """Write the parts of all ranks to ``whole``, in their order and in every process."""
         self.gather_into(whole, part)
         for piece in _pieces(whole):
@@ -207,21 +240,31 @@ class GlooGroup:
                 distributed.recv(piece, source, self._group)
 
     @connection_errors()
-    def reduce_scatter(self, array: Shaped[np.ndarray, " N"], sizes: Int64[np.ndarray, " P"]) -> None:
+    def reduce_scatter(
+        self, array: Shaped[np.ndarray, " N"], sizes: Int64[np.ndarray, " P"]
+    ) -> None:
         """Sum an array over the processes, in each only its own slice."""
         for target, (start, stop) in enumerate(pairwise(np.cumsum([0, *sizes]).tolist())):
             step = _PIECE_BYTES // array.itemsize
             for first in range(start, stop, step):
-                distributed.reduce(torch.from_numpy(array[first : min(stop, first + step)]), target, group=self._group)
+                distributed.reduce(
+                    torch.from_numpy(array[first : min(stop, first + step)]),
+                    target,
+                    group=self._group,
+                )
 
     @connection_errors()
     def send(self, tensors: Mapping[str, Tensor], target: int) -> None:
-        """Send named tensors to another process: first their names, dtypes and shapes, then each as bytes."""
+        """Send named tensors to another process: first their names, dtypes and shapes, then each as
+        bytes.
+        """
         header = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
         distributed.send_object_list([header], target, self._group)
         for tensor in tensors.values():
             if tensor.numel():
-                distributed.send(tensor.contiguous().view(-1).view(torch.uint8), target, self._group)
+                distributed.send(
+                    tensor.contiguous().view(-1).view(torch.uint8), target, self._group
+                )
 
     @connection_errors()
     def receive(self, source: int) -> dict[str, Tensor]:

@@ -1,9 +1,11 @@
-"""``fit``, and training by gradient: steps over lanes that carry their state (truncated BPTT), evaluations, early stopping.
+"""``fit``, and training by gradient: steps over lanes that carry their state (truncated BPTT),
+evaluations, early stopping.
 
-In each step every process computes the gradients of its own lanes, of a loss that is divided by the targets of all; the sum over
-the processes then is the gradient of one process with all the lanes. This is a plain all-reduce and not torch's
-DistributedDataParallel: that averages without weights, must know which parameters have no gradient and which steps only
-accumulate, and its advantage, sending the first gradients while the last are computed, gains nothing here: the gradients of a
+In each step every process computes the gradients of its own lanes, of a loss that is divided by the
+targets of all; the sum over the processes then is the gradient of one process with all the lanes.
+This is a plain all-reduce and not torch's DistributedDataParallel: that averages without weights,
+must know which parameters have no gradient and which steps only accumulate, and its advantage,
+sending the first gradients while the last are computed, gains nothing here: the gradients of a
 recurrent layer are complete only at the end of back-propagation through time.
 """
 
@@ -22,12 +24,25 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from reviewgen.compiled.jit import clock
 from reviewgen.config import TrainingConfig
 from reviewgen.data import IGNORED, Batch, Lanes, TokenStore
-from reviewgen.errors import BrokenPlugin, CheckpointError, Detail, ProcessLost, TrainingError, first_line
+from reviewgen.errors import (
+    BrokenPlugin,
+    CheckpointError,
+    Detail,
+    ProcessLost,
+    TrainingError,
+    first_line,
+)
 from reviewgen.evaluation import TextMetrics, sample_documents
 from reviewgen.generation import map_state, using_threads
 from reviewgen.novelty import Index
 from reviewgen.processes import all_processes, can_restart, how_to_resume
-from reviewgen.protocols import CountTrained, LanguageModel, State, SupportsImplementations, Tokenizer
+from reviewgen.protocols import (
+    CountTrained,
+    LanguageModel,
+    State,
+    SupportsImplementations,
+    Tokenizer,
+)
 from reviewgen.training import optimizing
 from reviewgen.training.calibration import calibrate
 from reviewgen.training.checkpoints import Checkpoints
@@ -46,7 +61,8 @@ from reviewgen.training.execution import (
 from reviewgen.training.report import Budget, Report, StopReason
 from reviewgen.training.softmax import compute_logits, sampled_softmax
 
-_ACCELERATOR_CHECK_STEPS = 50  # between two checks for divergence on an accelerator, each of which waits for it
+# between two checks for divergence on an accelerator, each of which waits for it
+_ACCELERATOR_CHECK_STEPS = 50
 
 
 def fit(
@@ -76,42 +92,62 @@ def fit(
         seed: Seed of the order of the texts and of dropout.
         index: Index of the training texts; with it, each evaluation measures the token copy rate.
         prefix: Ids that stand for conditions and fields not given.
-        checkpoints: Where to save the state of a training by gradient; if they have loaded one, training resumes from it.
+        checkpoints: Where to save the state of a training by gradient; if they have loaded one,
+            training resumes from it.
         metrics: Measured of the texts that each evaluation generates.
-        all_evaluations: Whether a run of a few steps has as many evaluations as the settings say, beyond their share of it.
+        all_evaluations: Whether a run of a few steps has as many evaluations as the settings say,
+            beyond their share of it.
 
     Raises:
-        TrainingError: The model can be trained neither by counting nor by gradient, or its loss is NaN or infinite from the
-            first step on.
+        TrainingError: The model can be trained neither by counting nor by gradient, or its loss is
+            NaN or infinite from the first step on.
     """
     documents = sample_documents(validation, config.evaluation_tokens)
-    evaluator = Evaluator(tokenizer, documents, config, index, prefix, metrics=metrics or TextMetrics())
+    evaluator = Evaluator(
+        tokenizer, documents, config, index, prefix, metrics=metrics or TextMetrics()
+    )
     if not isinstance(model, CountTrained | nn.Module):
-        raise TrainingError(f"{type(model).__name__} is neither a torch module nor CountTrained, so it cannot be trained.")
+        raise TrainingError(
+            f"{type(model).__name__} is neither a torch module nor CountTrained, so it cannot be"
+            " trained."
+        )
     with all_processes() as evaluator.processes:
         if isinstance(model, CountTrained):
             yield from train_by_counting(model, train, budget.seconds, evaluator)
         elif not any(True for _ in model.parameters()):
-            report = evaluator.evaluate(model.eval(), Report(0, 1.0, 0.0, 0, notes=("The model has nothing to train.",)))
+            report = evaluator.evaluate(
+                model.eval(), Report(0, 1.0, 0.0, 0, notes=("The model has nothing to train.",))
+            )
             yield replace(report, stopped=StopReason.NOTHING_TO_TRAIN)
         else:
             with reused_memory():
-                loop = Loop(model, train, budget, seed, evaluator, checkpoints or Checkpoints(), all_evaluations)
+                loop = Loop(
+                    model,
+                    train,
+                    budget,
+                    seed,
+                    evaluator,
+                    checkpoints or Checkpoints(),
+                    all_evaluations,
+                )
                 with using_threads(loop.threads.count):
                     yield from loop.train()
 
 
 class Loop:
-    """A model in training by gradient: its training step, evaluation, reports and checkpointed state.
+    """A model in training by gradient: its training step, evaluation, reports and checkpointed
+    state.
 
     Args:
         model: The model; it is trained in place.
         train: The training texts.
         budget: When the run ends.
         seed: Seed of the order of the texts and of dropout.
-        evaluator: Evaluates the model and tracks the best result; has the tokenizer and the training settings.
-        checkpoints: Where the state is saved, and resumed from if they have loaded one. With several processes, only those of the
-            main process are saved: a checkpoint holds the state of all processes.
+        evaluator: Evaluates the model and tracks the best result; has the tokenizer and the
+            training settings.
+        checkpoints: Where the state is saved, and resumed from if they have loaded one. With
+            several processes, only those of the main process are saved: a checkpoint holds the
+            state of all processes.
         all_evaluations: Whether a run of a few steps has as many evaluations as the settings say.
 
     Raises:
@@ -152,54 +188,77 @@ class Loop:
         self.sampled = sampled_softmax(model, config.sampled_softmax, self.device.type, train)
         self.optimizers = optimizing.make_optimizers(model, config)
         self.execution, self.threads = self._choose_execution(resume_state)
-        parts = f"{self.device}, {self.execution.precision} mixed precision", self.execution.implementation
+        parts = (
+            f"{self.device}, {self.execution.precision} mixed precision",
+            self.execution.implementation,
+        )
         self.device_description = ", ".join(filter(None, parts))
         self.autocast = autocast(self.device.type, self.execution.precision)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.execution.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=self.execution.precision == "fp16"
+        )
         model.load_state_dict(self.processes.broadcast(dict(model.state_dict())))
         self.best_weights = _copy_tensors(model)
         model.to(self.device).train()
-        self.averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.averaging)) if config.averaging else None
-        self.evaluated_model: Any = model if self.averaged is None else self.averaged.module  # and whose weights are kept
+        self.averaged = (
+            AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.averaging))
+            if config.averaging
+            else None
+        )
+        # and whose weights are kept
+        self.evaluated_model: Any = model if self.averaged is None else self.averaged.module
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self.started: float | None = None  # when the clock was started, at the end of the first step
+        # when the clock was started, at the end of the first step
+        self.started: float | None = None
         self.seconds_before = 0.0  # of an interrupted run
         self.tokens = 0  # trained on so far, of all processes
         self.position = 0, 0  # epoch, and index in it, of the next batch
         self.carried_state: State = None  # of the lanes, from the last batch
-        evaluations = config.evaluations if all_evaluations else affordable_evaluations(config.evaluations, self._run_tokens())
+        evaluations = (
+            config.evaluations
+            if all_evaluations
+            else affordable_evaluations(config.evaluations, self._run_tokens())
+        )
         self.schedule = optimizing.Schedule(config.learning_rate, config.warmup, evaluations)
         self.learning_rate = 0.0
         self.loss_names: tuple[str, ...] = ()  # of the model's own loss terms
         self.is_closed = False  # the model has its final weights
         self.losses: dict[str, Tensor] = {}  # of the last step, by those names
-        self.rng = IsolatedRng((seed + self.processes.rank) % 2**64, self.device.type)  # dropout differs from process to process
+        # dropout differs from process to process
+        self.rng = IsolatedRng((seed + self.processes.rank) % 2**64, self.device.type)
         evaluator.limit_to_share(budget.seconds, self._run_tokens())
         if resume_state is not None:
             try:
                 self._restore(resume_state)
             except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-                raise CheckpointError(f"The checkpoint does not fit this model: {first_line(error)}.") from None
+                raise CheckpointError(
+                    f"The checkpoint does not fit this model: {first_line(error)}."
+                ) from None
         check_every = 1 if self.device.type == "cpu" else _ACCELERATOR_CHECK_STEPS
         self.guard = optimizing.DivergenceGuard(model, self.schedule.steps, check_every)
 
     def train(self) -> Iterator[Report]:
         """Train and yield a report per step; at the end the model has its best weights.
 
-        If another process is lost before there is a checkpoint, the main process keeps the best weights so far.
+        If another process is lost before there is a checkpoint, the main process keeps the best
+        weights so far.
 
         Raises:
-            ProcessLost: Another process has ended, and the run can be resumed, or this is not the main process.
+            ProcessLost: Another process has ended, and the run can be resumed, or this is not the
+                main process.
         """
         report: Report | None = None
         try:
             batches = iter(self.lanes.start_at(*self.position))
-            for step_batches in zip(*[batches] * self.config.gradient_accumulation_steps, strict=False):
+            for step_batches in zip(
+                *[batches] * self.config.gradient_accumulation_steps, strict=False
+            ):
                 loss = self.train_step(step_batches)
                 do_save = self.finish_step()
                 report = self.make_report(step_batches[-1], loss)
                 do_evaluate = self.is_evaluation_due()
-                steps = report.step if do_evaluate or do_save else None  # of an accelerator, which is then waited for
+                # of an accelerator, which is then waited for
+                steps = report.step if do_evaluate or do_save else None
                 if self.guard.bad_step or (steps and not self.guard.check(steps)):
                     yield self.end_diverged(report)
                     break
@@ -215,13 +274,17 @@ class Loop:
                 raise
             has_checkpoint = bool(self.checkpoints.steps())
             if can_restart() or has_checkpoint:
-                raise ProcessLost(f"{error} {how_to_resume(has_checkpoint=has_checkpoint)}") from None
+                raise ProcessLost(
+                    f"{error} {how_to_resume(has_checkpoint=has_checkpoint)}"
+                ) from None
             yield self.end_early(report, str(error).removesuffix("."), StopReason.PROCESS_ENDED)
         finally:
             self.close()
 
     def close(self) -> tuple[str, ...]:
-        """Give the model its best weights, calibrated, on the CPU, unless it has them; return a note, if there is one."""
+        """Give the model its best weights, calibrated, on the CPU, unless it has them; return a
+        note, if there is one.
+        """
         if self.is_closed:
             return ()
         self.is_closed = True
@@ -235,11 +298,15 @@ class Loop:
         return () if note is None else (Detail(note),)
 
     def state(self) -> dict[str, Any]:
-        """Return everything that determines how the run continues, as tensors and JSON values, to save and resume from.
+        """Return everything that determines how the run continues, as tensors and JSON values, to
+        save and resume from.
 
         All processes call it together. What differs between them is in ``own``, by rank.
         """
-        local_state = {"carried_state": _to(self.carried_state, torch.device("cpu")), "rng": self.rng.states}
+        local_state = {
+            "carried_state": _to(self.carried_state, torch.device("cpu")),
+            "rng": self.rng.states,
+        }
         return {
             "parts": {name: dict(part.state_dict()) for name, part in self._parts().items()},
             "own": self.processes.all_gather_object(local_state),
@@ -269,12 +336,22 @@ class Loop:
 
     def _parts(self) -> dict[str, Any]:
         """Return what has a ``state_dict``, by name."""
-        parts = {"model": self.model, "averaged": self.averaged, "scaler": self.scaler, "evaluator": self.evaluator}
-        parts |= {f"optimizer {number}": optimizer for number, optimizer in enumerate(self.optimizers)}
+        parts = {
+            "model": self.model,
+            "averaged": self.averaged,
+            "scaler": self.scaler,
+            "evaluator": self.evaluator,
+        }
+        parts |= {
+            f"optimizer {number}": optimizer for number, optimizer in enumerate(self.optimizers)
+        }
         return {name: part for name, part in parts.items() if part is not None}
 
-    def _choose_execution(self, resume_state: Mapping[str, Any] | None) -> tuple[Execution, Threads]:
-        """Return how to compute steps, and with how many threads: as in the resume state, or autotuned on a CPU, with a note.
+    def _choose_execution(
+        self, resume_state: Mapping[str, Any] | None
+    ) -> tuple[Execution, Threads]:
+        """Return how to compute steps, and with how many threads: as in the resume state, or
+        autotuned on a CPU, with a note.
 
         Raises:
             CheckpointError: The model has no such implementation.
@@ -282,17 +359,29 @@ class Loop:
         if resume_state is not None:
             execution = Execution(**resume_state["execution"])
             one_thread_seconds = resume_state["one_thread_seconds"]
-            choose_precision(execution.precision, self.device.type)  # raises if the run goes on elsewhere, without it
+            # raises if the run goes on elsewhere, without it
+            choose_precision(execution.precision, self.device.type)
         else:
             length = self.budget.seconds, self._run_tokens()
-            execution, *others = choose_execution(self.model, self.config, self.device.type, *length, self.processes)
+            execution, *others = choose_execution(
+                self.model, self.config, self.device.type, *length, self.processes
+            )
             timed = [execution, *others] if execution.tokens_per_second else []
-            tokens = self.config.batch_size * self.config.bptt * self.config.gradient_accumulation_steps
-            one_thread_seconds = min((tokens / run.tokens_per_second for run in timed if run.threads == 1), default=None)
+            tokens = (
+                self.config.batch_size * self.config.bptt * self.config.gradient_accumulation_steps
+            )
+            one_thread_seconds = min(
+                (tokens / run.tokens_per_second for run in timed if run.threads == 1), default=None
+            )
             if others:
                 best, *slower = (run.describe() for run in timed)
                 unit = "in tokens per second forward and backward"
-                self.notes += (Detail(f"Fastest of {len(timed)} configurations, {unit}: {best} ({'; '.join(slower)})."),)
+                self.notes += (
+                    Detail(
+                        f"Fastest of {len(timed)} configurations, {unit}: {best}"
+                        f" ({'; '.join(slower)})."
+                    ),
+                )
         if isinstance(self.model, SupportsImplementations) and execution.implementation is not None:
             try:
                 self.model.use_implementation(execution.implementation)
@@ -301,7 +390,8 @@ class Loop:
         return execution, Threads(execution.threads, one_thread_seconds)
 
     def train_step(self, batches: Sequence[Batch]) -> Tensor:
-        """Take one optimizer step on consecutive batches, unless its loss or gradient is bad; return the cross entropy.
+        """Take one optimizer step on consecutive batches, unless its loss or gradient is bad;
+        return the cross entropy.
 
         It is in nats per token. The model's own loss terms of the step are in ``losses``.
 
@@ -311,13 +401,20 @@ class Loop:
         """
         start = clock()
         self.learning_rate = self.schedule.learning_rate()
-        optimizing.set_learning_rate(self.optimizers, self.learning_rate * self._length_scale(batches))
+        optimizing.set_learning_rate(
+            self.optimizers, self.learning_rate * self._length_scale(batches)
+        )
         self.model.zero_grad()
         own_targets = sum(int((batch.targets != IGNORED).sum()) for batch in batches)
-        targets, interrupted = self.processes.all_gather([own_targets, self.processes.interrupted.is_set()]).sum(axis=0)
+        targets, interrupted = self.processes.all_gather(
+            [own_targets, self.processes.interrupted.is_set()]
+        ).sum(axis=0)
         if interrupted:
             raise KeyboardInterrupt
-        losses = sum((self._forward_backward(batch, int(targets)) for batch in batches), torch.zeros((), device=self.device))
+        losses = sum(
+            (self._forward_backward(batch, int(targets)) for batch in batches),
+            torch.zeros((), device=self.device),
+        )
         entropy: Tensor
         entropy, *terms = self._sum_gradients(losses)
         self.losses = dict(zip(self.loss_names, terms[1:], strict=True))
@@ -337,15 +434,17 @@ class Loop:
         """Accumulate the gradients of a batch.
 
         Returns:
-            Its part of the step's losses, which are means over ``targets``: the cross entropy and, if the model has terms of its
-            own, what is minimised, and each of them.
+            Its part of the step's losses, which are means over ``targets``: the cross entropy and,
+            if the model has terms of its own, what is minimised, and each of them.
         """
         ids = _to_device(batch.ids, self.device)
         following = _to_device(batch.targets, self.device)
         starts_anew = self.carried_state is None or batch.starts_epoch
         state = self.model.initial_state(len(ids)) if starts_anew else self.carried_state
         with self.rng, self.autocast:  # dropout uses the run's own random stream
-            logits, following, state = compute_logits(self.sampled, self.model, ids, state, following)
+            logits, following, state = compute_logits(
+                self.sampled, self.model, ids, state, following
+            )
             terms = optimizing.own_losses(self.model, logits, following)
         loss = entropy = optimizing.cross_entropy(logits, following, targets)
         losses = [entropy]
@@ -355,19 +454,28 @@ class Loop:
             self.loss_names = self.loss_names or tuple(parts)
             if parts.keys() != set(self.loss_names):
                 names = f"{', '.join(parts)} after {', '.join(self.loss_names)}"
-                raise BrokenPlugin(f"{type(self.model).__name__}.losses must return the same names at each call; got {names}.")
+                raise BrokenPlugin(
+                    f"{type(self.model).__name__}.losses must return the same names at each call;"
+                    f" got {names}."
+                )
             losses += [loss, *(parts[name] for name in self.loss_names)]
         torch.autograd.backward(self.scaler.scale(loss))
         self.carried_state = map_state(Tensor.detach, state)  # where back-propagation ends
         return torch.stack(losses).detach()
 
     def _sum_gradients(self, losses: Float[Tensor, " L"]) -> Float[Tensor, " L"]:
-        """Sum the gradients over the processes; return the sum of the losses. A parameter without a gradient gets zeros."""
+        """Sum the gradients over the processes; return the sum of the losses. A parameter without a
+        gradient gets zeros.
+        """
         if self.processes.world_size == 1:
             return losses
         for parameter in self.parameters:
-            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        gradients = [parameter.grad.to_dense() for parameter in self.parameters if parameter.grad is not None]
+            parameter.grad = (
+                torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            )
+        gradients = [
+            parameter.grad.to_dense() for parameter in self.parameters if parameter.grad is not None
+        ]
         *sums, summed = self.processes.sum_tensors([*gradients, losses])
         for parameter, total in zip(self.parameters, sums, strict=True):
             parameter.grad = total.to(parameter)
@@ -380,7 +488,8 @@ class Loop:
         norm = optimizing.clip_gradients(self.parameters, self.config.clip_norm)
         if not self.scaler.is_enabled():
             return self.guard.allows_step(self.schedule.steps, loss, norm)
-        # Infinite gradients are common in fp16: the scaler lowers its scale, and the run has not diverged.
+        # Infinite gradients are common in fp16: the scaler lowers its scale, and the run has not
+        # diverged.
         return self.guard.allows_step(self.schedule.steps, loss, None) and bool(norm.isfinite())
 
     def seconds(self) -> float:
@@ -388,9 +497,11 @@ class Loop:
         return self.seconds_before + (0.0 if self.started is None else clock() - self.started)
 
     def finish_step(self) -> bool:
-        """Start the clock after the first step, and update the progress; return whether to save a checkpoint now.
+        """Start the clock after the first step, and update the progress; return whether to save a
+        checkpoint now.
 
-        The progress reserves time for a last evaluation. The main process's clock decides: all take the same steps.
+        The progress reserves time for a last evaluation. The main process's clock decides: all take
+        the same steps.
         """
         self.started = clock() if self.started is None else self.started
         is_checkpoint_due: float = self.checkpoints.is_due()
@@ -399,7 +510,9 @@ class Loop:
             total = self.budget.seconds - self.evaluator.seconds
             progress = self.seconds() / total if total > 0 else 1.0
         if self.processes.world_size > 1:
-            progress, is_checkpoint_due = self.processes.all_gather([progress, is_checkpoint_due])[0].tolist()
+            progress, is_checkpoint_due = self.processes.all_gather([progress, is_checkpoint_due])[
+                0
+            ].tolist()
         self.schedule.progress = min(1.0, progress)
         return bool(is_checkpoint_due)
 
@@ -408,7 +521,9 @@ class Loop:
         notes, self.notes = (*self.notes, *self.checkpoints.pop_notes()), ()
         step = self.schedule.steps
         epochs = batch.epoch + (batch.number + 1) / batch.of
-        seconds_per_step = (self.seconds() - self.evaluator.total_seconds) / (step - 1) if step > 1 else None
+        seconds_per_step = (
+            (self.seconds() - self.evaluator.total_seconds) / (step - 1) if step > 1 else None
+        )
         return Report(
             step=step,
             progress=self.schedule.progress,
@@ -424,67 +539,100 @@ class Loop:
             threads=self.threads.count,
             notes=notes,
             epochs=epochs,
-            seconds_per_epoch=None if seconds_per_step is None else seconds_per_step * step / epochs,
+            seconds_per_epoch=(
+                None if seconds_per_step is None else seconds_per_step * step / epochs
+            ),
             seconds_left=None if seconds_per_step is None else self.seconds_left(seconds_per_step),
         )
 
     def seconds_left(self, seconds_per_step: float) -> float:
-        """Return the estimated time to the end of the run: what is left of its budget, or the steps and evaluations to come."""
+        """Return the estimated time to the end of the run: what is left of its budget, or the steps
+        and evaluations to come.
+        """
         if self.budget.seconds is not None and self.schedule.annealing is None:
             return max(0.0, self.budget.seconds - self.seconds())
-        return self.schedule.steps_left() * seconds_per_step + self.schedule.evaluations_left() * self.evaluator.seconds
+        return (
+            self.schedule.steps_left() * seconds_per_step
+            + self.schedule.evaluations_left() * self.evaluator.seconds
+        )
 
     def is_evaluation_due(self) -> bool:
-        """Return whether to evaluate after this step: at the end of the run, else where the schedule and their share allow it."""
+        """Return whether to evaluate after this step: at the end of the run, else where the
+        schedule and their share allow it.
+        """
         if self.schedule.is_over:
             return True
         if self.schedule.evaluations_due() <= self.schedule.evaluated:
             return False
-        return self.budget.seconds is None or self.evaluator.has_time(self.schedule.progress * self.budget.seconds)
+        return self.budget.seconds is None or self.evaluator.has_time(
+            self.schedule.progress * self.budget.seconds
+        )
 
     def evaluate(self, report: Report) -> Report:
-        """Evaluate the model, keep its weights if they are the best, and return the step's report with the result."""
+        """Evaluate the model, keep its weights if they are the best, and return the step's report
+        with the result.
+        """
         schedule = self.schedule
         stopped = None
         schedule.evaluated = schedule.evaluations_due()
         if schedule.is_over:
-            usual = StopReason.ALL_STEPS_TAKEN if self.budget.seconds is None else StopReason.BUDGET_SPENT
+            usual = (
+                StopReason.ALL_STEPS_TAKEN
+                if self.budget.seconds is None
+                else StopReason.BUDGET_SPENT
+            )
             stopped = usual if schedule.annealing is None else StopReason.NO_MORE_GAIN
         self.evaluated_model.eval()
         try:
             with self.autocast:
-                report = self.evaluator.evaluate(self.evaluated_model, replace(report, stopped=stopped), str(self.device))
+                report = self.evaluator.evaluate(
+                    self.evaluated_model, replace(report, stopped=stopped), str(self.device)
+                )
         finally:
             self.evaluated_model.train()
         if report.is_best:
             self.best_weights = _copy_tensors(self.evaluated_model)
             schedule.mark_best()
-        if schedule.progress < self.config.warmup or self.position[0] == 0:  # in the first epoch, no text is learned by heart
+        # in the first epoch, no text is learned by heart
+        if schedule.progress < self.config.warmup or self.position[0] == 0:
             self.evaluator.end_warmup()
-        can_anneal = stopped is None and schedule.annealing is None and self.evaluator.best < math.inf
+        can_anneal = (
+            stopped is None and schedule.annealing is None and self.evaluator.best < math.inf
+        )
         if not can_anneal or self.evaluator.without_gain < self.config.patience:
             return report
         self.model.load_state_dict(self.best_weights)
         if self.averaged is not None:
             self.averaged.module.load_state_dict(self.best_weights)
         note = Detail(
-            f"Held-out bits have not improved since step {schedule.best_step:,}: its weights are restored, and the learning rate "
-            f"falls to zero within {schedule.anneal():,} steps."
+            f"Held-out bits have not improved since step {schedule.best_step:,}: its weights are"
+            f" restored, and the learning rate falls to zero within {schedule.anneal():,} steps."
         )
         return replace(report, notes=(*report.notes, note))
 
     def end_diverged(self, report: Report) -> Report:
-        """Return the last report of a run whose loss or gradient became NaN or infinite; the last good weights are kept.
+        """Return the last report of a run whose loss or gradient became NaN or infinite; the last
+        good weights are kept.
 
         Raises:
             TrainingError: The first step was bad, so there are no good weights.
         """
         step = self.guard.bad_step
         epoch, batch = self.lanes.locate((step - 1) * self.config.gradient_accumulation_steps)
-        losses = {"The loss": report.loss, **{f"The loss term {name!r}": term for name, term in report.losses.items()}}
-        bad = [f"{name} is {float(loss)}" for name, loss in losses.items() if loss is not None and not loss.isfinite()]
+        losses = {
+            "The loss": report.loss,
+            **{f"The loss term {name!r}": term for name, term in report.losses.items()},
+        }
+        bad = [
+            f"{name} is {float(loss)}"
+            for name, loss in losses.items()
+            if loss is not None and not loss.isfinite()
+        ]
         what = bad[0] if bad else "The gradient is NaN or infinite"
-        where = f"step {step:,} (epoch {epoch + 1}, batch {batch + 1:,} of {self.lanes.batches_of(epoch):,})"
+        where = (
+            f"step {step:,} (epoch {epoch + 1}, batch {batch + 1:,} of"
+            f" {self.lanes.batches_of(epoch):,})"
+        )
         reason = f"{what} at {where}: lower training.learning_rate (now {report.learning_rate:g})"
         return self.end_early(report, reason, StopReason.DIVERGED)
 
@@ -505,13 +653,22 @@ class Loop:
             self.guard.restore()
         notes = (*report.notes, f"{reason}. Kept: {weights}.")
         return replace(
-            report, evaluation=None, token_copy_rate=None, metrics={}, is_best=False, sample=None, notes=notes, stopped=stopped
+            report,
+            evaluation=None,
+            token_copy_rate=None,
+            metrics={},
+            is_best=False,
+            sample=None,
+            notes=notes,
+            stopped=stopped,
         )
 
     def _length_scale(self, batches: Sequence[Batch]) -> float:
-        """Return what scales the learning rate: the length of a step's batches as a share of ``bptt`` where it is random.
+        """Return what scales the learning rate: the length of a step's batches as a share of
+        ``bptt`` where it is random.
 
-        Otherwise the tokens of short batches would weigh more than those of long ones (Merity et al. 2018, section 5).
+        Otherwise the tokens of short batches would weigh more than those of long ones (Merity et
+        al. 2018, section 5).
         """
         if not self.config.bptt_random:
             return 1.0
@@ -519,19 +676,31 @@ class Loop:
         return length / (len(batches) * self.lanes.bptt)
 
     def _run_tokens(self) -> float:
-        """Return the tokens of the whole run, of all processes; infinite if it has a time budget."""
-        tokens = self.config.gradient_accumulation_steps * self.lanes.lanes * self.lanes.bptt * self.processes.world_size
+        """Return the tokens of the whole run, of all processes; infinite if it has a time
+        budget.
+        """
+        tokens = (
+            self.config.gradient_accumulation_steps
+            * self.lanes.lanes
+            * self.lanes.bptt
+            * self.processes.world_size
+        )
         return self.total_steps * tokens if self.budget.seconds is None else math.inf
 
 
 def _to(state: State, device: torch.device) -> State:
     """Return a model state on a device."""
-    return map_state(lambda part: None if part is None else part.to(device, copy=True), state)  # of a view, no more than it
+    # of a view, no more than it
+    return map_state(lambda part: None if part is None else part.to(device, copy=True), state)
 
 
 def _copy_tensors(model: nn.Module) -> Mapping[str, Tensor]:
-    """Return copies of a model's tensors, on the CPU; tied ones share their memory, so that a checkpoint has it once."""
-    return copy.deepcopy({name: tensor.detach().to("cpu") for name, tensor in model.state_dict().items()})
+    """Return copies of a model's tensors, on the CPU; tied ones share their memory, so that a
+    checkpoint has it once.
+    """
+    return copy.deepcopy(
+        {name: tensor.detach().to("cpu") for name, tensor in model.state_dict().items()}
+    )
 
 
 def _to_device(array: Int[np.ndarray, "B T"], device: torch.device) -> Int[Tensor, "B T"]:

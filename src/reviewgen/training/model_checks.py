@@ -1,7 +1,9 @@
-"""The laws that any third party's model must keep: shapes, causality, independence of rows, the output layer.
+"""The laws that any third party's model must keep: shapes, causality, independence of rows, the
+output layer.
 
-``reviewgen.testing`` has the other laws, and checks these with the same functions. A law takes a model in evaluation mode, and
-raises an AssertionError that says what is required and what was found. B batch, T time (tokens), V vocabulary.
+``reviewgen.testing`` has the other laws, and checks these with the same functions. A law takes a
+model in evaluation mode, and raises an AssertionError that says what is required and what was
+found. B batch, T time (tokens), V vocabulary.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +23,9 @@ from reviewgen.registry.metadata import OWN
 ROWS = 3  # B, unlike T and most sizes, so that a size tells its letter
 STEPS = 12  # T, which differs from B and most sizes for the same reason
 TOLERANCE = 1e-4
-"""Relative and absolute tolerance for float32 logits computed in two ways; the order of sums alone gives 1e-6 per layer."""
+"""Relative and absolute tolerance for float32 logits computed in two ways; the order of sums alone
+gives 1e-6 per layer.
+"""
 
 
 def check_contract(model: nn.Module, plugin: Plugin, *, is_sampled: bool = False) -> None:
@@ -30,41 +34,56 @@ def check_contract(model: nn.Module, plugin: Plugin, *, is_sampled: bool = False
     Args:
         model: The model.
         plugin: Where it comes from.
-        is_sampled: Whether it is to be trained by its features and its output layer, if it has these: they have a law, too.
+        is_sampled: Whether it is to be trained by its features and its output layer, if it has
+            these: they have a law, too.
 
     Raises:
-        BrokenPlugin: The model breaks one of them: trained all the same, it would learn to copy what it is to predict.
+        BrokenPlugin: The model breaks one of them: trained all the same, it would learn to copy
+            what it is to predict.
     """
     if plugin.package == OWN:
         return
     is_training = model.training
     try:
-        for law in (shape, causal, rows, *((output_layer,) if is_sampled and isinstance(model, SupportsOutputLayer) else ())):
+        for law in (
+            shape,
+            causal,
+            rows,
+            *((output_layer,) if is_sampled and isinstance(model, SupportsOutputLayer) else ()),
+        ):
             law(model.eval())
     except AssertionError as problem:
         raise BrokenPlugin(
-            f"The model {quoted(plugin.name)} of {plugin.package} breaks the law {law.__name__!r} of its contract, so it is not "
-            f"trained. {first_line(problem)}. reviewgen.testing.check_model says more."
+            f"The model {quoted(plugin.name)} of {plugin.package} breaks the law {law.__name__!r}"
+            f" of its contract, so it is not trained. {first_line(problem)}."
+            " reviewgen.testing.check_model says more."
         ) from None
     finally:
         model.train(is_training)
 
 
 def shape(model: Any) -> None:
-    """Logits are floating-point and have the shape (B, T, V), for one or more rows and one or more tokens."""
+    """Logits are floating-point and have the shape (B, T, V), for one or more rows and one or more
+    tokens.
+    """
     for batch, time in (ROWS, STEPS), (1, 1), (1, STEPS), (ROWS, 1):
         sizes = {"B": batch, "T": time, "V": model.config.vocab_size}
         state = model.initial_state(batch)
         try:
             logits, _ = call(model, some_ids(model, batch, time), state)
         except Exception as error:
-            where = _describe_confusion(model, state, sizes) or f"The call fails for ids (B, T) = ({batch}, {time}):"
+            where = (
+                _describe_confusion(model, state, sizes)
+                or f"The call fails for ids (B, T) = ({batch}, {time}):"
+            )
             raise AssertionError(f"{where} {describe_error(error)}") from error
         actual = tuple(logits.shape)
         assert actual == tuple(sizes.values()), (
             f"Logits must be (B, T, V) = {tuple(sizes.values())}; got {lettered(actual, sizes)}."
         )
-        assert logits.is_floating_point(), f"Logits must have a floating-point dtype; got {logits.dtype}."
+        assert logits.is_floating_point(), (
+            f"Logits must have a floating-point dtype; got {logits.dtype}."
+        )
 
 
 def causal(model: Any, read: Callable[[Any, Tensor], Tensor] | None = None) -> None:
@@ -72,8 +91,8 @@ def causal(model: Any, read: Callable[[Any, Tensor], Tensor] | None = None) -> N
     changes = influence(model, read or logits_of).tril(-1)
     for t, place in (changes > TOLERANCE).nonzero().tolist():
         raise AssertionError(
-            f"Changing token {t} changes logits before it, those at token {place} by {changes[t, place]:.3g}: the model sees the "
-            "future, and learns to copy it."
+            f"Changing token {t} changes logits before it, those at token {place} by"
+            f" {changes[t, place]:.3g}: the model sees the future, and learns to copy it."
         )
 
 
@@ -83,11 +102,17 @@ def rows(model: Any) -> None:
     together = call_twice(model, ids)
     for row in range(ROWS):
         alone = call_twice(model, ids[row : row + 1])
-        assert_close(alone[0], together[row], f"Row {row} alone gives different logits than in a batch: rows must not interact.")
+        assert_close(
+            alone[0],
+            together[row],
+            f"Row {row} alone gives different logits than in a batch: rows must not interact.",
+        )
 
 
 def output_layer(model: Any) -> None:
-    """The logits are the output layer of the features, in training as in evaluation mode, and both have gradients."""
+    """The logits are the output layer of the features, in training as in evaluation mode, and both
+    have gradients.
+    """
     ids = some_ids(model, ROWS, STEPS)
     for is_training in (False, True):
         state = model.train(is_training).initial_state(ROWS)
@@ -102,11 +127,14 @@ def output_layer(model: Any) -> None:
         assert_close(nn.functional.linear(features, weight, bias), logits, sentence)
         for one, other in zip(flatten_state(feature_state), flatten_state(after), strict=True):
             assert_close(one, other, "features() returns a different state.")
-    assert features.requires_grad and weight.requires_grad, "The features or the output layer have no gradient."
+    assert features.requires_grad and weight.requires_grad, (
+        "The features or the output layer have no gradient."
+    )
 
 
 def influence(model: Any, read: Callable[[Any, Tensor], Tensor]) -> Tensor:
-    """Return by how much another token at t changes the logits at each position, relative to them if they are large, (T, T).
+    """Return by how much another token at t changes the logits at each position, relative to them
+    if they are large, (T, T).
 
     Args:
         model: The model.
@@ -148,8 +176,11 @@ def call_twice(model: Any, ids: Tensor) -> Tensor:
     return torch.cat((first, call(model, ids, state)[0]), dim=1)
 
 
-def assert_close(actual: Any, expected: Any, sentence: str = "", tolerance: float = TOLERANCE) -> None:
-    """Raise AssertionError unless two tensors or arrays agree, with a sentence and with what numpy says; -inf agrees with -inf.
+def assert_close(
+    actual: Any, expected: Any, sentence: str = "", tolerance: float = TOLERANCE
+) -> None:
+    """Raise AssertionError unless two tensors or arrays agree, with a sentence and with what numpy
+    says; -inf agrees with -inf.
 
     Args:
         actual: The tensor or array to check.
@@ -171,7 +202,9 @@ def asserting(sentence: str) -> Iterator[None]:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the kind of an error and the beginning of its message; of our own sentences and of assertions the whole message."""
+    """Return the kind of an error and the beginning of its message; of our own sentences and of
+    assertions the whole message.
+    """
     message = str(error).strip()
     if isinstance(error, AssertionError | ReviewgenError):
         return message
@@ -184,7 +217,9 @@ def lettered(shape: tuple[int, ...], sizes: Mapping[str, int]) -> str:
     >>> lettered((12, 3, 64), {"B": 3, "T": 12, "V": 11})
     '(T, B, H) = (12, 3, 64)'
     """
-    letters = [next((letter for letter, length in sizes.items() if length == size), "H") for size in shape]
+    letters = [
+        next((letter for letter, length in sizes.items() if length == size), "H") for size in shape
+    ]
     return f"({', '.join(letters)}) = {shape}"
 
 

@@ -1,25 +1,30 @@
 """What a step minimises, the optimizers and their learning rate, and the guard against divergence.
 
-The loss of every model is the cross entropy, in nats per token, with the terms that a model adds. On a CPU, a compiled loop
-computes it and its gradient in one pass (``reviewgen.compiled.tensors``): with a vocabulary of some thousand tokens, torch's
-separate steps (conversion to 32 bits, log-softmax, its gradient, conversion back) take most of the time of a training step.
+The loss of every model is the cross entropy, in nats per token, with the terms that a model adds.
+On a CPU, a compiled loop computes it and its gradient in one pass (``reviewgen.compiled.tensors``):
+with a vocabulary of some thousand tokens, torch's separate steps (conversion to 32 bits,
+log-softmax, its gradient, conversion back) take most of the time of a training step.
 
-Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks") updates a matrix by its gradient's momentum
-with all singular values set to about one. It is meant for matrices between hidden vectors: embeddings, output layers and vectors
-stay with AdamW (Loshchilov & Hutter 2019). Muon's update of a matrix is scaled to the size that AdamW's would have (Liu et al.
-2025, "Muon is Scalable for LLM Training"), so that both use one learning rate. Both optimizers are torch's. A model may decide
-otherwise for some of its parameters (``SupportsParameterGroups``).
+Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks") updates a
+matrix by its gradient's momentum with all singular values set to about one. It is meant for
+matrices between hidden vectors: embeddings, output layers and vectors stay with AdamW (Loshchilov &
+Hutter 2019). Muon's update of a matrix is scaled to the size that AdamW's would have (Liu et al.
+2025, "Muon is Scalable for LLM Training"), so that both use one learning rate. Both optimizers are
+torch's. A model may decide otherwise for some of its parameters (``SupportsParameterGroups``).
 
-``RowAdamW`` is for tables of which a step uses few rows: an ``nn.Embedding`` or ``nn.EmbeddingBag`` with ``sparse=True`` has a
-gradient of the rows that a batch used. With momentum, an optimizer would still have to move all rows at every step, for some
-steps after each use; without momentum, a row without a gradient stays where it is.
+``RowAdamW`` is for tables of which a step uses few rows: an ``nn.Embedding`` or ``nn.EmbeddingBag``
+with ``sparse=True`` has a gradient of the rows that a batch used. With momentum, an optimizer would
+still have to move all rows at every step, for some steps after each use; without momentum, a row
+without a gradient stays where it is.
 
-The learning rate rises to its peak and falls in a straight line to zero over the run (Bergsma et al. 2025, "Straight to Zero: Why
-Linearly Decaying the Learning Rate to Zero Works Best for LLMs"). Where held-out text gets no better long before the run is over,
-as on a small corpus, the weights at its best were made at a high rate and were never annealed: so the run goes back to them, and
-the rate falls to zero from there within a part of the steps that led to them, as in the decay of a warmup-stable-decay schedule
-(Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations"). What a longer run would have
-gained is decided by the held-out text and not by the length of the run.
+The learning rate rises to its peak and falls in a straight line to zero over the run (Bergsma et
+al. 2025, "Straight to Zero: Why Linearly Decaying the Learning Rate to Zero Works Best for LLMs").
+Where held-out text gets no better long before the run is over, as on a small corpus, the weights at
+its best were made at a high rate and were never annealed: so the run goes back to them, and the
+rate falls to zero from there within a part of the steps that led to them, as in the decay of a
+warmup-stable-decay schedule (Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond
+Fixed Training Durations"). What a longer run would have gained is decided by the held-out text and
+not by the length of the run.
 """
 
 import math
@@ -49,33 +54,47 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,39}", re.ASCII)  # of a term
 _COMPILED_DTYPES = (torch.float32, torch.bfloat16)
 SCALE = "learning_rate_scale"  # of a model's own parameter group
 _BETAS = (0.9, 0.99)  # the second moment averages over about 100 steps: runs are short
-_DECAY_EVERY = 16  # steps of RowAdamW: weight decay is slow, and is the one thing that every row needs
+# steps of RowAdamW: weight decay is slow, and is the one thing that every row needs
+_DECAY_EVERY = 16
 _WARMUP_START = 0.04  # share of the peak learning rate at which the warm-up starts
 _ANNEALING = 0.5  # steps of the annealing, as a share of those that led to the best weights
 _ANNEALING_EVALUATIONS = 4  # while annealing
 
 
-def cross_entropy(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"], count: int) -> Float[Tensor, ""]:
-    """Return the summed negative log likelihood of the targets, in nats, divided by ``count``. Targets ``IGNORED`` are skipped.
+def cross_entropy(
+    logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"], count: int
+) -> Float[Tensor, ""]:
+    """Return the summed negative log likelihood of the targets, in nats, divided by ``count``.
+    Targets ``IGNORED`` are skipped.
 
-    With ``count`` the number of targets of a whole step, the losses of its batches add up to the mean of the step, even if the
-    batches have different numbers of targets. Logits that are time-first in memory, as from torch's recurrent layers, are
-    processed in that order, without a copy.
+    With ``count`` the number of targets of a whole step, the losses of its batches add up to the
+    mean of the step, even if the batches have different numbers of targets. Logits that are
+    time-first in memory, as from torch's recurrent layers, are processed in that order, without a
+    copy.
     """
     if not logits.is_contiguous():
         logits = logits.transpose(0, 1)
         targets = targets.transpose(0, 1)
     flat_logits = logits.flatten(0, 1)
     flat_targets = targets.flatten()
-    if flat_logits.device.type == "cpu" and flat_logits.dtype in _COMPILED_DTYPES and flat_logits.requires_grad:
+    if (
+        flat_logits.device.type == "cpu"
+        and flat_logits.dtype in _COMPILED_DTYPES
+        and flat_logits.requires_grad
+    ):
         apply = _CrossEntropy.apply  # torch leaves it untyped
         loss: Tensor = apply(flat_logits, flat_targets, max(1, count))  # type: ignore[no-untyped-call]
         return loss
-    return F.cross_entropy(flat_logits.float(), flat_targets, ignore_index=IGNORED, reduction="sum") / max(1, count)
+    return F.cross_entropy(
+        flat_logits.float(), flat_targets, ignore_index=IGNORED, reduction="sum"
+    ) / max(1, count)
 
 
-def own_losses(model: object, logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> dict[str, Float[Tensor, ""]]:
-    """Return a model's own loss terms of a batch by name, after they were checked; empty for a model without any.
+def own_losses(
+    model: object, logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]
+) -> dict[str, Float[Tensor, ""]]:
+    """Return a model's own loss terms of a batch by name, after they were checked; empty for a
+    model without any.
 
     Raises:
         BrokenPlugin: They are not floating-point tensors without dimensions by name.
@@ -84,7 +103,9 @@ def own_losses(model: object, logits: Float[Tensor, "B T V"], targets: Int[Tenso
         return {}
     terms = model.losses(logits, targets)
     if not isinstance(terms, Mapping) or not terms:
-        raise BrokenPlugin(f"{type(model).__name__}.losses must return at least one term by name, as a dict.")
+        raise BrokenPlugin(
+            f"{type(model).__name__}.losses must return at least one term by name, as a dict."
+        )
     for name, term in terms.items():
         if problem := _find_problem(name, term, logits.requires_grad):
             raise BrokenPlugin(f"{type(model).__name__}.losses: {problem}.")
@@ -94,28 +115,42 @@ def own_losses(model: object, logits: Float[Tensor, "B T V"], targets: Int[Tenso
 def _find_problem(name: object, term: object, has_gradient: bool) -> str | None:
     """Return why a value is not a loss term, if it is not."""
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
-        return f"a term's name must have letters, digits, hyphens, underscores and dots only, at most 40; got {ascii(name)[:60]}"
+        return (
+            "a term's name must have letters, digits, hyphens, underscores and dots only, at most"
+            f" 40; got {ascii(name)[:60]}"
+        )
     if not isinstance(term, Tensor):
         return f"{name} must be a tensor without dimensions; got a {type(term).__name__}"
     if term.dim() or not term.is_floating_point():
         kind = str(term.dtype).removeprefix("torch.")
-        return f"{name} must be a floating-point tensor without dimensions; got {kind} of the shape {tuple(term.shape)}"
+        return (
+            f"{name} must be a floating-point tensor without dimensions; got {kind} of the shape"
+            f" {tuple(term.shape)}"
+        )
     if name == CROSS_ENTROPY and has_gradient and not term.requires_grad:
-        return f"{name} replaces the cross entropy and has no gradient; compute it from the logits without detaching them"
+        return (
+            f"{name} replaces the cross entropy and has no gradient; compute it from the logits"
+            " without detaching them"
+        )
     return None
 
 
 def add_own_losses(
     entropy: Float[Tensor, ""], terms: Mapping[str, Float[Tensor, ""]], share: float
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-    """Return the loss to minimise, and a model's own terms, each as the batch's share of the step's term.
+    """Return the loss to minimise, and a model's own terms, each as the batch's share of the step's
+    term.
 
     Args:
         entropy: The cross entropy of a batch, divided by the number of targets of its step.
         terms: The model's own terms; see ``own_losses``.
-        share: The batch's share of the targets of its step. Without a target, the terms are zero: a mean of nothing is NaN.
+        share: The batch's share of the targets of its step. Without a target, the terms are zero: a
+            mean of nothing is NaN.
     """
-    parts = {name: term.float() * share if share else torch.zeros_like(entropy) for name, term in terms.items()}
+    parts = {
+        name: term.float() * share if share else torch.zeros_like(entropy)
+        for name, term in terms.items()
+    }
     replaced = share > 0 and CROSS_ENTROPY in parts
     return sum(parts.values(), torch.zeros_like(entropy) if replaced else entropy), parts
 
@@ -124,8 +159,11 @@ class _CrossEntropy(torch.autograd.Function):
     """Cross entropy whose gradient is computed in the forward pass."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"], count: int) -> Float[Tensor, ""]:
-        """Return the sum over the targets, divided by the count, and save the gradient of the logits.
+    def forward(
+        ctx: Any, logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"], count: int
+    ) -> Float[Tensor, ""]:
+        """Return the sum over the targets, divided by the count, and save the gradient of the
+        logits.
 
         Raises:
             IndexError: A target is not an index of the logits.
@@ -133,11 +171,14 @@ class _CrossEntropy(torch.autograd.Function):
         grad_logits = torch.empty_like(logits)
         if len(targets) and int(targets.max()) >= logits.size(1):
             raise IndexError(
-                f"Target {int(targets.max())} is out of range: the model has logits for ids 0 to {logits.size(1) - 1}."
+                f"Target {int(targets.max())} is out of range: the model has logits for ids 0 to"
+                f" {logits.size(1) - 1}."
             )
         scale = np.float32(1 / count)
         target_array = targets.contiguous().numpy()
-        total = cross_entropy_and_gradient(as_array(logits), target_array, scale, as_array(grad_logits))
+        total = cross_entropy_and_gradient(
+            as_array(logits), target_array, scale, as_array(grad_logits)
+        )
         ctx.save_for_backward(grad_logits)
         return torch.tensor(total / count, dtype=torch.float32)
 
@@ -146,14 +187,22 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Float[Tensor, ""]) -> tuple[Tensor | None, ...]:
         """Return the gradient of the logits."""
         (grad_logits,) = ctx.saved_tensors
-        return grad_logits if grad_loss == 1 else grad_logits * grad_loss.to(grad_logits.dtype), None, None
+        return (
+            grad_logits if grad_loss == 1 else grad_logits * grad_loss.to(grad_logits.dtype),
+            None,
+            None,
+        )
 
 
 def make_optimizers(model: nn.Module, config: TrainingConfig) -> list[Optimizer]:
     """Return the optimizers of a model; together they have each of its parameters once."""
     declared = model.parameter_groups() if isinstance(model, SupportsParameterGroups) else ()
-    model_groups: list[dict[str, Any]] = [{**group, "params": list(group["params"])} for group in declared]
-    usual = dict.fromkeys(map(id, inner_matrices(model)), "muon") | dict.fromkeys(map(id, sparse_tables(model)), "rows")
+    model_groups: list[dict[str, Any]] = [
+        {**group, "params": list(group["params"])} for group in declared
+    ]
+    usual = dict.fromkeys(map(id, inner_matrices(model)), "muon") | dict.fromkeys(
+        map(id, sparse_tables(model)), "rows"
+    )
     grouped = {id(parameter) for group in model_groups for parameter in group["params"]}
     rest = [parameter for parameter in model.parameters() if id(parameter) not in grouped]
     groups: dict[str, list[dict[str, Any]]] = {"adamw": [], "muon": [], "rows": []}
@@ -161,7 +210,9 @@ def make_optimizers(model: nn.Module, config: TrainingConfig) -> list[Optimizer]
         by_optimizer: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
         for parameter in group["params"]:
             name = group.get("optimizer", usual.get(id(parameter), "adamw"))
-            by_optimizer["adamw" if (name, config.optimizer) == ("muon", "adamw") else name].append(parameter)
+            by_optimizer["adamw" if (name, config.optimizer) == ("muon", "adamw") else name].append(
+                parameter
+            )
         settings = {name: group[name] for name in (SCALE, "weight_decay") if name in group}
         for name, parameters in by_optimizer.items():
             groups[name] += [{**settings, "params": parameters}] if parameters else []
@@ -177,10 +228,20 @@ def make_optimizers(model: nn.Module, config: TrainingConfig) -> list[Optimizer]
 
 
 def inner_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """Return the matrices between hidden vectors: neither embeddings nor those of an output layer."""
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, (nn.Embedding, nn.EmbeddingBag))}
+    """Return the matrices between hidden vectors: neither embeddings nor those of an output
+    layer.
+    """
+    embeddings = {
+        id(module.weight)
+        for module in model.modules()
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag))
+    }
     vocab_size = getattr(getattr(model, "config", None), "vocab_size", None)
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim == 2 and vocab_size not in parameter.shape]
+    matrices = [
+        parameter
+        for parameter in model.parameters()
+        if parameter.ndim == 2 and vocab_size not in parameter.shape
+    ]
     return [parameter for parameter in matrices if id(parameter) not in embeddings]
 
 
@@ -192,31 +253,38 @@ def set_learning_rate(optimizers: list[Optimizer], learning_rate: float) -> None
 
 
 class RowAdamW(Optimizer):
-    """AdamW without momentum, which updates only the rows of a table that have a gradient, each row at a rate of its own.
+    """AdamW without momentum, which updates only the rows of a table that have a gradient, each row
+    at a rate of its own.
 
     With g the gradient of a row w at step t, and g = 0 for all others::
 
         v  <-  beta2 v + (1 - beta2) mean(g^2)
         w  <-  w - lr g / (sqrt(v / (1 - beta2^t)) + eps)
 
-    This is AdamW with betas of 0 and ``beta2``, with two differences: v is one number for a row, where AdamW has one for each of
-    its numbers, and weight decay is applied to the whole table every 16 steps. The decay of v is made up for when a row has its
-    next gradient.
+    This is AdamW with betas of 0 and ``beta2``, with two differences: v is one number for a row,
+    where AdamW has one for each of its numbers, and weight decay is applied to the whole table
+    every 16 steps. The decay of v is made up for when a row has its next gradient.
 
-    Source: Tieleman & Hinton 2012, "Lecture 6.5 - RMSProp"; Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization";
-    one number for a row as in Mudigere et al. 2022, "Software-Hardware Co-design for Fast and Scalable Training of Deep Learning
-    Recommendation Models".
+    Source: Tieleman & Hinton 2012, "Lecture 6.5 - RMSProp"; Loshchilov & Hutter 2019, "Decoupled
+    Weight Decay Regularization"; one number for a row as in Mudigere et al. 2022,
+    "Software-Hardware Co-design for Fast and Scalable Training of Deep Learning Recommendation
+    Models".
 
     Args:
         params: Tables, or parameter groups of them.
         lr: The learning rate.
-        weight_decay: The share of the weights, times the learning rate, by which they shrink at each step.
+        weight_decay: The share of the weights, times the learning rate, by which they shrink at
+            each step.
         beta2: The decay of the mean of squared gradients.
         eps: Added to its root.
     """
 
-    def __init__(self, params: Iterable[Any], lr: float, weight_decay: float, beta2: float, eps: float = 1e-8) -> None:
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "beta2": beta2, "eps": eps})
+    def __init__(
+        self, params: Iterable[Any], lr: float, weight_decay: float, beta2: float, eps: float = 1e-8
+    ) -> None:
+        super().__init__(
+            params, {"lr": lr, "weight_decay": weight_decay, "beta2": beta2, "eps": eps}
+        )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -227,15 +295,25 @@ class RowAdamW(Optimizer):
                     grad = table.grad.coalesce() if table.grad.is_sparse else table.grad
                     self._update(table, grad, self.state[table], group)
 
-    def _update(self, table: Float[Tensor, "N E"], grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def _update(
+        self,
+        table: Float[Tensor, "N E"],
+        grad: Tensor,
+        state: dict[str, Any],
+        group: dict[str, Any],
+    ) -> None:
         if not state:
             state["step"] = 0
             state["decay"] = 1.0
-            state["square"], state["updated"] = (torch.zeros(len(table), device=table.device) for _ in range(2))
+            state["square"], state["updated"] = (
+                torch.zeros(len(table), device=table.device) for _ in range(2)
+            )
         lr = group["lr"]
         beta2 = group["beta2"]
         step = state["step"] + 1
-        rows = grad.indices()[0] if grad.is_sparse else torch.arange(len(table), device=table.device)
+        rows = (
+            grad.indices()[0] if grad.is_sparse else torch.arange(len(table), device=table.device)
+        )
         grad = (grad.values() if grad.is_sparse else grad).float()
         missed = step - state["updated"][rows]  # steps since the row's last gradient
         square = state["square"][rows] * beta2**missed + (1 - beta2) * grad.square().mean(dim=1)
@@ -251,19 +329,28 @@ class RowAdamW(Optimizer):
 
 def sparse_tables(model: nn.Module) -> list[Tensor]:
     """Return the embedding tables of a model that have sparse gradients."""
-    return [module.weight for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse]
+    return [
+        module.weight
+        for module in model.modules()
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse
+    ]
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Float[Tensor, ""]:
-    """Scale the gradients so that their global norm is at most ``max_norm``; return what it was. Sparse ones are coalesced.
+    """Scale the gradients so that their global norm is at most ``max_norm``; return what it was.
+    Sparse ones are coalesced.
 
     ``torch.nn.utils.clip_grad_norm_`` accepts no sparse gradients.
     """
     gradients = []
     for parameter in parameters:
         if parameter.grad is not None:
-            parameter.grad = parameter.grad.coalesce() if parameter.grad.is_sparse else parameter.grad
-            gradients.append(parameter.grad.values() if parameter.grad.is_sparse else parameter.grad)
+            parameter.grad = (
+                parameter.grad.coalesce() if parameter.grad.is_sparse else parameter.grad
+            )
+            gradients.append(
+                parameter.grad.values() if parameter.grad.is_sparse else parameter.grad
+            )
     norm: Tensor = nn.utils.get_total_norm(gradients)
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
@@ -274,9 +361,10 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Float
 class DivergenceGuard:
     """Checks the loss and gradient norm of each training step.
 
-    Each step only marks, on the device, whether it was bad. The mark is read every ``check_every`` steps, since reading a value
-    of an accelerator waits for it; if it is clear, the weights are copied. With ``check_every=1`` a bad step is refused before
-    the optimizer takes it, so the weights are still good and nothing is copied.
+    Each step only marks, on the device, whether it was bad. The mark is read every ``check_every``
+    steps, since reading a value of an accelerator waits for it; if it is clear, the weights are
+    copied. With ``check_every=1`` a bad step is refused before the optimizer takes it, so the
+    weights are still good and nothing is copied.
 
     Args:
         model: The model, on its device.
@@ -292,21 +380,29 @@ class DivergenceGuard:
         self._live = list(model.state_dict().values())
         self._kept = [tensor.clone() for tensor in self._live] if check_every > 1 else []
         self._check_every = check_every
-        self._bad_step_mark = torch.zeros((), dtype=torch.int64, device=self._live[0].device)  # as bad_step, on the device
+        # as bad_step, on the device
+        self._bad_step_mark = torch.zeros((), dtype=torch.int64, device=self._live[0].device)
         self.bad_step = 0
         self.good_steps = steps
 
     def allows_step(self, step: int, loss: Tensor, norm: Tensor | None) -> bool:
-        """Return whether the optimizer may take a step, given its loss and its gradient norm (None: do not check the norm)."""
+        """Return whether the optimizer may take a step, given its loss and its gradient norm (None:
+        do not check the norm).
+        """
         values = loss if norm is None else torch.stack((loss, norm.to(loss.device)))
         is_bad = ~torch.isfinite(values).all()
-        self._bad_step_mark = torch.where(is_bad & (self._bad_step_mark == 0), step, self._bad_step_mark)
+        self._bad_step_mark = torch.where(
+            is_bad & (self._bad_step_mark == 0), step, self._bad_step_mark
+        )
         return step % self._check_every != 0 or self.check(step - 1)
 
     def check(self, steps: int) -> bool:
-        """Return whether all steps so far were good, and if so keep the weights. Waits for an accelerator."""
+        """Return whether all steps so far were good, and if so keep the weights. Waits for an
+        accelerator.
+        """
         self.bad_step = self.bad_step or int(self._bad_step_mark)
-        if self.bad_step in (0, steps + 1):  # a bad step that the optimizer has not taken yet leaves the weights good
+        # a bad step that the optimizer has not taken yet leaves the weights good
+        if self.bad_step in (0, steps + 1):
             self.good_steps = steps
             for kept, live in zip(self._kept, self._live, strict=False):
                 kept.copy_(live)
@@ -320,7 +416,8 @@ class DivergenceGuard:
 
 @dataclass
 class Schedule:
-    """How far a run is: the learning rate of its next step, when to evaluate, and when it is over. Checkpoints save it as it is.
+    """How far a run is: the learning rate of its next step, when to evaluate, and when it is over.
+    Checkpoints save it as it is.
 
     Attributes:
         peak: The largest learning rate.
@@ -331,8 +428,9 @@ class Schedule:
         evaluated: How many evaluations were due at the last one.
         best_step: The step of the best evaluation.
         best_share: The learning rate at that step, as a share of the peak.
-        annealing: The end of a run whose held-out text got no better, in which the rate falls from where it was to zero: the step
-            after which it starts, its number of steps, and the learning rate it starts from, as a share of the peak.
+        annealing: The end of a run whose held-out text got no better, in which the rate falls from
+            where it was to zero: the step after which it starts, its number of steps, and the
+            learning rate it starts from, as a share of the peak.
     """
 
     peak: float
@@ -352,14 +450,20 @@ class Schedule:
 
     def learning_rate(self) -> float:
         """Return the learning rate of the next step."""
-        return self.peak * (self._linear_decay() if self.annealing is None else self.annealing[2] * self._annealing_left())
+        return self.peak * (
+            self._linear_decay()
+            if self.annealing is None
+            else self.annealing[2] * self._annealing_left()
+        )
 
     def mark_best(self) -> None:
         """Record that the weights are the best so far."""
         self.best_step, self.best_share = self.steps, self._linear_decay()
 
     def anneal(self) -> int:
-        """Lower the rate from that of the best weights to zero, from this step on; return within how many steps."""
+        """Lower the rate from that of the best weights to zero, from this step on; return within
+        how many steps.
+        """
         length = max(1, min(math.ceil(_ANNEALING * self.best_step), self.steps_left()))
         self.annealing = self.steps, length, self.best_share
         self.evaluated = self.evaluations  # those of the annealing come on top
@@ -368,7 +472,8 @@ class Schedule:
     def evaluations_due(self) -> int:
         """Return how many of a run's evaluations are due by now: k of n after (k / n)^2 of it.
 
-        They lie close together at first, since what they show depends on the ratio of two times and not on their difference.
+        They lie close together at first, since what they show depends on the ratio of two times and
+        not on their difference.
         """
         if self.annealing is None:
             return int(math.sqrt(self.progress) * self.evaluations)
@@ -383,10 +488,16 @@ class Schedule:
 
     def evaluations_left(self) -> int:
         """Return the number of evaluations to come."""
-        return self.evaluations + (0 if self.annealing is None else _ANNEALING_EVALUATIONS) - self.evaluated
+        return (
+            self.evaluations
+            + (0 if self.annealing is None else _ANNEALING_EVALUATIONS)
+            - self.evaluated
+        )
 
     def _linear_decay(self) -> float:
-        """Return the learning rate as a share of its peak: linear warm-up, then linear decay to zero."""
+        """Return the learning rate as a share of its peak: linear warm-up, then linear decay to
+        zero.
+        """
         if self.progress < self.warmup:
             return _WARMUP_START + (1 - _WARMUP_START) * self.progress / self.warmup
         return max(0.0, (1 - self.progress) / (1 - self.warmup))

@@ -1,7 +1,8 @@
-"""The budget of a training run, its step reports, and the verdict on it. Training settings are in ``config.training``.
+"""The budget of a training run, its step reports, and the verdict on it. Training settings are in
+``config.training``.
 
-The verdict (still improving, converged, overfitting, copying, diverged or unknown) is a pure function of the evaluations as
-``training.json`` records them.
+The verdict (still improving, converged, overfitting, copying, diverged or unknown) is a pure
+function of the evaluations as ``training.json`` records them.
 """
 
 import math
@@ -17,13 +18,17 @@ from reviewgen.evaluation import Evaluation
 from reviewgen.rates import MIN_CHARACTERS
 
 MIN_CHANGE = 0.01  # as a share of the bits per character; smaller changes may come from the seed
-MIN_BITS = 0.01  # bits per character; changes are relative to at least this, since shares of less mean nothing
-RECENT = 0.25  # the last share of the steps: the learning rate falls there from about a quarter of its peak to zero
+# bits per character; changes are relative to at least this, since shares of less mean nothing
+MIN_BITS = 0.01
+# the last share of the steps: the learning rate falls there from about a quarter of its peak to
+# zero
+RECENT = 0.25
 MIN_EVALUATIONS = 4  # with fewer, a curve does not show where it goes
 MIN_STEPS = 200  # with fewer, the same is true
 LAST = 2  # evaluations at the end that must all be worse: a single one may be an outlier
 COPY_MARGIN = 0.15  # above the copy rate of held-out reviews: about one text in seven is copied
-COPY_FACTOR = 1.5  # times held-out reviews: if these repeat the training text anyway, the margin is within their noise
+# times held-out reviews: if these repeat the training text anyway, the margin is within their noise
+COPY_FACTOR = 1.5
 _ADVICE = "Lower training.learning_rate."
 
 
@@ -45,7 +50,8 @@ class Budget:
     """When a training run ends. One of the three is set.
 
     Attributes:
-        seconds: Time from the end of the first step: neither it nor what comes before it is counted, nor any time of compiling.
+        seconds: Time from the end of the first step: neither it nor what comes before it is
+            counted, nor any time of compiling.
         steps: Number of optimizer steps.
         epochs: Number of passes over the corpus.
     """
@@ -57,7 +63,8 @@ class Budget:
 
 @dataclass(frozen=True)
 class Report:
-    """The report of one training step. ``evaluation`` to ``metrics``, and ``sample``, are set at evaluations only.
+    """The report of one training step. ``evaluation`` to ``metrics``, and ``sample``, are set at
+    evaluations only.
 
     Attributes:
         step: Optimizer steps so far; texts so far for a model trained by counting.
@@ -65,13 +72,16 @@ class Report:
         seconds: Training time so far.
         tokens: Tokens trained on so far, of all processes.
         epoch: Index of the epoch, from 0.
-        loss: Cross entropy of this step, nats per token; an estimate with a sampled softmax. None for a model trained by
-            counting.
+        loss: Cross entropy of this step, nats per token; an estimate with a sampled softmax. None
+            for a model trained by counting.
         losses: The model's own loss terms of this step, by name; see ``SupportsLoss``.
-        learning_rate: Learning rate of this step, before random lengths scale it; None for a model trained by counting.
-        bptt: Tokens of each lane in the last batch of this step where lengths are random (``bptt_random``); None otherwise.
+        learning_rate: Learning rate of this step, before random lengths scale it; None for a model
+            trained by counting.
+        bptt: Tokens of each lane in the last batch of this step where lengths are random
+            (``bptt_random``); None otherwise.
         evaluation: Held-out evaluation; None also for a model whose scores are not a distribution.
-        token_copy_rate: Share of 20-token windows of generated texts that occur in the training text; None if not measured.
+        token_copy_rate: Share of 20-token windows of generated texts that occur in the training
+            text; None if not measured.
         metrics: The metrics of generated texts by name; None for one that failed.
         evaluation_seconds: Duration of all evaluations so far.
         is_best: Whether this evaluation is the best so far, so that its weights are kept.
@@ -80,12 +90,15 @@ class Report:
         threads: CPU threads in use.
         notes: Messages for the user.
         stopped: Why the run ended; set on its last report only.
-        part: In a run of a blend, the preset of the model whose training this reports, with its own progress and seconds; on the
-            last report the blend itself. None in a run of a single model.
-        epochs: Passes over the corpus so far, as in 3.2; None for a model trained by counting, like the next two.
-        seconds_per_epoch: Mean time of a pass, without the first step, which may compile, and without evaluations; None at the
-            first step.
-        seconds_left: Estimated time to the end of the run, with its evaluations; None at the first step.
+        part: In a run of a blend, the preset of the model whose training this reports, with its own
+            progress and seconds; on the last report the blend itself. None in a run of a single
+            model.
+        epochs: Passes over the corpus so far, as in 3.2; None for a model trained by counting, like
+            the next two.
+        seconds_per_epoch: Mean time of a pass, without the first step, which may compile, and
+            without evaluations; None at the first step.
+        seconds_left: Estimated time to the end of the run, with its evaluations; None at the first
+            step.
     """
 
     step: int
@@ -125,7 +138,8 @@ class RunVerdict:
     Attributes:
         name: The verdict.
         words: The verdict as sentences for the user, with advice.
-        since_step: The step of the best evaluation, after which held-out text got worse; None if it did not.
+        since_step: The step of the best evaluation, after which held-out text got worse; None if it
+            did not.
     """
 
     name: Literal["still improving", "converged", "overfitting", "copying", "diverged", "unknown"]
@@ -134,16 +148,20 @@ class RunVerdict:
 
 
 def find_verdict(
-    evaluations: Sequence[Mapping[str, Any]], stopped: str | None = None, novelty: Mapping[str, Any] | None = None
+    evaluations: Sequence[Mapping[str, Any]],
+    stopped: str | None = None,
+    novelty: Mapping[str, Any] | None = None,
 ) -> RunVerdict:
     """Return the verdict on a run.
 
     Args:
-        evaluations: Those of ``training.json``, in order: ``step``, ``is_best``, ``bits_per_character`` (None is infinite, absent
-            is not scored) and ``train_nats_per_token`` (the mean since the previous evaluation; None for a model trained by
-            counting).
+        evaluations: Those of ``training.json``, in order: ``step``, ``is_best``,
+            ``bits_per_character`` (None is infinite, absent is not scored) and
+            ``train_nats_per_token`` (the mean since the previous evaluation; None for a model
+            trained by counting).
         stopped: Why the run ended, as in its last report.
-        novelty: The copy rates of ``training.json``; what a model copies beyond held-out reviews, it has memorised.
+        novelty: The copy rates of ``training.json``; what a model copies beyond held-out reviews,
+            it has memorised.
     """
     trend = _trend_verdict(evaluations, stopped)
     rates = novelty or {}
@@ -154,8 +172,9 @@ def find_verdict(
     if rate <= max(held_out + COPY_MARGIN, held_out * COPY_FACTOR):
         return trend
     words = (
-        f"Copying: the copy rate is {rate:.1%}, that of held-out reviews {held_out:.1%}. A smaller model, more reviews or "
-        "training.keep=best-under-copy would copy less, and the novelty filter leaves copies out."
+        f"Copying: the copy rate is {rate:.1%}, that of held-out reviews {held_out:.1%}. A smaller"
+        " model, more reviews or training.keep=best-under-copy would copy less, and the novelty"
+        " filter leaves copies out."
     )
     return RunVerdict("copying", f"{words} {trend.words}", trend.since_step)
 
@@ -163,33 +182,57 @@ def find_verdict(
 def _trend_verdict(evaluations: Sequence[Mapping[str, Any]], stopped: str | None) -> RunVerdict:
     """Return the verdict without regard to the copy rate."""
     if stopped == StopReason.DIVERGED and not evaluations:
-        return RunVerdict("diverged", f"Diverged before the first evaluation: the loss became NaN or infinite. {_ADVICE}")
+        return RunVerdict(
+            "diverged",
+            f"Diverged before the first evaluation: the loss became NaN or infinite. {_ADVICE}",
+        )
     if stopped == StopReason.DIVERGED:
         step = evaluations[-1]["step"]
         kept = _describe_kept(evaluations)
-        return RunVerdict("diverged", f"Diverged after step {step:,}: the loss became NaN or infinite; {kept}. {_ADVICE}", step)
+        return RunVerdict(
+            "diverged",
+            f"Diverged after step {step:,}: the loss became NaN or infinite; {kept}. {_ADVICE}",
+            step,
+        )
     if not evaluations:
-        return RunVerdict("unknown", "No verdict: the run ended before its first evaluation. Give it more time.")
-    if all(entry.get("train_nats_per_token") is None for entry in evaluations):  # trained by counting, or nothing to train
+        return RunVerdict(
+            "unknown", "No verdict: the run ended before its first evaluation. Give it more time."
+        )
+    # trained by counting, or nothing to train
+    if all(entry.get("train_nats_per_token") is None for entry in evaluations):
         if stopped in (StopReason.BUDGET_SPENT, StopReason.INTERRUPTED):
-            return RunVerdict("still improving", "Still improving: the count ended before the last text. Give it more time.")
-        return RunVerdict("converged", "Converged: it has seen every text. More time changes nothing; more reviews may help.")
+            return RunVerdict(
+                "still improving",
+                "Still improving: the count ended before the last text. Give it more time.",
+            )
+        return RunVerdict(
+            "converged",
+            "Converged: it has seen every text. More time changes nothing; more reviews may help.",
+        )
     bits = [_bits(entry) for entry in evaluations]
     if min(bits) == math.inf:
         return RunVerdict("unknown", "No verdict: held-out text has no finite score.")
     best = bits.index(min(bits))
     if stopped == StopReason.NO_MORE_GAIN:
         return _annealed_verdict(evaluations)
-    if best + 1 < len(bits) and _relative_change(min(bits[best + 1 :][-LAST:]) - bits[best], bits[best]) > MIN_CHANGE:
+    if (
+        best + 1 < len(bits)
+        and _relative_change(min(bits[best + 1 :][-LAST:]) - bits[best], bits[best]) > MIN_CHANGE
+    ):
         worse = _overfitting_or_diverged(evaluations, bits, best)
-        if stopped == StopReason.INTERRUPTED and worse.name == "diverged":  # its learning rate was never lowered
-            return RunVerdict("unknown", f"No verdict: the run was interrupted; {_describe_kept(evaluations)}.")
+        # its learning rate was never lowered
+        if stopped == StopReason.INTERRUPTED and worse.name == "diverged":
+            return RunVerdict(
+                "unknown", f"No verdict: the run was interrupted; {_describe_kept(evaluations)}."
+            )
         return worse
     return _too_short_verdict(evaluations) or _improving_or_converged(evaluations, bits)
 
 
 def _too_short_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict | None:
-    """Return the verdict on a run that is too short for one, and how much time would serve; None for a longer run."""
+    """Return the verdict on a run that is too short for one, and how much time would serve; None
+    for a longer run.
+    """
     count = len(evaluations)
     last = evaluations[-1]
     if count >= MIN_EVALUATIONS and last["step"] >= MIN_STEPS:
@@ -201,50 +244,79 @@ def _too_short_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict |
         unit = 10 ** max(0, math.floor(math.log10(seconds)) - 1)  # of two digits
         serves = f"About {math.ceil(seconds / unit) * unit:,} s of training would show it."
     if last["step"] >= MIN_STEPS:
-        serves = f"{serves.removesuffix('.')}, or training.evaluations={MIN_EVALUATIONS} or more, if it is set to fewer."
+        serves = (
+            f"{serves.removesuffix('.')}, or training.evaluations={MIN_EVALUATIONS} or more, if it"
+            " is set to fewer."
+        )
     counts = f"{counted(last['step'], 'step')} and {counted(count, 'evaluation')}"
-    return RunVerdict("unknown", f"No verdict: {counts} are too few to show whether it still improves. {serves}")
-
-
-def _annealed_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict:
-    """Return the verdict on a run that ended early: its learning rate was lowered to zero from its best weights."""
-    last = evaluations[-1]
-    unused = f" The last {1 - last['progress']:.0%} of the run was not needed." if last.get("progress", 1) < 0.995 else ""
     return RunVerdict(
-        "converged",
-        f"Converged: held-out text got no better, so the learning rate was lowered to zero early; {_describe_kept(evaluations)}."
-        f"{unused} More time would gain little; more reviews, or a trained model to start from, may help.",
+        "unknown", f"No verdict: {counts} are too few to show whether it still improves. {serves}"
     )
 
 
-def _overfitting_or_diverged(evaluations: Sequence[Mapping[str, Any]], bits: Sequence[float], best: int) -> RunVerdict:
+def _annealed_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict:
+    """Return the verdict on a run that ended early: its learning rate was lowered to zero from its
+    best weights.
+    """
+    last = evaluations[-1]
+    unused = (
+        f" The last {1 - last['progress']:.0%} of the run was not needed."
+        if last.get("progress", 1) < 0.995
+        else ""
+    )
+    return RunVerdict(
+        "converged",
+        "Converged: held-out text got no better, so the learning rate was lowered to zero early;"
+        f" {_describe_kept(evaluations)}.{unused} More time would gain little; more reviews, or a"
+        " trained model to start from, may help.",
+    )
+
+
+def _overfitting_or_diverged(
+    evaluations: Sequence[Mapping[str, Any]], bits: Sequence[float], best: int
+) -> RunVerdict:
     """Return the verdict on a run whose held-out bits rose after its best evaluation."""
-    step, before, after = evaluations[best]["step"], *(evaluations[i]["train_nats_per_token"] for i in (best, -1))
+    step, before, after = (
+        evaluations[best]["step"],
+        *(evaluations[i]["train_nats_per_token"] for i in (best, -1)),
+    )
     kept = _describe_kept(evaluations)
     change = f"({bits[best]:.3f} to {bits[-1]:.3f} bits per character)"
     if None not in (before, after) and after < before:
         words = (
-            f"Overfitting since step {step:,}: from there on held-out text got worse {change} while the training loss went on "
-            f"falling; {kept}. More reviews, more dropout or a smaller model would help, more time would not."
+            f"Overfitting since step {step:,}: from there on held-out text got worse {change} while"
+            f" the training loss went on falling; {kept}. More reviews, more dropout or a smaller"
+            " model would help, more time would not."
         )
         return _too_short_verdict(evaluations) or RunVerdict("overfitting", words, step)
     worse = f"held-out {change} and training text both got worse"
     return RunVerdict("diverged", f"Diverged since step {step:,}: {worse}; {kept}. {_ADVICE}", step)
 
 
-def _improving_or_converged(evaluations: Sequence[Mapping[str, Any]], bits: Sequence[float]) -> RunVerdict:
+def _improving_or_converged(
+    evaluations: Sequence[Mapping[str, Any]], bits: Sequence[float]
+) -> RunVerdict:
     """Return the verdict on a run that ended at, or close to, its best evaluation."""
     until = evaluations[-1]["step"] * (1 - RECENT)
-    before = min([value for entry, value in zip(evaluations, bits, strict=True) if entry["step"] <= until] or bits[:1])
+    before = min(
+        [value for entry, value in zip(evaluations, bits, strict=True) if entry["step"] <= until]
+        or bits[:1]
+    )
     gain = _relative_change(before - min(bits), before) if math.isfinite(before) else 1.0
     gained = f"the last quarter of the steps took {gain:.1%} off the bits of held-out text"
     if gain > MIN_CHANGE:
         return RunVerdict("still improving", f"Still improving: {gained}. Give it more time.")
-    return RunVerdict("converged", f"Converged: {gained}. More time would gain little; a larger model or more reviews may help.")
+    return RunVerdict(
+        "converged",
+        f"Converged: {gained}. More time would gain little; a larger model or more reviews may"
+        " help.",
+    )
 
 
 def _describe_kept(evaluations: Sequence[Mapping[str, Any]]) -> str:
-    """Return which weights are kept. With training.keep=best-under-copy they need not be those of the fewest bits."""
+    """Return which weights are kept. With training.keep=best-under-copy they need not be those of
+    the fewest bits.
+    """
     steps = [entry["step"] for entry in evaluations if entry["is_best"]]
     return f"the weights of step {steps[-1]:,} are kept" if steps else "no weights were kept"
 

@@ -1,8 +1,10 @@
-"""Line and scatter charts as plain data, and drawn: as SVG that follows light and dark, as a figure of a page, as PNG or PDF.
+"""Line and scatter charts as plain data, and drawn: as SVG that follows light and dark, as a figure
+of a page, as PNG or PDF.
 
-The SVG is our own, since matplotlib's has fixed colours and outlined text, and the libraries whose charts follow a page draw them
-with JavaScript. Matplotlib, an extra, draws the same data where no browser does. Runs differ in colour and in the shape of their
-marks, so that nothing depends on colour alone.
+The SVG is our own, since matplotlib's has fixed colours and outlined text, and the libraries whose
+charts follow a page draw them with JavaScript. Matplotlib, an extra, draws the same data where no
+browser does. Runs differ in colour and in the shape of their marks, so that nothing depends on
+colour alone.
 """
 
 import math
@@ -86,8 +88,8 @@ class Series:
 
 
 class Panel(NamedTuple):
-    """One of several charts that share an x axis: the label of its y axis, its series, its height in pixels, and values that its
-    y axis has in any case."""
+    """One of several charts that share an x axis: the label of its y axis, its series, its height
+    in pixels, and values that its y axis has in any case."""
 
     label: str
     series: Sequence[Series]
@@ -122,21 +124,33 @@ def draw_figure(chart: Chart) -> Markup:
     """Return a chart as a figure of a page, with a table of its values."""
     shown = _keep(chart)
     drawn = [line for panel in shown.panels for line in panel.series if line.points]
-    missing = [line.name for panel in shown.panels for line in panel.series if not line.points and line.level is None]
-    values = {"svg": Markup(_draw(shown, _WIDTH, [])), "drawn": [(line.name, thin(line.points, _MOST_LISTED)) for line in drawn]}
-    return Markup(render("web/chart.html", chart=chart, missing=missing, **values))  # all is escaped
+    missing = [
+        line.name
+        for panel in shown.panels
+        for line in panel.series
+        if not line.points and line.level is None
+    ]
+    values = {
+        "svg": Markup(_draw(shown, _WIDTH, [])),
+        "drawn": [(line.name, thin(line.points, _MOST_LISTED)) for line in drawn],
+    }
+    # all is escaped
+    return Markup(render("web/chart.html", chart=chart, missing=missing, **values))
 
 
 def refuse_chart(file: str | Path, overwrite: bool = False) -> Path:
     """Return the file that a chart is saved as; raise, before any work, if it cannot be.
 
     Raises:
-        ConfigError: The suffix is not .png, .svg or .pdf, or matplotlib, which all but .svg need, is not installed.
+        ConfigError: The suffix is not .png, .svg or .pdf, or matplotlib, which all but .svg need,
+            is not installed.
         StorageError, OutputExists: See ``refuse_file``.
     """
     file = refuse_file(file, _CHARTS, overwrite)
     if file.suffix.lower() != ".svg" and find_spec("matplotlib") is None:
-        raise ConfigError("PNG and PDF need matplotlib: pip install 'reviewgen[plot]'. A .svg file does not.")
+        raise ConfigError(
+            "PNG and PDF need matplotlib: pip install 'reviewgen[plot]'. A .svg file does not."
+        )
     return file
 
 
@@ -149,7 +163,9 @@ def save_chart(chart: Chart, file: Path) -> None:
     shown = _keep(chart)
     if file.suffix.lower() == ".svg":
         lines = [(line, DETAIL, "note") for line in wrap(chart.summary, DETAIL, _ALONE)]
-        save_text(_draw(shown, _ALONE, [(shorten(chart.title, 70), LABEL + 2, "title"), *lines]), file)
+        save_text(
+            _draw(shown, _ALONE, [(shorten(chart.title, 70), LABEL + 2, "title"), *lines]), file
+        )
         return
     figure = _matplotlib(shown)
     with storage_errors(file), atomic_file(file) as new:
@@ -157,7 +173,9 @@ def save_chart(chart: Chart, file: Path) -> None:
 
 
 def draw_words(words: Sequence[str], points: Sequence[Point], title: str, summary: str) -> str:
-    """Return words in a plane as SVG: each at its point or, where another word stands, at the nearest free point."""
+    """Return words in a plane as SVG: each at its point or, where another word stands, at the
+    nearest free point.
+    """
     height = NOTE * 1.3
     shown = [shorten(word, 20) for word in words]
     halves = [text_width(word, NOTE) / 2 + 1 for word in shown]
@@ -166,7 +184,8 @@ def draw_words(words: Sequence[str], points: Sequence[Point], title: str, summar
     across, up = (side * scale for side in _MAP)
     (left, bottom), (right, top) = (map(choose, zip(*points, strict=True)) for choose in (min, max))
     content = list[str]()
-    near: Any = defaultdict(list)  # the words that may reach into a cell: their middles and half widths
+    # the words that may reach into a cell: their middles and half widths
+    near: Any = defaultdict(list)
     for word, half, (x, y) in zip(shown, halves, points, strict=True):
         start_x = (x - left) / (right - left or 1.0) * across
         start_y = (top - y) / (top - bottom or 1.0) * up
@@ -178,7 +197,10 @@ def draw_words(words: Sequence[str], points: Sequence[Point], title: str, summar
                 position = spot
                 column = int(spot[0] / width)
                 row = int(spot[1] / height)
-                if all(abs(spot[0] - a) > half + b or abs(spot[1] - c) > height for a, c, b in near[column, row]):
+                if all(
+                    abs(spot[0] - a) > half + b or abs(spot[1] - c) > height
+                    for a, c, b in near[column, row]
+                ):
                     break
         for cell in product(range(column - 1, column + 2), range(row - 1, row + 2)):
             near[cell].append((*position, half))
@@ -196,18 +218,31 @@ def _matplotlib(chart: Chart) -> Any:
     shown: dict[str, Any] = {}
     for panel, ax in zip(chart.panels, axes, strict=True):
         for series in panel.series:
-            line = {"linestyle": "--", "linewidth": 1} if series.is_dashed else {"marker": "o", "markersize": 3.5}
+            line = (
+                {"linestyle": "--", "linewidth": 1}
+                if series.is_dashed
+                else {"marker": "o", "markersize": 3.5}
+            )
             ring = {"marker": "o", "linestyle": "", "markersize": 11, "fillstyle": "none"}
-            look: dict[str, Any] = {"color": f"C{series.style % 10}", "label": _escaped(series.name)}
+            look: dict[str, Any] = {
+                "color": f"C{series.style % 10}",
+                "label": _escaped(series.name),
+            }
             if series.is_bar:
-                shown.setdefault(series.name, ax.bar(*zip(*series.points, strict=True), _BAR, **look, alpha=0.5))
+                shown.setdefault(
+                    series.name, ax.bar(*zip(*series.points, strict=True), _BAR, **look, alpha=0.5)
+                )
             elif series.points:
-                drawn = ax.plot(*zip(*series.points, strict=True), **look, **(ring if series.is_ring else line))[0]
+                drawn = ax.plot(
+                    *zip(*series.points, strict=True), **look, **(ring if series.is_ring else line)
+                )[0]
                 shown.setdefault(series.name, drawn)
             if series.interval is not None:
                 ax.vlines(series.points[0][0], *series.interval, color=look["color"])
             if series.level is not None:
-                shown.setdefault(series.name, ax.axhline(series.level, **look, linestyle=":", linewidth=1.2))
+                shown.setdefault(
+                    series.name, ax.axhline(series.level, **look, linestyle=":", linewidth=1.2)
+                )
         ax.set_ylabel(_escaped(textwrap.fill(panel.label, 20)))
         ax.grid(alpha=0.25)
         if panel.ends:
@@ -221,13 +256,22 @@ def _matplotlib(chart: Chart) -> Any:
         axes[-1].set_xlim(left=0)
     axes[-1].set_xlabel(_escaped(chart.x))
     figure.suptitle(_escaped(chart.title))
-    axes[0].set_title(_escaped("\n".join(wrap(chart.summary, DETAIL, _ALONE))), fontsize=9, color="0.35")
-    figure.legend(handles=[shown[series.name] for series in _named(chart)], loc="outside lower center", ncols=2, frameon=False)
+    axes[0].set_title(
+        _escaped("\n".join(wrap(chart.summary, DETAIL, _ALONE))), fontsize=9, color="0.35"
+    )
+    figure.legend(
+        handles=[shown[series.name] for series in _named(chart)],
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+    )
     return figure
 
 
 def _escaped(text: str) -> str:
-    """Escape a text for matplotlib: dollar signs do not start a formula, a leading underscore does not hide a legend entry."""
+    """Escape a text for matplotlib: dollar signs do not start a formula, a leading underscore does
+    not hide a legend entry.
+    """
     text = text.encode("utf-8", "replace").decode("utf-8")  # it draws no lone surrogates
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
@@ -236,10 +280,20 @@ def _keep(chart: Chart) -> Chart:
     """Return a chart without the points that cannot be drawn, its lines thinned."""
 
     def keep(series: Series) -> Series:
-        points = [point for point in series.points if all(map(math.isfinite, point)) and (point[0] > 0 or not chart.log_x)]
+        points = [
+            point
+            for point in series.points
+            if all(map(math.isfinite, point)) and (point[0] > 0 or not chart.log_x)
+        ]
         return replace(series, points=thin(points, _MOST_POINTS))
 
-    return replace(chart, panels=[panel._replace(series=[keep(series) for series in panel.series]) for panel in chart.panels])
+    return replace(
+        chart,
+        panels=[
+            panel._replace(series=[keep(series) for series in panel.series])
+            for panel in chart.panels
+        ],
+    )
 
 
 def thin(values: Sequence[_Value], count: int) -> list[_Value]:
@@ -266,9 +320,13 @@ class _Axis(NamedTuple):
 def _draw(chart: Chart, width: float, head: Lines) -> str:
     """Return a chart of points that can be drawn as SVG, below the lines of its head."""
     series = [line for panel in chart.panels for line in panel.series]
-    across = _make_axis([x for line in series for x, _ in line.points], chart.log_x, chart.from_zero)
+    across = _make_axis(
+        [x for line in series for x, _ in line.points], chart.log_x, chart.from_zero
+    )
     if chart.labels:
-        across = across._replace(ticks=[(shorten(name, 12), float(n)) for n, name in enumerate(chart.labels)])
+        across = across._replace(
+            ticks=[(shorten(name, 12), float(n)) for n, name in enumerate(chart.labels)]
+        )
     if any(line.is_bar for line in series):
         across = across._replace(low=-_BAR, high=len(chart.labels) - 1 + _BAR)
     content = block(head, 0.0, 0.0)
@@ -279,17 +337,34 @@ def _draw(chart: Chart, width: float, head: Lines) -> str:
     y -= _BETWEEN
     for text, value in across.ticks:
         x = across.position(value, _LEFT, width)
-        content += [tag("path", class_="grid", d=f"M{x} {number(y)}v5"), label(text, x, y + 14, NOTE, "note", "middle")]
+        content += [
+            tag("path", class_="grid", d=f"M{x} {number(y)}v5"),
+            label(text, x, y + 14, NOTE, "note", "middle"),
+        ]
     content.append(label(chart.x, width, y + 31, DETAIL, "detail", "end"))
     legend, height = _draw_legend(_named(chart), width, y + 46)
-    return document([*content, *legend], width, y + 46 + height, chart.title, chart.summary, margin=8.0)
+    return document(
+        [*content, *legend], width, y + 46 + height, chart.title, chart.summary, margin=8.0
+    )
 
 
 def _named(chart: Chart) -> list[Series]:
-    """Return the series that the legend names: those of the first panel, and the levels of others, each name once."""
-    levels = [series for panel in chart.panels[1:] for series in panel.series if series.level is not None]
-    drawn = [series for series in (*chart.panels[0].series, *levels) if series.points or series.level is not None]
-    return [series for n, series in enumerate(drawn) if series.name not in [other.name for other in drawn[:n]]]
+    """Return the series that the legend names: those of the first panel, and the levels of others,
+    each name once.
+    """
+    levels = [
+        series for panel in chart.panels[1:] for series in panel.series if series.level is not None
+    ]
+    drawn = [
+        series
+        for series in (*chart.panels[0].series, *levels)
+        if series.points or series.level is not None
+    ]
+    return [
+        series
+        for n, series in enumerate(drawn)
+        if series.name not in [other.name for other in drawn[:n]]
+    ]
 
 
 def _draw_panel(panel: Panel, across: _Axis, width: float, top: float) -> list[str]:
@@ -303,13 +378,27 @@ def _draw_panel(panel: Panel, across: _Axis, width: float, top: float) -> list[s
     content = [label(panel.label, 0.0, top - 14, DETAIL, "detail")]
     for text, value in up.ticks:
         y = up.position(value, bottom, top)
-        content += [tag("path", class_="grid", d=f"M{_LEFT} {y}H{number(width)}"), label(text, _LEFT - 6, y, NOTE, "note", "end")]
-    content.append(tag("path", class_="axis", d=f"M{_LEFT} {number(top)}V{number(bottom)}H{number(width)}"))
+        content += [
+            tag("path", class_="grid", d=f"M{_LEFT} {y}H{number(width)}"),
+            label(text, _LEFT - 6, y, NOTE, "note", "end"),
+        ]
+    content.append(
+        tag("path", class_="axis", d=f"M{_LEFT} {number(top)}V{number(bottom)}H{number(width)}")
+    )
     for series in panel.series:
-        positions = [(across.position(x, _LEFT, width), up.position(y, bottom, top)) for x, y in series.points]
+        positions = [
+            (across.position(x, _LEFT, width), up.position(y, bottom, top))
+            for x, y in series.points
+        ]
         tags = []
         if series.level is not None:
-            tags.append(tag("path", class_="line dotted", d=f"M{_LEFT} {up.position(series.level, bottom, top)}H{number(width)}"))
+            tags.append(
+                tag(
+                    "path",
+                    class_="line dotted",
+                    d=f"M{_LEFT} {up.position(series.level, bottom, top)}H{number(width)}",
+                )
+            )
         if len(positions) > 1 and not series.is_ring:
             path = "M" + "L".join(f"{x} {y}" for x, y in positions)
             tags.append(tag("path", class_="line dashed" if series.is_dashed else "line", d=path))
@@ -320,8 +409,12 @@ def _draw_panel(panel: Panel, across: _Axis, width: float, top: float) -> list[s
             for position, (x, y) in zip(positions, series.points, strict=True):
                 title = f"{series.name}: {x:,.4g}, {y:.4g}"
                 if series.is_bar:
-                    left, right = (across.position(side, _LEFT, width) for side in (x - _BAR / 2, x + _BAR / 2))
-                    tags.insert(0, _bar(left, right, position[1], up.position(0.0, bottom, top), title))
+                    left, right = (
+                        across.position(side, _LEFT, width) for side in (x - _BAR / 2, x + _BAR / 2)
+                    )
+                    tags.insert(
+                        0, _bar(left, right, position[1], up.position(0.0, bottom, top), title)
+                    )
                 else:
                     tags.append(_mark(series, *position, title))
         content.append(tag("g", "".join(tags), class_=f"series-{series.style % 8}") if tags else "")
@@ -330,9 +423,17 @@ def _draw_panel(panel: Panel, across: _Axis, width: float, top: float) -> list[s
 
 def _mark(series: Series, x: float, y: float, title: str = "") -> str:
     shape = _RING if series.is_ring else _SHAPES[(series.style + series.style // 8) % len(_SHAPES)]
-    kind = "mark hollow" if series.is_ring or series.is_dashed else "mark filled" if series.is_bar else "mark"
+    kind = (
+        "mark hollow"
+        if series.is_ring or series.is_dashed
+        else "mark filled"
+        if series.is_bar
+        else "mark"
+    )
     content = tag("title", escape(shorten(title, 200))) if title else ""
-    return tag("path", content, class_=kind, transform=f"translate({number(x)} {number(y)})", d=shape)
+    return tag(
+        "path", content, class_=kind, transform=f"translate({number(x)} {number(y)})", d=shape
+    )
 
 
 def _bar(left: float, right: float, high: float, zero: float, title: str) -> str:
@@ -353,15 +454,26 @@ def _draw_legend(series: Sequence[Series], width: float, top: float) -> tuple[li
             y = y + 18
         kind = "dotted" if entry.level is not None else "dashed" if entry.is_dashed else ""
         is_line = kind or (len(entry.points) > 1 and not entry.is_ring)
-        symbol = tag("path", class_=f"line {kind}".strip(), d=f"M{number(x)} {number(y)}h24") if is_line else ""
+        symbol = (
+            tag("path", class_=f"line {kind}".strip(), d=f"M{number(x)} {number(y)}h24")
+            if is_line
+            else ""
+        )
         symbol += "" if kind else _mark(entry, x + 12, y)
-        content += [tag("g", symbol, class_=f"series-{entry.style % 8}"), label(name, x + 30, y, DETAIL, "detail")]
+        content += [
+            tag("g", symbol, class_=f"series-{entry.style % 8}"),
+            label(name, x + 30, y, DETAIL, "detail"),
+        ]
         x += needed
     return content, y + 10 - top
 
 
-def _make_axis(values: Sequence[float], is_log: bool = False, from_zero: bool = False, count: int = 5) -> _Axis:
-    """Return an axis on which all of some finite values are; without values, from 0 to 1, or from 1 to 10."""
+def _make_axis(
+    values: Sequence[float], is_log: bool = False, from_zero: bool = False, count: int = 5
+) -> _Axis:
+    """Return an axis on which all of some finite values are; without values, from 0 to 1, or from 1
+    to 10.
+    """
     known = [math.log10(value) if is_log else value for value in values] or [0.0, 1.0]
     low = min(known)
     high = max(known)
@@ -389,7 +501,12 @@ def _log_ticks(low: float, high: float, count: int) -> list[float]:
     """Return powers of ten, thinned if there are many; with 2 and 5 times them if there are few."""
     powers = range(math.floor(low), math.ceil(high) + 1)
     for steps in (1,), (1, 4), (1, 2, 5):
-        inside = [step * 10.0**power for power in powers for step in steps if low <= math.log10(step * 10.0**power) <= high]
+        inside = [
+            step * 10.0**power
+            for power in powers
+            for step in steps
+            if low <= math.log10(step * 10.0**power) <= high
+        ]
         if len(inside) >= 3:
             return inside[:: math.ceil(len(inside) / (count + 1))]
     return _linear_ticks(10**low, 10**high, 3)

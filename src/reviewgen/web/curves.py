@@ -1,4 +1,6 @@
-"""The learning curves of trainings, from their records, as charts: bits per character, metrics, the learning rate."""
+"""The learning curves of trainings, from their records, as charts: bits per character, metrics, the
+learning rate.
+"""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,22 +14,29 @@ from reviewgen.rates import describe_copies
 from reviewgen.web.charts import Chart, Panel, Point, Series, draw_figure
 
 AXES = {"seconds": "seconds", "steps": "step", "tokens": "tokens_seen"}
-"""The quantities of the horizontal axis: the user's name for each, and its name in training.json."""
+"""The quantities of the horizontal axis: the user's name for each, and its name in
+training.json.
+"""
 
-_UNITS = ((2 * 3600.0, 3600.0, "hours"), (180.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))  # from which duration on, in seconds
-_MAX_RATIO = 3.0  # times the fewest bits; the values of first steps, or of a diverged run, would flatten the rest
+# from which duration on, in seconds
+_UNITS = ((2 * 3600.0, 3600.0, "hours"), (180.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
+# times the fewest bits; the values of first steps, or of a diverged run, would flatten the rest
+_MAX_RATIO = 3.0
 _LOW = 90.0  # the height of a panel below the first, in pixels
 
 
 @dataclass(frozen=True)
 class LearningCurves:
-    """The learning curves of one run, from ``training.json``; a value is None if it is unknown or infinite.
+    """The learning curves of one run, from ``training.json``; a value is None if it is unknown or
+    infinite.
 
     Attributes:
         name: The name of the run in the plot.
         preset: The preset that was trained.
-        verdict: What sums up the run: the verdict, and the copy rate with its interval if it was measured.
-        held_out_token_copy_rate: The share of the 20-token windows of held-out reviews that occur in the training text.
+        verdict: What sums up the run: the verdict, and the copy rate with its interval if it was
+            measured.
+        held_out_token_copy_rate: The share of the 20-token windows of held-out reviews that occur
+            in the training text.
         evaluations: One mapping per evaluation.
         curve: By name, the values between the evaluations, all of one length.
         units: The unit of each metric of generated texts, by the metric's name.
@@ -45,9 +54,18 @@ class LearningCurves:
 
     @property
     def metrics(self) -> list[str]:
-        """The names of the metrics of generated texts that have a value at some evaluation, also of the parts."""
-        names = [name for entry in self.evaluations for name, value in entry.get("metrics", {}).items() if value is not None]
-        return list(dict.fromkeys([*names, *(name for part in self.parts for name in part.metrics)]))
+        """The names of the metrics of generated texts that have a value at some evaluation, also of
+        the parts.
+        """
+        names = [
+            name
+            for entry in self.evaluations
+            for name, value in entry.get("metrics", {}).items()
+            if value is not None
+        ]
+        return list(
+            dict.fromkeys([*names, *(name for part in self.parts for name in part.metrics)])
+        )
 
 
 def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
@@ -63,7 +81,11 @@ def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
     evaluations = training.get("evaluations")
     curve = training.get("curve") or {}
     if not evaluations:
-        why = "a blend is not trained" if "parts" in training else "its training ended before the first evaluation"
+        why = (
+            "a blend is not trained"
+            if "parts" in training
+            else "its training ended before the first evaluation"
+        )
         raise BundleError(f"{name} has no learning curve: {why}.")
     try:
         novelty = training.get("novelty") or {}
@@ -83,22 +105,33 @@ def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
         )
         learning_chart([run], metrics=run.metrics)  # uses every number
     except (TypeError, ValueError, AttributeError, KeyError):
-        raise BundleError(f"The training.json of {name} is damaged: its learning curves cannot be drawn.") from None
+        raise BundleError(
+            f"The training.json of {name} is damaged: its learning curves cannot be drawn."
+        ) from None
     return run
 
 
 def _find_parts(parts: Any) -> list[LearningCurves]:
-    """Return the curves of the models of a blend, by their presets; of one that was counted only the height is known."""
-    trained = [part for part in parts or () if part.get("evaluations")] if isinstance(parts, list) else []
+    """Return the curves of the models of a blend, by their presets; of one that was counted only
+    the height is known.
+    """
+    trained = (
+        [part for part in parts or () if part.get("evaluations")] if isinstance(parts, list) else []
+    )
     curves = [find_curves(part, str(part.get("preset"))) for part in trained]
-    return [run if run.curve else replace(run, evaluations=[_height(last) for last in run.evaluations]) for run in curves]
+    return [
+        run if run.curve else replace(run, evaluations=[_height(last) for last in run.evaluations])
+        for run in curves
+    ]
 
 
 def _height(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in evaluation.items() if name not in AXES.values()}
 
 
-def learning_chart(runs: Sequence[LearningCurves], against: str = "seconds", metrics: Sequence[str] = ()) -> Chart:
+def learning_chart(
+    runs: Sequence[LearningCurves], against: str = "seconds", metrics: Sequence[str] = ()
+) -> Chart:
     """Return a chart with a panel for each number that is known, and for each metric.
 
     Args:
@@ -108,17 +141,31 @@ def learning_chart(runs: Sequence[LearningCurves], against: str = "seconds", met
     """
     every = [model for run in runs for model in (*run.parts, run)]
     across = AXES[against]
-    longest = max((x for run in every for x, _ in _points(run.evaluations, across, across)), default=0.0)
-    unit, x = next((unit, f"{name} of training") for shortest, unit, name in _UNITS if longest >= shortest)
-    unit, x = (unit, x) if against == "seconds" else (1.0, {"steps": "steps", "tokens": "tokens seen"}[against])
+    longest = max(
+        (x for run in every for x, _ in _points(run.evaluations, across, across)), default=0.0
+    )
+    unit, x = next(
+        (unit, f"{name} of training") for shortest, unit, name in _UNITS if longest >= shortest
+    )
+    unit, x = (
+        (unit, x)
+        if against == "seconds"
+        else (1.0, {"steps": "steps", "tokens": "tokens seen"}[against])
+    )
     bits = [line for n, run in enumerate(every) for line in _bits(run, n, len(every), across, unit)]
     panels = [Panel("bits per character", bits)]
     for name in metrics:
         label = next((f"{name}, {run.units[name]}" for run in every if name in run.units), name)
-        series = [Series(run.name, _points(run.evaluations, across, name, unit), n) for n, run in enumerate(every)]
+        series = [
+            Series(run.name, _points(run.evaluations, across, name, unit), n)
+            for n, run in enumerate(every)
+        ]
         if any(line.points for line in series):
             panels.append(Panel(label, series, _LOW))
-    rates = [Series(run.name, _between(run, across, "learning_rate", unit), n, is_dashed=True) for n, run in enumerate(every)]
+    rates = [
+        Series(run.name, _between(run, across, "learning_rate", unit), n, is_dashed=True)
+        for n, run in enumerate(every)
+    ]
     if any(line.points for line in rates):
         panels.append(Panel("learning rate", rates, _LOW))
     is_one = len(runs) == 1
@@ -127,31 +174,77 @@ def learning_chart(runs: Sequence[LearningCurves], against: str = "seconds", met
 
 
 def draw_inline(runs: Sequence[LearningCurves]) -> Markup | None:
-    """Return bits per character against seconds as a figure for notebooks; None while there are fewer than two values."""
-    series = [line for n, run in enumerate(runs) for line in _bits(run, n, len(runs), "seconds") if line.points]
+    """Return bits per character against seconds as a figure for notebooks; None while there are
+    fewer than two values.
+    """
+    series = [
+        line
+        for n, run in enumerate(runs)
+        for line in _bits(run, n, len(runs), "seconds")
+        if line.points
+    ]
     bits = [y for line in series if not line.is_ring for _, y in line.points]
     if len(bits) < 2:
         return None
     summary = f"The fewest bits per character so far are {min(bits):.3f}."
-    return draw_figure(Chart("Bits per character", "seconds", [Panel("bits per character", series)], summary, from_zero=True))
+    return draw_figure(
+        Chart(
+            "Bits per character",
+            "seconds",
+            [Panel("bits per character", series)],
+            summary,
+            from_zero=True,
+        )
+    )
 
 
-def _bits(run: LearningCurves, style: int, runs: int, across: str, unit: float = 1.0) -> Iterator[Series]:
-    """Yield bits per character: of held-out text, of training text, and a ring at the weights that were kept."""
+def _bits(
+    run: LearningCurves, style: int, runs: int, across: str, unit: float = 1.0
+) -> Iterator[Series]:
+    """Yield bits per character: of held-out text, of training text, and a ring at the weights that
+    were kept.
+    """
     prefix = f"{run.name}, " if runs > 1 else ""
     held_out = _points(run.evaluations, across, "bits_per_character", unit)
     trained = _between(run, across, "train_bits_per_character", unit)
     limit = _MAX_RATIO * min((bits for _, bits in held_out or trained), default=0.0)
-    single = run.evaluations[0].get("bits_per_character") if len(run.evaluations) == 1 else None  # of a model that was counted
-    yield Series(f"{prefix}held-out text", [point for point in held_out if point[1] <= limit], style, level=single)
-    yield Series(f"{prefix}training text", [point for point in trained if point[1] <= limit], style, is_dashed=True)
-    best = _points([entry for entry in run.evaluations if entry.get("is_best")][-1:], across, "bits_per_character", unit)
-    yield from (Series(f"{prefix}weights kept: {point[1]:.3f}", [point], style, is_ring=True) for point in best)
+    # of a model that was counted
+    single = run.evaluations[0].get("bits_per_character") if len(run.evaluations) == 1 else None
+    yield Series(
+        f"{prefix}held-out text",
+        [point for point in held_out if point[1] <= limit],
+        style,
+        level=single,
+    )
+    yield Series(
+        f"{prefix}training text",
+        [point for point in trained if point[1] <= limit],
+        style,
+        is_dashed=True,
+    )
+    best = _points(
+        [entry for entry in run.evaluations if entry.get("is_best")][-1:],
+        across,
+        "bits_per_character",
+        unit,
+    )
+    yield from (
+        Series(f"{prefix}weights kept: {point[1]:.3f}", [point], style, is_ring=True)
+        for point in best
+    )
 
 
-def _points(evaluations: Sequence[Mapping[str, Any]], across: str, up: str, unit: float = 1.0) -> list[Point]:
+def _points(
+    evaluations: Sequence[Mapping[str, Any]], across: str, up: str, unit: float = 1.0
+) -> list[Point]:
     """Return two numbers of the evaluations that have both, the first divided by a unit."""
-    return _known(((entry.get(across), {**entry, **entry.get("metrics", {})}.get(up)) for entry in evaluations), unit)
+    return _known(
+        (
+            (entry.get(across), {**entry, **entry.get("metrics", {})}.get(up))
+            for entry in evaluations
+        ),
+        unit,
+    )
 
 
 def _between(run: LearningCurves, across: str, up: str, unit: float) -> list[Point]:

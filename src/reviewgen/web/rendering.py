@@ -1,9 +1,11 @@
-"""Pages from templates, in which every value is escaped; numbers as people read them; writing a page or picture as a file.
+"""Pages from templates, in which every value is escaped; numbers as people read them; writing a
+page or picture as a file.
 
-A template extends "web/report.html", or "web/fragment.html" for what a notebook shows, whose style applies only inside it. The
-style, ``report.css``, has classes for what pages need: ``table.stacks`` is a table whose rows become cards on a phone (each
-``td`` has a ``data-label``), ``.scrolls`` a box with its own scroll bar (give it ``tabindex="0" role="region"
-aria-label="..."``), ``.charts`` a grid of charts, ``.sample`` a generated text, ``.copied`` a copied span, ``.note`` small text,
+A template extends "web/report.html", or "web/fragment.html" for what a notebook shows, whose style
+applies only inside it. The style, ``report.css``, has classes for what pages need: ``table.stacks``
+is a table whose rows become cards on a phone (each ``td`` has a ``data-label``), ``.scrolls`` a box
+with its own scroll bar (give it ``tabindex="0" role="region" aria-label="..."``), ``.charts`` a
+grid of charts, ``.sample`` a generated text, ``.copied`` a copied span, ``.note`` small text,
 ``.failed`` what went wrong. No page has a script or loads anything.
 """
 
@@ -42,17 +44,25 @@ def render(template: str, **values: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    options: dict[str, Any] = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    options: dict[str, Any] = {
+        "undefined": StrictUndefined,
+        "trim_blocks": True,
+        "lstrip_blocks": True,
+    }
     environment = Environment(loader=FileSystemLoader(_PACKAGE), autoescape=True, **options)
-    environment.filters |= {each.__name__: each for each in (decimal, duration, percent, size, thousands)}
+    environment.filters |= {
+        each.__name__: each for each in (decimal, duration, percent, size, thousands)
+    }
     return environment
 
 
 def refuse_file(file: str | Path, suffixes: Sequence[str] = PAGES, overwrite: bool = False) -> Path:
-    """Return the file that a page or a picture is saved as; raise, before any work, if it cannot be.
+    """Return the file that a page or a picture is saved as; raise, before any work, if it cannot
+    be.
 
     Raises:
-        ConfigError: ``file`` is not a path, ``overwrite`` is not a bool, or the file has another suffix.
+        ConfigError: ``file`` is not a path, ``overwrite`` is not a bool, or the file has another
+            suffix.
         StorageError: The folder does not exist or is not writable, or the file is a folder.
         OutputExists: The file exists, and ``overwrite`` is false.
     """
@@ -62,11 +72,17 @@ def refuse_file(file: str | Path, suffixes: Sequence[str] = PAGES, overwrite: bo
         raise ConfigError(f"{file} cannot be written: its suffix must be {' or '.join(suffixes)}.")
     with storage_errors(file):
         if file.is_dir():
-            raise StorageError(f"{file} cannot be written: it is a folder. Give the name of a file.")
+            raise StorageError(
+                f"{file} cannot be written: it is a folder. Give the name of a file."
+            )
         if not overwrite and os.path.lexists(file):
-            raise OutputExists(f"{file} already exists. Give another file, or --overwrite (overwrite=True).")
+            raise OutputExists(
+                f"{file} already exists. Give another file, or --overwrite (overwrite=True)."
+            )
     if not os.access(file.absolute().parent, os.W_OK):
-        raise StorageError(f"{file} cannot be written: {file.absolute().parent} is not a writable folder.")
+        raise StorageError(
+            f"{file} cannot be written: {file.absolute().parent} is not a writable folder."
+        )
     return file
 
 
@@ -163,7 +179,11 @@ def duration(value: float | None) -> str:
     if value < 60:
         return f"{value:.1f} s"
     whole = round(value)
-    return f"{whole // 60} m {whole % 60:02} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02} m"
+    return (
+        f"{whole // 60} m {whole % 60:02} s"
+        if whole < 3600
+        else f"{whole // 3600} h {whole % 3600 // 60:02} m"
+    )
 
 
 def _special(value: float | None) -> str:

@@ -1,7 +1,9 @@
-"""Elements of an SVG, and the width of its texts; ``picture.css`` is its style, in the colours of the pages. Knows no model.
+"""Elements of an SVG, and the width of its texts; ``picture.css`` is its style, in the colours of
+the pages. Knows no model.
 
-A picture follows light and dark, has no ids and styles its own class only, so that a page may contain any number of them. No font
-is read, so that it is the same on all machines. Every text and attribute is escaped.
+A picture follows light and dark, has no ids and styles its own class only, so that a page may
+contain any number of them. No font is read, so that it is the same on all machines. Every text and
+attribute is escaped.
 """
 
 import re
@@ -14,7 +16,9 @@ from xml.sax.saxutils import escape, quoteattr
 from reviewgen.web.rendering import render
 
 Lines = list[tuple[str, float, str]]
-"""Lines of text below one another: each text, its size in pixels, and its role: "label", "detail", "shape", "note", "title"."""
+"""Lines of text below one another: each text, its size in pixels, and its role: "label", "detail",
+"shape", "note", "title".
+"""
 
 LABEL = 14.0  # size of a label, in pixels
 DETAIL = 12.0  # size of a detail, in pixels
@@ -26,16 +30,29 @@ _LINE = 1.32  # height of a line, in font sizes
 _BELOW = 0.75  # size of a subscript, in font sizes
 _NARROW = set("iljIft.,:;'|!()[]/ ·")
 _WIDE = set("mwMWΣ%@…")
-_EM = 0.63  # the width of a letter of a wide sans-serif font, as DejaVu Sans or Verdana, in font sizes
+# the width of a letter of a wide sans-serif font, as DejaVu Sans or Verdana, in font sizes
+_EM = 0.63
 
 
-def document(content: Iterable[str], width: float, height: float, title: str, description: str, margin: float = 12.0) -> str:
-    """Return a picture as a self-contained SVG: text as text, with a title and a description for screen readers."""
+def document(
+    content: Iterable[str],
+    width: float,
+    height: float,
+    title: str,
+    description: str,
+    margin: float = 12.0,
+) -> str:
+    """Return a picture as a self-contained SVG: text as text, with a title and a description for
+    screen readers.
+    """
     title = shorten(title, 200)
     description = shorten(description, 20_000)
     across = number(width + 2 * margin)
     up = number(height + 2 * margin)
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" class="{CLASS}" role="img" aria-label={quoteattr(title)} '
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="{CLASS}" role="img"'
+        f" aria-label={quoteattr(title)} "
+    )
     return "\n".join(
         [
             f'{head}viewBox="0 0 {across} {up}" width="{across}" height="{up}">',
@@ -56,13 +73,16 @@ def _style() -> str:
 
 
 def tag(name: str, content: str = "", **attributes: object) -> str:
-    """Return an element with its content, which is markup; in the names of attributes ``_`` is written ``-``, ``__`` a colon.
+    """Return an element with its content, which is markup; in the names of attributes ``_`` is
+    written ``-``, ``__`` a colon.
 
     >>> tag("rect", class_="box", stroke_width=1.25)
     '<rect class="box" stroke-width="1.2"/>'
     """
     names = {key: key.rstrip("_").replace("__", ":").replace("_", "-") for key in attributes}
-    written = "".join(f" {names[key]}={quoteattr(_plain(value))}" for key, value in attributes.items())
+    written = "".join(
+        f" {names[key]}={quoteattr(_plain(value))}" for key, value in attributes.items()
+    )
     return f"<{name}{written}>{content}</{name}>" if content else f"<{name}{written}/>"
 
 
@@ -93,21 +113,31 @@ def label(text: str, x: float, y: float, size: float, role: str, anchor: str = "
         if part:
             lowered = 0.28 * size * ((n % 2 == 1) - is_below)
             move = {"dy": lowered} if lowered else {}
-            parts.append(tag("tspan", escape(part), **move, **({"font_size": size * _BELOW} if n % 2 else {})))
+            parts.append(
+                tag(
+                    "tspan", escape(part), **move, **({"font_size": size * _BELOW} if n % 2 else {})
+                )
+            )
             is_below = n % 2 == 1
-    where = {"x": x, "y": y, "font_size": size} | ({} if anchor == "start" else {"text_anchor": anchor})
+    where = {"x": x, "y": y, "font_size": size} | (
+        {} if anchor == "start" else {"text_anchor": anchor}
+    )
     return tag("text", "".join(parts), class_=role, **where, xml__space="preserve")
 
 
 def block_size(lines: Lines) -> tuple[float, float]:
     """Return the width and height of lines of text."""
-    return max((text_width(text, size) for text, size, _ in lines), default=0.0), sum(size * _LINE for _, size, _ in lines)
+    return max((text_width(text, size) for text, size, _ in lines), default=0.0), sum(
+        size * _LINE for _, size, _ in lines
+    )
 
 
 def text_width(text: str, size: float) -> float:
     """Return how wide a text is at most in usual fonts, in pixels of a font size."""
     parts = enumerate(_SUBSCRIPT.split(text))
-    return size * sum(_letter_width(letter) * (_BELOW if n % 2 else 1.0) for n, part in parts for letter in part)
+    return size * sum(
+        _letter_width(letter) * (_BELOW if n % 2 else 1.0) for n, part in parts for letter in part
+    )
 
 
 def _letter_width(letter: str) -> float:
@@ -121,7 +151,9 @@ def _letter_width(letter: str) -> float:
 
 
 def wrap(text: str, size: float, width: float) -> list[str]:
-    """Return the lines of a text, each at most a number of pixels wide if its words allow it; none of an empty text."""
+    """Return the lines of a text, each at most a number of pixels wide if its words allow it; none
+    of an empty text.
+    """
     letters = max(4, int(width / (size * _EM)))
     return textwrap.wrap(text, letters, break_long_words=False, break_on_hyphens=False)
 

@@ -57,16 +57,21 @@ class Twin(nn.Module):
 
 
 class Able(Twin):
-    """A correct model that also scores, has a stepper, and has a second implementation: a product in place of a look-up."""
+    """A correct model that also scores, has a stepper, and has a second implementation: a product
+    in place of a look-up.
+    """
 
-    Stepper, used = SamplingStepper, "looked up"
+    Stepper = SamplingStepper
+    used = "looked up"
 
     def score(self, ids, targets, state):
         logits, state = self(ids, state)
         return logits.log_softmax(-1).gather(-1, targets[..., None])[..., 0], state
 
     def stepper(self, weight_bits=32):
-        return self.Stepper(self.config, {name: tensor.numpy().copy() for name, tensor in self.state_dict().items()})
+        return self.Stepper(
+            self.config, {name: tensor.numpy().copy() for name, tensor in self.state_dict().items()}
+        )
 
     def implementations(self):
         return "looked up", "multiplied"
@@ -119,13 +124,17 @@ class CountTwin:
         return {"counts": self.counts}
 
     def load_state_dict(self, tensors):
-        if {name: tensor.shape for name, tensor in tensors.items()} != {"counts": self.counts.shape}:
+        if {name: tensor.shape for name, tensor in tensors.items()} != {
+            "counts": self.counts.shape
+        }:
             raise ValueError("other tensors")
         self.counts = tensors["counts"]
 
 
 def make(cls: Any) -> Callable[[], Any]:
-    """Return what the laws call: a function that returns a new model, with random weights or counted."""
+    """Return what the laws call: a function that returns a new model, with random weights or
+    counted.
+    """
 
     def new():
         with torch.random.fork_rng(devices=[]):
@@ -150,8 +159,14 @@ def scoring(score_all: Callable[[Any, Any], Any]) -> type:
 
 
 def calling(change: Callable[..., Any], base: type = Twin, **members: Any) -> type:
-    """Return a model whose call changes its results; ``change`` takes the model, ids, state, logits and the state after them."""
-    return broken(base, forward=lambda self, ids, s: change(self, ids, s, *base.forward(self, ids, s[:1])), **members)
+    """Return a model whose call changes its results; ``change`` takes the model, ids, state, logits
+    and the state after them.
+    """
+    return broken(
+        base,
+        forward=lambda self, ids, s: change(self, ids, s, *base.forward(self, ids, s[:1])),
+        **members,
+    )
 
 
 def grown(add: Callable[[Any], Any], **members: Any) -> type:
@@ -166,11 +181,16 @@ def grown(add: Callable[[Any], Any], **members: Any) -> type:
 
 def starting(*more: Callable[[int], Any]) -> Callable[[Any, int], Any]:
     """Return an ``initial_state`` with further tensors."""
-    return lambda self, batch_size: (*Twin.initial_state(self, batch_size), *(tensor(batch_size) for tensor in more))
+    return lambda self, batch_size: (
+        *Twin.initial_state(self, batch_size),
+        *(tensor(batch_size) for tensor in more),
+    )
 
 
 class Stepwise(Twin):
-    """A model of another step: the hidden vector after a token, and the one that its logits are of."""
+    """A model of another step: the hidden vector after a token, and the one that its logits are
+    of.
+    """
 
     def forward(self, ids, state):
         (h,), outputs = state, []
@@ -199,12 +219,17 @@ def keep_graph(self, hidden):
 
 
 def one_operation(self, ids, state):
-    yield Operation(name="logits", formula="", values=self(ids, state)[0], axes="B T V", parameters=1)  # it has more
+    # it has more
+    yield Operation(
+        name="logits", formula="", values=self(ids, state)[0], axes="B T V", parameters=1
+    )
 
 
 def hold_all(model, ids, state, logits, after):
     """Hold the ids of conditions of all texts, as no model may."""
-    sums = state[1] + (model.embedding(ids) * (ids >= V - model.config.condition_ids)[..., None]).cumsum(1)
+    sums = state[1] + (
+        model.embedding(ids) * (ids >= V - model.config.condition_ids)[..., None]
+    ).cumsum(1)
     return logits + model.output(sums), (*after, sums[:, -1:])
 
 
@@ -213,117 +238,308 @@ def keep_ids(model, ids, state, logits, after):
 
 
 FAULTS: dict[str, list[tuple[Any, str]]] = {
-    "protocol": [(broken(initial_state=None), "lacks initial_state of reviewgen.protocols.LanguageModel")],
-    "explicit": [(broken(__init__=lambda self, config, scale=1.0: Twin.__init__(self, config)), "must take one argument")],
-    "config": [(broken(Config=make_dataclass("Mutable", [("vocab_size", int), ("hidden_size", int, 8)])), "must be frozen")],
+    "protocol": [
+        (broken(initial_state=None), "lacks initial_state of reviewgen.protocols.LanguageModel")
+    ],
+    "explicit": [
+        (
+            broken(__init__=lambda self, config, scale=1.0: Twin.__init__(self, config)),
+            "must take one argument",
+        )
+    ],
+    "config": [
+        (
+            broken(
+                Config=make_dataclass("Mutable", [("vocab_size", int), ("hidden_size", int, 8)])
+            ),
+            "must be frozen",
+        )
+    ],
     "shape": [(scoring(lambda self, hidden: F.pad(self.output(hidden), (0, 1))), "got (B, T, T)")],
     "state": [
-        (broken(initial_state=lambda self, batch: list(Twin.initial_state(self, batch))), "It has a list"),
-        (calling(lambda _, ids, s, logits, after: (logits, s), initial_state=starting(lambda _: torch.zeros(7))), "B must be 1"),
+        (
+            broken(initial_state=lambda self, batch: list(Twin.initial_state(self, batch))),
+            "It has a list",
+        ),
+        (
+            calling(
+                lambda _, ids, s, logits, after: (logits, s),
+                initial_state=starting(lambda _: torch.zeros(7)),
+            ),
+            "B must be 1",
+        ),
     ],
-    "same_again": [(broken(look_up=lambda self, ids: F.dropout(self.embedding(ids), 0.2)), "evaluation must be deterministic")],
-    "causal": [(scoring(lambda self, hidden: self.output(hidden + 0.1 * hidden[:, -1:])), "those at token 0")],
-    "chunks": [(broken(forward=lambda m, ids, _: Twin.forward(m, ids, m.initial_state(len(ids)))), "In chunks of [1, 1,")],
+    "same_again": [
+        (
+            broken(look_up=lambda self, ids: F.dropout(self.embedding(ids), 0.2)),
+            "evaluation must be deterministic",
+        )
+    ],
+    "causal": [
+        (
+            scoring(lambda self, hidden: self.output(hidden + 0.1 * hidden[:, -1:])),
+            "those at token 0",
+        )
+    ],
+    "chunks": [
+        (
+            broken(forward=lambda m, ids, _: Twin.forward(m, ids, m.initial_state(len(ids)))),
+            "In chunks of [1, 1,",
+        )
+    ],
     "rows": [(scoring(lambda self, hidden: self.output(hidden - hidden.mean(0))), "Row 0 alone")],
     "no_mutation": [(calling(overwrite_state), "modifies neither the ids nor the state")],
-    "normal": [(scoring(lambda self, h: self.output(h).masked_fill(torch.arange(V) == 0, -torch.inf)), "-inf")],
+    "normal": [
+        (
+            scoring(lambda self, h: self.output(h).masked_fill(torch.arange(V) == 0, -torch.inf)),
+            "-inf",
+        )
+    ],
     "round_trip": [
-        (grown(lambda m: setattr(m, "scale", torch.rand(V)), score_all=lambda m, h: m.output(h) * m.scale), "must contain")
+        (
+            grown(
+                lambda m: setattr(m, "scale", torch.rand(V)),
+                score_all=lambda m, h: m.output(h) * m.scale,
+            ),
+            "must contain",
+        )
     ],
     "strict": [
-        (broken(load_state_dict=lambda self, given: nn.Module.load_state_dict(self, given, strict=False)), "an extra tensor"),
-        (broken(load_state_dict=lambda m, given: nn.Module.load_state_dict(m, m.state_dict() | given)), "tensors without"),
+        (
+            broken(
+                load_state_dict=lambda self, given: nn.Module.load_state_dict(
+                    self, given, strict=False
+                )
+            ),
+            "an extra tensor",
+        ),
+        (
+            broken(
+                load_state_dict=lambda m, given: nn.Module.load_state_dict(
+                    m, m.state_dict() | given
+                )
+            ),
+            "tensors without",
+        ),
     ],
-    "meta": [(grown(lambda self: float(self.output.weight.detach().norm())), "torch.device('meta')")],
+    "meta": [
+        (grown(lambda self: float(self.output.weight.detach().norm())), "torch.device('meta')")
+    ],
     "fixed_state": [
         (
             calling(keep_ids, initial_state=starting(lambda batch: torch.zeros(batch, 0))),
             "After 1 tokens it has [((1, 8), torch.float32), ((1, 6), torch.float32)]",
         ),
-        (calling(lambda m, i, s, logits, h: (logits, (*h, s[1].double())), initial_state=starting(torch.zeros)), "torch.float64"),
+        (
+            calling(
+                lambda m, i, s, logits, h: (logits, (*h, s[1].double())),
+                initial_state=starting(torch.zeros),
+            ),
+            "torch.float64",
+        ),
     ],
     "long_text": [
-        (broken(look_up=lambda m, ids: m.embedding(ids) * torch.ones(256)[: ids.size(1), None]), "At tokens 0 to 511:"),
-        (broken(Stepwise, step=lambda self, h, x: (self.recurrent(x) + 1.1 * h,) * 2), "logits are not finite, such as inf"),
+        (
+            broken(look_up=lambda m, ids: m.embedding(ids) * torch.ones(256)[: ids.size(1), None]),
+            "At tokens 0 to 511:",
+        ),
+        (
+            broken(Stepwise, step=lambda self, h, x: (self.recurrent(x) + 1.1 * h,) * 2),
+            "logits are not finite, such as inf",
+        ),
     ],
-    "aligned": [(broken(Stepwise, step=lambda m, h, x: (torch.tanh(m.recurrent(h) + x), h)), "The logits are shifted")],
+    "aligned": [
+        (
+            broken(Stepwise, step=lambda m, h, x: (torch.tanh(m.recurrent(h) + x), h)),
+            "The logits are shifted",
+        )
+    ],
     "deep_copy": [
         (broken(__deepcopy__=lambda self, memo: self), "changes the model that was copied"),
         (grown(lambda self: setattr(self, "lock", threading.Lock())), "TypeError: cannot pickle"),
     ],
     "causal_in_training": [
-        (scoring(lambda self, h: self.output(h + h.flip(1) if self.training else h)), "in training mode too"),
-        (scoring(lambda self, h: self.output(h - h.mean((0, 1)) if self.training else h)), "changes logits before it"),
+        (
+            scoring(lambda self, h: self.output(h + h.flip(1) if self.training else h)),
+            "in training mode too",
+        ),
+        (
+            scoring(lambda self, h: self.output(h - h.mean((0, 1)) if self.training else h)),
+            "changes logits before it",
+        ),
     ],
     "carried": [
-        (scoring(keep_graph), "In chunk 2: RuntimeError: Trying to backward through the graph a second time"),
-        (scoring(lambda self, hidden: self.output(torch.sigmoid(hidden).mul_(2))), "modified by an inplace operation"),
+        (
+            scoring(keep_graph),
+            "In chunk 2: RuntimeError: Trying to backward through the graph a second time",
+        ),
+        (
+            scoring(lambda self, hidden: self.output(torch.sigmoid(hidden).mul_(2))),
+            "modified by an inplace operation",
+        ),
     ],
     "gradients": [
-        (grown(lambda self: setattr(self, "attention", nn.Linear(8, 8))), "gradient of attention.weight, gradient of"),
-        (broken(look_up=lambda self, ids: self.embedding(ids).detach()), "no gradient of embedding.weight"),
+        (
+            grown(lambda self: setattr(self, "attention", nn.Linear(8, 8))),
+            "gradient of attention.weight, gradient of",
+        ),
+        (
+            broken(look_up=lambda self, ids: self.embedding(ids).detach()),
+            "no gradient of embedding.weight",
+        ),
     ],
     "autocast": [
-        (broken(Stepwise, step=lambda m, h, x: (torch.lerp(h, torch.tanh(m.recurrent(x)), 0.5),) * 2), "BFloat16"),
+        (
+            broken(
+                Stepwise, step=lambda m, h, x: (torch.lerp(h, torch.tanh(m.recurrent(x)), 0.5),) * 2
+            ),
+            "BFloat16",
+        ),
         (  # the difference of two large numbers, exact to 1e-5 in 32 bits
-            scoring(lambda self, h: self.output(h + 100) - self.output(torch.full_like(h, 100.0)) + self.output.bias),
+            scoring(
+                lambda self, h: (
+                    self.output(h + 100) - self.output(torch.full_like(h, 100.0)) + self.output.bias
+                )
+            ),
             "The logits differ by",
         ),
     ],
     "learns": [
-        (scoring(lambda self, hidden: self.output(hidden).softmax(-1)), "and 1: return scores before any softmax"),
-        (scoring(lambda self, hidden: self.output(hidden).softmax(-1).log_softmax(-1)), "return scores before any softmax"),
+        (
+            scoring(lambda self, hidden: self.output(hidden).softmax(-1)),
+            "and 1: return scores before any softmax",
+        ),
+        (
+            scoring(lambda self, hidden: self.output(hidden).softmax(-1).log_softmax(-1)),
+            "return scores before any softmax",
+        ),
     ],
-    "score": [(broken(Able, score=lambda m, ids, targets, state: Able.score(m, ids, ids, state)), "log-softmax of the model's")],
+    "score": [
+        (
+            broken(Able, score=lambda m, ids, targets, state: Able.score(m, ids, ids, state)),
+            "log-softmax of the model's",
+        )
+    ],
     "step": [
         (broken(Able, Stepper=Scaled), "logits (B, V) differ after 12 tokens"),
-        (broken(Able, Stepper=sampling(params=lambda params: params._replace(is_greedy=False))), "greedy decoding"),
+        (
+            broken(Able, Stepper=sampling(params=lambda params: params._replace(is_greedy=False))),
+            "greedy decoding",
+        ),
     ],
     "implementations": [
-        (broken(Able, table=lambda self: 1.01 * self.embedding.weight), "'multiplied' differs from the default in its logits"),
-        (broken(Able, table=lambda self: self.embedding.weight.detach()), "in its gradient of embedding"),
+        (
+            broken(Able, table=lambda self: 1.01 * self.embedding.weight),
+            "'multiplied' differs from the default in its logits",
+        ),
+        (
+            broken(Able, table=lambda self: self.embedding.weight.detach()),
+            "in its gradient of embedding",
+        ),
     ],
-    "sums_to_one": [(broken(CountTwin, __call__=lambda m, ids, s: (m.counts.log().expand(*ids.shape, -1), s)), "sum to one")],
+    "sums_to_one": [
+        (
+            broken(
+                CountTwin, __call__=lambda m, ids, s: (m.counts.log().expand(*ids.shape, -1), s)
+            ),
+            "sum to one",
+        )
+    ],
     "reports": [(broken(CountTwin, finish=lambda self: {"counts": np.ones(3)}), "JSON values")],
     "count_merge": [  # adds also what each count starts with
         (
-            broken(CountTwin, take_counts=lambda m: m.counts, add_counts=lambda m, more: m.counts.add_(more)),
+            broken(
+                CountTwin,
+                take_counts=lambda m: m.counts,
+                add_counts=lambda m, more: m.counts.add_(more),
+            ),
             "the merged counts of several models",
         )
     ],
-    "count_ranges": [(broken(CountTwin, finish_ranges=lambda self, group: self.finish()), "Its tensor 'counts' differs")],
+    "count_ranges": [
+        (
+            broken(CountTwin, finish_ranges=lambda self, group: self.finish()),
+            "Its tensor 'counts' differs",
+        )
+    ],
     "devices": [
         (broken(unsuited_devices=frozenset({"cpu"})), "It is frozenset({'cpu'})"),
         (broken(unsuited_devices=["mps"]), "It is ['mps']"),
     ],
-    "losses": [(broken(losses=lambda self, logits, targets: {"z": logits.square().sum()}), "a mean per target, not a sum")],
-    "parameter_groups": [(broken(parameter_groups=lambda m: [{"params": [m.output.weight], "lr": 1.0}]), "the keys params, lr")],
+    "losses": [
+        (
+            broken(losses=lambda self, logits, targets: {"z": logits.square().sum()}),
+            "a mean per target, not a sum",
+        )
+    ],
+    "parameter_groups": [
+        (
+            broken(parameter_groups=lambda m: [{"params": [m.output.weight], "lr": 1.0}]),
+            "the keys params, lr",
+        )
+    ],
     "scaled_logits": [
-        (broken(scale_logits=lambda self, scale: True), "The logits are not 0.5 times what they were"),
-        (broken(scale_logits=lambda m, scale: bool(m.output.weight.data.mul_(scale).isnan().any())), "are not 1 times"),
+        (
+            broken(scale_logits=lambda self, scale: True),
+            "The logits are not 0.5 times what they were",
+        ),
+        (
+            broken(
+                scale_logits=lambda m, scale: bool(m.output.weight.data.mul_(scale).isnan().any())
+            ),
+            "are not 1 times",
+        ),
     ],
     "output_layer": [
         (
             broken(
-                features=lambda m, ids, state: (m.look_up(ids), state), output_layer=lambda m: (m.output.weight, m.output.bias)
+                features=lambda m, ids, state: (m.look_up(ids), state),
+                output_layer=lambda m: (m.output.weight, m.output.bias),
             ),
             "The output layer of the features does not give the logits",
         ),
-        (broken(features=Twin.hidden, output_layer=lambda m: (m.output.weight.detach(), m.output.bias)), "have no gradient"),
+        (
+            broken(
+                features=Twin.hidden,
+                output_layer=lambda m: (m.output.weight.detach(), m.output.bias),
+            ),
+            "have no gradient",
+        ),
     ],
     "initial_weights": [
-        (broken(initial_weights=lambda self, given: dict(given)), "accepts a tensor that it does not know"),
+        (
+            broken(initial_weights=lambda self, given: dict(given)),
+            "accepts a tensor that it does not know",
+        ),
         (broken(initial_weights=lambda self, given: {}), "it returns []"),
-        (broken(initial_weights=lambda self, given: {name: tensor[None] for name, tensor in given.items()}), "mismatch"),
-        (broken(initial_weights=lambda m, given: (m.load_state_dict(given), dict(given))[1]), "the model does not change"),
+        (
+            broken(
+                initial_weights=lambda self, given: {
+                    name: tensor[None] for name, tensor in given.items()
+                }
+            ),
+            "mismatch",
+        ),
+        (
+            broken(initial_weights=lambda m, given: (m.load_state_dict(given), dict(given))[1]),
+            "the model does not change",
+        ),
     ],
-    "migration": [(broken(Config=OffByOne), "OffByOne(vocab_size=12, hidden_size=8) for version '0'")],
-    "described_graph": [(broken(describe_graph=lambda self: ModelGraph(nodes=(), edges=(), sizes={})), "graph")],
+    "migration": [
+        (broken(Config=OffByOne), "OffByOne(vocab_size=12, hidden_size=8) for version '0'")
+    ],
+    "described_graph": [
+        (broken(describe_graph=lambda self: ModelGraph(nodes=(), edges=(), sizes={})), "graph")
+    ],
     "operations": [(broken(operations=one_operation), "The operations have 1 parameters in all")],
     "given": [
         (broken(Config=Conditioned), "hold it in the state"),
         (
-            calling(hold_all, Config=Conditioned, initial_state=starting(lambda batch: torch.zeros(batch, 1, 8))),
+            calling(
+                hold_all,
+                Config=Conditioned,
+                initial_state=starting(lambda batch: torch.zeros(batch, 1, 8)),
+            ),
             "begin anew where an id is config.bos_id",
         ),
     ],

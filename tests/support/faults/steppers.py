@@ -1,4 +1,6 @@
-"""Correct steppers of ``models.Twin``, and for each law steppers that break it. Imports no torch, as a plugin's must not."""
+"""Correct steppers of ``models.Twin``, and for each law steppers that break it. Imports no torch,
+as a plugin's must not.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,11 +16,13 @@ class TwinStepper:
     """A correct stepper, and its factory."""
 
     def __init__(self, config, tensors, weight_bits=32):
-        self.config, self.tensors = config, tensors
+        self.config = config
+        self.tensors = tensors
 
     @classmethod
     def expect(cls, config):
-        size, vocabulary = config.hidden_size, config.vocab_size
+        size = config.hidden_size
+        vocabulary = config.vocab_size
         return {
             "embedding.weight": ("float32", (vocabulary, size)),
             "recurrent.weight": ("float32", (size, size)),
@@ -46,10 +50,14 @@ class SamplingStepper(TwinStepper):
 
     def sample(self, state, uniform, params, texts, new_tokens, constraints=None):
         rows, room = uniform.shape
-        tokens, used, after = np.full((rows, room), -1), np.zeros(rows, np.int64), state[0].copy()
+        tokens = np.full((rows, room), -1)
+        used = np.zeros(rows, np.int64)
+        after = state[0].copy()
         for row in range(rows):
             h = after[row : row + 1]
-            while used[row] < room and (used[row] == 0 or tokens[row, used[row] - 1] != params.eos_id):
+            while used[row] < room and (
+                used[row] == 0 or tokens[row, used[row] - 1] != params.eos_id
+            ):
                 logits = self.score_all(h)[0].astype(np.float64)
                 logits[params.bos_id] = -np.inf
                 if new_tokens[row] + used[row] < params.min_new_tokens:
@@ -88,18 +96,31 @@ def expecting(change: Callable[[dict[str, Any]], Any]) -> type:
 
 
 def calling(change: Callable[..., Any], *more: Callable[[int], Any]) -> type:
-    """Return a stepper with further arrays in its first state; ``change`` takes ids, state, logits and the state after them."""
+    """Return a stepper with further arrays in its first state; ``change`` takes ids, state, logits
+    and the state after them.
+    """
     return broken(
-        initial_state=lambda self, batch: (*TwinStepper.initial_state(self, batch), *(array(batch) for array in more)),
-        forward=lambda self, ids, state: change(ids, state, *TwinStepper.forward(self, ids, state[:1])),
+        initial_state=lambda self, batch: (
+            *TwinStepper.initial_state(self, batch),
+            *(array(batch) for array in more),
+        ),
+        forward=lambda self, ids, state: change(
+            ids, state, *TwinStepper.forward(self, ids, state[:1])
+        ),
     )
 
 
-def sampling(numbers: Any = np.asarray, params: Any = lambda params: params, tokens: Any = np.asarray) -> type:
-    """Return a stepper that samples with other random numbers or settings, or returns other tokens."""
+def sampling(
+    numbers: Any = np.asarray, params: Any = lambda params: params, tokens: Any = np.asarray
+) -> type:
+    """Return a stepper that samples with other random numbers or settings, or returns other
+    tokens.
+    """
 
     def sample(self, state, uniform, given, *others):
-        sampled, used, state = SamplingStepper.sample(self, state, numbers(uniform), params(given), *others)
+        sampled, used, state = SamplingStepper.sample(
+            self, state, numbers(uniform), params(given), *others
+        )
         return tokens(sampled), used, state
 
     return broken(SamplingStepper, sample=sample)
@@ -116,33 +137,73 @@ class Scaled(TwinStepper):
 
 FAULTS: dict[str, list[tuple[Any, str]]] = {
     "stepper_protocol": [
-        (broken(__init__=lambda self, config, tensors: tensors["output_bias"]), "KeyError: 'output_bias'"),
+        (
+            broken(__init__=lambda self, config, tensors: tensors["output_bias"]),
+            "KeyError: 'output_bias'",
+        ),
         (broken(forward=None), "lacks forward of reviewgen.protocols.Stepper"),
     ],
     "expected_tensors": [
-        (expecting(lambda specs: specs.pop("output.bias") and specs), "the model has ['embedding.weight', 'output.bias'"),
-        (expecting(lambda specs: specs | {"gate.weight": ("float32", (1,))}), "It names ['embedding.weight', 'gate.weight'"),
+        (
+            expecting(lambda specs: specs.pop("output.bias") and specs),
+            "the model has ['embedding.weight', 'output.bias'",
+        ),
+        (
+            expecting(lambda specs: specs | {"gate.weight": ("float32", (1,))}),
+            "It names ['embedding.weight', 'gate.weight'",
+        ),
     ],
     "batch_first": [
-        (calling(lambda ids, state, logits, after: (logits, state), lambda _: np.zeros(7)), "B is 1; a part is array"),
-        (calling(lambda ids, state, logits, after: (logits[:, None], after)), "Logits are (1, 1, 11), not (B, V) = (1, 11)"),
+        (
+            calling(lambda ids, state, logits, after: (logits, state), lambda _: np.zeros(7)),
+            "B is 1; a part is array",
+        ),
+        (
+            calling(lambda ids, state, logits, after: (logits[:, None], after)),
+            "Logits are (1, 1, 11), not (B, V) = (1, 11)",
+        ),
     ],
     "fixed_step_state": [
-        (calling(keep_ids, lambda batch: np.zeros((batch, 0))), "After 1 tokens it has [((1, 8), dtype('float32')), ((1, 1)"),
-        (calling(lambda ids, state, logits, after: (logits, (after[0].astype(float),))), "dtype('float64'))]; it must have"),
+        (
+            calling(keep_ids, lambda batch: np.zeros((batch, 0))),
+            "After 1 tokens it has [((1, 8), dtype('float32')), ((1, 1)",
+        ),
+        (
+            calling(lambda ids, state, logits, after: (logits, (after[0].astype(float),))),
+            "dtype('float64'))]; it must have",
+        ),
     ],
     "step_logits": [
         (Scaled, "In chunks of [12] tokens, logits (B, V) differ after 12 tokens"),
-        (broken(forward=lambda m, ids, _: TwinStepper.forward(m, ids, m.initial_state(len(ids)))), "In chunks of [1, 1,"),
+        (
+            broken(
+                forward=lambda m, ids, _: TwinStepper.forward(m, ids, m.initial_state(len(ids)))
+            ),
+            "In chunks of [1, 1,",
+        ),
     ],
-    "stacked": [(broken(Counting, factor=lambda _, count: count / count[:1]), "Texts of [1, 3, 7] tokens get different logits")],
+    "stacked": [
+        (
+            broken(Counting, factor=lambda _, count: count / count[:1]),
+            "Texts of [1, 3, 7] tokens get different logits",
+        )
+    ],
     "drift": [
-        (broken(Counting, factor=lambda _, count: 1 + 2e-6 * count), "After 500 calls of one token"),
-        (broken(Counting, factor=lambda _, count: np.ones(256)[count - 1]), "It fails at call 256 of 500: IndexError"),
+        (
+            broken(Counting, factor=lambda _, count: 1 + 2e-6 * count),
+            "After 500 calls of one token",
+        ),
+        (
+            broken(Counting, factor=lambda _, count: np.ones(256)[count - 1]),
+            "It fails at call 256 of 500: IndexError",
+        ),
     ],
     "samples": [
         (sampling(params=lambda params: params._replace(is_greedy=False)), "greedy decoding"),
-        (sampling(tokens=lambda tokens: np.where(np.arange(tokens.shape[1]) == 0, 1, tokens)), "nor eos (1) within 12 tokens"),
+        (
+            sampling(tokens=lambda tokens: np.where(np.arange(tokens.shape[1]) == 0, 1, tokens)),
+            "nor eos (1) within 12 tokens",
+        ),
     ],
 }
 """Of each law, by name, steppers that break it before any other, and words of the message."""

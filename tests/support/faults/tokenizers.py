@@ -1,4 +1,6 @@
-"""Correct tokenizers, and for each law tokenizers that break it. Other processes import those of ``any_order``."""
+"""Correct tokenizers, and for each law tokenizers that break it. Other processes import those of
+``any_order``.
+"""
 
 import itertools
 import json
@@ -17,14 +19,19 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 __all__ = ["FAULTS", "LOSSY", "Ascii", "Bytes", "make"]
 
-Settings, Mutable = make_dataclass("Settings", [], frozen=True, kw_only=True), make_dataclass("Mutable", [])
+Settings = make_dataclass("Settings", [], frozen=True, kw_only=True)
+Mutable = make_dataclass("Mutable", [])
 
 
 class Bytes:
-    """A correct, lossless tokenizer: each byte gets the number of its place in a table; ``train`` sorts it."""
+    """A correct, lossless tokenizer: each byte gets the number of its place in a table; ``train``
+    sorts it.
+    """
 
     Config = Settings
-    vocab_size, bos_id, eos_id = 258, 256, 257
+    vocab_size = 258
+    bos_id = 256
+    eos_id = 257
 
     def __init__(self, table):
         self.table, self.places = bytes(table), {byte: place for place, byte in enumerate(table)}
@@ -78,7 +85,8 @@ class CountsItsThreads(Bytes):
 
 def make(cls: Any) -> Callable[[], Any]:
     """Return what the laws call: a function that returns a newly trained tokenizer."""
-    from reviewgen.testing import TRAINING_TEXTS  # loads torch, which the other processes do without
+    # loads torch, which the other processes do without
+    from reviewgen.testing import TRAINING_TEXTS
 
     return lambda: cls.train(TRAINING_TEXTS, cls.Config())
 
@@ -112,7 +120,9 @@ def saving(write: Callable[[Path], Any]) -> type:
 
 
 def another_json(self):
-    """Return a byte-level BPE without merges, whose ids are those of the symbols in another order."""
+    """Return a byte-level BPE without merges, whose ids are those of the symbols in another
+    order.
+    """
     symbols = [*sorted(ByteLevel.alphabet()), "<bos>", "<eos>"]
     other = Tokenizer(BPE({symbol: number for number, symbol in enumerate(symbols)}, []))
     other.pre_tokenizer = ByteLevel(add_prefix_space=False)
@@ -131,10 +141,23 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
     "config": [(broken(Config=Mutable), "must be frozen")],
     "every_text": [
         (encoding(lambda text: text.encode("utf-8").decode()), "accepts every text"),
-        (broken(encode=lambda self, text: np.array(Bytes.encode(self, text))), "It returns a ndarray"),
+        (
+            broken(encode=lambda self, text: np.array(Bytes.encode(self, text))),
+            "It returns a ndarray",
+        ),
     ],
-    "frame": [(broken(encode=lambda self, text: Bytes.encode(self, text) + [256] * ("<s>" in text)), "must not return, even")],
-    "stable": [(broken(decode=lambda self, ids: Bytes.decode(self, ids).replace("\r\n", "\n")), "but after decoding to")],
+    "frame": [
+        (
+            broken(encode=lambda self, text: Bytes.encode(self, text) + [256] * ("<s>" in text)),
+            "must not return, even",
+        )
+    ],
+    "stable": [
+        (
+            broken(decode=lambda self, ids: Bytes.decode(self, ids).replace("\r\n", "\n")),
+            "but after decoding to",
+        )
+    ],
     "known_text": [(encoding(str.lower), "at character 0, 'A good f' becomes")],
     "unseen_text": [
         (encoding(lambda text: unicodedata.normalize("NFC", text)), "at character 0, 'e"),
@@ -142,31 +165,77 @@ FAULTS: dict[str, list[tuple[Any, str]]] = {
     ],
     "any_ids": [
         (
-            broken(decode=lambda self, ids: bytes(self.table[i] for i in ids if i < 256).decode("utf-8", "surrogatepass")),
+            broken(
+                decode=lambda self, ids: bytes(self.table[i] for i in ids if i < 256).decode(
+                    "utf-8", "surrogatepass"
+                )
+            ),
             "UnicodeDecodeError",
         )
     ],
     "batch": [
-        (broken(encode_batch=lambda self, texts: [self.encode(text.strip()) for text in texts]), "different ids for 22 texts")
+        (
+            broken(encode_batch=lambda self, texts: [self.encode(text.strip()) for text in texts]),
+            "different ids for 22 texts",
+        )
     ],
-    "trained_again": [(trained(lambda cls, texts, config: shifted(cls, next(trainings))), "Training twice")],
+    "trained_again": [
+        (trained(lambda cls, texts, config: shifted(cls, next(trainings))), "Training twice")
+    ],
     "streamed": [
-        (trained(lambda cls, texts, config: shifted(cls, len(max(texts)) + sum(1 for _ in texts))), "iterate over its texts once")
+        (
+            trained(
+                lambda cls, texts, config: shifted(cls, len(max(texts)) + sum(1 for _ in texts))
+            ),
+            "iterate over its texts once",
+        )
     ],
-    "in_parts": [(broken(combine=classmethod(lambda cls, parts: shifted(cls, len(parts)))), "combined from parts")],
-    "save_load": [(broken(load=classmethod(lambda cls, folder: shifted(cls, 0))), "A saved and loaded tokenizer")],
-    "other_programs": [(broken(tokenizer_json=another_json), 'must encode "A good film. I liked it')],
-    "plain_data": [(saving(lambda folder: (folder / "t.txt").write_bytes(pickle.dumps([1], protocol=0))), "It is a pickle")],
+    "in_parts": [
+        (
+            broken(combine=classmethod(lambda cls, parts: shifted(cls, len(parts)))),
+            "combined from parts",
+        )
+    ],
+    "save_load": [
+        (
+            broken(load=classmethod(lambda cls, folder: shifted(cls, 0))),
+            "A saved and loaded tokenizer",
+        )
+    ],
+    "other_programs": [
+        (broken(tokenizer_json=another_json), 'must encode "A good film. I liked it')
+    ],
+    "plain_data": [
+        (
+            saving(lambda folder: (folder / "t.txt").write_bytes(pickle.dumps([1], protocol=0))),
+            "It is a pickle",
+        )
+    ],
     "no_subfolders": [
-        (saving(lambda folder: (folder / "vocabulary").mkdir()), "no subfolders and no links. It writes vocabulary"),
-        (saving(lambda folder: (folder / "latest.json").symlink_to("bytes.json")), "It writes latest.json"),
+        (
+            saving(lambda folder: (folder / "vocabulary").mkdir()),
+            "no subfolders and no links. It writes vocabulary",
+        ),
+        (
+            saving(lambda folder: (folder / "latest.json").symlink_to("bytes.json")),
+            "It writes latest.json",
+        ),
     ],
     "file_names": [
-        (saving(lambda folder: (folder / "config.json").write_text("{}")), "A saved model has config.json itself"),
-        (saving(lambda folder: (folder / "readme.md").write_text("x")), "A saved model has readme.md itself"),
+        (
+            saving(lambda folder: (folder / "config.json").write_text("{}")),
+            "A saved model has config.json itself",
+        ),
+        (
+            saving(lambda folder: (folder / "readme.md").write_text("x")),
+            "A saved model has readme.md itself",
+        ),
     ],
     "own_folder": [
-        (saving(lambda folder: (folder.parent / f"{folder.name}.log").write_text("x")), "writes tokenizer.log beside its folder"),
+        (
+            saving(lambda folder: (folder.parent / f"{folder.name}.log").write_text("x")),
+            "writes tokenizer.log beside its folder",
+        ),
         (trained(leave_a_training_file), "writes training.tmp into the working directory"),
     ],
     "any_order": [
