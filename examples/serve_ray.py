@@ -33,7 +33,7 @@ def build(options: dict[str, str]) -> Application:
     Raises:
         ValueError: An option is unknown, or a model is not named as it should be.
     """
-    from reviewgen.serving import ServerOptions, name_sources
+    from reviewgen.serving.options import ServerOptions, name_sources
 
     if unknown := options.keys() - {"models", "replicas", "cpus"}:
         raise ValueError(
@@ -46,7 +46,8 @@ def build(options: dict[str, str]) -> Application:
 
     def create():
         """Load the models and return the application: Ray calls this in each replica."""
-        from reviewgen.serving import create_app, load_engines
+        from reviewgen.serving.app import create_app
+        from reviewgen.serving.server import load_engines
 
         return create_app(load_engines(given), limits=given.limits)
 

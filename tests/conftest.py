@@ -87,7 +87,7 @@ def micro(model_folder: Callable[[str], Path]) -> "Callable[[str], ReviewModel]"
 @pytest.fixture
 def untouched_registry() -> Iterator[None]:
     """An empty registry for one test; its fake modules are removed afterwards."""
-    from reviewgen.registry import unregister_all
+    from reviewgen.registry.plugins import unregister_all
 
     unregister_all()
     yield

@@ -12,8 +12,10 @@ import textwrap
 from pathlib import Path
 
 import reviewgen
-from reviewgen.data import CorpusSpec, DataConfig, cached_corpus
-from reviewgen.registry import describe_weights, find_weights, list_presets
+from reviewgen.data.columns import DataConfig
+from reviewgen.data.pipeline import CorpusSpec, cached_corpus
+from reviewgen.registry.plugins import find_weights, list_presets
+from reviewgen.registry.saved import describe_weights
 from tests.benchmarks.readability import read_generated, read_reviews
 
 ROOT = Path(__file__).parents[2]

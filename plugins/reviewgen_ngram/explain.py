@@ -8,14 +8,14 @@ For a context with counts c_i and total T, a smoothing of ``estimate`` stores in
     gamma = sum_i D(c_i) / T
     p_i = (c_i - D(c_i)) / T + gamma p_i'
 
-with p_i' of the shorter context; so the discounts D, which are stored too, give T = sum_i D(c_i) / gamma and c_i = (p_i - gamma p_i')
-T + D(c_i), once it is known which tokens have count 1, which 2 and which more. Tokens of equal
-count have equal (p_i - gamma p_i'), and a count of 1 or 2 can only be among the four lowest of
-these values, so there are few cases to try. Counts are returned only if they reproduce every stored
-number bit for bit and no other counts do. Witten-Bell is the same with D = 0 and T + K for T, where
-K tokens were seen. Relative frequencies (``none``, ``stupid-backoff``) do not determine T, and
-pruning and quantisation change the numbers: then counts are unknown. Shapes: B batch, T time
-(tokens), K tokens seen after a context, V ids.
+with p_i' of the shorter context; so the discounts D, which are stored too, give T = sum_i D(c_i) /
+gamma and c_i = (p_i - gamma p_i') T + D(c_i), once it is known which tokens have count 1, which 2
+and which more. Tokens of equal count have equal (p_i - gamma p_i'), and a count of 1 or 2 can only
+be among the four lowest of these values, so there are few cases to try. Counts are returned only if
+they reproduce every stored number bit for bit and no other counts do. Witten-Bell is the same with
+D = 0 and T + K for T, where K tokens were seen. Relative frequencies (``none``, ``stupid-backoff``)
+do not determine T, and pruning and quantisation change the numbers: then counts are unknown.
+Shapes: B batch, T time (tokens), K tokens seen after a context, V ids.
 """
 
 from collections.abc import Iterator

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 if TYPE_CHECKING:
-    from reviewgen.config import EvaluateKwargs
-    from reviewgen.config.options import PrepareKwargs, TrainKwargs
-    from reviewgen.data import StoreFolder
-    from reviewgen.generation import GenerateKwargs
+    from reviewgen.config.options import EvaluateKwargs, PrepareKwargs, TrainKwargs
+    from reviewgen.data.store import StoreFolder
+    from reviewgen.generation.request import GenerateKwargs
     from reviewgen.model import LoadKwargs, ReviewModel
 
 
@@ -149,12 +148,12 @@ def train(
             saved instead.
     """
     from reviewgen.compiled.jit import compiling_notice
-    from reviewgen.config import check_flags, refuse_unknown_options
-    from reviewgen.config.options import TrainKwargs
+    from reviewgen.config.options import TrainKwargs, refuse_unknown_options
+    from reviewgen.config.settings import check_flags
     from reviewgen.errors import AlreadyTrained
     from reviewgen.interrupts import block_signals
-    from reviewgen.runs import TrainingRun
     from reviewgen.runs.display import open_view
+    from reviewgen.runs.run import TrainingRun
 
     refuse_unknown_options(options, TrainKwargs, "train")
     check_flags(progress=progress)

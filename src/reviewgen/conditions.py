@@ -19,8 +19,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from reviewgen.config import Bound, check, from_dict, to_dict
-from reviewgen.config.settings import check_value
+from reviewgen.config.settings import Bound, check, check_value, from_dict, to_dict
 from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
 
 MAX_CATEGORIES = 50

@@ -30,7 +30,7 @@ from safetensors.numpy import save_file
 from reviewgen.compiled.jit import compiled
 from reviewgen.compiled.spelling import HALF, Spelling
 from reviewgen.errors import BrokenPlugin, BundleError, quoted, storage_errors
-from reviewgen.protocols import SupportsTokenBytes, Tokenizer
+from reviewgen.protocols.tokenizer import SupportsTokenBytes, Tokenizer
 from reviewgen.storage import open_tensors, read_vectors, safetensors_file
 
 _HEADER = "reviewgen.lexicon"

@@ -13,7 +13,9 @@ import scipy.stats
 from selectolax.lexbor import LexborHTMLParser
 
 import reviewgen
-from reviewgen.analysis import Comparison, ComparisonRow, CurvePoint, HeldOut, Measured, Sample
+from reviewgen.analysis.comparison_figures import ComparisonRow, CurvePoint, Measured, Sample
+from reviewgen.analysis.comparison_report import Comparison
+from reviewgen.analysis.comparison_texts import HeldOut
 from reviewgen.errors import (
     CheckpointError,
     ConfigError,

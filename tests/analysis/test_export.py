@@ -21,8 +21,10 @@ from torch import nn
 
 import reviewgen
 from reviewgen.errors import ConfigError, OutputExists, PluginError, StorageError, UnknownPlugin
-from reviewgen.export import export_html, export_onnx, export_transformers, pack
-from reviewgen.registry import find_tokenizer
+from reviewgen.export.folders import export_transformers
+from reviewgen.export.html import export_html, pack
+from reviewgen.export.onnx import export_onnx
+from reviewgen.registry.plugins import find_tokenizer
 from reviewgen.testing import NASTY_TEXTS
 from tests.support.disks import largest_file, listing
 from tests.support.fakes import (

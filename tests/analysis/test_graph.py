@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import reviewgen
-from reviewgen.analysis import graph
+from reviewgen.analysis.graph_picture import graph
 from reviewgen.errors import BrokenPlugin, ConfigError, OutputExists, StorageError, UnknownPlugin
 from reviewgen.protocols import GraphEdge, GraphNode, ModelGraph
 from reviewgen.testing import make_model

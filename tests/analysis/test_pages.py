@@ -8,16 +8,8 @@ import pytest
 from jinja2 import UndefinedError
 
 from reviewgen.errors import ConfigError, OutputExists, StorageError
-from reviewgen.web import (
-    Chart,
-    Panel,
-    Series,
-    draw_figure,
-    refuse_file,
-    render,
-    save_chart,
-    save_text,
-)
+from reviewgen.web.charts import Chart, Panel, Series, draw_figure, save_chart
+from reviewgen.web.rendering import refuse_file, render, save_text
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>&amp;{{ 7 * 19101 }}"
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from reviewgen.data import DataConfig, read_examples
-from reviewgen.registry import find_tokenizer
+from reviewgen.data.columns import DataConfig
+from reviewgen.data.pipeline import read_examples
+from reviewgen.registry.plugins import find_tokenizer
 
 SHARED = Path(os.environ.get("REVIEWGEN_BENCH", "../shared"))
 

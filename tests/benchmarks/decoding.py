@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from reviewgen.compiled import SamplingParams
-from reviewgen.registry import find_model
+from reviewgen.registry.plugins import find_model
 from tests.benchmarks.corpora import char_tokenizer, reviews, split_2018, stream, word_tokenizer
 from tests.benchmarks.ngram import train as train_ngram
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reviewgen.registry import find_model
+from reviewgen.registry.plugins import find_model
 from tests.benchmarks import timed
 from tests.benchmarks.corpora import (
     char_tokenizer,

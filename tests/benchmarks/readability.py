@@ -22,11 +22,12 @@ import time
 from dataclasses import dataclass
 
 import reviewgen
-from reviewgen.data import CorpusSpec, DataConfig, cached_corpus
+from reviewgen.data.columns import DataConfig
+from reviewgen.data.pipeline import CorpusSpec, cached_corpus
 from reviewgen.evaluation import TextStatistics, measure_texts, take_words
 from reviewgen.lexicon import words_of
-from reviewgen.registry import find_weights
-from reviewgen.runs import shorten_as_generated
+from reviewgen.registry.plugins import find_weights
+from reviewgen.runs.tune_sampling import shorten_as_generated
 from reviewgen.sentences import sentence_ends
 from tests.support.praise_and_blame import share_of_both
 

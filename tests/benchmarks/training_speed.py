@@ -18,9 +18,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from reviewgen.data import TokenStore
-from reviewgen.registry import find_model
-from reviewgen.training import Budget, TrainingConfig, fit
+from reviewgen.data.store import TokenStore
+from reviewgen.registry.plugins import find_model
+from reviewgen.training import TrainingConfig
+from reviewgen.training.loop import fit
+from reviewgen.training.report import Budget
 
 VOCAB = 70
 # embedding, hidden, layers, T, B

@@ -10,10 +10,11 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from reviewgen.data import SPLITS, TokenStore, cache_folder, prune_cache
+from reviewgen.data.sources import SPLITS
+from reviewgen.data.store import TokenStore, cache_folder, prune_cache
 from reviewgen.errors import StorageError
 from reviewgen.lexicon import words_of
-from reviewgen.registry import find_tokenizer
+from reviewgen.registry.plugins import find_tokenizer
 from tests.support.disks import largest_file
 from tests.support.fakes import FakeConfig, LetterTokenizer
 from tests.support.texts import tokenized

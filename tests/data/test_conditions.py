@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 import reviewgen
 from reviewgen.conditions import Conditions, draw_values, fit_condition
 from reviewgen.config import from_dict
-from reviewgen.data import IGNORED, Lanes
+from reviewgen.data.lanes import IGNORED, Lanes
 from reviewgen.errors import BundleError, ConfigError, DataError
-from reviewgen.registry import find_tokenizer
-from reviewgen.tables import Receipt, make_receipt, replay
+from reviewgen.registry.plugins import find_tokenizer
+from reviewgen.tables.receipts import Receipt, make_receipt, replay
 from tests.support.fakes import LetterTokenizer, brute_bits, run_command
 from tests.support.texts import as_csv, corpus_of, tokenized, write
 

@@ -14,16 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reviewgen.conditions import Conditions
-from reviewgen.data import (
-    SPLITS,
-    LostCharacters,
-    count_lost,
-    data_records,
-    read_documents,
-    sample_stride,
-)
+from reviewgen.data.pipeline import data_records, read_documents
+from reviewgen.data.prepare import LostCharacters, count_lost, sample_stride
+from reviewgen.data.sources import SPLITS
 from reviewgen.errors import ConfigError, DataError
-from reviewgen.registry import find_tokenizer
+from reviewgen.registry.plugins import find_tokenizer
 from tests.support.fakes import LetterTokenizer
 from tests.support.texts import as_parquet, corpus_of, texts_of, units_of, write
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 import reviewgen
 from reviewgen.conditions import MAX_FIELD, Condition, Conditions
 from reviewgen.config import from_dict
-from reviewgen.data import IGNORED, Lanes
+from reviewgen.data.lanes import IGNORED, Lanes
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.evaluation import ConditionGain
-from reviewgen.registry import find_tokenizer
-from reviewgen.tables import Receipt, replay
+from reviewgen.registry.plugins import find_tokenizer
+from reviewgen.tables.receipts import Receipt, replay
 from tests.support.fakes import brute_bits, run_command
 from tests.support.live_server import error_of, in_process
 from tests.support.texts import as_parquet, corpus_of, tokenized, write

@@ -23,7 +23,7 @@ import pytest
 
 import reviewgen
 from reviewgen.errors import ConfigError
-from reviewgen.registry import find_tokenizer
+from reviewgen.registry.plugins import find_tokenizer
 from tests.support.texts import refusal, texts_of, write
 
 ROOT = Path(__file__).parents[2]

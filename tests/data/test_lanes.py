@@ -10,7 +10,8 @@ import scipy.stats
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from reviewgen.data import IGNORED, Lanes, TokenStore
+from reviewgen.data.lanes import IGNORED, Lanes
+from reviewgen.data.store import TokenStore
 from reviewgen.errors import DataError
 
 BOS = 0

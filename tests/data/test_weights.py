@@ -16,7 +16,7 @@ import torch
 
 import reviewgen
 from reviewgen.errors import ConfigError, DataError
-from reviewgen.runs import TrainingRun
+from reviewgen.runs.run import TrainingRun
 from tests.support.fakes import run_command
 from tests.support.texts import as_csv, corpus_of, write
 from tests.support.trainings import TRAINING, prepared, texts_of, trained, weights_of

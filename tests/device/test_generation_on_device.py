@@ -12,8 +12,10 @@ import torch
 import reviewgen
 from reviewgen.compiled import SamplingParams
 from reviewgen.config import GenerationConfig
-from reviewgen.generation import DeviceStepper, Generator, ModelStepper, Request, make_stepper
-from reviewgen.registry import find_model
+from reviewgen.generation.generator import Generator
+from reviewgen.generation.model_stepper import DeviceStepper, ModelStepper, make_stepper
+from reviewgen.generation.request import Request
+from reviewgen.registry.plugins import find_model
 from tests.support.fakes import LETTERS, TableModel
 from tests.support.ngrams import LOOP, indexed, looping
 from tests.support.places import EACH_PLACE

@@ -16,7 +16,10 @@ import torch
 import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import TrainingError
-from reviewgen.training import Budget, Checkpoints, Report, TrainingConfig, fit
+from reviewgen.training import TrainingConfig
+from reviewgen.training.checkpoints import Checkpoints
+from reviewgen.training.loop import fit
+from reviewgen.training.report import Budget, Report
 from tests.support.fakes import TEXTS
 from tests.support.launches import launch
 from tests.support.places import EACH_PLACE

@@ -31,7 +31,7 @@ from reviewgen.compiled import (
     tanh32,
     target_losses,
 )
-from reviewgen.training import cross_entropy
+from reviewgen.training.optimizing import cross_entropy
 
 BOS, EOS = SEPARATORS = (0, 1)
 

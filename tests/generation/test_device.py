@@ -10,7 +10,7 @@ import torch
 import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.errors import ConfigError, DeviceError
-from reviewgen.tables import make_receipt
+from reviewgen.tables.receipts import make_receipt
 from tests.support.fakes import TEXTS, raising
 
 

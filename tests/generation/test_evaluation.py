@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from reviewgen import ReviewModel
-from reviewgen.data import TokenStore
+from reviewgen.data.store import TokenStore
 from reviewgen.errors import DataError
 from reviewgen.evaluation import (
     Document,

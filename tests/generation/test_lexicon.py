@@ -35,7 +35,7 @@ from reviewgen.lexicon import (
     write_lexicon,
 )
 from reviewgen.model import ModelWeights
-from reviewgen.registry import find_tokenizer
+from reviewgen.registry.plugins import find_tokenizer
 from tests.support.fakes import TEXTS
 from tests.support.ngrams import Plain
 

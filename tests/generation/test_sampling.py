@@ -33,7 +33,8 @@ from reviewgen.compiled import (
     sample_rows,
 )
 from reviewgen.config import GenerationConfig
-from reviewgen.generation import make_sampling_params, make_stepper
+from reviewgen.generation.decode import make_sampling_params
+from reviewgen.generation.model_stepper import make_stepper
 from reviewgen.protocols import SupportsSample
 from tests.support.fakes import LETTERS, TableModel, review_model, table
 from tests.support.ngrams import LOOP, Plain, counted

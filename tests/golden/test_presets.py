@@ -16,7 +16,7 @@ import torch
 
 import reviewgen
 from reviewgen.config import to_dict
-from reviewgen.registry import find_preset, find_weights
+from reviewgen.registry.plugins import find_preset, find_weights
 from tests.golden.stored import arithmetic, read_stored, write_stored
 
 NAMES = [

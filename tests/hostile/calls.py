@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 import reviewgen
-from reviewgen.export import export_html, export_transformers
+from reviewgen.export.folders import export_transformers
+from reviewgen.export.html import export_html
 from tests.hostile.frame import Fuzzer, find_fault
 from tests.support.fakes import TEXTS
 from tests.support.models import make_model

@@ -97,7 +97,9 @@ class Kills(Fuzzer):
             shutil.rmtree(place)
 
     def _train(self, place: Path) -> None:
-        from reviewgen.training import Checkpoints  # in the child only: torch starts threads
+        from reviewgen.training.checkpoints import (
+            Checkpoints,  # in the child only: torch starts threads
+        )
 
         has_steps = any((place / "out.partial").glob("step-*"))
         # after each step

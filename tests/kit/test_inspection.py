@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from reviewgen.errors import PluginError
-from reviewgen.registry import list_plugins
+from reviewgen.registry.plugins import list_plugins
 from reviewgen.testing.installed import Inspection, inspect_plugin, inspect_plugins
 from tests.support.distributions import MODEL, Install
 from tests.support.fakes import run_command

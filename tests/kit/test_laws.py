@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from reviewgen.errors import UnknownPlugin
-from reviewgen.registry import (
+from reviewgen.registry.plugins import (
     find_metric,
     find_stepper,
     list_plugins,

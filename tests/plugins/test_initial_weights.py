@@ -15,7 +15,7 @@ from torch import nn
 import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import BrokenPlugin, ConfigError
-from reviewgen.registry import find_model, register_model
+from reviewgen.registry.plugins import find_model, register_model
 from tests.support.fakes import TEXTS
 from tests.support.trainings import ready
 

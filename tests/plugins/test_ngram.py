@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from reviewgen.errors import ConfigError, DataError, NotADistribution, TrainingError
 from reviewgen.protocols import SupportsExplain
-from reviewgen.registry import find_model
+from reviewgen.registry.plugins import find_model
 from tests.support.brute_ngram import BruteNgram
 from tests.support.plugin_models import (
     BOS,

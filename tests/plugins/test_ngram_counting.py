@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from reviewgen.errors import StorageError, TrainingError
-from reviewgen.registry import find_model
+from reviewgen.registry.plugins import find_model
 from reviewgen.testing.abilities import ThreadGroup, run_ranks
 from tests.support.brute_ngram import BruteNgram
 from tests.support.fakes import raising

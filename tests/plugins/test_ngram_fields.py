@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from reviewgen.errors import DataError
-from reviewgen.registry import find_model, find_stepper
+from reviewgen.registry.plugins import find_model, find_stepper
 from reviewgen.testing import check_model, check_stepper
 from tests.support.node import why_no_node
 from tests.support.plugin_models import BOS, EOS, PLAIN, count_ngram, ids_of, log_probabilities

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from reviewgen.errors import BundleError
-from reviewgen.registry import find_model
+from reviewgen.registry.plugins import find_model
 from tests.support.plugin_models import BOS, LINES, count_ngram, log_probabilities, spell
 
 Ngram: Any = find_model("ngram")[0]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from reviewgen.errors import ReviewgenError, ShapeError
 from reviewgen.protocols import hold_given
-from reviewgen.registry import find_model
+from reviewgen.registry.plugins import find_model
 from tests.support.plugin_models import make_network
 
 B = 2

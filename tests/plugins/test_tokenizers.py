@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reviewgen.errors import BundleError, DataError
-from reviewgen.registry import find_tokenizer
+from reviewgen.registry.plugins import find_tokenizer
 
 CharTokenizer: Any = find_tokenizer("char")[0]
 WordTokenizer: Any = find_tokenizer("word")[0]

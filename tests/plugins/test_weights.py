@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 import reviewgen
 from reviewgen.config import from_dict, parse_preset
-from reviewgen.registry import find_model, find_preset, find_tokenizer, find_weights
+from reviewgen.registry.plugins import find_model, find_preset, find_tokenizer, find_weights
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("ngram", "nnlm", "rnn", "gru", "lstm", "blend")

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.data import IGNORED
+from reviewgen.data.lanes import IGNORED
 from reviewgen.errors import BrokenPlugin, BundleError, ConfigError
 from tests.support.fakes import TEXTS
 from tests.support.faults.models import FAULTS, Twin

@@ -14,7 +14,7 @@ from reviewgen import TrainingRun
 from reviewgen.errors import ConfigError, UnknownPlugin
 from reviewgen.evaluation import evaluate_documents, sample_documents
 from reviewgen.protocols import count_by_module
-from reviewgen.registry import find_preset
+from reviewgen.registry.plugins import find_preset
 from tests.support.fakes import TEXTS, run_command
 from tests.support.trainings import MODEL, TRAINING, trained
 

@@ -13,7 +13,7 @@ import pytest
 import reviewgen
 from reviewgen import ReviewModel, TrainingRun
 from reviewgen.errors import ConfigError, NotADistribution, TrainingError
-from reviewgen.registry import find_preset
+from reviewgen.registry.plugins import find_preset
 from tests.support.fakes import LetterTokenizer, TableModel, review_model, run_command, table
 from tests.support.launches import made_once
 from tests.support.trainings import ready

@@ -10,9 +10,9 @@ import pytest
 import scipy.optimize
 import torch
 
-from reviewgen.blending import features_of, fit_gate, fit_weights, gated_weights
+from reviewgen.blending.weights import features_of, fit_gate, fit_weights, gated_weights
 from reviewgen.protocols import LanguageModel, Stepper, SupportsSample, SupportsScore, SupportsStep
-from reviewgen.registry import find_stepper
+from reviewgen.registry.plugins import find_stepper
 from reviewgen.testing import MODEL_LAWS, make_model
 from reviewgen.testing.steppers import step_logits
 from tests.support.plugin_models import make_blend

@@ -13,7 +13,7 @@ import torch
 
 import reviewgen
 from reviewgen.errors import TrainingError
-from reviewgen.registry import find_model
+from reviewgen.registry.plugins import find_model
 from tests.runs.test_processes import ROOT
 from tests.support.fakes import TEXTS
 from tests.support.forked import run_group

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import reviewgen
 from reviewgen.errors import OutputExists, ProcessLost, TrainingError
-from reviewgen.registry import find_model
+from reviewgen.registry.plugins import find_model
 from tests.runs.test_abilities import Gate, Smoothed, ZLoss
 from tests.support.fakes import TEXTS
 from tests.support.forked import run_group

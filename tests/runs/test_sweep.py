@@ -15,7 +15,7 @@ from reviewgen import plot_sweep
 from reviewgen.errors import ConfigError
 from reviewgen.evaluation import evaluate_documents
 from reviewgen.rates import describe_copies
-from reviewgen.runs import SweepRow
+from reviewgen.runs.sweep import SweepRow
 from tests.support.brute_ngram import BruteNgram
 from tests.support.fakes import TEXTS, run_command
 from tests.support.trainings import prepared, ready

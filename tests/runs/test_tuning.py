@@ -19,8 +19,8 @@ import torch
 import reviewgen
 from reviewgen import best_trial
 from reviewgen.errors import ConfigError, TrainingError
-from reviewgen.registry import find_preset
-from reviewgen.runs import TuneTrial
+from reviewgen.registry.plugins import find_preset
+from reviewgen.runs.tune import TuneTrial
 from tests.support.fakes import TEXTS, TableModel, raising, run_command
 from tests.support.trainings import ready
 

@@ -13,10 +13,9 @@ from reviewgen.errors import (
     SourceError,
     UnknownPlugin,
 )
-from reviewgen.registry import (
+from reviewgen.registry.metadata import Plugin
+from reviewgen.registry.plugins import (
     THIS_PROCESS,
-    Plugin,
-    describe_weights,
     find_model,
     find_preset,
     find_stepper,
@@ -29,6 +28,7 @@ from reviewgen.registry import (
     register_tokenizer,
     unregister_all,
 )
+from reviewgen.registry.saved import describe_weights
 from tests.support.distributions import Install
 
 pytestmark = pytest.mark.usefixtures("untouched_registry")

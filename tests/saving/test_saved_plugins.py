@@ -13,7 +13,8 @@ import pytest
 
 import reviewgen
 from reviewgen.errors import UnknownPlugin
-from reviewgen.registry import find_model, plugin_of_saved, register_model, unregister_all
+from reviewgen.registry.plugins import find_model, register_model, unregister_all
+from reviewgen.registry.saved import plugin_of_saved
 from tests.support.distributions import MODEL, Install
 from tests.support.fakes import TEXTS
 from tests.support.models import TRAINING

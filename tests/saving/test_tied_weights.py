@@ -13,7 +13,7 @@ from safetensors.torch import load_file, load_model
 from torch import Tensor, nn
 
 import reviewgen
-from reviewgen.registry import register_model, unregister_all
+from reviewgen.registry.plugins import register_model, unregister_all
 from tests.support.fakes import TEXTS, FakeConfig
 from tests.support.models import TRAINING
 from tests.support.saved import WEIGHTS

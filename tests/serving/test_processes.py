@@ -26,7 +26,8 @@ from typer.main import get_command
 
 import reviewgen
 from reviewgen.cli import app
-from reviewgen.serving import Limits, create_app
+from reviewgen.serving.app import create_app
+from reviewgen.serving.options import Limits
 from tests.support.live_server import KEY, wait_for
 from tests.support.servers import free_port, serving, started, wait_for_log
 

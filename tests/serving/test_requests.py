@@ -15,7 +15,7 @@ from openapi_spec_validator import validate
 from prometheus_client.parser import text_string_to_metric_families
 
 from reviewgen.errors import ConfigError
-from reviewgen.serving import accepted_hosts, digest_key, read_keys
+from reviewgen.serving.options import accepted_hosts, digest_key, read_keys
 from tests.support.fakes import LETTERS, TableModel, review_model, run_command, table
 from tests.support.live_server import (
     KEY,

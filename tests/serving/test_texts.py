@@ -11,8 +11,9 @@ import torch
 
 import reviewgen
 from reviewgen.errors import BrokenPlugin
-from reviewgen.generation import make_request
-from reviewgen.serving import Engine, EngineRequest, create_app
+from reviewgen.generation.request import make_request
+from reviewgen.serving.app import create_app
+from reviewgen.serving.engine import Engine, EngineRequest
 from tests.support.fakes import LETTERS, QueueModel, SlowModel, TableModel, review_model, table
 from tests.support.live_server import error_of, in_process, joined, serve, slow_model, wait_for
 

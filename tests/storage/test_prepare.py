@@ -14,7 +14,7 @@ import pytest
 import reviewgen
 from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists
 from reviewgen.novelty import TextWindows
-from reviewgen.registry import find_tokenizer
+from reviewgen.registry.plugins import find_tokenizer
 from tests.support.disks import interrupt, listing
 from tests.support.fakes import TEXTS, run_command
 from tests.support.models import SMALL

@@ -14,7 +14,14 @@ import reviewgen
 from reviewgen.config import from_dict
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.storage import Job
-from reviewgen.tables import Receipt, Replay, describe_replays, make_receipt, read_receipts, replay
+from reviewgen.tables.receipts import (
+    Receipt,
+    Replay,
+    describe_replays,
+    make_receipt,
+    read_receipts,
+    replay,
+)
 from tests.support.fakes import raising, run_command
 
 

@@ -17,7 +17,7 @@ from pyarrow import csv
 import reviewgen
 from reviewgen.config import from_dict
 from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists
-from reviewgen.tables import Receipt, read_receipts, replay
+from reviewgen.tables.receipts import Receipt, read_receipts, replay
 from tests.support.disks import interrupt, listing
 from tests.support.fakes import TEXTS, run_command
 from tests.support.models import EXAMPLES

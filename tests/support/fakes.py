@@ -17,7 +17,7 @@ from torch import Tensor
 from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig
 from reviewgen.model import Bundle, ModelWeights, ReviewModel
-from reviewgen.registry import Plugin
+from reviewgen.registry.metadata import Plugin
 
 TEXTS = [
     f"the {thing} was {how} and I liked the {other}."

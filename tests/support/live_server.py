@@ -15,7 +15,9 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from reviewgen import ReviewModel
-from reviewgen.serving import Limits, create_app, digest_key, open_socket, uvicorn_options
+from reviewgen.serving.app import create_app
+from reviewgen.serving.options import Limits, digest_key
+from reviewgen.serving.server import open_socket, uvicorn_options
 from tests.support.fakes import LETTERS, SlowModel, review_model
 
 PATIENCE = 120.0  # seconds that a test waits for what comes within one on an idle machine

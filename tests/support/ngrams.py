@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from reviewgen import ReviewModel
-from reviewgen.generation import Generator, Request, TokenTexts, make_stepper
+from reviewgen.generation.generator import Generator
+from reviewgen.generation.model_stepper import make_stepper
+from reviewgen.generation.pieces import TokenTexts
+from reviewgen.generation.request import Request
 from reviewgen.novelty import build_index
-from reviewgen.registry import find_model, find_tokenizer
+from reviewgen.registry.plugins import find_model, find_tokenizer
 from tests.support.fakes import LETTERS, TEXTS, TableModel, review_model, table
 
 __all__ = [

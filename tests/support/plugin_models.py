@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reviewgen.compiled import SamplingParams
-from reviewgen.registry import find_model
+from reviewgen.registry.plugins import find_model
 
 __all__ = [
     "BOS",

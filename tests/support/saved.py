@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.errors import BundleError
-from reviewgen.registry import THIS_PROCESS, Plugin, register_model, register_tokenizer
+from reviewgen.registry.metadata import Plugin
+from reviewgen.registry.plugins import THIS_PROCESS, register_model, register_tokenizer
 from tests.support.fakes import (
     LETTERS,
     FakeConfig,

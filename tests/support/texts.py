@@ -15,19 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from reviewgen.data import (
-    SPLITS,
-    CleaningReport,
+from reviewgen.data.cleaning import CleaningReport
+from reviewgen.data.columns import DataConfig
+from reviewgen.data.corpus import describe
+from reviewgen.data.pipeline import (
     CorpusSpec,
-    DataConfig,
-    Encoding,
     cached_corpus,
     cached_store,
-    describe,
     find_conditions,
-    open_source,
     read_examples,
 )
+from reviewgen.data.prepare import Encoding
+from reviewgen.data.sources import SPLITS, open_source
 from reviewgen.errors import DataError
 
 __all__ = [

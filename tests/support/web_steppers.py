@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from reviewgen.config import to_dict
-from reviewgen.web import static_files
+from reviewgen.web.composing import static_files
 from tests.support.node import run_node
 
 JAVASCRIPT = Path(__file__).parent / "javascript"

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from reviewgen.registry import find_model
-from reviewgen.training import calibrate, fit_scale
+from reviewgen.registry.plugins import find_model
+from reviewgen.training.calibration import calibrate, fit_scale
 
 VOCABULARY = 12
 

@@ -14,16 +14,10 @@ from torch import Tensor, nn
 
 from reviewgen.config import Preset
 from reviewgen.errors import TrainingError
-from reviewgen.registry import find_model
-from reviewgen.training import (
-    Budget,
-    IsolatedRng,
-    Report,
-    Sizing,
-    TrainingConfig,
-    choose_device,
-    choose_size,
-)
+from reviewgen.registry.plugins import find_model
+from reviewgen.training import TrainingConfig
+from reviewgen.training.execution import IsolatedRng, Sizing, choose_device, choose_size
+from reviewgen.training.report import Budget, Report
 from tests.support.fakes import TEXTS
 from tests.support.trainings import Clock, Planted, fitted, prepared, ready
 

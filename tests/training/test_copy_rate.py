@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from reviewgen.lexicon import decode_texts
 from reviewgen.novelty import count_copied
-from reviewgen.registry import find_tokenizer
+from reviewgen.registry.plugins import find_tokenizer
 from tests.support.distributions import Install
 from tests.support.fakes import LETTERS
 from tests.support.trainings import texts_of, trained

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from reviewgen.errors import TrainingError
-from reviewgen.training import DivergenceGuard, Report
+from reviewgen.training.optimizing import DivergenceGuard
+from reviewgen.training.report import Report
 from tests.support.fakes import TEXTS
 from tests.support.trainings import Planted, fitted, prepared, weights_of
 

@@ -9,7 +9,8 @@ import torch
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.data import data_records, digest_tokenizer
+from reviewgen.data.pipeline import data_records
+from reviewgen.data.store import digest_tokenizer
 from reviewgen.errors import ConfigError
 from reviewgen.evaluation import evaluate_documents, sample_documents
 from tests.support.fakes import TEXTS, run_command

@@ -18,7 +18,9 @@ import pytest
 import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import CheckpointError, ConfigError, OutputExists
-from reviewgen.training import Checkpoints, Report, native_precision
+from reviewgen.training.checkpoints import Checkpoints
+from reviewgen.training.execution import native_precision
+from reviewgen.training.report import Report
 from tests.support.disks import interrupt, listing
 from tests.support.fakes import TEXTS, run_command
 from tests.support.trainings import MODEL, TRAINING, prepared

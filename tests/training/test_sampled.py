@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from reviewgen.data import TokenStore
-from reviewgen.registry import find_model
-from reviewgen.training import SampledSoftmax, cross_entropy, sampled_softmax
+from reviewgen.data.store import TokenStore
+from reviewgen.registry.plugins import find_model
+from reviewgen.training.optimizing import cross_entropy
+from reviewgen.training.softmax import SampledSoftmax, sampled_softmax
 
 VOCAB_SIZE = 600
 LANES = 4

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from reviewgen.training import Report
+from reviewgen.training.report import Report
 from tests.support.trainings import Planted, fitted
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from reviewgen.training import RowAdamW, clip_gradients
+from reviewgen.training.optimizing import RowAdamW, clip_gradients
 
 
 def trained(optimizer_of, *, sparse: bool, steps: int, weight_decay: float) -> nn.Embedding:

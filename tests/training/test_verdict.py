@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reviewgen.training import RunVerdict, find_verdict
+from reviewgen.training.report import RunVerdict, find_verdict
 from tests.support.trainings import trained
 
 Values = list[float | None]

@@ -16,19 +16,19 @@ import pytest
 import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.conditions import Condition, Conditions, Value
-from reviewgen.export import pack
-from reviewgen.generation import TokenTexts
+from reviewgen.export.html import pack
+from reviewgen.generation.pieces import TokenTexts
 from reviewgen.lexicon import Lexicon
 from reviewgen.model import Bundle
-from reviewgen.registry import (
-    Plugin,
+from reviewgen.registry.metadata import Plugin
+from reviewgen.registry.plugins import (
     find_tokenizer,
     find_web_stepper,
     find_web_tokenizer,
     find_weights,
 )
 from reviewgen.sentences import sentence_ends
-from reviewgen.web import PackedModel, compose, static_files
+from reviewgen.web.composing import PackedModel, compose, static_files
 from tests.support.fakes import TEXTS, TableModel, review_model, table
 from tests.support.node import run_node, why_no_node
 from tests.support.settings_table import SETTINGS

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from reviewgen.web import PackedModel, compose, static_files
+from reviewgen.web.composing import PackedModel, compose, static_files
 from tests.support.browser import violations
 
 FAKE_ENGINE = (Path(__file__).parents[1] / "support/javascript/fake_engine.js").read_text(

@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 import pytest
 
 import reviewgen
-from reviewgen.export import export_html
-from reviewgen.web import page_for_server, static_files
+from reviewgen.export.html import export_html
+from reviewgen.web.composing import page_for_server, static_files
 from tests.support.browser import violations
 from tests.support.live_server import serve
 

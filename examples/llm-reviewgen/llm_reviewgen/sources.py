@@ -19,7 +19,8 @@ def find_sources() -> dict[str, str]:
     """Return what ``reviewgen.load`` loads for each name: the user's own models, then the presets
     with weights.
     """
-    from reviewgen.registry import describe_weights, list_presets
+    from reviewgen.registry.plugins import list_presets
+    from reviewgen.registry.saved import describe_weights
 
     described = {plugin.name: describe_weights(plugin.name) for plugin in list_presets()}
     usable = {

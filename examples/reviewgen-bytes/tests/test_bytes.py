@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from reviewgen_bytes.tokenizer import BytesConfig, BytesTokenizer
 
 from reviewgen.errors import BundleError, DataError
-from reviewgen.registry import find_preset
+from reviewgen.registry.plugins import find_preset
 from reviewgen.testing import NASTY_TEXTS, TOKENIZER_LAWS, TRAINING_TEXTS
 
 

@@ -12,7 +12,7 @@ from reviewgen_mingru import WEB_STEPPER
 from reviewgen_mingru.config import MinGruConfig, MinLstmConfig
 from reviewgen_mingru.model import MinGru, MinLstm
 
-from reviewgen.web import static_files
+from reviewgen.web.composing import static_files
 
 NODE = shutil.which("node")
 MODELS = {"mingru": (MinGru, MinGruConfig), "minlstm": (MinLstm, MinLstmConfig)}

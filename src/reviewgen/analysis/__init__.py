@@ -18,10 +18,17 @@
     subject             what is explained or drawn: a trained model, a new one, or a model object
     trace               a forward pass: calls of modules, operations, products
 
-Each name is imported on first use. Templates lie beside the code; ``reviewgen.web`` has the charts
+ Templates lie beside the code; ``reviewgen.web`` has the charts
 and what all pages share.
 """
 
-import lazy_loader
+from typing import TYPE_CHECKING
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from reviewgen.lazy import import_on_first_use
+
+if TYPE_CHECKING:
+    from reviewgen.analysis.graph_picture import draw
+
+__all__ = ["draw"]
+
+__getattr__ = import_on_first_use(__name__, {"graph_picture": "draw"})

@@ -18,8 +18,10 @@ from jaxtyping import Float64
 from reviewgen.analysis.comparison_texts import Bootstrap, HeldOut, Interval
 from reviewgen.analysis.graph_picture import draw
 from reviewgen.analysis.probing import ATTRACTOR, make_pairs, measure_pairs
-from reviewgen.config import GenerationConfig, from_dict
-from reviewgen.data import data_records, frame_texts
+from reviewgen.config.generation import GenerationConfig
+from reviewgen.config.settings import from_dict
+from reviewgen.data.pipeline import data_records
+from reviewgen.data.store import frame_texts
 from reviewgen.errors import NotADistribution, ReviewgenError
 from reviewgen.evaluation import evaluate_totals, measure_texts, take_words
 from reviewgen.model import ReviewModel

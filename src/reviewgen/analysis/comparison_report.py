@@ -14,7 +14,7 @@ from rich.text import Text
 
 from reviewgen.analysis.comparison_figures import TEMPERATURES, ComparisonRow, Measured, Sample
 from reviewgen.analysis.comparison_texts import Bootstrap, HeldOut, Pair
-from reviewgen.config import to_json
+from reviewgen.config.bounded import to_json
 from reviewgen.novelty import COPY_CHARACTERS
 from reviewgen.rates import MIN_CHARACTERS
 from reviewgen.web.charts import Chart, Panel, Series, draw_figure

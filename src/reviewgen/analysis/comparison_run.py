@@ -17,16 +17,10 @@ import torch
 from reviewgen.analysis.comparison_figures import ComparisonRow, Measured, measure_model
 from reviewgen.analysis.comparison_report import Comparison
 from reviewgen.analysis.comparison_texts import HeldOut, HeldOutReading
-from reviewgen.config import (
-    MAX_VOCABULARY,
-    check_seed,
-    check_text,
-    parse_duration,
-    parse_source,
-    read_json,
-)
-from reviewgen.config.bounded import to_json
+from reviewgen.config.bounded import MAX_VOCABULARY, read_json, to_json
+from reviewgen.config.names import parse_source
 from reviewgen.config.options import CompareKwargs, refuse_unknown_options
+from reviewgen.config.settings import check_seed, check_text, parse_duration
 from reviewgen.errors import (
     BrokenPlugin,
     CheckpointError,
@@ -37,10 +31,10 @@ from reviewgen.errors import (
     storage_errors,
 )
 from reviewgen.model import ReviewModel
-from reviewgen.registry import preset_names
-from reviewgen.runs import TrainingRun
+from reviewgen.registry.plugins import preset_names
 from reviewgen.runs.display import training_bar
 from reviewgen.runs.plan import DEFAULT_BUDGET, data_config
+from reviewgen.runs.run import TrainingRun
 from reviewgen.runs.sweep import check_groups
 from reviewgen.storage import atomic_file, check_output, to_path
 

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from reviewgen.data import Corpus, CorpusSpec, DataConfig, cached_corpus, read_examples
+from reviewgen.data.columns import DataConfig
+from reviewgen.data.corpus import Corpus
+from reviewgen.data.pipeline import CorpusSpec, cached_corpus, read_examples
 from reviewgen.errors import DataError, counted
 from reviewgen.evaluation import spread_indices
 

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from markupsafe import Markup
 
-from reviewgen.config import to_json
+from reviewgen.config.bounded import to_json
 from reviewgen.model.words import WordMap
 from reviewgen.web.rendering import HtmlReport
 

@@ -22,18 +22,11 @@ from reviewgen.analysis.subject import LoadedModel
 from reviewgen.analysis.trace import ModuleCall, broken_plugins, letter_sizes, name_axes, trace
 from reviewgen.blending.model import Blend
 from reviewgen.errors import ConfigError, DataError, GenerationError, NotADistribution
-from reviewgen.generation import show
+from reviewgen.generation.next_tokens import show
 from reviewgen.model.words import WordMap
-from reviewgen.protocols import (
-    CountTrained,
-    Operation,
-    SupportsExplain,
-    SupportsOperations,
-    SupportsScore,
-    SupportsStep,
-)
-from reviewgen.protocols.abilities import count_parameters
-from reviewgen.protocols.stepper import CountedContext
+from reviewgen.protocols.abilities import Operation, SupportsOperations, count_parameters
+from reviewgen.protocols.model import CountTrained, SupportsScore, SupportsStep
+from reviewgen.protocols.stepper import CountedContext, SupportsExplain
 
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel

@@ -26,7 +26,7 @@ from reviewgen.analysis.trace import (
     name_axes,
     trace,
 )
-from reviewgen.config import to_dict
+from reviewgen.config.settings import to_dict
 from reviewgen.protocols.graph import (
     Axis,
     GraphEdge,

@@ -15,12 +15,12 @@ from reviewgen.analysis.graph_drawing import Style, draw_graph, draw_tokens, sha
 from reviewgen.analysis.graph_modules import describe_modules
 from reviewgen.analysis.subject import LoadedModel
 from reviewgen.analysis.trace import broken_plugins
-from reviewgen.config import check_flags
+from reviewgen.config.settings import check_flags
 from reviewgen.errors import BrokenPlugin, ConfigError, quoted
-from reviewgen.generation import show
-from reviewgen.protocols import CountTrained
+from reviewgen.generation.next_tokens import show
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.protocols.graph import ModelGraph, SupportsGraph, all_nodes, parameter_sizes
+from reviewgen.protocols.model import CountTrained
 from reviewgen.storage import to_path
 from reviewgen.web.rendering import refuse_file, save_text
 from reviewgen.web.svg import (
@@ -38,7 +38,7 @@ from reviewgen.web.svg import (
 
 if TYPE_CHECKING:
     from reviewgen.model import ReviewModel
-    from reviewgen.protocols import LanguageModel
+    from reviewgen.protocols.model import LanguageModel
 
 _MOST_TOKENS = 12  # of an unrolled graph; more cannot be read
 _LEGEND = {

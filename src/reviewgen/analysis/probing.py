@@ -20,8 +20,11 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float64
 
-from reviewgen.config import GenerationConfig, check_count, check_seed, to_json
-from reviewgen.data import frame_texts, open_records
+from reviewgen.config.bounded import to_json
+from reviewgen.config.generation import GenerationConfig
+from reviewgen.config.settings import check_count, check_seed
+from reviewgen.data.pipeline import open_records
+from reviewgen.data.store import frame_texts
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.evaluation import token_losses
 from reviewgen.lexicon import words_of

@@ -11,11 +11,11 @@ import numpy as np
 from torch import nn
 
 from reviewgen.conditions import Conditions
-from reviewgen.config import parse_source
+from reviewgen.config.names import parse_source
 from reviewgen.errors import ConfigError
 from reviewgen.model import ReviewModel
-from reviewgen.protocols import CountTrained, LanguageModel
-from reviewgen.registry import find_preset, find_weights, preset_names
+from reviewgen.protocols.model import CountTrained, LanguageModel
+from reviewgen.registry.plugins import find_preset, find_weights, preset_names
 
 # a new tokenizer is trained on these if there are no texts
 _CHARACTERS = "".join(map(chr, range(32, 127)))

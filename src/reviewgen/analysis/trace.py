@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from reviewgen.config import to_dict
+from reviewgen.config.settings import to_dict
 from reviewgen.errors import BrokenPlugin, ReviewgenError
 from reviewgen.protocols.graph import Axis
 

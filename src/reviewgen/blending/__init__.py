@@ -12,14 +12,3 @@ Source: Jelinek & Mercer 1980, "Interpolated Estimation of Markov Source Paramet
 Data". The models are found by entry point; none is imported by name. Each name is imported on first
 use, so that generation does not load torch.
 """
-
-from typing import TYPE_CHECKING
-
-import lazy_loader
-
-if TYPE_CHECKING:
-    from reviewgen.blending.weights import features_of, fit_gate, fit_weights, gated_weights
-
-__all__ = ["features_of", "fit_gate", "fit_weights", "gated_weights"]
-
-__getattr__, __dir__, _ = lazy_loader.attach(__name__, submod_attrs={"weights": __all__})

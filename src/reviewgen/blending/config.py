@@ -15,16 +15,11 @@ import numpy as np
 from jaxtyping import Float64
 
 from reviewgen.blending.weights import check_gate
-from reviewgen.config import (
-    CHAR_GENERATION,
-    VOCABULARY_FIELDS,
-    WORD_GENERATION,
-    Bound,
-    Preset,
-    check,
-)
+from reviewgen.config.generation import CHAR_GENERATION, WORD_GENERATION, Preset
+from reviewgen.config.settings import VOCABULARY_FIELDS, Bound, check
 from reviewgen.errors import BundleError, ConfigError, quoted
-from reviewgen.registry import Plugin, saved_facts
+from reviewgen.registry.metadata import Plugin
+from reviewgen.registry.saved import saved_facts
 
 if TYPE_CHECKING:
     from reviewgen.blending.characters import TokenCharacters

@@ -21,13 +21,16 @@ from reviewgen.blending.characters import CharacterStepper, TokenCharacters
 from reviewgen.blending.config import BlendConfig, describe_part, join_names, split_names
 from reviewgen.blending.stepper import BlendStepper, make_blend_stepper
 from reviewgen.errors import BundleError
-from reviewgen.generation import make_stepper, map_state
-from reviewgen.protocols import LanguageModel, State, SupportsScore
+from reviewgen.generation.model_stepper import make_stepper
+from reviewgen.generation.states import map_state
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, SupportsGraph
 from reviewgen.protocols.inputs import check_ids, check_state
 from reviewgen.protocols.migration import read_saved_config
-from reviewgen.registry import Plugin, find_model, plugin_of_saved
+from reviewgen.protocols.model import LanguageModel, State, SupportsScore
+from reviewgen.registry.metadata import Plugin
+from reviewgen.registry.plugins import find_model
+from reviewgen.registry.saved import plugin_of_saved
 
 
 class Blend:

@@ -21,7 +21,8 @@ from reviewgen.compiled.mixing import Mixture, mix, step_mixture
 from reviewgen.compiled.steps import CompiledStep, addresses
 from reviewgen.protocols.migration import read_saved_config
 from reviewgen.protocols.stepper import Stepper, StepState, SupportsCompiledStep, TensorSpec
-from reviewgen.registry import find_stepper, plugin_of_saved
+from reviewgen.registry.plugins import find_stepper
+from reviewgen.registry.saved import plugin_of_saved
 
 
 class BlendStepper:

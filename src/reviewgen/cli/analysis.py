@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Group
 
-from reviewgen import analysis, api
+from reviewgen import api
 from reviewgen.cli.console import (
     Result,
     TerminalConsole,
@@ -22,8 +22,10 @@ from reviewgen.cli.console import (
     show_status,
 )
 from reviewgen.cli.options import declared, parse_data, path_or_string, read_stdin, takes
-from reviewgen.config import LOCAL, GenerationConfig, check_count, parse_settings
+from reviewgen.config.generation import GenerationConfig
+from reviewgen.config.names import LOCAL
 from reviewgen.config.options import EvaluationOptions, TrainingTextOptions, TrialOptions
+from reviewgen.config.settings import check_count, parse_settings
 from reviewgen.errors import ConfigError
 from reviewgen.interrupts import raise_on_interrupt
 
@@ -45,16 +47,19 @@ def explain(
         tokens: How many tokens of each table to print; --json and the page have all.
         page: Also write everything, with heat maps, as a page.
     """
-    from reviewgen.cli.explain_tables import render
 
     check_count("--tokens", tokens)
     refuse_outputs(html=page, overwrite=overwrite)
+    from reviewgen.analysis.explanation_run import explain
+
     with show_status("Explaining ..."):
         texts = [read_stdin() if item == "-" else item for item in text] if text else None
-        explanation = analysis.explain(model, texts, **options)
+        explanation = explain(model, texts, **options)
     if page is not None:
         explanation.save_html(page, overwrite=overwrite)
         note(f"Wrote {page}.")
+    from reviewgen.cli.explain_tables import render
+
     return Result(explanation.to_dict(), render(explanation, tokens))
 
 
@@ -75,8 +80,11 @@ def graph(
         unroll: The number of tokens to draw, up to 12; 1 draws one with its loop.
         autograd: Draw PyTorch's graph of the backward pass; needs torchviz and graphviz.
     """
+
     file = out or Path(f"{Path(model).name.replace('@', '-').replace(':', '-')}.svg")
-    picture = analysis.graph(model, file, unroll=unroll, autograd=autograd, overwrite=overwrite)
+    from reviewgen.analysis.graph_picture import graph
+
+    picture = graph(model, file, unroll=unroll, autograd=autograd, overwrite=overwrite)
     facts = {"file": str(file), **picture.to_dict()}
     sizes = {"parameters": picture.parameters} if picture.parameters else picture.counted
     lines = (
@@ -137,9 +145,12 @@ def probe(
         plot: Also draw the shares: a .png, .svg or .pdf file.
         page: Also write a page with the table and the chart.
     """
+
     refuse_outputs(plot=plot, html=page, overwrite=overwrite)
+    from reviewgen.analysis.probing import probe
+
     with show_status("Probing ..."):
-        result = analysis.probe(models, pairs=pairs, texts=texts, seed=seed)
+        result = probe(models, pairs=pairs, texts=texts, seed=seed)
     if plot is not None:
         result.plot(plot, overwrite=overwrite)
         note(f"Chart: {plot}")
@@ -179,6 +190,7 @@ def compare(
         resume: Reuse finished rows from --out and continue with the others.
         settings: A setting of every preset: training.evaluations=20.
     """
+
     refuse_outputs(html=html, overwrite=overwrite)
     named = [
         text.partition("=")[::2] if "=" in text and not text.startswith(LOCAL) else text
@@ -194,7 +206,9 @@ def compare(
         "resume": resume,
         "settings": parse_settings(settings or []),
     }
-    run = analysis.ComparisonRun(named, parse_data(data, options["weights"]), options)  # type: ignore[arg-type]  # checked there
+    from reviewgen.analysis.comparison_run import ComparisonRun
+
+    run = ComparisonRun(named, parse_data(data, options["weights"]), options)  # type: ignore[arg-type]  # checked there
     raise_on_interrupt()
     comparison = run.start(notes)
     note(comparison.describe_held_out())
@@ -213,10 +227,12 @@ def compare(
                 else f"{row.name}: {bits} per character"
             )
     comparison.is_interrupted = bool(finished.status)
+    from reviewgen.analysis.comparison_report import draw_tables
+
     show(
         comparison.to_dict(),
         as_json,
-        [Group(*analysis.draw_tables(comparison, TerminalConsole().width))],
+        [Group(*draw_tables(comparison, TerminalConsole().width))],
     )
     if html is not None:  # after the table, which a full disk does not lose
         comparison.save_html(html, overwrite=overwrite)

@@ -21,14 +21,15 @@ from rich.segment import Segment
 from rich.status import Status
 from rich.text import Text
 
-from reviewgen import tables, web
-from reviewgen.config import to_json
+from reviewgen.config.bounded import to_json
 from reviewgen.errors import Detail, counted, per_second
 from reviewgen.interrupts import INTERRUPTED, raise_on_interrupt
 from reviewgen.storage import to_path
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from reviewgen.tables.table import WrittenTexts
 
 _LINE_SECONDS = 60.0  # between two lines of progress in a file
 _MIN_WIDTH = 20  # characters of a line on a terminal, at least
@@ -170,7 +171,7 @@ def make_table(
 
 
 def describe_written(
-    written: "tables.WrittenTexts", started: float, lines: Iterable[str], status: int = 0
+    written: "WrittenTexts", started: float, lines: Iterable[str], status: int = 0
 ) -> Result:
     """Return what is printed on a table of texts."""
     files = counted(len(written.files), "file")
@@ -218,10 +219,14 @@ def refuse_outputs(*, overwrite: bool, html: Path | None = None, plot: Path | No
     """Raise before any work if a page or a chart that is asked for cannot be saved; see
     ``refuse_file`` and ``refuse_chart``.
     """
+    from reviewgen.web.charts import refuse_chart
+
     if plot is not None:
-        web.refuse_chart(plot, overwrite)
+        refuse_chart(plot, overwrite)
+    from reviewgen.web.rendering import refuse_file
+
     if html is not None:
-        web.refuse_file(html, overwrite=overwrite)
+        refuse_file(html, overwrite=overwrite)
 
 
 @contextmanager
@@ -247,6 +252,8 @@ def progress() -> Iterator[Callable[[str, int, int | None], None]]:
     """Show a progress bar on a terminal, elsewhere a line each minute; yield ``progress(stage,
     done, total)``, which moves it.
     """
+
+    raise_on_interrupt()
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -255,7 +262,6 @@ def progress() -> Iterator[Callable[[str, int, int | None], None]]:
         TimeRemainingColumn,
     )
 
-    raise_on_interrupt()
     stage_column = TextColumn("{task.description}", markup=False)
     rate_column = TextColumn("{task.fields[rate]}")
     columns = (stage_column, BarColumn(), MofNCompleteColumn(), rate_column, TimeRemainingColumn())

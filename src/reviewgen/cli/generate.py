@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from reviewgen import api, generation, tables
+from reviewgen import api
 from reviewgen.cli.console import (
     Result,
     describe_written,
@@ -32,7 +32,8 @@ from reviewgen.cli.console import (
     show,
 )
 from reviewgen.cli.options import declared, path_or_string, read_stdin, select, takes
-from reviewgen.config import FOREIGN, MAX_VOCABULARY, GenerationConfig, read_text
+from reviewgen.config.bounded import MAX_VOCABULARY, read_text
+from reviewgen.config.generation import FOREIGN, GenerationConfig
 from reviewgen.config.options import CallOptions, DatasetOptions
 from reviewgen.errors import (
     ConfigError,
@@ -42,9 +43,11 @@ from reviewgen.errors import (
     first_line,
     storage_errors,
 )
-from reviewgen.registry import list_plugins
+from reviewgen.registry.plugins import list_plugins
 
 if TYPE_CHECKING:
+    from reviewgen.generation.generator import Generation
+    from reviewgen.generation.next_tokens import Alternative, Context, NextTokens, Walk
     from reviewgen.model import ReviewModel
 
 _FILES = (".jsonl", ".parquet", ".csv")
@@ -97,6 +100,7 @@ def generate(
             interruption, the same command resumes.
         receipt: Write a receipt of each text to this file, for `reviewgen replay`.
     """
+
     # and may have written its receipts already
     is_resumed = out is not None and Path(f"{out}.partial").exists()
     if receipt is not None and os.path.lexists(receipt) and not is_resumed:
@@ -110,8 +114,10 @@ def generate(
         call: Any = {"out": out, "weight_bits": bits, "device": device or "auto"}
         return _write_table(model, begin, settings, shards, receipt, **call)
     trained = api.load(model, weight_bits=bits)
+    from reviewgen.tables.scoring import move
+
     if device is not None:
-        tables.move(trained, device)
+        move(trained, device)
     if settings["seed"] is None:
         settings["seed"] = secrets.randbits(32)
     texts = trained.generate_each(begin, **settings)
@@ -247,12 +253,15 @@ def _write_table(
     **call: Any,
 ) -> Result:
     """Generate texts into a file or a folder of shards."""
+
     number = settings.pop("num_return_sequences")
     started = time.monotonic()
+    from reviewgen.tables.generating import generate_dataset
+
     with exit_resumable(out), progress() as move:
         call |= {"prompt": prompt, "receipts": receipt or shards.columns, "options": settings}
         shards = replace(shards, columns=shards.columns or out.suffix.lower() in _FILES)
-        written = tables.generate_dataset(model, number, shards, out=out, progress=move, **call)
+        written = generate_dataset(model, number, shards, out=out, progress=move, **call)
     summary = written.summary
     repeats = [
         f"Left out {counted(summary['repeats'], 'repeat')} among {summary['drawn']:,} generated"
@@ -274,7 +283,7 @@ def _write_table(
     )
 
 
-def _describe_all(texts: "list[generation.Generation]", novelty: str | None) -> dict[str, Any]:
+def _describe_all(texts: "list[Generation]", novelty: str | None) -> dict[str, Any]:
     """Return texts as JSON."""
     facts: dict[str, Any] = {
         "texts": [text.text for text in texts],
@@ -304,7 +313,7 @@ def _stream(trained: "ReviewModel", prompt: str, settings: dict[str, Any]) -> in
     return characters
 
 
-def _print_text(text: "generation.Generation", count: int, novelty: str | None) -> None:
+def _print_text(text: "Generation", count: int, novelty: str | None) -> None:
     if count:
         echo("---")
     echo_text(text.text)
@@ -321,16 +330,16 @@ def _print_text(text: "generation.Generation", count: int, novelty: str | None) 
 
 
 def _with_receipts(
-    texts: Iterator["generation.Generation"], trained: "ReviewModel", source: str, file: Path
-) -> Iterator["generation.Generation"]:
+    texts: Iterator["Generation"], trained: "ReviewModel", source: str, file: Path
+) -> Iterator["Generation"]:
     """Yield texts and write a receipt of each to a file, which is created with the first."""
-    name = tables.portable_source(source, file)
+    from reviewgen.tables.receipts import make_receipt, portable_source
+
+    name = portable_source(source, file)
     first = next(texts)
     with storage_errors(file), file.open("x", encoding="utf-8", errors="backslashreplace") as lines:
         for text in chain([first], texts):
-            lines.write(
-                json.dumps(tables.make_receipt(trained, text, name), ensure_ascii=False) + "\n"
-            )
+            lines.write(json.dumps(make_receipt(trained, text, name), ensure_ascii=False) + "\n")
             lines.flush()
             yield text
 
@@ -344,16 +353,19 @@ def replay(receipt: Path, *, model: str | None = None, as_json: bool = False) ->
         model: The model: a saved folder, owner/name on the Hub, or a preset. [default: as in the
             receipt]
     """
+
     results = []
     loaded = {}
-    for number, one in enumerate(tables.read_receipts(receipt), 1):
-        source = tables.find_source(one, receipt) if model is None else path_or_string(model)
+    from reviewgen.tables.receipts import describe_replays, find_source, read_receipts, replay
+
+    for number, one in enumerate(read_receipts(receipt), 1):
+        source = find_source(one, receipt) if model is None else path_or_string(model)
         key = source, one.model.bits, one.model.device
         if key not in loaded:
             loaded[key] = api.load(source, weight_bits=one.model.bits)
             with suppress(ConfigError):  # it is not here, which the differences say
                 loaded[key].to(one.model.device)
-        result = tables.replay(one, loaded[key])
+        result = replay(one, loaded[key])
         results.append(result)
         if not as_json:
             if number > 1:
@@ -368,7 +380,7 @@ def replay(receipt: Path, *, model: str | None = None, as_json: bool = False) ->
     is_equal = all(result.is_equal for result in results)
     identical = sum(result.is_equal for result in results)
     if not as_json:
-        note(tables.describe_replays(results), "green" if is_equal else "red")
+        note(describe_replays(results), "green" if is_equal else "red")
     facts = {"receipt": str(receipt), "identical": identical, "texts": results}
     return Result(facts, status=int(not is_equal))
 
@@ -393,9 +405,12 @@ def play(
         k: The number of alternatives to show.
         temperature: Above 0; 1 shows the model's own probabilities.
     """
+
     processors = options.pop("logits_processors")
     loaded = api.load(model)
-    if prompt.endswith(" ") and not generation.TokenTexts(loaded.tokenizer).are_characters:
+    from reviewgen.generation.pieces import TokenTexts
+
+    if prompt.endswith(" ") and not TokenTexts(loaded.tokenizer).are_characters:
         note(
             "The prompt ends with a space, which belongs to the next word in this model: leave it"
             " out.",
@@ -414,7 +429,7 @@ def play(
     return None
 
 
-def _loop(walk: "generation.Walk", k: int) -> None:
+def _loop(walk: "Walk", k: int) -> None:
     """Show the next tokens, read a command and carry it out, until the user quits."""
     note(
         "A number appends a token, Enter samples one, text is appended, u undoes, q quits, ? is"
@@ -436,9 +451,7 @@ def _loop(walk: "generation.Walk", k: int) -> None:
             return
 
 
-def _execute(
-    walk: "generation.Walk", line: str, expected: "generation.NextTokens | None"
-) -> str | None:
+def _execute(walk: "Walk", line: str, expected: "NextTokens | None") -> str | None:
     """Carry out a command; return what to say if the text has not changed."""
     if line == "?":
         return _HELP
@@ -468,7 +481,7 @@ def _execute(
     return None
 
 
-def _step(text: str, expected: "generation.NextTokens | None") -> list[RenderableType]:
+def _step(text: str, expected: "NextTokens | None") -> list[RenderableType]:
     """Return the text so far and the table of the next tokens."""
     lines: list[RenderableType] = [Text(), Text(text or "(the start of a review)", style="bold")]
     if expected is None:
@@ -479,9 +492,11 @@ def _step(text: str, expected: "generation.NextTokens | None") -> list[Renderabl
     return [*lines, _table(expected), Text(f"entropy {expected.entropy_bits:.2f} bits; {possible}")]
 
 
-def _describe_context(context: "generation.Context") -> str:
+def _describe_context(context: "Context") -> str:
     """Return a sentence on the longest context that was seen in training."""
-    text = generation.show(context.text)
+    from reviewgen.generation.next_tokens import show
+
+    text = show(context.text)
     if context.is_start:
         what = "the start of the review" + (f" and {text}" if context.text else "")
     elif context.tokens:
@@ -497,7 +512,7 @@ def _describe_context(context: "generation.Context") -> str:
     )
 
 
-def _table(expected: "generation.NextTokens") -> RenderableType:
+def _table(expected: "NextTokens") -> RenderableType:
     rows = []
     for number, alternative in enumerate(expected.alternatives, 1):
         probability = alternative.probability
@@ -512,9 +527,7 @@ def _table(expected: "generation.NextTokens") -> RenderableType:
     return make_table("#", "token", "prob.", "", "bits", *names, rows=rows, left=["token", "from"])
 
 
-def _count_cells(
-    alternative: "generation.Alternative", contexts: "tuple[generation.Context, ...]"
-) -> list[str]:
+def _count_cells(alternative: "Alternative", contexts: "tuple[Context, ...]") -> list[str]:
     """Return the cells on the counts behind a token: the n-gram order, the count, the largest
     shares of the probability.
     """

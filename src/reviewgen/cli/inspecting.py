@@ -14,15 +14,17 @@ from rich.console import Group
 from rich.padding import Padding
 from rich.text import Text
 
-from reviewgen import api, data, training
+from reviewgen import api
 from reviewgen.cli.console import Result, make_table, show_status
 from reviewgen.cli.options import takes
-from reviewgen.config import VOCABULARY_FIELDS, Preset, TrainingConfig
 from reviewgen.config.descriptions import describe_settings
-from reviewgen.config.training import COUNTING_SETTINGS
+from reviewgen.config.generation import Preset
+from reviewgen.config.settings import VOCABULARY_FIELDS
+from reviewgen.config.training import COUNTING_SETTINGS, TrainingConfig
 from reviewgen.errors import ConfigError
-from reviewgen.registry import describe_weights, find_model, find_preset, find_tokenizer
 from reviewgen.registry import plugins as registry
+from reviewgen.registry.plugins import find_model, find_preset, find_tokenizer
+from reviewgen.registry.saved import describe_weights
 from reviewgen.version import __version__
 
 _KINDS = ("preset", "model", "tokenizer", "logits processor", "metric", "reader")
@@ -114,7 +116,7 @@ def settings(preset: str) -> Result:
         ),
         "training": describe_settings(TrainingConfig, models[0].training_settings),
     }
-    from reviewgen.protocols import CountTrained  # imports torch
+    from reviewgen.protocols.model import CountTrained  # imports torch
 
     # of a blend, the first is a network
     if issubclass(find_model(models[0].model)[0], CountTrained):
@@ -201,6 +203,7 @@ def doctor(model: str | None = None, *, accept: bool = False) -> Result:
         model: A saved model to check instead, such as ./my-model.
         accept: Accept the current files of the model.
     """
+
     if model is not None or accept:
         facts, line = _check_saved_model(model, accept)
         return Result({"model": model} | facts, [line])
@@ -221,16 +224,20 @@ def doctor(model: str | None = None, *, accept: bool = False) -> Result:
         "platform": platform.platform(),
     }
     facts |= {"cores": os.cpu_count(), "libraries": {name: _version(name) for name in _LIBRARIES}}
+    from reviewgen.training.execution import native_precision
+
     facts |= {
         "device": device,
-        "mixed_precision": training.native_precision(device),
+        "mixed_precision": native_precision(device),
         "threads": torch.get_num_threads(),
     }
+    from reviewgen.data.store import MAX_BYTES, cache_folder, cache_size
+
     sizes = {
-        "cache_megabytes": round(data.cache_size() / 1e6, 1),
-        "cache_limit_megabytes": data.MAX_BYTES / 1e6,
+        "cache_megabytes": round(cache_size() / 1e6, 1),
+        "cache_limit_megabytes": MAX_BYTES / 1e6,
     }
-    facts |= {"cache": str(data.cache_folder()), **sizes}
+    facts |= {"cache": str(cache_folder()), **sizes}
     with show_status("Importing every plugin ..."):
         plugins = [
             vars(result.plugin) | {"problem": result.problem, "seconds": result.seconds}
@@ -303,14 +310,13 @@ def _check_saved_model(model: str | None, accept: bool) -> tuple[dict[str, Any],
         ConfigError: No folder is given whose changes could be accepted.
         BundleError: The model cannot be read, or has changed since it was saved.
     """
-    from reviewgen.hub.download import locate
-    from reviewgen.model.layout import MANIFEST
-    from reviewgen.model.write import accept_changes
 
     if model is None:
         raise ConfigError(
             "Give the saved model whose changes to accept: reviewgen doctor ./my-model --accept."
         )
+    from reviewgen.model.layout import MANIFEST
+
     if not accept:
         bundle = api.load(model).bundle
         files = (
@@ -327,12 +333,16 @@ def _check_saved_model(model: str | None, accept: bool) -> tuple[dict[str, Any],
             if files
             else unknown
         )
+    from reviewgen.hub.download import locate
+
     location = locate(model, local_files_only=True)
     if location.is_downloaded:
         raise ConfigError(
             f"{model} is on the Hub: copy it with its changes into a local folder, with reviewgen"
             f" pull {model} --out ./my-model --accept-changes."
         )
+    from reviewgen.model.write import accept_changes
+
     changed = accept_changes(location.folder)
     return (
         {"accepted": changed},
@@ -408,7 +418,7 @@ def check(name: str) -> Result:
     Args:
         name: A preset, model, tokenizer, logits processor or metric, as `reviewgen list` shows it.
     """
-    from reviewgen.testing import check_plugin
+    from reviewgen.testing.plugin import check_plugin
 
     try:
         with show_status(f"Checking {name} ..."):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from reviewgen import api, runs, tables
+from reviewgen import api
 from reviewgen.cli.console import (
     Result,
     describe_written,
@@ -17,7 +17,7 @@ from reviewgen.cli.console import (
     show_status,
 )
 from reviewgen.cli.options import declared, parse_data, read_stdin, select, takes
-from reviewgen.config import GenerationConfig
+from reviewgen.config.generation import GenerationConfig
 from reviewgen.config.options import EvaluationOptions, ShardOptions
 from reviewgen.errors import ConfigError, counted
 from reviewgen.storage import check_output, to_path
@@ -36,10 +36,10 @@ def evaluate(model: str, *, data: list[str], device: str = "auto", **options: An
         device: The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a
             network.
     """
-    from reviewgen.evaluation import suggest_next  # imports torch
+    from reviewgen.tables.scoring import evaluate
 
     with progress() as show:
-        trained, result = tables.evaluate(model, parse_data(data), device, show, **options)
+        trained, result = evaluate(model, parse_data(data), device, show, **options)
     if result.zero_probability_tokens:
         note(
             f"{counted(result.zero_probability_tokens, 'token')} with probability zero: the bits"
@@ -52,6 +52,8 @@ def evaluate(model: str, *, data: list[str], device: str = "auto", **options: An
             " on, --split test evaluates the texts it held out."
         )
     counts = {"review": result.reviews, "character": result.characters, "token": result.tokens}
+    from reviewgen.evaluation import suggest_next  # imports torch
+
     lines = [
         (
             f"{result.bits_per_character:.4f} bits per character ({result.nats_per_character:.4f}"
@@ -86,6 +88,7 @@ def score(
         device: The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a
             network.  [default: auto with --data, else cpu]
     """
+
     conditions = options.pop("conditions")
     if data is not None and (prompt or conditions):
         raise ConfigError(
@@ -98,8 +101,10 @@ def score(
     if isinstance(text_or_result, Result):
         return text_or_result
     trained = api.load(model)
+    from reviewgen.tables.scoring import move
+
     if device is not None:
-        tables.move(trained, device)
+        move(trained, device)
     result = trained.score(text_or_result, prompt, conditions=conditions)
     tokens = [
         f"{token.bits:9.3f}  {repr(token.text) if token.text else '(end)'}"
@@ -155,6 +160,7 @@ def _text_or_table(
         ConfigError: Neither --text nor --data is given, or both, or --out is given with the wrong
             one.
     """
+
     if (text is None) == (data is None):
         raise ConfigError("Give either --text TEXT, or --data CORPUS with --out for the table.")
     if text is not None:
@@ -166,6 +172,8 @@ def _text_or_table(
             "--data writes a table: give --out FOLDER, or a .jsonl, .parquet or .csv file."
         )
     started = time.monotonic()
+    from reviewgen.tables.scoring import score_texts
+
     with exit_resumable(out), progress() as move:
         selected: Any = select(options, EvaluationOptions)
         call: Any = {
@@ -174,7 +182,7 @@ def _text_or_table(
             "device": options.get("device", "cpu"),
             "options": selected,
         }
-        written = tables.score_texts(
+        written = score_texts(
             kind,
             model,
             parse_data(data or ""),
@@ -238,11 +246,12 @@ def blend(
         weights: A number for each model: 0.3,0.7. [default: equal]
         data: Fit the weights on these texts, which no model was trained on: a file or glob.
     """
+
     check_output(to_path("out", out))
+    from reviewgen.runs.blend import blend
+
     with show_status("Blending ..." if data is None else "Fitting the weights ..."):
-        model = runs.blend.blend(
-            models, weights, data=None if data is None else parse_data(data), **options
-        )
+        model = blend(models, weights, data=None if data is None else parse_data(data), **options)
         model.save_pretrained(out)
     fit = model.training["weights"]
     bits = fit.get("bits_per_character", {})

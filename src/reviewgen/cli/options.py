@@ -17,9 +17,9 @@ import typer
 
 from reviewgen import api
 from reviewgen.cli.console import Result, show
-from reviewgen.config import LOCAL, bounds_of, describe_fields, fields_of
-from reviewgen.config.descriptions import parse_entries
-from reviewgen.config.settings import bare, options_of
+from reviewgen.config.descriptions import bounds_of, describe_fields, parse_entries
+from reviewgen.config.names import LOCAL
+from reviewgen.config.settings import bare, fields_of, options_of
 from reviewgen.errors import ConfigError, DataError, quoted
 
 if TYPE_CHECKING:

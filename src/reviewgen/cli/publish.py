@@ -16,13 +16,13 @@ from typing import Annotated, Any
 
 import typer
 
-from reviewgen import api, serving
-from reviewgen import export as formats
+from reviewgen import api
 from reviewgen.cli.console import Result, note, refuse_outputs, show, show_status
 from reviewgen.cli.options import declared, takes
-from reviewgen.config import parse_duration
+from reviewgen.config.settings import parse_duration
 from reviewgen.errors import ConfigError, ReviewgenError, quoted
-from reviewgen.registry import describe_weights, list_presets
+from reviewgen.registry.plugins import list_presets
+from reviewgen.registry.saved import describe_weights
 from reviewgen.serving.options import (
     Limits,
     ServerOptions,
@@ -60,27 +60,33 @@ def export(
         bits: Bits per weight in the page: 5, 6, 8, 16 or 32; by default 8, or 6 or 5 for large
             networks.
     """
+
     if page is None and onnx is None and transformers is None:
         raise ConfigError(
             "Say what to export: --out PAGE.html, --onnx FOLDER or --transformers FOLDER."
         )
     refuse_outputs(html=page, overwrite=overwrite)  # targets are checked before the model is loaded
-    for folder, kind in ((onnx, formats.ONNX), (transformers, formats.TRANSFORMERS)):
+    from reviewgen.export.folders import ONNX, TRANSFORMERS, check_target, export_transformers
+
+    for folder, kind in ((onnx, ONNX), (transformers, TRANSFORMERS)):
         if folder is not None:
-            formats.check_target(folder, kind, overwrite)
+            check_target(folder, kind, overwrite)
     if onnx is not None and transformers is not None and onnx.absolute() == transformers.absolute():
         raise ConfigError("--onnx and --transformers name the same folder; give each its own.")
     trained = api.load(model)
     facts = dict[str, Any]()
     lines = list[str]()
+    from reviewgen.export.html import export_html
+    from reviewgen.export.onnx import export_onnx
+
     with show_status("Exporting ..."):
         if page is not None:
-            formats.export_html(trained, page, bits=bits, title=title, overwrite=overwrite)
+            export_html(trained, page, bits=bits, title=title, overwrite=overwrite)
             megabytes = page.stat().st_size / 1e6
             facts["html"] = {"file": str(page), "megabytes": round(megabytes, 3)}
             lines.append(f"Wrote {page} ({megabytes:.1f} MB).")
         if onnx is not None:
-            done = formats.export_onnx(trained, onnx, overwrite=overwrite)
+            done = export_onnx(trained, onnx, overwrite=overwrite)
             facts["onnx"] = {"folder": str(onnx), "megabytes": round(done.megabytes, 3)}
             facts["onnx"] |= {
                 "largest_difference": done.largest_difference,
@@ -91,7 +97,7 @@ def export(
                 f" within {done.largest_difference:.0e}."
             )
         if transformers is not None:
-            formats.export_transformers(trained, transformers, overwrite=overwrite)
+            export_transformers(trained, transformers, overwrite=overwrite)
             facts["transformers"] = {"folder": str(transformers)}
             lines.append(
                 f"Wrote {transformers}: AutoTokenizer.from_pretrained({str(transformers)!r})"
@@ -135,6 +141,7 @@ def push(
             saved]
         space: Also publish a page that generates with the model, as a static Space of that name.
     """
+
     # the client's bars would break the status line
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     trained = api.load(model)
@@ -149,9 +156,11 @@ def push(
         "model_card_kwargs": {} if language is None else {"language": _split(language)},
     }
     arguments |= {"allow": _split(allow), "copy_limit": copy_limit, "dtype": dtype}
+    from reviewgen.export.html import push_with_space
+
     with show_status("Checking and publishing ..."):
         if space:
-            url, page = formats.push_with_space(trained, repository, **arguments)
+            url, page = push_with_space(trained, repository, **arguments)
             facts = {"url": url, "space": page}
             lines = [f"Its page: {page}"]
         else:
@@ -325,7 +334,9 @@ def _run(
     workers: int = 1,
 ) -> None:
     """Open the port, load the models, print where the server is, and serve until Ctrl-C."""
-    listening = serving.open_socket(host, port, options.limits.stall_seconds, workers)
+    from reviewgen.serving.server import load_engines, open_socket, run
+
+    listening = open_socket(host, port, options.limits.stall_seconds, workers)
     address, port = listening.getsockname()[:2]
     options = replace(options, hosts=accepted_hosts(host, address, allowed))
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
@@ -337,11 +348,11 @@ def _run(
         note(f"{name} is left out: {error}", "yellow")
 
     with show_status(f"Loading {', '.join(options.sources)} ..."):
-        engines = serving.load_engines(options, leave_out)
+        engines = load_engines(options, leave_out)
     names = list(engines)
     show({"url": url, "models": names, "failed": failed}, as_json, describe(url, names))
     sys.stdout.flush()
-    serving.run(options, engines, listening, workers)
+    run(options, engines, listening, workers)
 
 
 def _installed() -> list[str]:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from reviewgen import api, runs
+from reviewgen import api
 from reviewgen.cli.console import (
     Result,
     keep_on_interrupt,
@@ -21,15 +21,16 @@ from reviewgen.cli.console import (
     show_status,
 )
 from reviewgen.cli.options import parse_data, start, takes
-from reviewgen.config import parse_settings
 from reviewgen.config.options import EvaluationOptions, TrainingTextOptions, TrialOptions
-from reviewgen.config.settings import check_value
+from reviewgen.config.settings import check_value, parse_settings
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.rates import describe_copies
 from reviewgen.storage import check_output, to_path
 
 if TYPE_CHECKING:
     from reviewgen.evaluation import TextStatistics
+    from reviewgen.runs.sweep import SweepRow
+    from reviewgen.runs.tune import TuneTrial
 
 
 @takes(TrainingTextOptions, TrialOptions)
@@ -51,10 +52,13 @@ def sweep(
             settings have one value each.
         chart: Plot the table to this file: .png, .svg or .pdf.
     """
+
     swept, series, fixed = _split_settings(preset, settings)
     values = series.pop(swept)
     refuse_outputs(plot=chart, overwrite=overwrite)
-    rows = runs.sweep.sweep(
+    from reviewgen.runs.sweep import plot_sweep, sweep
+
+    rows = sweep(
         preset, parse_data(data, options["weights"]), swept, values, fixed, series=series, **options
     )
     total = len(values) * math.prod(map(len, series.values()))
@@ -75,7 +79,7 @@ def sweep(
     cells = [_sweep_cells(row)[: None if has_ngrams else -1] for row in finished]
     facts = {"preset": preset, "setting": swept, "rows": finished}
     if chart is not None and finished:
-        runs.sweep.plot_sweep(finished, swept, preset, chart, overwrite=overwrite)
+        plot_sweep(finished, swept, preset, chart, overwrite=overwrite)
         note(f"Plotted to {chart}")
     names += ["n-grams, of\nV^n possible"] if has_ngrams else []
     table = make_table(*names, rows=cells, is_boxed=False)
@@ -84,7 +88,7 @@ def sweep(
     return Result(facts, [table], finished.status)
 
 
-def _sweep_cells(row: "runs.SweepRow") -> list[str]:
+def _sweep_cells(row: "SweepRow") -> list[str]:
     """Return the cells of a row; the last is of n-grams. V is the number of different tokens, the
     1-grams.
     """
@@ -121,10 +125,12 @@ def ablate(
             averaged.
         settings: A setting of all trainings: model.hidden_size=256.
     """
+
     fixed = parse_settings(settings or [])
     from reviewgen.protocols.abilities import describe_parameters
+    from reviewgen.runs.ablate import ablate
 
-    rows = runs.ablate.ablate(
+    rows = ablate(
         preset, parse_data(data, options["weights"]), seeds=seeds, settings=fixed, **options
     )
     with (
@@ -179,8 +185,11 @@ def _split_settings(
     Raises:
         ConfigError: No setting has several values, and there is more than one.
     """
+
     fixed = parse_settings(settings)
-    parts = runs.resolve_setup(preset)
+    from reviewgen.runs.setup import resolve_setup
+
+    parts = resolve_setup(preset)
     all_of_them = [(group, name) for group, names in fixed.items() for name in names]
     several = [
         (group, name)
@@ -233,12 +242,15 @@ def tune(
         settings: A setting of every trial: model.layers=2.
         storage: A file for the trials; with it, the same command resumes an interrupted search.
     """
+
     fixed = parse_settings(settings or [])
     ranges = parse_settings(search or [])
     space = {
         f"{group}.{name}": value for group, names in ranges.items() for name, value in names.items()
     }
-    results = runs.tune.tune(
+    from reviewgen.runs.tune import DEFAULT_BUDGET, best_trial, tune
+
+    results = tune(
         start(preset, trained),
         parse_data(data, options["weights"]),
         trials=trials,
@@ -281,9 +293,9 @@ def tune(
         table.add_row(str(trial.number), *map(str, trial.settings.values()), *numbers)
     if not as_json:
         show(None, False, [table])
-    best = runs.tune.best_trial(finished)
+    best = best_trial(finished)
     if not any(options[name] for name in ("budget", "steps", "epochs")):
-        options["budget"] = runs.DEFAULT_BUDGET
+        options["budget"] = DEFAULT_BUDGET
     values = [*(settings or []), *(f"{name}={value}" for name, value in best.settings.items())]
     command = _train_command(preset, {"--from": trained, "--data": data}, options, values)
     facts = {"trials": finished, "best": best, "command": command}
@@ -294,7 +306,7 @@ def tune(
     return Result(facts, [line, command], finished.status)
 
 
-def _outcome(trial: "runs.TuneTrial") -> str:
+def _outcome(trial: "TuneTrial") -> str:
     bits = [] if trial.bits is None else [f"{trial.bits:.4f} bits per character"]
     outcome = [] if trial.outcome == "done" else [str(trial.outcome)]
     return ", ".join(bits + outcome) + (f" ({trial.problem})" if trial.problem else "")
@@ -358,18 +370,21 @@ def tune_sampling(
             in a copy of it in a new folder.
         seed: The random seed of the texts.
     """
+
     values = _parse_search(search or [])
     check_value("--for", goal, Literal["reading", "likeness"])
     loaded = api.load(model)
     if out is not None and not loaded.is_saved_in(out):
         check_output(to_path("out", out))
+    from reviewgen.runs.tune_sampling import tune_sampling
+
     with (
         keep_on_interrupt("nothing was saved.") as finished,
         show_status("Reading and generating ..."),
     ):
         by = None if judge is None else api.load(judge)
         call: Any = {"search": values, "texts": texts, "judge": by, "profile": goal, "seed": seed}
-        for trial in runs.tune_sampling.tune_sampling(loaded, parse_data(data), **call, **options):
+        for trial in tune_sampling(loaded, parse_data(data), **call, **options):
             finished.append(trial)
             figure = (
                 f"distance {trial.distance:.2f}"

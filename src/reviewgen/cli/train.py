@@ -9,18 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 
-from reviewgen import api, data, runs, training
+from reviewgen import api
 from reviewgen.cli.console import Result, exit_resumable, note, notes, show_status
 from reviewgen.cli.options import parse_data, start, takes
-from reviewgen.config import PLAIN, parse_settings
+from reviewgen.config.names import PLAIN
 from reviewgen.config.options import CorpusOptions, TrainingOptions
+from reviewgen.config.settings import parse_settings
 from reviewgen.errors import AlreadyTrained, ConfigError, Detail, counted
 from reviewgen.interrupts import INTERRUPTED, block_signals
 from reviewgen.rates import MIN_CHARACTERS, describe_copies
 from reviewgen.storage import check_output, to_path
 
 if TYPE_CHECKING:
+    from reviewgen.data.corpus import Corpus
     from reviewgen.model import ReviewModel
+    from reviewgen.runs.run import TrainingRun
+    from reviewgen.training.report import Report
 
 _FEW = 10  # held-out texts, whose bits say little about others
 # of the generated text that --verbose shows at an evaluation; else one line is shown
@@ -52,6 +56,7 @@ def train(
             counts of the cleaning, what was chosen and how long it took, what each condition saves,
             metrics, parameters.
     """
+
     options |= parse_settings(settings or [])
     notes.is_verbose = verbose
     if plain and trained is not None:
@@ -66,8 +71,10 @@ def train(
     if not (options["overwrite"] or resumes_by_itself()):
         check_output(to_path("out", out), "--overwrite")  # before torch is imported
 
-    def create() -> runs.TrainingRun:
-        return runs.TrainingRun(
+    def create() -> TrainingRun:
+        from reviewgen.runs.run import TrainingRun
+
+        return TrainingRun(
             start(preset, trained), parse_data(data, options["weights"]), out=out, **options
         )
 
@@ -81,17 +88,19 @@ def train(
         return Result(facts | (facts["held_out"] or {}) | {"out": str(out)})
     model = _train(run)
     facts = model.training
+    from reviewgen.training.report import StopReason
+
     status = (
         INTERRUPTED
         if run.is_interrupted
-        else int(facts["stopped"] == training.StopReason.PROCESS_ENDED.value)
+        else int(facts["stopped"] == StopReason.PROCESS_ENDED.value)
     )
     return Result(
         facts | (run.held_out or {}) | {"out": str(out)}, _describe(run, model, out), status
     )
 
 
-def _prepare(run: "runs.TrainingRun") -> None:
+def _prepare(run: "TrainingRun") -> None:
     """Read and tokenize the corpus, and show facts about it."""
     try:
         with show_status("Reading ...") as say:
@@ -106,31 +115,38 @@ def _prepare(run: "runs.TrainingRun") -> None:
         note(line)
 
 
-def _describe_corpus(corpus: "data.Corpus", conditions: list[str]) -> Iterator[str]:
+def _describe_corpus(corpus: "Corpus", conditions: list[str]) -> Iterator[str]:
     """Yield what was read, how it was split, and what the user should know about it."""
+    from reviewgen.data.corpus import describe
+
     for part in corpus.corpora or [corpus]:
         if corpus.corpora:
             yield Detail(f"{part.source.name}:")
-        yield from data.describe(part.source, part.report, is_brief=not notes.is_verbose)
+        yield from describe(part.source, part.report, is_brief=not notes.is_verbose)
     if corpus.validation is not None:
         yield from [
             "Validation:",
-            *data.describe(*corpus.validation, is_brief=not notes.is_verbose),
+            *describe(*corpus.validation, is_brief=not notes.is_verbose),
         ]
-    counts = ", ".join(f"{name} {corpus.counts[name]:,}" for name in data.SPLITS)
+    from reviewgen.data.sources import SPLITS
+
+    counts = ", ".join(f"{name} {corpus.counts[name]:,}" for name in SPLITS)
     yield f"Split: {counts}. Held out: {corpus.describe_held_out()}."
     shown = corpus.source.notes if notes.is_verbose else []  # which ``describe`` has
     yield from [line for line in corpus.notes if line not in shown]
     yield from [Detail(f"Condition {line}") for line in conditions]
 
 
-def _train(run: "runs.TrainingRun") -> "ReviewModel":
+def _train(run: "TrainingRun") -> "ReviewModel":
     """Train, save and measure the model; Ctrl-C and SIGTERM cut training and measuring short, and
     cannot stop the saving.
     """
+
     shown = 0
+    from reviewgen.runs.display import training_bar
+
     try:
-        with runs.training_bar(notes) as move:
+        with training_bar(notes) as move:
             for report in run:
                 move(report)
                 _show_report(report)
@@ -148,8 +164,10 @@ def _train(run: "runs.TrainingRun") -> "ReviewModel":
     return model
 
 
-def _show_report(report: "training.Report") -> None:
+def _show_report(report: "Report") -> None:
     """Print an evaluation with the beginning of a generated text, and the notes of a step."""
+    from reviewgen.data.corpus import shorten
+
     if report.sample is not None:
         part = "" if report.part is None else f"{report.part}, "
         bits = None if report.evaluation is None else report.evaluation.bits_per_character
@@ -159,16 +177,15 @@ def _show_report(report: "training.Report") -> None:
             f" {score}{' (best)' if report.is_best else ''}"
         )
         characters = _SAMPLE_CHARACTERS if notes.is_verbose else notes.width - len(_MARGIN)
-        note(f"{_MARGIN}{data.shorten(report.sample, characters)}", "dim")
+        note(f"{_MARGIN}{shorten(report.sample, characters)}", "dim")
     for line in report.notes:
         note(line)
 
 
-def _describe(run: "runs.TrainingRun", model: "ReviewModel", out: Path) -> Iterator[RenderableType]:
+def _describe(run: "TrainingRun", model: "ReviewModel", out: Path) -> Iterator[RenderableType]:
     """Yield the result: bits, verdict, copy rate and folder; with --verbose, after what the model
     card says of the training.
     """
-    from reviewgen.evaluation import suggest_next  # imports torch
 
     facts = model.training
     if notes.is_verbose:
@@ -215,6 +232,8 @@ def _describe(run: "runs.TrainingRun", model: "ReviewModel", out: Path) -> Itera
         measured = f" of {characters:,} {what}{beside}" if characters >= MIN_CHARACTERS else ""
         yield f"Copy rate: {describe_copies(novelty)}{measured}"
     gains = () if run.evaluation is None else run.evaluation.conditions
+    from reviewgen.evaluation import suggest_next  # imports torch
+
     advice = suggest_next(gains, run.model)
     yield from advice or (gain.describe() for gain in gains if not gain.has_effect)
     is_unmeasured = run.is_interrupted and run.held_out is None
@@ -244,6 +263,7 @@ def prepare(
         out: The folder of the store, or a URL; it must not exist.
         settings: A tokenizer setting that differs from the preset's: tokenizer.vocab_size=4000.
     """
+
     groups = parse_settings(settings or [])
     notes.is_verbose = True
     if other := next(
@@ -253,13 +273,15 @@ def prepare(
             f"--set {other}... is a setting of training: give it to reviewgen train. Here it is"
             " tokenizer.NAME."
         )
+    from reviewgen.runs.corpus import prepare_tokens
+
     with exit_resumable(out), show_status("Preparing ...") as say:
         from reviewgen.conditions import Conditions
-        from reviewgen.data import Corpus as CleanedCorpus
+        from reviewgen.data.corpus import Corpus as CleanedCorpus
 
         tokenizer = groups["tokenizer"]
         source = parse_data(data, options["weights"])
-        store = runs.prepare_tokens(
+        store = prepare_tokens(
             source, preset, out, lambda step: say(f"{step} ..."), tokenizer=tokenizer, **options
         )
     if notes.quiet:

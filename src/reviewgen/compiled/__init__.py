@@ -2,8 +2,7 @@
 words. numpy and numba, and torch where it is said.
 
 A stepper that generates in a loop of its own (``SupportsSample``) imports these, so that a
-temperature, a top-p and a copy limit mean the same for every model. Each name is imported on first
-use.
+temperature, a top-p and a copy limit mean the same for every model.
 
     linear     matrices in panels, times the vectors of a few rows; exp, tanh and sigmoid of many
                numbers at once
@@ -22,6 +21,110 @@ use.
                terminal while it is compiled
 """
 
-import lazy_loader
+from typing import TYPE_CHECKING
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from reviewgen.compiled.decoding import CompiledStepper, feed, logits_width, sample
+from reviewgen.compiled.jit import by_address, compiled, inlined, inner, reordered
+from reviewgen.compiled.linear import (
+    PANEL,
+    add_product,
+    add_up,
+    exp32,
+    log32,
+    pack,
+    refuse_non_finite,
+    sigmoid32,
+    tanh32,
+)
+from reviewgen.compiled.mixing import mix
+from reviewgen.compiled.sampling import (
+    DEAD_END,
+    NONE,
+    NOT_A_NUMBER,
+    NOTHING_LEFT,
+    Constraints,
+    SamplingParams,
+    apply_penalties,
+    apply_temperature,
+    draw_token,
+    sample_from,
+    sample_rows,
+    sharpen,
+)
+from reviewgen.compiled.spelling import (
+    HALF,
+    Spelling,
+    follow_all,
+    mark_spelled,
+    no_places,
+    start_of_text,
+)
+from reviewgen.compiled.steps import CompiledStep
+from reviewgen.compiled.windows import (
+    NO_WINDOWS,
+    WindowSet,
+    build_windows,
+    copies,
+    count_windows,
+    false_positive_rate,
+    forbid,
+    hash_window,
+    sample_windows,
+)
+from reviewgen.lazy import import_on_first_use
+
+if TYPE_CHECKING:
+    from reviewgen.compiled.tensors import target_losses
+
+__all__ = [
+    "DEAD_END",
+    "HALF",
+    "NONE",
+    "NOTHING_LEFT",
+    "NOT_A_NUMBER",
+    "NO_WINDOWS",
+    "PANEL",
+    "CompiledStep",
+    "CompiledStepper",
+    "Constraints",
+    "SamplingParams",
+    "Spelling",
+    "WindowSet",
+    "add_product",
+    "add_up",
+    "apply_penalties",
+    "apply_temperature",
+    "build_windows",
+    "by_address",
+    "compiled",
+    "copies",
+    "count_windows",
+    "draw_token",
+    "exp32",
+    "false_positive_rate",
+    "feed",
+    "follow_all",
+    "forbid",
+    "hash_window",
+    "inlined",
+    "inner",
+    "log32",
+    "logits_width",
+    "mark_spelled",
+    "mix",
+    "no_places",
+    "pack",
+    "refuse_non_finite",
+    "reordered",
+    "sample",
+    "sample_from",
+    "sample_rows",
+    "sample_windows",
+    "sharpen",
+    "sigmoid32",
+    "start_of_text",
+    "tanh32",
+    "target_losses",
+]
+
+__getattr__ = import_on_first_use(__name__, {"tensors": "target_losses"})  # imports torch

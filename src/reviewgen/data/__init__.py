@@ -20,9 +20,5 @@ files, batch.
                      models on
     lanes            batches for truncated back-propagation through time
 
-Knows no model, and of a tokenizer only its protocol. Each name is imported on first use.
+Knows no model, and of a tokenizer only its protocol.
 """
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -12,8 +12,8 @@ from numbers import Integral, Real
 from typing import Any, TypeAlias
 
 from reviewgen.conditions import finite_number, is_missing
-from reviewgen.config import check, to_dict
 from reviewgen.config.options import TrainingTextOptions
+from reviewgen.config.settings import check, to_dict
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 
 Example: TypeAlias = tuple[str, Sequence[str | float | None]]

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 
 from reviewgen.conditions import label_of
-from reviewgen.config import MAX_RECORD, read_json
+from reviewgen.config.bounded import MAX_RECORD, read_json
 from reviewgen.data.cleaning import (
     CleaningReport,
     add_reports,

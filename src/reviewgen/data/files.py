@@ -31,7 +31,8 @@ from typing import IO, Any
 
 import xxhash
 
-from reviewgen.config import MAX_DEPTH, parse_hub_id
+from reviewgen.config.bounded import MAX_DEPTH
+from reviewgen.config.names import parse_hub_id
 from reviewgen.data.documents import file_layout
 from reviewgen.errors import (
     DataError,
@@ -41,7 +42,7 @@ from reviewgen.errors import (
     shortened,
     storage_errors,
 )
-from reviewgen.registry import list_plugins
+from reviewgen.registry.plugins import list_plugins
 from reviewgen.storage import open_input
 
 _BOMS = (

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from reviewgen.config import Bound, check
+from reviewgen.config.settings import Bound, check
 from reviewgen.data.documents import ROWS
 from reviewgen.errors import ConfigError, WorkerError, quoted
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows

@@ -20,7 +20,8 @@ from typing import Any, Unpack
 import numpy as np
 
 from reviewgen.conditions import Conditions, fit_condition, fit_field
-from reviewgen.config import EvaluateKwargs, from_dict, refuse_unknown_options, to_dict
+from reviewgen.config.options import EvaluateKwargs, refuse_unknown_options
+from reviewgen.config.settings import from_dict, to_dict
 from reviewgen.data.cleaning import CleaningReport, note_mojibake
 from reviewgen.data.columns import DataConfig, Example, SourceInfo
 from reviewgen.data.corpus import Corpus, describe, make_corpus, require_splits, require_texts

@@ -27,9 +27,9 @@ from typing import Any
 
 import numpy as np
 
-from reviewgen.compiled import WindowSet
+from reviewgen.compiled.windows import WindowSet
 from reviewgen.conditions import Conditions
-from reviewgen.config import to_dict
+from reviewgen.config.settings import to_dict
 from reviewgen.data.corpus import Corpus, training_texts
 from reviewgen.data.documents import batched
 from reviewgen.data.parts import SharedJob, read_part, rows_of, size_of, texts_of
@@ -47,7 +47,7 @@ from reviewgen.data.weighting import count_copies
 from reviewgen.errors import DataError
 from reviewgen.lexicon import WordCounts, count_words, decode_texts
 from reviewgen.novelty import CompactIndex, Index, build_index, build_sets, write_index
-from reviewgen.protocols import SupportsTrainingInParts, Tokenizer
+from reviewgen.protocols.tokenizer import SupportsTrainingInParts, Tokenizer
 from reviewgen.storage import Job
 
 NOVELTY_FILE = "novelty.safetensors"

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import HubSource, parse_hub_id
+from reviewgen.config.names import HubSource, parse_hub_id
 from reviewgen.data.cleaning import MARKDOWN, Cleaner
 from reviewgen.data.columns import (
     DataConfig,
@@ -52,7 +52,7 @@ from reviewgen.data.tables import (
     records_of,
 )
 from reviewgen.errors import ConfigError, DataError, HubError, did_you_mean, first_lines, quoted
-from reviewgen.registry import find_reader
+from reviewgen.registry.plugins import find_reader
 
 SPLITS = ("train", "validation", "test")
 # and the lines, in the description of the dataset of a corpus

@@ -30,12 +30,12 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from reviewgen.conditions import Conditions
-from reviewgen.config import MAX_RECORD, parse_json
+from reviewgen.config.bounded import MAX_RECORD, parse_json
 from reviewgen.data.documents import batched
 from reviewgen.data.files import expand, is_text, is_url, remote
 from reviewgen.data.sources import SPLITS
 from reviewgen.errors import DataError, OutputExists, StorageError, first_line, storage_errors
-from reviewgen.protocols import SupportsEncodeBatch, Tokenizer
+from reviewgen.protocols.tokenizer import SupportsEncodeBatch, Tokenizer
 from reviewgen.storage import Job, check_output, digest_of, publish, temporary_folder
 
 MAX_BYTES = 10_000_000_000

@@ -27,12 +27,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from reviewgen.config import MAX_DEPTH, refuse_deep
+from reviewgen.config.bounded import MAX_DEPTH, refuse_deep
 from reviewgen.data.columns import USUAL_NAMES, DataConfig
 from reviewgen.data.documents import ROWS, find_edges, open_lines, read_texts
 from reviewgen.data.files import PlainFile
 from reviewgen.errors import ConfigError, DataError, counted, first_line, quoted, shortened
-from reviewgen.registry import find_reader
+from reviewgen.registry.plugins import find_reader
 
 if TYPE_CHECKING:
     import pyarrow

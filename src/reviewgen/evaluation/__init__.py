@@ -21,8 +21,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from reviewgen.conditions import Conditions
-from reviewgen.config import to_json
-from reviewgen.data import TokenStore, count_given
+from reviewgen.config.bounded import to_json
+from reviewgen.data.store import TokenStore, count_given
 from reviewgen.errors import DataError, quoted
 from reviewgen.evaluation.metrics import TextMetrics as TextMetrics
 from reviewgen.evaluation.metrics import TextStatistics as TextStatistics
@@ -37,7 +37,8 @@ from reviewgen.evaluation.scoring import keep_first as keep_first
 from reviewgen.evaluation.scoring import measure_gains as measure_gains
 from reviewgen.evaluation.scoring import suggest_next as suggest_next
 from reviewgen.evaluation.scoring import token_losses as token_losses
-from reviewgen.protocols import LanguageModel, Tokenizer
+from reviewgen.protocols.model import LanguageModel
+from reviewgen.protocols.tokenizer import Tokenizer
 
 _TIMED_TEXTS = 16
 _TIMED_TOKENS = 200

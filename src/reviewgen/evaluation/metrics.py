@@ -11,9 +11,10 @@ from numbers import Real
 
 from reviewgen.errors import BrokenPlugin, ConfigError
 from reviewgen.lexicon import words_of
-from reviewgen.protocols import Metric, TextSample
+from reviewgen.protocols.extensions import Metric, TextSample
 from reviewgen.rates import find_intervals
-from reviewgen.registry import Plugin, find_metric, title_of
+from reviewgen.registry.metadata import Plugin, title_of
+from reviewgen.registry.plugins import find_metric
 
 _MAX_UNIT = 40  # characters
 _NGRAMS = (1, 2, 3, 4)  # words

@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import MAX_RECORD, check_flags, dump_json, read_json, read_text, to_dict
+from reviewgen.config.bounded import MAX_RECORD, dump_json, read_json, read_text
+from reviewgen.config.settings import check_flags, to_dict
 from reviewgen.errors import BundleError, ConfigError, OutputExists, quoted, storage_errors
 from reviewgen.model import Bundle, ReviewModel, check_model
 from reviewgen.model.write import save_tokenizer
-from reviewgen.protocols import SupportsTokenizerJson
-from reviewgen.registry import find_web_tokenizer
+from reviewgen.protocols.tokenizer import SupportsTokenizerJson
+from reviewgen.registry.plugins import find_web_tokenizer
 from reviewgen.storage import atomic_folder, check_output, temporary_folder, to_path
 from reviewgen.version import __version__
 

@@ -24,7 +24,8 @@ import numpy as np
 
 from reviewgen.blending.model import Blend
 from reviewgen.compiled.linear import quantize
-from reviewgen.config import MAX_RECORD, check_list, check_text, read_text, to_dict
+from reviewgen.config.bounded import MAX_RECORD, read_text
+from reviewgen.config.settings import check_list, check_text, to_dict
 from reviewgen.errors import BundleError, ConfigError, HubError, UnknownPlugin, quoted
 from reviewgen.export.folders import read_tokenizer_files
 from reviewgen.hub.card import brief_facts, metadata_of
@@ -32,10 +33,12 @@ from reviewgen.hub.download import parse_repository
 from reviewgen.hub.publish import inspect_repository, inspect_space, push_space
 from reviewgen.lexicon import joined_automata
 from reviewgen.model import Bundle, ReviewModel
-from reviewgen.protocols import CountTrained
-from reviewgen.registry import Plugin, find_web_stepper, find_web_tokenizer, plugin_of_saved
+from reviewgen.protocols.model import CountTrained
+from reviewgen.registry.metadata import Plugin
+from reviewgen.registry.plugins import find_web_stepper, find_web_tokenizer
+from reviewgen.registry.saved import plugin_of_saved
 from reviewgen.storage import temporary_folder, to_path
-from reviewgen.web import PackedModel, compose
+from reviewgen.web.composing import PackedModel, compose
 from reviewgen.web.rendering import refuse_file, save_text
 
 BITS = (5, 6, 8, 16, 32)

@@ -30,12 +30,13 @@ import torch
 from torch import Tensor, nn
 
 from reviewgen.blending.model import Blend, CharacterModel
-from reviewgen.config import dump_json
+from reviewgen.config.bounded import dump_json
 from reviewgen.errors import ConfigError, PluginError, first_line, quoted
 from reviewgen.export.folders import ONNX, check_target, export_folder, write_tokenizer
-from reviewgen.generation import SAMPLING_SETTINGS, flatten_state, map_state
+from reviewgen.generation.decode import SAMPLING_SETTINGS
+from reviewgen.generation.states import flatten_state, map_state
 from reviewgen.model import ReviewModel, check_model
-from reviewgen.protocols import CountTrained, LanguageModel
+from reviewgen.protocols.model import CountTrained, LanguageModel
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -21,9 +21,5 @@ them.
 A request's way to a sampled token: ``generator.Generator.generate``, ``decode.Decoder.decode``, the
 stepper's ``sample``, which is ``reviewgen.compiled.decoding.sample`` for most models, and
 ``reviewgen.compiled.sampling.choose``. Knows neither bundle nor evaluation: what scores a text is
-passed in. Each name is imported on first use, since some need torch.
+passed in.
 """
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

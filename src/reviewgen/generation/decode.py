@@ -38,14 +38,16 @@ from reviewgen.compiled.sampling import (
 )
 from reviewgen.compiled.spelling import Spelling, follow_all, mark_spelled, no_places, start_of_text
 from reviewgen.compiled.windows import copies
-from reviewgen.config import GenerationConfig, fields_of
+from reviewgen.config.generation import GenerationConfig
+from reviewgen.config.settings import fields_of
 from reviewgen.errors import GenerationError
 from reviewgen.generation.hooks import Hooks
 from reviewgen.generation.pieces import TokenTexts
 from reviewgen.generation.states import Slot, gather
 from reviewgen.generation.text import Text
 from reviewgen.novelty import CopyGuard
-from reviewgen.protocols import Stepper, SupportsSample, Tokenizer
+from reviewgen.protocols.stepper import Stepper, SupportsSample
+from reviewgen.protocols.tokenizer import Tokenizer
 
 MAX_RETRIES = 12  # of a text at dead ends
 SAMPLING_SETTINGS = (

@@ -22,7 +22,7 @@ from jaxtyping import Float
 from reviewgen.generation.next_tokens import log_softmax, most_probable
 from reviewgen.generation.pieces import TokenTexts
 from reviewgen.generation.text import Text
-from reviewgen.protocols import SupportsTokenBytes
+from reviewgen.protocols.tokenizer import SupportsTokenBytes
 from reviewgen.sentences import last_whole_sentence
 
 

@@ -26,7 +26,8 @@ from reviewgen.generation.pieces import TokenTexts
 from reviewgen.generation.request import Request
 from reviewgen.generation.text import Text
 from reviewgen.novelty import COPY_CHARACTERS, CopyGuard, Index, Novelty
-from reviewgen.protocols import Stepper, Tokenizer
+from reviewgen.protocols.stepper import Stepper
+from reviewgen.protocols.tokenizer import Tokenizer
 
 _logger = logging.getLogger("reviewgen")
 

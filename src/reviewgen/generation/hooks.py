@@ -23,8 +23,9 @@ from reviewgen.errors import (
     quoted,
 )
 from reviewgen.generation.text import Text
-from reviewgen.protocols import Tokenizer
-from reviewgen.registry import Plugin, find_logits_processor, title_of
+from reviewgen.protocols.tokenizer import Tokenizer
+from reviewgen.registry.metadata import Plugin, title_of
+from reviewgen.registry.plugins import find_logits_processor
 
 
 @dataclass(frozen=True)

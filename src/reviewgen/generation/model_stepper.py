@@ -25,7 +25,8 @@ from reviewgen.compiled.sampling import (
 from reviewgen.errors import DeviceError, first_line
 from reviewgen.generation.generator import DEVICE_ROWS
 from reviewgen.generation.states import map_state
-from reviewgen.protocols import LanguageModel, State, Stepper, StepState, SupportsStep
+from reviewgen.protocols.model import LanguageModel, State, SupportsStep
+from reviewgen.protocols.stepper import Stepper, StepState
 
 _CHUNK_TOKENS = 512  # of a prompt, in one call
 

@@ -16,11 +16,12 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from reviewgen.compiled.sampling import sample_from
-from reviewgen.config import check_count, check_text, seed_or_random
+from reviewgen.config.settings import check_count, check_text, seed_or_random
 from reviewgen.errors import ConfigError, GenerationError, printable, quoted
 from reviewgen.generation.hooks import Hooks
 from reviewgen.generation.pieces import TokenTexts
-from reviewgen.protocols import CountedContext, Stepper, StepState, SupportsExplain, Tokenizer
+from reviewgen.protocols.stepper import CountedContext, Stepper, StepState, SupportsExplain
+from reviewgen.protocols.tokenizer import Tokenizer
 
 _VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
 _MAX_TEXT = 200  # characters of the text that a notebook shows

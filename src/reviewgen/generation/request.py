@@ -8,19 +8,12 @@ from typing import Annotated, Any, TypeAlias
 import numpy as np
 
 from reviewgen.conditions import ANY, DRAW, Conditions, DrawGroup, draw_values
-from reviewgen.config import (
-    Bound,
-    GenerationConfig,
-    GenerationSettings,
-    check_mapping,
-    generation_config,
-    seed_or_random,
-)
-from reviewgen.config.settings import check_value
+from reviewgen.config.generation import GenerationConfig, GenerationSettings, generation_config
+from reviewgen.config.settings import Bound, check_mapping, check_value, seed_or_random
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.generation.hooks import Hooks, as_processors, make_hooks, one_or_more
-from reviewgen.protocols import Tokenizer
-from reviewgen.registry import Plugin
+from reviewgen.protocols.tokenizer import Tokenizer
+from reviewgen.registry.metadata import Plugin
 
 _MOST = 100_000  # texts that the best are chosen among
 _EXCLUDED = {  # what some settings cannot be combined with

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from reviewgen.errors import growing_state
-from reviewgen.protocols import StepState
+from reviewgen.protocols.stepper import StepState
 
 
 class Slot(NamedTuple):

@@ -13,7 +13,7 @@ from itertools import accumulate
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
-from reviewgen.config import GenerationConfig
+from reviewgen.config.generation import GenerationConfig
 from reviewgen.generation.pieces import TokenTexts
 from reviewgen.generation.states import Slot
 from reviewgen.sentences import sentence_ends

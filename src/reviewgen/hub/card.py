@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reviewgen.config import check_mapping, parse_hub_id, to_dict
+from reviewgen.config.names import parse_hub_id
+from reviewgen.config.settings import check_mapping, to_dict
 from reviewgen.errors import BundleError, ConfigError, did_you_mean, first_line, quoted
 from reviewgen.model import Bundle
 from reviewgen.rates import MIN_CHARACTERS, describe_copies

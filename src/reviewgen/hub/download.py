@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
-from reviewgen.config import HubSource, find_revision, parse_hub_id, parse_source, read_json
+from reviewgen.config.bounded import read_json
+from reviewgen.config.names import HubSource, find_revision, parse_hub_id, parse_source
 from reviewgen.errors import (
     BundleError,
     ConfigError,
@@ -26,7 +27,7 @@ from reviewgen.errors import (
 from reviewgen.model import read_bundle
 from reviewgen.model.layout import CONFIG, files_of
 from reviewgen.model.review_model import HubKwargs
-from reviewgen.registry import find_preset, find_weights, preset_names
+from reviewgen.registry.plugins import find_preset, find_weights, preset_names
 from reviewgen.storage import check_output, describe_cut_off, to_path
 
 _logger = logging.getLogger("reviewgen")

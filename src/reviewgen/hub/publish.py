@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reviewgen.config import MAX_RECORD, HubSource, dump_json, read_json, read_text
+from reviewgen.config.bounded import MAX_RECORD, dump_json, read_json, read_text
+from reviewgen.config.names import HubSource
 from reviewgen.errors import (
     BundleError,
     ConfigError,
@@ -42,7 +43,8 @@ from reviewgen.model.review_model import PushOptions
 from reviewgen.model.write import copy_bundle, write_bundle
 from reviewgen.rates import describe_copies
 from reviewgen.storage import temporary_folder
-from reviewgen.web import find_curves, learning_chart, refuse_chart, save_chart
+from reviewgen.web.charts import refuse_chart, save_chart
+from reviewgen.web.curves import find_curves, learning_chart
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from reviewgen.config import GenerationConfig, check_list
+from reviewgen.config.generation import GenerationConfig
+from reviewgen.config.settings import check_list
 from reviewgen.errors import ConfigError, NotPublished, did_you_mean, quoted
 from reviewgen.model import Bundle, ReviewModel
 

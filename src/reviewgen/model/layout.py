@@ -18,17 +18,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reviewgen.conditions import Conditions
-from reviewgen.config import GenerationConfig, dump_json, read_json
+from reviewgen.config.bounded import dump_json, read_json
+from reviewgen.config.generation import GenerationConfig
 from reviewgen.errors import BundleError
 from reviewgen.lexicon import Lexicon
 from reviewgen.model.weights import ModelWeights
 from reviewgen.novelty import Index
-from reviewgen.protocols import Tokenizer
-from reviewgen.registry import Plugin
+from reviewgen.protocols.tokenizer import Tokenizer
+from reviewgen.registry.metadata import Plugin
 from reviewgen.storage import atomic_file, digest_of
 
 if TYPE_CHECKING:
-    from reviewgen.protocols import LanguageModel
+    from reviewgen.protocols.model import LanguageModel
 
 SCHEMA = 1
 CONFIG = "config.json"

@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from reviewgen.conditions import Conditions
-from reviewgen.config import MAX_RECORD, MAX_SETTINGS, read_json, read_saved_generation, read_text
+from reviewgen.config.bounded import MAX_RECORD, MAX_SETTINGS, read_json, read_text
+from reviewgen.config.generation import read_saved_generation
 from reviewgen.config.records import check_record
 from reviewgen.errors import (
     BundleError,
@@ -32,7 +33,9 @@ from reviewgen.model.tensors import SavedTensors
 from reviewgen.model.weights import ModelWeights
 from reviewgen.novelty import read_index
 from reviewgen.protocols.migration import read_saved_config
-from reviewgen.registry import Plugin, find_stepper, find_tokenizer, plugin_of_saved
+from reviewgen.registry.metadata import Plugin
+from reviewgen.registry.plugins import find_stepper, find_tokenizer
+from reviewgen.registry.saved import plugin_of_saved
 from reviewgen.storage import describe_cut_off
 from reviewgen.version import __version__
 

@@ -16,32 +16,19 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast, overload
 
 from reviewgen.conditions import Conditions
-from reviewgen.config import (
-    EvaluateKwargs,
-    GenerationConfig,
-    GenerationSettings,
-    check_flags,
-    check_text,
-    refuse_unknown_options,
-)
+from reviewgen.config.generation import GenerationConfig, GenerationSettings
+from reviewgen.config.options import EvaluateKwargs, refuse_unknown_options
+from reviewgen.config.settings import check_flags, check_text
 from reviewgen.errors import BundleError, ConfigError, GenerationError, quoted
-from reviewgen.generation import (
-    GenerateKwargs,
-    Generation,
-    Generator,
-    Judge,
-    NextTokens,
-    Request,
-    TokenTexts,
-    Walk,
-    make_request,
-)
-from reviewgen.generation.generator import choose_batch_size, require_index
+from reviewgen.generation.generator import Generation, Generator, choose_batch_size, require_index
 from reviewgen.generation.hooks import as_processors, make_hooks
+from reviewgen.generation.next_tokens import NextTokens, Walk
+from reviewgen.generation.pieces import TokenTexts
+from reviewgen.generation.request import GenerateKwargs, Judge, Request, make_request
 from reviewgen.model.layout import Bundle
 from reviewgen.model.read import read_bundle
 from reviewgen.novelty import Novelty
-from reviewgen.protocols import Tokenizer
+from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.rates import describe_copies
 from reviewgen.storage import temporary_folder, to_path
 
@@ -52,7 +39,7 @@ if TYPE_CHECKING:
 
     from reviewgen.evaluation import Evaluation
     from reviewgen.model.words import Accuracy, Neighbour, PreferredWord, WordMap
-    from reviewgen.protocols import LanguageModel
+    from reviewgen.protocols.model import LanguageModel
 
 _LOCATE = "reviewgen.hub.download:locate"
 _PARSE = "reviewgen.hub.download:parse_repository"
@@ -448,7 +435,7 @@ class ReviewModel:
             ConfigError: An argument is unknown, or the split is unknown or would not be that of the
                 training.
         """
-        from reviewgen.data import read_documents
+        from reviewgen.data.pipeline import read_documents
         from reviewgen.evaluation import evaluate_documents
 
         refuse_unknown_options(options, EvaluateKwargs, "evaluate")

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from reviewgen.errors import BundleError, first_line
 from reviewgen.model.layout import CONFIG, WEIGHTS
 from reviewgen.model.tensors import SavedTensors
-from reviewgen.protocols import LanguageModel, TensorSpec
 from reviewgen.protocols.migration import read_saved_config
-from reviewgen.registry import Plugin, find_model
+from reviewgen.protocols.model import LanguageModel
+from reviewgen.protocols.stepper import TensorSpec
+from reviewgen.registry.metadata import Plugin
+from reviewgen.registry.plugins import find_model
 
 
 def read_model(

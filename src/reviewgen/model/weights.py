@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from reviewgen.errors import ConfigError, first_line, quoted
-from reviewgen.protocols import Stepper
+from reviewgen.protocols.stepper import Stepper
 
 if TYPE_CHECKING:
-    from reviewgen.protocols import LanguageModel
+    from reviewgen.protocols.model import LanguageModel
 
 
 class ModelWeights:
@@ -85,7 +85,7 @@ class ModelWeights:
         """
         if self._stepper is not None and self._on_device is None and not self.is_exposed:
             return self._stepper
-        from reviewgen.generation import make_stepper  # torch
+        from reviewgen.generation.model_stepper import make_stepper  # torch
 
         stepper = make_stepper(self.model_on_device, self.device, self.weight_bits)
         if self._on_device is None:

@@ -24,11 +24,14 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from reviewgen.conditions import Condition, is_missing
-from reviewgen.config import GenerationConfig, check_count, check_list, check_text
-from reviewgen.data import frame_texts, read_texts
+from reviewgen.config.generation import GenerationConfig
+from reviewgen.config.settings import check_count, check_list, check_text
+from reviewgen.data.pipeline import read_texts
+from reviewgen.data.store import frame_texts
 from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
 from reviewgen.evaluation import token_losses
-from reviewgen.generation import TokenTexts, flatten_state, map_state
+from reviewgen.generation.pieces import TokenTexts
+from reviewgen.generation.states import flatten_state, map_state
 from reviewgen.model.layout import Bundle
 from reviewgen.rates import describe_rate, find_intervals
 from reviewgen.web.charts import draw_words

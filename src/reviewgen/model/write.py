@@ -15,16 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from reviewgen.compiled.linear import quantize
-from reviewgen.config import (
-    MAX_RECORD,
-    MAX_SETTINGS,
-    GenerationConfig,
-    check_saved_generation,
-    dump_json,
-    encode_text,
-    read_json,
-    to_dict,
-)
+from reviewgen.config.bounded import MAX_RECORD, MAX_SETTINGS, dump_json, encode_text, read_json
+from reviewgen.config.generation import GenerationConfig, check_saved_generation
+from reviewgen.config.settings import to_dict
 from reviewgen.errors import (
     BrokenPlugin,
     BundleError,
@@ -41,8 +34,8 @@ from reviewgen.model.layout import Bundle
 from reviewgen.model.read import read_bundle
 from reviewgen.model.tensors import FORMAT, SCALE, SavedTensors
 from reviewgen.novelty import write_index
-from reviewgen.protocols import Tokenizer
-from reviewgen.registry import saved_facts
+from reviewgen.protocols.tokenizer import Tokenizer
+from reviewgen.registry.saved import saved_facts
 from reviewgen.storage import (
     atomic_file,
     atomic_folder,

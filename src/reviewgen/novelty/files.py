@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from reviewgen.compiled.windows import BLOCK, Tokens, WindowSet, cut
-from reviewgen.config import parse_json
+from reviewgen.config.bounded import parse_json
 from reviewgen.errors import BundleError, quoted, storage_errors
 from reviewgen.novelty.index import CompactIndex, ExactIndex, Index, build_sets, id_dtype
 from reviewgen.novelty.report import WINDOWS

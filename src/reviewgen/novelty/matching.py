@@ -7,7 +7,7 @@ text, anywhere in the corpus.
 
 import numpy as np
 
-from reviewgen.compiled import compiled, inner
+from reviewgen.compiled.jit import compiled, inner
 from reviewgen.compiled.windows import MULTIPLIER, hash_window, holds
 
 UNKNOWN = 0  # the status of a window that is not looked up, as where the text is too short

@@ -20,12 +20,142 @@ in its package's metadata, or as ``api_version: ClassVar[str]`` of its class.
                 a number measured on generated texts, at each evaluation of a training; Reader: the
                 records of files of another format
 
-Each name is imported on first use, so that a stepper does not load torch.
+The names of ``model``, ``abilities`` and ``inputs`` are imported on first use, so that a stepper
+does not load torch.
 """
 
-import lazy_loader
+from typing import TYPE_CHECKING
 
+from reviewgen.lazy import import_on_first_use
+from reviewgen.protocols.extensions import (
+    LogitsProcessor,
+    LogitsProcessorFactory,
+    Metric,
+    Reader,
+    Records,
+    TextSample,
+)
+from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph, SupportsGraph
+from reviewgen.protocols.migration import SupportsMigration
+from reviewgen.protocols.ranges import CountGroup, SingleProcess, SupportsCountRanges
+from reviewgen.protocols.stepper import (
+    DEAD_END,
+    NONE,
+    NOT_A_NUMBER,
+    NOTHING_LEFT,
+    Constraints,
+    CountedContext,
+    Stepper,
+    StepperFactory,
+    StepState,
+    SupportsCompiledStep,
+    SupportsExplain,
+    SupportsSample,
+    TensorSpec,
+)
+from reviewgen.protocols.tokenizer import (
+    SupportsEncodeBatch,
+    SupportsTokenBytes,
+    SupportsTokenizerJson,
+    SupportsTrainingInParts,
+    Tokenizer,
+)
 from reviewgen.version import API_VERSION
 
-__getattr__, __dir__, _names = lazy_loader.attach_stub(__name__, __file__)
-__all__ = ["API_VERSION", *_names]
+if TYPE_CHECKING:
+    from reviewgen.protocols.abilities import (
+        Operation,
+        SupportsInitialWeights,
+        SupportsLoss,
+        SupportsOperations,
+        SupportsOutputLayer,
+        SupportsParameterGroups,
+        SupportsParameterKinds,
+        SupportsScaledLogits,
+        count_by_module,
+        is_embedding_table,
+        match_tensors,
+    )
+    from reviewgen.protocols.inputs import hold_given
+    from reviewgen.protocols.model import (
+        CountTrained,
+        LanguageModel,
+        State,
+        SupportsCountMerge,
+        SupportsDevices,
+        SupportsImplementations,
+        SupportsScore,
+        SupportsStep,
+    )
+
+__all__ = [
+    "API_VERSION",
+    "DEAD_END",
+    "NONE",
+    "NOTHING_LEFT",
+    "NOT_A_NUMBER",
+    "Constraints",
+    "CountGroup",
+    "CountTrained",
+    "CountedContext",
+    "GraphEdge",
+    "GraphNode",
+    "LanguageModel",
+    "LogitsProcessor",
+    "LogitsProcessorFactory",
+    "Metric",
+    "ModelGraph",
+    "Operation",
+    "Reader",
+    "Records",
+    "SingleProcess",
+    "State",
+    "StepState",
+    "Stepper",
+    "StepperFactory",
+    "SupportsCompiledStep",
+    "SupportsCountMerge",
+    "SupportsCountRanges",
+    "SupportsDevices",
+    "SupportsEncodeBatch",
+    "SupportsExplain",
+    "SupportsGraph",
+    "SupportsImplementations",
+    "SupportsInitialWeights",
+    "SupportsLoss",
+    "SupportsMigration",
+    "SupportsOperations",
+    "SupportsOutputLayer",
+    "SupportsParameterGroups",
+    "SupportsParameterKinds",
+    "SupportsSample",
+    "SupportsScaledLogits",
+    "SupportsScore",
+    "SupportsStep",
+    "SupportsTokenBytes",
+    "SupportsTokenizerJson",
+    "SupportsTrainingInParts",
+    "TensorSpec",
+    "TextSample",
+    "Tokenizer",
+    "count_by_module",
+    "hold_given",
+    "is_embedding_table",
+    "match_tensors",
+]
+
+__getattr__ = import_on_first_use(
+    __name__,
+    {
+        "abilities": (
+            "Operation SupportsInitialWeights SupportsLoss SupportsOperations "
+            "SupportsOutputLayer SupportsParameterGroups SupportsParameterKinds "
+            "SupportsScaledLogits count_by_module is_embedding_table match_tensors"
+        ),
+        "inputs": "hold_given",
+        "model": (
+            "CountTrained LanguageModel State SupportsCountMerge SupportsDevices "
+            "SupportsImplementations SupportsScore SupportsStep"
+        ),
+    },
+)

@@ -5,7 +5,7 @@ saved. Needs no torch.
 from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from reviewgen.config import from_dict
+from reviewgen.config.settings import from_dict
 from reviewgen.errors import BundleError, first_line
 
 ConfigT = TypeVar("ConfigT")

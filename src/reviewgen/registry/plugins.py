@@ -19,7 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import PLAIN, Preset, TrainingConfig, check_text, parse_preset, settings_off
+from reviewgen.config.generation import Preset
+from reviewgen.config.names import PLAIN, parse_preset
+from reviewgen.config.settings import check_text, settings_off
+from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import (
     BrokenPlugin,
     ConfigError,
@@ -251,7 +254,7 @@ def _find_plain(name: str) -> Preset:
             f"{name} is a blend of several models, which has no plain form: give that of one of"
             f" them, {plain}."
         )
-    from reviewgen.protocols import CountTrained  # imports torch
+    from reviewgen.protocols.model import CountTrained  # imports torch
 
     model = find_model(preset.model)[0]
     return preset.with_fixed(

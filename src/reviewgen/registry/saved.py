@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from reviewgen.config import MAX_RECORD, read_json, to_dict
+from reviewgen.config.bounded import MAX_RECORD, read_json
 from reviewgen.config.records import check_record
+from reviewgen.config.settings import to_dict
 from reviewgen.errors import BundleError, PluginError, UnknownPlugin
 from reviewgen.registry.metadata import Plugin, find_name_fault, is_same_package
 from reviewgen.registry.plugins import THIS_PROCESS, find_weights, list_plugins

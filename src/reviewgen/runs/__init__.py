@@ -20,9 +20,5 @@ search, blend or read a corpus.
     tune_sampling  ``reviewgen.tune_sampling``: compares the texts of generation settings with human
                    ones
 
-Each name is imported on first use.
+
 """
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

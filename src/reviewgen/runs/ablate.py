@@ -16,15 +16,17 @@ from typing import Any, Unpack
 import numpy as np
 from jaxtyping import Float64
 
-from reviewgen.config import TrainingConfig, check_count, to_dict, to_json
+from reviewgen.config.bounded import to_json
 from reviewgen.config.options import TrainKwargs
-from reviewgen.config.settings import Technique
+from reviewgen.config.settings import Technique, check_count, to_dict
+from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import ConfigError
 from reviewgen.evaluation import evaluate_totals, sample_documents
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.rates import find_intervals
 from reviewgen.runs.sweep import Variants
-from reviewgen.training import choose_device, sampled_softmax
+from reviewgen.training.execution import choose_device
+from reviewgen.training.softmax import sampled_softmax
 
 _HELD_OUT_TOKENS = 50_000  # scored, at most
 

@@ -26,22 +26,21 @@ from reviewgen.blending.weights import (
     mix_scores,
 )
 from reviewgen.conditions import Condition, Conditions
-from reviewgen.config import (
-    CHAR_GENERATION,
-    EvaluateKwargs,
-    GenerationConfig,
-    refuse_unknown_options,
-    to_dict,
-)
-from reviewgen.data import data_records, digest_tokenizer, read_documents
+from reviewgen.config.generation import CHAR_GENERATION, GenerationConfig
+from reviewgen.config.options import EvaluateKwargs, refuse_unknown_options
+from reviewgen.config.settings import to_dict
+from reviewgen.data.pipeline import data_records, read_documents
+from reviewgen.data.store import digest_tokenizer
 from reviewgen.errors import ConfigError, NotADistribution, quoted
 from reviewgen.evaluation import Document, score_tokens
 from reviewgen.hub.card import card_text
 from reviewgen.lexicon import token_symbols
 from reviewgen.model import Bundle, ModelWeights, ReviewModel
-from reviewgen.protocols import LanguageModel, SupportsScore, SupportsTokenBytes
 from reviewgen.protocols.abilities import count_parameters
-from reviewgen.registry import Plugin, find_model, find_tokenizer
+from reviewgen.protocols.model import LanguageModel, SupportsScore
+from reviewgen.protocols.tokenizer import SupportsTokenBytes
+from reviewgen.registry.metadata import Plugin
+from reviewgen.registry.plugins import find_model, find_tokenizer
 from reviewgen.runs.record import novelty_facts
 from reviewgen.runs.setup import part_facts
 

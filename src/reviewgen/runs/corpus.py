@@ -11,18 +11,30 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-import reviewgen.data as data
 from reviewgen.conditions import Conditions
-from reviewgen.config import refuse_unknown_options, to_dict
-from reviewgen.config.options import CorpusKwargs, PrepareKwargs
+from reviewgen.config.options import CorpusKwargs, PrepareKwargs, refuse_unknown_options
+from reviewgen.config.settings import to_dict
+from reviewgen.data.cleaning import hash_text
+from reviewgen.data.corpus import Corpus, require_splits
+from reviewgen.data.files import is_url
 from reviewgen.data.parts import Progress
+from reviewgen.data.pipeline import (
+    CorpusSpec,
+    cached_corpus,
+    cached_store,
+    find_conditions,
+    prepare_store,
+)
+from reviewgen.data.prepare import NOVELTY_FILE, Encoding, index_tokens, words_of_store
+from reviewgen.data.sources import DROPPED, SPLITS
+from reviewgen.data.store import StoreFolder, TokenStore, cache_folder, fetch_store, find_store
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
 from reviewgen.model import fingerprint
 from reviewgen.model.write import check_tokenizer_files
 from reviewgen.novelty import Index, read_index
 from reviewgen.processes import all_processes, process_state
-from reviewgen.protocols import Tokenizer
+from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.runs.plan import TrainingPlan, data_config, make_texts
 from reviewgen.runs.setup import TrainingSetup, parent_facts, resolve_setup
 from reviewgen.storage import check_output, to_path
@@ -35,7 +47,7 @@ if TYPE_CHECKING:
 class ReadCorpus:
     """A corpus that was read and is not tokenized yet."""
 
-    corpus: data.Corpus
+    corpus: Corpus
     conditions: Conditions  # with ids behind the tokenizer's once it is tokenized
     notes: tuple[str, ...]
 
@@ -45,7 +57,7 @@ class PreparedCorpus(ReadCorpus):
     """A corpus that a model can be fitted on."""
 
     tokenizer: Tokenizer
-    stores: Mapping[str, data.TokenStore]  # by split
+    stores: Mapping[str, TokenStore]  # by split
     # of the training text; None without one, and in all processes but the first
     index: Index | None
     lexicon: Lexicon | None  # likewise
@@ -75,8 +87,8 @@ class PreparedCorpus(ReadCorpus):
             "repeated_lines": corpus.source.repeated_lines,
             "fingerprint": corpus.fingerprint,
             "split": {"method": corpus.split_method, "words": corpus.describe_held_out()},
-            "reviews": {split: corpus.counts[split] for split in data.SPLITS},
-            "tokens": {split: self.stores[split].tokens for split in data.SPLITS},
+            "reviews": {split: corpus.counts[split] for split in SPLITS},
+            "tokens": {split: self.stores[split].tokens for split in SPLITS},
             "conditions": self.conditions.to_json(),
             "cleaning": asdict(corpus.report),
             # by ``corpus``, too
@@ -85,7 +97,7 @@ class PreparedCorpus(ReadCorpus):
         }
 
 
-def _facts_of(corpus: data.Corpus) -> dict[str, Any]:
+def _facts_of(corpus: Corpus) -> dict[str, Any]:
     """Return what is recorded of a corpus that is one of several."""
     source = corpus.source
     facts = {"weight": corpus.weight, "times": corpus.times, "reviews": dict(corpus.counts)}
@@ -104,14 +116,14 @@ def read_corpus(plan: TrainingPlan) -> ReadCorpus:
         StorageError: There is no room for the texts.
     """
     if plan.store is not None:
-        facts = data.fetch_store(plan.store).facts
+        facts = fetch_store(plan.store).facts
         conditions = Conditions.from_json(facts["conditions"])
-        return ReadCorpus(data.Corpus.from_json(facts["corpus"]), conditions, tuple(facts["notes"]))
-    corpus = data.cached_corpus(plan.texts)
-    data.require_splits(corpus)
+        return ReadCorpus(Corpus.from_json(facts["corpus"]), conditions, tuple(facts["notes"]))
+    corpus = cached_corpus(plan.texts)
+    require_splits(corpus)
     values = corpus.conditions("train")
     if plan.parts.trained is None:
-        fitted = data.find_conditions(corpus, plan.data)
+        fitted = find_conditions(corpus, plan.data)
         return ReadCorpus(corpus, fitted, tuple(fitted.notes()))
     known = plan.parts.trained.conditions
     texts = 0
@@ -136,7 +148,7 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
         BrokenPlugin: The tokenizer cannot be saved with a model.
     """
     parts = plan.parts
-    folder = plan.store or data.cached_store(read.corpus, _encoding(parts), read.conditions)
+    folder = plan.store or cached_store(read.corpus, _encoding(parts), read.conditions)
     tokenizer: Tokenizer = parts.tokenizer_class.load(folder.folder / "tokenizer")
     conditions = read.conditions.with_ids_from(tokenizer.vocab_size, tokenizer.encode)
     stores = folder.splits()
@@ -155,13 +167,13 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
     return PreparedCorpus(read.corpus, conditions, notes, tokenizer, stores, index, lexicon, words)
 
 
-def _encoding(parts: TrainingSetup) -> data.Encoding:
+def _encoding(parts: TrainingSetup) -> Encoding:
     """Return how texts are encoded; the novelty index of a model that is trained further depends on
     its parents, too.
     """
     plugin = parts.tokenizer_plugin
     trained = parts.trained
-    return data.Encoding(
+    return Encoding(
         cls=parts.tokenizer_class,
         config=parts.tokenizer_config,
         plugin={name: getattr(plugin, name) for name in ("name", "package", "version")},
@@ -179,7 +191,7 @@ def _fingerprint(parts: TrainingSetup, corpus: str) -> str:
 
 
 def _index_texts(
-    plan: TrainingPlan, corpus: data.Corpus, tokenizer: Tokenizer, folder: data.StoreFolder
+    plan: TrainingPlan, corpus: Corpus, tokenizer: Tokenizer, folder: StoreFolder
 ) -> tuple[Index | None, Lexicon | None, frozenset[str]]:
     """Return the novelty index and the lexicon of the training text, and all its words in lower
     case if there are metrics.
@@ -194,16 +206,14 @@ def _index_texts(
             "megabytes": settings.novelty_mb,
         }:
             index = read_index(
-                folder.folder / data.NOVELTY_FILE,
+                folder.folder / NOVELTY_FILE,
                 encoding.belongs_to(corpus.fingerprint),
                 tokenizer.vocab_size,
             )
         else:
-            index = data.index_tokens(
-                folder.training_texts(), tokenizer, encoding, corpus.fingerprint
-            )
+            index = index_tokens(folder.training_texts(), tokenizer, encoding, corpus.fingerprint)
     before = None if parts.trained is None else parts.trained.bundle.lexicon
-    counts = data.words_of_store(folder, tokenizer)
+    counts = words_of_store(folder, tokenizer)
     if corpus.source.is_one_text:
         counts.texts.clear()  # its parts are no texts
     lexicon = (
@@ -246,10 +256,10 @@ def corpus(source: Any, **options: Unpack[CorpusKwargs]) -> "Dataset":
             "corpus returns each text once, so it takes no weights: give them to train or prepare."
         )
     texts = make_texts(source, options, data_config(options))
-    cached = data.cached_corpus(texts)
+    cached = cached_corpus(texts)
     dataset = concatenate_datasets([Dataset.from_file(str(file)) for file in cached.files])
     if lines := cached.source.repeated_lines:
-        dataset.info.description = "\n".join([data.DROPPED, *lines])
+        dataset.info.description = "\n".join([DROPPED, *lines])
     return dataset
 
 
@@ -259,7 +269,7 @@ def prepare_tokens(
     out: str | Path,
     progress: Progress = lambda stage: None,
     **options: Unpack[PrepareKwargs],
-) -> data.StoreFolder:
+) -> StoreFolder:
     """Prepare a token store; under a launcher, all processes call this; the implementation of
     ``reviewgen.prepare``.
 
@@ -268,22 +278,18 @@ def prepare_tokens(
         ProcessLost: Another process has failed or ended.
     """
 
-    def check() -> tuple[TrainingSetup, data.CorpusSpec, Path, str | None]:
+    def check() -> tuple[TrainingSetup, CorpusSpec, Path, str | None]:
         refuse_unknown_options(options, PrepareKwargs, "prepare", others=("preset", "out"))
-        if data.find_store(source) is not None:
+        if find_store(source) is not None:
             raise ConfigError(
                 f"{source} is a token store already: give it to reviewgen train --data."
             )
-        url = out if isinstance(out, str) and data.is_url(out) else None
+        url = out if isinstance(out, str) and is_url(out) else None
         if url is None and isinstance(out, str) and out.startswith("hf://"):
             raise ConfigError(
                 f"{quoted(out)} names no folder of the Hub: write hf://datasets/owner/name/folder."
             )
-        folder = (
-            data.cache_folder() / f"preparing-{data.hash_text(url):016x}"
-            if url
-            else to_path("out", out)
-        )
+        folder = cache_folder() / f"preparing-{hash_text(url):016x}" if url else to_path("out", out)
         if not folder.name:  # "." or "/", which exist
             check_output(folder)
         parts = resolve_setup(preset, tokenizer=options.get("tokenizer"))
@@ -299,6 +305,6 @@ def prepare_tokens(
             "reading": texts.config.facts(),
         }
         processes.refuse_differences({**names, "source": str(source)[:1000]})
-        return data.prepare_store(
+        return prepare_store(
             texts, encoding, folder, url, processes, progress, {"preset": parts.preset}
         )

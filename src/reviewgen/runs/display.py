@@ -30,13 +30,13 @@ from rich.table import Column
 from rich.text import Text
 
 from reviewgen.compiled.jit import compiling_notice
-from reviewgen.config import check_list, check_text
+from reviewgen.config.settings import check_list, check_text
 from reviewgen.errors import ConfigError, did_you_mean, first_line, quoted
 from reviewgen.hub.download import locate
 from reviewgen.model.read import read_training
 from reviewgen.processes import process_state
 from reviewgen.storage import check_output, to_path
-from reviewgen.training import Report
+from reviewgen.training.report import Report
 from reviewgen.web.charts import refuse_chart, save_chart
 from reviewgen.web.curves import AXES, LearningCurves, draw_inline, find_curves, learning_chart
 from reviewgen.web.rendering import decimal, duration, render, thousands

@@ -18,19 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reviewgen.config import check_seed, from_dict, parse_duration, to_dict
 from reviewgen.config.options import TrainingOptions, TrainKwargs
-from reviewgen.config.settings import check_value, fields_of
-from reviewgen.data import (
-    LEGACY_OPTIONS,
-    CorpusSpec,
-    DataConfig,
-    Filters,
-    StoreFolder,
-    check_corpora,
-    digest_tokenizer,
-    find_store,
+from reviewgen.config.settings import (
+    check_seed,
+    check_value,
+    fields_of,
+    from_dict,
+    parse_duration,
+    to_dict,
 )
+from reviewgen.data.columns import DataConfig
+from reviewgen.data.parts import Filters
+from reviewgen.data.pipeline import LEGACY_OPTIONS, CorpusSpec
+from reviewgen.data.store import StoreFolder, digest_tokenizer, find_store
+from reviewgen.data.weighting import check_corpora
 from reviewgen.errors import (
     AlreadyTrained,
     CheckpointError,
@@ -49,7 +50,8 @@ from reviewgen.processes import all_processes, resumes_by_itself
 from reviewgen.runs.display import check_tracker
 from reviewgen.runs.setup import TrainingSetup, resolve_setup
 from reviewgen.storage import Job, check_output, to_path
-from reviewgen.training import Budget, Checkpoints, StopReason
+from reviewgen.training.checkpoints import Checkpoints
+from reviewgen.training.report import Budget, StopReason
 
 SETTINGS = "settings_digest"
 """Where the record of a training has the digest of what decides the run besides its corpus."""

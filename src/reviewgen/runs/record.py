@@ -20,23 +20,35 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-import reviewgen.evaluation as evaluation
-from reviewgen.config import GenerationConfig, to_dict, to_json
-from reviewgen.data import TokenStore, tokens_of
+from reviewgen.config.bounded import to_json
+from reviewgen.config.generation import GenerationConfig
+from reviewgen.config.settings import to_dict
+from reviewgen.data.store import TokenStore, tokens_of
 from reviewgen.errors import NotADistribution, ReviewgenError
-from reviewgen.generation import Generator, Request, make_stepper
+from reviewgen.evaluation import (
+    Document,
+    Evaluation,
+    TextMetrics,
+    evaluate_documents,
+    measure_rate,
+    sample_documents,
+    spread_documents,
+)
+from reviewgen.generation.generator import Generator
+from reviewgen.generation.model_stepper import make_stepper
+from reviewgen.generation.request import Request
 from reviewgen.lexicon import decode_texts
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import COPY_CHARACTERS, CompactIndex, Index, count_copied
-from reviewgen.protocols import CountTrained, LanguageModel
+from reviewgen.protocols.model import CountTrained, LanguageModel
 from reviewgen.rates import MIN_CHARACTERS, find_intervals
-from reviewgen.registry import find_weights
+from reviewgen.registry.plugins import find_weights
 from reviewgen.runs.corpus import PreparedCorpus
 from reviewgen.runs.display import TERM
 from reviewgen.runs.plan import TrainingPlan
 from reviewgen.runs.setup import resolve_setup
-from reviewgen.training import Report
 from reviewgen.training.evaluator import SAMPLE_TOKENS
+from reviewgen.training.report import Report
 
 # of the thinned curve, spread evenly; the first step, the last one and the evaluations come on top
 _POINTS = 200
@@ -243,13 +255,13 @@ _MAX_CHARACTERS = 6_000
 
 def evaluate(
     model: LanguageModel,
-    documents: Sequence[evaluation.Document],
+    documents: Sequence[Document],
     vocab_size: int,
     device: str = "cpu",
-) -> evaluation.Evaluation | None:
+) -> Evaluation | None:
     """Return the evaluation of a model on held-out texts; None if it cannot be scored."""
     with suppress(NotADistribution):
-        return evaluation.evaluate_documents(model, documents, vocab_size, device)
+        return evaluate_documents(model, documents, vocab_size, device)
     return None
 
 
@@ -260,27 +272,27 @@ def choose_documents(
     tokens: int,
     seconds: float | None,
     texts: int = 1,
-) -> list[evaluation.Document]:
+) -> list[Document]:
     """Return texts of a split with about ``tokens`` tokens; in a time budget, what a model can
     score in some seconds.
 
     At least ``texts`` texts are returned, if they have no more tokens and the model can score them
     in ``_TEXT_SECONDS``.
     """
-    documents = evaluation.sample_documents(corpus.stores[split], tokens)
+    documents = sample_documents(corpus.stores[split], tokens)
     with suppress(NotADistribution):
         if seconds is not None:
-            rate = evaluation.measure_rate(model, documents, corpus.tokenizer.vocab_size)
+            rate = measure_rate(model, documents, corpus.tokenizer.vocab_size)
             mean = sum(len(ids) for ids, _ in documents) / len(documents)
             count = max(
                 _MIN_TOKENS / mean, rate * seconds / mean, min(texts, rate * _TEXT_SECONDS / mean)
             )
-            return evaluation.spread_documents(documents, max(1, round(min(count, len(documents)))))
+            return spread_documents(documents, max(1, round(min(count, len(documents)))))
     return documents
 
 
 def measure_texts(
-    model: LanguageModel, corpus: PreparedCorpus, metrics: evaluation.TextMetrics
+    model: LanguageModel, corpus: PreparedCorpus, metrics: TextMetrics
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the copy rates and the metrics of generated texts, and of as many characters of
     held-out texts.
@@ -417,10 +429,7 @@ def _measure_bits(trained: ReviewModel, corpus: PreparedCorpus, characters: int)
     store = corpus.stores[corpus.final_split]
     tokenizer = corpus.tokenizer
     tokens = round(characters * store.tokens / max(1, int(store.characters.sum())))
-    documents = [
-        tokens_of(ids, tokenizer.vocab_size)
-        for ids, _ in evaluation.sample_documents(store, tokens)
-    ]
+    documents = [tokens_of(ids, tokenizer.vocab_size) for ids, _ in sample_documents(store, tokens)]
     texts = [tokenizer.decode(ids[:tokens].tolist()) for ids in documents]
     with suppress(NotADistribution):
         return trained.evaluate([text for text in texts if text], clean=False).bits_per_character

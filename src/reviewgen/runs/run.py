@@ -20,9 +20,11 @@ import torch
 from reviewgen.blending.model import Blend
 from reviewgen.compiled.jit import clock
 from reviewgen.conditions import Conditions
-from reviewgen.config import TrainingConfig, refuse_unknown_options, to_dict
-from reviewgen.config.options import TrainKwargs
-from reviewgen.data import Corpus, TokenStore, tokens_of
+from reviewgen.config.options import TrainKwargs, refuse_unknown_options
+from reviewgen.config.settings import to_dict
+from reviewgen.config.training import TrainingConfig
+from reviewgen.data.corpus import Corpus
+from reviewgen.data.store import TokenStore, tokens_of
 from reviewgen.errors import Detail, NotADistribution, ProcessLost, TrainingError
 from reviewgen.evaluation import (
     Document,
@@ -32,13 +34,14 @@ from reviewgen.evaluation import (
     sample_documents,
     spread_documents,
 )
-from reviewgen.generation import using_threads
+from reviewgen.generation.model_stepper import using_threads
 from reviewgen.hub.card import card_text, file_name
 from reviewgen.interrupts import block_signals
 from reviewgen.model import Bundle, ModelWeights, ReviewModel
 from reviewgen.processes import all_processes, can_restart, how_to_resume, process_state
-from reviewgen.protocols import LanguageModel, Tokenizer
 from reviewgen.protocols.abilities import count_parameters
+from reviewgen.protocols.model import LanguageModel
+from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.runs.blend import fit_blend, make_bundle
 from reviewgen.runs.corpus import PreparedCorpus, ReadCorpus, read_corpus, tokenize
 from reviewgen.runs.display import RunLog
@@ -53,9 +56,11 @@ from reviewgen.runs.record import (
     suggest_trained_weights,
 )
 from reviewgen.runs.setup import TrainingSetup, parent_facts
-from reviewgen.training import Budget, Report, StopReason, choose_size, find_verdict, fit
 from reviewgen.training.evaluator import Evaluator
+from reviewgen.training.execution import choose_size
+from reviewgen.training.loop import fit
 from reviewgen.training.model_checks import check_contract
+from reviewgen.training.report import Budget, Report, StopReason, find_verdict
 from reviewgen.version import __version__
 
 _COUNTING_SHARE = 0.4  # of the time left, at most

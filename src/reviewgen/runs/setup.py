@@ -20,29 +20,32 @@ from torch import nn
 
 from reviewgen.blending.model import Blend
 from reviewgen.conditions import Conditions
-from reviewgen.config import (
-    PLAIN,
+from reviewgen.config.generation import GenerationConfig, Preset
+from reviewgen.config.names import PLAIN
+from reviewgen.config.settings import (
     SMALLEST_VOCABULARY,
     VOCABULARY_FIELDS,
-    GenerationConfig,
-    Preset,
-    TrainingConfig,
+    bare,
     check_mapping,
     fields_of,
     from_dict,
     from_strings,
+    options_of,
     to_dict,
     vocabulary_settings,
     without_vocabulary,
 )
-from reviewgen.config.settings import bare, options_of
+from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import BrokenPlugin, ConfigError, PluginError, first_line, quoted
-from reviewgen.generation import using_threads
+from reviewgen.generation.model_stepper import using_threads
 from reviewgen.model import ReviewModel
-from reviewgen.protocols import CountTrained, LanguageModel, SupportsInitialWeights, Tokenizer
-from reviewgen.registry import Plugin, find_model, find_preset, find_tokenizer, preset_names
+from reviewgen.protocols.abilities import SupportsInitialWeights
+from reviewgen.protocols.model import CountTrained, LanguageModel
+from reviewgen.protocols.tokenizer import Tokenizer
+from reviewgen.registry.metadata import Plugin
+from reviewgen.registry.plugins import find_model, find_preset, find_tokenizer, preset_names
 from reviewgen.storage import digest_of, to_path
-from reviewgen.training import IsolatedRng
+from reviewgen.training.execution import IsolatedRng
 
 # kept of an earlier training
 _PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")

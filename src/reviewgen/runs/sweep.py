@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
-from reviewgen.config import TrainingConfig, check_list, check_mapping, check_text, to_json
+from reviewgen.config.bounded import to_json
 from reviewgen.config.options import TrainKwargs, refuse_unknown_options
+from reviewgen.config.settings import check_list, check_mapping, check_text
+from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 from reviewgen.evaluation import Evaluation, sample_documents
 from reviewgen.protocols.abilities import count_parameters

@@ -18,15 +18,9 @@ from typing import Any, Literal, Unpack
 import numpy as np
 import torch
 
-from reviewgen.config import (
-    check_count,
-    check_list,
-    check_mapping,
-    check_seed,
-    fields_of,
-    parse_json,
-)
+from reviewgen.config.bounded import parse_json
 from reviewgen.config.options import TrainKwargs
+from reviewgen.config.settings import check_count, check_list, check_mapping, check_seed, fields_of
 from reviewgen.errors import (
     ConfigError,
     DeviceError,
@@ -41,7 +35,7 @@ from reviewgen.processes import process_state
 from reviewgen.runs.setup import TrainingSetup, merge_settings
 from reviewgen.runs.sweep import Variants, split_name
 from reviewgen.storage import to_path
-from reviewgen.training import StopReason
+from reviewgen.training.report import StopReason
 
 DEFAULT_BUDGET = "30s"
 _PROGRESS_STEPS = 1_000  # a run's progress in whole numbers

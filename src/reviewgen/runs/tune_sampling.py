@@ -16,17 +16,14 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from reviewgen.config import (
-    EvaluateKwargs,
-    GenerationConfig,
-    check_mapping,
-    check_seed,
-    generation_config,
-)
-from reviewgen.data import read_documents, tokens_of
+from reviewgen.config.generation import GenerationConfig, generation_config
+from reviewgen.config.options import EvaluateKwargs
+from reviewgen.config.settings import check_mapping, check_seed
+from reviewgen.data.pipeline import read_documents
+from reviewgen.data.store import tokens_of
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 from reviewgen.evaluation import TextStatistics, measure_texts, take_words
-from reviewgen.generation import SAMPLING_SETTINGS
+from reviewgen.generation.decode import SAMPLING_SETTINGS
 from reviewgen.model import ReviewModel, check_model
 from reviewgen.runs.run import TrainingRun
 from reviewgen.runs.sweep import check_values

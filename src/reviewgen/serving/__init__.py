@@ -12,9 +12,21 @@ protocol.
     response  from what is released of the texts to the JSON of a response or a chunk
     server    uvicorn in one process, or in several
 
-Each name is imported on first use.
+
 """
 
-import lazy_loader
+from typing import TYPE_CHECKING
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from reviewgen.lazy import import_on_first_use
+
+if TYPE_CHECKING:
+    from reviewgen.serving.app import create_app
+    from reviewgen.serving.options import ServerOptions, name_sources
+    from reviewgen.serving.server import load_engines
+
+__all__ = ["ServerOptions", "create_app", "load_engines", "name_sources"]
+
+__getattr__ = import_on_first_use(
+    __name__,
+    {"app": "create_app", "options": "ServerOptions name_sources", "server": "load_engines"},
+)

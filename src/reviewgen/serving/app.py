@@ -23,8 +23,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from reviewgen.config import describe_hint, to_dict
-from reviewgen.config.descriptions import json_schema
+from reviewgen.config.descriptions import describe_hint, json_schema
+from reviewgen.config.settings import to_dict
 from reviewgen.errors import ReviewgenError
 from reviewgen.hub.card import brief_facts
 from reviewgen.model import ReviewModel
@@ -33,7 +33,7 @@ from reviewgen.serving.options import Limits
 from reviewgen.serving.protocol import CHAT_FIELDS, DESCRIPTIONS, HINTS, RequestError, find_model
 from reviewgen.serving.service import CompletionResponse, Service
 from reviewgen.version import __version__
-from reviewgen.web import page_for_server, static_files
+from reviewgen.web.composing import page_for_server, static_files
 from reviewgen.web.rendering import render
 
 _LAST_SECONDS = 2.0  # in which requests that are ended are answered

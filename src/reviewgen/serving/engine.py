@@ -38,21 +38,14 @@ from typing import NamedTuple
 import numpy as np
 
 from reviewgen.errors import GenerationError, ReviewgenError
-from reviewgen.generation import (
-    Decoder,
-    Detokenizer,
-    Request,
-    Scored,
-    Slot,
-    Text,
-    Token,
-    gather,
-    score_token,
-    stack_rows,
-)
+from reviewgen.generation.decode import Decoder
+from reviewgen.generation.detokenizer import Detokenizer, Scored, Token, score_token
+from reviewgen.generation.request import Request
+from reviewgen.generation.states import Slot, gather, stack_rows
+from reviewgen.generation.text import Text
 from reviewgen.model import ReviewModel
 from reviewgen.novelty import CopyGuard
-from reviewgen.protocols import StepState, SupportsCompiledStep
+from reviewgen.protocols.stepper import StepState, SupportsCompiledStep
 
 _LOG = logging.getLogger(__name__)
 _TICK_SECONDS = 0.03  # of the prefill, of the steps, and of the blocks of a tick

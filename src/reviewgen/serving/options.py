@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from reviewgen.config import LOCAL, Bound, check
+from reviewgen.config.names import LOCAL
+from reviewgen.config.settings import Bound, check
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.storage import to_path
 

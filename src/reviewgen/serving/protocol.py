@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, TypeGuard, cast
 
-from reviewgen.config import Bound, GenerationConfig, check, describe_fields, fields_of, from_dict
 from reviewgen.config.bounded import parse_json
+from reviewgen.config.descriptions import describe_fields
+from reviewgen.config.generation import GenerationConfig
 from reviewgen.config.options import CallOptions
-from reviewgen.config.settings import check_value
+from reviewgen.config.settings import Bound, check, check_value, fields_of, from_dict
 from reviewgen.errors import (
     ConfigError,
     DataError,
@@ -26,9 +27,9 @@ from reviewgen.errors import (
     quoted,
     shortened,
 )
-from reviewgen.generation import GenerateKwargs, make_request
+from reviewgen.generation.request import GenerateKwargs, make_request
 from reviewgen.model import ReviewModel
-from reviewgen.protocols import Tokenizer
+from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.serving.engine import EngineRequest, RequestTimeout
 from reviewgen.serving.options import Limits
 

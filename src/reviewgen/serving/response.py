@@ -11,7 +11,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
-from reviewgen.generation import Scored, Token
+from reviewgen.generation.detokenizer import Scored, Token
 from reviewgen.novelty import Span
 from reviewgen.serving.engine import ServedText, TextDelta
 from reviewgen.serving.protocol import CompletionCall

@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from reviewgen.errors import ReviewgenError
-from reviewgen.generation import require_index
+from reviewgen.generation.generator import require_index
 from reviewgen.serving.engine import ActiveRequest, Engine
 from reviewgen.serving.options import Limits, accepts_key
 from reviewgen.serving.protocol import (

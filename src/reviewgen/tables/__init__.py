@@ -9,7 +9,3 @@
 Processes share the shards, and the files do not depend on how many there are. Each name is imported
 on first use.
 """
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 
 from reviewgen.conditions import ANY, DRAW, Condition, Conditions, DrawGroup
-from reviewgen.config import MAX_RECORD, check_count, check_flags, read_json, to_dict
+from reviewgen.config.bounded import MAX_RECORD, read_json
 from reviewgen.config.options import DatasetOptions
-from reviewgen.data import open_records
+from reviewgen.config.settings import check_count, check_flags, to_dict
+from reviewgen.data.pipeline import open_records
 from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
-from reviewgen.generation import GenerateKwargs, Request, device_facts, make_request
+from reviewgen.generation.request import GenerateKwargs, Request, device_facts, make_request
 from reviewgen.model import ReviewModel
 from reviewgen.storage import to_path
 from reviewgen.tables.receipts import library_versions, make_receipt, portable_source

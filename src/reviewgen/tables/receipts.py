@@ -24,19 +24,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from reviewgen.config import (
-    MAX_RECORD,
-    Bound,
-    GenerationConfig,
-    check,
-    from_dict,
-    parse_json,
-    to_dict,
-)
+from reviewgen.config.bounded import MAX_RECORD, parse_json
+from reviewgen.config.generation import GenerationConfig
+from reviewgen.config.settings import Bound, check, from_dict, to_dict
 from reviewgen.errors import ConfigError, DataError
-from reviewgen.generation import Generation, device_facts, make_request
+from reviewgen.generation.generator import Generation
+from reviewgen.generation.request import device_facts, make_request
 from reviewgen.model import ReviewModel
-from reviewgen.registry import Plugin
+from reviewgen.registry.metadata import Plugin
 from reviewgen.storage import open_input
 from reviewgen.version import __version__
 

@@ -19,16 +19,17 @@ import numpy as np
 import xxhash
 
 from reviewgen.conditions import Conditions
-from reviewgen.config import EvaluateKwargs, check_text, refuse_unknown_options, to_dict
-from reviewgen.config.options import EvaluationOptions, ShardOptions
-from reviewgen.data import (
-    Example,
-    frame_texts,
-    hash_text,
-    identify_texts,
-    read_documents,
-    read_texts,
+from reviewgen.config.options import (
+    EvaluateKwargs,
+    EvaluationOptions,
+    ShardOptions,
+    refuse_unknown_options,
 )
+from reviewgen.config.settings import check_text, to_dict
+from reviewgen.data.cleaning import hash_text
+from reviewgen.data.columns import Example
+from reviewgen.data.pipeline import identify_texts, read_documents, read_texts
+from reviewgen.data.store import frame_texts
 from reviewgen.errors import ConfigError, TrainingError
 from reviewgen.evaluation import (
     Evaluation,
@@ -39,11 +40,12 @@ from reviewgen.evaluation import (
     sum_totals,
     token_losses,
 )
-from reviewgen.generation import device_facts, require_index
+from reviewgen.generation.generator import require_index
+from reviewgen.generation.request import device_facts
 from reviewgen.model import ReviewModel, check_model
 from reviewgen.novelty import WINDOWS, Novelty
 from reviewgen.processes import all_processes, process_state
-from reviewgen.registry import find_model
+from reviewgen.registry.plugins import find_model
 from reviewgen.tables.receipts import library_versions
 from reviewgen.tables.table import Progress, Row, TablePlan, write_table
 
@@ -117,7 +119,7 @@ def move(model: ReviewModel, device: str) -> None:
         return
     model_class, _ = find_model(model.bundle.model_plugin.name)
     if issubclass(model_class, torch.nn.Module) and process_state().device.type != "cpu":
-        from reviewgen.training import choose_device  # accelerate, half a second
+        from reviewgen.training.execution import choose_device  # accelerate, half a second
 
         try:
             model.to(choose_device("auto", model_class)[0])

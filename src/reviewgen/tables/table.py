@@ -21,9 +21,11 @@ from typing import Any
 
 import numpy as np
 
-from reviewgen.config import MAX_RECORD, MAX_VOCABULARY, check_count, read_json
+from reviewgen.config.bounded import MAX_RECORD, MAX_VOCABULARY, read_json
 from reviewgen.config.options import ShardOptions
-from reviewgen.data import digest_file, first_of_each, hash_text
+from reviewgen.config.settings import check_count
+from reviewgen.data.cleaning import first_of_each, hash_text
+from reviewgen.data.store import digest_file
 from reviewgen.errors import (
     CheckpointError,
     ConfigError,

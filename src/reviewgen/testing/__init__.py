@@ -27,6 +27,57 @@ factory, ``check_processor(NoDigits)``; those of a metric take the metric,
 depends on the contracts only, never on a plugin. It needs the extra ``reviewgen[testing]``.
 """
 
-import lazy_loader
+from typing import TYPE_CHECKING
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from reviewgen.lazy import import_on_first_use
+
+if TYPE_CHECKING:
+    from reviewgen.testing.abilities import MODEL_LAWS, check_model
+    from reviewgen.testing.metrics import METRIC_LAWS, READER_LAWS, check_metric, check_reader
+    from reviewgen.testing.models import make_model, train_by_counting
+    from reviewgen.testing.plugin import PluginCheck, PluginReport, check_plugin
+    from reviewgen.testing.processors import PROCESSOR_LAWS, check_processor
+    from reviewgen.testing.steppers import STEPPER_LAWS, check_stepper
+    from reviewgen.testing.tokenizers import (
+        NASTY_TEXTS,
+        TOKENIZER_LAWS,
+        TRAINING_TEXTS,
+        check_tokenizer,
+        make_tokenizer,
+    )
+
+__all__ = [
+    "METRIC_LAWS",
+    "MODEL_LAWS",
+    "NASTY_TEXTS",
+    "PROCESSOR_LAWS",
+    "READER_LAWS",
+    "STEPPER_LAWS",
+    "TOKENIZER_LAWS",
+    "TRAINING_TEXTS",
+    "PluginCheck",
+    "PluginReport",
+    "check_metric",
+    "check_model",
+    "check_plugin",
+    "check_processor",
+    "check_reader",
+    "check_stepper",
+    "check_tokenizer",
+    "make_model",
+    "make_tokenizer",
+    "train_by_counting",
+]
+
+__getattr__ = import_on_first_use(
+    __name__,
+    {
+        "abilities": "MODEL_LAWS check_model",
+        "metrics": "METRIC_LAWS READER_LAWS check_metric check_reader",
+        "models": "make_model train_by_counting",
+        "plugin": "PluginCheck PluginReport check_plugin",
+        "processors": "PROCESSOR_LAWS check_processor",
+        "steppers": "STEPPER_LAWS check_stepper",
+        "tokenizers": "NASTY_TEXTS TOKENIZER_LAWS TRAINING_TEXTS check_tokenizer make_tokenizer",
+    },
+)

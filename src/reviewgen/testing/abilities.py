@@ -17,11 +17,28 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor, nn
 
-from reviewgen import protocols
-from reviewgen.config import fields_of, from_dict, to_dict, vocabulary_settings
+from reviewgen.config.settings import fields_of, from_dict, to_dict, vocabulary_settings
 from reviewgen.errors import ConfigError
-from reviewgen.protocols.graph import all_nodes, axis_size
-from reviewgen.protocols.migration import read_saved_config
+from reviewgen.protocols.abilities import (
+    Operation,
+    SupportsInitialWeights,
+    SupportsLoss,
+    SupportsOperations,
+    SupportsOutputLayer,
+    SupportsParameterGroups,
+    SupportsScaledLogits,
+)
+from reviewgen.protocols.graph import ModelGraph, SupportsGraph, all_nodes, axis_size
+from reviewgen.protocols.migration import SupportsMigration, read_saved_config
+from reviewgen.protocols.model import (
+    CountTrained,
+    SupportsCountMerge,
+    SupportsDevices,
+    SupportsImplementations,
+    SupportsScore,
+    SupportsStep,
+)
+from reviewgen.protocols.ranges import SupportsCountRanges
 from reviewgen.testing.laws import assert_same, assert_unchanged, seeded
 from reviewgen.testing.models import MODEL_LAWS as MODEL_LAWS  # with the laws below
 from reviewgen.testing.models import (
@@ -52,7 +69,7 @@ MIN_VOCABULARY = 5  # bos, two tokens and two ids of conditions
 IGNORED = -100  # a target that is not to be predicted
 
 
-@law(protocols.SupportsScore)
+@law(SupportsScore)
 def score(model: Any) -> None:
     """SupportsScore: ``score`` returns the log-softmax of the model's logits at the targets, and
     the same state as a call.
@@ -67,7 +84,7 @@ def score(model: Any) -> None:
         assert_same(scores, (expected, after), TOLERANCE)
 
 
-@law(protocols.SupportsStep)
+@law(SupportsStep)
 def step(model: Any) -> None:
     """SupportsStep: a stepper gives the logits of the model's call; its greedy samples have the
     largest logits.
@@ -76,7 +93,7 @@ def step(model: Any) -> None:
         check(lambda: model)
 
 
-@law(protocols.SupportsImplementations)
+@law(SupportsImplementations)
 def implementations(model: Any) -> None:
     """SupportsImplementations: each gives the logits, state and gradients of the default, and keeps
     the model's tensors.
@@ -101,7 +118,7 @@ def implementations(model: Any) -> None:
                 )
 
 
-@law(protocols.CountTrained)
+@law(CountTrained)
 def sums_to_one(model: Any) -> None:
     """CountTrained: logits are log-probabilities: their exponentials sum to one at every
     position.
@@ -110,7 +127,7 @@ def sums_to_one(model: Any) -> None:
     assert_close(totals, torch.ones_like(totals))
 
 
-@law(protocols.CountTrained)
+@law(CountTrained)
 def reports(model: Any) -> None:
     """CountTrained: a new model can be trained by ``observe`` and ``finish``, which returns JSON
     values by name.
@@ -120,7 +137,7 @@ def reports(model: Any) -> None:
     sums_to_one(lambda: new)
 
 
-@law(protocols.SupportsCountMerge)
+@law(SupportsCountMerge)
 def count_merge(model: Any) -> None:
     """SupportsCountMerge: the merged counts of several models, in any order, make the model that
     counts all texts.
@@ -133,7 +150,7 @@ def count_merge(model: Any) -> None:
         _assert_counts_all(first)
 
 
-@law(protocols.SupportsCountRanges)
+@law(SupportsCountRanges)
 def count_ranges(model: Any) -> None:
     """SupportsCountRanges: several processes, one of which has counted nothing, finish the model
     that counts all texts.
@@ -143,7 +160,7 @@ def count_ranges(model: Any) -> None:
     _assert_counts_all(parts[0])
 
 
-@law(protocols.SupportsDevices)
+@law(SupportsDevices)
 def devices(model: Any) -> None:
     """SupportsDevices: ``unsuited_devices`` is a frozenset of torch device types without "cpu", on
     which every model must run.
@@ -153,7 +170,7 @@ def devices(model: Any) -> None:
     assert {torch.device(name).type for name in named} == named, f"It has {named}."
 
 
-@law(protocols.SupportsLoss)
+@law(SupportsLoss)
 def losses(model: Any) -> None:
     """SupportsLoss: each call returns the same names; a term is finite, without dimensions, a mean,
     and can be minimised.
@@ -183,7 +200,7 @@ def losses(model: Any) -> None:
             )
 
 
-@law(protocols.SupportsParameterGroups)
+@law(SupportsParameterGroups)
 def parameter_groups(model: Any) -> None:
     """SupportsParameterGroups: parameters of the model, none twice, with known settings, and the
     same groups at each call.
@@ -214,7 +231,7 @@ def parameter_groups(model: Any) -> None:
         )
 
 
-@law(protocols.SupportsScaledLogits)
+@law(SupportsScaledLogits)
 def scaled_logits(model: Any) -> None:
     """SupportsScaledLogits: the logits are scaled as asked, or the model stays as it was."""
     ids = some_ids(model, ROWS, STEPS)
@@ -225,10 +242,10 @@ def scaled_logits(model: Any) -> None:
     assert_close(after, scale * before, f"The logits are not {scale:g} times what they were.")
 
 
-law(protocols.SupportsOutputLayer)(output_layer)
+law(SupportsOutputLayer)(output_layer)
 
 
-@law(protocols.SupportsInitialWeights)
+@law(SupportsInitialWeights)
 def initial_weights(model: Any) -> None:
     """SupportsInitialWeights: own tensors are returned as they are, the model does not change, an
     unknown tensor is an error.
@@ -256,7 +273,7 @@ def migration(model: Any) -> None:
     current config unchanged.
     """
     config: Any = type(model).Config
-    is_of_config = isinstance(config, protocols.SupportsMigration)
+    is_of_config = isinstance(config, SupportsMigration)
     assert is_of_config or not hasattr(type(model), "migrate"), (
         "It is the model's; a config is also read without torch."
     )
@@ -267,13 +284,13 @@ def migration(model: Any) -> None:
         )
 
 
-@law(protocols.SupportsGraph)
+@law(SupportsGraph)
 def described_graph(model: Any) -> None:
     """SupportsGraph: the graph is sound, the same at each call, and has each of the model's
     parameters in one node.
     """
     graph = model.describe_graph()
-    is_graph = isinstance(graph, protocols.ModelGraph) and graph == model.describe_graph()
+    is_graph = isinstance(graph, ModelGraph) and graph == model.describe_graph()
     assert is_graph, f"describe_graph() returned {graph!r:.80}."
     assert {"ids", "logits"} <= {node.id for node in graph.nodes}, (
         "It must have the nodes ids and logits."
@@ -299,7 +316,7 @@ def described_graph(model: Any) -> None:
     )
 
 
-@law(protocols.SupportsOperations)
+@law(SupportsOperations)
 def operations(model: Any) -> None:
     """SupportsOperations: the last operation yields the logits; axes, names, parameters and gates
     are as the protocol says.
@@ -308,9 +325,7 @@ def operations(model: Any) -> None:
     for state in model.initial_state(ROWS), call(model, ids)[1]:
         with torch.no_grad():
             steps = list(model.operations(ids, state))
-        assert steps and all(isinstance(op, protocols.Operation) for op in steps), (
-            "It must yield Operation."
-        )
+        assert steps and all(isinstance(op, Operation) for op in steps), "It must yield Operation."
         assert_close(
             steps[-1].values,
             call(model, ids, state)[0],
@@ -518,7 +533,7 @@ def _compute_losses(model: Any, seed: int, times: int = 1) -> Mapping[str, Any]:
         return dict(model.losses(logits, targets))
 
 
-def _check_graph(graph: protocols.ModelGraph, sizes: Mapping[str, int]) -> None:
+def _check_graph(graph: ModelGraph, sizes: Mapping[str, int]) -> None:
     """Check the names and edges of a graph and of the insides of its nodes; ``sizes`` are those of
     the letters around it.
     """
@@ -552,7 +567,7 @@ def _check_graph(graph: protocols.ModelGraph, sizes: Mapping[str, int]) -> None:
             _check_graph(node.inside, sizes)
 
 
-def _ends(inside: protocols.ModelGraph | None, side: str) -> set[str]:
+def _ends(inside: ModelGraph | None, side: str) -> set[str]:
     """Return the outputs of the inside of a node (source), or its inputs (target)."""
     return (
         set()

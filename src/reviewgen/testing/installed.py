@@ -18,12 +18,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reviewgen import config, registry
-from reviewgen.config import VOCABULARY_FIELDS, Preset, fields_of, from_dict
+from reviewgen.config.bounded import MAX_RECORD, read_text
+from reviewgen.config.generation import GenerationConfig, Preset, generation_config
+from reviewgen.config.settings import VOCABULARY_FIELDS, fields_of, from_dict
+from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import BrokenPlugin, PluginError, shortened
 from reviewgen.evaluation.metrics import find_problem
-from reviewgen.protocols import LanguageModel, Tokenizer
-from reviewgen.registry import Plugin, title_of
+from reviewgen.protocols.model import LanguageModel
+from reviewgen.protocols.tokenizer import Tokenizer
+from reviewgen.registry.metadata import Plugin, title_of
+from reviewgen.registry.plugins import (
+    THIS_PROCESS,
+    find_model,
+    find_plugin,
+    find_preset,
+    find_stepper,
+    find_tokenizer,
+    find_weights,
+    list_plugins,
+)
+from reviewgen.registry.saved import describe_weights
 from reviewgen.storage import temporary_folder
 from reviewgen.training.model_checks import asserting, describe_error
 
@@ -72,8 +86,8 @@ def inspect_plugins(
         The results, in the order of the plugins. If one ends the process, those of its package
         after it are not inspected.
     """
-    every = registry.list_plugins() if plugins is None else plugins
-    asked = [plugin for plugin in every if plugin.package != registry.THIS_PROCESS]
+    every = list_plugins() if plugins is None else plugins
+    asked = [plugin for plugin in every if plugin.package != THIS_PROCESS]
     by_package: dict[str, list[Plugin]] = {}
     for plugin in asked:
         if plugin.problem is None:
@@ -101,13 +115,13 @@ def inspect_plugin(plugin: Plugin) -> None:
     """
     try:
         if plugin.kind == "preset":
-            _check_preset(registry.find_preset(plugin))
+            _check_preset(find_preset(plugin))
         elif plugin.kind == "weights":
-            registry.find_weights(plugin)
-            known = registry.describe_weights(plugin)
+            find_weights(plugin)
+            known = describe_weights(plugin)
             assert known is None or not known.problem, known and known.problem
         else:
-            _check(plugin.kind, registry.find_plugin(plugin.kind, plugin)[0])
+            _check(plugin.kind, find_plugin(plugin.kind, plugin)[0])
     except AssertionError as problem:
         raise BrokenPlugin(f"{title_of(plugin)} cannot be used. {problem}") from problem
 
@@ -206,16 +220,16 @@ def _check(kind: str, entry: Any) -> None:
         assert callable(entry), f"The entry point must be a function or a class; got {entry!r:.60}."
     elif kind in ("web stepper", "web tokenizer"):
         with asserting("It must be the Path of an ES module with an export default function:"):
-            assert "export default" in config.read_text(entry, config.MAX_RECORD), entry.name
+            assert "export default" in read_text(entry, MAX_RECORD), entry.name
 
 
 def _check_preset(preset: Preset) -> None:
     """Check that the parts of a preset are installed, and its settings are theirs."""
     for part in preset.parts:
-        registry.find_preset(part)
+        find_preset(part)
     with asserting(f"It names the model {preset.model!r} and the tokenizer {preset.tokenizer!r}:"):
-        model = registry.find_stepper(preset.model) or registry.find_model(preset.model)[0]
-        tokenizer, _ = registry.find_tokenizer(preset.tokenizer)
+        model = find_stepper(preset.model) or find_model(preset.model)[0]
+        tokenizer, _ = find_tokenizer(preset.tokenizer)
     sizes = (
         () if preset.parts else ({}, *preset.sizes, *(settings for _, settings in preset.by_epochs))
     )
@@ -225,8 +239,7 @@ def _check_preset(preset: Preset) -> None:
         for more in sizes
     ]
     choices += [
-        ("training", config.TrainingConfig, {**preset.training_settings, **more})
-        for more in lengths
+        ("training", TrainingConfig, {**preset.training_settings, **more}) for more in lengths
     ]
     for group, cls, settings in (
         *choices,
@@ -235,7 +248,7 @@ def _check_preset(preset: Preset) -> None:
         with asserting(f"It has a {group} setting that cannot be used:"):
             from_dict(cls, settings)
     with asserting("It has a generation setting that cannot be used:"):
-        config.generation_config(config.GenerationConfig(), preset.generation_settings)
+        generation_config(GenerationConfig(), preset.generation_settings)
 
 
 def _inspect(plugins: Sequence[Plugin], limit: float) -> list[Inspection]:

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reviewgen.config import from_dict, to_dict
-from reviewgen.generation import flatten_state, map_state
+from reviewgen.config.settings import from_dict, to_dict
+from reviewgen.generation.states import flatten_state, map_state
 from reviewgen.training.model_checks import assert_close, describe_error
 
 Law = Callable[..., None]

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
-from reviewgen.data import DataConfig, read_examples
+from reviewgen.data.columns import DataConfig
+from reviewgen.data.pipeline import read_examples
 from reviewgen.data.tables import records_of
 from reviewgen.errors import counted
 from reviewgen.evaluation.metrics import find_problem, make_sample

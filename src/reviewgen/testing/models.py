@@ -18,10 +18,10 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reviewgen.config import from_dict, vocabulary_settings
-from reviewgen.generation import flatten_state, map_state
-from reviewgen.protocols import CountTrained, LanguageModel
-from reviewgen.registry import find_model
+from reviewgen.config.settings import from_dict, vocabulary_settings
+from reviewgen.generation.states import flatten_state, map_state
+from reviewgen.protocols.model import CountTrained, LanguageModel
+from reviewgen.registry.plugins import find_model
 from reviewgen.testing.installed import assert_config, assert_members
 from reviewgen.testing.laws import Laws, assert_same, assert_unchanged, json_round_trip, seeded
 from reviewgen.training import model_checks
@@ -370,7 +370,7 @@ def learns(model: Any) -> None:
     """Within 200 steps on a text in which each token decides the next, the loss falls clearly below
     the unigram's.
     """
-    from reviewgen.config import TrainingConfig
+    from reviewgen.config.training import TrainingConfig
     from reviewgen.training.optimizing import make_optimizers
 
     ids = _repetitions(model.config.vocab_size)  # (B, T+1)

@@ -17,13 +17,24 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from reviewgen import registry
 from reviewgen.api import load, train
-from reviewgen.config import Preset, from_dict
+from reviewgen.config.generation import Preset
+from reviewgen.config.settings import from_dict
 from reviewgen.errors import UnknownPlugin, did_you_mean
 from reviewgen.model import ReviewModel
-from reviewgen.protocols import CountTrained
-from reviewgen.registry import Plugin
+from reviewgen.protocols.model import CountTrained
+from reviewgen.registry.metadata import Plugin
+from reviewgen.registry.plugins import (
+    THIS_PROCESS,
+    find_logits_processor,
+    find_metric,
+    find_model,
+    find_preset,
+    find_stepper,
+    find_tokenizer,
+    list_plugins,
+    preset_names,
+)
 from reviewgen.storage import temporary_folder
 from reviewgen.testing.abilities import MODEL_LAWS
 from reviewgen.testing.installed import inspect_plugins
@@ -221,7 +232,7 @@ def resolve_plugin(name: str) -> CheckedPlugin:
     Raises:
         UnknownPlugin: No installed plugin has that name.
     """
-    known = sorted(registry.list_plugins(), key=lambda plugin: plugin.problem is not None)
+    known = sorted(list_plugins(), key=lambda plugin: plugin.problem is not None)
 
     def find(kind: str, name: str) -> list[Plugin]:
         # of several the usable one
@@ -229,7 +240,7 @@ def resolve_plugin(name: str) -> CheckedPlugin:
 
     named = [plugin for kind in _NAMED for plugin in find(kind, name)]
     kinds = {plugin.kind for plugin in named}
-    is_pair = name in registry.preset_names()
+    is_pair = name in preset_names()
     if not named and not is_pair:
         names = [plugin.name for plugin in known]
         # as in gru-char-mine of the package reviewgen-mine
@@ -276,12 +287,10 @@ def checks_of(name: str) -> Checks:
     if subject.has("weights"):
         yield "weights", functools.partial(_check_weights, name)
     if subject.has("logits processor"):
-        yield from _bind(
-            PROCESSOR_LAWS, " of the logits processor", registry.find_logits_processor(name)[0]
-        )
+        yield from _bind(PROCESSOR_LAWS, " of the logits processor", find_logits_processor(name)[0])
         yield "generation", functools.partial(_check_generation, name)
     if subject.has("metric"):
-        yield from _bind(METRIC_LAWS, " of the metric", registry.find_metric(name)[0])
+        yield from _bind(METRIC_LAWS, " of the metric", find_metric(name)[0])
         yield "measuring", functools.partial(_check_measuring, name)
 
 
@@ -289,7 +298,7 @@ def _checks_of_preset(subject: CheckedPlugin) -> Checks:
     """Yield the laws of a model, its stepper and a tokenizer, whichever are checked, and a
     training.
     """
-    preset = registry.find_preset(subject.preset)
+    preset = find_preset(subject.preset)
     settings = (
         {}
         if preset.parts
@@ -297,7 +306,7 @@ def _checks_of_preset(subject: CheckedPlugin) -> Checks:
     )
     if subject.has("model") and not preset.parts:  # a blend has no settings to make one from
         make = functools.partial(make_model, preset.model, **settings)
-        factory = registry.find_stepper(preset.model)
+        factory = find_stepper(preset.model)
         yield (
             "presets",
             functools.partial(
@@ -306,7 +315,7 @@ def _checks_of_preset(subject: CheckedPlugin) -> Checks:
             ),
         )
         yield from _bind(MODEL_LAWS, "", make)
-        if factory is not None or hasattr(registry.find_model(preset.model)[0], "stepper"):
+        if factory is not None or hasattr(find_model(preset.model)[0], "stepper"):
             yield from _bind(STEPPER_LAWS, " of the stepper", make, factory)
     if subject.has("tokenizer"):
         yield from _bind(
@@ -329,9 +338,9 @@ def _check_presets(names: Iterable[str]) -> None:
     check the number of parameters.
     """
     for name in names:
-        preset = registry.find_preset(name)
-        model_class = registry.find_model(preset.model)[0]
-        tokenizer_class, _ = registry.find_tokenizer(preset.tokenizer)
+        preset = find_preset(name)
+        model_class = find_model(preset.model)[0]
+        tokenizer_class, _ = find_tokenizer(preset.tokenizer)
         tokenizer = from_dict(tokenizer_class.Config, preset.tokenizer_settings)
         counts = []
         for size in preset.sizes or ({},):
@@ -362,7 +371,7 @@ def _check_training(subject: CheckedPlugin, preset: Preset, settings: Mapping[st
     """Train for two steps, or count; save and load the model, here and in a fresh process: it must
     generate the same texts.
     """
-    is_counted = issubclass(registry.find_model(preset.model)[0], CountTrained)
+    is_counted = issubclass(find_model(preset.model)[0], CountTrained)
     model = _train(subject.preset, steps=None if is_counted else 2, model=settings)
     with temporary_folder() as folder:
         model.save_pretrained(folder / "model")
@@ -372,7 +381,7 @@ def _check_training(subject: CheckedPlugin, preset: Preset, settings: Mapping[st
             f"The loaded model generates {after}, and the model that was saved {before}; they must"
             " be equal."
         )
-        if not any(plugin.package == registry.THIS_PROCESS for plugin in subject.plugins):
+        if not any(plugin.package == THIS_PROCESS for plugin in subject.plugins):
             _assert_same_elsewhere(folder / "model", after)
 
 

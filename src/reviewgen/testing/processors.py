@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reviewgen.protocols import Tokenizer
+from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.testing.laws import Laws, assert_unchanged
 from reviewgen.testing.tokenizers import TRAINING_TEXTS, make_tokenizer
 from reviewgen.training.model_checks import assert_close, asserting

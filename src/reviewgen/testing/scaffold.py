@@ -12,8 +12,8 @@ import re
 from pathlib import Path
 
 from reviewgen.errors import ConfigError, StorageError, quoted, storage_errors
-from reviewgen.registry import list_plugins
 from reviewgen.registry.metadata import OWN
+from reviewgen.registry.plugins import list_plugins
 from reviewgen.storage import atomic_folder, check_output
 from reviewgen.version import __version__
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from reviewgen.compiled.sampling import NONE, SamplingParams
-from reviewgen.generation import flatten_state, select_rows, stack_rows
-from reviewgen.protocols import Stepper, SupportsSample, SupportsStep
+from reviewgen.generation.states import flatten_state, select_rows, stack_rows
+from reviewgen.protocols.model import SupportsStep
+from reviewgen.protocols.stepper import Stepper, SupportsSample
 from reviewgen.testing.installed import assert_members
 from reviewgen.testing.laws import Laws, assert_unchanged, run_python
 from reviewgen.testing.models import (

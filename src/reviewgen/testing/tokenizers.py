@@ -24,13 +24,13 @@ import numpy as np
 import tokenizers
 
 from reviewgen.model.layout import OPTIONAL_FILES, OWN_FILES, TOLERATED, files_of
-from reviewgen.protocols import (
+from reviewgen.protocols.tokenizer import (
     SupportsEncodeBatch,
     SupportsTokenizerJson,
     SupportsTrainingInParts,
     Tokenizer,
 )
-from reviewgen.registry import find_tokenizer
+from reviewgen.registry.plugins import find_tokenizer
 from reviewgen.storage import temporary_folder
 from reviewgen.testing.installed import assert_config, assert_members
 from reviewgen.testing.laws import Laws, json_round_trip, run_python

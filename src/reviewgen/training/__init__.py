@@ -20,9 +20,3 @@ trained on B lanes of one long stream and carry their state from step to step (t
 back-propagation through time, Williams & Peng 1990) of a fixed length, ``bptt``, or of random ones
 around it.
 """
-
-import lazy_loader
-
-from reviewgen.config import TrainingConfig as TrainingConfig
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from reviewgen.data import count_given
+from reviewgen.data.store import count_given
 from reviewgen.evaluation import Document, spread_documents
-from reviewgen.protocols import SupportsScaledLogits
+from reviewgen.protocols.abilities import SupportsScaledLogits
 
 ScoredChunk: TypeAlias = tuple[Tensor, Tensor]
 """Logits (N, V) of some tokens, and the tokens (N,)."""

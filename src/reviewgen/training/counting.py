@@ -22,11 +22,12 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor, distributed
 
 from reviewgen.compiled.jit import clock
-from reviewgen.data import TokenStore
+from reviewgen.data.store import TokenStore
 from reviewgen.errors import TrainingError
 from reviewgen.interrupts import block_signals
 from reviewgen.processes import Processes, connection_errors
-from reviewgen.protocols import SupportsCountMerge, SupportsCountRanges
+from reviewgen.protocols.model import SupportsCountMerge
+from reviewgen.protocols.ranges import SupportsCountRanges
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.report import Report, StopReason
 

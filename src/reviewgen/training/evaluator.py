@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from reviewgen.compiled.jit import clock
-from reviewgen.config import GenerationConfig, TrainingConfig
+from reviewgen.config.generation import GenerationConfig
+from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import GenerationError, NotADistribution
 from reviewgen.evaluation import (
     Document,
@@ -27,10 +28,13 @@ from reviewgen.evaluation import (
     measure_rate,
     spread_documents,
 )
-from reviewgen.generation import Generator, Request, TokenTexts, choose_batch_size, make_stepper
+from reviewgen.generation.generator import Generator, choose_batch_size
+from reviewgen.generation.model_stepper import make_stepper
+from reviewgen.generation.pieces import TokenTexts
+from reviewgen.generation.request import Request
 from reviewgen.novelty import Index
 from reviewgen.processes import Processes
-from reviewgen.protocols import Tokenizer
+from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.training.report import Report
 
 MAX_SHARE = 0.06

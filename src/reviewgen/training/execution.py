@@ -34,11 +34,12 @@ import torch
 from torch import Tensor, nn
 
 from reviewgen.compiled.jit import clock
-from reviewgen.config import Preset, TrainingConfig
+from reviewgen.config.generation import Preset
+from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import TrainingError, counted
-from reviewgen.generation import using_threads
+from reviewgen.generation.model_stepper import using_threads
 from reviewgen.processes import Processes, process_state
-from reviewgen.protocols import SupportsDevices, SupportsImplementations
+from reviewgen.protocols.model import SupportsDevices, SupportsImplementations
 from reviewgen.training.optimizing import (
     add_own_losses,
     cross_entropy,

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from reviewgen.compiled.jit import clock
-from reviewgen.config import TrainingConfig
-from reviewgen.data import IGNORED, Batch, Lanes, TokenStore
+from reviewgen.config.training import TrainingConfig
+from reviewgen.data.lanes import IGNORED, Batch, Lanes
+from reviewgen.data.store import TokenStore
 from reviewgen.errors import (
     BrokenPlugin,
     CheckpointError,
@@ -33,16 +34,12 @@ from reviewgen.errors import (
     first_line,
 )
 from reviewgen.evaluation import TextMetrics, sample_documents
-from reviewgen.generation import map_state, using_threads
+from reviewgen.generation.model_stepper import using_threads
+from reviewgen.generation.states import map_state
 from reviewgen.novelty import Index
 from reviewgen.processes import all_processes, can_restart, how_to_resume
-from reviewgen.protocols import (
-    CountTrained,
-    LanguageModel,
-    State,
-    SupportsImplementations,
-    Tokenizer,
-)
+from reviewgen.protocols.model import CountTrained, LanguageModel, State, SupportsImplementations
+from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.training import optimizing
 from reviewgen.training.calibration import calibrate
 from reviewgen.training.checkpoints import Checkpoints

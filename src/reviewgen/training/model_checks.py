@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from reviewgen.errors import BrokenPlugin, ReviewgenError, first_line, quoted
-from reviewgen.generation import flatten_state
-from reviewgen.protocols import SupportsOutputLayer
-from reviewgen.registry import Plugin
-from reviewgen.registry.metadata import OWN
+from reviewgen.generation.states import flatten_state
+from reviewgen.protocols.abilities import SupportsOutputLayer
+from reviewgen.registry.metadata import OWN, Plugin
 
 ROWS = 3  # B, unlike T and most sizes, so that a size tells its letter
 STEPS = 12  # T, which differs from B and most sizes for the same reason

@@ -42,10 +42,10 @@ from torch.nn import functional as F
 from torch.optim import Muon, Optimizer
 
 from reviewgen.compiled.tensors import as_array, cross_entropy_and_gradient
-from reviewgen.config import TrainingConfig
-from reviewgen.data import IGNORED
+from reviewgen.config.training import TrainingConfig
+from reviewgen.data.lanes import IGNORED
 from reviewgen.errors import BrokenPlugin
-from reviewgen.protocols import SupportsLoss, SupportsParameterGroups
+from reviewgen.protocols.abilities import SupportsLoss, SupportsParameterGroups
 
 CROSS_ENTROPY = "cross_entropy"
 """The name of a model's own term that is minimised in place of the cross entropy."""

@@ -17,8 +17,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int, Real
 from torch import Tensor
 
-from reviewgen.data import IGNORED, TokenStore
-from reviewgen.protocols import State, SupportsLoss, SupportsOutputLayer
+from reviewgen.data.lanes import IGNORED
+from reviewgen.data.store import TokenStore
+from reviewgen.protocols.abilities import SupportsLoss, SupportsOutputLayer
+from reviewgen.protocols.model import State
 
 # of the frequencies that tokens are drawn by: rare ones more often than they occur (Mikolov et al.
 # 2013)

@@ -21,7 +21,3 @@ limits and the links; ``elements.js`` is what they share.
 WebAssembly), ``decoder.js`` is the loop from prompt to end, and ``sampling.js``, ``random.js``,
 ``spelling.js`` and ``sentences.js`` are its parts. Engines touch no page and run in Node, too.
 """
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

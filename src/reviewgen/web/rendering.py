@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from reviewgen.config import check_flags
+from reviewgen.config.settings import check_flags
 from reviewgen.errors import ConfigError, OutputExists, StorageError, storage_errors
 from reviewgen.storage import atomic_file, to_path
 

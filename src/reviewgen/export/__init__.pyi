@@ -1,9 +1,0 @@
-from .folders import ONNX as ONNX
-from .folders import TRANSFORMERS as TRANSFORMERS
-from .folders import check_target as check_target
-from .folders import export_transformers as export_transformers
-from .html import export_html as export_html
-from .html import pack as pack
-from .html import push_with_space as push_with_space
-from .onnx import OnnxExport as OnnxExport
-from .onnx import export_onnx as export_onnx
