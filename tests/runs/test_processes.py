@@ -350,6 +350,8 @@ def command(preset, out, step, **settings):
     sys.argv[1:] = ["train", preset, "--data", "reviews.txt", "--out", out]
     if preset == "spy-char":
         sys.argv += ["--steps", "30"]
+    if out == "whole":
+        sys.argv.append("--overwrite")
     for name, value in settings.items():
         group = "model" if name in GRU or name == "order" else "training"
         sys.argv += ["--set", f"{group}.{name}={value}"]
@@ -382,6 +384,8 @@ def test_a_killed_process_restarts_the_job_which_resumes(tmp_path: Path) -> None
     """Of two processes one is killed three times."""
     (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     (tmp_path / "script.py").write_text(RESTARTED, encoding="utf-8")
+    # which is replaced
+    reviewgen.train("ngram-char", TEXTS, training={"copy_tokens": 0}, out=tmp_path / "whole")
     # else it finds addresses of the ended ones
     own = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "PYTHONPATH": ROOT}
     done = launch(

@@ -129,8 +129,8 @@ def _refuse_counts(model: LanguageModel, name: str) -> None:
         )
         raise ConfigError(
             f"ONNX is for models that are trained by gradient; {what} was trained by counting, and"
-            " looks its counts up. For a browser use `reviewgen export MODEL --html PAGE.html`,"
-            " for a server `reviewgen serve MODEL`."
+            " looks its counts up. For a browser use `reviewgen export MODEL --out PAGE.html`, for"
+            " a server `reviewgen serve MODEL`."
         )
 
 

@@ -46,7 +46,7 @@ from reviewgen.evaluation import find_metrics
 from reviewgen.model import Bundle
 from reviewgen.model.read import read_training
 from reviewgen.model.write import refuse_other_files, write_or_rescue
-from reviewgen.processes import all_processes, resumes_by_itself
+from reviewgen.processes import all_processes, launch_name, resumes_by_itself
 from reviewgen.runs.display import check_tracker
 from reviewgen.runs.setup import TrainingSetup, resolve_setup
 from reviewgen.storage import Job, check_output, to_path
@@ -55,6 +55,9 @@ from reviewgen.training.report import Budget, StopReason
 
 SETTINGS = "settings_digest"
 """Where the record of a training has the digest of what decides the run besides its corpus."""
+
+LAUNCH = "launch"
+"""Where it has the ``launch_name`` of its job, if there was a launcher."""
 
 DEFAULT_BUDGET = "2m"
 _MAX_LENGTH = 1_000_000_000  # steps or epochs
@@ -176,8 +179,9 @@ def make_plan(start: Any, source: Any, options: TrainKwargs) -> TrainingPlan:
             # else this may be the model that the job has saved before it was restarted
             if not resumes_by_itself():
                 check_output(out, "--overwrite (overwrite=True)")
-    groups = (options.get(group) for group in ("model", "tokenizer", "training", "initial_weights"))
-    parts = resolve_setup(start, *groups)
+    parts = resolve_setup(
+        start, *map(options.get, ("model", "tokenizer", "training", "initial_weights"))
+    )
     # one that is not installed is refused before anything is read
     find_metrics(parts.training.metrics)
     check_tracker(options.get("log"))
@@ -401,14 +405,21 @@ class RunFolder:
             OutputExists: The output folder exists, and is not of a run that is over.
         """
         plan = self._plan
-        training = self._plan.parts.training
+        training = plan.parts.training
         if plan.out is None:
             return None, {}, 0.0
-        if resumes_by_itself() and not plan.overwrite:
+        if resumes_by_itself():
             record = find_record(plan.out)
-            if record.get(SETTINGS) == plan.digest() and record.get("stopped") not in _CUT_SHORT:
+            # else it is what is replaced
+            is_of_this_job = not plan.overwrite or record.get(LAUNCH) == launch_name()
+            if (
+                is_of_this_job
+                and record.get(SETTINGS) == plan.digest()
+                and record.get("stopped") not in _CUT_SHORT
+            ):
                 return record["data"]["fingerprint"], {}, 0.0
-            check_output(plan.out)
+            if not plan.overwrite:
+                check_output(plan.out)
         self._job = job = Job(
             plan.out, "training", {**plan.facts(), "processes": processes, SETTINGS: plan.digest()}
         )
@@ -470,11 +481,7 @@ class RunFolder:
         """
         if self._job is None:
             return
-        # another one does not replace what exists
-        is_whole = bundle.training.get("stopped") not in _CUT_SHORT
-        write_or_rescue(
-            bundle, self._job.out, overwrite=self._is_saved or (self._plan.overwrite and is_whole)
-        )
+        write_or_rescue(bundle, self._job.out, overwrite=self._is_saved or self._plan.overwrite)
         if not self._is_saved and self._close.alive:
             self._job.clear()
             self._close()

@@ -72,10 +72,10 @@ def _make_plan(
     """
     prompts = request.prompts
     conditions = model.conditions
-    own, labels = (_OWN, list(conditions)) if shards.columns else ({"text": "string"}, [])
+    own = _OWN if shards.columns else {"text": "string"}
     names = column_names(conditions, [*_OWN, "receipt", *NOVELTY_COLUMNS])
     types: dict[str, str] = {}  # of the column of each condition: integers, numbers or text
-    for condition in labels:
+    for condition in conditions:
         values = {condition.plain(request.given.get(condition.name))}
         for group in request.draws:
             values |= group.values(condition.name) if condition.name in group.names else set()
@@ -96,7 +96,7 @@ def _make_plan(
         for number, generated in zip(numbers, model.generator.generate(shard_request), strict=True):
             text = model.generator.output(generated, shard_request, number)
             row: Row = {name: getattr(text, name) for name in own}
-            for condition in labels:
+            for condition in conditions:
                 # one that is given is not plain yet
                 value = condition.plain(text.conditions.get(condition.name))
                 column = names[condition.name]
@@ -169,7 +169,10 @@ def generate_dataset(
             )
         groups: list[DrawGroup] = []
         if shards.schema is not None:
-            groups = read_schema(shards.schema, loaded.conditions, options.get("conditions") or {})
+            given = dict(options.get("conditions") or {})
+            for group in request.draws:
+                given.pop(group.names[0], None)  # not given, or "draw"
+            groups = read_schema(shards.schema, loaded.conditions, given)
         drawn = {name for group in groups for name in group.names}
         groups += [group for group in request.draws if not drawn.intersection(group.names)]
         request = replace(request, device=loaded.device, draws=groups)
