@@ -341,13 +341,7 @@ def read_schema(path: Path, kind: str) -> "pyarrow.Schema | None":
     return next((batch.schema for batch in _arrow_batches(path)), None) if kind == "arrow" else None
 
 
-_SELECTS = (  # what a query may do; a full-text index reads with a pragma
-    sqlite3.SQLITE_SELECT,
-    sqlite3.SQLITE_READ,
-    sqlite3.SQLITE_FUNCTION,
-    sqlite3.SQLITE_RECURSIVE,
-    sqlite3.SQLITE_PRAGMA,
-)
+_SELECT = re.compile(r"(\s|--.*\n|/\*[\s\S]*?\*/)*(select|with|values)\b", re.IGNORECASE)  # after comments
 
 
 def read_sqlite(path: Path, name: str, columns: object = None, *, sql: str | None = None) -> Iterator[dict[str, Any]]:
@@ -365,7 +359,8 @@ def read_sqlite(path: Path, name: str, columns: object = None, *, sql: str | Non
                 f"{path} has the tables {', '.join(tables) or '(none)'}: say what to read with --sql (sql in Python), as in "
                 f"'select text from {first}'."
             )
-        connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _SELECTS else sqlite3.SQLITE_DENY)
+        if sql is not None and not _SELECT.match(sql):
+            raise ConfigError(f"The query {quoted(sql)} must begin with SELECT or WITH: a query only reads.")
         try:
             cursor = connection.execute(sql or f"select * from {first}")
             names = [column[0] for column in cursor.description or ()]
@@ -373,7 +368,7 @@ def read_sqlite(path: Path, name: str, columns: object = None, *, sql: str | Non
                 yield dict(zip(names, row, strict=True))
         except sqlite3.Error as error:
             raise ConfigError(
-                f"The query {quoted(sql)} of {path} fails: {error}. A query only reads, with select; the tables are: "
+                f"The query {quoted(sql)} of {path} fails: {first_line(error)}. A query only reads; the tables are: "
                 f"{', '.join(tables)}."
             ) from None
 
