@@ -1,5 +1,6 @@
 """Live servers: clients that people have (openai, curl, LangChain, llm), rude ones, and the end of a server."""
 
+import asyncio
 import contextlib
 import json
 import re
@@ -9,6 +10,7 @@ import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -119,16 +121,26 @@ def test_openai_chats_whole_and_as_a_stream(client, model):
         texts[choice.index] += choice.delta.content
         roles += [choice.delta.role] if choice.delta.role else []
         ends += [choice.finish_reason] if choice.finish_reason else []
+    assert {each.id[:9] for each in (done, *chunks)} == {"chatcmpl-"}
     assert texts == expected and roles == ["assistant"] * 2 and ends == [choice.finish_reason for choice in done.choices]
     assert chunks[-1].usage == done.usage and {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
 
 
-def test_openai_gets_the_vectors_of_embed(micro):
+def test_openai_gets_the_vectors_of_embed(micro, monkeypatch):
     network, texts = micro("gru-word"), ["The food was good.", "cold"]
+    encode, loops = type(network.tokenizer).encode, list[Any]()
+
+    def noted(self, text):
+        loops.append(asyncio._get_running_loop())
+        return encode(self, text)
+
+    monkeypatch.setattr(type(network.tokenizer), "encode", noted)
     with serve({"m": network}) as server:
         other = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
         whole = other.embeddings.create(model="m", input=texts)  # base64
         numbers = other.embeddings.create(model="m", input=texts[0], encoding_format="float")
+        assert 'reviewgen_request_seconds_count{model="m"} 2.0' in httpx.get(f"{server.url}/metrics").text
+    assert loops and not any(loops), "the event loop is for other requests"
     np.testing.assert_allclose([each.embedding for each in whole.data], network.embed(texts), rtol=1e-6)
     assert numbers.data[0].embedding == pytest.approx(whole.data[0].embedding)
     assert whole.usage.total_tokens == sum(len(network.tokenizer.encode(text)) for text in texts)

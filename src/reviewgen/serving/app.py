@@ -160,7 +160,7 @@ async def _chat(request: Request) -> CompletionResponse:
 
 async def _embed(request: Request) -> Response:
     """Returns a vector of each text, of a model with a hidden state."""
-    return JSONResponse(await request.app.state.service.embed(request))
+    return await _service(request).embed(request)
 
 
 async def _health(request: Request) -> Response:

@@ -66,14 +66,17 @@ class Completion:
     Attributes:
         call: What was asked for.
         is_chat: Whether as a chat completion.
-        id: Its name, for the client's log.
         created: When it came, in seconds since 1970.
     """
 
     call: CompletionCall
     is_chat: bool = False
-    id: str = field(default_factory=lambda: f"cmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
+
+    @cached_property
+    def id(self) -> str:
+        """Its name, for the client's log."""
+        return f"{'chat' * self.is_chat}cmpl-{uuid.uuid4().hex}"
 
     @cached_property
     def choices(self) -> list[Choice]:

@@ -123,27 +123,32 @@ class Service:
         fields = parse_object(body)
         return Completion(read_call(to_completion(fields) if is_chat else fields, models, self.limits), is_chat)
 
-    async def embed(self, request: Request) -> dict[str, Any]:
+    async def embed(self, request: Request) -> Response:
         """Return the response to a request for the vectors of some texts; others go on while a model computes them.
 
         Raises:
             RequestError: A field is wrong, or the model has no hidden state.
         """
-        self.authorize(request)
         fields = parse_object(await _read_body(request, self.limits))
         name = find_model(fields.get("model"), list(self.engines))
         texts = read_embedding(fields, self.limits)
         model = self.engines[name].model
+        is_base64 = fields.get("encoding_format") == "base64"
+
+        def answer() -> bytes:
+            vectors = model.embed(texts)
+            tokens = sum(len(model.tokenizer.encode(text)) for text in texts)
+            coded = [b64encode(vector.astype("<f4")).decode() if is_base64 else vector.tolist() for vector in vectors]
+            data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(coded)]
+            usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+            return _to_json({"object": "list", "model": name, "data": data, "usage": usage})
+
         try:
-            async with self._guarding[name]:
-                vectors = await asyncio.to_thread(model.embed, texts)
+            with self.metrics.seconds.labels(name).time():
+                async with self._guarding[name]:
+                    return Response(await asyncio.to_thread(answer), media_type="application/json")
         except ReviewgenError as error:
             raise to_request_error(error) from None
-        tokens = sum(len(model.tokenizer.encode(text)) for text in texts)
-        is_base64 = fields.get("encoding_format") == "base64"
-        coded = [b64encode(vector.astype("<f4")).decode() if is_base64 else vector.tolist() for vector in vectors]
-        data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(coded)]
-        return {"object": "list", "model": name, "data": data, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
 
     async def submit(self, completion: Completion, notify: Callable[[], object]) -> ActiveRequest:
         """Start to generate the texts of a request; others go on while an index is built for it.
@@ -288,10 +293,10 @@ class CompletionResponse:
             raise to_request_error(self.job.error)
 
     async def _encode(self, values: Callable[[], Iterable[Any]], before: bytes = b"", after: bytes = b"") -> bytes:
-        """Return some values as JSON; log probabilities in a thread and piece by piece, so that others go on meanwhile."""
+        """Return some values as JSON; log probabilities in a thread, so that others go on meanwhile."""
 
         def encode() -> bytes:
-            return b"".join(before + "".join(_JSON.iterencode(value)).encode() + after for value in values())
+            return b"".join(before + _to_json(value) + after for value in values())
 
         return encode() if self.completion.call.fields.logprobs is None else await asyncio.to_thread(encode)
 
@@ -310,6 +315,11 @@ class CompletionResponse:
             pass
         self.job.cancel()
         self._woken.set()
+
+
+def _to_json(value: Any) -> bytes:
+    """Return a value as JSON, made piece by piece, so that other threads go on meanwhile."""
+    return "".join(_JSON.iterencode(value)).encode()
 
 
 async def _read_body(request: Request, limits: Limits) -> bytes:
