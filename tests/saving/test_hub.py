@@ -230,12 +230,21 @@ def test_personal_data_and_the_whole_text_are_published_only_if_allowed(
 
 @pytest.mark.server
 def test_a_push_reports_the_license_personal_data_and_the_card_at_once(hub: LoopbackHub, tmp_path: Path, capsys: Any) -> None:
+    known: list[str] = []  # before the scan
+    generate = ReviewModel.generate
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        known.append(capsys.readouterr().err)
+        return generate(*arguments, **options)
+
     texts = [f"The {noun} was {kind}, write to ana@example.org" for noun in ("food", "band") for kind in ("good", "bad", "so")]
     reviewgen.train("ngram-char", texts, out=tmp_path / "m", **NGRAM)
     (tmp_path / "m" / "README.md").write_text("---\ntags: [\n---\n# Mine\n", encoding="utf-8")
     with hub.client(tmp_path / "home", TOKEN), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ReviewModel, "generate", noted)
         status, _, error = run_command(patch, capsys, "push", tmp_path / "m", NAME, "--language", "e\tn")
     assert status == 2
+    assert "no license is given" in known[0] and "language must be" in known[0] and "e-mail" not in known[0]
     assert "no license is given" in error
     assert "e-mail addresses in " in error
     assert "The YAML front matter of the card" in error

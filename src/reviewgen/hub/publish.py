@@ -89,6 +89,8 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
     findings = attempt(_free_findings, bundle, card, metadata) or {}
     if not problems:
         attempt(_validate, card, metadata, target)
+    if known := [*map(str, problems), *(f"{text}." for kind, text in findings.items() if kind not in allowed)]:
+        _logger.warning("%s Generated texts are still scanned, so that all problems are listed.", " ".join(known))
     with storage_errors("a copy of the model"), temporary_folder() as scratch:
         folder = scratch / (target.repo_id.partition("/")[2] if target else "model")
         _copy(bundle, folder, options.get("dtype"))
