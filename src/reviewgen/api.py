@@ -225,8 +225,8 @@ def generate_dataset(
         out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv. Without it the table is returned, and
             nothing is kept after an interruption.
         prompt: The beginning of each text, or a list of beginnings.
-        columns: Write more than the text: its number, the seed, the prompt, the finish reason, the number of new tokens, each
-            condition of the model, and a receipt, the JSON from which ``reviewgen replay`` generates the text again.
+        columns: Write more than the text and its conditions: its number, the seed, the prompt, the finish reason, the number of
+            new tokens, and a receipt, the JSON from which ``reviewgen replay`` generates the text again.
         unique: Leave out texts that equal an earlier one; further texts are generated until there are n, or about 10 n were
             generated.
         schema: The distribution of the conditions: a mapping (or .json file) of condition to {value: weight}, sampled

@@ -193,8 +193,8 @@ class DatasetOptions(ShardOptions):
     """How a table of generated texts is written.
 
     Attributes:
-        columns: Write more than the text: its number, the seed, the prompt, the finish reason, the number of new tokens, each
-            condition of the model, and a receipt, the JSON from which ``reviewgen replay`` generates the text again.
+        columns: Write more than the text and its conditions: its number, the seed, the prompt, the finish reason, the number of
+            new tokens, and a receipt, the JSON from which ``reviewgen replay`` generates the text again.
         unique: Leave out texts that equal an earlier one; further texts are generated until there are n, or about 10 n were
             generated.
         schema: The distribution of the conditions: a mapping (or .json file) of condition to {value: weight}, sampled

@@ -69,10 +69,10 @@ def _make_plan(
     """
     prompts = request.prompts
     conditions = model.conditions
-    own, labels = (_OWN, list(conditions)) if shards.columns else ({"text": "string"}, [])
+    own = _OWN if shards.columns else {"text": "string"}
     names = column_names(conditions, [*_OWN, "receipt", *NOVELTY_COLUMNS])
     types: dict[str, str] = {}  # of the column of each condition: integers, numbers or text
-    for condition in labels:
+    for condition in conditions:
         values = {condition.plain(request.given.get(condition.name))}
         for group in request.draws:
             values |= group.values(condition.name) if condition.name in group.names else set()
@@ -91,7 +91,7 @@ def _make_plan(
         for number, generated in zip(numbers, model.generator.generate(shard_request), strict=True):
             text = model.generator.output(generated, shard_request, number)
             row: Row = {name: getattr(text, name) for name in own}
-            for condition in labels:
+            for condition in conditions:
                 value = condition.plain(text.conditions.get(condition.name))  # one that is given is not plain yet
                 column = names[condition.name]
                 row[column] = None if value is None else _MAKE[types[column]](value)
@@ -161,7 +161,10 @@ def generate_dataset(
             raise ConfigError(f"A table has at most {_MAX_TEXTS:,} texts; these would be {quoted(total)}.")
         groups: list[DrawGroup] = []
         if shards.schema is not None:
-            groups = read_schema(shards.schema, loaded.conditions, options.get("conditions") or {})
+            given = dict(options.get("conditions") or {})
+            for group in request.draws:
+                given.pop(group.names[0], None)  # not given, or "draw"
+            groups = read_schema(shards.schema, loaded.conditions, given)
         drawn = {name for group in groups for name in group.names}
         groups += [group for group in request.draws if not drawn.intersection(group.names)]
         request = replace(request, device=loaded.device, draws=groups)
