@@ -116,7 +116,7 @@ def _refuse_counts(model: LanguageModel, name: str) -> None:
         what = f"a part of {quoted(name)}, {counted[0]}," if isinstance(model, Blend) else quoted(name)
         raise ConfigError(
             f"ONNX is for models that are trained by gradient; {what} was trained by counting, and looks its counts up. For a "
-            "browser use `reviewgen export MODEL --html PAGE.html`, for a server `reviewgen serve MODEL`."
+            "browser use `reviewgen export MODEL --out PAGE.html`, for a server `reviewgen serve MODEL`."
         )
 
 
