@@ -155,8 +155,7 @@ def make_plan(start: Any, source: Any, options: TrainKwargs) -> TrainingPlan:
             discard_finished(out)
             if not resumes_by_itself():  # else this may be the model that the job has saved before it was restarted
                 check_output(out, "--overwrite (overwrite=True)")
-    groups = (options.get(group) for group in ("model", "tokenizer", "training", "initial_weights"))
-    parts = resolve_setup(start, *groups)
+    parts = resolve_setup(start, *map(options.get, ("model", "tokenizer", "training", "initial_weights")))
     find_metrics(parts.training.metrics)  # one that is not installed is refused before anything is read
     check_tracker(options.get("log"))
     min_texts = options.get("min_texts", 2)
@@ -381,8 +380,7 @@ class RunFolder:
         """
         if self._job is None:
             return
-        is_whole = bundle.training.get("stopped") not in _CUT_SHORT  # another one does not replace what exists
-        write_or_rescue(bundle, self._job.out, overwrite=self._is_saved or (self._plan.overwrite and is_whole))
+        write_or_rescue(bundle, self._job.out, overwrite=self._is_saved or self._plan.overwrite)
         if not self._is_saved and self._close.alive:
             self._job.clear()
             self._close()
