@@ -154,6 +154,27 @@ def test_an_interrupted_training_replaces_a_saved_model_on_request(tmp_path: Pat
     assert {path.name for path in tmp_path.iterdir()} == {"m", "reviews.txt"}
 
 
+def test_a_restarted_job_that_has_replaced_the_model_does_not_train_again(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
+    (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    words = "train", "ngram-char", "--data", tmp_path / "reviews.txt", "--out", tmp_path / "m", "--overwrite"
+
+    def start(launch: str, attempt: int) -> tuple[str, str]:
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(attempt))
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "logs" / launch / f"attempt_{attempt}" / "0" / "error.json"))
+        status, _, said = run_command(monkeypatch, capsys, *words, "--set", "training.copy_tokens=0")
+        assert status == 0
+        return reviewgen.load(tmp_path / "m").training["finished"] + str((tmp_path / "m").stat().st_ino), said
+
+    first, _ = start("none_1", 0)
+    again, said = start("none_1", 1)
+    assert again == first and "m was saved before" in said
+    second, said = start("none_2", 0)
+    assert second != first and "saved before" not in said
+    third, said = start("none_3", 1)  # whose first attempt has failed before it saved a model
+    assert third != second and "saved before" not in said
+
+
 def test_other_files_are_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "thesis.txt").write_text("thesis")
