@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -279,6 +280,11 @@ def resumes_by_itself() -> bool:
 def can_restart() -> bool:
     """Return whether the launcher starts the job again if a process is lost now."""
     return _number("TORCHELASTIC_RESTART_COUNT") < _number("TORCHELASTIC_MAX_RESTARTS")
+
+
+def launch_name() -> str:
+    """Return the name of the launcher's log folder, which a job keeps when it is started again; "" without a launcher."""
+    return "".join(Path(os.environ.get("TORCHELASTIC_ERROR_FILE", "")).parts[-4:-3])  # NAME/attempt_0/RANK/error.json
 
 
 def how_to_resume(*, has_checkpoint: bool) -> str:

@@ -194,13 +194,20 @@ def test_models_of_other_tokenizers_and_conditions_are_blended() -> None:
     assert len(scores | {blend.score("ab ca").bits}) == 3
 
 
-@pytest.mark.parametrize("names", ["stars kind", "stars"])
-def test_other_values_or_another_order_of_conditions_are_refused(names: str, monkeypatch: Any) -> None:
+@pytest.mark.parametrize(
+    ("names", "own", "other"),
+    [
+        ("stars kind", "'stars' with the values ['1', '2', '3']", "'kind' with the values ['a', 'b']"),
+        ("stars", "'stars' with the values ['bad', 'good']", "'stars' with the values ['1', '2', '3']"),
+    ],
+)
+def test_other_values_or_another_order_of_conditions_are_named(names: str, own: str, other: str, monkeypatch: Any) -> None:
     first = conditioned("gru", "char", "kind stars")
     if names == "stars":
         monkeypatch.setitem(VALUES, "stars", ["good", "bad"])
-    with pytest.raises(ConfigError, match="have other values or another order") as caught:
+    with pytest.raises(ConfigError) as caught:
         reviewgen.blend([first, conditioned("gru", "char", names)])
+    assert f"fake-fake has the condition {own}, where another model of the blend has {other}: " in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -266,6 +266,7 @@ def command(preset, out, step, **settings):
     Spy.ids.clear()
     Spy.on_step = lambda logits: (step(), logits)[1]
     sys.argv[1:] = ["train", preset, "--data", "reviews.txt", "--out", out, *(["--steps", "30"] if preset == "spy-char" else [])]
+    sys.argv += ["--overwrite"] if out == "whole" else []
     for name, value in settings.items():
         sys.argv += ["--set", ("model." if name in GRU or name == "order" else "training.") + f"{name}={value}"]
     try:
@@ -292,6 +293,7 @@ def test_a_killed_process_restarts_the_job_which_resumes(tmp_path: Path) -> None
     """Of two processes one is killed three times."""
     (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     (tmp_path / "script.py").write_text(RESTARTED, encoding="utf-8")
+    reviewgen.train("ngram-char", TEXTS, training={"copy_tokens": 0}, out=tmp_path / "whole")  # which is replaced
     own = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "PYTHONPATH": ROOT}  # else it finds addresses of the ended ones
     done = launch(2, tmp_path, "--max_restarts", "3", "--rdzv_backend", "c10d", "script.py", env=own, timeout=400)
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,6 +61,8 @@ METRIC = {
     "held_out": 2.5,
 }
 RECORD = PART | {
+    "stopped": "all steps taken",
+    "steps": 9,
     "data": DATA | {"corpora": [{"source": "more.csv", "weight": 0.5, "characters": 50, "times": 2.0}]},
     "novelty": {
         "form": "compact",
@@ -82,9 +85,9 @@ RECORD = PART | {
     },
     "parent": {"source": "older", "data": DATA, "held_out": {"bits_per_character": 2.2}},
 }
-FREE = {"preset", "method", "form", "name", "label", "words", "step", "source", "reviews", "values"}
-FREE |= {"split", "train", "validation", "test", "conditions", "weight", "weights", "characters", "times"}
-FREE |= {"interval", "false_positive_rates", "20", "copy_rate_texts", "held_out_token_copy_rate"}
+FREE = {"method", "form", "name", "label", "words", "step", "source", "reviews", "values"}
+FREE |= {"split", "train", "validation", "test", "conditions", "weight", "characters", "times"}
+FREE |= {"false_positive_rates", "20", "copy_rate_texts", "held_out_token_copy_rate"}
 FREE |= {"parts", "fitted_weights", "bits_per_character"}
 """Facts that may have any type somewhere: they are only printed, or only on a card, which may be refused."""
 
@@ -156,6 +159,14 @@ def test_a_fact_of_another_type_is_refused(saved: Path) -> None:
                 if name_of(path) not in FREE:
                     wrong.append((path, odd, "it was read"))
     assert wrong == []
+
+
+@pytest.mark.parametrize("path", [("novelty", "copy_rate_interval"), ("metrics", "distinct-2", "interval")])
+@pytest.mark.parametrize("limits", [[], [0.1], [0.1, 0.2, 0.3]])
+def test_an_interval_has_two_numbers(saved: Path, path: tuple[str, ...], limits: list[float]) -> None:
+    (saved / "training.json").write_text(with_fact(path, limits))
+    with pytest.raises(BundleError, match=rf"interval in .* must be a list of two numbers; got {re.escape(str(limits))}$"):
+        reviewgen.load(saved, accept_changes=True)
 
 
 @pytest.mark.slow

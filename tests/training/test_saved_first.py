@@ -3,7 +3,6 @@
 import logging
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ import pytest
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.errors import DataError, OutputExists, StorageError
+from reviewgen.errors import DataError, OutputExists
+from reviewgen.runs.display import RunLog
 from tests.support.fakes import TEXTS, raising, run_command
 from tests.support.trainings import ready
 
@@ -125,19 +125,54 @@ def test_a_training_replaces_a_saved_model_on_request(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"m"}
 
 
-def test_a_training_that_fails_or_is_interrupted_keeps_the_saved_model(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_training_that_fails_keeps_the_saved_model(tmp_path: Path) -> None:
     reviewgen.train("ngram-char", TEXTS, out=tmp_path / "m", **COUNT)
     digest = reviewgen.load(tmp_path / "m").digest
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with pytest.raises(DataError):
         reviewgen.train("ngram-char", ["alone"], out=tmp_path / "m", overwrite=True, **COUNT)
-    run = ready("gru-char", TEXTS, out=tmp_path / "m", overwrite=True, **OPTIONS)
-    next(iter(run))
-    run.interrupt()
-    with pytest.raises(StorageError, match=r"already exists.* The trained model was saved as") as caught:
-        run.finish()
-    assert reviewgen.load(str(caught.value).partition("saved as ")[2].removesuffix(" instead.")).preset == "gru-char"
     assert reviewgen.load(tmp_path / "m").digest == digest
+
+
+def test_an_interrupted_training_replaces_a_saved_model_on_request(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    reviewgen.train("ngram-char", TEXTS, out=tmp_path / "m", **COUNT)
+    (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    record, before = RunLog.record, []
+
+    def interrupt(log: RunLog, report: Any, kept: Any) -> Any:
+        if report.step == 3:
+            before.append(reviewgen.load(tmp_path / "m").preset)
+            raise KeyboardInterrupt
+        return record(log, report, kept)
+
+    monkeypatch.setattr(RunLog, "record", interrupt)
+    settings = ["--set", "model.hidden_size=8", "--set", "training.batch_size=4"]
+    words = "train", "gru-char", "--data", tmp_path / "reviews.txt", "--out", tmp_path / "m", "--steps", "99", *settings
+    status, _, said = run_command(monkeypatch, capsys, *words, "--overwrite")
+    assert status == 130 and "Interrupted; saving the best weights so far." in said and "already exists" not in said
+    model = reviewgen.load(tmp_path / "m")
+    assert before == ["ngram-char"] and model.preset == "gru-char" and model.training["stopped"] == "interrupted"
+    assert {path.name for path in tmp_path.iterdir()} == {"m", "reviews.txt"}
+
+
+def test_a_restarted_job_that_has_replaced_the_model_does_not_train_again(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
+    (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
+    words = "train", "ngram-char", "--data", tmp_path / "reviews.txt", "--out", tmp_path / "m", "--overwrite"
+
+    def start(launch: str, attempt: int) -> tuple[str, str]:
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(attempt))
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "logs" / launch / f"attempt_{attempt}" / "0" / "error.json"))
+        status, _, said = run_command(monkeypatch, capsys, *words, "--set", "training.copy_tokens=0")
+        assert status == 0
+        return reviewgen.load(tmp_path / "m").training["finished"] + str((tmp_path / "m").stat().st_ino), said
+
+    first, _ = start("none_1", 0)
+    again, said = start("none_1", 1)
+    assert again == first and "m was saved before" in said
+    second, said = start("none_2", 0)
+    assert second != first and "saved before" not in said
+    third, said = start("none_3", 1)  # whose first attempt has failed before it saved a model
+    assert third != second and "saved before" not in said
 
 
 def test_other_files_are_not_replaced(tmp_path: Path) -> None:

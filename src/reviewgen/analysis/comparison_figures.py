@@ -340,7 +340,7 @@ def _generation_facts(model: ReviewModel, config: GenerationConfig, seed: int) -
     return {
         "characters_per_second": sum(map(len, texts)) / seconds,
         "characters_measured": sum(map(len, texts)),
-        "intervals": {name: limits and (limits[0], limits[-1]) for name, limits in intervals.items()},
+        "intervals": {name: limits and tuple(limits) for name, limits in intervals.items()},
         "new_words": figures.unknown_words if figures.words else None,
         "distinct": {str(n): share if figures.words >= n else None for n, share in enumerate(figures.distinct, 1)},
         "words_measured": figures.words,

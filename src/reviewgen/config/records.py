@@ -1,30 +1,19 @@
 """The types of the facts of a training record, ``training.json``, that are displayed or used after loading.
 
-A record may come from a download. A known fact may be missing or null, but it never has another type: readers need no check of
-their own. Other facts are kept unread; those that only a model card has are checked when one is written.
+A record may come from a download. A known fact may be null, or missing unless it is of a metric, but it never has another type:
+readers need no check of their own. Other facts are kept unread; those that only a model card has are checked when one is written.
 """
 
 from typing import Annotated, Any
 
 from reviewgen.config.settings import Bound, check_value
+from reviewgen.errors import ConfigError, quoted
 
 _EACH = "*"  # the key that stands for all keys of an object; their values are not null
 _FIGURE = Annotated[float, Bound(at_least=0, at_most=1_000_000)]  # bits per character, shares, characters
-_CLEANING = (
-    "clean",
-    "lowercase",
-    "strip_markdown",
-    "fix_encoding",
-    "keep_line_breaks",
-    "drop_repeated_lines",
-    "keep_space",
-)
-_RATES = (
-    "copy_rate",
-    "copy_rate_characters",
-    "held_out_copy_rate",
-    "token_copy_rate",
-)
+_INTERVAL = [float, float]  # low and high
+_CLEANING = "clean", "lowercase", "strip_markdown", "fix_encoding", "keep_line_breaks", "drop_repeated_lines", "keep_space"
+_RATES = "copy_rate", "copy_rate_characters", "held_out_copy_rate", "token_copy_rate"
 _DATA: dict[str, Any] = {
     "source": str,
     "fingerprint": str,
@@ -33,37 +22,44 @@ _DATA: dict[str, Any] = {
     **dict.fromkeys(_CLEANING, bool),
 }
 _DATA["corpora"] = [_DATA]
-_METRIC = {"unit": str, "lower_is_better": bool, "generated": float, "held_out": float}
+_MEASURED = {"unit": str, "lower_is_better": bool, "generated": float, "held_out": float}  # which no metric lacks
+_METRIC = _MEASURED | {"interval": _INTERVAL}
 _RECORD: dict[str, Any] = {
+    "preset": str,
+    "stopped": str,
+    "steps": int,
     "data": _DATA,
     "config": {"batch_size": int, "bptt": int},
     "seconds": float,
     "verdict": {"words": str},
     "evaluations": [{"seconds": float, "tokens_seen": float, "bits_per_character": float}],
-    "novelty": dict.fromkeys(_RATES, _FIGURE) | {"copy_rate_interval": [float]},
+    "novelty": dict.fromkeys(_RATES, _FIGURE) | {"copy_rate_interval": _INTERVAL},
     "metrics": {_EACH: _METRIC},
     "parameters": {_EACH: float},
     "held_out": {"bits_per_character": _FIGURE},
+    "weights": {"method": str, "characters": float, "bits_per_character": {}},
 }
 _RECORD["parts"] = [_RECORD]
 _RECORD["parent"] = _RECORD
 
 
 def check_record(value: Any, name: str = "training.json", expected: Any = _RECORD) -> None:
-    """Check the content of a ``training.json``, or a fact in it against a type hint, or an object or a list of them.
+    """Check the content of a ``training.json``, or a fact in it against a type hint, an object of them, a list of one, or a pair.
 
     Raises:
-        ConfigError: A fact has another type than those that reviewgen writes.
+        ConfigError: A fact has another type than those that reviewgen writes, or a metric lacks one.
     """
     if isinstance(expected, dict):
         check_value(name, value, dict[str, Any])
+        if expected is _METRIC and (missing := _MEASURED.keys() - value.keys()):
+            raise ConfigError(f"{min(missing)} in {name} is missing.")
         for key, fact in value.items():
-            if _EACH in expected:
-                check_record(fact, f"{key} in {name}", expected[_EACH])
-            elif fact is not None and key in expected:
-                check_record(fact, f"{key} in {name}", expected[key])
+            if _EACH in expected or (fact is not None and key in expected):
+                check_record(fact, f"{key} in {name}", expected.get(_EACH) or expected[key])
     elif isinstance(expected, list):
         check_value(name, value, list)
+        if len(expected) == 2 != len(value):
+            raise ConfigError(f"{name} must be a list of two numbers; got {quoted(value)}.")
         for fact in value:
             check_record(fact, f"a value in {name}", expected[0])
     else:

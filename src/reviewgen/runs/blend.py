@@ -265,16 +265,17 @@ def _join_conditions(models: Sequence[ReviewModel]) -> Conditions:
         for condition in model.conditions:
             joined.setdefault(condition.name, condition)
         shared = [condition for condition in joined.values() if condition.name in model.conditions.names]
-        if _labels_of(shared) != _labels_of(model.conditions):
-            raise ConfigError(
-                f"The conditions of {model.preset}, {', '.join(model.conditions.names)}, have other values or another order in "
-                "another model of the blend: train both on the same texts, or rename the columns of one."
-            )
+        for own, other in zip(map(_describe, model.conditions), map(_describe, shared), strict=True):
+            if own != other:
+                raise ConfigError(
+                    f"{model.preset} has the condition {own}, where another model of the blend has {other}: train both on the "
+                    "same texts, with the conditions in the same order, or rename the column of one."
+                )
     return Conditions(tuple(joined.values()))
 
 
-def _labels_of(conditions: Iterable[Condition]) -> list[Any]:
-    return [(condition.name, [value.label for value in condition.values]) for condition in conditions]
+def _describe(condition: Condition) -> str:
+    return f"{condition.name!r} with the values {[value.label for value in condition.values]}"
 
 
 def _refuse_scores(models: Sequence[ReviewModel]) -> None:

@@ -42,7 +42,7 @@ from reviewgen.evaluation import find_metrics
 from reviewgen.model import Bundle
 from reviewgen.model.read import read_training
 from reviewgen.model.write import refuse_other_files, write_or_rescue
-from reviewgen.processes import all_processes, resumes_by_itself
+from reviewgen.processes import all_processes, launch_name, resumes_by_itself
 from reviewgen.runs.display import check_tracker
 from reviewgen.runs.setup import TrainingSetup, resolve_setup
 from reviewgen.storage import Job, check_output, to_path
@@ -50,6 +50,9 @@ from reviewgen.training import Budget, Checkpoints, StopReason
 
 SETTINGS = "settings_digest"
 """Where the record of a training has the digest of what decides the run besides its corpus."""
+
+LAUNCH = "launch"
+"""Where it has the ``launch_name`` of its job, if there was a launcher."""
 
 DEFAULT_BUDGET = "2m"
 _MAX_LENGTH = 1_000_000_000  # steps or epochs
@@ -155,8 +158,7 @@ def make_plan(start: Any, source: Any, options: TrainKwargs) -> TrainingPlan:
             discard_finished(out)
             if not resumes_by_itself():  # else this may be the model that the job has saved before it was restarted
                 check_output(out, "--overwrite (overwrite=True)")
-    groups = (options.get(group) for group in ("model", "tokenizer", "training", "initial_weights"))
-    parts = resolve_setup(start, *groups)
+    parts = resolve_setup(start, *map(options.get, ("model", "tokenizer", "training", "initial_weights")))
     find_metrics(parts.training.metrics)  # one that is not installed is refused before anything is read
     check_tracker(options.get("log"))
     min_texts = options.get("min_texts", 2)
@@ -326,14 +328,16 @@ class RunFolder:
             OutputExists: The output folder exists, and is not of a run that is over.
         """
         plan = self._plan
-        training = self._plan.parts.training
+        training = plan.parts.training
         if plan.out is None:
             return None, {}, 0.0
-        if resumes_by_itself() and not plan.overwrite:
+        if resumes_by_itself():
             record = find_record(plan.out)
-            if record.get(SETTINGS) == plan.digest() and record.get("stopped") not in _CUT_SHORT:
+            is_of_this_job = not plan.overwrite or record.get(LAUNCH) == launch_name()  # else it is what is replaced
+            if is_of_this_job and record.get(SETTINGS) == plan.digest() and record.get("stopped") not in _CUT_SHORT:
                 return record["data"]["fingerprint"], {}, 0.0
-            check_output(plan.out)
+            if not plan.overwrite:
+                check_output(plan.out)
         self._job = job = Job(plan.out, "training", {**plan.facts(), "processes": processes, SETTINGS: plan.digest()})
         if plan.resume and not job.folder.is_dir():
             raise CheckpointError(
@@ -381,8 +385,7 @@ class RunFolder:
         """
         if self._job is None:
             return
-        is_whole = bundle.training.get("stopped") not in _CUT_SHORT  # another one does not replace what exists
-        write_or_rescue(bundle, self._job.out, overwrite=self._is_saved or (self._plan.overwrite and is_whole))
+        write_or_rescue(bundle, self._job.out, overwrite=self._is_saved or self._plan.overwrite)
         if not self._is_saved and self._close.alive:
             self._job.clear()
             self._close()

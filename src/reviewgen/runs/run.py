@@ -28,13 +28,13 @@ from reviewgen.generation import using_threads
 from reviewgen.hub.card import card_text, file_name
 from reviewgen.interrupts import block_signals
 from reviewgen.model import Bundle, ModelWeights, ReviewModel
-from reviewgen.processes import all_processes, can_restart, how_to_resume, process_state
+from reviewgen.processes import all_processes, can_restart, how_to_resume, launch_name, process_state
 from reviewgen.protocols import LanguageModel, Tokenizer
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.runs.blend import fit_blend, make_bundle
 from reviewgen.runs.corpus import PreparedCorpus, ReadCorpus, read_corpus, tokenize
 from reviewgen.runs.display import RunLog
-from reviewgen.runs.plan import SETTINGS, RunFolder, TrainingPlan, make_plan
+from reviewgen.runs.plan import LAUNCH, SETTINGS, RunFolder, TrainingPlan, make_plan
 from reviewgen.runs.record import (
     Curves,
     RunRecord,
@@ -252,6 +252,7 @@ class TrainingRun:
             **({"initial_weights": initial} if initial else {}),
             "seed": plan.seed,
             SETTINGS: plan.digest(),
+            **({LAUNCH: name} if (name := launch_name()) else {}),
             "data": plan.data.facts() | {"dataset_split": plan.data.split} | corpus.facts(),  # which has its own "split"
             "config": to_dict(self.config),
             "budget_seconds": plan.length.seconds,

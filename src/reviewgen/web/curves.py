@@ -78,7 +78,7 @@ def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
             held_out_token_copy_rate=None if held_out is None else float(held_out),
             evaluations=evaluations,
             curve=curve,
-            units={metric: str(facts.get("unit")) for metric, facts in metrics.items()},
+            units={metric: facts["unit"] for metric, facts in metrics.items()},
             parts=_find_parts(training.get("parts")),
         )
         learning_chart([run], metrics=run.metrics)  # uses every number
