@@ -219,13 +219,13 @@ def refuse_outputs(*, overwrite: bool, html: Path | None = None, plot: Path | No
     """Raise before any work if a page or a chart that is asked for cannot be saved; see
     ``refuse_file`` and ``refuse_chart``.
     """
-    from reviewgen.web.charts import refuse_chart
-
     if plot is not None:
-        refuse_chart(plot, overwrite)
-    from reviewgen.web.rendering import refuse_file
+        from reviewgen.web.charts import refuse_chart
 
+        refuse_chart(plot, overwrite)
     if html is not None:
+        from reviewgen.web.rendering import refuse_file
+
         refuse_file(html, overwrite=overwrite)
 
 

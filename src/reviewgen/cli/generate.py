@@ -114,9 +114,9 @@ def generate(
         call: Any = {"out": out, "weight_bits": bits, "device": device or "auto"}
         return _write_table(model, begin, settings, shards, receipt, **call)
     trained = api.load(model, weight_bits=bits)
-    from reviewgen.tables.scoring import move
-
     if device is not None:
+        from reviewgen.tables.scoring import move
+
         move(trained, device)
     if settings["seed"] is None:
         settings["seed"] = secrets.randbits(32)

@@ -315,9 +315,9 @@ def _check_saved_model(model: str | None, accept: bool) -> tuple[dict[str, Any],
         raise ConfigError(
             "Give the saved model whose changes to accept: reviewgen doctor ./my-model --accept."
         )
-    from reviewgen.model.layout import MANIFEST
-
     if not accept:
+        from reviewgen.model.layout import MANIFEST
+
         bundle = api.load(model).bundle
         files = (
             sorted(bundle.digests)

@@ -101,9 +101,9 @@ def score(
     if isinstance(text_or_result, Result):
         return text_or_result
     trained = api.load(model)
-    from reviewgen.tables.scoring import move
-
     if device is not None:
+        from reviewgen.tables.scoring import move
+
         move(trained, device)
     result = trained.score(text_or_result, prompt, conditions=conditions)
     tokens = [

@@ -166,9 +166,9 @@ def _train(run: "TrainingRun") -> "ReviewModel":
 
 def _show_report(report: "Report") -> None:
     """Print an evaluation with the beginning of a generated text, and the notes of a step."""
-    from reviewgen.data.corpus import shorten
-
     if report.sample is not None:
+        from reviewgen.data.corpus import shorten
+
         part = "" if report.part is None else f"{report.part}, "
         bits = None if report.evaluation is None else report.evaluation.bits_per_character
         score = "not scored" if bits is None else f"{bits:.4f} bits per character held out"
