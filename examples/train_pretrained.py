@@ -34,11 +34,11 @@ from typing import Any
 
 import reviewgen
 from reviewgen.data.pipeline import read_documents
-from reviewgen.model.layout import CONFIG, WEIGHTS, digest_of, write_manifest
 from reviewgen.novelty import COPY_CHARACTERS, count_copied
 from reviewgen.rates import find_intervals
 from reviewgen.registry.plugins import find_preset
 from reviewgen.runs.tune_sampling import shorten_as_generated
+from reviewgen.saving.layout import CONFIG, WEIGHTS, digest_of, write_manifest
 
 TRAINED = Path("pretrained")  # the trained models, in 32 bits
 SHIPPED = Path(__file__).parents[1] / "plugins" / "reviewgen_weights"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from reviewgen.analysis.probing import Probe, probe
     from reviewgen.api import generate_dataset, load, novelty_dataset, prepare, score_dataset, train
     from reviewgen.errors import ReviewgenError
-    from reviewgen.model import ReviewModel
+    from reviewgen.model.review_model import ReviewModel
     from reviewgen.registry.plugins import (
         list_models,
         list_presets,
@@ -83,7 +83,7 @@ __getattr__ = import_on_first_use(
         "analysis.probing": "Probe probe",
         "api": "generate_dataset load novelty_dataset prepare score_dataset train",
         "errors": "ReviewgenError",
-        "model": "ReviewModel",
+        "model.review_model": "ReviewModel",
         "registry.plugins": (
             "list_models list_presets list_tokenizers register_model register_tokenizer"
         ),

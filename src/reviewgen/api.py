@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from reviewgen.config.options import EvaluateKwargs, PrepareKwargs, TrainKwargs
     from reviewgen.data.store import StoreFolder
     from reviewgen.generation.request import GenerateKwargs
-    from reviewgen.model import LoadKwargs, ReviewModel
+    from reviewgen.model.review_model import LoadKwargs, ReviewModel
 
 
 def load(source: str | Path, **options: "Unpack[LoadKwargs]") -> "ReviewModel":
@@ -50,7 +50,7 @@ def load(source: str | Path, **options: "Unpack[LoadKwargs]") -> "ReviewModel":
             missing.
         HubError: The Hub cannot be reached, has no such repository, or a download is damaged.
     """
-    from reviewgen.model import ReviewModel
+    from reviewgen.model.review_model import ReviewModel
 
     return ReviewModel.from_pretrained(source, **options)
 

@@ -14,7 +14,7 @@ import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.config import from_dict
 from reviewgen.errors import BundleError, UnknownPlugin
-from reviewgen.model import read_bundle
+from reviewgen.saving.read import read_bundle
 from reviewgen.tables.receipts import Receipt, make_receipt, replay
 from tests.support.distributions import Install
 from tests.support.fakes import LETTERS, QueueModel, TableModel, review_model, run_command, table

@@ -34,8 +34,8 @@ from reviewgen.lexicon import (
     words_of,
     write_lexicon,
 )
-from reviewgen.model import ModelWeights
 from reviewgen.registry.plugins import find_tokenizer
+from reviewgen.saving.weights import ModelWeights
 from tests.support.fakes import TEXTS
 from tests.support.ngrams import Plain
 

@@ -16,8 +16,8 @@ import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.conditions import Conditions, fit_condition
 from reviewgen.errors import BundleError, ConfigError
-from reviewgen.model import ModelWeights
 from reviewgen.registry.plugins import find_model, find_tokenizer
+from reviewgen.saving.weights import ModelWeights
 from reviewgen.testing import MODEL_LAWS, make_model
 from tests.support.fakes import review_model, run_command
 from tests.support.models import EXAMPLES

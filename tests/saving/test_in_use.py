@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from reviewgen import ReviewModel
-from reviewgen.model import ModelWeights
+from reviewgen.saving.weights import ModelWeights
 
 pytestmark = pytest.mark.usefixtures("untouched_registry")
 THREADS = 32

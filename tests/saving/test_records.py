@@ -16,8 +16,8 @@ import pytest
 import reviewgen
 from reviewgen.errors import BundleError
 from reviewgen.hub import brief_facts
-from reviewgen.model import read_bundle
 from reviewgen.registry.saved import describe_weights
+from reviewgen.saving.read import read_bundle
 from reviewgen.web.curves import find_curves
 from tests.support.fakes import run_command
 from tests.support.live_server import in_process

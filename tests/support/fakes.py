@@ -16,8 +16,10 @@ from torch import Tensor
 
 from reviewgen.conditions import Conditions
 from reviewgen.config import GenerationConfig
-from reviewgen.model import Bundle, ModelWeights, ReviewModel
+from reviewgen.model.review_model import ReviewModel
 from reviewgen.registry.metadata import Plugin
+from reviewgen.saving.layout import Bundle
+from reviewgen.saving.weights import ModelWeights
 
 TEXTS = [
     f"the {thing} was {how} and I liked the {other}."

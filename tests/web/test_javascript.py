@@ -19,7 +19,6 @@ from reviewgen.conditions import Condition, Conditions, Value
 from reviewgen.export.html import pack
 from reviewgen.generation.pieces import TokenTexts
 from reviewgen.lexicon import Lexicon
-from reviewgen.model import Bundle
 from reviewgen.registry.metadata import Plugin
 from reviewgen.registry.plugins import (
     find_tokenizer,
@@ -27,6 +26,7 @@ from reviewgen.registry.plugins import (
     find_web_tokenizer,
     find_weights,
 )
+from reviewgen.saving.layout import Bundle
 from reviewgen.sentences import sentence_ends
 from reviewgen.web.composing import PackedModel, compose, static_files
 from tests.support.fakes import TEXTS, TableModel, review_model, table

@@ -30,7 +30,7 @@ from reviewgen.errors import (
     shortened,
     storage_errors,
 )
-from reviewgen.model import ReviewModel
+from reviewgen.model.review_model import ReviewModel
 from reviewgen.registry.plugins import preset_names
 from reviewgen.runs.display import training_bar
 from reviewgen.runs.plan import DEFAULT_BUDGET, data_config

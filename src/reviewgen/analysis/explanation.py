@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 from markupsafe import Markup
 
 from reviewgen.config.bounded import to_json
-from reviewgen.model.words import WordMap
 from reviewgen.web.rendering import HtmlReport
+from reviewgen.words import WordMap
 
 
 @dataclass(frozen=True)

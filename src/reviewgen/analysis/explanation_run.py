@@ -23,13 +23,13 @@ from reviewgen.analysis.trace import ModuleCall, broken_plugins, letter_sizes, n
 from reviewgen.blending.model import Blend
 from reviewgen.errors import ConfigError, DataError, GenerationError, NotADistribution
 from reviewgen.generation.next_tokens import show
-from reviewgen.model.words import WordMap
 from reviewgen.protocols.abilities import Operation, SupportsOperations, count_parameters
 from reviewgen.protocols.model import CountTrained, SupportsScore, SupportsStep
 from reviewgen.protocols.stepper import CountedContext, SupportsExplain
+from reviewgen.words import WordMap
 
 if TYPE_CHECKING:
-    from reviewgen.model import ReviewModel
+    from reviewgen.model.review_model import ReviewModel
 
 SAMPLE_TEXTS = ("The movie was good.", "I did not like the end of it.")
 IGNORED = -100  # the target where none is to be predicted, as torch's losses have it

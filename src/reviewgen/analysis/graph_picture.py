@@ -37,7 +37,7 @@ from reviewgen.web.svg import (
 )
 
 if TYPE_CHECKING:
-    from reviewgen.model import ReviewModel
+    from reviewgen.model.review_model import ReviewModel
     from reviewgen.protocols.model import LanguageModel
 
 _MOST_TOKENS = 12  # of an unrolled graph; more cannot be read

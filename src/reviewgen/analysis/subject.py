@@ -13,7 +13,7 @@ from torch import nn
 from reviewgen.conditions import Conditions
 from reviewgen.config.names import parse_source
 from reviewgen.errors import ConfigError
-from reviewgen.model import ReviewModel
+from reviewgen.model.review_model import ReviewModel
 from reviewgen.protocols.model import CountTrained, LanguageModel
 from reviewgen.registry.plugins import find_preset, find_weights, preset_names
 

@@ -48,7 +48,7 @@ from reviewgen.registry.plugins import list_plugins
 if TYPE_CHECKING:
     from reviewgen.generation.generator import Generation
     from reviewgen.generation.next_tokens import Alternative, Context, NextTokens, Walk
-    from reviewgen.model import ReviewModel
+    from reviewgen.model.review_model import ReviewModel
 
 _FILES = (".jsonl", ".parquet", ".csv")
 _NO_TIME = "--max-time ran out before the first token: give more seconds, or leave it out."

@@ -316,7 +316,7 @@ def _check_saved_model(model: str | None, accept: bool) -> tuple[dict[str, Any],
             "Give the saved model whose changes to accept: reviewgen doctor ./my-model --accept."
         )
     if not accept:
-        from reviewgen.model.layout import MANIFEST
+        from reviewgen.saving.layout import MANIFEST
 
         bundle = api.load(model).bundle
         files = (
@@ -341,7 +341,7 @@ def _check_saved_model(model: str | None, accept: bool) -> tuple[dict[str, Any],
             f"{model} is on the Hub: copy it with its changes into a local folder, with reviewgen"
             f" pull {model} --out ./my-model --accept-changes."
         )
-    from reviewgen.model.write import accept_changes
+    from reviewgen.saving.write import accept_changes
 
     changed = accept_changes(location.folder)
     return (

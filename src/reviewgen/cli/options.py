@@ -23,7 +23,7 @@ from reviewgen.config.settings import bare, fields_of, options_of
 from reviewgen.errors import ConfigError, DataError, quoted
 
 if TYPE_CHECKING:
-    from reviewgen.model import ReviewModel
+    from reviewgen.model.review_model import ReviewModel
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 

@@ -22,7 +22,7 @@ from reviewgen.storage import check_output, to_path
 
 if TYPE_CHECKING:
     from reviewgen.data.corpus import Corpus
-    from reviewgen.model import ReviewModel
+    from reviewgen.model.review_model import ReviewModel
     from reviewgen.runs.run import TrainingRun
     from reviewgen.training.report import Report
 

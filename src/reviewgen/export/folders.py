@@ -18,10 +18,11 @@ from typing import Any
 from reviewgen.config.bounded import MAX_RECORD, dump_json, read_json, read_text
 from reviewgen.config.settings import check_flags, to_dict
 from reviewgen.errors import BundleError, ConfigError, OutputExists, quoted, storage_errors
-from reviewgen.model import Bundle, ReviewModel, check_model
-from reviewgen.model.write import save_tokenizer
+from reviewgen.model.review_model import ReviewModel, check_model
 from reviewgen.protocols.tokenizer import SupportsTokenizerJson
 from reviewgen.registry.plugins import find_web_tokenizer
+from reviewgen.saving.layout import Bundle
+from reviewgen.saving.write import save_tokenizer
 from reviewgen.storage import atomic_folder, check_output, temporary_folder, to_path
 from reviewgen.version import __version__
 

@@ -32,11 +32,12 @@ from reviewgen.hub.card import brief_facts, metadata_of
 from reviewgen.hub.download import parse_repository
 from reviewgen.hub.publish import inspect_repository, inspect_space, push_space
 from reviewgen.lexicon import joined_automata
-from reviewgen.model import Bundle, ReviewModel
+from reviewgen.model.review_model import ReviewModel
 from reviewgen.protocols.model import CountTrained
 from reviewgen.registry.metadata import Plugin
 from reviewgen.registry.plugins import find_web_stepper, find_web_tokenizer
 from reviewgen.registry.saved import plugin_of_saved
+from reviewgen.saving.layout import Bundle
 from reviewgen.storage import temporary_folder, to_path
 from reviewgen.web.composing import PackedModel, compose
 from reviewgen.web.rendering import refuse_file, save_text

@@ -35,7 +35,7 @@ from reviewgen.errors import ConfigError, PluginError, first_line, quoted
 from reviewgen.export.folders import ONNX, check_target, export_folder, write_tokenizer
 from reviewgen.generation.decode import SAMPLING_SETTINGS
 from reviewgen.generation.states import flatten_state, map_state
-from reviewgen.model import ReviewModel, check_model
+from reviewgen.model.review_model import ReviewModel, check_model
 from reviewgen.protocols.model import CountTrained, LanguageModel
 
 if TYPE_CHECKING:

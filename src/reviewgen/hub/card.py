@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from reviewgen.config.names import parse_hub_id
 from reviewgen.config.settings import check_mapping, to_dict
 from reviewgen.errors import BundleError, ConfigError, did_you_mean, first_line, quoted
-from reviewgen.model import Bundle
 from reviewgen.rates import MIN_CHARACTERS, describe_copies
+from reviewgen.saving.layout import Bundle
 from reviewgen.version import __version__
 
 if TYPE_CHECKING:

@@ -24,10 +24,10 @@ from reviewgen.errors import (
     first_lines,
     quoted,
 )
-from reviewgen.model import read_bundle
-from reviewgen.model.layout import CONFIG, files_of
-from reviewgen.model.review_model import HubKwargs
+from reviewgen.hub.keywords import HubKwargs
 from reviewgen.registry.plugins import find_preset, find_weights, preset_names
+from reviewgen.saving.layout import CONFIG, files_of
+from reviewgen.saving.read import read_bundle
 from reviewgen.storage import check_output, describe_cut_off, to_path
 
 _logger = logging.getLogger("reviewgen")
@@ -194,7 +194,7 @@ def pull(
         HubError, BundleError, UnknownPlugin: As ``reviewgen.load``.
         OutputExists, StorageError: ``out`` exists already, or cannot be written.
     """
-    from reviewgen.model.write import copy_bundle  # torch
+    from reviewgen.saving.write import copy_bundle  # torch
 
     source = parse_repository(repo_id, None)
     if accept_changes and out is None:

@@ -37,11 +37,13 @@ from reviewgen.hub.card import (
     without_paths,
 )
 from reviewgen.hub.download import check_token, megabytes, parse_repository, plain_errors
+from reviewgen.hub.keywords import PushOptions
 from reviewgen.hub.scan import check_kinds, generate_texts, refuse, scan
-from reviewgen.model import Bundle, ReviewModel, layout, read_bundle
-from reviewgen.model.review_model import PushOptions
-from reviewgen.model.write import copy_bundle, write_bundle
 from reviewgen.rates import describe_copies
+from reviewgen.saving import layout
+from reviewgen.saving.layout import Bundle
+from reviewgen.saving.read import read_bundle
+from reviewgen.saving.write import copy_bundle, write_bundle
 from reviewgen.storage import temporary_folder
 from reviewgen.web.charts import refuse_chart, save_chart
 from reviewgen.web.curves import find_curves, learning_chart
@@ -81,9 +83,15 @@ class Remote:
     files: frozenset[str] = frozenset()
 
 
-def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
-    """Check and scan a model, and publish it as one commit; ``ReviewModel.push_to_hub`` documents
-    the arguments.
+def publish(
+    bundle: Bundle, repo_id: str, options: PushOptions, make_model: Callable[[Bundle], Any]
+) -> str:
+    """Check and scan a model, and publish it as one commit.
+
+    Args:
+        bundle: The model.
+        repo_id, options: As ``ReviewModel.push_to_hub`` documents them.
+        make_model: What makes a ReviewModel of the folder that is published.
     """
     problems: list[ReviewgenError] = []
 
@@ -125,7 +133,7 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
         names = attempt(_select, written, options)
         # its training.json has no paths; the manifest is written at the end
         copy = read_bundle(folder, accept_changes=True)
-        texts, details = generate_texts(ReviewModel(copy))
+        texts, details = generate_texts(make_model(copy))
         texts = [*texts, *(text for _, text in details["samples"])]
         findings |= scan(copy, texts, 1.0 if limit is None else limit)
         attempt(refuse, findings, allowed)
@@ -150,7 +158,12 @@ def publish(bundle: Bundle, repo_id: str, options: PushOptions) -> str:
         return _push(folder, names, target, before, message, options)
 
 
-def make_card(model: ReviewModel, source: str | None = None, **metadata: Any) -> str:
+def make_card(
+    bundle: Bundle,
+    make_model: Callable[[Bundle], Any],
+    source: str | None = None,
+    **metadata: Any,
+) -> str:
     """Return a new card of a model, with texts that it generates at three temperatures; takes what
     ``card_text`` takes.
 
@@ -158,10 +171,10 @@ def make_card(model: ReviewModel, source: str | None = None, **metadata: Any) ->
         ConfigError: A value of the metadata is not text; nothing was generated.
     """
     check_metadata(None, metadata)
-    folder = model.bundle.folder
-    _, generated = generate_texts(model)
+    folder = bundle.folder
+    _, generated = generate_texts(make_model(bundle))
     size = megabytes(folder) if folder is not None and folder.is_dir() else None
-    return card_text(model.bundle, source=source, megabytes=size, **generated, **metadata)
+    return card_text(bundle, source=source, megabytes=size, **generated, **metadata)
 
 
 def inspect_repository(

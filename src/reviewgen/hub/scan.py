@@ -16,7 +16,7 @@ import numpy as np
 from reviewgen.config.generation import GenerationConfig
 from reviewgen.config.settings import check_list
 from reviewgen.errors import ConfigError, NotPublished, did_you_mean, quoted
-from reviewgen.model import Bundle, ReviewModel
+from reviewgen.saving.layout import Bundle
 
 _URL = (
     r"(?:https?|ftp)://[^\s\"'<>)]+|www\.[\w-]+\.[^\s\"'<>)]+"
@@ -62,8 +62,8 @@ def check_kinds(allow: Collection[str]) -> frozenset[str]:
     return frozenset(names)
 
 
-def generate_texts(model: ReviewModel) -> tuple[list[str], dict[str, Any]]:
-    """Return texts of a model to scan, and for its card samples at three temperatures.
+def generate_texts(model: Any) -> tuple[list[str], dict[str, Any]]:
+    """Return texts of a ReviewModel to scan, and for its card samples at three temperatures.
 
     Of its generation defaults only the length and the words are used.
     """

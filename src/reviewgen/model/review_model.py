@@ -8,12 +8,11 @@ only generates loads no torch if its plugin has a stepper that needs none.
 import math
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
 from reviewgen.conditions import Conditions
 from reviewgen.config.generation import GenerationConfig, GenerationSettings
@@ -25,11 +24,13 @@ from reviewgen.generation.hooks import as_processors, make_hooks
 from reviewgen.generation.next_tokens import NextTokens, Walk
 from reviewgen.generation.pieces import TokenTexts
 from reviewgen.generation.request import GenerateKwargs, Judge, Request, make_request
-from reviewgen.model.layout import Bundle
-from reviewgen.model.read import read_bundle
+from reviewgen.hub.download import locate, parse_repository
+from reviewgen.hub.keywords import HubKwargs, PushOptions
 from reviewgen.novelty import Novelty
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.rates import describe_copies
+from reviewgen.saving.layout import Bundle
+from reviewgen.saving.read import read_bundle
 from reviewgen.storage import temporary_folder, to_path
 
 if TYPE_CHECKING:
@@ -38,27 +39,8 @@ if TYPE_CHECKING:
     from numpy import ndarray
 
     from reviewgen.evaluation import Evaluation
-    from reviewgen.model.words import Accuracy, Neighbour, PreferredWord, WordMap
     from reviewgen.protocols.model import LanguageModel
-
-_LOCATE = "reviewgen.hub.download:locate"
-_PARSE = "reviewgen.hub.download:parse_repository"
-_PUBLISH = "reviewgen.hub.publish:publish"
-_MAKE_CARD = "reviewgen.hub.publish:make_card"
-"""What the Hub does for a model. It stands above this room, whose folders it reads and writes, so
-it is found by name.
-"""
-
-
-class HubKwargs(TypedDict, total=False):
-    """How a repository is downloaded; the names and meanings are those of
-    ``huggingface_hub.snapshot_download``.
-    """
-
-    token: str | bool | None
-    cache_dir: str | Path | None
-    local_files_only: bool
-    force_download: bool
+    from reviewgen.words import Accuracy, Neighbour, PreferredWord, WordMap
 
 
 class LoadKwargs(HubKwargs, total=False):
@@ -67,26 +49,6 @@ class LoadKwargs(HubKwargs, total=False):
     weight_bits: int
     revision: str | None
     accept_changes: bool
-
-
-class PushOptions(TypedDict, total=False):
-    """The keywords of ``ReviewModel.push_to_hub``, which documents them; the first eight are those
-    of huggingface_hub.
-    """
-
-    commit_message: str | None
-    private: bool | None
-    token: str | bool | None
-    revision: str | None
-    create_pr: bool
-    allow_patterns: list[str] | str | None
-    ignore_patterns: list[str] | str | None
-    delete_patterns: list[str] | str | None
-    license: str | None
-    model_card_kwargs: Mapping[str, Any] | None
-    allow: Collection[str]
-    copy_limit: float
-    dtype: Literal["float32", "float16", "int8"] | None
 
 
 class ReviewModel:
@@ -113,7 +75,7 @@ class ReviewModel:
         check_flags(accept_changes=accept_changes)
         if not isinstance(weight_bits, int) or weight_bits not in (32, 16, 8):
             raise ConfigError(f"weight_bits must be 32, 16 or 8; got {quoted(weight_bits)}.")
-        location = resolve_name(_LOCATE)(pretrained_model_name_or_path, **hub_options)
+        location = locate(pretrained_model_name_or_path, **hub_options)
         bundle = read_bundle(
             location.folder,
             weight_bits,
@@ -127,7 +89,7 @@ class ReviewModel:
         """Pickle the model as the files of its saved folder, which are read as strictly as those of
         any folder.
         """
-        from reviewgen.model.write import write_bundle
+        from reviewgen.saving.write import write_bundle
 
         with temporary_folder() as folder:
             write_bundle(self.bundle, folder / "model")
@@ -506,7 +468,7 @@ class ReviewModel:
             ConfigError: The word is empty, k is not at least 1, or the model has no embeddings of
                 its tokens, such as an n-gram.
         """
-        from reviewgen.model.words import find_neighbours
+        from reviewgen.words import find_neighbours
 
         return find_neighbours(self.bundle, self._pieces, word, k)
 
@@ -522,7 +484,7 @@ class ReviewModel:
         Raises:
             ConfigError: words is not at least 1, or the model has no embeddings of its tokens.
         """
-        from reviewgen.model.words import map_words
+        from reviewgen.words import map_words
 
         return map_words(self.bundle, self._pieces, words)
 
@@ -539,7 +501,7 @@ class ReviewModel:
             ConfigError: The model has no hidden state, such as an n-gram or a neural n-gram.
             DataError: A text is empty or not a string.
         """
-        from reviewgen.model.words import embed_texts
+        from reviewgen.words import embed_texts
 
         vectors = embed_texts(self.bundle, texts)
         return vectors[0] if isinstance(texts, str) else vectors
@@ -566,7 +528,7 @@ class ReviewModel:
             ConfigError: The model has no such condition, it is free text, or the tokens are
                 characters.
         """
-        from reviewgen.model.words import contrast_words
+        from reviewgen.words import contrast_words
 
         def write(settings: GenerationConfig) -> list[str]:
             return self.generate(
@@ -589,7 +551,7 @@ class ReviewModel:
             ConfigError: The model has no such condition, or it is free text.
             DataError: A text is empty or not a string.
         """
-        from reviewgen.model.words import classify_texts
+        from reviewgen.words import classify_texts
 
         results = classify_texts(self.bundle, texts, condition)
         return results[0] if isinstance(texts, str) else results
@@ -611,7 +573,7 @@ class ReviewModel:
             ConfigError: The model has no such condition, it is free text, or an option is unknown.
             DataError: The source cannot be read, or no text has a known value.
         """
-        from reviewgen.model.words import measure_accuracy
+        from reviewgen.words import measure_accuracy
 
         refuse_unknown_options(options, EvaluateKwargs, "accuracy")
         return measure_accuracy(self.bundle, source, condition, **options)
@@ -646,11 +608,11 @@ class ReviewModel:
             NotPublished, HubError, SourceError: As ``push_to_hub``; of these, only SourceError is
                 raised before the model is saved.
         """
-        from reviewgen.model.write import write_bundle
+        from reviewgen.saving.write import write_bundle
 
         check_flags(overwrite=overwrite, push_to_hub=push_to_hub)
         if push_to_hub:
-            resolve_name(_PARSE)(repo_id, push_to_hub_kwargs.get("revision"))
+            parse_repository(str(repo_id), push_to_hub_kwargs.get("revision"))
         elif unused := [*([] if repo_id is None else ["repo_id"]), *push_to_hub_kwargs]:
             raise ConfigError(f"{', '.join(unused)} needs push_to_hub=True.")
         write_bundle(
@@ -683,7 +645,7 @@ class ReviewModel:
             OutputExists: ``save_directory`` exists, and is another folder.
             StorageError: The disk is full, or the folder cannot be written.
         """
-        from reviewgen.model.write import save_defaults
+        from reviewgen.saving.write import save_defaults
 
         likeness: Any = settings.pop("likeness", None)  # which no call takes
         config = self._request("", cast(GenerateKwargs, settings)).config
@@ -717,9 +679,11 @@ class ReviewModel:
         """
         from huggingface_hub import ModelCard
 
+        from reviewgen.hub.publish import make_card
+
         check_text("source", source, optional=True)
         metadata = {"license": license, "language": language, "datasets": datasets, "tags": tags}
-        return ModelCard(resolve_name(_MAKE_CARD)(self, source=source, **metadata))
+        return ModelCard(make_card(self.bundle, type(self), source=source, **metadata))
 
     def push_to_hub(self, repo_id: str, **options: Unpack[PushOptions]) -> str:
         """Publish the model on the Hugging Face Hub, and return the URL of the commit.
@@ -742,8 +706,8 @@ class ReviewModel:
             delete_patterns: Which files of the repository to delete in the same commit.
             license: The Hub's identifier, as in "apache-2.0" or "mit".
             model_card_kwargs: Further metadata of the card: language, datasets, tags; and space,
-                the "owner/name" of a Space on the Hub to link; ``reviewgen.export.push_with_space``
-                publishes one.
+                the "owner/name" of a Space on the Hub to link;
+                ``reviewgen.export.html.push_with_space`` publishes one.
             allow: Findings to ignore: email, url, phone, handle, copies, license, and text: the
                 whole training text, which the index of a training with ``novelty=exact`` contains.
             copy_limit: The largest share of the texts' 20-token windows that may occur in the
@@ -759,9 +723,10 @@ class ReviewModel:
             BundleError: The folder from which the model was loaded is gone or damaged.
             StorageError: There is no disk space for a copy.
         """
+        from reviewgen.hub.publish import publish
+
         refuse_unknown_options(options, PushOptions, "push_to_hub", others=("repo_id",))
-        url: str = resolve_name(_PUBLISH)(self.bundle, repo_id, options)
-        return url
+        return publish(self.bundle, repo_id, options, type(self))
 
     @property
     def generator(self) -> Generator:

@@ -35,7 +35,7 @@ from reviewgen.errors import ConfigError, NotADistribution, quoted
 from reviewgen.evaluation import Document, score_tokens
 from reviewgen.hub.card import card_text
 from reviewgen.lexicon import token_symbols
-from reviewgen.model import Bundle, ModelWeights, ReviewModel
+from reviewgen.model.review_model import ReviewModel
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.protocols.model import LanguageModel, SupportsScore
 from reviewgen.protocols.tokenizer import SupportsTokenBytes
@@ -43,6 +43,8 @@ from reviewgen.registry.metadata import Plugin
 from reviewgen.registry.plugins import find_model, find_tokenizer
 from reviewgen.runs.record import novelty_facts
 from reviewgen.runs.setup import part_facts
+from reviewgen.saving.layout import Bundle
+from reviewgen.saving.weights import ModelWeights
 
 
 def blend(

@@ -30,13 +30,13 @@ from reviewgen.data.sources import DROPPED, SPLITS
 from reviewgen.data.store import StoreFolder, TokenStore, cache_folder, fetch_store, find_store
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
-from reviewgen.model import fingerprint
-from reviewgen.model.write import check_tokenizer_files
 from reviewgen.novelty import Index, read_index
 from reviewgen.processes import all_processes, process_state
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.runs.plan import TrainingPlan, data_config, make_texts
 from reviewgen.runs.setup import TrainingSetup, parent_facts, resolve_setup
+from reviewgen.saving.layout import fingerprint
+from reviewgen.saving.write import check_tokenizer_files
 from reviewgen.storage import check_output, to_path
 
 if TYPE_CHECKING:

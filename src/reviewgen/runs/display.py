@@ -33,8 +33,8 @@ from reviewgen.compiled.jit import compiling_notice
 from reviewgen.config.settings import check_list, check_text
 from reviewgen.errors import ConfigError, did_you_mean, first_line, quoted
 from reviewgen.hub.download import locate
-from reviewgen.model.read import read_training
 from reviewgen.processes import process_state
+from reviewgen.saving.read import read_training
 from reviewgen.storage import check_output, to_path
 from reviewgen.training.report import Report
 from reviewgen.web.charts import refuse_chart, save_chart

@@ -43,12 +43,12 @@ from reviewgen.errors import (
     storage_errors,
 )
 from reviewgen.evaluation import find_metrics
-from reviewgen.model import Bundle
-from reviewgen.model.read import read_training
-from reviewgen.model.write import refuse_other_files, write_or_rescue
 from reviewgen.processes import all_processes, launch_name, resumes_by_itself
 from reviewgen.runs.display import check_tracker
 from reviewgen.runs.setup import TrainingSetup, resolve_setup
+from reviewgen.saving.layout import Bundle
+from reviewgen.saving.read import read_training
+from reviewgen.saving.write import refuse_other_files, write_or_rescue
 from reviewgen.storage import Job, check_output, to_path
 from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.report import Budget, StopReason

@@ -38,7 +38,7 @@ from reviewgen.generation.generator import Generator
 from reviewgen.generation.model_stepper import make_stepper
 from reviewgen.generation.request import Request
 from reviewgen.lexicon import decode_texts
-from reviewgen.model import ReviewModel
+from reviewgen.model.review_model import ReviewModel
 from reviewgen.novelty import COPY_CHARACTERS, CompactIndex, Index, count_copied
 from reviewgen.protocols.model import CountTrained, LanguageModel
 from reviewgen.rates import MIN_CHARACTERS, find_intervals

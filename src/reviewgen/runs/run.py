@@ -37,7 +37,7 @@ from reviewgen.evaluation import (
 from reviewgen.generation.model_stepper import using_threads
 from reviewgen.hub.card import card_text, file_name
 from reviewgen.interrupts import block_signals
-from reviewgen.model import Bundle, ModelWeights, ReviewModel
+from reviewgen.model.review_model import ReviewModel
 from reviewgen.processes import (
     all_processes,
     can_restart,
@@ -62,6 +62,8 @@ from reviewgen.runs.record import (
     suggest_trained_weights,
 )
 from reviewgen.runs.setup import TrainingSetup, parent_facts
+from reviewgen.saving.layout import Bundle
+from reviewgen.saving.weights import ModelWeights
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.execution import choose_size
 from reviewgen.training.loop import fit

@@ -38,7 +38,7 @@ from reviewgen.config.settings import (
 from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import BrokenPlugin, ConfigError, PluginError, first_line, quoted
 from reviewgen.generation.model_stepper import using_threads
-from reviewgen.model import ReviewModel
+from reviewgen.model.review_model import ReviewModel
 from reviewgen.protocols.abilities import SupportsInitialWeights
 from reviewgen.protocols.model import CountTrained, LanguageModel
 from reviewgen.protocols.tokenizer import Tokenizer

@@ -30,7 +30,7 @@ from reviewgen.errors import (
     quoted,
     storage_errors,
 )
-from reviewgen.model import ReviewModel
+from reviewgen.model.review_model import ReviewModel
 from reviewgen.processes import process_state
 from reviewgen.runs.setup import TrainingSetup, merge_settings
 from reviewgen.runs.sweep import Variants, split_name

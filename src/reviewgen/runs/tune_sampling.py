@@ -24,7 +24,7 @@ from reviewgen.data.store import tokens_of
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 from reviewgen.evaluation import TextStatistics, measure_texts, take_words
 from reviewgen.generation.decode import SAMPLING_SETTINGS
-from reviewgen.model import ReviewModel, check_model
+from reviewgen.model.review_model import ReviewModel, check_model
 from reviewgen.runs.run import TrainingRun
 from reviewgen.runs.sweep import check_values
 from reviewgen.sentences import sentence_ends

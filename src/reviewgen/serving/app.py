@@ -27,7 +27,7 @@ from reviewgen.config.descriptions import describe_hint, json_schema
 from reviewgen.config.settings import to_dict
 from reviewgen.errors import ReviewgenError
 from reviewgen.hub.card import brief_facts
-from reviewgen.model import ReviewModel
+from reviewgen.model.review_model import ReviewModel
 from reviewgen.serving.engine import Engine
 from reviewgen.serving.options import Limits
 from reviewgen.serving.protocol import CHAT_FIELDS, DESCRIPTIONS, HINTS, RequestError, find_model

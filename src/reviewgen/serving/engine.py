@@ -43,7 +43,7 @@ from reviewgen.generation.detokenizer import Detokenizer, Scored, Token, score_t
 from reviewgen.generation.request import Request
 from reviewgen.generation.states import Slot, gather, stack_rows
 from reviewgen.generation.text import Text
-from reviewgen.model import ReviewModel
+from reviewgen.model.review_model import ReviewModel
 from reviewgen.novelty import CopyGuard
 from reviewgen.protocols.stepper import StepState, SupportsCompiledStep
 

@@ -28,7 +28,7 @@ from reviewgen.errors import (
     shortened,
 )
 from reviewgen.generation.request import GenerateKwargs, make_request
-from reviewgen.model import ReviewModel
+from reviewgen.model.review_model import ReviewModel
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.serving.engine import EngineRequest, RequestTimeout
 from reviewgen.serving.options import Limits

@@ -26,7 +26,7 @@ from reviewgen.config.settings import check_count, check_flags, to_dict
 from reviewgen.data.pipeline import open_records
 from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
 from reviewgen.generation.request import GenerateKwargs, Request, device_facts, make_request
-from reviewgen.model import ReviewModel
+from reviewgen.model.review_model import ReviewModel
 from reviewgen.storage import to_path
 from reviewgen.tables.receipts import library_versions, make_receipt, portable_source
 from reviewgen.tables.scoring import NOVELTY_COLUMNS, column_names, load_saved, move, novelty_row

@@ -30,7 +30,7 @@ from reviewgen.config.settings import Bound, check, from_dict, to_dict
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.generation.generator import Generation
 from reviewgen.generation.request import device_facts, make_request
-from reviewgen.model import ReviewModel
+from reviewgen.model.review_model import ReviewModel
 from reviewgen.registry.metadata import Plugin
 from reviewgen.storage import open_input
 from reviewgen.version import __version__

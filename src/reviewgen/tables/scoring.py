@@ -42,7 +42,7 @@ from reviewgen.evaluation import (
 )
 from reviewgen.generation.generator import require_index
 from reviewgen.generation.request import device_facts
-from reviewgen.model import ReviewModel, check_model
+from reviewgen.model.review_model import ReviewModel, check_model
 from reviewgen.novelty import WINDOWS, Novelty
 from reviewgen.processes import all_processes, process_state
 from reviewgen.registry.plugins import find_model

@@ -21,7 +21,7 @@ from reviewgen.api import load, train
 from reviewgen.config.generation import Preset
 from reviewgen.config.settings import from_dict
 from reviewgen.errors import UnknownPlugin, did_you_mean
-from reviewgen.model import ReviewModel
+from reviewgen.model.review_model import ReviewModel
 from reviewgen.protocols.model import CountTrained
 from reviewgen.registry.metadata import Plugin
 from reviewgen.registry.plugins import (

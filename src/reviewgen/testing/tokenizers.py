@@ -23,7 +23,6 @@ from unittest import mock
 import numpy as np
 import tokenizers
 
-from reviewgen.model.layout import OPTIONAL_FILES, OWN_FILES, TOLERATED, files_of
 from reviewgen.protocols.tokenizer import (
     SupportsEncodeBatch,
     SupportsTokenizerJson,
@@ -31,6 +30,7 @@ from reviewgen.protocols.tokenizer import (
     Tokenizer,
 )
 from reviewgen.registry.plugins import find_tokenizer
+from reviewgen.saving.layout import OPTIONAL_FILES, OWN_FILES, TOLERATED, files_of
 from reviewgen.storage import temporary_folder
 from reviewgen.testing.installed import assert_config, assert_members
 from reviewgen.testing.laws import Laws, json_round_trip, run_python

@@ -27,15 +27,15 @@ from reviewgen.errors import (
     quoted,
 )
 from reviewgen.lexicon import read_lexicon
-from reviewgen.model import layout
-from reviewgen.model.layout import Bundle
-from reviewgen.model.tensors import SavedTensors
-from reviewgen.model.weights import ModelWeights
 from reviewgen.novelty import read_index
 from reviewgen.protocols.migration import read_saved_config
 from reviewgen.registry.metadata import Plugin
 from reviewgen.registry.plugins import find_stepper, find_tokenizer
 from reviewgen.registry.saved import plugin_of_saved
+from reviewgen.saving import layout
+from reviewgen.saving.layout import Bundle
+from reviewgen.saving.tensors import SavedTensors
+from reviewgen.saving.weights import ModelWeights
 from reviewgen.storage import describe_cut_off
 from reviewgen.version import __version__
 
@@ -278,7 +278,7 @@ def _read_weights(
     model_config = None if factory is None else read_saved_config(factory.Config, values, version)
     expected = None if factory is None else factory.expect(model_config)
     if factory is None or expected is None:
-        from reviewgen.model.torch_model import read_model
+        from reviewgen.saving.torch_model import read_model
 
         model = read_model(saved, plugin, values, version)
         return ModelWeights(model, weight_bits=weight_bits), model.config
@@ -286,7 +286,7 @@ def _read_weights(
     tensors = {key: array.astype(expected[key][0], copy=False) for key, array in arrays.items()}
 
     def load() -> Any:
-        from reviewgen.model.torch_model import build_model
+        from reviewgen.saving.torch_model import build_model
 
         return build_model(plugin, model_config, tensors)
 

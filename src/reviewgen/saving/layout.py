@@ -22,10 +22,10 @@ from reviewgen.config.bounded import dump_json, read_json
 from reviewgen.config.generation import GenerationConfig
 from reviewgen.errors import BundleError
 from reviewgen.lexicon import Lexicon
-from reviewgen.model.weights import ModelWeights
 from reviewgen.novelty import Index
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.registry.metadata import Plugin
+from reviewgen.saving.weights import ModelWeights
 from reviewgen.storage import atomic_file, digest_of
 
 if TYPE_CHECKING:

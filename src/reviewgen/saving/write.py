@@ -29,13 +29,13 @@ from reviewgen.errors import (
     storage_errors,
 )
 from reviewgen.lexicon import write_lexicon
-from reviewgen.model import layout
-from reviewgen.model.layout import Bundle
-from reviewgen.model.read import read_bundle
-from reviewgen.model.tensors import FORMAT, SCALE, SavedTensors
 from reviewgen.novelty import write_index
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.registry.saved import saved_facts
+from reviewgen.saving import layout
+from reviewgen.saving.layout import Bundle
+from reviewgen.saving.read import read_bundle
+from reviewgen.saving.tensors import FORMAT, SCALE, SavedTensors
 from reviewgen.storage import (
     atomic_file,
     atomic_folder,
@@ -347,7 +347,7 @@ def _narrow(
     tensors: dict[str, Tensor], names: Mapping[str, str], bundle: Bundle, dtype: str
 ) -> dict[str, Tensor]:
     """Return the tensors with float32 ones converted to float16, or its matrices to int8; see
-    ``reviewgen.model.tensors``.
+    ``reviewgen.saving.tensors``.
 
     Args:
         tensors: The tensors to store.

@@ -17,9 +17,9 @@ from typing import Any
 from safetensors import safe_open
 
 from reviewgen.errors import BundleError, shortened
-from reviewgen.model.layout import WEIGHTS
 from reviewgen.protocols.stepper import TensorSpec
 from reviewgen.registry.plugins import find_weights
+from reviewgen.saving.layout import WEIGHTS
 from reviewgen.storage import digest_of, dtype_name
 
 _MAX_NAMES = 150  # characters of a message for names of tensors

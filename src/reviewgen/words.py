@@ -32,8 +32,8 @@ from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quot
 from reviewgen.evaluation import token_losses
 from reviewgen.generation.pieces import TokenTexts
 from reviewgen.generation.states import flatten_state, map_state
-from reviewgen.model.layout import Bundle
 from reviewgen.rates import describe_rate, find_intervals
+from reviewgen.saving.layout import Bundle
 from reviewgen.web.charts import draw_words
 from reviewgen.web.rendering import refuse_file, save_text
 

@@ -9,13 +9,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from reviewgen.errors import BundleError, first_line
-from reviewgen.model.layout import CONFIG, WEIGHTS
-from reviewgen.model.tensors import SavedTensors
 from reviewgen.protocols.migration import read_saved_config
 from reviewgen.protocols.model import LanguageModel
 from reviewgen.protocols.stepper import TensorSpec
 from reviewgen.registry.metadata import Plugin
 from reviewgen.registry.plugins import find_model
+from reviewgen.saving.layout import CONFIG, WEIGHTS
+from reviewgen.saving.tensors import SavedTensors
 
 
 def read_model(
