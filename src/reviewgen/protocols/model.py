@@ -16,6 +16,13 @@ State: TypeAlias = Any
 """A model's recurrent state; see LanguageModel for its rules."""
 
 
+def flatten_state(state: Any) -> list[Any]:
+    """Return the tensors or arrays of a state, in order."""
+    if not isinstance(state, tuple):
+        return [state]
+    return [tensor for item in state for tensor in flatten_state(item)]
+
+
 @runtime_checkable
 class LanguageModel(Protocol):
     """A model that predicts the next token at every position of a batch of texts.

@@ -28,6 +28,18 @@ from reviewgen.protocols.abilities import (
     SupportsParameterGroups,
     SupportsScaledLogits,
 )
+from reviewgen.protocols.checks import (
+    ROWS,
+    STEPS,
+    TOLERANCE,
+    assert_close,
+    asserting,
+    call,
+    logits_of,
+    output_layer,
+    seeded,
+    some_ids,
+)
 from reviewgen.protocols.graph import ModelGraph, SupportsGraph, all_nodes, axis_size
 from reviewgen.protocols.migration import SupportsMigration, read_saved_config
 from reviewgen.protocols.model import (
@@ -39,7 +51,7 @@ from reviewgen.protocols.model import (
     SupportsStep,
 )
 from reviewgen.protocols.ranges import SupportsCountRanges
-from reviewgen.testing.laws import assert_same, assert_unchanged, seeded
+from reviewgen.testing.laws import assert_same, assert_unchanged
 from reviewgen.testing.models import MODEL_LAWS as MODEL_LAWS  # with the laws below
 from reviewgen.testing.models import (
     compute_in_chunks,
@@ -50,17 +62,6 @@ from reviewgen.testing.models import (
     train_by_counting,
 )
 from reviewgen.testing.steppers import samples, step_logits
-from reviewgen.training.model_checks import (
-    ROWS,
-    STEPS,
-    TOLERANCE,
-    assert_close,
-    asserting,
-    call,
-    logits_of,
-    output_layer,
-    some_ids,
-)
 
 PROCESSES = 3  # of a counting, one of which counts nothing
 LATER = 64  # tokens after an id that is held, at which its effect is measured

@@ -24,6 +24,7 @@ from reviewgen.config.settings import VOCABULARY_FIELDS, fields_of, from_dict
 from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import BrokenPlugin, PluginError, shortened
 from reviewgen.evaluation.metrics import find_problem
+from reviewgen.protocols.checks import asserting, describe_error
 from reviewgen.protocols.model import LanguageModel
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.registry.metadata import Plugin, title_of
@@ -39,7 +40,6 @@ from reviewgen.registry.plugins import (
 )
 from reviewgen.registry.saved import describe_weights
 from reviewgen.storage import temporary_folder
-from reviewgen.training.model_checks import asserting, describe_error
 
 # seconds to start Python, to import torch and a package, and to check its plugins, on the busiest
 # machine

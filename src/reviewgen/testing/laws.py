@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from reviewgen.config.settings import from_dict, to_dict
-from reviewgen.generation.states import flatten_state, map_state
-from reviewgen.training.model_checks import assert_close, describe_error
+from reviewgen.generation.states import map_state
+from reviewgen.protocols.checks import assert_close, describe_error
+from reviewgen.protocols.model import flatten_state
 
 Law = Callable[..., None]
 Need = type | Callable[[Any], bool]
@@ -107,14 +107,6 @@ def run_python(
     last = " ".join(done.stderr.split())[-300:] or f"exit status {done.returncode}"
     assert done.returncode == 0, f"In a process of its own: {last}"
     return (done.stdout.splitlines() or [""])[-1]
-
-
-@contextmanager
-def seeded(seed: int = 0) -> Iterator[None]:
-    """Seed torch's random numbers, as for dropout, and restore them afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 def json_round_trip(config: Any) -> Any:

@@ -15,9 +15,9 @@ from reviewgen.data.pipeline import read_examples
 from reviewgen.data.tables import records_of
 from reviewgen.errors import counted
 from reviewgen.evaluation.metrics import find_problem, make_sample
+from reviewgen.protocols.checks import asserting
 from reviewgen.testing.laws import Laws
 from reviewgen.testing.tokenizers import TRAINING_TEXTS
-from reviewgen.training.model_checks import asserting
 
 GENERATED: tuple[str, ...] = (
     "A good flim. I liked it, and I liked it, and I liked it!",

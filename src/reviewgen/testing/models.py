@@ -19,13 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reviewgen.config.settings import from_dict, vocabulary_settings
-from reviewgen.generation.states import flatten_state, map_state
-from reviewgen.protocols.model import CountTrained, LanguageModel
-from reviewgen.registry.plugins import find_model
-from reviewgen.testing.installed import assert_config, assert_members
-from reviewgen.testing.laws import Laws, assert_same, assert_unchanged, json_round_trip, seeded
-from reviewgen.training import model_checks
-from reviewgen.training.model_checks import (
+from reviewgen.generation.states import map_state
+from reviewgen.protocols import checks
+from reviewgen.protocols.checks import (
     ROWS,
     STEPS,
     assert_close,
@@ -34,8 +30,13 @@ from reviewgen.training.model_checks import (
     influence,
     lettered,
     logits_of,
+    seeded,
     some_ids,
 )
+from reviewgen.protocols.model import CountTrained, LanguageModel, flatten_state
+from reviewgen.registry.plugins import find_model
+from reviewgen.testing.installed import assert_config, assert_members
+from reviewgen.testing.laws import Laws, assert_same, assert_unchanged, json_round_trip
 
 CHUNK = 512  # tokens of a call
 LONG = 2_000  # tokens of a long text
@@ -120,7 +121,7 @@ def config(model: Any) -> None:
     assert json_round_trip(model.config) == model.config, "JSON changes it."
 
 
-law()(model_checks.shape)
+law()(checks.shape)
 
 
 @law()
@@ -147,7 +148,7 @@ def same_again(model: Any) -> None:
     assert_same(call(model, ids), call(model, ids))
 
 
-law()(model_checks.causal)
+law()(checks.causal)
 
 
 @law()
@@ -168,7 +169,7 @@ def chunks(model: Any) -> None:
         )
 
 
-law()(model_checks.rows)
+law()(checks.rows)
 
 
 @law()
@@ -312,7 +313,7 @@ def causal_in_training(model: Any) -> None:
     ids = some_ids(model, ROWS, STEPS)
     # its random numbers are torch's
     if torch.equal(seeded_call(model, ids), seeded_call(model, ids)):
-        model_checks.causal(model, seeded_call)
+        checks.causal(model, seeded_call)
 
 
 @law(is_trained_by_gradient)

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from reviewgen.protocols.checks import assert_close, asserting
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.testing.laws import Laws, assert_unchanged
 from reviewgen.testing.tokenizers import TRAINING_TEXTS, make_tokenizer
-from reviewgen.training.model_checks import assert_close, asserting
 
 CONDITIONS = 3  # ids behind the tokenizer's in a model with conditions
 MANY = 300  # tokens of a long text

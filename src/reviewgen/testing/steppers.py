@@ -14,18 +14,8 @@ import torch
 from torch import Tensor
 
 from reviewgen.compiled.sampling import NONE, SamplingParams
-from reviewgen.generation.states import flatten_state, select_rows, stack_rows
-from reviewgen.protocols.model import SupportsStep
-from reviewgen.protocols.stepper import Stepper, SupportsSample
-from reviewgen.testing.installed import assert_members
-from reviewgen.testing.laws import Laws, assert_unchanged, run_python
-from reviewgen.testing.models import (
-    assert_fixed_state,
-    change_weights,
-    copies,
-    is_trained_by_gradient,
-)
-from reviewgen.training.model_checks import (
+from reviewgen.generation.states import select_rows, stack_rows
+from reviewgen.protocols.checks import (
     ROWS,
     STEPS,
     TOLERANCE,
@@ -34,6 +24,16 @@ from reviewgen.training.model_checks import (
     call,
     logits_of,
     some_ids,
+)
+from reviewgen.protocols.model import SupportsStep, flatten_state
+from reviewgen.protocols.stepper import Stepper, SupportsSample
+from reviewgen.testing.installed import assert_members
+from reviewgen.testing.laws import Laws, assert_unchanged, run_python
+from reviewgen.testing.models import (
+    assert_fixed_state,
+    change_weights,
+    copies,
+    is_trained_by_gradient,
 )
 
 CALLS = 500  # of one token each, for which a stepper must stay equal to its model

@@ -23,6 +23,7 @@ from unittest import mock
 import numpy as np
 import tokenizers
 
+from reviewgen.protocols.checks import asserting
 from reviewgen.protocols.tokenizer import (
     SupportsEncodeBatch,
     SupportsTokenizerJson,
@@ -34,7 +35,6 @@ from reviewgen.saving.layout import OPTIONAL_FILES, OWN_FILES, TOLERATED, files_
 from reviewgen.storage import temporary_folder
 from reviewgen.testing.installed import assert_config, assert_members
 from reviewgen.testing.laws import Laws, json_round_trip, run_python
-from reviewgen.training.model_checks import asserting
 
 TRAINING_TEXTS: tuple[str, ...] = (
     "A good film. I liked it, and I'd watch it again!",
