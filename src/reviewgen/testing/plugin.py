@@ -429,7 +429,7 @@ def _assert_same_elsewhere(source: str | Path, here: list[str]) -> None:
     """Raise AssertionError unless a fresh process loads a model and generates the texts of this
     process.
     """
-    there = json.loads(run_python(_SCRIPT, str(source), given=json.dumps(PROMPTS)))
+    there = json.loads(run_python(_SCRIPT, str(source), stdin=json.dumps(PROMPTS)))
     assert there == here, (
         f"A fresh process generates {there} from the saved model, and this one {here}; they must be"
         " equal."

@@ -371,7 +371,7 @@ def any_order(tokenizer: Any) -> None:
         for environment in ENVIRONMENTS if is_importable else ():
             settings = " ".join(f"{name}={value}" for name, value in environment.items())
             elsewhere = json.loads(
-                run_python(_TRAIN, path, given=json.dumps(texts), variables=environment)
+                run_python(_TRAIN, path, stdin=json.dumps(texts), variables=environment)
             )
             for text, ids in zip(texts, elsewhere, strict=True):
                 assert ids == here.encode(text), (
