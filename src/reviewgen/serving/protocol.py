@@ -250,14 +250,14 @@ def parse_object(body: bytes) -> dict[str, Any]:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         if isinstance(value, dict):
             return value
-        problem = f"must be a JSON object; got {quoted(value)}."
+        problem = f"The body must be a JSON object; got {quoted(value)}."
     except UnicodeDecodeError as error:
-        problem = f"is not valid UTF-8, at byte {error.start}."
+        problem = f"The body is not valid UTF-8, at byte {error.start}."
     except UnicodeEncodeError:
-        problem = "has a string with half of a surrogate pair (\\ud800)."
+        problem = "A string of the body holds half of a surrogate pair (\\ud800)."
     except ValueError as error:
-        problem = f"is not valid JSON: {error}."
-    raise RequestError(400, f"The body {problem}", code="invalid_json")
+        problem = f"The body is not valid JSON: {error}."
+    raise RequestError(400, problem, code="invalid_json")
 
 
 def find_model(name: str | None, names: Sequence[str]) -> str:

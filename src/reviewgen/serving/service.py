@@ -141,11 +141,9 @@ class Service:
         """
         header = request.headers.get("authorization", "")
         if self._key_digests is not None and not accepts_key(self._key_digests, header):
-            problem = (
-                "The API key is not one of this server's"
-                if header
-                else "The request has no API key"
-            )
+            problem = "The request has no API key"
+            if header:
+                problem = "The API key is not one of this server's"
             message = f"{problem}: send Authorization: Bearer KEY."
             headers = {"www-authenticate": "Bearer"}
             raise RequestError(401, message, None, "invalid_api_key", headers)
