@@ -543,14 +543,11 @@ def _defaults(fields: OpenAIFields, saved: GenerationConfig, limits: Limits) -> 
     """Return the model's own settings, within the limits, with those of a request that OpenAI
     names.
     """
-    message = (
-        f"max_tokens may be at most {limits.max_tokens:,} here; got {fields.max_tokens or 0:,}."
-    )
-    is_wrong = (fields.max_tokens or 0) > limits.max_tokens
-    _refuse_if(is_wrong, "max_tokens", message, "limit_exceeded")
     max_tokens = fields.max_tokens
     if max_tokens is None:
         max_tokens = min(saved.max_new_tokens, limits.max_tokens)
+    message = f"max_tokens may be at most {limits.max_tokens:,} here; got {max_tokens:,}."
+    _refuse_if(max_tokens > limits.max_tokens, "max_tokens", message, "limit_exceeded")
     min_tokens = fields.min_tokens
     if min_tokens is None:
         min_tokens = min(saved.min_new_tokens, max_tokens)
