@@ -7,8 +7,6 @@ saved     the plugin that a model was saved with; the size and bits per characte
 """
 
 from reviewgen.registry.plugins import (
-    find_logits_processor,
-    find_metric,
     find_model,
     find_preset,
     find_tokenizer,
@@ -21,8 +19,6 @@ from reviewgen.registry.saved import describe_weights
 
 __all__ = [
     "describe_weights",
-    "find_logits_processor",
-    "find_metric",
     "find_model",
     "find_preset",
     "find_tokenizer",

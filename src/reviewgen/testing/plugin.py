@@ -26,9 +26,8 @@ from reviewgen.protocols.model import CountTrained
 from reviewgen.registry.metadata import Plugin
 from reviewgen.registry.plugins import (
     THIS_PROCESS,
-    find_logits_processor,
-    find_metric,
     find_model,
+    find_plugin,
     find_preset,
     find_stepper,
     find_tokenizer,
@@ -287,10 +286,12 @@ def checks_of(name: str) -> Checks:
     if subject.has("weights"):
         yield "weights", functools.partial(_check_weights, name)
     if subject.has("logits processor"):
-        yield from _bind(PROCESSOR_LAWS, " of the logits processor", find_logits_processor(name)[0])
+        yield from _bind(
+            PROCESSOR_LAWS, " of the logits processor", find_plugin("logits processor", name)[0]
+        )
         yield "generation", functools.partial(_check_generation, name)
     if subject.has("metric"):
-        yield from _bind(METRIC_LAWS, " of the metric", find_metric(name)[0])
+        yield from _bind(METRIC_LAWS, " of the metric", find_plugin("metric", name)[0])
         yield "measuring", functools.partial(_check_measuring, name)
 
 
