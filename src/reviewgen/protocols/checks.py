@@ -84,7 +84,9 @@ def shape(model: Any) -> None:
 def causal(model: Any, read: Callable[[Any, Tensor], Tensor] | None = None) -> None:
     """Changing ``ids[:, t]`` does not change the logits before position t."""
     changes = influence(model, read or logits_of).tril(-1)
-    for t, place in (changes > TOLERANCE).nonzero().tolist():
+    wrong = (changes > TOLERANCE).nonzero().tolist()
+    if wrong:
+        t, place = wrong[0]
         raise AssertionError(
             f"Changing token {t} changes logits before it, those at token {place} by"
             f" {changes[t, place]:.3g}: the model sees the future, and learns to copy it."
@@ -226,13 +228,13 @@ def lettered(shape: tuple[int, ...], sizes: Mapping[str, int]) -> str:
 
 
 def _describe_confusion(model: Any, state: Any, sizes: Mapping[str, int]) -> str | None:
-    """Return a sentence that a layer reads T as B, if calls fail unless both are equal."""
+    """Return a sentence about a layer that reads T as B, if a call with B = T succeeds."""
     try:
         call(model, some_ids(model, STEPS, STEPS))
     except Exception:
         return None
-    parts = ", ".join(lettered(tuple(part.shape), sizes) for part in flatten_state(state))
-    return f"The state is {parts or 'empty'}, but your layer read T = {sizes['T']} as B:"
+    shapes = ", ".join(lettered(tuple(tensor.shape), sizes) for tensor in flatten_state(state))
+    return f"The state is {shapes or 'empty'}, but your layer read T = {sizes['T']} as B:"
 
 
 def _array(value: Any) -> Any:
