@@ -370,7 +370,7 @@ class Conditions:
         for condition in self.fixed:
             value = default if given.get(condition.name) is None else given[condition.name]
             label = label_of(value)
-            # not a category of that name
+            # a category may have the name "any" or "draw" itself
             if label in (ANY, DRAW) and condition.find(value) is None:
                 given[condition.name] = None
                 if label == DRAW:

@@ -120,11 +120,11 @@ def connection_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # they reference the connection, which must close when this process ends
+        # the frames reference the connection, which must close when this process ends
         traceback.clear_frames(error.__traceback__)
         if type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
             raise MemoryError from None
-        # without its place in torch, and advice
+        # the place in torch in front of it, and the advice behind it, are left out
         reason = re.sub(r"^\[\S+\] ", "", first_line(error)).split(". ")[0]
         raise ProcessLost(f"Another process has ended or does not answer ({reason}).") from None
 
@@ -334,7 +334,7 @@ def launch_name() -> str:
     """Return the name of the launcher's log folder, which a job keeps when it is started again; ""
     without a launcher.
     """
-    # NAME/attempt_0/RANK/error.json
+    # the path ends with NAME/attempt_0/RANK/error.json
     return "".join(Path(os.environ.get("TORCHELASTIC_ERROR_FILE", "")).parts[-4:-3])
 
 

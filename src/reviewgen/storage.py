@@ -215,9 +215,7 @@ def publish(new: Path, target: Path) -> None:
 
 
 def describe_cut_off(folder: Path) -> str:
-    """Return what to do about a folder whose replacement was cut off between its two renames; ""
-    where none was.
-    """
+    """Return advice for a folder whose replacement was cut off between its two renames, else ""."""
     if not folder.name:  # as of "." or "/", which are never replaced
         return ""
     new = folder.with_name(f".{folder.name}.new")
@@ -263,7 +261,7 @@ def safetensors_file(file: Path) -> Iterator[None]:
         OSError: With the operating system's number and message; EIO where safetensors gives no
             number.
     """
-    # imported here because only callers with tensors need it
+    # only callers with tensors need safetensors
     from safetensors import SafetensorError
 
     try:
@@ -272,7 +270,7 @@ def safetensors_file(file: Path) -> Iterator[None]:
         match = re.search(r"([^:]*) \(os error (\d+)\)", str(error))
         if match is None:
             raise OSError(errno.EIO, " ".join(str(error).split())) from None
-        # for Windows, too
+        # the fourth argument is the number that Windows reads
         raise OSError(int(match[2]), match[1].strip(), None, int(match[2])) from None
     mask = os.umask(0)
     os.umask(mask)
@@ -442,9 +440,8 @@ class Job:
             )
             try:
                 lock.acquire()
-            # the other process has just removed the folder
             except (FileNotFoundError, FileExistsError):
-                continue
+                continue  # the other process has just removed the folder
             except Timeout:
                 raise CheckpointError(
                     f"Another process is working in {self.folder}. Wait for it to finish."

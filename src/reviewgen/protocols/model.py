@@ -103,8 +103,8 @@ class CountTrained(Protocol):
 
 @runtime_checkable
 class SupportsCountMerge(Protocol):
-    """A count model that can be trained by several processes, each counting a part of the texts
-    (``accelerate launch``).
+    """A count model that can be trained by several processes, each of which counts a share of the
+    texts (``accelerate launch``).
     """
 
     def take_counts(self) -> dict[str, Tensor]:
@@ -112,7 +112,7 @@ class SupportsCountMerge(Protocol):
         ...
 
     def add_counts(self, counts: Mapping[str, Tensor]) -> None:
-        """Add the counts of another model with the same settings; the order of the parts must not
+        """Add the counts of another model with the same settings; the order of the models must not
         matter.
         """
         ...

@@ -76,7 +76,7 @@ def installed_plugins(kind: str) -> Mapping[str, list[InstalledPlugin]]:
 
 
 def title_of(plugin: Plugin) -> str:
-    """Return what a message calls a plugin, as in "The model 'lstm' of reviewgen 0.1.0"."""
+    """Return the name of a plugin for a message: "The model 'lstm' of reviewgen 0.1.0"."""
     return f"The {plugin.kind} {plugin.name!r} of {plugin.package} {plugin.version}".rstrip()
 
 

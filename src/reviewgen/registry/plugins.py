@@ -49,7 +49,7 @@ from reviewgen.registry.metadata import (
 THIS_PROCESS = "(this process)"  # the package of a registered plugin
 
 _registered: dict[tuple[str, str], Any] = {}  # (kind, name) -> class, for this process
-# (kind, name, package) -> why its import failed, in this process
+# (kind, name, package) -> why its import has failed in this process
 _failures: dict[tuple[str, str, str], str] = {}
 
 

@@ -211,7 +211,7 @@ async def _metrics(request: Request) -> Response:
         service.metrics.live.labels(name).set(engine.live)
         service.metrics.waiting.labels(name).set(engine.waiting)
     registry = service.metrics.registry
-    # each worker writes its numbers there, and any of them adds up all
+    # each worker writes its numbers to that folder, and any of them adds up all
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)
@@ -295,8 +295,8 @@ async def _static(request: Request) -> Response:
 
 
 def _describe(request: Request, name: str) -> dict[str, Any]:
-    """Return what ``GET /v1/models`` says of a model: OpenAI's fields, and what a page needs to
-    know, under ``reviewgen``.
+    """Return the entry of a model in ``GET /v1/models``: OpenAI's fields and, under ``reviewgen``,
+    those that a page needs.
     """
     model = _service(request).engines[name].model
     details = {
@@ -317,8 +317,8 @@ def _describe(request: Request, name: str) -> dict[str, Any]:
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
-    """Answer in OpenAI's format what is refused, by us or by Starlette, or a fault of ours, whose
-    traceback is in the log.
+    """Answer a request that we or Starlette refuse, or that fails by a fault of ours, whose traceback
+    is in the log, in OpenAI's format.
     """
     problem = RequestError(
         500, "The server failed; its log says why.", None, "server_error", {"connection": "close"}

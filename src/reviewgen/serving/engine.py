@@ -51,8 +51,7 @@ _LOG = logging.getLogger(__name__)
 _TICK_SECONDS = 0.03  # the prefill, the steps, the blocks and the scoring of a tick may each take
 _MAX_CHUNK = 512  # tokens of a prompt that are fed at once, at most
 _MIN_CHUNK = 32  # tokens of a prompt that are fed at once, at least
-# A new prompt counts as waiting since so many seconds, so it goes before the next chunk of a long
-# one.
+# A new prompt counts as if it had waited so long, so it goes before the next chunk of a long one.
 _HEAD_START_SECONDS = 1.0
 _KEPT_PREFIXES = 64  # entries of the prefix cache that no text waits for
 _MIN_NUMBERS = 7  # random numbers of a row in a block, at least
@@ -61,7 +60,7 @@ _NUMBERS_OF_A_TOKEN = 32  # no token needs more random numbers
 # Fewer rows share too little of the time that the weights take from memory to be worth a thread.
 _MIN_ROWS_OF_A_THREAD = 8
 _MAX_THREADS = 4
-# A request is not scheduled while its consumer has not taken more than so many characters.
+# A request pauses while more characters than this wait for its consumer.
 _MAX_UNREAD = 4096
 _NO_LIMIT = np.iinfo(np.int64).max
 
@@ -535,7 +534,7 @@ class Engine:
         numbers = min(max(numbers, _MIN_NUMBERS), _MAX_NUMBERS)
         started = time.monotonic()
         before = sum(text.new_tokens for text in texts)
-        # now and not in a thread: the spelling states of a request are not thread-safe
+        # before the threads start: the spelling states of a request are not thread-safe
         for text in texts:
             if text.place is None and text.request.decoder.spelling is not None:
                 text.request.decoder.place(text)
@@ -552,7 +551,7 @@ class Engine:
         list(run(lambda group: self._call_isolated(group, sample), groups))
         for group, table in blocks:
             for text, tokens in zip(group, table.tolist(), strict=True):
-                # it raises if the logits are damaged
+                # appending raises if the logits are damaged
                 self._call_isolated([text], partial(self._append, tokens))
         sampled = sum(text.new_tokens for text in texts) - before
         if sampled > 0:

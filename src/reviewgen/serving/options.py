@@ -94,7 +94,7 @@ def accepts_key(digests: Sequence[str], authorization: str) -> bool:
     """Return whether a header ``Authorization`` holds one of the keys: ``Bearer KEY``."""
     scheme, _, key = authorization.strip().partition(" ")
     key_digest = digest_key(key.strip())
-    # all of them, whatever the first one is
+    # compared with all digests, so that the time does not tell which one matches
     matches = [hmac.compare_digest(key_digest, digest) for digest in digests]
     return scheme.lower() == "bearer" and any(matches)
 

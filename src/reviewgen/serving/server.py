@@ -121,7 +121,7 @@ def open_socket(host: str, port: int, stall_seconds: float, workers: int = 1) ->
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        # EACCES: ports below 1024 are the system's
+        # EACCES: only the system may use ports below 1024
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
             raise StorageError(
                 f"Port {port} of {host}: {error.strerror}. Give another --port, or 0 for a free"
@@ -130,9 +130,9 @@ def open_socket(host: str, port: int, stall_seconds: float, workers: int = 1) ->
         raise ConfigError(
             f"{quoted(host)} is not an address of this machine: {error}. Give one, as in 127.0.0.1."
         ) from None
-    # connections inherit it, and the next
+    # connections inherit this option and the next
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # one whose client reads nothing is closed by the system
+    # the system closes a connection whose client reads nothing
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * stall_seconds))
     return listening

@@ -120,7 +120,7 @@ class Service:
         self.metrics = ServerMetrics()
         self._key_digests = key_digests
         self.answering = 0
-        # one index is built, or request embedded, at a time
+        # each model builds one index, or embeds one request, at a time
         self._guarding = {name: asyncio.Lock() for name in engines}
 
     def close(self) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64, Shaped
 from torch import Tensor, nn
 
 from reviewgen.config.settings import fields_of, from_dict, to_dict, vocabulary_settings
@@ -433,31 +432,25 @@ class ThreadGroup:
         self._slots = slots
         self._barrier = barrier
 
-    def all_gather(self, numbers: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, "P N"]:
+    def all_gather(self, numbers: np.ndarray) -> np.ndarray:
         """Return the numbers of each thread."""
         return np.stack(self._exchange(numbers))
 
-    def all_to_all(
-        self, parts: Sequence[Shaped[np.ndarray, "..."]]
-    ) -> list[Shaped[np.ndarray, "..."]]:
+    def all_to_all(self, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return what each thread has sent to this one."""
         return [sent[self.rank] for sent in self._exchange(parts)]
 
-    def all_gather_into(
-        self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]
-    ) -> None:
+    def all_gather_into(self, whole: np.ndarray, part: np.ndarray) -> None:
         """Write the parts of all threads to ``whole``."""
         whole[:] = np.concatenate(self._exchange(part))
 
-    def gather_into(self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]) -> None:
+    def gather_into(self, whole: np.ndarray, part: np.ndarray) -> None:
         """Do the same in rank 0 only."""
         parts = self._exchange(part)
         if self.rank == 0:
             whole[:] = np.concatenate(parts)
 
-    def reduce_scatter(
-        self, array: Shaped[np.ndarray, " N"], sizes: Int64[np.ndarray, " P"]
-    ) -> None:
+    def reduce_scatter(self, array: np.ndarray, sizes: np.ndarray) -> None:
         """Sum each thread's slice, and fill the others with a number that is certainly wrong."""
         is_own = np.repeat(np.arange(self.world_size), sizes) == self.rank  # (N,)
         array[:] = np.where(is_own, sum(self._exchange(array)), -(10**9))

@@ -224,7 +224,7 @@ def meta(model: Any) -> None:
     """
     with torch.device("meta"):
         on_meta = type(model)(model.config)
-    # sizes of count arrays depend on the text, not on the config
+    # the sizes of count arrays depend on the texts, not on the config
     if not isinstance(model, CountTrained):
         expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
         actual = {name: tensor.shape for name, tensor in on_meta.state_dict().items()}
@@ -301,7 +301,7 @@ def causal_in_training(model: Any) -> None:
             return logits_of(model.train(), ids)
 
     ids = some_ids(model, ROWS, STEPS)
-    # its random numbers are torch's
+    # the law can be checked if the model draws its random numbers from torch
     if torch.equal(seeded_call(model, ids), seeded_call(model, ids)):
         checks.causal(model, seeded_call)
 
@@ -370,8 +370,7 @@ def learns(model: Any) -> None:
                 if loss < limit:
                     return
         if not influence(model.eval(), logits_of).any():
-            # a model of how often each token occurs, or of less; it has nothing to learn here
-            return
+            return  # it models at most how often each token occurs, and has nothing to learn here
     logits = logits_of(model, ids)
     raise AssertionError(
         f"The loss is {min(losses):.3g} nats per token, and must fall below {limit:.3g}. The logits"

@@ -198,14 +198,12 @@ class CheckedPlugin:
     """What is checked.
 
     Attributes:
-        name: The name that was given.
         preset: The preset to train; empty if there is neither a preset nor a model nor a tokenizer
             of that name.
         plugins: The plugins to inspect: those of the name, and what its package has of the model,
             stepper, presets and tokenizer.
     """
 
-    name: str
     preset: str
     plugins: tuple[Plugin, ...]
 
@@ -215,7 +213,7 @@ class CheckedPlugin:
 
 
 def resolve_plugin(name: str) -> CheckedPlugin:
-    """Return what a name means: every plugin that has it. Nothing is imported.
+    """Find every plugin of a name, and what is checked with it. Nothing is imported.
 
     Raises:
         UnknownPlugin: No installed plugin has that name.
@@ -251,11 +249,11 @@ def resolve_plugin(name: str) -> CheckedPlugin:
     if name == model:
         own = [plugin.name for plugin in beside if plugin.kind == "preset"]
         preset = [*own, preset][0]
-    return CheckedPlugin(name, preset, tuple(dict.fromkeys([*named, *beside])))
+    return CheckedPlugin(preset, tuple(dict.fromkeys([*named, *beside])))
 
 
 def _unknown(name: str, names: list[str]) -> UnknownPlugin:
-    # as in gru-char-mine of the package reviewgen-mine
+    # the package reviewgen-mine may have the preset gru-char-mine
     ending = f"-{name.removeprefix('reviewgen-')}"
     meant = next((each for each in names if each.endswith(ending)), name)
     return UnknownPlugin(

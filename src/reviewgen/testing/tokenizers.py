@@ -391,7 +391,7 @@ def _texts() -> list[str]:
     """Return the texts that the laws about arbitrary text use; those that hypothesis generates are
     the same each time.
     """
-    # of the extra reviewgen[testing], which doctor does without
+    # hypothesis is in the extra reviewgen[testing]; doctor imports this module without it
     from hypothesis import given, settings, strategies
 
     texts = [*TRAINING_TEXTS, *NASTY_TEXTS]
