@@ -317,8 +317,8 @@ def _describe(request: Request, name: str) -> dict[str, Any]:
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
-    """Answer in OpenAI's format a request that was refused, or that failed by a fault of ours, whose
-    traceback is in the log.
+    """Answer in OpenAI's format a request that was refused, or that failed by a fault of ours; the
+    log has its traceback.
     """
     problem = RequestError(
         500, "The server failed; its log says why.", None, "server_error", {"connection": "close"}
