@@ -4,6 +4,7 @@ Shapes by letter: B batch, T time (tokens), V vocabulary.
 """
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -20,7 +21,7 @@ def flatten_state(state: Any) -> list[Any]:
     """Return the tensors or arrays of a state, in order."""
     if not isinstance(state, tuple):
         return [state]
-    return [tensor for item in state for tensor in flatten_state(item)]
+    return list(chain.from_iterable(map(flatten_state, state)))
 
 
 @runtime_checkable

@@ -61,7 +61,7 @@ def list_plugins(kind: str | None = None) -> list[Plugin]:
     """
     if kind is None:
         return list(chain.from_iterable(map(list_plugins, GROUPS)))
-    listed = []
+    listed: list[Plugin] = []
     for named in _plugins(kind).values():
         listed += [_with_problem(entry.plugin, named) for entry in named]
     return sorted(listed, key=lambda plugin: (plugin.name, plugin.package != OWN, plugin.package))

@@ -399,7 +399,7 @@ class Engine:
 
     @property
     def live(self) -> int:
-        """The number of texts that were started."""
+        """The number of texts in progress."""
         return sum(len(request.texts) for request in [*self._requests])
 
     @property

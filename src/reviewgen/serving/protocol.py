@@ -509,9 +509,8 @@ def _read_prompts(prompt: Any) -> list[Any]:
     """Return the prompts, all of them texts or lists of token ids; the empty text if none is
     given.
     """
-    prompts = prompt
-    if not isinstance(prompt, list) or (prompt and _are_ids(prompt)):
-        prompts = [prompt or ""]
+    is_one = not isinstance(prompt, list) or (prompt and _are_ids(prompt))
+    prompts: list[Any] = [prompt or ""] if is_one else prompt
     if _are_texts(prompts) or (prompts and all(map(_are_ids, prompts))):
         return prompts
     accepted = "a string, a list of strings, a list of token ids, or a list of such lists"

@@ -106,7 +106,7 @@ class Completion(CompletionCall):
             started: The texts that were started, whose tokens are counted.
         """
         tries = self.fields.tries_per_prompt
-        best = []
+        best: list[Choice] = []
         for start in range(0, len(self.choices), tries):
             group = self.choices[start : start + tries]
             if self.fields.picks_best:
