@@ -430,9 +430,8 @@ class Conditions:
         A field that is not given has no ids. Joined, the lists are the ids again.
         """
         fixed = len(self.fixed)
-        by_condition: list[list[int]] = [[token] for token in ids[:fixed]] + [
-            [] for _ in self.fields
-        ]
+        by_condition: list[list[int]] = [[token] for token in ids[:fixed]]
+        by_condition += [[] for _ in self.fields]
         first_marker = self.first_id + self.condition_ids
         index = fixed
         for token in ids[fixed:-1] if self.fields else ():
