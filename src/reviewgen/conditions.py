@@ -388,7 +388,8 @@ class Conditions:
     def encode_fixed(self, values: Sequence[Any]) -> list[int]:
         """Return one id for each category or number, given all values of an example in order."""
         ids = []
-        for condition, first, value in zip(self.fixed, self.open_ids, values, strict=False):
+        own = values[: len(self.fixed)]
+        for condition, first, value in zip(self.fixed, self.open_ids, own, strict=True):
             index = None if is_missing(value) else condition.find(value)
             ids.append(first if index is None else first + 1 + index)
         return ids
