@@ -12,7 +12,7 @@ import torch
 
 from reviewgen.errors import UnknownPlugin
 from reviewgen.registry.plugins import (
-    find_plugin,
+    find_metric,
     find_stepper,
     list_plugins,
     register_model,
@@ -347,4 +347,4 @@ def test_the_tokenizers_in_the_tree_are_lossless(name: str) -> None:
 def test_the_installed_metrics_keep_the_laws() -> None:
     assert len(names("metric")) >= 6
     for name in names("metric"):
-        check_metric(find_plugin("metric", name)[0])
+        check_metric(find_metric(name)[0])

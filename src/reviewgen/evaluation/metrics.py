@@ -14,7 +14,7 @@ from reviewgen.lexicon import words_of
 from reviewgen.protocols.extensions import Metric, TextSample
 from reviewgen.rates import find_intervals
 from reviewgen.registry.metadata import Plugin, title_of
-from reviewgen.registry.plugins import find_plugin
+from reviewgen.registry.plugins import find_metric
 
 _MAX_UNIT = 40  # characters
 _NGRAMS = (1, 2, 3, 4)  # words
@@ -36,7 +36,7 @@ def find_metrics(names: Sequence[str]) -> dict[str, tuple[Metric, Plugin]]:
         PluginConflict: Two packages provide a name.
         BrokenPlugin: A package cannot be imported, or what it provides is not a metric.
     """
-    metrics = {name: find_plugin("metric", name) for name in names}
+    metrics = {name: find_metric(name) for name in names}
     for metric, plugin in metrics.values():
         if problem := find_problem(metric):
             raise BrokenPlugin(

@@ -25,7 +25,7 @@ from reviewgen.errors import (
 from reviewgen.generation.text import Text
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.registry.metadata import Plugin, title_of
-from reviewgen.registry.plugins import find_plugin
+from reviewgen.registry.plugins import find_logits_processor
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def as_processors(given: Any) -> list[Any]:
 
 def _make(name: str, tokenizer: Tokenizer, saved: Sequence[str]) -> Processor:
     try:
-        factory, plugin = find_plugin("logits processor", name)
+        factory, plugin = find_logits_processor(name)
     except UnknownPlugin:
         if name not in saved:
             raise

@@ -7,6 +7,8 @@ saved     the plugin that a model was saved with; the size and bits per characte
 """
 
 from reviewgen.registry.plugins import (
+    find_logits_processor,
+    find_metric,
     find_model,
     find_preset,
     find_tokenizer,
@@ -19,6 +21,8 @@ from reviewgen.registry.saved import describe_weights
 
 __all__ = [
     "describe_weights",
+    "find_logits_processor",
+    "find_metric",
     "find_model",
     "find_preset",
     "find_tokenizer",

@@ -114,6 +114,18 @@ def find_tokenizer(name: str | Plugin) -> tuple[Any, Plugin]:
     return find_plugin("tokenizer", name)
 
 
+def find_logits_processor(name: str | Plugin) -> tuple[Any, Plugin]:
+    """Import the factory of a logits processor; return it with its plugin; raises what
+    ``find_plugin`` raises.
+    """
+    return find_plugin("logits processor", name)
+
+
+def find_metric(name: str | Plugin) -> tuple[Any, Plugin]:
+    """Import a metric, and return it with its plugin; raises what ``find_plugin`` raises."""
+    return find_plugin("metric", name)
+
+
 def find_reader(name: str | Plugin) -> Any | None:
     """Import and return the reader of files with a suffix, or of URLs with a scheme; None if none
     is installed.

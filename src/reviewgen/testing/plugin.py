@@ -27,8 +27,9 @@ from reviewgen.protocols.model import CountTrained
 from reviewgen.registry.metadata import Plugin
 from reviewgen.registry.plugins import (
     THIS_PROCESS,
+    find_logits_processor,
+    find_metric,
     find_model,
-    find_plugin,
     find_preset,
     find_stepper,
     find_tokenizer,
@@ -278,11 +279,11 @@ def checks_of(name: str) -> Checks:
     if subject.has("weights"):
         yield "weights", functools.partial(_check_weights, name)
     if subject.has("logits processor"):
-        factory, _ = find_plugin("logits processor", name)
+        factory, _ = find_logits_processor(name)
         yield from _bind(PROCESSOR_LAWS, " of the logits processor", factory)
         yield "generation", functools.partial(_check_generation, name)
     if subject.has("metric"):
-        metric, _ = find_plugin("metric", name)
+        metric, _ = find_metric(name)
         yield from _bind(METRIC_LAWS, " of the metric", metric)
         yield "measuring", functools.partial(_check_measuring, name)
 
