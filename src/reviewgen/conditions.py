@@ -22,14 +22,15 @@ import numpy as np
 from reviewgen.config.settings import Bound, check, check_value, from_dict, to_dict
 from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
 
-MAX_CATEGORIES = 50
+MAX_CATEGORIES = 50  # values of a condition
 MAX_DISTINCT_NUMBERS = 10  # up to this many, each number has its own bin
-MAX_FIELD = 200  # characters of the value of a field
-MIN_FIELD = 3  # characters of the value of a field, where tokens are characters
+MAX_FIELD = 200  # characters of the value of a field that are encoded
+MIN_FIELD = 3  # characters that the value of a field needs where tokens are characters
 QUANTILES = (0.2, 0.4, 0.6, 0.8, 1.0)  # the upper ends of the bins of more numbers
 ANY = "any"  # the value of a condition that is left unspecified
 DRAW = "draw"  # the value of a condition that is drawn for each text
-# with (seed, number), the random stream of a text's draws; its tokens have that of (seed, number)
+# The draws of a text have the random stream of (seed, number, this); its tokens that of (seed,
+# number).
 _DRAW_STREAM = 0x5C4E
 
 
@@ -84,11 +85,12 @@ class Condition:
                 f"The values of the condition {quoted(self.name)} are not distinct:"
                 f" {', '.join(labels) or 'none'}."
             )
-        edges = [edge for value in self.values for edge in (value.low, value.high)]
+        edges: list[float | None] = []
+        for value in self.values:
+            edges += [value.low, value.high]
         numbers = [edge for edge in edges if edge is not None]
-        if numbers != sorted(numbers) or len(numbers) != (
-            len(edges) if self.kind == "number" else 0
-        ):
+        expected = len(edges) if self.kind == "number" else 0
+        if numbers != sorted(numbers) or len(numbers) != expected:
             raise ConfigError(
                 f"The bins of the condition {quoted(self.name)} are not ascending numbers: {edges}."
             )
@@ -108,7 +110,7 @@ class Condition:
         (0, 0, 0, None)
         """
         number = finite_number(value)
-        # of "5.0" or "05", both
+        # the value "05" is found by its own label and by that of the number 5
         labels = {label_of(value), label_of(value if number is None else number)}
         for index, known in enumerate(self.values):
             is_it = known.label in labels
@@ -125,7 +127,9 @@ class Condition:
         if is_missing(value, self.kind):
             return None
         number = finite_number(value) if self.kind == "number" else None
-        return label_of(value) if number is None else int(number) if number.is_integer() else number
+        if number is None:
+            return label_of(value)
+        return int(number) if number.is_integer() else number
 
     def refuse(self, value: object) -> None:
         """Raise unless a model can be given a value.
@@ -143,7 +147,8 @@ class Condition:
                 raise ConfigError(
                     f"The field {self.name!r} is empty: give it a text, or leave it out."
                 )
-            if (length := len(label_of(value))) > MAX_FIELD:
+            length = len(label_of(value))
+            if length > MAX_FIELD:
                 raise ConfigError(
                     f"The field {self.name!r} has {length:,} characters; a field has at most"
                     f" {MAX_FIELD}."
@@ -178,10 +183,19 @@ class Condition:
             return f"{self.name}: free text"
         shares = {value.label: value.share for value in self.values}
         rest = 1 - sum(shares.values())
-        shares |= {"not given": rest} if rest > 1e-4 else {}
+        if rest > 1e-4:
+            shares["not given"] = rest
+        listed = ", ".join(f"{label} ({100 * share:.3g} %)" for label, share in shares.items())
+        return f"{self.name}: {listed}"
+
+    def describe_loss(self) -> str:
+        """Return a sentence about the categories that were dropped, or the values that were cut."""
+        if self.is_field:
+            values = counted(self.left_out, "value")
+            return f"Cut to {MAX_FIELD} characters: {values} of the field {self.name!r}."
         return (
-            f"{self.name}:"
-            f" {', '.join(f'{label} ({100 * share:.3g} %)' for label, share in shares.items())}"
+            f"The condition {self.name!r} keeps its {len(self.values)} most frequent values; the"
+            f" other {self.left_out:,} count as not given."
         )
 
 
@@ -356,7 +370,7 @@ class Conditions:
         for condition in self.fixed:
             value = default if given.get(condition.name) is None else given[condition.name]
             label = label_of(value)
-            # not a category of that name
+            # a category may have the name "any" or "draw" itself
             if label in (ANY, DRAW) and condition.find(value) is None:
                 given[condition.name] = None
                 if label == DRAW:
@@ -373,14 +387,12 @@ class Conditions:
 
     def encode_fixed(self, values: Sequence[Any]) -> list[int]:
         """Return one id for each category or number, given all values of an example in order."""
-        pairs = zip(self.fixed, values, strict=False)
-        indices = (
-            None if is_missing(value) else condition.find(value) for condition, value in pairs
-        )
-        return [
-            first if index is None else first + 1 + index
-            for first, index in zip(self.open_ids, indices, strict=True)
-        ]
+        ids = []
+        own = values[: len(self.fixed)]
+        for condition, first, value in zip(self.fixed, self.open_ids, own, strict=True):
+            index = None if is_missing(value) else condition.find(value)
+            ids.append(first if index is None else first + 1 + index)
+        return ids
 
     def encode_fields(
         self, values: Sequence[Any], is_kept: Iterable[bool] | None = None
@@ -397,12 +409,13 @@ class Conditions:
             values: All values of an example, in order.
             is_kept: Whether each field is encoded; None encodes all.
         """
-        ids = list[int]()
+        ids: list[int] = []
         markers = itertools.count(self.first_id + self.condition_ids)
         flags = itertools.repeat(True) if is_kept is None else is_kept
         entries = zip(markers, self.fields, values[len(self.fixed) :], flags, strict=False)
         for marker, condition, value, is_encoded in entries:
-            if is_encoded and self.encode_text is not None and (text := condition.text_of(value)):
+            text = condition.text_of(value)
+            if is_encoded and text and self.encode_text is not None:
                 first = list(self.encode_text(text))
                 later = list(self.encode_text(f" {text}"))
                 if later[1:] != first and later != first:
@@ -412,30 +425,32 @@ class Conditions:
         return ids + self._end
 
     def split(self, ids: Sequence[int]) -> list[list[int]]:
-        """Return the part of each condition in the ids between bos and a text, and the id that ends
+        """Return the ids of each condition among those between bos and a text, and the id that ends
         the fields.
 
-        The inverse of joining them; the part of a field that is not given is empty.
+        A field that is not given has no ids. Joined, the lists are the ids again.
         """
         fixed = len(self.fixed)
-        parts: list[list[int]] = [[token] for token in ids[:fixed]] + [[] for _ in self.fields]
-        first = self.first_id + self.condition_ids
-        place = fixed
+        by_condition: list[list[int]] = [[token] for token in ids[:fixed]]
+        by_condition += [[] for _ in self.fields]
+        first_marker = self.first_id + self.condition_ids
+        index = fixed
         for token in ids[fixed:-1] if self.fields else ():
-            place = fixed + token - first if token >= first else place
-            parts[place].append(token)
-        return [*parts, self._end]
+            if token >= first_marker:
+                index = fixed + token - first_marker
+            by_condition[index].append(token)
+        return [*by_condition, self._end]
 
     def unknown(self, values: Sequence[Any]) -> list[str]:
         """Return the names of the conditions for which an example has a value that was not in the
         training texts.
         """
-        pairs = zip(self.conditions, values, strict=True)
-        return [
-            c.name
-            for c, value in pairs
-            if not (c.is_field or is_missing(value)) and c.find(value) is None
-        ]
+        names = []
+        for condition, value in zip(self.conditions, values, strict=True):
+            is_given = not (condition.is_field or is_missing(value))
+            if is_given and condition.find(value) is None:
+                names.append(condition.name)
+        return names
 
     def describe(self) -> list[str]:
         """Return one line per condition for the user: its values and their shares of the training
@@ -447,26 +462,15 @@ class Conditions:
         """Return a sentence for each condition that lost its rarer categories, and for each field
         whose long values were cut.
         """
-        return [
-            (
-                f"Cut to {MAX_FIELD} characters: {counted(c.left_out, 'value')} of the field"
-                f" {c.name!r}."
-                if c.is_field
-                else (
-                    f"The condition {c.name!r} keeps its {len(c.values)} most frequent values; the"
-                    f" other {c.left_out:,} count as not given."
-                )
-            )
-            for c in self.conditions
-            if c.left_out
-        ]
+        return [condition.describe_loss() for condition in self.conditions if condition.left_out]
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the conditions as JSON values; the ids are not included."""
-        return [
-            {name: value for name, value in to_dict(c).items() if name != "lowercase" or value}
-            for c in self.conditions
-        ]
+        entries = [to_dict(condition) for condition in self.conditions]
+        for entry in entries:
+            if not entry["lowercase"]:
+                del entry["lowercase"]
+        return entries
 
     @classmethod
     def from_json(cls, stored: Any, first_id: int = 0) -> "Conditions":
@@ -495,7 +499,8 @@ def fit_condition(name: str, values: Iterable[str | float | None]) -> Condition:
     categories = Counter[str]()
     for value in values:
         texts += 1
-        if (number := finite_number(value)) is not None:
+        number = finite_number(value)
+        if number is not None:
             numbers.append(number)
         elif not is_missing(value):
             categories[label_of(value)] += 1
@@ -507,7 +512,7 @@ def fit_condition(name: str, values: Iterable[str | float | None]) -> Condition:
         )
     categories.update(map(label_of, numbers))  # one value is not a number, so all are categories
     ranked = sorted(categories.items(), key=lambda item: (-item[1], item[0]))
-    # so that the ids do not depend on how frequent each category is
+    # in the order of their labels, so that the ids do not depend on frequencies
     kept = sorted(ranked[:MAX_CATEGORIES])
     known = tuple(Value(label=label, share=count / texts) for label, count in kept)
     return Condition(name=name, kind="category", values=known, left_out=len(ranked) - len(known))
@@ -571,7 +576,9 @@ def finite_number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, str | Real):
         return None
     try:
-        number = math.nan if "_" in str(value) else float(value)  # Python reads 1_0 as 10
+        if "_" in str(value):  # Python reads 1_0 as 10
+            return None
+        number = float(value)
     except (ValueError, OverflowError):
         return None
     # -0.0 becomes 0.0, which has another label

@@ -80,7 +80,7 @@ class ReviewgenError(Exception):
     middle; ``args`` holds all of it.
     """
 
-    # characters that are printed: with a name in front of the message, it is still below 500
+    # characters of a message: with a name in front of it, it is still below 500
     _max_length = 490
 
     def __str__(self) -> str:
@@ -234,13 +234,9 @@ def per_second(number: float, seconds: float) -> str:
     ('1.5 a second', '12,346 a second', '0.001 a second')
     """
     rate = number / max(seconds, 1e-9)
-    return (
-        f"{rate:,.0f} a second"
-        if rate >= 9.95
-        else f"{rate:.1f} a second"
-        if rate >= 0.095
-        else f"{rate:.1g} a second"
-    )
+    if rate >= 9.95:
+        return f"{rate:,.0f} a second"
+    return f"{rate:.1f} a second" if rate >= 0.095 else f"{rate:.1g} a second"
 
 
 class Detail(str):
@@ -250,7 +246,7 @@ class Detail(str):
 
 
 class _Brief(reprlib.Repr):
-    """Shortens the parts of a value before they are written out, so that ten million numbers take
+    """Shortens the items of a value before they are written out, so that ten million numbers take
     no time.
     """
 
@@ -295,8 +291,8 @@ def first_lines(error: BaseException) -> str:
     """Return the first two lines of what an exception says, as one; the Hub's client says in the
     second what it is about.
     """
-    _, *more = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-    return " ".join([first_line(error), *more[:1]])[:300].rstrip(".")
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join([first_line(error), *lines[1:2]])[:300].rstrip(".")
 
 
 def did_you_mean(wrong: object, known: Iterable[str]) -> str:
@@ -313,15 +309,12 @@ def did_you_mean(wrong: object, known: Iterable[str]) -> str:
     names = sorted(set(known))
     if not names:
         return "Known: none."
-    near = (
-        difflib.get_close_matches(wrong, names, n=1)
-        if isinstance(wrong, str) and len(wrong) <= _WORD
-        else []
-    )
-    hint = f"Did you mean {near[0]!r}? " if near else ""
-    shown = names[
-        : max(1, sum(length <= _KNOWN for length in accumulate(len(name) + 2 for name in names)))
-    ]
+    hint = ""
+    if isinstance(wrong, str) and len(wrong) <= _MAX_MISSPELLED:
+        for near in difflib.get_close_matches(wrong, names, n=1):
+            hint = f"Did you mean {near!r}? "
+    lengths = accumulate(len(name) + 2 for name in names)
+    shown = names[: max(1, sum(length <= _MAX_KNOWN for length in lengths))]
     more = f" and {len(names) - len(shown)} more" if len(shown) < len(names) else ""
     return f"{hint}Known: {', '.join(shown)}{more}."
 
@@ -367,10 +360,18 @@ def storage_errors(path: object) -> Iterator[None]:
 
 
 _GAP = " ... "
-_WORD = 200  # characters of a name that may be misspelled
-_KNOWN = 300  # characters of a message for the names that are known
+_MAX_MISSPELLED = 200  # characters of a name for which a similar one is searched
+_MAX_KNOWN = 300  # characters of a message for the names that are known
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_WRITABLE = {
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EEXIST, errno.ENOENT),
-    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EBUSY,
+    errno.EEXIST,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
 }

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,17 +33,18 @@ from reviewgen.interrupts import defer_signals, signal_handler
 if TYPE_CHECKING:
     from torch import Tensor
 
-# for the others to start: they may import torch from a slow disk
-_CONNECTING = timedelta(minutes=5)
-# for a process that is connected and still working; one that has ended is noticed
+# The others have so long to start: they may import torch from a slow disk.
+_CONNECTING_TIMEOUT = timedelta(minutes=5)
+# A process that is connected may work so long; one that has ended is noticed before.
 _TIMEOUT = timedelta(hours=2)
+# the strategies of accelerate that split a model, by their environment variables
 _STRATEGIES = {
     "FSDP": "FSDP",
     "DEEPSPEED": "DeepSpeed",
     "MEGATRON_LM": "Megatron-LM",
     "PARALLELISM_CONFIG": "parallelism",
 }
-# why the processes could not be connected; accelerate's state is then half made, for good
+# Why the processes could not be connected; accelerate's state then stays half made.
 _failures: list[str] = []
 
 Result = TypeVar("Result")
@@ -77,7 +79,7 @@ def process_state() -> Any:
         # process.
         with nullcontext() if was_connected else signal_handler(signal.SIG_DFL):
             cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not accelerator.is_available()
-            state = PartialState(cpu=cpu, timeout=_CONNECTING)
+            state = PartialState(cpu=cpu, timeout=_CONNECTING_TIMEOUT)
             if state.num_processes > 1:
                 _lasting_group()
     except (RuntimeError, ValueError) as error:  # the second if the environment names no address
@@ -118,11 +120,11 @@ def connection_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        # they reference the connection, which must close when this process ends
+        # the frames reference the connection, which must close when this process ends
         traceback.clear_frames(error.__traceback__)
         if type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
             raise MemoryError from None
-        # without its place in torch, and advice
+        # the place in torch in front of it, and the advice behind it, are left out
         reason = re.sub(r"^\[\S+\] ", "", first_line(error)).split(". ")[0]
         raise ProcessLost(f"Another process has ended or does not answer ({reason}).") from None
 
@@ -222,7 +224,8 @@ class Processes:
         ends = self.all_gather_object(
             (result, error is not None, is_interrupted or self.interrupted.is_set())
         )
-        if failed := [rank for rank, (_, has_failed, _) in enumerate(ends) if has_failed]:
+        failed = [rank for rank, (_, has_failed, _) in enumerate(ends) if has_failed]
+        if failed:
             if error is not None and failed[0] == self.rank:
                 raise error
             raise ProcessLost(f"Process {failed[0]} has failed; its own error message says why.")
@@ -266,7 +269,7 @@ class Processes:
             for name, value in facts.items()
         }
         everyone = self.all_gather_object(digests)  # other code may have other facts
-        names = dict.fromkeys(name for by_name in everyone for name in by_name)
+        names = dict.fromkeys(chain.from_iterable(everyone))
         different = [name for name in names if len({by_name.get(name) for by_name in everyone}) > 1]
         if different and self.rank:
             raise ProcessLost(
@@ -331,7 +334,7 @@ def launch_name() -> str:
     """Return the name of the launcher's log folder, which a job keeps when it is started again; ""
     without a launcher.
     """
-    # NAME/attempt_0/RANK/error.json
+    # the path ends with NAME/attempt_0/RANK/error.json
     return "".join(Path(os.environ.get("TORCHELASTIC_ERROR_FILE", "")).parts[-4:-3])
 
 

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 MIN_CHARACTERS = 20_000
 """A rate that was measured on fewer characters of generated text is not known yet."""
 
-_GROUPS = 10
+_GROUPS = 10  # of the jackknife
 _NORMAL = 1.960  # the quantile at 0.975 of the normal distribution
-_STUDENT = 2.262  # the quantile at 0.975 of Student's, with 9 degrees of freedom
+_STUDENT = 2.262  # the quantile at 0.975 of Student's distribution with 9 degrees of freedom
 T = TypeVar("T")
 
 
@@ -26,7 +26,7 @@ def find_intervals(
     items: Sequence[T],
     are_shares: Sequence[bool] | None = None,
 ) -> list[list[float] | None]:
-    """Return the 95 % interval, low and high, of each number that is measured of some items; None
+    """Return the 95 % interval, low and high, of each number that is measured on some items; None
     with fewer than 10 items.
 
     None also where a number is not finite, for all items or for nine tenths of them.
@@ -34,7 +34,7 @@ def find_intervals(
     Args:
         measure: Returns the numbers of any of the items.
         items: Texts, or what is known of each.
-        are_shares: Of each number, whether it is a share, from 0 to 1; all are by default.
+        are_shares: Whether each number is a share, from 0 to 1; all are by default.
 
     >>> ((low, high),) = find_intervals(lambda items: [sum(items) / len(items)], [0] * 100)
     >>> low, round(high, 3)
@@ -43,22 +43,18 @@ def find_intervals(
     values = measure(items)
     if len(items) < _GROUPS:
         return [None] * len(values)
-    parts = [
-        [item for number, item in enumerate(items) if number % _GROUPS != group]
-        for group in range(_GROUPS)
-    ]
-    variances = [
-        (_GROUPS - 1) * _variance(estimates) for estimates in zip(*map(measure, parts), strict=True)
-    ]
-    intervals = []
-    for value, variance, is_share in zip(
-        values, variances, are_shares or [True] * len(values), strict=True
-    ):
-        interval = (
-            _wilson(value, variance, len(items))
-            if is_share and 0 <= value <= 1
-            else _symmetric(value, variance)
-        )
+    estimates = []
+    for group in range(_GROUPS):  # each is left out once
+        others = [item for number, item in enumerate(items) if number % _GROUPS != group]
+        estimates.append(measure(others))
+    intervals: list[list[float] | None] = []
+    flags = are_shares or [True] * len(values)
+    for value, column, is_share in zip(values, zip(*estimates, strict=True), flags, strict=True):
+        variance = (_GROUPS - 1) * _variance(column)
+        if is_share and 0 <= value <= 1:
+            interval = _wilson(value, variance, len(items))
+        else:
+            interval = _symmetric(value, variance)
         intervals.append(interval if all(map(math.isfinite, interval)) else None)
     return intervals
 
@@ -74,9 +70,9 @@ def describe_rate(
     """
     if characters is not None and characters < MIN_CHARACTERS:
         return f"not known yet ({characters:,} of {MIN_CHARACTERS:,} characters)"
-    return f"{value:.1%}" + (
-        "" if not interval else f" (95 %: {interval[0]:.1%} to {interval[-1]:.1%})"
-    )
+    if not interval:
+        return f"{value:.1%}"
+    return f"{value:.1%} (95 %: {interval[0]:.1%} to {interval[-1]:.1%})"
 
 
 def describe_copies(novelty: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import re
 
-# not the full stop in 3.5
+# a full stop ends a sentence before white space only, unlike that in 3.5
 _END = re.compile(r"[.!?…。！？]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[\"'”’»)\]」』）】》]*")
 _WORD_BEFORE = re.compile(r"(\w[\w.]*)\Z")
 _CAPITAL_AFTER = re.compile(r"\s+[^\W\d_a-z]")
@@ -41,21 +41,15 @@ def _is_abbreviated(text: str, match: re.Match[str]) -> bool:
     """Return whether the full stop belongs to an abbreviation, an initial or a numbered item, and
     ends no sentence.
     """
-    before = (
-        _WORD_BEFORE.search(text, max(0, match.start() - 24), match.start())
-        if match.group() == "."
-        else None
-    )
+    if match.group() != ".":
+        return False
+    before = _WORD_BEFORE.search(text, max(0, match.start() - 24), match.start())
     if before is None:
         return False
     word = before.group(1)
-    is_initial = (
-        len(word) == 1
-        and word.isupper()
-        and word != "I"
-        and _CAPITAL_AFTER.match(text, match.end()) is not None
-    )
-    is_of_number = (
-        word.lower() in _OF_NUMBERS and _NUMBER_AFTER.match(text, match.end()) is not None
-    )
-    return is_initial or is_of_number or word.lower() in _ABBREVIATIONS
+    if word.lower() in _ABBREVIATIONS:
+        return True
+    if word.lower() in _OF_NUMBERS and _NUMBER_AFTER.match(text, match.end()):
+        return True
+    is_initial = len(word) == 1 and word.isupper() and word != "I"
+    return is_initial and _CAPITAL_AFTER.match(text, match.end()) is not None

@@ -6,14 +6,14 @@ process that is killed leaves ``.NAME.new``, which the next one removes, or ``OU
 ``Job``, which the same job resumes. It knows no models, and no formats but safetensors.
 
     to_path, check_output           check a target before hours of work
-    open_input, is_pipe             a file that the user names, which may be a pipe
+    open_input, is_pipe             open a file that the user names, which may be a pipe
     atomic_file, atomic_folder      write a target whole
-    publish                         a finished folder gets its name
-    describe_cut_off                how to finish an interrupted replacement
-    temporary_folder                removed afterwards
+    publish                         give a finished file or folder its name
+    describe_cut_off                say how to finish an interrupted replacement
+    temporary_folder                a folder that is removed afterwards
     digest_of                       the SHA-256 of a file
-    safetensors_file                a file that another library writes
-    open_tensors, read_vectors      the same to read from, after checking what it contains
+    safetensors_file                write a file by the functions of safetensors
+    open_tensors, read_vectors      read such a file, after checking what it contains
     Job                             work that can be resumed, in a folder until it is whole
 """
 
@@ -47,12 +47,12 @@ LOCKS_OPEN_FILES = os.name == "nt"
 above it renamed.
 """
 
-# what renaming a folder onto an existing name gives
+# the errors of renaming a folder to a name that exists
 _ALREADY_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _JOB = "job.json"
 _LOCK = ".lock"
-_NOT_PIECES = {_JOB, ".job.json.new", _LOCK, "source"}  # of a job
-# that jobs make
+_NOT_PIECES = {_JOB, ".job.json.new", _LOCK, "source"}  # other files in the folder of a job
+# the pieces that jobs make
 _PIECES = (
     "step-*.pt",
     "shards",
@@ -64,10 +64,10 @@ _PIECES = (
     "tokenizers",
     "store",
 )
-_PIPE_SECONDS = 30
-# of numbers, as safetensors abbreviates them
+_PIPE_SECONDS = 30  # to wait until something writes to a pipe
+# the kinds of numbers, as safetensors abbreviates them
 _KINDS = {"F": "float", "BF": "bfloat", "I": "int", "U": "uint", "BOOL": "bool"}
-_TRIES = 20  # to rename where other programs, such as virus scanners, briefly open what was written
+_TRIES = 20  # to rename what other programs, such as virus scanners, have just opened
 _PAUSE_SECONDS = 0.1  # between two of these tries
 
 
@@ -121,7 +121,7 @@ def open_input(file: Path) -> IO[bytes]:
     if not is_pipe(file):
         return file.open("rb")
     opened: list[IO[bytes]] = []
-    # which waits for a writer
+    # opening a pipe waits for a writer
     thread = threading.Thread(target=lambda: opened.append(file.open("rb")), daemon=True)
     thread.start()
     thread.join(_PIPE_SECONDS)
@@ -215,9 +215,7 @@ def publish(new: Path, target: Path) -> None:
 
 
 def describe_cut_off(folder: Path) -> str:
-    """Return what to do about a folder whose replacement was cut off between its two renames; ""
-    where none was.
-    """
+    """Return advice for a folder whose replacement was cut off between its two renames, else ""."""
     if not folder.name:  # as of "." or "/", which are never replaced
         return ""
     new = folder.with_name(f".{folder.name}.new")
@@ -263,7 +261,7 @@ def safetensors_file(file: Path) -> Iterator[None]:
         OSError: With the operating system's number and message; EIO where safetensors gives no
             number.
     """
-    # imported here because only callers with tensors need it
+    # only callers with tensors need safetensors
     from safetensors import SafetensorError
 
     try:
@@ -272,9 +270,10 @@ def safetensors_file(file: Path) -> Iterator[None]:
         match = re.search(r"([^:]*) \(os error (\d+)\)", str(error))
         if match is None:
             raise OSError(errno.EIO, " ".join(str(error).split())) from None
-        # for Windows, too
+        # the fourth argument is the number that Windows reads
         raise OSError(int(match[2]), match[1].strip(), None, int(match[2])) from None
-    os.umask(mask := os.umask(0))
+    mask = os.umask(0)
+    os.umask(mask)
     file.chmod(0o666 & ~mask)  # the library leaves it readable by its owner only
 
 
@@ -341,10 +340,16 @@ def dtype_name(code: str) -> str:
 def _refuse_existing(
     path: Path, *, overwrite: bool = False, advice: str = "remove it first"
 ) -> None:
-    if reason := describe_cut_off(path):
+    reason = describe_cut_off(path)
+    if reason:
         raise OutputExists(reason)
     if os.path.lexists(path) and not overwrite:
         raise OutputExists(f"{path} already exists. Give another name, or {advice}.")
+
+
+def _has_files(path: Path) -> bool:
+    """Return whether a path is a file, or a folder with a file somewhere in it."""
+    return path.is_file() or any(below.is_file() for below in path.rglob("*"))
 
 
 def _fsync(path: Path) -> None:
@@ -365,7 +370,7 @@ def _fsync(path: Path) -> None:
 
 
 def _fsync_tree(path: Path) -> None:
-    for entry in (*path.rglob("*"), path) if path.is_dir() else (path,):
+    for entry in (*path.rglob("*"), path):
         if entry.is_dir() or entry.is_file():
             _fsync(entry)
 
@@ -410,7 +415,8 @@ class Job:
     def __init__(
         self, out: Path, kind: str, facts: Mapping[str, Any], *, waits: bool = False
     ) -> None:
-        self.out, self.folder = out, out.with_name(f"{out.name}.partial")
+        self.out = out
+        self.folder = out.with_name(f"{out.name}.partial")
         self._kind = kind
         self._facts = {"kind": kind, **facts}
         self._waits = waits
@@ -434,9 +440,8 @@ class Job:
             )
             try:
                 lock.acquire()
-            # the other process has just removed the folder
             except (FileNotFoundError, FileExistsError):
-                continue
+                continue  # the other process has just removed the folder
             except Timeout:
                 raise CheckpointError(
                     f"Another process is working in {self.folder}. Wait for it to finish."
@@ -455,9 +460,7 @@ class Job:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if not any(
-            path.is_file() for piece in self._pieces() for path in (piece, *piece.rglob("*"))
-        ):
+        if not any(_has_files(piece) for piece in self._pieces()):
             remove(self.folder)  # nothing is worth keeping
         self._lock.release()
         if LOCKS_OPEN_FILES and not self._pieces() and not self.done(_JOB):
@@ -475,9 +478,9 @@ class Job:
         current: dict[str, Any] = json.loads(json.dumps(dict(facts)))
         file = self.path(_JOB)
         before = self._read()
-        if different := [
-            name for name in current.keys() & before.keys() if current[name] != before[name]
-        ]:
+        common = current.keys() & before.keys()
+        different = [name for name in common if current[name] != before[name]]
+        if different:
             raise CheckpointError(
                 f"{self.folder} holds an unfinished job with other"
                 f" {' and '.join(sorted(different))}. Rerun the original command to resume it,"
@@ -497,9 +500,7 @@ class Job:
         return self.path(name).exists()
 
     def write(self, name: str, make: Callable[[Path], object]) -> None:
-        """Make a piece, a file or a folder, at a path that it is given; a piece that is whole stays
-        as it is.
-        """
+        """Make a piece, a file or a folder, unless it exists; ``make`` gets a path to write to."""
         self.write_whole(self.path(name), make)
 
     @staticmethod
@@ -538,7 +539,7 @@ class Job:
             CheckpointError: ``job.json`` is damaged.
             OutputExists: The folder has something in it that is not of a job of this kind.
         """
-        # looked at before the facts, which a job writes before its pieces
+        # read before the facts, since a job writes its facts before its pieces
         has_pieces = bool(self._pieces())
         file = self.path(_JOB)
         before: dict[str, Any] = {}
@@ -564,5 +565,5 @@ class Job:
         return before
 
     def _pieces(self) -> list[Path]:
-        # none of a folder that does not exist
+        """Return the paths of what was made; none if the folder does not exist."""
         return [path for path in self.folder.glob("*") if path.name not in _NOT_PIECES]

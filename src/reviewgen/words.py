@@ -31,7 +31,8 @@ from reviewgen.data.store import frame_texts
 from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
 from reviewgen.evaluation import token_losses
 from reviewgen.generation.pieces import TokenTexts
-from reviewgen.generation.states import flatten_state, map_state
+from reviewgen.generation.states import map_state
+from reviewgen.protocols.model import flatten_state
 from reviewgen.rates import describe_rate, find_intervals
 from reviewgen.saving.layout import Bundle
 from reviewgen.web.charts import draw_words

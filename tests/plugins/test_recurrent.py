@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from reviewgen_recurrent.dropout import drop
 from torch import Tensor, nn
 
-from reviewgen.generation.states import flatten_state
+from reviewgen.protocols.model import flatten_state
 from reviewgen.testing.models import some_ids
 from tests.support.plugin_models import make_network
 

@@ -10,7 +10,7 @@ import pytest
 
 from reviewgen.compiled import Constraints, SamplingParams, build_windows, copies, no_places
 from reviewgen.errors import BundleError
-from reviewgen.generation.states import flatten_state
+from reviewgen.protocols.model import flatten_state
 from reviewgen.testing.models import call, some_ids
 from tests.support.plugin_models import PLAIN, count_ngram, make_network
 

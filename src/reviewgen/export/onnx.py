@@ -34,9 +34,9 @@ from reviewgen.config.bounded import dump_json
 from reviewgen.errors import ConfigError, PluginError, first_line, quoted
 from reviewgen.export.folders import ONNX, check_target, export_folder, write_tokenizer
 from reviewgen.generation.decode import SAMPLING_SETTINGS
-from reviewgen.generation.states import flatten_state, map_state
+from reviewgen.generation.states import map_state
 from reviewgen.model.review_model import ReviewModel, check_model
-from reviewgen.protocols.model import CountTrained, LanguageModel
+from reviewgen.protocols.model import CountTrained, LanguageModel, flatten_state
 
 if TYPE_CHECKING:
     from onnx import ModelProto

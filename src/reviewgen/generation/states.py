@@ -27,15 +27,6 @@ def map_state(function: Callable[..., Any], *states: Any) -> Any:
     return function(*states)
 
 
-def flatten_state(state: Any) -> list[Any]:
-    """Return the arrays or tensors of a state, in order."""
-    return (
-        [part for item in state for part in flatten_state(item)]
-        if isinstance(state, tuple)
-        else [state]
-    )
-
-
 def select_rows(state: StepState, rows: Sequence[int] | np.ndarray) -> StepState:
     """Return the state of some rows."""
     return map_state(lambda part: part[np.asarray(rows, np.int64)], state)

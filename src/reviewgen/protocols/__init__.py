@@ -15,6 +15,7 @@ in its package's metadata, or as ``api_version: ClassVar[str]`` of its class.
     migration   configs that an earlier version of a plugin has saved
     stepper     Stepper: generates; NumPy arrays in and out, without torch
     tokenizer   Tokenizer: text to ids and back
+    checks      the laws that a third party's model must keep to be trained
     ranges      how several processes finish a model that is trained by counting
     extensions  LogitsProcessorFactory: changes the scores of the next token in generation; Metric:
                 a number measured on generated texts, at each evaluation of a training; Reader: the

@@ -16,7 +16,7 @@ from reviewgen.errors import ConfigError
 from reviewgen.protocols.graph import parameter_sizes
 from reviewgen.protocols.model import State
 
-# what such a module is called elsewhere
+# names that other libraries give to embedding tables
 _TABLE_MODULES = {"embedding", "embeddings", "embed", "encoder", "word_embeddings"}
 
 
@@ -216,7 +216,7 @@ def count_by_module(model: Any) -> dict[str, int]:
 
 
 def describe_parameters(kinds: Mapping[str, int]) -> str:
-    """Return what ``count_parameters`` has returned in words.
+    """Describe the numbers that ``count_parameters`` returns.
 
     >>> describe_parameters({"n-gram vectors": 4194304, "output layer": 18207})
     '4,212,511: n-gram vectors 4,194,304, output layer 18,207'

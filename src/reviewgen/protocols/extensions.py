@@ -7,7 +7,7 @@ A processor gets torch tensors all the same.
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
@@ -105,7 +105,7 @@ class TextSample:
         """Return the share of different n-grams among all; 0 if there are none. It falls as the
         number of words grows.
         """
-        listed = [ngram for row in self.ngrams(n) for ngram in row]
+        listed = list(chain.from_iterable(self.ngrams(n)))
         return len(set(listed)) / max(1, len(listed))
 
     def repetition(self, n: int) -> float:

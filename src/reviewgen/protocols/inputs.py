@@ -1,7 +1,7 @@
 """What a model is called with: checks of ids and states, and the vector of a text's conditions and
 fields. Needs torch.
 
-Errors about shapes name each axis, what is expected and what was given. A check that passes only
+Errors about shapes name each axis with its expected and its actual size. A check that passes only
 compares two tuples, which takes about a microsecond; checks stand at the top of a model's call,
 never in an inner loop.
 
@@ -27,7 +27,7 @@ from reviewgen.errors import ShapeError
 
 _INTEGERS = {torch.int64, torch.int32}
 _MEANINGS = {"B": " texts", "L": " layers", "H": " hidden units", "K": " tokens before"}
-# in trials with a gru over words of music posts, 1 cost 0.03 to 0.07 bits per character
+# With a scale of 1, a gru over words of music posts lost 0.03 to 0.07 bits per character.
 _LEARNING_RATE_SCALE = 0.3
 GIVEN_FORMULA = "g_t = sum of e[id] / sqrt(n), of the n ids that the text is given"
 
@@ -52,10 +52,10 @@ def check_ids(ids: Any) -> int:
 
 
 def check_state(state: Any, parts: int) -> tuple[Any, ...]:
-    """Return the parts of a state: itself if it is a single tensor, else the items of the tuple.
+    """Return the items of a state: those of a tuple, or the state itself if it is a single tensor.
 
     Raises:
-        ShapeError: It has another number of parts.
+        ShapeError: It has another number of items than ``parts``.
     """
     given = state if isinstance(state, tuple) else (state,)
     if len(given) != parts:
@@ -176,7 +176,7 @@ def _latest(
     """
     number = is_event.long().cumsum(1)  # (B, T), of events so far
     place = torch.where(is_event, torch.arange(is_event.shape[1], device=is_event.device) + 1, 0)
-    # ONNX lacks cummax
+    # the same as a cummax of place, which ONNX lacks
     places = torch.zeros_like(F.pad(place, (1, 0))).scatter_add(1, number, place).gather(1, number)
     padded = torch.cat([before.to(values.dtype), values], dim=1)
     return padded.gather(1, places[..., None].expand(-1, -1, values.shape[-1]))

@@ -4,6 +4,7 @@ Shapes by letter: B batch, T time (tokens), V vocabulary.
 """
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -14,6 +15,13 @@ from reviewgen.protocols.stepper import Stepper
 
 State: TypeAlias = Any
 """A model's recurrent state; see LanguageModel for its rules."""
+
+
+def flatten_state(state: Any) -> list[Any]:
+    """Return the tensors or arrays of a state, in order."""
+    if not isinstance(state, tuple):
+        return [state]
+    return list(chain.from_iterable(map(flatten_state, state)))
 
 
 @runtime_checkable
@@ -96,8 +104,8 @@ class CountTrained(Protocol):
 
 @runtime_checkable
 class SupportsCountMerge(Protocol):
-    """A count model that can be trained by several processes, each counting a part of the texts
-    (``accelerate launch``).
+    """A count model that can be trained by several processes, each of which counts a share of the
+    texts (``accelerate launch``).
     """
 
     def take_counts(self) -> dict[str, Tensor]:
@@ -105,7 +113,7 @@ class SupportsCountMerge(Protocol):
         ...
 
     def add_counts(self, counts: Mapping[str, Tensor]) -> None:
-        """Add the counts of another model with the same settings; the order of the parts must not
+        """Add the counts of another model with the same settings; the order of the models must not
         matter.
         """
         ...

@@ -80,7 +80,7 @@ class SupportsEncodeBatch(Protocol):
     """A tokenizer that encodes many texts faster than one by one."""
 
     def encode_batch(self, texts: Sequence[str]) -> Sequence[Sequence[int] | np.ndarray]:
-        """Return what ``encode`` returns for each text, as lists or arrays."""
+        """Return the ids of each text as ``encode`` does, as lists or arrays."""
         ...
 
 
@@ -100,12 +100,12 @@ class SupportsTokenizerJson(Protocol):
 
 @runtime_checkable
 class SupportsTrainingInParts(Protocol):
-    """A tokenizer that can be trained on parts of the texts, so that the processes of a launcher
+    """A tokenizer that can be trained on shares of the texts, so that the processes of a launcher
     share the work.
     """
 
     @classmethod
     def combine(cls, tokenizers: Sequence[Any]) -> Tokenizer:
-        """Return the tokenizer that ``train`` returns for all the texts that some tokenizers of one
-        class and settings were trained on, one after another. A part may be without texts."""
+        """Return the tokenizer that ``train`` returns for the texts of all given tokenizers, one
+        after another; they have one class and settings. One of them may have had no texts."""
         ...

@@ -31,9 +31,10 @@ GROUPS = {
     "web tokenizer": "reviewgen.web_tokenizers",
 }
 API_GROUP = "reviewgen.api"
-OWN = "reviewgen"  # the distribution of the plugins in this repository
+OWN = "reviewgen"  # the distribution that provides the plugins in this repository
 
-_PART_OF_PRESET = ("model", "tokenizer", "stepper", "web stepper", "web tokenizer")
+# the kinds of plugins whose names form the names of presets
+_WITHOUT_HYPHEN = ("model", "tokenizer", "stepper", "web stepper", "web tokenizer")
 _VERSION = re.compile(r"(\d{1,9})(\.\d{1,9})?", re.ASCII)
 
 
@@ -61,7 +62,7 @@ class Plugin:
 
 
 class InstalledPlugin(NamedTuple):
-    """An installed plugin, and its entry point; None if it was registered."""
+    """An installed plugin, and its entry point; a registered plugin has none."""
 
     plugin: Plugin
     point: EntryPoint | None
@@ -75,7 +76,7 @@ def installed_plugins(kind: str) -> Mapping[str, list[InstalledPlugin]]:
 
 
 def title_of(plugin: Plugin) -> str:
-    """Return what a message calls a plugin, as in "The model 'lstm' of reviewgen 0.1.0"."""
+    """Return the name of a plugin for a message: "The model 'lstm' of reviewgen 0.1.0"."""
     return f"The {plugin.kind} {plugin.name!r} of {plugin.package} {plugin.version}".rstrip()
 
 
@@ -86,12 +87,17 @@ def is_same_package(one: str, other: str) -> bool:
     return _normalize(one) == _normalize(other)
 
 
+def is_own(plugin: Plugin) -> bool:
+    """Return whether reviewgen itself provides a plugin."""
+    return is_same_package(plugin.package, OWN)
+
+
 def find_name_fault(kind: str, name: str) -> str | None:
     """Return why a plugin cannot have a name; None if it can."""
     if kind in ("preset", "weights"):
         rule = "be of the form <model>-<tokenizer>[-<size>], in lower case"
         is_valid = PRESET.fullmatch(name) is not None
-    elif kind in _PART_OF_PRESET:
+    elif kind in _WITHOUT_HYPHEN:
         rule = "have the letters a to z and digits only, a letter first"
         is_valid = is_plugin_name(name) and "-" not in name
     else:
@@ -125,8 +131,8 @@ def find_api_fault(declared: object, package: str) -> str | None:
 
 
 def _folders() -> tuple[tuple[str, int], ...]:
-    """Return the folders of ``sys.path``, and when a package was last installed into each of them
-    or removed.
+    """Return the folders of ``sys.path``, each with the time of its last change: of the last
+    package that was installed or removed.
     """
     folders = []
     for folder in sys.path:
@@ -142,31 +148,27 @@ def _read(folders: tuple[tuple[str, int], ...]) -> dict[str, dict[str, list[Inst
     """Return the installed plugins by kind and name, with what is wrong with each of them alone."""
     table: dict[str, dict[str, list[InstalledPlugin]]] = {kind: {} for kind in GROUPS}
     kinds = {group: kind for kind, group in GROUPS.items()}
-    packages = set[str]()
+    packages: set[str] = set()
     for distribution in distributions():
         text = distribution.read_text("entry_points.txt")
         if not text or "[reviewgen." not in text.replace(" ", ""):
             continue  # the others are not parsed, which takes long
         package = distribution.name
-        points = distribution.entry_points
-        # one that is on the path twice is imported from the first place
         if _normalize(package) in packages:
-            continue
+            continue  # one that is on the path twice is imported from the first place
         packages.add(_normalize(package))
+        points = distribution.entry_points
         declared = next((point.name for point in points if point.group == API_GROUP), None)
         fault = find_api_fault(declared, package)
         for point in points:
-            if (kind := kinds.get(point.group)) is not None:
+            kind = kinds.get(point.group)
+            if kind is not None:
                 problem = find_name_fault(kind, point.name) or fault
                 plugin = Plugin(kind, point.name, package, distribution.version, problem, declared)
                 table[kind].setdefault(point.name, []).append(InstalledPlugin(plugin, point))
-    for named in (named for names in table.values() for named in names.values()):
-        named.sort(
-            key=lambda installed: (
-                not is_same_package(installed.plugin.package, OWN),
-                installed.plugin.package,
-            )
-        )
+    for by_name in table.values():
+        for named in by_name.values():
+            named.sort(key=lambda entry: (not is_own(entry.plugin), entry.plugin.package))
     return table
 
 

@@ -16,6 +16,7 @@ a saved model has it, finds that one. Standard library only, except for the plai
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from reviewgen.registry.metadata import (
     find_api_fault,
     find_name_fault,
     installed_plugins,
+    is_own,
     is_same_package,
     title_of,
 )
@@ -47,7 +49,7 @@ from reviewgen.registry.metadata import (
 THIS_PROCESS = "(this process)"  # the package of a registered plugin
 
 _registered: dict[tuple[str, str], Any] = {}  # (kind, name) -> class, for this process
-# (kind, name, package) -> why its import failed, in this process
+# (kind, name, package) -> why its import has failed in this process
 _failures: dict[tuple[str, str, str], str] = {}
 
 
@@ -58,10 +60,10 @@ def list_plugins(kind: str | None = None) -> list[Plugin]:
         kind: A kind as in ``Plugin``; None for all plugins of all kinds.
     """
     if kind is None:
-        return [plugin for name in GROUPS for plugin in list_plugins(name)]
-    listed = [
-        _with_problem(entry.plugin, named) for named in _plugins(kind).values() for entry in named
-    ]
+        return list(chain.from_iterable(map(list_plugins, GROUPS)))
+    listed: list[Plugin] = []
+    for named in _plugins(kind).values():
+        listed += [_with_problem(entry.plugin, named) for entry in named]
     return sorted(listed, key=lambda plugin: (plugin.name, plugin.package != OWN, plugin.package))
 
 
@@ -189,20 +191,18 @@ def find_weights(name: str | Plugin) -> Path | None:
         plugin, point = _locate("weights", name)
     except UnknownPlugin:
         return None
-    if plugin.problem is None and point is not None:
-        top, *below = point.value.split(".")
-        spec = importlib.util.find_spec(top)
-        for location in (spec and spec.submodule_search_locations) or ():
-            if (folder := Path(location, *below)).is_dir():
-                return folder
-    fault = f"cannot be used: {plugin.problem}."
-    if plugin.problem is None:
-        lost = f"are missing: their folder {point.value if point else ''} does not exist."
-        fault = (
-            f"{lost} Reinstall the package; if it is your own, save a trained model in that folder"
-            " and install it again."
-        )
-    raise BrokenPlugin(f"{title_of(plugin)} {fault}")
+    _refuse_broken(plugin)
+    assert point is not None  # weights are not registered
+    top, *below = point.value.split(".")
+    spec = importlib.util.find_spec(top)
+    for location in (spec and spec.submodule_search_locations) or ():
+        folder = Path(location, *below)
+        if folder.is_dir():
+            return folder
+    raise BrokenPlugin(
+        f"{title_of(plugin)} are missing: their folder {point.value} does not exist. Reinstall the"
+        " package; if it is your own, save a trained model in that folder and install it again."
+    )
 
 
 def find_preset(name: str | Plugin) -> Preset:
@@ -222,34 +222,40 @@ def find_preset(name: str | Plugin) -> Preset:
         PluginConflict: Two packages provide the preset, the model or the tokenizer.
         BrokenPlugin: Its package cannot be imported.
     """
-    parts = None if isinstance(name, Plugin) else parse_preset(name, preset_names())
+    if not isinstance(name, Plugin):
+        parse_preset(name, preset_names())  # raises unless it has the form of one
     try:
         preset, plugin = find_plugin("preset", name)
     except UnknownPlugin:
-        if parts is None or isinstance(name, Plugin):
+        if isinstance(name, Plugin):
             raise
-        if name.endswith(PLAIN):
-            if (whole := name.removesuffix(PLAIN)).endswith(PLAIN) and whole not in preset_names():
-                raise UnknownPlugin(
-                    f"There is no preset {quoted(name)}. Did you mean {quoted(whole)}?"
-                ) from None
-            return _find_plain(whole)
-        if name not in preset_names():
-            raise UnknownPlugin(
-                f"There is no preset {quoted(name)}. {did_you_mean(name, preset_names())}"
-            ) from None
-        for kind, part in zip(("model", "tokenizer"), parts, strict=True):
-            _locate(kind, part)  # raises if two packages provide it
-        return Preset(model=parts[0], tokenizer=parts[1])
+        return _find_pair(name)
     if not isinstance(preset, Preset):
         raise BrokenPlugin(f"{title_of(plugin)} is not a reviewgen.config.Preset.")
     return preset
 
 
+def _find_pair(name: str) -> Preset:
+    """Return the preset of a model and a tokenizer, or the plain form of another one."""
+    known = preset_names()
+    problem = f"There is no preset {quoted(name)}."
+    if name.endswith(PLAIN):
+        whole = name.removesuffix(PLAIN)
+        if whole.endswith(PLAIN) and whole not in known:
+            raise UnknownPlugin(f"{problem} Did you mean {quoted(whole)}?") from None
+        return _find_plain(whole)
+    if name not in known:
+        raise UnknownPlugin(f"{problem} {did_you_mean(name, known)}") from None
+    model, tokenizer = parse_preset(name)
+    _locate("model", model)  # raises if two packages provide it
+    _locate("tokenizer", tokenizer)
+    return Preset(model=model, tokenizer=tokenizer)
+
+
 def _find_plain(name: str) -> Preset:
     preset = find_preset(name)
     if preset.parts:
-        plain = " or ".join(f"{part}{PLAIN}" for part in preset.parts)
+        plain = " or ".join(f"{model}{PLAIN}" for model in preset.parts)
         raise ConfigError(
             f"{name} is a blend of several models, which has no plain form: give that of one of"
             f" them, {plain}."
@@ -257,19 +263,17 @@ def _find_plain(name: str) -> Preset:
     from reviewgen.protocols.model import CountTrained  # imports torch
 
     model = find_model(preset.model)[0]
-    return preset.with_fixed(
-        settings_off(model.Config),
-        {} if issubclass(model, CountTrained) else settings_off(TrainingConfig),
-    )
+    is_counted = issubclass(model, CountTrained)
+    training = {} if is_counted else settings_off(TrainingConfig)
+    return preset.with_fixed(settings_off(model.Config), training)
 
 
 def preset_names() -> set[str]:
     """Return every name that ``find_preset`` accepts, without -plain: presets, and pairs of a model
     and a tokenizer.
     """
-    return _plugins("preset").keys() | {
-        f"{model}-{tokenizer}" for model in _plugins("model") for tokenizer in _plugins("tokenizer")
-    }
+    pairs = product(_plugins("model"), _plugins("tokenizer"))
+    return _plugins("preset").keys() | {"-".join(pair) for pair in pairs}
 
 
 def register_model(name: str, model: Any) -> None:
@@ -310,10 +314,7 @@ def _register(kind: str, name: str, plugin: Any) -> None:
             f"{quoted(name)} cannot name a {kind}: use the letters a to z and digits only, a letter"
             " first."
         )
-    if any(
-        is_same_package(entry.plugin.package, OWN)
-        for entry in installed_plugins(kind).get(name, [])
-    ):
+    if any(is_own(entry.plugin) for entry in installed_plugins(kind).get(name, [])):
         raise PluginConflict(
             f"The {kind} {quoted(name)} is already provided by {OWN}. Choose another name."
         )
@@ -329,12 +330,10 @@ def _find_beside(kind: str, owner: str, name: str | Plugin) -> Any | None:
         plugin = _locate(owner, name).plugin
     except UnknownPlugin:
         return None
-    companions = [
-        entry
-        for entry in installed_plugins(kind).get(plugin.name, [])
-        if entry.plugin.package == plugin.package
-    ]
-    return _import(companions[0]) if companions else None
+    for companion in installed_plugins(kind).get(plugin.name, []):
+        if companion.plugin.package == plugin.package:
+            return _import(companion)
+    return None
 
 
 def _find_script(kind: str, owner: str, name: str | Plugin) -> Path | None:
@@ -352,8 +351,7 @@ def _import(installed: InstalledPlugin) -> Any:
     plugin, point = installed
     if point is None:
         return _registered[plugin.kind, plugin.name]
-    if plugin.problem is not None:
-        raise BrokenPlugin(f"{title_of(plugin)} cannot be used: {plugin.problem}.")
+    _refuse_broken(plugin)
     try:
         loaded = point.load()
     # a third party's module may do anything while it is imported
@@ -367,19 +365,26 @@ def _import(installed: InstalledPlugin) -> Any:
     return loaded
 
 
+def _refuse_broken(plugin: Plugin) -> None:
+    if plugin.problem is not None:
+        raise BrokenPlugin(f"{title_of(plugin)} cannot be used: {plugin.problem}.")
+
+
 def _refuse_other_api(plugin: Plugin, loaded: Any) -> None:
     """Raise if a class says that it is written for another major version of the contract."""
     package = "the class" if plugin.package == THIS_PROCESS else plugin.package
-    if (fault := find_api_fault(getattr(loaded, "api_version", None), package)) is not None:
-        raise BrokenPlugin(f"{title_of(plugin)} cannot be used: {fault}.")
+    fault = find_api_fault(getattr(loaded, "api_version", None), package)
+    _refuse_broken(replace(plugin, problem=fault))
 
 
 def _locate(kind: str, name: str | Plugin) -> InstalledPlugin:
     """Return the installed plugin of a name or description."""
-    package, plain = (name.package, name.name) if isinstance(name, Plugin) else (None, name)
+    plain = name.name if isinstance(name, Plugin) else name
     named = _plugins(kind).get(plain, [])
-    if package is not None:
-        named = [entry for entry in named if is_same_package(entry.plugin.package, package)]
+    provider = "package"
+    if isinstance(name, Plugin):
+        provider = f"package {name.package}"
+        named = [entry for entry in named if is_same_package(entry.plugin.package, name.package)]
     elif named and _comes_first(named[0].plugin):
         named = named[:1]
     if len(named) > 1:
@@ -387,13 +392,12 @@ def _locate(kind: str, name: str | Plugin) -> InstalledPlugin:
         raise PluginConflict(
             f"The packages {packages} provide the {kind} {quoted(plain)}. Uninstall one of them."
         )
-    if named:
-        return named[0]
-    of = "" if package is None else f" {package}"
-    raise UnknownPlugin(
-        f"No installed package{of} provides the {kind} {quoted(plain)}."
-        f" {did_you_mean(plain, _plugins(kind))}"
-    )
+    if not named:
+        raise UnknownPlugin(
+            f"No installed {provider} provides the {kind} {quoted(plain)}."
+            f" {did_you_mean(plain, _plugins(kind))}"
+        )
+    return named[0]
 
 
 def _plugins(kind: str) -> dict[str, list[InstalledPlugin]]:
@@ -401,35 +405,30 @@ def _plugins(kind: str) -> dict[str, list[InstalledPlugin]]:
     reviewgen.
     """
     named = dict(installed_plugins(kind))
-    for name in (name for of, name in _registered if of == kind):
-        named[name] = [
-            InstalledPlugin(Plugin(kind, name, THIS_PROCESS, ""), None),
-            *named.get(name, []),
-        ]
+    for registered_kind, name in _registered:
+        if registered_kind == kind:
+            registered = InstalledPlugin(Plugin(kind, name, THIS_PROCESS, ""), None)
+            named[name] = [registered, *named.get(name, [])]
     return named
 
 
 def _comes_first(plugin: Plugin) -> bool:
     """Return whether a plugin takes precedence over others of the same name."""
-    return plugin.package == THIS_PROCESS or is_same_package(plugin.package, OWN)
+    return plugin.package == THIS_PROCESS or is_own(plugin)
 
 
 def _with_problem(plugin: Plugin, named: Sequence[InstalledPlugin]) -> Plugin:
-    """Return a plugin with the problem it has besides those of its name, or that its import had in
-    this process.
+    """Return a plugin with its problem: its own, that others have its name, or that its import has
+    failed in this process.
     """
-    first = named[0].plugin
     problem = plugin.problem
     if problem is None and len(named) > 1 and not _comes_first(plugin):
-        reserved = (
-            "the name is registered in this process" if first.package == THIS_PROCESS else None
-        )
-        reserved = reserved or f"the name is reserved for the {plugin.kind} of {OWN}"
-        problem = (
-            reserved
-            if _comes_first(first)
-            else f"{' and '.join(entry.plugin.package for entry in named)} have this name"
-        )
-    return replace(
-        plugin, problem=problem or _failures.get((plugin.kind, plugin.name, plugin.package))
-    )
+        first = named[0].plugin
+        if first.package == THIS_PROCESS:
+            problem = "the name is registered in this process"
+        elif is_own(first):
+            problem = f"the name is reserved for the {plugin.kind} of {OWN}"
+        else:
+            problem = f"{' and '.join(entry.plugin.package for entry in named)} have this name"
+    failure = _failures.get((plugin.kind, plugin.name, plugin.package))
+    return replace(plugin, problem=problem or failure)

@@ -71,18 +71,17 @@ def plugin_of_saved(kind: str, facts: Mapping[str, Any]) -> Plugin:
 def _explain_missing(
     kind: str, name: str, package: str, saved_version: str, providers: list[str]
 ) -> str:
-    needed = f"This model needs the {kind} {name!r:.60} of the package {package} {saved_version}"
+    wanted = package
     try:
         problem = f"and {package} {version(package)}, which is installed, has none of that name"
-        wanted = f"{package}=={saved_version}" if saved_version else package
+        if saved_version:
+            wanted = f"{package}=={saved_version}"
     except PackageNotFoundError:
         problem = "which is not installed"
-        wanted = package
-    note = (
-        f"The one of {' and '.join(providers):.100} is another {kind} and is not used. "
-        if providers
-        else ""
-    )
+    needed = f"This model needs the {kind} {name!r:.60} of the package {package} {saved_version}"
+    note = ""
+    if providers:
+        note = f"The one of {' and '.join(providers):.100} is another {kind} and is not used. "
     return f"{needed}, {problem}. {note}Install it: pip install {wanted}"
 
 
@@ -118,20 +117,19 @@ def describe_weights(preset: str | Plugin) -> InstalledWeights | None:
         size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
         training = read_json(folder / "training.json", MAX_RECORD)
         check_record(training)
-        bits = (training.get("held_out") or {}).get("bits_per_character")
-        novelty = training.get("novelty") or {}
-        names = {
-            "value": "copy_rate",
-            "interval": "copy_rate_interval",
-            "characters": "copy_rate_characters",
-        }
-        copies = (
-            {name: novelty.get(key) for name, key in names.items()}
-            if novelty.get("copy_rate") is not None
-            else None
-        )
     except PluginError as problem:
         return InstalledWeights(problem=str(problem))
     except (OSError, ValueError) as error:
         return InstalledWeights(problem=f"training.json cannot be read: {error}")
-    return InstalledWeights(round(size / 1e6, 2), bits, copies, training.get("parameters"))
+    novelty = training.get("novelty") or {}
+    copies = {
+        "value": novelty.get("copy_rate"),
+        "interval": novelty.get("copy_rate_interval"),
+        "characters": novelty.get("copy_rate_characters"),
+    }
+    return InstalledWeights(
+        megabytes=round(size / 1e6, 2),
+        bits_per_character=(training.get("held_out") or {}).get("bits_per_character"),
+        copy_rate=None if copies["value"] is None else copies,
+        parameters=training.get("parameters"),
+    )

@@ -46,8 +46,10 @@ from reviewgen.processes import (
     process_state,
 )
 from reviewgen.protocols.abilities import count_parameters
+from reviewgen.protocols.checks import check_contract
 from reviewgen.protocols.model import LanguageModel
 from reviewgen.protocols.tokenizer import Tokenizer
+from reviewgen.registry.metadata import OWN
 from reviewgen.runs.blend import fit_blend, make_bundle
 from reviewgen.runs.corpus import PreparedCorpus, ReadCorpus, read_corpus, tokenize
 from reviewgen.runs.display import RunLog
@@ -67,7 +69,6 @@ from reviewgen.saving.weights import ModelWeights
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.execution import choose_size
 from reviewgen.training.loop import fit
-from reviewgen.training.model_checks import check_contract
 from reviewgen.training.report import Budget, Report, StopReason, find_verdict
 from reviewgen.version import __version__
 
@@ -379,8 +380,11 @@ class TrainingRun:
                     " are random."
                 )
             )
-        if isinstance(model, torch.nn.Module) and not parts.is_counted:
-            check_contract(model, parts.model_plugin, is_sampled=parts.training.sampled_softmax > 0)
+        plugin = parts.model_plugin
+        is_third_party = plugin.package != OWN
+        if is_third_party and isinstance(model, torch.nn.Module) and not parts.is_counted:
+            is_sampled = parts.training.sampled_softmax > 0
+            check_contract(model, plugin.name, plugin.package, is_sampled=is_sampled)
         with all_processes() as processes:
             processes.refuse_differences(
                 {

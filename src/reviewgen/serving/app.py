@@ -36,15 +36,16 @@ from reviewgen.version import __version__
 from reviewgen.web.composing import page_for_server, static_files
 from reviewgen.web.rendering import render
 
-_LAST_SECONDS = 2.0  # in which requests that are ended are answered
+_LAST_SECONDS = 2.0  # the time to answer requests that are ended
 _ABOUT = (
     "Small text generators behind the OpenAI protocol for completions, chat completions and"
     " embeddings."
 )
 _STRING = {"type": "string"}
 _INTEGER = {"type": "integer"}
-_ITEMS = {"anyOf": [_STRING, _INTEGER, {"type": "array", "items": _INTEGER}]}  # of prompt
-# of the responses, by endpoint
+# an item of the field prompt, if that is a list
+_PROMPT_ITEM = {"anyOf": [_STRING, _INTEGER, {"type": "array", "items": _INTEGER}]}
+# the schema of the response of each endpoint
 _SCHEMAS = {"_complete": "Completion", "_chat": "ChatCompletion", "_embed": "Embedding"}
 _REASONS = {
     400: (
@@ -91,16 +92,7 @@ def create_app(
         ReviewgenError: A model cannot be served; names it.
     """
     limits = limits or Limits()
-    engines = dict[str, Engine]()
-    for name, model in models.items():
-        try:
-            engines[name] = (
-                model if isinstance(model, Engine) else Engine(model, max_rows=limits.max_rows)
-            )
-        except ReviewgenError as error:
-            Service(engines, limits).close()
-            raise type(error)(f"{name} cannot be served: {error}") from None
-    service = Service(engines, limits, key_digests)
+    service = Service(_start_engines(models, limits), limits, key_digests)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -112,11 +104,13 @@ def create_app(
 
     middleware = [Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)]
     if cors_origins:
-        allowed: dict[str, Any] = {
-            "allow_methods": ["GET", "POST"],
-            "allow_headers": ["authorization", "content-type"],
-        }
-        middleware.append(Middleware(CORSMiddleware, allow_origins=list(cors_origins), **allowed))
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=list(cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type"],
+        )
+        middleware.append(cors)
     handlers: dict[Any, Any] = dict.fromkeys(
         (RequestError, HTTPException, Exception), _answer_error
     )
@@ -129,10 +123,23 @@ def create_app(
     return app
 
 
+def _start_engines(models: Mapping[str, ReviewModel | Engine], limits: Limits) -> dict[str, Engine]:
+    """Return an engine of each model; if one cannot be served, close the others and raise."""
+    engines: dict[str, Engine] = {}
+    for name, model in models.items():
+        try:
+            engines[name] = (
+                model if isinstance(model, Engine) else Engine(model, max_rows=limits.max_rows)
+            )
+        except ReviewgenError as error:
+            Service(engines, limits).close()
+            raise type(error)(f"{name} cannot be served: {error}") from None
+    return engines
+
+
 def _routes(page: bool) -> list[Route]:
     """Return the routes; the docstrings of those in the OpenAPI document are its summaries."""
-    hidden: dict[str, Any] = {"include_in_schema": False}
-    return [
+    routes = [
         Route("/v1/models", _list_models),
         Route("/v1/models/{name:path}", _show_model),
         Route("/v1/completions", _complete, methods=["POST"]),
@@ -141,14 +148,11 @@ def _routes(page: bool) -> list[Route]:
         Route("/health", _health),
         Route("/ready", _health),
         Route("/metrics", _metrics),
-        Route("/openapi.json", _openapi, **hidden),
-        Route("/docs", _docs, **hidden),
-        *(
-            [Route("/", _page, **hidden), Route("/static/{name}", _static, **hidden)]
-            if page
-            else []
-        ),
     ]
+    hidden = {"/openapi.json": _openapi, "/docs": _docs}
+    if page:
+        hidden |= {"/": _page, "/static/{name}": _static}
+    return routes + [Route(path, hidden[path], include_in_schema=False) for path in hidden]
 
 
 def _service(request: Request) -> Service:
@@ -164,16 +168,14 @@ def _service(request: Request) -> Service:
 
 async def _list_models(request: Request) -> Response:
     """The models."""
-    return JSONResponse(
-        {"object": "list", "data": [_describe(request, name) for name in _service(request).engines]}
-    )
+    models = [_describe(request, name) for name in _service(request).engines]
+    return JSONResponse({"object": "list", "data": models})
 
 
 async def _show_model(request: Request) -> Response:
     """One model."""
-    return JSONResponse(
-        _describe(request, find_model(request.path_params["name"], list(_service(request).engines)))
-    )
+    name = find_model(request.path_params["name"], list(_service(request).engines))
+    return JSONResponse(_describe(request, name))
 
 
 async def _complete(request: Request) -> CompletionResponse:
@@ -204,14 +206,15 @@ async def _health(request: Request) -> Response:
 
 async def _metrics(request: Request) -> Response:
     """Numbers for Prometheus."""
-    metrics = _service(request).metrics
-    for name, engine in _service(request).engines.items():
-        metrics.live.labels(name).set(engine.live)
-        metrics.waiting.labels(name).set(engine.waiting)
-    registry = metrics.registry
-    # each worker writes its numbers there, and any of them adds up all
+    service = _service(request)
+    for name, engine in service.engines.items():
+        service.metrics.live.labels(name).set(engine.live)
+        service.metrics.waiting.labels(name).set(engine.waiting)
+    registry = service.metrics.registry
+    # each worker writes its numbers to that folder, and any of them adds up all
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        MultiProcessCollector(registry := CollectorRegistry())
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)
     return Response(
         generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8"
     )
@@ -219,26 +222,7 @@ async def _metrics(request: Request) -> Response:
 
 async def _openapi(request: Request) -> Response:
     """The OpenAPI 3.1 document, made from the routes and the fields of a completion."""
-    fields = {
-        name: json_schema(hint) | {"description": DESCRIPTIONS[name]}
-        for name, hint in HINTS.items()
-    }
-    fields["max_tokens"]["maximum"] = request.app.state.service.limits.max_tokens
-    fields["prompt"]["anyOf"][1]["items"] = _ITEMS
     schemas = json.loads(Path(__file__).with_name("schemas.json").read_text(encoding="utf-8"))
-    schemas["CompletionRequest"] = {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": fields,
-    }
-    chat = {name: fields[name] for name in CHAT_FIELDS} | {
-        "messages": {"type": "array", "items": {"type": "object"}}
-    }
-    schemas["ChatCompletionRequest"] = {
-        "type": "object",
-        "properties": chat,
-        "required": ["messages"],
-    }
     document = {
         "openapi": "3.1.0",
         "info": {"title": "reviewgen", "version": __version__, "description": _ABOUT},
@@ -246,7 +230,7 @@ async def _openapi(request: Request) -> Response:
             route.path_format: _operation(method, route) for method, route in _documented(request)
         },
         "components": {
-            "schemas": schemas,
+            "schemas": schemas | _request_schemas(request.app.state.service.limits),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"key": []}],
@@ -254,25 +238,46 @@ async def _openapi(request: Request) -> Response:
     return JSONResponse(document)
 
 
+def _request_schemas(limits: Limits) -> dict[str, Any]:
+    """Return the schemas of the requests that have the fields of a completion."""
+    fields = {
+        name: json_schema(hint) | {"description": DESCRIPTIONS[name]}
+        for name, hint in HINTS.items()
+    }
+    fields["max_tokens"]["maximum"] = limits.max_tokens
+    fields["prompt"]["anyOf"][1]["items"] = _PROMPT_ITEM
+    chat = {name: fields[name] for name in CHAT_FIELDS}
+    chat["messages"] = {"type": "array", "items": {"type": "object"}}
+    return {
+        "CompletionRequest": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": fields,
+        },
+        "ChatCompletionRequest": {
+            "type": "object",
+            "properties": chat,
+            "required": ["messages"],
+        },
+    }
+
+
 async def _docs(request: Request) -> Response:
     """The same document as a page: paths, fields of a completion with types and descriptions,
     statuses.
     """
-    rows = [
-        (name, describe_hint(hint).replace(" | none", ""), DESCRIPTIONS[name])
-        for name, hint in HINTS.items()
-    ]
-    paths = [
-        (method.upper(), route.path_format, route.endpoint.__doc__)
-        for method, route in _documented(request)
-    ]
-    models = list(request.app.state.service.engines)
     page = render(
         "serving/docs.html",
-        paths=paths,
-        rows=rows,
+        paths=[
+            (method.upper(), route.path_format, route.endpoint.__doc__)
+            for method, route in _documented(request)
+        ],
+        rows=[
+            (name, describe_hint(hint).replace(" | none", ""), DESCRIPTIONS[name])
+            for name, hint in HINTS.items()
+        ],
         reasons=_REASONS,
-        models=models,
+        models=list(request.app.state.service.engines),
         version=__version__,
     )
     return HTMLResponse(page)
@@ -290,8 +295,8 @@ async def _static(request: Request) -> Response:
 
 
 def _describe(request: Request, name: str) -> dict[str, Any]:
-    """Return what ``GET /v1/models`` says of a model: OpenAI's fields, and what a page needs to
-    know, under ``reviewgen``.
+    """Return the entry of a model in ``GET /v1/models``: OpenAI's fields and, under ``reviewgen``,
+    those that a page needs.
     """
     model = _service(request).engines[name].model
     details = {
@@ -312,8 +317,8 @@ def _describe(request: Request, name: str) -> dict[str, Any]:
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
-    """Answer in OpenAI's format what is refused, by us or by Starlette, or a fault of ours, whose
-    traceback is in the log.
+    """Answer in OpenAI's format a request that was refused, or that failed by a fault of ours; the
+    log has its traceback.
     """
     problem = RequestError(
         500, "The server failed; its log says why.", None, "server_error", {"connection": "close"}
@@ -337,28 +342,27 @@ def _documented(request: Request) -> list[tuple[str, Route]]:
 
 
 def _operation(method: str, route: Route) -> dict[str, Any]:
-    done = {"description": "Done.", "content": {"application/json": {"schema": {"type": "object"}}}}
-    responses = {"200": done} | {
-        str(status): {"description": reason, "content": _content("Error")}
-        for status, reason in _REASONS.items()
-    }
-    words = [part.strip("{}") for part in route.path_format.split("/") if part]
+    """Return the entry of a route in the OpenAPI document."""
+    done = {"application/json": {"schema": {"type": "object"}}}
+    words = [word.strip("{}") for word in route.path_format.split("/") if word]
     operation: dict[str, Any] = {
         "summary": route.endpoint.__doc__,
         "operationId": "_".join([method, *words]),
     }
-    operation["responses"] = responses
     if route.param_convertors:
-        parameters = [
+        operation["parameters"] = [
             {"name": name, "in": "path", "required": True, "schema": _STRING}
             for name in route.param_convertors
         ]
-        operation["parameters"] = parameters
     if method == "post":
         name = _SCHEMAS[route.endpoint.__name__]
-        stream = {} if name == "Embedding" else {"text/event-stream": {"schema": _STRING}}
         operation["requestBody"] = {"required": True, "content": _content(f"{name}Request")}
-        done["content"] = _content(name) | stream
+        done = _content(name)
+        if name != "Embedding":
+            done["text/event-stream"] = {"schema": _STRING}
+    operation["responses"] = {"200": {"description": "Done.", "content": done}}
+    for status, reason in _REASONS.items():
+        operation["responses"][str(status)] = {"description": reason, "content": _content("Error")}
     return {method: operation}
 
 

@@ -8,14 +8,14 @@ the engine
 1. schedules texts, at most ``max_rows``: each request's first text, then each one's second, as long
    as there is room. Scheduling is preemptive: a text that is not scheduled keeps its state and
    resumes later;
-2. feeds the beginnings of new texts (bos, conditions, prompt) in turns, a part of at most 512
+2. feeds the beginnings of new texts (bos, conditions, prompt) in turns, a chunk of at most 512
    tokens each time: chunked prefill (Agrawal et al. 2023, SARATHI). So a long prompt delays the
-   others by a part of it, and a new one goes before the next part. The last states are kept, since
+   others by one chunk, and a new one goes before the next chunk. The last states are kept, since
    many requests begin alike;
 3. steps the texts that need each token's logits in Python: those inside a prompt's last word, or
    with logits processors;
 4. lets the stepper sample a block of tokens for the others in its own loop, those with equal
-   settings together, if they are many in parts on several cores;
+   settings together; many of them are shared among several cores;
 5. scores the new tokens of texts with log probabilities, and the prompts that are scored: it feeds
    them once more, one by one. The next block waits for that.
 
@@ -32,7 +32,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import count, islice
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -48,20 +48,19 @@ from reviewgen.novelty import CopyGuard
 from reviewgen.protocols.stepper import StepState, SupportsCompiledStep
 
 _LOG = logging.getLogger(__name__)
-_TICK_SECONDS = 0.03  # of the prefill, of the steps, and of the blocks of a tick
+_TICK_SECONDS = 0.03  # the prefill, the steps, the blocks and the scoring of a tick may each take
 _MAX_CHUNK = 512  # tokens of a prompt that are fed at once, at most
 _MIN_CHUNK = 32  # tokens of a prompt that are fed at once, at least
-# seconds that a new prompt counts as waiting already, so that it goes before the next part of a
-# long one
-_HEAD_START = 1.0
-_KEPT = 64  # states after beginnings that no text waits for
+# A new prompt counts as if it had waited so long, so it goes before the next chunk of a long one.
+_HEAD_START_SECONDS = 1.0
+_KEPT_PREFIXES = 64  # entries of the prefix cache that no text waits for
 _MIN_NUMBERS = 7  # random numbers of a row in a block, at least
 _MAX_NUMBERS = 512  # random numbers of a row in a block, at most
-_SURE_NUMBERS = 32  # upper bound on the random numbers that one token needs
-# rows of a block: fewer do not share the weights' way from memory, and are not worth a thread
-_MIN_PART = 8
+_NUMBERS_OF_A_TOKEN = 32  # no token needs more random numbers
+# Fewer rows share too little of the time that the weights take from memory to be worth a thread.
+_MIN_ROWS_OF_A_THREAD = 8
 _MAX_THREADS = 4
-# characters of a request that its consumer has not taken, until it is scheduled no more
+# A request pauses while more characters than this wait for its consumer.
 _MAX_UNREAD = 4096
 _NO_LIMIT = np.iinfo(np.int64).max
 
@@ -76,14 +75,14 @@ class EngineRequest:
 
     Attributes:
         request: The request, without beams, ``must_include`` and streamer.
-        prompt_ids: The token ids of each text's prompt, without bos, which are then fed as they
-            are.
+        prompt_ids: The token ids of each text's prompt, without bos. If there are any, they are fed
+            as they are, in place of the encoded prompts.
         alternatives: How many alternatives to each token are delivered with the log probabilities;
             None computes neither.
         is_streamed: Whether a text is delivered while it grows, or once it is complete.
         is_echoed: Whether a text is delivered with its prompt.
-        scores_prompts: Whether the tokens of the prompts are scored and delivered, too; needs the
-            others but ``is_streamed``.
+        scores_prompts: Whether the tokens of the prompts are scored and delivered, too. This needs
+            ``prompt_ids``, ``alternatives`` and ``is_echoed``.
     """
 
     request: Request
@@ -99,14 +98,14 @@ class ServedText(Text):
     """A text that was started.
 
     Attributes:
-        job: Its request; ``number`` is its index in it.
+        request: Its request; ``number`` is its index in it.
         out: What is released of it, and its scores.
         lacks_random: Whether the last block had too few random numbers for a token.
         scored: How many of its ids were scored, or need no score.
         score_logits, score_state: The model's after these; None until they are known.
     """
 
-    job: "ActiveRequest"
+    request: "ActiveRequest"
     out: Detokenizer = field(init=False)
     lacks_random: bool = False
     scored: int = 0
@@ -116,16 +115,13 @@ class ServedText(Text):
     @property
     def can_advance(self) -> bool:
         """Whether it can be advanced."""
-        return (
-            self.state is not None
-            and self.finish_reason is None
-            and not (self.job.is_stopped or self.is_scoring_prompt)
-        )
+        is_going = self.state is not None and self.finish_reason is None
+        return is_going and not (self.request.is_stopped or self.is_scoring_prompt)
 
     @property
     def is_ready(self) -> bool:
         """Whether it can be advanced in blocks."""
-        return self.can_advance and self.job.decoder.is_ready(self)
+        return self.can_advance and self.request.decoder.is_ready(self)
 
     @property
     def is_scoring_prompt(self) -> bool:
@@ -135,38 +131,48 @@ class ServedText(Text):
     @property
     def is_unscored(self) -> bool:
         """Whether it has tokens that must be scored first."""
-        return self.out.is_scored and len(self.out.scores) < len(self.ids) - self.out.first + (
-            self.finish_reason == "end"
-        )
+        tokens = len(self.ids) - self.out.first + (self.finish_reason == "end")
+        return self.out.is_scored and len(self.out.scores) < tokens
 
 
 class TextDelta(NamedTuple):
     """What is new of a text.
 
     Attributes:
-        source: The text; its other attributes are final once it is over.
-        text: Characters; the first follow the prompt, or are those of the prompt if it is echoed.
+        text: The text; its other attributes are final once it is over.
+        characters: The new characters; the first follow the prompt, or are those of the prompt if
+            it is echoed.
         tokens: Their tokens, if log probabilities are computed.
         is_over: Whether the text is complete.
     """
 
-    source: ServedText
-    text: str = ""
-    tokens: Sequence[Token] = ()
-    is_over: bool = False
+    text: ServedText
+    characters: str
+    tokens: Sequence[Token]
+    is_over: bool
 
 
 @dataclass(eq=False)
 class _CachedPrefix:
-    """An entry of the prefix cache: ids, how many were fed, logits and state after these, since
-    when it waits.
+    """An entry of the prefix cache.
+
+    Attributes:
+        ids: The ids of the beginning.
+        state, logits: The model's after those that were fed.
+        fed: How many were fed.
+        waits_since: When it was fed last, in seconds of ``time.monotonic``.
     """
 
     ids: tuple[int, ...]
     state: StepState
     logits: np.ndarray | None = None
     fed: int = 0
-    waits_since: float = field(default_factory=lambda: time.monotonic() - _HEAD_START)
+    waits_since: float = field(default_factory=lambda: time.monotonic() - _HEAD_START_SECONDS)
+
+    @property
+    def is_fed(self) -> bool:
+        """Whether all of it was fed."""
+        return self.fed == len(self.ids)
 
 
 @dataclass(eq=False)
@@ -177,11 +183,11 @@ class ActiveRequest:
         submission, decoder: What was submitted, and its decoding loop.
         starts: Each text at its beginning, which is copied.
         notify: Is called in the engine's thread after a tick if there is anything to take, or the
-            job has failed.
+            request has failed.
         wake: Is called when the engine may have something to do.
         started: The texts that were started.
         texts: Those of them that are not complete, in order.
-        error: Why the job has failed; None if it has not.
+        error: Why the request has failed; None if it has not.
     """
 
     submission: EngineRequest
@@ -193,22 +199,21 @@ class ActiveRequest:
     texts: list[ServedText] = field(default_factory=list)
     error: ReviewgenError | None = None
     is_cancelled: bool = False
-    _next: int = 0
-    _news: deque[TextDelta] = field(default_factory=deque)
+    _unread: deque[TextDelta] = field(default_factory=deque)
 
     def cancel(self) -> None:
-        """End the job. May be called in any thread, twice."""
+        """End the request. May be called in any thread, twice."""
         self.is_cancelled = True
         self.wake()
 
     def take(self) -> Iterator[TextDelta]:
         """Yield what is new of the texts; called in the consumer's thread."""
-        while self._news:
-            yield self._news.popleft()
+        while self._unread:
+            yield self._unread.popleft()
         self.wake()
 
     def fail(self, error: Exception) -> None:
-        """End the job with an error."""
+        """End the request with an error."""
         if not isinstance(error, ReviewgenError):
             error = GenerationError(
                 f"The request has failed: {type(error).__name__}: {error!s:.300}"
@@ -216,13 +221,13 @@ class ActiveRequest:
         self.error = self.error or error
 
     def notify_consumer(self) -> None:
-        """Notify the consumer if there is anything to take, or the job has failed; one that has
-        cancelled may be gone.
+        """Notify the consumer if there is anything to take, or the request has failed; a consumer
+        that has cancelled may be gone.
         """
-        if (self._news or self.error is not None) and not self.is_cancelled:
+        if (self._unread or self.error is not None) and not self.is_cancelled:
             try:
                 self.notify()
-            except Exception:  # its event loop is closed, for one; the other jobs go on
+            except Exception:  # its event loop is closed, for one; the other requests go on
                 _LOG.exception("A consumer cannot be notified; its request ends.")
                 self.cancel()
 
@@ -233,10 +238,9 @@ class ActiveRequest:
 
     @property
     def is_schedulable(self) -> bool:
-        """Whether fewer than ``_MAX_UNREAD`` characters are unread, so the job may be scheduled."""
-        return (
-            not self.is_stopped and sum(1 + len(news.text) for news in [*self._news]) <= _MAX_UNREAD
-        )
+        """Whether it may be scheduled: its consumer has taken enough of it."""
+        unread = sum(1 + len(delta.characters) for delta in [*self._unread])
+        return not self.is_stopped and unread <= _MAX_UNREAD
 
     @property
     def is_done(self) -> bool:
@@ -246,11 +250,11 @@ class ActiveRequest:
     @property
     def waiting(self) -> int:
         """The number of texts that were not started yet."""
-        return len(self.starts) - self._next
+        return len(self.starts) - len(self.started)
 
     @cached_property
     def batch_key(self) -> Hashable:
-        """What jobs must have in common for their texts to be sampled in one block."""
+        """What requests must have in common for their texts to be sampled in one block."""
         params = self.decoder.params
         guard = self.decoder.guard
         spelling = self.decoder.spelling
@@ -262,32 +266,39 @@ class ActiveRequest:
         if it was not; or None.
         """
         if index == len(self.texts) and self.waiting:
-            number = self._next
-            start = self.starts[self._next]
-            submission = self.submission
-            random = np.random.default_rng((submission.request.seed, number))
-            prefix = [start.prefix[0], *submission.request.prefix_of(number)]
-            own = {"ids": list(start.ids), "prefix": prefix, "rng": random, "number": number}
-            text = ServedText(**vars(start) | own, job=self)
-            is_whole = self.decoder.guard is not None or not submission.is_streamed
-            is_scored = submission.alternatives is not None
-            stops = start.config.stop_strings
-            text.out = Detokenizer(
-                text, stops, is_whole, submission.is_echoed, is_scored, submission.scores_prompts
-            )
-            self.started.append(text)
-            self.texts.append(text)
-            self._next += 1
+            self._start_text()
         return self.texts[index] if index < len(self.texts) else None
 
+    def _start_text(self) -> None:
+        number = len(self.started)
+        start = self.starts[number]
+        submission = self.submission
+        own = {
+            "ids": list(start.ids),
+            "prefix": [start.prefix[0], *submission.request.prefix_of(number)],
+            "rng": np.random.default_rng((submission.request.seed, number)),
+            "number": number,
+        }
+        text = ServedText(**vars(start) | own, request=self)
+        text.out = Detokenizer(
+            text,
+            start.config.stop_strings,
+            self.decoder.guard is not None or not submission.is_streamed,
+            submission.is_echoed,
+            submission.alternatives is not None,
+            submission.scores_prompts,
+        )
+        self.started.append(text)
+        self.texts.append(text)
+
     def collect(self, text: ServedText) -> None:
-        """Collect what is new of a text; one that is complete leaves the job."""
+        """Collect what is new of a text; one that is complete leaves the request."""
         is_over = text.finish_reason is not None
         if self.is_stopped or (is_over and text.is_unscored):
             return
         characters, tokens = text.out.release()
         if characters or tokens or is_over:
-            self._news.append(TextDelta(text, characters, tokens, is_over))
+            self._unread.append(TextDelta(text, characters, tokens, is_over))
         if is_over:
             text.state = text.logits = text.score_state = text.score_logits = None
             self.texts.remove(text)
@@ -312,19 +323,17 @@ class Engine:
     """
 
     def __init__(self, model: ReviewModel, max_rows: int = 64) -> None:
-        self.model, self.generator, self._max_rows = model, model.generator, max_rows
+        self.model = model
+        self.generator = model.generator
+        self._max_rows = max_rows
         self._stepper = self.generator.stepper
         self._tokenizer = self.generator.tokenizer
-        states = [self._stepper.initial_state(1)]
-        bos = np.array([[self._tokenizer.bos_id]], np.int64)
-        # also compiles what the first text needs
-        states += [self._stepper.forward(bos, states[0])[1]]
-        stack_rows([*states, self._stepper.forward(bos, states[1])[1]])  # raises if the state grows
+        self._refuse_growing_state()
         self._threads = min(_MAX_THREADS, os.cpu_count() or 1)  # that sample blocks of many texts
         self._pool = ThreadPoolExecutor(self._threads, "reviewgen-block")
         self._inbox: deque[ActiveRequest] = deque()
-        self._jobs: list[ActiveRequest] = []
-        self._beginnings: dict[tuple[int, ...], _CachedPrefix] = {}  # the latest come last
+        self._requests: list[ActiveRequest] = []
+        self._prefixes: dict[tuple[int, ...], _CachedPrefix] = {}  # the latest come last
         self._fed_seconds = 1e-3  # of a token of a prompt
         self._sampled_seconds = 1e-3  # of a row in a block
         self._wake = threading.Event()
@@ -334,6 +343,18 @@ class Engine:
             target=self._run, name=f"reviewgen-engine-{model.preset}", daemon=True
         )
         self.thread.start()
+
+    def _refuse_growing_state(self) -> None:
+        """Raise if the state grows with the text; this also compiles what the first text needs."""
+        states = [self._stepper.initial_state(1)]
+        for _ in range(2):
+            states.append(self._feed_one([self._tokenizer.bos_id], states[-1])[1])
+        stack_rows(states)
+
+    def _feed_one(self, ids: Sequence[int], state: StepState) -> tuple[np.ndarray, StepState]:
+        """Return the logits (V,) and the state after ids of one text."""
+        logits, after = self._stepper.forward(np.array([ids], np.int64), state)
+        return logits[0], after
 
     def submit(
         self,
@@ -346,45 +367,45 @@ class Engine:
         Args:
             submission: The request.
             notify: Is called in the engine's thread after a tick if there is anything to take from
-                the job, or it has failed. It must return quickly.
+                the request, or it has failed. It must return quickly.
             guard: The copied spans that must not be completed: ``generator.guard(request)``, which
                 may take seconds.
 
         Returns:
-            The job, to take from it what is new, and to cancel it. A job with more than
+            The request, to take from it what is new, and to cancel it. A request with more than
             ``_MAX_UNREAD`` unread characters pauses until its consumer has caught up.
 
         Raises:
             DataError: The request needs a lexicon that the model does not have.
             GenerationError: The engine was closed.
         """
-        keys: Sequence[str | tuple[int, ...]] = submission.request.prompts
-        keys = keys if submission.prompt_ids is None else list(map(tuple, submission.prompt_ids))
-        # equal prompts share one
-        known = {
-            key: self.generator.text(submission.request, key, 0) for key in dict.fromkeys(keys)
+        request = submission.request
+        prompts: Sequence[str | tuple[int, ...]] = request.prompts
+        if submission.prompt_ids is not None:
+            prompts = [tuple(ids) for ids in submission.prompt_ids]
+        # equal prompts are encoded once
+        first = {
+            prompt: self.generator.text(request, prompt, 0) for prompt in dict.fromkeys(prompts)
         }
-        starts = [known[key] for key in keys]
-        decoder = self.generator.decoder(
-            submission.request, guard, submission.request.deadline(), starts
-        )
-        job = ActiveRequest(submission, decoder, starts, notify, self._wake.set)
+        starts = [first[prompt] for prompt in prompts]
+        decoder = self.generator.decoder(request, guard, request.deadline(), starts)
+        active = ActiveRequest(submission, decoder, starts, notify, self._wake.set)
         with self._lock:
             if self._must_stop:
                 raise GenerationError("The engine was closed, so it takes no more requests.")
-            self._inbox.append(job)
+            self._inbox.append(active)
         self._wake.set()
-        return job
+        return active
 
     @property
     def live(self) -> int:
-        """The number of texts that were started."""
-        return sum(len(job.texts) for job in [*self._jobs])
+        """The number of texts in progress."""
+        return sum(len(request.texts) for request in [*self._requests])
 
     @property
     def waiting(self) -> int:
         """The number of texts that were not started yet."""
-        return sum(job.waiting for job in [*self._jobs, *self._inbox])
+        return sum(request.waiting for request in [*self._requests, *self._inbox])
 
     def close(self, timeout: float | None = None) -> None:
         """Take no more requests, let those in progress fail, and end the thread.
@@ -398,28 +419,28 @@ class Engine:
         self.thread.join(timeout)
 
     def _run(self) -> None:
-        """Advance the jobs until the engine is closed; the engine's thread."""
+        """Advance the requests until the engine is closed; the engine's thread."""
         while not self._must_stop:
             while self._inbox:
-                self._jobs.append(self._inbox.popleft())
+                self._requests.append(self._inbox.popleft())
             if not self._tick():
                 self._wake.wait()
                 self._wake.clear()  # before the next look at what has woken it
-            self._jobs = [job for job in self._jobs if not job.is_done]
-        for job in [*self._jobs, *self._inbox]:
-            job.fail(GenerationError("The server was shut down before the text was complete."))
-            job.notify_consumer()
+            self._requests = [request for request in self._requests if not request.is_done]
+        for request in [*self._requests, *self._inbox]:
+            request.fail(GenerationError("The server was shut down before the text was complete."))
+            request.notify_consumer()
         self._pool.shutdown()
 
     def _tick(self) -> bool:
-        """Advance the jobs and notify their consumers; return whether there was anything to do."""
-        texts = _schedule(self._jobs, self._max_rows)
+        """Advance the requests and notify their consumers; return whether there was work."""
+        texts = _schedule(self._requests, self._max_rows)
         try:
             for text in texts:
                 if text.config.max_new_tokens == 0 and text.finish_reason is None:
                     text.finish_unextended()
-                if text.job.decoder.is_over([text]) and text.is_scoring_prompt:
-                    text.job.fail(
+                if text.request.decoder.is_over([text]) and text.is_scoring_prompt:
+                    text.request.fail(
                         RequestTimeout(
                             "The time ran out before the prompts were scored. Try again later."
                         )
@@ -433,13 +454,13 @@ class Engine:
             self._sample_blocks([text for text in texts if text.is_ready and not text.is_unscored])
             self._score_for_a_while(texts)
             for text in texts:
-                text.job.collect(text)
+                text.request.collect(text)
         except Exception as error:  # a mistake of ours ends the requests, not the engine
             _LOG.exception("The engine has failed; its requests end.")
-            for job in self._jobs:
-                job.fail(error)
-        for job in self._jobs:
-            job.notify_consumer()
+            for request in self._requests:
+                request.fail(error)
+        for request in self._requests:
+            request.notify_consumer()
         return len(texts) > 0
 
     def _prefill(self, texts: Sequence[ServedText]) -> None:
@@ -448,56 +469,45 @@ class Engine:
         """
         waiting: dict[_CachedPrefix, list[ServedText]] = {}
         for text in texts:
-            key = (*text.prefix, *text.ids)
-            beginning = self._beginnings.pop(key, None) or _CachedPrefix(
-                key, self._stepper.initial_state(1)
+            ids = (*text.prefix, *text.ids)
+            prefix = self._prefixes.pop(ids, None) or _CachedPrefix(
+                ids, self._stepper.initial_state(1)
             )
-            self._beginnings[key] = beginning
-            waiting.setdefault(beginning, []).append(text)
-        for key in [*self._beginnings][: -_KEPT - self._max_rows]:
-            del self._beginnings[key]
+            self._prefixes[ids] = prefix
+            waiting.setdefault(prefix, []).append(text)
+        for ids in [*self._prefixes][: -_KEPT_PREFIXES - self._max_rows]:
+            del self._prefixes[ids]
         until = time.monotonic() + _TICK_SECONDS
         queue = deque(sorted(waiting, key=lambda prefix: prefix.waits_since))
         while queue and time.monotonic() < until:
-            beginning = queue[0]
-            before = queue[0].fed
-            if before < len(beginning.ids):
-                self._call_isolated(waiting[beginning], partial(self._feed, beginning))
-            queue.rotate(-1) if before < beginning.fed < len(beginning.ids) else queue.popleft()
-        for beginning, some in waiting.items():
-            if beginning.fed == len(beginning.ids):
+            prefix = queue.popleft()
+            before = prefix.fed
+            if not prefix.is_fed:
+                self._call_isolated(waiting[prefix], partial(self._feed, prefix))
+            if before < prefix.fed and not prefix.is_fed:  # else it is done, or has failed
+                queue.append(prefix)
+        for prefix, some in waiting.items():
+            if prefix.is_fed:
                 for text in some:
-                    text.logits = beginning.logits
-                    text.state = Slot(beginning.state, 0)
-                    if text.scored > len(text.ids) or (
-                        text.score_state is None and not text.out.scores_prompt
-                    ):
-                        # of tokens that it lost where it backtracked
-                        del text.out.scores[len(text.ids) - text.out.first :]
-                        text.scored = len(text.ids)
-                        text.score_logits = text.logits
-                        text.score_state = text.state
+                    _start_after(text, prefix)
 
-    def _feed(self, beginning: _CachedPrefix, _texts: Sequence[ServedText]) -> None:
-        """Feed a part of a beginning, as much as a tick has time for.
+    def _feed(self, prefix: _CachedPrefix, _texts: Sequence[ServedText]) -> None:
+        """Feed a chunk of a beginning, as much as a tick has time for.
 
         A stepper without a compiled step calls its model, whose last bits may depend on where a
         text is cut: always after 512 tokens, as ``ModelStepper`` cuts it.
         """
-        size = min(max(int(_TICK_SECONDS / self._fed_seconds), _MIN_CHUNK), _MAX_CHUNK)
-        is_compiled = isinstance(self._stepper, SupportsCompiledStep)
+        size = _MAX_CHUNK
+        if isinstance(self._stepper, SupportsCompiledStep):
+            size = min(max(int(_TICK_SECONDS / self._fed_seconds), _MIN_CHUNK), _MAX_CHUNK)
+        chunk = prefix.ids[prefix.fed :][:size]
         started = time.monotonic()
-        part = beginning.ids[beginning.fed :][: size if is_compiled else _MAX_CHUNK]
-        logits, beginning.state = self._stepper.forward(np.array([part], np.int64), beginning.state)
-        beginning.logits, beginning.fed, beginning.waits_since = (
-            logits[0],
-            beginning.fed + len(part),
-            time.monotonic(),
-        )
-        if len(part) >= _MIN_CHUNK:
-            self._fed_seconds = max(
-                (self._fed_seconds + (beginning.waits_since - started) / len(part)) / 2, 1e-9
-            )
+        prefix.logits, prefix.state = self._feed_one(chunk, prefix.state)
+        prefix.fed += len(chunk)
+        prefix.waits_since = time.monotonic()
+        if len(chunk) >= _MIN_CHUNK:
+            seconds = (prefix.waits_since - started) / len(chunk)
+            self._fed_seconds = max((self._fed_seconds + seconds) / 2, 1e-9)
 
     def _step_for_a_while(self, texts: Sequence[ServedText]) -> None:
         """Advance texts token by token, until a tick is over or none is left that cannot go on in
@@ -505,140 +515,152 @@ class Engine:
         """
         until = time.monotonic() + _TICK_SECONDS
         while texts and time.monotonic() < until:
-            for group in _grouped(texts, lambda text: text.job):
+            for group in _grouped(texts, lambda text: text.request):
                 self._call_isolated(group, self._step)
             going = [text for text in texts if text.can_advance and text.logits is None]
-            self._call_isolated(going, lambda some: some[0].job.decoder.forward(some))
+            self._call_isolated(going, lambda some: some[0].request.decoder.forward(some))
             texts = [text for text in going if text.can_advance and not text.is_ready]
 
     def _step(self, texts: Sequence[ServedText]) -> None:
-        """Give each of some texts of one job a token; those that continue have no logits then."""
-        for text in texts[0].job.decoder.step(texts):
+        """Give each text of one request a token; those that continue have no logits then."""
+        for text in texts[0].request.decoder.step(texts):
             text.logits = None
 
     def _sample_blocks(self, texts: Sequence[ServedText]) -> None:
         """Let the stepper sample texts in its own loop, those that sample alike together."""
         if not texts:
             return
-        size = int(
-            min(
-                max(_TICK_SECONDS / (self._sampled_seconds * len(texts)) + 1, _MIN_NUMBERS),
-                _MAX_NUMBERS,
-            )
-        )
+        numbers = int(_TICK_SECONDS / (self._sampled_seconds * len(texts))) + 1
+        numbers = min(max(numbers, _MIN_NUMBERS), _MAX_NUMBERS)
         started = time.monotonic()
         before = sum(text.new_tokens for text in texts)
-        parts = list[list[ServedText]]()
-        # before the parts run in parallel: the job's spelling states are not thread-safe
+        # before the threads start: the spelling states of a request are not thread-safe
         for text in texts:
-            if text.place is None and text.job.decoder.spelling is not None:
-                text.job.decoder.place(text)
-        for group in _grouped(texts, lambda text: text.job.batch_key):
-            number = min(self._threads, max(1, len(group) // _MIN_PART))
-            parts += [group[first::number] for first in range(number)]
+            if text.place is None and text.request.decoder.spelling is not None:
+                text.request.decoder.place(text)
+        groups: list[list[ServedText]] = []
+        for alike in _grouped(texts, lambda text: text.request.batch_key):
+            count = min(self._threads, max(1, len(alike) // _MIN_ROWS_OF_A_THREAD))
+            groups += [alike[first::count] for first in range(count)]
         blocks: list[tuple[Sequence[ServedText], np.ndarray]] = []
 
-        def sample(part: Sequence[ServedText]) -> None:
-            decoder = part[0].job.decoder
-            numbers = max(size, _SURE_NUMBERS) if any(text.lacks_random for text in part) else size
-            is_one_job = all(text.job is part[0].job for text in part)
-            params = (
-                decoder.params if is_one_job else decoder.params._replace(max_new_tokens=_NO_LIMIT)
-            )
-            blocks.append((part, decoder.sample_block(part, numbers, params)))
+        def sample(group: Sequence[ServedText]) -> None:
+            blocks.append((group, _sample_block(group, numbers)))
 
-        run: Callable[..., Iterable[object]] = map if len(parts) == 1 else self._pool.map
-        list(run(lambda part: self._call_isolated(part, sample), parts))
-        for part, table in blocks:
-            for text, tokens in zip(part, table.tolist(), strict=True):
-                # it raises if the logits are damaged
+        run: Callable[..., Iterable[object]] = map if len(groups) == 1 else self._pool.map
+        list(run(lambda group: self._call_isolated(group, sample), groups))
+        for group, table in blocks:
+            for text, tokens in zip(group, table.tolist(), strict=True):
+                # appending raises if the logits are damaged
                 self._call_isolated([text], partial(self._append, tokens))
-        if (sampled := sum(text.new_tokens for text in texts) - before) > 0:
-            self._sampled_seconds = (
-                self._sampled_seconds + (time.monotonic() - started) / sampled
-            ) / 2
+        sampled = sum(text.new_tokens for text in texts) - before
+        if sampled > 0:
+            seconds = (time.monotonic() - started) / sampled
+            self._sampled_seconds = (self._sampled_seconds + seconds) / 2
 
     def _append(self, tokens: list[int], texts: Sequence[ServedText]) -> None:
         """Append the tokens of a block to a text."""
         text = texts[0]
-        count = texts[0].new_tokens
-        text.job.decoder.append(text, tokens[: text.config.max_new_tokens - count])
-        text.lacks_random = text.new_tokens == count
+        before = text.new_tokens
+        text.request.decoder.append(text, tokens[: text.config.max_new_tokens - before])
+        text.lacks_random = text.new_tokens == before
 
     def _score_for_a_while(self, texts: Sequence[ServedText]) -> None:
         """Score the tokens of texts one by one, until a tick is over or none is left."""
         until = time.monotonic() + _TICK_SECONDS
-        while (
-            texts := [text for text in texts if text.is_unscored and not text.job.is_stopped]
-        ) and time.monotonic() < until:
+        while time.monotonic() < until:
+            texts = [text for text in texts if text.is_unscored and not text.request.is_stopped]
+            if not texts:
+                break
             self._call_isolated(texts, self._score)
 
     def _score(self, texts: Sequence[ServedText]) -> None:
         """Score the next token of some texts, and feed it."""
+        scores: list[Scored] = []
+        fed: list[ServedText] = []
+        states: list[Slot] = []
         for text in texts:
             if text.score_state is None:  # a prompt is scored from its beginning
-                logits, state = self._stepper.forward(
-                    np.array([text.prefix], np.int64), self._stepper.initial_state(1)
-                )
-                text.score_logits = logits[0]
+                initial = self._stepper.initial_state(1)
+                text.score_logits, state = self._feed_one(text.prefix, initial)
                 text.score_state = Slot(state, 0)
-        scores = list[Scored]()
-        fed = [text for text in texts if text.scored < len(text.ids)]
-        for text in texts:
             assert text.score_logits is not None
-            token = text.ids[text.scored] if text.scored < len(text.ids) else self._tokenizer.eos_id
-            scores.append(
-                score_token(
-                    text.score_logits, token, text.job.submission.alternatives or 0, text.pieces
-                )
-            )
+            token = self._tokenizer.eos_id
+            if text.scored < len(text.ids):
+                token = text.ids[text.scored]
+                fed.append(text)
+                states.append(text.score_state)
+            alternatives = text.request.submission.alternatives or 0
+            scores.append(score_token(text.score_logits, token, alternatives, text.pieces))
         if fed:
             ids = np.array([[text.ids[text.scored]] for text in fed], np.int64)
-            logits, state = self._stepper.forward(
-                ids, gather([text.score_state for text in fed if text.score_state])
-            )
-        for text, scored in zip(texts, scores, strict=True):  # now that nothing has raised
-            # not of a part of the prompt
-            text.out.scores += [scored] if text.scored >= text.out.first else []
+            logits, after = self._stepper.forward(ids, gather(states))
+        for text, score in zip(texts, scores, strict=True):  # now that nothing has raised
+            if text.scored >= text.out.first:  # else it is of a prompt that is not scored
+                text.out.scores.append(score)
         for row, text in enumerate(fed):
-            text.scored = text.scored + 1
+            text.scored += 1
             text.score_logits = logits[row]
-            text.score_state = Slot(state, row)
+            text.score_state = Slot(after, row)
 
     def _call_isolated(
         self, texts: Sequence[ServedText], advance: Callable[[Sequence[ServedText]], object]
     ) -> None:
-        """Call a function with some texts; if it raises, call it for each job alone, and fail the
-        jobs that raise again.
+        """Call a function with some texts; if it raises, call it for each request alone, and fail
+        the requests that raise again.
         """
         try:
             if texts:
                 advance(texts)
         except Exception as error:  # a model or a logits processor may raise anything
-            groups = _grouped(texts, lambda text: text.job)
+            groups = _grouped(texts, lambda text: text.request)
             for group in groups:
                 if len(groups) == 1:
-                    group[0].job.fail(error)
+                    group[0].request.fail(error)
                 else:
                     self._call_isolated(group, advance)
 
 
-def _schedule(jobs: Sequence[ActiveRequest], max_rows: int) -> list[ServedText]:
-    """Return the texts of some jobs, in the order of their submission, that are advanced next.
+def _start_after(text: ServedText, prefix: _CachedPrefix) -> None:
+    """Give a text the state after its beginning, from which it is also scored."""
+    text.logits = prefix.logits
+    text.state = Slot(prefix.state, 0)
+    has_backtracked = text.scored > len(text.ids)
+    is_new = text.score_state is None and not text.out.scores_prompt
+    if has_backtracked or is_new:
+        del text.out.scores[len(text.ids) - text.out.first :]  # those of tokens that it lost
+        text.scored = len(text.ids)
+        text.score_logits = text.logits
+        text.score_state = text.state
 
-    A request for many texts leaves room for every other job, and uses all remaining capacity. If
-    there are more jobs than room, those that came first have it.
+
+def _sample_block(texts: Sequence[ServedText], numbers: int) -> np.ndarray:
+    """Return the tokens that the stepper samples for texts that sample alike, (B, N)."""
+    request = texts[0].request
+    params = request.decoder.params
+    if any(text.request is not request for text in texts):  # of which each has its own limit
+        params = params._replace(max_new_tokens=_NO_LIMIT)
+    if any(text.lacks_random for text in texts):
+        numbers = max(numbers, _NUMBERS_OF_A_TOKEN)
+    return request.decoder.sample_block(texts, numbers, params)
+
+
+def _schedule(requests: Sequence[ActiveRequest], max_rows: int) -> list[ServedText]:
+    """Return the texts of some requests, in the order of their submission, that are advanced next.
+
+    A request for many texts leaves room for every other one, and uses all remaining capacity. If
+    there are more requests than room, those that came first have it.
     """
-    going = [job for job in jobs if job.is_schedulable]
-    scheduled = list[ServedText]()
-    before = -1
-    for index in count():
-        if len(scheduled) in (before, max_rows):
+    going = [request for request in requests if request.is_schedulable]
+    scheduled: list[ServedText] = []
+    index = 0
+    while going and len(scheduled) < max_rows:
+        texts = (request.text(index) for request in going)  # each is started if it is taken
+        some = list(islice(filter(None, texts), max_rows - len(scheduled)))
+        if not some:
             break
-        before = len(scheduled)
-        scheduled += islice(
-            (text for job in going if (text := job.text(index)) is not None), max_rows - before
-        )
+        scheduled += some
+        index += 1
     return scheduled
 
 

@@ -20,7 +20,8 @@ from reviewgen.config.settings import Bound, check
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.storage import to_path
 
-_MIN_KEY = 8  # characters
+_MIN_KEY = 8  # characters of an API key
+_KEY = re.compile(rf"[!-~]{{{_MIN_KEY},}}")  # printable ASCII without spaces
 _MAX_NAME = 100  # characters of the name of a model
 _THIS_MACHINE = ("localhost", "127.0.0.1", "[::1]")
 _HOST = re.compile(r"[^\s/*@:\[\]]+")
@@ -93,7 +94,7 @@ def accepts_key(digests: Sequence[str], authorization: str) -> bool:
     """Return whether a header ``Authorization`` holds one of the keys: ``Bearer KEY``."""
     scheme, _, key = authorization.strip().partition(" ")
     key_digest = digest_key(key.strip())
-    # all of them, whatever the first one is
+    # compared with all digests, so that the time does not tell which one matches
     matches = [hmac.compare_digest(key_digest, digest) for digest in digests]
     return scheme.lower() == "bearer" and any(matches)
 
@@ -107,27 +108,28 @@ def read_keys(file: Path) -> tuple[list[str], list[str]]:
     """
     try:
         lines = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
-        is_open = os.name != "nt" and bool(file.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
+        mode = file.stat().st_mode
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The file of API keys, {file}, cannot be read: {error}.") from None
-    keys = [line for line in lines if line and not line.startswith("#")]
+    digests = []
     for number, line in enumerate(lines, 1):
-        if line in keys and (
-            len(line) < _MIN_KEY or not line.isascii() or not line.isprintable() or " " in line
-        ):
+        if not line or line.startswith("#"):
+            continue
+        if not _KEY.fullmatch(line):
             raise ConfigError(
                 f"Line {number} of {file} is not an API key: a key has at least {_MIN_KEY}"
                 " characters, ASCII without spaces."
             )
-    if not keys:
+        digests.append(digest_key(line))
+    if not digests:
         raise ConfigError(
             f"The file of API keys, {file}, is empty: write one key per line, as `openssl rand -hex"
             " 24` prints it."
         )
-    notes = (
-        [f"{file} can be read by other users of this machine: chmod 600 {file}."] if is_open else []
-    )
-    return [digest_key(key) for key in keys], notes
+    notes = []
+    if os.name != "nt" and mode & (stat.S_IRGRP | stat.S_IROTH):
+        notes.append(f"{file} can be read by other users of this machine: chmod 600 {file}.")
+    return digests, notes
 
 
 def is_loopback(host: str) -> bool:
@@ -188,16 +190,12 @@ def name_sources(given: Sequence[str]) -> dict[str, str]:
 
 
 def _name_source(text: str) -> tuple[str, str]:
-    before, equals, after = text.partition("=")
-    is_named = equals and not os.path.exists(os.path.expanduser(text))  # noqa: PTH110, PTH111  Path raises for a name that is too long
-    source = after if is_named else text
-    is_path = source.startswith(LOCAL) or source in (".", "..")
-    default = (
-        to_path("model", source).resolve().name
-        if is_path
-        else source.removeprefix("hf://").partition("@")[0]
-    )
-    name = before if is_named else default
+    name, equals, source = text.partition("=")
+    if not equals or os.path.exists(os.path.expanduser(text)):  # noqa: PTH110, PTH111  Path raises for a name that is too long
+        source = text
+        name = source.removeprefix("hf://").partition("@")[0]
+        if source.startswith(LOCAL) or source in (".", ".."):
+            name = to_path("model", source).resolve().name
     if not 0 < len(name) <= _MAX_NAME or not name.isprintable() or not source:
         raise ConfigError(
             f"{quoted(text)} does not name a model: give MODEL, or NAME=MODEL with a printable"

@@ -9,9 +9,10 @@ and the checks are both made from these classes.
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, TypeGuard, cast
+from itertools import chain, repeat
+from typing import Annotated, Any, TypeGuard, TypeVar, cast
 
 from reviewgen.config.bounded import parse_json
 from reviewgen.config.descriptions import describe_fields
@@ -27,19 +28,21 @@ from reviewgen.errors import (
     quoted,
     shortened,
 )
-from reviewgen.generation.request import GenerateKwargs, make_request
+from reviewgen.generation.request import GenerateKwargs, Request, make_request
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.serving.engine import EngineRequest, RequestTimeout
 from reviewgen.serving.options import Limits
 
-_MAX_MESSAGE = 500  # characters; a value of a request may be long
-_MAX_PARAM = 100  # characters; a name of a request may be long
-_MAX_LOGPROBS = 20
+_MAX_MESSAGE = 500  # characters of a message; it may quote a long value
+_MAX_PARAM = 100  # characters of the name of a field
+_MAX_LOGPROBS = 20  # log probabilities of a token
 _STREAM_OPTIONS = ("include_usage", "include_obfuscation")
 _MAX_STOPS = 16  # stop strings of a request
 _MAX_STOP = 200  # characters of a stop string
 _MAX_NUMBERS = 2_000_000  # log probabilities of a response, or of the prompts of a stream
+T = TypeVar("T")
+
 _KINDS = {
     401: "authentication_error",
     403: "permission_error",
@@ -68,28 +71,24 @@ class RequestError(Exception):
 
     def to_json(self) -> dict[str, Any]:
         """Return the body of the response, in OpenAI's format."""
-        kind = _KINDS.get(
-            self.status, "invalid_request_error" if self.status < 500 else "server_error"
-        )
-        param = None if self.param is None else shortened(self.param, _MAX_PARAM)
-        return {
-            "error": {
-                "message": shortened(self.message, _MAX_MESSAGE),
-                "type": kind,
-                "param": param,
-                "code": self.code,
-            }
+        other = "invalid_request_error" if self.status < 500 else "server_error"
+        error = {
+            "message": shortened(self.message, _MAX_MESSAGE),
+            "type": _KINDS.get(self.status, other),
+            "param": None if self.param is None else shortened(self.param, _MAX_PARAM),
+            "code": self.code,
         }
+        return {"error": error}
 
 
 def to_request_error(error: ReviewgenError) -> RequestError:
-    """Return the problem that an error of the library is for the client."""
+    """Return an error of the library as one for the client."""
     message = str(error)
     if isinstance(error, ConfigError | DataError):
-        named = (
-            name for name in _SETTINGS if re.search(rf"\b{name.removesuffix('s')}s?\b", message)
-        )
-        return RequestError(400, message, next(named, None))
+        for name in _SETTINGS:
+            if re.search(rf"\b{name.removesuffix('s')}s?\b", message):
+                return RequestError(400, message, name)
+        return RequestError(400, message)
     if isinstance(error, RequestTimeout):
         return RequestError(503, message, code="timeout")
     if isinstance(error, GenerationError):
@@ -177,15 +176,13 @@ class OpenAIFields:
 
 
 _OTHERWISE = {  # declared above, or decided by the server
-    *(
-        "max_new_tokens",
-        "min_new_tokens",
-        "num_return_sequences",
-        "do_sample",
-        "temperature",
-        "stop_strings",
-        "max_time",
-    ),
+    "max_new_tokens",
+    "min_new_tokens",
+    "num_return_sequences",
+    "do_sample",
+    "temperature",
+    "stop_strings",
+    "max_time",
     "logits_processors",
 }
 _ONLY_PYTHON = ("num_beams", "length_penalty", "must_include", "likeness")
@@ -220,7 +217,7 @@ DESCRIPTIONS = {name: _described[name] for name in HINTS}
 """What each field means."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class CompletionCall:
     """A checked request.
 
@@ -249,27 +246,18 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """
     try:
         value = parse_json(body.decode("utf-8"))
-        # an escape can be half of a pair
-        json.dumps(value, ensure_ascii=False).encode("utf-8") if b"\\u" in body else None
+        if b"\\u" in body:  # an escape can be half of a pair
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        if isinstance(value, dict):
+            return value
+        problem = f"The body must be a JSON object; got {quoted(value)}."
     except UnicodeDecodeError as error:
-        raise RequestError(
-            400, f"The body is not valid UTF-8, at byte {error.start}.", code="invalid_json"
-        ) from None
+        problem = f"The body is not valid UTF-8, at byte {error.start}."
     except UnicodeEncodeError:
-        raise RequestError(
-            400,
-            "A string of the body holds half of a surrogate pair (\\ud800).",
-            code="invalid_json",
-        ) from None
+        problem = "A string of the body holds half of a surrogate pair (\\ud800)."
     except ValueError as error:
-        raise RequestError(
-            400, f"The body is not valid JSON: {error}.", code="invalid_json"
-        ) from None
-    if not isinstance(value, dict):
-        raise RequestError(
-            400, f"The body must be a JSON object; got {quoted(value)}.", code="invalid_json"
-        )
-    return value
+        problem = f"The body is not valid JSON: {error}."
+    raise RequestError(400, problem, code="invalid_json")
 
 
 def find_model(name: str | None, names: Sequence[str]) -> str:
@@ -303,10 +291,13 @@ def to_completion(chat: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         RequestError: There is no such message, or its content is not text.
     """
-    messages = chat.get("messages")
-    contents = [part.get("content") for part in _objects(messages) if part.get("role") == "user"]
-    parts = contents[-1] if contents else None
-    texts = [parts] if isinstance(parts, str) else [part.get("text") for part in _objects(parts)]
+    content = None
+    for message in _objects(chat.get("messages")):
+        if message.get("role") == "user":
+            content = message.get("content")
+    texts = [content]
+    if not isinstance(content, str):
+        texts = [part.get("text") for part in _objects(content)]
     if not _are_texts(texts):
         accepted = 'a string, or a list of parts {"type": "text", "text": "The movie"}'
         raise RequestError(
@@ -315,61 +306,51 @@ def to_completion(chat: Mapping[str, Any]) -> dict[str, Any]:
             "messages",
         )
     fields = {name: chat[name] for name in CHAT_FIELDS if name in chat}
-    return fields | {
-        "prompt": "".join(texts),
-        "max_tokens": chat.get("max_completion_tokens") or chat.get("max_tokens"),
-    }
+    max_tokens = chat.get("max_completion_tokens") or chat.get("max_tokens")
+    return fields | {"prompt": "".join(texts), "max_tokens": max_tokens}
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
-    return (
-        [each if isinstance(each, dict) else {} for each in value]
-        if isinstance(value, list)
-        else []
-    )
+    """Return the items of a JSON array, an empty object for one that is not an object."""
+    if not isinstance(value, list):
+        return []
+    return [item if isinstance(item, dict) else {} for item in value]
 
 
 def _are_texts(value: Any) -> TypeGuard[list[str]]:
-    return (
-        isinstance(value, list) and len(value) > 0 and all(isinstance(each, str) for each in value)
-    )
+    is_filled = isinstance(value, list) and len(value) > 0
+    return is_filled and all(isinstance(item, str) for item in value)
 
 
-def read_embedding(given: Mapping[str, Any], limits: Limits) -> list[str]:
+def read_embedding(body: Mapping[str, Any], limits: Limits) -> list[str]:
     """Return the texts of a request for embeddings.
 
     Raises:
         RequestError: They are not texts or too long, or the vectors are asked for in another form.
     """
-    texts = given.get("input")
-    texts = [texts] if isinstance(texts, str) else texts
+    texts = body.get("input")
+    if isinstance(texts, str):
+        texts = [texts]
     if not _are_texts(texts):
-        raise RequestError(
-            400, "input must be a string or a list of strings; token ids are not accepted.", "input"
-        )
-    _refuse_if(
-        len(texts) > limits.max_texts,
-        "input",
-        f"input has {len(texts):,} texts; a request has at most {limits.max_texts}.",
-    )
-    is_known = given.get("encoding_format") in (None, "float", "base64")
-    _refuse_if(not is_known, "encoding_format", "encoding_format must be float or base64.")
-    _refuse_if(
-        given.get("dimensions") is not None,
-        "dimensions",
-        "dimensions is not supported: leave it out.",
-    )
+        message = "input must be a string or a list of strings; token ids are not accepted."
+        raise RequestError(400, message, "input")
+    message = f"input has {len(texts):,} texts; a request has at most {limits.max_texts}."
+    _refuse_if(len(texts) > limits.max_texts, "input", message)
+    is_unknown = body.get("encoding_format") not in (None, "float", "base64")
+    _refuse_if(is_unknown, "encoding_format", "encoding_format must be float or base64.")
+    has_dimensions = body.get("dimensions") is not None
+    _refuse_if(has_dimensions, "dimensions", "dimensions is not supported: leave it out.")
     _refuse_long(texts, limits, "input")
     return texts
 
 
 def read_call(
-    given: Mapping[str, Any], models: Mapping[str, ReviewModel], limits: Limits
+    body: Mapping[str, Any], models: Mapping[str, ReviewModel], limits: Limits
 ) -> CompletionCall:
     """Return the checked call of a request.
 
     Args:
-        given: Its fields, as JSON values.
+        body: Its fields, as JSON values.
         models: The models by name.
         limits: The limits of the server.
 
@@ -377,88 +358,81 @@ def read_call(
         RequestError: A field is unknown, of a wrong type, out of range or of the limits, or
             contradicts another or the model.
     """
-    fields, settings = _read_fields(given)
+    fields, settings = _read_fields(body)
     _refuse_contradictions(fields, settings)
-    prompts = _read_prompts(fields.prompt)
-    tries = fields.tries_per_prompt
-    texts = tries * len(prompts)
-    most = min(limits.max_texts, limits.max_waiting)
-    message = (
-        f"A request may ask for at most {most:,} texts, all prompts together; this one asks for"
-        f" {texts:,}."
-    )
-    param = "best_of" if fields.best_of else "n" if fields.n else "prompt"
-    _refuse_if(texts > most, param, message, "limit_exceeded")
-    _refuse_long(prompts, limits)
+    inputs = _read_prompts(fields.prompt)
+    _refuse_many(fields, len(inputs), limits)
+    _refuse_long(inputs, limits)
     name = find_model(fields.model, list(models))
     model = models[name]
-    ids = list[list[int]]()
-    with_bos = [False] * texts
-    if not isinstance(prompts[0], str):
-        with_bos = [part[:1] == [model.tokenizer.bos_id] for part in prompts for _ in range(tries)]
-        ids = [part[part[:1] == [model.tokenizer.bos_id] :] for part in prompts]
-        prompts = [_decode(part, model.tokenizer) for part in ids]
-    elif fields.scores_prompts:  # a prompt is scored as it is: its last word is not sampled again
-        ids = [list(model.tokenizer.encode(prompt)) for prompt in prompts]
-        prompts = [model.tokenizer.decode(part) for part in ids]
+    tokenizer = model.tokenizer
+    prompts, ids, with_bos = _prompts_and_ids(inputs, fields, tokenizer)
     _refuse_long(prompts, limits)
-    repeated = [prompt for prompt in prompts for _ in range(tries)]
     options = {**settings, "temperature": fields.temperature or None}
     if fields.scores_prompts and options.get("finish") is None:
         options["finish"] = "anywhere"  # all tokens are returned: programs that score count them
+    tries = fields.tries_per_prompt
     try:
-        defaults = _defaults(fields, model.generation_config, limits)
         request = make_request(
-            repeated, defaults, cast(GenerateKwargs, options), model.tokenizer, model.conditions
+            _repeat(prompts, tries),
+            _defaults(fields, model.generation_config, limits),
+            cast(GenerateKwargs, options),
+            tokenizer,
+            model.conditions,
         )
     except ReviewgenError as error:
         raise to_request_error(error) from None
     if fields.scores_prompts:
         request = replace(request, draws=())  # a score depends on no seed
-    numbers = sum(map(len, ids)) * tries if fields.scores_prompts else 0
-    numbers += 0 if fields.stream else request.config.max_new_tokens * texts
-    numbers = 0 if fields.logprobs is None else numbers * (1 + fields.logprobs)
-    message = (
-        f"A response may have at most {_MAX_NUMBERS:,} log probabilities; this one may have"
-        f" {numbers:,}: ask for less, or "
-    )
-    _refuse_if(numbers > _MAX_NUMBERS, "logprobs", f"{message}stream it.", "limit_exceeded")
-    prompt_ids = [part for part in ids for _ in range(tries)] or None
-    alternatives = 0 if fields.logprobs is None and fields.picks_best else fields.logprobs
+    _refuse_many_logprobs(fields, request, ids)
     submission = EngineRequest(
         request,
-        prompt_ids,
-        alternatives,
-        bool(fields.stream),
-        bool(fields.echo),
-        fields.scores_prompts,
+        prompt_ids=_repeat(ids, tries) or None,
+        alternatives=0 if fields.logprobs is None and fields.picks_best else fields.logprobs,
+        is_streamed=bool(fields.stream),
+        is_echoed=bool(fields.echo),
+        scores_prompts=fields.scores_prompts,
     )
-    return CompletionCall(name, fields, submission, with_bos, model.tokenizer)
+    return CompletionCall(name, fields, submission, _repeat(with_bos, tries), tokenizer)
+
+
+def _repeat(items: Iterable[T], times: int) -> list[T]:
+    """Return each item several times, side by side."""
+    return list(chain.from_iterable(repeat(item, times) for item in items))
+
+
+def _prompts_and_ids(
+    inputs: list[Any], fields: OpenAIFields, tokenizer: Tokenizer
+) -> tuple[list[str], list[list[int]], list[bool]]:
+    """Return the text of each prompt, the ids that are fed as they are, if there are any, and
+    whether bos was in front of those that the client sent.
+    """
+    with_bos = [False] * len(inputs)
+    if not isinstance(inputs[0], str):
+        with_bos = [each[:1] == [tokenizer.bos_id] for each in inputs]
+        ids = [each[has_bos:] for each, has_bos in zip(inputs, with_bos, strict=True)]
+        return [_decode(each, tokenizer) for each in ids], ids, with_bos
+    if fields.scores_prompts:  # a prompt is scored as it is: its last word is not sampled again
+        ids = [list(tokenizer.encode(prompt)) for prompt in inputs]
+        return [tokenizer.decode(each) for each in ids], ids, with_bos
+    return inputs, [], with_bos
 
 
 def _read_fields(body: Mapping[str, Any]) -> tuple[OpenAIFields, dict[str, Any]]:
     """Return OpenAI's fields of a request, and its settings."""
     for name in body:
         if name in _ONLY_PYTHON:
-            raise RequestError(
-                400,
-                f"{name} is not offered over HTTP: call generate in Python or as a command.",
-                name,
-                "unsupported",
-            )
+            message = f"{name} is not offered over HTTP: call generate in Python or as a command."
+            raise RequestError(400, message, name, "unsupported")
         if name not in HINTS:
             message = f"{quoted(name)} is not a field of a completion. {did_you_mean(name, HINTS)}"
             raise RequestError(400, message, name, "unknown_field")
-    settings = {name: body[name] for name in _SETTINGS if name in body}
+    settings = {name: value for name, value in body.items() if name in _SETTINGS}
+    others = {name: value for name, value in body.items() if name not in _SETTINGS}
     try:
         for name, value in settings.items():
             check_value(name, value, HINTS[name])
-        return (
-            from_dict(
-                OpenAIFields, {name: value for name, value in body.items() if name not in settings}
-            ),
-            settings,
-        )
+        return from_dict(OpenAIFields, others), settings
     except ConfigError as error:  # the description says what to do
         param = str(error).partition(" ")[0]
         raise RequestError(400, f"{error} {DESCRIPTIONS.get(param, '')}".rstrip(), param) from None
@@ -466,34 +440,54 @@ def _read_fields(body: Mapping[str, Any]) -> tuple[OpenAIFields, dict[str, Any]]
 
 def _refuse_contradictions(fields: OpenAIFields, settings: Mapping[str, Any]) -> None:
     """Raise where a field is not supported as it is, or not together with another."""
-    options = fields.stream_options or {}
-    stops = len(fields.stops)
-    tries = fields.tries_per_prompt
-    is_known = all(
-        name in _STREAM_OPTIONS and isinstance(value, bool) for name, value in options.items()
-    )
     _refuse_if(fields.logit_bias, "logit_bias", "logit_bias is not supported: leave it out.")
-    _refuse_if(
-        stops > _MAX_STOPS, "stop", f"stop may hold at most {_MAX_STOPS} strings; got {stops:,}."
-    )
-    _refuse_if(
-        not is_known,
-        "stream_options",
-        f"stream_options may hold include_usage, true or false; got {quoted(options)}.",
-    )
-    _refuse_if(
-        options and not fields.stream, "stream_options", "stream_options needs stream: true."
-    )
-    _refuse_if(
-        tries < (fields.n or 1), "best_of", f"best_of={tries} is below n={fields.n}: raise it."
-    )
-    _refuse_if(
-        fields.picks_best and fields.stream,
-        "best_of",
-        "best_of chooses among whole texts: leave out stream.",
-    )
+    stops = len(fields.stops)
+    message = f"stop may hold at most {_MAX_STOPS} strings; got {stops:,}."
+    _refuse_if(stops > _MAX_STOPS, "stop", message)
+    options = fields.stream_options or {}
+    for name, value in options.items():
+        is_known = name in _STREAM_OPTIONS and isinstance(value, bool)
+        message = f"stream_options may hold include_usage, true or false; got {quoted(options)}."
+        _refuse_if(not is_known, "stream_options", message)
+    is_lost = options and not fields.stream
+    _refuse_if(is_lost, "stream_options", "stream_options needs stream: true.")
+    tries = fields.tries_per_prompt
+    message = f"best_of={tries} is below n={fields.n}: raise it."
+    _refuse_if(tries < (fields.n or 1), "best_of", message)
+    message = "best_of chooses among whole texts: leave out stream."
+    _refuse_if(fields.picks_best and fields.stream, "best_of", message)
     is_lost = settings.get("max_copy") is not None and settings.get("novelty") != "filter"
     _refuse_if(is_lost, "max_copy", 'max_copy needs novelty: "filter".')
+
+
+def _refuse_many(fields: OpenAIFields, prompts: int, limits: Limits) -> None:
+    texts = fields.tries_per_prompt * prompts
+    most = min(limits.max_texts, limits.max_waiting)
+    message = (
+        f"A request may ask for at most {most:,} texts, all prompts together; this one asks for"
+        f" {texts:,}."
+    )
+    given = [name for name in ("best_of", "n") if getattr(fields, name)]
+    _refuse_if(texts > most, [*given, "prompt"][0], message, "limit_exceeded")
+
+
+def _refuse_many_logprobs(
+    fields: OpenAIFields, request: Request, ids: Sequence[Sequence[int]]
+) -> None:
+    """Raise if the log probabilities of a response, or of the prompts of a stream, are too many."""
+    if fields.logprobs is None:
+        return
+    tokens = 0
+    if fields.scores_prompts:
+        tokens += sum(map(len, ids)) * fields.tries_per_prompt
+    if not fields.stream:
+        tokens += request.config.max_new_tokens * len(request.prompts)
+    numbers = tokens * (1 + fields.logprobs)
+    message = (
+        f"A response may have at most {_MAX_NUMBERS:,} log probabilities; this one may have"
+        f" {numbers:,}: ask for less, or stream it."
+    )
+    _refuse_if(numbers > _MAX_NUMBERS, "logprobs", message, "limit_exceeded")
 
 
 def _refuse_if(is_wrong: object, param: str, message: str, code: str = "invalid_value") -> None:
@@ -515,60 +509,49 @@ def _read_prompts(prompt: Any) -> list[Any]:
     """Return the prompts, all of them texts or lists of token ids; the empty text if none is
     given.
     """
-    is_one = not isinstance(prompt, list) or (prompt and all(type(item) is int for item in prompt))
-    prompts = [prompt or ""] if is_one else prompt
-    is_text = all(isinstance(part, str) for part in prompts)
-    if prompts and (
-        is_text
-        or all(
-            isinstance(part, list) and all(type(item) is int for item in part) for part in prompts
-        )
-    ):
+    is_one = not isinstance(prompt, list) or (prompt and _are_ids(prompt))
+    prompts: list[Any] = [prompt or ""] if is_one else prompt
+    if _are_texts(prompts) or (prompts and all(map(_are_ids, prompts))):
         return prompts
     accepted = "a string, a list of strings, a list of token ids, or a list of such lists"
     raise RequestError(400, f"prompt must be {accepted}; got {quoted(prompt)}.", "prompt")
 
 
+def _are_ids(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int for item in value)
+
+
 def _decode(ids: list[int], tokenizer: Tokenizer) -> str:
     """Return the text of token ids."""
-    ends = tokenizer.bos_id, tokenizer.eos_id
+    ends = (tokenizer.bos_id, tokenizer.eos_id)
     for token in set(ids):
-        accepted = (
-            f"they are 0 to {tokenizer.vocab_size - 1}, without {ends[0]} and {ends[1]}, the"
-            " beginning and end of a text"
+        message = (
+            f"{token} in prompt is not a token id of this model: they are 0 to"
+            f" {tokenizer.vocab_size - 1}, without {ends[0]} and {ends[1]}, the beginning and end"
+            " of a text."
         )
-        is_wrong = not 0 <= token < tokenizer.vocab_size or token in ends
-        _refuse_if(
-            is_wrong, "prompt", f"{token} in prompt is not a token id of this model: {accepted}."
-        )
+        _refuse_if(not 0 <= token < tokenizer.vocab_size or token in ends, "prompt", message)
     text = tokenizer.decode(ids)
     is_cut = "\ufffd" in text and tokenizer.encode(text) != ids
-    _refuse_if(
-        is_cut, "prompt", "The token ids of prompt end inside a character: add the rest of it."
-    )
+    message = "The token ids of prompt end inside a character: add the rest of it."
+    _refuse_if(is_cut, "prompt", message)
     return text
 
 
 def _defaults(fields: OpenAIFields, saved: GenerationConfig, limits: Limits) -> GenerationConfig:
-    """Return the settings of a request that OpenAI has, within the limits; what is not given is the
-    model's own default.
+    """Return the model's own settings, within the limits, with those of a request that OpenAI
+    names.
     """
-    new = fields.max_tokens or 0
-    message = f"max_tokens may be at most {limits.max_tokens:,} here; got {new:,}."
-    _refuse_if(new > limits.max_tokens, "max_tokens", message, "limit_exceeded")
-    max_tokens = (
-        min(saved.max_new_tokens, limits.max_tokens)
-        if fields.max_tokens is None
-        else fields.max_tokens
-    )
-    min_tokens = (
-        min(saved.min_new_tokens, max_tokens) if fields.min_tokens is None else fields.min_tokens
-    )
-    _refuse_if(
-        min_tokens > max_tokens,
-        "min_tokens",
-        f"min_tokens={min_tokens} is above max_tokens={max_tokens}.",
-    )
+    max_tokens = fields.max_tokens
+    if max_tokens is None:
+        max_tokens = min(saved.max_new_tokens, limits.max_tokens)
+    message = f"max_tokens may be at most {limits.max_tokens:,} here; got {max_tokens:,}."
+    _refuse_if(max_tokens > limits.max_tokens, "max_tokens", message, "limit_exceeded")
+    min_tokens = fields.min_tokens
+    if min_tokens is None:
+        min_tokens = min(saved.min_new_tokens, max_tokens)
+    message = f"min_tokens={min_tokens} is above max_tokens={max_tokens}."
+    _refuse_if(min_tokens > max_tokens, "min_tokens", message)
     return replace(
         saved,
         num_return_sequences=1,
@@ -576,8 +559,6 @@ def _defaults(fields: OpenAIFields, saved: GenerationConfig, limits: Limits) -> 
         do_sample=saved.do_sample if fields.temperature is None else fields.temperature > 0,
         max_new_tokens=max_tokens,
         min_new_tokens=min_tokens,
-        max_time=min(
-            limits.request_seconds, math.inf if saved.max_time is None else saved.max_time
-        ),
+        max_time=min(limits.request_seconds, saved.max_time or math.inf),
         stop_strings=fields.stops or saved.stop_strings,
     )

@@ -22,7 +22,7 @@ _IMPOSSIBLE = -9999.0  # OpenAI's log probability of a token that the model rule
 
 @dataclass
 class Choice:
-    """One text that is being generated.
+    """One text of a response.
 
     Attributes:
         prompt: Its prompt.
@@ -30,10 +30,10 @@ class Choice:
             complete.
         tokens: The tokens that were not sent yet.
         unsent: The characters that were not sent yet.
-        source: The text in the engine; None until there is anything of it, and once its end was
+        served: The text in the engine; None until there is anything of it, and once its end was
             sent.
         is_over: Whether it is complete.
-        is_sent: Whether a part of it was sent.
+        is_sent: Whether a beginning of it was sent.
         copied: The copied spans of the whole text.
     """
 
@@ -41,41 +41,38 @@ class Choice:
     text: str
     tokens: list[Token]
     unsent: str = ""
-    source: ServedText | None = None
+    served: ServedText | None = None
     is_over: bool = False
     is_sent: bool = False
     copied: Sequence[Span] = ()
 
-    def read(self, news: TextDelta) -> None:
-        """Take in what is new of the text."""
-        self.source = news.source
-        self.is_over = news.is_over
-        self.tokens += news.tokens
-        self.text += news.text
-        self.unsent += news.text
+    def add(self, delta: TextDelta) -> None:
+        """Add what is new of the text."""
+        self.served = delta.text
+        self.is_over = delta.is_over
+        self.tokens += delta.tokens
+        self.text += delta.characters
+        self.unsent += delta.characters
 
     @property
     def mean_logprob(self) -> float:
         """The mean log probability of the tokens of a complete text."""
-        assert self.source is not None
-        first = len(self.source.ids) - self.source.new_tokens - self.source.out.first
-        count = self.source.new_tokens
-        return sum(score.logprob for score in self.source.out.scores[first : first + count]) / max(
-            1, count
-        )
+        assert self.served is not None
+        count = self.served.new_tokens
+        first = len(self.served.ids) - count - self.served.out.first
+        scores = self.served.out.scores[first : first + count]
+        return sum(score.logprob for score in scores) / max(1, count)
 
 
 @dataclass
-class Completion:
-    """A request in progress.
+class Completion(CompletionCall):
+    """A call in progress.
 
     Attributes:
-        call: What was asked for.
-        is_chat: Whether as a chat completion.
+        is_chat: Whether it is a chat completion.
         created: When it came, in seconds since 1970.
     """
 
-    call: CompletionCall
     is_chat: bool = False
     created: int = field(default_factory=lambda: int(time.time()))
 
@@ -87,18 +84,14 @@ class Completion:
     @cached_property
     def choices(self) -> list[Choice]:
         """All texts that are generated, by their number in the request."""
-        fields = self.call.fields
-        bos = Token(self.call.tokenizer.bos_id, "", 0, Scored(math.nan))
-        return [
-            Choice(
-                prompt,
-                "" if fields.echo else prompt,
-                [bos] if fields.scores_prompts and starts_with_bos else [],
-            )
-            for prompt, starts_with_bos in zip(
-                self.call.submission.request.prompts, self.call.starts_with_bos, strict=True
-            )
-        ]
+        bos = Token(self.tokenizer.bos_id, "", 0, Scored(math.nan))
+        choices = []
+        for prompt, starts_with_bos in zip(
+            self.submission.request.prompts, self.starts_with_bos, strict=True
+        ):
+            tokens = [bos] if self.fields.scores_prompts and starts_with_bos else []
+            choices.append(Choice(prompt, "" if self.fields.echo else prompt, tokens))
+        return choices
 
     @property
     def is_over(self) -> bool:
@@ -112,39 +105,33 @@ class Completion:
         Args:
             started: The texts that were started, whose tokens are counted.
         """
-        tries = self.call.fields.tries_per_prompt
-        n = self.call.fields.n or 1
-        groups = [
-            self.choices[start : start + tries] for start in range(0, len(self.choices), tries)
-        ]
-        if self.call.fields.picks_best:
-            groups = [
-                sorted(group, key=lambda choice: -choice.mean_logprob)[:n] for group in groups
-            ]
-        best = [choice for group in groups for choice in group]
-        return self._object([self._choice(index, choice) for index, choice in enumerate(best)]) | {
-            "usage": self.usage(started)
-        }
+        tries = self.fields.tries_per_prompt
+        best: list[Choice] = []
+        for start in range(0, len(self.choices), tries):
+            group = self.choices[start : start + tries]
+            if self.fields.picks_best:
+                group = sorted(group, key=lambda choice: -choice.mean_logprob)[: self.fields.n or 1]
+            best += group
+        choices = [self._choice(index, choice) for index, choice in enumerate(best)]
+        return self._object(choices) | {"usage": self.usage(started)}
 
     def chunks(self) -> Iterator[dict[str, Any]]:
         """Yield a chunk for each text that has grown or ended since the last call."""
-        more = {"usage": None} if self.call.fields.include_usage else {}
+        more = {"usage": None} if self.fields.include_usage else {}
         for index, choice in enumerate(self.choices):
-            if choice.source is not None and (choice.unsent or choice.tokens or choice.is_over):
+            if choice.served is not None and (choice.unsent or choice.tokens or choice.is_over):
                 yield self._object([self._choice(index, choice)]) | more
 
     def last_chunks(self, started: Sequence[ServedText]) -> list[dict[str, Any]]:
         """Return the chunk with the numbers of tokens, of a stream that asked for them."""
-        return (
-            [self._object([]) | {"usage": self.usage(started)}]
-            if self.call.fields.include_usage
-            else []
-        )
+        if not self.fields.include_usage:
+            return []
+        return [self._object([]) | {"usage": self.usage(started)}]
 
     def usage(self, started: Sequence[ServedText]) -> dict[str, int]:
         """Return the tokens of all prompts, each of which counts once, and of all texts."""
         prompts = {
-            text.number // self.call.fields.tries_per_prompt: len(text.ids) - text.new_tokens
+            text.number // self.fields.tries_per_prompt: len(text.ids) - text.new_tokens
             for text in started
         }
         prompt_tokens = sum(prompts.values())
@@ -158,75 +145,68 @@ class Completion:
     def _object(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
         kind = "text_completion"
         if self.is_chat:
-            kind = "chat.completion.chunk" if self.call.fields.stream else "chat.completion"
-        head = {"id": self.id, "object": kind, "created": self.created}
-        return head | {"model": self.call.model, "choices": choices}
+            kind = "chat.completion.chunk" if self.fields.stream else "chat.completion"
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "choices": choices,
+        }
 
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
-        """Return OpenAI's fields for the part of a text that has not been sent yet, and ours under
+        """Return OpenAI's fields for what has not been sent yet of a text, and ours under
         ``reviewgen``.
         """
-        logprobs = None
-        extras = dict[str, Any]()
-        reason = None
-        if self.call.fields.logprobs is not None:
-            bos = self.call.tokenizer.bos_id
-            start = len(choice.prompt)
-            extras["tokens"] = [
-                self._own_token(token)
-                for token in choice.tokens
-                if token.start >= start and token.id != bos
-            ]
-            logprobs = self._logprobs(choice)
-        if choice.source is not None and choice.is_over:
-            ended = choice.source.finish_reason
-            conditions = self.call.submission.request.conditions_of(choice.source.number)
-            choice.source.out.scores.clear()  # they may be many
-            choice.source = None
-            reason = "stop" if ended in ("end", "stop") else "length"  # a text that was cut off
-            extras |= {
-                "text": choice.text,
-                "reason": ended,
-                "copied": _spans(choice.text, choice.copied),
-            }
-            extras["conditions"] = conditions
+        extras: dict[str, Any] = {}
         fields: dict[str, Any] = {
             "index": index,
             "text": choice.unsent,
-            "logprobs": logprobs,
-            "finish_reason": reason,
+            "logprobs": None,
+            "finish_reason": None,
         }
+        if self.fields.logprobs is not None:
+            extras["tokens"] = [
+                self._own_token(token) for token in choice.tokens if self._is_new(token, choice)
+            ]
+            fields["logprobs"] = self._logprobs(choice)
+        if choice.served is not None and choice.is_over:
+            reason = choice.served.finish_reason
+            # "length" for any text that was cut off
+            fields["finish_reason"] = "stop" if reason in ("end", "stop") else "length"
+            extras |= {
+                "text": choice.text,
+                "reason": reason,
+                "copied": _spans(choice.text, choice.copied),
+                "conditions": self.submission.request.conditions_of(choice.served.number),
+            }
+            choice.served.out.scores.clear()  # they may be many
+            choice.served = None
         if self.is_chat:
             role = {} if choice.is_sent else {"role": "assistant"}
-            fields["delta" if self.call.fields.stream else "message"] = role | {
-                "content": fields.pop("text")
-            }
+            message = role | {"content": fields.pop("text")}
+            fields["delta" if self.fields.stream else "message"] = message
+        if extras:
+            fields["reviewgen"] = extras
         choice.unsent = ""
         choice.tokens = []
         choice.is_sent = True
-        return fields | ({"reviewgen": extras} if extras else {})
+        return fields
+
+    def _is_new(self, token: Token, choice: Choice) -> bool:
+        """Return whether a token follows the prompt."""
+        return token.start >= len(choice.prompt) and token.id != self.tokenizer.bos_id
 
     def _logprobs(self, choice: Choice) -> dict[str, Any]:
         """Return the log probabilities of tokens, in OpenAI's format: those of the token taken, and
         of the most probable ones.
         """
-        listed = choice.tokens
-        source = choice.source
-        if (
-            self.call.fields.scores_prompts
-            and source is not None
-            and choice.is_over
-            and source.finish_reason == "end"
-        ):
-            listed = [
-                *listed,
-                Token(
-                    self.call.tokenizer.eos_id,
-                    _END,
-                    len(choice.text),
-                    source.out.scores[len(source.ids)],
-                ),
-            ]
+        listed = list(choice.tokens)
+        served = choice.served
+        has_ended = served is not None and choice.is_over and served.finish_reason == "end"
+        if served is not None and has_ended and self.fields.scores_prompts:
+            score = served.out.scores[len(served.ids)]
+            listed.append(Token(self.tokenizer.eos_id, _END, len(choice.text), score))
         return {
             "tokens": [token.text for token in listed],
             "token_logprobs": [_number(token.score.logprob) for token in listed],
@@ -238,20 +218,20 @@ class Completion:
         """Return log probabilities by text: of the most probable token with each text, and of the
         token taken; None for bos.
         """
-        if (logprob := _number(token.score.logprob)) is None:
+        logprob = _number(token.score.logprob)
+        if logprob is None:
             return None
         top: dict[str, float] = {}
         for other in token.score.alternatives:
             if other.token != token.id:
-                top.setdefault(
-                    _END if other.token == self.call.tokenizer.eos_id else other.text, other.logprob
-                )
+                text = _END if other.token == self.tokenizer.eos_id else other.text
+                top.setdefault(text, other.logprob)
         return top | {token.text: logprob}
 
     def _own_token(self, token: Token) -> dict[str, Any]:
         """Return a token with its alternatives as a list, in which two may have the same text."""
         alternatives = [
-            {"text": text, "logprob": logprob, "is_end": other == self.call.tokenizer.eos_id}
+            {"text": text, "logprob": logprob, "is_end": other == self.tokenizer.eos_id}
             for other, text, logprob in token.score.alternatives
         ]
         return {"text": token.text, "logprob": token.score.logprob, "alternatives": alternatives}
@@ -267,7 +247,7 @@ def _spans(text: str, spans: Sequence[Span]) -> list[dict[str, Any]]:
     units.
     """
     units = list(accumulate((2 if character > "\uffff" else 1 for character in text), initial=0))
-    return [  # a stop string is not part of the text, but may be of a span
+    return [
         {
             "start": units[span.start],
             "end": units[min(span.end, len(text))],
@@ -275,5 +255,5 @@ def _spans(text: str, spans: Sequence[Span]) -> list[dict[str, Any]]:
             "source": span.excerpt,
         }
         for span in spans
-        if span.start < len(text)
+        if span.start < len(text)  # a span may contain the stop string, which the text does not
     ]

@@ -34,13 +34,13 @@ from reviewgen.storage import temporary_folder
 
 _MAX_HEADERS = 65_536  # bytes of a request's first line and headers
 _MAX_CONNECTIONS = 1000  # of a process, also where it may have many more descriptors
-# asyncio tries again after a second
+# the system cannot accept a connection now; asyncio tries again after a second
 _ACCEPT_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _SECONDS_BETWEEN_ACCEPT_ERRORS = 60  # in the log
-_OPTIONS = "REVIEWGEN_SERVER_OPTIONS"  # the environment variable by which workers get them
-_OF_APP = ("limits", "key_digests", "cors_origins", "hosts", "page")
-# in which a worker must answer uvicorn, which waits as long for one that has just died, and heeds
-# no signal
+_OPTIONS = "REVIEWGEN_SERVER_OPTIONS"  # the environment variable by which workers get the options
+_OPTIONS_OF_APP = ("limits", "key_digests", "cors_origins", "hosts", "page")
+# A worker must answer uvicorn in this time. uvicorn waits as long for a worker that has just died,
+# and handles no signal meanwhile.
 _HEALTH_SECONDS = 20
 
 
@@ -111,7 +111,7 @@ def open_socket(host: str, port: int, stall_seconds: float, workers: int = 1) ->
             socket here.
         StorageError: The port is in use, or may not be used.
     """
-    # as what uvicorn hands the socket to its workers
+    # uvicorn hands the socket to its workers as a Unix one
     if workers > 1 and not hasattr(socket, "AF_UNIX"):
         raise ConfigError(
             f"workers={workers} is for Linux and macOS: on Windows, one process serves. Leave it"
@@ -121,7 +121,7 @@ def open_socket(host: str, port: int, stall_seconds: float, workers: int = 1) ->
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        # EACCES: ports below 1024 are the system's
+        # EACCES: only the system may use ports below 1024
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
             raise StorageError(
                 f"Port {port} of {host}: {error.strerror}. Give another --port, or 0 for a free"
@@ -130,9 +130,9 @@ def open_socket(host: str, port: int, stall_seconds: float, workers: int = 1) ->
         raise ConfigError(
             f"{quoted(host)} is not an address of this machine: {error}. Give one, as in 127.0.0.1."
         ) from None
-    # connections inherit it, and the next
+    # connections inherit this option and the next
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # one whose client reads nothing is closed by the system
+    # the system closes a connection whose client reads nothing
     if hasattr(socket, "TCP_USER_TIMEOUT"):
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * stall_seconds))
     return listening
@@ -145,20 +145,22 @@ def load_engines(
 
     Args:
         options: Which models, and how.
-        leave_out: Is called with the name of each other one, and why; without it, that is raised.
+        leave_out: Is called with the name and the error of each model that fails; without it, the
+            error is raised.
 
     Raises:
         ReviewgenError: No model is left; or one fails, and there is no ``leave_out``.
     """
     engines: dict[str, Engine] = {}
-    for number, (name, source) in enumerate(options.sources.items(), 1):
+    remaining = len(options.sources)
+    for name, source in options.sources.items():
+        remaining -= 1
         try:
-            engines[name] = Engine(
-                load(source, weight_bits=options.weight_bits), max_rows=options.limits.max_rows
-            )
+            model = load(source, weight_bits=options.weight_bits)
+            engines[name] = Engine(model, max_rows=options.limits.max_rows)
         except ReviewgenError as error:
-            # it was the last chance
-            if leave_out is None or (number == len(options.sources) and not engines):
+            is_last_chance = not engines and not remaining
+            if leave_out is None or is_last_chance:
                 for engine in engines.values():
                     engine.close()
                 raise type(error)(f"{source} cannot be served: {error}") from None
@@ -167,7 +169,7 @@ def load_engines(
 
 
 def _make_app(options: ServerOptions, engines: Mapping[str, Engine]) -> Starlette:
-    return create_app(engines, **{name: getattr(options, name) for name in _OF_APP})
+    return create_app(engines, **{name: getattr(options, name) for name in _OPTIONS_OF_APP})
 
 
 def uvicorn_options(limits: Limits, access_log: bool = False) -> dict[str, Any]:
@@ -175,16 +177,12 @@ def uvicorn_options(limits: Limits, access_log: bool = False) -> dict[str, Any]:
     headers, and so no keys.
     """
     descriptors = os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else _MAX_CONNECTIONS
-    level: dict[str, Any] = {
-        "handlers": ["stderr"],
-        "level": "INFO" if access_log else "ERROR",
-        "propagate": False,
-    }
+    faults: dict[str, Any] = {"handlers": ["stderr"], "level": "ERROR", "propagate": False}
     return {
         "lifespan": "on",
         "http": _Connection,
         "timeout_keep_alive": limits.stall_seconds,
-        # files and connections to accept need the others
+        # a quarter of the descriptors is for files and for connections that wait
         "limit_concurrency": min(_MAX_CONNECTIONS, descriptors * 3 // 4),
         "h11_max_incomplete_event_size": _MAX_HEADERS,
         "ws": "none",
@@ -198,9 +196,9 @@ def uvicorn_options(limits: Limits, access_log: bool = False) -> dict[str, Any]:
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "plain"}},
             "filters": {"accept": {"()": _AcceptErrorFilter}},
             "loggers": {
-                "uvicorn": level | {"level": "ERROR"},
-                "uvicorn.access": level,
-                "asyncio": level | {"level": "ERROR", "filters": ["accept"]},
+                "uvicorn": faults,
+                "uvicorn.access": faults | {"level": "INFO" if access_log else "ERROR"},
+                "asyncio": faults | {"filters": ["accept"]},
             },
         },
     }

@@ -7,7 +7,6 @@ A request that the server ends, as where the time after a signal is over, ends w
 import asyncio
 import contextlib
 import json
-import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 
 from reviewgen.errors import ReviewgenError
 from reviewgen.generation.generator import require_index
+from reviewgen.novelty import Span
 from reviewgen.serving.engine import ActiveRequest, Engine
 from reviewgen.serving.options import Limits, accepts_key
 from reviewgen.serving.protocol import (
@@ -35,25 +35,26 @@ from reviewgen.serving.protocol import (
 )
 from reviewgen.serving.response import Completion
 
-# bytes: a larger one is read by another thread, since it may take tenths of a second
+# A body of more bytes is parsed by another thread, since that may take tenths of a second.
 _LARGE_BODY = 32_768
-_FLUSH_SECONDS = 0.02  # between two parts of a stream; tokens that come sooner share one
-# added for each request: the more requests, the larger the parts
+_FLUSH_SECONDS = 0.02  # between two messages of a stream; tokens that come sooner share one
+# This is added for each request: the more requests there are, the larger the messages.
 _FLUSH_SECONDS_PER_REQUEST = 0.001
-_MAX_FLUSH_SECONDS = 0.1  # between two parts of a stream, however many requests there are
-_LATE_SECONDS = 10.0  # after its time limit, by which the engine ends a request
-_LAST_SECONDS = 1.0  # for the error of a stream that is ended: a reader that stalls gets nothing
+_MAX_FLUSH_SECONDS = 0.1  # between two messages of a stream, however many requests there are
+_LATE_SECONDS = 10.0  # The engine ends a request at most so long after its time limit.
+_LAST_SECONDS = 1.0  # for sending the error of a stream that is ended
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _EVENT = (b"data: ", b"\n\n")  # around the JSON of a server-sent event
 _DONE = b"data: [DONE]\n\n"  # the last server-sent event
-# X-Accel-Buffering: nginx would collect the parts
+# X-Accel-Buffering: nginx would collect the messages
 _STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
 }
-_FIRST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)  # seconds
-_WHOLE = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+# seconds, the upper ends of the buckets of a histogram
+_FIRST_TOKEN_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_REQUEST_BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 
 
 class ClientGone(Exception):
@@ -78,10 +79,19 @@ class ServerMetrics:
         self.disconnects = Counter(
             "disconnects", "Requests whose client went away before the end.", model, **options
         )
-        first = "time_to_first_token_seconds", "From a request to its first token."
-        self.first_token = Histogram(*first, model, buckets=_FIRST, **options)
+        self.first_token = Histogram(
+            "time_to_first_token_seconds",
+            "From a request to its first token.",
+            model,
+            buckets=_FIRST_TOKEN_BUCKETS,
+            **options,
+        )
         self.seconds = Histogram(
-            "request_seconds", "From a request to its end.", model, buckets=_WHOLE, **options
+            "request_seconds",
+            "From a request to its end.",
+            model,
+            buckets=_REQUEST_BUCKETS,
+            **options,
         )
         self.live = Gauge("live_rows", "Texts in progress.", model, **live)
         self.waiting = Gauge("waiting_rows", "Texts that wait.", model, **live)
@@ -110,7 +120,7 @@ class Service:
         self.metrics = ServerMetrics()
         self._key_digests = key_digests
         self.answering = 0
-        # one index is built, or request embedded, at a time
+        # each model builds one index, or embeds one request, at a time
         self._guarding = {name: asyncio.Lock() for name in engines}
 
     def close(self) -> None:
@@ -131,15 +141,12 @@ class Service:
         """
         header = request.headers.get("authorization", "")
         if self._key_digests is not None and not accepts_key(self._key_digests, header):
-            what = (
-                "The API key is not one of this server's"
-                if header
-                else "The request has no API key"
-            )
+            problem = "The request has no API key"
+            if header:
+                problem = "The API key is not one of this server's"
+            message = f"{problem}: send Authorization: Bearer KEY."
             headers = {"www-authenticate": "Bearer"}
-            raise RequestError(
-                401, f"{what}: send Authorization: Bearer KEY.", None, "invalid_api_key", headers
-            )
+            raise RequestError(401, message, None, "invalid_api_key", headers)
 
     def read(self, body: bytes, is_chat: bool) -> Completion:
         """Return the request of a body.
@@ -149,9 +156,9 @@ class Service:
         """
         models = {name: engine.model for name, engine in self.engines.items()}
         fields = parse_object(body)
-        return Completion(
-            read_call(to_completion(fields) if is_chat else fields, models, self.limits), is_chat
-        )
+        if is_chat:
+            fields = to_completion(fields)
+        return Completion(**vars(read_call(fields, models, self.limits)), is_chat=is_chat)
 
     async def embed(self, request: Request) -> Response:
         """Return the response to a request for the vectors of some texts; others go on while a
@@ -164,18 +171,17 @@ class Service:
         name = find_model(fields.get("model"), list(self.engines))
         texts = read_embedding(fields, self.limits)
         model = self.engines[name].model
-        is_base64 = fields.get("encoding_format") == "base64"
 
         def answer() -> bytes:
-            vectors = model.embed(texts)
+            vectors: list[Any] = list(model.embed(texts))
+            if fields.get("encoding_format") == "base64":
+                vectors = [b64encode(vector.astype("<f4")).decode() for vector in vectors]
+            else:
+                vectors = [vector.tolist() for vector in vectors]
             tokens = sum(len(model.tokenizer.encode(text)) for text in texts)
-            coded = [
-                b64encode(vector.astype("<f4")).decode() if is_base64 else vector.tolist()
-                for vector in vectors
-            ]
             data = [
                 {"object": "embedding", "index": index, "embedding": vector}
-                for index, vector in enumerate(coded)
+                for index, vector in enumerate(vectors)
             ]
             usage = {"prompt_tokens": tokens, "total_tokens": tokens}
             return _to_json({"object": "list", "model": name, "data": data, "usage": usage})
@@ -193,21 +199,19 @@ class Service:
         Raises:
             RequestError: The queue is full, or the model lacks what the request needs.
         """
-        engine = self.engines[completion.call.model]
-        request = completion.call.submission.request
+        engine = self.engines[completion.model]
+        request = completion.submission.request
         guard = None
         try:
             if request.novelty is not None:
-                async with self._guarding[completion.call.model]:
+                async with self._guarding[completion.model]:
                     guard = await asyncio.to_thread(engine.generator.guard, request)
             waiting = engine.waiting
             if waiting + len(request.prompts) > self.limits.max_waiting:
-                message = (
-                    f"The queue is full, with {waiting:,} waiting: try again in a moment, or ask"
-                    " for fewer texts."
-                )
+                problem = f"The queue is full, with {waiting:,} waiting"
+                message = f"{problem}: try again in a moment, or ask for fewer texts."
                 raise RequestError(429, message, code="queue_full", headers={"retry-after": "1"})
-            return engine.submit(completion.call.submission, notify, guard)
+            return engine.submit(completion.submission, notify, guard)
         except ReviewgenError as error:
             raise to_request_error(error) from None
 
@@ -220,7 +224,7 @@ class CompletionResponse:
         service: The server's models and engines.
         request: The request.
         is_chat: Whether it is one for a chat completion.
-        completion, job: What was asked for, and the engine's work on it.
+        completion, active: What was asked for, and the engine's work on it.
         model: The name of its model; empty until the request is read.
         status: The status of the response; "none" until it has begun.
     """
@@ -229,7 +233,7 @@ class CompletionResponse:
     request: Request
     is_chat: bool = False
     completion: Completion = field(init=False)
-    job: ActiveRequest = field(init=False)
+    active: ActiveRequest = field(init=False)
     model: str = ""
     status: str = "none"
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
@@ -247,27 +251,16 @@ class CompletionResponse:
             body = await _read_body(self.request, self.service.limits)
             read = partial(self.service.read, body, self.is_chat)
             self.completion = await asyncio.to_thread(read) if len(body) > _LARGE_BODY else read()
-            self.model = self.completion.call.model
+            self.model = self.completion.model
             await self._answer(scope, receive, send)
         except (ClientGone, TimeoutError):  # TimeoutError: a reader that reads nothing
             self.service.metrics.disconnects.labels(self.model).inc()
-        except (RequestError, asyncio.CancelledError) as error:  # CancelledError: the server ends
+        except RequestError as problem:
+            await self._fail(problem, send)
+        except asyncio.CancelledError:  # the server ends
+            message = "The server is shutting down: the text is not finished."
             headers = {"retry-after": "5", "connection": "close"}
-            ending = RequestError(
-                503,
-                "The server is shutting down: the text is not finished.",
-                None,
-                "shutting_down",
-                headers,
-            )
-            problem = error if isinstance(error, RequestError) else ending
-            if self.status == "none":
-                self.status = str(problem.status)
-                raise problem from None
-            if self.completion.call.fields.stream:
-                last = await self._encode(lambda: [problem.to_json()], *_EVENT)
-                with contextlib.suppress(TimeoutError):
-                    await self._send(send, last + _DONE, _LAST_SECONDS, is_last=True)
+            await self._fail(RequestError(503, message, None, "shutting_down", headers), send)
         except Exception:
             self.status = "500"
             raise
@@ -275,51 +268,63 @@ class CompletionResponse:
             self.service.answering -= 1
             self.service.metrics.requests.labels(self.model, self.status).inc()
 
+    async def _fail(self, problem: RequestError, send: Send) -> None:
+        """Raise the problem if nothing was sent; otherwise end the stream with it."""
+        if self.status == "none":
+            self.status = str(problem.status)
+            raise problem from None
+        if self.completion.fields.stream:
+            last = await self._encode(lambda: [problem.to_json()], *_EVENT)
+            with contextlib.suppress(TimeoutError):
+                await self._send(send, last + _DONE, _LAST_SECONDS, is_last=True)
+
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Hand the request to the engine, and send what it generates."""
         metrics = self.service.metrics
-        completion = self.completion
-        started = time.perf_counter()
-        name = {"x-request-id": completion.id}
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.service.limits.request_seconds + _LATE_SECONDS
-        self.job = await self.service.submit(
-            completion, lambda: loop.call_soon_threadsafe(self._woken.set)
+        started = loop.time()
+        self.active = await self.service.submit(
+            self.completion, lambda: loop.call_soon_threadsafe(self._woken.set)
         )
         watching = asyncio.create_task(self._watch(receive))
+        deadline = started + self.service.limits.request_seconds + _LATE_SECONDS
+        headers = {"x-request-id": self.completion.id}
         try:
-            while not completion.is_over:
-                await self._advance(deadline)
-                if completion.call.fields.stream:
-                    if self.status == "none":
-                        metrics.first_token.labels(self.model).observe(
-                            time.perf_counter() - started
-                        )
-                        headers = Headers(_STREAM_HEADERS | name)
-                        await send(
-                            {"type": "http.response.start", "status": 200, "headers": headers.raw}
-                        )
-                        self.status = "200"
-                    if data := await self._encode(completion.chunks, *_EVENT):
-                        await self._send(send, data, self.service.limits.stall_seconds)
-            if completion.call.fields.stream:
-                last = await self._encode(lambda: completion.last_chunks(self.job.started), *_EVENT)
-                await self._send(
-                    send, last + _DONE, self.service.limits.stall_seconds, is_last=True
-                )
+            if self.completion.fields.stream:
+                await self._stream(send, headers, started, deadline)
             else:
-                body = await self._encode(lambda: [completion.whole(self.job.started)])
+                while not self.completion.is_over:
+                    await self._advance(deadline)
+                body = await self._encode(lambda: [self.completion.whole(self.active.started)])
                 self.status = "200"
-                await Response(body, headers=name, media_type="application/json")(
-                    scope, receive, send
-                )
+                response = Response(body, headers=headers, media_type="application/json")
+                await response(scope, receive, send)
         finally:
             watching.cancel()
-            metrics.seconds.labels(self.model).observe(time.perf_counter() - started)
-            self.job.cancel()
-            usage = completion.usage(self.job.started)
+            metrics.seconds.labels(self.model).observe(loop.time() - started)
+            self.active.cancel()
+            usage = self.completion.usage(self.active.started)
             for kind in ("prompt", "completion"):
                 metrics.tokens.labels(self.model, kind).inc(usage[f"{kind}_tokens"])
+
+    async def _stream(
+        self, send: Send, headers: dict[str, str], started: float, deadline: float
+    ) -> None:
+        """Send the texts while they are generated."""
+        seconds = self.service.limits.stall_seconds
+        first_token = self.service.metrics.first_token.labels(self.model)
+        while not self.completion.is_over:
+            await self._advance(deadline)
+            if self.status == "none":
+                first_token.observe(asyncio.get_running_loop().time() - started)
+                raw = Headers(_STREAM_HEADERS | headers).raw
+                await send({"type": "http.response.start", "status": 200, "headers": raw})
+                self.status = "200"
+            data = await self._encode(self.completion.chunks, *_EVENT)
+            if data:
+                await self._send(send, data, seconds)
+        last = await self._encode(lambda: self.completion.last_chunks(self.active.started), *_EVENT)
+        await self._send(send, last + _DONE, seconds, is_last=True)
 
     async def _advance(self, deadline: float) -> None:
         """Wait until the texts have grown, and take in what is new.
@@ -328,38 +333,33 @@ class CompletionResponse:
             RequestError: The request has failed, or its time is over.
             ClientGone: The client is not there any more.
         """
-        generator = self.service.engines[self.model].generator
-        limit = self.service.limits.request_seconds
-        if self.status != "none":  # a part of the stream was sent
-            await asyncio.sleep(
-                min(
-                    _FLUSH_SECONDS + _FLUSH_SECONDS_PER_REQUEST * self.service.answering,
-                    _MAX_FLUSH_SECONDS,
-                )
-            )
+        if self.status != "none":  # the stream has begun
+            seconds = _FLUSH_SECONDS + _FLUSH_SECONDS_PER_REQUEST * self.service.answering
+            await asyncio.sleep(min(seconds, _MAX_FLUSH_SECONDS))
         try:
             async with asyncio.timeout_at(deadline):
                 await self._woken.wait()
         except TimeoutError:
-            raise RequestError(
-                503, f"The request did not end within {limit:g} seconds.", code="timeout"
-            ) from None
+            limit = self.service.limits.request_seconds
+            message = f"The request did not end within {limit:g} seconds."
+            raise RequestError(503, message, code="timeout") from None
         self._woken.clear()
-        if self.job.is_cancelled:
+        if self.active.is_cancelled:
             raise ClientGone
-        for news in self.job.take():
-            choice = self.completion.choices[news.source.number]
-            choice.read(news)
-            # an index takes a while the first time
-            if choice.is_over and self.job.submission.request.novelty is not None:
-                index = require_index(generator.index)
-                choice.copied = (
-                    await asyncio.to_thread(
-                        index.examine, news.source.ids, generator.tokenizer.decode
-                    )
-                ).spans
-        if self.job.error is not None:
-            raise to_request_error(self.job.error)
+        for delta in self.active.take():
+            choice = self.completion.choices[delta.text.number]
+            choice.add(delta)
+            if choice.is_over and self.completion.submission.request.novelty is not None:
+                choice.copied = await self._find_copies(delta.text.ids)
+        if self.active.error is not None:
+            raise to_request_error(self.active.error)
+
+    async def _find_copies(self, ids: Sequence[int]) -> Sequence[Span]:
+        """Return the copied spans of a text, in a thread: an index takes a while the first time."""
+        generator = self.service.engines[self.model].generator
+        index = require_index(generator.index)
+        decode = generator.tokenizer.decode
+        return (await asyncio.to_thread(index.examine, ids, decode)).spans
 
     async def _encode(
         self, values: Callable[[], Iterable[Any]], before: bytes = b"", after: bytes = b""
@@ -371,14 +371,11 @@ class CompletionResponse:
         def encode() -> bytes:
             return b"".join(before + _to_json(value) + after for value in values())
 
-        return (
-            encode()
-            if self.completion.call.fields.logprobs is None
-            else await asyncio.to_thread(encode)
-        )
+        has_logprobs = self.completion.fields.logprobs is not None
+        return await asyncio.to_thread(encode) if has_logprobs else encode()
 
     async def _send(self, send: Send, data: bytes, seconds: float, is_last: bool = False) -> None:
-        """Send a part of a stream.
+        """Send a message of a stream.
 
         Raises:
             TimeoutError: The client has not read for too long.
@@ -387,10 +384,10 @@ class CompletionResponse:
             await send({"type": "http.response.body", "body": data, "more_body": not is_last})
 
     async def _watch(self, receive: Receive) -> None:
-        """Cancel the job once the client has gone."""
+        """Cancel the request once the client has gone."""
         while (await receive())["type"] != "http.disconnect":
             pass
-        self.job.cancel()
+        self.active.cancel()
         self._woken.set()
 
 
@@ -407,26 +404,17 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
             did not come in time (408).
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    coding = request.headers.get("content-encoding", "identity")
+    unsupported = None
     if kind != "application/json" and not kind.endswith("+json"):
-        raise RequestError(
-            415,
-            f"The content type must be application/json; got {kind or 'none'}.",
-            code="unsupported_media_type",
-        )
-    if (coding := request.headers.get("content-encoding", "identity")) != "identity":
-        raise RequestError(
-            415,
-            f"The body must not be compressed; its content encoding is {coding}.",
-            code="unsupported_media_type",
-        )
+        unsupported = f"The content type must be application/json; got {kind or 'none'}."
+    elif coding != "identity":
+        unsupported = f"The body must not be compressed; its content encoding is {coding}."
+    if unsupported is not None:
+        raise RequestError(415, unsupported, code="unsupported_media_type")
     headers = {"connection": "close"}  # the rest of it is not read
-    too_large = RequestError(
-        413,
-        f"The body is larger than {limits.max_body:,} bytes: send less.",
-        None,
-        "body_too_large",
-        headers,
-    )
+    message = f"The body is larger than {limits.max_body:,} bytes: send less."
+    too_large = RequestError(413, message, None, "body_too_large", headers)
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > limits.max_body:
         raise too_large
@@ -435,17 +423,15 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
     until = now() + limits.request_seconds
     try:
         async with asyncio.timeout_at(min(now() + limits.stall_seconds, until)) as limit:
-            async for part in request.stream():
-                body += part
+            async for chunk in request.stream():
+                body += chunk
                 if len(body) > limits.max_body:
                     raise too_large
                 limit.reschedule(min(now() + limits.stall_seconds, until))
     except TimeoutError:
-        raise RequestError(
-            408, "The body, or the next part of it, did not come in time.", None, "timeout", headers
-        ) from None
+        message = "The body, or the next part of it, did not come in time."
+        raise RequestError(408, message, None, "timeout", headers) from None
     except ClientDisconnect:
-        raise RequestError(
-            400, "The connection was closed before the end of the body.", code="disconnected"
-        ) from None
+        message = "The connection was closed before the end of the body."
+        raise RequestError(400, message, code="disconnected") from None
     return bytes(body)

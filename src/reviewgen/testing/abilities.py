@@ -4,17 +4,18 @@ the ability passes.
 B batch, T time (tokens), V vocabulary.
 """
 
+import copy
 import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from graphlib import TopologicalSorter
+from itertools import chain
 from math import prod
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64, Shaped
 from torch import Tensor, nn
 
 from reviewgen.config.settings import fields_of, from_dict, to_dict, vocabulary_settings
@@ -28,7 +29,25 @@ from reviewgen.protocols.abilities import (
     SupportsParameterGroups,
     SupportsScaledLogits,
 )
-from reviewgen.protocols.graph import ModelGraph, SupportsGraph, all_nodes, axis_size
+from reviewgen.protocols.checks import (
+    ROWS,
+    STEPS,
+    TOLERANCE,
+    assert_close,
+    asserting,
+    call,
+    logits_of,
+    output_layer,
+    seeded,
+    some_ids,
+)
+from reviewgen.protocols.graph import (
+    ModelGraph,
+    SupportsGraph,
+    all_nodes,
+    axis_size,
+    parameter_sizes,
+)
 from reviewgen.protocols.migration import SupportsMigration, read_saved_config
 from reviewgen.protocols.model import (
     CountTrained,
@@ -39,7 +58,7 @@ from reviewgen.protocols.model import (
     SupportsStep,
 )
 from reviewgen.protocols.ranges import SupportsCountRanges
-from reviewgen.testing.laws import assert_same, assert_unchanged, seeded
+from reviewgen.testing.laws import assert_same, assert_unchanged
 from reviewgen.testing.models import MODEL_LAWS as MODEL_LAWS  # with the laws below
 from reviewgen.testing.models import (
     compute_in_chunks,
@@ -50,17 +69,6 @@ from reviewgen.testing.models import (
     train_by_counting,
 )
 from reviewgen.testing.steppers import samples, step_logits
-from reviewgen.training.model_checks import (
-    ROWS,
-    STEPS,
-    TOLERANCE,
-    assert_close,
-    asserting,
-    call,
-    logits_of,
-    output_layer,
-    some_ids,
-)
 
 PROCESSES = 3  # of a counting, one of which counts nothing
 LATER = 64  # tokens after an id that is held, at which its effect is measured
@@ -105,16 +113,15 @@ def implementations(model: Any) -> None:
     with asserting("use_implementation must raise for an unknown name:"):
         np.testing.assert_raises(Exception, model.use_implementation, "none")
     expected = compute_in_chunks(model)
+    no_gradient = torch.zeros(1)
     for name in names:
         with assert_unchanged(tuple(model.state_dict().values())):
             model.use_implementation(name)
             for what, actual in compute_in_chunks(model).items():
-                one, other = (
-                    torch.zeros(1) if tensor is None else tensor
-                    for tensor in (actual, expected[what])
-                )
                 assert_close(
-                    one, other, f"Implementation {name!r} differs from the default in its {what}."
+                    no_gradient if actual is None else actual,
+                    no_gradient if expected[what] is None else expected[what],
+                    f"Implementation {name!r} differs from the default in its {what}.",
                 )
 
 
@@ -143,7 +150,8 @@ def count_merge(model: Any) -> None:
     counts all texts.
     """
     for order in (0, 1, 2), (2, 0, 1):
-        first, *others = (_count_in_parts(model)[rank] for rank in order)
+        models = _count_separately(model)
+        first, *others = [models[rank] for rank in order]
         for other in others:
             first.add_counts(other.take_counts())
         first.finish()
@@ -155,9 +163,9 @@ def count_ranges(model: Any) -> None:
     """SupportsCountRanges: several processes, one of which has counted nothing, finish the model
     that counts all texts.
     """
-    parts = _count_in_parts(model)
-    run_ranks(PROCESSES, lambda group: parts[group.rank].finish_ranges(group))
-    _assert_counts_all(parts[0])
+    models = _count_separately(model)
+    run_ranks(PROCESSES, lambda group: models[group.rank].finish_ranges(group))
+    _assert_counts_all(models[0])
 
 
 @law(SupportsDevices)
@@ -179,25 +187,19 @@ def losses(model: Any) -> None:
     again = _compute_losses(model, seed=1)
     assert terms and again.keys() == terms.keys(), f"The names are {[*terms]}, and then {[*again]}."
     for name, term in terms.items():
-        assert isinstance(term, Tensor) and term.shape == () and term.isfinite(), (
-            f"{name!r} is {term!r:.80}."
-        )
-    grads = torch.autograd.grad(
-        sum(terms.values(), torch.zeros(())), [*model.parameters()], allow_unused=True
-    )
+        is_scalar = isinstance(term, Tensor) and term.shape == ()
+        assert is_scalar and term.isfinite(), f"{name!r} is {term!r:.80}."
+    total = sum(terms.values(), torch.zeros(()))
+    grads = torch.autograd.grad(total, [*model.parameters()], allow_unused=True)
     reached = [grad.to_dense() for grad in grads if grad is not None]
     assert reached and all(grad.isfinite().all() for grad in reached), (
         "The gradients must be finite, and reach a parameter."
     )
-    # no dropout: the rows can be repeated
-    if all(torch.equal(terms[name], again[name]) for name in terms):
+    has_dropout = any(not torch.equal(term, again[name]) for name, term in terms.items())
+    if not has_dropout:  # so that repeated rows have the same logits
+        sentence = "changes if each row is there twice: return a mean per target, not a sum."
         for name, term in _compute_losses(model, seed=0, times=2).items():
-            assert_close(
-                term,
-                terms[name],
-                f"{name!r} changes if each row is there twice: return a mean per target, not a"
-                " sum.",
-            )
+            assert_close(term, terms[name], f"{name!r} {sentence}")
 
 
 @law(SupportsParameterGroups)
@@ -206,29 +208,31 @@ def parameter_groups(model: Any) -> None:
     same groups at each call.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    first, again = (
-        [[names.get(id(param)) for param in group["params"]] for group in model.parameter_groups()]
-        for _ in range(2)
-    )
+
+    def list_names() -> list[list[str | None]]:
+        groups = model.parameter_groups()
+        return [[names.get(id(parameter)) for parameter in group["params"]] for group in groups]
+
+    first = list_names()
+    again = list_names()
     assert first == again, f"It returns {again} after {first}, so a run cannot be resumed."
-    listed = [name for group in first for name in group]
+    listed = list(chain.from_iterable(first))
     assert None not in listed and len(set(listed)) == len(listed), (
-        f"It lists {listed}; None is no parameter of the model."
+        f"It lists {listed}; None is not a parameter of the model."
     )
+    numbers = ("learning_rate_scale", "weight_decay")
+    known = ("params", "optimizer", *numbers)
     for group in model.parameter_groups():
-        known = ("params", "optimizer", "learning_rate_scale", "weight_decay")
-        optimizer = group.get("optimizer", "adamw")
         assert group.keys() <= {*known}, (
             f"A group has the keys {', '.join(group)}; known are {', '.join(known)}."
         )
-        is_right = optimizer == "adamw" or (
-            optimizer == "muon" and all(parameter.ndim == 2 for parameter in group["params"])
-        )
+        optimizer = group.get("optimizer", "adamw")
+        are_matrices = all(parameter.ndim == 2 for parameter in group["params"])
+        is_right = optimizer == "adamw" or (optimizer == "muon" and are_matrices)
         assert is_right, f'The optimizer {optimizer!r} must be "adamw" or, for matrices, "muon".'
-        numbers = group.get("learning_rate_scale", 0), group.get("weight_decay", 0)
-        assert all(0 <= number < torch.inf for number in numbers), (
-            f"{known[2:]} are {numbers}; they must be at least 0."
-        )
+        for name in numbers:
+            number = group.get(name, 0)
+            assert 0 <= number < torch.inf, f"{name} is {number}; it must be at least 0."
 
 
 @law(SupportsScaledLogits)
@@ -250,17 +254,15 @@ def initial_weights(model: Any) -> None:
     """SupportsInitialWeights: own tensors are returned as they are, the model does not change, an
     unknown tensor is an error.
     """
-    other = {name: tensor + 1 for name, tensor in copies(model).items()}
+    own = {name: tensor + 1 for name, tensor in copies(model).items()}
     with assert_unchanged(tuple(model.state_dict().values())):
-        returned = model.initial_weights(dict(other))
-    assert returned.keys() == other.keys(), (
-        f"Given all tensors of state_dict(), it returns {sorted(returned)}."
+        returned = model.initial_weights(dict(own))
+    assert returned.keys() == own.keys(), (
+        f"For all tensors of state_dict(), it returns {sorted(returned)}."
     )
-    assert_same(tuple(returned[name] for name in other), tuple(other.values()))
-    with asserting(
-        "initial_weights() accepts a tensor that it does not know, or does not name it in a"
-        " ConfigError:"
-    ):
+    assert_same(tuple(returned[name] for name in own), tuple(own.values()))
+    sentence = "accepts a tensor that it does not know, or does not name it in a ConfigError:"
+    with asserting(f"initial_weights() {sentence}"):
         unknown = {"an unknown.tensor": torch.zeros(1)}
         np.testing.assert_raises_regex(
             ConfigError, r"an unknown\.tensor", model.initial_weights, unknown
@@ -273,12 +275,14 @@ def migration(model: Any) -> None:
     current config unchanged.
     """
     config: Any = type(model).Config
-    is_of_config = isinstance(config, SupportsMigration)
-    assert is_of_config or not hasattr(type(model), "migrate"), (
-        "It is the model's; a config is also read without torch."
-    )
-    for version in ("0", "999.0", "") if is_of_config else ():
-        migrated = read_saved_config(config, json.loads(json.dumps(to_dict(model.config))), version)
+    if not isinstance(config, SupportsMigration):
+        assert not hasattr(type(model), "migrate"), (
+            "It is the model's; a config is also read without torch."
+        )
+        return
+    values = json.loads(json.dumps(to_dict(model.config)))
+    for version in "0", "999.0", "":
+        migrated = read_saved_config(config, values, version)
         assert migrated == model.config, (
             f"It returns {migrated} for version {version!r}, not {model.config}."
         )
@@ -298,20 +302,16 @@ def described_graph(model: Any) -> None:
     assert graph.sizes.get("V") == model.config.vocab_size, (
         f"V must be {model.config.vocab_size} in {graph.sizes}."
     )
-    used = sorted(name for node in all_nodes(graph) for name in node.parameters)
-    known = sorted(
-        dict(model.named_parameters()) if isinstance(model, nn.Module) else model.state_dict()
-    )
-    is_right = (
-        used == known
-        if isinstance(model, nn.Module)
-        else len({*used}) == len(used) and {*used} <= {*known}
-    )
+    used = sorted(chain.from_iterable(node.parameters for node in all_nodes(graph)))
+    known = sorted(parameter_sizes(model))
+    is_right = used == known
+    if not isinstance(model, nn.Module):  # whose tensors need not all be in the picture
+        is_right = len(set(used)) == len(used) and set(used) <= set(known)
     assert is_right, f"It has the parameters {used}; the model has {known}."
     _check_graph(graph, {"B": ROWS, "T": STEPS})
     ids = [edge.axes for edge in graph.edges if edge.source.split("/")[0] == "ids"]
     logits = [edge.axes for edge in graph.edges if edge.target.split("/")[0] == "logits"]
-    assert ids and logits and ids[0] == ("B", "T") and logits[0] == ("B", "T", "V"), (
+    assert ids[:1] == [("B", "T")] and logits[:1] == [("B", "T", "V")], (
         "ids must be (B, T), logits (B, T, V)."
     )
 
@@ -326,37 +326,16 @@ def operations(model: Any) -> None:
         with torch.no_grad():
             steps = list(model.operations(ids, state))
         assert steps and all(isinstance(op, Operation) for op in steps), "It must yield Operation."
-        assert_close(
-            steps[-1].values,
-            call(model, ids, state)[0],
-            "The last operation does not yield the logits of the call.",
-        )
+        sentence = "The last operation does not yield the logits of the call."
+        assert_close(steps[-1].values, call(model, ids, state)[0], sentence)
         assert steps[-1].axes == "B T V", (
             f'The last operation has the axes {steps[-1].axes!r}, not "B T V".'
         )
+        names = [op.name for op in steps]
+        assert len(set(names)) == len(names), f"Two have one name: {names}."
         sizes = {"B": ROWS, "T": STEPS, "V": model.config.vocab_size}
-        assert len({op.name for op in steps}) == len(steps), (
-            f"Two have one name: {[op.name for op in steps]}."
-        )
         for op in steps:
-            words = op.axes.split()
-            shape = tuple(op.values.shape)
-            for word, size in zip(words, shape, strict=True):
-                sizes.setdefault(word, size)
-            expected = tuple(prod(sizes.get(letter, 0) for letter in word) for word in words)
-            assert shape == expected, (
-                f"{op.name!r} is {op.axes} = {shape}; elsewhere its letters are {expected}."
-            )
-            assert op.parameters >= 0 and op.multiplications >= 0, (
-                f"{op.name!r} has a negative count."
-            )
-            is_gate = op.values.min() >= 0 and op.values.max() <= 1
-            assert op.kind != "gate" or is_gate, (
-                f"{op.name!r} is a gate, and has values beyond 0 to 1."
-            )
-            assert op.kind != "window" or not op.values.is_floating_point(), (
-                f"{op.name!r} is a window, and must hold ids."
-            )
+            _check_operation(op, sizes)
     if isinstance(model, nn.Module):
         counted = sum(op.parameters for op in steps)
         number = sum(parameter.numel() for parameter in model.parameters())
@@ -365,9 +344,29 @@ def operations(model: Any) -> None:
         )
 
 
+def _check_operation(op: Operation, sizes: dict[str, int]) -> None:
+    """Check an operation, and add the sizes of its letters to those of earlier operations."""
+    words = op.axes.split()
+    shape = tuple(op.values.shape)
+    for word, size in zip(words, shape, strict=True):
+        sizes.setdefault(word, size)
+    expected = tuple(prod(sizes.get(letter, 0) for letter in word) for word in words)
+    assert shape == expected, (
+        f"{op.name!r} is {op.axes} = {shape}; elsewhere its letters are {expected}."
+    )
+    assert min(op.parameters, op.multiplications) >= 0, f"{op.name!r} has a negative count."
+    if op.kind == "gate":
+        assert op.values.min() >= 0 and op.values.max() <= 1, (
+            f"{op.name!r} is a gate, and has values beyond 0 to 1."
+        )
+    if op.kind == "window":
+        is_right = not op.values.is_floating_point()
+        assert is_right, f"{op.name!r} is a window, and must hold ids."
+
+
 def holds_given(model: Any) -> bool:
-    """Return whether a model trained by gradient asks for the number of ids of conditions: it holds
-    what a text is given.
+    """Return whether a model is trained by gradient and holds the ids of conditions in its state,
+    so that its config has their number.
     """
     return is_trained_by_gradient(model) and "condition_ids" in fields_of(type(model).Config)
 
@@ -392,10 +391,10 @@ def given(model: Any) -> None:
         text = torch.randint(1, size - 2, (ROWS, LATER))
 
     def read(token: int) -> Tensor:
-        starts = (torch.tensor([0, condition]).expand(ROWS, 2) for condition in (token, size - 1))
-        return logits_of(
-            model, torch.cat([next(starts), text, next(starts), text, text, text], dim=1)
-        )
+        """Return the logits of a text that is given an id, and of one that is given another."""
+        start = torch.tensor([0, token]).expand(ROWS, 2)
+        next_start = torch.tensor([0, size - 1]).expand(ROWS, 2)
+        return logits_of(model, torch.cat([start, text, next_start, text, text, text], dim=1))
 
     changes = (read(size - 1) - read(size - 2)).abs().amax((0, 2))  # (T,)
     held = changes[LATER + 1].item()
@@ -419,7 +418,7 @@ def check_model(make: Callable[[], Any]) -> None:
 
 
 class ThreadGroup:
-    """The processes of a ``CountGroup`` as threads, which leave what they exchange in a list.
+    """The ``CountGroup`` of several threads, which exchange copies through a list.
 
     Args:
         rank: Number of this thread.
@@ -433,41 +432,32 @@ class ThreadGroup:
         self._slots = slots
         self._barrier = barrier
 
-    def all_gather(self, numbers: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, "P N"]:
+    def all_gather(self, numbers: np.ndarray) -> np.ndarray:
         """Return the numbers of each thread."""
-        return np.stack(self._exchange(numbers.copy()))
+        return np.stack(self._exchange(numbers))
 
-    def all_to_all(
-        self, parts: Sequence[Shaped[np.ndarray, "..."]]
-    ) -> list[Shaped[np.ndarray, "..."]]:
+    def all_to_all(self, parts: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Return what each thread has sent to this one."""
-        return [sent[self.rank] for sent in self._exchange([part.copy() for part in parts])]
+        return [sent[self.rank] for sent in self._exchange(parts)]
 
-    def all_gather_into(
-        self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]
-    ) -> None:
+    def all_gather_into(self, whole: np.ndarray, part: np.ndarray) -> None:
         """Write the parts of all threads to ``whole``."""
-        whole[:] = np.concatenate(self._exchange(part.copy()))
+        whole[:] = np.concatenate(self._exchange(part))
 
-    def gather_into(self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]) -> None:
+    def gather_into(self, whole: np.ndarray, part: np.ndarray) -> None:
         """Do the same in rank 0 only."""
-        parts = self._exchange(part.copy())
+        parts = self._exchange(part)
         if self.rank == 0:
             whole[:] = np.concatenate(parts)
 
-    def reduce_scatter(
-        self, array: Shaped[np.ndarray, " N"], sizes: Int64[np.ndarray, " P"]
-    ) -> None:
+    def reduce_scatter(self, array: np.ndarray, sizes: np.ndarray) -> None:
         """Sum each thread's slice, and fill the others with a number that is certainly wrong."""
-        total = sum(self._exchange(array.copy()))
-        stop = int(sizes[: self.rank + 1].sum())
-        part = slice(stop - int(sizes[self.rank]), stop)
-        array[:] = -(10**9)
-        array[part] = total[part]
+        is_own = np.repeat(np.arange(self.world_size), sizes) == self.rank  # (N,)
+        array[:] = np.where(is_own, sum(self._exchange(array)), -(10**9))
 
     def _exchange(self, value: Any) -> list[Any]:
-        """Return the values of all threads."""
-        self._slots[self.rank] = value
+        """Return copies of the values of all threads."""
+        self._slots[self.rank] = copy.deepcopy(value)
         self._barrier.wait()
         values = list(self._slots)
         self._barrier.wait()
@@ -480,29 +470,28 @@ def run_ranks(processes: int, work: Callable[[ThreadGroup], Any]) -> list[Any]:
     """
     slots = [None] * processes
     barrier = threading.Barrier(processes, timeout=60)
+    errors: list[Exception] = []
 
     def run(rank: int) -> Any:
         try:
             return work(ThreadGroup(rank, slots, barrier))
-        except Exception:
-            barrier.abort()
-            raise
+        except Exception as error:
+            errors.append(error)
+            barrier.abort()  # the others raise, too
 
     with ThreadPoolExecutor(processes) as pool:
-        futures = [pool.submit(run, rank) for rank in range(processes)]
-    for future in sorted(
-        futures, key=lambda future: isinstance(future.exception(), threading.BrokenBarrierError)
-    ):
-        future.result()
-    return [future.result() for future in futures]
+        results = list(pool.map(run, range(processes)))
+    if errors:
+        raise errors[0]
+    return results
 
 
-def _count_in_parts(model: Any) -> list[Any]:
-    """Return new models that have counted all texts together; the last has counted none."""
-    parts = [type(model)(model.config) for _ in range(PROCESSES)]
+def _count_separately(model: Any) -> list[Any]:
+    """Return new models, each of which has counted some of the texts; the last has counted none."""
+    models = [type(model)(model.config) for _ in range(PROCESSES)]
     for number, text in enumerate(texts_to_count(model.config.vocab_size)):
-        parts[number % (PROCESSES - 1)].observe(text)
-    return parts
+        models[number % (PROCESSES - 1)].observe(text)
+    return models
 
 
 def _assert_counts_all(model: Any) -> None:
@@ -517,16 +506,16 @@ def _assert_counts_all(model: Any) -> None:
         f"It has the tensors {sorted(actual)}, not {sorted(expected)}."
     )
     for name, tensor in expected.items():
-        assert actual[name].dtype == tensor.dtype and torch.equal(actual[name], tensor), (
-            f"Its tensor {name!r} differs."
-        )
+        is_equal = actual[name].dtype == tensor.dtype and torch.equal(actual[name], tensor)
+        assert is_equal, f"Its tensor {name!r} differs."
 
 
-def _compute_losses(model: Any, seed: int, times: int = 1) -> Mapping[str, Any]:
-    """Return the terms of a batch in which each row stands some times, the first target of each row
-    ignored.
+def _compute_losses(model: Any, seed: int, times: int = 1) -> dict[str, Any]:
+    """Return the terms of a batch in which each row occurs ``times`` times; the first target of
+    each row is ignored.
     """
-    ids, targets = (some_ids(model, ROWS, STEPS, seed=number).repeat(times, 1) for number in (0, 1))
+    ids = some_ids(model, ROWS, STEPS).repeat(times, 1)
+    targets = some_ids(model, ROWS, STEPS, seed=1).repeat(times, 1)
     targets[:, 0] = IGNORED
     with seeded(seed):
         logits, _ = model(ids, model.initial_state(len(ids)))
@@ -544,10 +533,8 @@ def _check_graph(graph: ModelGraph, sizes: Mapping[str, int]) -> None:
         f"Nodes need other names: {[*nodes]}."
     )
     for edge in graph.edges:
-        (source, _, output), (target, _, into) = (
-            edge.source.partition("/"),
-            edge.target.partition("/"),
-        )
+        source, _, output = edge.source.partition("/")
+        target, _, into = edge.target.partition("/")
         with asserting(f"The edge from {edge.source!r} to {edge.target!r}:"):
             assert not output or output in _ends(nodes[source].inside, "source"), (
                 "It must leave an output of its node."
@@ -569,8 +556,6 @@ def _check_graph(graph: ModelGraph, sizes: Mapping[str, int]) -> None:
 
 def _ends(inside: ModelGraph | None, side: str) -> set[str]:
     """Return the outputs of the inside of a node (source), or its inputs (target)."""
-    return (
-        set()
-        if inside is None
-        else {node.id for node in inside.nodes} - {getattr(edge, side) for edge in inside.edges}
-    )
+    if inside is None:
+        return set()
+    return {node.id for node in inside.nodes} - {getattr(edge, side) for edge in inside.edges}

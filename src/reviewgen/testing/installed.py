@@ -6,13 +6,14 @@ process that checks it.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from reviewgen.config.settings import VOCABULARY_FIELDS, fields_of, from_dict
 from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import BrokenPlugin, PluginError, shortened
 from reviewgen.evaluation.metrics import find_problem
+from reviewgen.protocols.checks import asserting, describe_error
 from reviewgen.protocols.model import LanguageModel
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.registry.metadata import Plugin, title_of
@@ -39,19 +41,18 @@ from reviewgen.registry.plugins import (
 )
 from reviewgen.registry.saved import describe_weights
 from reviewgen.storage import temporary_folder
-from reviewgen.training.model_checks import asserting, describe_error
 
 # seconds to start Python, to import torch and a package, and to check its plugins, on the busiest
 # machine
 LIMIT = 120.0
-_AT_ONCE = 4  # processes
-_SHORT = 300  # characters of a message
-_VOCAB_SIZE = 1_000  # of the config with which a preset's settings are checked
+_PROCESSES = 4  # that inspect packages at the same time
+_MAX_MESSAGE = 300  # characters
+_VOCAB_SIZE = 1_000  # of the configs that a preset's settings are checked with
 _SCRIPT = """
 import json, sys
-sys.path[:], *given = json.loads(sys.argv[1])
+sys.path[:], file, plugins = json.loads(sys.argv[1])
 from reviewgen.testing.installed import report
-report(*given)
+report(file, plugins)
 """
 
 
@@ -88,22 +89,19 @@ def inspect_plugins(
     """
     every = list_plugins() if plugins is None else plugins
     asked = [plugin for plugin in every if plugin.package != THIS_PROCESS]
+    results: dict[Plugin, Inspection] = {}
     by_package: dict[str, list[Plugin]] = {}
     for plugin in asked:
         if plugin.problem is None:
             by_package.setdefault(plugin.package, []).append(plugin)
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        done = [
-            result
-            for package in pool.map(lambda group: _inspect(group, limit), by_package.values())
-            for result in package
-        ]
-    results = {id(result.plugin): result for result in done}
-    return [
-        results.get(id(each))
-        or Inspection(each, f"{title_of(each)} is not usable: {each.problem}.")
-        for each in asked
-    ]
+        else:
+            problem = f"{title_of(plugin)} is not usable: {plugin.problem}."
+            results[plugin] = Inspection(plugin, problem)
+    with ThreadPoolExecutor(_PROCESSES) as pool:
+        inspect = functools.partial(_inspect_package, limit=limit)
+        for inspections in pool.map(inspect, by_package.values()):
+            results |= {inspection.plugin: inspection for inspection in inspections}
+    return [results[plugin] for plugin in asked]
 
 
 def inspect_plugin(plugin: Plugin) -> None:
@@ -130,41 +128,42 @@ def report(file: str, plugins: Sequence[dict[str, Any]]) -> None:
     """Inspect the plugins of a package, append a line on each to a file, and end the process:
     called in a process of its own.
     """
-    for plugin in (Plugin(**facts) for facts in plugins):
+    for facts in plugins:
+        plugin = Plugin(**facts)
         started = time.monotonic()
         problem = None
         try:
             inspect_plugin(plugin)
+        except PluginError as error:
+            problem = str(error)
         # a third party's module may raise anything while it is imported
         except BaseException as error:
-            fault = f"{title_of(plugin)} cannot be used: {describe_error(error)}"
-            problem = shortened(
-                " ".join((str(error) if isinstance(error, PluginError) else fault).split()), _SHORT
-            )
-        # standard output is the plugin's to print to
+            problem = f"{title_of(plugin)} cannot be used: {describe_error(error)}"
+        if problem is not None:
+            problem = shortened(" ".join(problem.split()), _MAX_MESSAGE)
+        # to a file, since standard output is the plugin's to print to
         with Path(file).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps([problem, time.monotonic() - started]) + "\n")
     os._exit(0)  # not held up by threads and exit functions of a plugin
 
 
 def assert_members(value: Any, protocol: type, *, is_class: bool = False) -> None:
-    """Raise AssertionError unless a value has the methods and attributes of a protocol; a class,
-    the methods and Config.
+    """Raise AssertionError unless a value has the methods and attributes of a protocol; a class
+    needs the methods and Config only, since its objects may have the attributes.
     """
     assert not is_class or isinstance(value, type), (
         f"Its entry point must name a class; got {value!r:.60}."
     )
-    methods = {
-        name
-        for name, member in vars(protocol).items()
-        if callable(member) or isinstance(member, classmethod)
-    }
-    names = methods | {"Config"} if is_class else {*vars(protocol), *protocol.__annotations__}
-    public = sorted(name for name in names if name == "__call__" or not name.startswith("_"))
-    missing = [name for name in public if getattr(value, name, None) is None]
-    name = value.__name__ if is_class else type(value).__name__
+    members = {**dict.fromkeys(protocol.__annotations__), **vars(protocol)}
+    missing = []
+    for name, member in sorted(members.items()):
+        is_public = name == "__call__" or not name.startswith("_")
+        is_of_class = name == "Config" or callable(member) or isinstance(member, classmethod)
+        if is_public and (is_of_class or not is_class) and getattr(value, name, None) is None:
+            missing.append(name)
+    owner = value if is_class else type(value)
     assert not missing, (
-        f"{name} lacks {', '.join(missing)} of reviewgen.protocols.{protocol.__name__}."
+        f"{owner.__name__} lacks {', '.join(missing)} of reviewgen.protocols.{protocol.__name__}."
     )
 
 
@@ -183,17 +182,17 @@ def assert_config(cls: Any, *, needs_vocab_size: bool = False) -> None:
     )
     with asserting(f"The types of {cls.__name__} cannot be read:"):
         fields_of(cls)
-    first = fields[0].name if fields else "none"
-    is_right = not needs_vocab_size or first == "vocab_size"
-    assert is_right, f"The first field of {cls.__name__} must be vocab_size; got {first}."
-    missing = {
-        field.name
-        for field in fields
-        if field.default is field.default_factory is dataclasses.MISSING
-    }
-    required = sorted(missing.difference(VOCABULARY_FIELDS if needs_vocab_size else ()))
+    missing = dataclasses.MISSING
+    required = {field.name for field in fields if field.default is field.default_factory is missing}
+    if needs_vocab_size:
+        first = fields[0].name if fields else "none"
+        assert first == "vocab_size", (
+            f"The first field of {cls.__name__} must be vocab_size; got {first}."
+        )
+        required -= set(VOCABULARY_FIELDS)
     assert not required, (
-        f"The settings {', '.join(required)} need defaults: a plugin can be used without a preset."
+        f"The settings {', '.join(sorted(required))} need defaults: a plugin can be used without a"
+        " preset."
     )
 
 
@@ -224,65 +223,61 @@ def _check(kind: str, entry: Any) -> None:
 
 
 def _check_preset(preset: Preset) -> None:
-    """Check that the parts of a preset are installed, and its settings are theirs."""
-    for part in preset.parts:
-        find_preset(part)
+    """Check that the models of a blend, or the model and the tokenizer of a preset are installed,
+    and that its settings are theirs.
+    """
+    for name in preset.parts:
+        find_preset(name)
     with asserting(f"It names the model {preset.model!r} and the tokenizer {preset.tokenizer!r}:"):
         model = find_stepper(preset.model) or find_model(preset.model)[0]
         tokenizer, _ = find_tokenizer(preset.tokenizer)
-    sizes = (
-        () if preset.parts else ({}, *preset.sizes, *(settings for _, settings in preset.by_epochs))
-    )
-    lengths = {}, *(settings for _, settings in preset.training_by_epochs)
-    choices = [
-        ("model", model.Config, {"vocab_size": _VOCAB_SIZE, **preset.model_settings, **more})
-        for more in sizes
-    ]
-    choices += [
-        ("training", TrainingConfig, {**preset.training_settings, **more}) for more in lengths
-    ]
-    for group, cls, settings in (
-        *choices,
-        ("tokenizer", tokenizer.Config, preset.tokenizer_settings),
-    ):
-        with asserting(f"It has a {group} setting that cannot be used:"):
-            from_dict(cls, settings)
+    if not preset.parts:
+        own = {"vocab_size": _VOCAB_SIZE, **preset.model_settings}
+        for changes in ({}, *preset.sizes, *(settings for _, settings in preset.by_epochs)):
+            _check_settings("model", model.Config, {**own, **changes})
+    for changes in ({}, *(settings for _, settings in preset.training_by_epochs)):
+        _check_settings("training", TrainingConfig, {**preset.training_settings, **changes})
+    _check_settings("tokenizer", tokenizer.Config, preset.tokenizer_settings)
     with asserting("It has a generation setting that cannot be used:"):
         generation_config(GenerationConfig(), preset.generation_settings)
 
 
-def _inspect(plugins: Sequence[Plugin], limit: float) -> list[Inspection]:
+def _check_settings(group: str, config: Any, settings: Mapping[str, Any]) -> None:
+    with asserting(f"It has a {group} setting that cannot be used:"):
+        from_dict(config, settings)
+
+
+def _inspect_package(plugins: Sequence[Plugin], limit: float) -> list[Inspection]:
     """Inspect the plugins of a package in a new process."""
     with temporary_folder() as folder:
         file = folder / "reports"
         file.touch()
-        request = json.dumps(
-            [sys.path, str(file), [dataclasses.asdict(plugin) for plugin in plugins]]
-        )
-        command = [sys.executable, "-c", _SCRIPT, request]
-        null = subprocess.DEVNULL
-        try:
-            status = subprocess.run(
-                command, stdin=null, stdout=null, stderr=null, timeout=limit, check=False
-            ).returncode
-            # of its native code
-            end = f"exit status {status}" if status >= 0 else signal.Signals(-status).name
-            how = f"ends the process ({end})"
-        except subprocess.TimeoutExpired:
-            how = f"was not imported within {limit:.0f} s: it waits, or does too much"
+        facts = [dataclasses.asdict(plugin) for plugin in plugins]
+        request = json.dumps([sys.path, str(file), facts])
+        end = _run_quietly([sys.executable, "-c", _SCRIPT, request], limit)
         lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     results = [Inspection(plugin, *line) for plugin, line in zip(plugins, lines, strict=False)]
-    rest = plugins[len(lines) :]
-    for plugin in rest:
-        problem = f"{title_of(rest[0])} {how} while it is imported."
-        results.append(
-            Inspection(
-                plugin,
-                (
-                    problem
-                    if plugin is rest[0]
-                    else f"{title_of(plugin)} was not inspected: {problem}"
-                ),
-            )
-        )
+    problem = ""
+    for plugin in plugins[len(lines) :]:
+        if problem:  # with an earlier one
+            own = f"{title_of(plugin)} was not inspected: {problem}"
+        else:
+            own = problem = f"{title_of(plugin)} {end} while it is imported."
+        results.append(Inspection(plugin, own))
     return results
+
+
+def _run_quietly(command: list[str], limit: float) -> str:
+    """Run a command without its output, and return how it ended, for a message."""
+    null = subprocess.DEVNULL
+    try:
+        done = subprocess.run(
+            command, stdin=null, stdout=null, stderr=null, timeout=limit, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"was not imported within {limit:.0f} s: it waits, or does too much"
+    status = done.returncode
+    end = f"exit status {status}"
+    if status < 0:  # of its native code
+        end = signal.Signals(-status).name
+    return f"ends the process ({end})"

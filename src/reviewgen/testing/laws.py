@@ -1,7 +1,7 @@
 """What the laws of all contracts share: how a law is made of a function, and what a message says.
 
 A law is a function that raises an AssertionError. Its message begins with the name of the law and
-the first line of its docstring; pytest adds the values that an ``assert`` compares, numpy the
+the first paragraph of its docstring; pytest adds the values that an ``assert`` compares, numpy the
 arrays.
 """
 
@@ -15,53 +15,49 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from reviewgen.config.settings import from_dict, to_dict
-from reviewgen.generation.states import flatten_state, map_state
-from reviewgen.training.model_checks import assert_close, describe_error
+from reviewgen.generation.states import map_state
+from reviewgen.protocols.checks import assert_close, describe_error
+from reviewgen.protocols.model import flatten_state
 
 Law = Callable[..., None]
-Need = type | Callable[[Any], bool]
 
 
 class Laws(list[Law]):
     """The laws of a contract, in the order in which to fix broken ones.
 
     Args:
-        bind: From what a law is called with, the arguments of each call of its function, the plugin
-            first.
+        bind: Returns the arguments of each call of a law's function, the plugin first, from the
+            arguments of the law.
     """
 
     def __init__(self, bind: Callable[..., Iterable[tuple[Any, ...]]]) -> None:
         super().__init__()
         self._bind = bind
 
-    def law(self, *needs: Need) -> Callable[[Law], Law]:
+    def law(self, need: type | Callable[[Any], bool] = object) -> Callable[[Law], Law]:
         """Return a decorator that makes a law of a function, and appends it. Whatever is raised in
         a law breaks it.
 
         Args:
-            needs: The optional protocols that the law is about, or functions that say whether it
-                applies: a plugin that lacks them keeps the law.
+            need: The optional protocol that the law is about, or a function that returns whether
+                the law applies to a plugin. Other plugins keep the law.
         """
 
         def register(check: Law) -> Law:
             """Add a function to the laws, and return it as it is called there."""
+            summary = " ".join(str(check.__doc__).partition("\n\n")[0].split())
+            sentence = f"{check.__name__}: {summary}"
 
             @functools.wraps(check)
-            def checked(*given: Any) -> None:
+            def checked(*arguments: Any) -> None:
                 """Check the law for each bound call."""
-                sentence = f"{check.__name__}: {str(check.__doc__).splitlines()[0]}"
                 try:
-                    for arguments in self._bind(*given):
-                        plugin = arguments[0]
-                        if all(
-                            isinstance(plugin, need) if isinstance(need, type) else need(plugin)
-                            for need in needs
-                        ):
-                            check(*arguments)
+                    for plugin, *others in self._bind(*arguments):
+                        if isinstance(plugin, need) if isinstance(need, type) else need(plugin):
+                            check(plugin, *others)
                 except AssertionError as error:
                     error.args = (f"{sentence} {str(error).strip()}",)
                     raise
@@ -73,18 +69,18 @@ class Laws(list[Law]):
 
         return register
 
-    def check(self, *given: Any) -> None:
+    def check(self, *arguments: Any) -> None:
         """Check all laws in order, and stop at the first that is broken.
 
         Raises:
             AssertionError: A law is broken.
         """
         for law in self:
-            law(*given)
+            law(*arguments)
 
 
 def run_python(
-    code: str, *arguments: str, given: str = "", variables: Mapping[str, str] | None = None
+    code: str, *arguments: str, stdin: str = "", variables: Mapping[str, str] | None = None
 ) -> str:
     """Return the last line that Python code prints in a process of its own, with this one's path;
     raise if the process fails.
@@ -92,7 +88,7 @@ def run_python(
     Args:
         code: The code.
         arguments: Its ``sys.argv[1:]``.
-        given: Its standard input.
+        stdin: Its standard input.
         variables: Changes of the environment.
 
     Raises:
@@ -102,23 +98,15 @@ def run_python(
     command = [sys.executable, "-P", "-c", code, *arguments]
     environment = os.environ | path | dict(variables or {})
     done = subprocess.run(
-        command, env=environment, input=given, capture_output=True, text=True, encoding="utf-8"
+        command, env=environment, input=stdin, capture_output=True, text=True, encoding="utf-8"
     )
     last = " ".join(done.stderr.split())[-300:] or f"exit status {done.returncode}"
     assert done.returncode == 0, f"In a process of its own: {last}"
     return (done.stdout.splitlines() or [""])[-1]
 
 
-@contextmanager
-def seeded(seed: int = 0) -> Iterator[None]:
-    """Seed torch's random numbers, as for dropout, and restore them afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
-
-
 def json_round_trip(config: Any) -> Any:
-    """Return the config that JSON makes of a config."""
+    """Return a config after a way through JSON."""
     return from_dict(type(config), json.loads(json.dumps(to_dict(config))))
 
 

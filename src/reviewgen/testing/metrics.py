@@ -7,6 +7,7 @@ read.
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from numbers import Real
 from typing import Any
 
@@ -15,9 +16,9 @@ from reviewgen.data.pipeline import read_examples
 from reviewgen.data.tables import records_of
 from reviewgen.errors import counted
 from reviewgen.evaluation.metrics import find_problem, make_sample
+from reviewgen.protocols.checks import asserting
 from reviewgen.testing.laws import Laws
 from reviewgen.testing.tokenizers import TRAINING_TEXTS
-from reviewgen.training.model_checks import asserting
 
 GENERATED: tuple[str, ...] = (
     "A good flim. I liked it, and I liked it, and I liked it!",
@@ -95,7 +96,9 @@ def no_order(metric: Any) -> None:
 @law()
 def no_memory(metric: Any) -> None:
     """The value depends on the sample only: not on earlier calls, and not on chance."""
-    value, _, again = (_value(metric, texts) for texts in (GENERATED, GENERATED[:2], GENERATED))
+    value = _value(metric, GENERATED)
+    _value(metric, GENERATED[:2])
+    again = _value(metric, GENERATED)
     assert value == again, (
         f"The value is {value} and, when called again with the same sample, {again}."
     )
@@ -104,11 +107,12 @@ def no_memory(metric: Any) -> None:
 @READER_LAWS.law()
 def records(reader: Any, source: str) -> None:
     """The reader yields Arrow batches or lists of mappings, whose columns have names."""
-    read = _read(reader, source)
-    is_right = read and all(
-        isinstance(row, Mapping) and all(isinstance(key, str) for key in row) for row in read
-    )
-    assert is_right, f"From {source} it reads {read!r:.80}."
+    rows = _read(reader, source)
+    assert rows and all(map(_has_names, rows)), f"From {source} it reads {rows!r:.80}."
+
+
+def _has_names(row: Any) -> bool:
+    return isinstance(row, Mapping) and all(isinstance(name, str) for name in row)
 
 
 @READER_LAWS.law()
@@ -120,23 +124,19 @@ def same_again(reader: Any, source: str) -> None:
 @READER_LAWS.law()
 def texts(reader: Any, source: str) -> None:
     """A column of the records holds text."""
-    assert any(
-        text.strip() for text, _ in read_examples(_read(reader, source), DataConfig(clean=False))
-    )
+    examples = read_examples(_read(reader, source), DataConfig(clean=False))
+    assert any(text.strip() for text, _ in examples)
 
 
 def _value(metric: Any, texts: Sequence[str], training: Sequence[str] = TRAINING_TEXTS) -> float:
     """Return the value of texts, with the words of some training texts."""
-    sample = make_sample(
-        texts, frozenset(word.casefold() for row in make_sample(training).words for word in row)
-    )
-    with asserting(
-        f"For {counted(len(sample.texts), 'text')} with"
-        f" {counted(sum(map(len, sample.words)), 'word')}:"
-    ):
+    words = chain.from_iterable(make_sample(training).words)
+    sample = make_sample(texts, frozenset(map(str.casefold, words)))
+    number = counted(sum(map(len, sample.words)), "word")
+    with asserting(f"For {counted(len(texts), 'text')} with {number}:"):
         value = metric(sample)
-        is_number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-        assert is_number, f"It returned {value!r:.80}."
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        assert is_number and math.isfinite(value), f"It returned {value!r:.80}."
     return float(value)
 
 

@@ -19,13 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reviewgen.config.settings import from_dict, vocabulary_settings
-from reviewgen.generation.states import flatten_state, map_state
-from reviewgen.protocols.model import CountTrained, LanguageModel
-from reviewgen.registry.plugins import find_model
-from reviewgen.testing.installed import assert_config, assert_members
-from reviewgen.testing.laws import Laws, assert_same, assert_unchanged, json_round_trip, seeded
-from reviewgen.training import model_checks
-from reviewgen.training.model_checks import (
+from reviewgen.generation.states import map_state
+from reviewgen.protocols import checks
+from reviewgen.protocols.checks import (
     ROWS,
     STEPS,
     assert_close,
@@ -34,17 +30,23 @@ from reviewgen.training.model_checks import (
     influence,
     lettered,
     logits_of,
+    seeded,
     some_ids,
 )
+from reviewgen.protocols.model import CountTrained, LanguageModel, flatten_state
+from reviewgen.registry.plugins import find_model
+from reviewgen.testing.installed import assert_config, assert_members
+from reviewgen.testing.laws import Laws, assert_same, assert_unchanged, json_round_trip
 
 CHUNK = 512  # tokens of a call
 LONG = 2_000  # tokens of a long text
-LANES = 4  # of the training of ``learns``
-LENGTH = 12  # of each of these lanes, in tokens
-TRAINING_STEPS = 200  # of the training of ``learns``
-LEARNING_RATES = 0.01, 0.001, 0.1  # a model must learn with one of them
-SHARE = 0.8  # of the unigram's entropy: the loss that a model must reach
-BF16_TOLERANCE = 0.1  # of the largest logit: bfloat16 rounds to 8 bits, once per layer
+LANES = 4  # texts of the training of ``learns``
+LENGTH = 12  # tokens of each of these texts
+TRAINING_STEPS = 200  # steps of that training
+LEARNING_RATES = (0.01, 0.001, 0.1)  # a model must learn with one of them
+SHARE = 0.8  # a model must reach this share of the unigram's entropy as its loss
+# logits in bfloat16 may differ by this share of the largest one: it rounds to 8 bits in each layer
+BF16_TOLERANCE = 0.1
 
 MODEL_LAWS = Laws(lambda make: [(make(),)])
 law = MODEL_LAWS.law
@@ -102,10 +104,9 @@ def explicit(model: Any) -> None:
     """The constructor must take one argument, the config, without a default, since only the config
     is saved.
     """
-    takes = inspect.signature(type(model))
-    assert [parameter.default for parameter in takes.parameters.values()] == [
-        inspect.Parameter.empty
-    ], f"It takes {takes}."
+    signature = inspect.signature(type(model))
+    defaults = [parameter.default for parameter in signature.parameters.values()]
+    assert defaults == [inspect.Parameter.empty], f"It takes {signature}."
     assert isinstance(model.config, type(model).Config), (
         f"The attribute config is {model.config!r:.80}."
     )
@@ -120,7 +121,7 @@ def config(model: Any) -> None:
     assert json_round_trip(model.config) == model.config, "JSON changes it."
 
 
-law()(model_checks.shape)
+law()(checks.shape)
 
 
 @law()
@@ -147,7 +148,7 @@ def same_again(model: Any) -> None:
     assert_same(call(model, ids), call(model, ids))
 
 
-law()(model_checks.causal)
+law()(checks.causal)
 
 
 @law()
@@ -158,17 +159,16 @@ def chunks(model: Any) -> None:
     ids = some_ids(model, ROWS, STEPS)
     whole, _ = call(model, ids)
     for sizes in [1] * STEPS, [1, 4, 7], [5, 7]:
-        parts = []
-        carried = model.initial_state(ROWS)
+        results = []
+        state = model.initial_state(ROWS)
         for chunk in torch.split(ids, sizes, dim=1):
-            logits, carried = call(model, chunk, carried)
-            parts.append(logits)
-        assert_close(
-            torch.cat(parts, dim=1), whole, f"In chunks of {sizes} tokens, logits (B, T, V) differ."
-        )
+            logits, state = call(model, chunk, state)
+            results.append(logits)
+        sentence = f"In chunks of {sizes} tokens, logits (B, T, V) differ."
+        assert_close(torch.cat(results, dim=1), whole, sentence)
 
 
-law()(model_checks.rows)
+law()(checks.rows)
 
 
 @law()
@@ -187,10 +187,10 @@ def normal(model: Any) -> None:
     """
     logits = logits_of(model, some_ids(model, ROWS, STEPS))
     _assert_finite(model, logits)
-    is_counted = isinstance(model, CountTrained)
-    assert is_counted or logits.log_softmax(-1).isfinite().all(), (
-        "Their log-softmax is not finite; they are too far apart."
-    )
+    if not isinstance(model, CountTrained):
+        assert logits.log_softmax(-1).isfinite().all(), (
+            "Their log-softmax is not finite; they are too far apart."
+        )
 
 
 @law()
@@ -209,10 +209,9 @@ def strict(model: Any) -> None:
     tensors = copies(model)
     invalid = {"an extra tensor": {**tensors, "unknown": torch.zeros(1)}}
     for name, tensor in tensors.items():
-        invalid[f"tensors without {name}"] = {
-            key: value for key, value in tensors.items() if key != name
-        }
-        invalid[f"{name} with an extra dimension"] = {**tensors, name: tensor[None]}
+        others = {key: value for key, value in tensors.items() if key != name}
+        invalid[f"tensors without {name}"] = others
+        invalid[f"{name} with an extra dimension"] = {**others, name: tensor[None]}
     for what, wrong in invalid.items():
         with asserting(f"It accepts {what}:"):
             np.testing.assert_raises(Exception, type(model)(model.config).load_state_dict, wrong)
@@ -225,11 +224,10 @@ def meta(model: Any) -> None:
     """
     with torch.device("meta"):
         on_meta = type(model)(model.config)
-    # sizes of count arrays depend on the text, not on the config
+    # the sizes of count arrays depend on the texts, not on the config
     if not isinstance(model, CountTrained):
-        expected, actual = (
-            {n: t.shape for n, t in module.state_dict().items()} for module in (model, on_meta)
-        )
+        expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+        actual = {name: tensor.shape for name, tensor in on_meta.state_dict().items()}
         assert actual == expected, f"There it has {actual}, not {expected}."
 
 
@@ -240,9 +238,8 @@ def fixed_state(model: Any) -> None:
     """
 
     def read(batch: int, time: int) -> Any:
-        return call(model, some_ids(model, batch, time), call(model, some_ids(model, batch, 5))[1])[
-            1
-        ]
+        _, before = call(model, some_ids(model, batch, 5))
+        return call(model, some_ids(model, batch, time), before)[1]
 
     assert_fixed_state(model.initial_state, read)
 
@@ -280,17 +277,11 @@ def deep_copy(model: Any) -> None:
     assert_close(logits_of(twin, ids), expected, "The copy gives different logits.")
     if is_trained_by_gradient(model):
         change_weights(twin)
-        assert_close(
-            logits_of(model, ids),
-            expected,
-            "Changing the weights of the copy changes the model that was copied.",
-        )
-        other = logits_of(_load(type(model)(model.config), copies(twin)), ids)
-        assert_close(
-            logits_of(twin, ids),
-            other,
-            "The copy computes with weights of the model that was copied.",
-        )
+        sentence = "Changing the weights of the copy changes the model that was copied."
+        assert_close(logits_of(model, ids), expected, sentence)
+        loaded = _load(type(model)(model.config), copies(twin))
+        sentence = "The copy computes with weights of the model that was copied."
+        assert_close(logits_of(twin, ids), logits_of(loaded, ids), sentence)
 
 
 def is_trained_by_gradient(model: Any) -> bool:
@@ -310,9 +301,9 @@ def causal_in_training(model: Any) -> None:
             return logits_of(model.train(), ids)
 
     ids = some_ids(model, ROWS, STEPS)
-    # its random numbers are torch's
+    # the law can be checked if the model draws its random numbers from torch
     if torch.equal(seeded_call(model, ids), seeded_call(model, ids)):
-        model_checks.causal(model, seeded_call)
+        checks.causal(model, seeded_call)
 
 
 @law(is_trained_by_gradient)
@@ -321,13 +312,12 @@ def carried(model: Any) -> None:
     detached, unmodified.
     """
     state = model.train().initial_state(ROWS)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     for number in range(2):
         with assert_unchanged(state):
             after = _train_chunk(model, number, state)
-        with torch.no_grad():
-            for tensor in model.parameters():
-                tensor.sub_(0 if tensor.grad is None else 1e-3 * tensor.grad)
-        model.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         state = map_state(Tensor.detach, after)
 
 
@@ -337,13 +327,10 @@ def gradients(model: Any) -> None:
     ``requires_grad=False``.
     """
     with seeded():
-        grads = compute_in_chunks(model.train())
-    without = ", ".join(name for name, grad in grads.items() if grad is None)
+        results = compute_in_chunks(model.train())
+    without = ", ".join(name for name, grad in results.items() if grad is None)
     assert not without, f"There is no {without}: the parameter is unused or detached."
-    wrong = ", ".join(
-        name for name, grad in grads.items() if grad is not None and not grad.isfinite().all()
-    )
-    assert not wrong, f"These are NaN or infinite: {wrong}."
+    assert_all_finite({name: grad for name, grad in results.items() if grad is not None})
 
 
 @law(is_trained_by_gradient)
@@ -370,39 +357,45 @@ def learns(model: Any) -> None:
     """Within 200 steps on a text in which each token decides the next, the loss falls clearly below
     the unigram's.
     """
+    ids = _repetitions(model.config.vocab_size)  # (B, T+1)
+    limit = SHARE * math.log(len(ids.unique()))
+    if limit == 0:  # of a vocabulary of one token
+        return
+    losses = []
+    for learning_rate in LEARNING_RATES:
+        with seeded():
+            model = type(model)(model.config)
+            for loss in _training_losses(model, ids, learning_rate):
+                losses.append(loss)
+                if loss < limit:
+                    return
+        if not influence(model.eval(), logits_of).any():
+            return  # it models at most how often each token occurs, and has nothing to learn here
+    logits = logits_of(model, ids)
+    raise AssertionError(
+        f"The loss is {min(losses):.3g} nats per token, and must fall below {limit:.3g}. The logits"
+        f" lie between {logits.min():.3g} and {logits.max():.3g}: return scores before any softmax,"
+        " sigmoid or tanh, and detach nothing."
+    )
+
+
+def _training_losses(model: Any, ids: Tensor, learning_rate: float) -> Iterator[float]:
+    """Train a model on ids (B, T+1), and yield its loss after every 25 steps."""
     from reviewgen.config.training import TrainingConfig
     from reviewgen.training.optimizing import make_optimizers
 
-    ids = _repetitions(model.config.vocab_size)  # (B, T+1)
-    limit = SHARE * math.log(len({*ids.flatten().tolist()}))
-    losses = [math.inf]
-    for learning_rate in LEARNING_RATES if limit else ():
-        with seeded():
-            model = type(model)(model.config).train()
-            optimizers = make_optimizers(
-                model, TrainingConfig(learning_rate=learning_rate, weight_decay=0.0)
-            )
-            for step in range(1, TRAINING_STEPS + 1):
-                model.zero_grad()
-                torch.autograd.backward(
-                    _loss(model(ids[:, :-1], model.initial_state(LANES))[0], ids[:, 1:])
-                )
-                for optimizer in optimizers:
-                    optimizer.step()
-                if step % 25 == 0:
-                    logits, _ = call(model.eval(), ids[:, :-1])
-                    losses.append(_loss(logits, ids[:, 1:]).item())
-                    if losses[-1] < limit:
-                        return
-                    model.train()
-        if not influence(model.eval(), logits_of).any():
-            # a model of how often each token occurs, or of less; it has nothing to learn here
-            return
-        assert learning_rate != LEARNING_RATES[-1], (
-            f"The loss is {min(losses):.3g} nats per token, and must fall below {limit:.3g}. The"
-            f" logits lie between {logits.min():.3g} and {logits.max():.3g}: return scores before"
-            " any softmax, sigmoid or tanh, and detach nothing."
-        )
+    inputs = ids[:, :-1]
+    targets = ids[:, 1:]
+    config = TrainingConfig(learning_rate=learning_rate, weight_decay=0.0)
+    optimizers = make_optimizers(model.train(), config)
+    for step in range(1, TRAINING_STEPS + 1):
+        model.train().zero_grad()
+        logits, _ = model(inputs, model.initial_state(LANES))
+        torch.autograd.backward(_loss(logits, targets))
+        for optimizer in optimizers:
+            optimizer.step()
+        if step % 25 == 0:
+            yield _loss(logits_of(model.eval(), inputs), targets).item()
 
 
 def assert_fixed_state(
@@ -461,18 +454,16 @@ def compute_in_chunks(model: Any) -> dict[str, Tensor | None]:
     second, state = model(ids[:, 5:], state)
     logits = torch.cat((first, second), dim=1)  # (B, T, V)
     results: dict[str, Tensor | None] = {"logits": logits.detach()}
-    results |= {
-        f"state ({number})": part.detach() for number, part in enumerate(flatten_state(state))
-    }
+    for number, tensor in enumerate(flatten_state(state)):
+        results[f"state ({number})"] = tensor.detach()
     if isinstance(model, nn.Module):
         weights = {
             name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad
         }
-        grads = torch.autograd.grad(
-            _loss(logits, targets) * targets.numel(), list(weights.values()), allow_unused=True
-        )
-        dense = [None if grad is None else grad.to_dense() for grad in grads]
-        results |= {f"gradient of {name}": grad for name, grad in zip(weights, dense, strict=True)}
+        total = _loss(logits, targets) * targets.numel()
+        grads = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
+        for name, grad in zip(weights, grads, strict=True):
+            results[f"gradient of {name}"] = None if grad is None else grad.to_dense()
     return results
 
 
@@ -490,16 +481,18 @@ def _train_chunk(model: Any, seed: int, state: Any, is_rounded: bool = False) ->
             logits, after = model(ids, state)
         loss = _loss(logits, targets)
         torch.autograd.backward(loss)
-        grads = {
-            name: weight.grad.to_dense()
-            for name, weight in model.named_parameters()
-            if weight.grad is not None
-        }
-        wrong = [name for name, grad in grads.items() if not grad.isfinite().all()]
-        assert loss.isfinite() and not wrong, (
-            f"The loss is {loss:.3g}; the gradients of {wrong} are NaN or infinite."
-        )
+        results = {"loss": loss}
+        for name, weight in model.named_parameters():
+            if weight.grad is not None:
+                results[f"gradient of {name}"] = weight.grad.to_dense()
+        assert_all_finite(results)
     return after
+
+
+def assert_all_finite(results: Mapping[str, Tensor]) -> None:
+    """Raise AssertionError with the names of the tensors that hold NaN or infinity."""
+    wrong = ", ".join(name for name, tensor in results.items() if not tensor.isfinite().all())
+    assert not wrong, f"These are NaN or infinite: {wrong}."
 
 
 def _assert_finite(model: Any, logits: Tensor) -> None:
@@ -514,14 +507,12 @@ def _repetitions(vocab_size: int) -> Tensor:
     """Return ids (LANES, LENGTH + 1): each lane repeats one token, which the simplest model of a
     context can learn.
 
-    The tokens are so few that probabilities in place of logits, whose cross entropy is at least
-    ln(1 + (V - 1) / e), cannot pass.
+    There are at most four different tokens, and fewer where probabilities in place of logits could
+    pass, whose cross entropy is at least ln(1 + (V - 1) / e).
     """
     bound = math.log(1 + (vocab_size - 1) / math.e)
-    tokens = max(
-        [
-            min(2, vocab_size),
-            *(k for k in (3, 4) if SHARE * math.log(k) < 0.8 * bound and k <= vocab_size),
-        ]
-    )
-    return (vocab_size - 1 - torch.arange(LANES) % tokens)[:, None].repeat(1, LENGTH + 1)
+    tokens = min(2, vocab_size)
+    while tokens < min(4, vocab_size) and SHARE * math.log(tokens + 1) < 0.8 * bound:
+        tokens += 1
+    lanes = vocab_size - 1 - torch.arange(LANES) % tokens  # (B,)
+    return lanes[:, None].repeat(1, LENGTH + 1)

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,11 +51,11 @@ Checks = Iterator[tuple[str, Callable[[], object]]]
 MAX_PARAMETERS = 200_000_000
 """Of a preset: 800 MB of weights. These models are trained in minutes, on a laptop."""
 
+_OPINIONS = ("I liked the", "We loved the", "Nobody needs the", "A great", "A dull")
+_THINGS = ("film", "plot of the film", "music", "meal")
+_ENDS = ("it was over too soon", "we will come back", "that is all")
 TEXTS = tuple(
-    f"{opinion} {thing}, and {end}."
-    for opinion in ("I liked the", "We loved the", "Nobody needs the", "A great", "A dull")
-    for thing in ("film", "plot of the film", "music", "meal")
-    for end in ("it was over too soon", "we will come back", "that is all")
+    f"{opinion} {thing}, and {end}." for opinion, thing, end in product(_OPINIONS, _THINGS, _ENDS)
 )
 """The texts to train on: 60 short reviews."""
 
@@ -62,9 +63,9 @@ PROMPTS = ("I", "A great film, and")
 """Two prompts of different lengths, so that a state that grows with the tokens is noticed."""
 
 _NAMED = ("preset", "model", "tokenizer", "weights", "logits processor", "metric", "reader")
-_PRESET = "ngram-char"  # trained to try a logits processor or a metric: it is counted in a moment
-# of a tokenizer without the setting vocab_size, as of one that has a token for each character
-_VOCAB_SIZE = 256
+# the preset to try a logits processor or a metric with; it is counted in a moment
+_PRESET = "ngram-char"
+_VOCAB_SIZE = 256  # for a tokenizer without the setting vocab_size, such as one of characters
 _SCRIPT = """
 import json, reviewgen, sys
 model = reviewgen.load(sys.argv[1])
@@ -164,27 +165,12 @@ def check_plugin(name: str) -> PluginReport:
 
     subject = resolve_plugin(name)
     recorder = _Recorder()
-    folder = Path(__file__).parent
-    options = [
-        "--plugin",
-        name,
-        "-c",
-        os.devnull,
-        "--rootdir",
-        str(folder),
-        "-p",
-        "reviewgen.testing.options",
-    ]
-    options += [
-        "-p",
-        "no:cacheprovider",
-        "-W",
-        "ignore::pytest.PytestAssertRewriteWarning",
-        "-q",
-        "--tb=short",
-    ]
+    tests = Path(__file__).with_name("test_plugin.py")
+    options = f"-c {os.devnull} -p reviewgen.testing.options -p no:cacheprovider -q --tb=short"
+    warnings = "-W ignore::pytest.PytestAssertRewriteWarning"
+    arguments = [str(tests), f"--rootdir={tests.parent}", f"--plugin={name}"]
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        pytest.main([str(folder / "test_plugin.py"), *options], plugins=[recorder])
+        pytest.main([*arguments, *options.split(), *warnings.split()], plugins=[recorder])
     return PluginReport(name, subject.preset, tuple(recorder.checks), printed.getvalue())
 
 
@@ -196,13 +182,16 @@ class _Recorder:
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Keep the result of a test; the setup and the end of one count if they fail."""
-        if report.when == "call" or not report.passed:
-            outcome = {"passed": "ok", "failed": "failed"}.get(report.outcome, "not checked")
-            name = report.nodeid.partition("[")[2][:-1]
-            crash = getattr(report.longrepr, "reprcrash", None)
-            location = "" if crash is None else f" ({Path(crash.path).name}, line {crash.lineno})"
-            message = "" if crash is None else f"{' '.join(crash.message.split()):.250}{location}"
-            self.checks.append(PluginCheck(name, outcome, report.duration, message))  # type: ignore[arg-type]
+        if report.when != "call" and report.passed:
+            return
+        outcome = {"passed": "ok", "failed": "failed"}.get(report.outcome, "not checked")
+        name = report.nodeid.partition("[")[2][:-1]
+        crash = getattr(report.longrepr, "reprcrash", None)
+        message = ""
+        if crash is not None:
+            words = " ".join(crash.message.split())
+            message = f"{words:.250} ({Path(crash.path).name}, line {crash.lineno})"
+        self.checks.append(PluginCheck(name, outcome, report.duration, message))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -210,14 +199,12 @@ class CheckedPlugin:
     """What is checked.
 
     Attributes:
-        name: The name that was given.
         preset: The preset to train; empty if there is neither a preset nor a model nor a tokenizer
             of that name.
         plugins: The plugins to inspect: those of the name, and what its package has of the model,
             stepper, presets and tokenizer.
     """
 
-    name: str
     preset: str
     plugins: tuple[Plugin, ...]
 
@@ -227,46 +214,52 @@ class CheckedPlugin:
 
 
 def resolve_plugin(name: str) -> CheckedPlugin:
-    """Return what a name means: every plugin that has it. Nothing is imported.
+    """Find every plugin of a name, and what is checked with it. Nothing is imported.
 
     Raises:
         UnknownPlugin: No installed plugin has that name.
     """
     known = sorted(list_plugins(), key=lambda plugin: plugin.problem is not None)
-
-    def find(kind: str, name: str) -> list[Plugin]:
-        # of several the usable one
-        return [plugin for plugin in known if (plugin.kind, plugin.name) == (kind, name)][:1]
-
-    named = [plugin for kind in _NAMED for plugin in find(kind, name)]
-    kinds = {plugin.kind for plugin in named}
-    is_pair = name in preset_names()
-    if not named and not is_pair:
-        names = [plugin.name for plugin in known]
-        # as in gru-char-mine of the package reviewgen-mine
-        ending = f"-{name.removeprefix('reviewgen-')}"
-        meant = next((each for each in names if each.endswith(ending)), name)
-        raise UnknownPlugin(
-            f"No installed package provides a plugin {name!r}. {did_you_mean(meant, names)}"
-        )
-    model, tokenizer = (
-        [*name.split("-"), ""][:2] if is_pair else (name, "") if "model" in kinds else ("", name)
-    )
-    parts = [*find("model", model), *find("tokenizer", tokenizer)]
-    package_plugins = [plugin for plugin in known if plugin.package == [*named, *parts][0].package]
-    beside = [plugin for plugin in parts if plugin in package_plugins]
+    first: dict[tuple[str, str], Plugin] = {}  # of several the usable one
+    for plugin in known:
+        first.setdefault((plugin.kind, plugin.name), plugin)
+    named = [first[kind, name] for kind in _NAMED if (kind, name) in first]
+    model = ""
+    tokenizer = ""
+    preset = ""
+    if name in preset_names():
+        preset = name
+        model, tokenizer, *_ = name.split("-")
+    elif ("model", name) in first:
+        preset = f"{name}-char"
+        model = name
+    elif ("tokenizer", name) in first:
+        preset = f"rnn-{name}"
+        tokenizer = name
+    elif not named:
+        raise _unknown(name, [plugin.name for plugin in known])
+    pair = [first[key] for key in (("model", model), ("tokenizer", tokenizer)) if key in first]
+    package = [*named, *pair][0].package
+    beside = [plugin for plugin in pair if plugin.package == package]
     if beside:  # with what is named after the model, or else after the tokenizer
         index = 0 if beside[0].kind == "model" else 1  # in the name of a preset
-        after = [
-            plugin
-            for plugin in package_plugins
-            if beside[0].name in plugin.name.split("-")[index : index + 1]
-        ]
-        beside += [plugin for plugin in after if plugin.kind in ("stepper", "preset")]
-    preset = name if is_pair else f"rnn-{name}" if "tokenizer" in kinds else ""
-    if "model" in kinds:
-        preset = next((plugin.name for plugin in beside if plugin.kind == "preset"), f"{name}-char")
-    return CheckedPlugin(name, preset, tuple(dict.fromkeys([*named, *beside])))
+        for plugin in known:
+            is_after = beside[0].name in plugin.name.split("-")[index : index + 1]
+            if is_after and plugin.package == package and plugin.kind in ("stepper", "preset"):
+                beside.append(plugin)
+    if name == model:
+        own = [plugin.name for plugin in beside if plugin.kind == "preset"]
+        preset = [*own, preset][0]
+    return CheckedPlugin(preset, tuple(dict.fromkeys([*named, *beside])))
+
+
+def _unknown(name: str, names: list[str]) -> UnknownPlugin:
+    # the package reviewgen-mine may have the preset gru-char-mine
+    ending = f"-{name.removeprefix('reviewgen-')}"
+    meant = next((each for each in names if each.endswith(ending)), name)
+    return UnknownPlugin(
+        f"No installed package provides a plugin {name!r}. {did_you_mean(meant, names)}"
+    )
 
 
 def checks_of(name: str) -> Checks:
@@ -274,11 +267,10 @@ def checks_of(name: str) -> Checks:
     imported.
     """
     subject = resolve_plugin(name)
-    # which may not be trained yet
+    # weights are loaded by a check of their own; those of a template are not trained yet
     inspected = [plugin for plugin in subject.plugins if plugin.kind != "weights"]
-    problems = [
-        inspection.problem for inspection in inspect_plugins(inspected) if inspection.problem
-    ]
+    inspections = inspect_plugins(inspected)
+    problems = [inspection.problem for inspection in inspections if inspection.problem]
     yield "metadata", functools.partial(_assert_none, problems)
     if problems:
         return
@@ -287,10 +279,12 @@ def checks_of(name: str) -> Checks:
     if subject.has("weights"):
         yield "weights", functools.partial(_check_weights, name)
     if subject.has("logits processor"):
-        yield from _bind(PROCESSOR_LAWS, " of the logits processor", find_logits_processor(name)[0])
+        factory, _ = find_logits_processor(name)
+        yield from _bind(PROCESSOR_LAWS, " of the logits processor", factory)
         yield "generation", functools.partial(_check_generation, name)
     if subject.has("metric"):
-        yield from _bind(METRIC_LAWS, " of the metric", find_metric(name)[0])
+        metric, _ = find_metric(name)
+        yield from _bind(METRIC_LAWS, " of the metric", metric)
         yield "measuring", functools.partial(_check_measuring, name)
 
 
@@ -299,28 +293,20 @@ def _checks_of_preset(subject: CheckedPlugin) -> Checks:
     training.
     """
     preset = find_preset(subject.preset)
-    settings = (
-        {}
-        if preset.parts
-        else {**preset.model_settings, **(preset.sizes[0] if preset.sizes else {})}
-    )
-    if subject.has("model") and not preset.parts:  # a blend has no settings to make one from
+    settings: dict[str, Any] = {}
+    if not preset.parts:  # a blend has no settings to make a model from
+        settings = {**preset.model_settings, **[*preset.sizes, {}][0]}
+    if subject.has("model") and not preset.parts:
         make = functools.partial(make_model, preset.model, **settings)
         factory = find_stepper(preset.model)
-        yield (
-            "presets",
-            functools.partial(
-                _check_presets,
-                [plugin.name for plugin in subject.plugins if plugin.kind == "preset"],
-            ),
-        )
+        presets = [plugin.name for plugin in subject.plugins if plugin.kind == "preset"]
+        yield "presets", functools.partial(_check_presets, presets)
         yield from _bind(MODEL_LAWS, "", make)
         if factory is not None or hasattr(find_model(preset.model)[0], "stepper"):
             yield from _bind(STEPPER_LAWS, " of the stepper", make, factory)
     if subject.has("tokenizer"):
-        yield from _bind(
-            TOKENIZER_LAWS, " of the tokenizer", functools.partial(make_tokenizer, preset.tokenizer)
-        )
+        make_one = functools.partial(make_tokenizer, preset.tokenizer)
+        yield from _bind(TOKENIZER_LAWS, " of the tokenizer", make_one)
     yield "training", functools.partial(_check_training, subject, preset, settings)
 
 
@@ -339,32 +325,25 @@ def _check_presets(names: Iterable[str]) -> None:
     """
     for name in names:
         preset = find_preset(name)
-        model_class = find_model(preset.model)[0]
+        model_class, _ = find_model(preset.model)
         tokenizer_class, _ = find_tokenizer(preset.tokenizer)
         tokenizer = from_dict(tokenizer_class.Config, preset.tokenizer_settings)
+        vocab_size = getattr(tokenizer, "vocab_size", None) or _VOCAB_SIZE
         counts = []
         for size in preset.sizes or ({},):
-            values = {
-                "vocab_size": getattr(tokenizer, "vocab_size", None) or _VOCAB_SIZE,
-                **preset.model_settings,
-                **size,
-            }
+            settings = {"vocab_size": vocab_size, **preset.model_settings, **size}
             with torch.device("meta"):
-                model = model_class(from_dict(model_class.Config, values))
-            counts.append(
-                sum(parameter.numel() for parameter in model.parameters())
-                if isinstance(model, nn.Module)
-                else 0
-            )
+                model = model_class(from_dict(model_class.Config, settings))
+            parameters = model.parameters() if isinstance(model, nn.Module) else ()
+            counts.append(sum(parameter.numel() for parameter in parameters))
         assert counts == sorted(counts), (
-            f"The sizes of {name} have {counts} parameters; "
-            "they must be listed from small to large."
+            f"The sizes of {name} have {counts} parameters; they must be listed from small to"
+            " large."
         )
-        most = (
+        assert counts[-1] <= MAX_PARAMETERS, (
             f"{name} has {counts[-1]:,} parameters; at most {MAX_PARAMETERS:,} can be trained in"
             " minutes."
         )
-        assert counts[-1] <= MAX_PARAMETERS, most
 
 
 def _check_training(subject: CheckedPlugin, preset: Preset, settings: Mapping[str, Any]) -> None:
@@ -429,7 +408,7 @@ def _assert_same_elsewhere(source: str | Path, here: list[str]) -> None:
     """Raise AssertionError unless a fresh process loads a model and generates the texts of this
     process.
     """
-    there = json.loads(run_python(_SCRIPT, str(source), given=json.dumps(PROMPTS)))
+    there = json.loads(run_python(_SCRIPT, str(source), stdin=json.dumps(PROMPTS)))
     assert there == here, (
         f"A fresh process generates {there} from the saved model, and this one {here}; they must be"
         " equal."

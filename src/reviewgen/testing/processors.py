@@ -7,15 +7,16 @@ A law is called with the factory, which the entry point names; it tries the toke
 import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from reviewgen.protocols.checks import assert_close, asserting
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.testing.laws import Laws, assert_unchanged
 from reviewgen.testing.tokenizers import TRAINING_TEXTS, make_tokenizer
-from reviewgen.training.model_checks import assert_close, asserting
 
 CONDITIONS = 3  # ids behind the tokenizer's in a model with conditions
 MANY = 300  # tokens of a long text
@@ -60,18 +61,15 @@ def scores(processor: Any, factory: Any, tokenizer: Tokenizer) -> None:
     V is larger than the tokenizer's vocab_size for a model with conditions; scores that are -inf
     come in.
     """
-    for ids in _texts(tokenizer):
-        for conditions in 0, CONDITIONS:
-            inputs = _scores(tokenizer, conditions)
-            with asserting(f"After {ids.shape[1] - 1} tokens, with V = {inputs.shape[1]}:"):
-                result = processor(ids.clone(), inputs.clone())
-                assert isinstance(result, Tensor), f"It returned a {type(result).__name__}."
-                assert result.shape == inputs.shape, (
-                    f"The scores have the shape {tuple(result.shape)}."
-                )
-                wrong = result[~(result < math.inf)]
-                assert not len(wrong), f"A score is {wrong[0].item()}."
-                assert (result > -math.inf).any(), "It rules out every token."
+    for ids, conditions in product(_texts(tokenizer), (0, CONDITIONS)):
+        inputs = _scores(tokenizer, conditions)
+        with asserting(f"After {ids.shape[1] - 1} tokens, with V = {inputs.shape[1]}:"):
+            result = processor(ids.clone(), inputs.clone())
+            assert isinstance(result, Tensor), f"It returned a {type(result).__name__}."
+            assert result.shape == inputs.shape, f"The scores have the shape {tuple(result.shape)}."
+            wrong = result[~(result < math.inf)]
+            assert not len(wrong), f"A score is {wrong[0].item()}."
+            assert (result > -math.inf).any(), "It rules out every token."
 
 
 @law()
@@ -92,16 +90,11 @@ def no_memory(processor: Any, factory: Any, tokenizer: Tokenizer) -> None:
     texts = list(_texts(tokenizer))
     first = [processor(ids.clone(), _scores(tokenizer)) for ids in texts]
     for ids, expected in reversed([*zip(texts, first, strict=True)]):
-        for when, function in (
-            ("after other texts", processor),
-            ("from another processor of the factory", factory(tokenizer)),
-        ):
-            assert_close(
-                function(ids.clone(), _scores(tokenizer)),
-                expected,
-                f"The scores are different {when}.",
-                0,
-            )
+        after = processor(ids.clone(), _scores(tokenizer))
+        assert_close(after, expected, "The scores are different after other texts.", 0)
+        other = factory(tokenizer)(ids.clone(), _scores(tokenizer))
+        sentence = "The scores are different from another processor of the factory."
+        assert_close(other, expected, sentence, 0)
 
 
 def _texts(tokenizer: Tokenizer) -> Iterator[Tensor]:

@@ -43,21 +43,19 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
             f"{quoted(kind)} is not a kind of plugin. Choose one of: {', '.join(KINDS)}."
         )
     _refuse_name(name)
-    target = Path(f"reviewgen-{name}") if folder is None else folder
+    target = folder or Path(f"reviewgen-{name}")
     values = {"@name@": name, "@Name@": name.capitalize(), "@version@": __version__}
-    templates = Path(__file__).parent / "templates"
     try:
         check_output(target)
         with storage_errors(target), atomic_folder(target) as scratch:
-            for top in (templates / "every", templates / kind):
+            for group in ("every", kind):
+                top = Path(__file__).parent / "templates" / group
                 for template in top.rglob(f"*{_SUFFIX}"):
-                    file = scratch / _fill(
-                        template.relative_to(top).as_posix().removesuffix(_SUFFIX), values
-                    )
+                    path = template.relative_to(top).as_posix().removesuffix(_SUFFIX)
+                    file = scratch / _fill(path, values)
                     file.parent.mkdir(parents=True, exist_ok=True)
-                    file.write_text(
-                        _fill(template.read_text(encoding="utf-8"), values), encoding="utf-8"
-                    )
+                    text = _fill(template.read_text(encoding="utf-8"), values)
+                    file.write_text(text, encoding="utf-8")
     except (FileExistsError, StorageError) as problem:  # what the user has typed is wrong
         raise ConfigError(str(problem)) from None
     return target
@@ -67,15 +65,14 @@ def _refuse_name(name: str) -> None:
     if _NAME.fullmatch(name) is None:
         rule = "use the letters a to z and digits, a letter first, at most 40 of them, as in mingru"
         raise ConfigError(f"{quoted(name, 60)} cannot name a plugin: {rule}.")
-    bundled = [plugin for plugin in list_plugins() if plugin.package == OWN]
-    clashes = [
-        f"the {each.kind} {each.name!r} of {OWN}"
-        for each in bundled
-        if name in (each.name, *each.name.split("-")[:2])
-    ]
-    if clashes or name == OWN:
+    own = [plugin for plugin in list_plugins() if plugin.package == OWN]
+    same = [plugin for plugin in own if name in (plugin.name, *plugin.name.split("-")[:2])]
+    owners = [f"the {plugin.kind} {plugin.name!r} of {OWN}" for plugin in same]
+    if name == OWN:
+        owners.append(OWN)
+    if owners:
         raise ConfigError(
-            f"The name {quoted(name)} is reserved for {[*clashes, OWN][0]}. Choose another name."
+            f"The name {quoted(name)} is reserved for {owners[0]}. Choose another name."
         )
 
 

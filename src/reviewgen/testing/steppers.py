@@ -7,6 +7,7 @@ law is a function of the stepper, the model and the factory. B batch, T time (to
 """
 
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -14,18 +15,8 @@ import torch
 from torch import Tensor
 
 from reviewgen.compiled.sampling import NONE, SamplingParams
-from reviewgen.generation.states import flatten_state, select_rows, stack_rows
-from reviewgen.protocols.model import SupportsStep
-from reviewgen.protocols.stepper import Stepper, SupportsSample
-from reviewgen.testing.installed import assert_members
-from reviewgen.testing.laws import Laws, assert_unchanged, run_python
-from reviewgen.testing.models import (
-    assert_fixed_state,
-    change_weights,
-    copies,
-    is_trained_by_gradient,
-)
-from reviewgen.training.model_checks import (
+from reviewgen.generation.states import select_rows, stack_rows
+from reviewgen.protocols.checks import (
     ROWS,
     STEPS,
     TOLERANCE,
@@ -35,9 +26,19 @@ from reviewgen.training.model_checks import (
     logits_of,
     some_ids,
 )
+from reviewgen.protocols.model import SupportsStep, flatten_state
+from reviewgen.protocols.stepper import Stepper, SupportsSample
+from reviewgen.testing.installed import assert_members
+from reviewgen.testing.laws import Laws, assert_unchanged, run_python
+from reviewgen.testing.models import (
+    assert_fixed_state,
+    change_weights,
+    copies,
+    is_trained_by_gradient,
+)
 
 CALLS = 500  # of one token each, for which a stepper must stay equal to its model
-PROMPTS = 1, 3, 7  # tokens of the prompts whose states are stacked
+PROMPTS = (1, 3, 7)  # tokens of the prompts whose states are stacked
 LENGTH = 80  # tokens that a stepper samples per text
 NUMBERS = 1000  # random numbers per text
 _IMPORT = "import importlib, sys; sys.modules['torch'] = None; importlib.import_module(sys.argv[1])"
@@ -51,14 +52,8 @@ def _build(make: Callable[[], Any], factory: Any = None) -> Iterator[tuple[Any, 
     if factory is None:
         yield model.stepper(), model, None
     elif factory.expect(model.config) is not None:
-        yield (
-            factory(
-                model.config,
-                {name: value.detach().cpu().numpy() for name, value in copies(model).items()},
-            ),
-            model,
-            factory,
-        )
+        tensors = {name: tensor.detach().cpu().numpy() for name, tensor in copies(model).items()}
+        yield factory(model.config, tensors), model, factory
 
 
 STEPPER_LAWS = Laws(_build)
@@ -93,20 +88,21 @@ def stepper_protocol(stepper: Any, model: Any, factory: Any) -> None:
 @law()
 def expected_tensors(stepper: Any, model: Any, factory: Any) -> None:
     """``expect`` of a factory gives the name, dtype and shape of every tensor of ``state_dict``."""
-    expected = {} if factory is None else factory.expect(model.config)
-    saved = {
-        name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
-        for name, tensor in model.state_dict().items()
-    }
-    assert factory is None or expected.keys() == saved.keys(), (
+    if factory is None:
+        return
+    expected = factory.expect(model.config)
+    saved = model.state_dict()
+    assert expected.keys() == saved.keys(), (
         f"It names {sorted(expected)}; the model has {sorted(saved)}."
     )
     for name, (dtype, shape) in expected.items():
-        kind, sizes = saved[name]
-        fits = len(shape) == len(sizes) and all(
-            a in (b, None) for a, b in zip(shape, sizes, strict=True)
+        kind = str(saved[name].dtype).removeprefix("torch.")
+        sizes = tuple(saved[name].shape)
+        known = tuple(
+            size if wanted is None else wanted
+            for size, wanted in zip_longest(sizes, shape, fillvalue=-1)
         )
-        assert fits and dtype == kind, (
+        assert known == sizes and dtype == kind, (
             f"It gives {name} as {dtype} {tuple(shape)}; in state_dict it is {kind} {sizes}."
         )
 
@@ -123,7 +119,7 @@ def batch_first(stepper: Any, model: Any, factory: Any) -> None:
             assert isinstance(array, np.ndarray) and array.shape[:1] == (batch,), (
                 f"B is {batch}; a part is {array!r:.80}."
             )
-        expected = batch, model.config.vocab_size
+        expected = (batch, model.config.vocab_size)
         assert np.shape(logits) == expected, (
             f"Logits are {np.shape(logits)}, not (B, V) = {expected}."
         )
@@ -136,9 +132,8 @@ def fixed_step_state(stepper: Any, model: Any, factory: Any) -> None:
     """
 
     def read(batch: int, time: int) -> Any:
-        return stepper.forward(some_ids(model, batch, time).numpy(), stepper.initial_state(batch))[
-            1
-        ]
+        ids = some_ids(model, batch, time)
+        return forward(stepper, ids, stepper.initial_state(batch))[1]
 
     assert_fixed_state(stepper.initial_state, read)
 
@@ -153,21 +148,17 @@ def step_logits(stepper: Any, model: Any, factory: Any) -> None:
     for sizes in [STEPS], [1] * STEPS, [1, 4, 7]:
         state = stepper.initial_state(ROWS)
         end = 0
-        for size in sizes:
-            end += size
+        for chunk in torch.split(ids, sizes, dim=1):
+            end += chunk.shape[1]
             with assert_unchanged(state):
-                logits, after = forward(stepper, ids[:, end - size : end], state)
-            assert_close(
-                logits,
-                whole[:, end - 1],
-                f"In chunks of {sizes} tokens, logits (B, V) differ after {end} tokens.",
-            )
+                logits, after = forward(stepper, chunk, state)
+            sentence = f"In chunks of {sizes} tokens, logits (B, V) differ after {end} tokens."
+            assert_close(logits, whole[:, end - 1], sentence)
             state = after
     for row in range(ROWS):
         alone, _ = forward(stepper, ids[row : row + 1], stepper.initial_state(1))
-        assert_close(
-            alone[0], whole[row, -1], f"Row {row} alone gets different logits than in a batch."
-        )
+        sentence = f"Row {row} alone gets different logits than in a batch."
+        assert_close(alone[0], whole[row, -1], sentence)
 
 
 @law()
@@ -176,19 +167,15 @@ def stacked(stepper: Any, model: Any, factory: Any) -> None:
     repeated, as when a beam splits.
     """
     texts = [some_ids(model, 1, length + 1, seed=length) for length in PROMPTS]
-    together = stack_rows(
-        [forward(stepper, text[:, :-1], stepper.initial_state(1))[1] for text in texts]
-    )
+    states = [forward(stepper, text[:, :-1], stepper.initial_state(1))[1] for text in texts]
+    together = stack_rows(states)
     for rows in [0, 1, 2], [2, 0, 0]:
         ids = torch.cat([texts[row][:, -1:] for row in rows])
         logits, _ = forward(stepper, ids, select_rows(together, rows))
-        expected = torch.cat([call(model, texts[row])[0][:, -1] for row in rows])
-        assert_close(
-            logits,
-            expected,
-            f"Texts of {[PROMPTS[row] for row in rows]} tokens get different logits than each"
-            " alone.",
-        )
+        expected = torch.cat([logits_of(model, texts[row])[:, -1] for row in rows])
+        lengths = [PROMPTS[row] for row in rows]
+        sentence = f"Texts of {lengths} tokens get different logits than each alone."
+        assert_close(logits, expected, sentence)
 
 
 @law()
@@ -211,9 +198,11 @@ def own_weights(stepper: Any, model: Any, factory: Any) -> None:
     """
     if factory is None and is_trained_by_gradient(model):
         ids = some_ids(model, ROWS, 3)
-        before = forward(stepper, ids, stepper.initial_state(ROWS))[0].clone()
+        before, _ = forward(stepper, ids, stepper.initial_state(ROWS))
+        expected = before.clone()
         change_weights(model)
-        assert_close(forward(stepper, ids, stepper.initial_state(ROWS))[0], before)
+        actual, _ = forward(stepper, ids, stepper.initial_state(ROWS))
+        assert_close(actual, expected)
 
 
 @law(SupportsSample)
@@ -228,32 +217,21 @@ def samples(stepper: Any, model: Any, factory: Any) -> None:
     for row, tokens in enumerate(_sample_texts(stepper, ids, size, NUMBERS // 2, is_greedy=True)):
         sampled = torch.from_numpy(tokens[:STEPS])  # (T,)
         assert (sampled > 1).all(), (
-            f"sample returns {sampled}; "
-            f"bos (0) is never sampled, nor eos (1) within {STEPS} tokens."
+            f"sample returns {sampled}; bos (0) is never sampled, nor eos (1) within {STEPS}"
+            " tokens."
         )
-        # (T, V-2)
-        logits = call(model, torch.cat((ids[row], sampled))[None])[0][0, 1:-1, 2:].double()
-        is_largest = (
-            logits.gather(-1, sampled[:, None] - 2)[:, 0] >= logits.max(-1).values - TOLERANCE
-        )
-        assert is_largest.all(), (
+        logits = logits_of(model, torch.cat((ids[row], sampled))[None])[0, 1:-1, 2:]  # (T, V-2)
+        taken = logits.gather(-1, sampled[:, None] - 2)[:, 0]
+        assert (taken >= logits.amax(-1) - TOLERANCE).all(), (
             f"For greedy decoding sample returns {sampled}; each token must have the largest logit."
         )
     whole = _sample_texts(stepper, ids, size, NUMBERS // 2)
     for numbers in 32, 100:
+        sentence = f"With {numbers} random numbers per call, sample returns another text."
         for actual, expected in zip(_sample_texts(stepper, ids, size, numbers), whole, strict=True):
-            assert_close(
-                actual,
-                expected,
-                f"With {numbers} random numbers per call, sample returns another text.",
-                0,
-            )
-    assert_close(
-        _sample_texts(stepper, ids[:1], size, 32)[0],
-        whole[0],
-        "sample returns another text for row 0 alone.",
-        0,
-    )
+            assert_close(actual, expected, sentence, 0)
+    alone = _sample_texts(stepper, ids[:1], size, 32)[0]
+    assert_close(alone, whole[0], "sample returns another text for row 0 alone.", 0)
 
 
 @law()
@@ -287,9 +265,8 @@ def _sample_texts(
     used = np.zeros(len(ids), np.int64)
     live = np.arange(len(ids))
     while len(live):
-        passed = np.stack(
-            [uniform[row, min(used[row], NUMBERS - numbers) :][:numbers] for row in live]
-        )
+        starts = np.minimum(used[live], NUMBERS - numbers)
+        passed = uniform[live[:, None], starts[:, None] + np.arange(numbers)]
         lengths = np.array([len(texts[row]) for row in live])
         tokens, consumed, state = stepper.sample(
             state, passed, params, ids[live, :0].numpy(), lengths
@@ -301,9 +278,11 @@ def _sample_texts(
         used[live] += consumed
         for row, sampled in zip(live, tokens, strict=True):
             texts[row] = np.append(texts[row], sampled[sampled != NONE])
-        is_unfinished = np.array(
-            [len(texts[row]) < LENGTH and (texts[row] > 1).all() for row in live]
-        )
-        state = select_rows(state, np.flatnonzero(is_unfinished).tolist())
-        live = live[is_unfinished]
+        going = [n for n, row in enumerate(live) if _is_unfinished(texts[row])]
+        state = select_rows(state, going)
+        live = live[going]
     return [text[:LENGTH] for text in texts]
+
+
+def _is_unfinished(text: np.ndarray) -> bool:
+    return len(text) < LENGTH and bool((text > 1).all())

@@ -5,7 +5,6 @@ behind it.
     loop         ``fit``; training by gradient: the steps, and the state of a run
     counting     training by counting
     evaluator    held-out evaluation, token copy rate and samples during training
-    model_checks whether a third party's model sees the future or other rows
     softmax      the softmax over a sample of the vocabulary
     calibration  one temperature, fitted on held-out text at the end
     optimizing   the loss, the optimizers, the learning rate, and the guard against NaN or infinite

@@ -1,9 +1,9 @@
-"""The laws that any third party's model must keep: shapes, causality, independence of rows, the
-output layer.
+"""The laws of a model that are checked before each training of a third party's model, and what
+they share with the other laws, which are in ``reviewgen.testing``. Needs torch.
 
-``reviewgen.testing`` has the other laws, and checks these with the same functions. A law takes a
-model in evaluation mode, and raises an AssertionError that says what is required and what was
-found. B batch, T time (tokens), V vocabulary.
+The laws are about shapes, causality, independence of rows and the output layer. A law takes a model
+in evaluation mode, and raises an AssertionError that says what is required and what was returned.
+B batch, T time (tokens), V vocabulary.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,9 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from reviewgen.errors import BrokenPlugin, ReviewgenError, first_line, quoted
-from reviewgen.generation.states import flatten_state
 from reviewgen.protocols.abilities import SupportsOutputLayer
-from reviewgen.registry.metadata import OWN, Plugin
+from reviewgen.protocols.model import flatten_state
 
 ROWS = 3  # B, unlike T and most sizes, so that a size tells its letter
 STEPS = 12  # T, which differs from B and most sizes for the same reason
@@ -27,34 +26,31 @@ gives 1e-6 per layer.
 """
 
 
-def check_contract(model: nn.Module, plugin: Plugin, *, is_sampled: bool = False) -> None:
+def check_contract(model: nn.Module, name: str, package: str, *, is_sampled: bool = False) -> None:
     """Check the laws before a third party's model is trained, in about 7 ms for a small one.
 
     Args:
         model: The model.
-        plugin: Where it comes from.
-        is_sampled: Whether it is to be trained by its features and its output layer, if it has
-            these: they have a law, too.
+        name: The name of its plugin.
+        package: The distribution that provides it.
+        is_sampled: Whether training uses its features and its output layer, if it has these: they
+            have a law, too.
 
     Raises:
-        BrokenPlugin: The model breaks one of them: trained all the same, it would learn to copy
-            what it is to predict.
+        BrokenPlugin: The model breaks one of the laws. If it were trained all the same, it would
+            learn to copy what it is to predict.
     """
-    if plugin.package == OWN:
-        return
+    laws: list[Callable[[Any], None]] = [shape, causal, rows]
+    if is_sampled and isinstance(model, SupportsOutputLayer):
+        laws.append(output_layer)
     is_training = model.training
     try:
-        for law in (
-            shape,
-            causal,
-            rows,
-            *((output_layer,) if is_sampled and isinstance(model, SupportsOutputLayer) else ()),
-        ):
+        for law in laws:
             law(model.eval())
     except AssertionError as problem:
         raise BrokenPlugin(
-            f"The model {quoted(plugin.name)} of {plugin.package} breaks the law {law.__name__!r}"
-            f" of its contract, so it is not trained. {first_line(problem)}."
+            f"The model {quoted(name)} of {package} breaks the law {law.__name__!r} of its"
+            f" contract, so it is not trained. {first_line(problem)}."
             " reviewgen.testing.check_model says more."
         ) from None
     finally:
@@ -88,7 +84,9 @@ def shape(model: Any) -> None:
 def causal(model: Any, read: Callable[[Any, Tensor], Tensor] | None = None) -> None:
     """Changing ``ids[:, t]`` does not change the logits before position t."""
     changes = influence(model, read or logits_of).tril(-1)
-    for t, place in (changes > TOLERANCE).nonzero().tolist():
+    wrong = (changes > TOLERANCE).nonzero().tolist()
+    if wrong:
+        t, place = wrong[0]
         raise AssertionError(
             f"Changing token {t} changes logits before it, those at token {place} by"
             f" {changes[t, place]:.3g}: the model sees the future, and learns to copy it."
@@ -117,8 +115,7 @@ def output_layer(model: Any) -> None:
         state = model.train(is_training).initial_state(ROWS)
         calls = []
         for function in (model, model.features):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)  # of dropout
+            with seeded():  # dropout is the same in both
                 calls.append(function(ids, state))
         (logits, after), (features, feature_state) = calls
         weight, bias = model.output_layer()
@@ -192,6 +189,14 @@ def assert_close(
 
 
 @contextmanager
+def seeded(seed: int = 0) -> Iterator[None]:
+    """Seed torch's random numbers, as for dropout, and restore them afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
 def asserting(sentence: str) -> Iterator[None]:
     """Raise whatever is raised inside as an AssertionError that begins with a sentence."""
     try:
@@ -223,13 +228,13 @@ def lettered(shape: tuple[int, ...], sizes: Mapping[str, int]) -> str:
 
 
 def _describe_confusion(model: Any, state: Any, sizes: Mapping[str, int]) -> str | None:
-    """Return a sentence that a layer reads T as B, if calls fail unless both are equal."""
+    """Return a sentence about a layer that reads T as B, if a call with B = T succeeds."""
     try:
         call(model, some_ids(model, STEPS, STEPS))
     except Exception:
         return None
-    parts = ", ".join(lettered(tuple(part.shape), sizes) for part in flatten_state(state))
-    return f"The state is {parts or 'empty'}, but your layer read T = {sizes['T']} as B:"
+    shapes = ", ".join(lettered(tuple(tensor.shape), sizes) for tensor in flatten_state(state))
+    return f"The state is {shapes or 'empty'}, but your layer read T = {sizes['T']} as B:"
 
 
 def _array(value: Any) -> Any:
