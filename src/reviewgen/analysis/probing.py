@@ -26,7 +26,7 @@ from reviewgen.config.settings import check_count, check_seed
 from reviewgen.data.pipeline import open_records
 from reviewgen.data.store import frame_texts
 from reviewgen.errors import ConfigError, DataError, quoted
-from reviewgen.evaluation import token_losses
+from reviewgen.evaluation.scoring import token_losses
 from reviewgen.lexicon import words_of
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.rates import find_intervals

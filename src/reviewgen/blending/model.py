@@ -325,8 +325,8 @@ class EntropyModel:
     """A model whose scores are minus the entropies (nats) of its distributions, whatever the
     targets are.
 
-    Functions that score the tokens of texts, such as ``reviewgen.evaluation.score_tokens``, then
-    return these.
+    Functions that score the tokens of texts, such as ``score_tokens`` of
+    ``reviewgen.evaluation.evaluate``, then return these.
     """
 
     def __init__(self, model: LanguageModel) -> None:

@@ -251,7 +251,7 @@ def measure_gains(
     Args:
         model: The model, in evaluation mode.
         documents: The texts with their numbers of characters; see
-            ``reviewgen.evaluation.evaluate_documents``.
+            ``reviewgen.evaluation.evaluate.evaluate_documents``.
         conditions: The conditions of the model, with their ids.
         device: The device of the model.
         nats: The negative log likelihood of each text, and perhaps of more texts after them, if

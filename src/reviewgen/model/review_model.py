@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float32
     from numpy import ndarray
 
-    from reviewgen.evaluation import Evaluation
+    from reviewgen.evaluation.evaluate import Evaluation
     from reviewgen.protocols.model import LanguageModel
     from reviewgen.words import Accuracy, Neighbour, PreferredWord, WordMap
 
@@ -398,7 +398,7 @@ class ReviewModel:
                 training.
         """
         from reviewgen.data.pipeline import read_documents
-        from reviewgen.evaluation import evaluate_documents
+        from reviewgen.evaluation.evaluate import evaluate_documents
 
         refuse_unknown_options(options, EvaluateKwargs, "evaluate")
         tokenizer = self.tokenizer
@@ -447,7 +447,7 @@ class ReviewModel:
             DataError: The text is empty.
             ConfigError: A condition or its value is unknown.
         """
-        from reviewgen.evaluation import score_text
+        from reviewgen.evaluation.evaluate import score_text
 
         if isinstance(text, list | tuple):
             return [self.score(one, prompt, conditions=conditions) for one in text]
@@ -768,7 +768,7 @@ class ReviewModel:
                 -judge.score(text, prompt).bits_per_character if text else -math.inf
             )
         if isinstance(judge, str):
-            from reviewgen.evaluation import judge_by_metric
+            from reviewgen.evaluation.metrics import judge_by_metric
 
             return judge_by_metric(
                 judge, frozenset(word.casefold() for word in self.bundle.lexicon or ())
@@ -790,7 +790,7 @@ class ReviewModel:
         )
 
         def score(ids: list[int], given: int) -> list[float]:
-            from reviewgen.evaluation import log_probabilities
+            from reviewgen.evaluation.evaluate import log_probabilities
 
             return log_probabilities(
                 weights.model if on_device is None else on_device, ids, given, device

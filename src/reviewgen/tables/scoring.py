@@ -31,15 +31,8 @@ from reviewgen.data.columns import Example
 from reviewgen.data.pipeline import identify_texts, read_documents, read_texts
 from reviewgen.data.store import frame_texts
 from reviewgen.errors import ConfigError, TrainingError
-from reviewgen.evaluation import (
-    Evaluation,
-    batches,
-    evaluate_totals,
-    keep_first,
-    measure_gains,
-    sum_totals,
-    token_losses,
-)
+from reviewgen.evaluation.evaluate import Evaluation, evaluate_totals, sum_totals
+from reviewgen.evaluation.scoring import batches, keep_first, measure_gains, token_losses
 from reviewgen.generation.generator import require_index
 from reviewgen.generation.request import device_facts
 from reviewgen.model.review_model import ReviewModel, check_model
