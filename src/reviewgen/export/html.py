@@ -129,7 +129,7 @@ def push_with_space(
             "A Space shows the model of the branch main: leave out the revision or pull request, or"
             " the Space."
         )
-    named = replace(model.bundle, source=target.repo_id)
+    named = replace(model.bundle, origin=target.repo_id)
     token = options.get("token")
     _compose(named, bits)
     inspect_space(
@@ -168,8 +168,8 @@ def _names(bundles: Sequence[Bundle]) -> list[str]:
     where another has it.
     """
     names: list[str] = []
-    for source in (bundle.source or bundle.preset for bundle in bundles):
-        path = source.partition("@")[0] if source.startswith("hf://") else source
+    for origin in (bundle.origin or bundle.preset for bundle in bundles):
+        path = origin.partition("@")[0] if origin.startswith("hf://") else origin
         plain = Path(path).resolve().name
         numbered = (f"{plain}-{number}" for number in count(2))
         names.append(next(name for name in chain([plain], numbered) if name not in names))

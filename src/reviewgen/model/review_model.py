@@ -82,7 +82,7 @@ class ReviewModel:
             strict=not location.is_downloaded,
             accept_changes=accept_changes,
         )
-        bundle.source = location.name
+        bundle.origin = location.name
         return cls(bundle)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -94,7 +94,7 @@ class ReviewModel:
         with temporary_folder() as folder:
             write_bundle(self.bundle, folder / "model")
             files = {file.name: file.read_bytes() for file in (folder / "model").iterdir()}
-        return _unpickle, (files, self.weight_bits, self.bundle.source)
+        return _unpickle, (files, self.weight_bits, self.bundle.origin)
 
     @property
     def model(self) -> "LanguageModel":
@@ -811,14 +811,14 @@ def check_model(name: str, value: Any) -> None:
         )
 
 
-def _unpickle(files: Mapping[str, bytes], weight_bits: int, source: str | None) -> ReviewModel:
+def _unpickle(files: Mapping[str, bytes], weight_bits: int, origin: str | None) -> ReviewModel:
     with temporary_folder() as folder:
         for name, content in files.items():
             (folder / name).write_bytes(content)
         bundle = read_bundle(folder, weight_bits)
     bundle.folder = None
     bundle.digests = {}
-    bundle.source = source
+    bundle.origin = origin
     return ReviewModel(bundle)
 
 

@@ -448,7 +448,7 @@ class TrainingRun:
             if bits
             else ""
         )
-        name = file_name(trained.bundle.source or "a trained model")
+        name = file_name(trained.bundle.origin or "a trained model")
         rate = self.plan.parts.training.learning_rate
         self._record.note(
             f"Training {name} ({self.plan.preset}) further{so_far}; the learning rate peaks at"

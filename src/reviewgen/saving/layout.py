@@ -91,7 +91,7 @@ class Bundle:
         lexicon: The words of the training text.
         folder: The saved folder that this was read from.
         digests: The SHA-256 and the size of each file of the saved folder, as it was read.
-        source: The source that the user loaded it from.
+        origin: What the user loaded it from, as ``reviewgen.load`` takes it.
     """
 
     preset: str
@@ -108,7 +108,7 @@ class Bundle:
     lexicon: Lexicon | None = None
     folder: Path | None = None
     digests: dict[str, FileFacts] = field(default_factory=dict)
-    source: str | None = None
+    origin: str | None = None
 
     @property
     def model(self) -> "LanguageModel":

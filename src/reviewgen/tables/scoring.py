@@ -87,7 +87,7 @@ def load_saved(model: Any, weight_bits: int = 32) -> tuple[ReviewModel, str | Pa
     folder = model.bundle.folder
     # the caller's stays on its device
     clone = ReviewModel(replace(model.bundle, weights=copy.copy(model.bundle.weights)))
-    return clone, model.bundle.source if folder is None else folder
+    return clone, model.bundle.origin if folder is None else folder
 
 
 def move(model: ReviewModel, device: str) -> None:
