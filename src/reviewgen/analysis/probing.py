@@ -236,7 +236,7 @@ def probe(models: Any, *, pairs: Any = None, texts: int = 100, seed: int = 0) ->
     for source in listed:
         model = source if isinstance(source, ReviewModel) else ReviewModel.from_pretrained(source)
         base = (
-            str(source) if isinstance(source, str | Path) else model.bundle.source or model.preset
+            str(source) if isinstance(source, str | Path) else model.bundle.origin or model.preset
         )
         names = [base, *(f"{base} ({number})" for number in range(2, 2 + len(listed)))]
         name = next(name for name in names if name not in result.models)

@@ -28,8 +28,8 @@ from reviewgen.protocols.model import LanguageModel
 from reviewgen.protocols.tokenizer import Tokenizer
 
 _TIMED_TEXTS = 16
-_TIMED_TOKENS = 200
-# of a token of the darkest shade, or more; the same for all texts, so that they compare
+_TIMED_TOKENS = 200  # of each of these texts
+# tokens of that many bits or more have the darkest shade, in every text, so that texts compare
 _DARKEST_BITS = 10.0
 _MAX_EXPONENT = math.log(sys.float_info.max)
 _MAX_SHOWN = 2000  # tokens of a text in a notebook
@@ -65,11 +65,9 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON values; without those of conditions if there are none."""
         facts = dict(to_json(self))
-        return (
-            facts
-            if self.conditions
-            else {name: value for name, value in facts.items() if name != "conditions"}
-        )
+        if not self.conditions:
+            del facts["conditions"]
+        return facts
 
     def _repr_html_(self) -> str:
         """Return a table of the figures, for notebooks."""
@@ -110,21 +108,13 @@ class Score:
         from reviewgen.web.rendering import render  # Jinja2
 
         end = len(self.tokens) - 1
-        shown = [
-            {
-                "text": (
-                    token.text.replace("\n", "⏎\n")
-                    or ("(end)" if place == end else "(part of a character)")
-                ),
-                "bits": token.bits,
-                "shade": (
-                    round(10 * min(1.0, token.bits / _DARKEST_BITS))
-                    if math.isfinite(token.bits)
-                    else None
-                ),
-            }
-            for place, token in enumerate(self.tokens[:_MAX_SHOWN])
-        ]
+        shown = []
+        for place, token in enumerate(self.tokens[:_MAX_SHOWN]):
+            nothing = "(end)" if place == end else "(part of a character)"
+            share = min(1.0, token.bits / _DARKEST_BITS)
+            shade = round(10 * share) if math.isfinite(token.bits) else None
+            text = token.text.replace("\n", "⏎\n") or nothing
+            shown.append({"text": text, "bits": token.bits, "shade": shade})
         return render(
             "evaluation/score.html",
             score=self,
@@ -183,10 +173,10 @@ def evaluate_documents(
     Args:
         model: The model, in evaluation mode.
         documents: The texts.
-        vocab_size: The tokenizer's; limits the size of a batch. Ids up to the last one from there
-            on are given, not predicted.
+        vocab_size: That of the tokenizer; limits the size of a batch. Ids from there on are of
+            conditions: they, and the ids before the last of them, are not predicted.
         device: The device of the model.
-        conditions: The conditions of the model, whose gains are to be measured.
+        conditions: The conditions of the model, whose gains are measured.
 
     Raises:
         DataError: There are no texts, or none of them has a character.
@@ -285,9 +275,8 @@ def log_probabilities(
     """
     if len(ids) == context:
         return []
-    losses = token_losses(
-        model, [np.array(ids, np.int64)], model.config.vocab_size, device, context - 1
-    )[0]
+    text = np.array(ids, np.int64)
+    losses = token_losses(model, [text], model.config.vocab_size, device, context - 1)[0]
     scores: list[float] = (-losses).tolist()
     return scores
 
@@ -304,8 +293,8 @@ def score_tokens(
     Args:
         models: The models, in evaluation mode.
         documents: The texts.
-        vocab_size: The tokenizer's; limits the size of a batch. Ids up to the last one from there
-            on are given, not predicted.
+        vocab_size: That of the tokenizer; limits the size of a batch. Ids from there on are of
+            conditions: they, and the ids before the last of them, are not predicted.
 
     Raises:
         DataError: There are no texts, or none of them has a character.
@@ -337,14 +326,13 @@ def sample_documents(store: TokenStore, tokens: int) -> list[Document]:
 
 
 def spread_documents(documents: Sequence[Document], count: int) -> list[Document]:
-    """Return up to ``count`` of some documents, evenly spaced; of fewer than all, those that have
-    characters.
+    """Return up to ``count`` documents, evenly spaced; documents without characters only if all are
+    returned.
     """
     if count < len(documents):
         documents = [document for document in documents if document[1]] or documents
-    return [
-        documents[index] for index in spread_indices(len(documents), min(count, len(documents)))
-    ]
+    count = min(count, len(documents))
+    return [documents[index] for index in spread_indices(len(documents), count)]
 
 
 def measure_rate(
