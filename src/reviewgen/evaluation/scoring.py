@@ -294,15 +294,12 @@ def measure_gains(
         ]
         if len(numbers) < 2 or not characters[numbers].sum():
             continue
+        # each text gets the value of the text before it in a random order, so none keeps its own
         order = np.random.default_rng(0).permutation(numbers)
-        # each text gets the value of the one before it, so none keeps its own
-        cycled = dict(
-            zip(order, (prefixes[number][place] for number in np.roll(order, 1)), strict=True)
-        )
+        before = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+        cycled = {number: prefixes[before[number]][place] for number in numbers}
         without = measure_bits(replace_values(place, dict.fromkeys(numbers, absent[place])))
-        shuffled = measure_bits(
-            replace_values(place, {number: cycled[number] for number in numbers})
-        )
+        shuffled = measure_bits(replace_values(place, cycled))
         if np.isfinite([bits[numbers], without, shuffled]).all():
             saved = without - bits[numbers]
             gains.append(_gain(name, saved, without - shuffled, characters[numbers]))
