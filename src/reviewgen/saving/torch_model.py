@@ -67,8 +67,8 @@ def _build(model_class: Any, config: Any, tensors: Mapping[str, Tensor]) -> Lang
 
 
 def _tensor_specs(model_class: Any, config: Any) -> dict[str, TensorSpec]:
-    """Return dtype and shape of a model's tensors without allocating them. Arrays of counts may have
-    any size, which depends on the corpus.
+    """Return dtype and shape of a model's tensors without allocating them. An array of counts may
+    have any size, which depends on the corpus.
     """
     try:
         with torch.device("meta"):
