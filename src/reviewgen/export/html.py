@@ -303,7 +303,7 @@ def _add_tensors(model: Any, bits: int, blob: _Blob) -> dict[str, Any]:
         if key not in stored or not tensor.numel():
             plain = tensor.detach().cpu()
             if plain.is_floating_point() and plain.dtype.itemsize == 2:
-                plain = plain.float()  # pages have no float16, numpy no bfloat16
+                plain = plain.float()  # ``bits`` says how it is stored
             own_bits = 32 if name.startswith(counted) else bits
             stored[key] = _add_tensor(name, plain.numpy(), own_bits, blob)
         entries[name] = stored[key]

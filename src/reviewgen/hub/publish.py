@@ -1,10 +1,10 @@
 """``push_to_hub``: a trained model is checked, scanned for personal data and copied text, described
 and uploaded as one commit.
 
-All problems are raised as one error: of the name of the repository, the license, the metadata of
-the card, the other options, and what the scan has found. What is published is a copy of the saved
-folder, with the card, a plot of the learning curve where matplotlib is installed, and no path of
-this machine. The copy is what is scanned.
+All problems are raised as one error: those of the name of the repository, the license, the metadata
+of the card and the other options, and the findings of the scan. A copy of the saved folder is
+scanned and published, with the card, a plot of the learning curve if matplotlib is installed, and
+no path of this machine.
 
 ``push_space`` publishes the model's page as a static Space of the same name: ``index.html``, and a
 ``README.md`` with the settings of the Space.
@@ -232,7 +232,7 @@ def inspect_repository(
                 target.repo_id, repo_type=kind, revision=info.sha, allow_patterns=wanted
             )
         )
-    names = frozenset(file.rfilename for file in getattr(info, "siblings", None) or [])
+    names = frozenset(file.rfilename for file in info.siblings or ())
     try:
         files = layout.files_of(read_json(folder / layout.CONFIG) if layout.CONFIG in names else {})
     except (ValueError, BundleError):

@@ -101,10 +101,10 @@ def scan(bundle: Bundle, texts: Sequence[str], copy_limit: float) -> dict[str, s
 
 
 def refuse(findings: Mapping[str, str], allowed: Collection[str]) -> None:
-    """Raise if something was found that is not allowed.
+    """Raise if there are findings that are not allowed.
 
     Raises:
-        NotPublished: It was.
+        NotPublished: There are.
     """
     kinds = [kind for kind in findings if kind not in allowed]
     if kinds:

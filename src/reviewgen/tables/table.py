@@ -235,8 +235,8 @@ class _Table:
         self.size = min(self.shard_texts, plan.total or self.shard_texts)
 
     def open(self, locks: ExitStack) -> WrittenTexts | None:
-        """Lock the working folder, until ``locks`` end, and resume what is in it; return the table
-        if it is complete already.
+        """Lock the working folder until ``locks`` end, to resume the job in it; return the table if
+        it is complete already.
         """
         self.processes.refuse_differences({**self.facts, "out": str(self.out)})
         self.facts, finished = self.processes.main(lambda: self._open(locks), self.out)
@@ -285,7 +285,7 @@ class _Table:
         last = first + self.size
         if file.exists() and self._digest(file).exists():
             return list(read_rows(file))
-        # it is damaged, or was written by a process that was killed before it noted the digest
+        # the shard is damaged, or its process was killed before it noted the digest
         remove(file)
         total = self.plan.total and wanted
         written = list[Row]()
@@ -426,8 +426,8 @@ def _write_rows(
     columns: Mapping[str, str],
     keep_formulas: bool = False,
 ) -> None:
-    """Write rows to a file; ``columns`` are the pyarrow types of their values, as in {"text":
-    "string"}.
+    """Write rows to a file; ``columns`` are the pyarrow types of their values, as in
+    {"text": "string"}.
     """
     if format == "jsonl":
         with file.open("wb") as stream:
@@ -474,14 +474,9 @@ def _write_receipts(file: Path, rows: Iterator[Row]) -> Iterator[Row]:
 
 def read_rows(file: Path) -> Iterator[Row]:
     """Yield the rows of a shard."""
-    if file.suffix.lower() == ".jsonl":
+    if file.suffix == ".jsonl":
         with file.open("rb") as stream:
             yield from map(json.loads, stream)
-        return
-    if file.suffix.lower() == ".csv":
-        csv.field_size_limit(2**31 - 1)
-        with file.open(encoding="utf-8-sig", newline="") as table:
-            yield from csv.DictReader(table)
         return
     from pyarrow import parquet
 
