@@ -29,7 +29,7 @@ from reviewgen.config.settings import check_count, check_list, check_text
 from reviewgen.data.pipeline import read_texts
 from reviewgen.data.store import frame_texts
 from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
-from reviewgen.evaluation import token_losses
+from reviewgen.evaluation.scoring import token_losses
 from reviewgen.generation.pieces import TokenTexts
 from reviewgen.generation.states import map_state
 from reviewgen.protocols.model import flatten_state

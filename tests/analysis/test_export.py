@@ -125,7 +125,7 @@ def test_a_page_is_not_replaced_and_what_has_no_page_is_refused(
     assert run_command(monkeypatch, capsys, *words, "--title", "My shop", "--overwrite")[0] == 0
     assert re.findall("<title>(.*)</title>", page.read_text("utf-8")) == ["My shop"]
     assert run_command(monkeypatch, capsys, *words[:2])[0] == 2
-    one = reviewgen.ReviewModel(replace(micro("gru-word").bundle, source=None))
+    one = reviewgen.ReviewModel(replace(micro("gru-word").bundle, origin=None))
     export_html(
         [one, one, reviewgen.ReviewModel(replace(one.bundle, preset="gru-word-2"))],
         page,
@@ -144,7 +144,7 @@ def test_a_page_is_not_replaced_and_what_has_no_page_is_refused(
     ],
 )
 def test_a_page_has_the_name_of_the_folder_repository_or_preset(micro, source, name, tmp_path):
-    model = reviewgen.ReviewModel(replace(micro("gru-word").bundle, source=source))
+    model = reviewgen.ReviewModel(replace(micro("gru-word").bundle, origin=source))
     html = export_html(model, tmp_path / "page.html").read_text(encoding="utf-8")
     assert (
         f"<title>{name}</title>" in html

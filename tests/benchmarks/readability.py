@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import reviewgen
 from reviewgen.data.columns import DataConfig
 from reviewgen.data.pipeline import CorpusSpec, cached_corpus
-from reviewgen.evaluation import TextStatistics, measure_texts, take_words
+from reviewgen.evaluation.metrics import TextStatistics, measure_texts, take_words
 from reviewgen.lexicon import words_of
 from reviewgen.registry.plugins import find_weights
 from reviewgen.runs.tune_sampling import shorten_as_generated

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import reviewgen
-from reviewgen.evaluation import evaluate_documents
+from reviewgen.evaluation.evaluate import evaluate_documents
 from reviewgen.training.execution import native_precision
 from tests.benchmarks.corpora import char_tokenizer, documents, split_2018, stream
 

@@ -15,7 +15,7 @@ from reviewgen.conditions import MAX_FIELD, Condition, Conditions
 from reviewgen.config import from_dict
 from reviewgen.data.lanes import IGNORED, Lanes
 from reviewgen.errors import ConfigError, DataError
-from reviewgen.evaluation import ConditionGain
+from reviewgen.evaluation.scoring import ConditionGain
 from reviewgen.registry.plugins import find_tokenizer
 from reviewgen.tables.receipts import Receipt, replay
 from tests.support.fakes import brute_bits, run_command

@@ -13,17 +13,15 @@ import torch
 from reviewgen import ReviewModel
 from reviewgen.data.store import TokenStore
 from reviewgen.errors import DataError
-from reviewgen.evaluation import (
-    Document,
-    batches,
+from reviewgen.evaluation.evaluate import (
     evaluate_documents,
     log_probabilities,
     sample_documents,
     score_text,
     score_tokens,
     spread_documents,
-    token_losses,
 )
+from reviewgen.evaluation.scoring import Document, batches, token_losses
 from tests.support.fakes import LETTERS, ScoringTable, TableModel, brute_bits, review_model, table
 
 V = LETTERS.vocab_size

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from reviewgen import ReviewModel
 from reviewgen.errors import ConfigError, GenerationError
-from reviewgen.evaluation import judge_by_metric
+from reviewgen.evaluation.metrics import judge_by_metric
 from reviewgen.generation.generator import Generation
 from reviewgen.generation.pieces import TokenTexts
 from tests.support.distributions import Install

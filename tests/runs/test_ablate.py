@@ -12,7 +12,7 @@ from torch import nn
 import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import ConfigError, UnknownPlugin
-from reviewgen.evaluation import evaluate_documents, sample_documents
+from reviewgen.evaluation.evaluate import evaluate_documents, sample_documents
 from reviewgen.protocols import count_by_module
 from reviewgen.registry.plugins import find_preset
 from tests.support.fakes import TEXTS, run_command

@@ -73,7 +73,7 @@ def mixture(blend: Any, ids: torch.Tensor) -> Any:
     """Return the blend's probabilities (B, T, V), in plain float64."""
     logits = [
         part(ids, part.initial_state(len(ids)))[0].detach().numpy().astype(np.float64)
-        for part in blend.parts
+        for part in blend.components
     ]
     probs = np.stack([softmax(part) for part in logits])  # (M, B, T, V)
     weights = np.array(blend.config.weights)[:, None, None]
@@ -108,7 +108,11 @@ def test_logits_scores_and_steps_are_the_mixture(make: Callable[[], Any]) -> Non
     with torch.no_grad():
         logits, state = blend(ids, blend.initial_state(3))
         scores, _ = blend.score(ids, targets, blend.initial_state(3))
-    assert isinstance(state, tuple) and len(state) == len(blend.parts) and not logits.isnan().any()
+    assert (
+        isinstance(state, tuple)
+        and len(state) == len(blend.components)
+        and not logits.isnan().any()
+    )
     np.testing.assert_allclose(logits.double().exp(), expected, atol=1e-6)
     np.testing.assert_array_equal(logits.isneginf(), expected == 0)
     np.testing.assert_allclose(scores, logits.gather(-1, targets[..., None])[..., 0], atol=1e-4)

@@ -13,7 +13,7 @@ import pytest
 import reviewgen
 from reviewgen import plot_sweep
 from reviewgen.errors import ConfigError
-from reviewgen.evaluation import evaluate_documents
+from reviewgen.evaluation.evaluate import evaluate_documents
 from reviewgen.rates import describe_copies
 from reviewgen.runs.sweep import SweepRow
 from tests.support.brute_ngram import BruteNgram

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.errors import ConfigError, DataError
-from reviewgen.evaluation import measure_texts
+from reviewgen.evaluation.metrics import measure_texts
 from tests.support.fakes import run_command
 from tests.support.launches import made_once
 from tests.support.models import NGRAM

@@ -12,7 +12,7 @@ from reviewgen import TrainingRun
 from reviewgen.data.pipeline import data_records
 from reviewgen.data.store import digest_tokenizer
 from reviewgen.errors import ConfigError
-from reviewgen.evaluation import evaluate_documents, sample_documents
+from reviewgen.evaluation.evaluate import evaluate_documents, sample_documents
 from tests.support.fakes import TEXTS, run_command
 from tests.support.trainings import TRAINING, prepared, trained, weights_of
 

@@ -25,7 +25,7 @@ import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.data.lanes import IGNORED, Lanes
 from reviewgen.errors import BrokenPlugin, ConfigError, TrainingError
-from reviewgen.evaluation import TextMetrics
+from reviewgen.evaluation.metrics import TextMetrics
 from reviewgen.novelty import ExactIndex
 from reviewgen.processes import all_processes
 from reviewgen.training import TrainingConfig

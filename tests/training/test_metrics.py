@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from reviewgen.evaluation import TextMetrics
+from reviewgen.evaluation.metrics import TextMetrics
 from tests.support.distributions import Install
 from tests.support.fakes import TEXTS
 from tests.support.trainings import texts_of, trained

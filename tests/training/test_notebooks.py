@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from selectolax.lexbor import LexborHTMLParser
 
-from reviewgen.evaluation import Score, TokenScore
+from reviewgen.evaluation.evaluate import Score, TokenScore
 from reviewgen.novelty import Novelty, Span
 from tests.support.fakes import TEXTS
 

@@ -23,7 +23,8 @@ from reviewgen.config.settings import from_dict
 from reviewgen.data.pipeline import data_records
 from reviewgen.data.store import frame_texts
 from reviewgen.errors import NotADistribution, ReviewgenError
-from reviewgen.evaluation import evaluate_totals, measure_texts, take_words
+from reviewgen.evaluation.evaluate import evaluate_totals
+from reviewgen.evaluation.metrics import measure_texts, take_words
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 from reviewgen.protocols.abilities import count_parameters

@@ -93,7 +93,7 @@ def _start_row(name: Any, source: Any) -> ComparisonRow:
         )
     if isinstance(source, ReviewModel):
         return ComparisonRow(
-            name=name or source.preset, source=source.bundle.source or "a loaded model"
+            name=name or source.preset, source=source.bundle.origin or "a loaded model"
         )
     if not isinstance(source, str | Path):
         raise ConfigError(

@@ -16,7 +16,7 @@ from reviewgen.data.columns import DataConfig
 from reviewgen.data.corpus import Corpus
 from reviewgen.data.pipeline import CorpusSpec, cached_corpus, read_examples
 from reviewgen.errors import DataError, counted
-from reviewgen.evaluation import spread_indices
+from reviewgen.evaluation.evaluate import spread_indices
 
 Interval = tuple[float, float]
 """The low and high end of a 95 % interval."""

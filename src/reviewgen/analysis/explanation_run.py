@@ -194,7 +194,7 @@ def explain(
     models = [subject.model]
     if blend is not None:
         names = [str(part["name"]) for part in blend.config.models]
-        models = list(blend.parts)
+        models = list(blend.components)
     walks = [_walk(model, batch) for model in models]
     logits, mixture = (walks[0].logits, ()) if blend is None else _mix(blend, walks, batch)
     return Explanation(

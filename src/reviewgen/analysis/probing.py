@@ -26,7 +26,7 @@ from reviewgen.config.settings import check_count, check_seed
 from reviewgen.data.pipeline import open_records
 from reviewgen.data.store import frame_texts
 from reviewgen.errors import ConfigError, DataError, quoted
-from reviewgen.evaluation import token_losses
+from reviewgen.evaluation.scoring import token_losses
 from reviewgen.lexicon import words_of
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.rates import find_intervals
@@ -236,7 +236,7 @@ def probe(models: Any, *, pairs: Any = None, texts: int = 100, seed: int = 0) ->
     for source in listed:
         model = source if isinstance(source, ReviewModel) else ReviewModel.from_pretrained(source)
         base = (
-            str(source) if isinstance(source, str | Path) else model.bundle.source or model.preset
+            str(source) if isinstance(source, str | Path) else model.bundle.origin or model.preset
         )
         names = [base, *(f"{base} ({number})" for number in range(2, 2 + len(listed)))]
         name = next(name for name in names if name not in result.models)

@@ -66,7 +66,7 @@ class LoadedModel:
                 return _new(parsed, texts)
             return _trained(ReviewModel.from_pretrained(source), str(source))
         if isinstance(source, ReviewModel):
-            return _trained(source, source.bundle.source or source.preset)
+            return _trained(source, source.bundle.origin or source.preset)
         if not isinstance(source, LanguageModel):
             raise ConfigError(
                 "Give a preset, a saved model, a ReviewModel or a LanguageModel; got a"

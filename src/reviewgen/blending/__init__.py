@@ -1,14 +1,13 @@
-"""Blends: mixtures of trained models that average their next-token probabilities.
+"""Blends: mixtures of trained models, the components, that average their next-token probabilities.
 
-    config     the settings of a blend: its models and their weights; blend-char and blend-word,
-               whose models are trained together
-    weights    checks given mixture weights, or fits them on held-out text: fixed ones, or by how
-               certain each model is
-    characters a part that has other tokens, in ids of the blend
-    stepper    generation from a blend, without torch
-    model      a blend as a LanguageModel
+    config      the settings of a blend: its components and their weights; blend-char and
+                blend-word, whose components are trained together
+    weights     checks mixture weights, or fits them on held-out text: fixed ones, or by how certain
+                each component is
+    characters  a component with other tokens, in ids of the blend
+    stepper     generation from a blend, without torch
+    model       a blend as a LanguageModel
 
 Source: Jelinek & Mercer 1980, "Interpolated Estimation of Markov Source Parameters from Sparse
-Data". The models are found by entry point; none is imported by name. Each name is imported on first
-use, so that generation does not load torch.
+Data". The components are found by entry point; none is imported by name.
 """

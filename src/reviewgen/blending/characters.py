@@ -1,18 +1,19 @@
-"""A part of a blend whose tokens are not those of the blend: its tokens are written in the ids of
-the blend. No torch.
+"""A component of a blend whose tokens are not those of the blend: its tokens are written in the ids
+of the blend. No torch.
 
-The ids of the blend are characters and, of other characters, half bytes. Each token of the part is
-written as one or more of them, so the part is a distribution over strings of ids: the probability
-of the next id is the sum over all token strings that begin with what was written and this id,
-divided by the sum over those that begin with what was written. The sums are over hypotheses, see
+An id of the blend is a character, or half a byte of a character that has no id. Each token of the
+component is written as one or more ids, so the component is a distribution over strings of ids: the
+probability of the next id is the sum over all token strings that begin with the ids so far and this
+id, divided by the sum over those that begin with the ids so far. The sums are over hypotheses, see
 ``reviewgen.compiled.hypotheses``, of which the most probable ``HYPOTHESES`` are kept. Without that
-limit they are exact, and with it the probabilities still sum to one: of 4,357 characters of music
-reviews `lstm-word` then needs 2.060 bits each, and 2.054 with 24 hypotheses. Using only the
-tokenization of its own tokenizer, one term of the sum, costs 2.094.
+limit they are exact, and with it the probabilities still sum to one: for 4,357 characters of music
+reviews `lstm-word` then needs 2.060 bits per character, and 2.054 with 24 hypotheses. With the
+tokenization of its own tokenizer only, one term of the sum, it needs 2.094.
 
 Source: Vieira et al. 2024, "From Language Models over Tokens to Language Models over Characters".
 
-B texts, T ids, K hypotheses, V tokens of the part, W ids of the blend, R texts that are stepped.
+B texts, T ids, K hypotheses, V tokens of the component, W ids of the blend, R texts that are
+stepped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,24 +32,26 @@ from reviewgen.generation.states import map_state, select_rows
 from reviewgen.lexicon import Symbols
 from reviewgen.protocols.stepper import Stepper, StepState
 
-HYPOTHESES = 4  # of a text, K
+HYPOTHESES = 4  # K, of each text
+# the smallest first byte of a character of two, three and four bytes in UTF-8
+LONGER_CHARACTERS = (0xC0, 0xE0, 0xF0)
 
 
 @dataclass(frozen=True, eq=False)
 class TokenCharacters:
-    """The spelling of a part's tokens in ids of the blend.
+    """The spelling of a component's tokens in ids of the blend.
 
-    The tokens are sorted by their ids of the blend, so that those that begin with the same ids are
+    The tokens are sorted by their ids of the blend, so that tokens that begin with the same ids are
     a range.
 
     Attributes:
-        bos_id: The part's beginning-of-text id.
-        blend_bos_id: That of the blend, at which the part starts again.
+        bos_id: The component's beginning-of-text id.
+        blend_bos_id: That of the blend, at which the component starts again.
         vocab_size: The number of ids of the blend, W.
-        order: The part's ids, sorted.
-        starts: Where the ids of the blend of each of these begin in ``characters``, and where those
-            of the last end.
-        characters: The ids of the blend.
+        order: The component's token ids, sorted by their spelling.
+        starts: Where the spelling of each of these begins in ``characters``, and where the last one
+            ends.
+        characters: The spellings, one after another: ids of the blend.
     """
 
     bos_id: int
@@ -64,7 +67,7 @@ class TokenCharacters:
 
         Args:
             entry: The value of ``characters``.
-            tokens: The number of ids of the part, V, as its config has it.
+            tokens: The number of ids of the component, V, as its config has it.
             vocab_size: The number of ids of the blend.
 
         Raises:
@@ -72,17 +75,11 @@ class TokenCharacters:
         """
         try:
             bos_id = entry["bos_id"]
-            rows = [
-                [int(number) for number in token.split(",")] for token in entry["tokens"].split(" ")
-            ]
-            known = all(0 <= number < vocab_size for row in rows for number in row)
-            if (
-                len(entry) > 2
-                or type(bos_id) is not int
-                or len(rows) != tokens
-                or not known
-                or not 0 <= bos_id < tokens
-            ):
+            rows = [list(map(int, token.split(","))) for token in entry["tokens"].split(" ")]
+            numbers = list(chain.from_iterable(rows))
+            is_in_range = min(numbers) >= 0 and max(numbers) < vocab_size
+            is_bos = type(bos_id) is int and 0 <= bos_id < len(rows)
+            if len(entry) > 2 or len(rows) != tokens or not is_in_range or not is_bos:
                 raise ValueError
         except (KeyError, AttributeError, ValueError):
             raise ConfigError(
@@ -98,16 +95,16 @@ class TokenCharacters:
         return cls(bos_id, rows[bos_id][0], vocab_size, np.array(order), starts, flat)
 
 
-def shared_alphabet(parts: Sequence[Symbols]) -> str:
-    """Return the characters that the blend of some tokenizers has ids for: those that each has a
-    token for.
+def shared_alphabet(tokenizers: Sequence[Symbols]) -> str:
+    """Return the characters that the blend of some tokenizers has ids for: those for which every
+    tokenizer has a token. All other characters are written in half bytes.
 
-    If the tokens of one may begin or end inside a character, they are those of one byte: so what a
-    token writes does not depend on the tokens around it. All others are written in half bytes.
+    Of a tokenizer whose tokens may begin or end inside a character, only the characters of one byte
+    count, so that the ids of a token do not depend on the tokens around it.
     """
     alphabets = []
-    for part in parts:
-        texts = [_decode(token) for token in part.tokens() if token and max(token) < HALF]
+    for symbols in tokenizers:
+        texts = [_decode(token) for token in symbols.tokens() if token and max(token) < HALF]
         is_whole = None not in texts
         alphabets.append(
             {text for text in texts if text and len(text) == 1 and (is_whole or text.isascii())}
@@ -116,24 +113,23 @@ def shared_alphabet(parts: Sequence[Symbols]) -> str:
 
 
 def describe_characters(
-    part: Symbols,
+    symbols: Symbols,
     blend: Symbols,
     bos_ids: tuple[int, int],
     eos_ids: tuple[int, int],
     given: Sequence[int],
 ) -> dict[str, Any]:
-    """Return what the tokens of a part are in ids of the blend, as JSON values.
+    """Return the tokens of a component in ids of the blend, as JSON values.
 
     Args:
-        part: The bytes of the tokens of its tokenizer.
-        blend: Those of the blend's tokenizer, which has an id for each half byte and else for
-            characters.
-        bos_ids, eos_ids: The id of the part and that of the blend.
-        given: The ids of the blend for the part's condition ids, which follow those of its
+        symbols: The bytes of the tokens of its tokenizer.
+        blend: Those of the blend's tokenizer, whose ids are half bytes and characters.
+        bos_ids, eos_ids: The id of the component and that of the blend.
+        given: The ids of the blend for the component's condition ids, which follow those of its
             tokenizer.
     """
     ids = {token: number for number, token in enumerate(blend.tokens()) if token}
-    rows = [_write(token, ids) or [bos_ids[1]] for token in part.tokens()]
+    rows = [_write(token, ids) or [bos_ids[1]] for token in symbols.tokens()]
     rows[eos_ids[0]] = [eos_ids[1]]
     rows += [[number] for number in given]
     return {"bos_id": bos_ids[0], "tokens": " ".join(",".join(map(str, row)) for row in rows)}
@@ -148,40 +144,39 @@ def _decode(token: Sequence[int]) -> str | None:
 
 
 def _write(token: tuple[int, ...], ids: Mapping[tuple[int, ...], int]) -> list[int]:
-    """Return the ids of the blend that a token is written in: its own, or whole characters if they
-    have one, else half bytes.
+    """Return the ids of the blend in which a token is written: its own id if it has one, else those
+    of its characters, and of the half bytes of characters without an id.
     """
     if token in ids:
         return [ids[token]]
     written = list[int]()
-    place = 0
-    while place < len(token):
-        first = token[place]
-        character = token[
-            place : place
-            + 1
-            + (0xC0 <= first < HALF)
-            + (0xE0 <= first < HALF)
-            + (0xF0 <= first < HALF)
-        ]
+    position = 0
+    while position < len(token):
+        first = token[position]
+        width = 1 + sum(smallest <= first < HALF for smallest in LONGER_CHARACTERS)
+        character = token[position : position + width]
+        if character in ids:
+            written.append(ids[character])
+            position += width
+            continue
         halves = (first,) if first >= HALF else (HALF + (first >> 4), HALF + (first & 15))
-        written += [ids[character]] if character in ids else [ids[half,] for half in halves]
-        place += len(character) if character in ids else 1
+        written += [ids[half,] for half in halves]
+        position += 1
     return written
 
 
 class CharacterStepper:
-    """Steps a part with the ids of the blend; its logits are log probabilities (nats), of which
-    some may be -inf.
+    """Steps a component with the ids of the blend; its logits are log probabilities (nats), some of
+    which may be -inf.
 
-    The state is that of the part after the complete tokens of each hypothesis, (B, K, ...); float32
-    (B, K, V), the probability of each token, in order and up to a factor; float64 (B, K), the
-    weight of each hypothesis by that factor, 0 for none; int64 (B, K, 3), the range of the tokens
-    that may be next, and how many ids of them are written.
+    The state is a tuple of four: the state of the component after the complete tokens of each
+    hypothesis, (B, K, ...); float32 (B, K, V), the probability of each token, in order and up to a
+    factor; float64 (B, K), the weight of each hypothesis by that factor, 0 for none; int64
+    (B, K, 3), the range of the tokens that may be next, and how many ids of them are written.
 
     Args:
-        stepper: The stepper of the part.
-        tokens: What its tokens are in ids of the blend.
+        stepper: The stepper of the component.
+        tokens: Its tokens in ids of the blend.
     """
 
     def __init__(self, stepper: Stepper, tokens: TokenCharacters) -> None:
@@ -245,7 +240,7 @@ class CharacterStepper:
 
     def _append(self, ids: Int64[np.ndarray, " B"], state: StepState) -> None:
         """Write an id after each text, into a state."""
-        part, probs, weights, spans = state
+        own, probs, weights, spans = state
         steps = np.empty((weights.size, 3), np.int64)
         count = choose_hypotheses(
             ids,
@@ -259,7 +254,7 @@ class CharacterStepper:
         )
         slots, parents, tokens = steps[:count].T
         if count:
-            rows = map_state(lambda array: array.reshape(-1, *array.shape[2:]), part)
+            rows = map_state(lambda array: array.reshape(-1, *array.shape[2:]), own)
             logits, stepped = self._stepper.forward(
                 np.ascontiguousarray(tokens[:, None]), select_rows(rows, parents)
             )

@@ -1,5 +1,5 @@
-"""The settings of a blend: the mixture weights, and each part's entry as in config.json; its
-presets. No torch.
+"""The settings of a blend: the mixture weights, and the entry of each component as in config.json;
+its presets. No torch.
 
 The presets blend an LSTM and an n-gram of one tokenizer. The two differ in their errors: an n-gram
 reproduces names and phrases that it has seen once; an LSTM uses context further back.
@@ -16,7 +16,7 @@ from jaxtyping import Float64
 
 from reviewgen.blending.weights import check_gate
 from reviewgen.config.generation import CHAR_GENERATION, WORD_GENERATION, Preset
-from reviewgen.config.settings import VOCABULARY_FIELDS, Bound, check
+from reviewgen.config.settings import GIVEN_IDS, VOCABULARY_FIELDS, Bound, check
 from reviewgen.errors import BundleError, ConfigError, quoted
 from reviewgen.registry.metadata import Plugin
 from reviewgen.registry.saved import saved_facts
@@ -35,20 +35,19 @@ class BlendConfig:
     """The settings of a blend.
 
     Attributes:
-        vocab_size: The number of token ids, V, of the blend and of every part.
-        weights: The mixture weight of each part; they sum to one. With a gate, those that the gate
-            starts from.
+        vocab_size: The number of token ids, V, of the blend and of every component.
+        weights: The mixture weight of each component; they sum to one. With a gate, those that the
+            gate starts from.
         gate: How the weights depend on the context: ``{"coefficients": [...]}``, a list of numbers
-            for each part, as in ``reviewgen.blending.weights``; empty for fixed weights.
-        models: Each part as in config.json: the ``name`` of its plugin, its ``distribution``,
-            ``version`` and ``config``; of one that has other tokens than the blend also
-            ``characters``, what they are in ids of the blend, as in
-            ``reviewgen.blending.characters``.
+            for each component, as in ``reviewgen.blending.weights``; empty for fixed weights.
+        models: Each component as in config.json: the ``name`` of its plugin, its ``distribution``,
+            ``version`` and ``config``. One that has other tokens than the blend also has
+            ``characters``: its tokens in ids of the blend, see ``reviewgen.blending.characters``.
 
     Raises:
-        ConfigError: There are fewer than two parts, a part is not such an object, or one without
+        ConfigError: There are fewer than two components, one is not such an object, or one without
             ``characters`` has another vocabulary size or other special ids, or there is not one
-            weight per part, the weights do not sum to one, or the gate has another form.
+            weight per component, the weights do not sum to one, or the gate has another form.
     """
 
     vocab_size: Annotated[int, Bound(at_least=1)]
@@ -63,16 +62,16 @@ class BlendConfig:
                 "A blend is not trained but made of at least two trained models:"
                 " reviewgen.blend([a, b]), or reviewgen blend MODEL_A MODEL_B --out DIR."
             )
-        for number, part in enumerate(self.models):
-            kinds = {key: type(value) for key, value in part.items()}
+        for number, entry in enumerate(self.models):
+            kinds = {key: type(value) for key, value in entry.items()}
             if kinds not in (_KEYS, _KEYS | {"characters": dict}):
                 raise ConfigError(
                     f"Model {number} of the blend should have the keys {', '.join(_KEYS)}; got"
-                    f" {quoted(part)}."
+                    f" {quoted(entry)}."
                 )
-            read_characters(part, self.vocab_size)
+            read_characters(entry, self.vocab_size)
         for name in VOCABULARY_FIELDS:
-            values = self._values_of_parts(name)
+            values = self._values(name)
             if len(values) > 1 or (name == "vocab_size" and {*values} - {self.vocab_size}):
                 listed = " and ".join(map(str, values))
                 raise ConfigError(
@@ -90,23 +89,22 @@ class BlendConfig:
 
     @property
     def bos_id(self) -> int | None:
-        """The beginning-of-text id of the parts; None if no part has one in its config."""
-        return next(iter(self._values_of_parts("bos_id")), None)
+        """The beginning-of-text id of the components; None if none has one in its config."""
+        return next(iter(self._values("bos_id")), None)
 
     @property
     def eos_id(self) -> int | None:
-        """The end-of-text id of the parts; None if no part has one in its config."""
-        return next(iter(self._values_of_parts("eos_id")), None)
+        """The end-of-text id of the components; None if none has one in its config."""
+        return next(iter(self._values("eos_id")), None)
 
-    def _values_of_parts(self, name: str) -> list[int]:
-        """Return the values of a field in the configs of the parts that have it and the blend's
-        tokens, each once.
-
-        A part may hold no given ids.
+    def _values(self, name: str) -> list[int]:
+        """Return the different values of a field in the configs of the components that have the
+        tokens of the blend.
         """
-        values = [part["config"].get(name) for part in self.models if "characters" not in part]
-        nothing = (None, 0) if name in ("condition_ids", "field_ids") else (None,)
-        return list(dict.fromkeys(value for value in values if value not in nothing))
+        values = [entry["config"].get(name) for entry in self.models if "characters" not in entry]
+        # a component may lack a field, or have no conditions
+        absent = (None, 0) if name in GIVEN_IDS else (None,)
+        return list(dict.fromkeys(value for value in values if value not in absent))
 
     @property
     def coefficients(self) -> Float64[np.ndarray, "M F"]:
@@ -114,59 +112,60 @@ class BlendConfig:
         return np.array(self.gate.get("coefficients", [[]] * len(self.models)), np.float64)
 
 
-def describe_part(
+def describe_component(
     plugin: Plugin, config: Any, characters: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return a model's entry for ``BlendConfig.models``."""
+    """Return the entry of a model for ``BlendConfig.models``, as JSON values."""
     entry: dict[str, Any] = json.loads(json.dumps(saved_facts(plugin, config)))
     return entry | ({"characters": dict(characters)} if characters else {})
 
 
-def read_characters(part: Mapping[str, Any], vocab_size: int) -> "TokenCharacters | None":
-    """Return what the tokens of a part are in ids of the blend, of which there are ``vocab_size``;
-    None if they are the blend's.
+def read_characters(entry: Mapping[str, Any], vocab_size: int) -> "TokenCharacters | None":
+    """Return the tokens of a component in ids of the blend, of which there are ``vocab_size``; None
+    if it has the tokens of the blend.
 
     Raises:
-        ConfigError: What its entry says of them has another form.
+        ConfigError: ``characters`` in its entry has another form.
     """
-    if "characters" not in part:
+    if "characters" not in entry:
         return None
     # loads numba, which presets do not need
     from reviewgen.blending.characters import TokenCharacters
 
     return TokenCharacters.of_entry(
-        part["characters"], part["config"].get("vocab_size"), vocab_size
+        entry["characters"], entry["config"].get("vocab_size"), vocab_size
     )
 
 
-def join_names(parts: list[Mapping[str, T]]) -> dict[str, T]:
-    """Merge the named tensors of the parts into one mapping, with the part's number as prefix.
+def join_names(components: list[Mapping[str, T]]) -> dict[str, T]:
+    """Merge the named tensors of the components into one mapping, with the number of the component
+    as a prefix.
 
     >>> join_names([{"weight": 1}, {"weight": 2}])
     {'0.weight': 1, '1.weight': 2}
     """
-    return {
-        f"{number}.{name}": value
-        for number, part in enumerate(parts)
-        for name, value in part.items()
-    }
+    joined: dict[str, T] = {}
+    for number, named in enumerate(components):
+        joined |= {f"{number}.{name}": value for name, value in named.items()}
+    return joined
 
 
-def split_names(named: Mapping[str, T], parts: int) -> list[dict[str, T]]:
-    """Return one mapping per part; the inverse of ``join_names``.
+def split_names(named: Mapping[str, T], components: int) -> list[dict[str, T]]:
+    """Return one mapping per component; the inverse of ``join_names``.
 
     Raises:
-        BundleError: A name does not start with the number of a part.
+        BundleError: A name does not start with the number of a component.
     """
-    split: list[dict[str, T]] = [{} for _ in range(parts)]
+    split: dict[str, dict[str, T]] = {str(number): {} for number in range(components)}
     for name, value in named.items():
         number, dot, short_name = name.partition(".")
-        if not (dot and number in map(str, range(parts))):
+        if not dot or number not in split:
             raise BundleError(
-                f"The tensor {quoted(name)} belongs to none of the {parts} models of the blend."
+                f"The tensor {quoted(name)} belongs to none of the {components} models of the"
+                " blend."
             )
-        split[int(number)][short_name] = value
-    return split
+        split[number][short_name] = value
+    return list(split.values())
 
 
 BLEND_CHAR = Preset(

@@ -1,7 +1,7 @@
 """A blend as a LanguageModel: a mixture of trained models.
 
 Source: Jelinek & Mercer 1980, "Interpolated Estimation of Markov Source Parameters from Sparse
-Data". It uses its parts through the ``LanguageModel`` protocol only.
+Data". It uses its components through the ``LanguageModel`` protocol only.
 """
 
 import math
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from reviewgen.blending.characters import CharacterStepper, TokenCharacters
-from reviewgen.blending.config import BlendConfig, describe_part, join_names, split_names
+from reviewgen.blending.config import BlendConfig, describe_component, join_names, split_names
 from reviewgen.blending.stepper import BlendStepper, make_blend_stepper
 from reviewgen.errors import BundleError
 from reviewgen.generation.model_stepper import make_stepper
@@ -39,15 +39,16 @@ class Blend:
 
         logits[b, t] = log sum_i w_i softmax(logits_i[b, t])                      (V,)
 
-    The weights are fixed, or depend on the entropies of the parts' distributions, see
-    ``reviewgen.blending.weights``. A token has probability zero if all parts with a nonzero weight
-    give it zero. The state is the tuple of the parts' states. The parts are in evaluation mode: a
-    blend is made of trained models and is not trained itself. Its tensors are those of the parts,
-    ``weight`` of part 0 as ``0.weight``; until they are loaded, the parts are on the meta device.
+    The weights are fixed, or depend on the entropies of the components' distributions, see
+    ``reviewgen.blending.weights``. A token has probability zero if all components with a nonzero
+    weight give it zero. The state is the tuple of the components' states. The components are in
+    evaluation mode: a blend is made of trained models and is not trained itself. Its tensors are
+    those of the components, ``weight`` of component 0 as ``0.weight``; until they are loaded, the
+    components are on the meta device.
 
     Attributes:
         config: The settings of the blend.
-        parts: The models.
+        components: The models.
     """
 
     Config: ClassVar[type] = BlendConfig
@@ -56,7 +57,7 @@ class Blend:
         self.config = config
         # allocates and initialises nothing: the weights are loaded later
         with torch.device("meta"), _WithoutRandomValues():
-            self.parts = tuple(_build_part(part, config) for part in config.models)
+            self.components = tuple(_build(entry, config) for entry in config.models)
 
     @classmethod
     def from_models(
@@ -82,40 +83,37 @@ class Blend:
                 again.
         """
         entries = tuple(
-            describe_part(plugin, _plain(model).config, getattr(model, "entry", None))
+            describe_component(plugin, _plain(model).config, getattr(model, "entry", None))
             for model, plugin in zip(models, plugins, strict=True)
         )
-        vocab_size = models[0].config.vocab_size if models else 1
-        blend = cls(
-            BlendConfig(
-                vocab_size=vocab_size, weights=tuple(weights), gate=dict(gate or {}), models=entries
-            )
+        config = BlendConfig(
+            vocab_size=models[0].config.vocab_size if models else 1,
+            weights=tuple(weights),
+            gate=dict(gate or {}),
+            models=entries,
         )
-        blend.parts = tuple(_in_evaluation_mode(model) for model in models)
+        blend = cls(config)
+        blend.components = tuple(_in_evaluation_mode(model) for model in models)
         return blend
 
     def initial_state(self, batch_size: int) -> State:
-        """Return the states of the parts before the first token."""
-        return tuple(part.initial_state(batch_size) for part in self.parts)
+        """Return the states of the components before the first token."""
+        return tuple(component.initial_state(batch_size) for component in self.components)
 
     def __call__(
         self, ids: Int[Tensor, "B T"], state: State
     ) -> tuple[Float[Tensor, "B T V"], State]:
-        """Return the log probability of every token after each of ``ids``, and the parts' states
-        after the last.
+        """Return the log probability of every token after each of ``ids``, and the states of the
+        components after the last.
 
         Raises:
-            ShapeError: The ids or a part's state have another shape.
+            ShapeError: The ids or the state of a component have another shape.
         """
         check_ids(ids)
-        check_state(state, len(self.parts))
-        steps = [
-            _log_probabilities(part, ids, part_state)
-            for part, part_state in zip(self.parts, state, strict=True)
-        ]
-        scores = [log_probs for log_probs, _ in steps]
-        logs = [log_weights.unsqueeze(-1) for log_weights in self.log_weights(scores)]
-        return _mix(scores, logs), tuple(new_state for _, new_state in steps)
+        check_state(state, len(self.components))
+        log_probs, new_state = self._call_each(_log_probabilities, (ids,), state)
+        log_weights = [weight.unsqueeze(-1) for weight in self.log_weights(log_probs)]
+        return _mix(log_probs, log_weights), new_state
 
     def score(
         self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: State
@@ -124,71 +122,57 @@ class Blend:
         states after the last.
 
         Raises:
-            NotADistribution: A part's scores do not sum to one.
+            NotADistribution: The scores of a component do not sum to one.
         """
         if self.config.gate:
-            steps = [
-                _log_probabilities(part, ids, part_state)
-                for part, part_state in zip(self.parts, state, strict=True)
-            ]
-            logs = self.log_weights([log_probs for log_probs, _ in steps])
-            steps = [(_gather(log_probs, targets), new_state) for log_probs, new_state in steps]
+            log_probs, new_state = self._call_each(_log_probabilities, (ids,), state)
+            scores = [_gather(each, targets) for each in log_probs]
         else:
-            steps = [
-                _score_part(part, ids, targets, part_state)
-                for part, part_state in zip(self.parts, state, strict=True)
-            ]
-            logs = self.log_weights([])
-        return _mix([score for score, _ in steps], logs), tuple(new_state for _, new_state in steps)
+            log_probs = []
+            scores, new_state = self._call_each(_score, (ids, targets), state)
+        return _mix(scores, self.log_weights(log_probs)), new_state
+
+    def _call_each(
+        self, function: Callable[..., tuple[Tensor, State]], arguments: Any, state: State
+    ) -> tuple[list[Tensor], State]:
+        """Call a function with each component, the arguments and the component's state; return the
+        results and the new states.
+        """
+        pairs = zip(self.components, state, strict=True)
+        steps = [function(component, *arguments, own) for component, own in pairs]
+        return [result for result, _ in steps], tuple(new_state for _, new_state in steps)
 
     def stepper(self, weight_bits: int = 32) -> BlendStepper:
-        """Return a stepper that mixes the parts' steppers of that precision; a part without one is
-        called through torch.
+        """Return a stepper that mixes the components' steppers of that precision; a component
+        without one is called through torch.
         """
-        return make_blend_stepper(
-            [make_stepper(_plain(part), weight_bits=weight_bits) for part in self.parts],
-            self.config,
-        )
+        steppers = [make_stepper(_plain(each), weight_bits=weight_bits) for each in self.components]
+        return make_blend_stepper(steppers, self.config)
 
     def describe_graph(self) -> ModelGraph:
         """Return the computational graph, for pictures: the models side by side, and what mixes
         them.
         """
-        weights = [f"{weight:.2f}" for weight in self.config.weights]
         scores = ("B", "T", "V")
-        terms = (f"{weight} p_{{{number}}}" for number, weight in enumerate(weights))
-        mixed = f"log ({' + '.join(terms)})"
-        gated = (
-            "log Σ w_{i} p_{i}, w = softmax of the entropies of p_{i}, from the weights"
-            f" {' and '.join(weights)}"
-        )
         nodes = [
             GraphNode(id="ids", label="ids", kind="value"),
             GraphNode(
-                id="mixture",
-                label="mixture",
-                detail=gated if self.config.gate else mixed,
-                kind="operation",
+                id="mixture", label="mixture", detail=self._describe_mixture(), kind="operation"
             ),
             GraphNode(id="logits", label="logits", kind="value"),
         ]
         edges = [GraphEdge(source="mixture", target="logits", axes=scores)]
-        for number, (entry, part) in enumerate(
-            zip(self.config.models, map(_plain, self.parts), strict=True)
-        ):
-            sizes = part.describe_graph().sizes if isinstance(part, SupportsGraph) else {}
-            order = entry["config"].get("order")
+        pairs = zip(self.config.models, map(_plain, self.components), strict=True)
+        for number, (entry, model) in enumerate(pairs):
             name = f"part{number}"
-            detail = ", ".join(
-                f"{letter} {size:,}" for letter, size in sizes.items() if letter != "V"
-            )
-            detail = detail or (f"up to {order} tokens" if order else "")
-            names = (
-                [key for key, _ in part.named_parameters()] if isinstance(part, nn.Module) else []
-            )
-            parameters = tuple(f"{number}.{key}" for key in names)
+            parameters = model.named_parameters() if isinstance(model, nn.Module) else ()
             nodes.append(
-                GraphNode(id=name, label=str(entry["name"]), detail=detail, parameters=parameters)
+                GraphNode(
+                    id=name,
+                    label=str(entry["name"]),
+                    detail=_describe_sizes(model, entry["config"].get("order")),
+                    parameters=tuple(f"{number}.{key}" for key, _ in parameters),
+                )
             )
             edges.append(GraphEdge(source="ids", target=name, axes=("B", "T")))
             edges.append(GraphEdge(source=name, target=name, label="state", delay=1))
@@ -199,53 +183,59 @@ class Blend:
             nodes=tuple(nodes), edges=tuple(edges), sizes={"V": self.config.vocab_size}
         )
 
+    def _describe_mixture(self) -> str:
+        """Return the formula of the mixture, with its weights."""
+        weights = [f"{weight:.2f}" for weight in self.config.weights]
+        if self.config.gate:
+            return (
+                "log Σ w_{i} p_{i}, w = softmax of the entropies of p_{i}, from the weights"
+                f" {' and '.join(weights)}"
+            )
+        terms = (f"{weight} p_{{{number}}}" for number, weight in enumerate(weights))
+        return f"log ({' + '.join(terms)})"
+
     def parameter_kinds(self) -> dict[str, int]:
         """Return the number of parameters of each kind, with the name of its model before it."""
         counts = Counter[str]()
-        for entry, part in zip(self.config.models, self.parts, strict=True):
-            counts.update(
-                {
-                    f"{entry['name']} {kind}": count
-                    for kind, count in count_parameters(_plain(part)).items()
-                }
-            )
+        for entry, component in zip(self.config.models, self.components, strict=True):
+            for kind, count in count_parameters(_plain(component)).items():
+                counts[f"{entry['name']} {kind}"] += count
         return dict(counts)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the tensors of all parts, with the part's number before each name."""
-        return join_names([part.state_dict() for part in self.parts])
+        """Return the tensors of all components, with the number of the component before each
+        name.
+        """
+        return join_names([component.state_dict() for component in self.components])
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Build the parts and load each part's tensors; shapes are checked before memory is
+        """Build the components and load the tensors of each; shapes are checked before memory is
         allocated.
 
         Raises:
             BundleError: A tensor is missing, unexpected, of the wrong shape or damaged; the blend
                 stays unchanged.
         """
-        split = split_names(tensors, len(self.parts))
-        for number, (part, subset) in enumerate(zip(self.parts, split, strict=True)):
-            pairs = [
-                {(name, tuple(tensor.shape)) for name, tensor in named.items()}
-                for named in (subset, part.state_dict())
-            ]
-            # of counts, the shapes depend on the training text
-            if isinstance(_plain(part), nn.Module) and pairs[0] != pairs[1]:
-                wrong = sorted({f"{number}.{name}" for name, _ in pairs[0] ^ pairs[1]})
+        split = split_names(tensors, len(self.components))
+        for number, (component, named) in enumerate(zip(self.components, split, strict=True)):
+            if not isinstance(_plain(component), nn.Module):
+                continue  # the shapes of counts depend on the training text
+            if different := _shapes(named) ^ _shapes(component.state_dict()):
+                wrong = sorted({f"{number}.{name}" for name, _ in different})
                 raise BundleError(
                     "Tensors of the blend are missing, unexpected or of the wrong shape:"
                     f" {', '.join(wrong):.200}."
                 )
-        parts = [_build_part(entry, self.config) for entry in self.config.models]
-        for part, subset in zip(parts, split, strict=True):
-            part.load_state_dict(subset)
-        self.parts = tuple(_in_evaluation_mode(part) for part in parts)
+        components = [_build(entry, self.config) for entry in self.config.models]
+        for component, named in zip(components, split, strict=True):
+            component.load_state_dict(named)
+        self.components = tuple(_in_evaluation_mode(component) for component in components)
 
     def log_weights(
         self, log_probs: list[Float[Tensor, "B T V"]] | list[Float[Tensor, "B T"]]
     ) -> list[Tensor]:
-        """Return the log of each part's weight: (), or, with a gate, (B, T) from all log
-        probabilities of the parts.
+        """Return the log of the weight of each component: (), or with a gate (B, T), from the log
+        probabilities of all components.
         """
         logs = [
             torch.tensor(math.log(weight) if weight else -math.inf)
@@ -253,7 +243,7 @@ class Blend:
         ]
         if not self.config.gate:
             return logs
-        entropies = torch.stack([_entropy(part) for part in log_probs], dim=-1)  # (B, T, M)
+        entropies = torch.stack([_entropy(each) for each in log_probs], dim=-1)  # (B, T, M)
         first, second = torch.triu_indices(len(logs), len(logs))
         products = entropies[..., first] * entropies[..., second]
         # (B, T, F)
@@ -287,20 +277,20 @@ class CharacterModel:
     ``reviewgen.blending.characters``.
 
     Attributes:
-        part: The model.
-        entry: What its tokens are in ids of the blend, as JSON values.
+        model: The model.
+        entry: Its tokens in ids of the blend, as JSON values.
         config: Has the number of ids of the blend, ``vocab_size``, only.
     """
 
     Config: ClassVar[type] = SimpleNamespace
 
-    def __init__(self, part: LanguageModel, entry: Mapping[str, Any], vocab_size: int) -> None:
-        self.part = part
+    def __init__(self, model: LanguageModel, entry: Mapping[str, Any], vocab_size: int) -> None:
+        self.model = model
         self.entry = entry
         self.config = SimpleNamespace(vocab_size=vocab_size)
-        self.state_dict = part.state_dict
-        self.load_state_dict = part.load_state_dict
-        self._tokens = TokenCharacters.of_entry(entry, part.config.vocab_size, vocab_size)
+        self.state_dict = model.state_dict
+        self.load_state_dict = model.load_state_dict
+        self._tokens = TokenCharacters.of_entry(entry, model.config.vocab_size, vocab_size)
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state before the first id of B texts."""
@@ -318,15 +308,15 @@ class CharacterModel:
         return torch.from_numpy(table).float(), map_state(torch.from_numpy, new_state)
 
     def _stepper(self) -> CharacterStepper:
-        return CharacterStepper(make_stepper(self.part), self._tokens)
+        return CharacterStepper(make_stepper(self.model), self._tokens)
 
 
 class EntropyModel:
     """A model whose scores are minus the entropies (nats) of its distributions, whatever the
     targets are.
 
-    Functions that score the tokens of texts, such as ``reviewgen.evaluation.score_tokens``, then
-    return these.
+    Functions that score the tokens of texts, such as ``score_tokens`` of
+    ``reviewgen.evaluation.evaluate``, then return these.
     """
 
     def __init__(self, model: LanguageModel) -> None:
@@ -353,17 +343,17 @@ class EntropyModel:
         return -_entropy(log_probs), new_state
 
 
-def _mix(scores: list[Float[Tensor, "*B"]], logs: list[Tensor]) -> Float[Tensor, "*B"]:
+def _mix(log_probs: list[Float[Tensor, "*B"]], log_weights: list[Tensor]) -> Float[Tensor, "*B"]:
     """Return the log of the weighted sum of probabilities, from their logs and those of the
     weights.
     """
-    return reduce(torch.logaddexp, [score + log for score, log in zip(scores, logs, strict=True)])
+    return reduce(torch.logaddexp, map(torch.add, log_probs, log_weights))
 
 
 def _log_probabilities(
-    part: LanguageModel, ids: Int[Tensor, "B T"], state: State
+    model: LanguageModel, ids: Int[Tensor, "B T"], state: State
 ) -> tuple[Float[Tensor, "B T V"], State]:
-    logits, new_state = part(ids, state)
+    logits, new_state = model(ids, state)
     return logits.log_softmax(-1), new_state
 
 
@@ -377,17 +367,29 @@ def _gather(log_probs: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> F
     return log_probs.gather(-1, targets.long().unsqueeze(-1)).squeeze(-1)
 
 
-def _score_part(
-    part: LanguageModel, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: State
+def _score(
+    model: LanguageModel, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: State
 ) -> tuple[Float[Tensor, "B T"], State]:
-    if isinstance(part, SupportsScore):
-        return part.score(ids, targets, state)
-    log_probs, new_state = _log_probabilities(part, ids, state)
+    if isinstance(model, SupportsScore):
+        return model.score(ids, targets, state)
+    log_probs, new_state = _log_probabilities(model, ids, state)
     return _gather(log_probs, targets), new_state
 
 
+def _describe_sizes(model: Any, order: int | None) -> str:
+    """Return the sizes of a component for its node in the graph; of an n-gram, its order."""
+    sizes = model.describe_graph().sizes if isinstance(model, SupportsGraph) else {}
+    shown = ", ".join(f"{letter} {size:,}" for letter, size in sizes.items() if letter != "V")
+    return shown or (f"up to {order} tokens" if order else "")
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> set[tuple[str, tuple[int, ...]]]:
+    return {(name, tuple(tensor.shape)) for name, tensor in tensors.items()}
+
+
 def _plain(model: Any) -> Any:
-    return model.part if isinstance(model, CharacterModel) else model
+    """Return a component without its conversion to ids of the blend."""
+    return model.model if isinstance(model, CharacterModel) else model
 
 
 def _in_evaluation_mode(model: Any) -> Any:
@@ -396,11 +398,10 @@ def _in_evaluation_mode(model: Any) -> Any:
     return model
 
 
-def _build_part(part: Mapping[str, Any], blend: BlendConfig) -> LanguageModel:
-    kind, _ = find_model(plugin_of_saved("model", part))
-    model: LanguageModel = kind(read_saved_config(kind.Config, part["config"], part["version"]))
-    return (
-        CharacterModel(model, part["characters"], blend.vocab_size)
-        if "characters" in part
-        else model
-    )
+def _build(entry: Mapping[str, Any], blend: BlendConfig) -> LanguageModel:
+    """Return the component of an entry in the config of a blend, without its tensors."""
+    kind, _ = find_model(plugin_of_saved("model", entry))
+    model: LanguageModel = kind(read_saved_config(kind.Config, entry["config"], entry["version"]))
+    if "characters" not in entry:
+        return model
+    return CharacterModel(model, entry["characters"], blend.vocab_size)

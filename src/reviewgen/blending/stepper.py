@@ -1,10 +1,11 @@
-"""Generation from a blend: mixes the next-token probabilities of its parts' steppers. No torch.
+"""Generation from a blend: mixes the next-token probabilities of the steppers of its components. No
+torch.
 
-If every part has a compiled step and the tokens of the blend, the blend has one too, and generates
-in one compiled loop; else it steps its parts in Python.
+If every component has a compiled step and the tokens of the blend, the blend has one too, and
+generates in one compiled loop; else it steps its components in Python.
 
-B batch, T time (tokens), V vocabulary, M parts, F features of the gate; S, W and K of a compiled
-step's state.
+B batch, T time (tokens), V vocabulary, M components, F features of the gate; S, W and K as in the
+state of a compiled step.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,37 +30,34 @@ class BlendStepper:
     """A mixture of steppers; its logits are log probabilities (nats), ``log sum_i w_i
     softmax(logits_i)``.
 
-    The state is the tuple of the parts' states.
+    The state is the tuple of the components' states.
 
     Args:
-        steppers: The steppers of the parts.
+        steppers: The steppers of the components.
         config: The settings of the blend.
     """
 
     def __init__(self, steppers: Sequence[Stepper], config: BlendConfig) -> None:
         self._steppers = tuple(steppers)
-        self.config, self._prior, self._gate = (
-            config,
-            np.array(config.weights, np.float64),
-            config.coefficients,
-        )
+        self.config = config
+        self._prior = np.array(config.weights, np.float64)
+        self._gate = config.coefficients
 
     def initial_state(self, batch_size: int) -> StepState:
-        """Return the states of the parts before the first token."""
+        """Return the states of the components before the first token."""
         return tuple(stepper.initial_state(batch_size) for stepper in self._steppers)
 
     def forward(
         self, ids: Int64[np.ndarray, "B T"], state: StepState
     ) -> tuple[Float[np.ndarray, "B V"], StepState]:
-        """Return the log probability of each token after the last of ``ids``, and the parts' states
-        after it.
+        """Return the log probability of each token after the last of ``ids``, and the states of the
+        components after it.
         """
-        steps = [
-            stepper.forward(ids, part) for stepper, part in zip(self._steppers, state, strict=True)
-        ]
-        parts = np.stack([np.asarray(logits, np.float32) for logits, _ in steps])  # (M, B, V)
-        mixed = np.empty(parts.shape[1:], np.float32)
-        mix(parts, self._prior, self._gate, self.config.vocab_size, mixed)
+        pairs = zip(self._steppers, state, strict=True)
+        steps = [stepper.forward(ids, before) for stepper, before in pairs]
+        logits = np.stack([np.asarray(table, np.float32) for table, _ in steps])  # (M, B, V)
+        mixed = np.empty(logits.shape[1:], np.float32)
+        mix(logits, self._prior, self._gate, self.config.vocab_size, mixed)
         return mixed, tuple(new_state for _, new_state in steps)
 
 
@@ -80,37 +78,35 @@ class CompiledBlendStepper(BlendStepper, CompiledStepper):
     def state_arrays(
         self, state: StepState
     ) -> tuple[Float32[np.ndarray, "S B W"], Int64[np.ndarray, "K B"]]:
-        """Return a copy of the parts' states, one after another, all as wide as the widest."""
+        """Return a copy of the components' states, one after another, all as wide as the
+        widest.
+        """
         float_starts, _, widths = self._layout
-        arrays = [
-            stepper.state_arrays(part) for stepper, part in zip(self._steppers, state, strict=True)
-        ]
+        pairs = zip(self._steppers, state, strict=True)
+        arrays = [stepper.state_arrays(own) for stepper, own in pairs]
         floats = np.zeros((float_starts[-1], arrays[0][0].shape[1], max(widths)), np.float32)
-        for start, (part, _), width in zip(float_starts, arrays, widths, strict=False):
-            floats[start : start + len(part), :, :width] = part
+        for start, (own, _), width in zip(float_starts, arrays, widths, strict=False):
+            floats[start : start + len(own), :, :width] = own
         return floats, np.concatenate([ints for _, ints in arrays])
 
     def state_of(
         self, floats: Float32[np.ndarray, "S B W"], ints: Int64[np.ndarray, "K B"]
     ) -> StepState:
-        """Return the parts' states of such arrays."""
+        """Return the components' states of such arrays."""
         float_starts, int_starts, widths = self._layout
-        pieces = zip(
-            np.split(floats, float_starts[1:-1]),
-            np.split(ints, int_starts[1:-1]),
-            widths,
-            strict=True,
-        )
-        parts = zip(self._steppers, pieces, strict=True)
+        own_floats = np.split(floats, float_starts[1:-1])
+        own_ints = np.split(ints, int_starts[1:-1])
         return tuple(
-            stepper.state_of(part[..., :width], numbers)
-            for stepper, (part, numbers, width) in parts
+            stepper.state_of(own[..., :width], numbers)
+            for stepper, own, numbers, width in zip(
+                self._steppers, own_floats, own_ints, widths, strict=True
+            )
         )
 
     @cached_property
     def _layout(self) -> tuple[Int64[np.ndarray, " M1"], Int64[np.ndarray, " M1"], list[int]]:
-        """Return where each part's floats and ints begin in a state's arrays, where the last end,
-        and the float widths.
+        """Return where the floats and the ints of each component begin in the arrays of a state,
+        and where the last ones end; and the width of the floats of each.
         """
         states = [stepper.state_arrays(stepper.initial_state(1)) for stepper in self._steppers]
         float_starts, int_starts = (
@@ -120,24 +116,23 @@ class CompiledBlendStepper(BlendStepper, CompiledStepper):
 
 
 def make_blend_stepper(steppers: Sequence[Stepper], config: BlendConfig) -> BlendStepper:
-    """Return the stepper of a blend: one that generates in a compiled loop if every part has a
+    """Return the stepper of a blend: one that generates in a compiled loop if every component has a
     compiled step.
 
     Args:
-        steppers: Those of its parts, each of the part's own tokens.
+        steppers: Those of its components, each of the component's own tokens.
         config: The settings of the blend.
     """
-    tokens = [read_characters(part, config.vocab_size) for part in config.models]
-    steppers = [
-        inner if chars is None else CharacterStepper(inner, chars)
-        for inner, chars in zip(steppers, tokens, strict=True)
-    ]
-    is_compiled = all(isinstance(stepper, SupportsCompiledStep) for stepper in steppers)
-    return (CompiledBlendStepper if is_compiled else BlendStepper)(steppers, config)
+    blended: list[Stepper] = []
+    for stepper, entry in zip(steppers, config.models, strict=True):
+        tokens = read_characters(entry, config.vocab_size)
+        blended.append(stepper if tokens is None else CharacterStepper(stepper, tokens))
+    is_compiled = all(isinstance(stepper, SupportsCompiledStep) for stepper in blended)
+    return (CompiledBlendStepper if is_compiled else BlendStepper)(blended, config)
 
 
 class SavedBlend:
-    """A blend built from saved tensors, for blends whose parts all have a stepper; see
+    """A blend built from saved tensors, for blends whose components all have a stepper; see
     ``reviewgen.protocols.StepperFactory``.
 
     Raises:
@@ -151,27 +146,29 @@ class SavedBlend:
         cls, config: BlendConfig, tensors: Mapping[str, np.ndarray], weight_bits: int = 32
     ) -> BlendStepper:
         """Return the stepper of a blend with these tensors."""
-        parts = zip(_factories(config), split_names(tensors, len(config.models)), strict=True)
-        return make_blend_stepper(
-            [factory(part, named, weight_bits) for (factory, part), named in parts], config
-        )
+        split = split_names(tensors, len(config.models))
+        steppers = [
+            factory(own_config, named, weight_bits)
+            for (factory, own_config), named in zip(_factories(config), split, strict=True)
+        ]
+        return make_blend_stepper(steppers, config)
 
     @staticmethod
     def expect(config: BlendConfig) -> Mapping[str, TensorSpec] | None:
-        """Return the spec of every tensor of every part; None if a part has no stepper and needs
-        torch.
+        """Return the spec of every tensor of every component; None if a component has no stepper
+        and needs torch.
         """
-        specs = [factory and factory.expect(part) for factory, part in _factories(config)]
+        specs = [factory and factory.expect(own) for factory, own in _factories(config)]
         return None if None in specs else join_names(specs)
 
 
 def _factories(config: BlendConfig) -> Iterator[tuple[Any, Any]]:
-    """Yield the stepper factory of each part and the part's config, which an earlier version of its
-    plugin may have saved.
+    """Yield the stepper factory of each component, None for one without, and the config of the
+    component, which an earlier version of its plugin may have saved.
     """
-    for part in config.models:
-        factory: Any = find_stepper(plugin_of_saved("model", part))
+    for entry in config.models:
+        factory: Any = find_stepper(plugin_of_saved("model", entry))
         yield (
             factory,
-            factory and read_saved_config(factory.Config, part["config"], part["version"]),
+            factory and read_saved_config(factory.Config, entry["config"], entry["version"]),
         )

@@ -1,5 +1,5 @@
-"""The mixture weights of a blend: given, or fitted on held-out text by expectation maximisation;
-fixed, or by a gate. No torch.
+"""The mixture weights of a blend: those of the user, or fitted on held-out text by expectation
+maximisation; fixed, or by a gate. No torch.
 
 A model that is certain of the next token is more often right than one that is not, and an n-gram
 and a network are certain in different contexts. So the weights of M models may be a softmax of a
@@ -8,10 +8,10 @@ has::
 
     w_m  ~  weight_m  exp(gate_m . (1, H_1 .. H_M, H_1 H_1, H_1 H_2 .. H_M H_M))
 
-The gate is fitted in rounds, each of which improves on the last by a step on a quadratic lower
-bound. A prior keeps the weights near those that do not depend on the context: it counts as much as
-``PRIOR_TOKENS`` tokens, so that from a few hundred held-out tokens nothing is fitted that does not
-hold for other texts.
+The gate is fitted in rounds, each of which is a step on a quadratic lower bound, so that the
+likelihood never decreases. A prior keeps the weights near those that do not depend on the context:
+it counts as much as ``PRIOR_TOKENS`` tokens, so that a gate that was fitted to a few hundred
+held-out tokens holds for other texts.
 
 Sources: Jelinek & Mercer 1980, "Interpolated Estimation of Markov Source Parameters from Sparse
 Data"; Dempster, Laird & Rubin 1977, "Maximum Likelihood from Incomplete Data via the EM Algorithm";
@@ -28,14 +28,14 @@ from jaxtyping import Float64
 
 from reviewgen.errors import ConfigError, DataError, quoted
 
-ROUNDS = 200  # in which fixed weights are fitted, at most
+MAX_ROUNDS = 200  # to fit fixed weights
 TOLERANCE = 1e-6  # a smaller change of the fixed weights ends their fit
-GATE_ROUNDS = 300  # in which a gate is fitted, at most
-GATE_TOLERANCE = 1e-7  # nats a token: a smaller gain ends the fit of a gate
-# on four corpora, of 10 to 100 the best on other texts, with 300 to 14,000 held-out tokens
+MAX_GATE_ROUNDS = 300  # to fit a gate
+GATE_TOLERANCE = 1e-7  # nats per token: a smaller gain ends the fit of a gate
+# the best of 10 to 100 on other texts of four corpora, with 300 to 14,000 held-out tokens
 PRIOR_TOKENS = 30
-MAX_TOKENS = 32_768  # that a gate is fitted to; of more, evenly spaced ones
-_ROUNDED_UP = 1e-3  # in float32, the log of a probability near one may be slightly above zero
+MAX_TOKENS = 32_768  # to fit a gate to; if there are more, evenly spaced ones are taken
+_ROUNDING = 1e-3  # in float32, the log of a probability near one may be slightly above zero
 
 
 def check_weights(weights: Any, models: int) -> tuple[float, ...]:
@@ -86,7 +86,7 @@ def fit_weights(log_probs: Float64[np.ndarray, "N M"]) -> Float64[np.ndarray, " 
         DataError: There are no tokens, every token has probability zero, or a log probability is
             NaN or above zero.
     """
-    if not (log_probs <= _ROUNDED_UP).all():  # of NaN, too
+    if not (log_probs <= _ROUNDING).all():  # false for NaN, too
         raise DataError(
             "The weights cannot be fitted: a model gives a log probability that is NaN or above"
             " zero."
@@ -97,10 +97,10 @@ def fit_weights(log_probs: Float64[np.ndarray, "N M"]) -> Float64[np.ndarray, " 
             "The weights cannot be fitted: no token has a probability above zero under any of the"
             " models."
         )
-    # (N, M), scaled per token, which changes no share
+    # (N, M), scaled per token, which does not change the shares
     likelihoods = np.exp(possible - possible.max(axis=1, keepdims=True))
     weights = np.full(possible.shape[1], 1 / possible.shape[1])
-    for _ in range(ROUNDS):
+    for _ in range(MAX_ROUNDS):
         shares = weights * ((1 / (likelihoods @ weights)) @ likelihoods) / len(likelihoods)
         change = np.abs(shares - weights).max()
         weights = shares / shares.sum()  # the sum is one up to rounding
@@ -113,10 +113,9 @@ def mix_scores(
     log_probs: Float64[np.ndarray, "N M"],
     weights: Float64[np.ndarray, " M"] | Float64[np.ndarray, "N M"],
 ) -> Float64[np.ndarray, " N"]:
-    """Return the log probability (nats) of each token under the mixture, with the same weights for
-    all or with its own.
+    """Return the log probability (nats) of each token under the mixture; -inf for probability zero.
 
-    It is -inf for probability zero.
+    The weights are the same for all tokens, or each token has its own.
     """
     with np.errstate(divide="ignore"):  # a weight may be zero
         mixed: np.ndarray = np.logaddexp.reduce(log_probs + np.log(weights), axis=1)
@@ -167,12 +166,12 @@ def fit_gate(
     features = features_of(entropies[chosen])
     tokens = max(1, len(chosen))
     moments = features.T @ features / tokens
-    # else singular where an entropy does not vary
+    # without this term, they are singular where an entropy does not vary
     moments += 1e-9 * np.trace(moments) * np.eye(len(moments))
     step = np.linalg.inv(moments) / (0.5 + PRIOR_TOKENS / tokens)
     gate = np.zeros((log_probs.shape[1], features.shape[1]))
     before = -np.inf
-    for _ in range(GATE_ROUNDS):
+    for _ in range(MAX_GATE_ROUNDS):
         gated = gated_weights(features, weights, gate)
         joint = gated * likelihoods
         total = joint.sum(axis=1, keepdims=True)
@@ -188,7 +187,7 @@ def fit_gate(
 
 
 def check_gate(gate: dict[str, Any], models: int) -> None:
-    """Check that a gate has the form that ``BlendConfig`` describes, for that many models.
+    """Check that a gate has the form that ``BlendConfig`` describes, for ``models`` models.
 
     Raises:
         ConfigError: It has not.

@@ -333,9 +333,9 @@ def _with_receipts(
     texts: Iterator["Generation"], trained: "ReviewModel", source: str, file: Path
 ) -> Iterator["Generation"]:
     """Yield texts and write a receipt of each to a file, which is created with the first."""
-    from reviewgen.tables.receipts import make_receipt, portable_source
+    from reviewgen.tables.receipts import make_receipt, portable_origin
 
-    name = portable_source(source, file)
+    name = portable_origin(source, file)
     first = next(texts)
     with storage_errors(file), file.open("x", encoding="utf-8", errors="backslashreplace") as lines:
         for text in chain([first], texts):
@@ -356,10 +356,10 @@ def replay(receipt: Path, *, model: str | None = None, as_json: bool = False) ->
 
     results = []
     loaded = {}
-    from reviewgen.tables.receipts import describe_replays, find_source, read_receipts, replay
+    from reviewgen.tables.receipts import describe_replays, find_origin, read_receipts, replay
 
     for number, one in enumerate(read_receipts(receipt), 1):
-        source = find_source(one, receipt) if model is None else path_or_string(model)
+        source = find_origin(one, receipt) if model is None else path_or_string(model)
         key = source, one.model.bits, one.model.device
         if key not in loaded:
             loaded[key] = api.load(source, weight_bits=one.model.bits)

@@ -52,7 +52,7 @@ def evaluate(model: str, *, data: list[str], device: str = "auto", **options: An
             " on, --split test evaluates the texts it held out."
         )
     counts = {"review": result.reviews, "character": result.characters, "token": result.tokens}
-    from reviewgen.evaluation import suggest_next  # imports torch
+    from reviewgen.evaluation.scoring import suggest_next  # imports torch
 
     lines = [
         (

@@ -28,7 +28,7 @@ from reviewgen.rates import describe_copies
 from reviewgen.storage import check_output, to_path
 
 if TYPE_CHECKING:
-    from reviewgen.evaluation import TextStatistics
+    from reviewgen.evaluation.metrics import TextStatistics
     from reviewgen.runs.sweep import SweepRow
     from reviewgen.runs.tune import TuneTrial
 

@@ -232,7 +232,7 @@ def _describe(run: "TrainingRun", model: "ReviewModel", out: Path) -> Iterator[R
         measured = f" of {characters:,} {what}{beside}" if characters >= MIN_CHARACTERS else ""
         yield f"Copy rate: {describe_copies(novelty)}{measured}"
     gains = () if run.evaluation is None else run.evaluation.conditions
-    from reviewgen.evaluation import suggest_next  # imports torch
+    from reviewgen.evaluation.scoring import suggest_next  # imports torch
 
     advice = suggest_next(gains, run.model)
     yield from advice or (gain.describe() for gain in gains if not gain.has_effect)

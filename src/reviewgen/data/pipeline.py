@@ -449,7 +449,7 @@ def read_texts(
             and part.index.share_trained_on(part.tokenizer.encode(text) for text, _ in first)
             > _MOST
         ):
-            _logger.warning(_TRAINED_ON, part.source or part.preset)
+            _logger.warning(_TRAINED_ON, part.origin or part.preset)
     yield from itertools.chain(first, examples)
 
 

@@ -7,6 +7,7 @@ The metrics are called at each evaluation. One that fails does not end the train
 import math
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
+from itertools import chain
 from numbers import Real
 
 from reviewgen.errors import BrokenPlugin, ConfigError
@@ -17,7 +18,6 @@ from reviewgen.registry.metadata import Plugin, title_of
 from reviewgen.registry.plugins import find_metric
 
 _MAX_UNIT = 40  # characters
-_NGRAMS = (1, 2, 3, 4)  # words
 _REPEATED = 4  # words of a repeated n-gram
 
 
@@ -222,16 +222,15 @@ def measure_texts(
         score: Returns the bits per character of some texts.
     """
     sample = make_sample(texts)
-    written = [word for row in sample.words for word in row]
-    one, two, three, four = map(sample.distinct, _NGRAMS)
+    written = list(chain.from_iterable(sample.words))
+    one, two, three, four = map(sample.distinct, (1, 2, 3, 4))
+    unknown = None
+    if is_known is not None:
+        unknown = sum(not is_known(word) for word in written) / max(1, len(written))
     return TextStatistics(
         words=len(written),
         words_per_text=len(written) / max(1, len(texts)),
-        unknown_words=(
-            None
-            if is_known is None
-            else sum(not is_known(word) for word in written) / max(1, len(written))
-        ),
+        unknown_words=unknown,
         distinct=(one, two, three, four),
         repetition=sample.repetition(_REPEATED),
         bits_per_character=None if score is None or not any(texts) else score(texts),

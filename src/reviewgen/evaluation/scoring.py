@@ -1,4 +1,4 @@
-"""The bits of encoded texts under a model, many texts side by side; and the bits that it saves by
+"""The nats of the tokens of many texts, scored side by side; and the bits that a model saves by
 reading each condition.
 
 Texts are scored together, in rows: a row whose text ends takes the next text, from the initial
@@ -11,7 +11,7 @@ that does neither is ignored by the model.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeAlias
@@ -34,12 +34,12 @@ from reviewgen.rates import find_intervals
 Document: TypeAlias = tuple[np.ndarray, int]
 """The ids of a text (bos, conditions, fields, tokens, eos) and its number of characters."""
 
-_ROWS = 64
+_ROWS = 64  # texts that are scored side by side
 _MAX_LOGITS = 1 << 23  # in one forward call: B x T x V
 _MAX_TOKENS = 512  # per row in one forward call, T
-_MAX_PADDING = 0.08  # of the tokens of a call, where rows end before it does
+_MAX_PADDING = 0.08  # the share of padding among the tokens of a forward call
 _BATCH_TEXTS = 1024
-# of the texts that gains are measured on, about; each is scored twice more for each condition
+# of the texts on which gains are measured, about; each is scored twice more for each condition
 _GAIN_TOKENS = 100_000
 
 
@@ -58,7 +58,8 @@ def token_losses(
     device: str = "cpu",
     given: int | None = None,
 ) -> list[np.ndarray]:
-    """Return the negative log likelihood (nats) of each text's tokens after bos and what is given.
+    """Return the negative log likelihood (nats) of each text's tokens, without those of bos and of
+    the ids that are given.
 
     Args:
         model: The model, in evaluation mode.
@@ -75,7 +76,7 @@ def token_losses(
     # the longest is last, and starts first
     waiting = sorted(range(len(texts)), key=lambda number: len(texts[number]))
     lengths = np.array([len(nats) for nats in losses])
-    # so that the longest does not end long after all others
+    # fewer rows where one text is very long, so that it does not end long after all others
     size = max(1, min(_ROWS, lengths.sum() // max(lengths, default=1)))
     rows = list[int]()
     starts = np.zeros(0, np.int64)
@@ -115,7 +116,7 @@ def token_losses(
 def _choose_length(remaining: Int64[np.ndarray, " B"], longest: int) -> int:
     """Return how many tokens of each row to score in a call, so that few rows end much earlier."""
     lengths = np.unique(np.minimum(remaining, longest))
-    # rises with the length
+    # the share of padding, which rises with the length
     padding = [1 - np.minimum(remaining, length).mean() / length for length in lengths]
     return int(lengths[max(0, int(np.searchsorted(padding, _MAX_PADDING, side="right")) - 1)])
 
@@ -207,19 +208,19 @@ class ConditionGain:
 
     @property
     def has_effect(self) -> bool:
-        """Whether it saves bits, or costs some, beyond what its interval allows for."""
+        """Whether it saves or costs bits: its interval does not contain zero."""
         low, high = self.interval or (self.bits_per_character, self.bits_per_character)
-        # two labels save up to 0.001 in a long review
+        # a threshold far below the 0.001 that two labels save in a long review
         is_zero = abs(self.bits_per_character) < 0.00005
         return not is_zero and not low <= 0 <= high
 
 
 def suggest_next(gains: Sequence[ConditionGain], model: LanguageModel) -> list[str]:
-    """Return a sentence on what to do about conditions without effect on a network; nothing if it
-    has none of these.
+    """Return a sentence that says what to do about conditions without effect on a network; an empty
+    list if there are none.
     """
     unused = ", ".join(gain.name for gain in gains if not gain.has_effect)
-    # n-grams and blends of them need no longer training
+    # a longer training does not change an n-gram, or a blend with one
     if not unused or not isinstance(model, torch.nn.Module):
         return []
     advice = "train longer, use a blend such as blend-word, or give fewer fields and conditions"
@@ -227,8 +228,8 @@ def suggest_next(gains: Sequence[ConditionGain], model: LanguageModel) -> list[s
 
 
 def keep_first(documents: Iterable[Document], kept: list[Document]) -> Iterator[Document]:
-    """Yield documents, and add the first ones to a list, of as many tokens as ``measure_gains``
-    takes.
+    """Yield documents, and add the first ones to a list, until it has the tokens that
+    ``measure_gains`` needs.
     """
     tokens = 0
     for ids, characters in documents:
@@ -245,83 +246,77 @@ def measure_gains(
     device: str = "cpu",
     nats: Sequence[float] = (),
 ) -> tuple[ConditionGain, ...]:
-    """Return what each condition saves that at least two of the texts have, if the bits of these
-    texts are finite.
+    """Measure what each condition saves. Left out are conditions that fewer than two texts have, or
+    whose texts have infinite bits.
 
     Args:
         model: The model, in evaluation mode.
         documents: The texts with their numbers of characters; see
-            ``reviewgen.evaluation.evaluate_documents``.
+            ``reviewgen.evaluation.evaluate.evaluate_documents``.
         conditions: The conditions of the model, with their ids.
         device: The device of the model.
         nats: The negative log likelihood of each text, and perhaps of more texts after them, if
             they are scored already.
     """
-
-    def score(texts: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the bits of each text."""
-        losses = token_losses(model, texts, conditions.first_id, device)
-        return np.array([text_losses.sum(dtype=np.float64) / math.log(2) for text_losses in losses])
-
-    prefixes = []
-    texts = []
+    prefixes = []  # the ids of each condition of each text
+    texts = []  # bos, and the ids after the conditions
     for ids, _ in documents:
         start = 1 + count_given(ids, conditions.first_id)
         prefixes.append(conditions.split(ids[1:start].tolist()))
         texts.append((ids[:1], ids[start:]))
-    characters = np.array([length for _, length in documents])
     absent = conditions.split(conditions.unspecified_ids)
-    if all(parts == absent for parts in prefixes):
+    if all(prefix == absent for prefix in prefixes):
         return ()
+
+    def measure_bits(framed: Sequence[np.ndarray]) -> np.ndarray:
+        losses = token_losses(model, framed, conditions.first_id, device)
+        return np.array([text_losses.sum(dtype=np.float64) / math.log(2) for text_losses in losses])
+
+    def replace_values(place: int, values: Mapping[int, list[int]]) -> list[np.ndarray]:
+        """Return some texts, by their numbers, with other values of a condition."""
+        framed = []
+        for number, value in values.items():
+            first, rest = texts[number]
+            prefix = [*prefixes[number]]
+            prefix[place] = value
+            framed.append(np.concatenate((first, *prefix, rest)).astype(np.int64))
+        return framed
+
+    if nats:
+        bits = np.array(nats[: len(documents)]) / math.log(2)
+    else:
+        bits = measure_bits([ids for ids, _ in documents])
+    characters = np.array([length for _, length in documents])
     gains = list[ConditionGain]()
-    bits = (
-        np.array(nats[: len(documents)]) / math.log(2)
-        if nats
-        else score([ids for ids, _ in documents])
-    )
     for place, name in enumerate(conditions.names):
-        numbers = [number for number, parts in enumerate(prefixes) if parts[place] != absent[place]]
+        numbers = [
+            number for number, prefix in enumerate(prefixes) if prefix[place] != absent[place]
+        ]
         if len(numbers) < 2 or not characters[numbers].sum():
             continue
-        values = [prefixes[number][place] for number in numbers]
-        order = np.random.default_rng(0).permutation(len(numbers))
-        # along one cycle, so no text keeps its own
-        cycled = [values[number] for number in order[np.argsort(order) - 1].tolist()]
-        changed = []
-        for replaced in ([absent[place]] * len(numbers), cycled):
-            framed = []
-            for number, value in zip(numbers, replaced, strict=True):
-                parts = prefixes[number]
-                first, rest = texts[number]
-                prefix = [
-                    token for part in (*parts[:place], value, *parts[place + 1 :]) for token in part
-                ]
-                framed.append(np.concatenate((first, prefix, rest)).astype(np.int64))
-            changed.append(score(framed))
-        without, shuffled = changed
-        if np.isfinite([bits[numbers], *changed]).all():
-            saved = (
-                (without - bits[numbers]).tolist(),
-                (without - shuffled).tolist(),
-                characters[numbers].tolist(),
-            )
-            items = list(zip(*saved, strict=True))
-            gains.append(_gain(name, items))
+        # each text gets the value of the text before it in a random order, so none keeps its own
+        order = np.random.default_rng(0).permutation(numbers)
+        before = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
+        cycled = {number: prefixes[before[number]][place] for number in numbers}
+        without = measure_bits(replace_values(place, dict.fromkeys(numbers, absent[place])))
+        shuffled = measure_bits(replace_values(place, cycled))
+        if np.isfinite([bits[numbers], without, shuffled]).all():
+            saved = without - bits[numbers]
+            gains.append(_gain(name, saved, without - shuffled, characters[numbers]))
     return tuple(gains)
 
 
-def _gain(name: str, items: Sequence[tuple[float, float, int]]) -> ConditionGain:
-    """Return what a condition saves, from the bits that it and another text's value save per text,
-    and the lengths.
+def _gain(
+    name: str, saved: np.ndarray, shuffled: np.ndarray, characters: np.ndarray
+) -> ConditionGain:
+    """Return the gain of a condition, from the bits that its value and the value of another text
+    save in each text, and the characters of each text.
     """
+    items: list[tuple[float, int]] = list(zip(saved.tolist(), characters.tolist(), strict=True))
 
-    def measure(some: Sequence[tuple[float, float, int]]) -> list[float]:
-        return [
-            float(sum(saved for saved, _, _ in some) / max(1, sum(length for _, _, length in some)))
-        ]
+    def measure(some: Sequence[tuple[float, int]]) -> list[float]:
+        return [sum(bits for bits, _ in some) / max(1, sum(length for _, length in some))]
 
-    total = sum(length for _, _, length in items)
-    shuffled = float(sum(saving for _, saving, _ in items) / total)
-    return ConditionGain(
-        name, measure(items)[0], find_intervals(measure, items, [False])[0], shuffled, int(total)
-    )
+    total = int(characters.sum())
+    interval = find_intervals(measure, items, [False])[0]
+    return ConditionGain(name, measure(items)[0], interval, sum(shuffled.tolist()) / total, total)

@@ -1,8 +1,8 @@
 """The folder of an export, and the tokenizer in it.
 
 The folder appears whole or not at all, and replaces nothing but an earlier export. An export has a
-list of its files. Names alone would not tell it from others: every model folder of the Hugging Face
-Hub has a ``tokenizer_config.json``.
+list of its files: their names alone do not identify an export, since every model folder of the
+Hugging Face Hub has a ``tokenizer_config.json``.
 
 The tokenizer is written in the format of the library ``tokenizers``, which transformers reads, and
 as a JavaScript module; one that has neither form as its plugin saves it.
@@ -65,13 +65,12 @@ def check_target(folder: str | os.PathLike[str], kind: str, overwrite: bool) -> 
 
 def _own_files(folder: Path, kind: str) -> set[str]:
     """Return the names of the files that an export of this kind has written in a folder."""
-    try:
+    # raised if the file is missing, or is of another program
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         listed = read_json(folder / LIST)
-        # the last one is of macOS
-        return {*listed["files"], LIST, ".DS_Store"} if listed["export"] == kind else set()
-    # the file is missing, or another program's
-    except (OSError, ValueError, LookupError, TypeError):
-        return set()
+        if listed["export"] == kind:
+            return {*listed["files"], LIST, ".DS_Store"}  # macOS writes the last one
+    return set()
 
 
 @contextlib.contextmanager
@@ -84,12 +83,11 @@ def export_folder(folder: Path, kind: str, overwrite: bool) -> Iterator[Path]:
     """
     with storage_errors(folder), atomic_folder(folder, overwrite=overwrite) as scratch:
         yield scratch
-        files = sorted(path.name for path in scratch.iterdir())
         content = {
             "library": "reviewgen",
             "library_version": __version__,
             "export": kind,
-            "files": files,
+            "files": sorted(path.name for path in scratch.iterdir()),
         }
         (scratch / LIST).write_bytes(dump_json(content))
 
@@ -129,8 +127,13 @@ def write_tokenizer(bundle: Bundle, folder: Path) -> bool:
         _write_pretrained(bundle, folder)
     else:
         save_tokenizer(bundle.tokenizer, plugin.name, folder)
-    if script := find_web_tokenizer(plugin):
-        module = _module(bundle, read_text(script, MAX_RECORD))
+    script = find_web_tokenizer(plugin)
+    if script is not None:
+        # the script of the tokenizer with its files in it, as a module that exports a tokenizer
+        settings = json.dumps(to_dict(bundle.tokenizer_config), ensure_ascii=False)
+        files = json.dumps(read_tokenizer_files(bundle), ensure_ascii=False)
+        export = f"export const tokenizer = createTokenizer({settings}, {files});\n"
+        module = f"{read_text(script, MAX_RECORD)}\n{export}"
         (folder / MODULE).write_text(module, encoding="utf-8", newline="")
     return has_json
 
@@ -152,15 +155,6 @@ def _write_pretrained(bundle: Bundle, folder: Path) -> None:
         "model_input_names": ["input_ids", "attention_mask"],
     }
     (folder / "tokenizer_config.json").write_bytes(dump_json(settings | special))
-
-
-def _module(bundle: Bundle, script: str) -> str:
-    """Return the tokenizer's script with its files in it, as a module that exports a tokenizer."""
-    args = (
-        json.dumps(value, ensure_ascii=False)
-        for value in (to_dict(bundle.tokenizer_config), read_tokenizer_files(bundle))
-    )
-    return f"{script}\nexport const tokenizer = createTokenizer({', '.join(args)});\n"
 
 
 def read_tokenizer_files(bundle: Bundle) -> dict[str, str]:

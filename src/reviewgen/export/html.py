@@ -6,9 +6,9 @@ or a network.
 A page has for each model a manifest of JSON values, and one blob of arrays, compressed with
 deflate. The format is described in docs/reference/page-format.md, and read by
 ``web/static/model.js``. The matrices of a model that is trained by gradient are stored in 5, 6 or 8
-bits with a scale for each row, in 16 or in 32, of which those of 8 and more are as
-``save_pretrained(dtype=...)`` stores them; everything else, such as the arrays of an n-gram, as it
-is.
+bits with a scale for each row, or in 16 or 32 bits; in 8, 16 and 32 bits they are as
+``save_pretrained(dtype=...)`` stores them. Everything else, such as the arrays of an n-gram, is
+stored as it is.
 """
 
 import json
@@ -43,11 +43,12 @@ from reviewgen.web.composing import PackedModel, compose
 from reviewgen.web.rendering import refuse_file, save_text
 
 BITS = (5, 6, 8, 16, 32)
-# bits, of networks of at most that many weights; larger ones have 5
-_DEFAULTS = ((8, 4_000_000), (6, 5_000_000))
+# the bits of networks with at most that many weights; larger networks have 5
+_DEFAULT_BITS = ((8, 4_000_000), (6, 5_000_000))
 _ALIGNMENT = 8  # bytes
-# what JavaScript has no plain array of
-_INTEGERS = {"int64": np.int32, "uint64": np.uint32, "bool": np.uint8}
+# the dtypes for which JavaScript has typed arrays, and narrower ones in place of those without
+_DTYPES = {"float32", "float64", "int32", "int16", "int8", "uint32", "uint16", "uint8"}
+_NARROWER = {"int64": np.int32, "uint64": np.uint32, "bool": np.uint8}
 
 
 def export_html(
@@ -129,20 +130,16 @@ def push_with_space(
             "A Space shows the model of the branch main: leave out the revision or pull request, or"
             " the Space."
         )
-    named = replace(model.bundle, source=target.repo_id)
+    named = replace(model.bundle, origin=target.repo_id)
     token = options.get("token")
     _compose(named, bits)
-    inspect_space(
-        target, options.get("private") or inspect_repository(target, token).is_private, token
-    )
-    card: Mapping[str, Any] = {
-        **(options.pop("model_card_kwargs", None) or {}),
-        "space": target.repo_id,
-    }
+    is_private = options.get("private") or inspect_repository(target, token).is_private
+    inspect_space(target, is_private, token)
+    card = {**(options.pop("model_card_kwargs", None) or {}), "space": target.repo_id}
     message = options.get("commit_message") or f"Publish {model.preset} with reviewgen"
     address = model.push_to_hub(repo_id, model_card_kwargs=card, **options)
     try:
-        # its visibility may be a default of the owner
+        # asked again, since the visibility may be a default of the owner
         published = inspect_repository(target, token)
         page = _compose(replace(named, card=published.card), bits)
         given = metadata_of(published.card).get("license")
@@ -158,18 +155,17 @@ def push_with_space(
 def _compose(bundle: Bundle, bits: int | None) -> str:
     """Return the page of a model."""
     with temporary_folder() as scratch:
-        return export_html(ReviewModel(bundle), scratch / "index.html", bits=bits).read_text(
-            encoding="utf-8"
-        )
+        file = export_html(ReviewModel(bundle), scratch / "index.html", bits=bits)
+        return file.read_text(encoding="utf-8")
 
 
 def _names(bundles: Sequence[Bundle]) -> list[str]:
-    """Return the name of each model in the page: of its repository, folder or preset, with a number
-    where another has it.
+    """Return the name of each model in the page: that of its repository, folder or preset, with a
+    number if another model has it.
     """
     names: list[str] = []
-    for source in (bundle.source or bundle.preset for bundle in bundles):
-        path = source.partition("@")[0] if source.startswith("hf://") else source
+    for origin in (bundle.origin or bundle.preset for bundle in bundles):
+        path = origin.partition("@")[0] if origin.startswith("hf://") else origin
         plain = Path(path).resolve().name
         numbered = (f"{plain}-{number}" for number in count(2))
         names.append(next(name for name in chain([plain], numbered) if name not in names))
@@ -177,49 +173,41 @@ def _names(bundles: Sequence[Bundle]) -> list[str]:
 
 
 def _scripts(bundles: Sequence[Bundle]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the sources of the steppers and of the tokenizers that some models need, by name.
+    """Return the JavaScript of the steppers and of the tokenizers that some models need, by name.
 
     Raises:
         ConfigError: A model is a blend of models with different tokenizers.
         UnknownPlugin: A model or a tokenizer has no JavaScript.
     """
-    models = [
-        model
-        for bundle in bundles
-        for model in _models_of(bundle.model_plugin, to_dict(bundle.model.config))
-    ]
-    tokenizers = [bundle.tokenizer_plugin for bundle in bundles]
-    return (
-        {model.name: _source("model", model.name, find_web_stepper(model)) for model in models},
-        {
-            tokenizer.name: _source("tokenizer", tokenizer.name, find_web_tokenizer(tokenizer))
-            for tokenizer in tokenizers
-        },
-    )
+    steppers: dict[str, str] = {}
+    tokenizers: dict[str, str] = {}
+    for bundle in bundles:
+        for model in _models_of(bundle.model_plugin, to_dict(bundle.model.config)):
+            steppers[model.name] = _script("model", model.name, find_web_stepper(model))
+        tokenizer = bundle.tokenizer_plugin
+        script = find_web_tokenizer(tokenizer)
+        tokenizers[tokenizer.name] = _script("tokenizer", tokenizer.name, script)
+    return steppers, tokenizers
 
 
 def _models_of(model: Plugin, config: Mapping[str, Any]) -> list[Plugin]:
-    """Return the plugins of a model and of its parts.
+    """Return the plugins of a model and of its components.
 
     Raises:
         ConfigError: It is a blend of models with different tokenizers.
     """
-    parts = config.get("models", ()) if model.name == "blend" else ()
-    if any("characters" in part for part in parts):
-        raise ConfigError(
-            "A page cannot run a blend of models with different tokenizers: use `reviewgen serve`."
-        )
-    return [
-        model,
-        *(
-            plugin
-            for part in parts
-            for plugin in _models_of(plugin_of_saved("model", part), part["config"])
-        ),
-    ]
+    plugins = [model]
+    for entry in config["models"] if model.name == "blend" else ():
+        if "characters" in entry:
+            raise ConfigError(
+                "A page cannot run a blend of models with different tokenizers: use `reviewgen"
+                " serve`."
+            )
+        plugins += _models_of(plugin_of_saved("model", entry), entry["config"])
+    return plugins
 
 
-def _source(kind: str, name: str, script: Path | None) -> str:
+def _script(kind: str, name: str, script: Path | None) -> str:
     if script is None:
         raise UnknownPlugin(
             f"The {kind} {name!r} has no JavaScript (entry points reviewgen.web_steppers,"
@@ -244,13 +232,13 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
         BundleError: A tensor or a file of the tokenizer has no form in a page.
     """
     if bits is None:
-        # arrays of an n-gram have 1
+        # the arrays of an n-gram have one axis
         weights = sum(each.numel() for each in bundle.model.state_dict().values() if each.ndim == 2)
-        bits = next((bits for bits, most in _DEFAULTS if weights <= most), 5)
+        bits = next((bits for bits, most in _DEFAULT_BITS if weights <= most), 5)
     if not isinstance(bits, int) or bits not in BITS:
         raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {quoted(bits)}.")
     blob = _Blob()
-    # of valid UTF-8, known words and separators
+    # the automata of valid UTF-8, of known words and of separators
     nodes, roots, known = joined_automata(bundle.lexicon)
     files = {
         name: np.frombuffer(_shorten(text).encode(), np.uint8)
@@ -276,8 +264,8 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
 
 
 class _Blob:
-    """Arrays one after another, little endian, each at a multiple of 8 bytes; each is compressed by
-    itself (RFC 1951).
+    """Arrays one after another, little endian, each at a multiple of 8 bytes, and each compressed
+    by itself (RFC 1951).
     """
 
     def __init__(self) -> None:
@@ -304,46 +292,34 @@ class _Blob:
 
 def _add_tensors(model: Any, bits: int, blob: _Blob) -> dict[str, Any]:
     """Append the tensors of a model, tied ones once; return their entries by name."""
-    parts = (
-        {f"{number}.": part for number, part in enumerate(model.parts)}
-        if isinstance(model, Blend)
-        else {"": model}
-    )
-    counted = tuple(prefix for prefix, part in parts.items() if isinstance(part, CountTrained))
+    models = {"": model}
+    if isinstance(model, Blend):
+        models = {f"{number}.": component for number, component in enumerate(model.components)}
+    counted = tuple(prefix for prefix, each in models.items() if isinstance(each, CountTrained))
     entries: dict[str, Any] = {}
     stored: dict[tuple[Any, ...], dict[str, Any]] = {}
     for name, tensor in model.state_dict().items():
         key = tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
         if key not in stored or not tensor.numel():
             plain = tensor.detach().cpu()
-            array = (
-                plain
-                if plain.dtype.itemsize != 2 or not plain.is_floating_point()
-                else plain.float()
-            ).numpy()
-            stored[key] = _add_tensor(name, array, 32 if name.startswith(counted) else bits, blob)
+            if plain.is_floating_point() and plain.dtype.itemsize == 2:
+                plain = plain.float()  # ``bits`` says how it is stored
+            own_bits = 32 if name.startswith(counted) else bits
+            stored[key] = _add_tensor(name, plain.numpy(), own_bits, blob)
         entries[name] = stored[key]
     return entries
 
 
 def _add_tensor(name: str, array: np.ndarray, bits: int, blob: _Blob) -> dict[str, Any]:
     """Append a tensor; a float32 matrix in the given bits."""
-    if (narrow := _INTEGERS.get(array.dtype.name)) is not None:
-        if array.size and not np.array_equal(array, array.astype(narrow)):
+    if array.dtype.name in _NARROWER:
+        narrow = array.astype(_NARROWER[array.dtype.name])
+        if not np.array_equal(array, narrow):
             raise BundleError(
                 f"The tensor {name} holds integers beyond 32 bits, which a page cannot read."
             )
-        array = array.astype(narrow)
-    if array.dtype.name not in (
-        "float32",
-        "float64",
-        "int32",
-        "int16",
-        "int8",
-        "uint32",
-        "uint16",
-        "uint8",
-    ):
+        array = narrow
+    if array.dtype.name not in _DTYPES:
         raise BundleError(
             f"The tensor {name} has the dtype {array.dtype.name}, which a page cannot read."
         )
@@ -351,7 +327,7 @@ def _add_tensor(name: str, array: np.ndarray, bits: int, blob: _Blob) -> dict[st
         return blob.add(array)
     if bits <= 8:
         numbers, scales = quantize(array, bits)
-        # a string that recurs does so by chance
+        # without a search for repeated strings, which are chance in numbers
         entry = blob.add(numbers.astype(np.int8), zlib.Z_HUFFMAN_ONLY)
         scale = blob.add(scales)
         return entry | {"scales": {"offset": scale["offset"], "length": scale["length"]}}

@@ -1,7 +1,7 @@
 """Exports a model as a folder for ONNX runtimes: graph, tokenizer and settings.
 
 Before the folder appears, onnxruntime runs the graph, and its logits are compared with those of the
-model. The graph is made by torch's own exporter::
+model. The graph is made by the exporter of torch::
 
     ids (B, T), state_0, state_1, ...   ->   logits (B, T, V), new_state_0, new_state_1, ...
 
@@ -49,10 +49,10 @@ PASSAGE = (
     " said; 10/10 👍"
 )
 CHECKED_TOKENS = 200  # of each text
-CHUNKS = 1, 2, 17  # tokens in the first pieces; the others come in one
+CHUNK_ENDS = (1, 3, 20)  # tokens after which a checked text is cut
 TOLERANCE = 1e-4  # of a logit
-TRACED_BATCH = 2  # rows that are traced: torch takes sizes of 0 and 1 as constants
-TRACED_TIME = 5  # tokens of a row that are traced; more than 1 for the same reason
+TRACED_BATCH = 2  # rows of the traced call: torch takes sizes of 0 and 1 as constants
+TRACED_TIME = 5  # tokens of these rows; more than 1 for the same reason
 
 
 class OnnxExport(NamedTuple):
@@ -61,8 +61,9 @@ class OnnxExport(NamedTuple):
     Attributes:
         folder: Its folder.
         megabytes: The size of the graph.
-        largest_difference: Between its logits and those of the model, on the texts of the check.
-        tokenizer_json: Whether the tokenizer is there in the format of the library tokenizers.
+        largest_difference: The largest difference between its logits and those of the model, on the
+            texts of the check.
+        tokenizer_json: Whether it has the tokenizer in the format of the library tokenizers.
     """
 
     folder: Path
@@ -72,8 +73,8 @@ class OnnxExport(NamedTuple):
 
 
 def export_onnx(model: ReviewModel, folder: Path, *, overwrite: bool = False) -> OnnxExport:
-    """Write a model as ONNX, with its tokenizer and settings, after onnxruntime gave the model's
-    own logits.
+    """Write a model as ONNX, with its tokenizer and settings, after a check that onnxruntime gives
+    the logits of the model.
 
     Args:
         model: A model that was trained by gradient, or a blend of such models.
@@ -90,7 +91,8 @@ def export_onnx(model: ReviewModel, folder: Path, *, overwrite: bool = False) ->
     check_model("model", model)
     folder = check_target(folder, ONNX, overwrite)
     _require_packages()
-    bundle, name = model.bundle, model.bundle.model_plugin.name
+    bundle = model.bundle
+    name = bundle.model_plugin.name
     _refuse_counts(bundle.model, name)
     with export_folder(folder, ONNX, overwrite) as scratch:
         has_json = write_tokenizer(bundle, scratch)
@@ -117,16 +119,16 @@ def _require_packages() -> None:
 
 
 def _refuse_counts(model: LanguageModel, name: str) -> None:
-    parts = model.parts if isinstance(model, Blend) else (model,)
-    if any(isinstance(part, CharacterModel) for part in parts):
+    components = model.components if isinstance(model, Blend) else (model,)
+    if any(isinstance(component, CharacterModel) for component in components):
         raise ConfigError(
             "ONNX has no form of a blend of models with different tokenizers. Use `reviewgen serve`"
             " instead."
         )
-    if counted := [type(part).__name__ for part in parts if isinstance(part, CountTrained)]:
-        what = (
-            f"a part of {quoted(name)}, {counted[0]}," if isinstance(model, Blend) else quoted(name)
-        )
+    counted = [component for component in components if isinstance(component, CountTrained)]
+    if counted:
+        own = f"a part of {quoted(name)}, {type(counted[0]).__name__},"
+        what = own if isinstance(model, Blend) else quoted(name)
         raise ConfigError(
             f"ONNX is for models that are trained by gradient; {what} was trained by counting, and"
             " looks its counts up. For a browser use `reviewgen export MODEL --out PAGE.html`, for"
@@ -146,9 +148,11 @@ def _texts_to_check(model: ReviewModel) -> list[list[int]]:
     }
     generated = model.generate("", num_return_sequences=2, seed=0, generation_config=settings)
     start = _start_ids(model)
-    eos = model.tokenizer.eos_id
-    rows = (cycle([*start, *model.tokenizer.encode(text), eos]) for text in (PASSAGE, *generated))
-    return [list(islice(row, CHECKED_TOKENS)) for row in rows]
+    rows = []
+    for text in (PASSAGE, *generated):
+        ids = [*start, *model.tokenizer.encode(text), model.tokenizer.eos_id]
+        rows.append(list(islice(cycle(ids), CHECKED_TOKENS)))
+    return rows
 
 
 def _write_graph(file: Path, model: LanguageModel, texts: Sequence[Sequence[int]]) -> float:
@@ -162,18 +166,12 @@ def _write_graph(file: Path, model: LanguageModel, texts: Sequence[Sequence[int]
     import onnx
 
     together = torch.tensor([list(text) for text in texts])
+    batches = [*together.split(1), together]
     problem = ""
     for export in (export_whole, export_step):  # the faster graph first
         try:
             onnx.save_model(export(model), file)
-            worst = float(
-                np.max(
-                    [
-                        _difference(file, model, ids)
-                        for ids in (*(row[None] for row in together), together)
-                    ]
-                )
-            )
+            worst = float(np.max([_difference(file, model, ids) for ids in batches]))
         except OSError:
             raise  # the disk is full
         # torch, its tracer, onnxruntime and the plugin's own code raise anything
@@ -197,8 +195,8 @@ def _cause(error: BaseException) -> BaseException:
 
 
 def _difference(file: Path, model: LanguageModel, ids: Tensor) -> float:
-    """Return the largest difference between logits of the file, whole and in chunks, and of the
-    model.
+    """Return the largest difference between the logits of the file, for whole texts and in chunks,
+    and those of the model; NaN if a logit is NaN.
     """
     import onnxruntime
 
@@ -210,14 +208,14 @@ def _difference(file: Path, model: LanguageModel, ids: Tensor) -> float:
     with torch.no_grad():
         expected = model(ids, first)[0].float().numpy()
     differences = []
-    for pieces in ([ids.numpy()], np.split(ids.numpy(), np.cumsum(CHUNKS), axis=1)):
+    for pieces in ([ids.numpy()], np.split(ids.numpy(), CHUNK_ENDS, axis=1)):
         state = [np.zeros(part.shape, part.numpy().dtype) for part in flatten_state(first)]
         logits = []
         for piece in pieces:
             scores, *state = session.run(None, dict(zip(names, (piece, *state), strict=True)))
             logits.append(scores)
         differences.append(float(np.abs(np.concatenate(logits, axis=1) - expected).max()))
-    return float(np.max(differences))  # NaN if one is
+    return float(np.max(differences))
 
 
 def _start_ids(model: ReviewModel) -> list[int]:
@@ -225,22 +223,20 @@ def _start_ids(model: ReviewModel) -> list[int]:
 
 
 def _settings(model: ReviewModel) -> dict[str, Any]:
-    """Return what a program needs to generate: the names of transformers, and two of our own."""
+    """Return the settings that a program needs to generate, by the names of transformers; the start
+    and the ids of conditions have names of our own.
+    """
     config = model.generation_config
     tokenizer = model.tokenizer
     conditions = model.conditions
-    ids = {
-        condition.name: (
-            {"": first}
-            | {value.label: first + 1 + index for index, value in enumerate(condition.values)}
-        )
-        for condition, first in zip(conditions.fixed, conditions.open_ids, strict=True)
-    }
-    markers = range(conditions.first_id + conditions.condition_ids, conditions.vocab_size)
+    ids = {}
+    for condition, first in zip(conditions.fixed, conditions.open_ids, strict=True):
+        labels = ["", *(value.label for value in condition.values)]
+        ids[condition.name] = {label: first + index for index, label in enumerate(labels)}
+    first_marker = conditions.first_id + conditions.condition_ids
     fields = {
         field.name: {"marker_id": marker, "lowercase": field.lowercase}
-        # the last id ends the fields
-        for field, marker in zip(conditions.fields, markers, strict=False)
+        for marker, field in enumerate(conditions.fields, first_marker)
     }
     return {
         "bos_token_id": tokenizer.bos_id,
@@ -271,9 +267,11 @@ class _Flat(nn.Module):
 
     def __init__(self, model: LanguageModel, is_step: bool = False) -> None:
         super().__init__()
-        self.model, self.like, self.is_step = model, model.initial_state(1), is_step
+        self.model = model
+        self.is_step = is_step
+        self.like = model.initial_state(1)
         self.first = flatten_state(self.like)
-        # adding zeros is left out
+        # None where the first state is zero, so that the graph does not add zeros
         self.shifts = [first if first.any() else None for first in self.first]
 
     def forward(self, ids: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
@@ -283,9 +281,8 @@ class _Flat(nn.Module):
         shifted = (
             _shift(tensor, shift, 1) for tensor, shift in zip(state, self.shifts, strict=True)
         )
-        logits, after = self.model(
-            ids[:, None] if self.is_step else ids, map_state(lambda _: next(shifted), self.like)
-        )
+        before = map_state(lambda _: next(shifted), self.like)
+        logits, after = self.model(ids[:, None] if self.is_step else ids, before)
         changed = (
             _shift(tensor, shift, -1)
             for tensor, shift in zip(flatten_state(after), self.shifts, strict=True)
@@ -294,16 +291,12 @@ class _Flat(nn.Module):
 
 
 def _shift(tensor: Tensor, shift: Tensor | None, sign: int) -> Tensor:
-    """Return a tensor of a state plus or minus one of the first state; None leaves it as it is."""
+    """Return a tensor of a state plus or minus that of the first state; None leaves it as it is."""
     if shift is None:
         return tensor
-    return (
-        tensor ^ shift
-        if tensor.dtype == torch.bool
-        else tensor + shift
-        if sign > 0
-        else tensor - shift
-    )
+    if tensor.dtype == torch.bool:
+        return tensor ^ shift
+    return tensor + shift if sign > 0 else tensor - shift
 
 
 @torch.no_grad()
@@ -337,13 +330,15 @@ def export_step(model: LanguageModel) -> "ModelProto":
     body = helper.make_graph(
         step.node, "step", _rotate(step.input), _rotate(step.output), value_info=step.value_info
     )
-    settings: dict[str, Any] = {
-        "body": body,
-        "num_scan_inputs": 1,
-        "scan_input_axes": [1],
-        "scan_output_axes": [1],
-    }
-    scan = helper.make_node("Scan", _rotate(inputs), _rotate(outputs), **settings)
+    scan = helper.make_node(
+        "Scan",
+        _rotate(inputs),
+        _rotate(outputs),
+        body=body,
+        num_scan_inputs=1,
+        scan_input_axes=[1],
+        scan_output_axes=[1],
+    )
     graph = helper.make_graph([scan], "model", [], [], initializer=step.initializer)
     _set_shapes(graph, flat)
     return helper.make_model(
@@ -397,24 +392,23 @@ def _set_shapes(graph: Any, flat: _Flat) -> None:
         for first in flat.first
     ]
     inputs, outputs = names_of(len(states))
-    for values, names, first_kind in (
-        (graph.input, inputs, (TensorProto.INT64, ["batch", "time"])),
-        (graph.output, outputs, (TensorProto.FLOAT, ["batch", "time", vocab_size])),
-    ):
+    ids = (TensorProto.INT64, ["batch", "time"])
+    logits = (TensorProto.FLOAT, ["batch", "time", vocab_size])
+    for values, names, first in ((graph.input, inputs, ids), (graph.output, outputs, logits)):
         del values[:]
         values.extend(
             helper.make_tensor_value_info(name, *kind)
-            for name, kind in zip(names, [first_kind, *states], strict=True)
+            for name, kind in zip(names, [first, *states], strict=True)
         )
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back the exporter's warnings, log and prints, which are about torch's own code; what
-    fails is raised all the same.
+    """Hold back the exporter's warnings, log and prints, which are about torch's own code; errors
+    are still raised.
 
-    Code with jaxtyping's run-time checks is not checked: while torch traces, sizes are symbols and
-    not numbers.
+    The run-time checks of jaxtyping are off, because sizes are symbols, and not numbers, while
+    torch traces.
     """
     log_level = logging.root.manager.disable
     is_unchecked = jaxtyping.config.jaxtyping_disable

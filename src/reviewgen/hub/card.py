@@ -68,43 +68,37 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
         hub = parse_hub_id(corpus) if corpus.startswith("hf://") else None
         results = _results(training, corpus.removeprefix("hf://"))
         tags = metadata.get("tags") or []
+        tags = [tags] if isinstance(tags, str) else tags
         card_data = ModelCardData(
             license=metadata.get("license"),
             language=metadata.get("language"),
             datasets=metadata.get("datasets") or ([hub.repo_id] if hub else None),
             library_name="reviewgen",
             pipeline_tag=_TASK,
-            tags=[
-                "reviewgen",
-                bundle.model_plugin.name,
-                *([tags] if isinstance(tags, str) else tags),
-            ],
+            tags=["reviewgen", bundle.model_plugin.name, *tags],
             model_name=name if results else None,
             eval_results=results or None,
         )
-        settings = {
-            "model": to_dict(bundle.model.config),
-            "tokenizer": to_dict(bundle.tokenizer_config),
-        }
-        facts = {
-            "bundle": bundle,
-            "training": training,
-            "name": name,
-            "source": source,
-            "version": __version__,
-        }
         content = ModelCard.from_template(
             card_data,
             str(Path(__file__).with_name("card.md.j2")),
+            bundle=bundle,
+            training=training,
+            name=name,
+            source=source,
+            version=__version__,
             parameters=count_parameters(bundle.model),
-            settings=settings | {"training": training.get("config")},
+            settings={
+                "model": to_dict(bundle.model.config),
+                "tokenizer": to_dict(bundle.tokenizer_config),
+                "training": training.get("config"),
+            },
             fence=_fence,
             hub_address=hub_address,
             copies=describe_copies(training.get("novelty") or {}),
-            **facts,
             **details,
         )
-    # it may be a third party's
+    # training.json may be a third party's
     except (LookupError, TypeError, ValueError, AttributeError, TemplateError) as error:
         raise BundleError(
             f"No card can be written: training.json is damaged ({type(error).__name__}: {error})."
@@ -119,29 +113,25 @@ def _results(training: Mapping[str, Any], corpus: str) -> "list[EvalResult]":
     """
     from huggingface_hub import EvalResult
 
+    def result(kind: str, name: str, value: float, split: str | None) -> EvalResult:
+        return EvalResult(
+            _TASK, corpus, corpus, kind, round(value, 4), dataset_split=split, metric_name=name
+        )
+
+    results = []
     held_out = training.get("held_out") or {}
-    novelty = training.get("novelty") or {}
     bits = held_out.get("bits_per_character")
+    if bits is not None:
+        name = "bits per character, held out"
+        results.append(result("bits_per_character", name, bits, held_out.get("split")))
+    novelty = training.get("novelty") or {}
     rate = novelty.get("copy_rate")
     characters = novelty.get("copy_rate_characters")
-    is_known = characters is None or characters >= MIN_CHARACTERS
-    spans = f"spans of {novelty.get('copy_characters')} characters or more of the training text"
-    metrics = [
-        ("bits_per_character", "bits per character, held out", bits, held_out.get("split")),
-        (
-            "copy_rate",
-            f"share of the characters of generated texts in {spans}",
-            rate if is_known else None,
-            "train",
-        ),
-    ]
-    return [
-        EvalResult(
-            _TASK, corpus, corpus, kind, round(value, 4), dataset_split=split, metric_name=label
-        )
-        for kind, label, value, split in metrics
-        if value is not None
-    ]
+    if rate is not None and (characters is None or characters >= MIN_CHARACTERS):
+        spans = f"spans of {novelty.get('copy_characters')} characters or more of the training text"
+        name = f"share of the characters of generated texts in {spans}"
+        results.append(result("copy_rate", name, rate, "train"))
+    return results
 
 
 def _fence(text: str) -> str:
@@ -183,31 +173,26 @@ def check_metadata(license: Any, more: Any) -> dict[str, Any]:
 
 
 def odd_text(name: str, value: Any, example: str) -> str | None:
-    """Return a sentence that says what is wrong with a value that must be a string, a list of
-    strings, or None.
+    """Return the problem of a value that should be a string, a list of strings, or None; None if
+    there is none.
     """
-    parts = value if isinstance(value, list | tuple) else [] if value is None else [value]
-    odd = [
-        part
-        for part in parts
-        if not isinstance(part, str) or not part.strip() or not part.isprintable()
-    ]
-    return (
-        f"{name} must be a string, or a list of strings, as in {quoted(example)}; got"
-        f" {quoted(odd[0])}."
-        if odd
-        else None
-    )
+    if value is None:
+        return None
+    for text in value if isinstance(value, list | tuple) else [value]:
+        if not isinstance(text, str) or not text.strip() or not text.isprintable():
+            return (
+                f"{name} must be a string, or a list of strings, as in {quoted(example)}; got"
+                f" {quoted(text)}."
+            )
+    return None
 
 
 def is_written_by_hand(card: str) -> bool:
     """Return whether a card was written or edited by hand; YAML front matter alone does not count
     as a card.
     """
-    return (
-        not _is_unedited(card)
-        and re.sub(r"\A\s*---\n.*?\n---\s*", "", card, count=1, flags=re.DOTALL).strip() != ""
-    )
+    text = re.sub(r"\A\s*---\n.*?\n---\s*", "", card, count=1, flags=re.DOTALL)
+    return not _is_unedited(card) and text.strip() != ""
 
 
 def metadata_of(card: str) -> dict[str, Any]:
@@ -221,7 +206,7 @@ def metadata_of(card: str) -> dict[str, Any]:
     link = _SPACE.search(card)
     tags = data.get("tags")
     metadata = {key: data.get(key) for key in ("license", "language", "datasets")} | {
-        # the first two are generated
+        # the first two tags of a generated card are our own
         "tags": tags[2:] if isinstance(tags, list) and _is_unedited(card) else tags,
         "space": link and link["space"],
     }
@@ -256,12 +241,11 @@ def _digest(text: str) -> str:
 
 
 def brief_facts(bundle: Bundle) -> list[list[str]]:
-    """Return what is worth knowing of a model at a glance, as pairs of a label and a value, for a
-    page that generates with it.
+    """Return the facts of a model for a page that generates with it, as pairs of a label and a
+    value.
     """
-    held_out, data, novelty = (
-        bundle.training.get(name) or {} for name in ("held_out", "data", "novelty")
-    )
+    held_out = bundle.training.get("held_out") or {}
+    data = bundle.training.get("data") or {}
     bits = held_out.get("bits_per_character")
     license = _LICENSE.match(bundle.card)
     facts = {
@@ -269,7 +253,7 @@ def brief_facts(bundle: Bundle) -> list[list[str]]:
         "Bits per character": None if bits is None else f"{bits:.3f}, held out",
         "Data": file_name(data.get("source") or ""),
         "License": license and license[1].strip("'\""),
-        "Copy rate": describe_copies(novelty),
+        "Copy rate": describe_copies(bundle.training.get("novelty") or {}),
         "Texts": "synthetic: not written by a person",
     }
     return [[label, value] for label, value in facts.items() if value]
@@ -286,8 +270,6 @@ def without_paths(value: Any, key: str = "") -> Any:
 
 def file_name(source: str) -> str:
     """Return the last part of a source that is a path; a repository (hf://) unchanged."""
-    return (
-        source
-        if source.startswith("hf://")
-        else source.replace("\\", "/").rstrip("/").rpartition("/")[2]
-    )
+    if source.startswith("hf://"):
+        return source
+    return source.replace("\\", "/").rstrip("/").rpartition("/")[2]

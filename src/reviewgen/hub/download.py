@@ -1,9 +1,9 @@
-"""Finds the folder of a trained model: that of a preset's weights, a local one, or a download from
-the Hub.
+"""Finds the folder of a trained model: the installed weights of a preset, a local folder, or a
+download from the Hub.
 
 A download has the files of the model only, all of one commit. Nothing of it is executed;
-``model.read_bundle`` reads it strictly, and compares the files with the manifest that was written
-when the model was saved. No torch.
+``saving.read`` reads it strictly, and compares the files with the manifest that was written when
+the model was saved. No torch.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from reviewgen.saving.read import read_bundle
 from reviewgen.storage import check_output, describe_cut_off, to_path
 
 _logger = logging.getLogger("reviewgen")
-_TIMEOUT_SECONDS = 15.0  # without an answer
+_TIMEOUT_SECONDS = 15.0  # to wait for an answer of the Hub
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
@@ -60,27 +60,28 @@ def locate(
         BundleError: It is a preset without installed weights.
         HubError: The Hub cannot be reached, or has no such repository.
     """
-    # by a kill, as reading it says
+    # such a folder does not exist, and the error of reading it says how to restore it
     is_cut_off = isinstance(source, str) and Path(source).name and describe_cut_off(Path(source))
     parsed = parse_source(Path(source) if is_cut_off else source, preset_names(), revision)
     if isinstance(parsed, HubSource):
         return ModelLocation(download(parsed, **options), f"hf://{parsed}", is_downloaded=True)
     if isinstance(parsed, Path):
         return ModelLocation(parsed, str(source), is_downloaded=False)
-    if (folder := find_weights(parsed)) is None:
-        names = [*preset_names(), *(config.parent.name for config in Path().glob(f"*/{CONFIG}"))]
-        if (near := difflib.get_close_matches(parsed, names, n=1)) and near[
-            0
-        ] not in preset_names():
+    folder = find_weights(parsed)
+    if folder is not None:
+        return ModelLocation(folder, parsed, is_downloaded=False)
+    presets = preset_names()
+    folders = [config.parent.name for config in Path().glob(f"*/{CONFIG}")]
+    for near in difflib.get_close_matches(parsed, [*presets, *folders], n=1):
+        if near not in presets:
             raise SourceError(
-                f"There is no preset {quoted(parsed)}. Did you mean the folder {quoted(near[0])}?"
+                f"There is no preset {quoted(parsed)}. Did you mean the folder {quoted(near)}?"
             )
-        find_preset(parsed)
-        raise BundleError(
-            f"No trained weights of the preset {parsed} are installed. Train it: reviewgen train"
-            f" {parsed} --data ..."
-        )
-    return ModelLocation(folder, parsed, is_downloaded=False)
+    find_preset(parsed)
+    raise BundleError(
+        f"No trained weights of the preset {parsed} are installed. Train it: reviewgen train"
+        f" {parsed} --data ..."
+    )
 
 
 def parse_repository(repo_id: str, revision: str | None) -> HubSource:
@@ -120,7 +121,7 @@ def download(source: HubSource, **options: Unpack[HubKwargs]) -> Path:
     token = options.get("token")
     revision = source.revision or "main"
     check_token(token)
-    # would lead out of the cache
+    # such a revision would lead out of the cache
     if ".." in revision or "\\" in revision or ":" in revision or revision.startswith("/"):
         raise SourceError(
             f"{ascii(revision)[:60]} is not a revision. Give a branch, a tag or a commit."
@@ -158,15 +159,13 @@ def _fetch(repo_id: str, revision: str, options: HubKwargs) -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    config = (
-        Path(snapshot_download(repo_id, revision=revision, allow_patterns=[CONFIG], **options))
-        / CONFIG
-    )
+    only_config = snapshot_download(repo_id, revision=revision, allow_patterns=[CONFIG], **options)
+    config = Path(only_config) / CONFIG
     if not config.is_file():
         raise HubError(f"The repository {repo_id} does not contain a saved model.")
     try:
         names = sorted(files_of(read_json(config)))
-    except (ValueError, BundleError):  # which read_bundle reports
+    except (ValueError, BundleError):  # read_bundle reports them
         names = [CONFIG]
     return Path(
         snapshot_download(repo_id, revision=config.parent.name, allow_patterns=names, **options)
@@ -252,17 +251,14 @@ def plain_errors(source: object, failed: str) -> Iterator[None]:
         yield
     except ReviewgenError:
         raise
-    # a dozen types: its own, its HTTP library's and the operating system's
+    # the types are a dozen: of the client, of its HTTP library, and of the operating system
     except Exception as error:
-        # force_download wraps the cause
-        is_hidden = type(error) is ValueError and error.__cause__ is not None
-        raise HubError(
-            _describe((is_hidden and error.__cause__) or error, source, failed)
-        ) from None
+        cause = error.__cause__ if type(error) is ValueError else None  # as force_download wraps it
+        raise HubError(_describe(cause or error, source, failed)) from None
 
 
 def _describe(error: BaseException, source: object, failed: str) -> str:
-    """Return a sentence that says what happened."""
+    """Return the error as a sentence for the user."""
     from huggingface_hub import constants, errors
 
     endpoint = ascii(str(constants.ENDPOINT))[1:-1]
@@ -287,7 +283,7 @@ def _describe(error: BaseException, source: object, failed: str) -> str:
             reason = f"the token does not grant access (status {status}); {_LOG_IN}"
         elif status is not None:
             reason = f"{endpoint} answered with status {status}: {reason}. Try again later"
-        # it has looked for what is not there
+        # the client has looked for a key or an attribute that the answer lacks
         elif isinstance(error, KeyError | AttributeError | TypeError | AssertionError):
             reason = f"the answer of {endpoint} has another form than the Hub's. Check HF_ENDPOINT"
         elif isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "httpcore")):

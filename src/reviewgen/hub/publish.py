@@ -1,10 +1,10 @@
 """``push_to_hub``: a trained model is checked, scanned for personal data and copied text, described
 and uploaded as one commit.
 
-All problems are raised as one error: of the name of the repository, the license, the metadata of
-the card, the other options, and what the scan has found. What is published is a copy of the saved
-folder, with the card, a plot of the learning curve where matplotlib is installed, and no path of
-this machine. The copy is what is scanned.
+All problems are raised as one error: those of the name of the repository, the license, the metadata
+of the card and the other options, and the findings of the scan. A copy of the saved folder is
+scanned and published, with the card, a plot of the learning curve if matplotlib is installed, and
+no path of this machine.
 
 ``push_space`` publishes the model's page as a static Space of the same name: ``index.html``, and a
 ``README.md`` with the settings of the Space.
@@ -56,7 +56,7 @@ _MAX_LENGTH = 2_000  # characters of a message with all problems
 _PAGE = "index.html"  # of a Space
 # the files of a new static Space
 _SPACE_EXAMPLE = {".gitattributes", layout.CARD, _PAGE, "style.css"}
-# its only one; that of a duplicate or of a squashed history has another title
+# the title of the only commit of a new Space; a duplicate or a squashed history has another one
 _FIRST_COMMIT = "initial commit"
 _TAG = "reviewgen"
 _logger = logging.getLogger("reviewgen")
@@ -91,71 +91,97 @@ def publish(
     Args:
         bundle: The model.
         repo_id, options: As ``ReviewModel.push_to_hub`` documents them.
-        make_model: What makes a ReviewModel of the folder that is published.
+        make_model: Makes a ReviewModel of the copy that is published.
     """
-    problems: list[ReviewgenError] = []
+    push = _Push(options)
+    push.check_arguments(bundle, repo_id)
+    with storage_errors("a copy of the model"), temporary_folder() as scratch:
+        folder = scratch / (push.target.repo_id.partition("/")[2] if push.target else "model")
+        _copy(bundle, folder, options.get("dtype"))
+        written = {layout.CARD, layout.CURVE, *(file.name for file in folder.iterdir())}
+        names = push.attempt(_select, written, options)
+        # its training.json has no paths any more, and its manifest is written at the end
+        copy = read_bundle(folder, accept_changes=True)
+        texts, details = generate_texts(make_model(copy))
+        push.scan(copy, [*texts, *(text for _, text in details["samples"])])
+        card = push.card
+        if card is None:
+            details |= {"megabytes": megabytes(folder), "curve": _plot_curve(copy, folder)}
+            card = card_text(copy, source=str(push.target), **details, **push.metadata)
+        (folder / layout.CARD).write_text(card, encoding="utf-8", errors="backslashreplace")
+        message = options.get("commit_message") or f"Publish {copy.preset} with reviewgen"
+        return _upload(folder, names, push.target, push.before, message, options)
 
-    def attempt(check: Callable[..., Any], *arguments: Any) -> Any:
-        """Return what a check returns; None where it fails, so that the others are made and all
-        problems are shown at once.
-        """
+
+class _Push:
+    """The checks of a push. All are made before one error names all problems.
+
+    Attributes:
+        problems: The errors of the checks that have failed.
+        target: The repository; None if its name is wrong.
+        before: The state of the repository.
+        metadata: The metadata of the card.
+        allowed: The kinds of findings that do not block publishing.
+        copy_limit: The largest share of copied windows.
+        card: A card that is kept; None if a new one is written.
+        findings: The findings so far, by kind.
+    """
+
+    def __init__(self, options: PushOptions) -> None:
+        self.options = options
+        self.problems: list[ReviewgenError] = []
+
+    def attempt(self, check: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a check returns; None if it fails."""
         try:
             return check(*arguments)
         except ReviewgenError as error:
-            return problems.append(error)
+            return self.problems.append(error)
 
-    license = options.get("license")
-    token = options.get("token")
-    copy_limit = options.get("copy_limit", 0.5)
-    target = attempt(parse_repository, repo_id, options.get("revision"))
-    metadata = attempt(check_metadata, license, options.get("model_card_kwargs")) or {
-        "license": license
-    }
-    allowed = attempt(check_kinds, options.get("allow", ())) or frozenset()
-    before = Remote() if target is None else attempt(inspect_repository, target, token)
-    limit = attempt(_check_options, target, before or Remote(), copy_limit, options)
-    card = attempt(_existing_card, bundle, before or Remote(), metadata, target)
-    findings = attempt(_free_findings, bundle, card, metadata) or {}
-    if not problems:
-        attempt(_validate, card, metadata, target)
-    if known := [
-        *map(str, problems),
-        *(f"{text}." for kind, text in findings.items() if kind not in allowed),
-    ]:
-        _logger.warning(
-            "%s Generated texts are still scanned, so that all problems are listed.",
-            " ".join(known),
+    def check_arguments(self, bundle: Bundle, repo_id: str) -> None:
+        """Make the checks that need no generated texts, and log the problems and the findings."""
+        options = self.options
+        license = options.get("license")
+        self.target = self.attempt(parse_repository, repo_id, options.get("revision"))
+        metadata = self.attempt(check_metadata, license, options.get("model_card_kwargs"))
+        self.metadata = metadata or {"license": license}
+        self.allowed = self.attempt(check_kinds, options.get("allow", ())) or frozenset()
+        before = self.target and self.attempt(inspect_repository, self.target, options.get("token"))
+        self.before = before or Remote()
+        self.copy_limit = self.attempt(_check_options, self.target, self.before, options)
+        self.card = self.attempt(_existing_card, bundle, self.before, self.metadata, self.target)
+        self.findings = self.attempt(_free_findings, bundle, self.card, self.metadata) or {}
+        if not self.problems:
+            self.attempt(_validate, self.card, self.metadata, self.target)
+        blocking = [text for kind, text in self.findings.items() if kind not in self.allowed]
+        if known := [*map(str, self.problems), *(f"{text}." for text in blocking)]:
+            _logger.warning(
+                "%s Generated texts are still scanned, so that all problems are listed.",
+                " ".join(known),
+            )
+
+    def scan(self, bundle: Bundle, texts: list[str]) -> None:
+        """Scan the texts and the vocabulary of the copy that is published.
+
+        Raises:
+            ReviewgenError: This check or an earlier one has failed.
+        """
+        findings = self.findings | scan(
+            bundle, texts, 1.0 if self.copy_limit is None else self.copy_limit
         )
-    with storage_errors("a copy of the model"), temporary_folder() as scratch:
-        folder = scratch / (target.repo_id.partition("/")[2] if target else "model")
-        _copy(bundle, folder, options.get("dtype"))
-        written = {layout.CARD, layout.CURVE, *(file.name for file in folder.iterdir())}
-        names = attempt(_select, written, options)
-        # its training.json has no paths; the manifest is written at the end
-        copy = read_bundle(folder, accept_changes=True)
-        texts, details = generate_texts(make_model(copy))
-        texts = [*texts, *(text for _, text in details["samples"])]
-        findings |= scan(copy, texts, 1.0 if limit is None else limit)
-        attempt(refuse, findings, allowed)
-        if problems:
-            error = type(problems[0])(" ".join(map(str, problems)))
+        self.attempt(refuse, findings, self.allowed)
+        if self.problems:
+            error = type(self.problems[0])(" ".join(map(str, self.problems)))
             error._max_length = _MAX_LENGTH
             raise error
-        copied = (
-            f"copy rate {describe_copies(copy.training.get('novelty') or {}) or 'not measured'}"
+        _logger.info(
+            "Scanned %d samples and %d pieces of the vocabulary: %s; copy rate %s. This is a check,"
+            " not a guarantee.",
+            len(texts),
+            bundle.tokenizer.vocab_size,
+            "; ".join(f"{text} (allowed)" for text in findings.values()) or "no personal data",
+            describe_copies(bundle.training.get("novelty") or {}) or "not measured",
         )
-        issues = "; ".join(f"{text} (allowed)" for text in findings.values()) or "no personal data"
-        words = (
-            "Scanned %d samples and %d pieces of the vocabulary: %s; %s. This is a check, not a"
-            " guarantee."
-        )
-        _logger.info(words, len(texts), copy.tokenizer.vocab_size, issues, copied)
-        if card is None:
-            details |= {"megabytes": megabytes(folder), "curve": _plot_curve(copy, folder)}
-            card = card_text(copy, source=str(target), **details, **metadata)
-        (folder / layout.CARD).write_text(card, encoding="utf-8", errors="backslashreplace")
-        message = options.get("commit_message") or f"Publish {copy.preset} with reviewgen"
-        return _push(folder, names, target, before, message, options)
 
 
 def make_card(
@@ -206,30 +232,31 @@ def inspect_repository(
                 target.repo_id, repo_type=kind, revision=info.sha, allow_patterns=wanted
             )
         )
-    names = frozenset(file.rfilename for file in getattr(info, "siblings", None) or [])
+    names = frozenset(file.rfilename for file in info.siblings or ())
     try:
         files = layout.files_of(read_json(folder / layout.CONFIG) if layout.CONFIG in names else {})
     except (ValueError, BundleError):
         files = layout.files_of({})
-    card = (
-        read_text(folder / layout.CARD, encoding="utf-8-sig", errors="replace")
-        if layout.CARD in names
-        else ""
-    )
+    card = ""
+    if layout.CARD in names:
+        card = read_text(folder / layout.CARD, encoding="utf-8-sig", errors="replace")
     return Remote(
-        None if is_new else info.sha, card, info.private, names, names & (files | {layout.CURVE})
+        commit=None if is_new else info.sha,
+        card=card,
+        is_private=info.private,
+        names=names,
+        files=names & (files | {layout.CURVE}),
     )
 
 
-def _check_options(
-    target: HubSource | None, before: Remote, copy_limit: float, options: PushOptions
-) -> float:
+def _check_options(target: HubSource | None, before: Remote, options: PushOptions) -> float:
     """Check the options of a push, and return the largest share of copied windows.
 
     Raises:
         ConfigError: One is out of range, or contradicts another.
         HubError: A private repository is asked for, and the existing one is public.
     """
+    copy_limit = options.get("copy_limit", 0.5)
     if not isinstance(copy_limit, int | float) or not 0 <= copy_limit <= 1:
         raise ConfigError(f"copy_limit must be a share from 0 to 1; got {quoted(copy_limit)}.")
     if options.get("create_pr") and target is not None and target.revision is not None:
@@ -275,12 +302,9 @@ def _existing_card(
                 f"The card of {where} was edited by hand, so it is kept; it names the license"
                 f" {quoted(known['license'])}, not {quoted(license)}: change one of them."
             )
-        lost = sorted(key for key in metadata if key != "license" and key not in known)
-        _logger.info(
-            "The card of %s is kept as it is%s.",
-            where,
-            f", without {', '.join(lost)}" if lost else "",
-        )
+        lost = sorted(metadata.keys() - known.keys() - {"license"})
+        without = f", without {', '.join(lost)}" if lost else ""
+        _logger.info("The card of %s is kept as it is%s.", where, without)
         if license is None or "license" in known:
             return card
         parsed = parse_card(card)
@@ -290,15 +314,13 @@ def _existing_card(
 
 
 def _free_findings(bundle: Bundle, card: str | None, metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Return the findings that need no generation, by kind."""
-    has_license = (metadata_of(card) if card else metadata).get("license")
-    has_text = bundle.index is not None and bundle.index.form == "exact"
-    findings = (
-        {} if has_license else {"license": "no license is given, so nobody may use the model"}
-    )
-    return findings | (
-        {"text": f"{layout.NOVELTY} contains the whole training text"} if has_text else {}
-    )
+    """Return the findings that need no generated texts, by kind."""
+    findings = {}
+    if not (metadata_of(card) if card else metadata).get("license"):
+        findings["license"] = "no license is given, so nobody may use the model"
+    if bundle.index is not None and bundle.index.form == "exact":
+        findings["text"] = f"{layout.NOVELTY} contains the whole training text"
+    return findings
 
 
 def _validate(card: str | None, metadata: Mapping[str, Any], target: HubSource) -> None:
@@ -310,15 +332,14 @@ def _validate(card: str | None, metadata: Mapping[str, Any], target: HubSource) 
     from huggingface_hub import ModelCardData
 
     fields = {key: value for key, value in metadata.items() if key != "space"}
+    new = f"---\n{ModelCardData(library_name='reviewgen', **fields).to_yaml()}\n---\n"
     with plain_errors(target, _FAILED):
-        parse_card(
-            card or f"---\n{ModelCardData(library_name='reviewgen', **fields).to_yaml()}\n---\n"
-        ).validate()
+        parse_card(card or new).validate()
 
 
 def _copy(bundle: Bundle, folder: Path, dtype: str | None) -> None:
-    """Write a model's folder, byte for byte as it was loaded where nothing changed; without paths
-    of this machine.
+    """Write the folder of a model, without paths of this machine; the other files of a model that
+    has not changed are byte for byte as it was loaded.
     """
     if bundle.folder is not None and not bundle.weights.is_exposed and dtype is None:
         copy_bundle(bundle, folder)
@@ -353,21 +374,20 @@ def _match(names: Collection[str], **patterns: Any) -> set[str]:
 
 
 def _plot_curve(bundle: Bundle, folder: Path) -> str | None:
-    """Plot the learning curve beside the card; return the name of the file, None where there is no
+    """Plot the learning curve beside the card, and return the name of the file; None if there is no
     curve.
     """
+    file = folder / layout.CURVE
     try:
-        refuse_chart(folder / layout.CURVE)
-        save_chart(
-            learning_chart([find_curves(bundle.training, folder.name)]), folder / layout.CURVE
-        )
+        refuse_chart(file)
+        save_chart(learning_chart([find_curves(bundle.training, folder.name)]), file)
     except (BundleError, ConfigError) as error:  # a blend has none; or matplotlib is not installed
         _logger.info("The card has no plot of the learning curve: %s", error)
         return None
     return layout.CURVE
 
 
-def _push(
+def _upload(
     folder: Path,
     names: set[str],
     target: HubSource,
@@ -375,8 +395,8 @@ def _push(
     message: str,
     options: PushOptions,
 ) -> str:
-    """Upload the files of a folder that are kept, and return the address of the commit, or of the
-    pull request.
+    """Upload the named files of a folder, and return the address of the commit, or of the pull
+    request.
 
     The repository and the branch are created if they do not exist. Files of an earlier model in the
     repository are deleted.
@@ -391,9 +411,8 @@ def _push(
         listed = added.keys() & layout.files_of(read_json(folder / layout.CONFIG))
         layout.write_manifest(folder, layout.digest_files(folder, listed))
     patterns = options.get("delete_patterns") or []
-    deleted = _match(before.names - {".gitattributes"}, allow_patterns=patterns) | (
-        before.files - {layout.CARD}
-    )
+    deleted = _match(before.names - {".gitattributes"}, allow_patterns=patterns)
+    deleted |= before.files - {layout.CARD}
     api = HfApi(token=options.get("token"))
     revision = target.revision
     create_pr = options.get("create_pr", False)
@@ -401,7 +420,6 @@ def _push(
         api.create_repo(target.repo_id, private=options.get("private"), exist_ok=True)
         if revision is not None and before.commit is None and not revision.startswith("refs/"):
             api.create_branch(target.repo_id, branch=revision, exist_ok=True)
-    parent = None if create_pr else before.commit
     return _commit(
         api,
         target,
@@ -410,7 +428,7 @@ def _push(
         message,
         revision=revision,
         create_pr=create_pr,
-        parent_commit=parent,
+        parent_commit=None if create_pr else before.commit,
     )
 
 
@@ -444,12 +462,12 @@ def _commit(
 def inspect_space(
     target: HubSource, is_private: bool | None, token: str | bool | None = None
 ) -> Remote:
-    """Return the state of a model's Space; with only an example, as after an interrupted push,
-    without a card.
+    """Return the state of a model's Space. If it has only the example of a new Space, as after an
+    interrupted push, the card is left out.
 
     Args:
         target: The model's repository; the Space has its name.
-        is_private: Whether the model is private: the page has it inside.
+        is_private: Whether the model is private; the page contains the model.
         token: The access token.
 
     Raises:
@@ -466,9 +484,8 @@ def inspect_space(
             " private, or delete it."
         )
     settings = parse_card(before.card).data
-    if before.commit is None or (
-        settings.get("sdk") == "static" and _TAG in (settings.get("tags") or [])
-    ):
+    is_ours = settings.get("sdk") == "static" and _TAG in (settings.get("tags") or [])
+    if before.commit is None or is_ours:
         return before
     if before.names <= _SPACE_EXAMPLE:
         with plain_errors(target, _FAILED):
@@ -508,13 +525,13 @@ def push_space(
     from huggingface_hub import HfApi
 
     api = HfApi(token=token)
-    files = {_PAGE: page.encode("utf-8")}
-    example = frozenset[str]()
     with plain_errors(target, _FAILED):
         api.create_repo(
             target.repo_id, repo_type="space", space_sdk="static", private=is_private, exist_ok=True
         )
     before = inspect_space(target, is_private, token)
+    files = {_PAGE: page.encode("utf-8")}
+    example = frozenset[str]()
     if not before.card:
         files[layout.CARD] = _space_readme(target.repo_id, license).encode("utf-8")
         example = before.names - {".gitattributes"}

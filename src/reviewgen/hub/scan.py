@@ -35,11 +35,11 @@ _PATTERNS = {
     "handle": ("handles", re.compile(r"(?<![\w@./])@[A-Za-z_]\w{2,}")),
 }
 _KINDS = (*_PATTERNS, "copies", "text", "license")  # the values of ``allow``
-_TEMPERATURES = (0.5, 0.7, 1.0)  # of the samples in a card; 0.7 is the default of the presets
-_SCANNED = 200  # texts that are generated and scanned
-_TEMPERATURE = 0.8  # of these texts
-_MIN_TOKENS = 100  # max_new_tokens of a sample, at least
-_MAX_TOKENS = 1_000  # max_new_tokens of a sample, at most
+_SAMPLE_TEMPERATURES = (0.5, 0.7, 1.0)  # in a card; 0.7 is the default of the presets
+_SCANNED_TEXTS = 200
+_SCAN_TEMPERATURE = 0.8
+_MIN_TOKENS = 100  # the limits of max_new_tokens of the texts and the samples
+_MAX_TOKENS = 1_000
 
 
 def check_kinds(allow: Collection[str]) -> frozenset[str]:
@@ -63,9 +63,9 @@ def check_kinds(allow: Collection[str]) -> frozenset[str]:
 
 
 def generate_texts(model: Any) -> tuple[list[str], dict[str, Any]]:
-    """Return texts of a ReviewModel to scan, and for its card samples at three temperatures.
+    """Return texts of a ReviewModel to scan, and samples at three temperatures for its card.
 
-    Of its generation defaults only the length and the words are used.
+    Its generation defaults are not used, except the length, the words and the conditions.
     """
     defaults = model.generation_config
     length = min(max(defaults.max_new_tokens, _MIN_TOKENS), _MAX_TOKENS)
@@ -73,11 +73,11 @@ def generate_texts(model: Any) -> tuple[list[str], dict[str, Any]]:
         max_new_tokens=length, words=defaults.words, conditions=defaults.conditions
     )
     scanned = model.generate(
-        [""] * _SCANNED, generation_config=config, temperature=_TEMPERATURE, seed=0
+        [""] * _SCANNED_TEXTS, generation_config=config, temperature=_SCAN_TEMPERATURE, seed=0
     )
     samples = [
         (each, model.generate_one(generation_config=config, temperature=each, seed=0))
-        for each in _TEMPERATURES
+        for each in _SAMPLE_TEMPERATURES
     ]
     return scanned, {"samples": samples}
 
@@ -85,17 +85,15 @@ def generate_texts(model: Any) -> tuple[list[str], dict[str, Any]]:
 def scan(bundle: Bundle, texts: Sequence[str], copy_limit: float) -> dict[str, str]:
     """Return the findings in generated texts and in the vocabulary, by kind."""
     tokenizer = bundle.tokenizer
-    ids = (
-        token
-        for token in range(tokenizer.vocab_size)
-        if token not in (tokenizer.bos_id, tokenizer.eos_id)
-    )
-    labels = (
-        value["label"] for condition in bundle.conditions.to_json() for value in condition["values"]
-    )
-    findings = find_personal_data(texts, [*(tokenizer.decode([token]) for token in ids), *labels])
+    ids = {*range(tokenizer.vocab_size)} - {tokenizer.bos_id, tokenizer.eos_id}
+    vocabulary = [tokenizer.decode([token]) for token in sorted(ids)]
+    for condition in bundle.conditions:
+        vocabulary += [value.label for value in condition.values]
+    findings = find_personal_data(texts, vocabulary)
+    if bundle.index is None:
+        return findings
     encoded = (np.array(tokenizer.encode(text), dtype=np.int64) for text in texts)
-    copied = None if bundle.index is None else bundle.index.token_copy_rate(encoded)
+    copied = bundle.index.token_copy_rate(encoded)
     if copied is not None and copied > copy_limit:
         more = f"which is more than {copy_limit:.0%}"
         findings["copies"] = f"{copied:.0%} of the 20-token windows of its texts are copied, {more}"
@@ -103,10 +101,10 @@ def scan(bundle: Bundle, texts: Sequence[str], copy_limit: float) -> dict[str, s
 
 
 def refuse(findings: Mapping[str, str], allowed: Collection[str]) -> None:
-    """Raise if something was found that is not allowed.
+    """Raise if there are findings that are not allowed.
 
     Raises:
-        NotPublished: It was.
+        NotPublished: There are.
     """
     kinds = [kind for kind in findings if kind not in allowed]
     if kinds:
@@ -118,13 +116,13 @@ def refuse(findings: Mapping[str, str], allowed: Collection[str]) -> None:
 
 
 def find_personal_data(samples: Sequence[str], pieces: Iterable[str]) -> dict[str, str]:
-    """Return the personal data in generated texts and in the pieces of a vocabulary: what was
-    found, by its kind.
+    """Return a description of the personal data in generated texts and in the pieces of a
+    vocabulary, by its kind.
     """
     findings = {}
     vocabulary = list(pieces)
     for kind, (plural, pattern) in _PATTERNS.items():
-        matches = [hits for sample in samples if (hits := pattern.findall(sample))]
+        matches = list(filter(None, map(pattern.findall, samples)))  # of each sample
         odd = [piece for piece in vocabulary if pattern.search(piece)]
         where = [f"{len(matches)} of {len(samples)} samples"] if matches else []
         where += [f"{len(odd)} pieces of the vocabulary"] if odd else []

@@ -1,8 +1,8 @@
 """ReviewModel: a trained model and its tokenizer in one object. A facade: it joins the rooms below
 and adds no logic of its own.
 
-What is needed only for evaluating, saving and publishing is imported in those methods: a model that
-only generates loads no torch if its plugin has a stepper that needs none.
+The methods that evaluate, save and publish import what they need themselves, so that a model that
+only generates loads no torch, if its plugin has a stepper that needs none.
 """
 
 import math
@@ -28,7 +28,6 @@ from reviewgen.hub.download import locate, parse_repository
 from reviewgen.hub.keywords import HubKwargs, PushOptions
 from reviewgen.novelty import Novelty
 from reviewgen.protocols.tokenizer import Tokenizer
-from reviewgen.rates import describe_copies
 from reviewgen.saving.layout import Bundle
 from reviewgen.saving.read import read_bundle
 from reviewgen.storage import temporary_folder, to_path
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float32
     from numpy import ndarray
 
-    from reviewgen.evaluation import Evaluation
+    from reviewgen.evaluation.evaluate import Evaluation
     from reviewgen.protocols.model import LanguageModel
     from reviewgen.words import Accuracy, Neighbour, PreferredWord, WordMap
 
@@ -82,19 +81,19 @@ class ReviewModel:
             strict=not location.is_downloaded,
             accept_changes=accept_changes,
         )
-        bundle.source = location.name
+        bundle.origin = location.name
         return cls(bundle)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the model as the files of its saved folder, which are read as strictly as those of
-        any folder.
+        """Pickle the model as the files of its saved folder, which are read as strictly as any
+        saved folder.
         """
         from reviewgen.saving.write import write_bundle
 
         with temporary_folder() as folder:
             write_bundle(self.bundle, folder / "model")
             files = {file.name: file.read_bytes() for file in (folder / "model").iterdir()}
-        return _unpickle, (files, self.weight_bits, self.bundle.source)
+        return _unpickle, (files, self.weight_bits, self.bundle.origin)
 
     @property
     def model(self) -> "LanguageModel":
@@ -115,7 +114,7 @@ class ReviewModel:
 
     @property
     def tokenizer_name(self) -> str:
-        """The name of the tokenizer's plugin, as in "word"."""
+        """The name of the tokenizer plugin, as in "word"."""
         return self.bundle.tokenizer_plugin.name
 
     @property
@@ -150,8 +149,8 @@ class ReviewModel:
     def to(self, device: Any) -> "ReviewModel":
         """Move generation and scoring to a device and return the model, like torch's ``Module.to``.
 
-        An accelerator generates 512 texts at once. It rounds differently from the CPU, so there a
-        seed gives other texts. What is saved does not change. A count model computes on the CPU
+        An accelerator generates 512 texts at once. It rounds differently from the CPU, so a seed
+        gives other texts there. The saved weights do not change. A count model computes on the CPU
         only.
 
         >>> model = reviewgen.load("lstm-word").to("cuda")  # doctest: +SKIP
@@ -178,14 +177,9 @@ class ReviewModel:
 
     def _repr_html_(self) -> str:
         """Return the preset, the figures of its training and the learning curve, for notebooks."""
-        from reviewgen.web.rendering import render  # Jinja2
+        from reviewgen.model.summary import summarize  # Jinja2
 
-        return render(
-            "model/review_model.html",
-            preset=self.preset,
-            facts=_facts(self.bundle),
-            chart=_chart(self.bundle),
-        )
+        return summarize(self.bundle)
 
     @overload
     def generate(
@@ -258,9 +252,9 @@ class ReviewModel:
         rows = list(generator.generate(request))
         if return_dict_in_generate:
             return [generator.output(row, request, number) for number, row in enumerate(rows)]
-        return [
-            row.text if request.novelty is None else generator.with_novelty(row) for row in rows
-        ]
+        if request.novelty is not None:
+            return [generator.with_novelty(row) for row in rows]
+        return [row.text for row in rows]
 
     def generate_one(self, prompt: str = "", **options: Unpack[GenerateKwargs]) -> str:
         """Generate one review; takes the arguments of ``generate``."""
@@ -269,10 +263,10 @@ class ReviewModel:
                 f"generate_one takes one prompt, a string; got {type(prompt).__name__}. generate"
                 " takes a list."
             )
-        if options.get("num_return_sequences") not in (None, 1):
+        number = options.get("num_return_sequences")
+        if number not in (None, 1):
             raise ConfigError(
-                "generate_one returns one text;"
-                f" num_return_sequences={options['num_return_sequences']} asks for more."
+                f"generate_one returns one text; num_return_sequences={number} asks for more."
             )
         return self.generate(prompt, **options)[0]
 
@@ -300,10 +294,9 @@ class ReviewModel:
         ``generate`` except num_beams, must_include and novelty="filter", which need the whole text.
         """
         request = self._request(prompt, options)
-        if len(request.prompts) != 1:
-            raise ConfigError(
-                f"stream returns one text; this call asks for {len(request.prompts)}."
-            )
+        texts = len(request.prompts)
+        if texts != 1:
+            raise ConfigError(f"stream returns one text; this call asks for {texts}.")
         if request.config.num_beams > 1 or request.must_include or request.novelty == "filter":
             raise ConfigError(
                 "num_beams, must_include and novelty='filter' need the whole text and cannot be"
@@ -398,15 +391,16 @@ class ReviewModel:
                 training.
         """
         from reviewgen.data.pipeline import read_documents
-        from reviewgen.evaluation import evaluate_documents
+        from reviewgen.evaluation.evaluate import evaluate_documents
 
         refuse_unknown_options(options, EvaluateKwargs, "evaluate")
-        tokenizer = self.tokenizer
-        conditions = self.conditions
         weights = self.bundle.weights
-        documents = read_documents(source, self.bundle, **options)
         return evaluate_documents(
-            weights.model_on_device, documents, tokenizer.vocab_size, weights.device, conditions
+            weights.model_on_device,
+            read_documents(source, self.bundle, **options),
+            self.tokenizer.vocab_size,
+            weights.device,
+            self.conditions,
         )
 
     def novelty(self, text: str) -> Novelty:
@@ -447,7 +441,7 @@ class ReviewModel:
             DataError: The text is empty.
             ConfigError: A condition or its value is unknown.
         """
-        from reviewgen.evaluation import score_text
+        from reviewgen.evaluation.evaluate import score_text
 
         if isinstance(text, list | tuple):
             return [self.score(one, prompt, conditions=conditions) for one in text]
@@ -618,11 +612,9 @@ class ReviewModel:
         write_bundle(
             self.bundle, to_path("save_directory", save_directory), overwrite=overwrite, dtype=dtype
         )
-        return (
-            self.push_to_hub(str(repo_id), dtype=dtype, **push_to_hub_kwargs)
-            if push_to_hub
-            else None
-        )
+        if not push_to_hub:
+            return None
+        return self.push_to_hub(str(repo_id), dtype=dtype, **push_to_hub_kwargs)
 
     def save_generation_config(
         self, save_directory: str | Path, **settings: Unpack[GenerationSettings]
@@ -647,7 +639,7 @@ class ReviewModel:
         """
         from reviewgen.saving.write import save_defaults
 
-        likeness: Any = settings.pop("likeness", None)  # which no call takes
+        likeness: Any = settings.pop("likeness", None)  # a call does not take it
         config = self._request("", cast(GenerateKwargs, settings)).config
         if likeness is not None:
             config = replace(config, likeness=likeness)
@@ -762,17 +754,16 @@ class ReviewModel:
         return replace(request, device=self.device)
 
     def _judge(self, judge: Any) -> Judge:
-        """Return what rates a text after a prompt, for ``best_of``."""
+        """Return the function that rates a text after a prompt, for ``best_of``."""
         if isinstance(judge, ReviewModel):
             return lambda text, prompt: (
                 -judge.score(text, prompt).bits_per_character if text else -math.inf
             )
         if isinstance(judge, str):
-            from reviewgen.evaluation import judge_by_metric
+            from reviewgen.evaluation.metrics import judge_by_metric
 
-            return judge_by_metric(
-                judge, frozenset(word.casefold() for word in self.bundle.lexicon or ())
-            )
+            words = frozenset(word.casefold() for word in self.bundle.lexicon or ())
+            return judge_by_metric(judge, words)
         if not callable(judge):
             raise ConfigError(
                 f"judge must be a model, the name of a metric, or a function; got {quoted(judge)}."
@@ -784,13 +775,11 @@ class ReviewModel:
         called.
         """
         weights = self.bundle.weights
-        device, on_device = (
-            weights.device,
-            None if weights.device == "cpu" else weights.model_on_device,
-        )
+        device = weights.device
+        on_device = None if device == "cpu" else weights.model_on_device
 
         def score(ids: list[int], given: int) -> list[float]:
-            from reviewgen.evaluation import log_probabilities
+            from reviewgen.evaluation.evaluate import log_probabilities
 
             return log_probabilities(
                 weights.model if on_device is None else on_device, ids, given, device
@@ -811,49 +800,12 @@ def check_model(name: str, value: Any) -> None:
         )
 
 
-def _unpickle(files: Mapping[str, bytes], weight_bits: int, source: str | None) -> ReviewModel:
+def _unpickle(files: Mapping[str, bytes], weight_bits: int, origin: str | None) -> ReviewModel:
     with temporary_folder() as folder:
         for name, content in files.items():
             (folder / name).write_bytes(content)
         bundle = read_bundle(folder, weight_bits)
     bundle.folder = None
     bundle.digests = {}
-    bundle.source = source
+    bundle.origin = origin
     return ReviewModel(bundle)
-
-
-def _facts(bundle: Bundle) -> dict[str, str]:
-    """Return the known facts of a notebook's summary by their names."""
-    from reviewgen.web.rendering import decimal, duration, thousands
-
-    training = bundle.training
-    held_out, novelty, data, verdict = (
-        training.get(name) or {} for name in ("held_out", "novelty", "data", "verdict")
-    )
-    bits = held_out.get("bits_per_character")
-    seconds = training.get("seconds")
-    facts = {
-        "held-out text": "" if bits is None else f"{decimal(bits)} bits per character",
-        "copy rate": describe_copies(novelty),
-        "vocabulary": (
-            f"{thousands(bundle.tokenizer.vocab_size)} tokens ({bundle.tokenizer_plugin.name})"
-        ),
-        "conditions": ", ".join(bundle.conditions.names),
-        "trained on": data.get("source"),
-        "trained for": "" if seconds is None else duration(seconds),
-        "verdict": verdict.get("words"),
-    }
-    return {name: value for name, value in facts.items() if value}
-
-
-def _chart(bundle: Bundle) -> Any:
-    """Return the learning curve of a notebook's summary, without matplotlib; None for a model that
-    was not trained by steps.
-    """
-    from reviewgen.web.curves import draw_inline, find_curves
-
-    try:
-        run = find_curves(bundle.training, bundle.preset)
-    except BundleError:
-        return None
-    return draw_inline([*run.parts, run])

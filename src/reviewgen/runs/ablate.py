@@ -21,7 +21,7 @@ from reviewgen.config.options import TrainKwargs
 from reviewgen.config.settings import Technique, check_count, to_dict
 from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import ConfigError
-from reviewgen.evaluation import evaluate_totals, sample_documents
+from reviewgen.evaluation.evaluate import evaluate_totals, sample_documents
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.rates import find_intervals
 from reviewgen.runs.sweep import Variants

@@ -32,7 +32,8 @@ from reviewgen.config.settings import to_dict
 from reviewgen.data.pipeline import data_records, read_documents
 from reviewgen.data.store import digest_tokenizer
 from reviewgen.errors import ConfigError, NotADistribution, quoted
-from reviewgen.evaluation import Document, score_tokens
+from reviewgen.evaluation.evaluate import score_tokens
+from reviewgen.evaluation.scoring import Document
 from reviewgen.hub.card import card_text
 from reviewgen.lexicon import token_symbols
 from reviewgen.model.review_model import ReviewModel

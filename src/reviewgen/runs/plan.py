@@ -42,7 +42,7 @@ from reviewgen.errors import (
     quoted,
     storage_errors,
 )
-from reviewgen.evaluation import find_metrics
+from reviewgen.evaluation.metrics import find_metrics
 from reviewgen.processes import all_processes, launch_name, resumes_by_itself
 from reviewgen.runs.display import check_tracker
 from reviewgen.runs.setup import TrainingSetup, resolve_setup

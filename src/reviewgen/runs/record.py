@@ -25,15 +25,15 @@ from reviewgen.config.generation import GenerationConfig
 from reviewgen.config.settings import to_dict
 from reviewgen.data.store import TokenStore, tokens_of
 from reviewgen.errors import NotADistribution, ReviewgenError
-from reviewgen.evaluation import (
-    Document,
+from reviewgen.evaluation.evaluate import (
     Evaluation,
-    TextMetrics,
     evaluate_documents,
     measure_rate,
     sample_documents,
     spread_documents,
 )
+from reviewgen.evaluation.metrics import TextMetrics
+from reviewgen.evaluation.scoring import Document
 from reviewgen.generation.generator import Generator
 from reviewgen.generation.model_stepper import make_stepper
 from reviewgen.generation.request import Request

@@ -26,14 +26,9 @@ from reviewgen.config.training import TrainingConfig
 from reviewgen.data.corpus import Corpus
 from reviewgen.data.store import TokenStore, tokens_of
 from reviewgen.errors import Detail, NotADistribution, ProcessLost, TrainingError
-from reviewgen.evaluation import (
-    Document,
-    Evaluation,
-    TextMetrics,
-    measure_gains,
-    sample_documents,
-    spread_documents,
-)
+from reviewgen.evaluation.evaluate import Evaluation, sample_documents, spread_documents
+from reviewgen.evaluation.metrics import TextMetrics
+from reviewgen.evaluation.scoring import Document, measure_gains
 from reviewgen.generation.model_stepper import using_threads
 from reviewgen.hub.card import card_text, file_name
 from reviewgen.interrupts import block_signals
@@ -457,7 +452,7 @@ class TrainingRun:
             if bits
             else ""
         )
-        name = file_name(trained.bundle.source or "a trained model")
+        name = file_name(trained.bundle.origin or "a trained model")
         rate = self.plan.parts.training.learning_rate
         self._record.note(
             f"Training {name} ({self.plan.preset}) further{so_far}; the learning rate peaks at"

@@ -451,7 +451,7 @@ def _share_settings(
 def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any) -> TrainingSetup:
     """Return the parts of a trained model, whose settings replace the preset's."""
     bundle = trained.bundle
-    name = bundle.source or f"This {trained.preset} model"
+    name = bundle.origin or f"This {trained.preset} model"
     if isinstance(bundle.model, Blend | CountTrained) or not isinstance(bundle.model, nn.Module):
         what = "a blend: train one of its models further, and blend them again"
         if isinstance(bundle.model, CountTrained):
@@ -532,7 +532,7 @@ def parent_facts(trained: ReviewModel | None, held_out_bits: float | None) -> di
     if trained is None:
         return {}
     parent: dict[str, Any] = {
-        "source": trained.bundle.source,
+        "source": trained.bundle.origin,
         "digest": trained.digest,
         "bits_per_character": held_out_bits,
     }

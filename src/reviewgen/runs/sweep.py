@@ -16,7 +16,7 @@ from reviewgen.config.options import TrainKwargs, refuse_unknown_options
 from reviewgen.config.settings import check_list, check_mapping, check_text
 from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import ConfigError, did_you_mean, quoted
-from reviewgen.evaluation import Evaluation, sample_documents
+from reviewgen.evaluation.evaluate import Evaluation, sample_documents
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.rates import MIN_CHARACTERS
 from reviewgen.runs.corpus import PreparedCorpus, read_corpus, tokenize

@@ -22,7 +22,7 @@ from reviewgen.config.settings import check_mapping, check_seed
 from reviewgen.data.pipeline import read_documents
 from reviewgen.data.store import tokens_of
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
-from reviewgen.evaluation import TextStatistics, measure_texts, take_words
+from reviewgen.evaluation.metrics import TextStatistics, measure_texts, take_words
 from reviewgen.generation.decode import SAMPLING_SETTINGS
 from reviewgen.model.review_model import ReviewModel, check_model
 from reviewgen.runs.run import TrainingRun

@@ -11,7 +11,6 @@ import hashlib
 import json
 import re
 import shlex
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,21 +39,23 @@ NOVELTY = "novelty.safetensors"
 LEXICON = "lexicon.safetensors"
 CARD = "README.md"
 MANIFEST = "manifest.json"
-# in config.json of a blend without a file of its own: the presets whose installed weights it shares
-PARTS = "weights"
+# the key in config.json of a blend without a file of its own, for the presets whose installed
+# weights it shares
+SHARED_WEIGHTS = "weights"
 OWN_FILES = {CONFIG, WEIGHTS, GENERATION, TRAINING, CARD}
 OPTIONAL_FILES = {NOVELTY, LEXICON, MANIFEST}
 CURVE = "learning_curve.png"  # a picture in the card of a published model
 CLIENT_FILES = {".cache", ".git", ".gitignore"}
-"""What git and the Hub's client keep beside the files of a repository; read past, and never
-replaced.
+"""What git and the Hub's client keep beside the files of a repository: ignored when a model is
+read, and never replaced.
 """
 
-# by the Hub, by macOS, our own
+# files of the Hub, of macOS, and of our own that do not belong to the model
 TOLERATED = {".gitattributes", ".DS_Store", CURVE, f".{GENERATION}.new", f".{MANIFEST}.new"}
 FileFacts = dict[str, str | int]  # the SHA-256 and the size of a file
-_FILE_NAME = re.compile(r"\w[\w.-]*")  # of a tokenizer file
-_WITHOUT_EFFECT = {GENERATION, TRAINING}  # on the texts; receipts have the generation settings
+_TOKENIZER_FILE = re.compile(r"\w[\w.-]{0,254}")
+# generated texts do not depend on these files: receipts have the generation settings
+_WITHOUT_EFFECT = {GENERATION, TRAINING}
 _CODE_SUFFIXES = {
     ".py",
     ".pyc",
@@ -91,7 +92,7 @@ class Bundle:
         lexicon: The words of the training text.
         folder: The saved folder that this was read from.
         digests: The SHA-256 and the size of each file of the saved folder, as it was read.
-        source: The source that the user loaded it from.
+        origin: What the user loaded it from, as ``reviewgen.load`` takes it.
     """
 
     preset: str
@@ -108,7 +109,7 @@ class Bundle:
     lexicon: Lexicon | None = None
     folder: Path | None = None
     digests: dict[str, FileFacts] = field(default_factory=dict)
-    source: str | None = None
+    origin: str | None = None
 
     @property
     def model(self) -> "LanguageModel":
@@ -149,42 +150,40 @@ def files_of(config: Any) -> set[str]:
             in case only.
     """
     config = config if isinstance(config, Mapping) else {}
-    files = (
-        config["tokenizer"].get("files", []) if isinstance(config.get("tokenizer"), Mapping) else []
-    )
+    tokenizer = config.get("tokenizer")
+    files = tokenizer.get("files", []) if isinstance(tokenizer, Mapping) else []
     if not isinstance(files, list):
         raise BundleError(f"{CONFIG} should list the tokenizer's files; got {ascii(files)[:80]}.")
-    if odd := [
-        name
-        for name in files
-        if not (isinstance(name, str) and len(name) < 256 and _FILE_NAME.fullmatch(name))
-    ]:
-        raise BundleError(
-            f"{CONFIG} lists tokenizer files outside its folder: {ascii(odd[0])[:80]}."
-        )
-    if odd := [name for name in files if Path(name).suffix.lower() in _CODE_SUFFIXES]:
-        raise BundleError(
-            f"{CONFIG} lists {odd[0]} as a tokenizer file; only plain data is read, no programs or"
-            " pickles."
-        )
-    used = Counter(name.casefold() for name in (*OWN_FILES, *OPTIONAL_FILES, *TOLERATED, *files))
-    if odd := [name for name in files if used[name.casefold()] > 1]:
-        raise BundleError(
-            f"{CONFIG} lists {odd[0]} as a tokenizer file, which on Windows and macOS is the same"
-            " as another."
-        )
-    return ({*OWN_FILES, *files} - ({WEIGHTS} if PARTS in config else set())) | OPTIONAL_FILES
+    taken = {name.casefold() for name in OWN_FILES | OPTIONAL_FILES | TOLERATED}
+    for name in files:
+        if not isinstance(name, str) or not _TOKENIZER_FILE.fullmatch(name):
+            raise BundleError(
+                f"{CONFIG} lists tokenizer files outside its folder: {ascii(name)[:80]}."
+            )
+        if Path(name).suffix.lower() in _CODE_SUFFIXES:
+            raise BundleError(
+                f"{CONFIG} lists {name} as a tokenizer file; only plain data is read, no programs"
+                " or pickles."
+            )
+        if name.casefold() in taken:
+            raise BundleError(
+                f"{CONFIG} lists {name} as a tokenizer file, which on Windows and macOS is the same"
+                " as another."
+            )
+        taken.add(name.casefold())
+    own = OWN_FILES - {WEIGHTS} if SHARED_WEIGHTS in config else OWN_FILES
+    return own.union(files, OPTIONAL_FILES)
 
 
 def fingerprint(
     training: Mapping[str, Any], tokenizer: str, tokenizer_settings: Mapping[str, Any]
 ) -> str:
-    """Return a digest of the corpus and tokenizer that a novelty index was built from, so that each
-    model reads only its own.
+    """Return a digest of the corpus and the tokenizer of a novelty index, so that each model reads
+    only its own.
 
     A model that was trained further has the tokenizer of its parent, so the parent's corpus counts
-    too. The settings are those of ``config.json``, so that a folder stays readable when its
-    tokenizer gets another setting.
+    too. The settings are those of ``config.json``, so that a folder stays readable when the
+    tokenizer class gets a new setting.
     """
     corpus = (training.get("data") or {}).get("fingerprint")
     facts = [corpus, tokenizer, dict(tokenizer_settings)]
@@ -194,9 +193,7 @@ def fingerprint(
 
 
 def digest_files(folder: Path, names: Iterable[str]) -> dict[str, FileFacts]:
-    """Return what a manifest says of the files of a folder; files that do not exist are left
-    out.
-    """
+    """Return the entries of a manifest for the files of a folder that exist."""
     files = [folder / name for name in sorted({*names} - {CARD, MANIFEST})]
     return {
         file.name: {"sha256": digest_of(file), "size": file.stat().st_size}
@@ -206,19 +203,20 @@ def digest_files(folder: Path, names: Iterable[str]) -> dict[str, FileFacts]:
 
 
 def write_manifest(folder: Path, files: Mapping[str, FileFacts] | None = None) -> None:
-    """Write the manifest of a folder; ``files`` are those to list, by default all that its
+    """Write the manifest of a folder, with these entries; by default those of all files that its
     config.json names, as they are now.
 
     Raises:
         OSError: The operating system refused a step.
     """
-    files = digest_files(folder, files_of(read_json(folder / CONFIG))) if files is None else files
+    if files is None:
+        files = digest_files(folder, files_of(read_json(folder / CONFIG)))
     with atomic_file(folder / MANIFEST) as new:
         new.write_bytes(dump_json({"files": files}))
 
 
 def read_manifest(folder: Path) -> dict[str, FileFacts] | None:
-    """Return what the files of a folder were when it was saved; None if it has no manifest.
+    """Return the entries of the manifest of a folder; None if it has none.
 
     Raises:
         BundleError: The manifest is damaged.
@@ -250,34 +248,32 @@ def check_manifest(
     Args:
         folder: The folder.
         names: The names of the files.
-        present: What they are now.
+        present: Their entries as they are now.
         is_local: Whether the user can change the folder; false for the cache of the Hub.
 
     Raises:
         BundleError: A file has changed, is missing, or was added; or the manifest is damaged.
     """
     manifest = read_manifest(folder)
-    saved = (
-        present
-        if manifest is None
-        else {name: facts for name, facts in manifest.items() if name in names}
-    )
-    if not (changed := find_changes(saved, present)):
+    if manifest is None:
+        return
+    saved = {name: facts for name, facts in manifest.items() if name in names}
+    changed = find_changes(saved, present)
+    if not changed:
         return
     first = changed[0]
-    problem = "has changed since the model was saved"
-    if first not in present or first not in saved:
-        problem = (
-            "is missing, but was saved with the model"
-            if first in saved
-            else "was not saved with the model"
-        )
+    if first not in present:
+        problem = "is missing, but was saved with the model"
+    elif first not in saved:
+        problem = "was not saved with the model"
+    else:
+        problem = "has changed since the model was saved"
     also = f" Changed as well: {', '.join(changed[1:])}." if changed[1:] else ""
     raise BundleError(f"{first} of {folder} {problem}.{also} {_what_to_do(folder, is_local)}")
 
 
 def _what_to_do(folder: Path, is_local: bool = True) -> str:
-    # what the command takes
+    # the command takes a relative path only if it starts with a dot
     path = str(folder) if folder.is_absolute() or folder.parts[:1] == ("..",) else f"./{folder}"
     pull = "reviewgen pull OWNER/NAME --out ./my-model --accept-changes"
     command = f"reviewgen doctor {shlex.quote(path)} --accept" if is_local else pull

@@ -29,6 +29,7 @@ from reviewgen.errors import (
 from reviewgen.lexicon import read_lexicon
 from reviewgen.novelty import read_index
 from reviewgen.protocols.migration import read_saved_config
+from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.registry.metadata import Plugin
 from reviewgen.registry.plugins import find_stepper, find_tokenizer
 from reviewgen.registry.saved import plugin_of_saved
@@ -50,7 +51,7 @@ _CONFIG = {
     "tokenizer": _TOKENIZER,
 }
 _MAX_PRESET = 200  # characters
-# or a package before a name
+# the name of a preset, or of a plugin with its package before a colon
 _PRESET = re.compile(r"([A-Za-z0-9][\w.-]*:)?[a-z][a-z0-9-]*([\w.-]*:[a-z][a-z0-9]*)?", re.ASCII)
 
 
@@ -121,7 +122,7 @@ def _reading(folder: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, ReviewgenError):
             raise
-        # reading needs none, but loops are compiled meanwhile
+        # reading needs no space, but numba compiles loops meanwhile
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             advice = "Free some space, or name another folder in NUMBA_CACHE_DIR."
             raise StorageError(f"No room for compiled code: {error.strerror}. {advice}") from None
@@ -131,32 +132,25 @@ def _reading(folder: Path) -> Iterator[None]:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    """Return the content of config.json, of which all but the configs of the plugins and the list
-    of files was checked.
+    """Return the content of config.json after a check of everything but the configs of the plugins
+    and the list of files.
     """
     config: Any = _read_json(folder / layout.CONFIG)
-    schema, library = (
-        (config.get("schema"), config.get("library")) if isinstance(config, dict) else (None, None)
-    )
-    if (
-        isinstance(config, dict)
-        and config.keys() >= {"schema", "library"}
-        and (schema, library) != (layout.SCHEMA, "reviewgen")
-    ):
+    if isinstance(config, dict) and config.keys() >= {"schema", "library"}:
+        schema = config["schema"]
+        library = config["library"]
+        if (schema, library) != (layout.SCHEMA, "reviewgen"):
+            raise BundleError(
+                f"{folder} has schema {ascii(schema)[:40]} of {ascii(library)[:40]}; "
+                f"reviewgen {__version__} reads schema {layout.SCHEMA} of 'reviewgen'."
+            )
+    _check(config, _CONFIG, layout.CONFIG, optional={"conditions", layout.SHARED_WEIGHTS})
+    shared = config.get(layout.SHARED_WEIGHTS, {"": ""})
+    digests = shared.values() if isinstance(shared, dict) else ()
+    if not digests or not all(isinstance(digest, str) for digest in digests):
         raise BundleError(
-            f"{folder} has schema {ascii(schema)[:40]} of {ascii(library)[:40]}; "
-            f"reviewgen {__version__} reads schema {layout.SCHEMA} of 'reviewgen'."
-        )
-    _check(config, _CONFIG, layout.CONFIG, optional={"conditions", layout.PARTS})
-    parts = config.get(layout.PARTS, {"": ""})
-    if (
-        not isinstance(parts, dict)
-        or not parts
-        or not all(isinstance(digest, str) for digest in parts.values())
-    ):
-        raise BundleError(
-            f"{layout.PARTS} in {layout.CONFIG} should have the SHA-256 of each part's file; got"
-            f" {quoted(parts)}."
+            f"{layout.SHARED_WEIGHTS} in {layout.CONFIG} should have the SHA-256 of each part's"
+            f" file; got {quoted(shared)}."
         )
     if len(config["preset"]) > _MAX_PRESET or not _PRESET.fullmatch(config["preset"]):
         raise BundleError(
@@ -169,8 +163,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _check(
     values: Any, kinds: Mapping[str, Any], where: str, optional: Set[str] = frozenset()
 ) -> None:
-    """Raise unless a JSON value is an object with these keys and types of values; those of optional
-    keys are not checked.
+    """Raise unless a JSON value is an object with these keys and types of values. Optional keys may
+    have any value.
     """
     if not isinstance(values, dict) or values.keys() - optional != kinds.keys():
         got = sorted(values) if isinstance(values, dict) else type(values).__name__
@@ -221,28 +215,12 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
     conditions = Conditions.from_json(config.get("conditions", [])).with_ids_from(
         tokenizer.vocab_size, tokenizer.encode
     )
-    if model_config.vocab_size != conditions.vocab_size:
-        condition_ids = conditions.vocab_size - tokenizer.vocab_size
-        raise BundleError(
-            f"The model has {model_config.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}"
-            + (f" and its conditions {condition_ids}" if condition_ids else "")
-            + ": they do not belong together."
-        )
-    ids = {
-        "bos_id": tokenizer.bos_id,
-        "eos_id": tokenizer.eos_id,
-        "field_ids": conditions.field_ids,
-    }
-    for name, expected in ids.items():
-        if (value := getattr(model_config, name, None)) not in (None, expected):
-            raise BundleError(
-                f"The model has {name} {value}, its tokenizer {expected}: they do not belong"
-                " together."
-            )
+    _check_vocabulary(model_config, tokenizer, conditions)
     index = None
     if (folder / layout.NOVELTY).is_file():
         fingerprint = layout.fingerprint(training, tokenizer_plugin.name, facts["config"])
         index = read_index(folder / layout.NOVELTY, fingerprint, tokenizer.vocab_size)
+    lexicon = folder / layout.LEXICON
     return Bundle(
         preset=config["preset"],
         weights=weights,
@@ -254,23 +232,44 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
         training=training,
         card=_read_card(folder / layout.CARD),
         index=index,
-        lexicon=(
-            read_lexicon(folder / layout.LEXICON) if (folder / layout.LEXICON).is_file() else None
-        ),
+        lexicon=read_lexicon(lexicon) if lexicon.is_file() else None,
         conditions=conditions,
         folder=folder,
     )
 
 
+def _check_vocabulary(model_config: Any, tokenizer: Tokenizer, conditions: Conditions) -> None:
+    """Raise if a model has other ids than its tokenizer and its conditions."""
+    if model_config.vocab_size != conditions.vocab_size:
+        condition_ids = conditions.vocab_size - tokenizer.vocab_size
+        also = f" and its conditions {condition_ids}" if condition_ids else ""
+        raise BundleError(
+            f"The model has {model_config.vocab_size} tokens, its tokenizer {tokenizer.vocab_size}"
+            f"{also}: they do not belong together."
+        )
+    ids = {
+        "bos_id": tokenizer.bos_id,
+        "eos_id": tokenizer.eos_id,
+        "field_ids": conditions.field_ids,
+    }
+    for name, expected in ids.items():
+        value = getattr(model_config, name, None)
+        if value not in (None, expected):
+            raise BundleError(
+                f"The model has {name} {value}, its tokenizer {expected}: they do not belong"
+                " together."
+            )
+
+
 def _read_weights(
     folder: Path, config: Mapping[str, Any], plugin: Plugin, weight_bits: int
 ) -> tuple[ModelWeights, Any]:
-    """Return a model's weights, after their tensors were compared with its config, and the config.
+    """Compare the tensors of a model with its config, and return its weights and its config.
 
     A model with a stepper entry point generates without torch; its torch model is built on first
     use.
     """
-    saved = SavedTensors.find(folder, config.get(layout.PARTS, {}))
+    saved = SavedTensors.find(folder, config.get(layout.SHARED_WEIGHTS, {}))
     facts = config["model"]
     values = facts["config"]
     version = facts["version"]
@@ -290,12 +289,8 @@ def _read_weights(
 
         return build_model(plugin, model_config, tensors)
 
-    return (
-        ModelWeights(
-            load=load, stepper=factory(model_config, tensors, weight_bits), weight_bits=weight_bits
-        ),
-        model_config,
-    )
+    stepper = factory(model_config, tensors, weight_bits)
+    return ModelWeights(load=load, stepper=stepper, weight_bits=weight_bits), model_config
 
 
 def _read_json(file: Path, max_bytes: int = MAX_SETTINGS) -> Any:

@@ -22,8 +22,8 @@ from reviewgen.registry.plugins import find_weights
 from reviewgen.saving.layout import WEIGHTS
 from reviewgen.storage import digest_of, dtype_name
 
-_MAX_NAMES = 150  # characters of a message for names of tensors
-_MAX_WEIGHT = 1e9  # a sum of products of two stays far below the largest float32
+_MAX_NAMES = 150  # characters of the names of tensors in a message
+_MAX_WEIGHT = 1e9  # a sum of products of two such weights stays far below the largest float32
 
 FORMAT = "format"
 """The key of a file's metadata that is not a tensor's name; its value is "pt"."""
@@ -37,8 +37,8 @@ _Header = tuple[str, str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class SavedTensors:
-    """The tensors of a saved model, in one file; or of a blend, in the files of its parts'
-    installed weights.
+    """The tensors of a saved model, in one file; or those of a blend, in the files of installed
+    weights that it shares.
 
     Attributes:
         files: Each file, by a prefix of the names of its tensors.
@@ -47,20 +47,20 @@ class SavedTensors:
     files: Mapping[str, Path]
 
     @classmethod
-    def find(cls, folder: Path, parts: Mapping[str, str]) -> "SavedTensors":
+    def find(cls, folder: Path, shared: Mapping[str, str]) -> "SavedTensors":
         """Return the tensors of a saved folder.
 
         Args:
             folder: The folder.
-            parts: For a blend without a file of its own: the preset of each part, whose installed
-                weights it shares, and the SHA-256 of their file.
+            shared: For a blend without a file of its own: the presets whose installed weights it
+                shares, one for each component, and the SHA-256 of their files.
 
         Raises:
             BundleError: The weights of a preset are not installed, or are not those that the blend
                 was made of.
         """
         files = {}
-        for number, (preset, digest) in enumerate(parts.items()):
+        for number, (preset, digest) in enumerate(shared.items()):
             installed = find_weights(preset)
             files[f"{number}."] = file = (installed or folder) / WEIGHTS
             if not file.is_file() or digest_of(file) != digest:
@@ -96,35 +96,29 @@ class SavedTensors:
 
     def load_as_stored(self, load_file: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
         """Return the tensors as they are in the files, tied ones under each of their names."""
-        stored = {
-            prefix + name: tensor
-            for prefix, file in self.files.items()
-            for name, tensor in load_file(file).items()
-        }
+        stored: dict[str, Any] = {}
+        for prefix, file in self.files.items():
+            stored |= {prefix + name: tensor for name, tensor in load_file(file).items()}
         return {name: stored[key] for name, (key, _, _) in self._read_headers().items()}
 
     def _read_headers(self) -> dict[str, _Header]:
-        """Return the header of each tensor, without reading any; tied ones under each of their
-        names, and so their scales.
+        """Return the header of each tensor, without reading any; of tied ones under each of their
+        names, with their scales.
         """
         headers: dict[str, _Header] = {}
         for prefix, file in self.files.items():
             with safe_open(file, framework="numpy") as tensors:
                 slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 it is not a mapping
-                names = {
-                    name: key
-                    for name, key in (tensors.metadata() or {}).items()
-                    if key in slices and name != FORMAT
-                }
-            scales = {
-                name + SCALE: key + SCALE for name, key in names.items() if key + SCALE in slices
-            }
-            scales = {
-                name: key
-                for name, key in scales.items()
-                if slices[key.removesuffix(SCALE)].get_dtype() == "I8"
-            }
-            for name, key in (scales | names | {name: name for name in slices}).items():
+                metadata = tensors.metadata() or {}
+            stored_names: dict[str, str] = {}
+            for name, key in metadata.items():
+                if name == FORMAT or key not in slices:
+                    continue
+                stored_names[name] = key
+                if key + SCALE in slices and slices[key].get_dtype() == "I8":
+                    stored_names.setdefault(name + SCALE, key + SCALE)
+            stored_names |= {name: name for name in slices}
+            for name, key in stored_names.items():
                 headers[prefix + name] = (
                     prefix + key,
                     dtype_name(slices[key].get_dtype()),
@@ -133,53 +127,47 @@ class SavedTensors:
         return headers
 
     def _check(self, expected: Mapping[str, TensorSpec]) -> set[str]:
-        """Return the names of the tensors that are int8 matrices with a scale for each row; raises
-        what ``load`` raises.
+        """Check the headers, and return the names of the tensors that are int8 matrices with a
+        scale for each row; raises what ``load`` raises.
         """
         headers = self._read_headers()
-        matrices = {
-            name
-            for name, (dtype, shape) in expected.items()
-            if dtype == "float32" and len(shape) == 2
-        }
-        scaled = {
-            name
-            for name in matrices & headers.keys()
-            if headers[name][1] == "int8" and name + SCALE not in expected
-        }
-        stored = {
-            **expected,
-            **{name + SCALE: ("float32", expected[name][1][:1]) for name in scaled},
-        }
+        scaled = set()
+        stored = dict(expected)
+        for name, (dtype, shape) in expected.items():
+            is_matrix = dtype == "float32" and len(shape) == 2
+            if not is_matrix or name + SCALE in expected:
+                continue
+            if name in headers and headers[name][1] == "int8":
+                scaled.add(name)
+                stored[name + SCALE] = ("float32", shape[:1])
         if headers.keys() != stored.keys():
             missing = sorted(stored.keys() - headers.keys())
             extra = sorted(headers.keys() - stored.keys())
-            few = [shortened(", ".join(names) or "none", _MAX_NAMES) for names in (missing, extra)]
             raise BundleError(
-                f"{WEIGHTS} does not match its config: missing tensors {few[0]}; unknown tensors"
-                f" {few[1]}."
+                f"{WEIGHTS} does not match its config: missing tensors {_list(missing)}; unknown"
+                f" tensors {_list(extra)}."
             )
         for name, (dtype, shape) in stored.items():
             _, saved_dtype, saved_shape = headers[name]
-            narrower = (
-                "int8"
-                if name in scaled
-                else "float16"
-                if name in expected and dtype == "float32"
-                else dtype
+            accepted = {dtype}
+            if name in scaled:
+                accepted.add("int8")
+            elif name in expected and dtype == "float32":
+                accepted.add("float16")
+            fits = len(shape) == len(saved_shape) and all(
+                size in (None, saved) for size, saved in zip(shape, saved_shape, strict=True)
             )
-            fits = [size in (None, saved) for size, saved in zip(shape, saved_shape, strict=False)]
-            if (
-                len(shape) != len(saved_shape)
-                or not all(fits)
-                or saved_dtype not in (dtype, narrower)
-            ):
+            if saved_dtype not in accepted or not fits:
                 sizes = ["any" if size is None else size for size in shape]
                 raise BundleError(
                     f"{name} in {WEIGHTS} is {saved_dtype} {list(saved_shape)}; its config requires"
                     f" {dtype} {sizes}."
                 )
         return scaled
+
+
+def _list(names: list[str]) -> str:
+    return shortened(", ".join(names) or "none", _MAX_NAMES)
 
 
 def _check_values(tensors: Mapping[str, Any]) -> None:

@@ -35,8 +35,8 @@ def read_model(
     model_class, _ = find_model(plugin)
     config = read_saved_config(model_class.Config, settings, version)
     expected = _tensor_specs(model_class, config)
-    # of files that end the process if they are cut off, so they are copied
     mapped = saved.load(expected, load_file)
+    # copied, because a mapped file that is cut off later would end the process
     tensors = {
         key: tensor.to(getattr(torch, expected[key][0]), copy=True)
         for key, tensor in mapped.items()
@@ -50,11 +50,9 @@ def build_model(plugin: Plugin, config: Any, arrays: Mapping[str, np.ndarray]) -
     Raises:
         BundleError: The model itself rejects them.
     """
-    return _build(
-        find_model(plugin)[0],
-        config,
-        {key: torch.from_numpy(array.copy()) for key, array in arrays.items()},
-    )
+    model_class, _ = find_model(plugin)
+    tensors = {key: torch.from_numpy(array.copy()) for key, array in arrays.items()}
+    return _build(model_class, config, tensors)
 
 
 def _build(model_class: Any, config: Any, tensors: Mapping[str, Tensor]) -> LanguageModel:
@@ -69,8 +67,8 @@ def _build(model_class: Any, config: Any, tensors: Mapping[str, Tensor]) -> Lang
 
 
 def _tensor_specs(model_class: Any, config: Any) -> dict[str, TensorSpec]:
-    """Return dtype and shape of a model's tensors without allocating them; of count arrays, the
-    sizes depend on the corpus.
+    """Return dtype and shape of a model's tensors without allocating them. An array of counts may
+    have any size, which depends on the corpus.
     """
     try:
         with torch.device("meta"):

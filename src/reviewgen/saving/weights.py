@@ -80,8 +80,8 @@ class ModelWeights:
         return self.model if self._on_device is None else self._on_device
 
     def stepper(self) -> Stepper:
-        """Return a stepper of the current weights, on the device. One on the CPU is kept: packing
-        the weights takes time.
+        """Return a stepper of the current weights, on the device. A stepper on the CPU is kept,
+        because packing the weights takes time.
         """
         if self._stepper is not None and self._on_device is None and not self.is_exposed:
             return self._stepper
@@ -120,7 +120,7 @@ def _copy_to(device: str, model: "LanguageModel", weight_bits: int) -> "tuple[La
         )
     try:
         on_device: Any = copy.deepcopy(model).to(device)
-    # of torch, or of a plugin's deepcopy
+    # torch raises these, and deepcopy where a plugin has something that cannot be copied
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise ConfigError(
             f"The model cannot be copied to the device {device}: {first_line(error)}"

@@ -46,7 +46,7 @@ from reviewgen.storage import (
 from reviewgen.version import __version__
 
 _DTYPES = ("float32", "float16", "int8")
-_MAX_REASON = 200  # characters of a plugin's own message
+_MAX_REASON = 200  # characters of the message of a plugin's own error
 
 
 def write_bundle(
@@ -74,16 +74,16 @@ def write_bundle(
         model = bundle.model_plugin
         tokenizer = bundle.tokenizer_plugin
         tokenizer_files = save_tokenizer(bundle.tokenizer, tokenizer.name, scratch)
-        tensors, names = _store_once(bundle.model.state_dict())
-        _save_tensors(_narrow(tensors, names, bundle, dtype), names, scratch / layout.WEIGHTS)
-        if bundle.index is not None:  # its tokenizer may have had other settings before
+        tensors, tied = _store_once(bundle.model.state_dict())
+        _save_tensors(_narrow(tensors, tied, bundle, dtype), tied, scratch / layout.WEIGHTS)
+        if bundle.index is not None:  # the settings of its tokenizer may have been others before
             fingerprint = layout.fingerprint(
                 bundle.training, tokenizer.name, to_dict(bundle.tokenizer_config)
             )
             write_index(replace(bundle.index, fingerprint=fingerprint), scratch / layout.NOVELTY)
         if bundle.lexicon is not None:
             write_lexicon(bundle.lexicon, scratch / layout.LEXICON)
-        config = {
+        config: dict[str, Any] = {
             "schema": layout.SCHEMA,
             "library": "reviewgen",
             "library_version": __version__,
@@ -93,8 +93,9 @@ def write_bundle(
                 saved_facts(tokenizer, bundle.tokenizer_config) | {"files": tokenizer_files}
             ),
         }
-        conditions = {"conditions": bundle.conditions.to_json()} if bundle.conditions else {}
-        _write(scratch / layout.CONFIG, config | conditions)
+        if bundle.conditions:
+            config["conditions"] = bundle.conditions.to_json()
+        _write(scratch / layout.CONFIG, config)
         _write(scratch / layout.GENERATION, to_dict(bundle.generation))
         _write(scratch / layout.TRAINING, bundle.training, MAX_RECORD)
         _write(scratch / layout.CARD, bundle.card)
@@ -120,7 +121,8 @@ def copy_bundle(bundle: Bundle, folder: Path, generation: GenerationConfig | Non
     """Copy the files that a model was loaded from, byte for byte, into a folder that appears whole
     or not at all.
 
-    A copy of a blend that shares the weights of installed presets has them in a file of its own.
+    The copy of a blend that shares the weights of installed presets has a file of its own with
+    them.
 
     Args:
         bundle: The model.
@@ -128,32 +130,32 @@ def copy_bundle(bundle: Bundle, folder: Path, generation: GenerationConfig | Non
         generation: Generation defaults, in place of those of the saved model.
 
     Raises:
-        BundleError: The weights that a blend shares are not installed, or are other ones; or the
-            saved model no longer exists, or has changed since it was loaded.
+        BundleError: The weights that a blend shares are not installed, or are different ones; or
+            the saved model no longer exists, or has changed since it was loaded.
         OutputExists: The folder exists.
         StorageError: The disk is full or the folder cannot be written; nothing is left behind.
     """
-    source = bundle.folder
-    if source is None or not (source / layout.CONFIG).is_file():
+    saved = bundle.folder
+    if saved is None or not (saved / layout.CONFIG).is_file():
         raise BundleError(
-            f"{source}, from which the model was loaded, no longer exists. Save it with"
+            f"{saved}, from which the model was loaded, no longer exists. Save it with"
             " save_pretrained."
         )
     with _new_model_folder(folder, overwrite=False) as scratch:
-        config = read_json(source / layout.CONFIG)
+        config = read_json(saved / layout.CONFIG)
         names = layout.files_of(config) - {layout.MANIFEST}
         for name in names:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, scratch / name)
-        changed = layout.find_changes(bundle.digests, layout.digest_files(scratch, names))
-        if changed := [name for name in changed if generation is None or name != layout.GENERATION]:
-            raise BundleError(
-                f"{changed[0]} of {source} has changed since the model was loaded. Load it again."
-            )
+            if (saved / name).is_file():
+                shutil.copyfile(saved / name, scratch / name)
+        for name in layout.find_changes(bundle.digests, layout.digest_files(scratch, names)):
+            if generation is None or name != layout.GENERATION:
+                raise BundleError(
+                    f"{name} of {saved} has changed since the model was loaded. Load it again."
+                )
         (scratch / layout.CARD).touch()  # the card may have been deleted on the Hub
-        if layout.PARTS in config:
-            stored = SavedTensors.find(source, config.pop(layout.PARTS)).load_as_stored(load_file)
-            _save_tensors(*_store_once(stored), scratch / layout.WEIGHTS)
+        if layout.SHARED_WEIGHTS in config:
+            shared = SavedTensors.find(saved, config.pop(layout.SHARED_WEIGHTS))
+            _save_tensors(*_store_once(shared.load_as_stored(load_file)), scratch / layout.WEIGHTS)
             _write(scratch / layout.CONFIG, config)
         if generation is not None:
             _write(scratch / layout.GENERATION, to_dict(generation))
@@ -187,20 +189,19 @@ def save_defaults(bundle: Bundle, folder: Path, generation: GenerationConfig) ->
             new.write_bytes(dump_json(to_dict(generation)))
         facts = layout.digest_files(folder, [layout.GENERATION])
         bundle.digests |= facts
-        if manifest is not None:  # of which the other files may have changed
+        if manifest is not None:  # its other entries stay: their files may have changed
             layout.write_manifest(folder, manifest | facts)
 
 
 def accept_changes(folder: Path) -> list[str]:
-    """Write the manifest of a saved model for its files as they are now, and return the names of
-    those that had changed.
+    """Write the manifest of a saved model anew, and return the names of the files that had changed.
 
     Raises:
         BundleError: The model cannot be read with these files.
         StorageError: The folder cannot be written.
     """
     now = read_bundle(folder, accept_changes=True).digests
-    before = {}
+    before: dict[str, layout.FileFacts] = {}
     with contextlib.suppress(BundleError):  # a damaged manifest is replaced
         before = layout.read_manifest(folder) or {}
     with storage_errors(folder):
@@ -219,7 +220,7 @@ def check_tokenizer_files(tokenizer: Tokenizer, name: str) -> None:
 def save_tokenizer(tokenizer: Any, name: str, folder: Path) -> list[str]:
     """Save a tokenizer into an empty folder, and return the names of its files.
 
-    It is a plugin, which may choose any name, also that of a file of the saved model's own.
+    It is a plugin, which may choose any names, also those of other files of the saved model.
 
     Args:
         tokenizer: The tokenizer.
@@ -267,33 +268,29 @@ def _new_model_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def refuse_other_files(folder: Path) -> None:
-    """Raise unless nothing, an empty folder or a saved model alone exists there, so that a typo
-    cannot delete other files.
+    """Raise if a folder has something else than a saved model, so that a typo cannot delete other
+    files.
 
     Raises:
-        OutputExists: Something else does.
+        OutputExists: It has, or it is not a folder.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     problem = "is not a saved model"
-    # not a folder, or without a config that is ours
+    # raised if it is not a folder, or has no config of ours
     with contextlib.suppress(OSError, ValueError, BundleError, AttributeError):
         config = read_json(folder / layout.CONFIG)
         known = layout.files_of(config) | layout.TOLERATED
         if config.get("library") == "reviewgen":
-            others = sorted(
-                path.name for path in folder.iterdir() if path.name not in known or path.is_dir()
-            )
+            paths = sorted(folder.iterdir())
+            others = [path.name for path in paths if path.name not in known or path.is_dir()]
+            if not others:
+                return
             more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-            problem = (
-                f"has files that are not of a saved model, {quoted(others[0])}{more}"
-                if others
-                else ""
-            )
-    if problem:
-        raise OutputExists(
-            f"{folder} already exists and {problem}, so it is not replaced. Give another folder."
-        )
+            problem = f"has files that are not of a saved model, {quoted(others[0])}{more}"
+    raise OutputExists(
+        f"{folder} already exists and {problem}, so it is not replaced. Give another folder."
+    )
 
 
 def _write(file: Path, content: Any, max_bytes: int = MAX_SETTINGS) -> None:
@@ -311,47 +308,45 @@ def _write(file: Path, content: Any, max_bytes: int = MAX_SETTINGS) -> None:
         raise BundleError(f"{file.name} of the model cannot be saved: {error}.") from None
 
 
-def _save_tensors(tensors: dict[str, Tensor], names: Mapping[str, str], file: Path) -> None:
+def _save_tensors(tensors: dict[str, Tensor], tied: Mapping[str, str], file: Path) -> None:
     """Write the tensors of a model, and the further names of tied ones."""
     with safetensors_file(file):
-        save_file(tensors, file, metadata={FORMAT: "pt", **names})
+        save_file(tensors, file, metadata={FORMAT: "pt", **tied})
 
 
 def _store_once(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return tensors of which no two share memory, and the stored name of each name that is left
-    out.
+    """Return tensors of which no two share memory; and for each further name of tied weights, the
+    name under which they are stored, which is their first.
 
-    Tied weights are stored under their first name. Views of one tensor that are not the same are
-    copied.
+    Different views of one tensor are copied.
     """
     stored: dict[str, Tensor] = {}
-    kept_names: dict[tuple[Any, ...], str] = {}
-    names: dict[str, str] = {}
+    tied: dict[str, str] = {}
+    first_names: dict[tuple[Any, ...], str] = {}
     pointers: set[int] = set()
     for name, tensor in tensors.items():
-        first = kept_names.setdefault(
-            (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()), name
-        )
+        view = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        first = first_names.setdefault(view, name)
         if first != name and name != FORMAT and tensor.numel():
-            names[name] = first
+            tied[name] = first
             continue
         plain = tensor.detach().cpu().contiguous()
         pointer = plain.untyped_storage().data_ptr()
         is_view = plain.untyped_storage().nbytes() != plain.nbytes
         stored[name] = plain.clone() if pointer in pointers or is_view else plain
         pointers.add(pointer)
-    return stored, names
+    return stored, tied
 
 
 def _narrow(
-    tensors: dict[str, Tensor], names: Mapping[str, str], bundle: Bundle, dtype: str
+    tensors: dict[str, Tensor], tied: Mapping[str, str], bundle: Bundle, dtype: str
 ) -> dict[str, Tensor]:
-    """Return the tensors with float32 ones converted to float16, or its matrices to int8; see
+    """Convert float32 tensors to float16, or with "int8" the matrices among them to int8; see
     ``reviewgen.saving.tensors``.
 
     Args:
         tensors: The tensors to store.
-        names: The further names of tied ones.
+        tied: The further names of tied ones, and the names under which they are stored.
         bundle: The model.
         dtype: See ``write_bundle``.
 
@@ -367,24 +362,18 @@ def _narrow(
         raise ConfigError(
             f"dtype={dtype} is for neural models, and {bundle.preset} is not one: leave it out."
         )
-    # of the model's own
-    has_scale = {
-        names.get(name, name) for name in (*tensors, *names) if name + SCALE in {*tensors, *names}
-    }
+    names = {*tensors, *tied}
+    # matrices for which the model itself has a tensor with the name of a scale
+    has_scale = {tied.get(name, name) for name in names if name + SCALE in names}
     narrow: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         is_float32 = tensor.dtype == torch.float32
         is_finite = bool(tensor.isfinite().all())
-        if (
-            dtype == "int8"
-            and is_float32
-            and tensor.dim() == 2
-            and is_finite
-            and name not in has_scale
-        ):
-            rounded, scales = map(torch.from_numpy, quantize(tensor.cpu().numpy(), 8))
-            narrow[name] = rounded.to(torch.int8)
-            narrow[name + SCALE] = scales
+        is_matrix = is_float32 and tensor.dim() == 2 and name not in has_scale
+        if dtype == "int8" and is_matrix and is_finite:
+            rounded, scales = quantize(tensor.cpu().numpy(), 8)
+            narrow[name] = torch.from_numpy(rounded).to(torch.int8)
+            narrow[name + SCALE] = torch.from_numpy(scales)
             continue
         narrow[name] = tensor.half() if is_float32 else tensor
         if is_finite and not narrow[name].isfinite().all():

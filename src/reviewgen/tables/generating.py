@@ -1,9 +1,9 @@
 """Generates the texts of a table, in one process or in several: the implementation of
 ``reviewgen.generate_dataset``.
 
-A schema is a distribution for each condition, or the rows of a table, which are drawn jointly. What
-is drawn for text i depends on the seed and i only, so shards can be generated anywhere and in any
-order.
+A schema is a distribution for each condition, or the rows of a table, which are drawn jointly. The
+values that are drawn for text i depend on the seed and i only, so shards can be generated anywhere
+and in any order.
 """
 
 import hashlib
@@ -28,16 +28,14 @@ from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quot
 from reviewgen.generation.request import GenerateKwargs, Request, device_facts, make_request
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.storage import to_path
-from reviewgen.tables.receipts import library_versions, make_receipt, portable_source
+from reviewgen.tables.receipts import has_functions, library_versions, make_receipt, portable_origin
 from reviewgen.tables.scoring import NOVELTY_COLUMNS, column_names, load_saved, move, novelty_row
 from reviewgen.tables.table import Progress, Row, TablePlan, write_table
 
-_HEAD = 1000  # rows whose columns are those of a table
-
-_logger = logging.getLogger("reviewgen")
-
+_HEAD_ROWS = 1000  # the first rows of a table, from which its columns are known
+_MAX_TEXTS = 1_000_000_000  # of a table
 Value = str | int | float | None
-_OWN = {
+_OWN_COLUMNS = {
     "text": "string",
     "number": "int64",
     "seed": "uint64",
@@ -47,12 +45,12 @@ _OWN = {
     "exceeds_max_copy": "bool",
 }
 _MAKE: dict[str, Any] = {"int64": int, "double": float, "string": str}
-_MAX_TEXTS = 1_000_000_000  # of a table
+_logger = logging.getLogger("reviewgen")
 
 
 def _make_plan(
     model: ReviewModel,
-    source: str | None,
+    origin: str | None,
     n: int,
     request: Request,
     seed: int | None,
@@ -63,26 +61,19 @@ def _make_plan(
 
     Args:
         model: The model.
-        source: The model's source, without paths of this machine, for the receipts.
+        origin: Where the model came from, without paths of this machine, for the receipts.
         n: The number of texts of each prompt.
         request: The checked settings, with each prompt once, and what is drawn for each text.
-        seed: The seed, if it is given.
-        shards: How it is written.
+        seed: The seed of the user, if any.
+        shards: How the table is written.
         receipts: Whether there is a column of receipts, or the file that they are also written to.
     """
     prompts = request.prompts
     conditions = model.conditions
-    own = _OWN if shards.columns else {"text": "string"}
-    names = column_names(conditions, [*_OWN, "receipt", *NOVELTY_COLUMNS])
-    types: dict[str, str] = {}  # of the column of each condition: integers, numbers or text
-    for condition in conditions:
-        values = {condition.plain(request.given.get(condition.name))}
-        for group in request.draws:
-            values |= group.values(condition.name) if condition.name in group.names else set()
-        kinds = {type(value) for value in values} - {type(None)}
-        types[names[condition.name]] = (
-            "int64" if kinds == {int} else "double" if kinds and kinds <= {int, float} else "string"
-        )
+    own = _OWN_COLUMNS if shards.columns else {"text": "string"}
+    names = column_names(conditions, [*_OWN_COLUMNS, "receipt", *NOVELTY_COLUMNS])
+    types = {names[condition.name]: _column_type(condition, request) for condition in conditions}
+    novelty_columns = NOVELTY_COLUMNS if request.novelty is not None else {}
 
     def rows(seed: int, first: int, last: int) -> Iterator[Row]:
         """Yield the rows of the texts ``first`` to ``last - 1``."""
@@ -97,15 +88,17 @@ def _make_plan(
             text = model.generator.output(generated, shard_request, number)
             row: Row = {name: getattr(text, name) for name in own}
             for condition in conditions:
-                # one that is given is not plain yet
+                # a value of the user is not plain yet
                 value = condition.plain(text.conditions.get(condition.name))
                 column = names[condition.name]
                 row[column] = None if value is None else _MAKE[types[column]](value)
             if receipts:
-                row["receipt"] = json.dumps(make_receipt(model, text, source), ensure_ascii=False)
-            yield row | (novelty_row(text.novelty) if request.novelty is not None else {})
+                row["receipt"] = json.dumps(make_receipt(model, text, origin), ensure_ascii=False)
+            if novelty_columns:
+                row |= novelty_row(text.novelty)
+            yield row
 
-    columns = own | types | ({"receipt": "string"} if receipts else {})
+    receipt_column = {"receipt": "string"} if receipts else {}
     settings = {name: getattr(request, name) for name in ("novelty", "max_copy", "must_include")}
     facts = {
         "model": [model.digest, model.weight_bits],
@@ -114,19 +107,31 @@ def _make_plan(
         "n": n,
         "settings": {"generation_config": to_dict(request.config), **settings},
         "schema": _digest(request.draws),
-        "source": source if receipts else None,
+        "source": origin if receipts else None,
         "versions": library_versions(model, request.plugins),
         "seed": seed,
         "unique": shards.unique,
     }
     return TablePlan(
-        columns=columns | (NOVELTY_COLUMNS if request.novelty is not None else {}),
+        columns=own | types | receipt_column | novelty_columns,
         facts=facts,
         stage="Generating",
         rows=rows,
         receipts=receipts if isinstance(receipts, Path) else None,
         total=n * len(prompts),
     )
+
+
+def _column_type(condition: Condition, request: Request) -> str:
+    """Return the type of the column of a condition: integers, numbers or text."""
+    values = {condition.plain(request.given.get(condition.name))}
+    for group in request.draws:
+        if condition.name in group.names:
+            values |= group.values(condition.name)
+    kinds = {type(value) for value in values} - {type(None)}
+    if kinds == {int}:
+        return "int64"
+    return "double" if kinds and kinds <= {int, float} else "string"
 
 
 def generate_dataset(
@@ -159,9 +164,10 @@ def generate_dataset(
         """Check the call, and return the plan of its table."""
         check_count("n", n)
         check_flags(columns=shards.columns, unique=shards.unique)
-        loaded, source = load_saved(model, weight_bits)
+        loaded, origin = load_saved(model, weight_bits)
         request = _check_request(loaded, prompt, options)
-        if device != "auto" or not request.must_include:  # of which few texts are generated at once
+        # with must_include, few texts are generated at once, so an accelerator does not help
+        if device != "auto" or not request.must_include:
             move(loaded, device)
         if (total := n * len(request.prompts)) > _MAX_TEXTS:
             raise ConfigError(
@@ -171,9 +177,9 @@ def generate_dataset(
         if shards.schema is not None:
             given = dict(options.get("conditions") or {})
             for group in request.draws:
-                given.pop(group.names[0], None)  # not given, or "draw"
+                given.pop(group.names[0], None)  # it is not given, or it is "draw"
             groups = read_schema(shards.schema, loaded.conditions, given)
-        drawn = {name for group in groups for name in group.names}
+        drawn = {*itertools.chain.from_iterable(group.names for group in groups)}
         groups += [group for group in request.draws if not drawn.intersection(group.names)]
         request = replace(request, device=loaded.device, draws=groups)
         evaluations = loaded.training.get("evaluations") or ()
@@ -186,9 +192,9 @@ def generate_dataset(
                 " networks do not."
             )
         file = receipts if isinstance(receipts, Path) else path / "receipts.jsonl"
-        name = None if source is None else portable_source(source, file)
+        portable = None if origin is None else portable_origin(origin, file)
         seed = None if options.get("seed") is None else request.seed
-        return _make_plan(loaded, name, n, request, seed, shards, receipts)
+        return _make_plan(loaded, portable, n, request, seed, shards, receipts)
 
     return write_table(plan, out, shards, progress, shards.schema)
 
@@ -197,8 +203,8 @@ def _check_request(model: ReviewModel, prompt: Any, options: GenerateKwargs) -> 
     """Return the checked settings, with each prompt once.
 
     Raises:
-        ReviewgenError: As ``ReviewModel.generate``; or a setting makes a text depend on others, on
-            the time or on functions.
+        ReviewgenError: As ``ReviewModel.generate``; or with a setting, a text would depend on other
+            texts, on the time or on functions.
     """
     if options.get("num_return_sequences") is not None:
         raise ConfigError(
@@ -223,10 +229,7 @@ def _check_request(model: ReviewModel, prompt: Any, options: GenerateKwargs) -> 
             "num_beams finds the texts of a prompt together, and here each is generated by itself:"
             " leave it out."
         )
-    hooks = request.hooks
-    if hooks is not None and (
-        hooks.criteria or hooks.streamer or len(request.plugins) < len(hooks.processors)
-    ):
+    if has_functions(request) or (request.hooks is not None and request.hooks.streamer):
         raise ConfigError(
             "Functions as logits_processor, stopping_criteria or streamer cannot be repeated: leave"
             " them out."
@@ -242,12 +245,13 @@ def _digest(groups: Sequence[DrawGroup]) -> str | None:
 
 
 def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -> list[DrawGroup]:
-    """Return what the schema that a source describes draws.
+    """Return the groups of conditions that a schema draws.
 
     Args:
         source: A mapping, or a .json file with one, of condition to {value: weight}; or a table
-            whose columns are conditions: a csv, jsonl or parquet file, or what else ``train``
-            takes. The empty value stands for "not given". The mapping may also be a string of JSON.
+            whose columns are conditions: a csv, jsonl or parquet file, or another source of
+            ``train``. The empty value stands for "not given". The mapping may also be a string of
+            JSON.
         conditions: The conditions of the model.
         given: Conditions that are the same for all texts.
 
@@ -264,28 +268,27 @@ def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -
     is_json = isinstance(source, str) and source.lstrip().startswith("{")
     if is_json or (isinstance(source, str | Path) and Path(source).suffix.lower() == ".json"):
         try:
-            weights = (
-                json.loads(source) if is_json else read_json(to_path("schema", source), MAX_RECORD)
-            )
+            if is_json:
+                weights = json.loads(source)
+            else:
+                weights = read_json(to_path("schema", source), MAX_RECORD)
         except (OSError, ValueError) as error:
             raise DataError(
                 f"The schema {quoted(source) if is_json else source} cannot be read:"
                 f" {getattr(error, 'strerror', None) or error}."
             ) from None
-    if isinstance(weights, Mapping):
-        groups = [
-            _read_weights(name, value_weights, conditions)
-            for name, value_weights in weights.items()
-        ]
-        if not groups:
-            raise ConfigError('The schema is empty: give {"condition": {"value": weight}}.')
-    else:
+    if not isinstance(weights, Mapping):
         groups = [_read_table(open_records(source), conditions)]
-    if twice := [name for group in groups for name in group.names if given.get(name) is not None]:
-        raise ConfigError(
-            f"The condition {quoted(twice[0])} is given and also drawn by the schema: leave out one"
-            " of them."
-        )
+    elif weights:
+        groups = [_read_weights(name, own, conditions) for name, own in weights.items()]
+    else:
+        raise ConfigError('The schema is empty: give {"condition": {"value": weight}}.')
+    for name in itertools.chain.from_iterable(group.names for group in groups):
+        if given.get(name) is not None:
+            raise ConfigError(
+                f"The condition {quoted(name)} is given and also drawn by the schema: leave out one"
+                " of them."
+            )
     return groups
 
 
@@ -298,10 +301,8 @@ def _read_weights(name: Any, weights: Any, conditions: Conditions) -> DrawGroup:
             f" {did_you_mean(str(name), conditions.names)}"
         )
     numbers = list(weights.values()) if isinstance(weights, Mapping) else []
-    if (
-        not all(type(weight) in (int, float) and weight >= 0 for weight in numbers)
-        or not 0 < sum(numbers) <= sys.float_info.max
-    ):
+    are_weights = all(type(weight) in (int, float) and weight >= 0 for weight in numbers)
+    if not are_weights or not 0 < sum(numbers) <= sys.float_info.max:
         raise ConfigError(
             f"The schema must give {quoted(name)} weights of at least 0, {{value: weight}}, with a"
             f" finite sum above 0; got {quoted(weights)}."
@@ -313,19 +314,15 @@ def _read_weights(name: Any, weights: Any, conditions: Conditions) -> DrawGroup:
 def _read_table(records: Iterable[Mapping[str, Any]], conditions: Conditions) -> DrawGroup:
     """Return the group of those columns of a table that are conditions."""
     rest = iter(records)
-    head = list(itertools.islice(rest, _HEAD))
-    columns = dict.fromkeys(str(column) for record in head for column in record)
+    head = list(itertools.islice(rest, _HEAD_ROWS))
+    columns = dict.fromkeys(map(str, itertools.chain.from_iterable(head)))
     chosen = [condition for condition in conditions if condition.name in columns]
     rows = list[tuple[Value, ...]]()
     rare: Counter[str] = Counter()
     for number, record in enumerate(itertools.chain(head, rest) if chosen else (), 1):
         try:
-            rows.append(
-                tuple(
-                    _table_value(condition, record.get(condition.name), rare)
-                    for condition in chosen
-                )
-            )
+            values = [_table_value(each, record.get(each.name), rare) for each in chosen]
+            rows.append(tuple(values))
         except ConfigError as problem:
             raise ConfigError(f"Row {number:,} of the schema: {problem}") from None
     if not rows:
@@ -346,16 +343,10 @@ def _read_table(records: Iterable[Mapping[str, Any]], conditions: Conditions) ->
 
 
 def _table_value(condition: Condition, value: Any, rare: Counter[str]) -> Value:
-    """Return a checked value of a table; a category that training left out counts as not given, as
-    it did there.
+    """Return a checked value of a table. A category that training left out counts as not given, as
+    in training.
     """
-    plain = condition.plain(value)
-    if (
-        plain is not None
-        and condition.left_out
-        and not condition.is_field
-        and condition.find(plain) is None
-    ):
+    if condition.left_out and _is_unknown(condition, condition.plain(value)):
         rare[condition.name] += 1
         return None
     return _checked(condition, value)
@@ -363,13 +354,17 @@ def _table_value(condition: Condition, value: Any, rare: Counter[str]) -> Value:
 
 def _checked(condition: Condition, value: Any) -> Value:
     plain = condition.plain(value)
-    if plain in (ANY, DRAW) and condition.find(plain) is None and not condition.is_field:
-        if plain == DRAW:
-            raise ConfigError(
-                f"A schema says what is drawn: {DRAW!r} is not a value of {condition.name!r} in it."
-                " Leave it out."
-            )
+    if plain is None or (plain == ANY and _is_unknown(condition, plain)):
         return None
-    if plain is not None:
-        condition.refuse(plain)
+    if plain == DRAW and _is_unknown(condition, plain):
+        raise ConfigError(
+            f"A schema says what is drawn: {DRAW!r} is not a value of {condition.name!r} in it."
+            " Leave it out."
+        )
+    condition.refuse(plain)
     return plain
+
+
+def _is_unknown(condition: Condition, plain: Value) -> bool:
+    """Return whether a value is not one of the values of a condition, which is not a field."""
+    return plain is not None and not condition.is_field and condition.find(plain) is None

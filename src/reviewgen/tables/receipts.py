@@ -7,8 +7,8 @@ A receipt is one JSON object::
     text        the text
     prompt, number, seed
     settings    all generation settings; also novelty, max_copy and must_include if they were given
-    model       the preset, the digest of its folder, the bits per weight, and its source, without
-                paths of this machine; and the device that generated, if it was not the CPU
+    model       the preset, the digest of its folder, the bits per weight, and its origin as
+                ``source``, without paths of this machine; and the device, if it was not the CPU
     versions    of Python, the machine, the libraries and the plugins that the result depends on
 
 A file of receipts has one receipt per line.
@@ -29,16 +29,16 @@ from reviewgen.config.generation import GenerationConfig
 from reviewgen.config.settings import Bound, check, from_dict, to_dict
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.generation.generator import Generation
-from reviewgen.generation.request import device_facts, make_request
+from reviewgen.generation.request import Request, device_facts, make_request
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.registry.metadata import Plugin
 from reviewgen.storage import open_input
 from reviewgen.version import __version__
 
-_EXCERPT = 40  # characters shown around the first difference
-# begins the source of a model that was outside the folder of the receipts and the working directory
+_EXCERPT = 40  # characters that are shown around the first difference
+# the start of the source of a model outside the folder of the receipts and the working directory
 _ELSEWHERE = ".../"
-_MAX_NAMED = 5  # texts that differ, in a summary
+_MAX_NAMED = 5  # different texts that a summary names
 _VERSIONS = ("numpy", "numba", "llvmlite", "tokenizers", "torch")
 
 
@@ -66,7 +66,7 @@ class _Model(_Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt(_Checked):
-    """What a text was generated with; see above."""
+    """A receipt; the fields are described above."""
 
     synthetic: Literal[True]
     text: str
@@ -94,7 +94,7 @@ class Replay:
 
 
 def make_receipt(
-    model: ReviewModel, generation: Generation, source: str | Path | None = None
+    model: ReviewModel, generation: Generation, origin: str | Path | None = None
 ) -> dict[str, Any]:
     """Return the receipt of a text that a model has just generated, as JSON values.
 
@@ -102,36 +102,31 @@ def make_receipt(
         model: The model.
         generation: The text, from ``generate(..., return_dict_in_generate=True)`` or
             ``generate_each``.
-        source: A source of the model for ``load``, so that ``reviewgen replay`` can find it; see
-            ``portable_source``.
+        origin: What loads the model, so that ``reviewgen replay`` can find it; see
+            ``portable_origin``.
 
     Raises:
         ConfigError: The call had functions as logits processors or stopping criteria, which cannot
             be saved.
     """
     request = generation.request
-    if request.hooks is not None and (
-        request.hooks.criteria or len(request.plugins) < len(request.hooks.processors)
-    ):
+    if has_functions(request):
         raise ConfigError(
             "A text generated with functions as logits_processor or stopping_criteria has no"
             " receipt: functions cannot be saved. Give logits processors by name."
         )
     config = to_dict(request.config) | {"conditions": generation.conditions}
-    arguments = {
-        name: value
-        for name in ("novelty", "max_copy", "must_include")
-        if (value := getattr(request, name))
-    }
+    arguments = {name: getattr(request, name) for name in ("novelty", "max_copy", "must_include")}
+    given = {name: value for name, value in arguments.items() if value}
     return {
         "synthetic": True,
         "text": generation.text,
         "prompt": generation.prompt,
         "number": generation.number,
         "seed": generation.seed,
-        "settings": {"generation_config": config, **arguments},
+        "settings": {"generation_config": config, **given},
         "model": {
-            "source": None if source is None else str(source),
+            "source": None if origin is None else str(origin),
             "preset": model.preset,
             "digest": model.digest,
             "bits": model.weight_bits,
@@ -141,53 +136,54 @@ def make_receipt(
     }
 
 
-def portable_source(source: str | Path, file: Path) -> str:
-    """Return a model's source without the path of a folder of this machine.
+def has_functions(request: Request) -> bool:
+    """Return whether a call has functions as logits processors or stopping criteria."""
+    hooks = request.hooks
+    if hooks is None:
+        return False
+    return bool(hooks.criteria) or len(request.plugins) < len(hooks.processors)
 
-    Of a local folder, the path from the folder of the receipts or from the working directory is
-    kept; of a folder outside both, only the name.
+
+def portable_origin(origin: str | Path, file: Path) -> str:
+    """Return the origin of a model without the path of a folder of this machine.
+
+    A local folder is named by its path from the folder of the receipts or from the working
+    directory; a folder outside both only by its name.
     """
-    folder = Path(source).expanduser()
+    folder = Path(origin).expanduser()
     if not folder.is_dir():
-        return str(source)
-    places = [(folder.absolute(), parent.absolute()) for parent in (file.parent, Path())]
-    # beyond symbolic links
-    places += [(location.resolve(), parent.resolve()) for location, parent in places]
-    path = next(
-        (
-            location.relative_to(parent)
-            for location, parent in places
-            if location.is_relative_to(parent)
-        ),
-        None,
-    )
-    return f"{_ELSEWHERE}{folder.resolve().name}" if path is None else f"./{path.as_posix()}"
+        return str(origin)
+    pairs = [(folder.absolute(), parent.absolute()) for parent in (file.parent, Path())]
+    # again with all symbolic links followed
+    pairs += [(location.resolve(), parent.resolve()) for location, parent in pairs]
+    for location, parent in pairs:
+        if location.is_relative_to(parent):
+            return f"./{location.relative_to(parent).as_posix()}"
+    return f"{_ELSEWHERE}{folder.resolve().name}"
 
 
-def find_source(receipt: Receipt, file: Path) -> str | Path:
-    """Return the source of a receipt's model for ``load``; a local folder as it is found from here.
+def find_origin(receipt: Receipt, file: Path) -> str | Path:
+    """Return what loads the model of a receipt; a local folder as it is found from here.
 
     Args:
         receipt: The receipt.
-        file: The file that it was read from; a local model is looked for in its folder, then in the
+        file: The file that it was read from. A local model is searched in its folder, then in the
             working directory.
 
     Raises:
         ConfigError: The receipt does not say where its model is.
     """
-    source = receipt.model.source
-    if source is None or source.startswith(_ELSEWHERE):
-        name = (
-            ""
-            if source is None
-            else f" {source.removeprefix(_ELSEWHERE)}, which was in another folder"
-        )
+    origin = receipt.model.source
+    if origin is None or origin.startswith(_ELSEWHERE):
+        name = ""
+        if origin is not None:
+            name = f" {origin.removeprefix(_ELSEWHERE)}, which was in another folder"
         raise ConfigError(
             f"The receipt does not say where its model is{name}: give it with --model."
         )
-    if not source.startswith("./") and not Path(source).is_absolute():
-        return source
-    paths = [file.parent / source, Path(source)]
+    if not origin.startswith("./") and not Path(origin).is_absolute():
+        return origin
+    paths = [file.parent / origin, Path(origin)]
     return next((path for path in paths if (path / "config.json").is_file()), paths[-1])
 
 
@@ -200,7 +196,9 @@ def read_receipts(file: Path) -> Iterator[Receipt]:
     number = 0
     try:
         with open_input(file) as stream:
-            for line in filter(bytes.strip, iter(lambda: stream.readline(MAX_RECORD), b"")):
+            while line := stream.readline(MAX_RECORD):
+                if not line.strip():
+                    continue
                 number += 1
                 values = parse_json(line.decode())
                 if not isinstance(values, dict):
@@ -226,7 +224,7 @@ def replay(receipt: Receipt, model: ReviewModel) -> Replay:
         ConfigError: The model does not support a setting of the receipt.
     """
     config = receipt.settings.generation_config
-    is_search = config.num_beams > 1  # which finds the texts of a prompt together
+    is_search = config.num_beams > 1  # a beam search finds the texts of a prompt together
     if not is_search:
         config = dataclasses.replace(config, num_return_sequences=1)
     arguments: Any = vars(receipt.settings) | {"generation_config": config, "seed": receipt.seed}
@@ -239,48 +237,46 @@ def replay(receipt: Receipt, model: ReviewModel) -> Replay:
     first = receipt.number % config.num_return_sequences if is_search else 0
     text = next(model.generator.generate(request, first, start_late=False)).text
     here = device_facts(model.device).get("device", "cpu")
-    versions = library_versions(model, request.plugins)
-    compared = [
-        (
-            "The model is a different one: its digest is {}, not {}.",
-            model.digest,
-            receipt.model.digest,
-        ),
-        (
-            "The model has {}-bit weights; the text was generated with {}-bit weights.",
-            model.weight_bits,
-            receipt.model.bits,
-        ),
-        ("The device is {}; the text was generated on {}.", here, receipt.model.device),
-        *(
-            (f"{name} is {{}}; the text was generated with {{}}.", now, receipt.versions.get(name))
-            for name, now in versions.items()
-        ),
-    ]
-    differences = [
-        sentence.format(now, before) for sentence, now, before in compared if now != before
-    ]
+    before = receipt.model
+    differences = []
+    if model.digest != before.digest:
+        differences.append(
+            f"The model is a different one: its digest is {model.digest}, not {before.digest}."
+        )
+    if model.weight_bits != before.bits:
+        differences.append(
+            f"The model has {model.weight_bits}-bit weights; the text was generated with"
+            f" {before.bits}-bit weights."
+        )
+    if here != before.device:
+        differences.append(f"The device is {here}; the text was generated on {before.device}.")
+    for name, now in library_versions(model, request.plugins).items():
+        then = receipt.versions.get(name)
+        if now != then:
+            differences.append(f"{name} is {now}; the text was generated with {then}.")
     if text != receipt.text:
         differences.append(_describe_difference(receipt.text, text))
     return Replay(text, text == receipt.text, tuple(differences))
 
 
 def describe_replays(replays: Sequence[Replay]) -> str:
-    """Return one sentence about how many texts are identical, and which differ.
+    """Return a sentence with the number of identical texts, and the numbers of different ones.
 
     >>> describe_replays([Replay("a", True, ()), Replay("b", False, ()), Replay("c", True, ())])
     '2 of 3 texts are identical; text 2 differs.'
     """
     different = [f"{number:,}" for number, result in enumerate(replays, 1) if not result.is_equal]
     total = len(replays)
-    same = len(replays) - len(different)
-    unnamed = len(different) - _MAX_NAMED
+    same = total - len(different)
     sentence = f"{same:,} of {total:,} {'text is' if total == 1 else 'texts are'} identical"
     if total == 1 or not different:
         return f"{sentence}."
-    named = ", ".join(different[:_MAX_NAMED] + ([f"{unnamed:,} more"] if unnamed > 0 else []))
-    texts, differ = ("texts", "differ") if len(different) > 1 else ("text", "differs")
-    return f"{sentence}; {texts} {' and '.join(named.rsplit(', ', 1))} {differ}."
+    if len(different) == 1:
+        return f"{sentence}; text {different[0]} differs."
+    unnamed = len(different) - _MAX_NAMED
+    if unnamed > 0:
+        different = [*different[:_MAX_NAMED], f"{unnamed:,} more"]
+    return f"{sentence}; texts {', '.join(different[:-1])} and {different[-1]} differ."
 
 
 def _describe_difference(before: str, after: str) -> str:

@@ -1,4 +1,4 @@
-"""Scores given texts, or says what they copy, in one process or in several:
+"""Scores texts, or finds what they copy, in one process or in several:
 ``reviewgen.score_dataset``, ``novelty_dataset``.
 
 Reading is fast, so every process reads all texts, and judges only its share. The summary does not
@@ -31,15 +31,8 @@ from reviewgen.data.columns import Example
 from reviewgen.data.pipeline import identify_texts, read_documents, read_texts
 from reviewgen.data.store import frame_texts
 from reviewgen.errors import ConfigError, TrainingError
-from reviewgen.evaluation import (
-    Evaluation,
-    batches,
-    evaluate_totals,
-    keep_first,
-    measure_gains,
-    sum_totals,
-    token_losses,
-)
+from reviewgen.evaluation.evaluate import Evaluation, evaluate_totals, sum_totals
+from reviewgen.evaluation.scoring import batches, keep_first, measure_gains, token_losses
 from reviewgen.generation.generator import require_index
 from reviewgen.generation.request import device_facts
 from reviewgen.model.review_model import ReviewModel, check_model
@@ -49,7 +42,7 @@ from reviewgen.registry.plugins import find_model
 from reviewgen.tables.receipts import library_versions
 from reviewgen.tables.table import Progress, Row, TablePlan, write_table
 
-_SCORED = 1024  # texts that are scored together, as ``evaluate`` does
+_SCORED_TEXTS = 1024  # that are scored together, as ``evaluate`` does
 _SCORE_COLUMNS = {
     "characters": "int64",
     "tokens": "int64",
@@ -73,7 +66,7 @@ _logger = logging.getLogger("reviewgen")
 
 
 def load_saved(model: Any, weight_bits: int = 32) -> tuple[ReviewModel, str | Path | None]:
-    """Return a model, which may be moved to another device, and the source that it was loaded from.
+    """Return a model, which may be moved to another device, and where it came from.
 
     Args:
         model: A ReviewModel, or what ``load`` takes.
@@ -91,10 +84,10 @@ def load_saved(model: Any, weight_bits: int = 32) -> tuple[ReviewModel, str | Pa
             "A table records its model by digest, and this model has unsaved changes: save and load"
             " it first."
         )
-    folder = model.bundle.folder
-    # the caller's stays on its device
-    clone = ReviewModel(replace(model.bundle, weights=copy.copy(model.bundle.weights)))
-    return clone, model.bundle.source if folder is None else folder
+    bundle = model.bundle
+    # a copy, so that the caller's model stays on its device
+    clone = ReviewModel(replace(bundle, weights=copy.copy(bundle.weights)))
+    return clone, bundle.folder or bundle.origin
 
 
 def move(model: ReviewModel, device: str) -> None:
@@ -156,52 +149,53 @@ def evaluate(
         return loaded
 
     def work() -> tuple[dict[int, Any], str, Any]:
-        """Score this process's batches; return their totals by number, a digest of all texts, and
-        what the conditions save.
+        """Score the batches of this process; return their totals by number, a digest of all texts,
+        and what the conditions save.
         """
         totals = dict[int, Any]()
         digest = xxhash.xxh3_128()
-        tokenizer = loaded.tokenizer
         weights = loaded.bundle.weights
-        conditions = loaded.conditions
+        device = weights.device
+        network = weights.model_on_device
         documents = read_documents(source, loaded.bundle, **options)
         first = list[Any]()
         nats = list[float]()
-        documents = keep_first(documents, first) if conditions and not processes.rank else documents
+        if loaded.conditions and not processes.rank:
+            documents = keep_first(documents, first)
         done = 0
         for number, batch in enumerate(batches(documents)):
             processes.stop_if_interrupted()
-            digest.update(
-                b"".join(ids.tobytes() for ids, _ in batch)
-                + str([length for _, length in batch]).encode()
-            )
+            digest.update(b"".join(ids.tobytes() for ids, _ in batch))
+            digest.update(str([length for _, length in batch]).encode())
             if number % processes.world_size == processes.rank:
                 sink = nats if len(nats) < len(first) else None
                 totals[number] = evaluate_totals(
-                    weights.model_on_device, batch, tokenizer.vocab_size, weights.device, sink
+                    network, batch, loaded.tokenizer.vocab_size, device, sink
                 )
             done += len(batch)
             if progress is not None:
                 progress("Evaluating", done, None)
-        # of several, each has scored texts here and there
+        # with several processes, these are not the nats of the first texts
         known = nats if processes.world_size == 1 else ()
         return (
             totals,
             digest.hexdigest(),
-            measure_gains(weights.model_on_device, first, conditions, weights.device, known),
+            measure_gains(network, first, loaded.conditions, device, known),
         )
 
     with all_processes() as processes:
         loaded = processes.each(check, model)
         processes.refuse_differences(_facts(loaded, source, options))
         results = processes.gather(work, _name(source))
-        # as of a pipe, of which each has read a part
+        # such as the texts of a pipe, of which each process has read a part
         if len({digest for _, digest, _ in results}) > 1:
             raise TrainingError(
                 "The processes have read different texts. Run the same command everywhere, with the"
                 " same corpus."
             )
-        totals = {number: total for part, _, _ in results for number, total in part.items()}
+        totals = dict[int, Any]()
+        for own, _, _ in results:
+            totals |= own
         evaluation = sum_totals(totals[number] for number in range(len(totals))).evaluation()
         return loaded, replace(evaluation, conditions=results[0][2])
 
@@ -236,22 +230,19 @@ def score_texts(
             others=("source", "out", "format", "shard_texts"),
         )
         loaded = load_saved(model)[0]
-        labels = (
-            dict.fromkeys(_condition_columns(loaded.conditions).values(), "string")
-            if kind == "score"
-            else {}
-        )
+        labels = dict[str, str]()
         if kind == "score":
+            labels = dict.fromkeys(_condition_columns(loaded.conditions).values(), "string")
             move(loaded, device)
         else:
             require_index(loaded.bundle.index)
         texts: Iterator[Example] = read_texts(source, loaded.bundle, **settings)
-        first_text = next(texts)  # the first text says what is wrong
+        first_text = next(texts)  # raises an error if the source cannot be read
+        texts = chain([first_text], texts)
         identity = identify_texts(source, loaded.conditions, settings)
         facts = {"judge": kind, **_facts(loaded, source, _DEFAULTS | settings)}
-        # which processes compare
+        # the processes compare this
         facts["texts"] = hash_text(first_text[0]) if identity is None else identity
-        texts = chain([first_text], texts)
         done = 0
 
         def rows(_: int, first: int, last: int) -> Iterator[Row]:
@@ -261,12 +252,11 @@ def score_texts(
             nonlocal done
             shard = islice(texts, first - done, last - done)
             done = last
-            while part := list(islice(shard, _SCORED)):
+            while part := list(islice(shard, _SCORED_TEXTS)):
                 yield from judge(loaded, part)
 
-        columns = {"text": "string"} | labels | judge_columns
         return TablePlan(
-            columns=columns,
+            columns={"text": "string"} | labels | judge_columns,
             facts=facts,
             stage=stage,
             rows=rows,
@@ -297,8 +287,8 @@ def _condition_columns(conditions: Conditions) -> dict[str, str]:
 
 
 def column_names(conditions: Conditions, others: Sequence[str]) -> dict[str, str]:
-    """Return the column of each condition: its name, after ``condition_`` if another column has
-    it.
+    """Return the column of each condition: its name, with the prefix ``condition_`` if another
+    column has that name.
     """
     names = {}
     for name in conditions.names:
@@ -315,50 +305,38 @@ def novelty_row(novelty: Novelty | None) -> Row:
     """
     if novelty is None:
         return dict.fromkeys(NOVELTY_COLUMNS)
-    longest: tuple[Any, ...] = (
-        novelty.longest_text,
-        novelty.longest_characters,
-        novelty.longest_tokens,
-    )
-    is_unknown = novelty.form == "compact" and novelty.longest_tokens and not novelty.longest_text
-    longest = (None, None, None) if is_unknown else longest
-    return dict(
-        zip(
-            NOVELTY_COLUMNS,
-            (*longest, *(novelty.windows.get(length) for length in WINDOWS)),
-            strict=True,
-        )
-    )
+    text = novelty.longest_text
+    longest: list[Any] = [text, novelty.longest_characters, novelty.longest_tokens]
+    if novelty.form == "compact" and novelty.longest_tokens and not text:
+        longest = [None] * len(longest)  # such an index does not know the span
+    shares = [novelty.windows.get(length) for length in WINDOWS]
+    return dict(zip(NOVELTY_COLUMNS, longest + shares, strict=True))
 
 
 def _score(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
     """Yield the row of each text: its conditions and its bits, the end token included."""
-    conditions, tokenizer, names = (
-        model.conditions,
-        model.tokenizer,
-        _condition_columns(model.conditions),
-    )
-    framed = list(
-        frame_texts(((text, conditions.encode_values(values)) for text, values in texts), tokenizer)
-    )
+    conditions = model.conditions
+    tokenizer = model.tokenizer
+    columns = _condition_columns(conditions)
+    encoded = ((text, conditions.encode_values(values)) for text, values in texts)
+    framed = list(frame_texts(encoded, tokenizer))
     weights = model.bundle.weights
     ids = [ids for ids, _ in framed]
     losses = token_losses(weights.model_on_device, ids, tokenizer.vocab_size, weights.device)
     for (text, values), (_, characters), nats in zip(texts, framed, losses, strict=True):
-        plain = {
-            names[condition.name]: condition.plain(value)
-            for condition, value in zip(conditions, values, strict=True)
-        }
+        row: Row = {"text": text}
+        for condition, value in zip(conditions, values, strict=True):
+            plain = condition.plain(value)
+            row[columns[condition.name]] = None if plain is None else str(plain)
         bits = float(nats.sum(dtype=np.float64)) / math.log(2)
-        known = bits if math.isfinite(bits) else None
-        scores = (
-            characters,
-            len(nats),
-            known,
-            None if known is None or not characters else known / characters,
-        )
-        labels = {name: None if value is None else str(value) for name, value in plain.items()}
-        yield {"text": text, **labels, **dict(zip(_SCORE_COLUMNS, scores, strict=True))}
+        is_known = math.isfinite(bits)
+        scores = {
+            "characters": characters,
+            "tokens": len(nats),
+            "bits": bits if is_known else None,
+            "bits_per_character": bits / characters if is_known and characters else None,
+        }
+        yield row | scores
 
 
 def _summarize_scores(rows: Iterable[Row]) -> dict[str, Any]:
@@ -368,15 +346,19 @@ def _summarize_scores(rows: Iterable[Row]) -> dict[str, Any]:
     tokens = 0
     impossible = 0
     for row in rows:
-        characters = characters + row["characters"]
-        tokens = tokens + row["tokens"]
+        characters += row["characters"]
+        tokens += row["tokens"]
         if row["bits"] is None:
             impossible += 1
         else:
             bits.append(row["bits"])
     per_character = None if impossible or not characters else math.fsum(bits) / characters
-    counts = {"characters": characters, "tokens": tokens, "zero_probability_texts": impossible}
-    return {"bits_per_character": per_character, **counts}
+    return {
+        "bits_per_character": per_character,
+        "characters": characters,
+        "tokens": tokens,
+        "zero_probability_texts": impossible,
+    }
 
 
 def _examine(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
@@ -388,8 +370,8 @@ def _examine(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
 
 
 def _summarize_copies(rows: Iterable[Row]) -> dict[str, Any]:
-    """Return the longest copy of all texts, how many have long ones, and the mean share of their
-    windows that is copied.
+    """Return the length of the longest copy, the number of texts with long copies, and the mean
+    share of copied windows.
     """
     shares = array("d")
     longest = 0
@@ -397,9 +379,11 @@ def _summarize_copies(rows: Iterable[Row]) -> dict[str, Any]:
     unknown = 0
     for row in rows:
         length = row["longest_copy_characters"]
-        longest = max(longest, length or 0)
-        long = long + ((length or 0) >= _LONG_COPY)
-        unknown = unknown + (length is None)
+        if length is None:
+            unknown += 1
+        else:
+            longest = max(longest, length)
+            long += length >= _LONG_COPY
         if row[_SHARE] is not None:
             shares.append(row[_SHARE])
     return {

@@ -46,7 +46,7 @@ from reviewgen.storage import (
 )
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with what is being done, how many texts of it are done, and of how many if that is
+"""Called with the name of the stage, the number of texts that are done, and their total if it is
 known.
 """
 
@@ -55,14 +55,14 @@ _FORMATS = ("jsonl", "parquet")
 _OTHER_FILES = ("json", "txt", "tsv", "xls", "xlsx")
 _MANIFEST = "manifest.json"
 _FORMAT = 1
-_BATCH = 10_000  # rows that are written to parquet at once
-_FILE_SHARD = 1_000  # texts of a shard of a single file, at most: what an interruption can cost
-_REPORTED = 64  # texts between two reports of progress
-_MAX_DRAWS = 10  # texts that are drawn for one that is wanted, if repeats are left out
-_MORE = 1.1  # a little more than what is missing
-# which UTF-8 lacks; JSON escapes them, and other formats have U+FFFD for them
+_PARQUET_ROWS = 10_000  # rows that are written to parquet at once
+_FILE_SHARD_TEXTS = 1_000  # the largest shard of a single file: an interruption costs at most one
+_REPORTED_TEXTS = 64  # texts between two reports of progress
+_MAX_DRAWS = 10  # drawn texts per wanted text, if repeats are left out
+_MORE = 1.1  # times the texts that are missing are drawn next
+# UTF-8 has no surrogates: JSON escapes them, and other formats have U+FFFD in their place
 _SURROGATES = re.compile("[\ud800-\udfff]")
-# what spreadsheets run, after the CSV injection page of OWASP
+# the start of a formula for spreadsheets, after the CSV injection page of OWASP
 _FORMULA = re.compile(r"\A(?=[=+\-@\t\r])")
 
 
@@ -90,13 +90,13 @@ class WrittenTexts:
 
 @dataclass(frozen=True, kw_only=True)
 class TablePlan:
-    """What a table has.
+    """The columns and the rows of a table.
 
     Attributes:
         columns: The pyarrow type of each column, as in {"text": "string"}; one of them is the text.
-        facts: What decides the rows, as JSON values by name. A seed that is None becomes that of an
-            earlier try, or a random one.
-        stage: What is done, for the progress.
+        facts: The facts on which the rows depend, as JSON values by name. A seed that is None
+            becomes that of an earlier try, or a random one.
+        stage: The name of the work, for the progress.
         rows: Called with (seed, first, last); yields the rows of the texts ``first`` to ``last -
             1``, or fewer at the end.
         total: The number of texts that are wanted; None if the rows end by themselves.
@@ -132,8 +132,8 @@ def write_table(
         shards: The format, where None is that of the file, or jsonl; and the number of texts in a
             shard; the last has fewer.
         progress: Called with the progress, in the main process.
-        given: What the table was made of; of a DataFrame of pandas, the table that is returned is
-            one, too.
+        given: The object that the table was made of; if it is a DataFrame of pandas, the table that
+            is returned is one, too.
 
     Returns:
         A ``WrittenTexts``; without ``out`` a Dataset or a DataFrame.
@@ -184,8 +184,9 @@ def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
             " .csv."
         )
     is_file = suffix in (*_FORMATS, "csv")
-    kind = format if format is not None else suffix if is_file else _FORMATS[0]
-    if not (is_file or (isinstance(kind, str) and kind in _FORMATS)):
+    usual = suffix if is_file else _FORMATS[0]
+    kind = usual if format is None else format
+    if not is_file and not (isinstance(kind, str) and kind in _FORMATS):
         raise ConfigError(
             f"The format of a folder is jsonl or parquet; got {quoted(kind)}. For a CSV file, let"
             " the name of out end in .csv."
@@ -195,7 +196,7 @@ def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
             f"out={path.name} is a file of {suffix}, and the format is {kind}: leave the format"
             " out."
         )
-    # without a name, it is "." or "/", which exist
+    # a path without a name is "." or "/", which exist
     if is_file or not path.name or _read_manifest(path) is None:
         check_output(path)
     return path, kind
@@ -217,9 +218,9 @@ class _Table:
         self.processes = processes
         self.is_file = out.suffix.lower() == f".{shards.format}"
         self.shard_texts = (
-            min(shards.shard_texts, _FILE_SHARD) if self.is_file else shards.shard_texts
+            min(shards.shard_texts, _FILE_SHARD_TEXTS) if self.is_file else shards.shard_texts
         )
-        # of shards, which are read back
+        # the format of shards, which are read back
         self.format = "jsonl" if shards.format == "csv" else shards.format
         files = {"format": shards.format, "shard_texts": self.shard_texts, "columns": plan.columns}
         self.facts: dict[str, Any] = json.loads(json.dumps({**plan.facts, **files}))
@@ -230,12 +231,12 @@ class _Table:
         self.keep_formulas = shards.keep_formulas
         self.unique = bool(self.facts.get("unique"))
         self.is_resumed = False
-        # of a shard, before repeats are left out
+        # texts of a shard, before repeats are left out
         self.size = min(self.shard_texts, plan.total or self.shard_texts)
 
     def open(self, locks: ExitStack) -> WrittenTexts | None:
-        """Lock the working folder, until ``locks`` end, and resume what is in it; return the table
-        if it is complete already.
+        """Lock the working folder until ``locks`` end, to resume the job in it; return the table if
+        it is complete already.
         """
         self.processes.refuse_differences({**self.facts, "out": str(self.out)})
         self.facts, finished = self.processes.main(lambda: self._open(locks), self.out)
@@ -244,25 +245,27 @@ class _Table:
         return finished
 
     def write(self) -> WrittenTexts:
-        """Write shards in rounds; if texts must differ, until enough do, or until about ten times
+        """Write shards in rounds; if texts must differ, until enough of them do, or until ten times
         as many were drawn.
         """
-        total, size, wanted = self.plan.total, self.size, self.plan.total or sys.maxsize
-        count = texts = 0
+        total = self.plan.total
+        wanted = total or sys.maxsize
+        size = self.size
+        count = 0  # of shards
+        texts = 0
         hashes = np.empty(0, np.uint64)
 
         def work() -> tuple[int, np.ndarray]:
             first = (count + self.processes.rank) * size
             rows = self._write_shard(first, wanted) if first < wanted else []
-            return len(rows), np.array(
-                [hash_text(row["text"]) for row in rows] if self.unique else [], np.uint64
-            )
+            hashed = [hash_text(row["text"]) for row in rows] if self.unique else []
+            return len(rows), np.array(hashed, np.uint64)
 
         while count * size < wanted:
             results = self.processes.gather(work, self.out)
             hashes = np.concatenate([hashes, *(shard_hashes for _, shard_hashes in results)])
-            texts = texts + sum(length for length, _ in results)
-            count = count + self.processes.world_size
+            texts += sum(length for length, _ in results)
+            count += self.processes.world_size
             if total is None and results[-1][0] < size:
                 break
             if self.unique and total is not None and count * size >= wanted:
@@ -282,7 +285,7 @@ class _Table:
         last = first + self.size
         if file.exists() and self._digest(file).exists():
             return list(read_rows(file))
-        # it is damaged, or was written by a process that was killed before it noted the digest
+        # the shard is damaged, or its process was killed before it noted the digest
         remove(file)
         total = self.plan.total and wanted
         written = list[Row]()
@@ -291,13 +294,11 @@ class _Table:
         ):
             self.processes.stop_if_interrupted()
             written.append(row if self.format == "jsonl" else _replace(row, _SURROGATES, "\ufffd"))
-            if self.progress is not None and not len(written) % _REPORTED:
+            if self.progress is not None and not len(written) % _REPORTED_TEXTS:
                 done = first + len(written) * self.processes.world_size
                 self.progress(self.plan.stage, min(done, wanted), total)
         if written:
-            Job.write_whole(
-                file, lambda scratch: _write_rows(scratch, written, self.format, self.plan.columns)
-            )
+            self._write_rows(file, written, self.format)
             Job.write_whole(self._digest(file), Path.touch)
         return written
 
@@ -324,9 +325,8 @@ class _Table:
         if manifest is None:
             self.job.require({name: facts[name] for name in ("seed",) if name in facts})
             return facts, None
-        if different := [
-            name for name in {**facts, **before} if facts.get(name) != before.get(name)
-        ]:
+        names = facts | before
+        if different := [name for name in names if facts.get(name) != before.get(name)]:
             raise ConfigError(
                 f"{self.out} was written with other settings: {', '.join(different)} differ. Remove"
                 " that folder, or give another --out."
@@ -335,7 +335,7 @@ class _Table:
             raise OutputExists(
                 f"{self.out} already exists. Give another folder, or remove it first."
             )
-        if self.job.folder.exists():  # a process was killed when it had published the table
+        if self.job.folder.exists():  # a process was killed after it had published the table
             with suppress(CheckpointError, OutputExists), self.job:
                 self.job.clear()
         return facts, WrittenTexts(
@@ -353,62 +353,62 @@ class _Table:
         """Give the table its name, and return it; ``hashes`` are those of texts that must
         differ.
         """
-        shards = [self._shard(number) for number in range(math.ceil(texts / self.size))]
-        # of an earlier try, whose shards may have been damaged since
+        # a table of an earlier try, whose shards may have been damaged since
         remove(self.job.path("table"))
+        shards = [self._shard(number) for number in range(math.ceil(texts / self.size))]
         rows: Iterator[Row] = chain.from_iterable(map(read_rows, shards))
+        total = self.plan.total
         if self.plan.summarize is not None:
             summary = self.plan.summarize(chain.from_iterable(map(read_rows, shards)))
         else:
-            summary = {
-                "seed": self.facts["seed"],
-                "asked": self.plan.total,
-                "drawn": texts,
-                "repeats": 0,
-            }
+            summary = {"seed": self.facts["seed"], "asked": total, "drawn": texts, "repeats": 0}
         if self.unique:
-            positions = np.flatnonzero(is_first := first_of_each(hashes))[: self.plan.total]
-            drawn = int(positions[-1]) + 1 if len(positions) == self.plan.total else texts
+            is_first = first_of_each(hashes)
+            positions = np.flatnonzero(is_first)[:total]
+            drawn = int(positions[-1]) + 1 if len(positions) == total else texts
             rows = islice(compress(rows, is_first.tolist()), len(positions))
             texts = len(positions)
             summary |= {"drawn": drawn, "repeats": drawn - texts}
-        folder = self.job.path("table")
-        files: dict[str, Any] = {}
         if self.is_file:
             if self.plan.receipts is not None:
                 rows = _write_receipts(self.plan.receipts, rows)
-            Job.write_whole(
-                folder,
-                lambda path: _write_rows(
-                    path, rows, self.facts["format"], self.plan.columns, self.keep_formulas
-                ),
-            )
-            files[self.out.name] = None
+            self._write_rows(self.job.path("table"), rows, self.facts["format"])
+            files = (self.out.name,)
         else:
-            size = self.shard_texts
-            count = math.ceil(texts / self.shard_texts)
-            for number in range(count):
-                # as ``datasets`` names them
-                file = folder / f"train-{number:05d}-of-{count:05d}.{self.format}"
-                Job.write_whole(
-                    file,
-                    lambda path: _write_rows(
-                        path, islice(rows, size), self.format, self.plan.columns
-                    ),
-                )
-                files[file.name] = {"texts": min(size, texts - number * size), **digest_file(file)}
-            content = {
-                "format": _FORMAT,
-                "synthetic": "seed" in self.facts,
-                "texts": texts,
-                "summary": summary,
-            }
-            text = json.dumps(
-                content | {"job": self.facts, "files": files}, indent=1, ensure_ascii=False
-            )
-            (folder / _MANIFEST).write_bytes(text.encode("utf-8", "backslashreplace"))
+            files = self._write_folder(rows, texts, summary)
         self.job.finish("table")
-        return WrittenTexts(self.out, texts, summary, tuple(files), is_resumed=self.is_resumed)
+        return WrittenTexts(self.out, texts, summary, files, is_resumed=self.is_resumed)
+
+    def _write_folder(
+        self, rows: Iterator[Row], texts: int, summary: Mapping[str, Any]
+    ) -> tuple[str, ...]:
+        """Write the files of a table and its manifest, and return the names of the files."""
+        folder = self.job.path("table")
+        size = self.shard_texts
+        count = math.ceil(texts / size)
+        files = {}
+        for number in range(count):
+            # named as by ``datasets``
+            file = folder / f"train-{number:05d}-of-{count:05d}.{self.format}"
+            self._write_rows(file, islice(rows, size), self.format)
+            files[file.name] = {"texts": min(size, texts - number * size), **digest_file(file)}
+        content = {
+            "format": _FORMAT,
+            "synthetic": "seed" in self.facts,
+            "texts": texts,
+            "summary": summary,
+            "job": self.facts,
+            "files": files,
+        }
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        (folder / _MANIFEST).write_bytes(text.encode("utf-8", "backslashreplace"))
+        return tuple(files)
+
+    def _write_rows(self, file: Path, rows: Iterable[Row], format: str | None) -> None:
+        columns = self.plan.columns
+        Job.write_whole(
+            file, lambda path: _write_rows(path, rows, format, columns, self.keep_formulas)
+        )
 
 
 def _replace(row: Row, pattern: re.Pattern[str], new: str) -> Row:
@@ -426,8 +426,8 @@ def _write_rows(
     columns: Mapping[str, str],
     keep_formulas: bool = False,
 ) -> None:
-    """Write rows to a file; ``columns`` are the pyarrow types of their values, as in {"text":
-    "string"}.
+    """Write rows to a file; ``columns`` are the pyarrow types of their values, as in
+    {"text": "string"}.
     """
     if format == "jsonl":
         with file.open("wb") as stream:
@@ -448,15 +448,15 @@ def _write_rows(
 
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
     rest = iter(rows)
-    # of "a:b", a would be a protocol
+    # an absolute path, because pyarrow takes the a of "a:b" for a protocol
     with parquet.ParquetWriter(file.absolute(), schema, compression="zstd") as writer:
-        while batch := list(islice(rest, _BATCH)):
+        while batch := list(islice(rest, _PARQUET_ROWS)):
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
 
 
 def _write_receipts(file: Path, rows: Iterator[Row]) -> Iterator[Row]:
-    """Yield rows, and write their receipts to a file that has its name before the table has: if the
-    process ends in between, the table can be resumed.
+    """Yield rows, and write their receipts to a file. The file gets its name before the table does:
+    if the process ends in between, the table can be resumed.
 
     Raises:
         OutputExists: Something else has that name by now.
@@ -474,14 +474,9 @@ def _write_receipts(file: Path, rows: Iterator[Row]) -> Iterator[Row]:
 
 def read_rows(file: Path) -> Iterator[Row]:
     """Yield the rows of a shard."""
-    if file.suffix.lower() == ".jsonl":
+    if file.suffix == ".jsonl":
         with file.open("rb") as stream:
             yield from map(json.loads, stream)
-        return
-    if file.suffix.lower() == ".csv":
-        csv.field_size_limit(2**31 - 1)
-        with file.open(encoding="utf-8-sig", newline="") as table:
-            yield from csv.DictReader(table)
         return
     from pyarrow import parquet
 
@@ -491,11 +486,9 @@ def read_rows(file: Path) -> Iterator[Row]:
 
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return the manifest of a table; None if there is none, or that of something else."""
+    keys = {"job", "texts", "summary", "files"}
     with suppress(OSError, ValueError, TypeError, KeyError):
         manifest = dict(read_json(folder / _MANIFEST, max(MAX_RECORD, MAX_VOCABULARY)))
-        if (
-            manifest["format"] == _FORMAT
-            and {"job", "texts", "summary", "files"} <= manifest.keys()
-        ):
+        if manifest["format"] == _FORMAT and keys <= manifest.keys():
             return manifest
     return None

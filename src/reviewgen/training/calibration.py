@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from reviewgen.data.store import count_given
-from reviewgen.evaluation import Document, spread_documents
+from reviewgen.evaluation.evaluate import spread_documents
+from reviewgen.evaluation.scoring import Document
 from reviewgen.protocols.abilities import SupportsScaledLogits
 
 ScoredChunk: TypeAlias = tuple[Tensor, Tensor]

@@ -19,15 +19,15 @@ from reviewgen.compiled.jit import clock
 from reviewgen.config.generation import GenerationConfig
 from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import GenerationError, NotADistribution
-from reviewgen.evaluation import (
-    Document,
+from reviewgen.evaluation.evaluate import (
     Evaluation,
-    TextMetrics,
     Totals,
     evaluate_totals,
     measure_rate,
     spread_documents,
 )
+from reviewgen.evaluation.metrics import TextMetrics
+from reviewgen.evaluation.scoring import Document
 from reviewgen.generation.generator import Generator, choose_batch_size
 from reviewgen.generation.model_stepper import make_stepper
 from reviewgen.generation.pieces import TokenTexts

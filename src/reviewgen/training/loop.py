@@ -33,7 +33,8 @@ from reviewgen.errors import (
     TrainingError,
     first_line,
 )
-from reviewgen.evaluation import TextMetrics, sample_documents
+from reviewgen.evaluation.evaluate import sample_documents
+from reviewgen.evaluation.metrics import TextMetrics
 from reviewgen.generation.model_stepper import using_threads
 from reviewgen.generation.states import map_state
 from reviewgen.novelty import Index

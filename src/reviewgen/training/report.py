@@ -14,7 +14,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from reviewgen.errors import counted
-from reviewgen.evaluation import Evaluation
+from reviewgen.evaluation.evaluate import Evaluation
 from reviewgen.rates import MIN_CHARACTERS
 
 MIN_CHANGE = 0.01  # as a share of the bits per character; smaller changes may come from the seed

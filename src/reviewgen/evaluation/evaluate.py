@@ -1,0 +1,358 @@
+"""Bits per character: of many texts, as an ``Evaluation``, and of one text token by token, as a
+``Score``.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64
+
+from reviewgen.conditions import Conditions
+from reviewgen.config.bounded import to_json
+from reviewgen.data.store import TokenStore, count_given
+from reviewgen.errors import DataError, quoted
+from reviewgen.evaluation.scoring import (
+    ConditionGain,
+    Document,
+    batches,
+    keep_first,
+    measure_gains,
+    token_losses,
+)
+from reviewgen.protocols.model import LanguageModel
+from reviewgen.protocols.tokenizer import Tokenizer
+
+_TIMED_TEXTS = 16
+_TIMED_TOKENS = 200  # of each of these texts
+# tokens of that many bits or more have the darkest shade, in every text, so that texts compare
+_DARKEST_BITS = 10.0
+_MAX_EXPONENT = math.log(sys.float_info.max)
+_MAX_SHOWN = 2000  # tokens of a text in a notebook
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a model predicts texts.
+
+    Attributes:
+        bits_per_character: Total bits divided by the characters; infinite if a token has
+            probability zero.
+        nats_per_character: The same in nats.
+        perplexity_per_token: exp of the nats per token; comparable only between models with the
+            same tokenizer.
+        characters: The number of characters.
+        tokens: The number of predicted tokens, including end tokens.
+        reviews: The number of texts.
+        zero_probability_tokens: The number of tokens with probability zero.
+        conditions: What each condition saves, measured on the first texts; empty for a model
+            without conditions.
+    """
+
+    bits_per_character: float
+    nats_per_character: float
+    perplexity_per_token: float
+    characters: int
+    tokens: int
+    reviews: int
+    zero_probability_tokens: int
+    conditions: tuple[ConditionGain, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as JSON values; without those of conditions if there are none."""
+        facts = dict(to_json(self))
+        if not self.conditions:
+            del facts["conditions"]
+        return facts
+
+    def _repr_html_(self) -> str:
+        """Return a table of the figures, for notebooks."""
+        from reviewgen.web.rendering import render  # Jinja2
+
+        return render("evaluation/evaluation.html", evaluation=self)
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """One token of a scored text.
+
+    Attributes:
+        text: The token's text; empty for the end token.
+        bits: Its negative log2 probability.
+    """
+
+    text: str
+    bits: float
+
+
+@dataclass(frozen=True)
+class Score:
+    """The negative log2 probability of one text.
+
+    Attributes:
+        bits: The total, including the end token.
+        bits_per_character: The total divided by the number of characters.
+        tokens: The bits of each token, the end token last.
+    """
+
+    bits: float
+    bits_per_character: float
+    tokens: list[TokenScore]
+
+    def _repr_html_(self) -> str:
+        """Return the text with each token shaded by its bits, for notebooks."""
+        from reviewgen.web.rendering import render  # Jinja2
+
+        end = len(self.tokens) - 1
+        shown = []
+        for place, token in enumerate(self.tokens[:_MAX_SHOWN]):
+            nothing = "(end)" if place == end else "(part of a character)"
+            share = min(1.0, token.bits / _DARKEST_BITS)
+            shade = round(10 * share) if math.isfinite(token.bits) else None
+            text = token.text.replace("\n", "⏎\n") or nothing
+            shown.append({"text": text, "bits": token.bits, "shade": shade})
+        return render(
+            "evaluation/score.html",
+            score=self,
+            tokens=shown,
+            most=_DARKEST_BITS,
+            hidden=len(self.tokens) - len(shown),
+        )
+
+
+class Totals(NamedTuple):
+    """The sums over texts that an evaluation is computed from; the sums of several processes can be
+    added.
+
+    Attributes:
+        nats: The negative log likelihood.
+        tokens: The number of predicted tokens, including end tokens.
+        characters: The number of characters.
+        reviews: The number of texts.
+        zero_probability_tokens: The number of tokens with probability zero.
+    """
+
+    nats: float = 0.0
+    tokens: int = 0
+    characters: int = 0
+    reviews: int = 0
+    zero_probability_tokens: int = 0
+
+    def evaluation(self) -> Evaluation:
+        """Return the evaluation: the sums per character and per token.
+
+        Raises:
+            DataError: There are no texts, or none of them has a character.
+        """
+        if not self.characters:
+            raise DataError(
+                "There is no text to evaluate."
+                if not self.reviews
+                else "The texts to evaluate have no characters."
+            )
+        rate = self.nats / self.characters
+        per_token = self.nats / self.tokens
+        perplexity = math.exp(per_token) if per_token <= _MAX_EXPONENT else math.inf
+        sizes = (self.characters, self.tokens, self.reviews, self.zero_probability_tokens)
+        return Evaluation(rate / math.log(2), rate, perplexity, *sizes)
+
+
+def evaluate_documents(
+    model: LanguageModel,
+    documents: Iterable[Document],
+    vocab_size: int,
+    device: str = "cpu",
+    conditions: Conditions | None = None,
+) -> Evaluation:
+    """Evaluate a model on encoded texts; each text starts from the initial state.
+
+    Args:
+        model: The model, in evaluation mode.
+        documents: The texts.
+        vocab_size: That of the tokenizer; limits the size of a batch. Ids from there on are of
+            conditions: they, and the ids before the last of them, are not predicted.
+        device: The device of the model.
+        conditions: The conditions of the model, whose gains are measured.
+
+    Raises:
+        DataError: There are no texts, or none of them has a character.
+    """
+    if not conditions:
+        return evaluate_totals(model, documents, vocab_size, device).evaluation()
+    first = list[Document]()
+    nats = list[float]()
+    totals = evaluate_totals(model, keep_first(documents, first), vocab_size, device, nats)
+    return replace(
+        totals.evaluation(), conditions=measure_gains(model, first, conditions, device, nats)
+    )
+
+
+def evaluate_totals(
+    model: LanguageModel,
+    documents: Iterable[Document],
+    vocab_size: int,
+    device: str = "cpu",
+    nats: list[float] | None = None,
+) -> Totals:
+    """Return the sums of an evaluation, which may be over no texts; see ``evaluate_documents`` for
+    the arguments.
+
+    The negative log likelihood of each text is added to the list ``nats``, if one is given.
+    """
+    totals = list[Totals]()
+    for batch in batches(documents):
+        by_text = token_losses(model, [ids for ids, _ in batch], vocab_size, device)
+        if nats is not None:
+            nats += [float(text_losses.sum(dtype=np.float64)) for text_losses in by_text]
+        losses = np.concatenate(by_text)
+        characters = sum(length for _, length in batch)
+        zeros = int(np.isinf(losses).sum())
+        totals.append(
+            Totals(float(losses.sum(dtype=np.float64)), losses.size, characters, len(batch), zeros)
+        )
+    return sum_totals(totals)
+
+
+def sum_totals(totals: Iterable[Totals]) -> Totals:
+    """Return the sum of sums, added in their order."""
+    return Totals(*map(sum, zip(*totals, strict=True)))
+
+
+def score_text(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    text: str,
+    prefix: Sequence[int] = (),
+    given: str = "",
+    device: str = "cpu",
+) -> Score:
+    """Return the bits of one text, including its end token, given the ids of its conditions and the
+    text before it.
+
+    Args:
+        model: The model, in evaluation mode.
+        tokenizer: Its tokenizer.
+        text: The text.
+        prefix: The ids of its conditions.
+        given: The text before it.
+        device: The device of the model.
+
+    Raises:
+        DataError: The text is empty, or not a string.
+    """
+    if not isinstance(text, str) or not isinstance(given, str):
+        raise DataError(
+            "A text to score must be a string; got"
+            f" {quoted(given if isinstance(text, str) else text)}."
+        )
+    if not text:
+        raise DataError("There is no text to score; give one of at least one character.")
+    ids = tokenizer.encode(text)
+    before = [*prefix, *tokenizer.encode(given)]
+    framed = np.array([tokenizer.bos_id, *before, *ids, tokenizer.eos_id])
+    bits = token_losses(model, [framed], tokenizer.vocab_size, device, len(before))[0] / math.log(2)
+    texts = [tokenizer.decode([token]) for token in ids] + [""]
+    scores = [TokenScore(piece, float(value)) for piece, value in zip(texts, bits, strict=True)]
+    total = float(bits.sum(dtype=np.float64))
+    return Score(total, total / len(text), scores)
+
+
+def log_probabilities(
+    model: LanguageModel, ids: list[int], context: int, device: str = "cpu"
+) -> list[float]:
+    """Return the log probability (nats) of each id after the first ``context`` ids (bos, conditions
+    and prompt).
+
+    Args:
+        model: The model, in evaluation mode.
+        ids: The ids of a text, bos first.
+        context: How many of them are not scored.
+        device: The device of the model.
+    """
+    if len(ids) == context:
+        return []
+    text = np.array(ids, np.int64)
+    losses = token_losses(model, [text], model.config.vocab_size, device, context - 1)[0]
+    scores: list[float] = (-losses).tolist()
+    return scores
+
+
+def score_tokens(
+    models: Sequence[LanguageModel], documents: Iterable[Document], vocab_size: int
+) -> tuple[Float64[np.ndarray, "N M"], int]:
+    """Return the log probability (nats) of each of N tokens under each of M models, and the number
+    of characters.
+
+    Tokens include end tokens. The documents are iterated over once. Memory is eight bytes per token
+    and model.
+
+    Args:
+        models: The models, in evaluation mode.
+        documents: The texts.
+        vocab_size: That of the tokenizer; limits the size of a batch. Ids from there on are of
+            conditions: they, and the ids before the last of them, are not predicted.
+
+    Raises:
+        DataError: There are no texts, or none of them has a character.
+    """
+    tables = [np.zeros((0, len(models)))]
+    characters = 0
+    for batch in batches(documents):
+        texts = [ids for ids, _ in batch]
+        losses = [np.concatenate(token_losses(model, texts, vocab_size)) for model in models]
+        tables.append(-np.stack(losses, axis=1).astype(np.float64))
+        characters += sum(length for _, length in batch)
+    if not characters:
+        raise DataError(
+            "There is no text to score."
+            if len(tables) == 1
+            else "The texts to score have no characters."
+        )
+    return np.concatenate(tables), characters
+
+
+def sample_documents(store: TokenStore, tokens: int) -> list[Document]:
+    """Return texts of a store, evenly spaced, with about ``tokens`` tokens in all."""
+    share = min(1.0, tokens / max(1, store.tokens))
+    count = max(1, round(share * len(store))) if len(store) else 0
+    return [
+        (store.document(index), int(store.characters[index]))
+        for index in spread_indices(len(store), count)
+    ]
+
+
+def spread_documents(documents: Sequence[Document], count: int) -> list[Document]:
+    """Return up to ``count`` documents, evenly spaced; documents without characters only if all are
+    returned.
+    """
+    if count < len(documents):
+        documents = [document for document in documents if document[1]] or documents
+    count = min(count, len(documents))
+    return [documents[index] for index in spread_indices(len(documents), count)]
+
+
+def measure_rate(
+    model: LanguageModel, documents: Sequence[Document], vocab_size: int, device: str = "cpu"
+) -> float:
+    """Return how many tokens per second a model scores: measured on the beginnings of a few
+    documents, after a warm-up.
+
+    Raises:
+        NotADistribution: The model's scores do not sum to one.
+    """
+    texts = [
+        ids[: count_given(ids, vocab_size) + _TIMED_TOKENS] for ids, _ in documents[:_TIMED_TEXTS]
+    ]
+    token_losses(model, texts[:1], vocab_size, device)
+    start = time.monotonic()
+    losses = token_losses(model, texts, vocab_size, device)
+    return sum(map(len, losses)) / max(time.monotonic() - start, 1e-9)
+
+
+def spread_indices(size: int, count: int) -> list[int]:
+    """Return ``count`` indices below ``size``, evenly spaced; one is in the middle."""
+    return [int((2 * number + 1) * size // (2 * count)) for number in range(count)]
