@@ -45,9 +45,9 @@ from reviewgen_ngram.trie import (
     read_arrays,
 )
 
-PROPOSALS = 3  # rejected before a token is chosen from all probabilities
+PROPOSALS = 3  # so many are rejected before a token is chosen from all probabilities
 PLAIN_PROPOSALS = 8  # the same at temperature 1, where only an unknown word is rejected
-MAX_NUMBERS = max(2 * PROPOSALS, PLAIN_PROPOSALS) + 1  # random numbers that a token takes
+MAX_NUMBERS = max(2 * PROPOSALS, PLAIN_PROPOSALS) + 1  # random numbers that a token may take
 
 
 class NgramStepper(CompiledStepper):
@@ -91,20 +91,13 @@ class NgramStepper(CompiledStepper):
         """
         if self.config.field_ids:
             return super().forward(checked_ids(ids, self.config), state)
+        trie = self._trained.trie
         contexts = np.empty(ids.shape, np.int64)
-        advance(
-            self._trained.trie,
-            checked_ids(ids, self.config),
-            checked_state(state, self._trained),
-            contexts,
-        )
+        before = checked_state(state, self._trained)
+        advance(trie, checked_ids(ids, self.config), before, contexts)
         last = contexts[:, -1].copy()
-        return (
-            log_probabilities(self._trained.trie, last, self.config.is_distribution).astype(
-                np.float32
-            ),
-            last,
-        )
+        logits = log_probabilities(trie, last, self.config.is_distribution)
+        return logits.astype(np.float32), last
 
     def sample(
         self,
@@ -121,7 +114,6 @@ class NgramStepper(CompiledStepper):
         Raises:
             DataError: The state is not one of this model.
         """
-        # decided without other rows
         if self.config.field_ids or not (params.is_plain and self.config.is_distribution):
             return super().sample(state, uniform, params, texts, new_tokens, constraints)
         contexts = checked_state(state, self._trained)
@@ -137,18 +129,21 @@ class NgramStepper(CompiledStepper):
         whole = np.pad(texts, ((0, 0), (0, uniform.shape[1] + 1)))
         limits = params.max_new_tokens - new_tokens
         _sample(
-            *(
-                self._trained.trie,
-                contexts,
-                uniform,
-                params,
-                proposals,
-                windows,
-                run,
-                spelling,
-                places,
-            ),
-            *(whole, texts.shape[1], new_tokens, limits, tokens, used),
+            self._trained.trie,
+            contexts,
+            uniform,
+            params,
+            proposals,
+            windows,
+            run,
+            spelling,
+            places,
+            whole,
+            texts.shape[1],
+            new_tokens,
+            limits,
+            tokens,
+            used,
         )
         return tokens, used, contexts
 
@@ -215,12 +210,8 @@ def checked_state(state: Int64[np.ndarray, "B *S"], trained: Trained) -> Int64[n
     if state.ndim > 1 and len(state):
         sizes = state[:, [SIZE, WRITTEN]]
         ids = state[:, FIELDS:BELIEFS]
-        if (
-            sizes.min() < 0
-            or sizes.max() > CAP
-            or ids.min() < 0
-            or ids.max() >= len(trained.trie.root)
-        ):
+        has_sizes = sizes.min() >= 0 and sizes.max() <= CAP
+        if not has_sizes or ids.min() < 0 or ids.max() >= len(trained.trie.root):
             raise DataError(
                 f"The state is not one of this model, which holds up to {CAP} ids of fields."
             )
@@ -277,9 +268,9 @@ def _sample(
     """Sample tokens of B rows until each has ended, has its last token, or has too few random
     numbers left.
 
-    Up to temperature 1, a token is proposed from the unsharpened distribution and accepted with
-    probability p ** (1 / temperature - 1): exact rejection sampling (von Neumann 1951), which needs
-    no probability but the token's own.
+    Up to temperature 1, a token is proposed from the distribution at temperature 1 and accepted
+    with probability p ** (1 / temperature - 1): exact rejection sampling (von Neumann 1951), which
+    needs no other probability than the token's own.
 
     Args:
         trie: The model's.
@@ -287,17 +278,15 @@ def _sample(
         uniform: float64 (B, N), random numbers in [0, 1); a token takes at most MAX_NUMBERS.
         params: SamplingParams, of which all but temperatures and ids are off.
         proposals: The number of proposals a token at temperatures up to 1.
-        windows, run, spelling: What the texts must not contain, as in ``choose``.
+        windows, run, spelling: The constraints on the texts, as in ``choose``.
         places: int64 (B, 3), the ``place`` of each row; updated.
-        texts: int64 (B, start + N + 1), of which ``start`` tokens were there before, for the
-            windows.
-        start: Their number.
+        texts: int64 (B, start + N + 1), for the windows; the new tokens are written.
+        start: The number of tokens that are in the texts already.
         new_tokens: int64 (B,), how many new tokens each row had before.
         limits: int64 (B,), the number of tokens that each row may get.
         tokens: int64 (B, N), NONE; tokens up to the end token or a code are written.
         used: int64 (B,), 0; how many random numbers each row used is written.
     """
-    nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
     live = np.ones(len(uniform), np.bool_)
     sizes = np.zeros(len(uniform), np.int64)
     end = params.eos_id
@@ -306,69 +295,43 @@ def _sample(
     probs = np.empty(len(trie.root))
     for _ in range(uniform.shape[1]):
         for row in range(len(uniform)):
-            if (
-                not live[row]
-                or used[row] + MAX_NUMBERS > uniform.shape[1]
-                or sizes[row] >= limits[row]
-            ):
+            has_numbers = used[row] + MAX_NUMBERS <= uniform.shape[1]
+            if not live[row] or not has_numbers or sizes[row] >= limits[row]:
                 continue
             context = contexts[row]
+            text = texts[row]
+            place = places[row]
             position = start + sizes[row]
-            number = used[row]
             count = new_tokens[row] + sizes[row]
-            token = np.int64(NONE)
-            after = np.int64(-1)
-            is_copy = False
             temperature = params.temperatures[count % len(params.temperatures)]
-            place = (places[row, 0], places[row, 1], places[row, 2])
-            for _ in range(proposals if temperature <= 1 else 0):
-                candidate, p, following = _propose(
-                    nodes,
-                    links,
-                    ends,
-                    bases,
-                    children,
-                    probabilities,
-                    backoffs,
-                    book,
-                    root,
-                    heads,
-                    context,
-                    uniform[row, number],
-                )
-                number += 1 if temperature == 1 else 2
-                is_accepted = temperature == 1 or uniform[row, number - 1] < np.float32(
-                    p
-                ) ** np.float32(1 / temperature - 1)
-                is_accepted = (
-                    is_accepted
-                    and 0 <= candidate < params.vocab_size
-                    and candidate != params.bos_id
-                )
-                # None is a type: without a spelling, this is not compiled
-                if spelling is not None and is_accepted:
-                    is_accepted, place = follows(spelling, places[row], candidate, end)
-                if is_accepted:
-                    token = candidate
-                    after = following
-                    break
+            token, after, number, next_place = _first_accepted(
+                trie,
+                context,
+                params,
+                temperature,
+                proposals,
+                uniform[row],
+                used[row],
+                spelling,
+                place,
+            )
+            is_copy = False
             if windows is not None and run > 0 and token >= 0 and token != end:
-                texts[row, position] = token
-                is_copy = copies(windows, texts[row], position, run)
+                text[position] = token
+                is_copy = copies(windows, text, position, run)
             if token == NONE or is_copy:
                 _write_logits(trie, context, probs, logits)
-                draw = uniform[row, number]
                 token = choose(
                     logits,
                     params,
-                    texts[row],
+                    text,
                     position,
                     count,
-                    draw,
+                    uniform[row, number],
                     windows,
                     run,
                     spelling,
-                    places[row],
+                    place,
                     scores,
                     probs,
                     is_copy,
@@ -377,10 +340,10 @@ def _sample(
                 if token >= 0:
                     after = follow(trie, context, token)
             elif spelling is not None:
-                places[row, 0], places[row, 1], places[row, 2] = place
+                place[0], place[1], place[2] = next_place
             used[row] = number
             tokens[row, sizes[row]] = token
-            texts[row, position] = token
+            text[position] = token
             live[row] = token >= 0 and token != end
             if token >= 0:
                 sizes[row] += 1
@@ -388,20 +351,31 @@ def _sample(
 
 
 @inlined
-def _propose(
-    tokens,
-    links,
-    ends,
-    bases,
-    children,
-    probabilities,
-    backoffs,
-    book,
-    root,
-    heads,
-    context,
-    number,
-):
+def _first_accepted(trie, context, params, temperature, proposals, numbers, used, spelling, place):
+    """Return the first proposed token that is accepted, or NONE; the context after it; how many
+    random numbers are used then; and the place of the token in its word.
+    """
+    same = (place[0], place[1], place[2])
+    for _ in range(proposals if temperature <= 1 else 0):
+        token, p, after = _propose(trie, context, numbers[used])
+        used += 1 if temperature == 1 else 2
+        is_accepted = temperature == 1 or numbers[used - 1] < np.float32(p) ** np.float32(
+            1 / temperature - 1
+        )
+        if not is_accepted or not 0 <= token < params.vocab_size or token == params.bos_id:
+            continue
+        # None is a type: without a spelling, this is not compiled
+        if spelling is not None:
+            is_known, next_place = follows(spelling, place, token, params.eos_id)
+            if is_known:
+                return token, after, used, next_place
+        else:
+            return token, after, used, same
+    return np.int64(NONE), np.int64(-1), used, same
+
+
+@inlined
+def _propose(trie, context, number):
     """Return a token by inverse transform sampling, its probability and the context after it; NONE
     if rounding leaves none.
 
@@ -409,6 +383,7 @@ def _propose(
     that the longer one lacks. The children of a longer context are also children of the shorter
     one.
     """
+    tokens, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
     weight = 1.0
     low = 0  # the children of the longer context begin here
     high = 0  # they end before this one
