@@ -5,6 +5,7 @@ words that are new.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import ClassVar
 
 from reviewgen.protocols import TextSample
@@ -29,7 +30,7 @@ def new_words(sample: TextSample) -> float:
     """Return the share of words that do not occur in the training text: most are misspelt, a few
     are names and rare words.
     """
-    words = [word.casefold() for row in sample.words for word in row]
+    words = [word.casefold() for word in chain.from_iterable(sample.words)]
     return sum(word not in sample.training_words for word in words) / max(1, len(words))
 
 

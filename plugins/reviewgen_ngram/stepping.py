@@ -287,6 +287,7 @@ def _sample(
         tokens: int64 (B, N), NONE; tokens up to the end token or a code are written.
         used: int64 (B,), 0; how many random numbers each row used is written.
     """
+    nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
     live = np.ones(len(uniform), np.bool_)
     sizes = np.zeros(len(uniform), np.int64)
     end = params.eos_id
@@ -295,43 +296,69 @@ def _sample(
     probs = np.empty(len(trie.root))
     for _ in range(uniform.shape[1]):
         for row in range(len(uniform)):
-            has_numbers = used[row] + MAX_NUMBERS <= uniform.shape[1]
-            if not live[row] or not has_numbers or sizes[row] >= limits[row]:
+            if (
+                not live[row]
+                or used[row] + MAX_NUMBERS > uniform.shape[1]
+                or sizes[row] >= limits[row]
+            ):
                 continue
             context = contexts[row]
-            text = texts[row]
-            place = places[row]
             position = start + sizes[row]
+            number = used[row]
             count = new_tokens[row] + sizes[row]
-            temperature = params.temperatures[count % len(params.temperatures)]
-            token, after, number, next_place = _first_accepted(
-                trie,
-                context,
-                params,
-                temperature,
-                proposals,
-                uniform[row],
-                used[row],
-                spelling,
-                place,
-            )
+            token = np.int64(NONE)
+            after = np.int64(-1)
             is_copy = False
+            temperature = params.temperatures[count % len(params.temperatures)]
+            place = (places[row, 0], places[row, 1], places[row, 2])
+            for _ in range(proposals if temperature <= 1 else 0):
+                candidate, p, following = _propose(
+                    nodes,
+                    links,
+                    ends,
+                    bases,
+                    children,
+                    probabilities,
+                    backoffs,
+                    book,
+                    root,
+                    heads,
+                    context,
+                    uniform[row, number],
+                )
+                number += 1 if temperature == 1 else 2
+                is_accepted = temperature == 1 or uniform[row, number - 1] < np.float32(
+                    p
+                ) ** np.float32(1 / temperature - 1)
+                is_accepted = (
+                    is_accepted
+                    and 0 <= candidate < params.vocab_size
+                    and candidate != params.bos_id
+                )
+                # None is a type: without a spelling, this is not compiled
+                if spelling is not None and is_accepted:
+                    is_accepted, place = follows(spelling, places[row], candidate, end)
+                if is_accepted:
+                    token = candidate
+                    after = following
+                    break
             if windows is not None and run > 0 and token >= 0 and token != end:
-                text[position] = token
-                is_copy = copies(windows, text, position, run)
+                texts[row, position] = token
+                is_copy = copies(windows, texts[row], position, run)
             if token == NONE or is_copy:
                 _write_logits(trie, context, probs, logits)
+                draw = uniform[row, number]
                 token = choose(
                     logits,
                     params,
-                    text,
+                    texts[row],
                     position,
                     count,
-                    uniform[row, number],
+                    draw,
                     windows,
                     run,
                     spelling,
-                    place,
+                    places[row],
                     scores,
                     probs,
                     is_copy,
@@ -340,10 +367,10 @@ def _sample(
                 if token >= 0:
                     after = follow(trie, context, token)
             elif spelling is not None:
-                place[0], place[1], place[2] = next_place
+                places[row, 0], places[row, 1], places[row, 2] = place
             used[row] = number
             tokens[row, sizes[row]] = token
-            text[position] = token
+            texts[row, position] = token
             live[row] = token >= 0 and token != end
             if token >= 0:
                 sizes[row] += 1
@@ -351,31 +378,20 @@ def _sample(
 
 
 @inlined
-def _first_accepted(trie, context, params, temperature, proposals, numbers, used, spelling, place):
-    """Return the first proposed token that is accepted, or NONE; the context after it; how many
-    random numbers are used then; and the place of the token in its word.
-    """
-    same = (place[0], place[1], place[2])
-    for _ in range(proposals if temperature <= 1 else 0):
-        token, p, after = _propose(trie, context, numbers[used])
-        used += 1 if temperature == 1 else 2
-        is_accepted = temperature == 1 or numbers[used - 1] < np.float32(p) ** np.float32(
-            1 / temperature - 1
-        )
-        if not is_accepted or not 0 <= token < params.vocab_size or token == params.bos_id:
-            continue
-        # None is a type: without a spelling, this is not compiled
-        if spelling is not None:
-            is_known, next_place = follows(spelling, place, token, params.eos_id)
-            if is_known:
-                return token, after, used, next_place
-        else:
-            return token, after, used, same
-    return np.int64(NONE), np.int64(-1), used, same
-
-
-@inlined
-def _propose(trie, context, number):
+def _propose(
+    tokens,
+    links,
+    ends,
+    bases,
+    children,
+    probabilities,
+    backoffs,
+    book,
+    root,
+    heads,
+    context,
+    number,
+):
     """Return a token by inverse transform sampling, its probability and the context after it; NONE
     if rounding leaves none.
 
@@ -383,7 +399,6 @@ def _propose(trie, context, number):
     that the longer one lacks. The children of a longer context are also children of the shorter
     one.
     """
-    tokens, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
     weight = 1.0
     low = 0  # the children of the longer context begin here
     high = 0  # they end before this one

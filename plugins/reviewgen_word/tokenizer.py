@@ -23,6 +23,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,10 +39,10 @@ from reviewgen.config import MAX_VOCABULARY, Bound, check, read_text
 from reviewgen.errors import BundleError, DataError
 
 FILE = "tokenizer.json"
-FRAME = 2  # bos and eos
+FRAME = 2  # the number of ids that are not the BPE's own: bos and eos
 MAX_WORD = 256  # characters; the trainer needs time quadratic in the length of a word
-MAX_CHUNKS = 1 << 18  # that are cached, of about 100 bytes each
-MAX_CHUNK = 64  # characters of a chunk that is cached
+MAX_CHUNKS = 1 << 18  # cached chunks, of about 100 bytes each
+MAX_CHUNK = 64  # characters of a cached chunk
 _WHITE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's White_Space
 _CHUNK = re.compile(f"[{_WHITE}]*[^{_WHITE}]+|[{_WHITE}]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -102,10 +103,8 @@ class WordTokenizer:
             initial_alphabet=ByteLevel.alphabet(),
             show_progress=False,
         )
-        sample = _thin_out(texts, config.sample_characters)
-        bpe.train_from_iterator(
-            (piece for text in sample for piece in _pieces(_well_formed(text))), trainer
-        )
+        sample = map(_well_formed, _thin_out(texts, config.sample_characters))
+        bpe.train_from_iterator(chain.from_iterable(map(_pieces, sample)), trainer)
         return cls(bpe)
 
     def encode(self, text: str) -> list[int]:
