@@ -1,5 +1,5 @@
-"""What a trained model shows of itself: the counts behind a prediction, and a picture of its trie.
-Must not import torch.
+"""The counts behind a prediction of a trained model, and a picture of its trie. Must not import
+torch.
 
 The counts are recovered from the arrays, which contain probabilities instead.
 

@@ -291,8 +291,8 @@ class Ngram:
     def _keep(
         self, nodes: Nodes, estimated: Estimate, keep: Bool[np.ndarray, " M"] | None
     ) -> Mapping[str, Any]:
-        """Prune and quantise the estimated nodes, keep them as the trained model, and return what
-        ``finish`` reports.
+        """Prune and quantise the estimated nodes, keep them as the trained model, and return the
+        report of ``finish``.
         """
         config = self.config
         bos_id = self._bos_id
@@ -332,7 +332,7 @@ class Ngram:
         return self._trained
 
     def _facts(self, nodes: Nodes, estimated: Estimate, counted: list[int]) -> dict[str, Any]:
-        """Return what ``finish`` reports, as JSON values; the first item of each list is of order
+        """Return the report of ``finish``, as JSON values; the first item of each list is of order
         1.
         """
         fell_back = [order for order, fell in enumerate(estimated.fell_back, 1) if fell]

@@ -55,8 +55,8 @@ class NodeRange:
     no others; rank 0, whose nodes are first, has room for all.
 
     Attributes:
-        nodes: The nodes; ``links`` and what is not its own of ``first`` are filled by ``link`` and
-            ``gather``.
+        nodes: The nodes; ``link`` and ``gather`` fill ``links`` and the entries of ``first`` that
+            are not its own.
         counts: Occurrences in the corpus, of its own nodes and those of level 1.
         own: The first of its own nodes of each level, and the one after the last. The empty context
             belongs to all.

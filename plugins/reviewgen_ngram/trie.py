@@ -326,8 +326,8 @@ def probability(probabilities, book, node):
 
 @inlined
 def context_after(tokens, links, ends, bases, children, heads, context, child, token):
-    """Return the next context of a text after a token that was found as a child of a context, given
-    both nodes.
+    """Return the context of a text after a token, from the context before it and the token's node
+    among the children of that context.
     """
     if child < len(children):
         return child

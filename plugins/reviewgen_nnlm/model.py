@@ -109,7 +109,7 @@ class Nnlm(nn.Module):
             ShapeError: The ids or the state have another shape.
         """
         context = self.config.order - 1
-        last, held = self._check(ids, state)
+        last, sums = self._check(ids, state)
         seen = torch.cat([last, ids], dim=1)  # (B, n-1+T)
         x = self.embedding(seen[:, 1:])  # (B, n-2+T, E)
         window = [x[:, k : k + ids.size(1)] for k in range(context)]  # (B, T, E) each, oldest first
@@ -118,9 +118,10 @@ class Nnlm(nn.Module):
         h = self.hidden(torch.cat(window, dim=-1))  # (B, T, H)
         after = seen[:, -context:]
         if self.held is not None:
-            given, held = hold_given(self.config, self.embedding.weight, ids, held)  # (B, T, E)
-            h = h + F.linear(learn_given(given, self.training), self.held)
-            after = (after, held)
+            table = self.embedding.weight
+            conditions, sums = hold_given(self.config, table, ids, sums)  # (B, T, E)
+            h = h + F.linear(learn_given(conditions, self.training), self.held)
+            after = (after, sums)
         return self.dropout(self.activation(h)), after
 
     def output_layer(self) -> tuple[Float[Tensor, "V H"], Float[Tensor, " V"]]:
@@ -130,14 +131,14 @@ class Nnlm(nn.Module):
         return self.output.weight, self.output.bias
 
     def operations(self, ids: Int[Tensor, "B T"], state: State) -> Iterator[Operation]:
-        """Yield what a call in evaluation mode computes; see
+        """Yield the operations of a call in evaluation mode; see
         ``reviewgen.protocols.SupportsOperations``.
 
         Raises:
             ShapeError: The ids or the state have another shape.
         """
         context = self.config.order - 1
-        last, held = self._check(ids, state)
+        last, before = self._check(ids, state)
         # (B, T, K), oldest first
         window = torch.cat([last, ids], dim=1)[:, 1:].unfold(1, context, 1)
         yield Operation(
@@ -165,9 +166,9 @@ class Nnlm(nn.Module):
         sums = self.hidden(x)  # (B, T, H)
         formula = "W_hidden x_t + b_hidden"
         if self.held is not None:
-            given = hold_given(self.config, self.embedding.weight, ids, held)[0]
-            yield Operation(name="given", formula=GIVEN_FORMULA, values=given, axes="B T E")
-            a = F.linear(given, self.held)
+            conditions, _ = hold_given(self.config, self.embedding.weight, ids, before)
+            yield Operation(name="given", formula=GIVEN_FORMULA, values=conditions, axes="B T E")
+            a = F.linear(conditions, self.held)
             yield Operation(
                 name="held",
                 formula="a_t = A g_t",
@@ -194,11 +195,11 @@ class Nnlm(nn.Module):
             (last,) = check_state(state, 1)
             check_shape("The state", last, sizes, is_integer=True)
             return last, None
-        last, held = check_state(state, 2)
+        last, sums = check_state(state, 2)
         check_shape("The first part of the state", last, sizes, is_integer=True)
         sizes = {"B": batch, "G": self.config.embedding_size + 2}
-        check_shape("What the state holds", held, sizes)
-        return last, held
+        check_shape("What the state holds", sums, sizes)
+        return last, sums
 
     def _restart_some_rows(self, window: list[Tensor]) -> list[Tensor]:
         """Return the embeddings of the contexts, (B, T, E) each, as if in some rows a text began at

@@ -245,7 +245,7 @@ class Recurrent(nn.Module):
         """
         config = self.config
         table = self.embedding.weight
-        memory, past, held = self._check(ids, state)
+        memory, past, sums = self._check(ids, state)
         rows = table
         if self.training and config.token_dropout > 0:
             # (V, E) times (V, 1)
@@ -257,9 +257,9 @@ class Recurrent(nn.Module):
             last = (torch.cat([past, ids], dim=1)[:, -past.size(1) :],)
         shift = None
         if self.held is not None:
-            given, held = hold_given(config, table, ids, held)
-            shift = F.linear(learn_given(given, self.training).transpose(0, 1), self.held)
-            last += (held,)
+            conditions, sums = hold_given(config, table, ids, sums)
+            shift = F.linear(learn_given(conditions, self.training).transpose(0, 1), self.held)
+            last += (sums,)
         x = drop(x, config.embedding_dropout, self.training, config.locked_dropout)
         # each (L, B, H)
         first = tuple(vectors.transpose(0, 1).to(x.dtype).contiguous() for vectors in memory)
@@ -278,7 +278,7 @@ class Recurrent(nn.Module):
         return self.embedding.weight if weight is None else weight, self.output.bias
 
     def operations(self, ids: Int[Tensor, "B T"], state: State) -> Iterator[Operation]:
-        """Yield what a call in evaluation mode computes; see
+        """Yield the operations of a call in evaluation mode; see
         ``reviewgen.protocols.SupportsOperations``.
 
         Raises:
@@ -286,7 +286,7 @@ class Recurrent(nn.Module):
         """
         config = self.config
         table = self.embedding.weight
-        memory, past, held = self._check(ids, state)
+        memory, past, sums = self._check(ids, state)
         x = self.embedding(ids.T)  # (T, B, E)
         yield _operation("embedding", "x_t = e[ids_t]", x, "B T E", table.numel())
         if self.ngrams is not None:
@@ -299,9 +299,9 @@ class Recurrent(nn.Module):
             yield _operation("n-gram embeddings", formula, x, "B T E", size)
         shift = None
         if self.held is not None:
-            given = hold_given(config, table, ids, held)[0].transpose(0, 1)  # (T, B, E)
-            yield _operation("given", GIVEN_FORMULA, given, "B T E", 0)
-            shift = F.linear(given, self.held)
+            conditions = hold_given(config, table, ids, sums)[0].transpose(0, 1)  # (T, B, E)
+            yield _operation("given", GIVEN_FORMULA, conditions, "B T E", 0)
+            shift = F.linear(conditions, self.held)
             size = self.held.numel()
             yield _operation("held", "a_t = A g_t", shift, "B T K", size, size * ids.numel())
         for layer, weights in enumerate(self.recurrent.all_weights):
@@ -358,11 +358,11 @@ class Recurrent(nn.Module):
             past = tensors[len(names)]
             sizes = {"B": batch, "K": config.ngrams - 1}
             check_shape("The last ids of the state", past, sizes, is_integer=True)
-        held = None
+        sums = None
         if self.held is not None:
-            held = tensors[-1]
-            check_shape("What the state holds", held, {"B": batch, "G": config.embedding_size + 2})
-        return tensors[: len(names)], past, held
+            sums = tensors[-1]
+            check_shape("What the state holds", sums, {"B": batch, "G": config.embedding_size + 2})
+        return tensors[: len(names)], past, sums
 
     def initial_weights(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return tensors of this model from those of an embedding table, of torch's layers or of a
