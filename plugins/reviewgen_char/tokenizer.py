@@ -100,7 +100,7 @@ class CharTokenizer:
         """Return the tokenizer of all texts of some; see
         ``reviewgen.protocols.SupportsTrainingInParts``.
         """
-        every = set().union(*(tokenizer.characters for tokenizer in tokenizers))
+        every = set[str]().union(*(tokenizer.characters for tokenizer in tokenizers))
         return cls("".join(sorted(every)))
 
     def encode(self, text: str) -> list[int]:

@@ -227,7 +227,7 @@ def _kind(box: Box) -> Literal["layer", "operation", "value"]:
 def _loops(layer: GraphNode, kernel: int) -> Iterator[GraphEdge]:
     """Yield the recurrent states of a layer, or of several that are one box."""
     count = len(layer.parameters) // len(PARAMETERS) or 1
-    axes = "BH" if count == 1 else ("B", count, "H")
+    axes: Sequence[Axis] = "BH" if count == 1 else ("B", count, "H")
     for name in "hc" if kernel == LSTM else "h":
         target = _port(layer, f"{name}_previous")
         yield _edge(_port(layer, name), target, axes, name, delay=1)

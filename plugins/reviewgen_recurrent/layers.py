@@ -139,7 +139,8 @@ class Layers:
             layer_state = tuple(vectors[layer : layer + 1] for vectors in state)
             x, after = self._run_layer(implementation, x, layer_state, layer_weights, training)
             last.append(after)
-        return x, tuple(map(torch.cat, zip(*last, strict=True)))  # each (L, B, H)
+        # each (L, B, H)
+        return x, tuple(torch.cat(vectors) for vectors in zip(*last, strict=True))
 
     def _choose_implementation(self, x: Tensor, training: bool) -> str:
         """Return the implementation of this call: the compiled one is for training on a CPU, also
