@@ -100,8 +100,8 @@ class CharTokenizer:
         """Return the tokenizer of all texts of some; see
         ``reviewgen.protocols.SupportsTrainingInParts``.
         """
-        every = set[str]().union(*(tokenizer.characters for tokenizer in tokenizers))
-        return cls("".join(sorted(every)))
+        every = "".join(tokenizer.characters for tokenizer in tokenizers)
+        return cls("".join(sorted(set(every))))
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of any text."""
@@ -213,7 +213,7 @@ def _encode_unknown(
 ) -> NDArray[np.int32]:
     """Replace each unknown character by the digits of its UTF-8 bytes, two a byte."""
     unknown_codes = codes[unknown]
-    raw = np.frombuffer(_to_text(unknown_codes).encode("utf-8", "surrogatepass"), dtype=np.uint8)
+    raw = np.frombuffer(_to_text(unknown_codes).encode("utf-8", "surrogatepass"), np.uint8)
     digits = np.stack((raw >> 4, raw & 15), axis=1).reshape(-1)
     counts = np.ones(len(ids), dtype=np.int64)
     counts[unknown] = 2 * (

@@ -140,7 +140,7 @@ class WordTokenizer:
     @cached_property
     def _bytes(self) -> list[bytes]:
         symbols = _byte_symbols()
-        pieces = (self._bpe.id_to_token(token) for token in range(self.bos_id))
+        pieces = map(self._bpe.id_to_token, range(self.bos_id))
         return [*(bytes(symbols[symbol] for symbol in piece) for piece in pieces), b"", b""]
 
     def token_bytes(self) -> list[bytes]:
@@ -220,7 +220,7 @@ def _thin_out(texts: Iterable[str], max_characters: int) -> list[str]:
         characters += len(text)
         while characters > max_characters and len(sample) > 1:
             sample = sample[::2]
-            step = 2 * step
+            step *= 2
             characters = sum(map(len, sample))
     return sample
 
