@@ -23,7 +23,7 @@ import codecs
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import filterfalse, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -89,19 +89,19 @@ class CharTokenizer:
         for text in texts:
             # faster than a set of each text
             new = text.encode("utf-8", "surrogatepass").translate(None, seen_ascii)
-            if not seen.issuperset(rest := new.decode("utf-8", "surrogatepass")):
-                seen.update(rest)
+            characters = new.decode("utf-8", "surrogatepass")
+            if not seen.issuperset(characters):
+                seen.update(characters)
                 seen_ascii = "".join(filter(str.isascii, seen)).encode()
-        return cls("".join(sorted(character for character in seen if not _is_surrogate(character))))
+        return cls("".join(sorted(filterfalse(_is_surrogate, seen))))
 
     @classmethod
     def combine(cls, tokenizers: Sequence["CharTokenizer"]) -> "CharTokenizer":
         """Return the tokenizer of all texts of some; see
         ``reviewgen.protocols.SupportsTrainingInParts``.
         """
-        return cls(
-            "".join(sorted(set().union(*(tokenizer.characters for tokenizer in tokenizers))))
-        )
+        every = "".join(tokenizer.characters for tokenizer in tokenizers)
+        return cls("".join(sorted(set(every))))
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of any text."""
@@ -213,7 +213,7 @@ def _encode_unknown(
 ) -> NDArray[np.int32]:
     """Replace each unknown character by the digits of its UTF-8 bytes, two a byte."""
     unknown_codes = codes[unknown]
-    raw = np.frombuffer(_to_text(unknown_codes).encode("utf-8", "surrogatepass"), dtype=np.uint8)
+    raw = np.frombuffer(_to_text(unknown_codes).encode("utf-8", "surrogatepass"), np.uint8)
     digits = np.stack((raw >> 4, raw & 15), axis=1).reshape(-1)
     counts = np.ones(len(ids), dtype=np.int64)
     counts[unknown] = 2 * (
@@ -269,7 +269,8 @@ def _checked_characters(path: Path, content: Any) -> str:
             " Upgrade reviewgen."
         )
     characters: str = content["characters"]
-    if any(_is_surrogate(c) for c in characters) or any(a >= b for a, b in pairwise(characters)):
+    is_sorted = all(a < b for a, b in pairwise(characters))
+    if not is_sorted or any(map(_is_surrogate, characters)):
         raise BundleError(
             f"{path} is damaged: characters must be distinct, sorted by code point and without"
             " surrogates."

@@ -5,6 +5,7 @@ words that are new.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import ClassVar
 
 from reviewgen.protocols import TextSample
@@ -29,12 +30,12 @@ def new_words(sample: TextSample) -> float:
     """Return the share of words that do not occur in the training text: most are misspelt, a few
     are names and rare words.
     """
-    words = [word.casefold() for row in sample.words for word in row]
+    words = list(map(str.casefold, chain.from_iterable(sample.words)))
     return sum(word not in sample.training_words for word in words) / max(1, len(words))
 
 
 DISTINCT_1, DISTINCT_2, DISTINCT_3, DISTINCT_4 = (
-    ShareMetric(partial(TextSample.distinct, n=n)) for n in (1, 2, 3, 4)
+    ShareMetric(partial(TextSample.distinct, n=n)) for n in range(1, 5)
 )
 """distinct-n: the share of different n-grams of words among all n-grams of all texts (Li et al.
 2016).

@@ -18,7 +18,7 @@ import os
 import tempfile
 from bisect import bisect_left
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import IO, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -28,14 +28,15 @@ from reviewgen.compiled import compiled
 from reviewgen.errors import storage_errors
 from reviewgen.protocols import CountGroup
 
-BLOCK_BYTES = 1 << 27  # of the rows of one block, before sorting
-MIN_BLOCK_BYTES = 1 << 20  # of the same, at least, however low a memory limit is
-MERGED_ROWS = 1 << 22  # of two blocks, before the pages of files are released
+BLOCK_BYTES = 1 << 27  # size of a block's rows before they are sorted
+MIN_BLOCK_BYTES = 1 << 20  # the same under a memory limit, however low it is
+MERGED_ROWS = 1 << 22  # rows that are merged before the pages of files are released
 DIGIT = 8  # bits that a radix sort orders by in one pass
-GROUP_ROWS = 32  # for each possible first word; with fewer, sorting groups one by one takes longer
-PIECE_BYTES = 1 << 25  # of the rows that a process sends at a time
+# rows for each possible first word; with fewer, sorting the groups one by one takes longer
+GROUP_ROWS = 32
+PIECE_BYTES = 1 << 25  # size of the rows that a process sends at a time
 LARGEST_SHARE = 8  # an array of more than an eighth of a memory limit goes to disk
-CHUNK_BYTES = 1 << 20  # of a file that is reserved by writing
+CHUNK_BYTES = 1 << 20  # bytes written at a time to reserve a file
 
 Block: TypeAlias = tuple[np.ndarray, np.ndarray]  # packed rows (N, W) and their counts (N,)
 
@@ -145,11 +146,9 @@ class NgramCounter:
         self.packing = pack_for(vocab_size, order)
         self._dtype = token_dtype(vocab_size)
         self._arena = arena
-        block_bytes = (
-            BLOCK_BYTES
-            if arena.limit_bytes is None
-            else max(MIN_BLOCK_BYTES, arena.limit_bytes // 16)
-        )
+        block_bytes = BLOCK_BYTES
+        if arena.limit_bytes is not None:
+            block_bytes = max(MIN_BLOCK_BYTES, arena.limit_bytes // 16)
         self._block_tokens = max(1, block_bytes // (8 * self.packing.words))
         self._pending: list[Integer[np.ndarray, " T"]] = []
         self._pending_tokens = 0
@@ -171,8 +170,10 @@ class NgramCounter:
         """Return all counts so far and start anew."""
         self._flush()
         self._merge(below=None)
-        empty = np.empty((0, self.packing.words), np.int64), np.empty(0, np.int64)
-        return Rows(self.packing, *(self._blocks.pop() if self._blocks else empty))
+        if not self._blocks:
+            packed = np.empty((0, self.packing.words), np.int64)
+            return Rows(self.packing, packed, np.empty(0, np.int64))
+        return Rows(self.packing, *self._blocks.pop())
 
     def _flush(self) -> None:
         """Turn the pending texts into blocks; a text longer than a block is split among several,
@@ -202,29 +203,31 @@ class NgramCounter:
         ):
             b = self._blocks.pop()
             a = self._blocks.pop()
-            # what is not written takes no memory, but of a file room on the disk
+            # rows that are never written take no memory, but in a file room on the disk
             most = len(a[1]) + len(b[1])
-            merged = (
-                self._arena.empty((most, self.packing.words), np.int64),
-                self._arena.empty(most, np.int64),
-            )
+            packed = self._arena.empty((most, self.packing.words), np.int64)
+            counts = self._arena.empty(most, np.int64)
+            arrays = (*a, *b, packed, counts)
             done = np.zeros(3, np.int64)  # rows read of a and of b, rows written
             while done[0] < len(a[1]) or done[1] < len(b[1]):
-                _merge_rows(*a, *b, *merged, done, done[2] + MERGED_ROWS)
-                self._arena.release(*a, *b, *merged)
-            self._blocks.append((merged[0][: done[2]], merged[1][: done[2]]))
+                _merge_rows(*arrays, done, done[2] + MERGED_ROWS)
+                self._arena.release(*arrays)
+            self._blocks.append((packed[: done[2]], counts[: done[2]]))
 
 
 def _sorted(rows: Int64[np.ndarray, "N W"], packing: Packing) -> Int64[np.ndarray, "N W"]:
-    """Sort rows: of one word by numpy's sort; of two by radix and, within each first word, by
-    numpy's sort; others by radix.
+    """Sort rows: numpy sorts those of one word, a radix sort those of several.
+
+    Many rows of two words are sorted by their first word, then numpy sorts the rows of each.
     """
     if packing.words == 1:
         rows[:, 0].sort()
         return rows
-    bits = packing.bits * packing.in_first, packing.bits * packing.per_word
-    is_grouped = packing.words == 2 and len(rows) >> bits[0] >= GROUP_ROWS
-    rows = _radix_sort(rows, np.empty_like(rows), 1 if is_grouped else packing.words, *bits)
+    first_bits = packing.bits * packing.in_first
+    is_grouped = packing.words == 2 and len(rows) >> first_bits >= GROUP_ROWS
+    words = 1 if is_grouped else packing.words
+    bits = packing.bits * packing.per_word
+    rows = _radix_sort(rows, np.empty_like(rows), words, first_bits, bits)
     if is_grouped:
         for group in np.split(rows[:, 1], np.flatnonzero(np.diff(rows[:, 0])) + 1):
             group.sort()
@@ -305,7 +308,12 @@ def _merge_rows(a, a_counts, b, b_counts, rows, counts, done, stop):
     """Merge two sorted blocks of distinct rows from where ``done`` says up to ``stop`` rows."""
     i, j, size = done
     while size < stop and (i < len(a) or j < len(b)):
-        order = 1 if i == len(a) else -1 if j == len(b) else _compare(a, i, b, j)
+        if i == len(a):
+            order = 1
+        elif j == len(b):
+            order = -1
+        else:
+            order = _compare(a, i, b, j)
         counts[size] = (a_counts[i] if order <= 0 else 0) + (b_counts[j] if order >= 0 else 0)
         for word in range(a.shape[1]):
             rows[size, word] = a[i, word] if order <= 0 else b[j, word]
@@ -347,7 +355,7 @@ def exchange(counter: NgramCounter, vocab_size: int, arena: Arena, group: CountG
         for (packed, counts), piece in zip(received, group.all_to_all(pieces), strict=True):
             packed[start : start + len(piece)] = piece[:, :-1]
             counts[start : start + len(piece)] = piece[:, -1]
-        arena.release(rows.packed, rows.counts, *(array for pair in received for array in pair))
+        arena.release(rows.packed, rows.counts, *chain.from_iterable(received))
     del rows
     while received:
         counter.add_rows(*received.pop())
@@ -376,6 +384,5 @@ def _cut(rows: Rows, vocab_size: int, group: CountGroup) -> list[int]:
 
 def _piece(rows: Rows, low: int, high: int) -> Int64[np.ndarray, "N C"]:
     """Return some rows and their counts, the last column, as one array."""
-    return np.concatenate(
-        (rows.packed[low : max(low, high)], rows.counts[low : max(low, high), None]), axis=1
-    )
+    piece = slice(low, max(low, high))
+    return np.concatenate((rows.packed[piece], rows.counts[piece, None]), axis=1)

@@ -31,9 +31,9 @@ from reviewgen.protocols import CountGroup
 from reviewgen_ngram.counts import Arena
 from reviewgen_ngram.nodes import NodeRange, Nodes
 
-FALLBACK = (0.5, 1.0, 1.5)  # lmplz --discount_fallback
-ABSOLUTE_FALLBACK = 0.5
-STUPID = 0.4
+FALLBACK = (0.5, 1.0, 1.5)  # the discounts of kneser-ney, as of lmplz --discount_fallback
+ABSOLUTE_FALLBACK = 0.5  # the discount of absolute
+STUPID_BACKOFF = 0.4
 
 Discounts = tuple[float, float, float]
 
@@ -68,7 +68,8 @@ def estimate(
     Each process computes those of its own nodes, level by level: a level needs the probabilities of
     the one before.
     """
-    nodes, order = local.nodes, local.nodes.order
+    nodes = local.nodes
+    order = nodes.order
     bos = first_node(nodes, bos_id)
     counts = _adjusted(local, bos, arena, group) if smoothing == "kneser-ney" else local.counts
     chosen = [_discounts(smoothing, numbers) for numbers in _numbers(local, counts, bos, group)]
@@ -78,7 +79,6 @@ def estimate(
     probabilities[0] = uniform  # what every 1-gram is interpolated with
     for level, (values, _) in enumerate(chosen, 1):
         table = np.array([0.0, *values])
-        kind = smoothing == "witten-bell", STUPID if smoothing == "stupid-backoff" else -1.0
         _smooth(
             *local.own[level - 1],
             nodes.first,
@@ -86,7 +86,8 @@ def estimate(
             counts,
             bos,
             table,
-            *kind,
+            smoothing == "witten-bell",
+            STUPID_BACKOFF if smoothing == "stupid-backoff" else -1.0,
             probabilities,
             backoffs,
         )
@@ -116,7 +117,7 @@ def root_row(
     return row
 
 
-def discounts_from(n: tuple[int, int, int, int]) -> Discounts | None:
+def discounts_from(n: tuple[int, ...]) -> Discounts | None:
     """Return D1, D2, D3+ from the number of n-grams with adjusted counts 1, 2, 3 and 4, or None if
     the formula fails.
 
@@ -157,8 +158,8 @@ def first_node(nodes: Nodes, token: int) -> int:
 def _numbers(
     local: NodeRange, counts: Int32[np.ndarray, " C"], bos: int, group: CountGroup
 ) -> Int64[np.ndarray, "N 6"]:
-    """Return how many n-grams of each order, in all processes, have a count of 0, 1, 2, 3, 4, and 5
-    or more; bos is left out.
+    """Return, for each order, the number of n-grams in all processes with a count of 0, 1, 2, 3, 4,
+    and 5 or more; bos is left out.
     """
     numbers = np.zeros((local.nodes.order, 6), np.int64)
     for level in range(1, local.nodes.order + 1):
@@ -172,9 +173,7 @@ def _numbers(
 def _discounts(smoothing: str, numbers: Int64[np.ndarray, " 6"]) -> tuple[Discounts, bool]:
     """Return the discounts of one order, and whether they are the fall-back."""
     if smoothing == "kneser-ney":
-        discounts = discounts_from(
-            (int(numbers[1]), int(numbers[2]), int(numbers[3]), int(numbers[4]))
-        )
+        discounts = discounts_from(tuple(numbers[1:5].tolist()))
         return discounts or FALLBACK, discounts is None
     if smoothing == "absolute":
         discount = absolute_discount(int(numbers[1]), int(numbers[2]))
@@ -189,7 +188,8 @@ def _adjusted(
     """Count the distinct tokens before each n-gram; of the highest order, and after bos, keep the
     number of occurrences.
     """
-    nodes, order = local.nodes, local.nodes.order
+    nodes = local.nodes
+    order = nodes.order
     counts = arena.zeros(len(local.counts), np.int32)
     for level in range(2, order + 1):
         _extend(*local.own[level], nodes.links, counts)
@@ -220,7 +220,7 @@ def _extend(start, stop, links, counts):
 
 @compiled
 def _keep_occurrences(last, first, occurrences, bos, counts):
-    """Copy the occurrences of the n-grams that begin with bos, but those of the last level."""
+    """Copy the occurrences of the n-grams that begin with bos, except those of the last level."""
     low = bos
     high = bos + 1
     while low < last and low < high:

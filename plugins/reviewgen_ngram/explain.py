@@ -1,5 +1,5 @@
-"""What a trained model shows of itself: the counts behind a prediction, and a picture of its trie.
-Must not import torch.
+"""The counts behind a prediction of a trained model, and a picture of its trie. Must not import
+torch.
 
 The counts are recovered from the arrays, which contain probabilities instead.
 
@@ -19,8 +19,9 @@ Shapes: B batch, T time (tokens), K tokens seen after a context, V ids.
 """
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, Shaped
@@ -32,8 +33,8 @@ from reviewgen_ngram.trie import Trained, family, probability
 
 MAX_TOTAL = 1 << 22  # of the counts of a context; float32 does not distinguish larger ones
 ROUNDING = 2.0**-22  # of a difference of two float32, relative to the larger
-CHILDREN = 3  # of a context that are drawn, the most probable ones
-LEVELS = 4  # of the trie that are drawn
+CHILDREN_DRAWN = 3  # of a context, the most probable ones
+LEVELS_DRAWN = 4
 NOTE = (
     "A token that was not seen after a context is looked up after the context without its first"
     " token (back-off)."
@@ -41,7 +42,7 @@ NOTE = (
 
 
 class Followers(NamedTuple):
-    """What a model stores about a context.
+    """The numbers that a model stores about a context.
 
     Attributes:
         tokens: The tokens seen after it.
@@ -59,8 +60,8 @@ class Followers(NamedTuple):
 def explain(
     trained: Trained, config: NgramConfig, context: int, ids: Int64[np.ndarray, " T"]
 ) -> list[CountedContext]:
-    """Return the contexts behind a prediction, from the longest after which a token was seen to the
-    empty one.
+    """Return the contexts behind a prediction, from the longest one with followers to the empty
+    one.
 
     Args:
         trained: The model.
@@ -73,47 +74,33 @@ def explain(
         for length, followers in _chain(trained, context)
         if len(followers.tokens)
     ]
-    # stored as ``estimate`` made it
+    smoothing = config.smoothing
+    # whether everything is stored as ``estimate`` made it
     is_exact = not (config.quantized or config.min_count > 1 or config.prune_entropy)
-    parts = (
-        _parts([followers for _, followers in chain], config) if is_exact else [None] * len(chain)
-    )
+    contributions: list[Any] = [None] * len(chain)
+    if is_exact:
+        contributions = _contributions([followers for _, followers in chain], config)
     contexts = []
-    for (length, followers), part in zip(chain, parts, strict=True):
-        counts = (
-            recover(followers, trained.discounts[length], config.smoothing) if is_exact else None
-        )
+    for (length, followers), contribution in zip(chain, contributions, strict=True):
+        dense = partial(_to_dense, followers.tokens, vocab_size=config.vocab_size)
+        discounts = trained.discounts[length]
+        counts = recover(followers, discounts, smoothing) if is_exact else None
+        divisor = None
+        if counts is not None:
+            divisor = float(counts.sum() + len(counts) * (smoothing == "witten-bell"))
         begins = length > 0 and int(ids[len(ids) - length]) == trained.bos_id
-        is_continuation = (
-            config.smoothing == "kneser-ney" and length + 1 < config.order and not begins
-        )
+        is_continuation = smoothing == "kneser-ney" and length + 1 < config.order and not begins
         contexts.append(
             CountedContext(
                 tokens=length,
-                seen=_to_dense(
-                    followers.tokens, np.ones(len(followers.tokens), np.bool_), config.vocab_size
-                ),
-                counts=(
-                    None
-                    if counts is None
-                    else _to_dense(followers.tokens, counts, config.vocab_size)
-                ),
+                seen=dense(np.ones(len(followers.tokens), np.bool_)),
+                counts=None if counts is None else dense(counts),
                 unit="predecessors" if is_continuation else "occurrences",
-                parts=part,
-                discounts=(
-                    trained.discounts[length]
-                    if config.smoothing in ("kneser-ney", "absolute")
-                    else None
-                ),
-                divisor=(
-                    None
-                    if counts is None
-                    else float(counts.sum() + len(counts) * (config.smoothing == "witten-bell"))
-                ),
+                parts=contribution,
+                discounts=discounts if smoothing in ("kneser-ney", "absolute") else None,
+                divisor=divisor,
                 backoff=followers.gamma,
-                probabilities=_to_dense(
-                    followers.tokens, followers.probabilities.astype(np.float64), config.vocab_size
-                ),
+                probabilities=dense(followers.probabilities.astype(np.float64)),
             )
         )
     return contexts
@@ -134,13 +121,11 @@ def recover(
         is_witten_bell = smoothing == "witten-bell"
         total = (len(masses) if is_witten_bell else deductions.sum()) / followers.gamma
         counts: np.ndarray = np.rint(masses * total + deductions).astype(np.int64)
-        if (
-            counts.min() < 1
-            or counts.sum() > MAX_TOTAL
-            or any(np.array_equal(counts, other) for other in fitting)
-        ):
+        if counts.min() < 1 or counts.sum() > MAX_TOTAL:
             continue
-        if _reproduces(followers, counts, table[np.minimum(counts, 3)], is_witten_bell):
+        is_new = not any(np.array_equal(counts, other) for other in fitting)
+        deducted = table[np.minimum(counts, 3)]
+        if is_new and _reproduces(followers, counts, deducted, is_witten_bell):
             fitting.append(counts)
     return fitting[0] if len(fitting) == 1 else None
 
@@ -165,7 +150,8 @@ def _cases(
     choices = [-1, *range(min(4, int(groups.max()) + 1))]  # -1: no token has this count
     for once, twice in product(choices, choices):
         if once != twice or once == -1:
-            yield np.where(groups == once, table[1], np.where(groups == twice, table[2], table[3]))
+            more = np.where(groups == twice, table[2], table[3])
+            yield np.where(groups == once, table[1], more)
 
 
 def _reproduces(
@@ -190,14 +176,14 @@ def _reproduces(
 
 
 def _chain(trained: Trained, context: int) -> list[tuple[int, Followers]]:
-    """Return the length of each context, from the given one to the empty one, and what is stored
-    about it.
+    """Return the length and the followers of a context and of each shorter one, down to the empty
+    one.
     """
     trie = trained.trie
     nodes = [context]
     while nodes[-1]:
         nodes.append(int(trie.links[nodes[-1]]))
-    # after the next shorter context
+    # the probability of each id after the next shorter context
     row = np.full(len(trie.root), probability(trie.probabilities, trie.book, 0))
     chain = []
     for node in reversed(nodes):
@@ -213,9 +199,9 @@ def _chain(trained: Trained, context: int) -> list[tuple[int, Followers]]:
 def _children(trained: Trained, context: int) -> Int64[np.ndarray, " K"]:
     """Return the nodes of the tokens that were seen after a context."""
     trie = trained.trie
-    low, high = (
-        family(trie.bases, trie.children, context) if context else trained.starts[1:3].tolist()
-    )
+    low, high = trained.starts[1:3].tolist()
+    if context:
+        low, high = family(trie.bases, trie.children, context)
     return np.arange(low, high)[trie.tokens[low:high] != trained.bos_id]
 
 
@@ -224,27 +210,24 @@ def _probabilities(trained: Trained, nodes: Int64[np.ndarray, " K"]) -> Float32[
     return trie.probabilities[nodes] if trie.book is None else trie.book[trie.probabilities[nodes]]
 
 
-def _parts(chain: list[Followers], config: NgramConfig) -> list[Float64[np.ndarray, " V"]]:
-    """Return the part of each id's probability that each context's own counts contribute, from the
-    longest context on.
+def _contributions(chain: list[Followers], config: NgramConfig) -> list[Float64[np.ndarray, " V"]]:
+    """For each context, from the longest on, return the probability of each id that comes from the
+    context's own counts.
     """
     interpolates = config.smoothing not in ("none", "stupid-backoff")
     weight = np.ones(config.vocab_size)  # of this context's probabilities in the result
-    parts = []
+    contributions = []
     for followers in chain:
-        masses = followers.probabilities - (
-            followers.gamma * followers.lower if interpolates else 0.0
-        )
-        parts.append(
-            weight * _to_dense(followers.tokens, np.maximum(masses, 0.0), config.vocab_size)
-        )
+        inherited = followers.gamma * followers.lower if interpolates else 0.0
+        masses = np.maximum(followers.probabilities - inherited, 0.0)
+        contributions.append(weight * _to_dense(followers.tokens, masses, config.vocab_size))
         weight = weight * followers.gamma
         if not interpolates:
             weight[followers.tokens] = 0.0
     if not config.is_distribution:
-        total = sum(part.sum() for part in parts)
-        parts = [part / total for part in parts]
-    return parts
+        total = sum(contribution.sum() for contribution in contributions)
+        contributions = [contribution / total for contribution in contributions]
+    return contributions
 
 
 def _to_dense(
@@ -294,8 +277,8 @@ def describe_ngram(config: NgramConfig, trained: Trained | None) -> ModelGraph:
 
 
 def _draw_trie(trained: Trained, config: NgramConfig) -> ModelGraph:
-    """Return the most probable tokens of the empty context, those after the first of them, and so
-    on.
+    """Return the most probable tokens after the empty context, those after the first of them that
+    has any, and so on.
     """
     tokens = trained.trie.tokens
     nodes = [GraphNode(id="root", label="any context")]
@@ -303,37 +286,29 @@ def _draw_trie(trained: Trained, config: NgramConfig) -> ModelGraph:
     node = 0
     path = ()
     name = "root"
-    for _ in range(min(LEVELS, config.order)):
+    for _ in range(min(LEVELS_DRAWN, config.order)):
         children = _children(trained, node)
         chances = _probabilities(trained, children)
-        best = np.lexsort((children, -chances))[:CHILDREN].tolist()
+        best = np.lexsort((children, -chances))[:CHILDREN_DRAWN].tolist()
         counted = explain(trained, config, node, np.array(path, np.int64))[0]
+        unit = "times" if counted.unit == "occurrences" else counted.unit
+        drawn = []
         for number in (*best[1:2], *best[:1], *best[2:]):  # the first, which goes on, in the middle
-            token = int(tokens[children[number]])
+            ids = (*path, int(tokens[children[number]]))
             detail = f"p = {chances[number]:.2g}"
             if counted.counts is not None:
-                detail += (
-                    f", {counted.counts[token]:,}"
-                    f" {'times' if counted.unit == 'occurrences' else counted.unit}"
-                )
-            nodes.append(
-                GraphNode(id=_name((*path, token)), label="", detail=detail, tokens=(*path, token))
-            )
-            edges.append(GraphEdge(source=name, target=nodes[-1].id))
-        if more := len(children) - len(best):
-            nodes.append(
-                GraphNode(id=f"{name} more", label="…", detail=f"{more:,} more", kind="operation")
-            )
-            edges.append(GraphEdge(source=name, target=nodes[-1].id))
-        shown = children[best].tolist()
-        inner = [
-            child
-            for child in shown
-            if child < len(trained.trie.children) and len(_children(trained, child))
-        ]
-        if not inner:
+                detail += f", {counted.counts[ids[-1]]:,} {unit}"
+            drawn.append(GraphNode(id=_name(ids), label="", detail=detail, tokens=ids))
+        if len(children) > len(best):
+            detail = f"{len(children) - len(best):,} more"
+            drawn.append(GraphNode(id=f"{name} more", label="…", detail=detail, kind="operation"))
+        nodes += drawn
+        edges += [GraphEdge(source=name, target=node.id) for node in drawn]
+        contexts = len(trained.trie.children)
+        inner = [child for child in children[best].tolist() if child < contexts]
+        node = next((child for child in inner if len(_children(trained, child))), 0)
+        if not node:
             break
-        node = inner[0]
         path = (*path, int(tokens[node]))
         name = _name(path)
     return ModelGraph(nodes=tuple(nodes), edges=tuple(edges))

@@ -12,16 +12,17 @@ probability of its marker after the context, and, rarely, anywhere; it ends with
 and then, before. When a whole value has been written, its marker takes its place in the context,
 too.
 
-A field may be given in several forms, each after its marker, as with a space before it. The marker
-of a field that is not given has no probability, nor has any other id of fields. Without fields,
-this is an n-gram.
+A text may have a field in several forms, each after its marker, as with a space before it. The
+marker of a field that the text does not have has no probability, nor has any other id of fields.
+Without fields, this is an n-gram.
 
 Sources: Brown et al. 1992, "Class-based n-gram models of natural language"; Rabiner 1989, "A
 tutorial on hidden Markov models"; Kuhn & De Mori 1990, "A cache-based natural language model for
 speech recognition"; Gu et al. 2016, "Incorporating copying mechanism in sequence-to-sequence
 learning". Must not import torch.
 
-B batch, T time (tokens), V ids, S numbers of a state.
+B batch, T time (tokens), V ids, S numbers of a state. A *place* is the index of one of the ids of
+fields in a state.
 """
 
 import re
@@ -36,10 +37,17 @@ from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.trie import Trained, Trie, fill_row, follow, probability_after
 
 CAP = 256  # ids of fields that a state holds; later ones are dropped
-CONTEXT, IS_OPEN, SIZE, WRITTEN, AFTER, FIELDS = range(6)  # the numbers of a state
-BELIEFS = FIELDS + CAP
+
+# the numbers of a state, by index
+CONTEXT = 0  # the node of the context
+IS_OPEN = 1  # whether a field is being read
+SIZE = 2  # the number of ids of fields
+WRITTEN = 3  # the place of the next token of a value whose beginning has been written; else 0
+AFTER = 4  # the context after the marker of that value
+FIELDS = 5  # the first id of fields; CAP of them
+BELIEFS = FIELDS + CAP  # the belief of each place, a whole number of UNIT
 STATE_SIZE = BELIEFS + CAP
-UNIT = 2.0**-40  # of a belief, which a state holds as a whole number
+UNIT = 2.0**-40
 
 COPY_START = 0.002  # probability that a copy begins at any place of the fields
 COPY_CONTINUE = 0.95  # probability that a copy goes on to the next token of the value
@@ -74,7 +82,7 @@ def counted_form(ids: Integer[np.ndarray, " T"], config: NgramConfig) -> Integer
     If several values match, the longest one is used.
     """
     marker = config.vocab_size - config.field_ids
-    begin = config.vocab_size - 1
+    begin = config.vocab_size - 1  # ends the fields; the text begins after it
     spelled = ids.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")  # a character per id
     bos = chr(ids[0])
     forms = []
@@ -123,15 +131,15 @@ def _value_probability(model, state, context, at):
 
 @inner
 def _left(model, state, context):
-    """Return the probability after a context of what can follow: all but the fields that are not
-    given.
+    """Return the probability, after a context, of all ids but the markers of fields that the text
+    does not have.
     """
     remaining = 1.0
     for marker in range(model.marker, len(model.trie.root)):
-        is_given = False
+        has_field = False
         for at in range(1, _known(state)):
-            is_given |= state[FIELDS + at - 1] == marker and _begins_value(model.marker, state, at)
-        if not is_given:
+            has_field |= state[FIELDS + at - 1] == marker and _begins_value(model.marker, state, at)
+        if not has_field:
             remaining -= probability_after(model.trie, context, marker)
     return remaining
 
@@ -152,22 +160,27 @@ def _outlook(model, state):
         copied += state[BELIEFS + at] * UNIT
         places += state[FIELDS + at] < model.marker
     anywhere = COPY_START if places > 0 else 0.0
-    return (
-        context,
-        (1 - copied) * (1 - anywhere) / remaining,
-        (1 - copied) * anywhere / max(places, 1),
-    )
+    weight = (1 - copied) * (1 - anywhere) / remaining
+    return context, weight, (1 - copied) * anywhere / max(places, 1)
 
 
 @inlined
 def _copied(model, state, at, context, weight, anywhere):
     """Return the probability that the next token is copied from a place."""
     p = state[BELIEFS + at] * UNIT + anywhere
-    return (
-        p + weight * _value_probability(model, state, context, at)
-        if _begins_value(model.marker, state, at)
-        else p
-    )
+    if _begins_value(model.marker, state, at):
+        p += weight * _value_probability(model, state, context, at)
+    return p
+
+
+@inner
+def _probability(model, state, context, weight, anywhere, token):
+    """Return the probability that a token is written by the n-gram or copied from a place."""
+    p = weight * probability_after(model.trie, context, token)
+    for at in range(_known(state)):
+        if state[FIELDS + at] == token:
+            p += _copied(model, state, at, context, weight, anywhere)
+    return p
 
 
 @inner
@@ -198,10 +211,7 @@ def _update_beliefs(model, state, token):
     if state[SIZE] == 0:
         return
     context, weight, anywhere = _outlook(model, state)
-    p = weight * probability_after(model.trie, context, token)
-    for at in range(state[SIZE]):
-        if state[FIELDS + at] == token:
-            p += _copied(model, state, at, context, weight, anywhere)
+    p = _probability(model, state, context, weight, anywhere, token)
     for at in range(state[SIZE] - 1, 0, -1):
         goes_on = state[FIELDS + at - 1] == token and state[FIELDS + at] < model.marker and p > 0
         copied = _copied(model, state, at - 1, context, weight, anywhere) if goes_on else 0.0
@@ -225,10 +235,8 @@ def _match_value(model, state, token, before):
                 and state[FIELDS + at] == token
                 and _begins_value(model.marker, state, at)
             ):
-                state[WRITTEN], state[AFTER] = (
-                    at + 1,
-                    follow(model.trie, before, state[FIELDS + at - 1]),
-                )
+                state[WRITTEN] = at + 1
+                state[AFTER] = follow(model.trie, before, state[FIELDS + at - 1])
     at = state[WRITTEN]
     if at > 0 and (at == state[SIZE] or state[FIELDS + at] >= model.marker):
         state[CONTEXT] = state[AFTER]
@@ -270,15 +278,10 @@ def score_with_fields(model, ids, targets, states, scores):
         state = states[:, b]
         for t in range(ids.shape[1]):
             _read(model, state, ids[b, t])
-            target = targets[b, t]
-            p = 0.0
-            if target < model.marker:
+            scores[b, t] = 0.0
+            if targets[b, t] < model.marker:
                 context, weight, anywhere = _outlook(model, state)
-                p = weight * probability_after(model.trie, context, target)
-                for at in range(_known(state)):
-                    if state[FIELDS + at] == target:
-                        p += _copied(model, state, at, context, weight, anywhere)
-            scores[b, t] = p
+                scores[b, t] = _probability(model, state, context, weight, anywhere, targets[b, t])
 
 
 @by_address

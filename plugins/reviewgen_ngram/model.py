@@ -100,9 +100,8 @@ class Ngram:
                 f"A text has ids {ids.min()}..{ids.max()}; this model accepts"
                 f" 0..{self.config.vocab_size - 1}."
             )
-        self._counter_for(int(ids[0])).add(
-            counted_form(ids, self.config) if self.config.field_ids else ids
-        )
+        counter = self._counter_for(int(ids[0]))
+        counter.add(counted_form(ids, self.config) if self.config.field_ids else ids)
 
     def finish(self) -> Mapping[str, Any]:
         """Turn the counts into probabilities; return discounts and numbers of n-grams per order,
@@ -127,9 +126,9 @@ class Ngram:
         bos_id = self._common_bos_id(group)
         counter = self._counter_for(bos_id)
         self._counter = None
-        local = grow(
-            exchange(counter, config.vocab_size, arena, group), config.vocab_size, arena, group
-        )
+        rows = exchange(counter, config.vocab_size, arena, group)
+        local = grow(rows, config.vocab_size, arena, group)
+        del rows
         if local.nodes.starts[2] == 2:  # bos alone
             raise TrainingError(
                 "No observed text has a token after its first, so there is nothing to predict. Add"
@@ -137,11 +136,9 @@ class Ngram:
             )
         link(local)
         estimated = estimate(local, config.vocab_size, bos_id, config.smoothing, arena, group)
-        keep = (
-            frequent(local, config.min_count, group)
-            if config.min_count > 1 or config.prune_entropy
-            else None
-        )
+        keep = None
+        if config.min_count > 1 or config.prune_entropy:
+            keep = frequent(local, config.min_count, group)
         nodes = gather(local, group)
         if group.rank:
             return {}
@@ -150,9 +147,8 @@ class Ngram:
 
     def initial_state(self, batch_size: int) -> Int[Tensor, "B *S"]:
         """Return the state before the first token of B texts."""
-        return torch.zeros(
-            (batch_size, STATE_SIZE) if self.config.field_ids else batch_size, dtype=torch.int64
-        )
+        shape = (batch_size, STATE_SIZE) if self.config.field_ids else (batch_size,)
+        return torch.zeros(shape, dtype=torch.int64)
 
     def __call__(
         self, ids: Int[Tensor, "B T"], state: Int[Tensor, "B *S"]
@@ -174,8 +170,8 @@ class Ngram:
         logits = np.empty((*ids.shape, vocab_size), np.float32)
         step = max(1, DENSE_CELLS // (vocab_size * max(1, len(ids))))
         for first in range(0, ids.shape[1], step):
-            part = np.ascontiguousarray(read[:, first : first + step])
-            logits[:, first : first + step], after = self._read(part, after)
+            tokens = np.ascontiguousarray(read[:, first : first + step])
+            logits[:, first : first + step], after = self._read(tokens, after)
         return torch.from_numpy(logits).to(ids.device), _tensor(after, ids)
 
     def score(
@@ -191,7 +187,7 @@ class Ngram:
                 model.
         """
         trained = self._finished()
-        after = checked_state(_array(state), self._finished())
+        after = checked_state(_array(state), trained)
         if not self.config.is_distribution:
             raise NotADistribution(
                 "The scores of stupid back-off do not sum to one, so they have no bits per"
@@ -199,7 +195,8 @@ class Ngram:
                 " works."
             )
         scores = np.empty(ids.shape)
-        read, wanted = (checked_ids(_array(tensor), self.config) for tensor in (ids, targets))
+        read = checked_ids(_array(ids), self.config)
+        wanted = checked_ids(_array(targets), self.config)
         if self.config.field_ids:
             states = np.ascontiguousarray(after.T)
             score_with_fields(with_fields(trained, self.config), read, wanted, states, scores)
@@ -207,9 +204,8 @@ class Ngram:
         else:
             score(trained.trie, read, wanted, after, scores)
         with np.errstate(divide="ignore"):  # zero becomes -inf
-            return torch.from_numpy(np.log(scores).astype(np.float32)).to(ids.device), _tensor(
-                after, ids
-            )
+            logs = np.log(scores).astype(np.float32)
+        return torch.from_numpy(logs).to(ids.device), _tensor(after, ids)
 
     def stepper(self, weight_bits: int = 32) -> NgramStepper:
         """Return a stepper that shares the model's memory; it multiplies no weights, so
@@ -237,15 +233,12 @@ class Ngram:
         """Return the tensors of the trained model; before it is trained, empty tensors of the same
         names.
         """
-        if self._trained is not None:
-            return {
-                name: torch.from_numpy(array) for name, array in write_arrays(self._trained).items()
-            }
-        specs = expect_arrays(self.config)
-        return {
-            name: torch.empty((0, *shape[1:]), dtype=getattr(torch, dtype))
-            for name, (dtype, shape) in specs.items()
-        }
+        if self._trained is None:
+            specs = expect_arrays(self.config).items()
+            arrays = {name: np.empty((0, *shape[1:]), dtype) for name, (dtype, shape) in specs}
+        else:
+            arrays = write_arrays(self._trained)
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
         """Use a trained model's tensors, without copying them.
@@ -262,13 +255,8 @@ class Ngram:
     def _common_bos_id(self, group: CountGroup) -> int:
         """Return the id that the texts of all processes begin with."""
         local_id = -1 if self._counter is None or self._bos_id is None else self._bos_id
-        ids = sorted(
-            {
-                bos_id
-                for bos_id in group.all_gather(np.array([local_id]))[:, 0].tolist()
-                if bos_id >= 0
-            }
-        )
+        gathered = set(group.all_gather(np.array([local_id]))[:, 0].tolist())
+        ids = sorted(gathered - {-1})
         if not ids:
             raise TrainingError(
                 "No text was observed, so there is nothing to count. Call observe with at least one"
@@ -303,8 +291,8 @@ class Ngram:
     def _keep(
         self, nodes: Nodes, estimated: Estimate, keep: Bool[np.ndarray, " M"] | None
     ) -> Mapping[str, Any]:
-        """Prune and quantise the estimated nodes, keep them as the trained model, and return what
-        ``finish`` reports.
+        """Prune and quantise the estimated nodes, keep them as the trained model, and return the
+        report of ``finish``.
         """
         config = self.config
         bos_id = self._bos_id
@@ -344,7 +332,7 @@ class Ngram:
         return self._trained
 
     def _facts(self, nodes: Nodes, estimated: Estimate, counted: list[int]) -> dict[str, Any]:
-        """Return what ``finish`` reports, as JSON values; the first item of each list is of order
+        """Return the report of ``finish``, as JSON values; the first item of each list is of order
         1.
         """
         fell_back = [order for order, fell in enumerate(estimated.fell_back, 1) if fell]

@@ -18,7 +18,7 @@ from reviewgen.errors import DataError
 from reviewgen.protocols import CountGroup
 from reviewgen_ngram.counts import Arena, Rows, token_dtype
 
-PIECE_ROWS = 1 << 22  # read before the pages of files are released
+PIECE_ROWS = 1 << 22  # rows that are read before the pages of files are released
 MAX_NODES = (1 << 31) - 1  # node numbers and counts have 32 bits
 
 
@@ -55,8 +55,8 @@ class NodeRange:
     no others; rank 0, whose nodes are first, has room for all.
 
     Attributes:
-        nodes: The nodes; ``links`` and what is not its own of ``first`` are filled by ``link`` and
-            ``gather``.
+        nodes: The nodes; ``link`` and ``gather`` fill ``links`` and the entries of ``first`` that
+            are not its own.
         counts: Occurrences in the corpus, of its own nodes and those of level 1.
         own: The first of its own nodes of each level, and the one after the last. The empty context
             belongs to all.
@@ -82,13 +82,13 @@ class NodeRange:
 
 
 def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> NodeRange:
-    """Return the nodes of n-grams, not linked yet; there must be at least one n-gram in all
-    processes together.
+    """Return the nodes of n-grams, not linked yet; at least one process must have an n-gram.
 
     Raises:
         DataError: There are more than 2**31 - 1 nodes or tokens; raised in all processes.
     """
-    packing, order = rows.packing, rows.packing.order
+    packing = rows.packing
+    order = packing.order
     tally = np.zeros(order + 2, np.int64)  # nodes by level, and tokens
     for start, stop in _pieces(rows, arena):
         _measure(rows.packed, start, stop, packing, tally)
@@ -100,15 +100,14 @@ def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> NodeRa
     totals[0] = 1
     starts = np.concatenate([[0], np.cumsum(totals)])
     if starts[-1] > MAX_NODES:
-        text = (
+        raise DataError(
             f"The corpus has {starts[-1]:,} distinct n-grams of 1 to {order} tokens; the limit is"
-            f" {MAX_NODES:,}."
+            f" {MAX_NODES:,}. Lower the order."
         )
-        raise DataError(f"{text} Lower the order.")
     if observed > MAX_NODES:
         raise DataError(
-            f"The corpus has {observed:,} tokens; the limit is {MAX_NODES:,}. Train on a part"
-            " of it."
+            f"The corpus has {observed:,} tokens; the limit is {MAX_NODES:,}. Train on a part of"
+            " it."
         )
     ranges = _own_nodes(starts, sizes, group.rank)
     inner = int(starts[-2])
@@ -145,7 +144,8 @@ def link(local: NodeRange) -> None:
 
 def gather(local: NodeRange, group: CountGroup) -> Nodes:
     """Return all nodes in rank 0, with their links, without copying its own."""
-    nodes, last = local.nodes, local.nodes.order
+    nodes = local.nodes
+    last = nodes.order
     local.gather(nodes.tokens, last, group)
     for level in range(2, last + 1):
         local.gather(nodes.links, level, group)

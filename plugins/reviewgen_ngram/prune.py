@@ -2,8 +2,8 @@
 to one.
 
 An n-gram is dropped if it occurs seldom, or if its loss raises the perplexity little (Stolcke 1998,
-"Entropy-based Pruning of Backoff Language Models"). One that a longer n-gram needs, as its context
-or as its suffix, is kept. The back-off weights restore the sums:
+"Entropy-based Pruning of Backoff Language Models"). It is kept if a longer n-gram needs it as its
+context or as its suffix. The back-off weights restore the sums:
 
     bow[h] = (1 - sum of p(w | h) over the w kept after h) / (sum of p(w | h without its first
     token) over the others)
@@ -20,8 +20,8 @@ from reviewgen.protocols import CountGroup
 from reviewgen_ngram.estimate import Estimate
 from reviewgen_ngram.nodes import NodeRange, Nodes
 
-CODES = 256
-ROUNDING = 2e-7  # of a probability in single precision
+CODES = 256  # values of a quantised probability, which takes a byte
+ROUNDING = 2e-7  # error of a probability in single precision
 MIN_UNSEEN = 1e-6  # minimum probability of the unseen tokens of a quantised context
 
 
@@ -58,15 +58,8 @@ def prune(
     """
     if max_loss > 0:
         losses = np.full(len(nodes.links), np.inf)  # 1-grams are never dropped
-        _losses(
-            nodes.first,
-            nodes.links,
-            estimated.probabilities,
-            estimated.backoffs,
-            bos,
-            estimated.texts_per_token,
-            losses,
-        )
+        numbers = (estimated.probabilities, estimated.backoffs)
+        _losses(nodes.first, nodes.links, *numbers, bos, estimated.texts_per_token, losses)
         keep = keep & (losses >= max_loss)
     keep[: nodes.starts[2]] = True
     _close(nodes.first, nodes.links, keep)
@@ -106,11 +99,9 @@ def quantize(
     bins = np.clip(np.searchsorted(edges, positive, side="right") - 1, 0, CODES - 2)
     members = np.bincount(bins, minlength=CODES - 1)
     sums = np.bincount(bins, positive, minlength=CODES - 1)
+    means = np.where(members, sums / np.maximum(members, 1), np.sqrt(edges[1:] * edges[:-1]))
     book = np.zeros(CODES, np.float32)
-    book[1:] = np.minimum(
-        np.where(members, sums / np.maximum(members, 1), np.sqrt(edges[1:] * edges[:-1])),
-        1 - MIN_UNSEEN,
-    )
+    book[1:] = np.minimum(means, 1 - MIN_UNSEEN)
     codes = np.empty(len(estimated.probabilities), np.uint8)
     _quantize_all(estimated.probabilities, book, codes)
     _adjust_sums(nodes.starts[1], nodes.first, estimated.probabilities, book, codes)

@@ -45,9 +45,9 @@ from reviewgen_ngram.trie import (
     read_arrays,
 )
 
-PROPOSALS = 3  # rejected before a token is chosen from all probabilities
+PROPOSALS = 3  # so many are rejected before a token is chosen from all probabilities
 PLAIN_PROPOSALS = 8  # the same at temperature 1, where only an unknown word is rejected
-MAX_NUMBERS = max(2 * PROPOSALS, PLAIN_PROPOSALS) + 1  # random numbers that a token takes
+MAX_NUMBERS = max(2 * PROPOSALS, PLAIN_PROPOSALS) + 1  # random numbers that a token may take
 
 
 class NgramStepper(CompiledStepper):
@@ -91,20 +91,13 @@ class NgramStepper(CompiledStepper):
         """
         if self.config.field_ids:
             return super().forward(checked_ids(ids, self.config), state)
+        trie = self._trained.trie
         contexts = np.empty(ids.shape, np.int64)
-        advance(
-            self._trained.trie,
-            checked_ids(ids, self.config),
-            checked_state(state, self._trained),
-            contexts,
-        )
+        before = checked_state(state, self._trained)
+        advance(trie, checked_ids(ids, self.config), before, contexts)
         last = contexts[:, -1].copy()
-        return (
-            log_probabilities(self._trained.trie, last, self.config.is_distribution).astype(
-                np.float32
-            ),
-            last,
-        )
+        logits = log_probabilities(trie, last, self.config.is_distribution)
+        return logits.astype(np.float32), last
 
     def sample(
         self,
@@ -121,7 +114,6 @@ class NgramStepper(CompiledStepper):
         Raises:
             DataError: The state is not one of this model.
         """
-        # decided without other rows
         if self.config.field_ids or not (params.is_plain and self.config.is_distribution):
             return super().sample(state, uniform, params, texts, new_tokens, constraints)
         contexts = checked_state(state, self._trained)
@@ -137,18 +129,21 @@ class NgramStepper(CompiledStepper):
         whole = np.pad(texts, ((0, 0), (0, uniform.shape[1] + 1)))
         limits = params.max_new_tokens - new_tokens
         _sample(
-            *(
-                self._trained.trie,
-                contexts,
-                uniform,
-                params,
-                proposals,
-                windows,
-                run,
-                spelling,
-                places,
-            ),
-            *(whole, texts.shape[1], new_tokens, limits, tokens, used),
+            self._trained.trie,
+            contexts,
+            uniform,
+            params,
+            proposals,
+            windows,
+            run,
+            spelling,
+            places,
+            whole,
+            texts.shape[1],
+            new_tokens,
+            limits,
+            tokens,
+            used,
         )
         return tokens, used, contexts
 
@@ -215,12 +210,8 @@ def checked_state(state: Int64[np.ndarray, "B *S"], trained: Trained) -> Int64[n
     if state.ndim > 1 and len(state):
         sizes = state[:, [SIZE, WRITTEN]]
         ids = state[:, FIELDS:BELIEFS]
-        if (
-            sizes.min() < 0
-            or sizes.max() > CAP
-            or ids.min() < 0
-            or ids.max() >= len(trained.trie.root)
-        ):
+        has_sizes = sizes.min() >= 0 and sizes.max() <= CAP
+        if not has_sizes or ids.min() < 0 or ids.max() >= len(trained.trie.root):
             raise DataError(
                 f"The state is not one of this model, which holds up to {CAP} ids of fields."
             )
@@ -277,9 +268,9 @@ def _sample(
     """Sample tokens of B rows until each has ended, has its last token, or has too few random
     numbers left.
 
-    Up to temperature 1, a token is proposed from the unsharpened distribution and accepted with
-    probability p ** (1 / temperature - 1): exact rejection sampling (von Neumann 1951), which needs
-    no probability but the token's own.
+    Up to temperature 1, a token is proposed from the distribution at temperature 1 and accepted
+    with probability p ** (1 / temperature - 1): exact rejection sampling (von Neumann 1951), which
+    needs no other probability than the token's own.
 
     Args:
         trie: The model's.
@@ -287,11 +278,10 @@ def _sample(
         uniform: float64 (B, N), random numbers in [0, 1); a token takes at most MAX_NUMBERS.
         params: SamplingParams, of which all but temperatures and ids are off.
         proposals: The number of proposals a token at temperatures up to 1.
-        windows, run, spelling: What the texts must not contain, as in ``choose``.
+        windows, run, spelling: The constraints on the texts, as in ``choose``.
         places: int64 (B, 3), the ``place`` of each row; updated.
-        texts: int64 (B, start + N + 1), of which ``start`` tokens were there before, for the
-            windows.
-        start: Their number.
+        texts: int64 (B, start + N + 1), for the windows; the new tokens are written.
+        start: The number of tokens that are in the texts already.
         new_tokens: int64 (B,), how many new tokens each row had before.
         limits: int64 (B,), the number of tokens that each row may get.
         tokens: int64 (B, N), NONE; tokens up to the end token or a code are written.

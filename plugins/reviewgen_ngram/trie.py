@@ -39,7 +39,7 @@ class Trie(NamedTuple):
 
     tokens: Integer[np.ndarray, " M"]
     links: Int32[np.ndarray, " I"]  # the context without its first token
-    # the same of the last level's E = M - I nodes; None: searched, with less memory
+    # the same for the last level's E = M - I nodes; None: it is searched, which saves memory
     ends: Int32[np.ndarray, " E"] | None
     bases: Int32[np.ndarray, " G"]
     # the number of children; 0 for the empty context, whose children are in ``heads``
@@ -82,19 +82,10 @@ def make_trie(
     bases[0] = nodes.starts[2]
     ends = None if book is not None else nodes.links[len(children) :]
     heads = _heads(nodes.tokens, nodes.starts, len(root))
-    few = children.astype(nodes.tokens.dtype)
-    return Trie(
-        nodes.tokens,
-        nodes.links[: len(children)],
-        ends,
-        bases,
-        few,
-        probabilities,
-        backoffs,
-        book,
-        root,
-        heads,
-    )
+    few = children.astype(nodes.tokens.dtype)  # at most one child for each id
+    links = nodes.links[: len(children)]
+    numbers = (probabilities, backoffs, book, root)
+    return Trie(nodes.tokens, links, ends, bases, few, *numbers, heads)
 
 
 def _heads(
@@ -257,8 +248,8 @@ def _check_nodes(trie: Trie, starts: Int64[np.ndarray, " L"]) -> None:
 
 @compiled
 def _sums_to_one(trie):
-    """Return whether the probabilities of every context do; without ``ends`` those of the last
-    level's would cost too much.
+    """Return whether the probabilities after every context sum to one; without ``ends``, the last
+    contexts would take too long and are not checked.
     """
     links = trie.links
     ends = trie.ends
@@ -335,8 +326,8 @@ def probability(probabilities, book, node):
 
 @inlined
 def context_after(tokens, links, ends, bases, children, heads, context, child, token):
-    """Return the next context of a text after a token that was found as a child of a context, given
-    both nodes.
+    """Return the context of a text after a token, from the context before it and the token's node
+    among the children of that context.
     """
     if child < len(children):
         return child
@@ -448,8 +439,7 @@ def score(trie, ids, targets, contexts, scores):
 def fill_row(trie, context, row):
     """Write the probability of every id after a context to ``row``, float64 (V,).
 
-    From the empty context to the longest, each overwrites the probabilities of its children: no
-    test of what is there.
+    From the empty context to the longest, each overwrites the probabilities of its children.
     """
     tokens, links, _, bases, children, probabilities, backoffs, book, root, _ = trie
     length = 0
@@ -485,8 +475,8 @@ def _fill_rows(trie, contexts, rows):
 def log_probabilities(
     trie: Trie, contexts: Int64[np.ndarray, " R"], is_distribution: bool
 ) -> Float64[np.ndarray, "R V"]:
-    """Return the log probability of every id after each context; of scores that do not sum to one,
-    when they are normalised.
+    """Return the log probability of every id after each context; scores that do not sum to one are
+    normalised.
     """
     rows = np.empty((len(contexts), len(trie.root)))
     _fill_rows(trie, contexts, rows)

@@ -64,14 +64,6 @@ class NnlmConfig:
         check(self)
 
 
-WORD_TRAINING = {
-    "batch_size": 16,
-    "bptt": 32,
-    "learning_rate": 0.008,
-    "weight_decay": 0.01,
-    "clip_norm": 1.0,
-    "sampled_softmax": 500,
-}
 BY_EPOCHS = ((3.0, {"dropout": 0.1}), (6.0, {"dropout": 0.2}), (12.0, {"dropout": 0.3}))
 
 NNLM_CHAR = Preset(
@@ -96,7 +88,14 @@ NNLM_WORD = Preset(
     tokenizer="word",
     model_settings={"order": 5, "embedding_size": 64, "hidden_size": 128},
     tokenizer_settings={"vocab_size": 8000, "min_frequency": 20},
-    training_settings=WORD_TRAINING,
+    training_settings={
+        "batch_size": 16,
+        "bptt": 32,
+        "learning_rate": 0.008,
+        "weight_decay": 0.01,
+        "clip_norm": 1.0,
+        "sampled_softmax": 500,
+    },
     generation_settings=WORD_GENERATION
     | {"likeness": {"temperature": 0.9, "repetition_penalty": 1.0}},
     sizes=tuple({"hidden_size": size, "embedding_size": size // 2} for size in (64, 128, 256)),

@@ -5,7 +5,7 @@ Must not know tokenizers, training or text. Shapes: B batch, T time (tokens), V 
 embedding, H hidden, n order.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -34,7 +34,7 @@ KINDS = {
     "held": "conditions",
     "output": "output layer",
 }
-"""Of parameters, by module."""
+"""The kind of the parameters of each module; ``held`` is the matrix of conditions and fields."""
 
 
 class Nnlm(nn.Module):
@@ -56,8 +56,8 @@ class Nnlm(nn.Module):
     new context at a random token, as texts do in inference.
 
     With ids of conditions or fields, ``A g_t`` is added to the hidden layer's input, where g_t is
-    the vector of what the text is given (``reviewgen.protocols.inputs``), and the state has a
-    second part, (B, E + 2).
+    their vector (``reviewgen.protocols.inputs``), and the state is a pair: the last ids and the
+    sums of conditions and fields, (B, E + 2).
     """
 
     Config: ClassVar[type] = NnlmConfig
@@ -75,27 +75,23 @@ class Nnlm(nn.Module):
         nn.init.xavier_uniform_(self.hidden.weight, nn.init.calculate_gain(config.activation))
         nn.init.zeros_(self.hidden.bias)
         nn.init.zeros_(self.output.bias)
-        self.held = (
-            nn.Parameter(torch.zeros(config.hidden_size, config.embedding_size))
-            if config.holds
-            else None
-        )
+        self.held: nn.Parameter | None = None  # the matrix of conditions and fields
+        if config.holds:
+            self.held = nn.Parameter(torch.zeros(config.hidden_size, config.embedding_size))
 
     def initial_state(self, batch_size: int) -> State:
         """Return the state before the first token: n-1 times the id V."""
         config = self.config
         like = self.embedding.weight
         last = like.new_full((batch_size, config.order - 1), config.vocab_size, dtype=torch.long)
-        return (
-            last
-            if self.held is None
-            else (last, like.new_zeros(batch_size, config.embedding_size + 2))
-        )
+        if self.held is None:
+            return last
+        return last, like.new_zeros(batch_size, config.embedding_size + 2)
 
     def forward(
         self, ids: Int[Tensor, "B T"], state: State
     ) -> tuple[Float[Tensor, "B T V"], State]:
-        """Return logits of the token after each of ``ids``, and the last n-1 ids.
+        """Return logits for the token after each of ``ids``, and the last n-1 ids.
 
         Raises:
             ShapeError: The ids or the state have another shape.
@@ -106,25 +102,26 @@ class Nnlm(nn.Module):
     def features(
         self, ids: Int[Tensor, "B T"], state: State
     ) -> tuple[Float[Tensor, "B T H"], State]:
-        """Return the input of the output layer, and the state after the last; see
+        """Return the input of the output layer, and the state after the last token; see
         ``reviewgen.protocols.SupportsOutputLayer``.
 
         Raises:
             ShapeError: The ids or the state have another shape.
         """
         context = self.config.order - 1
-        last, held = self._check(ids, state)
+        last, sums = self._check(ids, state)
         seen = torch.cat([last, ids], dim=1)  # (B, n-1+T)
         x = self.embedding(seen[:, 1:])  # (B, n-2+T, E)
-        parts = [x[:, k : k + ids.size(1)] for k in range(context)]  # (B, T, E) each, oldest first
+        window = [x[:, k : k + ids.size(1)] for k in range(context)]  # (B, T, E) each, oldest first
         if self.training:
-            parts = self._restart_some_rows(parts)
-        h = self.hidden(torch.cat(parts, dim=-1))  # (B, T, H)
+            window = self._restart_some_rows(window)
+        h = self.hidden(torch.cat(window, dim=-1))  # (B, T, H)
         after = seen[:, -context:]
         if self.held is not None:
-            given, held = hold_given(self.config, self.embedding.weight, ids, held)  # (B, T, E)
-            h = h + F.linear(learn_given(given, self.training), self.held)
-            after = (after, held)
+            table = self.embedding.weight
+            conditions, sums = hold_given(self.config, table, ids, sums)  # (B, T, E)
+            h = h + F.linear(learn_given(conditions, self.training), self.held)
+            after = (after, sums)
         return self.dropout(self.activation(h)), after
 
     def output_layer(self) -> tuple[Float[Tensor, "V H"], Float[Tensor, " V"]]:
@@ -134,15 +131,14 @@ class Nnlm(nn.Module):
         return self.output.weight, self.output.bias
 
     def operations(self, ids: Int[Tensor, "B T"], state: State) -> Iterator[Operation]:
-        """Yield what a call in evaluation mode computes; see
+        """Yield the operations of a call in evaluation mode; see
         ``reviewgen.protocols.SupportsOperations``.
 
         Raises:
             ShapeError: The ids or the state have another shape.
         """
         context = self.config.order - 1
-        function = "relu" if self.config.activation == "relu" else "tanh"
-        last, held = self._check(ids, state)
+        last, before = self._check(ids, state)
         # (B, T, K), oldest first
         window = torch.cat([last, ids], dim=1)[:, 1:].unfold(1, context, 1)
         yield Operation(
@@ -153,13 +149,12 @@ class Nnlm(nn.Module):
             kind="window",
         )
         e = self.embedding(window)  # (B, T, K, E)
-        count = self.embedding.weight.numel()
         yield Operation(
             name="embeddings",
             formula="e[ids_{t-n+2}], ..., e[ids_t]",
             values=e,
             axes="B T K E",
-            parameters=count,
+            parameters=self.embedding.weight.numel(),
         )
         x = e.flatten(2)  # (B, T, K E)
         yield Operation(
@@ -171,66 +166,62 @@ class Nnlm(nn.Module):
         sums = self.hidden(x)  # (B, T, H)
         formula = "W_hidden x_t + b_hidden"
         if self.held is not None:
-            given = hold_given(self.config, self.embedding.weight, ids, held)[0]
-            size = self.held.numel()
-            yield Operation(name="given", formula=GIVEN_FORMULA, values=given, axes="B T E")
-            a = F.linear(given, self.held)
-            formula = f"{formula} + a_t"
-            products = size * ids.numel()
+            conditions, _ = hold_given(self.config, self.embedding.weight, ids, before)
+            yield Operation(name="given", formula=GIVEN_FORMULA, values=conditions, axes="B T E")
+            a = F.linear(conditions, self.held)
             yield Operation(
                 name="held",
                 formula="a_t = A g_t",
                 values=a,
                 axes="B T H",
-                parameters=size,
-                multiplications=products,
+                parameters=self.held.numel(),
+                multiplications=self.held.numel() * ids.numel(),
             )
+            formula = f"{formula} + a_t"
             sums = sums + a
+        formula = f"h_t = {self.config.activation}({formula})"
         h = self.activation(sums)
-        yield _product(self.hidden, "hidden layer", f"h_t = {function}({formula})", h, "B T H")
-        yield _product(
-            self.output, "logits", "logits_t = W_out h_t + b_out", self.output(h), "B T V"
-        )
+        yield _product(self.hidden, "hidden layer", formula, h, "B T H")
+        formula = "logits_t = W_out h_t + b_out"
+        yield _product(self.output, "logits", formula, self.output(h), "B T V")
 
     def _check(self, ids: Tensor, state: State) -> tuple[Tensor, Any]:
-        """Return the last ids and what is held, if they and the ids have the shapes of this
-        model.
+        """Return the last ids and the sums of conditions and fields, if they and the ids have the
+        shapes of this model.
         """
-        sizes = {"B": check_ids(ids), "K": self.config.order - 1}
-        last, *held = check_state(state, 1 if self.held is None else 2)
-        check_shape(
-            "The state" if self.held is None else "The first part of the state",
-            last,
-            sizes,
-            is_integer=True,
-        )
-        for part in held:
-            check_shape(
-                "What the state holds", part, {"B": sizes["B"], "G": self.config.embedding_size + 2}
-            )
-        return last, *(held or (None,))
+        batch = check_ids(ids)
+        sizes = {"B": batch, "K": self.config.order - 1}
+        if self.held is None:
+            (last,) = check_state(state, 1)
+            check_shape("The state", last, sizes, is_integer=True)
+            return last, None
+        last, sums = check_state(state, 2)
+        check_shape("The first part of the state", last, sizes, is_integer=True)
+        sizes = {"B": batch, "G": self.config.embedding_size + 2}
+        check_shape("What the state holds", sums, sizes)
+        return last, sums
 
-    def _restart_some_rows(self, parts: list[Tensor]) -> list[Tensor]:
-        """Return the embeddings of the contexts, (B, T, E) each; in some rows a text start is
-        simulated at a random token.
+    def _restart_some_rows(self, window: list[Tensor]) -> list[Tensor]:
+        """Return the embeddings of the contexts, (B, T, E) each, as if in some rows a text began at
+        a random token.
         """
-        rows, length, _ = parts[0].shape
+        rows, length, _ = window[0].shape
         padding = self.embedding.weight[self.config.vocab_size]
         time = torch.arange(length, device=padding.device)
         # past the end in three rows of four
         start = torch.randint(4 * length, (rows, 1), device=padding.device)
         return [
-            torch.where(((time >= start) & (time - back < start)).unsqueeze(-1), padding, part)
-            for back, part in zip(range(len(parts) - 1, -1, -1), parts, strict=True)
+            torch.where(((time >= start) & (time - back < start)).unsqueeze(-1), padding, e)
+            for back, e in zip(reversed(range(len(window))), window, strict=True)
         ]
 
     def initial_weights(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors of this model that those of an embedding table, or of a model of this
-        kind, give.
+        """Return tensors of this model from those of an embedding table, or of a model of this
+        kind.
 
         Accepted are the names of ``state_dict``, and those of an embedding table, see
-        ``is_embedding_table``. A table of another model has V rows; the vector before the beginning
-        of a text then stays random.
+        ``is_embedding_table``. A table of another model has V rows; the vector for the tokens
+        before a text then stays random.
 
         Raises:
             ConfigError: A tensor is none of these, or two are for the same one.
@@ -243,7 +234,7 @@ class Nnlm(nn.Module):
         return matched
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the matrix of what is held, which learns slowly; see
+        """Return the matrix of conditions and fields, which learns slowly; see
         ``reviewgen.protocols.SupportsParameterGroups``.
         """
         return group_held(self.held)
@@ -267,10 +258,8 @@ class Nnlm(nn.Module):
         Raises:
             BundleError: A weight is NaN or infinite.
         """
-        arrays = {
-            name: tensor.detach().float().cpu().numpy()
-            for name, tensor in self.state_dict().items()
-        }
+        tensors = self.state_dict()
+        arrays = {name: tensor.float().cpu().numpy() for name, tensor in tensors.items()}
         return NnlmStepper(self.config, arrays, weight_bits)
 
     def describe_graph(self) -> ModelGraph:
@@ -280,80 +269,58 @@ class Nnlm(nn.Module):
 
 def _product(layer: nn.Linear, name: str, formula: str, values: Tensor, axes: str) -> Operation:
     """Return the operation of a linear layer, perhaps with an activation function after it."""
-    parameters = layer.weight.numel() + layer.bias.numel()
-    multiplications = values.numel() * layer.in_features
     return Operation(
         name=name,
         formula=formula,
         values=values,
         axes=axes,
-        parameters=parameters,
-        multiplications=multiplications,
+        parameters=layer.weight.numel() + layer.bias.numel(),
+        multiplications=values.numel() * layer.in_features,
     )
 
 
 def _describe(config: NnlmConfig) -> ModelGraph:
     """Return the graph: an edge leads into the window for each of the last n-1 tokens."""
-    context = config.order - 1
-    nodes = [
-        GraphNode(id="ids", label="ids", kind="value"),
-        GraphNode(
-            id="embedding", label="embedding", detail="e[ids]", parameters=("embedding.weight",)
-        ),
-        GraphNode(
-            id="window",
-            label="concatenate",
-            detail=f"x: the last {context} tokens",
-            kind="operation",
-        ),
-        GraphNode(
-            id="hidden",
-            label="hidden layer",
-            detail="W x + b",
-            parameters=("hidden.weight", "hidden.bias"),
-        ),
-        GraphNode(id="activation", label=config.activation, kind="operation"),
-        GraphNode(
-            id="output",
-            label="output",
-            detail="W h + b",
-            parameters=("output.weight", "output.bias"),
-        ),
-        GraphNode(id="logits", label="logits", kind="value"),
-    ]
-    window = [
-        GraphEdge(source="embedding", target="window", axes=("B", "T", "E"), delay=delay)
-        for delay in range(context - 1, -1, -1)
-    ]
-    edges = [
-        GraphEdge(source="ids", target="embedding", axes=("B", "T")),
-        *window,
-        GraphEdge(
-            source="window",
-            target="hidden",
-            axes=("B", "T", "E" if context == 1 else f"{context}E"),
-        ),
-        GraphEdge(
-            source="hidden", target="held" if config.holds else "activation", axes=("B", "T", "H")
-        ),
-        GraphEdge(source="activation", target="output", axes=("B", "T", "H"), label="h"),
-        GraphEdge(source="output", target="logits", axes=("B", "T", "V")),
-    ]
-    if config.holds:
-        nodes += [
-            GraphNode(
-                id="given",
-                label="given",
-                detail="g: Σ e[id] / √n of the given ids",
-                kind="operation",
-            ),
-            GraphNode(id="held", label="+ A g", parameters=("held",)),
-        ]
-        edges += [
-            GraphEdge(source="ids", target="given", axes=("B", "T")),
-            GraphEdge(source="given", target="given", axes=("B", "E"), label="g", delay=1),
-            GraphEdge(source="given", target="held", axes=("B", "T", "E")),
-            GraphEdge(source="held", target="activation", axes=("B", "T", "H")),
-        ]
+    nodes = tuple(_nodes(config))
     sizes = {"E": config.embedding_size, "H": config.hidden_size, "V": config.vocab_size}
-    return ModelGraph(nodes=tuple(nodes), edges=tuple(edges), sizes=sizes)
+    return ModelGraph(nodes=nodes, edges=tuple(_edges(config)), sizes=sizes)
+
+
+def _nodes(config: NnlmConfig) -> Iterator[GraphNode]:
+    table = ("embedding.weight",)
+    hidden = ("hidden.weight", "hidden.bias")
+    output = ("output.weight", "output.bias")
+    window = f"x: the last {config.order - 1} tokens"
+    yield GraphNode(id="ids", label="ids", kind="value")
+    yield GraphNode(id="embedding", label="embedding", detail="e[ids]", parameters=table)
+    yield GraphNode(id="window", label="concatenate", detail=window, kind="operation")
+    yield GraphNode(id="hidden", label="hidden layer", detail="W x + b", parameters=hidden)
+    yield GraphNode(id="activation", label=config.activation, kind="operation")
+    yield GraphNode(id="output", label="output", detail="W h + b", parameters=output)
+    yield GraphNode(id="logits", label="logits", kind="value")
+    if config.holds:
+        detail = "g: Σ e[id] / √n of the given ids"
+        yield GraphNode(id="given", label="given", detail=detail, kind="operation")
+        yield GraphNode(id="held", label="+ A g", parameters=("held",))
+
+
+def _edges(config: NnlmConfig) -> Iterator[GraphEdge]:
+    context = config.order - 1
+    yield _edge("ids", "embedding", "BT")
+    for delay in reversed(range(context)):
+        yield _edge("embedding", "window", "BTE", delay=delay)
+    yield _edge("window", "hidden", ("B", "T", "E" if context == 1 else f"{context}E"))
+    yield _edge("hidden", "held" if config.holds else "activation", "BTH")
+    yield _edge("activation", "output", "BTH", "h")
+    yield _edge("output", "logits", "BTV")
+    if config.holds:
+        yield _edge("ids", "given", "BT")
+        yield _edge("given", "given", "BE", "g", delay=1)
+        yield _edge("given", "held", "BTE")
+        yield _edge("held", "activation", "BTH")
+
+
+def _edge(
+    source: str, target: str, axes: Sequence[str], label: str = "", delay: int = 0
+) -> GraphEdge:
+    return GraphEdge(source=source, target=target, axes=tuple(axes), label=label, delay=delay)

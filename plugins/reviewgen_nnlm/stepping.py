@@ -11,44 +11,48 @@ from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int64, Shaped
+from jaxtyping import Float32, Int64
 
-from reviewgen.compiled import by_address, inner
+from reviewgen.compiled import by_address, inlined, inner
 from reviewgen.compiled.conditioning import Conditioning, hold, multiply, pack_conditioning
 from reviewgen.compiled.decoding import CompiledStepper
-from reviewgen.compiled.linear import Bits, add_product, pack, refuse_non_finite, tanh32
+from reviewgen.compiled.linear import (
+    ZERO,
+    Bits,
+    Matrix,
+    add_product,
+    pack,
+    refuse_non_finite,
+    tanh32,
+)
 from reviewgen.compiled.steps import CompiledStep
 from reviewgen.protocols.stepper import StepState, TensorSpec
 from reviewgen_nnlm.config import NnlmConfig
 
-# of the table of products; a larger one takes longer to compute than it saves in a few texts
+# a larger table of products takes longer to compute than it saves in a few texts
 TABLE_BYTES = 1 << 24
-ZERO = np.float32(0)
 
 
 class Packed(NamedTuple):
-    """The weights of an nnlm, prepared for the loops: matrices in panels, each followed by its
-    scales.
-    """
+    """The weights of an nnlm, prepared for the loops: every matrix in panels."""
 
     # V+1 products for each of n-1 positions; empty: computed from the next fields
     table: Float32[np.ndarray, "K rows H"]
     embedding: Float32[np.ndarray, "V1 E"]
-    hidden: Shaped[np.ndarray, "panels KE 64"]
-    hidden_scales: Float32[np.ndarray, " H64"]
+    hidden: Matrix
     hidden_bias: Float32[np.ndarray, " H64"]
-    output: Shaped[np.ndarray, "panels H 64"]
-    output_scales: Float32[np.ndarray, " V64"]
+    output: Matrix
     output_bias: Float32[np.ndarray, " V"]
     is_relu: int
-    held: Conditioning | None  # its product is added to the hidden layer's input
+    conditioning: Conditioning | None  # its product is added to the hidden layer's input
 
 
 class NnlmStepper(CompiledStepper):
     """The stepper of ``nnlm``. The state is the last n-1 ids, (B, n-1), padded with the id V before
     the beginning.
 
-    If the model holds what a text is given, the state has a second part, (B, E + 2).
+    With conditions or fields it is a pair: the ids and the sums of conditions and fields, (B, E +
+    2).
     """
 
     Config: ClassVar[type] = NnlmConfig
@@ -86,11 +90,9 @@ class NnlmStepper(CompiledStepper):
         """Return the state before the first token: n-1 times the id V."""
         config = self.config
         last = np.full((batch_size, config.order - 1), config.vocab_size, np.int64)
-        return (
-            (last, np.zeros((batch_size, config.embedding_size + 2), np.float32))
-            if config.holds
-            else last
-        )
+        if not config.holds:
+            return last
+        return last, np.zeros((batch_size, config.embedding_size + 2), np.float32)
 
     @cached_property
     def compiled_step(self) -> CompiledStep:
@@ -100,16 +102,16 @@ class NnlmStepper(CompiledStepper):
     def state_arrays(
         self, state: StepState
     ) -> tuple[Float32[np.ndarray, "S B W"], Int64[np.ndarray, "K B"]]:
-        """Return a copy of a state as the step takes it: what is held, its sums and their product;
-        and the last n-1 ids.
+        """Return a copy of a state as the step takes it: the sums of conditions and fields, and
+        their product; and the last n-1 ids.
         """
-        held = self._weights.held
-        last, *sums = state if self.config.holds else (state,)
-        floats = np.zeros((0, len(last), 0), np.float32)
-        if held is not None:
-            floats = np.zeros((2, len(last), held.state_width), np.float32)
-            floats[0, :, : sums[0].shape[1]] = sums[0]
-            multiply(held, floats[0], floats[1])
+        conditioning = self._weights.conditioning
+        if conditioning is None:
+            return np.zeros((0, len(state), 0), np.float32), np.array(state.T, order="C")
+        last, sums = state
+        floats = np.zeros((2, len(last), conditioning.state_width), np.float32)
+        floats[0, :, : sums.shape[1]] = sums
+        multiply(conditioning, floats[0], floats[1])
         return floats, np.array(last.T, order="C")
 
     def state_of(
@@ -117,47 +119,48 @@ class NnlmStepper(CompiledStepper):
     ) -> StepState:
         """Return the state of such arrays."""
         last = np.ascontiguousarray(ints.T)
-        return (
-            (last, floats[0, :, : self.config.embedding_size + 2].copy())
-            if self.config.holds
-            else last
-        )
+        if not self.config.holds:
+            return last
+        return last, floats[0, :, : self.config.embedding_size + 2].copy()
 
 
 def _prepare(
     config: NnlmConfig, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits
 ) -> Packed:
-    embedding, hidden, bias = (
-        tensors[name] for name in ("embedding.weight", "hidden.weight", "hidden.bias")
-    )
-    (rows, width), size = embedding.shape, len(bias)
-    context = hidden.shape[1] // width
+    embedding = tensors["embedding.weight"]
+    weight = tensors["hidden.weight"]
+    rows, width = embedding.shape
+    size = config.hidden_size
+    context = config.order - 1
     table = np.empty((0, rows, size), np.float32)
     if 4 * context * rows * size <= TABLE_BYTES:
-        by_position = hidden.reshape(size, context, width).transpose(1, 2, 0)  # (K, E, H)
+        by_position = weight.reshape(size, context, width).transpose(1, 2, 0)  # (K, E, H)
         table = np.ascontiguousarray(embedding @ by_position)  # (K, V+1, H)
-    packed = pack(hidden, bits)
-    padded = np.zeros(len(packed.scales), np.float32)
-    padded[:size] = bias
-    output = pack(tensors["output.weight"], bits)
-    is_relu = int(config.activation == "relu")
-    held = pack_conditioning(config, tensors, bits)
-    return Packed(table, embedding, *packed, padded, *output, tensors["output.bias"], is_relu, held)
+    hidden = pack(weight, bits)
+    return Packed(
+        table=table,
+        embedding=embedding,
+        hidden=hidden,
+        hidden_bias=np.pad(tensors["hidden.bias"], (0, len(hidden.scales) - size)),
+        output=pack(tensors["output.weight"], bits),
+        output_bias=tensors["output.bias"],
+        is_relu=int(config.activation == "relu"),
+        conditioning=pack_conditioning(config, tensors, bits),
+    )
 
 
 @inner
-def _compute_logits(weights, held, seen, floats, logits):
+def _compute_logits(weights, conditioning, seen, floats, logits):
     """Write the logits after the last n-1 ids, int64 (n-1, R) or wider, to ``logits``, (R, V64)."""
-    embedding = weights.embedding
     bias = weights.output_bias
-    width = embedding.shape[1]
+    width = weights.embedding.shape[1]
     rows = len(logits)
     positions = len(seen)
     h = np.empty((rows, len(weights.hidden_bias)), np.float32)
     for row in range(rows):
         for j in range(h.shape[1]):
             h[row, j] = weights.hidden_bias[j]
-        if held is not None:
+        if conditioning is not None:
             _add(floats[1, row, : h.shape[1]], h[row])
     if len(weights.table) > 0:
         for row in range(rows):
@@ -167,19 +170,15 @@ def _compute_logits(weights, held, seen, floats, logits):
         vectors = np.zeros((rows, positions * width), np.float32)
         for row in range(rows):
             for position in range(positions):
-                _add(
-                    embedding[seen[position, row]],
-                    vectors[row, position * width : (position + 1) * width],
-                )
-        add_product(weights.hidden, weights.hidden_scales, vectors, h)
+                vector = vectors[row, position * width : (position + 1) * width]
+                _add(weights.embedding[seen[position, row]], vector)
+        add_product(weights.hidden.panels, weights.hidden.scales, vectors, h)
     for row in range(rows):
         for j in range(h.shape[1]):
-            h[row, j] = (
-                (ZERO if h[row, j] < ZERO else h[row, j]) if weights.is_relu else tanh32(h[row, j])
-            )
+            h[row, j] = _activate(h[row, j], weights.is_relu)
         for j in range(len(bias)):
             logits[row, j] = bias[j]
-    add_product(weights.output, weights.output_scales, h, logits)
+    add_product(weights.output.panels, weights.output.scales, h, logits)
 
 
 @by_address
@@ -189,7 +188,7 @@ def _step(weights, ids, floats, ints, logits):
     Args:
         weights: The address of Packed.
         ids, logits: As there.
-        floats: What the model holds: the sums, and their product.
+        floats: The sums of conditions and fields, and their product, if the model has any.
         ints: The last n-1 ids.
     """
     last = len(ints) - 1
@@ -197,8 +196,15 @@ def _step(weights, ids, floats, ints, logits):
         for position in range(last):
             ints[position, row] = ints[position + 1, row]
         ints[last, row] = ids[row]
-    hold(weights[0].held, ids, floats)
-    _compute_logits(weights[0], weights[0].held, ints, floats, logits)
+    hold(weights[0].conditioning, ids, floats)
+    _compute_logits(weights[0], weights[0].conditioning, ints, floats, logits)
+
+
+@inlined
+def _activate(number, is_relu):
+    if is_relu:
+        return ZERO if number < ZERO else number
+    return tanh32(number)
 
 
 @inner

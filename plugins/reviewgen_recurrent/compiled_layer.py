@@ -6,14 +6,14 @@ product after the loop, and so are the products of the inputs. In the loop over 
 the state's product, and compiled loops the rest. Under autocast, matrices, outputs and what the
 backward pass needs have autocast's precision; states have float32.
 
-The loops take arrays of any ``precision``. Each writes to one row and reads few others: only then
-does the compiler see that rows do not overlap, and use vector instructions.
+The loops take arrays of any precision. Each writes to one row and reads few others: only then does
+the compiler see that rows do not overlap, and use vector instructions.
 
 Must not know a model or its settings. Shapes: B batch, T time, E inputs, H hidden, G number of
-gates times H, P parts of a state (the lstm's are h and c). The gradient of the gates has D columns.
-For rnn and lstm D = G. For the gru D = 4 H: the gradient of n as the input's product has it, then
-those of r and z, then the gradient of n as the state's product has it, scaled by r. So the first G
-columns, rolled by H, belong to the input's product, and the last G to the state's.
+gates times H, S vectors of a state (the lstm has two, h and c). The gradient of the gates has D
+columns. For rnn and lstm D = G. For the gru D = 4 H: the gradient of n as the input's product has
+it, then those of r and z, then the gradient of n as the state's product has it, scaled by r. So the
+first G columns, rolled by H, belong to the input's product, and the last G to the state's.
 """
 
 import math
@@ -28,12 +28,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from reviewgen.compiled import compiled, inlined, inner
-from reviewgen.compiled.linear import sigmoid32, tanh32
+from reviewgen.compiled.linear import ONE, ZERO, sigmoid32, tanh32
 from reviewgen.compiled.tensors import PRECISIONS, as_array, narrow, wide
 from reviewgen_recurrent.kernels import GRU, LSTM, add
-
-ZERO = np.float32(0)
-ONE = np.float32(1)
 
 
 def can_run_compiled(x: Tensor) -> bool:
@@ -49,13 +46,13 @@ def run_compiled(
     weights: tuple[Tensor, Tensor, Tensor, Tensor],
     cell: int,
     is_relu: bool,
-    zoned: Bool[Tensor, "T P B H"] | None,
+    zoned: Bool[Tensor, "T S B H"] | None,
 ) -> tuple[Float[Tensor, "T B H"], tuple[Float[Tensor, "1 B H"], ...]]:
     """Return a layer's outputs and its last state.
 
     Args:
         x: The inputs.
-        state: The state before the first step, part by part.
+        state: The state before the first step.
         weights: weight_ih, weight_hh, bias_ih and bias_hh.
         cell: RNN, GRU or LSTM of ``kernels``.
         is_relu: Whether the activation is relu instead of tanh.
@@ -65,7 +62,7 @@ def run_compiled(
     state_precision = torch.promote_types(precision, torch.float32)
     *matrices, bias_hh = weights
     operands = (tensor.to(precision) for tensor in (x, *matrices))
-    memory = torch.cat(state).to(state_precision)  # (P, B, H)
+    memory = torch.cat(state).to(state_precision)  # (S, B, H)
     outputs, last = _CompiledLayer.apply(
         *operands, bias_hh.to(state_precision), memory, cell, is_relu, zoned
     )
@@ -90,8 +87,9 @@ class _CompiledLayer(torch.autograd.Function):
         is_relu: bool,
         zoned: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Return the outputs, (T, B, H), and the last state, (P, B, H)."""
-        (time, rows, _), size = x.shape, weight_hh.shape[1]
+        """Return the outputs, (T, B, H), and the last state, (S, B, H)."""
+        time, rows, _ = x.shape
+        size = weight_hh.shape[1]
         # (T, B, G)
         gates = torch.addmm(bias_ih, x.reshape(time * rows, -1), weight_ih.T).view(time, rows, -1)
         outputs = x.new_empty(time + 1, rows, size)
@@ -115,55 +113,34 @@ class _CompiledLayer(torch.autograd.Function):
         x, weight_ih, weight_hh, gates, outputs, kept = ctx.saved_tensors
         cell, is_relu, masks = ctx.facts
         time, rows, width = gates.shape
-        # (T, B, D)
-        grad_gates = gates.new_empty(time, rows, width + outputs.shape[-1] * (cell == GRU))
+        size = outputs.shape[-1]
+        # the gru's gradients of the inputs begin with n
+        shift = size if cell == GRU else 0
+        grad_gates = gates.new_empty(time, rows, width + shift)  # (T, B, D)
         grad_memory = grad_last.clone(memory_format=torch.contiguous_format)
-        grad_product = gates.new_zeros(rows, outputs.shape[-1])
-        arrays = (
-            *map(
-                as_array,
-                (
-                    gates,
-                    kept,
-                    outputs,
-                    grad_outputs.contiguous(),
-                    grad_product,
-                    grad_memory,
-                    grad_gates,
-                ),
-            ),
-            masks,
-        )
+        grad_product = gates.new_zeros(rows, size)
+        grad_outputs = grad_outputs.contiguous()
+        saved = (gates, kept, outputs)
+        gradients = (grad_outputs, grad_product, grad_memory, grad_gates)
+        arrays = (*map(as_array, saved + gradients), masks)
         steps = grad_gates[..., -width:].unbind()
         for t in reversed(range(time)):
             _backward_step(cell, is_relu, t, *arrays)
             torch.mm(steps[t], weight_hh, out=grad_product)
         grad_memory[0] += grad_product
-        grad_inputs, grad_hidden = (
-            part.flatten(0, 1) for part in (grad_gates[..., :width], grad_gates[..., -width:])
-        )  # (T*B, G)
-        # the gru's gradients of the inputs begin with n
-        shift = outputs.shape[-1] if cell == GRU else 0
-        grad_x = (
-            (grad_inputs @ weight_ih.roll(shift, 0)).view_as(x) if ctx.needs_input_grad[0] else None
-        )
+        grad_inputs = grad_gates[..., :width].flatten(0, 1)  # (T*B, G)
+        grad_hidden = grad_gates[..., -width:].flatten(0, 1)  # (T*B, G)
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = (grad_inputs @ weight_ih.roll(shift, 0)).view_as(x)
         grad_weight_ih = (grad_inputs.T @ x.flatten(0, 1)).roll(-shift, 0)
         grad_weight_hh = grad_hidden.T @ outputs[:-1].flatten(0, 1)
         # (D); a product is faster than a sum
         sums = (grad_gates.new_ones(1, time * rows) @ grad_gates.flatten(0, 1))[0]
         grad_bias_ih = sums[:width].roll(-shift)
         grad_bias_hh = sums[-width:].to(grad_memory.dtype)
-        return (
-            grad_x,
-            grad_weight_ih,
-            grad_weight_hh,
-            grad_bias_ih,
-            grad_bias_hh,
-            grad_memory,
-            None,
-            None,
-            None,
-        )
+        grad_weights = (grad_weight_ih, grad_weight_hh, grad_bias_ih, grad_bias_hh)
+        return grad_x, *grad_weights, grad_memory, None, None, None
 
 
 def _precision(x: Tensor) -> torch.dtype:
@@ -182,11 +159,11 @@ def _forward_step(cell, is_relu, t, gates, product, bias, memory, outputs, kept,
         gates: (T, B, G), the inputs' products; overwritten by the gates' values.
         product: (B, G), the state's product.
         bias: (G,), the bias of the state's product.
-        memory: (P, B, H), the state; updated.
+        memory: (S, B, H), the state; updated.
         outputs: (T + 1, B, H), of which t + 1 is written.
-        kept: (T, B, H), written: what else the backward pass needs, the gru's state product of n,
-            the lstm's c before the step.
-        zoned: bool (T, P, B, H), the units that keep their old value; empty without zoneout.
+        kept: (T, B, H), written: the other values that the backward pass needs. For the gru this is
+            the state's product of n, for the lstm c before the step.
+        zoned: bool (T, S, B, H), the units that keep their old value; empty without zoneout.
     """
     _, rows, size = memory.shape
     new = np.empty((2, size), memory.dtype)
@@ -219,28 +196,29 @@ def _backward_step(
     grad_gates,
     zoned,
 ):
-    """Move the gradient of the state, (P, B, H), one step back, and write the gradient of the
+    """Move the gradient of the state, (S, B, H), one step back, and write the gradient of the
     gates, (T, B, D).
 
     Args:
         cell, is_relu, t: As in ``_forward_step``.
-        gates, kept, outputs, zoned: As ``forward_step`` left them.
+        gates, kept, outputs, zoned: As ``_forward_step`` left them.
         grad_outputs: (T, B, H), the gradient of the outputs.
         grad_product: (B, H), the gradient of h that comes through the next step's matrix product.
-        grad_memory: (P, B, H), the gradient of the state after the step; becomes that of the state
+        grad_memory: (S, B, H), the gradient of the state after the step; becomes that of the state
             before it.
         grad_gates: (T, B, D), of which step t is written.
     """
-    parts, rows, size = grad_memory.shape
-    held = np.zeros((parts, size), grad_memory.dtype)
+    vectors, rows, size = grad_memory.shape
+    masked = vectors if len(zoned) else 0
+    passed = np.zeros((vectors, size), grad_memory.dtype)
     scratch = np.empty(size, grad_memory.dtype)
     for row in range(rows):
         grad_h = grad_memory[0, row]
         gate_row = gates[t, row]
         out = grad_gates[t, row]
         _add_gradients(grad_h, grad_product[row], grad_outputs[t, row])
-        for part in range(parts if len(zoned) else 0):
-            _hold(grad_memory[part, row], zoned[t, part, row], held[part])
+        for vector in range(masked):
+            _pass_by(grad_memory[vector, row], zoned[t, vector, row], passed[vector])
         if cell == GRU:
             _gru_backward(grad_h, gate_row, outputs[t, row], kept[t, row], is_relu, out)
         elif cell == LSTM:
@@ -249,8 +227,8 @@ def _backward_step(
             )
         else:
             _rnn_backward(grad_h, outputs[t + 1, row], is_relu, out)
-        for part in range(parts if len(zoned) else 0):
-            add(held[part], grad_memory[part, row])
+        for vector in range(masked):
+            add(passed[vector], grad_memory[vector, row])
 
 
 @inner
@@ -269,11 +247,8 @@ def _rnn_backward(grad_h, output, is_relu, grad_gates):
 @inner
 def _gru(gates, product, bias, h, kept, is_relu, new):
     size = len(h)
-    r = gates[:size]
-    z = gates[size : 2 * size]
-    n = gates[2 * size :]
-    _sigmoid_gate(r, product[:size], bias[:size])
-    _sigmoid_gate(z, product[size : 2 * size], bias[size : 2 * size])
+    r, z, n = _thirds(gates, size)
+    _sigmoid_gate(gates[: 2 * size], product, bias)
     for j in range(size):
         kept[j] = narrow(wide(product[2 * size + j]) + bias[2 * size + j], kept[j])
     for j in range(size):
@@ -285,13 +260,8 @@ def _gru(gates, product, bias, h, kept, is_relu, new):
 @inner
 def _gru_backward(grad_h, gates, before, kept, is_relu, grad_gates):
     size = len(grad_h)
-    r = gates[:size]
-    z = gates[size : 2 * size]
-    n = gates[2 * size :]
-    grad_n_input = grad_gates[:size]
-    grad_r = grad_gates[size : 2 * size]
-    grad_z = grad_gates[2 * size : 3 * size]
-    grad_n_hidden = grad_gates[3 * size :]
+    r, z, n = _thirds(gates, size)
+    grad_n_input, grad_r, grad_z, grad_n_hidden = _quarters(grad_gates, size)
     for j in range(size):
         slope = (ONE - wide(z[j])) * _derivative(wide(n[j]), is_relu)
         grad_n_input[j] = narrow(grad_h[j] * slope, grad_n_input[j])
@@ -309,16 +279,12 @@ def _gru_backward(grad_h, gates, before, kept, is_relu, grad_gates):
 @inner
 def _lstm(gates, product, bias, c, kept, is_relu, new):
     size = len(c)
-    i = gates[:size]
-    f = gates[size : 2 * size]
-    g = gates[2 * size : 3 * size]
-    o = gates[3 * size :]
+    i, f, g, o = _quarters(gates, size)
     h_new = new[0]
     c_new = new[1]
-    _sigmoid_gate(i, product[:size], bias[:size])
-    _sigmoid_gate(f, product[size : 2 * size], bias[size : 2 * size])
+    _sigmoid_gate(gates[: 2 * size], product, bias)
     _sigmoid_gate(o, product[3 * size :], bias[3 * size :])
-    _activation_gate(g, product[2 * size : 3 * size], bias[2 * size : 3 * size], is_relu)
+    _activation_gate(g, product[2 * size :], bias[2 * size :], is_relu)
     _narrow_all(c, kept)
     for j in range(size):
         c_new[j] = wide(f[j]) * c[j] + wide(i[j]) * wide(g[j])
@@ -329,14 +295,8 @@ def _lstm(gates, product, bias, c, kept, is_relu, new):
 @inner
 def _lstm_backward(grad_h, grad_c, gates, before, is_relu, grad_gates, activated):
     size = len(grad_h)
-    i = gates[:size]
-    f = gates[size : 2 * size]
-    g = gates[2 * size : 3 * size]
-    o = gates[3 * size :]
-    grad_i = grad_gates[:size]
-    grad_f = grad_gates[size : 2 * size]
-    grad_g = grad_gates[2 * size : 3 * size]
-    grad_o = grad_gates[3 * size :]
+    i, f, g, o = _quarters(gates, size)
+    grad_i, grad_f, grad_g, grad_o = _quarters(grad_gates, size)
     for j in range(size):
         c = wide(f[j]) * wide(before[j]) + wide(i[j]) * wide(g[j])
         activated[j] = _activate(c, is_relu)
@@ -353,6 +313,18 @@ def _lstm_backward(grad_h, grad_c, gates, before, is_relu, grad_gates, activated
     for j in range(size):
         grad_c[j] *= wide(f[j])
     grad_h[:] = ZERO
+
+
+@inlined
+def _thirds(row, size):
+    """Return the gru's gates r, z and n, which stand side by side in a row."""
+    return row[:size], row[size : 2 * size], row[2 * size :]
+
+
+@inlined
+def _quarters(row, size):
+    """Return four gates that stand side by side in a row, such as the lstm's i, f, g and o."""
+    return row[:size], row[size : 2 * size], row[2 * size : 3 * size], row[3 * size :]
 
 
 @inner
@@ -374,13 +346,15 @@ def _narrow_all(numbers, row):
 
 
 @inner
-def _update(old, new, zoned, t, part, row):
-    """Replace the old values by the new ones, except where they are zoned out."""
+def _update(old, new, zoned, t, vector, row):
+    """Replace the old values of h (vector 0) or c (1) by the new ones, except where they are zoned
+    out.
+    """
     if len(zoned) == 0:
         for j in range(len(old)):
             old[j] = new[j]
         return
-    stays = zoned[t, part, row]
+    stays = zoned[t, vector, row]
     for j in range(len(old)):
         old[j] = old[j] if stays[j] else new[j]
 
@@ -392,25 +366,29 @@ def _add_gradients(grad_h, grad_product, grad_output):
 
 
 @inner
-def _hold(grad, stays, held):
-    """Move the gradient of the zoned-out units to ``held``: it goes to the step before, past the
+def _pass_by(grad, stays, passed):
+    """Move the gradient of the zoned-out units to ``passed``: it goes to the step before, past the
     cell.
     """
     for j in range(len(grad)):
-        held[j] = grad[j] if stays[j] else ZERO
+        passed[j] = grad[j] if stays[j] else ZERO
     for j in range(len(grad)):
-        grad[j] -= held[j]
+        grad[j] -= passed[j]
 
 
 @inlined
 def _activate(number, is_relu):
-    return (ZERO if number < ZERO else number) if is_relu else _tanh(number)
+    if is_relu:
+        return ZERO if number < ZERO else number
+    return _tanh(number)
 
 
 @inlined
 def _derivative(value, is_relu):
     """Return the derivative of the activation function where its value is ``value``."""
-    return (ONE if value > ZERO else ZERO) if is_relu else ONE - value * value
+    if is_relu:
+        return ONE if value > ZERO else ZERO
+    return ONE - value * value
 
 
 def _sigmoid(number):
@@ -430,8 +408,6 @@ def _tanh(number):
 
 @overload(_tanh)
 def _make_tanh(number):
-    return (
-        (lambda number: tanh32(number))
-        if number == types.float32
-        else (lambda number: math.tanh(number))
-    )
+    if number == types.float32:
+        return lambda number: tanh32(number)
+    return lambda number: math.tanh(number)

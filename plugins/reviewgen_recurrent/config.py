@@ -12,7 +12,7 @@ Shapes: V vocabulary, E embedding, H hidden, L layers.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from reviewgen.config import (
     CHAR_GENERATION,
@@ -171,60 +171,37 @@ class LstmConfig(RecurrentConfig):
     torch_layer: ClassVar[str] = "LSTM"
 
 
-WORD_MODEL = {"embedding_size": 128, "hidden_size": 256, "layers": 1, "tied": True}
-WORD_TOKENIZER = {"vocab_size": 8000, "min_frequency": 20}
-WORD_TRAINING = {
-    "batch_size": 16,
-    "bptt": 32,
-    "weight_decay": 0.01,
-    "clip_norm": 1.0,
-    "sampled_softmax": 500,
-}
 CHAR_SIZES = tuple({"hidden_size": size} for size in (128, 192, 256, 384, 512, 768, 1024))
 WORD_SIZES = tuple(
     {"hidden_size": size, "embedding_size": size // 2} for size in (128, 256, 384, 512)
 )
+
+
+def _char_dropouts(output: float, ngram: float) -> dict[str, Any]:
+    dropouts = {"output_dropout": output, "locked_dropout": True}
+    return dropouts | {"ngrams": 3, "ngram_dropout": ngram}
+
+
+def _word_dropouts(output: float, embedding: float) -> dict[str, Any]:
+    return {"output_dropout": output, "locked_dropout": True, "embedding_dropout": embedding}
+
+
 CHAR_BY_EPOCHS = (
     (1.5, {"output_dropout": 0.2, "locked_dropout": True}),
-    (3.0, {"output_dropout": 0.3, "locked_dropout": True, "ngrams": 3, "ngram_dropout": 0.1}),
-    (6.0, {"output_dropout": 0.5, "locked_dropout": True, "ngrams": 3, "ngram_dropout": 0.2}),
-    (12.0, {"output_dropout": 0.55, "locked_dropout": True, "ngrams": 3, "ngram_dropout": 0.25}),
-    (24.0, {"output_dropout": 0.65, "locked_dropout": True, "ngrams": 3, "ngram_dropout": 0.35}),
+    (3.0, _char_dropouts(0.3, 0.1)),
+    (6.0, _char_dropouts(0.5, 0.2)),
+    (12.0, _char_dropouts(0.55, 0.25)),
+    (24.0, _char_dropouts(0.65, 0.35)),
 )
 WORD_BY_EPOCHS = (
     (1.5, {"output_dropout": 0.1}),
     (3.0, {"output_dropout": 0.2}),
-    (6.0, {"output_dropout": 0.4, "locked_dropout": True, "embedding_dropout": 0.1}),
-    (12.0, {"output_dropout": 0.5, "locked_dropout": True, "embedding_dropout": 0.2}),
-    (
-        24.0,
-        {
-            "output_dropout": 0.5,
-            "locked_dropout": True,
-            "embedding_dropout": 0.2,
-            "weight_dropout": 0.3,
-        },
-    ),
-    (
-        48.0,
-        {
-            "output_dropout": 0.55,
-            "locked_dropout": True,
-            "embedding_dropout": 0.3,
-            "weight_dropout": 0.4,
-        },
-    ),
-    (
-        96.0,
-        {
-            "output_dropout": 0.6,
-            "locked_dropout": True,
-            "embedding_dropout": 0.3,
-            "weight_dropout": 0.5,
-        },
-    ),
+    (6.0, _word_dropouts(0.4, 0.1)),
+    (12.0, _word_dropouts(0.5, 0.2)),
+    (24.0, _word_dropouts(0.5, 0.2) | {"weight_dropout": 0.3}),
+    (48.0, _word_dropouts(0.55, 0.3) | {"weight_dropout": 0.4}),
+    (96.0, _word_dropouts(0.6, 0.3) | {"weight_dropout": 0.5}),
 )
-WORD_TRAINING_BY_EPOCHS = ((6.0, {"weight_decay": 0.1}),)
 
 
 def _char(model: str, hidden_size: int, learning_rate: float) -> Preset:
@@ -249,13 +226,20 @@ def _word(model: str, learning_rate: float) -> Preset:
     return Preset(
         model=model,
         tokenizer="word",
-        model_settings=WORD_MODEL,
-        tokenizer_settings=WORD_TOKENIZER,
-        training_settings=WORD_TRAINING | {"learning_rate": learning_rate},
+        model_settings={"embedding_size": 128, "hidden_size": 256, "layers": 1, "tied": True},
+        tokenizer_settings={"vocab_size": 8000, "min_frequency": 20},
+        training_settings={
+            "batch_size": 16,
+            "bptt": 32,
+            "weight_decay": 0.01,
+            "clip_norm": 1.0,
+            "sampled_softmax": 500,
+            "learning_rate": learning_rate,
+        },
         generation_settings=WORD_GENERATION,
         sizes=WORD_SIZES,
         by_epochs=WORD_BY_EPOCHS,
-        training_by_epochs=WORD_TRAINING_BY_EPOCHS,
+        training_by_epochs=((6.0, {"weight_decay": 0.1}),),
     )
 
 

@@ -23,14 +23,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from reviewgen.compiled import compiled
+from reviewgen.compiled.linear import ZERO
 from reviewgen.compiled.tensors import PRECISIONS, as_array, narrow, wide
 
-ZERO = np.float32(0)
 SIXTEEN = np.uint32(16)
 FIFTEEN = np.uint32(15)
-FIRST = np.uint32(0x7FEB352D)  # of Wellons' "hash prospector": each bit flips half of the others
-SECOND = np.uint32(0x846CA68B)  # the second factor of the same hash
-KEYS = 1 << 32
+# the factors of Wellons' "hash prospector": each bit of a number flips half of the others
+FIRST_FACTOR = np.uint32(0x7FEB352D)
+SECOND_FACTOR = np.uint32(0x846CA68B)
+KEYS = 1 << 32  # possible values of a key of the hash
 
 
 def drop(x: Tensor, p: float, training: bool, is_locked: bool = False) -> Tensor:
@@ -52,8 +53,8 @@ def drop(x: Tensor, p: float, training: bool, is_locked: bool = False) -> Tensor
 
 
 def zone_out(old: Tensor, new: Tensor, p: float, zoned: Bool[Tensor, "B H"] | None) -> Tensor:
-    """Return a part of the state in which the masked units keep their old value or, without a mask,
-    the expectation of that.
+    """Return h or c in which the masked units keep their old value or, without a mask, the
+    expectation of that.
     """
     if zoned is not None:
         return torch.where(zoned, old, new)
@@ -81,12 +82,10 @@ class _Drop(torch.autograd.Function):
 
 def _apply_mask(x: Tensor, dropped: Tensor, scale: float) -> Tensor:
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    # one row for each use of the mask
     shape = (x.numel() // max(1, dropped.numel()), dropped.numel())
-    _mask_rows(
-        *(as_array(tensor.view(shape)) for tensor in (x.contiguous(), out)),
-        dropped.view(-1).numpy(),
-        np.float32(scale),
-    )
+    rows = as_array(x.contiguous().view(shape))
+    _mask_rows(rows, as_array(out.view(shape)), dropped.view(-1).numpy(), np.float32(scale))
     return out
 
 
@@ -95,13 +94,9 @@ def make_mask(shape: Sequence[int], p: float, device: torch.device) -> Bool[Tens
     if device.type != "cpu":
         return torch.rand(shape, device=device) < p
     mask = torch.empty(shape, dtype=torch.bool)
-    first, second = torch.randint(KEYS, (2,)).tolist()
-    _fill(
-        mask.view(-1).numpy(),
-        np.uint32(first),
-        np.uint32(second),
-        np.uint32(min(round(p * KEYS), KEYS - 1)),
-    )
+    keys = map(np.uint32, torch.randint(KEYS, (2,)).tolist())
+    limit = np.uint32(min(round(p * KEYS), KEYS - 1))
+    _fill(mask.view(-1).numpy(), *keys, limit)
     return mask
 
 
@@ -110,8 +105,8 @@ def _fill(mask, first_key, second_key, limit):
     """Set each element of a mask to whether the hash of its index and two keys is below a limit."""
     for j in range(len(mask)):
         number = np.uint32(np.uint32(j) + first_key)  # numba widens sums and products to 64 bits
-        number = np.uint32(np.uint32((number ^ (number >> SIXTEEN)) * FIRST) ^ second_key)
-        number = np.uint32((number ^ (number >> FIFTEEN)) * SECOND)
+        number = np.uint32(np.uint32((number ^ (number >> SIXTEEN)) * FIRST_FACTOR) ^ second_key)
+        number = np.uint32((number ^ (number >> FIFTEEN)) * SECOND_FACTOR)
         mask[j] = (number ^ (number >> SIXTEEN)) < limit
 
 

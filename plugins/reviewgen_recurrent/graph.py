@@ -5,18 +5,17 @@ The equations are those in the docstrings of ``Rnn``, ``Gru`` and ``Lstm``. Must
 Shapes: B batch, T time (tokens), V vocabulary, E embedding, H hidden, N longest n-gram.
 """
 
-from collections.abc import Iterator
-from itertools import pairwise
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
+from typing import Literal, NamedTuple
 
-from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph
+from reviewgen.protocols.graph import Axis, GraphEdge, GraphNode, ModelGraph
 from reviewgen_recurrent.config import RecurrentConfig
 from reviewgen_recurrent.kernels import GRU, LSTM, RNN
 
 NAMES = {RNN: "rnn", GRU: "gru", LSTM: "lstm"}
 PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-LAYERS_DRAWN = 3  # more are one box
-STATE = ("B", "H")
+MAX_LAYERS_DRAWN = 3  # of more, all above the first are one box
 PRODUCTS = "W_{ih} x_{t} + b_{ih} + W_{hh} h_{t-1} + b_{hh}"
 
 
@@ -84,8 +83,8 @@ CELLS = {
         Box("c", "c_{t}", ("memory",)),
     ),
 }
-"""The boxes of each cell, in the order in which they are drawn; a part of the state, as ``h``,
-comes in as ``h_previous``.
+"""The boxes of each cell, in the order in which they are drawn; h and c come in as ``h_previous``
+and ``c_previous``.
 """
 
 
@@ -99,96 +98,80 @@ def describe_recurrent(config: RecurrentConfig, kernel: int) -> ModelGraph:
     layers = _layers(config, kernel)
     outputs = _outputs(config)
     nodes = [_value("ids"), _embedding(config), *layers, *outputs, _value("logits")]
-    # the last ones of each result
-    axes = [(), ("E",), *[("H",)] * len(layers), *[("E",)] * (len(outputs) - 1), ("V",)]
-    given_nodes: list[GraphNode] = []
+    # the axes of the result of each node but the last
+    axes = ["BT", "BTE", *["BTH"] * len(layers), *["BTE"] * (len(outputs) - 1), "BTV"]
     if config.holds:
-        given_nodes = [
-            GraphNode(
-                id="given",
-                label="given",
-                detail="g_{t}: Σ e[id] / √n of the given ids",
-                kind="operation",
-            )
-        ]
-        place = len(nodes) - 2  # before the output layer
-        nodes.insert(place, GraphNode(id="held", label="+ A g_{t}", parameters=("held",)))
-        axes.insert(place, axes[place - 1])
+        index = len(nodes) - 2  # before the output layer
+        nodes.insert(index, GraphNode(id="held", label="+ A g_{t}", parameters=("held",)))
+        axes.insert(index, axes[index - 1])
     edges = [
-        GraphEdge(
-            source=_port(source, "x" if source.id == "embedding" else "h"),
-            target=_port(target),
-            axes=("B", "T", *last),
-        )
-        for (source, target), last in zip(pairwise(nodes), axes, strict=True)
+        _edge(_port(source, "x" if source.id == "embedding" else "h"), _port(target), shape)
+        for (source, target), shape in zip(pairwise(nodes), axes, strict=True)
     ]
-    loops = [edge for layer in layers for edge in _loops(layer, config, kernel)]
+    loops: list[GraphEdge] = []
+    for layer in layers:
+        loops += _loops(layer, kernel)
     if config.ngrams > 1:
         past = config.ngrams - 1
         label = "last id" if past == 1 else f"last {past} ids"
-        loops.append(
-            GraphEdge(
-                source="embedding", target="embedding/past", axes=("B", past), label=label, delay=1
-            )
-        )
+        loops.append(_edge("embedding", "embedding/past", ("B", past), label, delay=1))
     if config.holds:
-        edges.append(GraphEdge(source="given", target="held", axes=("B", "T", "E")))
-        edges.append(GraphEdge(source="ids", target="given", axes=("B", "T")))
-        loops.append(GraphEdge(source="given", target="given", axes=("B", "E"), label="g", delay=1))
+        detail = "g_{t}: Σ e[id] / √n of the given ids"
+        nodes.append(GraphNode(id="given", label="given", detail=detail, kind="operation"))
+        edges += [_edge("given", "held", "BTE"), _edge("ids", "given", "BT")]
+        loops.append(_edge("given", "given", "BE", "g", delay=1))
     sizes = {"E": config.embedding_size, "H": config.hidden_size, "V": config.vocab_size}
-    return ModelGraph(nodes=(*nodes, *given_nodes), edges=(*edges, *loops), sizes=sizes)
+    return ModelGraph(nodes=tuple(nodes), edges=(*edges, *loops), sizes=sizes)
+
+
+def _edge(
+    source: str, target: str, axes: Sequence[Axis] = (), label: str = "", delay: int = 0
+) -> GraphEdge:
+    return GraphEdge(source=source, target=target, axes=tuple(axes), label=label, delay=delay)
 
 
 def _port(node: GraphNode, name: str | None = None) -> str:
-    """Return the end of an edge: a node or, of one that has an inside, a node of it, by default the
+    """Return the end of an edge: a node or, if it has an inside, a node in there, by default the
     first.
     """
     return f"{node.id}/{name or node.inside.nodes[0].id}" if node.inside else node.id
 
 
-def _value(name: str) -> GraphNode:
-    return GraphNode(id=name, label=name, kind="value")
+def _value(name: str, label: str | None = None) -> GraphNode:
+    return GraphNode(id=name, label=label or name, kind="value")
 
 
 def _embedding(config: RecurrentConfig) -> GraphNode:
     """Return the embedding; with n-grams, the sum of the token's and those of the n-grams that end
     there.
     """
+    table = ("embedding.weight",)
     if config.ngrams == 1:
-        return GraphNode(
-            id="embedding", label="embedding", detail="e[ids]", parameters=("embedding.weight",)
-        )
+        return GraphNode(id="embedding", label="embedding", detail="e[ids]", parameters=table)
     past = config.ngrams - 1
-    lengths = "pairs" if past == 1 else f"2 to {config.ngrams}"
-    inside = ModelGraph(
-        nodes=(
-            GraphNode(id="ids", label="ids_{t}", kind="value"),
-            GraphNode(
-                id="past",
-                label="ids_{t-1}" if past == 1 else f"ids_{{t-{past}}} to ids_{{t-1}}",
-                kind="value",
-            ),
-            GraphNode(
-                id="token", label="token", detail="e[ids_{t}]", parameters=("embedding.weight",)
-            ),
-            GraphNode(
-                id="ngrams",
-                label="n-grams",
-                detail=f"{lengths}, hashed",
-                parameters=("ngrams.table.weight",),
-            ),
-            GraphNode(id="sum", label="+", kind="operation"),
-            GraphNode(id="x", label="x_{t}", kind="value"),
-        ),
-        edges=(
-            GraphEdge(source="ids", target="token", axes=("B", "T")),
-            GraphEdge(source="ids", target="ngrams"),
-            GraphEdge(source="past", target="ngrams", axes=("B", past)),
-            GraphEdge(source="token", target="sum", axes=("B", "T", "E")),
-            GraphEdge(source="ngrams", target="sum", axes=("B", "T", "E")),
-            GraphEdge(source="sum", target="x"),
-        ),
+    past_label = f"ids_{{t-{past}}} to ids_{{t-1}}"
+    detail = f"2 to {config.ngrams}, hashed"
+    if past == 1:
+        past_label = "ids_{t-1}"
+        detail = "pairs, hashed"
+    ngram_table = ("ngrams.table.weight",)
+    nodes = (
+        _value("ids", "ids_{t}"),
+        _value("past", past_label),
+        GraphNode(id="token", label="token", detail="e[ids_{t}]", parameters=table),
+        GraphNode(id="ngrams", label="n-grams", detail=detail, parameters=ngram_table),
+        GraphNode(id="sum", label="+", kind="operation"),
+        _value("x", "x_{t}"),
     )
+    edges = (
+        _edge("ids", "token", "BT"),
+        _edge("ids", "ngrams"),
+        _edge("past", "ngrams", ("B", past)),
+        _edge("token", "sum", "BTE"),
+        _edge("ngrams", "sum", "BTE"),
+        _edge("sum", "x"),
+    )
+    inside = ModelGraph(nodes=nodes, edges=edges)
     return GraphNode(id="embedding", label="embedding", inside=inside)
 
 
@@ -200,20 +183,20 @@ def _layers(config: RecurrentConfig, kernel: int) -> list[GraphNode]:
     count = config.layers
     label = f"{name} cell" if count == 1 else f"{name} layer 1"
     layers = [GraphNode(id="layer1", label=label, inside=_cell(CELLS[kernel], config.activation))]
-    others = (
-        [range(layer, layer + 1) for layer in range(1, count)]
-        if count <= LAYERS_DRAWN
-        else [range(1, count)]
-    )
-    for box in others:
+    boxes = [range(layer, layer + 1) for layer in range(1, count)]
+    if count > MAX_LAYERS_DRAWN:
+        boxes = [range(1, count)]
+    for box in boxes:
         label = f"{name} layer {box.stop}" if len(box) == 1 else f"{name} layers 2 to {count}"
-        parameters = tuple(f"recurrent.{part}_l{layer}" for layer in box for part in PARAMETERS)
-        layers.append(
-            GraphNode(
-                id=f"layer{box.start + 1}", label=label, detail="as layer 1", parameters=parameters
-            )
-        )
+        parameters = tuple(chain.from_iterable(_parameters(PARAMETERS, layer) for layer in box))
+        node_id = f"layer{box.start + 1}"
+        detail = "as layer 1"
+        layers.append(GraphNode(id=node_id, label=label, detail=detail, parameters=parameters))
     return layers
+
+
+def _parameters(names: tuple[str, ...], layer: int) -> tuple[str, ...]:
+    return tuple(f"recurrent.{name}_l{layer}" for name in names)
 
 
 def _cell(boxes: tuple[Box, ...], activation: str) -> ModelGraph:
@@ -223,61 +206,44 @@ def _cell(boxes: tuple[Box, ...], activation: str) -> ModelGraph:
             id=box.id,
             label=box.label.replace("tanh", activation),
             detail=box.detail,
-            kind=(
-                "layer"
-                if box.parameters
-                else "value"
-                if not box.inputs or box.id in ("h", "c")
-                else "operation"
-            ),
-            parameters=tuple(f"recurrent.{part}_l0" for part in box.parameters),
+            kind=_kind(box),
+            parameters=_parameters(box.parameters, 0),
         )
         for box in boxes
     )
-    wires = [(source, box.id) for box in boxes for source in box.inputs]
-    edges = tuple(GraphEdge(source=a, target=b, axes=() if a == "x" else STATE) for a, b in wires)
-    return ModelGraph(nodes=nodes, edges=edges)
+    edges: list[GraphEdge] = []
+    for box in boxes:
+        edges += [_edge(source, box.id, "" if source == "x" else "BH") for source in box.inputs]
+    return ModelGraph(nodes=nodes, edges=tuple(edges))
 
 
-def _loops(layer: GraphNode, config: RecurrentConfig, kernel: int) -> Iterator[GraphEdge]:
-    """Yield the recurrent states of a layer."""
+def _kind(box: Box) -> Literal["layer", "operation", "value"]:
+    """Return the kind of a box: what enters or leaves a cell is a value."""
+    if box.parameters:
+        return "layer"
+    return "operation" if box.inputs and box.id not in ("h", "c") else "value"
+
+
+def _loops(layer: GraphNode, kernel: int) -> Iterator[GraphEdge]:
+    """Yield the recurrent states of a layer, or of several that are one box."""
     count = len(layer.parameters) // len(PARAMETERS) or 1
-    axes = STATE if count == 1 else ("B", count, "H")
-    for name in ("h", "c") if kernel == LSTM else ("h",):
-        yield GraphEdge(
-            source=_port(layer, name),
-            target=_port(layer, f"{name}_previous"),
-            axes=axes,
-            label=name,
-            delay=1,
-        )
+    axes: Sequence[Axis] = "BH" if count == 1 else ("B", count, "H")
+    for name in "hc" if kernel == LSTM else "h":
+        target = _port(layer, f"{name}_previous")
+        yield _edge(_port(layer, name), target, axes, name, delay=1)
 
 
 def _outputs(config: RecurrentConfig) -> list[GraphNode]:
     """Return the output layer; if it is tied, its matrix is the embedding's table, behind a
     projection if the widths differ.
     """
-    if not config.tied:
-        return [
-            GraphNode(
-                id="output",
-                label="output",
-                detail="W h_{t} + b",
-                parameters=("output.weight", "output.bias"),
-            )
-        ]
-    output = GraphNode(
-        id="output",
-        label="output",
-        detail="e h_{t} + b, e the embedding's",
-        parameters=("output.bias",),
-    )
-    if config.hidden_size == config.embedding_size:
+    detail = "e h_{t} + b, e the embedding's" if config.tied else "W h_{t} + b"
+    parameters = ("output.bias",) if config.tied else ("output.weight", "output.bias")
+    output = GraphNode(id="output", label="output", detail=detail, parameters=parameters)
+    if not config.tied or config.hidden_size == config.embedding_size:
         return [output]
-    projection = GraphNode(
-        id="projection",
-        label="projection",
-        detail="W h_{t}",
-        parameters=("output.projection.weight",),
-    )
-    return [projection, output]
+    matrix = ("output.projection.weight",)
+    return [
+        GraphNode(id="projection", label="projection", detail="W h_{t}", parameters=matrix),
+        output,
+    ]

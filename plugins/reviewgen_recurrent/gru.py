@@ -31,9 +31,9 @@ def gru_step(
     z, n side by side.
     """
     (h,) = state
+    hidden = F.linear(h, weight_hh, bias_hh)  # (B, G)
     input_r, input_z, input_n = inputs.chunk(GATES[GRU], dim=-1)  # each (B, H)
-    # each (B, H)
-    hidden_r, hidden_z, hidden_n = F.linear(h, weight_hh, bias_hh).chunk(GATES[GRU], dim=-1)
+    hidden_r, hidden_z, hidden_n = hidden.chunk(GATES[GRU], dim=-1)  # each (B, H)
     r = torch.sigmoid(input_r + hidden_r)
     z = torch.sigmoid(input_z + hidden_z)
     n = activation(input_n + r * hidden_n)
@@ -76,8 +76,8 @@ class Gru(Recurrent):
     relu is unbounded.
 
     The state is one tensor, (B, L, H). With ``ngrams`` N above 1, x_t is the sum of e[ids_t] and
-    the embeddings of the n-grams that end there, of ``NgramEmbedding``, and the state has a second
-    part, the last N-1 ids.
+    the embeddings of the n-grams that end there, of ``NgramEmbedding``, and the state is a pair:
+    the last N-1 ids are added to it.
 
     On Apple's mps torch's GRU has returned NaN (pytorch issue 94691) and been seven times slower
     than on the CPU (123148).

@@ -1,7 +1,8 @@
 """The compiled step of the recurrent models for inference. It knows arrays, no settings.
 
-What a model does not have is None. None is a type, so a branch for it is not compiled: first use
-compiles one cell, and either the table of products or the matrix that it stands for.
+A field of ``Packed`` is None if the model does not need it. None is a type, so a branch for it is
+not compiled: first use compiles one cell, and either the table of products or the matrix that it
+stands for.
 
 Shapes: B texts, T time (tokens), V vocabulary, E embedding, H hidden, L layers, R rows side by
 side, P number of gates times H, rounded up to whole panels (``reviewgen.compiled.linear``), K
@@ -12,11 +13,11 @@ rows are a matrix.
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32
 
 from reviewgen.compiled import by_address, compiled, inlined, inner
 from reviewgen.compiled.conditioning import Conditioning, hold
-from reviewgen.compiled.linear import add_product, sigmoid32, tanh32
+from reviewgen.compiled.linear import ONE, ZERO, Matrix, add_product, sigmoid32, tanh32
 
 RNN = 0
 GRU = 1
@@ -26,8 +27,6 @@ GATES = {RNN: 1, GRU: 3, LSTM: 4}
 i, f, g, o.
 """
 
-ZERO = np.float32(0)
-ONE = np.float32(1)
 MULTIPLIER = 0x9E3779B1  # 2 ** 32 over the golden ratio, made odd
 MASK = 0xFFFFFFFF
 
@@ -56,31 +55,24 @@ _bucket_of = inlined(bucket_of)
 
 
 class Packed(NamedTuple):
-    """The weights of a recurrent model, prepared for the loops: every matrix in panels, each
-    followed by its scales.
-    """
+    """The weights of a recurrent model, prepared for the loops: every matrix in panels."""
 
     # each token's ``W_ih x + biases[0]``; None: computed from the next fields
     table: Float32[np.ndarray, "V P"] | None
     embedding: Float32[np.ndarray, "V E"]
     ngrams: Float32[np.ndarray, "K buckets E"] | None  # if there are any, there is no table
-    first: Shaped[np.ndarray, "panels E 64"]
-    first_scales: Float32[np.ndarray, " P"]
-    above: Shaped[np.ndarray, "L1 panels H 64"]  # W_ih of the L-1 layers above the first
-    above_scales: Float32[np.ndarray, "L1 P"]
-    recurrent: Shaped[np.ndarray, "L panels H 64"]
-    recurrent_scales: Float32[np.ndarray, "L P"]
+    first: Matrix  # the first layer's W_ih
+    above: Matrix  # W_ih of the L-1 layers above the first, stacked
+    recurrent: Matrix  # W_hh of the L layers, stacked
     biases: Float32[np.ndarray, "L P"]  # b_ih + b_hh; the gru's b_ih
     hidden_biases: Float32[np.ndarray, "L P"] | None  # the gru's b_hh
-    projection: Shaped[np.ndarray, "panels H 64"] | None
-    projection_scales: Float32[np.ndarray, " E64"] | None
-    output: Shaped[np.ndarray, "panels K 64"]
-    output_scales: Float32[np.ndarray, " V64"]
+    projection: Matrix | None
+    output: Matrix
     output_bias: Float32[np.ndarray, " V"]
     relu: int | None  # 1 for relu as the activation, None for tanh
     zoneout: float | None  # the config's; None for 0
     memory: int | None  # 1 for the lstm, whose state has c, None for the others
-    held: Conditioning | None  # its product is added to the output layer's input
+    conditioning: Conditioning | None  # its product is added to the output layer's input
 
 
 @by_address
@@ -90,8 +82,8 @@ def step(model, ids, floats, ints, logits):
     Args:
         model: The address of Packed.
         ids: As there.
-        floats: The state: h of each layer, then for the lstm c of each layer; the last two are the
-            sums and the products of what the text is given, if the model holds that.
+        floats: The state: h of each layer, for the lstm also c of each layer, and for a model with
+            conditions or fields their sums and products, as in ``hold``.
         ints: The last tokens, if the model has n-grams.
         logits: As there; without rows, only the state is updated.
     """
@@ -103,23 +95,18 @@ def step(model, ids, floats, ints, logits):
     if rows > 0:
         gates = np.empty((rows, weights.biases.shape[1]), np.float32)
         _look_up(weights, weights.table, weights.ngrams, ids, ints, gates)
-        hold(weights.held, ids, floats)
+        hold(weights.conditioning, ids, floats)
         for row in range(rows):
             _append(ids[row], ints, row)
         for layer in range(layers):
             if layer > 0:
                 _broadcast(weights.biases[layer], gates)
-                add_product(
-                    weights.above[layer - 1],
-                    weights.above_scales[layer - 1],
-                    h[layer - 1, :rows],
-                    gates,
-                )
-            panels = weights.recurrent[layer]
-            scales = weights.recurrent_scales[layer]
+                panels = weights.above.panels[layer - 1]
+                scales = weights.above.scales[layer - 1]
+                add_product(panels, scales, h[layer - 1, :rows], gates)
             _step(
-                panels,
-                scales,
+                weights.recurrent.panels[layer],
+                weights.recurrent.scales[layer],
                 weights.hidden_biases,
                 weights.relu,
                 weights.zoneout,
@@ -128,13 +115,13 @@ def step(model, ids, floats, ints, logits):
                 h[layer, :rows],
                 c,
             )
-    _compute_logits(
-        weights,
+    _broadcast(weights.output_bias, logits)
+    _add_logits(
+        weights.output,
         weights.projection,
-        weights.projection_scales,
-        weights.held,
-        floats,
-        layers - 1,
+        weights.conditioning,
+        h[layers - 1, : len(logits)],
+        floats[len(floats) - 1],
         logits,
     )
 
@@ -146,29 +133,34 @@ def _memory(floats, memory, layers):
 
 
 @inner
-def _compute_logits(weights, projection, projection_scales, held, floats, layer, logits):
-    """Write the logits of the last layer's h to ``logits``, (R, V64)."""
-    top = floats[layer, : len(logits)]  # (R, H) or wider
-    _broadcast(weights.output_bias, logits)
-    if projection is None and held is None:
-        add_product(weights.output, weights.output_scales, top, logits)
+def _add_logits(output, projection, conditioning, h, products, logits):
+    """Add the output layer's products to ``logits``, (R, V64).
+
+    Args:
+        output, projection, conditioning: Those of the Packed.
+        h: The last layer's, (R, H) or wider.
+        products: The products of conditions and fields, (R, K) or wider; only used with them.
+        logits: The output layer's biases; updated.
+    """
+    if projection is None and conditioning is None:
+        add_product(output.panels, output.scales, h, logits)
         return
-    inputs = np.zeros((len(top), _width(weights.output, projection_scales)), np.float32)
+    inputs = np.zeros((len(h), _width(output, projection)), np.float32)
     if projection is None:
-        for row in range(len(top)):
-            _copy(top[row, : inputs.shape[1]], inputs[row])
+        for row in range(len(h)):
+            _copy(h[row, : inputs.shape[1]], inputs[row])
     else:
-        add_product(projection, projection_scales, top, inputs)
-    if held is not None:
-        for row in range(len(top)):
-            add(floats[len(floats) - 1, row, : inputs.shape[1]], inputs[row])
-    add_product(weights.output, weights.output_scales, inputs, logits)
+        add_product(projection.panels, projection.scales, h, inputs)
+    if conditioning is not None:
+        for row in range(len(h)):
+            add(products[row, : inputs.shape[1]], inputs[row])
+    add_product(output.panels, output.scales, inputs, logits)
 
 
 @inner
-def _width(output, projection_scales):
+def _width(output, projection):
     """Return the width of the output layer's input, or of the projection's panels."""
-    return output.shape[1] if projection_scales is None else len(projection_scales)
+    return output.panels.shape[1] if projection is None else len(projection.scales)
 
 
 @inner
@@ -218,7 +210,7 @@ def _look_up(weights, table, ngrams, ids, past, gates):
             if ngrams is not None:
                 _add_ngrams(ngrams, ids[row], past, row, vectors[row])
         _broadcast(weights.biases[0], gates)
-        add_product(weights.first, weights.first_scales, vectors, gates)
+        add_product(weights.first.panels, weights.first.scales, vectors, gates)
 
 
 @inner
@@ -232,7 +224,7 @@ def _add_ngrams(ngrams, token, past, row, vector):
 
 @inner
 def _step(panels, scales, hidden_biases, relu, zoneout, layer, gates, h, c):
-    """Advance a layer's h, (R, H) or wider, and c by one token, by the equations in the cell's own
+    """Advance a layer's h, (R, H) or wider, and c by one token, by the equations in the cell's
     file.
 
     Args:
@@ -281,9 +273,8 @@ def _lstm(gates, h, c, relu, zoneout):
     size = len(h)
     fresh = gates[2 * size : 3 * size]  # of the gates i, f, g, o: g, then c before zoneout
     for j in range(size):
-        fresh[j] = sigmoid32(gates[size + j]) * c[j] + sigmoid32(gates[j]) * _activate(
-            fresh[j], relu
-        )
+        written = sigmoid32(gates[j]) * _activate(fresh[j], relu)
+        fresh[j] = sigmoid32(gates[size + j]) * c[j] + written
     # separate loops need fewer checks that arrays do not overlap, so that they vectorise
     for j in range(size):
         c[j] = _zone_out(c[j], fresh[j], zoneout)

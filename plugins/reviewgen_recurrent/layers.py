@@ -11,6 +11,7 @@ times H). Time comes first, (T, B, H), which is the order in which torch's layer
 """
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -26,8 +27,8 @@ from reviewgen_recurrent.config import RecurrentConfig
 from reviewgen_recurrent.dropout import drop, make_mask, zone_out
 
 CellState: TypeAlias = tuple[Tensor, ...]
-"""The state of a cell, ``(h,)`` or, for the lstm, ``(h, c)``: each part (B, H) in a cell, (L, B, H)
-in a stack.
+"""The state of a cell, ``(h,)`` or, for the lstm, ``(h, c)``: each (B, H) in a cell, (L, B, H) in a
+stack.
 """
 
 CellStep: TypeAlias = Callable[
@@ -67,8 +68,8 @@ class Cell(NamedTuple):
         step: One step, from plain operations.
         state: The names of the results that are the next state, ``h`` first.
         equations: The equations by the names of their results, in order.
-        fused: torch's function over a sequence, by the name of the activation; nn.LSTM calls
-            ``torch.lstm``, and so on.
+        fused: For each activation, torch's function over a sequence: nn.LSTM calls ``torch.lstm``,
+            and so on.
         kernel: The number of the cell in ``kernels``.
     """
 
@@ -92,10 +93,10 @@ class Layers:
         self.config = config
         self.can_fuse = config.activation in cell.fused and config.zoneout == 0
         self.implementations: tuple[str, ...] = (config.layer,)
-        if config.layer == "auto":
-            self.implementations = (
-                ("fused", "compiled") if self.can_fuse else ("compiled", "reference")
-            )
+        if config.layer == "auto" and self.can_fuse:
+            self.implementations = ("fused", "compiled")
+        elif config.layer == "auto":
+            self.implementations = ("compiled", "reference")
         self._implementation = self.implementations[0]
 
     def use(self, implementation: str) -> None:
@@ -116,8 +117,8 @@ class Layers:
     def __call__(
         self, parameters: nn.RNNBase, x: Tensor, state: CellState
     ) -> tuple[Tensor, CellState]:
-        """Return outputs (T, B, H) and the last state of inputs (T, B, E) and a state whose parts
-        are (L, B, H).
+        """Return the outputs (T, B, H) and the last state after inputs (T, B, E) and a state, each
+        (L, B, H).
         """
         config = self.config
         training = parameters.training
@@ -135,10 +136,11 @@ class Layers:
         for layer, layer_weights in enumerate(weights):
             if layer > 0:
                 x = drop(x, config.dropout, training, config.locked_dropout)
-            layer_state = tuple(part[layer : layer + 1] for part in state)
+            layer_state = tuple(vectors[layer : layer + 1] for vectors in state)
             x, after = self._run_layer(implementation, x, layer_state, layer_weights, training)
             last.append(after)
-        return x, tuple(torch.cat(part) for part in zip(*last, strict=True))  # each (L, B, H)
+        # each (L, B, H)
+        return x, tuple(torch.cat(vectors) for vectors in zip(*last, strict=True))
 
     def _choose_implementation(self, x: Tensor, training: bool) -> str:
         """Return the implementation of this call: the compiled one is for training on a CPU, also
@@ -153,14 +155,14 @@ class Layers:
     def _run_layer(
         self, implementation: str, x: Tensor, state: CellState, weights: Weights, training: bool
     ) -> tuple[Tensor, CellState]:
-        """Run one layer; the parts of its state are (1, B, H)."""
+        """Run one layer; its state is (1, B, H) each."""
         if implementation == "fused":
             return self._run_fused(x, state, [weights], training)
         config = self.config
-        shape = (len(x), len(state), x.shape[1], config.hidden_size)  # T, P, B, H
-        zoned = (
-            make_mask(shape, config.zoneout, x.device) if training and config.zoneout > 0 else None
-        )
+        zoned = None
+        if training and config.zoneout > 0:
+            shape = (len(x), len(state), x.shape[1], config.hidden_size)  # T, h and c, B, H
+            zoned = make_mask(shape, config.zoneout, x.device)
         if implementation == "compiled":
             return run_compiled(
                 x, state, weights, self.cell.kernel, config.activation == "relu", zoned
@@ -176,9 +178,9 @@ class Layers:
         if _autocasts_in_vain(x):
             with torch.autocast(x.device.type, enabled=False):
                 return self._run_fused(
-                    x.float(), tuple(part.float() for part in state), weights, training
+                    x.float(), tuple(map(Tensor.float, state)), weights, training
                 )
-        flat = [tensor for layer in weights for tensor in layer]
+        flat = list(chain.from_iterable(weights))
         memory = state if len(state) > 1 else state[0]
         dropout = self.config.dropout if len(weights) > 1 else 0.0
         x, *after = self.cell.fused[self.config.activation](
@@ -190,9 +192,9 @@ class Layers:
         self, x: Tensor, state: CellState, weights: Weights, zoned: Tensor | None
     ) -> tuple[Tensor, CellState]:
         """Run one layer step by step."""
-        first = tuple(part[0] for part in state)
+        first = tuple(vectors[0] for vectors in state)
         states = [after for _, after in run_steps(self.cell, self.config, weights, x, first, zoned)]
-        return torch.stack([h for h, *_ in states]), tuple(part[None] for part in states[-1])
+        return torch.stack([h for h, *_ in states]), tuple(vectors[None] for vectors in states[-1])
 
 
 def _autocasts_in_vain(x: Tensor) -> bool:
@@ -201,7 +203,8 @@ def _autocasts_in_vain(x: Tensor) -> bool:
     """
     if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return False
-    return not any("bf16" in name and has for name, has in torch.cpu.get_capabilities().items())
+    capabilities = torch.cpu.get_capabilities()
+    return not any(capabilities[name] for name in capabilities if "bf16" in name)
 
 
 def run_steps(
@@ -221,9 +224,9 @@ def run_steps(
     for t, inputs in enumerate(F.linear(x, weight_ih, bias_ih)):  # T times (B, G)
         results = cell.step(inputs, state, weight_hh, bias_hh, activation)
         masks = [None] * len(state) if zoned is None else zoned[t]
-        parts = zip(state, cell.state, masks, strict=True)
         state = tuple(
-            zone_out(old, results[name], config.zoneout, mask) for old, name, mask in parts
+            zone_out(old, results[name], config.zoneout, mask)
+            for old, name, mask in zip(state, cell.state, masks, strict=True)
         )
         yield results, state
 
@@ -234,7 +237,7 @@ def layer_operations(
     weights: Weights,
     x: Float[Tensor, "T B I"],
     state: CellState,
-    place: str,
+    suffix: str,
 ) -> Iterator[Operation]:
     """Yield the operations of one layer in evaluation mode; the last one yields h.
 
@@ -243,31 +246,33 @@ def layer_operations(
         config: The settings of the model.
         weights: The layer's.
         x: Its inputs.
-        state: Its state before the first token, each part (B, H).
-        place: What is added to the names, as in ", layer 2".
+        state: Its state before the first token, each (B, H).
+        suffix: The end of the names, as in ", layer 2".
     """
     steps = list(run_steps(cell, config, weights, x, state))
     tokens = x[..., 0].numel()
     size = config.hidden_size
     for name, equation in cell.equations.items():
-        # of one unit and token
-        products = (x.size(-1) + size) * equation.has_weights + equation.products
+        inputs = (x.size(-1) + size) * equation.has_weights  # of one unit
         yield Operation(
-            name=equation.name + place,
+            name=equation.name + suffix,
             formula=equation.formula.replace("tanh", config.activation),
             values=torch.stack([results[name] for results, _ in steps], dim=1),  # (B, T, H)
             axes="B T H",
-            parameters=(x.size(-1) + size + 2) * size * equation.has_weights,
-            multiplications=products * size * tokens,
+            parameters=(inputs + 2 * equation.has_weights) * size,
+            multiplications=(inputs + equation.products) * size * tokens,
             kind=equation.kind,
         )
-    for part, name in [*enumerate(cell.state)][::-1] if config.zoneout > 0 else ():
+    if config.zoneout == 0:
+        return
+    for index in reversed(range(len(state))):  # h is last
+        name = cell.state[index]
         yield Operation(
-            name=f"zoneout of the {cell.equations[name].name}{place}",
+            name=f"zoneout of the {cell.equations[name].name}{suffix}",
             formula=(
                 f"{name}_t = {config.zoneout:g} {name}_{{t-1}} + {1 - config.zoneout:g} {name}_t"
             ),
-            values=torch.stack([after[part] for _, after in steps], dim=1),
+            values=torch.stack([after[index] for _, after in steps], dim=1),
             axes="B T H",
             multiplications=2 * size * tokens,
             kind="state",

@@ -34,8 +34,8 @@ def lstm_step(
     i, f, g, o side by side.
     """
     h, c = state
-    # each (B, H), before the activation
-    i, f, g, o = (inputs + F.linear(h, weight_hh, bias_hh)).chunk(GATES[LSTM], dim=-1)
+    sums = inputs + F.linear(h, weight_hh, bias_hh)  # (B, G)
+    i, f, g, o = sums.chunk(GATES[LSTM], dim=-1)  # each (B, H)
     i = torch.sigmoid(i)
     f = torch.sigmoid(f)
     g = activation(g)
@@ -84,8 +84,8 @@ class Lstm(Recurrent):
     that an untrained model keeps its cell state.
 
     The state is a pair (h, c) of tensors (B, L, H). With ``ngrams`` N above 1, x_t is the sum of
-    e[ids_t] and the embeddings of the n-grams that end there, of ``NgramEmbedding``, and the state
-    has a third part, the last N-1 ids.
+    e[ids_t] and the embeddings of the n-grams that end there, of ``NgramEmbedding``, and the last
+    N-1 ids are added to the state.
     """
 
     Config: ClassVar[type] = LstmConfig

@@ -39,8 +39,8 @@ from reviewgen_recurrent.layers import Cell, Layers, layer_operations
 from reviewgen_recurrent.stepping import RecurrentStepper
 
 State: TypeAlias = Tensor | tuple[Tensor, ...]
-"""h, (B, L, H), for the lstm also c, the same; with n-grams also the last N-1 ids, (B, N-1); then,
-if the model holds what a text is given, that, (B, E + 2): see ``hold_given``.
+"""h, (B, L, H), for the lstm also c, the same; with n-grams also the last N-1 ids, (B, N-1); with
+conditions or fields also their sums, (B, E + 2), as in ``hold_given``.
 """
 
 RELU_RECURRENT_GAIN = 0.5
@@ -58,7 +58,7 @@ KINDS = {
     "held": "conditions",
     "output": "output layer",
 }
-"""Of parameters, by module."""
+"""The kind of the parameters of each module; ``held`` is the matrix of conditions and fields."""
 
 
 def _operation(
@@ -136,42 +136,30 @@ class NgramEmbedding(nn.Module):
 
 
 class Output(nn.Module):
-    """The output layer, ``x W' + b``, where W is its own (V, H) or, if tied, the embedding's (V,
-    E).
+    """The parameters of the output layer: ``x W' + b``, where W is its own (V, H) or, if tied, the
+    embedding's (V, E).
 
-    If tied, it has no W and takes the embedding's at each call, so that a saved model contains the
-    table once.
+    If tied, it has no W, so that a saved model contains the table once, and x is projected if H
+    differs from E.
     """
 
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()
-        projected = config.tied and config.hidden_size != config.embedding_size
-        self.projection = (
-            nn.Linear(config.hidden_size, config.embedding_size, bias=False)
-            if projected
-            else nn.Identity()
-        )
-        self.weight = (
-            None
-            if config.tied
-            else nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
-        )
+        self.projection: nn.Module = nn.Identity()
+        self.weight: nn.Parameter | None = None
+        if not config.tied:
+            weight = torch.empty(config.vocab_size, config.hidden_size)
+            self.weight = nn.Parameter(nn.init.normal_(weight, std=config.hidden_size**-0.5))
+        elif config.hidden_size != config.embedding_size:
+            self.projection = nn.Linear(config.hidden_size, config.embedding_size, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-        if self.weight is not None:
-            nn.init.normal_(self.weight, std=config.hidden_size**-0.5)
-
-    def features(
-        self, hidden: Float[Tensor, "T B H"], held: Float[Tensor, "T B K"] | None = None
-    ) -> Float[Tensor, "T B K"]:
-        """Return x, which W is multiplied by; ``held`` is added to it."""
-        projected: Tensor = self.projection(hidden)
-        return projected if held is None else projected + held
 
     def forward(
-        self, features: Float[Tensor, "T B K"], embedding: Float[Tensor, "V E"]
-    ) -> Float[Tensor, "T B V"]:
-        """Return the logits of every token at every position."""
-        return F.linear(features, embedding if self.weight is None else self.weight, self.bias)
+        self, hidden: Float[Tensor, "T B H"], shift: Float[Tensor, "T B K"] | None
+    ) -> Float[Tensor, "T B K"]:
+        """Return x, the input of the layer; ``shift``, of conditions and fields, is added to it."""
+        projected: Tensor = self.projection(hidden)
+        return projected if shift is None else projected + shift
 
 
 class Recurrent(nn.Module):
@@ -188,18 +176,17 @@ class Recurrent(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.embedding_size)
-        # tied: small logits
-        nn.init.normal_(
-            self.embedding.weight, std=config.embedding_size**-0.5 if config.tied else 1.0
-        )
+        # a tied embedding starts small, so that logits do
+        std = config.embedding_size**-0.5 if config.tied else 1.0
+        nn.init.normal_(self.embedding.weight, std=std)
         self.ngrams = NgramEmbedding(config) if config.ngrams > 1 else None
         self.recurrent = self.Torch(config.embedding_size, config.hidden_size, config.layers)
         self.layers = Layers(self.cell, config)
         self.output = Output(config)
-        width = config.embedding_size
-        outer = config.embedding_size if config.tied else config.hidden_size
-        # times what a text is given
-        self.held = nn.Parameter(torch.zeros(outer, width)) if config.holds else None
+        self.held: nn.Parameter | None = None  # the matrix of conditions and fields
+        if config.holds:
+            outer = config.embedding_size if config.tied else config.hidden_size
+            self.held = nn.Parameter(torch.zeros(outer, config.embedding_size))
         self.initialise()
 
     def initialise(self) -> None:
@@ -209,15 +196,14 @@ class Recurrent(nn.Module):
         An orthogonal matrix keeps the length of a vector, so signals and gradients neither fade nor
         grow over time.
         """
+        gain = RELU_RECURRENT_GAIN if self.config.activation == "relu" else 1.0
         for name, weights in self.recurrent.named_parameters():
             if name.startswith("bias"):
                 nn.init.zeros_(weights)
                 continue
             for gate in weights.detach().chunk(GATES[self.cell.kernel]):  # each (H, in)
                 if name.startswith("weight_hh"):
-                    nn.init.orthogonal_(
-                        gate, RELU_RECURRENT_GAIN if self.config.activation == "relu" else 1.0
-                    )
+                    nn.init.orthogonal_(gate, gain)
                 else:
                     nn.init.xavier_uniform_(gate)
 
@@ -227,17 +213,14 @@ class Recurrent(nn.Module):
         """
         config = self.config
         like = self.embedding.weight
-        memory = tuple(
-            like.new_zeros(batch_size, config.layers, config.hidden_size)
-            for _ in range(self.Stepper.parts)
-        )
+        shape = (batch_size, config.layers, config.hidden_size)
+        state = [like.new_zeros(shape) for _ in self.cell.state]
         if self.ngrams is not None:
-            memory += (
-                like.new_full((batch_size, config.ngrams - 1), config.vocab_size, dtype=torch.long),
-            )
+            past = (batch_size, config.ngrams - 1)
+            state.append(like.new_full(past, config.vocab_size, dtype=torch.long))
         if self.held is not None:
-            memory += (like.new_zeros(batch_size, config.embedding_size + 2),)
-        return memory if len(memory) > 1 else memory[0]
+            state.append(like.new_zeros(batch_size, config.embedding_size + 2))
+        return tuple(state) if len(state) > 1 else state[0]
 
     def forward(
         self, ids: Int[Tensor, "B T"], state: State
@@ -245,23 +228,24 @@ class Recurrent(nn.Module):
         """Return logits for the token after each of ``ids``, and the state after the last.
 
         Raises:
-            ShapeError: The ids or a part of the state have another shape.
+            ShapeError: The ids or a tensor of the state have another shape.
         """
         features, after = self.features(ids, state)
-        return self.output(features.transpose(0, 1), self.embedding.weight).transpose(0, 1), after
+        logits = F.linear(features.transpose(0, 1), *self.output_layer())  # (T, B, V)
+        return logits.transpose(0, 1), after
 
     def features(
         self, ids: Int[Tensor, "B T"], state: State
     ) -> tuple[Float[Tensor, "B T K"], State]:
-        """Return the input of the output layer, and the state after the last; see
+        """Return the input of the output layer, and the state after the last token; see
         ``reviewgen.protocols.SupportsOutputLayer``.
 
         Raises:
-            ShapeError: The ids or a part of the state have another shape.
+            ShapeError: The ids or a tensor of the state have another shape.
         """
         config = self.config
         table = self.embedding.weight
-        memory, past, held = self._check(ids, state)
+        memory, past, sums = self._check(ids, state)
         rows = table
         if self.training and config.token_dropout > 0:
             # (V, E) times (V, 1)
@@ -273,17 +257,17 @@ class Recurrent(nn.Module):
             last = (torch.cat([past, ids], dim=1)[:, -past.size(1) :],)
         shift = None
         if self.held is not None:
-            given, held = hold_given(config, table, ids, held)
-            shift = F.linear(learn_given(given, self.training).transpose(0, 1), self.held)
-            last += (held,)
+            conditions, sums = hold_given(config, table, ids, sums)
+            shift = F.linear(learn_given(conditions, self.training).transpose(0, 1), self.held)
+            last += (sums,)
         x = drop(x, config.embedding_dropout, self.training, config.locked_dropout)
         # each (L, B, H)
-        first = tuple(part.transpose(0, 1).to(x.dtype).contiguous() for part in memory)
+        first = tuple(vectors.transpose(0, 1).to(x.dtype).contiguous() for vectors in memory)
         x, after = self.layers(self.recurrent, x, first)  # (T, B, H)
         x = drop(x, config.output_dropout, self.training, config.locked_dropout)
-        x = self.output.features(x, shift)  # (T, B, K)
+        x = self.output(x, shift)  # (T, B, K)
         # B first, as states have it
-        after = (*(part.to(table.dtype).transpose(0, 1) for part in after), *last)
+        after = (*(vectors.to(table.dtype).transpose(0, 1) for vectors in after), *last)
         return x.transpose(0, 1), after if len(after) > 1 else after[0]
 
     def output_layer(self) -> tuple[Float[Tensor, "V K"], Float[Tensor, " V"]]:
@@ -294,16 +278,15 @@ class Recurrent(nn.Module):
         return self.embedding.weight if weight is None else weight, self.output.bias
 
     def operations(self, ids: Int[Tensor, "B T"], state: State) -> Iterator[Operation]:
-        """Yield what a call in evaluation mode computes; see
+        """Yield the operations of a call in evaluation mode; see
         ``reviewgen.protocols.SupportsOperations``.
 
         Raises:
-            ShapeError: The ids or a part of the state have another shape.
+            ShapeError: The ids or a tensor of the state have another shape.
         """
         config = self.config
         table = self.embedding.weight
-        output = self.output
-        memory, past, held = self._check(ids, state)
+        memory, past, sums = self._check(ids, state)
         x = self.embedding(ids.T)  # (T, B, E)
         yield _operation("embedding", "x_t = e[ids_t]", x, "B T E", table.numel())
         if self.ngrams is not None:
@@ -312,80 +295,82 @@ class Recurrent(nn.Module):
                 f"x_t = e[ids_t] + the sum of the embeddings of the last 2 to {config.ngrams}"
                 " tokens"
             )
-            yield _operation(
-                "n-gram embeddings", formula, x, "B T E", self.ngrams.table.weight.numel()
-            )
+            size = self.ngrams.table.weight.numel()
+            yield _operation("n-gram embeddings", formula, x, "B T E", size)
         shift = None
         if self.held is not None:
-            given = hold_given(config, table, ids, held)[0].transpose(0, 1)  # (T, B, E)
-            tokens = ids.numel()
-            yield _operation("given", GIVEN_FORMULA, given, "B T E", 0)
-            shift = F.linear(given, self.held)
+            conditions = hold_given(config, table, ids, sums)[0].transpose(0, 1)  # (T, B, E)
+            yield _operation("given", GIVEN_FORMULA, conditions, "B T E", 0)
+            shift = F.linear(conditions, self.held)
             size = self.held.numel()
-            yield _operation("held", "a_t = A g_t", shift, "B T K", size, size * tokens)
+            yield _operation("held", "a_t = A g_t", shift, "B T K", size, size * ids.numel())
         for layer, weights in enumerate(self.recurrent.all_weights):
-            place = f", layer {layer + 1}" if config.layers > 1 else ""
-            first = tuple(part[:, layer] for part in memory)  # each (B, H)
-            for operation in layer_operations(self.cell, config, tuple(weights), x, first, place):
+            suffix = f", layer {layer + 1}" if config.layers > 1 else ""
+            first = tuple(vectors[:, layer] for vectors in memory)  # each (B, H)
+            for operation in layer_operations(self.cell, config, tuple(weights), x, first, suffix):
                 yield operation
             x = operation.values.transpose(0, 1)  # (T, B, H)
+        yield from self._output_operations(x, shift)
+
+    def _output_operations(
+        self, hidden: Float[Tensor, "T B H"], shift: Float[Tensor, "T B K"] | None
+    ) -> Iterator[Operation]:
+        """Yield the operations after the last layer: the projection, if there is one, and the
+        logits.
+        """
+        output = self.output
+        tokens = hidden[..., 0].numel()
+        features = "h_t"
         if isinstance(output.projection, nn.Linear):
             size = output.projection.weight.numel()
-            yield _operation(
-                "projection",
-                "p_t = W_p h_t",
-                output.projection(x),
-                "B T E",
-                size,
-                size * ids.numel(),
-            )
-        weight_size = 0 if output.weight is None else output.weight.numel()
-        matrix = "W_out" if weight_size else "e"
-        hidden = "p_t" if isinstance(output.projection, nn.Linear) else "h_t"
-        formula = f"logits_t = {matrix} {hidden} + b_out"
-        products = ids.numel() * (weight_size or table.numel())
-        if self.held is not None:
-            formula = f"logits_t = {matrix} ({hidden} + a_t) + b_out"
+            projected = output.projection(hidden)
+            features = "p_t"
+            yield _operation("projection", "p_t = W_p h_t", projected, "B T E", size, size * tokens)
+        if shift is not None:
+            features = f"({features} + a_t)"
+        weight, bias = self.output_layer()
+        matrix = "e" if output.weight is None else "W_out"
+        parameters = bias.numel() + (0 if output.weight is None else weight.numel())
         yield _operation(
             "logits",
-            formula,
-            output(output.features(x, shift), table),
+            f"logits_t = {matrix} {features} + b_out",
+            F.linear(output(hidden, shift), weight, bias),
             "B T V",
-            weight_size + output.bias.numel(),
-            products,
+            parameters,
+            weight.numel() * tokens,
         )
 
     def _check(self, ids: Tensor, state: State) -> tuple[tuple[Tensor, ...], Any, Any]:
-        """Return the state of the layers, the last ids and what is held, if they and the ids have
-        the shapes of this model.
+        """Return h (and c), the last ids, and the sums of conditions and fields, if they and the
+        ids have the shapes of this model.
         """
         config = self.config
         batch = check_ids(ids)
         names = self.cell.state
-        parts = check_state(state, len(names) + (self.ngrams is not None) + (self.held is not None))
+        tensors = check_state(
+            state, len(names) + (self.ngrams is not None) + (self.held is not None)
+        )
         sizes = {"B": batch, "L": config.layers, "H": config.hidden_size}
-        for name, part in zip(names, parts, strict=False):
-            check_shape(f"The state {name}", part, sizes)
-        past = parts[len(names)] if self.ngrams is not None else None
-        if past is not None:
-            check_shape(
-                "The last ids of the state",
-                past,
-                {"B": batch, "K": config.ngrams - 1},
-                is_integer=True,
-            )
-        held = parts[-1] if self.held is not None else None
-        if held is not None:
-            check_shape("What the state holds", held, {"B": batch, "G": config.embedding_size + 2})
-        return parts[: len(names)], past, held
+        for name, vectors in zip(names, tensors, strict=False):
+            check_shape(f"The state {name}", vectors, sizes)
+        past = None
+        if self.ngrams is not None:
+            past = tensors[len(names)]
+            sizes = {"B": batch, "K": config.ngrams - 1}
+            check_shape("The last ids of the state", past, sizes, is_integer=True)
+        sums = None
+        if self.held is not None:
+            sums = tensors[-1]
+            check_shape("What the state holds", sums, {"B": batch, "G": config.embedding_size + 2})
+        return tensors[: len(names)], past, sums
 
     def initial_weights(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the tensors of this model that those of an embedding table, of torch's layers or
-        of a model of this kind give.
+        """Return tensors of this model from those of an embedding table, of torch's layers or of a
+        model of this kind.
 
         Accepted are the names of ``state_dict``; those of torch's layer, as ``weight_ih_l0``; and
-        ``weight``, of an nn.Embedding. A name before them is left out, as in ``rnn.weight_ih_l0``;
-        ``is_embedding_table`` says what an embedding table may be called.
+        ``weight``, of an nn.Embedding. A name before them is ignored, as in ``rnn.weight_ih_l0``.
+        ``is_embedding_table`` decides what is an embedding table.
 
         Raises:
             ConfigError: A tensor is none of these, or two are for the same one.
@@ -396,15 +381,11 @@ class Recurrent(nn.Module):
             layers_name = f"recurrent.{name.rpartition('.')[2]}"
             return layers_name if layers_name in names else name
 
-        return match_tensors(
-            self,
-            tensors,
-            own_name,
-            "the tensors of torch's layer, as weight_ih_l0, and the model's own",
-        )
+        accepted = "the tensors of torch's layer, as weight_ih_l0, and the model's own"
+        return match_tensors(self, tensors, own_name, accepted)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the matrix of what is held, which learns slowly; see
+        """Return the matrix of conditions and fields, which learns slowly; see
         ``reviewgen.protocols.SupportsParameterGroups``.
         """
         return group_held(self.held)
@@ -420,15 +401,13 @@ class Recurrent(nn.Module):
         ``SupportsScaledLogits``.
         """
         output = self.output
-        if output.weight is None and isinstance(output.projection, nn.Identity):
-            return False
-        inner = (
-            [output.weight]
-            if output.weight is not None
-            else [*output.projection.parameters(), self.held]
-        )
+        scaled = [output.bias, output.weight]
+        if output.weight is None:
+            if isinstance(output.projection, nn.Identity):
+                return False
+            scaled = [output.bias, *output.projection.parameters(), self.held]
         with torch.no_grad():
-            for weights in (*inner, output.bias):
+            for weights in scaled:
                 if weights is not None:
                     weights *= scale
         return True
@@ -451,10 +430,8 @@ class Recurrent(nn.Module):
         Raises:
             BundleError: A weight is NaN or infinite.
         """
-        arrays = {
-            name: tensor.detach().float().cpu().numpy()
-            for name, tensor in self.state_dict().items()
-        }
+        tensors = self.state_dict()
+        arrays = {name: tensor.float().cpu().numpy() for name, tensor in tensors.items()}
         return self.Stepper(self.config, arrays, weight_bits)
 
     def describe_graph(self) -> ModelGraph:

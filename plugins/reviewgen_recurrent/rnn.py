@@ -63,8 +63,8 @@ class Rnn(Recurrent):
     slowly fading sum of its inputs.
 
     The state is one tensor, (B, L, H). With ``ngrams`` N above 1, x_t is the sum of e[ids_t] and
-    the embeddings of the n-grams that end there, of ``NgramEmbedding``, and the state has a second
-    part, the last N-1 ids.
+    the embeddings of the n-grams that end there, of ``NgramEmbedding``, and the state is a pair:
+    the last N-1 ids are added to it.
     """
 
     Config: ClassVar[type] = RnnConfig
@@ -75,9 +75,9 @@ class Rnn(Recurrent):
     def initialise(self) -> None:
         """Set the initial weights of the layers."""
         super().initialise()
-        for name, weights in (
-            self.recurrent.named_parameters() if self.config.activation == "relu" else ()
-        ):
+        if self.config.activation != "relu":
+            return
+        for name, weights in self.recurrent.named_parameters():
             if name.startswith("weight_hh"):
                 nn.init.eye_(weights).detach().mul_(RELU_RECURRENT_SCALE)
             elif name.startswith("weight_ih"):

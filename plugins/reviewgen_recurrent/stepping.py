@@ -22,24 +22,22 @@ from reviewgen.protocols.stepper import TensorSpec
 from reviewgen_recurrent import kernels
 from reviewgen_recurrent.config import GruConfig, LstmConfig, RecurrentConfig, RnnConfig
 
-# of the table of products; a larger one takes longer to compute than it saves in a few hundred
-# words
+# a larger table of products takes longer to compute than it saves in a few hundred words
 TABLE_BYTES = 1 << 24
 
-Parts: TypeAlias = tuple[np.ndarray, ...]
-"""A state: h, float32 (B, L, H), for the lstm also c, the same, and with n-grams the last K ids,
-int64 (B, K); then, if the model holds what a text is given, that, float32 (B, E + 2).
+State: TypeAlias = tuple[np.ndarray, ...]
+"""h, float32 (B, L, H), for the lstm also c, the same; with n-grams also the last K ids, int64 (B,
+K); with conditions or fields also their sums, float32 (B, E + 2), as in
+``reviewgen.protocols.hold_given``.
 """
 
 
 class RecurrentStepper(CompiledStepper):
-    """Base class of the three steppers; a subclass names its cell, whose equations are in
-    ``kernels``.
-    """
+    """Base class of the three steppers; a subclass names its cell, whose step is in ``kernels``."""
 
     Config: ClassVar[type]
     cell: ClassVar[int]
-    parts: ClassVar[int] = 1  # of a cell's state
+    vectors: ClassVar[int] = 1  # of a cell's state: h, or h and c
 
     def __init__(
         self, config: RecurrentConfig, tensors: Mapping[str, np.ndarray], weight_bits: Bits = 32
@@ -52,9 +50,8 @@ class RecurrentStepper(CompiledStepper):
         """
         refuse_non_finite(tensors)
         self.config = config
-        self._weights = self._prepare(
-            {name: np.array(tensor, np.float32) for name, tensor in tensors.items()}, weight_bits
-        )
+        arrays = {name: np.array(tensor, np.float32) for name, tensor in tensors.items()}
+        self._weights = self._prepare(arrays, weight_bits)
 
     @classmethod
     def expect(cls, config: RecurrentConfig) -> dict[str, TensorSpec]:
@@ -81,24 +78,18 @@ class RecurrentStepper(CompiledStepper):
             shapes |= {f"recurrent.bias_{kind}_l{layer}": (rows,) for kind in ("ih", "hh")}
         return {name: ("float32", shape) for name, shape in shapes.items()}
 
-    def initial_state(self, batch_size: int) -> Parts:
+    def initial_state(self, batch_size: int) -> State:
         """Return the state before the first token: zeros, and the id V for each token before the
         beginning.
         """
         config = self.config
-        parts = [
-            np.zeros((batch_size, config.layers, config.hidden_size), np.float32)
-            for _ in range(self.parts)
-        ]
-        past = (
-            [np.full((batch_size, config.ngrams - 1), config.vocab_size, np.int64)]
-            if config.ngrams > 1
-            else []
-        )
-        held = (
-            [np.zeros((batch_size, config.embedding_size + 2), np.float32)] if config.holds else []
-        )
-        return *parts, *past, *held
+        shape = (batch_size, config.layers, config.hidden_size)
+        state = [np.zeros(shape, np.float32) for _ in range(self.vectors)]
+        if config.ngrams > 1:
+            state.append(np.full((batch_size, config.ngrams - 1), config.vocab_size, np.int64))
+        if config.holds:
+            state.append(np.zeros((batch_size, config.embedding_size + 2), np.float32))
+        return tuple(state)
 
     @cached_property
     def compiled_step(self) -> CompiledStep:
@@ -106,42 +97,45 @@ class RecurrentStepper(CompiledStepper):
         return CompiledStep(kernels.step, self._weights)
 
     def state_arrays(
-        self, state: Parts
+        self, state: State
     ) -> tuple[Float32[np.ndarray, "S B W"], Int64[np.ndarray, "K B"]]:
-        """Return a copy of a state as the kernels take it: h of each layer, c of each, what is
-        held; and the last tokens.
+        """Return a copy of a state as the kernels take it: h of each layer and c of each; and the
+        last tokens.
 
-        What is held takes two rows, which may be wider than H: the sums, and their product with a
-        matrix.
+        Conditions and fields take two more rows, which may be wider than H: their sums, and the
+        product of these with a matrix.
         """
-        past = (
-            state[self.parts].T
-            if self.config.ngrams > 1
-            else np.empty((0, len(state[0])), np.int64)
-        )
-        memory = [part.swapaxes(0, 1) for part in state[: self.parts]]
-        held = self._weights.held
-        if held is None:
-            floats = np.ascontiguousarray(np.concatenate(memory))
-        else:
-            rows = len(memory) * self.config.layers
-            size = self.config.hidden_size
-            floats = np.zeros((rows + 2, len(state[0]), max(size, held.state_width)), np.float32)
-            floats[:rows, :, :size] = np.concatenate(memory)
+        batch = len(state[0])
+        rows = self.vectors * self.config.layers
+        size = self.config.hidden_size
+        conditioning = self._weights.conditioning
+        shape = (rows, batch, size)
+        if conditioning is not None:
+            shape = (rows + 2, batch, max(size, conditioning.state_width))
+        floats = np.zeros(shape, np.float32)
+        memory = [vectors.swapaxes(0, 1) for vectors in state[: self.vectors]]  # each (L, B, H)
+        floats[:rows, :, :size] = np.concatenate(memory)
+        if conditioning is not None:
             floats[rows, :, : state[-1].shape[1]] = state[-1]
-            multiply(held, floats[rows], floats[rows + 1])
-        return floats, np.array(past, np.int64, order="C")
+            multiply(conditioning, floats[rows], floats[rows + 1])
+        past = np.empty((0, batch), np.int64)
+        if self.config.ngrams > 1:
+            past = np.array(state[self.vectors].T, np.int64, order="C")
+        return floats, past
 
     def state_of(
         self, floats: Float32[np.ndarray, "S B W"], ints: Int64[np.ndarray, "K B"]
-    ) -> Parts:
+    ) -> State:
         """Return the state of such arrays."""
-        config, rows = self.config, self.parts * self.config.layers
-        memory = floats[:rows, :, : config.hidden_size]
-        parts = (np.ascontiguousarray(part.swapaxes(0, 1)) for part in np.split(memory, self.parts))
-        past = (np.ascontiguousarray(ints.T),) if config.ngrams > 1 else ()
-        held = (floats[rows, :, : config.embedding_size + 2].copy(),) if config.holds else ()
-        return *parts, *past, *held
+        config = self.config
+        rows = self.vectors * config.layers
+        memory = np.split(floats[:rows, :, : config.hidden_size], self.vectors)
+        state = [np.ascontiguousarray(vectors.swapaxes(0, 1)) for vectors in memory]
+        if config.ngrams > 1:
+            state.append(np.ascontiguousarray(ints.T))
+        if config.holds:
+            state.append(floats[rows, :, : config.embedding_size + 2].copy())
+        return tuple(state)
 
     def _prepare(
         self, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits
@@ -153,58 +147,62 @@ class RecurrentStepper(CompiledStepper):
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
         recurrent = pack(np.stack(weight_hh), bits)
-        first = pack(weight_ih[0], bits)
-        sizes = config.layers, recurrent.scales.shape[1]
-        biases = np.zeros(sizes, np.float32)
-        hidden_biases = np.zeros(sizes, np.float32)
-        separate = self.cell == kernels.GRU  # r scales the b_hh of n
-        biases[:, : len(bias_ih[0])] = np.stack(bias_ih) + (0 if separate else np.stack(bias_hh))
-        hidden_biases[:, : len(bias_hh[0])] = np.stack(bias_hh)
+        gates = len(bias_ih[0])
+        columns = recurrent.scales.shape[1]
+        padding = ((0, 0), (0, columns - gates))
+        biases = np.pad(np.stack(bias_ih), padding)
+        hidden_biases: np.ndarray | None = np.pad(np.stack(bias_hh), padding)
+        if self.cell != kernels.GRU:  # whose r scales the b_hh of n
+            biases += hidden_biases
+            hidden_biases = None
         table = None
         ngrams = None
         if config.ngrams > 1:
             ngrams = tensors["ngrams.table.weight"].reshape(
                 config.ngrams - 1, config.ngram_buckets, config.embedding_size
             )
-        elif 4 * len(embedding) * sizes[1] <= TABLE_BYTES:
+        elif 4 * len(embedding) * columns <= TABLE_BYTES:
             table = np.tile(biases[0], (len(embedding), 1))
-            # sampling reports what such weights lead to
+            # sampling reports the infinite logits that such weights lead to
             with np.errstate(over="ignore", invalid="ignore"):
-                table[:, : len(bias_ih[0])] += embedding @ weight_ih[0].T
-        above = (
-            pack(np.stack(weight_ih[1:]), bits)
-            if weight_ih[1:]
-            else Matrix(recurrent.panels[:0], recurrent.scales[:0])
-        )
+                table[:, :gates] += embedding @ weight_ih[0].T
+        above = Matrix(recurrent.panels[:0], recurrent.scales[:0])
+        if config.layers > 1:
+            above = pack(np.stack(weight_ih[1:]), bits)
         projection, output = self._output(tensors, bits)
-        matrices = (*first, *above, *recurrent)
-        gru_biases = hidden_biases if separate else None
-        kind = (
-            1 if config.activation == "relu" else None,
-            config.zoneout or None,
-            1 if self.parts > 1 else None,
-        )
-        outputs = (*projection, *output, tensors["output.bias"])
-        held = pack_conditioning(config, tensors, bits)
         return kernels.Packed(
-            table, embedding, ngrams, *matrices, biases, gru_biases, *outputs, *kind, held
+            table=table,
+            embedding=embedding,
+            ngrams=ngrams,
+            first=pack(weight_ih[0], bits),
+            above=above,
+            recurrent=recurrent,
+            biases=biases,
+            hidden_biases=hidden_biases,
+            projection=projection,
+            output=output,
+            output_bias=tensors["output.bias"],
+            relu=1 if config.activation == "relu" else None,
+            zoneout=config.zoneout or None,
+            memory=1 if self.vectors > 1 else None,
+            conditioning=pack_conditioning(config, tensors, bits),
         )
 
     def _output(
         self, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits
-    ) -> tuple[Matrix | tuple[None, None], Matrix]:
-        """Return the projection and the output matrix; two None for no projection, or if their
-        product is smaller.
+    ) -> tuple[Matrix | None, Matrix]:
+        """Return the projection, None if there is none, and the output matrix.
+
+        The two become one matrix if it is smaller, unless conditions or fields are added between
+        them.
         """
         weight = tensors["embedding.weight" if self.config.tied else "output.weight"]
         projection = tensors.get("output.projection.weight")
         if projection is None:
-            return (None, None), pack(weight, bits)
-        if (
-            not self.config.holds
-            and len(weight) * projection.shape[1] <= weight.size + projection.size
-        ):
-            return (None, None), pack(weight @ projection, bits)
+            return None, pack(weight, bits)
+        is_smaller = len(weight) * projection.shape[1] <= weight.size + projection.size
+        if is_smaller and not self.config.holds:
+            return None, pack(weight @ projection, bits)
         return pack(projection, bits), pack(weight, bits)
 
 
@@ -227,4 +225,4 @@ class LstmStepper(RecurrentStepper):
 
     Config: ClassVar[type] = LstmConfig
     cell = kernels.LSTM
-    parts = 2
+    vectors = 2

@@ -23,6 +23,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,10 +39,10 @@ from reviewgen.config import MAX_VOCABULARY, Bound, check, read_text
 from reviewgen.errors import BundleError, DataError
 
 FILE = "tokenizer.json"
-FRAME = 2  # bos and eos
+FRAME = 2  # the number of ids that are not the BPE's own: bos and eos
 MAX_WORD = 256  # characters; the trainer needs time quadratic in the length of a word
-MAX_CHUNKS = 1 << 18  # that are cached, of about 100 bytes each
-MAX_CHUNK = 64  # characters of a chunk that is cached
+MAX_CHUNKS = 1 << 18  # cached chunks, of about 100 bytes each
+MAX_CHUNK = 64  # characters of a cached chunk
 _WHITE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's White_Space
 _CHUNK = re.compile(f"[{_WHITE}]*[^{_WHITE}]+|[{_WHITE}]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -102,10 +103,8 @@ class WordTokenizer:
             initial_alphabet=ByteLevel.alphabet(),
             show_progress=False,
         )
-        sample = _thin_out(texts, config.sample_characters)
-        bpe.train_from_iterator(
-            (piece for text in sample for piece in _pieces(_well_formed(text))), trainer
-        )
+        sample = map(_well_formed, _thin_out(texts, config.sample_characters))
+        bpe.train_from_iterator(chain.from_iterable(map(_pieces, sample)), trainer)
         return cls(bpe)
 
     def encode(self, text: str) -> list[int]:
@@ -141,7 +140,7 @@ class WordTokenizer:
     @cached_property
     def _bytes(self) -> list[bytes]:
         symbols = _byte_symbols()
-        pieces = (self._bpe.id_to_token(token) for token in range(self.bos_id))
+        pieces = map(self._bpe.id_to_token, range(self.bos_id))
         return [*(bytes(symbols[symbol] for symbol in piece) for piece in pieces), b"", b""]
 
     def token_bytes(self) -> list[bytes]:
@@ -221,7 +220,7 @@ def _thin_out(texts: Iterable[str], max_characters: int) -> list[str]:
         characters += len(text)
         while characters > max_characters and len(sample) > 1:
             sample = sample[::2]
-            step = 2 * step
+            step *= 2
             characters = sum(map(len, sample))
     return sample
 
