@@ -86,6 +86,11 @@ def tag(name: str, content: str = "", **attributes: object) -> str:
     return f"<{name}{written}>{content}</{name}>" if content else f"<{name}{written}/>"
 
 
+def tooltip(text: str) -> str:
+    """Return the text that a browser shows at the element around it."""
+    return tag("title", escape(shorten(text, 200)))
+
+
 def moved(content: Iterable[str], x: float, y: float) -> str:
     """Return elements as a group that is moved to the right by x and down by y."""
     return f'<g transform="translate({number(x)} {number(y)})">\n' + "\n".join(content) + "\n</g>"
