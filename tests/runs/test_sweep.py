@@ -138,11 +138,12 @@ ROWS = [
 
 
 def test_a_plot_is_a_picture(tmp_path: Path) -> None:
-    from matplotlib.image import imread
+    from PIL import Image
 
     for name in ("plot.png", "plot.pdf"):
         plot_sweep(ROWS, "model.order", "ngram-char", tmp_path / name)
-    assert imread(tmp_path / "plot.png")[..., :3].std() > 0.02
+    with Image.open(tmp_path / "plot.png") as picture:
+        assert min(picture.size) > 600 and len(picture.convert("RGB").getcolors(10**6)) > 50
     assert (tmp_path / "plot.pdf").read_bytes().startswith(b"%PDF")
     plot_sweep(ROWS[2:], "model.order", "ngram-char", tmp_path / "plot.pdf", overwrite=True)
 
