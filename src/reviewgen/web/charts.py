@@ -1,16 +1,16 @@
 """Line and scatter charts as plain data, and drawn: as an SVG that follows light and dark, as a
 figure of a page, as PNG or PDF.
 
-The SVG is our own: matplotlib's has fixed colours and outlined text, and the libraries whose charts
-follow a page draw them with JavaScript. cairosvg, an extra, makes PNG and PDF of the same SVG. Runs
-differ in colour and in the shape of their marks, so that nothing depends on colour alone.
+The SVG is our own: libraries that write files give them fixed colours and outlined text, and those
+whose charts follow a page draw with JavaScript. cairosvg, an extra, makes PNG and PDF of the same
+SVG. Runs differ in colour and in the shape of their marks, so that nothing depends on colour alone.
 """
 
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -124,7 +124,7 @@ class Chart:
     @property
     def series(self) -> list[Series]:
         """The series of all panels."""
-        return [series for panel in self.panels for series in panel.series]
+        return list(chain.from_iterable(panel.series for panel in self.panels))
 
 
 def draw_figure(chart: Chart) -> Markup:
@@ -276,8 +276,8 @@ class _Axis(NamedTuple):
 
 def _draw(chart: Chart, width: float, head: Lines) -> str:
     """Return a chart of points that can be drawn as SVG, below the lines of its head."""
-    values = [x for series in chart.series for x, _ in series.points]
-    across = _make_axis(values, _LEFT, width, chart.log_x, chart.from_zero)
+    points = chain.from_iterable(series.points for series in chart.series)
+    across = _make_axis([x for x, _ in points], _LEFT, width, chart.log_x, chart.from_zero)
     if chart.labels:
         ticks = [(shorten(name, 12), float(n)) for n, name in enumerate(chart.labels)]
         across = across._replace(ticks=ticks)
