@@ -153,8 +153,8 @@ def find_neighbours(bundle: Bundle, pieces: TokenTexts, word: str, count: int) -
     check_text("word", word)
     check_count("k", count)
     word = word.strip()
-    ids = bundle.tokenizer.encode(word if pieces.are_characters else f" {word}") if word else []
-    if not ids:
+    ids = bundle.tokenizer.encode(word if pieces.are_characters else f" {word}")
+    if not word or not ids:
         raise ConfigError("The word is empty, or none of its characters is known.")
     table = _embeddings(bundle)
     known = _words(bundle, pieces)
@@ -304,10 +304,8 @@ def contrast_words(
     known = _words(bundle, pieces)
     texts = write(_CONTRAST_TEXTS)
     tokens = list(known)
-    by_value = [
-        _expect(bundle, texts, {condition: value.label})[:, tokens] for value in attribute.values
-    ]
-    expected: Any = np.stack(by_value, axis=1)  # (N, values, W)
+    by_value = [_expect(bundle, texts, {condition: value.label}) for value in attribute.values]
+    expected: Any = np.stack(by_value, axis=1)[:, :, tokens]  # (N, values, W)
     preferred = dict[str, list[PreferredWord]]()
     for number, value in enumerate(attribute.values):
         measure = partial(_log_ratios, number=number)

@@ -8,9 +8,9 @@
     graph_drawing       from a graph to SVG: boxes, frames, lines and loops; one token, or several
                         side by side
     graph_layout        where they stand
-    comparison          ``reviewgen.compare``, which imports the others when it is called
-    comparison_run      trains or loads each model, measures it, and resumes a folder
-    comparison_texts    the held-out texts, and the intervals that they give
+    comparison_run      ``reviewgen.compare``: trains or loads each model, measures it, and resumes
+                        a folder
+    comparison_texts    the held-out texts, and the intervals of figures that are measured on them
     comparison_figures  ``ComparisonRow``: what is measured of a model, and how
     comparison_report   ``Comparison``, the result: the rows, and their columns as tables and as a
                         page
@@ -18,8 +18,7 @@
     subject             what is explained or drawn: a trained model, a new one, or a model object
     trace               a forward pass: calls of modules, operations, products
 
- Templates lie beside the code; ``reviewgen.web`` has the charts
-and what all pages share.
+Templates lie beside the code; ``reviewgen.web`` has the charts and what all pages share.
 """
 
 from typing import TYPE_CHECKING
