@@ -326,7 +326,9 @@ class ComparisonRun:
 
 
 def _read_facts(folder: Path, resume: bool) -> Any:
-    """Return what the rows in the folder of a comparison depend on; None for a new folder."""
+    """Return the facts that the rows in the folder of a comparison depend on; None for a new
+    folder.
+    """
     with storage_errors(folder):
         is_comparison = (folder / _IDENTITY).is_file()
     if is_comparison and not resume:

@@ -1,4 +1,4 @@
-"""The held-out texts of a comparison, the same for all models, and what differences on them mean: a
+"""The held-out texts of a comparison, the same for all models, and the intervals of differences: a
 bootstrap over the texts.
 """
 

@@ -53,7 +53,8 @@ class TextBatch:
 
     Attributes:
         texts: The texts, perhaps cut.
-        ids: What the model reads: bos, conditions, tokens; shorter texts are padded with eos.
+        ids: The ids that the model reads: bos, conditions, tokens; shorter texts are padded with
+            eos.
         targets: The tokens that follow, IGNORED after bos and at padding.
         rows: The ids of each text without padding.
         labels: The tokens of a model for display.
@@ -336,7 +337,7 @@ def _explain_counts(
     With the contexts of a token from the longest that was seen to the empty one, numbered from 1,
     and g their back-off weights::
 
-        p = sum_i (g_1 ... g_{i-1}) (c_i - D_i) / divisor_i  +  what comes from no count
+        p = sum_i (g_1 ... g_{i-1}) (c_i - D_i) / divisor_i  +  the rest, from no count
 
     (Chen & Goodman 1998, interpolated smoothing, written out). A pruned or rounded model does not
     determine counts; it stores p after each context after which the token was seen, and p is the

@@ -1,9 +1,9 @@
-"""From a graph to SVG: boxes with their texts, frames around what is inside a box, lines, loops and
+"""From a graph to SVG: boxes with their texts, frames around the insides of nodes, lines, loops and
 shapes. Units are pixels.
 
-What is inside a box is laid out first, by the same functions; around it the box is as large as
-that. A delayed edge is a loop on the right of its node; a window of tokens is one line. Must not
-know models.
+The inside of a node is laid out first, by the same functions, and gives the frame its size. A
+delayed edge is a loop on the right of its node; a window of tokens is one line. Must not know
+models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -78,8 +78,8 @@ class Box(NamedTuple):
 
 
 class DrawnNode(NamedTuple):
-    """A part of a picture: its elements, its size with its loops, its box, and the boxes of what is
-    inside by name.
+    """A drawn node: its elements, its size with its loops, its box, and by name the boxes of the
+    nodes inside.
     """
 
     content: list[str]
@@ -174,7 +174,7 @@ def shape_text(edge: GraphEdge) -> str:
 
 
 def _label(edge: GraphEdge, style: Style) -> Lines:
-    """Return what stands beside an edge: its name, and its shape in letters and sizes."""
+    """Return the lines beside an edge: its name, and its shape in letters and in sizes."""
     texts = [edge.label, shape_text(edge)]
     if len(edge.label) < 4:  # on one line
         texts = [" ".join(filter(None, texts))]

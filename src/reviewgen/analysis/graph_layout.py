@@ -2,13 +2,13 @@
 another, by plain arithmetic.
 
 Sugiyama, Tagawa and Toda 1981, "Methods for Visual Understanding of Hierarchical System
-Structures", with what graphs of some dozens of boxes need: longest-path ranks, sweeps by
+Structures", as far as graphs of some dozens of boxes need it: longest-path ranks, sweeps by
 barycentre, and positions by least squares with the boxes in their order (isotonic regression,
 Barlow et al. 1972).
 
 Written here because no maintained library does this: grandalf, the pure-Python one, has had no
 release since 2023 and lays out neither frames in frames nor labels of edges; graphviz is a system
-program, and its result depends on its version. Must not know what a box or a label shows.
+program, and its result depends on its version. Must not know the content of boxes and labels.
 """
 
 from collections.abc import Collection, Mapping, Sequence

@@ -72,7 +72,7 @@ def describe_modules(model: Any) -> ModelGraph:
         model = copy.deepcopy(model).eval()  # the model itself stays as it is
     done = trace(model, ids, follows=True)
     calls = Counter(call.name for call in done.calls)
-    if max(calls.values()) >= shape[1]:  # the model calls modules token by token
+    if max(calls.values(), default=0) >= shape[1]:  # the model calls modules token by token
         done = trace(model, ids[:, :1], follows=True)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     flow = _Flow(done, ids, sizes, names)

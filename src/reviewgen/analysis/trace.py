@@ -1,5 +1,5 @@
-"""Records a forward pass: the calls of modules with what they took and returned, each operation
-between them, and its products.
+"""Records a forward pass: the calls of modules with their inputs and outputs, the operations
+between them, and the products of both.
 
 Hooks note the calls of modules, and a ``TorchDispatchMode`` the operations that torch runs, in the
 order in which they happen, so that ``explain`` can count multiplications and ``graph`` can follow
@@ -177,8 +177,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
 
     @contextmanager
     def custom_functions(self) -> Iterator[None]:
-        """Record the autograd functions that models define, inside the block: what they do in numpy
-        is not dispatched.
+        """Record calls of autograd functions that models define, inside the block: torch does not
+        dispatch their work in numpy.
         """
         apply = vars(torch.autograd.Function)["apply"]
 

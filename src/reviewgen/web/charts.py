@@ -107,7 +107,7 @@ class Chart:
         title: The caption.
         x: The label of the x axis.
         panels: From top to bottom.
-        summary: What it shows, in a sentence.
+        summary: A sentence on its content.
         log_x: Whether the x axis is logarithmic; points that are not above zero are then left out.
         from_zero: Whether a linear x axis starts at zero.
         labels: The labels of x = 0, 1, 2 ...; empty for numbers.

@@ -38,8 +38,7 @@ class LearningCurves:
     Attributes:
         name: The name of the run in the plot.
         preset: The preset that was trained.
-        verdict: What sums up the run: the verdict, and the copy rate with its interval if it was
-            measured.
+        verdict: The verdict on the run, and its copy rate with the interval if it was measured.
         held_out_token_copy_rate: The share of the 20-token windows of held-out reviews that occur
             in the training text.
         evaluations: One mapping per evaluation.

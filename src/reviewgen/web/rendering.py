@@ -97,13 +97,13 @@ def save_text(text: str, file: Path) -> None:
 
 
 class HtmlReport(ABC):
-    """Results that are shown as a page, and in a notebook: by a template that extends ``base``."""
+    """Results that a page and a notebook show, by a template that extends ``base``."""
 
     _template: ClassVar[str]
 
     @abstractmethod
     def _values(self) -> dict[str, Any]:
-        """Return what the template is filled with."""
+        """Return the values of the template."""
 
     def save_html(self, file: str | Path, *, overwrite: bool = False) -> None:
         """Save everything as a page: one file without scripts, which loads nothing.
