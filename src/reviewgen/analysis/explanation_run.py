@@ -425,9 +425,11 @@ def _windows(walks: Sequence[_Forward], batch: TextBatch, subject: LoadedModel) 
     """Return the tokens of the window before each prediction, of a model that has one."""
     operations = chain.from_iterable(done.operations for done in walks)
     window = next((op.values for op in operations if op.kind == "window"), None)
-    windows = dict[tuple[int, int], tuple[str, ...]]()
+    if window is None:
+        return {}
     padding = subject.conditions.vocab_size
-    for position in () if window is None else batch.positions:
+    windows = dict[tuple[int, int], tuple[str, ...]]()
+    for position in batch.positions:
         tokens = window[position].tolist()
         windows[position] = tuple(
             "(before)" if token >= padding else batch.labels[token] for token in tokens

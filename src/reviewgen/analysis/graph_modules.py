@@ -83,7 +83,7 @@ def describe_modules(model: Any) -> ModelGraph:
     return _one_box(model, sizes, flow.graph() if flow.nodes else None, states, unused)
 
 
-def _distinct_sizes(model: nn.Module) -> tuple[int, int]:
+def _distinct_sizes(model: Any) -> tuple[int, int]:
     """Return sizes of B and T that differ, as does their product, from all sizes of the model."""
     known = set(chain.from_iterable(tensor.shape for tensor in model.parameters()))
     known |= {size for size in to_dict(model.config).values() if isinstance(size, int)}
