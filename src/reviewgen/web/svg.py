@@ -128,9 +128,11 @@ def label(text: str, x: float, y: float, size: float, role: str, anchor: str = "
     for n, part in enumerate(_SUBSCRIPT.split(shorten(text, 200))):
         is_below = n % 2 == 1
         if part:
-            attributes = {"font_size": size * _BELOW} if is_below else {}
+            attributes = dict[str, float]()
             if is_below != was_below:
                 attributes["dy"] = 0.28 * size * (is_below - was_below)
+            if is_below:
+                attributes["font_size"] = size * _BELOW
             spans += tag("tspan", escape(part), **attributes)
             was_below = is_below
     anchored = {} if anchor == "start" else {"text_anchor": anchor}
