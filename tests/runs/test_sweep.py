@@ -138,12 +138,11 @@ ROWS = [
 
 
 def test_a_plot_is_a_picture(tmp_path: Path) -> None:
-    from PIL import Image
+    from matplotlib.image import imread
 
     for name in ("plot.png", "plot.pdf"):
         plot_sweep(ROWS, "model.order", "ngram-char", tmp_path / name)
-    with Image.open(tmp_path / "plot.png") as picture:
-        assert min(picture.size) > 600 and len(picture.convert("RGB").getcolors(10**6)) > 50
+    assert imread(tmp_path / "plot.png")[..., :3].std() > 0.02
     assert (tmp_path / "plot.pdf").read_bytes().startswith(b"%PDF")
     plot_sweep(ROWS[2:], "model.order", "ngram-char", tmp_path / "plot.pdf", overwrite=True)
 

@@ -182,7 +182,7 @@ class Probe(HtmlReport):
         """Save the chart as PNG, SVG or PDF, by the file's suffix.
 
         Raises:
-            ConfigError: The suffix is another one, or cairosvg, which PNG and PDF need, is not
+            ConfigError: The suffix is another one, or matplotlib, which PNG and PDF need, is not
                 installed.
             OutputExists: The file exists, and ``overwrite`` is false.
             StorageError: It cannot be written.

@@ -3,7 +3,7 @@ and uploaded as one commit.
 
 All problems are raised as one error: of the name of the repository, the license, the metadata of
 the card, the other options, and what the scan has found. What is published is a copy of the saved
-folder, with the card, a plot of the learning curve where cairosvg is installed, and no path of
+folder, with the card, a plot of the learning curve where matplotlib is installed, and no path of
 this machine. The copy is what is scanned.
 
 ``push_space`` publishes the model's page as a static Space of the same name: ``index.html``, and a
@@ -361,7 +361,7 @@ def _plot_curve(bundle: Bundle, folder: Path) -> str | None:
         save_chart(
             learning_chart([find_curves(bundle.training, folder.name)]), folder / layout.CURVE
         )
-    except (BundleError, ConfigError) as error:  # a blend has none; or cairosvg is not installed
+    except (BundleError, ConfigError) as error:  # a blend has none; or matplotlib is not installed
         _logger.info("The card has no plot of the learning curve: %s", error)
         return None
     return layout.CURVE

@@ -847,8 +847,8 @@ def _facts(bundle: Bundle) -> dict[str, str]:
 
 
 def _chart(bundle: Bundle) -> Any:
-    """Return the learning curve of a notebook's summary; None for a model that was not trained by
-    steps.
+    """Return the learning curve of a notebook's summary, without matplotlib; None for a model that
+    was not trained by steps.
     """
     from reviewgen.web.curves import draw_inline, find_curves
 

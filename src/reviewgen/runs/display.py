@@ -426,7 +426,7 @@ def plot_training(
 
     Raises:
         ConfigError: There are no sources; the suffix, ``against`` or a metric is unknown; or
-            cairosvg, which PNG and PDF need, is not installed.
+            matplotlib, which PNG and PDF need, is not installed.
         BundleError: A source is not a saved model, or has no learning curve.
         OutputExists: The file exists.
         StorageError: The file cannot be written.

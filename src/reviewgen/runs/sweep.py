@@ -344,7 +344,7 @@ def plot_sweep(
         overwrite: Whether to replace the file if it exists.
 
     Raises:
-        ConfigError: The suffix is not .png, .svg or .pdf; or cairosvg, which PNG and PDF need, is
+        ConfigError: The suffix is not .png, .svg or .pdf; or matplotlib, which PNG and PDF need, is
             not installed.
         OutputExists: The file exists.
         StorageError: The file cannot be written.

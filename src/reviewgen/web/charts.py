@@ -1,18 +1,21 @@
-"""Line and scatter charts as plain data, and drawn: as an SVG that follows light and dark, as a
-figure of a page, as PNG or PDF.
+"""Line and scatter charts as plain data, and drawn: as SVG that follows light and dark, as a figure
+of a page, as PNG or PDF.
 
-The SVG is our own: libraries that write files give them fixed colours and outlined text, and those
-whose charts follow a page draw with JavaScript. cairosvg, an extra, makes PNG and PDF of the same
-SVG. Runs differ in colour and in the shape of their marks, so that nothing depends on colour alone.
+The SVG is our own, since matplotlib's has fixed colours and outlined text, and the libraries whose
+charts follow a page draw them with JavaScript. Matplotlib, an extra, draws the same data where no
+browser does. Runs differ in colour and in the shape of their marks, so that nothing depends on
+colour alone.
 """
 
 import math
+import textwrap
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from itertools import chain, product
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from markupsafe import Markup
 
@@ -33,7 +36,6 @@ from reviewgen.web.svg import (
     tag,
     text_width,
     tooltip,
-    with_light_colors,
     wrap,
 )
 
@@ -41,7 +43,6 @@ _Value = TypeVar("_Value")
 Point = tuple[float, float]
 
 _CHARTS = (".png", ".svg", ".pdf")
-_SCALE = 2  # pixels of a PNG, of one pixel of the SVG
 _WIDTH = 420.0  # of a chart in a page: small, so that text is readable where a phone shrinks it
 _ALONE = 620.0  # width of a chart in a file of its own
 _MAP = (840.0, 640.0)  # the width and height of a map of words
@@ -150,23 +151,15 @@ def refuse_chart(file: str | Path, overwrite: bool = False) -> Path:
     """Return the file that a chart is saved as; raise, before any work, if it cannot be.
 
     Raises:
-        ConfigError: The suffix is not .png, .svg or .pdf; or cairosvg, which PNG and PDF need, is
-            not installed, or lacks the library cairo.
+        ConfigError: The suffix is not .png, .svg or .pdf, or matplotlib, which all but .svg need,
+            is not installed.
         StorageError, OutputExists: See ``refuse_file``.
     """
     file = refuse_file(file, _CHARTS, overwrite)
-    if file.suffix.lower() != ".svg":
-        try:
-            import cairosvg  # noqa: F401  an extra
-        except ImportError:
-            raise ConfigError(
-                "PNG and PDF need cairosvg: pip install 'reviewgen[plot]'. A .svg file does not."
-            ) from None
-        except OSError:
-            raise ConfigError(
-                "PNG and PDF need the library cairo, which cairosvg does not find: apt install"
-                " libcairo2, or brew install cairo. A .svg file does not need it."
-            ) from None
+    if file.suffix.lower() != ".svg" and find_spec("matplotlib") is None:
+        raise ConfigError(
+            "PNG and PDF need matplotlib: pip install 'reviewgen[plot]'. A .svg file does not."
+        )
     return file
 
 
@@ -176,18 +169,16 @@ def save_chart(chart: Chart, file: Path) -> None:
     Raises:
         StorageError: The file cannot be written.
     """
-    summary = [(line, DETAIL, "note") for line in wrap(chart.summary, DETAIL, _ALONE)]
-    head = [(shorten(chart.title, 70), LABEL + 2, "title"), *summary]
-    svg = _draw(_keep(chart), _ALONE, head)
-    suffix = file.suffix.lower()
-    if suffix == ".svg":
-        save_text(svg, file)
+    shown = _keep(chart)
+    if file.suffix.lower() == ".svg":
+        lines = [(line, DETAIL, "note") for line in wrap(chart.summary, DETAIL, _ALONE)]
+        save_text(
+            _draw(shown, _ALONE, [(shorten(chart.title, 70), LABEL + 2, "title"), *lines]), file
+        )
         return
-    import cairosvg  # an extra
-
-    convert = cairosvg.svg2png if suffix == ".png" else cairosvg.svg2pdf
+    figure = _matplotlib(shown)
     with storage_errors(file), atomic_file(file) as new:
-        new.write_bytes(convert(bytestring=with_light_colors(svg).encode(), scale=_SCALE))
+        figure.savefig(new, dpi=150, format=file.suffix[1:].lower())
 
 
 def draw_words(words: Sequence[str], points: Sequence[Point], title: str, summary: str) -> str:
@@ -231,6 +222,74 @@ def _spots(x: float, y: float, half: float, across: float, up: float) -> Iterato
         spot_y = y + radius * math.sin(step * _GOLDEN_ANGLE)
         if half <= spot_x <= across - half and _WORD_HEIGHT <= 2 * spot_y <= 2 * up - _WORD_HEIGHT:
             yield spot_x, spot_y
+
+
+def _matplotlib(chart: Chart) -> Any:
+    """Return a chart as a figure of matplotlib. No pyplot, so no global state."""
+    from matplotlib.figure import Figure  # takes half a second to import
+
+    heights = [panel.height for panel in chart.panels]
+    figure = Figure(figsize=(8, 1.7 + sum(heights) / 50), layout="constrained")
+    axes = figure.subplots(len(heights), sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    shown: dict[str, Any] = {}
+    for panel, ax in zip(chart.panels, axes, strict=True):
+        for series in panel.series:
+            line = (
+                {"linestyle": "--", "linewidth": 1}
+                if series.is_dashed
+                else {"marker": "o", "markersize": 3.5}
+            )
+            ring = {"marker": "o", "linestyle": "", "markersize": 11, "fillstyle": "none"}
+            look: dict[str, Any] = {
+                "color": f"C{series.style % 10}",
+                "label": _escaped(series.name),
+            }
+            if series.is_bar:
+                shown.setdefault(
+                    series.name, ax.bar(*zip(*series.points, strict=True), _BAR, **look, alpha=0.5)
+                )
+            elif series.points:
+                drawn = ax.plot(
+                    *zip(*series.points, strict=True), **look, **(ring if series.is_ring else line)
+                )[0]
+                shown.setdefault(series.name, drawn)
+            if series.interval is not None:
+                ax.vlines(series.points[0][0], *series.interval, color=look["color"])
+            if series.level is not None:
+                shown.setdefault(
+                    series.name, ax.axhline(series.level, **look, linestyle=":", linewidth=1.2)
+                )
+        ax.set_ylabel(_escaped(textwrap.fill(panel.label, 20)))
+        ax.grid(alpha=0.25)
+        if panel.ends:
+            ax.set_ylim(min(panel.ends) - 0.03, max(panel.ends) + 0.03)
+        ax.spines[["top", "right"]].set_visible(False)
+    if chart.log_x:
+        axes[-1].set_xscale("log")
+    elif chart.labels:
+        axes[-1].set_xticks(range(len(chart.labels)), [_escaped(name) for name in chart.labels])
+    elif chart.from_zero:
+        axes[-1].set_xlim(left=0)
+    axes[-1].set_xlabel(_escaped(chart.x))
+    figure.suptitle(_escaped(chart.title))
+    axes[0].set_title(
+        _escaped("\n".join(wrap(chart.summary, DETAIL, _ALONE))), fontsize=9, color="0.35"
+    )
+    figure.legend(
+        handles=[shown[series.name] for series in _named(chart)],
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+    )
+    return figure
+
+
+def _escaped(text: str) -> str:
+    """Escape a text for matplotlib: dollar signs do not start a formula, a leading underscore does
+    not hide a legend entry.
+    """
+    text = text.encode("utf-8", "replace").decode("utf-8")  # it draws no lone surrogates
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def _keep(chart: Chart) -> Chart:

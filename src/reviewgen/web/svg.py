@@ -72,16 +72,6 @@ def _style() -> str:
     return render("web/picture.css", name=CLASS)
 
 
-def with_light_colors(picture: str) -> str:
-    """Return a picture whose style has the light colours themselves, instead of CSS variables that
-    programs other than browsers do not know.
-    """
-    style = _style()
-    light = dict(re.findall(r"(--rg-[\w-]+): ([^;]+);", style.partition("@media")[0]))
-    fixed = re.sub(r"var\((--rg-[\w-]+)\)", lambda variable: light[variable[1]], style)
-    return picture.replace(style, fixed)
-
-
 def tag(name: str, content: str = "", **attributes: object) -> str:
     """Return an element with its content, which is markup; in the names of attributes ``_`` stands
     for ``-``, ``__`` for a colon.
