@@ -234,31 +234,8 @@ def _matplotlib(chart: Chart) -> Any:
     shown: dict[str, Any] = {}
     for panel, ax in zip(chart.panels, axes, strict=True):
         for series in panel.series:
-            line = (
-                {"linestyle": "--", "linewidth": 1}
-                if series.is_dashed
-                else {"marker": "o", "markersize": 3.5}
-            )
-            ring = {"marker": "o", "linestyle": "", "markersize": 11, "fillstyle": "none"}
-            look: dict[str, Any] = {
-                "color": f"C{series.style % 10}",
-                "label": _escaped(series.name),
-            }
-            if series.is_bar:
-                shown.setdefault(
-                    series.name, ax.bar(*zip(*series.points, strict=True), _BAR, **look, alpha=0.5)
-                )
-            elif series.points:
-                drawn = ax.plot(
-                    *zip(*series.points, strict=True), **look, **(ring if series.is_ring else line)
-                )[0]
-                shown.setdefault(series.name, drawn)
-            if series.interval is not None:
-                ax.vlines(series.points[0][0], *series.interval, color=look["color"])
-            if series.level is not None:
-                shown.setdefault(
-                    series.name, ax.axhline(series.level, **look, linestyle=":", linewidth=1.2)
-                )
+            for artist in _plot(series, ax):
+                shown.setdefault(series.name, artist)
         ax.set_ylabel(_escaped(textwrap.fill(panel.label, 20)))
         ax.grid(alpha=0.25)
         if panel.ends:
@@ -272,16 +249,30 @@ def _matplotlib(chart: Chart) -> Any:
         axes[-1].set_xlim(left=0)
     axes[-1].set_xlabel(_escaped(chart.x))
     figure.suptitle(_escaped(chart.title))
-    axes[0].set_title(
-        _escaped("\n".join(wrap(chart.summary, DETAIL, _ALONE))), fontsize=9, color="0.35"
-    )
-    figure.legend(
-        handles=[shown[series.name] for series in _named(chart)],
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-    )
+    summary = "\n".join(wrap(chart.summary, DETAIL, _ALONE))
+    axes[0].set_title(_escaped(summary), fontsize=9, color="0.35")
+    handles = [shown[series.name] for series in _named(chart)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     return figure
+
+
+def _plot(series: Series, ax: Any) -> Iterator[Any]:
+    """Draw a series on axes of matplotlib; yield its artists, of which a legend shows the first."""
+    look: dict[str, Any] = {"color": f"C{series.style % 10}", "label": _escaped(series.name)}
+    xs = [x for x, _ in series.points]
+    ys = [y for _, y in series.points]
+    if series.is_bar:
+        yield ax.bar(xs, ys, _BAR, alpha=0.5, **look)
+    elif series.is_ring:
+        yield from ax.plot(xs, ys, "o", markersize=11, fillstyle="none", **look)
+    elif series.is_dashed:
+        yield from ax.plot(xs, ys, "--", linewidth=1, **look)
+    elif series.points:
+        yield from ax.plot(xs, ys, "o-", markersize=3.5, **look)
+    if series.interval is not None:
+        ax.vlines(xs[0], *series.interval, color=look["color"])
+    if series.level is not None:
+        yield ax.axhline(series.level, linestyle=":", linewidth=1.2, **look)
 
 
 def _escaped(text: str) -> str:
