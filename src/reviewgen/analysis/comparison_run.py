@@ -240,7 +240,6 @@ class ComparisonRun:
         """
         with console.status("Reading the held-out texts ..."):
             held_out = self.reading.read_held_out()
-        length = {name: self.options.get(name) for name in _LENGTH}
         facts: dict[str, Any] = to_json(
             {
                 "schema": _SCHEMA,
@@ -249,7 +248,7 @@ class ComparisonRun:
                 "prompt": self.prompt,
                 "seed": self.seed,
                 "settings": self.settings,
-                **length,
+                **{name: self.options.get(name) for name in _LENGTH},
             }
         )
         if self._before is not None:

@@ -282,13 +282,10 @@ def _module_lines(
         counted |= used
         if name and not used and not products and any(True for _ in module.children()):
             continue
-        shape: tuple[int, ...] = ()
-        figures: tuple[float | None, float | None] = (None, None)
-        if group[-1].outputs:
-            # the first floating-point tensor, if any
-            output = max(group[-1].outputs, key=torch.is_floating_point)
-            shape = tuple(output.shape)
-            figures = _mean_and_spread(output, batch.is_read)
+        # the first floating-point tensor, if any
+        output = max(group[-1].outputs, key=torch.is_floating_point, default=None)
+        shape = () if output is None else tuple(output.shape)
+        figures = (None, None) if output is None else _mean_and_spread(output, batch.is_read)
         kind = type(module).__name__
         title = kind if len(by_name) == 1 else f"the rest of {kind}"
         if name:

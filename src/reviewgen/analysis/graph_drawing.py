@@ -90,10 +90,10 @@ class DrawnNode(NamedTuple):
 
     @classmethod
     def of(
-        cls, content: list[str], width: float, height: float, inside: Mapping[str, Box]
+        cls, content: list[str], width: float, height: float, inside: dict[str, Box]
     ) -> "DrawnNode":
         """Return a node that is its box, without loops."""
-        return cls(content, width, height, Box(0.0, width, 0.0, height), dict(inside))
+        return cls(content, width, height, Box(0.0, width, 0.0, height), inside)
 
 
 def draw_graph(graph: ModelGraph, style: Style, order: Sequence[LayoutEdge] = ()) -> DrawnNode:
@@ -197,10 +197,8 @@ def _loop_label(loops: Sequence[GraphEdge], style: Style) -> Lines:
 
 def _line(route: Route, start: float, end: float) -> str:
     """Return a line from one box down to another, and its arrow."""
-    pieces = [*route.pieces]
-    pieces[0] = (pieces[0][0], start, pieces[0][2])
-    x, top, _ = pieces[-1]
-    pieces[-1] = (x, top, end - 0.7 * _ARROW)
+    x, top, _ = route.pieces[-1]
+    pieces = [*route.pieces[:-1], (x, top, end - 0.7 * _ARROW)]
     path = f"M{number(pieces[0][0])} {number(start)}V{number(pieces[0][2])}"
     for (before_x, _, before_y), (x, top, bottom) in pairwise(pieces):
         middle = number((before_y + top) / 2)

@@ -433,7 +433,7 @@ def _draw_legend(series: Sequence[Series], width: float, top: float) -> tuple[li
         needed = 30 + text_width(name, DETAIL) + 16
         if x and x + needed > width + 16:
             x = 0.0
-            y = y + 18
+            y += 18
         kind = "line"
         if entry.level is not None:
             kind = "line dotted"
@@ -467,11 +467,12 @@ def _make_axis(
     if from_zero and not is_log:
         low = min(0.0, low)
     if math.isclose(low, high, rel_tol=1e-9, abs_tol=1e-12):
-        low = low - 0.5 * (abs(low) or 1.0)
-        high = high + 0.5 * (abs(high) or 1.0)
+        low -= 0.5 * (abs(low) or 1.0)
+        high += 0.5 * (abs(high) or 1.0)
     margin = (high - low) * 0.06
-    low = low if from_zero and low == 0 else low - margin
-    high = high + margin
+    if not from_zero or low != 0:
+        low -= margin
+    high += margin
     ticks = _log_ticks(low, high, count) if is_log else _linear_ticks(low, high, count)
     return _Axis(low, high, start, end, [(short(tick), tick) for tick in ticks], is_log)
 
