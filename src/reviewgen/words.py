@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -38,13 +38,13 @@ from reviewgen.saving.layout import Bundle
 from reviewgen.web.charts import draw_words
 from reviewgen.web.rendering import refuse_file, save_text
 
-# the texts that ``contrast`` reads
-_READ = GenerationConfig(temperature=1.0, max_new_tokens=40, num_return_sequences=60)
-_MIN_SHARE = 2e-4  # of the tokens that a word is expected to be, with the value that prefers it
-_MIN_LOG_RATIO = 0.05  # of a word that a value prefers; a smaller one would be shown as +0.0
-_CLASSIFIED = 1000  # texts at most, drawn from all, of which the accuracy is measured
+# the texts that the model writes for ``contrast``
+_CONTRAST_TEXTS = GenerationConfig(temperature=1.0, max_new_tokens=40, num_return_sequences=60)
+_MIN_SHARE = 2e-4  # the smallest share of the tokens that a preferred word is expected to be
+_MIN_LOG_RATIO = 0.05  # of a preferred word; a smaller one would be shown as +0.0
+_MAX_CLASSIFIED = 1000  # texts that the accuracy is measured on
 _ROWS = 32  # texts that are read side by side
-_LETTERS = ("'", "’")  # which go on with a word, as letters do
+_APOSTROPHES = ("'", "’")  # a word goes on after one, as after a letter
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,8 @@ class WordMap:
     def to_svg(self) -> str:
         """Return the map as SVG; words that would overlap are moved apart."""
         title = f"The {counted(len(self.words), 'most frequent word')}"
-        points = [(float(x), float(y)) for x, y in self.points]
-        return draw_words(
-            self.words, points, title, "Words near each other have similar embeddings."
-        )
+        summary = "Words near each other have similar embeddings."
+        return draw_words(self.words, self.points.tolist(), title, summary)
 
     def save(self, file: str | Path, *, overwrite: bool = False) -> None:
         """Save the map as a .svg file.
@@ -89,8 +87,7 @@ class WordMap:
             OutputExists: The file exists, and ``overwrite`` is false.
             StorageError: It cannot be written.
         """
-        path = refuse_file(file, [".svg"], overwrite)
-        save_text(self.to_svg(), path)
+        save_text(self.to_svg(), refuse_file(file, [".svg"], overwrite))
 
     def _repr_html_(self) -> str:
         return self.to_svg()
@@ -144,10 +141,9 @@ class Accuracy:
     def describe(self) -> str:
         """Return a line for the user."""
         rate = describe_rate(self.accuracy, self.interval)
-        baseline = describe_rate(self.baseline)
         return (
             f"{self.condition}: accuracy {rate} on {counted(self.texts, 'text')}; always the most"
-            f" frequent: {baseline}"
+            f" frequent: {describe_rate(self.baseline)}"
         )
 
 
@@ -158,21 +154,18 @@ def find_neighbours(bundle: Bundle, pieces: TokenTexts, word: str, count: int) -
     check_text("word", word)
     check_count("k", count)
     word = word.strip()
-    ids = bundle.tokenizer.encode(word if pieces.are_characters else f" {word}") if word else []
-    if not ids:
+    ids = bundle.tokenizer.encode(word if pieces.are_characters else f" {word}")
+    if not word or not ids:
         raise ConfigError("The word is empty, or none of its characters is known.")
     table = _embeddings(bundle)
     known = _words(bundle, pieces)
     vector = table[ids].mean(axis=0)
     vectors = table[list(known)]
-    cosines = (
-        vectors
-        @ vector
-        / np.maximum(np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector), 1e-12)
-    )
-    tokens = np.array(list(known))[np.argsort(-cosines, kind="stable")].tolist()
+    norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector)
+    cosines = vectors @ vector / np.maximum(norms, 1e-12)
     by_token = dict(zip(known, cosines.tolist(), strict=True))
-    others = (token for token in tokens if known[token].casefold() != word.casefold())
+    nearest_first = sorted(known, key=lambda token: -by_token[token])
+    others = (token for token in nearest_first if known[token].casefold() != word.casefold())
     return [
         Neighbour(known[token], by_token[token])
         for token in islice(_whole_words(bundle, pieces, others), count)
@@ -197,11 +190,9 @@ def map_words(bundle: Bundle, pieces: TokenTexts, count: int) -> WordMap:
 def _networks(bundle: Bundle) -> Iterator[nn.Module]:
     """Yield the networks of a model that read its own tokens: itself, or the models of a blend."""
     model = bundle.weights.model_on_device
-    yield from (
-        network
-        for network in (model, *getattr(model, "parts", ()))
-        if isinstance(network, nn.Module)
-    )
+    for network in (model, *getattr(model, "parts", ())):
+        if isinstance(network, nn.Module):
+            yield network
 
 
 def _embeddings(bundle: Bundle) -> Float32[np.ndarray, "V E"]:
@@ -211,10 +202,11 @@ def _embeddings(bundle: Bundle) -> Float32[np.ndarray, "V E"]:
         ConfigError: The model has none.
     """
     size = bundle.tokenizer.vocab_size
-    for module in (module for network in _networks(bundle) for module in network.modules()):
-        if isinstance(module, nn.Embedding) and module.num_embeddings >= size:
-            table: np.ndarray = module.weight[:size].detach().float().cpu().numpy()
-            return table
+    for network in _networks(bundle):
+        for module in network.modules():
+            if isinstance(module, nn.Embedding) and module.num_embeddings >= size:
+                table: np.ndarray = module.weight[:size].detach().float().cpu().numpy()
+                return table
     raise ConfigError(
         f"{bundle.preset} has no embeddings of its tokens; networks such as rnn, gru, lstm and nnlm"
         " have them."
@@ -231,15 +223,11 @@ def _words(bundle: Bundle, pieces: TokenTexts) -> dict[int, str]:
     if pieces.are_characters:
         return {token: text for token, text in enumerate(pieces.texts) if text.strip()}
     lexicon = bundle.lexicon
-    texts = pieces.texts
-    words = {
-        token: text[1:]
-        for token, text in enumerate(texts)
-        if text[:1] == " " and len(text) > 2 and text[1:].isalpha()
-    }
-    known = {
-        token: word for token, word in words.items() if lexicon is None or lexicon.spells(word)
-    }
+    known = dict[int, str]()
+    for token, text in enumerate(pieces.texts):
+        is_word = text.startswith(" ") and len(text) > 2 and text[1:].isalpha()
+        if is_word and (lexicon is None or lexicon.spells(text[1:])):
+            known[token] = text[1:]
     if not known:
         raise ConfigError(
             f"The tokenizer of {bundle.preset} has no tokens that are words with a space before"
@@ -250,8 +238,8 @@ def _words(bundle: Bundle, pieces: TokenTexts) -> dict[int, str]:
 
 @torch.no_grad()  # not inference_mode: the model may be built here, and its weights stay trainable
 def _whole_words(bundle: Bundle, pieces: TokenTexts, tokens: Iterator[int]) -> Iterator[int]:
-    """Yield the tokens that are words: after which, at the start of a text, a letter is unlikely to
-    follow.
+    """Yield the tokens that are whole words: those that are unlikely to go on with a letter, at the
+    start of a text.
 
     In a vocabulary of pieces of words, " th" may be the beginning of "thrill" more often than a
     word.
@@ -261,20 +249,20 @@ def _whole_words(bundle: Bundle, pieces: TokenTexts, tokens: Iterator[int]) -> I
         return
     model = bundle.weights.model_on_device
     device = bundle.weights.device
-    goes_on = torch.tensor(
-        [text[:1].isalpha() or text[:1] in _LETTERS for text in pieces.texts]
-    ).to(device)
-    prefix = torch.tensor([[bundle.tokenizer.bos_id, *bundle.conditions.unspecified_ids]]).to(
-        device
-    )
-    _, start = model(prefix, model.initial_state(1))
+    goes_on = [
+        token
+        for token, text in enumerate(pieces.texts)
+        if text[:1].isalpha() or text[:1] in _APOSTROPHES
+    ]
+    prefix = [bundle.tokenizer.bos_id, *bundle.conditions.unspecified_ids]
+    _, start = model(torch.tensor([prefix], device=device), model.initial_state(1))
     while chunk := list(islice(tokens, _ROWS)):
         state = map_state(partial(torch.repeat_interleave, repeats=len(chunk), dim=0), start)
-        logits, _ = model(torch.tensor(chunk).to(device)[:, None], state)
-        shares = logits[:, -1].softmax(-1)[:, : len(goes_on)][:, goes_on].sum(-1)
-        yield from (
-            token for token, share in zip(chunk, shares.tolist(), strict=True) if share < 0.5
-        )
+        logits, _ = model(torch.tensor(chunk, device=device)[:, None], state)
+        shares = logits[:, -1].softmax(-1)[:, goes_on].sum(-1)
+        for token, share in zip(chunk, shares.tolist(), strict=True):
+            if share < 0.5:
+                yield token
 
 
 def _find_condition(bundle: Bundle, name: str) -> Condition:
@@ -315,28 +303,21 @@ def contrast_words(
             f"contrast compares words, and the tokens of {bundle.preset} are characters."
         )
     known = _words(bundle, pieces)
-    texts = write(_READ)
-    tokens = np.array(list(known), np.int64)
-    by_value = [
-        _expect(bundle, texts, {condition: value.label})[:, tokens] for value in attribute.values
-    ]
-    expected: Any = np.stack(by_value, axis=1)
+    texts = write(_CONTRAST_TEXTS)
+    tokens = list(known)
+    by_value = [_expect(bundle, texts, {condition: value.label}) for value in attribute.values]
+    expected: Any = np.stack(by_value, axis=1)[:, :, tokens]  # (N, values, W)
     preferred = dict[str, list[PreferredWord]]()
     for number, value in enumerate(attribute.values):
-        ratios = _log_ratios(expected, number)
+        measure = partial(_log_ratios, number=number)
+        ratios = measure(expected)
         is_frequent = expected[:, number].sum(axis=0) >= 1
-        ranked = [
-            index
-            for index in np.argsort(-ratios, kind="stable")
-            if ratios[index] >= _MIN_LOG_RATIO and is_frequent[index]
-        ]
-        intervals = find_intervals(
-            partial(_log_ratios, number=number), expected[:, :, ranked], [False] * len(ranked)
-        )
-        pairs = zip(ranked, intervals, strict=True)
+        ranked = np.argsort(-ratios, kind="stable")
+        ranked = ranked[is_frequent[ranked] & (ratios[ranked] >= _MIN_LOG_RATIO)]
+        intervals = find_intervals(measure, expected[:, :, ranked], [False] * len(ranked))
         by_token = {
-            int(tokens[index]): float(ratios[index])
-            for index, interval in pairs
+            tokens[index]: float(ratios[index])
+            for index, interval in zip(ranked, intervals, strict=True)
             if interval and interval[0] > 0
         }
         chosen = islice(_whole_words(bundle, pieces, iter(by_token)), count)
@@ -345,11 +326,11 @@ def contrast_words(
 
 
 def _log_ratios(expected: Any, number: int) -> Any:
-    """Return of each word log2 of how often it is expected, given a value, over the mean of the
-    other values.
+    """For each word, log2 of its expected number with one value, divided by the mean of those with
+    the other values.
 
     Args:
-        expected: How often, by text, value and word.
+        expected: The expected numbers, (N, values, W).
         number: The number of the value.
     """
     total = np.sum(expected, axis=0)
@@ -361,39 +342,32 @@ def _log_ratios(expected: Any, number: int) -> Any:
 def _expect(
     bundle: Bundle, texts: Sequence[str], values: Mapping[str, str]
 ) -> Float64[np.ndarray, "N V"]:
-    """Return how often each token is expected in each text, if all have 1 / _MIN_SHARE tokens,
-    given the values of conditions.
+    """Return the expected number of each token in each text, with some values of conditions; scaled
+    so that a token of the share ``_MIN_SHARE`` is expected once in all texts.
     """
     sums = list[np.ndarray]()
-    tokens = 0
-    size = bundle.tokenizer.vocab_size
+    positions = 0
+    model = bundle.weights.model_on_device
     for ids, lengths, start in _batches(bundle, texts, bundle.conditions.encode(values)):
-        model = bundle.weights.model_on_device
         logits, _ = model(ids, model.initial_state(len(ids)))
         for row, length in zip(logits, lengths, strict=True):
-            sums.append(
-                row[start - 1 : length - 1].float().softmax(-1).sum(0).double().cpu().numpy()[:size]
-            )
-            tokens += length - start
-    return np.stack(sums) / (tokens * _MIN_SHARE)
+            probabilities = row[start - 1 : length - 1].float().softmax(-1)
+            sums.append(probabilities.sum(0).double().cpu().numpy())
+            positions += length - start
+    return np.stack(sums)[:, : bundle.tokenizer.vocab_size] / (positions * _MIN_SHARE)
 
 
 def _batches(
     bundle: Bundle, texts: Sequence[str], prefix: Sequence[int]
 ) -> Iterator[tuple[Tensor, list[int], int]]:
-    """Yield texts side by side: their ids (B, T), padded with zeros; the length of each; and where
-    the text begins.
+    """Yield texts side by side: their ids (B, T), padded with zeros; the length of each row; and
+    the position at which the text begins.
     """
-    framed = (
-        torch.from_numpy(ids)
-        for ids, _ in frame_texts([(text, prefix) for text in texts], bundle.tokenizer)
-    )
-    while rows := list(islice(framed, _ROWS)):
-        yield (
-            pad_sequence(rows, batch_first=True).to(bundle.weights.device),
-            list(map(len, rows)),
-            1 + len(prefix),
-        )
+    framed = frame_texts([(text, prefix) for text in texts], bundle.tokenizer)
+    rows = (torch.from_numpy(ids) for ids, _ in framed)
+    while batch := list(islice(rows, _ROWS)):
+        ids = pad_sequence(batch, batch_first=True).to(bundle.weights.device)
+        yield ids, list(map(len, batch)), 1 + len(prefix)
 
 
 def classify_texts(
@@ -410,13 +384,12 @@ def classify_texts(
     columns = list[np.ndarray]()
     for label in labels:
         prefix = bundle.conditions.encode({condition: label})
-        framed = [
-            ids for ids, _ in frame_texts([(text, prefix) for text in texts], bundle.tokenizer)
-        ]
-        losses = token_losses(weights.model_on_device, framed, size, weights.device)
+        framed = frame_texts([(text, prefix) for text in texts], bundle.tokenizer)
+        rows = [ids for ids, _ in framed]
+        losses = token_losses(weights.model_on_device, rows, size, weights.device)
         columns.append(np.array([-nats.sum(dtype=np.float64) for nats in losses]))
     log_likelihoods = np.stack(columns, axis=1)  # log P(text | value), (N, values)
-    # a text that no value makes possible says nothing
+    # a text that is impossible with each value says nothing about the value
     log_likelihoods[~np.isfinite(log_likelihoods).any(axis=1)] = 0.0
     logs = log_likelihoods + np.log([max(value.share, 1e-12) for value in attribute.values])
     table = np.exp(logs - np.logaddexp.reduce(logs, axis=1)[:, None])
@@ -431,26 +404,24 @@ def measure_accuracy(bundle: Bundle, source: Any, condition: str, **options: Any
     ``ReviewModel.accuracy``.
     """
     attribute = _find_condition(bundle, condition)
-    conditions = bundle.conditions
-    index = conditions.names.index(condition)
-    read = read_texts(source, bundle, **options)
-    numbered = (
-        (text, attribute.find(values[index]))
-        for text, values in read
-        if text and not is_missing(values[index])
-    )
-    known = ((text, number) for text, number in numbered if number is not None)
+    index = bundle.conditions.names.index(condition)
     draw = random.Random(0)
-    pairs = list[tuple[str, int]]()
-    # a reservoir (Vitter 1985, algorithm R): each text is as likely to be in it
-    for seen, pair in enumerate(known):
-        slot = seen if seen < _CLASSIFIED else draw.randrange(seen + 1)
-        if slot < _CLASSIFIED:
-            pairs[slot : slot + 1] = [pair]
-    if not pairs:
+    texts = list[str]()
+    labels = list[str]()
+    seen = 0
+    for text, values in read_texts(source, bundle, **options):
+        number = None if is_missing(values[index]) else attribute.find(values[index])
+        if not text or number is None:
+            continue
+        # a reservoir (Vitter 1985, algorithm R): each text is as likely to be in it
+        slot = seen if seen < _MAX_CLASSIFIED else draw.randrange(seen + 1)
+        seen += 1
+        if slot < _MAX_CLASSIFIED:
+            texts[slot : slot + 1] = [text]
+            labels[slot : slot + 1] = [attribute.values[number].label]
+    if not texts:
         raise DataError(f"No text has a known value of {quoted(condition)}.")
-    labels = [attribute.values[number].label for _, number in pairs]
-    classified = classify_texts(bundle, [text for text, _ in pairs], condition)
+    classified = classify_texts(bundle, texts, condition)
     right = [float(result.value == label) for result, label in zip(classified, labels, strict=True)]
     (interval,) = find_intervals(lambda some: [fmean(some)], right)
     baseline = Counter(labels).most_common(1)[0][1] / len(labels)
@@ -465,10 +436,9 @@ def embed_texts(bundle: Bundle, texts: str | Sequence[str]) -> Float32[np.ndarra
     for network in _networks(bundle):
         mask = _find_changing(network, bundle, prefix)
         if any(mask):
-            parts = [
-                _mean_states(network, mask, *batch) for batch in _batches(bundle, texts, prefix)
-            ]
-            return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+            batches = _batches(bundle, texts, prefix)
+            vectors = [_mean_states(network, mask, *batch) for batch in batches]
+            return np.concatenate(vectors) if vectors else np.zeros((0, 0), np.float32)
     raise ConfigError(
         f"{bundle.preset} has no hidden state that changes with the text; networks such as rnn, gru"
         " and lstm have one."
@@ -476,12 +446,12 @@ def embed_texts(bundle: Bundle, texts: str | Sequence[str]) -> Float32[np.ndarra
 
 
 def _find_changing(network: Any, bundle: Bundle, prefix: Sequence[int]) -> list[bool]:
-    """Return which parts of a state are numbers that a text changes: not the ids of a window, and
-    not what conditions give.
+    """For each tensor of a state, whether it holds numbers that change with the text: not ids of a
+    window, and not what follows from conditions only.
     """
-    ids = torch.tensor([[bundle.tokenizer.bos_id, *prefix, bundle.tokenizer.eos_id]]).to(
-        bundle.weights.device
-    )
+    tokenizer = bundle.tokenizer
+    framed = [tokenizer.bos_id, *prefix, tokenizer.eos_id]
+    ids = torch.tensor([framed], device=bundle.weights.device)
     _, before = network(ids[:, :-1], network.initial_state(1))
     _, after = network(ids[:, -1:], before)
     pairs = zip(flatten_state(before), flatten_state(after), strict=True)
@@ -491,27 +461,24 @@ def _find_changing(network: Any, bundle: Bundle, prefix: Sequence[int]) -> list[
 def _mean_states(
     network: Any, mask: Sequence[bool], ids: Tensor, lengths: Sequence[int], start: int
 ) -> Float32[np.ndarray, "B H"]:
-    """Return the mean of the states of a network after each token of some texts."""
+    """Return the mean state of a network over the tokens of each text."""
     _, state = network(ids[:, :start], network.initial_state(len(ids)))
     sums = torch.zeros(len(ids), 1, device=ids.device)
     ends = torch.tensor(lengths, device=ids.device)[:, None] - 1
     for time in range(start, max(lengths) - 1):
         _, state = network(ids[:, time : time + 1], state)
-        parts = [
-            part.float().flatten(1)
-            for part, is_kept in zip(flatten_state(state), mask, strict=True)
-            if is_kept
-        ]
-        sums = sums + torch.where(time < ends, torch.cat(parts, dim=1), 0.0)
+        kept = [tensor.float().flatten(1) for tensor in compress(flatten_state(state), mask)]
+        sums = sums + torch.where(time < ends, torch.cat(kept, dim=1), 0.0)
     return (sums / (ends - start).clamp(min=1)).cpu().numpy()
 
 
 def _check_texts(texts: Any) -> list[str]:
-    listed = check_list(
-        "texts", [texts] if isinstance(texts, str) else texts, '["A wonderful film."]'
-    )
-    if wrong := [text for text in listed if not isinstance(text, str) or not text]:
-        raise DataError(
-            f"A text must be a string of at least one character; got {quoted(wrong[0])}."
-        )
+    if isinstance(texts, str):
+        texts = [texts]
+    listed = check_list("texts", texts, '["A wonderful film."]')
+    for text in listed:
+        if not isinstance(text, str) or not text:
+            raise DataError(
+                f"A text must be a string of at least one character; got {quoted(text)}."
+            )
     return listed

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from reviewgen.data.store import TokenStore
 from reviewgen.registry.plugins import find_model
-from reviewgen.training import TrainingConfig
+from reviewgen.config import TrainingConfig
 from reviewgen.training.loop import fit
 from reviewgen.training.report import Budget
 

@@ -16,7 +16,7 @@ import torch
 import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import TrainingError
-from reviewgen.training import TrainingConfig
+from reviewgen.config import TrainingConfig
 from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.loop import fit
 from reviewgen.training.report import Budget, Report

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from reviewgen.config import Preset
 from reviewgen.errors import TrainingError
 from reviewgen.registry.plugins import find_model
-from reviewgen.training import TrainingConfig
+from reviewgen.config import TrainingConfig
 from reviewgen.training.execution import IsolatedRng, Sizing, choose_device, choose_size
 from reviewgen.training.report import Budget, Report
 from tests.support.fakes import TEXTS

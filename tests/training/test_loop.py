@@ -28,7 +28,7 @@ from reviewgen.errors import BrokenPlugin, ConfigError, TrainingError
 from reviewgen.evaluation.metrics import TextMetrics
 from reviewgen.novelty import ExactIndex
 from reviewgen.processes import all_processes
-from reviewgen.training import TrainingConfig
+from reviewgen.config import TrainingConfig
 from reviewgen.training.loop import fit
 from reviewgen.training.report import Budget
 from tests.support.fakes import TEXTS, TableModel

@@ -1,4 +1,4 @@
-"""Pictures and numbers of models: what one computes on a text, its graph, and how several compare.
+"""Pictures and numbers of models: the computation on a text, the graph, the comparison of several.
 
     explanation_run     ``reviewgen.explain``: operations, loss, counts and gates of a text
     explanation         its result, ``Explanation``, as plain data and as a page
@@ -7,19 +7,18 @@
     graph_modules       the graph of a model that does not describe itself
     graph_drawing       from a graph to SVG: boxes, frames, lines and loops; one token, or several
                         side by side
-    graph_layout        where they stand
-    comparison          ``reviewgen.compare``, which imports the others when it is called
-    comparison_run      trains or loads each model, measures it, and resumes a folder
-    comparison_texts    the held-out texts, and the intervals that they give
-    comparison_figures  ``ComparisonRow``: what is measured of a model, and how
+    graph_layout        the positions of boxes and lines
+    comparison_run      ``reviewgen.compare``: trains or loads each model, measures it, and resumes
+                        a folder
+    comparison_texts    the held-out texts, and the intervals of figures that are measured on them
+    comparison_figures  ``ComparisonRow``: the figures of a model, and their measurement
     comparison_report   ``Comparison``, the result: the rows, and their columns as tables and as a
                         page
     probing             ``reviewgen.probe``: minimal pairs, and the marks that texts close
-    subject             what is explained or drawn: a trained model, a new one, or a model object
+    subject             the model to explain or draw: a trained one, a new one, or a model object
     trace               a forward pass: calls of modules, operations, products
 
- Templates lie beside the code; ``reviewgen.web`` has the charts
-and what all pages share.
+Templates lie beside the code; ``reviewgen.web`` has the charts and what all pages share.
 """
 
 from typing import TYPE_CHECKING

@@ -8,7 +8,7 @@ same length in characters, whatever a token is.
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -33,12 +33,12 @@ from reviewgen.storage import temporary_folder
 
 TEMPERATURES = (0.5, 0.8, 1.2)
 _LENGTH = 300  # characters of a generated text, about
-_TEXTS = 32  # that are generated in a batch
-_MAX_TEXTS = 640  # that are generated in all, at most
-_CHARACTERS = 30_000  # of generated text, at least
-_WORDS = 4500  # that distinct n-grams are counted on: their share falls as the text grows
+_BATCH = 32  # texts that are generated at once
+_MAX_TEXTS = 640  # texts that are generated in all, at most
+_MIN_CHARACTERS = 30_000  # of generated text
+_WORDS = 4500  # words that distinct n-grams are counted on: their share falls as the text grows
 _MAX_SECONDS = 10.0  # of a batch of texts, for a model that is very slow
-# of a text that a compact index, which gives upper bounds, does not find by chance
+# the length of a text that a compact index, which gives upper bounds, does not find by chance
 _SURE_CHARACTERS = 200
 _LOOKED_UP = 200  # texts that are looked up in a model's training text
 _INDEX = "novelty.safetensors"
@@ -173,7 +173,7 @@ class ComparisonRow:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ComparisonRow":
-        """Return the row that ``to_json`` has made JSON values of.
+        """Return a row from its JSON values, as ``to_json`` makes them.
 
         Raises:
             ConfigError, LookupError, TypeError, AttributeError: The values are not those of a row.
@@ -184,11 +184,9 @@ class ComparisonRow:
         }
         row = from_dict(cls, {**values, "intervals": intervals})
         is_infinite = row.bits_per_character is None and row.zero_probability_tokens
-        return (
-            replace(row, bits_per_character=math.inf, perplexity_per_token=math.inf)
-            if is_infinite
-            else row
-        )
+        if is_infinite:
+            row = replace(row, bits_per_character=math.inf, perplexity_per_token=math.inf)
+        return row
 
 
 @dataclass(frozen=True)
@@ -209,8 +207,15 @@ def measure_model(
     seed: int,
     training: Callable[[], Iterable[str]] | None = None,
 ) -> Measured:
-    """Return the row of a model, given with its name and source; ``training`` returns its training
-    text, if that is at hand.
+    """Measure a model.
+
+    Args:
+        model: The model.
+        row: The beginning of its row: its name and source.
+        held_out: The texts that it is evaluated on.
+        prompt: The beginning of its samples.
+        seed: The seed of its texts and intervals.
+        training: Returns its training texts; None if they are not at hand.
 
     Raises:
         ReviewgenError: The model cannot generate, or its weights are damaged.
@@ -220,26 +225,9 @@ def measure_model(
     notes = list[str]()
     try:
         bits, figures = _measure_bits(model, held_out, seed)
-        zeros = figures["zero_probability_tokens"]
-        notes += (
-            [f"{zeros:,} held-out tokens have probability zero, so its bits are infinite."]
-            if zeros
-            else []
-        )
     except NotADistribution as error:
         notes.append(f"It has no bits per character: {error}")
-    sample = held_out.texts[:200]
-    # tokens per character
-    density = sum(len(model.tokenizer.encode(text)) for text in sample) / sum(map(len, sample))
-    tokens = max(1, math.ceil(_LENGTH * density))
-    conditions = model.conditions.unspecified
-    config = GenerationConfig(
-        temperature=1.0,
-        max_new_tokens=tokens,
-        words="any",
-        max_time=_MAX_SECONDS,
-        conditions=conditions,
-    )
+    config = _plain_sampling(model, held_out)
     figures |= _generation_facts(model, config, seed) | _training_facts(model.training)
     (probed,) = measure_pairs(row.name, model, make_pairs(model, [ATTRACTOR]))
     figures["intervals"]["agreement"] = probed.interval
@@ -257,15 +245,28 @@ def measure_model(
         bytes_on_disk=_saved_bytes(model),
         agreement=probed.share,
         samples=_draw_samples(model, prompt, config, seed, training),
-        # its parts share no text
+        # the training part and the held-out part of one corpus share no text
         seen=_find_seen(model, held_out, None if is_same_split else training),
         is_same_split=is_same_split,
         **figures,
     )
+    notes += _notes(model, row)
+    return Measured(
+        replace(row, notes=tuple(notes)), None if bits is None else tuple(bits.tolist())
+    )
+
+
+def _notes(model: ReviewModel, row: ComparisonRow) -> Iterator[str]:
+    """Yield what the user should know of the figures of a row."""
+    if row.zero_probability_tokens:
+        yield (
+            f"{row.zero_probability_tokens:,} held-out tokens have probability zero, so its bits"
+            " are infinite."
+        )
     if row.verdict == "unknown":
-        notes.append(model.training["verdict"]["words"])
+        yield model.training["verdict"]["words"]
     if row.has_seen_held_out:
-        notes.append(
+        yield (
             f"It was trained on {row.seen:.0%} of the held-out texts, so its bits per character are"
             " too low."
         )
@@ -275,12 +276,25 @@ def measure_model(
             if model.bundle.index is None
             else "an index that finds only longer texts"
         )
-        notes.append(
+        yield (
             "Whether it was trained on the held-out texts is not known: it has other data, and"
             f" {index}."
         )
-    return Measured(
-        replace(row, notes=tuple(notes)), None if bits is None else tuple(bits.tolist())
+
+
+def _plain_sampling(model: ReviewModel, held_out: HeldOut) -> GenerationConfig:
+    """Return the settings that all models generate with; ``_LENGTH`` characters are a number of
+    tokens that differs from model to model.
+    """
+    sample = held_out.texts[:200]
+    tokens = sum(len(model.tokenizer.encode(text)) for text in sample)
+    characters = sum(map(len, sample))
+    return GenerationConfig(
+        temperature=1.0,
+        max_new_tokens=max(1, math.ceil(_LENGTH * (tokens / characters))),
+        words="any",
+        max_time=_MAX_SECONDS,
+        conditions=model.conditions.unspecified,
     )
 
 
@@ -296,10 +310,9 @@ def _measure_bits(
     conditions = model.conditions
     tokenizer = model.tokenizer
     nats = list[float]()
-    prefixes = [
-        conditions.encode_values([values.get(name) for name in conditions.names])
-        for values in held_out.values
-    ]
+    names = conditions.names
+    cells = ([values.get(name) for name in names] for values in held_out.values)
+    prefixes = map(conditions.encode_values, cells)
     documents = frame_texts(zip(held_out.texts, prefixes, strict=True), tokenizer)
     evaluation = evaluate_totals(
         model.bundle.model, documents, tokenizer.vocab_size, nats=nats
@@ -314,8 +327,8 @@ def _measure_bits(
 
 
 def _training_facts(training: dict[str, Any]) -> dict[str, Any]:
-    """Return what training.json says; a model of an older version, or a blend, may lack some of
-    it.
+    """Return the figures that training.json has; that of an older version, or of a blend, may lack
+    some.
     """
     novelty = training.get("novelty") or {}
     data = training.get("data") or {}
@@ -326,15 +339,14 @@ def _training_facts(training: dict[str, Any]) -> dict[str, Any]:
     )
     tokens = (data.get("tokens") or {}).get("train")
     epoch = curve[-1].seconds * tokens / curve[-1].tokens if curve and tokens else None
-    rates = {
-        name: novelty.get(name)
-        for name in ("copy_rate", "copy_rate_characters", "held_out_copy_rate")
-    }
     return {
         "training_seconds": training.get("seconds"),
         "seconds_per_epoch": epoch,
         "curve": curve,
-    } | rates
+        "copy_rate": novelty.get("copy_rate"),
+        "copy_rate_characters": novelty.get("copy_rate_characters"),
+        "held_out_copy_rate": novelty.get("held_out_copy_rate"),
+    }
 
 
 def _saved_bytes(model: ReviewModel) -> int:
@@ -343,11 +355,8 @@ def _saved_bytes(model: ReviewModel) -> int:
     """
     with temporary_folder() as parent:
         model.save_pretrained(parent / "model")
-        return sum(
-            file.stat().st_size
-            for file in parent.rglob("*")
-            if file.is_file() and file.name != _INDEX
-        )
+        files = [file for file in parent.rglob("*") if file.is_file() and file.name != _INDEX]
+        return sum(file.stat().st_size for file in files)
 
 
 def _find_seen(
@@ -362,20 +371,16 @@ def _find_seen(
     """
     index = model.bundle.index
     is_sure = training is not None or (index is not None and index.form == "exact")
-    texts = [
-        text
-        for text in held_out.texts
-        if len(text) >= (COPY_CHARACTERS if is_sure else _SURE_CHARACTERS)
-    ]
+    shortest = COPY_CHARACTERS if is_sure else _SURE_CHARACTERS
+    texts = [text for text in held_out.texts if len(text) >= shortest]
     if training is not None:
         texts = texts or list(held_out.texts)
         known = set(texts).intersection(training())
         return sum(text in known for text in texts) / len(texts)
     if index is None or not texts:
         return None
-    return index.share_trained_on(
-        map(model.tokenizer.encode, texts[:: math.ceil(len(texts) / _LOOKED_UP)])
-    )
+    looked_up = texts[:: math.ceil(len(texts) / _LOOKED_UP)]
+    return index.share_trained_on(map(model.tokenizer.encode, looked_up))
 
 
 def _draw_samples(
@@ -388,10 +393,10 @@ def _draw_samples(
     """Return a text for each of ``TEMPERATURES``, from one prompt, with its copied spans if the
     training text or an exact index says which they are; a compact index gives upper bounds."""
     index = model.bundle.index
-    settings = [replace(config, temperature=temperature) for temperature in TEMPERATURES]
-    texts = [
-        model.generate_one(prompt, generation_config=setting, seed=seed) for setting in settings
-    ]
+    texts = list[str]()
+    for temperature in TEMPERATURES:
+        setting = replace(config, temperature=temperature)
+        texts.append(model.generate_one(prompt, generation_config=setting, seed=seed))
     copied: Sequence[Any] = [None] * len(texts)
     if training is not None:
         copied = [tuple(spans) for spans in TextWindows(texts).spans(training())]
@@ -411,45 +416,37 @@ def _spans(model: ReviewModel, text: str) -> tuple[tuple[int, int], ...]:
 
 def _generation_facts(model: ReviewModel, config: GenerationConfig, seed: int) -> dict[str, Any]:
     """Generate texts at temperature 1, and return speed, novelty and diversity of the words."""
-    # compiles
+    one_token = replace(config, max_new_tokens=1)
     model.generate(
-        "",
-        num_return_sequences=_TEXTS,
-        generation_config=replace(config, max_new_tokens=1),
-        seed=seed,
-    )
+        "", num_return_sequences=_BATCH, generation_config=one_token, seed=seed
+    )  # compiles
     start = time.perf_counter()
+    seconds = 0.0
+    characters = 0
     texts = list[str]()
-    while (
-        len(texts) < _MAX_TEXTS
-        and sum(map(len, texts)) < _CHARACTERS
-        and time.perf_counter() < start + 2 * _MAX_SECONDS
-    ):
+    while len(texts) < _MAX_TEXTS and characters < _MIN_CHARACTERS and seconds < 2 * _MAX_SECONDS:
+        batch_seed = seed + len(texts) // _BATCH
         texts += model.generate(
-            "",
-            num_return_sequences=_TEXTS,
-            generation_config=config,
-            seed=seed + len(texts) // _TEXTS,
+            "", num_return_sequences=_BATCH, generation_config=config, seed=batch_seed
         )
-    seconds = max(time.perf_counter() - start, 1e-9)
+        characters = sum(map(len, texts))
+        seconds = time.perf_counter() - start
     lexicon = model.bundle.lexicon
     is_known = None if lexicon is None else lexicon.__contains__
 
     def measure(some: Sequence[str]) -> list[float]:
         figures = measure_texts(some, is_known)
-        return [
-            math.nan if figures.unknown_words is None else figures.unknown_words,
-            *figures.distinct,
-        ]
+        unknown = math.nan if figures.unknown_words is None else figures.unknown_words
+        return [unknown, *figures.distinct]
 
     first_texts = take_words(texts, _WORDS)
     figures = measure_texts(first_texts, is_known)
-    names = ("new_words", *(f"distinct_{n}" for n in range(1, 5)))
+    names = ("new_words", "distinct_1", "distinct_2", "distinct_3", "distinct_4")
     intervals = dict(zip(names, find_intervals(measure, first_texts), strict=True))
     intervals["copy_rate"] = (model.training.get("novelty") or {}).get("copy_rate_interval")
     return {
-        "characters_per_second": sum(map(len, texts)) / seconds,
-        "characters_measured": sum(map(len, texts)),
+        "characters_per_second": characters / max(seconds, 1e-9),
+        "characters_measured": characters,
         "intervals": {name: limits and tuple(limits) for name, limits in intervals.items()},
         "new_words": figures.unknown_words if figures.words else None,
         "distinct": {

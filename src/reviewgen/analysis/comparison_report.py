@@ -1,6 +1,4 @@
-"""``Comparison``: the rows, and what is made of them: a data frame, JSON, tables on a terminal, a
-page.
-"""
+"""``Comparison``: the rows, and their data frame, JSON, tables on a terminal, and page."""
 
 import math
 from base64 import b64encode
@@ -15,6 +13,7 @@ from rich.text import Text
 from reviewgen.analysis.comparison_figures import TEMPERATURES, ComparisonRow, Measured, Sample
 from reviewgen.analysis.comparison_texts import Bootstrap, HeldOut, Pair
 from reviewgen.config.bounded import to_json
+from reviewgen.errors import counted
 from reviewgen.novelty import COPY_CHARACTERS
 from reviewgen.rates import MIN_CHARACTERS
 from reviewgen.web.charts import Chart, Panel, Series, draw_figure
@@ -24,17 +23,18 @@ if TYPE_CHECKING:
     import pandas
 
 _NESTED = ("bits_interval", "intervals", "distinct", "samples", "curve", "notes", "picture")
-# times the lowest bits; the first steps of a training would flatten all other points
+# times the lowest bits, the highest that are drawn: the first steps of a training would flatten
+# all other points
 _MAX_RATIO = 3.0
-_MAX_PAIRS = 15  # that are shown at once
-_WIDE = 160  # columns of a terminal, for one table
+_MAX_PAIRS = 15  # differences that are shown at once
+_WIDE = 160  # columns of a terminal that has room for both tables side by side
 _SAMPLE = 1500  # characters of a sample on a page
 _PRINTED = 240  # characters of a sample on a terminal
 
 
 class Column(NamedTuple):
-    """A column of one of the two tables: its name on a page and on a terminal, and what its cells
-    show of a row.
+    """A column of one of the two tables: its name on a page, its name on a terminal, and the
+    function from a row to the text of a cell.
     """
 
     name: str
@@ -45,8 +45,13 @@ class Column(NamedTuple):
 def _rate(
     name: str, characters: str | None = "characters_measured", digits: int = 1
 ) -> Callable[[ComparisonRow], str]:
-    """Return what shows a rate: half the width of its interval after it; only a bound, where it may
-    be zero.
+    """Return the function that shows a rate of a row, with half the width of its interval; a rate
+    that may be zero is shown as an upper bound.
+
+    Args:
+        name: The rate's field, or "distinct_n".
+        characters: The field with the number of characters that it rests on; None for none.
+        digits: The number of digits after the point.
     """
 
     def show(row: ComparisonRow) -> str:
@@ -58,10 +63,9 @@ def _rate(
         if value is None or limits is None:
             return percent(value, digits)
         low, high = limits
-        spread = percent((high - low) / 2, digits)
-        return (
-            f"< {percent(high, digits)}" if low < 0.0005 else f"{100 * value:.{digits}f}±{spread}"
-        )
+        if low < 0.0005:
+            return f"< {percent(high, digits)}"
+        return f"{100 * value:.{digits}f}±{percent((high - low) / 2, digits)}"
 
     return show
 
@@ -138,41 +142,48 @@ class Comparison(HtmlReport):
         return Bootstrap(self.held_out.characters, self.seed).pairs(self._bits)
 
     @property
+    def finished(self) -> list[ComparisonRow]:
+        """The rows of the models that have not failed."""
+        return [row for row in self.rows if row.failed is None]
+
+    @property
     def has_failed(self) -> bool:
         """Whether a model has failed."""
-        return any(row.failed is not None for row in self.rows)
+        return len(self.finished) < len(self.rows)
 
     def describe_held_out(self) -> str:
         """Return a sentence on the texts that all models are evaluated on."""
-        held_out, total = self.held_out, self.held_out.total
-        part = (
-            f"{len(held_out.texts):,} of {total:,}" if len(held_out.texts) < total else f"{total:,}"
+        held_out = self.held_out
+        chosen = len(held_out.texts)
+        part = f"{chosen:,} of " if chosen < held_out.total else ""
+        source = held_out.source
+        if held_out.split != "all":
+            source = f"the {held_out.split} split of {source}"
+        return (
+            f"All are evaluated on the same {part}{counted(held_out.total, 'held-out text')}"
+            f" ({held_out.characters.sum():,} characters): {source}."
         )
-        source = (
-            held_out.source
-            if held_out.split == "all"
-            else f"the {held_out.split} split of {held_out.source}"
-        )
-        texts = (
-            f"held-out {'text' if total == 1 else 'texts'} ({held_out.characters.sum():,}"
-            " characters)"
-        )
-        return f"All are evaluated on the same {part} {texts}: {source}."
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values; a number that is infinite becomes None."""
         held_out = self.held_out
-        facts = {"prompt": self.prompt, "seed": self.seed, "is_interrupted": self.is_interrupted}
-        texts = {
-            "source": held_out.source,
-            "split": held_out.split,
-            "texts": len(held_out.texts),
-            "of": held_out.total,
-        }
-        texts |= {"characters": int(held_out.characters.sum()), "digest": held_out.digest}
         rows = [to_json(row) | {"has_seen_held_out": row.has_seen_held_out} for row in self.rows]
         pairs = [to_json(pair) | {"is_significant": pair.is_significant} for pair in self.pairs]
-        return {"held_out": texts, **facts, "rows": rows, "pairs": pairs}
+        return {
+            "held_out": {
+                "source": held_out.source,
+                "split": held_out.split,
+                "texts": len(held_out.texts),
+                "of": held_out.total,
+                "characters": int(held_out.characters.sum()),
+                "digest": held_out.digest,
+            },
+            "prompt": self.prompt,
+            "seed": self.seed,
+            "is_interrupted": self.is_interrupted,
+            "rows": rows,
+            "pairs": pairs,
+        }
 
     def to_pandas(self) -> "pandas.DataFrame":
         """Return the figures as a data frame, a row for each model, its name as the index."""
@@ -186,13 +197,12 @@ class Comparison(HtmlReport):
             for name, limits in row.intervals.items():
                 record[f"{name}_low"], record[f"{name}_high"] = limits or (None, None)
             records.append(record)
-        return pandas.DataFrame(records, index=[row.name for row in self.rows]).drop(
-            columns="name", errors="ignore"
-        )
+        frame = pandas.DataFrame(records, index=[row.name for row in self.rows])
+        return frame.drop(columns="name", errors="ignore")
 
     def _values(self) -> dict[str, Any]:
-        """Return what the template of the page is filled with."""
-        finished = [row for row in self.rows if row.failed is None]
+        """Return the values of the template of the page."""
+        finished = self.finished
         return {
             "comparison": self,
             "finished": finished,
@@ -217,39 +227,37 @@ class Comparison(HtmlReport):
 
         No model is named while one has no verdict: with more training, that one might be the best.
         """
-        rated = {row.name: row.bits_per_character for row in self.rows if row.is_ranked}
-        unknown = [row.name for row in self.rows if row.verdict == "unknown"]
-        known = {
-            name: bits for name, bits in rated.items() if bits is not None and math.isfinite(bits)
-        }
-        if all(row.failed is not None for row in self.rows):
+        if not self.finished:
             return "No model was evaluated."
+        unknown = [row.name for row in self.rows if row.verdict == "unknown"]
         if unknown:
             return (
                 "No model is named the best, since there is no verdict on the training of"
                 f" {', '.join(unknown)}."
             )
+        ranked = {row.name: row.bits_per_character for row in self.rows if row.is_ranked}
+        known = {
+            name: bits for name, bits in ranked.items() if bits is not None and bits < math.inf
+        }
         if not known:
             return "No model has finite bits per character on texts that it was not trained on."
         best = min(known, key=lambda name: known[name])
-        like = [
-            pair
-            for pair in self.pairs
-            if best in (pair.first, pair.second) and pair.interval and not pair.is_significant
-        ]
-        others = [pair.second if pair.first == best else pair.first for pair in like]
-        told = f"; not significantly different: {', '.join(others)}" if others else ""
-        return f"{best} has the fewest bits per character{told}."
+        others = list[str]()
+        for pair in self.pairs:
+            if best in (pair.first, pair.second) and pair.interval and not pair.is_significant:
+                others.append(pair.second if pair.first == best else pair.first)
+        ties = f"; not significantly different: {', '.join(others)}" if others else ""
+        return f"{best} has the fewest bits per character{ties}."
 
     def __repr__(self) -> str:
         return f"Comparison({[row.name for row in self.rows]})"
 
 
 def draw_tables(comparison: Comparison, width: int) -> Iterator[RenderableType]:
-    """Yield the tables, the failures, the differences and the samples, for a terminal of some
-    columns.
+    """Yield the tables, the failures, the differences and the samples, for a terminal with
+    ``width`` columns.
     """
-    finished = [row for row in comparison.rows if row.failed is None]
+    finished = comparison.finished
     groups = [(*PREDICTION, *GENERATED)] if width >= _WIDE else [PREDICTION, GENERATED]
     for columns in groups if finished else ():
         table = Table(box=None, pad_edge=False, padding=(0, 2 if width >= 100 else 1, 0, 0))
@@ -260,34 +268,38 @@ def draw_tables(comparison: Comparison, width: int) -> Iterator[RenderableType]:
             table.add_row(Text(row.name), *(Text(column.show(row)) for column in columns))
         yield table
         yield Text("")
-    yield from (
-        Text(f"{row.name} failed: {row.failed}", style="red")
-        for row in comparison.rows
-        if row.failed is not None
-    )
-    yield from (
-        Text(f"{'* ' if row.has_seen_held_out else ''}{row.name}: {note}")
-        for row in finished
-        for note in row.notes
-    )
+    for row in comparison.rows:
+        if row.failed is not None:
+            yield Text(f"{row.name} failed: {row.failed}", style="red")
+    for row in finished:
+        for note in row.notes:
+            yield Text(f"{'* ' if row.has_seen_held_out else ''}{row.name}: {note}")
     yield Text(comparison.describe_best())
     yield Text(comparison.describe_held_out(), style="dim")
-    yield from [Text("")] if comparison.pairs else []
-    yield from (Text(pair.describe()) for pair in comparison.pairs[:_MAX_PAIRS])
-    if (more := len(comparison.pairs) - _MAX_PAIRS) > 0:
+    if comparison.pairs:
+        yield Text("")
+    for pair in comparison.pairs[:_MAX_PAIRS]:
+        yield Text(pair.describe())
+    more = len(comparison.pairs) - _MAX_PAIRS
+    if more > 0:
         yield Text(f"... and {more} more pairs; --json and --html have all.", style="dim")
     for row in finished:
-        grid = Table.grid(padding=(0, 1))
-        for sample in row.samples:
-            text = Text()
-            # without control characters, which a terminal would obey
-            for piece, is_copied in _cut(sample):
-                shown = "".join(sign if sign.isprintable() else " " for sign in piece)
-                text.append(shown, style="underline" if is_copied else "")
-            text.truncate(_PRINTED, overflow="ellipsis")
-            grid.add_row(Text(f"  {sample.temperature}", style="dim"), text)
         yield Text(f"\n{row.name}", style="bold")
-        yield grid
+        yield _draw_samples(row)
+
+
+def _draw_samples(row: ComparisonRow) -> Table:
+    """Return the samples of a model, with what is copied underlined."""
+    grid = Table.grid(padding=(0, 1))
+    for sample in row.samples:
+        text = Text()
+        for piece, is_copied in _cut(sample):
+            # without control characters, which a terminal would obey
+            shown = "".join(sign if sign.isprintable() else " " for sign in piece)
+            text.append(shown, style="underline" if is_copied else "")
+        text.truncate(_PRINTED, overflow="ellipsis")
+        grid.add_row(Text(f"  {sample.temperature}", style="dim"), text)
+    return grid
 
 
 def _cut(sample: Sample) -> list[tuple[str, bool]]:
@@ -304,37 +316,37 @@ def _cut(sample: Sample) -> list[tuple[str, bool]]:
 
 def _charts(rows: Sequence[ComparisonRow]) -> Iterator[Chart]:
     """Yield the charts that there are values for; a row keeps its style."""
-    curves = [(style, row) for style, row in enumerate(rows) if row.curve]
-    for x, name in (
-        (("seconds of training", "seconds"), ("tokens trained on", "tokens")) if curves else ()
-    ):
-        lines = []
-        for style, row in curves:
-            points = [
-                (getattr(point, name), bits)
-                for point in row.curve
-                if (bits := point.bits_per_character) is not None
-            ]
-            lowest = min((bits for _, bits in points), default=0.0)
-            lines.append(
-                Series(
-                    row.name, [point for point in points if point[1] <= _MAX_RATIO * lowest], style
-                )
-            )
-        panels = [Panel("bits per character, validation texts", lines)]
-        note = (
-            "Each line is a model; its points are the evaluations on validation texts during the"
-            " training."
-        )
-        # counting reads millions of tokens while a network learns from thousands
-        log_x = name == "tokens"
-        yield Chart(f"Bits per character against {x}", x, panels, note, log_x=log_x, from_zero=True)
-    marks = [
-        Series(row.name, [(row.parameters, bits)], style, interval=row.bits_interval)
-        for style, row in enumerate(rows)
-        if row.parameters and (bits := row.bits_per_character) is not None
-    ]
+    if any(row.curve for row in rows):
+        yield _learning_chart(rows, "seconds", "seconds of training")
+        yield _learning_chart(rows, "tokens", "tokens trained on")
+    marks = list[Series]()
+    for style, row in enumerate(rows):
+        bits = row.bits_per_character
+        if row.parameters and bits is not None:
+            points = [(row.parameters, bits)]
+            marks.append(Series(row.name, points, style, interval=row.bits_interval))
     if marks:
         panels = [Panel("bits per character, held-out texts", marks)]
         note = "Each mark is a model, with its 95 % interval over the held-out texts."
         yield Chart("Bits per character against parameters", "parameters", panels, note, log_x=True)
+
+
+def _learning_chart(rows: Sequence[ComparisonRow], field: str, x: str) -> Chart:
+    """Return the learning curves against a field of ``CurvePoint``."""
+    lines = []
+    for style, row in enumerate(rows):
+        if row.curve:
+            bits = [(getattr(point, field), point.bits_per_character) for point in row.curve]
+            points = [(at, value) for at, value in bits if value is not None]
+            highest = _MAX_RATIO * min((value for _, value in points), default=0.0)
+            lines.append(
+                Series(row.name, [point for point in points if point[1] <= highest], style)
+            )
+    panels = [Panel("bits per character, validation texts", lines)]
+    note = (
+        "Each line is a model; its points are the evaluations on validation texts during the"
+        " training."
+    )
+    # counting reads millions of tokens while a network learns from thousands
+    log_x = field == "tokens"
+    return Chart(f"Bits per character against {x}", x, panels, note, log_x=log_x, from_zero=True)

@@ -1,16 +1,17 @@
-"""Trains or loads each model of a comparison and measures it on the same held-out texts; the row of
-a failure says why.
+"""``reviewgen.compare``: trains or loads each model and measures it on the same held-out texts; the
+row of a failure says why.
 """
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 
@@ -32,7 +33,7 @@ from reviewgen.errors import (
 )
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.registry.plugins import preset_names
-from reviewgen.runs.display import training_bar
+from reviewgen.runs.display import open_console, training_bar
 from reviewgen.runs.plan import DEFAULT_BUDGET, data_config
 from reviewgen.runs.run import TrainingRun
 from reviewgen.runs.sweep import check_groups
@@ -41,19 +42,80 @@ from reviewgen.storage import atomic_file, check_output, to_path
 if TYPE_CHECKING:
     from rich.console import Console
 
-# the keywords that trainings do not have
-_OWN = ("held_out", "held_out_split", "prompt", "settings", "out", "resume")
+# the keywords of ``compare`` that trainings do not have
+_OWN = {"held_out", "held_out_split", "prompt", "settings", "out", "resume"}
 _LENGTH = ("budget", "steps", "epochs")
 _IDENTITY = "comparison.json"
 _SCHEMA = 1
 
 
-def find_models(models: Any) -> list[tuple[ComparisonRow, Any]]:
-    """Return the models to compare, by what the user has given: a list, also of pairs of a row's
-    name and a model, or a mapping.
+def compare(
+    models: Any, data: Any, *, progress: bool = True, **options: Unpack[CompareKwargs]
+) -> Comparison:
+    """Train or load several models, evaluate them on the same held-out texts, and return the
+    comparison.
 
-    Each is the beginning of its row, and what ``load`` takes, the preset to train, or a ReviewModel
-    that is loaded.
+    A preset is trained on the data, without its held-out texts; a trained model is taken as it is.
+    If a model fails, its row gives the reason, and the others continue. Ctrl-C ends the comparison,
+    and what is finished is returned.
+
+    >>> comparison = reviewgen.compare(["ngram-char", "gru-char"], "reviews.csv")  # doctest: +SKIP
+    >>> comparison.save_html("ladder.html")  # doctest: +SKIP
+
+    Args:
+        models: Presets, saved folders, repositories on the Hub, ReviewModels: a list, or a
+            dictionary from row names to models.
+        data: The reviews; see ``reviewgen.data.sources.open_source``. It is read several times, so
+            an iterator is refused.
+        progress: Whether to show the progress on a terminal or in a notebook.
+        held_out: Another source of held-out texts; by default they are the test split of the data.
+        held_out_split: The split of a dataset with the held-out texts, of ``held_out`` or of the
+            data.
+        prompt: The beginning of the samples. Default: "the ".
+        budget, steps, epochs: How long each preset is trained. Default: two minutes, which start
+            when the texts are tokenized.
+        seed: Seed of the initial weights, the order of the texts, dropout and samples.
+        settings: Settings that differ from each preset's, by group, as in {"training":
+            {"evaluations": 20}}.
+        conditions: Columns beside the text, as in "stars", that the model is conditioned on.
+        fields: Columns of free text, as in "artist" and "title", that the model is conditioned on;
+            at most 200 characters of each value are read.
+        weights: Relative weight of each of several corpora, as in 1,1: its share of the characters
+            trained on; a corpus below its share is repeated. In Python, the source is then a list
+            of sources.
+        out: A folder for the trained models and the rows; it must not exist.
+        resume: Take finished rows from ``out``, of models whose weights have not changed, and
+            continue with the others.
+        text_column, documents, max_text_characters, lowercase, strip_markdown, fix_encoding,
+            keep_line_breaks, clean: How the data is read, as in ``train``.
+
+    Raises:
+        ConfigError: There is no model, two rows have the same name, or an argument or a setting is
+            unusable.
+        SourceError, UnknownPlugin: A name is neither a preset nor the source of a model.
+        DataError: The data cannot be read, or there is no held-out text.
+        OutputExists: ``out`` exists, and is not resumed.
+        CheckpointError: ``resume`` is set, and ``out`` is a comparison of other texts or settings.
+        StorageError: ``out`` cannot be written.
+    """
+    run = ComparisonRun(models, data, options)
+    console = open_console(progress)
+    comparison = run.start(console)
+    try:
+        for measured in run.rows(comparison.held_out, console):
+            comparison.add(measured)
+    except KeyboardInterrupt:
+        comparison.is_interrupted = True
+    return comparison
+
+
+def find_models(models: Any) -> list[tuple[ComparisonRow, Any]]:
+    """Return the beginning of each row, and its model: what ``load`` takes, the preset to train, or
+    a ReviewModel.
+
+    Args:
+        models: A mapping from the names of rows to models, or a list of models, or of pairs of a
+            name and a model.
 
     Raises:
         ConfigError: There are none, one is neither a name nor a model, or two rows have one name.
@@ -75,13 +137,10 @@ def find_models(models: Any) -> list[tuple[ComparisonRow, Any]]:
     for row, _ in rows:
         other = seen.setdefault(_file_name(row.name).casefold(), row)
         if other is not row:
-            labels = f"{other.source[:60]} and {row.source[:60]}"
-            ways = (
-                "first=SOURCE second=SOURCE on the command line, {'first': ..., 'second': ...} in"
-                " Python"
-            )
             raise ConfigError(
-                f"Two rows have the name {row.name[:60]!r} ({labels}). Name them: {ways}."
+                f"Two rows have the name {row.name[:60]!r} ({other.source[:60]} and"
+                f" {row.source[:60]}). Name them: first=SOURCE second=SOURCE on the command line,"
+                " {'first': ..., 'second': ...} in Python."
             )
     return rows
 
@@ -101,10 +160,11 @@ def _start_row(name: Any, source: Any) -> ComparisonRow:
             f" {type(source).__name__}."
         )
     is_preset = isinstance(parse_source(source, preset_names()), str)
-    default = str(source)
-    if isinstance(source, Path) or os.path.exists(source):  # noqa: PTH110  Path raises for long names
-        default = to_path("models", source).resolve().name
-    return ComparisonRow(name=name or default, source=str(source), is_trained_here=is_preset)
+    if name is None:
+        name = str(source)
+        if isinstance(source, Path) or os.path.exists(source):  # noqa: PTH110  Path raises for long names
+            name = to_path("models", source).resolve().name
+    return ComparisonRow(name=name, source=str(source), is_trained_here=is_preset)
 
 
 def _file_name(name: str) -> str:
@@ -117,8 +177,8 @@ def _file_name(name: str) -> str:
 
 
 class ComparisonRun:
-    """The checked arguments of a comparison, with which its models are trained and measured;
-    nothing is read until it starts.
+    """A comparison with checked arguments, which trains and measures its models; nothing is read
+    until it starts.
 
     Its folder has ``comparison.json``, which says what the rows depend on, ``models/NAME`` and
     ``rows/NAME.json``.
@@ -140,11 +200,10 @@ class ComparisonRun:
             )
         self.models = find_models(models)
         self.settings = check_groups(options.get("settings"))
-        training = {
-            name: value
-            for name, value in dict[str, Any](options).items()
-            if value is not None and name not in _OWN
+        given: dict[str, Any] = {
+            name: value for name, value in options.items() if value is not None
         }
+        training = {name: value for name, value in given.items() if name not in _OWN}
         if not any(name in training for name in _LENGTH):
             training["budget"] = DEFAULT_BUDGET
         if "budget" in training:
@@ -154,18 +213,23 @@ class ComparisonRun:
             if row.is_trained_here:
                 with suppress(BrokenPlugin):  # its row says why
                     TrainingRun(source, data, **self.options)
-        out = options.get("out")
         resume = options.get("resume", False)
-        if resume and out is None:
+        self.folder: Path | None = None
+        self._before = None
+        if "out" in given:
+            self.folder = to_path("out", given["out"])
+            self._before = _read_facts(self.folder, resume)
+        elif resume:
             raise ConfigError(
                 "Only a comparison with an output folder can be resumed: give out, or leave resume"
                 " out."
             )
-        self.folder = None if out is None else to_path("out", out)
-        self._before = None if self.folder is None else _read_facts(self.folder, resume)
-        held_out = options.get("held_out"), options.get("held_out_split")
         self.reading = HeldOutReading(
-            data, *held_out, data_config(self.options), training.get("budget")
+            data,
+            given.get("held_out"),
+            given.get("held_out_split"),
+            data_config(self.options),
+            training.get("budget"),
         )
 
     def start(self, console: "Console") -> Comparison:
@@ -176,26 +240,27 @@ class ComparisonRun:
         """
         with console.status("Reading the held-out texts ..."):
             held_out = self.reading.read_held_out()
-        facts: dict[str, Any] = {
-            "schema": _SCHEMA,
-            "corpus": held_out.corpus,
-            "held_out": held_out.digest,
-            "prompt": self.prompt,
-        }
-        facts |= {
-            "seed": self.seed,
-            "settings": self.settings,
-            **{name: self.options.get(name) for name in _LENGTH},
-        }
-        facts = to_json(facts)
-        if self.folder is not None and self._before is None:
+        facts: dict[str, Any] = to_json(
+            {
+                "schema": _SCHEMA,
+                "corpus": held_out.corpus,
+                "held_out": held_out.digest,
+                "prompt": self.prompt,
+                "seed": self.seed,
+                "settings": self.settings,
+                **{name: self.options.get(name) for name in _LENGTH},
+            }
+        )
+        if self._before is not None:
+            before = dict(self._before)
+            different = [name for name, value in facts.items() if before.get(name) != value]
+            if different:
+                raise CheckpointError(
+                    f"{self.folder} is a comparison with another {', '.join(different)}. Give the"
+                    " same texts and settings to resume it, or another folder."
+                )
+        elif self.folder is not None:
             _write_json(self.folder / _IDENTITY, facts)
-        before = facts if self._before is None else dict(self._before)
-        if different := [name for name, value in facts.items() if before.get(name) != value]:
-            advice = "Give the same texts and settings to resume it, or another folder."
-            raise CheckpointError(
-                f"{self.folder} is a comparison with another {', '.join(different)}. {advice}"
-            )
         return Comparison(held_out, self.prompt, self.seed)
 
     def rows(self, held_out: HeldOut, console: "Console") -> Iterator[Measured]:
@@ -218,27 +283,29 @@ class ComparisonRun:
         """Return the row of a model: that of the folder, if it is of these weights; otherwise
         measure the model.
         """
-        model = (
-            self._train(source, _file_name(row.name), console) if row.is_trained_here else source
-        )
-        model = model if isinstance(model, ReviewModel) else ReviewModel.from_pretrained(model)
-        training = self.reading.training_texts if row.is_trained_here else None
-        file = (
-            None if self.folder is None else self.folder / "rows" / f"{_file_name(row.name)}.json"
-        )
-        digest = "" if file is None else _digest(model)
-        measured = None if file is None else _read_row(file, row, digest)
+        training = None
+        if row.is_trained_here:
+            model = self._train(source, _file_name(row.name), console)
+            training = self.reading.training_texts
+        elif isinstance(source, ReviewModel):
+            model = source
+        else:
+            model = ReviewModel.from_pretrained(source)
+        arguments = (model, row, held_out, self.prompt, self.seed, training)
+        if self.folder is None:
+            return measure_model(*arguments)
+        file = self.folder / "rows" / f"{_file_name(row.name)}.json"
+        digest = _digest(model)
+        measured = _read_row(file, row, digest)
         if measured is None:
-            measured = measure_model(model, row, held_out, self.prompt, self.seed, training)
-            if file is not None:
-                _write_json(
-                    file, to_json({"row": measured.row, "bits": measured.bits, "weights": digest})
-                )
+            measured = measure_model(*arguments)
+            values = {"row": measured.row, "bits": measured.bits, "weights": digest}
+            _write_json(file, to_json(values))
         return measured
 
     def _train(self, preset: Any, name: str, console: "Console") -> ReviewModel:
-        """Train a preset; or load it, or resume its training, if an interrupted comparison has left
-        that in the folder.
+        """Train a preset, or resume its training; or load it if an interrupted comparison has saved
+        it in the folder.
         """
         out = None if self.folder is None else self.folder / "models" / name
         if out is not None and out.exists():
@@ -258,7 +325,9 @@ class ComparisonRun:
 
 
 def _read_facts(folder: Path, resume: bool) -> Any:
-    """Return what the rows in the folder of a comparison depend on; None for a new folder."""
+    """Return the facts that the rows in the folder of a comparison depend on; None for a new
+    folder.
+    """
     with storage_errors(folder):
         is_comparison = (folder / _IDENTITY).is_file()
     if is_comparison and not resume:
@@ -290,19 +359,12 @@ def _read_row(file: Path, row: ComparisonRow, digest: str) -> Measured | None:
         stored = read_json(file, MAX_VOCABULARY)
         stored_row = ComparisonRow.from_json(stored["row"])
         bits = stored["bits"]
-        is_same = (stored_row.name, stored_row.source, stored["weights"]) == (
-            row.name,
-            row.source,
-            digest,
-        )
-        numbers = (
-            None
-            if bits is None
-            else tuple(float("inf") if value is None else float(value) for value in bits)
-        )
+        if bits is not None:  # an infinite number is null in JSON
+            bits = tuple(math.inf if value is None else float(value) for value in bits)
+        stored_key = (stored_row.name, stored_row.source, stored["weights"])
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
-    return Measured(stored_row, numbers) if is_same else None
+    return Measured(stored_row, bits) if stored_key == (row.name, row.source, digest) else None
 
 
 def _digest(model: ReviewModel) -> str:

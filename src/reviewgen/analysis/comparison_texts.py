@@ -1,4 +1,4 @@
-"""The held-out texts of a comparison, the same for all models, and what differences on them mean: a
+"""The held-out texts of a comparison, the same for all models, and the intervals of differences: a
 bootstrap over the texts.
 """
 
@@ -21,16 +21,16 @@ from reviewgen.evaluation.evaluate import spread_indices
 Interval = tuple[float, float]
 """The low and high end of a 95 % interval."""
 
-# that each model is evaluated on, at most, where trainings have no time budget
+# characters that each model is evaluated on, at most, where trainings have no time budget
 _CHARACTERS = 150_000
-# characters, by the time budget: an LSTM takes about a tenth of it to score them
+# the same for each second of a time budget: an LSTM takes about a tenth of the budget to score them
 _PER_SECOND = 2500
 _MIN_CHARACTERS = 20_000
 _MAX_CHARACTERS = 400_000
-_MAX_TEXTS = 2000
-_READ = 200_000  # texts of a separate source, at most
-_RESAMPLES = 4000
-_LEVEL = (2.5, 97.5)  # percentiles
+_MAX_TEXTS = 2000  # texts that each model is evaluated on
+_MAX_READ = 200_000  # texts that are read of a separate source
+_RESAMPLES = 4000  # of the bootstrap
+_LEVEL = (2.5, 97.5)  # the percentiles at the ends of an interval
 
 Example = tuple[str, Sequence[Any]]
 
@@ -94,13 +94,13 @@ class HeldOutReading(NamedTuple):
         Raises:
             DataError: A source cannot be read, or there is no held-out text.
         """
-        limit = _CHARACTERS
+        limit = float(_CHARACTERS)
         if self.budget is not None:
-            limit = round(min(max(_MIN_CHARACTERS, _PER_SECOND * self.budget), _MAX_CHARACTERS))
+            limit = min(max(_MIN_CHARACTERS, _PER_SECOND * self.budget), _MAX_CHARACTERS)
         if self.held_out is not None or self.held_out_split is not None:
             separate = self.data if self.held_out is None else self.held_out
             read = read_examples(separate, replace(self.config, split=self.held_out_split))
-            return self._choose(islice(read, _READ), "all", _name(separate), None, limit)
+            return self._choose(islice(read, _MAX_READ), "all", _name(separate), None, limit)
         corpus = self.corpus()
         part = "test" if corpus.counts["test"] else "validation"
         return self._choose(
@@ -108,7 +108,7 @@ class HeldOutReading(NamedTuple):
         )
 
     def _choose(
-        self, examples: Iterable[Example], split: str, source: str, corpus: str | None, limit: int
+        self, examples: Iterable[Example], split: str, source: str, corpus: str | None, limit: float
     ) -> HeldOut:
         """Return some of the texts, evenly spread, with about ``limit`` characters at most."""
         known = [(text, values) for text, values in examples if text]
@@ -125,17 +125,12 @@ class HeldOutReading(NamedTuple):
 
 
 def _name(source: Any) -> str:
-    """Return the name of a source: its own, or what it is."""
-    named = isinstance(source, str) or hasattr(source, "__fspath__")
-    return (
-        str(source)
-        if named
-        else (
-            counted(len(source), "given text")
-            if hasattr(source, "__len__")
-            else type(source).__name__
-        )
-    )
+    """Return the name of a source: its path, or what it is."""
+    if isinstance(source, str) or hasattr(source, "__fspath__"):
+        return str(source)
+    if hasattr(source, "__len__"):
+        return counted(len(source), "given text")
+    return type(source).__name__
 
 
 @dataclass(frozen=True)
@@ -171,9 +166,10 @@ class Pair:
                 f"{both} do not differ significantly: {self.difference:+.3f} ({low:+.3f} to"
                 f" {high:+.3f})."
             )
-        better, other = (
-            (self.first, self.second) if self.difference < 0 else (self.second, self.first)
-        )
+        better = self.first
+        other = self.second
+        if self.difference > 0:
+            better, other = other, better
         low, high = sorted(map(abs, self.interval))
         return (
             f"{better} is better than {other} by {abs(self.difference):.3f} bits per character"
@@ -192,7 +188,7 @@ class Bootstrap:
 
     def __init__(self, characters: Int64[np.ndarray, " N"], seed: int) -> None:
         count = len(characters)
-        self._characters = characters
+        self._total = int(characters.sum())
         self._drawn: np.ndarray = np.random.default_rng(seed).multinomial(
             count, np.full(count, 1 / count), size=_RESAMPLES
         )
@@ -208,18 +204,19 @@ class Bootstrap:
         return float(low), float(high)
 
     def pairs(self, bits: Mapping[str, Sequence[float]]) -> list[Pair]:
-        """Return the paired difference of each pair of models, whose bits of each text are given by
-        name.
+        """Return the paired difference of each pair of models.
+
+        Args:
+            bits: By the name of a model, its bits of each text.
         """
         pairs = []
-        total = int(self._characters.sum())
         for first, second in combinations(bits, 2):
             one = np.array(bits[first])
             other = np.array(bits[second])
-            sums = float(one.sum()), float(other.sum())
-            difference = 0.0 if sums[0] == sums[1] else (sums[0] - sums[1]) / total
             is_finite = np.isfinite(one).all() and np.isfinite(other).all()
-            pairs.append(
-                Pair(first, second, difference, self.interval(one - other) if is_finite else None)
-            )
+            interval = self.interval(one - other) if is_finite else None
+            # two infinite sums do not differ
+            sums = (float(one.sum()), float(other.sum()))
+            difference = 0.0 if sums[0] == sums[1] else sums[0] - sums[1]
+            pairs.append(Pair(first, second, difference / self._total, interval))
         return pairs

@@ -1,4 +1,4 @@
-"""What ``explain`` returns, as plain data and as a page."""
+"""``Explanation``, the result of ``explain``, as plain data and as a page."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -105,7 +105,8 @@ class Loss:
 
 @dataclass(frozen=True)
 class CountStep:
-    """What one context adds to the probability of a token: weight x (count - discount) / divisor.
+    """The share of one context in the probability of a token: weight x (count - discount) /
+    divisor.
 
     Attributes:
         order: The length of the n-gram, the token included.
@@ -114,12 +115,12 @@ class CountStep:
         count: How often the token followed; None where counts are not known exactly.
         unit: "occurrences", or "predecessors": the number of different tokens seen before context
             and token together.
-        discount: What the smoothing subtracts from the count.
-        divisor: The sum of the counts, or what the smoothing makes of it.
+        discount: The number that the smoothing subtracts from the count.
+        divisor: The sum of the counts, changed by some smoothings.
         weight: The product of the back-off weights of the longer contexts.
         probability: The probability of the token after this context, including what shorter
             contexts contribute; None if it was not seen there.
-        part: What is added; None where parts are not known exactly.
+        part: The probability that it adds; None where parts are not known exactly.
         backoff: The weight of the next shorter context.
     """
 
@@ -145,8 +146,8 @@ class CountedToken:
         token: The token, for display.
         probability: Its probability.
         steps: From the longest context that was seen to the empty one.
-        rest: What comes from no count: the uniform distribution at the end. None if parts are not
-            known.
+        rest: The probability that comes from no count, but from the uniform distribution at the
+            end; None if parts are not known.
     """
 
     text: int
@@ -158,7 +159,7 @@ class CountedToken:
 
 @dataclass(frozen=True)
 class Gate:
-    """What a gate did.
+    """The openings of a gate.
 
     Attributes:
         name: The gate.
@@ -217,7 +218,7 @@ class Explanation(HtmlReport):
     as tables.
 
     Attributes:
-        source: What was explained: a preset, a folder, a repository.
+        source: The explained preset, folder or repository.
         is_trained: Whether its weights are trained ones.
         texts: The texts that are explained.
         tokens: The tokens read of each text, for display; the first is the start token, then those
@@ -226,7 +227,7 @@ class Explanation(HtmlReport):
         models: The model, or the models of a blend.
         loss: The loss of the batch.
         mixture: Of a blend: how each token's probability is mixed.
-        notes: What to know: texts that were cut, weights that are not trained.
+        notes: Notes on texts that were cut and weights that are not trained.
         word_map: The most frequent words by their embeddings, which the page draws; None if the
             model has no embeddings of words.
     """
@@ -257,7 +258,7 @@ class Explanation(HtmlReport):
         return {name: value for name, value in to_json(self).items() if name != "word_map"}
 
     def _values(self) -> dict[str, Any]:
-        """Return what the template of its page is filled with."""
+        """Return the values of the template of the page."""
         word_map = "" if self.word_map is None else Markup(self.word_map.to_svg())
         return {
             "explanation": self,

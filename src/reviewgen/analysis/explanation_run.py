@@ -5,8 +5,11 @@ N predicted tokens, V vocabulary; B batch, T time (tokens).
 """
 
 import math
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,7 +38,7 @@ SAMPLE_TEXTS = ("The movie was good.", "I did not like the end of it.")
 IGNORED = -100  # the target where none is to be predicted, as torch's losses have it
 _MOST_TEXTS = 4
 _MOST_TOKENS = 256
-_MOST_CHARACTERS = 64 * _MOST_TOKENS  # of a text that are tokenized
+_MOST_CHARACTERS = 64 * _MOST_TOKENS  # of a text, those that are tokenized
 _COUNTED = 64  # tokens of a batch whose counts are explained
 
 Windows = Mapping[tuple[int, int], tuple[str, ...]]
@@ -50,7 +53,8 @@ class TextBatch:
 
     Attributes:
         texts: The texts, perhaps cut.
-        ids: What the model reads: bos, conditions, tokens; shorter texts are padded with eos.
+        ids: The ids that the model reads: bos, conditions, tokens; shorter texts are padded with
+            eos.
         targets: The tokens that follow, IGNORED after bos and at padding.
         rows: The ids of each text without padding.
         labels: The tokens of a model for display.
@@ -67,9 +71,8 @@ class TextBatch:
     @property
     def is_read(self) -> Bool[Tensor, "B T"]:
         """Whether each position is one of a text, not padding."""
-        return (
-            torch.arange(self.ids.size(1)) < torch.tensor([len(row) for row in self.rows])[:, None]
-        )
+        lengths = torch.tensor(list(map(len, self.rows)))
+        return torch.arange(self.ids.size(1)) < lengths[:, None]
 
     @property
     def positions(self) -> list[tuple[int, int]]:
@@ -83,25 +86,17 @@ class Labels(dict[int, str]):
     def __init__(self, subject: LoadedModel) -> None:
         self._tokenizer = subject.tokenizer
         super().__init__({self._tokenizer.bos_id: "(start)", self._tokenizer.eos_id: "(end)"})
-        for condition, first in zip(
-            subject.conditions.fixed, subject.conditions.open_ids, strict=True
-        ):
-            self[first] = f"({condition.name} not given)"
-            self.update(
-                {
-                    first + n: f"({condition.name} {value.label})"
-                    for n, value in enumerate(condition.values, 1)
-                }
-            )
-        markers = [f"({field.name})" for field in subject.conditions.fields] + ["(text)"]
-        self.update(
-            enumerate(markers, subject.conditions.vocab_size - subject.conditions.field_ids)
-        )
+        conditions = subject.conditions
+        for condition, first in zip(conditions.fixed, conditions.open_ids, strict=True):
+            labels = ["not given", *(value.label for value in condition.values)]
+            self.update(enumerate((f"({condition.name} {label})" for label in labels), first))
+        markers = [*(f"({field.name})" for field in conditions.fields), "(text)"]
+        self.update(enumerate(markers, conditions.vocab_size - conditions.field_ids))
 
     def __missing__(self, token: int) -> str:
         text = self._tokenizer.decode([token])
-        # a part of a character
-        self[token] = show(text) if text and "\ufffd" not in text else "(byte)"
+        is_whole = text and "\ufffd" not in text  # not a part of a character
+        self[token] = show(text) if is_whole else "(byte)"
         return self[token]
 
 
@@ -114,8 +109,9 @@ def check_texts(text: Any) -> tuple[str, ...]:
     if text is None:
         return SAMPLE_TEXTS
     texts = (text,) if isinstance(text, str) or not isinstance(text, Sequence) else tuple(text)
-    if wrong := [item for item in texts if not isinstance(item, str)]:
-        raise DataError(f"A text to explain must be a string; got {type(wrong[0]).__name__}.")
+    for item in texts:
+        if not isinstance(item, str):
+            raise DataError(f"A text to explain must be a string; got {type(item).__name__}.")
     if not texts or not all(texts):
         raise DataError("A text to explain is empty; give one of at least one character.")
     if len(texts) > _MOST_TEXTS:
@@ -128,27 +124,28 @@ def make_batch(texts: Sequence[str], subject: LoadedModel, prefix: Sequence[int]
     beginning.
     """
     tokenizer = subject.tokenizer
-    frames = []
     shown = []
+    rows = []
+    targets = []
     notes = []
     for text in texts:
-        encoded = list(tokenizer.encode(text[:_MOST_CHARACTERS]))
-        tokens = encoded[:_MOST_TOKENS]
-        is_cut = len(encoded) > _MOST_TOKENS or len(text) > _MOST_CHARACTERS
-        shown.append(tokenizer.decode(tokens) if is_cut else text)
-        frames.append([tokenizer.bos_id, *prefix, *tokens, *([] if is_cut else [tokenizer.eos_id])])
-        if is_cut:
+        tokens = list(tokenizer.encode(text[:_MOST_CHARACTERS]))
+        if len(tokens) > _MOST_TOKENS or len(text) > _MOST_CHARACTERS:
+            tokens = tokens[:_MOST_TOKENS]
+            shown.append(tokenizer.decode(tokens))
             notes.append(
                 f"Only the first {len(tokens)} tokens of a text of {len(text):,} characters are"
                 " explained."
             )
-    rows = [frame[:-1] for frame in frames]
-    ids = pad_sequence(
-        list(map(torch.tensor, rows)), batch_first=True, padding_value=tokenizer.eos_id
-    )
-    after = [torch.tensor([IGNORED] * len(prefix) + frame[1 + len(prefix) :]) for frame in frames]
-    targets = pad_sequence(after, batch_first=True, padding_value=IGNORED)
-    return TextBatch(tuple(shown), ids, targets, rows, Labels(subject), tuple(notes))
+        else:
+            tokens.append(tokenizer.eos_id)
+            shown.append(text)
+        rows.append([tokenizer.bos_id, *prefix, *tokens[:-1]])
+        targets.append(torch.tensor([IGNORED] * len(prefix) + tokens))
+    tensors = list(map(torch.tensor, rows))
+    ids = pad_sequence(tensors, batch_first=True, padding_value=tokenizer.eos_id)
+    padded = pad_sequence(targets, batch_first=True, padding_value=IGNORED)
+    return TextBatch(tuple(shown), ids, padded, rows, Labels(subject), tuple(notes))
 
 
 def explain(
@@ -189,23 +186,24 @@ def explain(
     batch = make_batch(
         texts, subject, subject.conditions.encode({} if conditions is None else conditions)
     )
-    blend = subject.model if isinstance(subject.model, Blend) else None
-    names = [subject.name]
-    models = [subject.model]
-    if blend is not None:
-        names = [str(part["name"]) for part in blend.config.models]
-        models = list(blend.components)
-    walks = [_walk(model, batch) for model in models]
-    logits, mixture = (walks[0].logits, ()) if blend is None else _mix(blend, walks, batch)
+    if isinstance(subject.model, Blend):
+        names = [str(part["name"]) for part in subject.model.config.models]
+        models = list(subject.model.components)
+        walks = [_walk(model, batch) for model in models]
+        logits, mixture = _mix(subject.model, walks, batch)
+    else:
+        names = [subject.name]
+        models = [subject.model]
+        walks = [_walk(subject.model, batch)]
+        logits = walks[0].logits
+        mixture = ()
     return Explanation(
         source=subject.source,
         is_trained=bool(subject.is_trained),
         texts=batch.texts,
-        tokens=tuple(tuple(batch.labels[token] for token in row) for row in batch.rows),
+        tokens=tuple(tuple(map(batch.labels.__getitem__, row)) for row in batch.rows),
         batch=(batch.ids.size(0), batch.ids.size(1)),
-        models=tuple(
-            _explain_model(*args, batch) for args in zip(names, models, walks, strict=True)
-        ),
+        models=tuple(map(partial(_explain_model, batch), names, models, walks)),
         loss=_explain_loss(logits, batch, _windows(walks, batch, subject)),
         mixture=mixture,
         notes=(*subject.notes, *batch.notes, *_note_scores(subject.model, batch)),
@@ -224,8 +222,8 @@ def _map_words(subject: LoadedModel) -> WordMap | None:
 
 
 class _Forward(NamedTuple):
-    """What a model computed on a batch: a line for each operation, the logits, and what a model
-    that describes itself yielded.
+    """The forward pass of a model on a batch: a line for each operation, the logits, and the
+    operations that a model yields which describes itself.
     """
 
     lines: list[Line]
@@ -235,43 +233,33 @@ class _Forward(NamedTuple):
 
 @torch.no_grad()
 def _walk(model: Any, batch: TextBatch) -> _Forward:
-    """Return what a model computes on a batch: by its own operations, or by the calls of its
+    """Run a model on a batch, and return the lines of its own operations, or of the calls of its
     modules.
     """
     if isinstance(model, SupportsOperations):
         with broken_plugins(model, batch.ids):
             operations = list(model.operations(batch.ids, model.initial_state(len(batch.ids))))  # type: ignore[attr-defined]  # of a model
-        lines = []
-        for op in operations:
-            facts = (
+        lines = [
+            Line(
+                op.name,
+                op.formula,
                 tuple(op.axes.split()),
                 tuple(op.values.shape),
                 op.parameters,
                 op.multiplications,
+                *_mean_and_spread(op.values, batch.is_read),
+                kind=op.kind,
             )
-            lines.append(
-                Line(
-                    op.name,
-                    op.formula,
-                    *facts,
-                    *_mean_and_spread(op.values, batch.is_read),
-                    kind=op.kind,
-                )
-            )
+            for op in operations
+        ]
         return _Forward(lines, operations[-1].values, operations)
     done = trace(model, batch.ids)
     if isinstance(model, nn.Module):
         return _Forward(list(_module_lines(model, done.calls, batch)), done.logits, [])
     figures = _mean_and_spread(done.logits, batch.is_read)
-    line = Line(
-        "logits",
-        "",
-        ("B", "T", "V"),
-        tuple(done.logits.shape),
-        sum(count_parameters(model).values()),
-        0,
-        *figures,
-    )
+    parameters = sum(count_parameters(model).values())
+    shape = tuple(done.logits.shape)
+    line = Line("logits", "", ("B", "T", "V"), shape, parameters, 0, *figures)
     return _Forward([line], done.logits, [])
 
 
@@ -284,27 +272,27 @@ def _module_lines(
     by_name: dict[str, list[ModuleCall]] = {}
     for call in calls:
         by_name.setdefault(call.name, []).append(call)
-    counted = set[int]()
+    counted = set[nn.Parameter]()
     letters = letter_sizes(model.config)
     for name, group in by_name.items():
         module = group[0].module
         products = sum(call.products for call in group)
-        # also of modules that are not called
-        used = model.parameters() if name == "" else module.parameters(recurse=False)
-        new = {
-            id(parameter): parameter.numel() for parameter in used if id(parameter) not in counted
-        }
-        counted |= new.keys()
-        if name and not new and not products and any(True for _ in module.children()):
+        # the rest has the parameters of modules that are not called, too
+        used = set(module.parameters(recurse=not name)) - counted
+        counted |= used
+        if name and not used and not products and any(True for _ in module.children()):
             continue
-        # a floating-point one, if any
-        outputs = sorted(group[-1].outputs, key=lambda tensor: not tensor.is_floating_point())
-        shape = tuple(outputs[0].shape) if outputs else ()
-        figures = _mean_and_spread(outputs[0], batch.is_read) if outputs else (None, None)
+        # the first floating-point tensor, if any
+        output = max(group[-1].outputs, key=torch.is_floating_point, default=None)
+        shape = () if output is None else tuple(output.shape)
+        figures = (None, None) if output is None else _mean_and_spread(output, batch.is_read)
         kind = type(module).__name__
-        title = f"{name} ({kind})" if name else f"the rest of {kind}" if len(by_name) > 1 else kind
+        title = kind if len(by_name) == 1 else f"the rest of {kind}"
+        if name:
+            title = f"{name} ({kind})"
         axes = tuple(map(str, name_axes(shape, batch.ids.shape, letters)))
-        yield Line(title, "", axes, shape, sum(new.values()), products, *figures, calls=len(group))
+        parameters = sum(parameter.numel() for parameter in used)
+        yield Line(title, "", axes, shape, parameters, products, *figures, calls=len(group))
 
 
 def _mean_and_spread(
@@ -321,15 +309,15 @@ def _mean_and_spread(
 
 
 def _explain_model(
-    name: str, model: Any, done: _Forward, batch: TextBatch
+    batch: TextBatch, name: str, model: Any, done: _Forward
 ) -> explanation.ModelExplanation:
     gates = []
-    for gate in (op for op in done.operations if op.kind == "gate"):
-        means = gate.values.double().flatten(2).mean(-1).tolist()  # (B, T)
-        openings = tuple(
-            tuple(mean[: len(row)]) for mean, row in zip(means, batch.rows, strict=True)
-        )
-        gates.append(explanation.Gate(gate.name, openings))
+    for op in done.operations:
+        if op.kind == "gate":
+            means = op.values.double().flatten(2).mean(-1).tolist()  # (B, T)
+            pairs = zip(means, batch.rows, strict=True)
+            openings = tuple(tuple(mean[: len(row)]) for mean, row in pairs)
+            gates.append(explanation.Gate(op.name, openings))
     multiplications = sum(line.multiplications for line in done.lines)
     counts = tuple(_explain_counts(model, done.logits, batch))
     parameters = sum(count_parameters(model).values())
@@ -346,17 +334,15 @@ def _explain_counts(
     With the contexts of a token from the longest that was seen to the empty one, numbered from 1,
     and g their back-off weights::
 
-        p = sum_i (g_1 ... g_{i-1}) (c_i - D_i) / divisor_i  +  what comes from no count
+        p = sum_i (g_1 ... g_{i-1}) (c_i - D_i) / divisor_i  +  the rest, from no count
 
     (Chen & Goodman 1998, interpolated smoothing, written out). A pruned or rounded model does not
     determine counts; it stores p after each context after which the token was seen, and p is the
     first of these, times the back-off weights before it.
     """
-    stepper = (
-        model.stepper()
-        if isinstance(model, CountTrained) and isinstance(model, SupportsStep)
-        else None
-    )
+    if not (isinstance(model, CountTrained) and isinstance(model, SupportsStep)):
+        return
+    stepper = model.stepper()
     if not isinstance(stepper, SupportsExplain):
         return
     log_probs = logits.double().log_softmax(-1)
@@ -378,17 +364,13 @@ def _count_steps(
         count = None if context.counts is None else int(context.counts[token])
         discount = None
         if count is not None and context.divisor is not None:
-            discount = (
-                0.0
-                if not count or context.discounts is None
-                else context.discounts[min(count, 3) - 1]
-            )
+            discount = 0.0
+            if count and context.discounts is not None:
+                discount = context.discounts[min(count, 3) - 1]
         is_stored = context.seen[token] and context.probabilities is not None
         yield explanation.CountStep(
             order=context.tokens + 1,
-            context="".join(
-                batch.labels[previous] for previous in ids[len(ids) - context.tokens :]
-            ),
+            context="".join(map(batch.labels.__getitem__, ids[len(ids) - context.tokens :])),
             is_start=context.tokens == len(ids),
             count=count,
             unit=context.unit,
@@ -407,23 +389,17 @@ def _mix(
     blend: Blend, walks: Sequence[_Forward], batch: TextBatch
 ) -> tuple[Tensor, tuple[explanation.MixedToken, ...]]:
     """Return the log probabilities of a blend, and how those of the targets are mixed."""
-    # (M, B, T, V), of M models
-    log_probs = torch.stack([walk.logits.log_softmax(-1) for walk in walks])
-    # (M, B, T)
-    log_weights = torch.stack(
-        [weights.expand(batch.ids.shape) for weights in blend.log_weights(list(log_probs))]
-    )
+    log_probs = torch.stack([walk.logits.log_softmax(-1) for walk in walks])  # (models, B, T, V)
+    by_model = blend.log_weights(list(log_probs))
+    log_weights = torch.stack([each.expand(batch.ids.shape) for each in by_model])  # (models, B, T)
     tokens = []
     for row, time in batch.positions:
         target = int(batch.targets[row, time])
-        weights = log_weights[:, row, time].exp().tolist()
-        probabilities = log_probs[:, row, time, target].exp().tolist()
-        total = sum(np.multiply(weights, probabilities).tolist())
-        tokens.append(
-            explanation.MixedToken(
-                row, batch.labels[target], tuple(weights), tuple(probabilities), total
-            )
-        )
+        weights = tuple(log_weights[:, row, time].exp().tolist())
+        probabilities = tuple(log_probs[:, row, time, target].exp().tolist())
+        total = sum(map(operator.mul, weights, probabilities))
+        label = batch.labels[target]
+        tokens.append(explanation.MixedToken(row, label, weights, probabilities, total))
     return (log_probs + log_weights[..., None]).logsumexp(0), tuple(tokens)
 
 
@@ -444,15 +420,18 @@ def _note_scores(model: Any, batch: TextBatch) -> Iterator[str]:
 
 def _windows(walks: Sequence[_Forward], batch: TextBatch, subject: LoadedModel) -> Windows:
     """Return the tokens of the window before each prediction, of a model that has one."""
-    windows = [op.values for done in walks for op in done.operations if op.kind == "window"]
+    operations = chain.from_iterable(done.operations for done in walks)
+    window = next((op.values for op in operations if op.kind == "window"), None)
+    if window is None:
+        return {}
     padding = subject.conditions.vocab_size
-    return {
-        position: tuple(
-            "(before)" if token >= padding else batch.labels[token]
-            for token in windows[0][position].tolist()
+    windows = dict[tuple[int, int], tuple[str, ...]]()
+    for position in batch.positions:
+        tokens = window[position].tolist()
+        windows[position] = tuple(
+            "(before)" if token >= padding else batch.labels[token] for token in tokens
         )
-        for position in (batch.positions if windows else ())
-    }
+    return windows
 
 
 @torch.no_grad()
@@ -476,26 +455,28 @@ def _explain_loss(
         log_sum = float(log_sums[row, time])
         logit = float(logits[row, time, target])
         log_probability = logit - log_sum
-        bits = abs(log_probability) / math.log(2)  # abs, for there is a minus zero
-        probability = math.exp(log_probability)
-        before = batch.labels[batch.rows[row][time]]
-        token = batch.labels[target]
-        window = windows.get((row, time), ())
-        tokens.append(
-            explanation.TokenLoss(
-                row, before, token, logit, log_sum, log_probability, bits, probability, window
-            )
+        token = explanation.TokenLoss(
+            text=row,
+            before=batch.labels[batch.rows[row][time]],
+            token=batch.labels[target],
+            logit=logit,
+            log_sum_exp=log_sum,
+            log_probability=log_probability,
+            bits=abs(log_probability) / math.log(2),  # abs, since there is a minus zero
+            probability=math.exp(log_probability),
+            window=windows.get((row, time), ()),
         )
+        tokens.append(token)
     nats = math.fsum(-token.log_probability for token in tokens)
     characters = sum(map(len, batch.texts))
+    nll_loss = nn.NLLLoss(ignore_index=IGNORED)(nn.LogSoftmax(dim=-1)(scores), targets)
+    cross_entropy = nn.CrossEntropyLoss(ignore_index=IGNORED)(scores, targets)
     return explanation.Loss(
         tokens=tuple(tokens),
         nats=nats,
         mean=nats / len(tokens),
-        mean_of_nll_loss=float(
-            nn.NLLLoss(ignore_index=IGNORED)(nn.LogSoftmax(dim=-1)(scores), targets)
-        ),
-        mean_of_cross_entropy=float(nn.CrossEntropyLoss(ignore_index=IGNORED)(scores, targets)),
+        mean_of_nll_loss=float(nll_loss),
+        mean_of_cross_entropy=float(cross_entropy),
         characters=characters,
         bits_per_character=nats / math.log(2) / characters,
     )

@@ -1,9 +1,9 @@
-"""From a graph to SVG: boxes with their texts, frames around what is inside a box, lines, loops and
+"""From a graph to SVG: boxes with their texts, frames around the insides of nodes, lines, loops and
 shapes. Units are pixels.
 
-What is inside a box is laid out first, by the same functions; around it the box is as large as
-that. A delayed edge is a loop on the right of its node; a window of tokens is one line. Must not
-know models.
+The inside of a node is laid out first, by the same functions, and gives the frame its size. A
+delayed edge is a loop on the right of its node; a window of tokens is one line. Must not know
+models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,11 +35,11 @@ _FRAME = 10.0  # inside a frame, around its boxes
 _TITLE = 22.0  # height of the title of a frame
 _LANE = 13.0  # between loops that are side by side
 _TURN = 9.0  # between loops that are above one another
-_ARROW = 7.0
-_BETWEEN = 30.0  # columns of tokens, at least
+_ARROW = 7.0  # length and width of the head of an arrow
+_BETWEEN = 30.0  # between columns of tokens, at least
 _DETAIL_WIDTH = 118.0  # of a detail in a column, before it is wrapped
 _STATE_WIDTH = 84.0  # of the shape of a state between columns, before it is wrapped
-_ABOVE = 26.0  # what is inside, below the columns
+_ABOVE = 26.0  # between the columns and the insides of nodes below them
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,8 @@ class Box(NamedTuple):
 
 
 class DrawnNode(NamedTuple):
-    """A part of a picture: its elements, its size with its loops, its box, and the boxes of what is
-    inside by name.
+    """A drawn node: its elements, its size with its loops, its box, and by name the boxes of the
+    nodes inside.
     """
 
     content: list[str]
@@ -88,35 +88,43 @@ class DrawnNode(NamedTuple):
     box: Box
     inside: dict[str, Box]
 
+    @classmethod
+    def of(
+        cls, content: list[str], width: float, height: float, inside: dict[str, Box]
+    ) -> "DrawnNode":
+        """Return a node that is its box, without loops."""
+        return cls(content, width, height, Box(0.0, width, 0.0, height), inside)
+
 
 def draw_graph(graph: ModelGraph, style: Style, order: Sequence[LayoutEdge] = ()) -> DrawnNode:
-    """Draw a graph; ``order`` has constraints (upper, lower)."""
+    """Draw a graph.
+
+    Args:
+        graph: The graph.
+        style: How it is drawn.
+        order: Pairs of nodes, as edges that are not drawn: the upper one and the lower one.
+    """
     style = replace(style, sizes={**style.sizes, **graph.sizes})
     edges, loops = _split_edges(graph)
-    parts = {node.id: _draw_node(node, loops.get(node.id, []), style) for node in graph.nodes}
+    drawn = {node.id: _draw_node(node, loops.get(node.id, []), style) for node in graph.nodes}
     sources = {_node_of(edge.source) for edge in edges}
-    last = [
-        node.id
-        for node in graph.nodes
-        if node.kind == "value" and node.id not in sources and len(graph.nodes) > 1
-    ]
+    values = [node.id for node in graph.nodes if node.kind == "value"]
+    last = [name for name in values if name not in sources] if len(drawn) > 1 else []
     labels = [_label(edge, style) for edge in edges]
-    links = [_link(edge, parts, lines) for edge, lines in zip(edges, labels, strict=True)]
-    layout = compute_layout(
-        {name: (part.width, part.height) for name, part in parts.items()}, [*links, *order], last
-    )
-    content = [moved(part.content, *layout.corners[name]) for name, part in parts.items()]
+    links = [_link(edge, drawn, lines) for edge, lines in zip(edges, labels, strict=True)]
+    sizes = {name: (node.width, node.height) for name, node in drawn.items()}
+    layout = compute_layout(sizes, [*links, *order], last)
+    corners = layout.corners
+    content = [moved(node.content, *corners[name]) for name, node in drawn.items()]
+    # the routes of ``order`` are the last, and are not drawn
     for edge, route, lines in zip(edges, layout.routes, labels, strict=False):
-        ends = [
-            _end(end, parts).moved(*layout.corners[_node_of(end)])
-            for end in (edge.source, edge.target)
-        ]
-        content.append(_line(route, ends[0].bottom, ends[1].top))
-        content += [] if route.label is None else block(lines, *route.label)
-    boxes = {name: part.box.moved(*layout.corners[name]) for name, part in parts.items()}
-    return DrawnNode(
-        content, layout.width, layout.height, Box(0.0, layout.width, 0.0, layout.height), boxes
-    )
+        start = _end(edge.source, drawn).moved(*corners[_node_of(edge.source)])
+        end = _end(edge.target, drawn).moved(*corners[_node_of(edge.target)])
+        content.append(_line(route, start.bottom, end.top))
+        if route.label is not None:
+            content += block(lines, *route.label)
+    boxes = {name: node.box.moved(*corners[name]) for name, node in drawn.items()}
+    return DrawnNode.of(content, layout.width, layout.height, boxes)
 
 
 def _split_edges(graph: ModelGraph) -> tuple[list[GraphEdge], dict[str, list[GraphEdge]]]:
@@ -130,14 +138,11 @@ def _split_edges(graph: ModelGraph) -> tuple[list[GraphEdge], dict[str, list[Gra
             loops.setdefault(_node_of(edge.source), []).append(edge)
         else:
             windows.setdefault((edge.source, edge.target), []).append(edge)
-    lines = [
-        (
-            replace(edges[-1], delay=0, label=f"of {len(edges)} tokens")
-            if any(edge.delay for edge in edges)
-            else edges[0]
-        )
-        for edges in windows.values()
-    ]
+    lines = []
+    for edges in windows.values():
+        is_window = any(edge.delay for edge in edges)
+        window = replace(edges[-1], delay=0, label=f"of {len(edges)} tokens")
+        lines.append(window if is_window else edges[0])
     return lines, loops
 
 
@@ -146,25 +151,21 @@ def _node_of(end: str) -> str:
     return end.partition("/")[0]
 
 
-def _end(end: str, parts: Mapping[str, DrawnNode]) -> Box:
-    """Return the box at which an edge ends: that of a node, or of what it names inside."""
-    node, _, port = end.partition("/")
-    return parts[node].inside.get(port, parts[node].box)
+def _end(end: str, drawn: Mapping[str, DrawnNode]) -> Box:
+    """Return the box at which an edge ends: that of a node, or of a node inside it."""
+    name, _, port = end.partition("/")
+    return drawn[name].inside.get(port, drawn[name].box)
 
 
-def _link(edge: GraphEdge, parts: Mapping[str, DrawnNode], lines: Lines) -> LayoutEdge:
-    source = parts[_node_of(edge.source)]
-    target = parts[_node_of(edge.target)]
-    enters: float | None = _end(edge.target, parts).x - target.width / 2
-    is_free = _end(edge.target, parts) is target.box and not enters
-    leaves = _end(edge.source, parts).x - source.width / 2
-    return LayoutEdge(
-        _node_of(edge.source),
-        _node_of(edge.target),
-        leaves,
-        None if is_free else enters,
-        *block_size(lines),
-    )
+def _link(edge: GraphEdge, drawn: Mapping[str, DrawnNode], lines: Lines) -> LayoutEdge:
+    source = _node_of(edge.source)
+    target = _node_of(edge.target)
+    leaves = _end(edge.source, drawn).x - drawn[source].width / 2
+    box = _end(edge.target, drawn)
+    enters: float | None = box.x - drawn[target].width / 2
+    if box is drawn[target].box and not enters:
+        enters = None
+    return LayoutEdge(source, target, leaves, enters, *block_size(lines))
 
 
 def shape_text(edge: GraphEdge) -> str:
@@ -173,54 +174,53 @@ def shape_text(edge: GraphEdge) -> str:
 
 
 def _label(edge: GraphEdge, style: Style) -> Lines:
-    """Return what stands beside an edge: its name, and its shape in letters and sizes."""
-    shape = shape_text(edge)
-    is_short = 0 < len(edge.label) < 4
-    lines = [edge.label] if edge.label and not (is_short and shape) else []
-    lines += [f"{edge.label} {shape}" if is_short else shape] if shape else []
+    """Return the lines beside an edge: its name, and its shape in letters and in sizes."""
+    texts = [edge.label, shape_text(edge)]
+    if len(edge.label) < 4:  # on one line
+        texts = [" ".join(filter(None, texts))]
+    lines = [(text, DETAIL, "shape") for text in texts if text]
     sizes = [axis_size(axis, style.sizes) for axis in edge.axes]
-    is_known = (
-        style.has_sizes and any(isinstance(axis, str) for axis in edge.axes) and None not in sizes
-    )
-    notes = [(" × ".join(f"{size:,}" for size in sizes), NOTE, "note")] if is_known else []
-    return [*((line, DETAIL, "shape") for line in lines), *notes]
+    has_letters = any(isinstance(axis, str) for axis in edge.axes)
+    if style.has_sizes and has_letters and None not in sizes:
+        lines.append((" × ".join(f"{size:,}" for size in sizes), NOTE, "note"))
+    return lines
 
 
 def _loop_label(loops: Sequence[GraphEdge], style: Style) -> Lines:
     """Return the names of a node's states, then each of their shapes."""
     names = ", ".join(loop.label for loop in loops if loop.label)
-    shapes = [
-        GraphEdge(source="", target="", axes=axes)
-        for axes in dict.fromkeys(loop.axes for loop in loops)
-    ]
-    return [(names, DETAIL, "shape"), *(line for shape in shapes for line in _label(shape, style))]
+    lines: Lines = [(names, DETAIL, "shape")]
+    for axes in dict.fromkeys(loop.axes for loop in loops):
+        lines += _label(GraphEdge(source="", target="", axes=axes), style)
+    return lines
 
 
 def _line(route: Route, start: float, end: float) -> str:
     """Return a line from one box down to another, and its arrow."""
-    path = ""
-    before_x, before_y = (0.0, 0.0)
-    for n, (x, top, bottom) in enumerate(route.pieces):
-        is_last = n == len(route.pieces) - 1
-        top = top if n else start
-        bottom = end - 0.7 * _ARROW if is_last else bottom
+    x, top, _ = route.pieces[-1]
+    pieces = [*route.pieces[:-1], (x, top, end - 0.7 * _ARROW)]
+    path = f"M{number(pieces[0][0])} {number(start)}V{number(pieces[0][2])}"
+    for (before_x, _, before_y), (x, top, bottom) in pairwise(pieces):
         middle = number((before_y + top) / 2)
-        path += f"C{number(before_x)} {middle} {number(x)} {middle} " if n else "M"
-        path += f"{number(x)} {number(top)}V{number(bottom)}"
-        before_x = x
-        before_y = bottom
-    return tag("path", class_="edge", d=path) + _arrow(before_x, end, 0.0, 1.0, "head")
+        path += f"C{number(before_x)} {middle} {number(x)} {middle} {number(x)} {number(top)}"
+        path += f"V{number(bottom)}"
+    return tag("path", class_="edge", d=path) + _arrow(x, end, 0.0, 1.0, "head")
 
 
 def _state_line(*points: tuple[float, float]) -> str:
     """Return a dashed line through corners, horizontal or vertical between each two, and its
     arrow.
     """
-    path = "M" + "L".join(f"{number(x)} {number(y)}" for x, y in points)
     (before_x, before_y), (x, y) = points[-2:]
     dx = float(x > before_x) - float(x < before_x)
     dy = float(y > before_y) - float(y < before_y)
-    return tag("path", class_="edge loop", d=path) + _arrow(x, y, dx, dy, "head loop-head")
+    line = tag("path", class_="edge loop", d=_through(*points))
+    return line + _arrow(x, y, dx, dy, "head loop-head")
+
+
+def _through(*points: tuple[float, float]) -> str:
+    """Return the path of straight lines through some points."""
+    return "M" + "L".join(f"{number(x)} {number(y)}" for x, y in points)
 
 
 def _arrow(x: float, y: float, dx: float, dy: float, role: str) -> str:
@@ -229,11 +229,7 @@ def _arrow(x: float, y: float, dx: float, dy: float, role: str) -> str:
     half = _ARROW / 2
     one = (back_x + half * dy, back_y + half * dx)
     other = (back_x - half * dy, back_y - half * dx)
-    return tag(
-        "path",
-        class_=role,
-        d="M" + "L".join(f"{number(a)} {number(b)}" for a, b in ((x, y), one, other)) + "Z",
-    )
+    return tag("path", class_=role, d=_through((x, y), one, other) + "Z")
 
 
 def _draw_node(node: GraphNode, loops: Sequence[GraphEdge], style: Style) -> DrawnNode:
@@ -246,18 +242,18 @@ def _draw_box(node: GraphNode, style: Style) -> DrawnNode:
     lines: Lines = [(shorten(node.label), LABEL, "label")] if node.label else []
     lines += [(shorten(line), DETAIL, "detail") for line in wrap(node.detail, DETAIL, style.widest)]
     if node.parameters and style.counts and (node.kind != "operation" or node.detail):
-        lines.append(
-            (f"{sum(style.counts[name] for name in node.parameters):,} parameters", NOTE, "note")
-        )
-    pad_x, pad_y = (8.0, 3.0) if node.kind == "value" else (_PAD_X, _PAD_Y)
-    text_height = block_size(lines)[1]
-    width = max(30.0, block_size(lines)[0] + 2 * pad_x)
-    height = max(26.0, text_height + 2 * pad_y)
+        count = sum(style.counts[name] for name in node.parameters)
+        lines.append((f"{count:,} parameters", NOTE, "note"))
+    is_value = node.kind == "value"
+    pad_x, pad_y = (8.0, 3.0) if is_value else (_PAD_X, _PAD_Y)
+    lines_width, lines_height = block_size(lines)
+    width = max(30.0, lines_width + 2 * pad_x)
+    height = max(26.0, lines_height + 2 * pad_y)
+    radius = min(height / 2, 14.0) if is_value else 6.0
     kind = "gap" if node.kind == "operation" and node.label == "…" else node.kind
-    radius = min(height / 2, 14.0) if node.kind == "value" else 6.0
     box = tag("rect", class_=f"box {kind}", x=0, y=0, width=width, height=height, rx=radius)
-    content = [box, *block(lines, width / 2, (height - text_height) / 2, "middle")]
-    return DrawnNode(content, width, height, Box(0.0, width, 0.0, height), {})
+    content = [box, *block(lines, width / 2, (height - lines_height) / 2, "middle")]
+    return DrawnNode.of(content, width, height, {})
 
 
 def _draw_frame(node: GraphNode, inside: ModelGraph, style: Style) -> DrawnNode:
@@ -281,7 +277,7 @@ def _draw_frame(node: GraphNode, inside: ModelGraph, style: Style) -> DrawnNode:
         moved(inner.content, left, _TITLE),
         *block([(title, DETAIL, "label")], at, 4.0),
     ]
-    return DrawnNode(content, width, height, Box(0.0, width, 0.0, height), boxes)
+    return DrawnNode.of(content, width, height, boxes)
 
 
 def _draw_loops(drawn: DrawnNode, loops: Sequence[GraphEdge], style: Style) -> DrawnNode:
@@ -294,42 +290,51 @@ def _draw_loops(drawn: DrawnNode, loops: Sequence[GraphEdge], style: Style) -> D
     lines = [*_loop_label(loops, style), ("to the next", NOTE, "note"), ("token", NOTE, "note")]
     lines = lines[1:] if not lines[0][0] else lines
     label_width, label_height = block_size(lines)
-    above, below = (
-        _TURN * (len(lanes) + 1) if any(lane[side] in drawn.inside for lane in lanes) else 0.0
-        for side in (1, 0)
-    )
-    right = drawn.width + 6.0 + _LANE * len(lanes)
+    room = _TURN * (len(lanes) + 1)
+    above = room if any(target in drawn.inside for _, target in lanes) else 0.0
+    below = room if any(source in drawn.inside for source, _ in lanes) else 0.0
     height = max(drawn.height + above + below, label_height)
     top = above + (height - drawn.height - above - below) / 2
     box = drawn.box.moved(0.0, top)
     inside = {name: area.moved(0.0, top) for name, area in drawn.inside.items()}
     content = [moved(drawn.content, 0.0, top)]
+    side = drawn.width + 6.0
     for n, (source, target) in enumerate(lanes):  # the first is the outermost
         depth = len(lanes) - n
-        lane = drawn.width + 6.0 + _LANE * (depth - 0.5)
-        turn = _TURN * depth
-        low = box.top + 0.75 * drawn.box.bottom
-        high = box.top + 0.25 * drawn.box.bottom
-        start = [(box.right, low), (lane, low)]
-        end = [(lane, high), (box.right, high)]
-        if source in inside:
-            x = inside[source].x
-            y = box.bottom + turn
-            start = [(x, inside[source].bottom), (x, y), (lane, y)]
-        if target in inside:
-            x = inside[target].x
-            y = box.top - turn
-            end = [(lane, y), (x, y), (x, inside[target].top)]
-        content.append(_state_line(*start, *end))
-    content += block(
-        lines, right + 5.0, max(0.0, box.top + drawn.box.bottom / 2 - label_height / 2)
-    )
-    return DrawnNode(content, right + 5.0 + label_width, height, box, inside)
+        ends = (inside.get(source), inside.get(target))
+        content.append(_loop(box, *ends, side + _LANE * (depth - 0.5), _TURN * depth))
+    left = side + _LANE * len(lanes) + 5.0
+    middle = box.top + drawn.box.bottom / 2
+    content += block(lines, left, max(0.0, middle - label_height / 2))
+    return DrawnNode(content, left + label_width, height, box, inside)
+
+
+def _loop(box: Box, source: Box | None, target: Box | None, lane: float, turn: float) -> str:
+    """Return a loop on the right of a box.
+
+    Args:
+        box: The box.
+        source: The box inside that the loop leaves; None for the right of the box.
+        target: The box inside that it enters; None for the right of the box.
+        lane: The x of its vertical line.
+        turn: The distance of its horizontal lines from the top and bottom of the box.
+    """
+    low = box.top + 0.75 * (box.bottom - box.top)
+    high = box.top + 0.25 * (box.bottom - box.top)
+    start = [(box.right, low), (lane, low)]
+    end = [(lane, high), (box.right, high)]
+    if source is not None:
+        y = box.bottom + turn
+        start = [(source.x, source.bottom), (source.x, y), (lane, y)]
+    if target is not None:
+        y = box.top - turn
+        end = [(lane, y), (target.x, y), (target.x, target.top)]
+    return _state_line(*start, *end)
 
 
 def draw_tokens(graph: ModelGraph, steps: int, style: Style) -> DrawnNode:
-    """Draw a graph over a number of tokens: a column for each, states as arrows between columns,
-    and insides once, below.
+    """Draw a graph over a number of tokens: a column for each token, arrows between columns for the
+    states, and the inside of each node once, below.
     """
     _, loops = _split_edges(graph)
     flat = replace(style, has_sizes=False, widest=_DETAIL_WIDTH, counts={})
@@ -343,24 +348,23 @@ def draw_tokens(graph: ModelGraph, steps: int, style: Style) -> DrawnNode:
             arrow = left.width - left.inside[name].right + right.inside[name].left
             between = max(between, block_size(lines)[0] + 22.0 - arrow)
     content = list[str]()
-    rows = {name: list[Box]() for name in loops}
+    boxes = {name: list[Box]() for name in loops}
     x = 0.0
     for column in columns:
         content.append(moved(column.content, x, 0.0))
-        for name, row in rows.items():
+        for name, row in boxes.items():
             row.append(column.inside[name].moved(x, 0.0))
         x += column.width + between
     width = x - between + (0.8 * _BETWEEN if loops else 0.0)
     height = max(column.height for column in columns)
-    for name, row in rows.items():
+    for name, row in boxes.items():
         for box, other in pairwise(row):
             content += _state(box, other.left, labels[name])
         content += _state(row[-1], width, [])
     for node in graph.nodes:
         if node.inside is not None:
-            panel = _draw_frame(
-                replace(node, label=f"inside each {node.label}"), node.inside, style
-            )
+            titled = replace(node, label=f"inside each {node.label}")
+            panel = _draw_frame(titled, node.inside, style)
             wider = max(width, panel.width)
             content = [
                 moved(content, (wider - width) / 2, 0.0),
@@ -368,50 +372,43 @@ def draw_tokens(graph: ModelGraph, steps: int, style: Style) -> DrawnNode:
             ]
             width = wider
             height = height + _ABOVE + panel.height
-    return DrawnNode(content, width, height, Box(0.0, width, 0.0, height), {})
+    return DrawnNode.of(content, width, height, {})
 
 
 def _order(graph: ModelGraph, stateful: list[str]) -> list[LayoutEdge]:
-    """Return which nodes stand below those with a state, so that each of these has a row for its
+    """Return pairs of an upper and a lower node, such that each node with a state has a row for its
     arrows.
     """
     before: dict[str, set[str]] = {node.id: set() for node in graph.nodes}
     for edge in graph.edges:
         if not edge.delay:
             before[_node_of(edge.target)].add(_node_of(edge.source))
-    above: dict[str, set[str]] = {}  # all that a node depends on
+    above: dict[str, set[str]] = {}  # a node, and all that it depends on
     for name in TopologicalSorter(before).static_order():
         above[name] = {name}.union(*(above[source] for source in before[name]))
-    rows = sorted(stateful, key=lambda name: len(above[name]))
     upper = set[str]()
     order = list[LayoutEdge]()
-    for row in rows:
+    for row in sorted(stateful, key=lambda name: len(above[name])):
         upper |= above[row]
-        order += [
-            LayoutEdge(row, name) for name in above if name not in upper and row not in above[name]
-        ]
+        lower = [name for name in above if name not in upper and row not in above[name]]
+        order += [LayoutEdge(row, name) for name in lower]
     return order
 
 
 def _column(graph: ModelGraph, step: int) -> ModelGraph:
     """Return the graph of one token: no insides, no states, no axis of time."""
-    labels = {
-        node.id: f"{node.label}_{{{step}}}" if node.kind == "value" else node.label
-        for node in graph.nodes
-    }
-    nodes = tuple(
-        replace(node, label=labels[node.id], parameters=(), inside=None) for node in graph.nodes
-    )
-    edges = [
-        replace(edge, source=_node_of(edge.source), target=_node_of(edge.target))
-        for edge in graph.edges
-    ]
-    kept = [
-        replace(edge, axes=tuple(axis for axis in edge.axes if axis != "T"))
-        for edge in edges
-        if edge.source != edge.target
-    ]
-    return replace(graph, nodes=nodes, edges=tuple(kept))
+    nodes = []
+    for node in graph.nodes:
+        label = f"{node.label}_{{{step}}}" if node.kind == "value" else node.label
+        nodes.append(replace(node, label=label, parameters=(), inside=None))
+    edges = []
+    for edge in graph.edges:
+        source = _node_of(edge.source)
+        target = _node_of(edge.target)
+        if source != target:
+            axes = tuple(axis for axis in edge.axes if axis != "T")
+            edges.append(replace(edge, source=source, target=target, axes=axes))
+    return replace(graph, nodes=tuple(nodes), edges=tuple(edges))
 
 
 def _draw_starts(
@@ -431,20 +428,16 @@ def _draw_starts(
         content.append(moved(start.content, 0.0, y))
         inside[name] = start.box.moved(0.0, y)
     width = max(box.right for box in inside.values())
-    return DrawnNode(content, width, first.height, Box(0.0, width, 0.0, first.height), inside)
+    return DrawnNode.of(content, width, first.height, inside)
 
 
 def _state_lines(loops: Sequence[GraphEdge], style: Style) -> Lines:
     """Return the names above a state's arrow, and the lines of its shapes below it."""
     name, *shapes = _loop_label(loops, style)
-    return [
-        name,
-        *(
-            (part, size, role)
-            for text, size, role in shapes
-            for part in wrap(text, size, _STATE_WIDTH)
-        ),
-    ]
+    lines: Lines = [name]
+    for text, size, role in shapes:
+        lines += [(part, size, role) for part in wrap(text, size, _STATE_WIDTH)]
+    return lines
 
 
 def _state(box: Box, end: float, lines: Lines) -> list[str]:
@@ -454,8 +447,5 @@ def _state(box: Box, end: float, lines: Lines) -> list[str]:
     y = (box.top + box.bottom) / 2
     middle = (box.right + end) / 2 - 2.0
     above = block(lines[:1], middle, y - 1.5 * DETAIL, "middle")
-    return [
-        _state_line((box.right, y), (end, y)),
-        *above,
-        *block(lines[1:], middle, y + 3.0, "middle"),
-    ]
+    below = block(lines[1:], middle, y + 3.0, "middle")
+    return [_state_line((box.right, y), (end, y)), *above, *below]

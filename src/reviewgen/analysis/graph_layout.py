@@ -2,28 +2,28 @@
 another, by plain arithmetic.
 
 Sugiyama, Tagawa and Toda 1981, "Methods for Visual Understanding of Hierarchical System
-Structures", with what graphs of some dozens of boxes need: longest-path ranks, sweeps by
+Structures", as far as graphs of some dozens of boxes need it: longest-path ranks, sweeps by
 barycentre, and positions by least squares with the boxes in their order (isotonic regression,
 Barlow et al. 1972).
 
 Written here because no maintained library does this: grandalf, the pure-Python one, has had no
 release since 2023 and lays out neither frames in frames nor labels of edges; graphviz is a system
-program, and its result depends on its version. Must not know what a box or a label shows.
+program, and its result depends on its version. Must not know the content of boxes and labels.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, combinations, pairwise, repeat
 from statistics import fmean
 from typing import NamedTuple
 
 _GAP = 13.0  # between ranks, where lines bend
 _BESIDE = 14.0  # between boxes of a rank
-_LANE = 16.0  # what a line without a label takes of a rank
-_MOST_BETWEEN_ENDS = 20.0  # of lines that enter a box
-_SMALL_BEND = 7.0
-_SWEEPS = 12
-# weights of a piece of line by how many of its ends are boxes less: dot's are 1, 2 and 8
+_LANE = 16.0  # the width that a line without a label takes of a rank
+_MOST_BETWEEN_ENDS = 20.0  # between lines that enter a box side by side
+_SMALL_BEND = 7.0  # bends of fewer pixels are made straight
+_SWEEPS = 12  # through all ranks, to order them; positions take twelve times as many
+# weights of a piece of a line with two, one or no box at its ends: dot's are 1, 2 and 8
 _STRAIGHT = (1.0, 2.0, 20.0)
 
 
@@ -77,12 +77,10 @@ class _Slot:
         """Return the mean position of the other ends of lines from above, or to below; without any,
         its own.
         """
-        positions = (
-            [span.ends[0] for span in self.before]
-            if is_above
-            else [span.ends[1] for span in self.after]
-        )
-        return fmean(positions or [float(self.at)])
+        ends = [span.ends[0] for span in self.before]
+        if not is_above:
+            ends = [span.ends[1] for span in self.after]
+        return fmean(ends or [float(self.at)])
 
 
 @dataclass(eq=False)
@@ -98,14 +96,11 @@ class _Span:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Where it begins and ends, as places in both ranks, in which a box counts its ports from
-        left to right.
+        """Where it begins and ends: positions in both ranks, with fractions for the places in a
+        box.
         """
-        upper = self.upper
-        lower = self.lower
-        return upper.at + self.leaves / (upper.width + 1), lower.at + self.enters / (
-            lower.width + 1
-        )
+        start = self.upper.at + self.leaves / (self.upper.width + 1)
+        return start, self.lower.at + self.enters / (self.lower.width + 1)
 
 
 def compute_layout(
@@ -121,7 +116,7 @@ def compute_layout(
         last: The boxes of the last rank.
     """
     ranks_of = dict.fromkeys(sizes, 0)
-    # labels are in odd ranks
+    # boxes are in even ranks, labels in odd ones
     while late := [link for link in links if ranks_of[link.target] < ranks_of[link.source] + 2]:
         ranks_of |= {link.target: ranks_of[link.source] + 2 for link in late}
     lowest = max(ranks_of.values(), default=0)
@@ -133,15 +128,9 @@ def compute_layout(
     in_order = sorted(links, key=lambda link: list(sizes).index(link.target))
     lines = {id(link): _connect(link, slots, ranks_of, ranks) for link in in_order}
     _order(ranks)
-    for rank in ranks:
-        for slot in rank:
-            _spread(
-                [
-                    line[-1]
-                    for link in links
-                    if link.enters is None and (line := lines[id(link)])[-1].lower is slot
-                ]
-            )
+    free = [lines[id(link)][-1] for link in links if link.enters is None]
+    for slot in slots.values():
+        _spread([piece for piece in free if piece.lower is slot])
     _position(ranks)
     return _measure(ranks, slots, [lines[id(link)] for link in links])
 
@@ -155,10 +144,8 @@ def _connect(
     """Add the slots where a line passes the ranks between its boxes; return its pieces."""
     first = ranks_of[link.source]
     last = ranks_of[link.target]
-    passing = [
-        _Slot(_LANE + link.width, link.height),
-        *(_Slot(_LANE, 0.0) for _ in range(first + 2, last)),
-    ]
+    passing = [_Slot(_LANE, 0.0) for _ in range(first + 1, last)]
+    passing[0] = _Slot(_LANE + link.width, link.height)
     for rank, slot in zip(ranks[first + 1 : last], passing, strict=True):
         rank.append(slot)
     pieces = []
@@ -195,10 +182,9 @@ def _number(ranks: Sequence[Sequence[_Slot]]) -> int:
         for at, slot in enumerate(rank):
             slot.at = at
     for rank in ranks:
-        ends = [piece.ends for slot in rank for piece in slot.after]
-        crossings += sum(
-            (a - c) * (b - d) < 0 for n, (a, b) in enumerate(ends) for c, d in ends[:n]
-        )
+        pieces = chain.from_iterable(slot.after for slot in rank)
+        for (a, b), (c, d) in combinations([piece.ends for piece in pieces], 2):
+            crossings += (a - c) * (b - d) < 0
     return crossings
 
 
@@ -220,21 +206,18 @@ def _position(ranks: Sequence[Sequence[_Slot]]) -> None:
             wanted = []
             weights = []
             for slot in rank:
-                ends = [
-                    (span.upper.x + span.leaves - span.enters, span.upper) for span in slot.before
-                ]
-                ends += [
-                    (span.lower.x + span.enters - span.leaves, span.lower) for span in slot.after
-                ]
-                pulls = [_STRAIGHT[2 - slot.is_box - other.is_box] for _, other in ends]
-                wanted.append(fmean([x for x, _ in ends], pulls) if ends else slot.x)
+                xs = [span.upper.x + span.leaves - span.enters for span in slot.before]
+                xs += [span.lower.x + span.enters - span.leaves for span in slot.after]
+                others = [span.upper for span in slot.before] + [span.lower for span in slot.after]
+                pulls = [_STRAIGHT[2 - slot.is_box - other.is_box] for other in others]
+                wanted.append(fmean(xs, pulls) if xs else slot.x)
                 weights.append(sum(pulls) or 0.1)
             _settle(rank, wanted, weights)
 
 
 def _settle(rank: Sequence[_Slot], wanted: Sequence[float], weights: Sequence[float]) -> None:
-    """Set the x of a rank's slots nearest to what is wanted (least squares), at the distances that
-    widths need.
+    """Set the x of a rank's slots as near as possible to the wanted ones (least squares), at the
+    distances that their widths need.
     """
     starts = [0.0]
     for left, right in pairwise(rank):
@@ -243,15 +226,14 @@ def _settle(rank: Sequence[_Slot], wanted: Sequence[float], weights: Sequence[fl
     blocks: list[tuple[float, float, int]] = []
     for want, weight, start in zip(wanted, weights, starts, strict=False):
         mean = want - start
-        heavy = weight
-        many = 1
+        count = 1
         while blocks and blocks[-1][0] > mean:
-            other, others_weight, more = blocks.pop()
-            mean = (other * others_weight + mean * heavy) / (others_weight + heavy)
-            heavy = heavy + others_weight
-            many = many + more
-        blocks.append((mean, heavy, many))
-    means = [mean for mean, _, many in blocks for _ in range(many)]
+            other, other_weight, other_count = blocks.pop()
+            mean = (other * other_weight + mean * weight) / (other_weight + weight)
+            weight += other_weight
+            count += other_count
+        blocks.append((mean, weight, count))
+    means = chain.from_iterable(repeat(mean, count) for mean, _, count in blocks)
     for slot, mean, start in zip(rank, means, starts, strict=False):
         slot.x = mean + start
 
@@ -260,8 +242,9 @@ def _measure(
     ranks: Sequence[Sequence[_Slot]], slots: Mapping[str, _Slot], lines: Sequence[Sequence[_Span]]
 ) -> Layout:
     """Return the layout with its upper left corner at (0, 0)."""
-    left = min((slot.x - slot.width / 2 for rank in ranks for slot in rank), default=0.0)
-    right = max((slot.x + slot.width / 2 for rank in ranks for slot in rank), default=0.0)
+    every = list(chain.from_iterable(ranks))
+    left = min((slot.x - slot.width / 2 for slot in every), default=0.0)
+    right = max((slot.x + slot.width / 2 for slot in every), default=0.0)
     bands: dict[int, tuple[float, float]] = {}  # the upper and the lower edge of each slot's rank
     y = 0.0
     for rank in ranks:
@@ -272,9 +255,8 @@ def _measure(
         name: (slot.x - left - slot.width / 2, fmean(bands[id(slot)]) - slot.height / 2)
         for name, slot in slots.items()
     }
-    return Layout(
-        right - left, max(0.0, y - _GAP), corners, [_route(line, left, bands) for line in lines]
-    )
+    routes = [_route(line, left, bands) for line in lines]
+    return Layout(right - left, max(0.0, y - _GAP), corners, routes)
 
 
 def _route(line: Sequence[_Span], left: float, bands: Mapping[int, tuple[float, float]]) -> Route:
@@ -284,27 +266,24 @@ def _route(line: Sequence[_Span], left: float, bands: Mapping[int, tuple[float, 
     source = line[0].upper
     target = line[-1].lower
     first = line[0].lower
-    xs = _straighten(
-        [source.x + line[0].leaves - left, *(span.lower.x + span.enters - left for span in line)]
-    )
+    xs = [source.x + line[0].leaves - left, *(span.lower.x + span.enters - left for span in line)]
+    xs = _straighten(xs)
     start = fmean(bands[id(source)]) + source.height / 2
     end = fmean(bands[id(target)]) - target.height / 2
     tops = [start, *(bands[id(span.lower)][0] for span in line)]
     bottoms = [bands[id(source)][1], *(bands[id(span.lower)][1] for span in line[:-1]), end]
-    label = (
-        (xs[1] + _LANE / 2, fmean(bands[id(first)]) - first.height / 2)
-        if first.width > _LANE
-        else None
-    )
+    label = None
+    if first.width > _LANE:
+        label = (xs[1] + _LANE / 2, fmean(bands[id(first)]) - first.height / 2)
     return Route(list(zip(xs, tops, bottoms, strict=True)), label)
 
 
 def _straighten(xs: Sequence[float]) -> list[float]:
-    """Return the places of a line's pieces without bends that are too small to be seen as bends."""
+    """Return the x of a line's pieces without bends that are too small to be seen as bends."""
     runs: list[list[float]] = []
     for x in xs:
         if runs and max(*runs[-1], x) - min(*runs[-1], x) < _SMALL_BEND:
             runs[-1].append(x)
         else:
             runs.append([x])
-    return [fmean((min(run), max(run))) for run in runs for _ in run]
+    return list(chain.from_iterable(repeat(fmean((min(run), max(run))), len(run)) for run in runs))

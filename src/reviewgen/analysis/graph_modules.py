@@ -8,10 +8,11 @@ it is a box.
 
 import copy
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
-from itertools import product
+from itertools import chain, permutations, product
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ from reviewgen.protocols.graph import (
     parameter_sizes,
 )
 
-_SIZES = (5, 7, 11, 13, 17, 19, 23)  # of B and T
+_SIZES = (5, 7, 11, 13, 17, 19, 23)  # that B and T are chosen from
 _OPERATIONS = {
     "add": "+",
     "add_": "+",
@@ -61,37 +62,35 @@ def describe_modules(model: Any) -> ModelGraph:
     Raises:
         BrokenPlugin: A forward pass of the model fails.
     """
-    config, sizes = model.config, letter_sizes(model.config)
+    sizes = letter_sizes(model.config)
     if not isinstance(model, nn.Module):
         return _one_box(model, sizes, None, (), ())
-    model_sizes = {size for tensor in model.parameters() for size in tensor.shape}
-    model_sizes |= {size for size in to_dict(config).values() if isinstance(size, int)}
-    pairs = ((one, other) for one, other in product(_SIZES, _SIZES) if one != other)
-    batch, time = next(
-        (pair for pair in pairs if not model_sizes & {*pair, pair[0] * pair[1]}), _SIZES[:2]
-    )
-    ids = torch.randint(
-        config.vocab_size, (batch, time), generator=torch.Generator().manual_seed(0)
-    )
+    shape = _distinct_sizes(model)
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(model.config.vocab_size, shape, generator=generator)
     with broken_plugins(model, ids):
         model = copy.deepcopy(model).eval()  # the model itself stays as it is
     done = trace(model, ids, follows=True)
-    names = [call.name for call in done.calls]
-    if any(names.count(name) >= time for name in names):  # the model calls modules token by token
+    calls = Counter(call.name for call in done.calls)
+    if max(calls.values(), default=0) >= shape[1]:  # the model calls modules token by token
         done = trace(model, ids[:, :1], follows=True)
-    flow = _Flow(
-        done, ids, sizes, {id(parameter): name for name, parameter in model.named_parameters()}
-    )
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    flow = _Flow(done, ids, sizes, names)
     flow.read()
-    used = {name for node in flow.nodes.values() for name in node.parameters}
+    used = set(chain.from_iterable(node.parameters for node in flow.nodes.values()))
     unused = tuple(name for name in parameter_sizes(model) if name not in used)
-    return _one_box(
-        model,
-        sizes,
-        flow.graph() if flow.nodes else None,
-        [flow.axes(tensor) for tensor in done.states[0]],
-        unused,
-    )
+    states = [flow.axes(tensor) for tensor in done.states[0]]
+    return _one_box(model, sizes, flow.graph() if flow.nodes else None, states, unused)
+
+
+def _distinct_sizes(model: Any) -> tuple[int, int]:
+    """Return sizes of B and T that differ, as does their product, from all sizes of the model."""
+    known = set(chain.from_iterable(tensor.shape for tensor in model.parameters()))
+    known |= {size for size in to_dict(model.config).values() if isinstance(size, int)}
+    for batch, time in permutations(_SIZES, 2):
+        if not known & {batch, time, batch * time}:
+            return batch, time
+    return _SIZES[0], _SIZES[1]
 
 
 def _one_box(
@@ -113,9 +112,8 @@ def _one_box(
         GraphEdge(source="ids", target=ids, axes=("B", "T")),
         GraphEdge(source=logits, target="logits", axes=("B", "T", "V")),
     )
-    names = ["state", *[""] * len(states)]
     loops = [
-        GraphEdge(source=after, target=before, axes=axes, label=names[n], delay=1)
+        GraphEdge(source=after, target=before, axes=axes, label="" if n else "state", delay=1)
         for n, axes in enumerate(states)
     ]
     return ModelGraph(nodes=nodes, edges=(*read, *loops), sizes=sizes)
@@ -127,8 +125,8 @@ def _value(name: str, label: str = "") -> GraphNode:
 
 @dataclass
 class _Flow:
-    """What flows from box to box: the boxes, the frames around each, from the outermost, and the
-    axes of each edge's value.
+    """The values that flow from box to box: the boxes, the frames around each box, the outermost
+    first, and the axes of the value on each edge.
     """
 
     done: Trace
@@ -143,31 +141,25 @@ class _Flow:
 
     def read(self) -> None:
         """Follow the steps of the pass."""
-        self.origins.update({_key(tensor): ("state",) for tensor in self.done.states[0]})
-        self.origins[_key(self.ids)] = ("ids",)
+        self._set_origins(self.done.states[0], ("state",))
+        self._set_origins([self.ids], ("ids",))
         for step in self.done.steps:
             call = step.call
-            if (
-                not step.operation
-                and call is not None
-                and call.around is not None
-                and _is_box(call)
-            ):
+            is_in_box = call is not None and _is_box(call)
+            if step.operation and not is_in_box:
+                self._set_origins(step.outputs, self._join(step))
+            elif not step.operation and call is not None and call.around is not None and is_in_box:
                 self._add_module(call)
-            elif step.operation and (call is None or not _is_box(call)):
-                sources = self._join(step)
-                self.origins.update({_key(tensor): sources for tensor in step.outputs})
         self._connect("logits", [self.done.logits])
         if not self.nodes:
             return
         self._add(_value("logits"))
         before = set(map(_key, self.done.states[0]))
         after = [tensor for tensor in self.done.states[1] if _key(tensor) not in before]
-        if state_sources := dict.fromkeys(
-            name for tensor in after for name in self._sources(tensor) if name != "state"
-        ):
-            self._add(_value("state_after", "state"))
-            self.edges |= {(source, "state_after"): () for source in state_sources}
+        for source in chain.from_iterable(map(self._sources, after)):
+            if source != "state":
+                self._add(_value("state_after", "state"))
+                self.edges[source, "state_after"] = ()
 
     def axes(self, tensor: Tensor) -> tuple[Axis, ...]:
         """Return the axes of a tensor."""
@@ -183,25 +175,19 @@ class _Flow:
         """
         again = sum(name.partition("#")[0] == _id(call) for name in self.paths)
         name = f"{_id(call)}#{again + 1}" if again else _id(call)
-        own = (
-            ()
-            if again
-            else tuple(
-                f"{call.name}.{parameter}" for parameter, _ in call.module.named_parameters()
-            )
-        )
+        parameters = [f"{call.name}.{parameter}" for parameter, _ in call.module.named_parameters()]
+        own = () if again else tuple(parameters)
         label = _short(call.name) + (f" ({again + 1})" if again else "")
+        kind = "layer" if own else "operation"
         self._connect(name, call.inputs)
-        node = GraphNode(
-            id=name,
-            label=label,
-            detail=_kind(call.module),
-            kind="layer" if own else "operation",
-            parameters=own,
-        )
+        node = GraphNode(id=name, label=label, detail=_kind(call.module), kind=kind, parameters=own)
         item = re.match(r"(.+?\.\d+)\.", _id(call))  # of an nn.ModuleList that is not called itself
         self._add(node, _path(call.around) or ((item[1],) if item else ()))
-        self.origins.update({_key(tensor): (name,) for tensor in call.outputs})
+        self._set_origins(call.outputs, (name,))
+
+    def _set_origins(self, values: Sequence[Tensor], sources: tuple[str, ...]) -> None:
+        """Note the nodes that some values come from."""
+        self.origins |= dict.fromkeys(map(_key, values), sources)
 
     def _connect(self, target: str, inputs: Sequence[Tensor]) -> None:
         """Add the edges into a node, from the nodes that its inputs come from."""
@@ -237,7 +223,7 @@ class _Flow:
         different nodes.
         """
         distinct = list(dict.fromkeys(filter(None, map(self._sources, step.inputs))))
-        every = tuple(dict.fromkeys(name for sources in distinct for name in sources))
+        every = tuple(dict.fromkeys(chain.from_iterable(distinct)))
         tables = tuple(name for name in every if name.endswith(_WEIGHTS))
         if step.operation in _LOOKUPS and tables:  # in a table, without its module
             for source, table in product(every, tables):
@@ -265,18 +251,15 @@ class _Flow:
         """Return the graph within a frame; a value that enters or leaves a frame does so by a node
         of that frame.
         """
-        within = {
-            name: node_path
-            for name, node_path in self.paths.items()
-            if node_path[: len(path)] == path
-        }
+        depth = len(path)
+        within = {name for name, around in self.paths.items() if around[:depth] == path}
         nodes = dict[str, GraphNode]()
         kinds = dict[tuple[str, ...], str]()
-        for name, node_path in within.items():
-            if node_path == path:
+        for name, around in self.paths.items():
+            if around == path:
                 nodes[name] = self.nodes[name]
-            elif f"{node_path[len(path)]}/" not in nodes:
-                nodes[f"{node_path[len(path)]}/"] = self._frame(node_path[: len(path) + 1], kinds)
+            elif name in within and f"{around[depth]}/" not in nodes:
+                nodes[f"{around[depth]}/"] = self._frame(around[: depth + 1], kinds)
         edges = dict[Ends, tuple[Axis, ...]]()
         inputs = list[str]()
         outputs = list[str]()
@@ -285,16 +268,12 @@ class _Flow:
                 continue
             inputs += [] if source in within else [source]
             outputs += [] if target in within else [source]
-            one = (
-                self._end(source, f"from {source}", len(path), nodes)
-                if source in within
-                else f"to {source}"
-            )
-            other = (
-                self._end(target, f"to {source}", len(path), nodes)
-                if target in within
-                else f"from {source}"
-            )
+            one = f"to {source}"
+            if source in within:
+                one = self._end(source, f"from {source}", depth, nodes)
+            other = f"from {source}"
+            if target in within:
+                other = self._end(target, f"to {source}", depth, nodes)
             if one.partition("/")[0] != other.partition("/")[0]:
                 edges[one, other] = edges.get((one, other)) or axes
         drawn = tuple(
@@ -321,12 +300,9 @@ class _Flow:
         name = path[-1]
         labels = tuple(f"{node.label} {node.detail}" for node in all_nodes(inside))
         if labels in kinds:
-            parameters = tuple(
-                parameter for node in all_nodes(inside) for parameter in node.parameters
-            )
-            return GraphNode(
-                id=name, label=name, detail=f"as {kinds[labels]}", parameters=parameters
-            )
+            parameters = tuple(chain.from_iterable(node.parameters for node in all_nodes(inside)))
+            detail = f"as {kinds[labels]}"
+            return GraphNode(id=name, label=name, detail=detail, parameters=parameters)
         kinds[labels] = name
         return GraphNode(id=name, label=name.rstrip("."), inside=inside)
 
@@ -358,8 +334,8 @@ def _id(call: ModuleCall) -> str:
 
 
 def _path(call: ModuleCall | None) -> tuple[str, ...]:
-    """Return the calls around what happens in a call, from the outermost below the model's; itself
-    is the last.
+    """Return the ids of a call and of the calls around it, the outermost first, without the
+    model's.
     """
     around = []
     while call is not None and call.around is not None:
@@ -369,7 +345,7 @@ def _path(call: ModuleCall | None) -> tuple[str, ...]:
 
 
 def _short(name: str) -> str:
-    """Return the last part of a module's path, and the one before if it is a number."""
+    """Return the last name of a module's path; of a number, with the name before it."""
     parts = name.split(".")
     return ".".join(parts[-2:]) if parts[-1].isdigit() else parts[-1]
 

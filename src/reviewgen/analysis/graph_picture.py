@@ -5,6 +5,7 @@ PyTorch's own graph.
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from reviewgen.analysis.graph_modules import describe_modules
 from reviewgen.analysis.subject import LoadedModel
 from reviewgen.analysis.trace import broken_plugins
 from reviewgen.config.settings import check_flags
-from reviewgen.errors import BrokenPlugin, ConfigError, quoted
+from reviewgen.errors import BrokenPlugin, ConfigError, counted, quoted
 from reviewgen.generation.next_tokens import show
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.protocols.graph import ModelGraph, SupportsGraph, all_nodes, parameter_sizes
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     from reviewgen.model.review_model import ReviewModel
     from reviewgen.protocols.model import LanguageModel
 
-_MOST_TOKENS = 12  # of an unrolled graph; more cannot be read
+_SAME_WEIGHTS = "The weights are the same at every token."
+_MOST_TOKENS = 12  # that a graph is unrolled for; more could not be read
 _LEGEND = {
     "B": "texts of a batch",
     "T": "tokens",
@@ -48,7 +50,7 @@ _LEGEND = {
     "H": "hidden",
     "V": "vocabulary",
 }
-_NARROWEST = 360.0  # for title and legend
+_MIN_WIDTH = 360.0  # of title and legend, in pixels
 
 
 @dataclass(frozen=True)
@@ -76,14 +78,14 @@ class GraphPicture:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the picture, as JSON values."""
-        facts = {
+        return {
             "name": self.name,
             "unrolled": self.unrolled,
             "parameters": self.parameters,
             "counted": dict(self.counted),
+            "sizes": dict(self.sizes),
+            "graph": asdict(replace(self.graph, sizes=dict(self.graph.sizes))),
         }
-        facts |= {"sizes": dict(self.sizes)}
-        return facts | {"graph": asdict(replace(self.graph, sizes=dict(self.graph.sizes)))}
 
     def _repr_html_(self) -> str:
         return self.svg
@@ -141,16 +143,14 @@ def graph(
     name = Path(subject.source).name
     described = describe_graph(model)
     counts = parameter_sizes(model)
-    used = (
-        counts
-        if isinstance(model, nn.Module)
-        else [weight for node in all_nodes(described) for weight in node.parameters]
-    )
-    parameters = sum(counts[weight] for weight in used)
+    parameters = sum(counts.values())
+    if not isinstance(model, nn.Module):
+        used = chain.from_iterable(node.parameters for node in all_nodes(described))
+        parameters = sum(map(counts.__getitem__, used))
     is_count_model = isinstance(model, CountTrained) and subject.is_trained is not False
-    counted = count_parameters(model) if is_count_model else {}
+    entries = count_parameters(model) if is_count_model else {}
     sizes = {**({} if autograd else subject.batch), **described.sizes}
-    picture = GraphPicture(name, described, unroll, parameters, counted, sizes, "")
+    picture = GraphPicture(name, described, unroll, parameters, entries, sizes, "")
     svg = _draw_autograd(model, unroll) if autograd else _draw(picture, subject, counts)
     if file is not None:
         save_text(svg, file)
@@ -177,31 +177,22 @@ def describe_graph(model: Any) -> ModelGraph:
 def _draw(picture: GraphPicture, subject: LoadedModel, counts: Mapping[str, int]) -> str:
     """Return the picture of a graph with a title above and a legend below."""
     name = picture.name
-    sizes = picture.sizes
-    parameters = picture.parameters
-    steps = picture.unrolled
     graph = _with_texts(picture.graph, subject.tokenizer)
-    style = Style(sizes, counts)
-    over = f"{steps} tokens" if steps > 1 else ""
-    drawn = draw_tokens(graph, steps, style) if over else draw_graph(graph, style)
+    style = Style(picture.sizes, counts)
+    if picture.unrolled > 1:
+        drawn = draw_tokens(graph, picture.unrolled, style)
+        over = f"{picture.unrolled} tokens"
+    else:
+        drawn = draw_graph(graph, style)
+        over = ""
+    width = max(drawn.width, _MIN_WIDTH)
     remark = {True: "trained", False: "not trained", None: ""}[subject.is_trained]
-    facts = ", ".join(
-        filter(None, [f"{parameters:,} parameters" if parameters else "", remark, over])
-    )
-    letters = [letter for letter in sizes if letter in _letters(graph)]
-    legend = [
-        f"{letter} = {sizes[letter]:,}" + (f" ({_LEGEND[letter]})" if letter in _LEGEND else "")
-        for letter in letters
-    ]
-    # each on one line
-    notes = [", ".join(entry.replace(" ", "\xa0") for entry in legend), graph.note]
-    notes += ["The weights are the same at every token."] if over else []
-    width = max(drawn.width, _NARROWEST)
-    head: Lines = [
-        (name, LABEL + 2, "title"),
-        *((line, DETAIL, "note") for line in wrap(facts, DETAIL, width)),
-    ]
-    foot: Lines = [(line, NOTE, "note") for note in notes for line in wrap(note, NOTE, width)]
+    facts = [f"{picture.parameters:,} parameters" if picture.parameters else "", remark, over]
+    head: Lines = [(name, LABEL + 2, "title")]
+    head += [(line, DETAIL, "note") for line in wrap(", ".join(filter(None, facts)), DETAIL, width)]
+    foot: Lines = []
+    for note in (_legend(graph, picture.sizes), graph.note, over and _SAME_WEIGHTS):
+        foot += [(line, NOTE, "note") for line in wrap(note, NOTE, width)]
     width = max(width, block_size([*head, *foot])[0])
     top = block_size(head)[1] + 14.0
     bottom = top + drawn.height + 12.0
@@ -209,6 +200,17 @@ def _draw(picture: GraphPicture, subject: LoadedModel, counts: Mapping[str, int]
     title = f"The computational graph of {name}" + (f" over {over}" if over else "")
     content = [*block(head, 0.0, 0.0), middle, *block(foot, 0.0, bottom)]
     return document(content, width, bottom + block_size(foot)[1], title, _describe(graph))
+
+
+def _legend(graph: ModelGraph, sizes: Mapping[str, int]) -> str:
+    """Return the sizes of the letters that a graph uses; an entry stays on one line."""
+    used = _letters(graph)
+    entries = []
+    for letter, size in sizes.items():
+        if letter in used:
+            meaning = f" ({_LEGEND[letter]})" if letter in _LEGEND else ""
+            entries.append(f"{letter} = {size:,}{meaning}".replace(" ", "\xa0"))
+    return ", ".join(entries)
 
 
 def _draw_autograd(model: Any, tokens: int) -> str:
@@ -234,10 +236,8 @@ def _draw_autograd(model: Any, tokens: int) -> str:
             "The graph of autograd needs graphviz's program dot on the PATH: apt (or brew) install"
             " graphviz."
         )
-    svg: str = make_dot(logits, params=dict(model.named_parameters())).pipe(
-        format="svg", encoding="utf-8"
-    )
-    return svg
+    picture = make_dot(logits, params=dict(model.named_parameters()))
+    return str(picture.pipe(format="svg", encoding="utf-8"))
 
 
 def _with_texts(graph: ModelGraph, tokenizer: Any) -> ModelGraph:
@@ -245,18 +245,17 @@ def _with_texts(graph: ModelGraph, tokenizer: Any) -> ModelGraph:
     their ids.
     """
 
-    def named(part: Any) -> Any:
-        return (
-            replace(part, label=f"{_text(part.tokens, tokenizer)} {part.label}".rstrip(), tokens=())
-            if part.tokens
-            else part
-        )
+    def named(element: Any) -> Any:
+        if not element.tokens:
+            return element
+        label = f"{_text(element.tokens, tokenizer)} {element.label}".rstrip()
+        return replace(element, label=label, tokens=())
 
-    nodes = [
-        node if node.inside is None else replace(node, inside=_with_texts(node.inside, tokenizer))
-        for node in graph.nodes
-    ]
-    return replace(graph, nodes=tuple(map(named, nodes)), edges=tuple(map(named, graph.edges)))
+    nodes = []
+    for node in graph.nodes:
+        inside = None if node.inside is None else _with_texts(node.inside, tokenizer)
+        nodes.append(named(replace(node, inside=inside)))
+    return replace(graph, nodes=tuple(nodes), edges=tuple(map(named, graph.edges)))
 
 
 def _text(ids: Sequence[int], tokenizer: Any) -> str:
@@ -266,22 +265,21 @@ def _text(ids: Sequence[int], tokenizer: Any) -> str:
     if tokenizer is None:
         return " ".join(map(str, ids))
     special = {tokenizer.bos_id: "⟨start⟩", tokenizer.eos_id: "⟨end⟩"}
-    known = [
-        tokenizer.decode([token]) if token < tokenizer.vocab_size else f"⟨{token}⟩" for token in ids
-    ]
-    text = "".join(special.get(token) or label for token, label in zip(ids, known, strict=True))
+    text = ""
+    for token in ids:
+        if token in special:
+            text += special[token]
+        elif token < tokenizer.vocab_size:
+            text += tokenizer.decode([token])
+        else:
+            text += f"⟨{token}⟩"
     return f"“{show(text)}”"
 
 
 def _letters(graph: ModelGraph) -> set[str]:
     """Return the letters of all shapes."""
-    letters = {
-        letter
-        for edge in graph.edges
-        for axis in edge.axes
-        for letter in str(axis)
-        if letter.isalpha()
-    }
+    axes = chain.from_iterable(edge.axes for edge in graph.edges)
+    letters = set(filter(str.isalpha, "".join(map(str, axes))))
     return letters.union(
         *(_letters(node.inside) for node in graph.nodes if node.inside is not None)
     )
@@ -290,17 +288,16 @@ def _letters(graph: ModelGraph) -> set[str]:
 def _describe(graph: ModelGraph) -> str:
     """Return the graph in words."""
     labels = {node.id: plain(node.label or node.id) for node in graph.nodes}
-    framed = [(node, node.inside) for node in graph.nodes if node.inside is not None]
-    for node, inside in framed:
-        labels |= {
-            f"{node.id}/{child.id}": f"{plain(node.label)}: {plain(child.label)}"
-            for child in inside.nodes
-        }
-    sentences = [
-        f"{labels[edge.source]} to {labels[edge.target]}"
-        + (f" {shape_text(edge)}" if edge.axes else "")
-        + (f", {edge.delay} token{'s' if edge.delay > 1 else ''} later" if edge.delay else "")
-        for edge in graph.edges
-    ]
-    inner = [f"Inside {plain(node.label)}: {_describe(inside)}" for node, inside in framed]
-    return " ".join(["; ".join(sentences) + ".", *inner])
+    insides = []
+    for node in graph.nodes:
+        if node.inside is not None:
+            label = plain(node.label)
+            insides.append(f"Inside {label}: {_describe(node.inside)}")
+            for child in node.inside.nodes:
+                labels[f"{node.id}/{child.id}"] = f"{label}: {plain(child.label)}"
+    lines = []
+    for edge in graph.edges:
+        shape = f" {shape_text(edge)}" if edge.axes else ""
+        delay = f", {counted(edge.delay, 'token')} later" if edge.delay else ""
+        lines.append(f"{labels[edge.source]} to {labels[edge.target]}{shape}{delay}")
+    return " ".join(["; ".join(lines) + ".", *insides])

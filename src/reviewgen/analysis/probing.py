@@ -13,7 +13,8 @@ import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice, product
+from functools import partial
+from itertools import chain, islice, product
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,35 +35,31 @@ from reviewgen.web.charts import Chart, Panel, Series, draw_figure, refuse_chart
 from reviewgen.web.rendering import HtmlReport
 
 PAIRS = 60  # of each kind
-_MIN_COUNT = 10  # of pairs, or of opened marks: a share of fewer is not known
-_CHARACTERS = 1200  # of a text, about, in which marks are counted
-_AFTER = 200  # characters after an opening mark in which it should be closed
-_MAX_COLUMNS = 3  # models that a table has a column for; of more each has a line
-_MAX_LABELS = 5  # models that a chart names below its axis; of more it has the numbers
+_MIN_COUNT = 10  # pairs or opened marks; a share of fewer is not known
+_CHARACTERS = 1200  # length of a text in which marks are counted, about
+_AFTER = 200  # characters after an opening mark within which it should be closed
+_MAX_COLUMNS = 3  # models that have a column of a table each; of more, each has a line
+_MAX_LABELS = 5  # models that a chart names below its axis; more are numbered
 _SUMMARY = (
     "Share of minimal pairs whose correct sentence is more probable, and of opened marks that are"
     " closed."
 )
 _NOUNS = [  # singular and plural
-    *(
-        ("film", "films"),
-        ("movie", "movies"),
-        ("actor", "actors"),
-        ("character", "characters"),
-        ("scene", "scenes"),
-    ),
-    *(
-        ("story", "stories"),
-        ("director", "directors"),
-        ("woman", "women"),
-        ("man", "men"),
-        ("book", "books"),
-        ("song", "songs"),
-    ),
+    ("film", "films"),
+    ("movie", "movies"),
+    ("actor", "actors"),
+    ("character", "characters"),
+    ("scene", "scenes"),
+    ("story", "stories"),
+    ("director", "directors"),
+    ("woman", "women"),
+    ("man", "men"),
+    ("book", "books"),
+    ("song", "songs"),
 ]
 _VERBS = ("is", "are"), ("was", "were"), ("has been", "have been"), ("looks", "look")
 _ENDS = "good", "bad", "great", "very good", "so bad"
-_THINGS = (
+_THINGS = [
     "dog",
     "car",
     "war",
@@ -77,7 +74,7 @@ _THINGS = (
     "family",
     "money",
     "teacher",
-)
+]
 _FILLERS = (
     "It is a bit slow at times, but the acting is good.",
     "There are not many of this kind, and most of them are worse.",
@@ -120,10 +117,10 @@ class ProbeRow:
         """Return the share and its interval in percent, as in "58% (46–70)"."""
         if self.share is None:
             return "not known"
-        low, high = self.interval or (self.share, self.share)
-        return f"{self.share:.0%}" + (
-            "" if self.interval is None else f" ({100 * low:.0f}–{100 * high:.0f})"
-        )
+        if self.interval is None:
+            return f"{self.share:.0%}"
+        low, high = self.interval
+        return f"{self.share:.0%} ({100 * low:.0f}–{100 * high:.0f})"
 
 
 @dataclass
@@ -152,36 +149,33 @@ class Probe(HtmlReport):
         than three models.
         """
         cells = {(row.probe, row.model): row.describe() for row in self.rows}
-        are_many = len(self.models) > _MAX_COLUMNS
-        lines = [[probe, *(cells[probe, model] for model in self.models)] for probe in self.probes]
-        table = [["model" if are_many else "probe", *self.models], *lines]
-        return [list(column) for column in zip(*table, strict=True)] if are_many else table
+        models = self.models
+        table = [["probe", *models]]
+        table += [[probe, *(cells[probe, model] for model in models)] for probe in self.probes]
+        if len(models) > _MAX_COLUMNS:
+            table = list(map(list, zip(*table, strict=True)))
+            table[0][0] = "model"
+        return table
 
     def chart(self) -> Chart:
         """Return the shares as a chart, with a panel for each probe; lines are the intervals."""
-        models = self.models
+        names = self.models
+        labels = names
+        if len(names) > _MAX_LABELS:
+            labels = [str(number) for number in range(1, len(names) + 1)]
+            names = [f"{number} {name}" for number, name in zip(labels, names, strict=True)]
         panels = []
-        is_numbered = len(models) > _MAX_LABELS
-        names = [
-            f"{number} {model}" if is_numbered else model for number, model in enumerate(models, 1)
-        ]
         for probe in self.probes:
             series = []
             for row in self.rows:
                 if row.probe == probe and row.share is not None:
-                    index = models.index(row.model)
-                    series.append(
-                        Series(
-                            names[index],
-                            [(float(index), row.share)],
-                            index,
-                            interval=row.interval,
-                            is_bar=True,
-                        )
-                    )
-            chance = [] if probe in MARKS else [Series("chance", level=0.5, style=7)]
-            panels.append(Panel(probe, [*series, *chance], 110.0, (0.0, 1.0)))
-        labels = [str(number) for number in range(1, len(models) + 1)] if is_numbered else models
+                    style = self.models.index(row.model)
+                    points = [(float(style), row.share)]
+                    bar = Series(names[style], points, style, interval=row.interval, is_bar=True)
+                    series.append(bar)
+            if probe not in MARKS:
+                series.append(Series("chance", level=0.5, style=7))
+            panels.append(Panel(probe, series, 110.0, (0.0, 1.0)))
         return Chart("Probes of structure", "model", panels, _SUMMARY, labels=labels)
 
     def plot(self, file: str | Path, *, overwrite: bool = False) -> None:
@@ -193,8 +187,7 @@ class Probe(HtmlReport):
             OutputExists: The file exists, and ``overwrite`` is false.
             StorageError: It cannot be written.
         """
-        path = refuse_chart(file, overwrite)
-        save_chart(self.chart(), path)
+        save_chart(self.chart(), refuse_chart(file, overwrite))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the rows as JSON values."""
@@ -234,16 +227,17 @@ def probe(models: Any, *, pairs: Any = None, texts: int = 100, seed: int = 0) ->
     given_pairs = None if pairs is None else read_pairs(pairs)
     result = Probe()
     for source in listed:
-        model = source if isinstance(source, ReviewModel) else ReviewModel.from_pretrained(source)
-        base = (
-            str(source) if isinstance(source, str | Path) else model.bundle.origin or model.preset
-        )
+        if isinstance(source, ReviewModel):
+            model = source
+            base = model.bundle.origin or model.preset
+        else:
+            model = ReviewModel.from_pretrained(source)
+            base = str(source)
         names = [base, *(f"{base} ({number})" for number in range(2, 2 + len(listed)))]
         name = next(name for name in names if name not in result.models)
-        result.rows += measure_pairs(
-            name, model, make_pairs(model) if given_pairs is None else given_pairs
-        )
-        result.rows += _count_marks(name, model, texts, seed) if texts else []
+        result.rows += measure_pairs(name, model, given_pairs or make_pairs(model))
+        if texts:
+            result.rows += _count_marks(name, model, texts, seed)
     return result
 
 
@@ -287,35 +281,31 @@ def make_pairs(
         mirrored = list(_remember() if kind == MEMORY else _agree(_TEMPLATES[kind]))
         random.Random(0).shuffle(mirrored)
         known = (both for both in mirrored if all(map(knows, both)))
-        chosen[kind] = [pair for both in islice(known, PAIRS // 2) for pair in both]
+        chosen[kind] = list(chain.from_iterable(islice(known, PAIRS // 2)))
     return chosen
 
 
 def _agree(template: str) -> Iterator[list[MinimalPair]]:
     """Yield two pairs each time: with a singular subject, and with a plural one."""
     attractors = _NOUNS if "{1}" in template else [("", "")]
-    for (singular, plural), (other, others), (verb, verbs), end in product(
-        _NOUNS, attractors, _VERBS, _ENDS
-    ):
-        if singular != other:
-            one, many = (
-                template.format(singular, others, verb=form, end=end) for form in (verb, verbs)
-            )
-            wrong, right = (
-                template.format(plural, other, verb=form, end=end) for form in (verb, verbs)
-            )
-            yield [(one, many), (right, wrong)]
+    for noun, attractor, (verb, verbs), end in product(_NOUNS, attractors, _VERBS, _ENDS):
+        if noun != attractor:
+            singular = partial(template.format, noun[0], attractor[1], end=end)
+            plural = partial(template.format, noun[1], attractor[0], end=end)
+            yield [
+                (singular(verb=verb), singular(verb=verbs)),
+                (plural(verb=verbs), plural(verb=verb)),
+            ]
 
 
 def _remember() -> Iterator[list[MinimalPair]]:
-    """Yield two pairs each time, whose last word is one of the first sentence: each of two words is
-    once the correct one.
+    """Yield two pairs each time, whose last word should be one of the first sentence: each of two
+    words is the correct one once.
     """
     for one, other, filler in product(_THINGS, _THINGS, _FILLERS):
         if one < other:
-            about_one, about_other = (
-                f"It is about a {word}. {filler} I liked the" for word in (one, other)
-            )
+            about_one = f"It is about a {one}. {filler} I liked the"
+            about_other = f"It is about a {other}. {filler} I liked the"
             yield [
                 (f"{about_one} {one}.", f"{about_one} {other}."),
                 (f"{about_other} {other}.", f"{about_other} {one}."),
@@ -329,7 +319,7 @@ def measure_pairs(
     interval.
     """
     for kind, kind_pairs in pairs.items():
-        bits = score_sentences(model, [text for pair in kind_pairs for text in pair]).reshape(-1, 2)
+        bits = score_sentences(model, list(chain.from_iterable(kind_pairs))).reshape(-1, 2)
         right = [float(good < bad) + 0.5 * float(good == bad) for good, bad in bits]
         mirrored = [right[start : start + 2] for start in range(0, len(right), 2)]
         yield _make_row(name, kind, [(sum(both), len(both)) for both in mirrored])
@@ -344,44 +334,33 @@ def _count_marks(name: str, model: ReviewModel, texts: int, seed: int) -> Iterat
         generation_config=config, conditions=conditions, seed=seed, return_dict_in_generate=True
     )
     for probe_name, signs in MARKS.items():
-        yield _make_row(
-            name,
-            probe_name,
-            [count_closed(each.text, *signs, each.finish_reason == "end") for each in written],
-        )
+        counts = [count_closed(each.text, *signs, each.finish_reason == "end") for each in written]
+        yield _make_row(name, probe_name, counts)
 
 
 def _make_row(model: str, name: str, counts: Sequence[tuple[float, int]]) -> ProbeRow:
-    """Return the row of counts, in each of some items, of what is correct and of all."""
+    """Return a row from two counts for each of some items: of the correct ones and of all."""
 
     def measure(some: Sequence[tuple[float, int]]) -> list[float]:
         return [sum(right for right, _ in some) / max(1, sum(total for _, total in some))]
 
     total = sum(number for _, number in counts)
-    counted = [pair for pair in counts if pair[1]]
     if total < _MIN_COUNT:
         return ProbeRow(model, name, None, None, total)
+    counted = [pair for pair in counts if pair[1]]
     (interval,) = find_intervals(measure, counted)
-    return ProbeRow(
-        model,
-        name,
-        measure(counted)[0],
-        None if interval is None else (interval[0], interval[1]),
-        total,
-    )
+    limits = None if interval is None else (interval[0], interval[1])
+    return ProbeRow(model, name, measure(counted)[0], limits, total)
 
 
 def score_sentences(model: ReviewModel, texts: Sequence[str]) -> Float64[np.ndarray, " N"]:
     """Return the bits of each text without those of its end token: a pair differs before that."""
     prefix = model.conditions.unspecified_ids
     weights = model.bundle.weights
+    size = model.tokenizer.vocab_size
     framed = [ids for ids, _ in frame_texts([(text, prefix) for text in texts], model.tokenizer)]
-    losses = token_losses(
-        weights.model_on_device, framed, model.tokenizer.vocab_size, weights.device
-    )
-    return np.array(
-        [text_losses[:-1].sum(dtype=np.float64) / math.log(2) for text_losses in losses]
-    )
+    losses = token_losses(weights.model_on_device, framed, size, weights.device)
+    return np.array([nats[:-1].sum(dtype=np.float64) for nats in losses]) / math.log(2)
 
 
 def count_closed(text: str, opening: str, closing: str, is_whole: bool) -> tuple[int, int]:

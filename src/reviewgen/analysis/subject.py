@@ -1,5 +1,5 @@
-"""What is explained or drawn: a trained model, a new one of a preset that has no trained weights,
-or a model object.
+"""The model to explain or draw: a trained one, a new one of a preset without trained weights, or a
+model object.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,23 +17,23 @@ from reviewgen.model.review_model import ReviewModel
 from reviewgen.protocols.model import CountTrained, LanguageModel
 from reviewgen.registry.plugins import find_preset, find_weights, preset_names
 
-# a new tokenizer is trained on these if there are no texts
+# the text that a new tokenizer is trained on, if there are no texts
 _CHARACTERS = "".join(map(chr, range(32, 127)))
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with what belongs to it.
+    """A model with its tokenizer, its conditions, and facts about it.
 
     Attributes:
-        source: What the user has named.
+        source: The name that the user gave.
         name: The model's plugin, or its class.
         model: The model, in evaluation mode.
         tokenizer: Its tokenizer; None for a model object.
         conditions: Its conditions.
         is_trained: Whether its weights are trained ones; None if that is not known.
         batch: The sizes of B and T in its training, if they are known.
-        notes: What to know of it.
+        notes: Sentences for the user.
         review: The trained model with its tokenizer; None for a new one and for a model object.
     """
 
@@ -49,12 +49,12 @@ class LoadedModel:
 
     @classmethod
     def of(cls, source: object, texts: Sequence[str] = ()) -> "LoadedModel":
-        """Return what a source means: trained weights, or, of a preset without any, a new model.
+        """Return the trained model of a source, or a new model of a preset without trained weights.
 
         Args:
-            source: What ``reviewgen.load`` takes, a ReviewModel, or a LanguageModel.
-            texts: What a new model is to read; without any, its vocabulary has the size that its
-                tokenizer is set to.
+            source: A source as for ``reviewgen.load``, a ReviewModel, or a LanguageModel.
+            texts: The texts that a new model should be able to read; without any, its vocabulary
+                has the size that its tokenizer is set to.
 
         Raises:
             ConfigError: The source is of another kind.
@@ -77,17 +77,16 @@ class LoadedModel:
 
 def _trained(review: ReviewModel, source: str) -> LoadedModel:
     model = review.bundle.model
-    # a blend has no training of its own
-    runs = [review.training, *(review.training.get("parts") or ())]
     if isinstance(model, nn.Module):
         model.eval()
+    # a blend has no training of its own
+    runs = [review.training, *(review.training.get("parts") or ())]
     settings: Mapping[str, Any] = next((run["config"] for run in runs if run.get("config")), {})
     sizes = {"B": settings.get("batch_size"), "T": settings.get("bptt")}
     batch = {letter: size for letter, size in sizes.items() if size}
-    name = review.bundle.model_plugin.name
     return LoadedModel(
         source,
-        name,
+        review.bundle.model_plugin.name,
         model,
         review.tokenizer,
         review.conditions,
@@ -99,7 +98,7 @@ def _trained(review: ReviewModel, source: str) -> LoadedModel:
 
 def _new(name: str, texts: Sequence[str]) -> LoadedModel:
     """Return a new model of a preset; a model that is trained by counting counts the texts."""
-    from reviewgen.runs.setup import resolve_setup  # imports what training needs
+    from reviewgen.runs.setup import resolve_setup  # imports accelerate and datasets
 
     if find_preset(name).parts:
         raise ConfigError(
@@ -109,18 +108,19 @@ def _new(name: str, texts: Sequence[str]) -> LoadedModel:
     parts = resolve_setup(name)
     read = list(texts) or [_CHARACTERS]
     tokenizer = parts.tokenizer_class.train(read, parts.tokenizer_config)
-    size = tokenizer.vocab_size
-    ids = size if texts else getattr(parts.tokenizer_config, "vocab_size", size)
-    model: Any = parts.build_model(tokenizer, Conditions(first_id=ids), seed=0)
+    conditions = Conditions(first_id=tokenizer.vocab_size)
+    # without texts, the vocabulary of the trained model: its own is that of a few characters
+    size = getattr(parts.tokenizer_config, "vocab_size", tokenizer.vocab_size)
+    built_for = conditions if texts else Conditions(first_id=size)
+    model: Any = parts.build_model(tokenizer, built_for, seed=0)
     note = (
         f"No trained weights of {name} are installed: its weights are random, and its tokenizer is"
         " trained on the texts shown."
     )
     if isinstance(model, CountTrained):
         for text in read:
-            model.observe(
-                np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id], np.int64)
-            )
+            ids = [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
+            model.observe(np.array(ids, np.int64))
         model.finish()
         note = (
             f"No trained weights of {name} are installed: it has counted {len(texts)} short texts,"
@@ -129,7 +129,6 @@ def _new(name: str, texts: Sequence[str]) -> LoadedModel:
     if isinstance(model, nn.Module):
         model.eval()
     batch = {"B": parts.training.batch_size, "T": parts.training.bptt}
-    conditions = Conditions(first_id=size)
     return LoadedModel(
         name,
         parts.model_plugin.name,

@@ -1,5 +1,5 @@
-"""Records a forward pass: the calls of modules with what they took and returned, each operation
-between them, and its products.
+"""Records a forward pass: the calls of modules with their inputs and outputs, the operations
+between them, and the products of both.
 
 Hooks note the calls of modules, and a ``TorchDispatchMode`` the operations that torch runs, in the
 order in which they happen, so that ``explain`` can count multiplications and ``graph`` can follow
@@ -97,20 +97,16 @@ def trace(model: Any, ids: Int[Tensor, "B T"], *, follows: bool = False) -> Trac
     watch = _Watch(flop_registry, follows)
     with broken_plugins(model, ids), ExitStack() as stack:
         for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
-            stack.callback(
-                module.register_forward_pre_hook(watch.begin(name), with_kwargs=True).remove
-            )
-            stack.callback(module.register_forward_hook(watch.end, with_kwargs=True).remove)
+            before = module.register_forward_pre_hook(watch.begin(name), with_kwargs=True)
+            after = module.register_forward_hook(watch.end, with_kwargs=True)
+            stack.callback(before.remove)
+            stack.callback(after.remove)
         state = model.initial_state(len(ids))
         with watch, watch.custom_functions(), _plain_code():
             result = model(ids, state)
         expected = (*ids.shape, model.config.vocab_size)
-        if not (
-            isinstance(result, tuple)
-            and len(result) == 2
-            and isinstance(result[0], Tensor)
-            and result[0].shape == expected
-        ):
+        is_pair = isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], Tensor)
+        if not is_pair or result[0].shape != expected:
             returned = [tuple(tensor.shape) for tensor in tensors(result)] or type(result).__name__
             wanted = f"a pair of logits (B, T, V) = {expected} and a state"
             raise BrokenPlugin(
@@ -140,15 +136,13 @@ def broken_plugins(model: Any, ids: Tensor) -> Iterator[None]:
 
 @contextmanager
 def _plain_code() -> Iterator[None]:
-    """Leave out oneDNN and fused encoder layers inside the block: their operations cannot be
+    """Switch off oneDNN and fused encoder layers inside the block: their operations cannot be
     seen.
     """
-    with ExitStack() as stack:
-        stack.callback(
-            torch.backends.mha.set_fastpath_enabled, torch.backends.mha.get_fastpath_enabled()
-        )
-        torch.backends.mha.set_fastpath_enabled(False)
-        stack.enter_context(warnings.catch_warnings())
+    mha = torch.backends.mha
+    with warnings.catch_warnings(), ExitStack() as stack:
+        stack.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
+        mha.set_fastpath_enabled(False)
         warnings.filterwarnings("ignore", message="TF32")  # of a setting that flags() sets, too
         stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
         yield
@@ -183,8 +177,8 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
 
     @contextmanager
     def custom_functions(self) -> Iterator[None]:
-        """Record the autograd functions that models define, inside the block: what they do in numpy
-        is not dispatched.
+        """Record calls of autograd functions that models define, inside the block: torch does not
+        dispatch their work in numpy.
         """
         apply = vars(torch.autograd.Function)["apply"]
 
@@ -233,11 +227,12 @@ def tensors(value: Any) -> Iterator[Tensor]:
 def letter_sizes(config: Any) -> dict[str, int]:
     """Return the sizes of a model that have a letter."""
     settings = to_dict(config)
-    return {
-        letter: size
-        for name, letter in _LETTERS.items()
-        if isinstance(size := settings.get(name), int) and size > 1
-    }
+    sizes = dict[str, int]()
+    for name, letter in _LETTERS.items():
+        size = settings.get(name)
+        if isinstance(size, int) and size > 1:
+            sizes[letter] = size
+    return sizes
 
 
 def name_axes(
@@ -248,27 +243,17 @@ def name_axes(
 
     If a size is ambiguous, the last axis is taken for features, and earlier axes for B or T.
     """
-    places = (
-        {batch[0]: "B"}
-        if batch[1] == 1
-        else {batch[0] * batch[1]: "BT", batch[1]: "T", batch[0]: "B"}
-    )
+    rows, time = batch
+    positions = {rows: "B"} if time == 1 else {rows * time: "BT", time: "T", rows: "B"}
     names: list[Axis] = []
     for n, size in enumerate(shape):
-        multiples = [
-            f"{factor}{letter}"
-            for letter, dim in letters.items()
-            for factor in range(2, 9)
-            if size == factor * dim > 8
-        ]
-        features: list[Axis] = [
-            *(letter for letter, dim in letters.items() if dim == size),
-            *multiples,
-        ]
-        at_size: list[Axis] = [places[size]] if size in places else []
-        names.append(
-            [*features, *at_size, size][0]
-            if 0 < n == len(shape) - 1
-            else [*at_size, *features, size][0]
-        )
+        features = [letter for letter, dim in letters.items() if dim == size]
+        for letter, dim in letters.items():
+            factor, rest = divmod(size, dim)
+            if not rest and 2 <= factor <= 8 < size:
+                features.append(f"{factor}{letter}")
+        at_size = [positions[size]] if size in positions else []
+        is_last = 0 < n == len(shape) - 1
+        known = [*features, *at_size] if is_last else [*at_size, *features]
+        names.append(known[0] if known else size)
     return tuple(names)

@@ -1,4 +1,4 @@
-"""What a browser shows: pages of results with their charts, and the page that generates. Knows no
+"""Pages for a browser: those of results, with their charts, and the page that generates. Knows no
 model.
 
     rendering  templates, numbers as people read them, writing a page or a picture as a file
@@ -9,12 +9,12 @@ model.
                inside; ``page_for_server`` and ``static_files``: the same page as files that a
                server hands out
     page.html  the template of both
-    static     the style and the modules; each opens with what it is for
+    static     the style and the modules; each begins with its purpose
 
 The front end, ``static/app.js``, calls an *engine* with two methods, ``models()`` and
 ``complete(request, signal)``. A text goes from the engine to ``writing.js``, which has its tokens,
 and a click from there to ``microscope.js``. ``settings.js`` has the controls, ``links.js`` their
-limits and the links; ``elements.js`` is what they share.
+limits and the links; ``elements.js`` has the functions that they share.
 
 ``main.js`` starts the page with ``http_engine.js`` or ``browser_engine.js``. The latter follows
 ``reviewgen.generation``: ``model.js`` loads, with ``tensors.js`` for the products of steppers (in

@@ -10,14 +10,14 @@ colour alone.
 import math
 import textwrap
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from reviewgen.errors import ConfigError, storage_errors
 from reviewgen.storage import atomic_file
@@ -35,6 +35,7 @@ from reviewgen.web.svg import (
     shorten,
     tag,
     text_width,
+    tooltip,
     wrap,
 )
 
@@ -43,14 +44,15 @@ Point = tuple[float, float]
 
 _CHARTS = (".png", ".svg", ".pdf")
 _WIDTH = 420.0  # of a chart in a page: small, so that text is readable where a phone shrinks it
-_ALONE = 620.0  # of a chart in a file of its own
+_ALONE = 620.0  # width of a chart in a file of its own
 _MAP = (840.0, 640.0)  # the width and height of a map of words
-_MAP_HALVES = 7_500.0  # of the widths of the words on it, in pixels: for more, the map is enlarged
+_MAP_HALVES = 7_500.0  # sum of the half widths of its words, in pixels, that a map has room for
+_WORD_HEIGHT = 1.3 * NOTE  # in pixels
 _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # in radians
 _LEFT = 46.0  # left of the area of a panel, for the labels of its axis
 _TOP = 26.0  # above the area of a panel
 _BETWEEN = 14.0  # below the area of a panel, before the next one
-_BAR = 0.6  # width of a bar, of the distance between two
+_BAR = 0.6  # width of a bar, as a share of the distance between two
 _MOST_POINTS = 60  # of a line, as it is drawn
 _MOST_LISTED = 8  # of the points of a line, in the table
 _SHAPES = (  # around (0, 0): circle, square, triangle, diamond
@@ -89,7 +91,8 @@ class Series:
 
 class Panel(NamedTuple):
     """One of several charts that share an x axis: the label of its y axis, its series, its height
-    in pixels, and values that its y axis has in any case."""
+    in pixels, and values that its y axis includes in any case.
+    """
 
     label: str
     series: Sequence[Series]
@@ -105,7 +108,7 @@ class Chart:
         title: The caption.
         x: The label of the x axis.
         panels: From top to bottom.
-        summary: What it shows, in a sentence.
+        summary: A sentence on its content.
         log_x: Whether the x axis is logarithmic; points that are not above zero are then left out.
         from_zero: Whether a linear x axis starts at zero.
         labels: The labels of x = 0, 1, 2 ...; empty for numbers.
@@ -119,23 +122,29 @@ class Chart:
     from_zero: bool = False
     labels: Sequence[str] = ()
 
+    @property
+    def series(self) -> list[Series]:
+        """The series of all panels."""
+        return list(chain.from_iterable(panel.series for panel in self.panels))
+
 
 def draw_figure(chart: Chart) -> Markup:
     """Return a chart as a figure of a page, with a table of its values."""
     shown = _keep(chart)
-    drawn = [line for panel in shown.panels for line in panel.series if line.points]
-    missing = [
-        line.name
-        for panel in shown.panels
-        for line in panel.series
-        if not line.points and line.level is None
-    ]
-    values = {
-        "svg": Markup(_draw(shown, _WIDTH, [])),
-        "drawn": [(line.name, thin(line.points, _MOST_LISTED)) for line in drawn],
-    }
-    # all is escaped
-    return Markup(render("web/chart.html", chart=chart, missing=missing, **values))
+    figure = render(
+        "web/chart.html",
+        chart=chart,
+        svg=Markup(_draw(shown, _WIDTH, [])),
+        drawn=[
+            (series.name, thin(series.points, _MOST_LISTED))
+            for series in shown.series
+            if series.points
+        ],
+        missing=[
+            series.name for series in shown.series if not series.points and series.level is None
+        ],
+    )
+    return Markup(figure)  # the template escapes all texts
 
 
 def refuse_chart(file: str | Path, overwrite: bool = False) -> Path:
@@ -176,36 +185,43 @@ def draw_words(words: Sequence[str], points: Sequence[Point], title: str, summar
     """Return words in a plane as SVG: each at its point or, where another word stands, at the
     nearest free point.
     """
-    height = NOTE * 1.3
     shown = [shorten(word, 20) for word in words]
     halves = [text_width(word, NOTE) / 2 + 1 for word in shown]
-    width = 2 * max(halves)
     scale = max(1.0, math.sqrt(sum(halves) / _MAP_HALVES))
-    across, up = (side * scale for side in _MAP)
-    (left, bottom), (right, top) = (map(choose, zip(*points, strict=True)) for choose in (min, max))
+    across = _MAP[0] * scale
+    up = _MAP[1] * scale
+    xs, ys = zip(*points, strict=True)
+    cell_width = 2 * max(halves)
+    # by column and row of cells: middle and half width of the words that may reach into the cell
+    near: dict[tuple[int, int], list[tuple[float, float, float]]] = defaultdict(list)
     content = list[str]()
-    # the words that may reach into a cell: their middles and half widths
-    near: Any = defaultdict(list)
     for word, half, (x, y) in zip(shown, halves, points, strict=True):
-        start_x = (x - left) / (right - left or 1.0) * across
-        start_y = (top - y) / (top - bottom or 1.0) * up
-        for step in range(int(across * up / 4)):  # along the spiral of a sunflower
-            radius = 3 * math.sqrt(step)
-            angle = step * _GOLDEN_ANGLE
-            spot = start_x + radius * math.cos(angle), start_y + radius * math.sin(angle)
-            if half <= spot[0] <= across - half and height / 2 <= spot[1] <= up - height / 2:
-                position = spot
-                column = int(spot[0] / width)
-                row = int(spot[1] / height)
-                if all(
-                    abs(spot[0] - a) > half + b or abs(spot[1] - c) > height
-                    for a, c, b in near[column, row]
-                ):
-                    break
+        start_x = (x - min(xs)) / (max(xs) - min(xs) or 1.0) * across
+        start_y = (max(ys) - y) / (max(ys) - min(ys) or 1.0) * up
+        for spot_x, spot_y in _spots(start_x, start_y, half, across, up):
+            column = int(spot_x / cell_width)
+            row = int(spot_y / _WORD_HEIGHT)
+            if all(
+                abs(spot_x - other_x) > half + other_half or abs(spot_y - other_y) > _WORD_HEIGHT
+                for other_x, other_y, other_half in near[column, row]
+            ):
+                break
         for cell in product(range(column - 1, column + 2), range(row - 1, row + 2)):
-            near[cell].append((*position, half))
-        content.append(label(word, *position, NOTE, "word", "middle"))
+            near[cell].append((spot_x, spot_y, half))
+        content.append(label(word, spot_x, spot_y, NOTE, "word", "middle"))
     return document(content, across, up, title, summary, margin=8.0)
+
+
+def _spots(x: float, y: float, half: float, across: float, up: float) -> Iterator[Point]:
+    """Yield the points around (x, y), along the spiral of a sunflower (Vogel 1979), where a word
+    lies inside the map.
+    """
+    for step in range(int(across * up / 4)):
+        radius = 3 * math.sqrt(step)
+        spot_x = x + radius * math.cos(step * _GOLDEN_ANGLE)
+        spot_y = y + radius * math.sin(step * _GOLDEN_ANGLE)
+        if half <= spot_x <= across - half and _WORD_HEIGHT <= 2 * spot_y <= 2 * up - _WORD_HEIGHT:
+            yield spot_x, spot_y
 
 
 def _matplotlib(chart: Chart) -> Any:
@@ -218,31 +234,8 @@ def _matplotlib(chart: Chart) -> Any:
     shown: dict[str, Any] = {}
     for panel, ax in zip(chart.panels, axes, strict=True):
         for series in panel.series:
-            line = (
-                {"linestyle": "--", "linewidth": 1}
-                if series.is_dashed
-                else {"marker": "o", "markersize": 3.5}
-            )
-            ring = {"marker": "o", "linestyle": "", "markersize": 11, "fillstyle": "none"}
-            look: dict[str, Any] = {
-                "color": f"C{series.style % 10}",
-                "label": _escaped(series.name),
-            }
-            if series.is_bar:
-                shown.setdefault(
-                    series.name, ax.bar(*zip(*series.points, strict=True), _BAR, **look, alpha=0.5)
-                )
-            elif series.points:
-                drawn = ax.plot(
-                    *zip(*series.points, strict=True), **look, **(ring if series.is_ring else line)
-                )[0]
-                shown.setdefault(series.name, drawn)
-            if series.interval is not None:
-                ax.vlines(series.points[0][0], *series.interval, color=look["color"])
-            if series.level is not None:
-                shown.setdefault(
-                    series.name, ax.axhline(series.level, **look, linestyle=":", linewidth=1.2)
-                )
+            for artist in _plot(series, ax):
+                shown.setdefault(series.name, artist)
         ax.set_ylabel(_escaped(textwrap.fill(panel.label, 20)))
         ax.grid(alpha=0.25)
         if panel.ends:
@@ -256,16 +249,30 @@ def _matplotlib(chart: Chart) -> Any:
         axes[-1].set_xlim(left=0)
     axes[-1].set_xlabel(_escaped(chart.x))
     figure.suptitle(_escaped(chart.title))
-    axes[0].set_title(
-        _escaped("\n".join(wrap(chart.summary, DETAIL, _ALONE))), fontsize=9, color="0.35"
-    )
-    figure.legend(
-        handles=[shown[series.name] for series in _named(chart)],
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-    )
+    summary = "\n".join(wrap(chart.summary, DETAIL, _ALONE))
+    axes[0].set_title(_escaped(summary), fontsize=9, color="0.35")
+    handles = [shown[series.name] for series in _named(chart)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
     return figure
+
+
+def _plot(series: Series, ax: Any) -> Iterator[Any]:
+    """Draw a series on axes of matplotlib; yield its artists, of which a legend shows the first."""
+    look: dict[str, Any] = {"color": f"C{series.style % 10}", "label": _escaped(series.name)}
+    xs = [x for x, _ in series.points]
+    ys = [y for _, y in series.points]
+    if series.is_bar:
+        yield ax.bar(xs, ys, _BAR, alpha=0.5, **look)
+    elif series.is_ring:
+        yield from ax.plot(xs, ys, "o", markersize=11, fillstyle="none", **look)
+    elif series.is_dashed:
+        yield from ax.plot(xs, ys, "--", linewidth=1, **look)
+    elif series.points:
+        yield from ax.plot(xs, ys, "o-", markersize=3.5, **look)
+    if series.interval is not None:
+        ax.vlines(xs[0], *series.interval, color=look["color"])
+    if series.level is not None:
+        yield ax.axhline(series.level, linestyle=":", linewidth=1.2, **look)
 
 
 def _escaped(text: str) -> str:
@@ -281,19 +288,14 @@ def _keep(chart: Chart) -> Chart:
 
     def keep(series: Series) -> Series:
         points = [
-            point
-            for point in series.points
-            if all(map(math.isfinite, point)) and (point[0] > 0 or not chart.log_x)
+            (x, y)
+            for x, y in series.points
+            if math.isfinite(x) and math.isfinite(y) and (x > 0 or not chart.log_x)
         ]
         return replace(series, points=thin(points, _MOST_POINTS))
 
-    return replace(
-        chart,
-        panels=[
-            panel._replace(series=[keep(series) for series in panel.series])
-            for panel in chart.panels
-        ],
-    )
+    panels = [panel._replace(series=list(map(keep, panel.series))) for panel in chart.panels]
+    return replace(chart, panels=panels)
 
 
 def thin(values: Sequence[_Value], count: int) -> list[_Value]:
@@ -304,30 +306,32 @@ def thin(values: Sequence[_Value], count: int) -> list[_Value]:
 
 
 class _Axis(NamedTuple):
-    """The values at its ends, or their decimal logarithms, and its ticks by their labels."""
+    """The values at its ends, or their decimal logarithms; the positions of its ends in pixels; its
+    ticks by their labels.
+    """
 
     low: float
     high: float
+    start: float
+    end: float
     ticks: list[tuple[str, float]]
     is_log: bool = False
 
-    def position(self, value: float, start: float, end: float) -> float:
-        """Return where a value is, between the positions of both ends."""
-        share = ((math.log10(value) if self.is_log else value) - self.low) / (self.high - self.low)
-        return round(start + share * (end - start), 1)
+    def position(self, value: float) -> float:
+        """Return the position of a value in pixels."""
+        known = math.log10(value) if self.is_log else value
+        share = (known - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.end - self.start), 1)
 
 
 def _draw(chart: Chart, width: float, head: Lines) -> str:
     """Return a chart of points that can be drawn as SVG, below the lines of its head."""
-    series = [line for panel in chart.panels for line in panel.series]
-    across = _make_axis(
-        [x for line in series for x, _ in line.points], chart.log_x, chart.from_zero
-    )
+    points = chain.from_iterable(series.points for series in chart.series)
+    across = _make_axis([x for x, _ in points], _LEFT, width, chart.log_x, chart.from_zero)
     if chart.labels:
-        across = across._replace(
-            ticks=[(shorten(name, 12), float(n)) for n, name in enumerate(chart.labels)]
-        )
-    if any(line.is_bar for line in series):
+        ticks = [(shorten(name, 12), float(n)) for n, name in enumerate(chart.labels)]
+        across = across._replace(ticks=ticks)
+    if any(series.is_bar for series in chart.series):
         across = across._replace(low=-_BAR, high=len(chart.labels) - 1 + _BAR)
     content = block(head, 0.0, 0.0)
     y = block_size(head)[1]
@@ -336,109 +340,87 @@ def _draw(chart: Chart, width: float, head: Lines) -> str:
         y += _TOP + panel.height
     y -= _BETWEEN
     for text, value in across.ticks:
-        x = across.position(value, _LEFT, width)
-        content += [
-            tag("path", class_="grid", d=f"M{x} {number(y)}v5"),
-            label(text, x, y + 14, NOTE, "note", "middle"),
-        ]
+        x = across.position(value)
+        content.append(tag("path", class_="grid", d=f"M{x} {number(y)}v5"))
+        content.append(label(text, x, y + 14, NOTE, "note", "middle"))
     content.append(label(chart.x, width, y + 31, DETAIL, "detail", "end"))
     legend, height = _draw_legend(_named(chart), width, y + 46)
-    return document(
-        [*content, *legend], width, y + 46 + height, chart.title, chart.summary, margin=8.0
-    )
+    content += legend
+    return document(content, width, y + 46 + height, chart.title, chart.summary, margin=8.0)
 
 
 def _named(chart: Chart) -> list[Series]:
     """Return the series that the legend names: those of the first panel, and the levels of others,
     each name once.
     """
-    levels = [
-        series for panel in chart.panels[1:] for series in panel.series if series.level is not None
-    ]
-    drawn = [
-        series
-        for series in (*chart.panels[0].series, *levels)
-        if series.points or series.level is not None
-    ]
-    return [
-        series
-        for n, series in enumerate(drawn)
-        if series.name not in [other.name for other in drawn[:n]]
-    ]
+    named = dict[str, Series]()
+    for n, panel in enumerate(chart.panels):
+        for series in panel.series:
+            if series.level is not None or (series.points and n == 0):
+                named.setdefault(series.name, series)
+    return list(named.values())
 
 
 def _draw_panel(panel: Panel, across: _Axis, width: float, top: float) -> list[str]:
-    """Return the elements of a panel, whose box of lines begins at a height."""
+    """Return the elements of a panel whose area begins at the height ``top``."""
     bottom = top + panel.height - _BETWEEN
-    drawn = [series for series in panel.series if series.points]
-    ends = [end for series in drawn for end in series.interval or ()]
-    levels = [series.level for series in panel.series if series.level is not None]
-    heights = [y for series in drawn for _, y in series.points]
-    up = _make_axis([*heights, *ends, *levels, *panel.ends], count=5 if panel.height > 150 else 3)
+    heights = list(panel.ends)
+    for series in panel.series:
+        heights += [y for _, y in series.points]
+        if series.level is not None:
+            heights.append(series.level)
+        if series.points:
+            heights += series.interval or ()
+    up = _make_axis(heights, bottom, top, count=5 if panel.height > 150 else 3)
     content = [label(panel.label, 0.0, top - 14, DETAIL, "detail")]
     for text, value in up.ticks:
-        y = up.position(value, bottom, top)
-        content += [
-            tag("path", class_="grid", d=f"M{_LEFT} {y}H{number(width)}"),
-            label(text, _LEFT - 6, y, NOTE, "note", "end"),
-        ]
-    content.append(
-        tag("path", class_="axis", d=f"M{_LEFT} {number(top)}V{number(bottom)}H{number(width)}")
-    )
+        y = up.position(value)
+        content.append(tag("path", class_="grid", d=f"M{_LEFT} {y}H{number(width)}"))
+        content.append(label(text, _LEFT - 6, y, NOTE, "note", "end"))
+    frame = f"M{_LEFT} {number(top)}V{number(bottom)}H{number(width)}"
+    content.append(tag("path", class_="axis", d=frame))
     for series in panel.series:
-        positions = [
-            (across.position(x, _LEFT, width), up.position(y, bottom, top))
-            for x, y in series.points
-        ]
-        tags = []
-        if series.level is not None:
-            tags.append(
-                tag(
-                    "path",
-                    class_="line dotted",
-                    d=f"M{_LEFT} {up.position(series.level, bottom, top)}H{number(width)}",
-                )
-            )
-        if len(positions) > 1 and not series.is_ring:
-            path = "M" + "L".join(f"{x} {y}" for x, y in positions)
-            tags.append(tag("path", class_="line dashed" if series.is_dashed else "line", d=path))
-        if series.interval is not None and positions:
-            low, high = (up.position(end, bottom, top) for end in series.interval)
-            tags.append(tag("path", class_="line bar", d=f"M{positions[0][0]} {low}V{high}"))
-        if not series.is_dashed or len(positions) == 1:
-            for position, (x, y) in zip(positions, series.points, strict=True):
-                title = f"{series.name}: {x:,.4g}, {y:.4g}"
-                if series.is_bar:
-                    left, right = (
-                        across.position(side, _LEFT, width) for side in (x - _BAR / 2, x + _BAR / 2)
-                    )
-                    tags.insert(
-                        0, _bar(left, right, position[1], up.position(0.0, bottom, top), title)
-                    )
-                else:
-                    tags.append(_mark(series, *position, title))
-        content.append(tag("g", "".join(tags), class_=f"series-{series.style % 8}") if tags else "")
+        elements = "".join(_draw_series(series, across, up))
+        if elements:
+            content.append(tag("g", elements, class_=f"series-{series.style % 8}"))
     return content
 
 
-def _mark(series: Series, x: float, y: float, title: str = "") -> str:
+def _draw_series(series: Series, across: _Axis, up: _Axis) -> Iterator[str]:
+    """Yield the elements of a series, the lower ones first."""
+    titles = [f"{series.name}: {x:,.4g}, {y:.4g}" for x, y in series.points]
+    spots = [(across.position(x), up.position(y)) for x, y in series.points]
+    if series.is_bar:
+        for (x, y), title in zip(series.points, titles, strict=True):
+            left = across.position(x - _BAR / 2)
+            right = across.position(x + _BAR / 2)
+            zero = up.position(0.0)
+            outline = f"M{left} {zero}V{up.position(y)}H{right}V{zero}z"
+            yield tag("path", tooltip(title), class_="mark filled", d=outline)
+    if series.level is not None:
+        line = f"M{_LEFT} {up.position(series.level)}H{number(across.end)}"
+        yield tag("path", class_="line dotted", d=line)
+    if len(spots) > 1 and not series.is_ring:
+        line = "M" + "L".join(f"{x} {y}" for x, y in spots)
+        yield tag("path", class_="line dashed" if series.is_dashed else "line", d=line)
+    if series.interval is not None and spots:
+        low, high = map(up.position, series.interval)
+        yield tag("path", class_="line bar", d=f"M{spots[0][0]} {low}V{high}")
+    if not series.is_bar and (not series.is_dashed or len(spots) == 1):
+        for (x, y), title in zip(spots, titles, strict=True):
+            yield _mark(series, x, y, tooltip(title))
+
+
+def _mark(series: Series, x: float, y: float, content: str = "") -> str:
+    kind = "mark"
+    if series.is_ring or series.is_dashed:
+        kind = "mark hollow"
+    elif series.is_bar:
+        kind = "mark filled"
+    # where the eight colours are used again, the shapes are others
     shape = _RING if series.is_ring else _SHAPES[(series.style + series.style // 8) % len(_SHAPES)]
-    kind = (
-        "mark hollow"
-        if series.is_ring or series.is_dashed
-        else "mark filled"
-        if series.is_bar
-        else "mark"
-    )
-    content = tag("title", escape(shorten(title, 200))) if title else ""
-    return tag(
-        "path", content, class_=kind, transform=f"translate({number(x)} {number(y)})", d=shape
-    )
-
-
-def _bar(left: float, right: float, high: float, zero: float, title: str) -> str:
-    outline = f"M{number(left)} {number(zero)}V{number(high)}H{number(right)}V{number(zero)}z"
-    return tag("path", tag("title", escape(shorten(title, 200))), class_="mark filled", d=outline)
+    where = f"translate({number(x)} {number(y)})"
+    return tag("path", content, class_=kind, transform=where, d=shape)
 
 
 def _draw_legend(series: Sequence[Series], width: float, top: float) -> tuple[list[str], float]:
@@ -451,28 +433,33 @@ def _draw_legend(series: Sequence[Series], width: float, top: float) -> tuple[li
         needed = 30 + text_width(name, DETAIL) + 16
         if x and x + needed > width + 16:
             x = 0.0
-            y = y + 18
-        kind = "dotted" if entry.level is not None else "dashed" if entry.is_dashed else ""
-        is_line = kind or (len(entry.points) > 1 and not entry.is_ring)
-        symbol = (
-            tag("path", class_=f"line {kind}".strip(), d=f"M{number(x)} {number(y)}h24")
-            if is_line
-            else ""
-        )
-        symbol += "" if kind else _mark(entry, x + 12, y)
-        content += [
-            tag("g", symbol, class_=f"series-{entry.style % 8}"),
-            label(name, x + 30, y, DETAIL, "detail"),
-        ]
+            y += 18
+        kind = "line"
+        if entry.level is not None:
+            kind = "line dotted"
+        elif entry.is_dashed:
+            kind = "line dashed"
+        symbol = ""
+        if kind != "line" or (len(entry.points) > 1 and not entry.is_ring):
+            symbol += tag("path", class_=kind, d=f"M{number(x)} {number(y)}h24")
+        if kind == "line":
+            symbol += _mark(entry, x + 12, y)
+        content.append(tag("g", symbol, class_=f"series-{entry.style % 8}"))
+        content.append(label(name, x + 30, y, DETAIL, "detail"))
         x += needed
     return content, y + 10 - top
 
 
 def _make_axis(
-    values: Sequence[float], is_log: bool = False, from_zero: bool = False, count: int = 5
+    values: Sequence[float],
+    start: float,
+    end: float,
+    is_log: bool = False,
+    from_zero: bool = False,
+    count: int = 5,
 ) -> _Axis:
-    """Return an axis on which all of some finite values are; without values, from 0 to 1, or from 1
-    to 10.
+    """Return an axis from the position ``start`` to ``end`` on which all of some finite values are;
+    without values, from 0 to 1, or from 1 to 10.
     """
     known = [math.log10(value) if is_log else value for value in values] or [0.0, 1.0]
     low = min(known)
@@ -480,13 +467,14 @@ def _make_axis(
     if from_zero and not is_log:
         low = min(0.0, low)
     if math.isclose(low, high, rel_tol=1e-9, abs_tol=1e-12):
-        low = low - 0.5 * (abs(low) or 1.0)
-        high = high + 0.5 * (abs(high) or 1.0)
+        low -= 0.5 * (abs(low) or 1.0)
+        high += 0.5 * (abs(high) or 1.0)
     margin = (high - low) * 0.06
-    low = low if from_zero and low == 0 else low - margin
-    high = high + margin
+    if not from_zero or low != 0:
+        low -= margin
+    high += margin
     ticks = _log_ticks(low, high, count) if is_log else _linear_ticks(low, high, count)
-    return _Axis(low, high, [(short(tick), tick) for tick in ticks], is_log)
+    return _Axis(low, high, start, end, [(short(tick), tick) for tick in ticks], is_log)
 
 
 def _linear_ticks(low: float, high: float, count: int) -> list[float]:
@@ -501,12 +489,8 @@ def _log_ticks(low: float, high: float, count: int) -> list[float]:
     """Return powers of ten, thinned if there are many; with 2 and 5 times them if there are few."""
     powers = range(math.floor(low), math.ceil(high) + 1)
     for steps in (1,), (1, 4), (1, 2, 5):
-        inside = [
-            step * 10.0**power
-            for power in powers
-            for step in steps
-            if low <= math.log10(step * 10.0**power) <= high
-        ]
+        ticks = [step * 10.0**power for power, step in product(powers, steps)]
+        inside = [tick for tick in ticks if low <= math.log10(tick) <= high]
         if len(inside) >= 3:
             return inside[:: math.ceil(len(inside) / (count + 1))]
     return _linear_ticks(10**low, 10**high, 3)

@@ -49,7 +49,7 @@ class PackedModel(NamedTuple):
     """A model as the browser loads it.
 
     Attributes:
-        manifest: What it consists of, as JSON values.
+        manifest: Its contents, as JSON values.
         blob: Its arrays, compressed with deflate (RFC 1951).
     """
 

@@ -18,8 +18,13 @@ AXES = {"seconds": "seconds", "steps": "step", "tokens": "tokens_seen"}
 training.json.
 """
 
-# from which duration on, in seconds
-_UNITS = ((2 * 3600.0, 3600.0, "hours"), (180.0, 60.0, "minutes"), (0.0, 1.0, "seconds"))
+_LABELS = {"seconds": "seconds of training", "steps": "steps", "tokens": "tokens seen"}
+# the shortest duration shown in a unit and that unit, both in seconds, and the label of its axis
+_UNITS = (
+    (2 * 3600.0, 3600.0, "hours of training"),
+    (180.0, 60.0, "minutes of training"),
+    (0.0, 1.0, "seconds of training"),
+)
 # times the fewest bits; the values of first steps, or of a diverged run, would flatten the rest
 _MAX_RATIO = 3.0
 _LOW = 90.0  # the height of a panel below the first, in pixels
@@ -33,8 +38,7 @@ class LearningCurves:
     Attributes:
         name: The name of the run in the plot.
         preset: The preset that was trained.
-        verdict: What sums up the run: the verdict, and the copy rate with its interval if it was
-            measured.
+        verdict: The verdict on the run, and its copy rate with the interval if it was measured.
         held_out_token_copy_rate: The share of the 20-token windows of held-out reviews that occur
             in the training text.
         evaluations: One mapping per evaluation.
@@ -57,15 +61,13 @@ class LearningCurves:
         """The names of the metrics of generated texts that have a value at some evaluation, also of
         the parts.
         """
-        names = [
-            name
-            for entry in self.evaluations
-            for name, value in entry.get("metrics", {}).items()
-            if value is not None
-        ]
-        return list(
-            dict.fromkeys([*names, *(name for part in self.parts for name in part.metrics)])
-        )
+        names = list[str]()
+        for entry in self.evaluations:
+            metrics = entry.get("metrics", {})
+            names += [name for name, value in metrics.items() if value is not None]
+        for part in self.parts:
+            names += part.metrics
+        return list(dict.fromkeys(names))
 
 
 def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
@@ -112,21 +114,19 @@ def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
 
 
 def _find_parts(parts: Any) -> list[LearningCurves]:
-    """Return the curves of the models of a blend, by their presets; of one that was counted only
-    the height is known.
+    """Return the curves of the models of a blend, named for their presets; a model that was counted
+    has a height only.
     """
-    trained = (
-        [part for part in parts or () if part.get("evaluations")] if isinstance(parts, list) else []
-    )
-    curves = [find_curves(part, str(part.get("preset"))) for part in trained]
-    return [
-        run if run.curve else replace(run, evaluations=[_height(last) for last in run.evaluations])
-        for run in curves
-    ]
-
-
-def _height(evaluation: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in evaluation.items() if name not in AXES.values()}
+    curves = []
+    for part in parts if isinstance(parts, list) else ():
+        if part.get("evaluations"):
+            run = find_curves(part, str(part.get("preset")))
+            heights = [
+                {name: value for name, value in entry.items() if name not in AXES.values()}
+                for entry in run.evaluations
+            ]
+            curves.append(run if run.curve else replace(run, evaluations=heights))
+    return curves
 
 
 def learning_chart(
@@ -139,23 +139,24 @@ def learning_chart(
         against: The quantity of the horizontal axis, a key of ``AXES``.
         metrics: The metrics of generated texts that have a panel, too.
     """
-    every = [model for run in runs for model in (*run.parts, run)]
+    every = list[LearningCurves]()
+    for run in runs:
+        every += [*run.parts, run]
     across = AXES[against]
-    longest = max(
-        (x for run in every for x, _ in _points(run.evaluations, across, across)), default=0.0
-    )
-    unit, x = next(
-        (unit, f"{name} of training") for shortest, unit, name in _UNITS if longest >= shortest
-    )
-    unit, x = (
-        (unit, x)
-        if against == "seconds"
-        else (1.0, {"steps": "steps", "tokens": "tokens seen"}[against])
-    )
-    bits = [line for n, run in enumerate(every) for line in _bits(run, n, len(every), across, unit)]
+    unit = 1.0
+    x = _LABELS[against]
+    if against == "seconds":
+        seconds = [0.0]
+        for run in every:
+            seconds += [time for time, _ in _points(run.evaluations, across, across)]
+        unit, x = next((unit, name) for shortest, unit, name in _UNITS if max(seconds) >= shortest)
+    bits = list[Series]()
+    for n, run in enumerate(every):
+        bits += _bits(run, n, len(every), across, unit)
     panels = [Panel("bits per character", bits)]
     for name in metrics:
-        label = next((f"{name}, {run.units[name]}" for run in every if name in run.units), name)
+        units = [run.units[name] for run in every if name in run.units]
+        label = f"{name}, {units[0]}" if units else name
         series = [
             Series(run.name, _points(run.evaluations, across, name, unit), n)
             for n, run in enumerate(every)
@@ -177,25 +178,18 @@ def draw_inline(runs: Sequence[LearningCurves]) -> Markup | None:
     """Return bits per character against seconds as a figure for notebooks; None while there are
     fewer than two values.
     """
-    series = [
-        line
-        for n, run in enumerate(runs)
-        for line in _bits(run, n, len(runs), "seconds")
-        if line.points
-    ]
-    bits = [y for line in series if not line.is_ring for _, y in line.points]
+    series = list[Series]()
+    bits = list[float]()
+    for n, run in enumerate(runs):
+        for line in _bits(run, n, len(runs), "seconds"):
+            if line.points:
+                series.append(line)
+                bits += [] if line.is_ring else [y for _, y in line.points]
     if len(bits) < 2:
         return None
     summary = f"The fewest bits per character so far are {min(bits):.3f}."
-    return draw_figure(
-        Chart(
-            "Bits per character",
-            "seconds",
-            [Panel("bits per character", series)],
-            summary,
-            from_zero=True,
-        )
-    )
+    panels = [Panel("bits per character", series)]
+    return draw_figure(Chart("Bits per character", "seconds", panels, summary, from_zero=True))
 
 
 def _bits(
@@ -208,43 +202,23 @@ def _bits(
     held_out = _points(run.evaluations, across, "bits_per_character", unit)
     trained = _between(run, across, "train_bits_per_character", unit)
     limit = _MAX_RATIO * min((bits for _, bits in held_out or trained), default=0.0)
-    # of a model that was counted
-    single = run.evaluations[0].get("bits_per_character") if len(run.evaluations) == 1 else None
-    yield Series(
-        f"{prefix}held-out text",
-        [point for point in held_out if point[1] <= limit],
-        style,
-        level=single,
-    )
-    yield Series(
-        f"{prefix}training text",
-        [point for point in trained if point[1] <= limit],
-        style,
-        is_dashed=True,
-    )
-    best = _points(
-        [entry for entry in run.evaluations if entry.get("is_best")][-1:],
-        across,
-        "bits_per_character",
-        unit,
-    )
-    yield from (
-        Series(f"{prefix}weights kept: {point[1]:.3f}", [point], style, is_ring=True)
-        for point in best
-    )
+    held_out_low = [point for point in held_out if point[1] <= limit]
+    trained_low = [point for point in trained if point[1] <= limit]
+    # a model that was counted has a single evaluation, drawn as a level
+    level = run.evaluations[0].get("bits_per_character") if len(run.evaluations) == 1 else None
+    yield Series(f"{prefix}held-out text", held_out_low, style, level=level)
+    yield Series(f"{prefix}training text", trained_low, style, is_dashed=True)
+    best = [entry for entry in run.evaluations if entry.get("is_best")][-1:]
+    for point in _points(best, across, "bits_per_character", unit):
+        yield Series(f"{prefix}weights kept: {point[1]:.3f}", [point], style, is_ring=True)
 
 
 def _points(
     evaluations: Sequence[Mapping[str, Any]], across: str, up: str, unit: float = 1.0
 ) -> list[Point]:
     """Return two numbers of the evaluations that have both, the first divided by a unit."""
-    return _known(
-        (
-            (entry.get(across), {**entry, **entry.get("metrics", {})}.get(up))
-            for entry in evaluations
-        ),
-        unit,
-    )
+    numbers = [{**entry, **entry.get("metrics", {})} for entry in evaluations]
+    return _known([(entry.get(across), entry.get(up)) for entry in numbers], unit)
 
 
 def _between(run: LearningCurves, across: str, up: str, unit: float) -> list[Point]:

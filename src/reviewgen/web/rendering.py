@@ -37,22 +37,22 @@ def render(template: str, **values: Any) -> str:
         values: The values by the names that the template uses.
 
     Raises:
-        jinja2.UndefinedError: The template uses a value that was not given.
+        jinja2.UndefinedError: A value that the template uses is missing.
     """
     return _environment().get_template(template).render(**values)
 
 
 @cache
 def _environment() -> Environment:
-    options: dict[str, Any] = {
-        "undefined": StrictUndefined,
-        "trim_blocks": True,
-        "lstrip_blocks": True,
-    }
-    environment = Environment(loader=FileSystemLoader(_PACKAGE), autoescape=True, **options)
-    environment.filters |= {
-        each.__name__: each for each in (decimal, duration, percent, size, thousands)
-    }
+    environment = Environment(
+        loader=FileSystemLoader(_PACKAGE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for show in (decimal, duration, percent, size, thousands):
+        environment.filters[show.__name__] = show
     return environment
 
 
@@ -97,13 +97,13 @@ def save_text(text: str, file: Path) -> None:
 
 
 class HtmlReport(ABC):
-    """Results that are shown as a page, and in a notebook: by a template that extends ``base``."""
+    """Results that a page and a notebook show, by a template that extends ``base``."""
 
     _template: ClassVar[str]
 
     @abstractmethod
     def _values(self) -> dict[str, Any]:
-        """Return what the template is filled with."""
+        """Return the values of the template."""
 
     def save_html(self, file: str | Path, *, overwrite: bool = False) -> None:
         """Save everything as a page: one file without scripts, which loads nothing.
@@ -161,8 +161,8 @@ def size(value: float | None) -> str:
         return _special(value)
     power = 0
     while value >= 1000 and power < len(_SIZES) - 1:
-        value = value / 1000
-        power = power + 1
+        value /= 1000
+        power += 1
     return f"{value:,.1f} {_SIZES[power]}" if power else f"{value:.0f} B"
 
 
@@ -179,15 +179,15 @@ def duration(value: float | None) -> str:
     if value < 60:
         return f"{value:.1f} s"
     whole = round(value)
-    return (
-        f"{whole // 60} m {whole % 60:02} s"
-        if whole < 3600
-        else f"{whole // 3600} h {whole % 3600 // 60:02} m"
-    )
+    if whole < 3600:
+        return f"{whole // 60} m {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} m"
 
 
 def _special(value: float | None) -> str:
     """Return the sign of a value that is missing or infinite; empty for a number."""
     if value is None or math.isnan(value):
         return _MISSING
-    return "" if math.isfinite(value) else "∞" if value > 0 else "-∞"
+    if math.isfinite(value):
+        return ""
+    return "∞" if value > 0 else "-∞"

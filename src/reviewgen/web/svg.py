@@ -73,17 +73,23 @@ def _style() -> str:
 
 
 def tag(name: str, content: str = "", **attributes: object) -> str:
-    """Return an element with its content, which is markup; in the names of attributes ``_`` is
-    written ``-``, ``__`` a colon.
+    """Return an element with its content, which is markup; in the names of attributes ``_`` stands
+    for ``-``, ``__`` for a colon.
 
     >>> tag("rect", class_="box", stroke_width=1.25)
     '<rect class="box" stroke-width="1.2"/>'
     """
-    names = {key: key.rstrip("_").replace("__", ":").replace("_", "-") for key in attributes}
-    written = "".join(
-        f" {names[key]}={quoteattr(_plain(value))}" for key, value in attributes.items()
-    )
-    return f"<{name}{written}>{content}</{name}>" if content else f"<{name}{written}/>"
+    start = f"<{name}"
+    for key, value in attributes.items():
+        written = number(value) if isinstance(value, float) else str(value)
+        attribute = key.rstrip("_").replace("__", ":").replace("_", "-")
+        start += f" {attribute}={quoteattr(written)}"
+    return f"{start}>{content}</{name}>" if content else f"{start}/>"
+
+
+def tooltip(text: str) -> str:
+    """Return the text that a browser shows at the element around it."""
+    return tag("title", escape(shorten(text, 200)))
 
 
 def moved(content: Iterable[str], x: float, y: float) -> str:
@@ -107,37 +113,35 @@ def block(lines: Lines, x: float, y: float, anchor: str = "start") -> list[str]:
 
 def label(text: str, x: float, y: float, size: float, role: str, anchor: str = "start") -> str:
     """Return a line of text whose middle is at the height y; ``_{...}`` in it is a subscript."""
-    parts = []
-    is_below = False
+    spans = ""
+    was_below = False
     for n, part in enumerate(_SUBSCRIPT.split(shorten(text, 200))):
+        is_below = n % 2 == 1
         if part:
-            lowered = 0.28 * size * ((n % 2 == 1) - is_below)
-            move = {"dy": lowered} if lowered else {}
-            parts.append(
-                tag(
-                    "tspan", escape(part), **move, **({"font_size": size * _BELOW} if n % 2 else {})
-                )
-            )
-            is_below = n % 2 == 1
-    where = {"x": x, "y": y, "font_size": size} | (
-        {} if anchor == "start" else {"text_anchor": anchor}
-    )
-    return tag("text", "".join(parts), class_=role, **where, xml__space="preserve")
+            attributes = dict[str, float]()
+            if is_below != was_below:
+                attributes["dy"] = 0.28 * size * (is_below - was_below)
+            if is_below:
+                attributes["font_size"] = size * _BELOW
+            spans += tag("tspan", escape(part), **attributes)
+            was_below = is_below
+    anchored = {} if anchor == "start" else {"text_anchor": anchor}
+    where = {"x": x, "y": y, "font_size": size} | anchored
+    return tag("text", spans, class_=role, **where, xml__space="preserve")
 
 
 def block_size(lines: Lines) -> tuple[float, float]:
     """Return the width and height of lines of text."""
-    return max((text_width(text, size) for text, size, _ in lines), default=0.0), sum(
-        size * _LINE for _, size, _ in lines
-    )
+    width = max((text_width(text, size) for text, size, _ in lines), default=0.0)
+    return width, sum(size * _LINE for _, size, _ in lines)
 
 
 def text_width(text: str, size: float) -> float:
     """Return how wide a text is at most in usual fonts, in pixels of a font size."""
-    parts = enumerate(_SUBSCRIPT.split(text))
-    return size * sum(
-        _letter_width(letter) * (_BELOW if n % 2 else 1.0) for n, part in parts for letter in part
-    )
+    width = 0.0
+    for n, part in enumerate(_SUBSCRIPT.split(text)):
+        width += sum(map(_letter_width, part)) * (_BELOW if n % 2 else 1.0)
+    return size * width
 
 
 def _letter_width(letter: str) -> float:
@@ -147,7 +151,9 @@ def _letter_width(letter: str) -> float:
         return 1.05
     if letter in _NARROW:
         return 0.4
-    return 1.0 if letter in _WIDE else 0.74 if letter.isupper() else _EM
+    if letter in _WIDE:
+        return 1.0
+    return 0.74 if letter.isupper() else _EM
 
 
 def wrap(text: str, size: float, width: float) -> list[str]:
@@ -171,7 +177,3 @@ def shorten(text: str, characters: int = 60) -> str:
     """Return a text on one line and of at most a number of characters, which XML allows."""
     line = _NOT_IN_XML.sub("�", " ".join(text.split()))
     return line if len(line) <= characters else line[: characters - 1] + "…"
-
-
-def _plain(value: object) -> str:
-    return number(value) if isinstance(value, float) else str(value)

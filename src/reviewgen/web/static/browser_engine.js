@@ -2,7 +2,6 @@
  * The engine in the browser: writes texts with packed models, token by token, and gives the event loop time in between. A model
  * is unpacked when it is first used. For what an engine offers see app.js; this one touches no page.
  */
-
 import { Text, withoutHalves } from "./decoder.js";
 import { loadModel } from "./model.js";
 import { createRandom } from "./random.js";

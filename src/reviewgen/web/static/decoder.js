@@ -4,7 +4,6 @@
  * Every text has its own random stream, seeded from the seed and the text's number. A token that may not follow is sampled again
  * from those that may; if none is left, it is taken nevertheless. Knows a model only by its tokenizer and stepper.
  */
-
 import { createRandom } from "./random.js";
 import { DEAD_END, NOTHING_LEFT, NOT_A_NUMBER, sampleByProposals, sampleToken, samplingParams } from "./sampling.js";
 import { beginsWithSpace, sentenceEnds } from "./sentences.js";

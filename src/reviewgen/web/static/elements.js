@@ -1,6 +1,7 @@
 /** Elements of the page, and how tokens, bits and probabilities are shown. Text is set as text, never as markup. */
 
 const EDGES = [1, 2, 3, 5, 7, 9, 12]; // bits of surprise; the shades 1 to 7 begin here, as in the legend of page.html
+const SPOKEN = { "": "part of a character", " ": "space", "\n": "line break" };
 
 export const byId = (id) => document.getElementById(id);
 
@@ -17,9 +18,7 @@ export function create(tag, properties = {}, ...children) {
 }
 
 /** Shows an error as one sentence in the page, or takes it away; a screen reader reads it at once. */
-export function showError(error) {
-  byId("error").textContent = error?.message ?? "";
-}
+export const showError = (error) => (byId("error").textContent = error?.message ?? "");
 
 /** Does some work, and shows what goes wrong. */
 export async function attempt(work) {
@@ -57,7 +56,4 @@ export function visible(text) {
 }
 
 /** Returns a token's text as a screen reader can say it. */
-export function spoken(text) {
-  if (text === "") return "part of a character";
-  return text.trim() || { " ": "space", "\n": "line break" }[text] || "white space";
-}
+export const spoken = (text) => text.trim() || SPOKEN[text] || "white space";

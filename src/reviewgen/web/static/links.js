@@ -88,11 +88,9 @@ function checkTexts({ model, second, prompt, profile, novelty, max_copy: limit, 
   check(["", "likeness"].includes(profile), `The link has profile=${quote(profile)}; it can only be “likeness”.`);
   check(["", "filter"].includes(novelty), `The link has novelty=${quote(novelty)}; it can only be “filter”.`);
   const chosen = models.filter(({ id }) => [model, second].includes(id));
-  check(
-    (novelty === "" && limit === null) || chosen.some(({ hasIndex }) => hasIndex),
-    `The link asks for a text without copies, but ${chosen[0].id} has no index of its training text here: ` +
-      "take novelty and max_copy out of the link.",
-  );
+  const isPossible = (novelty === "" && limit === null) || chosen.some(({ hasIndex }) => hasIndex);
+  const reason = `${chosen[0].id} has no index of its training text here: take novelty and max_copy out of the link.`;
+  check(isPossible, `The link asks for a text without copies, but ${reason}`);
   for (const [name, label] of Object.entries(conditions)) {
     const known = chosen.flatMap((each) => each.conditions).filter((each) => each.name === name);
     const labels = known.flatMap((each) => (each.kind === "text" ? [label] : labelsOf(each)));

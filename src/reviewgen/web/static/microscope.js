@@ -20,13 +20,9 @@ export function openMicroscope(anchor, token, { copied, onPick, onMove, canPick 
 }
 
 /** Returns whether the microscope is open on a token. */
-export function isOpenOn(anchor) {
-  return anchor.classList.contains("open") && byId("microscope").matches(":popover-open");
-}
+export const isOpenOn = (anchor) => anchor.classList.contains("open") && byId("microscope").matches(":popover-open");
 
-export function closeMicroscope() {
-  byId("microscope").togglePopover(false);
-}
+export const closeMicroscope = () => byId("microscope").togglePopover(false);
 
 /** Returns where a token begins, without the space before it, which may be on the line above. */
 export function firstBox(element) {

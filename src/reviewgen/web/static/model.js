@@ -1,5 +1,4 @@
 /** Loads a packed model, as `reviewgen.export.html` writes it: a manifest (JSON) and a blob of arrays, deflated. */
-
 import { createPieces } from "./decoder.js";
 import { createSpellings } from "./spelling.js";
 import { createTensor } from "./tensors.js";
@@ -19,14 +18,9 @@ export async function loadModel({ manifest, readBlob }, { steppers, tokenizers }
   const tokenizer = tokenizers[saved.name](saved.config, mapValues(saved.files, readText));
   const tensors = mapValues(manifest.tensors, (entry) => createTensor(entry.shape, readNumbers(buffer, entry)));
   const createPart = (name, config, parts) => steppers[name](name, config, parts, createPart);
-  return {
-    conditions,
-    defaults,
-    stepper: createPart(model.name, model.config, tensors),
-    tokenizer,
-    pieces: createPieces(tokenizer),
-    spellingOf: createSpellings(tokenizer, readNumbers(buffer, spelling), spelling.roots, spelling.known),
-  };
+  const stepper = createPart(model.name, model.config, tensors);
+  const spellingOf = createSpellings(tokenizer, readNumbers(buffer, spelling), spelling.roots, spelling.known);
+  return { conditions, defaults, stepper, tokenizer, pieces: createPieces(tokenizer), spellingOf };
 }
 
 const mapValues = (object, change) => Object.fromEntries(Object.entries(object).map(([name, value]) => [name, change(value)]));

@@ -56,5 +56,4 @@ function createHash(constant, multiplier) {
 }
 
 const mix = (x, y) => fold(Math.imul(0xca01f9dd, x) - Math.imul(0x4973f715, y));
-
 const fold = (value) => (value ^ (value >>> 16)) >>> 0;

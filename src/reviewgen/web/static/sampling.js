@@ -4,7 +4,6 @@
  * The same steps in the same order as `reviewgen.compiled.sampling` and `sampling`, where the methods are explained, in 64-bit
  * numbers, so that equal logits and equal random numbers give equal tokens. Knows neither a model nor a tokenizer.
  */
-
 import { follows } from "./spelling.js";
 
 /** In place of a token: every token left is forbidden; every token has probability zero; NaN logits. */
