@@ -4,9 +4,8 @@ B batch, T time (tokens), V vocabulary, N random numbers of a row, K trailing to
 """
 
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -22,7 +21,7 @@ from reviewgen.compiled.sampling import (
     compiled_constraints,
     sample_rows,
 )
-from reviewgen.errors import DeviceError, first_line
+from reviewgen.devices import device_errors, using_threads
 from reviewgen.generation.generator import DEVICE_ROWS
 from reviewgen.generation.states import map_state
 from reviewgen.protocols.model import LanguageModel, State, SupportsStep
@@ -38,32 +37,6 @@ def make_stepper(model: LanguageModel, device: str = "cpu", weight_bits: int = 3
     if device != "cpu":
         return DeviceStepper(model, device)
     return model.stepper(weight_bits) if isinstance(model, SupportsStep) else ModelStepper(model)
-
-
-@contextmanager
-def device_errors(device: str) -> Iterator[None]:
-    """Turn the errors of an accelerator in a block into ``DeviceError``.
-
-    Raises:
-        DeviceError: It has no memory left, or cannot compute what it is asked for.
-    """
-    try:
-        yield
-    except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
-        raise DeviceError(
-            f"The device {device} has failed: {first_line(error)} Try the device cpu."
-        ) from None
-
-
-@contextmanager
-def using_threads(threads: int) -> Iterator[None]:
-    """Set the number of torch's CPU threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class ModelStepper:

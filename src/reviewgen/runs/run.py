@@ -25,6 +25,7 @@ from reviewgen.config.settings import to_dict
 from reviewgen.config.training import TrainingConfig
 from reviewgen.data.corpus import Corpus
 from reviewgen.data.store import TokenStore, tokens_of
+from reviewgen.devices import using_threads
 from reviewgen.errors import Detail, NotADistribution, ProcessLost, TrainingError
 from reviewgen.evaluation import (
     Document,
@@ -34,7 +35,6 @@ from reviewgen.evaluation import (
     sample_documents,
     spread_documents,
 )
-from reviewgen.generation.model_stepper import using_threads
 from reviewgen.hub.card import card_text, file_name
 from reviewgen.interrupts import block_signals
 from reviewgen.model.review_model import ReviewModel
