@@ -45,7 +45,8 @@ from reviewgen.data.store import (
 )
 from reviewgen.data.weighting import count_copies
 from reviewgen.errors import DataError
-from reviewgen.lexicon import WordCounts, count_words, decode_texts
+from reviewgen.lexicon.token_bytes import decode_texts
+from reviewgen.lexicon.words import WordCounts, count_words
 from reviewgen.novelty import CompactIndex, Index, build_index, build_sets, write_index
 from reviewgen.protocols.tokenizer import SupportsTrainingInParts, Tokenizer
 from reviewgen.storage import Job

@@ -17,7 +17,9 @@ from jaxtyping import Bool
 
 from reviewgen.compiled.spelling import Spelling
 from reviewgen.errors import DataError
-from reviewgen.lexicon import Lexicon, Symbols, add_words, make_spelling, token_symbols, words_of
+from reviewgen.lexicon.lexicon import Lexicon, add_words, make_spelling
+from reviewgen.lexicon.token_bytes import Symbols, token_symbols
+from reviewgen.lexicon.words import words_of
 from reviewgen.protocols.tokenizer import Tokenizer
 
 _MAX_HEALED = 8  # tokens removed from the end of a prompt

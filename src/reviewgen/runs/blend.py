@@ -34,7 +34,7 @@ from reviewgen.data.store import digest_tokenizer
 from reviewgen.errors import ConfigError, NotADistribution, quoted
 from reviewgen.evaluation import Document, score_tokens
 from reviewgen.hub.card import card_text
-from reviewgen.lexicon import token_symbols
+from reviewgen.lexicon.token_bytes import token_symbols
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.protocols.model import LanguageModel, SupportsScore
