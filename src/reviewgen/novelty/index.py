@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import chain
 from statistics import fmean
 from typing import Any, ClassVar, TypeAlias
 
@@ -20,6 +21,7 @@ from reviewgen.compiled.windows import (
     Tokens,
     WindowSet,
     build_windows,
+    count_blocks,
     cut,
     false_positive_rate,
     sample_windows,
@@ -42,7 +44,6 @@ _LARGEST_MAX_COPY = 1 << 31  # tokens; a larger limit has the same effect
 _MIN_SAMPLE = 20
 _FIRST_TOKENS = 200  # of a text that is looked up as a whole
 _BITS_PER_WINDOW = 10.0  # of the compact form: about 1 % false positives
-_BLOCK_BYTES = 8 * BLOCK
 _MAX_BUCKETS = 1 << 20  # exceeded only if the vocabulary is larger
 _CONTEXT = 60  # characters of an excerpt on each side of the span
 _MAX_GUARDS = 4
@@ -414,22 +415,18 @@ def build_sets(
             returns the results in order.
     """
     call = share or (lambda function, tasks: [function(*task) for task in tasks])
-    thinner = thin_for_counting(sum(len(block) for part in parts for block in cut(part)))
+    blocks = chain.from_iterable(map(cut, parts))
+    thinner = thin_for_counting(sum(map(len, blocks)))
     sampled = call(_sample_part, [(part, separators, thinner) for part in parts])
     counts = [
         len(np.unique(np.concatenate(hashes))) * thinner for hashes in zip(*sampled, strict=True)
     ]
     stride = 1
-    limit = max_bytes // _BLOCK_BYTES
-    while (
-        sum(
-            max(1, math.ceil(-(-count // stride) * _BITS_PER_WINDOW / (8 * _BLOCK_BYTES)))
-            for count in counts
-        )
-        > limit
-    ):
+    sizes = counts
+    max_blocks = max_bytes // (8 * BLOCK)
+    while sum(count_blocks(size, _BITS_PER_WINDOW) for size in sizes) > max_blocks:
         stride *= 2
-    sizes = [-(-count // stride) for count in counts]
+        sizes = [-(-count // stride) for count in counts]
     built = call(_build_part, [(part, separators, sizes, stride) for part in parts])
     return tuple(
         sets[0]._replace(bits=np.bitwise_or.reduce([each.bits for each in sets]))
@@ -452,7 +449,9 @@ def _build_part(
 
 def id_dtype(vocab_size: int) -> type[np.integer]:
     """Return the smallest dtype for the ids that both safetensors and torch support."""
-    return np.uint8 if vocab_size <= 1 << 8 else np.int16 if vocab_size <= 1 << 15 else np.int32
+    if vocab_size <= 1 << 8:
+        return np.uint8
+    return np.int16 if vocab_size <= 1 << 15 else np.int32
 
 
 def _check_max_copy(max_copy: object) -> int:
