@@ -144,14 +144,15 @@ class TextDelta(NamedTuple):
     """What is new of a text.
 
     Attributes:
-        source: The text; its other attributes are final once it is over.
-        text: Characters; the first follow the prompt, or are those of the prompt if it is echoed.
+        text: The text; its other attributes are final once it is over.
+        characters: Its new characters; the first follow the prompt, or are those of the prompt if
+            it is echoed.
         tokens: Their tokens, if log probabilities are computed.
         is_over: Whether the text is complete.
     """
 
-    source: ServedText
-    text: str = ""
+    text: ServedText
+    characters: str = ""
     tokens: Sequence[Token] = ()
     is_over: bool = False
 
@@ -235,7 +236,8 @@ class ActiveRequest:
     def is_schedulable(self) -> bool:
         """Whether fewer than ``_MAX_UNREAD`` characters are unread, so the job may be scheduled."""
         return (
-            not self.is_stopped and sum(1 + len(news.text) for news in [*self._news]) <= _MAX_UNREAD
+            not self.is_stopped
+            and sum(1 + len(news.characters) for news in [*self._news]) <= _MAX_UNREAD
         )
 
     @property

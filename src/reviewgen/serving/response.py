@@ -30,7 +30,7 @@ class Choice:
             complete.
         tokens: The tokens that were not sent yet.
         unsent: The characters that were not sent yet.
-        source: The text in the engine; None until there is anything of it, and once its end was
+        served: The text in the engine; None until there is anything of it, and once its end was
             sent.
         is_over: Whether it is complete.
         is_sent: Whether a part of it was sent.
@@ -41,26 +41,26 @@ class Choice:
     text: str
     tokens: list[Token]
     unsent: str = ""
-    source: ServedText | None = None
+    served: ServedText | None = None
     is_over: bool = False
     is_sent: bool = False
     copied: Sequence[Span] = ()
 
     def read(self, news: TextDelta) -> None:
         """Take in what is new of the text."""
-        self.source = news.source
+        self.served = news.text
         self.is_over = news.is_over
         self.tokens += news.tokens
-        self.text += news.text
-        self.unsent += news.text
+        self.text += news.characters
+        self.unsent += news.characters
 
     @property
     def mean_logprob(self) -> float:
         """The mean log probability of the tokens of a complete text."""
-        assert self.source is not None
-        first = len(self.source.ids) - self.source.new_tokens - self.source.out.first
-        count = self.source.new_tokens
-        return sum(score.logprob for score in self.source.out.scores[first : first + count]) / max(
+        assert self.served is not None
+        first = len(self.served.ids) - self.served.new_tokens - self.served.out.first
+        count = self.served.new_tokens
+        return sum(score.logprob for score in self.served.out.scores[first : first + count]) / max(
             1, count
         )
 
@@ -130,7 +130,7 @@ class Completion:
         """Yield a chunk for each text that has grown or ended since the last call."""
         more = {"usage": None} if self.call.fields.include_usage else {}
         for index, choice in enumerate(self.choices):
-            if choice.source is not None and (choice.unsent or choice.tokens or choice.is_over):
+            if choice.served is not None and (choice.unsent or choice.tokens or choice.is_over):
                 yield self._object([self._choice(index, choice)]) | more
 
     def last_chunks(self, started: Sequence[ServedText]) -> list[dict[str, Any]]:
@@ -178,11 +178,11 @@ class Completion:
                 if token.start >= start and token.id != bos
             ]
             logprobs = self._logprobs(choice)
-        if choice.source is not None and choice.is_over:
-            ended = choice.source.finish_reason
-            conditions = self.call.submission.request.conditions_of(choice.source.number)
-            choice.source.out.scores.clear()  # they may be many
-            choice.source = None
+        if choice.served is not None and choice.is_over:
+            ended = choice.served.finish_reason
+            conditions = self.call.submission.request.conditions_of(choice.served.number)
+            choice.served.out.scores.clear()  # they may be many
+            choice.served = None
             reason = "stop" if ended in ("end", "stop") else "length"  # a text that was cut off
             extras |= {
                 "text": choice.text,
@@ -211,12 +211,12 @@ class Completion:
         of the most probable ones.
         """
         listed = choice.tokens
-        source = choice.source
+        served = choice.served
         if (
             self.call.fields.scores_prompts
-            and source is not None
+            and served is not None
             and choice.is_over
-            and source.finish_reason == "end"
+            and served.finish_reason == "end"
         ):
             listed = [
                 *listed,
@@ -224,7 +224,7 @@ class Completion:
                     self.call.tokenizer.eos_id,
                     _END,
                     len(choice.text),
-                    source.out.scores[len(source.ids)],
+                    served.out.scores[len(served.ids)],
                 ),
             ]
         return {

@@ -348,14 +348,14 @@ class CompletionResponse:
         if self.job.is_cancelled:
             raise ClientGone
         for news in self.job.take():
-            choice = self.completion.choices[news.source.number]
+            choice = self.completion.choices[news.text.number]
             choice.read(news)
             # an index takes a while the first time
             if choice.is_over and self.job.submission.request.novelty is not None:
                 index = require_index(generator.index)
                 choice.copied = (
                     await asyncio.to_thread(
-                        index.examine, news.source.ids, generator.tokenizer.decode
+                        index.examine, news.text.ids, generator.tokenizer.decode
                     )
                 ).spans
         if self.job.error is not None:
