@@ -53,7 +53,9 @@ class TokenTexts:
     """
 
     def __init__(self, tokenizer: Tokenizer, lexicon: Lexicon | None = None) -> None:
-        self.tokenizer, self.bos_id, self._lexicon = tokenizer, tokenizer.bos_id, lexicon
+        self.tokenizer = tokenizer
+        self.bos_id = tokenizer.bos_id
+        self._lexicon = lexicon
         pieces = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
         self.texts = ["" if "\ufffd" in piece else piece for piece in pieces]
         self.are_characters = max(map(len, self.texts)) <= 1
@@ -64,11 +66,10 @@ class TokenTexts:
         """Return a prompt's ids without its last word, and that word."""
         ids = self.tokenizer.encode(text)
         keep = len(ids)
-        while (
-            not self.are_characters
-            and keep > max(0, len(ids) - _MAX_HEALED)
-            and (piece := self.texts[ids[keep - 1]])
-        ):
+        for token in [] if self.are_characters else reversed(ids[-_MAX_HEALED:]):
+            piece = self.texts[token]
+            if not piece:
+                break
             keep -= 1
             if piece[0].isspace():
                 break
@@ -90,20 +91,14 @@ class TokenTexts:
     def unknown(self, prefix: Sequence[int]) -> frozenset[str]:
         """Return the words of the fields before a text that are not in the lexicon."""
         lexicon = self._lexicon
-        size = self.tokenizer.vocab_size
         if lexicon is None:
             return frozenset()
-        values = [
-            list(tokens)
-            for is_own, tokens in groupby(prefix, key=lambda token: token < size)
-            if is_own
-        ]
-        return frozenset(
-            word
-            for ids in values
-            for word in words_of(self.tokenizer.decode(ids))
-            if not lexicon.spells(word)
-        )
+        words = list[str]()
+        size = self.tokenizer.vocab_size
+        for is_value, tokens in groupby(prefix, key=lambda token: token < size):
+            if is_value:
+                words += words_of(self.tokenizer.decode(list(tokens)))
+        return frozenset(word for word in words if not lexicon.spells(word))
 
     def spelling(self, words: str, others: frozenset[str] = frozenset()) -> Spelling | None:
         """Return the spelling for a setting of ``words``; None if no sequence of tokens can be

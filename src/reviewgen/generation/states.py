@@ -3,6 +3,7 @@ batch dimension first.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,11 +30,9 @@ def map_state(function: Callable[..., Any], *states: Any) -> Any:
 
 def flatten_state(state: Any) -> list[Any]:
     """Return the arrays or tensors of a state, in order."""
-    return (
-        [part for item in state for part in flatten_state(item)]
-        if isinstance(state, tuple)
-        else [state]
-    )
+    if isinstance(state, tuple):
+        return list(chain.from_iterable(map(flatten_state, state)))
+    return [state]
 
 
 def select_rows(state: StepState, rows: Sequence[int] | np.ndarray) -> StepState:
@@ -51,8 +50,9 @@ def stack_rows(states: Sequence[StepState]) -> StepState:
 
 
 def _concatenate(*parts: np.ndarray) -> np.ndarray:
-    if other := [part.shape for part in parts if part.shape[1:] != parts[0].shape[1:]]:
-        raise growing_state(other[0], parts[0].shape)
+    for part in parts:
+        if part.shape[1:] != parts[0].shape[1:]:
+            raise growing_state(part.shape, parts[0].shape)
     return np.concatenate(parts)
 
 

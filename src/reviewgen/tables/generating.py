@@ -76,7 +76,7 @@ def _make_plan(
     names = column_names(conditions, [*_OWN, "receipt", *NOVELTY_COLUMNS])
     types: dict[str, str] = {}  # of the column of each condition: integers, numbers or text
     for condition in conditions:
-        values = {condition.plain(request.given.get(condition.name))}
+        values = {condition.plain(request.fixed.get(condition.name))}
         for group in request.draws:
             values |= group.values(condition.name) if condition.name in group.names else set()
         kinds = {type(value) for value in values} - {type(None)}
