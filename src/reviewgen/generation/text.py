@@ -92,6 +92,11 @@ class Text:
         """Drop random numbers that were used."""
         self._random = self._random[count:]
 
+    def drop_state(self) -> None:
+        """Forget the model's state: the text is complete, or it is fed anew."""
+        self.state = None
+        self.logits = None
+
     def tail(self, size: int) -> list[int]:
         """Return the last ids after bos, padded with bos in front; without those of conditions and
         fields, which are never generated.
