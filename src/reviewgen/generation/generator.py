@@ -1,5 +1,5 @@
 """Generator: texts of one model, many at once, as a stream, or such that they include some words;
-and what is returned of them.
+and the objects that are returned.
 
 Holds what every call needs of a model: its stepper, its tokenizer, the texts of its tokens and the
 index of its training text. The function that scores a text, which only ``must_include`` and
@@ -137,11 +137,11 @@ class Generator:
     Args:
         stepper: Predicts the next token.
         tokenizer: The model's tokenizer.
-        pieces: The texts of its tokens, and the words that texts are made of; decoded now if not
-            given, and without known words.
+        pieces: The texts of its tokens, and the words that texts are made of; by default without
+            known words.
         index: The index of the training text, for ``novelty``.
-        score: Returns the model's log probability (nats) of each of some ids after the first
-            ``given`` ones: ``score(ids, given)``.
+        score: Returns the model's log probability (nats) of each of some ids after the first n:
+            ``score(ids, n)``.
         batch_size: How many texts to generate side by side.
     """
 

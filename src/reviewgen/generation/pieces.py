@@ -1,5 +1,4 @@
-"""What a tokenizer's texts are made of: the text of each token, and the words that compiled code
-lets them spell.
+"""The texts of a tokenizer's tokens, how a prompt is split, and the words that tokens may spell.
 
 A prompt may end inside what the tokenizer would make one token: "the " before "the movie", whose
 tokens are "the" and " movie". Fed as it stands, its last token is one that never occurred there in
