@@ -92,8 +92,10 @@ class TextWindows:
     def _find(self, training: Iterable[str]) -> Bool[np.ndarray, " H"]:
         """Return for each hash whether a window of the training text has it."""
         is_found = np.zeros(len(self._hashes), np.bool_)
+        if not len(is_found):
+            return is_found
         anchors, windows = self._filters
-        for texts in _batches(training, self._length) if len(is_found) else ():
+        for texts in _batches(training, self._length):
             find_windows(
                 *_join(texts), self._length, self._anchor, anchors, self._hashes, windows, is_found
             )
