@@ -248,7 +248,7 @@ class Decoder:
         table, params = self._mask_and_process(texts)
         batch = _SamplingBatch(texts, table, np.pad(self._tails(texts), ((0, 0), (0, 1))), params)
         is_past_prompt = np.array([text.is_past_prompt for text in texts])
-        runs = np.where(is_past_prompt, self.guard[1] if self.guard else 0, 0)
+        runs = np.where(is_past_prompt, self.guard.run if self.guard else 0, 0)
         tokens = self._sample(batch, runs, is_past_prompt).tolist()
         for row, (text, token) in enumerate(zip(texts, tokens, strict=True)):
             # no match has a probability: use the tokenizer's tokens
@@ -380,7 +380,7 @@ class Decoder:
         """
         size = max(1 + len(text.ids) for text in texts) if self.params.looks_back else 0
         if self.guard is not None:
-            size = max(size, self.guard[0].length + self.guard[1] - 2)
+            size = max(size, self.guard.tokens - 1)
         return np.array([text.tail(size) for text in texts], np.int64).reshape(len(texts), size)
 
     def place(self, text: Text) -> Int64[np.ndarray, "3"]:

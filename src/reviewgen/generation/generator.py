@@ -366,7 +366,7 @@ class Generator:
         """
         config = request.config
         longest = max((len(text.ids) + len(text.rest) for text in texts), default=0)
-        if guard is not None and guard[0].length + guard[1] - 1 > config.max_new_tokens + longest:
+        if guard is not None and guard.tokens > config.max_new_tokens + longest:
             guard = None
         other_words = self._other_words(request, texts[0].prefix if texts else request.prefix)
         return Decoder(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import chain
 from statistics import fmean
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Int64, Integer, UInt8
@@ -49,17 +49,28 @@ _CONTEXT = 60  # characters of an excerpt on each side of the span
 _MAX_GUARDS = 4
 _GUARD_BITS = 16.0  # per window: about one token in a thousand is rejected by mistake
 
-CopyGuard: TypeAlias = tuple[WindowSet, int]
-"""The copied spans that must not be completed: the windows and the run of
-``reviewgen.compiled.windows.copies``.
-"""
-
 MapFunction: TypeAlias = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Sequence[Any]]
 
 Match: TypeAlias = tuple[int, int, int]
 """The index of the first token of a copied span, the number of its tokens, and where it starts in
 the training text, if known.
 """
+
+
+class CopyGuard(NamedTuple):
+    """The copied spans that must not be completed.
+
+    Attributes:
+        windows, run: Those of ``reviewgen.compiled.windows.copies``.
+    """
+
+    windows: WindowSet
+    run: int
+
+    @property
+    def tokens(self) -> int:
+        """The length of the shortest span that is detected."""
+        return self.windows.length + self.run - 1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -98,8 +109,7 @@ class Index(ABC):
 
     @abstractmethod
     def guard(self, max_copy: int) -> CopyGuard:
-        """Return the set and the run length with which ``compiled.windows.copies`` detects spans
-        over ``max_copy`` tokens.
+        """Return the guard that detects copied spans of more than ``max_copy`` tokens.
 
         Raises:
             ConfigError: max_copy is not a whole number, negative, or too small for this form.
@@ -265,15 +275,14 @@ class ExactIndex(Index):
         return lengths, positions
 
     def guard(self, max_copy: int) -> CopyGuard:
-        """Return the set and the run length with which ``compiled.windows.copies`` detects spans
-        over ``max_copy``.
+        """Return the guard that detects copied spans of more than ``max_copy`` tokens.
 
         The set holds the windows of max_copy + 1 tokens, about 2 bytes each. About one other token
         in a thousand is rejected as well. The sets of the last four limits are cached.
         """
         # no span is longer than the training text
         length = min(_check_max_copy(max_copy), len(self.ids)) + 1
-        return self._windows(length), 1
+        return CopyGuard(self._windows(length), 1)
 
     @cached_property
     def _windows(self) -> Callable[[int], WindowSet]:
@@ -362,8 +371,7 @@ class CompactIndex(Index):
         return {windows.length: false_positive_rate(windows) for windows in self.sets}
 
     def guard(self, max_copy: int) -> CopyGuard:
-        """Return the set and the run length with which ``compiled.windows.copies`` detects spans
-        over ``max_copy``.
+        """Return the guard that detects copied spans of more than ``max_copy`` tokens.
 
         It also rejects some new text: with a stride of s, a new span of n windows passes for a copy
         with a probability of (1 - 1 / s) ** n, where n = max_copy - 18 for a limit of 19 or more.
@@ -377,7 +385,7 @@ class CompactIndex(Index):
                 " train with training.novelty=exact."
             )
         windows = [windows for windows in self.sets if windows.length <= longest][-1]
-        return windows, longest - windows.length + 1
+        return CopyGuard(windows, longest - windows.length + 1)
 
     def look_up(
         self, text: Int64[np.ndarray, " T"]
