@@ -100,6 +100,14 @@ def _narrow(characters, starts, probs, span, written, weight, slot, scores, ages
     return best
 
 
+@inner
+def _begin(span, tokens):
+    """Begin a new token, which may be any of a number of tokens."""
+    span[0] = 0
+    span[1] = tokens
+    span[2] = 0
+
+
 @compiled
 def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, steps):
     """Narrow the hypotheses of each text by an id, and choose those that are kept.
@@ -118,7 +126,6 @@ def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, ste
     """
     count = weights.shape[1]
     stepped = 0
-    tokens = len(order)
     scores = np.zeros(2 * count)  # of the hypotheses that continue, then of new ones
     ages = np.zeros(2 * count, np.int64)  # of the same hypotheses
     ranges = np.empty((count, 2), np.int64)
@@ -145,9 +152,7 @@ def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, ste
             best = np.argmax(weights[text])
             weights[text] = 0
             weights[text, best] = 1
-            spans[text, best, 0] = 0
-            spans[text, best, 1] = tokens
-            spans[text, best, 2] = 0
+            _begin(spans[text, best], len(order))
             continue
         _keep(scores, ages, count, is_kept)
         place = 0
@@ -163,9 +168,7 @@ def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, ste
                 while weights[text, place] > 0:
                     place += 1
                 weights[text, place] = scores[count + slot]
-                spans[text, place, 0] = 0
-                spans[text, place, 1] = tokens
-                spans[text, place, 2] = 0
+                _begin(spans[text, place], len(order))
                 steps[stepped, 0] = text * count + place
                 steps[stepped, 1] = text * count + slot
                 steps[stepped, 2] = order[completed[slot]]

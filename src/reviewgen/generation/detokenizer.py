@@ -67,7 +67,7 @@ class Detokenizer:
 
     Attributes:
         text: The text that is being generated.
-        stops: Strings that end it and are not a part of what is released.
+        stops: Strings that end it, and are not released.
         is_whole: Whether everything is held back until the text is complete.
         is_echoed: Whether the prompt is released, too.
         is_scored: Whether tokens are wanted, each with its log probability; a token is held back

@@ -133,15 +133,6 @@ def make_request(
         PluginError: A logits processor is not installed, or cannot be made.
     """
     args, settings = _split_options(options)
-    is_named = args["logits_processor"] is not None  # in the call, not by the model's defaults
-    processors = as_processors(args["logits_processor"])
-    if is_named:
-        if settings.get("logits_processors") is not None:
-            raise ConfigError(
-                "logits_processor and logits_processors are both given; name all in"
-                " logits_processor."
-            )
-        settings["logits_processors"] = tuple(item for item in processors if isinstance(item, str))
     config = generation_config(
         defaults.of_profile(args["profile"]), args["generation_config"], settings, args
     )
@@ -155,8 +146,14 @@ def make_request(
     # a streamer gets each token at once
     if args["streamer"] is not None and settings.get("finish") is None:
         config = replace(config, finish=None)
-    if not is_named:
-        processors = list(config.logits_processors)
+    named = args["logits_processor"]  # in the call; None takes those of the model's defaults
+    hooks = make_hooks(
+        config.logits_processors if named is None else named,
+        tokenizer,
+        args["stopping_criteria"],
+        args["streamer"],
+        defaults.logits_processors if named is None else (),
+    )
     conditions = conditions or Conditions()
     is_sampled = config.do_sample is not False and config.num_beams == 1
     fixed, draws = conditions.plan_draws(config.conditions, DRAW if is_sampled else ANY)
@@ -165,13 +162,7 @@ def make_request(
         prompts=list(chain.from_iterable([text] * texts_per_prompt for text in _prompts(prompt))),
         config=config,
         seed=seed_or_random(args["seed"]),
-        hooks=make_hooks(
-            processors,
-            tokenizer,
-            args["stopping_criteria"],
-            args["streamer"],
-            () if is_named else defaults.logits_processors,
-        ),
+        hooks=hooks,
         novelty=args["novelty"],
         max_copy=args["max_copy"],
         prefix=conditions.encode(config.conditions),
@@ -199,6 +190,15 @@ def _split_options(options: GenerateKwargs) -> tuple[dict[str, Any], dict[str, A
             "likeness is saved with a model, by save_generation_config, and a call chooses it with"
             " profile='likeness'."
         )
+    if args["logits_processor"] is not None:
+        if settings.get("logits_processors") is not None:
+            raise ConfigError(
+                "logits_processor and logits_processors are both given; name all in"
+                " logits_processor."
+            )
+        processors = as_processors(args["logits_processor"])
+        args["logits_processor"] = processors
+        settings["logits_processors"] = tuple(item for item in processors if isinstance(item, str))
     return args, settings
 
 

@@ -30,7 +30,7 @@ _AS_SPACES = bytes.maketrans(_ASCII_SEPARATORS.encode(), b" " * len(_ASCII_SEPAR
 
 @dataclass
 class WordCounts:
-    """The words of some texts, and what is between them.
+    """The words of some texts, and the characters between them.
 
     Attributes:
         words: How often each word occurs, as written.
