@@ -33,7 +33,7 @@ import difflib
 import errno
 import re
 import reprlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, islice
 from typing import Any
 
@@ -71,6 +71,16 @@ __all__ = [
     "shortened",
     "storage_errors",
 ]
+
+
+_CONTROL = re.compile(
+    "[\x00-\x1f\x7f-\x9f"  # C0 and C1, which begin escape sequences
+    # line separators; marks that change the direction of writing
+    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+    # characters that nothing shows
+    "\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff"
+    "\ud800-\udfff]"  # bytes of file names that are not text
+)
 
 
 class ReviewgenError(Exception):
@@ -188,6 +198,18 @@ def printable(text: str) -> str:
     'shards/\\\\x1b[31m'
     """
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
+def escape_controls(text: str, keep: str = "", quote: Callable[[str], str] = ascii) -> str:
+    r"""Return a text with control characters as escapes, other than those in ``keep``.
+
+    Unlike ``printable``, it leaves unusual spaces and the joiners of letters as they are. The
+    escapes are those of ``quote``: Python's, or JSON's with ``json.dumps``.
+
+    >>> print(escape_controls("a\x1b[31mb\n"))
+    a\x1b[31mb\n
+    """
+    return _CONTROL.sub(lambda match: match[0] if match[0] in keep else quote(match[0])[1:-1], text)
 
 
 def quoted(value: object, most: int = 100) -> str:

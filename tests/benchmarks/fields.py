@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import mean
 
 import reviewgen
-from reviewgen.lexicon import words_of
+from reviewgen.lexicon.words import words_of
 
 FIELDS = ("artist", "song")
 _SPLIT = re.compile(r"^(?:\[.*?\]:?\s*)?(.*?)\s*(?:[-–—]+|//|\|)\s+(.*)$")

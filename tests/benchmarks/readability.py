@@ -25,7 +25,7 @@ import reviewgen
 from reviewgen.data.columns import DataConfig
 from reviewgen.data.pipeline import CorpusSpec, cached_corpus
 from reviewgen.evaluation.metrics import TextStatistics, measure_texts, take_words
-from reviewgen.lexicon import words_of
+from reviewgen.lexicon.words import words_of
 from reviewgen.registry.plugins import find_weights
 from reviewgen.runs.tune_sampling import shorten_as_generated
 from reviewgen.sentences import sentence_ends

@@ -13,7 +13,7 @@ import pytest
 from reviewgen.data.sources import SPLITS
 from reviewgen.data.store import TokenStore, cache_folder, prune_cache
 from reviewgen.errors import StorageError
-from reviewgen.lexicon import words_of
+from reviewgen.lexicon.words import words_of
 from reviewgen.registry.plugins import find_tokenizer
 from tests.support.disks import largest_file
 from tests.support.fakes import FakeConfig, LetterTokenizer

@@ -18,22 +18,17 @@ from safetensors.numpy import load_file, save_file
 import reviewgen
 from reviewgen.compiled import HALF, Spelling, follow_all, mark_spelled, start_of_text
 from reviewgen.errors import BundleError, ConfigError, DataError
-from reviewgen.lexicon import (
-    Automaton,
+from reviewgen.lexicon.automata import Automaton, minimal_automaton
+from reviewgen.lexicon.lexicon import (
     Lexicon,
-    Symbols,
-    WordCounts,
     add_words,
     build_lexicon,
-    count_words,
-    decode_texts,
     make_spelling,
-    minimal_automaton,
     read_lexicon,
-    token_symbols,
-    words_of,
     write_lexicon,
 )
+from reviewgen.lexicon.token_bytes import Symbols, decode_texts, token_symbols
+from reviewgen.lexicon.words import WordCounts, count_words, words_of
 from reviewgen.registry.plugins import find_tokenizer
 from reviewgen.saving.weights import ModelWeights
 from tests.support.fakes import TEXTS

@@ -16,7 +16,7 @@ CORE = ROOT / "src" / "reviewgen"
 PLUGINS = ROOT / "plugins"
 FLOORS = [
     "version lazy errors interrupts",
-    "config compiled processes storage sentences rates web",
+    "config compiled devices processes storage sentences rates web",
     "protocols registry conditions novelty lexicon",
     "data generation",
     "evaluation blending saving",

@@ -8,7 +8,7 @@ as blame, in generated and human texts alike.
 
 from collections.abc import Iterable
 
-from reviewgen.lexicon import words_of
+from reviewgen.lexicon.words import words_of
 
 _PRAISE = """
     amazing awesome beautifully brilliant brilliantly captivating charming compelling delightful

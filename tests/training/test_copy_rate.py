@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reviewgen.lexicon import decode_texts
+from reviewgen.lexicon.token_bytes import decode_texts
 from reviewgen.novelty import count_copied
 from reviewgen.registry.plugins import find_tokenizer
 from tests.support.distributions import Install

@@ -18,7 +18,7 @@ from reviewgen import ReviewModel
 from reviewgen.conditions import Condition, Conditions, Value
 from reviewgen.export.html import pack
 from reviewgen.generation.pieces import TokenTexts
-from reviewgen.lexicon import Lexicon
+from reviewgen.lexicon.lexicon import Lexicon
 from reviewgen.registry.metadata import Plugin
 from reviewgen.registry.plugins import (
     find_tokenizer,

@@ -28,7 +28,7 @@ from reviewgen.data.pipeline import open_records
 from reviewgen.data.store import frame_texts
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.evaluation.scoring import token_losses
-from reviewgen.lexicon import words_of
+from reviewgen.lexicon.words import words_of
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.rates import find_intervals
 from reviewgen.web.charts import Chart, Panel, Series, draw_figure, refuse_chart, save_chart

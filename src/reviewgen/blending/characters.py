@@ -29,7 +29,7 @@ from reviewgen.compiled.hypotheses import choose_hypotheses, read_distributions
 from reviewgen.compiled.spelling import HALF
 from reviewgen.errors import ConfigError, quoted
 from reviewgen.generation.states import map_state, select_rows
-from reviewgen.lexicon import Symbols
+from reviewgen.lexicon.token_bytes import Symbols
 from reviewgen.protocols.stepper import Stepper, StepState
 
 HYPOTHESES = 4  # K, of each text

@@ -27,8 +27,15 @@ from typing import Annotated, Any
 import typer
 
 from reviewgen.cli import analysis, generate, inspecting, measure, publish, search, train
-from reviewgen.cli.console import echo, escape, note, notes, show_log
-from reviewgen.errors import ConfigError, ProcessLost, ReviewgenError, SourceError, shortened
+from reviewgen.cli.console import echo, note, notes, show_log
+from reviewgen.errors import (
+    ConfigError,
+    ProcessLost,
+    ReviewgenError,
+    SourceError,
+    escape_controls,
+    shortened,
+)
 from reviewgen.interrupts import INTERRUPTED, block_signals, raising_interrupts
 from reviewgen.version import __version__
 
@@ -188,7 +195,7 @@ def _run() -> Any:
         said = io.StringIO()
         problem.show(file=said)
         for line in said.getvalue().splitlines():
-            sys.stderr.write(escape(shortened(line, _LINE)) + "\n")
+            sys.stderr.write(escape_controls(shortened(line, _LINE)) + "\n")
         return problem.exit_code
     return 1
 

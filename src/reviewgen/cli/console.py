@@ -8,7 +8,6 @@ where standard output is not a terminal they are written as they are.
 
 import json
 import logging
-import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +21,7 @@ from rich.status import Status
 from rich.text import Text
 
 from reviewgen.config.bounded import to_json
-from reviewgen.errors import Detail, counted, per_second
+from reviewgen.errors import Detail, counted, escape_controls, per_second
 from reviewgen.interrupts import INTERRUPTED, raise_on_interrupt
 from reviewgen.storage import to_path
 
@@ -34,24 +33,6 @@ if TYPE_CHECKING:
 _LINE_SECONDS = 60.0  # between two lines of progress in a file
 _MIN_WIDTH = 20  # characters of a line on a terminal, at least
 _FILE_WIDTH = 120  # characters of a line in a file, at least
-
-_CONTROL = re.compile(
-    "[\x00-\x1f\x7f-\x9f"  # C0 and C1, which begin escape sequences
-    # line separators; marks that change the direction of writing
-    "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
-    # characters that nothing shows
-    "\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff"
-    "\ud800-\udfff]"  # bytes of file names that are not text
-)
-
-
-def escape(text: str, keep: str = "") -> str:
-    r"""Return a text with control characters as escapes, other than those in ``keep``.
-
-    >>> print(escape("a\x1b[31mb\n"))
-    a\x1b[31mb\n
-    """
-    return _CONTROL.sub(lambda match: match[0] if match[0] in keep else ascii(match[0])[1:-1], text)
 
 
 class TerminalConsole(Console):
@@ -71,7 +52,11 @@ class TerminalConsole(Console):
     ) -> Iterable[Segment]:
         """Yield the segments of what is printed."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else Segment(escape(segment.text, "\n"), segment.style)
+            yield (
+                segment
+                if segment.control
+                else Segment(escape_controls(segment.text, "\n"), segment.style)
+            )
 
     def status(self, status: RenderableType, **options: Any) -> Status:
         """Return what shows inside a block what is being done; on a terminal only, whatever the
@@ -92,19 +77,19 @@ def note(text: str, style: str | None = None) -> None:
     """
     if isinstance(text, Detail) and not notes.is_verbose:
         return
-    notes.print(escape(text), style=style, soft_wrap=not notes.file.isatty())
+    notes.print(escape_controls(text), style=style, soft_wrap=not notes.file.isatty())
 
 
 def echo(text: str = "") -> None:
     """Print a line of a result to standard output."""
-    sys.stdout.write(escape(text) + "\n")
+    sys.stdout.write(escape_controls(text) + "\n")
 
 
 def echo_text(text: str, end: str = "\n") -> None:
     """Print a generated text, or a piece of one, to standard output; as it is where that is not a
     terminal.
     """
-    sys.stdout.write((escape(text, "\n\t") if sys.stdout.isatty() else text) + end)
+    sys.stdout.write((escape_controls(text, "\n\t") if sys.stdout.isatty() else text) + end)
 
 
 class Result(NamedTuple):
@@ -130,9 +115,7 @@ def show(facts: Any, as_json: bool, lines: Iterable[RenderableType] = ()) -> Non
         is_utf8 = (sys.stdout.encoding or "utf-8").lower() in ("utf-8", "utf8")
         text = json.dumps(to_json(facts), indent=2, ensure_ascii=not is_utf8, allow_nan=False)
         if sys.stdout.isatty():
-            text = _CONTROL.sub(
-                lambda match: match[0] if match[0] == "\n" else json.dumps(match[0])[1:-1], text
-            )
+            text = escape_controls(text, "\n", json.dumps)
         sys.stdout.write(text + "\n")
         return
     console = TerminalConsole()

@@ -1,5 +1,6 @@
-"""The step of ``reviewgen.protocols.inputs``: what a model holds of the ids that a text is given.
-numpy and numba only.
+"""Conditioning in compiled steps: as the ids of a text's conditions and fields are read, their
+embeddings are added up, and a matrix projects the sum; as in ``reviewgen.protocols.inputs``. numpy
+and numba only.
 
 Shapes: B texts, E embedding, M outputs of the product, M64 rounded up to whole panels.
 """
@@ -15,9 +16,7 @@ from reviewgen.compiled.linear import ONE, ZERO, Bits, add_product, pack
 
 
 class Conditioning(NamedTuple):
-    """How a model holds what a text is given: its ids, and the matrix that its vector is multiplied
-    by when one is read.
-    """
+    """The ids of conditions and fields, their embeddings, and the matrix that projects a sum."""
 
     bos_id: int
     first_id: int  # of those of conditions and fields
@@ -38,8 +37,8 @@ class Conditioning(NamedTuple):
 def pack_conditioning(
     config: Any, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits
 ) -> Conditioning | None:
-    """Return how a model with this config and ``embedding.weight`` holds what a text is given; None
-    if it has no ``held``.
+    """Return the conditioning of a model with this config, from ``embedding.weight`` and ``held``,
+    the matrix; None if it has no ``held``.
     """
     if "held" not in tensors:
         return None
@@ -50,7 +49,7 @@ def pack_conditioning(
 
 @compiled
 def multiply(held, sums, products):
-    """Write the products, (B, M64) or wider, of what is held, (B, E + 2) or wider."""
+    """Write the projections, (B, M64) or wider, of sums of embeddings, (B, E + 2) or wider."""
     width = held.table.shape[1]
     vectors = np.empty((len(sums), width), np.float32)
     for row in range(len(sums)):
@@ -64,15 +63,14 @@ def multiply(held, sums, products):
 
 @inner
 def hold(held, ids, floats):
-    """Read a token of each text.
+    """Read a token of each text, and update the state where it belongs to a condition or a field.
 
     Args:
-        held: The model's; None for a model without, of which nothing is updated.
+        held: The model's Conditioning; with None, nothing is updated.
         ids: int64 (R,), the tokens.
-        floats: float32 (S, B, W), a state of which the last two are ``sums``: the sum of the given
-            ids' embeddings, their number and whether a field is open, (B, E + 2) or wider, of which
-            the first R rows are updated; and ``products``: the product of each, (B, M64) or wider,
-            updated where an id is given.
+        floats: float32 (S, B, W), the state. Its last two arrays, whose first R rows are updated,
+            are ``sums``, (B, E + 2) or wider: the sum of the embeddings, their number, and whether
+            a field is open; and ``products``, (B, M64) or wider: the projection of each sum.
     """
     if held is None:
         return

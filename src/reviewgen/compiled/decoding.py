@@ -52,7 +52,7 @@ def sample(
         The tokens, how many random numbers each text used, and the state after the tokens.
     """
     floats, ints = stepper.state_arrays(state)
-    (count, start), width = texts.shape, logits_width(vocab_size)
+    count, start = texts.shape
     whole = np.full((count, start + uniform.shape[1]), NONE, np.int64)
     whole[:, :start] = texts
     sampled = np.zeros(count, np.int64)
@@ -61,24 +61,26 @@ def sample(
     windows, run, spelling, places = compiled_constraints(params, constraints, count)
     step: CompiledStep = stepper.compiled_step
     _generate(
-        *(
-            step.function,
-            step.weights,
-            floats,
-            ints,
-            np.zeros((count, width), np.float32),
-            rows,
-            np.empty(count, np.int64),
-        ),
-        *(
-            whole,
-            start,
-            sampled,
-            np.ascontiguousarray(new_tokens),
-            np.ascontiguousarray(uniform),
-            used,
-        ),
-        *(params, windows, run, spelling, places, np.empty(vocab_size), np.empty(vocab_size)),
+        step.function,
+        step.weights,
+        floats,
+        ints,
+        np.zeros((count, logits_width(vocab_size)), np.float32),
+        rows,
+        np.empty(count, np.int64),
+        whole,
+        start,
+        sampled,
+        np.ascontiguousarray(new_tokens),
+        np.ascontiguousarray(uniform),
+        used,
+        params,
+        windows,
+        run,
+        spelling,
+        places,
+        np.empty(vocab_size),
+        np.empty(vocab_size),
     )
     order = np.argsort(rows)
     return whole[:, start:], used, stepper.state_of(floats[:, order], ints[:, order])

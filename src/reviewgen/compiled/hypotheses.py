@@ -64,6 +64,50 @@ def _keep(scores, ages, count, is_kept):
                 best = slot
 
 
+@inner
+def _narrow(characters, starts, probs, span, written, weight, slot, scores, ages, ranges):
+    """Narrow a hypothesis by an id.
+
+    Args:
+        characters, starts: As in ``choose_hypotheses``.
+        probs, span, weight: Those of the hypothesis.
+        written: The id.
+        slot: The number of the hypothesis, of K.
+        scores: float64 (2 * K,); written for the hypothesis, and for the new one that begins if the
+            id completes a token.
+        ages, ranges: int64 (2 * K,) and (K, 2); written for the hypothesis.
+
+    Returns:
+        The rank of the token that the id completes; of several the most probable.
+    """
+    depth = span[2]
+    low = _find(characters, starts, span[0], span[1], depth, written)
+    high = _find(characters, starts, low, span[1], depth, written + 1)
+    ended = 0.0
+    mass = 0.0
+    best = low
+    ages[slot] = depth + 1
+    while low < high and starts[low + 1] - starts[low] == depth + 1:
+        best = low if probs[low] > probs[best] else best
+        ended += probs[low]
+        scores[len(ranges) + slot] = weight * max(ended, IMPOSSIBLE)
+        low += 1
+    for rank in range(low, high):
+        mass += probs[rank]
+    scores[slot] = weight * mass
+    ranges[slot, 0] = low
+    ranges[slot, 1] = high
+    return best
+
+
+@inner
+def _begin(span, tokens):
+    """Begin a new token, which may be any of a number of tokens."""
+    span[0] = 0
+    span[1] = tokens
+    span[2] = 0
+
+
 @compiled
 def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, steps):
     """Narrow the hypotheses of each text by an id, and choose those that are kept.
@@ -82,46 +126,33 @@ def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, ste
     """
     count = weights.shape[1]
     stepped = 0
-    tokens = len(order)
     scores = np.zeros(2 * count)  # of the hypotheses that continue, then of new ones
     ages = np.zeros(2 * count, np.int64)  # of the same hypotheses
     ranges = np.empty((count, 2), np.int64)
-    fed = np.empty(count, np.int64)
+    completed = np.empty(count, np.int64)  # ranks of tokens
     is_kept = np.empty(2 * count, np.bool_)
     for text in range(len(ids)):
         scores[:] = 0
         for slot in range(count):
-            weight = weights[text, slot]
-            depth = spans[text, slot, 2]
-            if weight > 0:
-                low = _find(
-                    characters, starts, spans[text, slot, 0], spans[text, slot, 1], depth, ids[text]
+            if weights[text, slot] > 0:
+                completed[slot] = _narrow(
+                    characters,
+                    starts,
+                    probs[text, slot],
+                    spans[text, slot],
+                    ids[text],
+                    weights[text, slot],
+                    slot,
+                    scores,
+                    ages,
+                    ranges,
                 )
-                high = _find(characters, starts, low, spans[text, slot, 1], depth, ids[text] + 1)
-                ended = 0.0
-                mass = 0.0
-                best = low
-                ages[slot] = depth + 1
-                # complete; of equal ones the best is fed
-                while low < high and starts[low + 1] - starts[low] == depth + 1:
-                    best = low if probs[text, slot, low] > probs[text, slot, best] else best
-                    ended += probs[text, slot, low]
-                    scores[count + slot] = weight * max(ended, IMPOSSIBLE)
-                    fed[slot] = order[best]
-                    low += 1
-                for rank in range(low, high):
-                    mass += probs[text, slot, rank]
-                scores[slot] = weight * mass
-                ranges[slot, 0] = low
-                ranges[slot, 1] = high
         # none can write it: the best goes on after its last complete token
         if not scores.sum() > 0:
             best = np.argmax(weights[text])
             weights[text] = 0
             weights[text, best] = 1
-            spans[text, best, 0] = 0
-            spans[text, best, 1] = tokens
-            spans[text, best, 2] = 0
+            _begin(spans[text, best], len(order))
             continue
         _keep(scores, ages, count, is_kept)
         place = 0
@@ -137,12 +168,10 @@ def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, ste
                 while weights[text, place] > 0:
                     place += 1
                 weights[text, place] = scores[count + slot]
-                spans[text, place, 0] = 0
-                spans[text, place, 1] = tokens
-                spans[text, place, 2] = 0
+                _begin(spans[text, place], len(order))
                 steps[stepped, 0] = text * count + place
                 steps[stepped, 1] = text * count + slot
-                steps[stepped, 2] = fed[slot]
+                steps[stepped, 2] = order[completed[slot]]
                 stepped += 1
     return stepped
 

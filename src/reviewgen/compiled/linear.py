@@ -40,20 +40,26 @@ HALF = np.float32(0.5)
 TWO = np.float32(2)
 ZERO = np.float32(0)
 INFINITY = np.float32(np.inf)
-# Taylor: below 1e-8 up to ln(2) / 2
-C3, C4, C5, C6, C7 = (np.float32(1 / factor) for factor in (6, 24, 120, 720, 5040))
+# of Taylor's series of exp: its error is below 1e-8 up to ln(2) / 2
+C3 = np.float32(1 / 6)
+C4 = np.float32(1 / 24)
+C5 = np.float32(1 / 120)
+C6 = np.float32(1 / 720)
+C7 = np.float32(1 / 5040)
 EIGHTEEN = np.float32(18)
 SMALLEST = np.float32(1.17549435e-38)  # with all its bits
 HALF_ROOT_BITS = np.int32(0x3F3504F3)  # the bits of sqrt(1/2)
 MANTISSA = np.int32(0x007FFFFF)  # the bits of a mantissa
-# (log(1 + x) - x + x ** 2 / 2) / x ** 3, Moshier 1989, Cephes ``logf``
-L0, L1, L2, L3, L4, L5, L6, L7, L8 = (
-    np.float32(coefficient)
-    for coefficient in (
-        *(3.3333331174e-1, -2.4999993993e-1, 2.0000714765e-1, -1.6668057665e-1, 1.4249322787e-1),
-        *(-1.2420140846e-1, 1.1676998740e-1, -1.1514610310e-1, 7.0376836292e-2),
-    )
-)
+# of a polynomial for (log(1 + x) - x + x ** 2 / 2) / x ** 3: Moshier 1989, Cephes ``logf``
+L0 = np.float32(3.3333331174e-1)
+L1 = np.float32(-2.4999993993e-1)
+L2 = np.float32(2.0000714765e-1)
+L3 = np.float32(-1.6668057665e-1)
+L4 = np.float32(1.4249322787e-1)
+L5 = np.float32(-1.2420140846e-1)
+L6 = np.float32(1.1676998740e-1)
+L7 = np.float32(-1.1514610310e-1)
+L8 = np.float32(7.0376836292e-2)
 
 Bits: TypeAlias = Literal[32, 16, 8]
 """Bits of a weight. A single text waits for the weights to come from memory: if they do not fit in
@@ -267,12 +273,14 @@ def exp32(number):
     88.72283. Vectorises in a loop.
     """
     # NaN stays NaN
-    inside = HIGHEST if number > HIGHEST else (LOWEST if number < LOWEST else number)
+    not_low = LOWEST if number < LOWEST else number
+    inside = HIGHEST if number > HIGHEST else not_low
     n, less_one = _split(inside)
     # 2 ** (n - 1), since n may be 128
     half_power = np.int32((n + np.int32(126)) << np.int32(23)).view(np.float32)
-    result = TWO * (half_power * less_one + half_power)
-    return INFINITY if number > HIGHEST else (ZERO if number < LOWEST else result)
+    power = TWO * (half_power * less_one + half_power)
+    result = ZERO if number < LOWEST else power
+    return INFINITY if number > HIGHEST else result
 
 
 @inlined
@@ -288,7 +296,8 @@ def log32(number):
     series = ((series * x + L2) * x + L1) * x + L0
     square = x * x
     result = x + (exponent * LN2_LOW + (series * x * square - HALF * square)) + exponent * LN2_HIGH
-    return (number if number != number else -INFINITY) if not number >= SMALLEST else result
+    of_small = number if number != number else -INFINITY  # NaN stays NaN
+    return result if number >= SMALLEST else of_small
 
 
 @inlined
@@ -304,7 +313,8 @@ def tanh32(number):
     """
     double = number + number
     # beyond, tanh rounds to one
-    inside = EIGHTEEN if double > EIGHTEEN else (-EIGHTEEN if double < -EIGHTEEN else double)
+    not_low = -EIGHTEEN if double < -EIGHTEEN else double
+    inside = EIGHTEEN if double > EIGHTEEN else not_low
     n, less_one = _split(inside)
     power = np.int32((n + np.int32(127)) << np.int32(23)).view(np.float32)
     grown = power * less_one + (power - ONE)

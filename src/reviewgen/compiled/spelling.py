@@ -68,12 +68,10 @@ def follow_all(spelling: Spelling, place: Int64[np.ndarray, "3"], tokens: Sequen
     longer than following a prompt.
     """
     for token in tokens:
-        word, separator, half = _follow(spelling, place, token)
-        if word == 0 and separator == 0:
-            word, separator, half = _follow_unknown(spelling, place, token)
-        place[0] = word
-        place[1] = separator
-        place[2] = half
+        after = _follow(spelling, place, token)
+        if after[0] == 0 and after[1] == 0:
+            after = _follow_unknown(spelling, place, token)
+        place[:] = after
 
 
 @inner

@@ -22,6 +22,7 @@ Shapes: R texts that are stepped, B >= R texts, V64 the vocabulary size rounded 
 """
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import numba
@@ -93,7 +94,7 @@ def _words(value: Any) -> list[int]:
     address, shape and strides: ``arystruct_t`` of numba.
     """
     if isinstance(value, tuple):
-        return [word for part in value for word in _words(part)]
+        return list(chain.from_iterable(map(_words, value)))
     if isinstance(value, np.ndarray):
         return [0, 0, value.size, value.itemsize, value.ctypes.data, *value.shape, *value.strides]
     if isinstance(value, float):

@@ -74,9 +74,14 @@ def build_windows(
 
 def empty_set(windows: int, length: int, bits_per_window: float, stride: int = 1) -> WindowSet:
     """Return a set with room for a number of windows; see ``build_windows``."""
-    blocks = max(1, math.ceil(windows * bits_per_window / (64 * BLOCK)))
+    blocks = count_blocks(windows, bits_per_window)
     probes = min(7, max(1, round(bits_per_window * math.log(2))))
     return WindowSet(np.zeros(blocks * BLOCK, np.uint64), length, probes, stride)
+
+
+def count_blocks(windows: int, bits_per_window: float) -> int:
+    """Return the number of blocks of 512 bits of a set with room for a number of windows."""
+    return max(1, math.ceil(windows * bits_per_window / (64 * BLOCK)))
 
 
 def count_windows(ids: Tokens, separators: tuple[int, int], length: int, stride: int = 1) -> int:

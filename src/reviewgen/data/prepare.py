@@ -45,8 +45,9 @@ from reviewgen.data.store import (
 )
 from reviewgen.data.weighting import count_copies
 from reviewgen.errors import DataError
-from reviewgen.lexicon import WordCounts, count_words, decode_texts
-from reviewgen.novelty import CompactIndex, Index, build_index, build_sets, write_index
+from reviewgen.lexicon.token_bytes import decode_texts
+from reviewgen.lexicon.words import WordCounts, count_words
+from reviewgen.novelty import CompactIndex, Index, build_index, build_sets, check_form, write_index
 from reviewgen.protocols.tokenizer import SupportsTrainingInParts, Tokenizer
 from reviewgen.storage import Job
 
@@ -148,6 +149,9 @@ class Encoding:
     novelty: str = "none"
     megabytes: float = 0.0
     belongs_to: Callable[[str], str] = str
+
+    def __post_init__(self) -> None:
+        check_form(self.novelty)
 
     def facts(self) -> dict[str, Any]:
         """Return what identifies the tokenizer, as JSON values."""

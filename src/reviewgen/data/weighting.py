@@ -17,7 +17,7 @@ import numpy as np
 from reviewgen.data.cleaning import CleaningReport, add_reports, hash_text
 from reviewgen.data.columns import SourceInfo
 from reviewgen.errors import ConfigError, DataError
-from reviewgen.lexicon import words_of
+from reviewgen.lexicon.words import words_of
 
 if TYPE_CHECKING:
     from reviewgen.data.sources import Source

@@ -11,7 +11,7 @@ from itertools import chain
 from numbers import Real
 
 from reviewgen.errors import BrokenPlugin, ConfigError
-from reviewgen.lexicon import words_of
+from reviewgen.lexicon.words import words_of
 from reviewgen.protocols.extensions import Metric, TextSample
 from reviewgen.rates import find_intervals
 from reviewgen.registry.metadata import Plugin, title_of

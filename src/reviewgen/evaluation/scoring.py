@@ -25,8 +25,8 @@ from torch.nn import functional as F
 from reviewgen.compiled.tensors import PRECISIONS, as_array, target_losses
 from reviewgen.conditions import Conditions
 from reviewgen.data.store import count_given
+from reviewgen.devices import device_errors
 from reviewgen.errors import growing_state
-from reviewgen.generation.model_stepper import device_errors
 from reviewgen.generation.states import map_state
 from reviewgen.protocols.model import LanguageModel, State, SupportsScore
 from reviewgen.rates import find_intervals

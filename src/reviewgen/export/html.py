@@ -31,7 +31,7 @@ from reviewgen.export.folders import read_tokenizer_files
 from reviewgen.hub.card import brief_facts, metadata_of
 from reviewgen.hub.download import parse_repository
 from reviewgen.hub.publish import inspect_repository, inspect_space, push_space
-from reviewgen.lexicon import joined_automata
+from reviewgen.lexicon.lexicon import joined_automata
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.protocols.model import CountTrained
 from reviewgen.registry.metadata import Plugin

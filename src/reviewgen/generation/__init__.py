@@ -1,5 +1,4 @@
-"""Generation: from the keywords of ``generate`` to the sampled tokens, and what is returned of
-them.
+"""Generation: from the keywords of ``generate`` to the sampled tokens and the returned texts.
 
     request        the arguments of one call, checked
     generator      texts of one model: many, one as a stream, or texts that must include some words;

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-from reviewgen.compiled.sampling import apply_penalties
 from reviewgen.errors import GenerationError
 from reviewgen.generation.decode import Decoder
 from reviewgen.generation.next_tokens import log_softmax, most_probable
@@ -61,8 +60,7 @@ def search(decoder: Decoder, start: Text) -> list[Text]:
     texts = [beam.text for beam in beams.finished[: config.num_return_sequences]]
     for text in texts:
         text.seconds = time.monotonic() - started
-        text.state = None
-        text.logits = None
+        text.drop_state()
     return texts
 
 
@@ -94,9 +92,10 @@ class _Search:
         """Return the log probability of each next token after penalties and logits processors; -inf
         is ruled out.
         """
-        decoder, params, logits = self.decoder, self.decoder.params, text.logits
-        assert logits is not None  # the model was fed its last token
-        table = logits.astype(np.float64)
+        decoder = self.decoder
+        params = decoder.params
+        assert text.logits is not None  # the model was fed its last token
+        table = text.logits.astype(np.float64)
         table[params.vocab_size :] = table[params.bos_id] = -np.inf
         own = table[: params.vocab_size]
         if text.rest:
@@ -106,14 +105,10 @@ class _Search:
             own[unknown] = -np.inf
         if own.max() == -np.inf:
             return table
-        scores = np.empty(len(table))
-        written = np.array(text.prefix[:1] + text.ids, np.int64)
-        apply_penalties(log_softmax(table), written, len(written), text.new_tokens, params, scores)
-        return (
-            scores
-            if decoder.hooks is None or text.rest
-            else decoder.hooks.process([*text.prefix, *text.ids], scores)
-        )
+        scores = decoder.penalise(text, log_softmax(table))
+        if decoder.hooks is None or text.rest:
+            return scores
+        return decoder.hooks.process([*text.prefix, *text.ids], scores)
 
     def extend(self, live: list[_Beam]) -> list[_Beam]:
         """Return the beams that extend some beams by a token."""
@@ -125,8 +120,8 @@ class _Search:
         count = min(2 * num_beams, int((totals > -np.inf).sum()))
         going: list[_Beam] = []
         for rank, index in enumerate(most_probable(totals, count)):
-            source, token = divmod(index, scores.shape[1])
-            beam = _Beam(self._append(live[source].text, token), float(totals[index]))
+            row, token = divmod(index, scores.shape[1])
+            beam = _Beam(self._append(live[row].text, token), float(totals[index]))
             if beam.text.finish_reason is None and len(going) < num_beams:
                 going.append(beam)
             elif beam.text.finish_reason is not None and rank < num_beams:

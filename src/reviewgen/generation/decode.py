@@ -24,7 +24,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 
 from reviewgen.compiled.sampling import (
     DEAD_END,
@@ -84,8 +84,8 @@ def make_sampling_params(config: GenerationConfig, tokenizer: Tokenizer) -> Samp
 
 
 class _SamplingBatch(NamedTuple):
-    """What the next token of some texts is sampled from: the scores, and the last tokens with room
-    for the next one.
+    """Some texts whose next token is sampled, with the scores that it is sampled from, and the last
+    tokens of each with room for it.
     """
 
     texts: Sequence[Text]
@@ -154,9 +154,8 @@ class Decoder:
             stepped = self.step([text for text in live if not self.is_ready(text)])
             if ready and not self.is_over(ready):
                 block_started = time.monotonic()
-                for text, tokens in zip(
-                    ready, self.sample_block(ready, size, self.params).tolist(), strict=True
-                ):
+                block = self.sample_block(ready, size, self.params).tolist()
+                for text, tokens in zip(ready, block, strict=True):
                     self.append(text, tokens)
                 ratio = self.block_seconds / max(time.monotonic() - block_started, 1e-9)
                 size = int(min(max(size * min(2.0, ratio), _MIN_BLOCK), _MAX_BLOCK))
@@ -165,7 +164,7 @@ class Decoder:
             for text in live:
                 text.seconds = time.monotonic() - started
                 if text.finish_reason is not None:
-                    text.state = text.logits = None
+                    text.drop_state()
             yield
         if self.hooks is not None:
             self.hooks.end()
@@ -249,7 +248,7 @@ class Decoder:
         table, params = self._mask_and_process(texts)
         batch = _SamplingBatch(texts, table, np.pad(self._tails(texts), ((0, 0), (0, 1))), params)
         is_past_prompt = np.array([text.is_past_prompt for text in texts])
-        runs = np.where(is_past_prompt, self.guard[1] if self.guard else 0, 0)
+        runs = np.where(is_past_prompt, self.guard.run if self.guard else 0, 0)
         tokens = self._sample(batch, runs, is_past_prompt).tolist()
         for row, (text, token) in enumerate(zip(texts, tokens, strict=True)):
             # no match has a probability: use the tokenizer's tokens
@@ -294,9 +293,7 @@ class Decoder:
                 known = allowed & self.spelling_mask(text)
                 row[:size][~(known if known.any() else allowed)] = -np.inf
             elif self.hooks is not None and not text.forced:
-                scores = np.empty(len(row))
-                written = np.array(text.prefix[:1] + text.ids, np.int64)
-                apply_penalties(row, written, len(written), text.new_tokens, params, scores)
+                scores = self.penalise(text, row)
                 row[:] = self.hooks.process([*text.prefix, *text.ids], scores)
         if self.hooks is not None:  # the penalties are applied already
             params = params._replace(
@@ -304,9 +301,16 @@ class Decoder:
             )
         return table, params
 
+    def penalise(self, text: Text, logits: Float[np.ndarray, " V"]) -> Float64[np.ndarray, " V"]:
+        """Return the logits of the next token of a text after penalties."""
+        scores = np.empty(len(logits))
+        written = np.array(text.prefix[:1] + text.ids, np.int64)
+        apply_penalties(logits, written, len(written), text.new_tokens, self.params, scores)
+        return scores
+
     def _sample(
         self,
-        batch: "_SamplingBatch",
+        batch: _SamplingBatch,
         runs: Int64[np.ndarray, " B"],
         is_spelled: Bool[np.ndarray, " B"],
     ) -> Int64[np.ndarray, " B"]:
@@ -319,18 +323,15 @@ class Decoder:
         """
         texts, table, tails, params = batch
         constraints = self._constraints(texts)
-        tokens = np.empty(len(texts), np.int64)
         constraints.places[~is_spelled] = no_places(1)
-        uniform = np.array([text.peek_random(1)[0] for text in texts])
-        sizes = np.full(len(texts), tails.shape[1] - 1)
-        new_tokens = np.array([text.new_tokens for text in texts], np.int64)
         windows, _, spelling, places = compiled_constraints(params, constraints, len(texts))
+        tokens = np.empty(len(texts), np.int64)
         sample_rows(
             table,
             tails,
-            sizes,
-            new_tokens,
-            uniform,
+            np.full(len(texts), tails.shape[1] - 1),
+            np.array([text.new_tokens for text in texts], np.int64),
+            np.array([text.peek_random(1)[0] for text in texts]),
             params,
             windows,
             runs,
@@ -342,22 +343,20 @@ class Decoder:
             text.use_random(1)
         return tokens
 
-    def _sample_anywhere(self, batch: "_SamplingBatch", run: int) -> int:
+    def _sample_anywhere(self, batch: _SamplingBatch, run: int) -> int:
         """Sample a token for one text that may have unknown words."""
         return int(self._sample(batch, np.full(1, run, np.int64), np.zeros(1, np.bool_))[0])
 
-    def _guard_prompt_end(self, batch: "_SamplingBatch", token: int) -> int:
+    def _guard_prompt_end(self, batch: _SamplingBatch, token: int) -> int:
         """Return the token that runs on from the prompt of one text, or another one if it would
         complete a copied span.
         """
         text = batch.texts[0]
         tail = batch.tails[0]
-        if (
-            text.forced
-            or token == self.params.eos_id
-            or 0 < len(self.pieces.texts[token]) <= len(text.rest)
-        ):
-            return token  # the prompt, and no more
+        piece = self.pieces.texts[token]
+        ends_with_prompt = 0 < len(piece) <= len(text.rest)
+        if text.forced or token == self.params.eos_id or ends_with_prompt:
+            return token
         assert self.guard is not None
         windows, run = self.guard
         tail[-1] = token
@@ -370,11 +369,9 @@ class Decoder:
     def _constraints(self, texts: Sequence[Text]) -> Constraints:
         """Return what some texts must not contain, with the places where they are now."""
         windows, run = self.guard or (None, 0)
-        places = (
-            no_places(len(texts))
-            if self.spelling is None
-            else np.stack([self.place(text) for text in texts])
-        )
+        places = no_places(len(texts))
+        if self.spelling is not None:
+            places = np.stack([self.place(text) for text in texts])
         return Constraints(windows, run, self.spelling, places)
 
     def _tails(self, texts: Sequence[Text]) -> Int64[np.ndarray, "B K"]:
@@ -383,7 +380,7 @@ class Decoder:
         """
         size = max(1 + len(text.ids) for text in texts) if self.params.looks_back else 0
         if self.guard is not None:
-            size = max(size, self.guard[0].length + self.guard[1] - 2)
+            size = max(size, self.guard.tokens - 1)
         return np.array([text.tail(size) for text in texts], np.int64).reshape(len(texts), size)
 
     def place(self, text: Text) -> Int64[np.ndarray, "3"]:
@@ -420,7 +417,8 @@ class Decoder:
         rest = text.rest
         self.extend(text, token)
         text.new_tokens += len(piece) > len(rest)
-        text.rest, text.prompt_tokens = rest[len(piece) :], len(text.ids)
+        text.rest = rest[len(piece) :]
+        text.prompt_tokens = len(text.ids)
         return piece[len(rest) :]
 
     def _append_to_prompt(self, text: Text, token: int, scores: Float[np.ndarray, " V"]) -> None:
@@ -444,7 +442,7 @@ class Decoder:
         Raises:
             GenerationError: The logits are NaN or infinite.
         """
-        count = bisect_left(sampled, True, key=lambda token: token < 0)
+        count = bisect_left(sampled, True, key=lambda token: token < 0)  # of tokens
         code = sampled[count] if count < len(sampled) else 0
         has_eos = count > 0 and sampled[count - 1] == self.params.eos_id
         tokens = sampled[: count - has_eos]
@@ -481,11 +479,12 @@ class Decoder:
         Without a copy limit it takes a token of an unknown word at once: what was streamed cannot
         be removed.
         """
-        text.state = text.logits = None
-        text.retries = MAX_RETRIES if self.guard is None else text.retries + 1
-        removed = (
-            0 if self.guard is None else min(1 << text.retries, len(text.ids) - text.prompt_tokens)
-        )
+        text.drop_state()
+        if self.guard is None:
+            text.retries = MAX_RETRIES
+            return
+        text.retries += 1
+        removed = min(1 << text.retries, len(text.ids) - text.prompt_tokens)
         if removed:
             del text.ids[-removed:]
             text.new_tokens -= removed

@@ -66,8 +66,8 @@ class Detokenizer:
     """Turns the tokens of one text into characters that can be released.
 
     Attributes:
-        source: The text that is being generated.
-        stops: Strings that end it and are not a part of what is released.
+        text: The text that is being generated.
+        stops: Strings that end it, and are not released.
         is_whole: Whether everything is held back until the text is complete.
         is_echoed: Whether the prompt is released, too.
         is_scored: Whether tokens are wanted, each with its log probability; a token is held back
@@ -76,129 +76,120 @@ class Detokenizer:
         scores: Those of the tokens, and of the end if the text ended by itself.
     """
 
-    source: Text
+    text: Text
     stops: Sequence[str] = ()
     is_whole: bool = False
     is_echoed: bool = False
     is_scored: bool = False
     scores_prompt: bool = False
     scores: list[Scored] = field(default_factory=list)
-    _text: str = ""  # whole characters only
-    # the length of the text after each token, if tokens are wanted
+    _decoded: str = ""  # whole characters only
+    # the length of the decoded text after each token, if tokens are wanted
     _ends: list[int] = field(default_factory=list)
     # ids and characters up to the last token that ended a character
-    _known: tuple[int, int] | None = None
-    _sent: tuple[int, int] = (0, 0)  # characters and tokens
+    _whole: tuple[int, int] | None = None
+    _sent_characters: int = 0
+    _sent_tokens: int = 0
     _safe: int = 0  # characters of whole sentences
 
     def __post_init__(self) -> None:
-        self._text, self._safe = (
-            "" if self.scores_prompt else self.source.prompt,
-            len(self.source.prompt),
-        )
-        self._sent = 0 if self.is_echoed else self._safe, 0
+        self._safe = len(self.text.prompt)
+        if not self.scores_prompt:
+            self._decoded = self.text.prompt
+        if not self.is_echoed:
+            self._sent_characters = self._safe
 
     @property
     def first(self) -> int:
         """The index of the first token that is wanted in the ids of the text."""
-        return 0 if self.scores_prompt else len(self.source.ids) - self.source.new_tokens
+        return 0 if self.scores_prompt else len(self.text.ids) - self.text.new_tokens
 
     def release(self) -> tuple[str, list[Token]]:
         """Return the characters that can be released by now and were not yet, and their tokens if
         they are wanted.
         """
-        if self.source.finish_reason is not None:
+        if self.text.finish_reason is not None:
             return self._release_end()
         if self.is_whole:
             return "", []
         self._read()
-        sent, count = self._sent
-        until = first_stop(self._text, self.stops, max(sent, len(self.source.prompt)))
-        if self.source.config.finish == "sentence":
-            self._safe = last_whole_sentence(self._text, self._safe)
+        prompt_end = len(self.text.prompt)
+        until = first_stop(self._decoded, self.stops, max(self._sent_characters, prompt_end))
+        if self.text.config.finish == "sentence":
+            self._safe = last_whole_sentence(self._decoded, self._safe)
             until = min(until, self._safe)
+        count = self._sent_tokens
         if self.is_scored:
             while count < len(self._ends) and self._ends[count] <= until:
                 count += 1
-            until = self._ends[count - 1] if count else sent
+            until = self._ends[count - 1] if count else self._sent_characters
         return self._take(until, count)
 
     def _release_end(self) -> tuple[str, list[Token]]:
         """Return the rest of a complete text, without the stop string that ended it."""
         if self.is_scored:
             self._read()
-        source, self._text = self.source, self.source.text
-        self._ends = [
-            min(end, len(self._text)) for end in self._ends[: len(source.ids) - self.first]
-        ]
-        if len(self._ends) > self._sent[1]:
-            self._ends[-1] = len(self._text)
-        count = len(self._ends)
-        if source.finish_reason == "stop":
-            new = self._text[len(source.prompt) :]
+        self._decoded = self.text.text
+        length = len(self._decoded)
+        count = min(len(self._ends), len(self.text.ids) - self.first)
+        self._ends = [min(end, length) for end in self._ends[:count]]
+        if count > self._sent_tokens:
+            self._ends[-1] = length
+        if self.text.finish_reason == "stop":
+            new = self._decoded[len(self.text.prompt) :]
             stop = max((stop for stop in self.stops if new.endswith(stop)), key=len, default="")
-            self._text = self._text.removesuffix(stop)
-            while count > self._sent[1] and self._start(count - 1) >= len(self._text):
+            self._decoded = self._decoded.removesuffix(stop)
+            while count > self._sent_tokens and self._start(count - 1) >= len(self._decoded):
                 count -= 1
-        return self._take(len(self._text), count)
+        return self._take(len(self._decoded), count)
 
     def _take(self, until: int, count: int) -> tuple[str, list[Token]]:
         """Return the characters and the tokens up to some of each that were not returned yet."""
-        (sent, first), tokens = self._sent, list[Token]()
-        for index in range(first, count):
+        tokens = list[Token]()
+        for index in range(self._sent_tokens, count):
             start = self._start(index)
             end = min(self._ends[index], until)  # a stop string may begin inside the last token
-            tokens.append(
-                Token(
-                    self.source.ids[self.first + index],
-                    self._text[start:end],
-                    start,
-                    self.scores[index],
-                )
-            )
-        self._sent = max(sent, until), max(first, count)
-        return self._text[sent:until], tokens
+            token = self.text.ids[self.first + index]
+            tokens.append(Token(token, self._decoded[start:end], start, self.scores[index]))
+        characters = self._decoded[self._sent_characters : until]
+        self._sent_characters = max(self._sent_characters, until)
+        self._sent_tokens = max(self._sent_tokens, count)
+        return characters, tokens
 
     def _start(self, index: int) -> int:
         """Return where the characters of a token start."""
-        return (
-            self._ends[index - 1] if index else 0 if self.scores_prompt else len(self.source.prompt)
-        )
+        if index:
+            return self._ends[index - 1]
+        return 0 if self.scores_prompt else len(self.text.prompt)
 
     def _read(self) -> None:
         """Decode what is new: token by token if they are wanted, those that are scored, else all at
         once.
         """
-        first = self.first
-        last = len(self.source.ids)
         if self.is_scored:
-            for count in range(
-                first + len(self._ends) + 1, min(first + len(self.scores), last) + 1
-            ):
+            last = min(self.first + len(self.scores), len(self.text.ids))
+            for count in range(self.first + len(self._ends) + 1, last + 1):
                 self._decode(count)
-                self._ends.append(len(self._text))
-        elif self.source.new_tokens:  # else a part of the prompt may not be in the ids yet
-            self._decode(last)
+                self._ends.append(len(self._decoded))
+        elif self.text.new_tokens:  # else a part of the prompt may not be in the ids yet
+            self._decode(len(self.text.ids))
 
     def _decode(self, count: int) -> None:
-        """Set the text to that of the first ``count`` ids, without an incomplete last character."""
-        ids = self.source.ids
-        known = self._known
-        tokenizer = self.source.pieces.tokenizer
-        # a text may not be that of its tokens in turn
-        if known is None or not isinstance(tokenizer, SupportsTokenBytes):
-            text = tokenizer.decode(ids[:count])
-            text = (
-                text
-                if self.scores_prompt
-                else self.source.prompt + text[self.source.prompt_length :]
-            )
+        """Decode the first ``count`` ids, without an incomplete last character."""
+        ids = self.text.ids
+        tokenizer = self.text.pieces.tokenizer
+        # without the bytes of tokens, a text may not be that of its tokens in turn
+        if self._whole is None or not isinstance(tokenizer, SupportsTokenBytes):
+            decoded = tokenizer.decode(ids[:count])
+            if not self.scores_prompt:
+                decoded = self.text.prompt + decoded[self.text.prompt_length :]
         else:
-            piece = self.source.pieces.texts[ids[known[0]]] if count - known[0] == 1 else ""
-            text = self._text[: known[1]] + (piece or tokenizer.decode(ids[known[0] : count]))
-        self._text = text.rstrip("\ufffd")
-        if len(self._text) == len(text):
-            self._known = count, len(text)
+            tokens, characters = self._whole
+            piece = self.text.pieces.texts[ids[tokens]] if count - tokens == 1 else ""
+            decoded = self._decoded[:characters] + (piece or tokenizer.decode(ids[tokens:count]))
+        self._decoded = decoded.rstrip("\ufffd")
+        if len(self._decoded) == len(decoded):
+            self._whole = (count, len(decoded))
 
 
 def first_stop(text: str, stops: Sequence[str], start: int) -> int:
@@ -210,9 +201,8 @@ def first_stop(text: str, stops: Sequence[str], start: int) -> int:
     """
     if not stops:
         return len(text)
-    first = min(
-        (place for stop in stops if (place := text.find(stop, start)) >= 0), default=len(text)
-    )
+    places = [text.find(stop, start) for stop in stops]
+    first = min((place for place in places if place >= 0), default=len(text))
     for place in range(max(start, len(text) - max(map(len, stops)) + 1), first):
         if any(stop.startswith(text[place:]) for stop in stops):
             return place
@@ -234,12 +224,9 @@ def score_token(
         return Scored(score)
     logs[pieces.bos_id] = -np.inf
     logs = logs[: len(pieces.texts)]  # the others are those of conditions
-    listed = ((id_, float(logs[id_])) for id_ in most_probable(logs, count))
-    return Scored(
-        score,
-        tuple(
-            TopLogprob(id_, pieces.texts[id_], logprob)
-            for id_, logprob in listed
-            if logprob > -np.inf
-        ),
-    )
+    alternatives = [
+        TopLogprob(other, pieces.texts[other], float(logs[other]))
+        for other in most_probable(logs, count)
+        if logs[other] > -np.inf
+    ]
+    return Scored(score, tuple(alternatives))

@@ -1,5 +1,5 @@
 """Generator: texts of one model, many at once, as a stream, or such that they include some words;
-and what is returned of them.
+and the objects that are returned.
 
 Holds what every call needs of a model: its stepper, its tokenizer, the texts of its tokens and the
 index of its training text. The function that scores a text, which only ``must_include`` and
@@ -9,11 +9,11 @@ index of its training text. The function that scores a text, which only ``must_i
 import logging
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
-from itertools import count, groupby, islice
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -126,17 +126,9 @@ class Generation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is known without further computation, as JSON values."""
-        names = (
-            "text",
-            "prompt",
-            "new_tokens",
-            "finish_reason",
-            "seed",
-            "number",
-            "exceeds_max_copy",
-            "conditions",
-        )
-        return {name: getattr(self, name) for name in names} | {"seconds": round(self.seconds, 4)}
+        names = "text prompt new_tokens finish_reason seed number exceeds_max_copy conditions"
+        values = {name: getattr(self, name) for name in names.split()}
+        return values | {"seconds": round(self.seconds, 4)}
 
 
 class Generator:
@@ -145,11 +137,11 @@ class Generator:
     Args:
         stepper: Predicts the next token.
         tokenizer: The model's tokenizer.
-        pieces: The texts of its tokens, and the words that texts are made of; decoded now if not
-            given, and without known words.
+        pieces: The texts of its tokens, and the words that texts are made of; by default without
+            known words.
         index: The index of the training text, for ``novelty``.
-        score: Returns the model's log probability (nats) of each of some ids after the first
-            ``given`` ones: ``score(ids, given)``.
+        score: Returns the model's log probability (nats) of each of some ids after the first n:
+            ``score(ids, n)``.
         batch_size: How many texts to generate side by side.
     """
 
@@ -279,11 +271,8 @@ class Generator:
         for _, group in groupby(
             numbered, key=lambda pair: self._other_words(request, request.prefix_of(pair[0]))
         ):
-            while texts := [
-                self.text(request, prompt, number)
-                for number, prompt in islice(group, self.batch_size)
-            ]:
-                yield texts
+            while batch := list(islice(group, self.batch_size)):
+                yield [self.text(request, prompt, number) for number, prompt in batch]
 
     def _other_words(self, request: Request, prefix: Sequence[int]) -> frozenset[str]:
         """Return the words of the fields before a text that are known besides those of the
@@ -296,32 +285,28 @@ class Generator:
     ) -> Iterator[Text]:
         """Yield for each prompt the most probable of the first texts that include all words."""
         deadline = request.deadline()
-        for number, prompt in enumerate(
-            islice(request.prompts, first, None), request.offset + first
-        ):
+        prompts = islice(request.prompts, first, None)
+        for number, prompt in enumerate(prompts, request.offset + first):
             started = time.monotonic()
-            tries = ((number, attempt) if attempt else (number,) for attempt in count())
             generated = 0
-            lacking = dict.fromkeys(request.must_include, 0)
-            best: Text | None = None
-            while best is None:
-                texts = [
-                    self.text(request, prompt, *numbers)
-                    for numbers in islice(tries, _TRIES_PER_BATCH)
-                ]
+            lacking = Counter(dict.fromkeys(request.must_include, 0))
+            fitting = list[Text]()
+            while not fitting:
+                attempts = range(generated, generated + _TRIES_PER_BATCH)
+                # the first one is the text without must_include
+                numbers = [(number, attempt) if attempt else (number,) for attempt in attempts]
+                texts = [self.text(request, prompt, *each) for each in numbers]
                 # to the end
                 deque(self.decoder(request, guard, deadline, texts).decode(texts), maxlen=0)
                 generated += len(texts)
-                best = max(
-                    (text for text in texts if not _missing(request, text)),
-                    key=self._likelihood,
-                    default=None,
-                )
-                for word in (word for text in texts for word in _missing(request, text)):
-                    lacking[word] += 1
+                for text in texts:
+                    missing = _missing(request, text)
+                    lacking.update(missing)
+                    fitting += [] if missing else [text]
                 is_late = deadline is not None and time.monotonic() >= deadline
-                if best is None and (is_late or generated >= _MAX_TRIES):
+                if not fitting and (is_late or generated >= _MAX_TRIES):
                     raise _nothing_includes(request, generated, lacking, is_late)
+            best = max(fitting, key=self._likelihood)
             best.seconds = time.monotonic() - started
             yield best
 
@@ -331,13 +316,14 @@ class Generator:
         """Yield the best texts of each prompt, the best first."""
         texts = self._generate_batches(request, guard, 0, start_late)
         judge = request.judge
-        while drawn := list(islice(texts, request.best_of)):
+
+        def rate(text: Text) -> float:
             if judge is None:
-                drawn.sort(key=self._likelihood_after_prompt, reverse=True)
-            else:
-                drawn.sort(
-                    key=lambda text: judge(text.text[len(text.prompt) :], text.prompt), reverse=True
-                )
+                return self._likelihood_after_prompt(text)
+            return judge(text.text[len(text.prompt) :], text.prompt)
+
+        while drawn := list(islice(texts, request.best_of)):
+            drawn.sort(key=rate, reverse=True)
             yield from drawn[: request.config.num_return_sequences]
 
     def _search(self, request: Request) -> Iterator[Text]:
@@ -352,9 +338,8 @@ class Generator:
         prompt, _ = out.release()
         if prompt:
             yield prompt
-        for _ in self.decoder(
-            request, guard, request.deadline(), [text], _STREAM_BLOCK_SECONDS
-        ).decode([text]):
+        decoder = self.decoder(request, guard, request.deadline(), [text], _STREAM_BLOCK_SECONDS)
+        for _ in decoder.decode([text]):
             piece, _ = out.release()
             yield from _characters(piece) if self.pieces.are_characters or not piece else (piece,)
 
@@ -381,16 +366,15 @@ class Generator:
         """
         config = request.config
         longest = max((len(text.ids) + len(text.rest) for text in texts), default=0)
-        if guard is not None and guard[0].length + guard[1] - 1 > config.max_new_tokens + longest:
+        if guard is not None and guard.tokens > config.max_new_tokens + longest:
             guard = None
         other_words = self._other_words(request, texts[0].prefix if texts else request.prefix)
-        spelling = self.pieces.spelling(config.words, other_words)
         return Decoder(
             self.stepper,
             self.pieces,
             config,
             guard,
-            spelling,
+            self.pieces.spelling(config.words, other_words),
             request.hooks,
             deadline,
             block_seconds,
@@ -410,17 +394,15 @@ class Generator:
             # an incomplete last character belongs to the continuation
             prompt = self.tokenizer.decode(ids).rstrip("\ufffd")
             length = len(prompt)
-        random = np.random.default_rng((request.seed, *numbers))
-        prefix = [self.pieces.bos_id, *request.prefix_of(numbers[0])]
         return Text(
             self.pieces,
             request.config,
             prompt,
-            prefix,
+            [self.pieces.bos_id, *request.prefix_of(numbers[0])],
             ids,
             rest,
             length,
-            random,
+            np.random.default_rng((request.seed, *numbers)),
             prompt_tokens=len(ids),
             number=numbers[0],
         )
@@ -434,11 +416,9 @@ class Generator:
         nothing does.
         """
         characters = len(text.text) - len(text.prompt)
-        return (
-            math.fsum(self.log_probabilities(text)[text.prompt_tokens :]) / characters
-            if characters
-            else -math.inf
-        )
+        if not characters:
+            return -math.inf
+        return math.fsum(self.log_probabilities(text)[text.prompt_tokens :]) / characters
 
     def _examine(self, ids: Sequence[int]) -> Novelty | None:
         return None if self.index is None else self.index.examine(ids, self.tokenizer.decode)
@@ -470,15 +450,12 @@ def _missing(request: Request, text: Text) -> list[str]:
 
 
 def _nothing_includes(
-    request: Request, generated: int, lacking: dict[str, int], is_late: bool
+    request: Request, generated: int, lacking: Counter[str], is_late: bool
 ) -> GenerationError:
     rarest = max(lacking, key=lambda word: lacking[word])
     detail = f"; {lacking[rarest]} of them lack {rarest!r}" if len(lacking) > 1 else ""
-    until, more = (
-        (" before the time ran out", "time (max_time)")
-        if is_late
-        else ("", "tokens (max_new_tokens)")
-    )
+    until = " before the time ran out" if is_late else ""
+    more = "time (max_time)" if is_late else "tokens (max_new_tokens)"
     return GenerationError(
         f"None of {generated} tries includes"
         f" {' and '.join(map(repr, request.must_include))}{until}{detail}. Put it into the prompt,"

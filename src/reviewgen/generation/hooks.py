@@ -61,11 +61,8 @@ class Processor:
                 f"{self.name} has failed after {ids.shape[1] - 1} tokens: {type(error).__name__}:"
                 f" {error!s:.200}"
             ) from error
-        got = (
-            tuple(processed.shape)
-            if isinstance(processed, torch.Tensor)
-            else type(processed).__name__
-        )
+        is_tensor = isinstance(processed, torch.Tensor)
+        got = tuple(processed.shape) if is_tensor else type(processed).__name__
         if got != shape:
             raise GenerationError(
                 f"{self.name} should return scores of shape {shape}; it returned {got}."
@@ -141,7 +138,9 @@ class Hooks:
 
     def begin(self, texts: Sequence[Text]) -> None:
         """Put the whole prompts, as the tokenizer encodes them, into the streamer."""
-        for text in texts if self.streamer is not None else ():
+        if self.streamer is None:
+            return
+        for text in texts:
             self.put([[*text.prefix, *text.ids, *text.pieces.tokenizer.encode(text.rest)]])
 
     def put(self, tokens: Sequence[int] | Sequence[list[int]]) -> None:
@@ -187,14 +186,13 @@ def make_hooks(
         for item in processors
     ]
     criteria = one_or_more(stopping_criteria)
-    if not all(callable(criterion) for criterion in criteria):
+    if not all(map(callable, criteria)):
         raise ConfigError(
             "stopping_criteria is a function of ids and scores, or a list of such functions; got"
             f" {quoted(stopping_criteria)}."
         )
-    if streamer is not None and not (
-        callable(getattr(streamer, "put", None)) and callable(getattr(streamer, "end", None))
-    ):
+    methods = [getattr(streamer, name, None) for name in ("put", "end")]
+    if streamer is not None and not all(map(callable, methods)):
         raise ConfigError(
             "streamer needs the methods put and end, as transformers' have; got"
             f" {type(streamer).__name__}."
@@ -202,34 +200,31 @@ def make_hooks(
     return Hooks(made, criteria, streamer) if made or criteria or streamer is not None else None
 
 
-def one_or_more(given: Any) -> list[Any]:
+def one_or_more(argument: Any) -> list[Any]:
     """Return the items of an argument that is a list, or else the argument as the only item; of
     None, none.
 
     transformers' own lists of functions are both a list and a function.
     """
-    if given is None:
+    if argument is None:
         return []
+    is_list = isinstance(argument, Iterable) and not isinstance(argument, str | bytes | Mapping)
     with suppress(TypeError):  # of a tensor without dimensions, which is Iterable, too
-        return (
-            list(given)
-            if isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
-            else [given]
-        )
-    return [given]
+        return list(argument) if is_list else [argument]
+    return [argument]
 
 
-def as_processors(given: Any) -> list[Any]:
+def as_processors(argument: Any) -> list[Any]:
     """Return the names and functions of the argument ``logits_processor``.
 
     Raises:
         ConfigError: Something in it is neither.
     """
-    listed = one_or_more(given)
+    listed = one_or_more(argument)
     if not all(callable(item) or isinstance(item, str) for item in listed):
         raise ConfigError(
             "logits_processor is a function of ids and scores, the name of an installed logits"
-            f" processor, or a list of these; got {quoted(given)}."
+            f" processor, or a list of these; got {quoted(argument)}."
         )
     return listed
 

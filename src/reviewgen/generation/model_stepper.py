@@ -4,9 +4,8 @@ B batch, T time (tokens), V vocabulary, N random numbers of a row, K trailing to
 """
 
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -22,7 +21,7 @@ from reviewgen.compiled.sampling import (
     compiled_constraints,
     sample_rows,
 )
-from reviewgen.errors import DeviceError, first_line
+from reviewgen.devices import device_errors, using_threads
 from reviewgen.generation.generator import DEVICE_ROWS
 from reviewgen.generation.states import map_state
 from reviewgen.protocols.model import LanguageModel, State, SupportsStep
@@ -38,32 +37,6 @@ def make_stepper(model: LanguageModel, device: str = "cpu", weight_bits: int = 3
     if device != "cpu":
         return DeviceStepper(model, device)
     return model.stepper(weight_bits) if isinstance(model, SupportsStep) else ModelStepper(model)
-
-
-@contextmanager
-def device_errors(device: str) -> Iterator[None]:
-    """Turn the errors of an accelerator in a block into ``DeviceError``.
-
-    Raises:
-        DeviceError: It has no memory left, or cannot compute what it is asked for.
-    """
-    try:
-        yield
-    except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
-        raise DeviceError(
-            f"The device {device} has failed: {first_line(error)} Try the device cpu."
-        ) from None
-
-
-@contextmanager
-def using_threads(threads: int) -> Iterator[None]:
-    """Set the number of torch's CPU threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class ModelStepper:
@@ -121,10 +94,7 @@ class DeviceStepper(ModelStepper):
                 return logits, (new_state, logits)
             tensors = map_state(_pad, _to_tensors(state[0], self._device))
             logits, tensors = self._step(ids[:, 0], tensors)
-            return logits, (
-                _to_arrays(map_state(lambda tensor: tensor[: len(ids)], tensors)),
-                logits,
-            )
+            return logits, (_to_rows(tensors, len(ids)), logits)
 
     def _step(
         self, tokens: Int64[np.ndarray, " B"], tensors: State
@@ -147,7 +117,8 @@ class DeviceStepper(ModelStepper):
         constraints: Constraints | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], StepState]:
         """Sample up to N tokens for each row; see ``reviewgen.protocols.SupportsSample``."""
-        (count, numbers), start = uniform.shape, texts.shape[1]
+        count, numbers = uniform.shape
+        start = texts.shape[1]
         windows, run, spelling, places = compiled_constraints(params, constraints, count)
         whole = np.pad(texts, ((0, 0), (0, numbers)))
         uniform = np.ascontiguousarray(uniform.T)  # (N, B)
@@ -161,15 +132,12 @@ class DeviceStepper(ModelStepper):
         shares = _share(count, _count_threads())
 
         def sample_share(rows: slice) -> None:
-            texts_of_rows = (
+            sample_rows(
+                logits[rows],
                 whole[rows],
                 sizes[rows],
                 new_tokens[rows] + number,
                 uniform[number, rows],
-            )
-            sample_rows(
-                logits[rows],
-                *texts_of_rows,
                 params,
                 windows,
                 runs[rows],
@@ -188,32 +156,20 @@ class DeviceStepper(ModelStepper):
                 sampled[live, number] = tokens[live]
                 places[live] = new_places[live]
                 used += live
-                live &= (
-                    (tokens >= 0)
-                    & (tokens != params.eos_id)
-                    & (new_tokens + number + 1 < params.max_new_tokens)
-                )
+                is_last = new_tokens + number + 1 >= params.max_new_tokens
+                live &= (tokens >= 0) & (tokens != params.eos_id) & ~is_last
                 whole[:, start + number] = np.where(live, tokens, params.eos_id)
                 logits, tensors = self._step(whole[:, start + number], tensors)
-            return (
-                sampled,
-                used,
-                (_to_arrays(map_state(lambda tensor: tensor[:count], tensors)), logits),
-            )
+            return sampled, used, (_to_rows(tensors, count), logits)
 
 
 def _count_threads() -> int:
     """Return the threads that sample: those of torch, of which a launcher leaves one, or this
     process's share of the cores.
     """
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return max(
-        torch.get_num_threads(),
-        cores // int(processes) if processes.isdecimal() and int(processes) else 1,
-    )
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    return max(torch.get_num_threads(), cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _share(count: int, parts: int) -> list[slice]:
@@ -227,6 +183,11 @@ def _pad(tensor: Tensor) -> Tensor:
     return torch.cat(
         [tensor, tensor.new_zeros(max(0, DEVICE_ROWS - len(tensor)), *tensor.shape[1:])]
     )
+
+
+def _to_rows(state: State, count: int) -> StepState:
+    """Return the state of the first rows, as arrays."""
+    return _to_arrays(map_state(lambda tensor: tensor[:count], state))
 
 
 def _to_arrays(state: State) -> StepState:

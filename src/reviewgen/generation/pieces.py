@@ -1,5 +1,4 @@
-"""What a tokenizer's texts are made of: the text of each token, and the words that compiled code
-lets them spell.
+"""The texts of a tokenizer's tokens, how a prompt is split, and the words that tokens may spell.
 
 A prompt may end inside what the tokenizer would make one token: "the " before "the movie", whose
 tokens are "the" and " movie". Fed as it stands, its last token is one that never occurred there in
@@ -17,7 +16,9 @@ from jaxtyping import Bool
 
 from reviewgen.compiled.spelling import Spelling
 from reviewgen.errors import DataError
-from reviewgen.lexicon import Lexicon, Symbols, add_words, make_spelling, token_symbols, words_of
+from reviewgen.lexicon.lexicon import Lexicon, add_words, make_spelling
+from reviewgen.lexicon.token_bytes import Symbols, token_symbols
+from reviewgen.lexicon.words import words_of
 from reviewgen.protocols.tokenizer import Tokenizer
 
 _MAX_HEALED = 8  # tokens removed from the end of a prompt
@@ -51,7 +52,9 @@ class TokenTexts:
     """
 
     def __init__(self, tokenizer: Tokenizer, lexicon: Lexicon | None = None) -> None:
-        self.tokenizer, self.bos_id, self._lexicon = tokenizer, tokenizer.bos_id, lexicon
+        self.tokenizer = tokenizer
+        self.bos_id = tokenizer.bos_id
+        self._lexicon = lexicon
         pieces = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
         self.texts = ["" if "\ufffd" in piece else piece for piece in pieces]
         self.are_characters = max(map(len, self.texts)) <= 1
@@ -62,11 +65,10 @@ class TokenTexts:
         """Return a prompt's ids without its last word, and that word."""
         ids = self.tokenizer.encode(text)
         keep = len(ids)
-        while (
-            not self.are_characters
-            and keep > max(0, len(ids) - _MAX_HEALED)
-            and (piece := self.texts[ids[keep - 1]])
-        ):
+        for token in [] if self.are_characters else reversed(ids[-_MAX_HEALED:]):
+            piece = self.texts[token]
+            if not piece:
+                break
             keep -= 1
             if piece[0].isspace():
                 break
@@ -88,20 +90,14 @@ class TokenTexts:
     def unknown(self, prefix: Sequence[int]) -> frozenset[str]:
         """Return the words of the fields before a text that are not in the lexicon."""
         lexicon = self._lexicon
-        size = self.tokenizer.vocab_size
         if lexicon is None:
             return frozenset()
-        values = [
-            list(tokens)
-            for is_own, tokens in groupby(prefix, key=lambda token: token < size)
-            if is_own
-        ]
-        return frozenset(
-            word
-            for ids in values
-            for word in words_of(self.tokenizer.decode(ids))
-            if not lexicon.spells(word)
-        )
+        words = list[str]()
+        size = self.tokenizer.vocab_size
+        for is_value, tokens in groupby(prefix, key=lambda token: token < size):
+            if is_value:
+                words += words_of(self.tokenizer.decode(list(tokens)))
+        return frozenset(word for word in words if not lexicon.spells(word))
 
     def spelling(self, words: str, others: frozenset[str] = frozenset()) -> Spelling | None:
         """Return the spelling for a setting of ``words``; None if no sequence of tokens can be

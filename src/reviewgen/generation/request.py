@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
@@ -62,7 +63,7 @@ class Request:
         max_copy: For "filter": the longest copied span allowed, in tokens; None is the default.
         prefix: The ids of the conditions, between bos and the text, where none is drawn.
         conditions: The conditions of the model; needed if some are drawn.
-        given: The values of the conditions that all texts share.
+        fixed: The values of the conditions that all texts have.
         draws: The conditions that are drawn for each text.
         must_include: Strings that each text must include.
         best_of: Of this many texts of a prompt, ``num_return_sequences`` are returned, the best
@@ -81,7 +82,7 @@ class Request:
     max_copy: int | None = None
     prefix: Sequence[int] = ()
     conditions: Conditions = field(default_factory=Conditions)
-    given: Mapping[str, Any] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
     draws: Sequence[DrawGroup] = ()
     must_include: Sequence[str] = ()
     best_of: int = 0
@@ -93,7 +94,7 @@ class Request:
         """Return the values of the conditions of a text, given or drawn, without those that are
         unspecified.
         """
-        values = {**self.given, **draw_values(self.draws, self.seed, number)}
+        values = {**self.fixed, **draw_values(self.draws, self.seed, number)}
         return {name: value for name, value in values.items() if value is not None}
 
     def prefix_of(self, number: int) -> Sequence[int]:
@@ -103,11 +104,8 @@ class Request:
     @property
     def plugins(self) -> list[Plugin]:
         """The plugins that made logits processors of the call."""
-        return (
-            []
-            if self.hooks is None
-            else [hook.plugin for hook in self.hooks.processors if hook.plugin is not None]
-        )
+        processors = [] if self.hooks is None else self.hooks.processors
+        return [each.plugin for each in processors if each.plugin is not None]
 
     def deadline(self) -> float | None:
         """Return the ``time.monotonic`` at which ``max_time`` is over if the call starts now."""
@@ -134,28 +132,9 @@ def make_request(
         ConfigError: A setting is unknown, out of range, or incompatible with another.
         PluginError: A logits processor is not installed, or cannot be made.
     """
-    keywords = GenerateKwargs.__annotations__.keys() - GenerationSettings.__annotations__.keys()
-    args: dict[str, Any] = {name: _plain(options.get(name)) for name in keywords}
-    settings = {name: _plain(value) for name, value in options.items() if name not in keywords}
-    if settings.get("conditions") is not None:
-        values = check_mapping("conditions", settings["conditions"], "{'stars': 5}")
-        settings["conditions"] = {name: _plain(value) for name, value in values.items()}
-    processors = as_processors(args["logits_processor"])
-    saved = tuple[str, ...]()
-    if args["logits_processor"] is not None:
-        if settings.get("logits_processors") is not None:
-            raise ConfigError(
-                "logits_processor and logits_processors are both given; name all in"
-                " logits_processor."
-            )
-        settings["logits_processors"] = tuple(item for item in processors if isinstance(item, str))
-    if settings.get("likeness") is not None:
-        raise ConfigError(
-            "likeness is saved with a model, by save_generation_config, and a call chooses it with"
-            " profile='likeness'."
-        )
+    args, settings = _split_options(options)
     config = generation_config(
-        defaults.of_profile(args["profile"]), args["generation_config"], settings, keywords
+        defaults.of_profile(args["profile"]), args["generation_config"], settings, args
     )
     check_value(
         "best_of",
@@ -167,26 +146,28 @@ def make_request(
     # a streamer gets each token at once
     if args["streamer"] is not None and settings.get("finish") is None:
         config = replace(config, finish=None)
-    if args["logits_processor"] is None:
-        processors = list(config.logits_processors)
-        saved = defaults.logits_processors
+    named = args["logits_processor"]  # in the call; None takes those of the model's defaults
+    hooks = make_hooks(
+        config.logits_processors if named is None else named,
+        tokenizer,
+        args["stopping_criteria"],
+        args["streamer"],
+        defaults.logits_processors if named is None else (),
+    )
     conditions = conditions or Conditions()
     is_sampled = config.do_sample is not False and config.num_beams == 1
-    given, draws = conditions.plan_draws(config.conditions, DRAW if is_sampled else ANY)
+    fixed, draws = conditions.plan_draws(config.conditions, DRAW if is_sampled else ANY)
+    texts_per_prompt = args["best_of"] or config.num_return_sequences
     request = Request(
-        prompts=[
-            text
-            for text in _prompts(prompt)
-            for _ in range(args["best_of"] or config.num_return_sequences)
-        ],
+        prompts=list(chain.from_iterable([text] * texts_per_prompt for text in _prompts(prompt))),
         config=config,
         seed=seed_or_random(args["seed"]),
-        hooks=make_hooks(processors, tokenizer, args["stopping_criteria"], args["streamer"], saved),
+        hooks=hooks,
         novelty=args["novelty"],
         max_copy=args["max_copy"],
         prefix=conditions.encode(config.conditions),
         conditions=conditions,
-        given=given,
+        fixed=fixed,
         draws=draws,
         must_include=_words(args["must_include"]),
         best_of=args["best_of"] or 0,
@@ -196,46 +177,62 @@ def make_request(
     return request
 
 
+def _split_options(options: GenerateKwargs) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the keywords of a call, None where one is not given, and its generation settings."""
+    keywords = GenerateKwargs.__annotations__.keys() - GenerationSettings.__annotations__.keys()
+    args = {name: _plain(options.get(name)) for name in keywords}
+    settings = {name: _plain(value) for name, value in options.items() if name not in keywords}
+    if settings.get("conditions") is not None:
+        values = check_mapping("conditions", settings["conditions"], "{'stars': 5}")
+        settings["conditions"] = {name: _plain(value) for name, value in values.items()}
+    if settings.get("likeness") is not None:
+        raise ConfigError(
+            "likeness is saved with a model, by save_generation_config, and a call chooses it with"
+            " profile='likeness'."
+        )
+    if args["logits_processor"] is not None:
+        if settings.get("logits_processors") is not None:
+            raise ConfigError(
+                "logits_processor and logits_processors are both given; name all in"
+                " logits_processor."
+            )
+        processors = as_processors(args["logits_processor"])
+        args["logits_processor"] = processors
+        settings["logits_processors"] = tuple(item for item in processors if isinstance(item, str))
+    return args, settings
+
+
 def _refuse_pairs(request: Request) -> None:
     """Raise where two settings are incompatible."""
-    if not isinstance(request.novelty, str | None) or request.novelty not in (
-        None,
-        "report",
-        "filter",
-    ):
+    config = request.config
+    modes = (None, "report", "filter")
+    if not isinstance(request.novelty, str | None) or request.novelty not in modes:
         raise ConfigError(f"novelty must be 'report' or 'filter'; got {quoted(request.novelty)}.")
-    if request.max_copy is not None and request.novelty != "filter":
+    is_filtered = request.novelty == "filter"
+    if request.max_copy is not None and not is_filtered:
         raise ConfigError("max_copy needs novelty='filter'.")
     has_streamer = request.hooks is not None and request.hooks.streamer is not None
-    if has_streamer:
-        if len(request.prompts) != 1:
-            raise ConfigError(
-                f"A streamer takes one text; this call asks for {len(request.prompts)}."
-            )
-        if (
-            request.must_include
-            or request.config.finish == "sentence"
-            or request.novelty == "filter"
-        ):
-            raise ConfigError(
-                "must_include, finish and novelty='filter' may remove text again, so they cannot be"
-                " combined with a streamer."
-            )
-    is_greedy = request.config.do_sample is False
-    is_given = {
-        "num_beams": request.config.num_beams > 1,
+    if has_streamer and len(request.prompts) != 1:
+        raise ConfigError(f"A streamer takes one text; this call asks for {len(request.prompts)}.")
+    if has_streamer and (request.must_include or config.finish == "sentence" or is_filtered):
+        raise ConfigError(
+            "must_include, finish and novelty='filter' may remove text again, so they cannot be"
+            " combined with a streamer."
+        )
+    is_greedy = config.do_sample is False
+    is_set = {
+        "num_beams": config.num_beams > 1,
         "best_of": request.best_of,
         "must_include": request.must_include,
-    }
-    is_given |= {
         "do_sample=False": is_greedy,
-        "novelty='filter'": request.novelty == "filter",
+        "novelty='filter'": is_filtered,
         "a streamer": has_streamer,
+        "stopping_criteria": request.hooks is not None and request.hooks.criteria,
     }
-    is_given |= {"stopping_criteria": request.hooks is not None and request.hooks.criteria}
     for name, others in _EXCLUDED.items():
-        if is_given[name] and (wrong := next((other for other in others if is_given[other]), None)):
-            raise ConfigError(f"{name} cannot be combined with {wrong}.")
+        wrong = [other for other in others if is_set[other]]
+        if is_set[name] and wrong:
+            raise ConfigError(f"{name} cannot be combined with {wrong[0]}.")
     if request.must_include and is_greedy:
         raise ConfigError(
             "must_include samples texts until one fits, so it cannot be combined with"

@@ -3,6 +3,7 @@ batch dimension first.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,8 +43,9 @@ def stack_rows(states: Sequence[StepState]) -> StepState:
 
 
 def _concatenate(*parts: np.ndarray) -> np.ndarray:
-    if other := [part.shape for part in parts if part.shape[1:] != parts[0].shape[1:]]:
-        raise growing_state(other[0], parts[0].shape)
+    for part in parts:
+        if part.shape[1:] != parts[0].shape[1:]:
+            raise growing_state(part.shape, parts[0].shape)
     return np.concatenate(parts)
 
 

@@ -7,8 +7,6 @@ It ends at eos, at a stop string, at ``max_new_tokens``, or where it is cut off;
 
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from functools import cache
-from itertools import accumulate
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
@@ -94,9 +92,14 @@ class Text:
         """Drop random numbers that were used."""
         self._random = self._random[count:]
 
+    def drop_state(self) -> None:
+        """Forget the model's state: the text is complete, or it is fed anew."""
+        self.state = None
+        self.logits = None
+
     def tail(self, size: int) -> list[int]:
-        """Return the last ids after bos, padded with bos in front; what the text is given is not
-        written, so it is left out.
+        """Return the last ids after bos, padded with bos in front; without those of conditions and
+        fields, which are never generated.
         """
         if size == 0:
             return []
@@ -159,9 +162,8 @@ class Text:
         if not any(stop in tail for stop in stops):
             return False
         text = self.so_far()
-        ends = [
-            start + len(stop) for stop in stops if (start := text.find(stop, len(self.prompt))) >= 0
-        ]
+        starts = {stop: text.find(stop, len(self.prompt)) for stop in stops}
+        ends = [start + len(stop) for stop, start in starts.items() if start >= 0]
         if ends:
             self.finish_reason = "stop"
             self._cut(text[: min(ends)])
@@ -178,21 +180,13 @@ class Text:
         """Return the number of leading tokens that are needed for a beginning of the text; at least
         its prompt's.
         """
-        decoded = cache(self._decode)  # to decode is slow
-        first = self.prompt_tokens
-        last = len(self.ids)
-        lengths = map(len, map(self.pieces.texts.__getitem__, self.ids))
-        # of whole characters
-        guess = bisect_left(
-            [0, *accumulate(lengths)], len(text) - len(self.prompt) + self.prompt_length
+        tokens = bisect_left(
+            range(len(self.ids)),
+            len(text),
+            lo=self.prompt_tokens,
+            key=lambda count: len(self._decode(count)),
         )
-        if first < guess <= last:
-            first, last = (
-                (guess, last) if len(decoded(guess - 1)) < len(text) else (first, guess - 1)
-            )
-        if first == guess and len(decoded(guess)) >= len(text):
-            last = guess
-        tokens = bisect_left(range(last), len(text), first, key=lambda count: len(decoded(count)))
-        while tokens < len(self.ids) and not decoded(tokens).startswith(text):  # inside a character
+        # inside a character
+        while tokens < len(self.ids) and not self._decode(tokens).startswith(text):
             tokens += 1
         return tokens

@@ -17,7 +17,7 @@ text.
 """
 
 from reviewgen.novelty.characters import COPY_CHARACTERS, TextWindows, count_copied
-from reviewgen.novelty.files import build_index, read_index, write_index
+from reviewgen.novelty.files import build_index, check_form, read_index, write_index
 from reviewgen.novelty.index import CompactIndex, CopyGuard, ExactIndex, Index, build_sets
 from reviewgen.novelty.report import WINDOWS, Novelty, Span
 
@@ -33,6 +33,7 @@ __all__ = [
     "TextWindows",
     "build_index",
     "build_sets",
+    "check_form",
     "count_copied",
     "read_index",
     "write_index",

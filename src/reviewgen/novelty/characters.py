@@ -40,9 +40,8 @@ def count_copied(
     >>> count_copied(["so good, so bad", ""], ["it was so good", "so very bad"], length=6)
     [7, 0]
     """
-    copied = TextWindows(texts, length).copied(training)  # (N,), of all texts one after another
-    bounds = np.cumsum([0, *map(len, texts)])
-    return [int(copied[start:end].sum()) for start, end in pairwise(bounds.tolist())]
+    all_spans = TextWindows(texts, length).spans(training)
+    return [sum(end - start for start, end in spans) for spans in all_spans]
 
 
 class TextWindows:
@@ -68,24 +67,9 @@ class TextWindows:
         )
         self._filters = _set_of(_hash_windows(codes, self._anchor)), _set_of(self._hashes)
 
-    def copied(self, training: Iterable[str]) -> Bool[np.ndarray, " N"]:
-        """Return for each character of the texts, one after another, whether it lies in a copied
-        span.
-        """
-        starts = self._starts[self._find(training)[self._windows]]
-        # +1 where a copied window starts, -1 where one ends
-        depths = np.zeros(self._bounds[-1] + 1, np.int64)
-        depths[starts] += 1
-        depths[starts + self._length] -= 1
-        copied: np.ndarray = depths.cumsum()[:-1] > 0
-        return copied
-
     def are_shared(self, training: Iterable[str]) -> Bool[np.ndarray, " T"]:
         """Return for each text whether it has a copied span."""
-        # of copied characters before each character
-        counts = np.concatenate([[0], self.copied(training).cumsum()])
-        shared: np.ndarray = np.diff(counts[self._bounds]) > 0
-        return shared
+        return np.array([bool(spans) for spans in self.spans(training)], np.bool_)
 
     def spans(self, training: Iterable[str]) -> list[list[tuple[int, int]]]:
         """Return where the copied spans of each text start and end; overlapping ones are one.
@@ -93,20 +77,25 @@ class TextWindows:
         >>> TextWindows(["so good, so bad"], length=6).spans(["it was so good", "so very bad"])
         [[(0, 7)]]
         """
-        copied = self.copied(training)
+        starts = self._starts[self._find(training)[self._windows]]
+        # +1 where a copied window starts, -1 where one ends
+        steps = np.zeros(self._bounds[-1] + 1, np.int64)
+        steps[starts] += 1
+        steps[starts + self._length] -= 1
+        is_copied = (steps.cumsum() > 0).astype(np.int8)
         spans = []
         for start, end in pairwise(self._bounds):
-            edges = np.flatnonzero(
-                np.diff(copied[start:end].astype(np.int8), prepend=0, append=0)
-            ).tolist()
-            spans.append(list(zip(edges[::2], edges[1::2], strict=True)))
+            changes = np.flatnonzero(np.diff(is_copied[start:end], prepend=0, append=0)).tolist()
+            spans.append(list(zip(changes[::2], changes[1::2], strict=True)))
         return spans
 
     def _find(self, training: Iterable[str]) -> Bool[np.ndarray, " H"]:
         """Return for each hash whether a window of the training text has it."""
         is_found = np.zeros(len(self._hashes), np.bool_)
+        if not len(is_found):
+            return is_found
         anchors, windows = self._filters
-        for texts in _batches(training, self._length) if len(is_found) else ():
+        for texts in _batches(training, self._length):
             find_windows(
                 *_join(texts), self._length, self._anchor, anchors, self._hashes, windows, is_found
             )

@@ -6,43 +6,66 @@ them.
 """
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 from safetensors.numpy import save_file
 
 from reviewgen.compiled.windows import BLOCK, Tokens, WindowSet, cut
 from reviewgen.config.bounded import parse_json
-from reviewgen.errors import BundleError, quoted, storage_errors
+from reviewgen.errors import BundleError, ConfigError, quoted, storage_errors
 from reviewgen.novelty.index import CompactIndex, ExactIndex, Index, build_sets, id_dtype
 from reviewgen.novelty.report import WINDOWS
 from reviewgen.storage import open_tensors, read_vectors, safetensors_file
 
 _SCHEMA = 1
 _HEADER = "reviewgen.novelty"  # a single key, since safetensors writes several in random order
-_FACTS = {
-    "bos_id": int,
-    "eos_id": int,
-    "vocab_size": int,
-    "characters_per_token": float,
-    "fingerprint": str,
-}
 _COMPACT_FACTS = {"stride": int, "probes": int}
 _SETS = [f"windows_{length}" for length in WINDOWS]
+
+
+class IndexFacts(TypedDict):
+    """What every index holds beside its arrays.
+
+    Attributes:
+        bos_id: The id before each text.
+        eos_id: The id after each text.
+        vocab_size: The number of ids.
+        characters_per_token: The average over the training texts, without bos and eos.
+        fingerprint: Identifies the model that the index belongs to.
+    """
+
+    bos_id: int
+    eos_id: int
+    vocab_size: int
+    characters_per_token: float
+    fingerprint: str
+
+
+_FACTS = IndexFacts.__annotations__
+
+
+def check_form(form: str) -> None:
+    """Check that an index of this form can be built here.
+
+    Raises:
+        ConfigError: The package that the exact form needs is not installed.
+    """
+    if form == ExactIndex.form and find_spec("pydivsufsort") is None:
+        raise ConfigError(
+            "training.novelty=exact needs pydivsufsort: pip install 'reviewgen[exact]'."
+        )
 
 
 def build_index(
     ids: Tokens,
     *,
-    bos_id: int,
-    eos_id: int,
-    vocab_size: int,
-    characters_per_token: float,
-    fingerprint: str,
-    form: str = "compact",
+    form: str = CompactIndex.form,
     max_bytes: int = 4_000_000,
     sets: tuple[WindowSet, ...] | None = None,
+    **facts: Unpack[IndexFacts],
 ) -> Index:
     """Build an index of a training text.
 
@@ -50,30 +73,24 @@ def build_index(
         ids: The training texts one after the other, each enclosed in bos and eos; as blocks of
             whole texts if they do not fit into memory. The compact form iterates over them six
             times; the exact form loads them into memory.
-        bos_id: The id before each text.
-        eos_id: The id after each text.
-        vocab_size: The number of ids.
-        characters_per_token: The average over the training texts, without bos and eos.
-        fingerprint: Identifies the model that the index belongs to.
         form: "exact" or "compact".
         max_bytes: The maximum size of the compact form, at least 192.
         sets: The sets of the compact form, where ``build_sets`` has built them in several
             processes.
+        facts: See ``IndexFacts``.
+
+    Raises:
+        ConfigError: The package that the exact form needs is not installed.
     """
-    facts: dict[str, Any] = {
-        "bos_id": bos_id,
-        "eos_id": eos_id,
-        "vocab_size": vocab_size,
-        "fingerprint": fingerprint,
-    }
-    facts["characters_per_token"] = characters_per_token
+    check_form(form)
     if form == CompactIndex.form:
-        sets = sets or build_sets([ids], (bos_id, eos_id), max_bytes)
+        sets = sets or build_sets([ids], (facts["bos_id"], facts["eos_id"]), max_bytes)
         return CompactIndex(**facts, stride=sets[0].stride, sets=sets)
     # Mori 2006; it sorts wider ids as byte strings. Only training needs it.
     from pydivsufsort import divsufsort
 
-    whole = np.concatenate(list(cut(ids)), dtype=id_dtype(vocab_size), casting="unsafe")
+    dtype = id_dtype(facts["vocab_size"])
+    whole = np.concatenate(list(cut(ids)), dtype=dtype, casting="unsafe")
     suffixes = divsufsort(whole).astype(np.int32 if len(whole) < 1 << 31 else np.int64, copy=False)
     return ExactIndex(**facts, ids=whole, suffixes=suffixes)
 

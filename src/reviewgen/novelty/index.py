@@ -9,8 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import chain
 from statistics import fmean
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Int64, Integer, UInt8
@@ -20,6 +21,7 @@ from reviewgen.compiled.windows import (
     Tokens,
     WindowSet,
     build_windows,
+    count_blocks,
     cut,
     false_positive_rate,
     sample_windows,
@@ -42,16 +44,10 @@ _LARGEST_MAX_COPY = 1 << 31  # tokens; a larger limit has the same effect
 _MIN_SAMPLE = 20
 _FIRST_TOKENS = 200  # of a text that is looked up as a whole
 _BITS_PER_WINDOW = 10.0  # of the compact form: about 1 % false positives
-_BLOCK_BYTES = 8 * BLOCK
 _MAX_BUCKETS = 1 << 20  # exceeded only if the vocabulary is larger
 _CONTEXT = 60  # characters of an excerpt on each side of the span
 _MAX_GUARDS = 4
 _GUARD_BITS = 16.0  # per window: about one token in a thousand is rejected by mistake
-
-CopyGuard: TypeAlias = tuple[WindowSet, int]
-"""The copied spans that must not be completed: the windows and the run of
-``reviewgen.compiled.windows.copies``.
-"""
 
 MapFunction: TypeAlias = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Sequence[Any]]
 
@@ -59,6 +55,22 @@ Match: TypeAlias = tuple[int, int, int]
 """The index of the first token of a copied span, the number of its tokens, and where it starts in
 the training text, if known.
 """
+
+
+class CopyGuard(NamedTuple):
+    """The copied spans that must not be completed.
+
+    Attributes:
+        windows, run: Those of ``reviewgen.compiled.windows.copies``.
+    """
+
+    windows: WindowSet
+    run: int
+
+    @property
+    def tokens(self) -> int:
+        """The length of the shortest span that is detected."""
+        return self.windows.length + self.run - 1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -97,8 +109,7 @@ class Index(ABC):
 
     @abstractmethod
     def guard(self, max_copy: int) -> CopyGuard:
-        """Return the set and the run length with which ``compiled.windows.copies`` detects spans
-        over ``max_copy`` tokens.
+        """Return the guard that detects copied spans of more than ``max_copy`` tokens.
 
         Raises:
             ConfigError: max_copy is not a whole number, negative, or too small for this form.
@@ -264,15 +275,14 @@ class ExactIndex(Index):
         return lengths, positions
 
     def guard(self, max_copy: int) -> CopyGuard:
-        """Return the set and the run length with which ``compiled.windows.copies`` detects spans
-        over ``max_copy``.
+        """Return the guard that detects copied spans of more than ``max_copy`` tokens.
 
         The set holds the windows of max_copy + 1 tokens, about 2 bytes each. About one other token
         in a thousand is rejected as well. The sets of the last four limits are cached.
         """
         # no span is longer than the training text
         length = min(_check_max_copy(max_copy), len(self.ids)) + 1
-        return self._windows(length), 1
+        return CopyGuard(self._windows(length), 1)
 
     @cached_property
     def _windows(self) -> Callable[[int], WindowSet]:
@@ -361,8 +371,7 @@ class CompactIndex(Index):
         return {windows.length: false_positive_rate(windows) for windows in self.sets}
 
     def guard(self, max_copy: int) -> CopyGuard:
-        """Return the set and the run length with which ``compiled.windows.copies`` detects spans
-        over ``max_copy``.
+        """Return the guard that detects copied spans of more than ``max_copy`` tokens.
 
         It also rejects some new text: with a stride of s, a new span of n windows passes for a copy
         with a probability of (1 - 1 / s) ** n, where n = max_copy - 18 for a limit of 19 or more.
@@ -376,7 +385,7 @@ class CompactIndex(Index):
                 " train with training.novelty=exact."
             )
         windows = [windows for windows in self.sets if windows.length <= longest][-1]
-        return windows, longest - windows.length + 1
+        return CopyGuard(windows, longest - windows.length + 1)
 
     def look_up(
         self, text: Int64[np.ndarray, " T"]
@@ -414,22 +423,18 @@ def build_sets(
             returns the results in order.
     """
     call = share or (lambda function, tasks: [function(*task) for task in tasks])
-    thinner = thin_for_counting(sum(len(block) for part in parts for block in cut(part)))
+    blocks = chain.from_iterable(map(cut, parts))
+    thinner = thin_for_counting(sum(map(len, blocks)))
     sampled = call(_sample_part, [(part, separators, thinner) for part in parts])
     counts = [
         len(np.unique(np.concatenate(hashes))) * thinner for hashes in zip(*sampled, strict=True)
     ]
     stride = 1
-    limit = max_bytes // _BLOCK_BYTES
-    while (
-        sum(
-            max(1, math.ceil(-(-count // stride) * _BITS_PER_WINDOW / (8 * _BLOCK_BYTES)))
-            for count in counts
-        )
-        > limit
-    ):
+    sizes = counts
+    max_blocks = max_bytes // (8 * BLOCK)
+    while sum(count_blocks(size, _BITS_PER_WINDOW) for size in sizes) > max_blocks:
         stride *= 2
-    sizes = [-(-count // stride) for count in counts]
+        sizes = [-(-count // stride) for count in counts]
     built = call(_build_part, [(part, separators, sizes, stride) for part in parts])
     return tuple(
         sets[0]._replace(bits=np.bitwise_or.reduce([each.bits for each in sets]))
@@ -452,7 +457,9 @@ def _build_part(
 
 def id_dtype(vocab_size: int) -> type[np.integer]:
     """Return the smallest dtype for the ids that both safetensors and torch support."""
-    return np.uint8 if vocab_size <= 1 << 8 else np.int16 if vocab_size <= 1 << 15 else np.int32
+    if vocab_size <= 1 << 8:
+        return np.uint8
+    return np.int16 if vocab_size <= 1 << 15 else np.int32
 
 
 def _check_max_copy(max_copy: object) -> int:

@@ -37,8 +37,7 @@ def match(ids, suffixes, starts, base, depth, text, limits, lengths, positions):
     """Fill in the longest match from each position of a text: its length in tokens, and its index
     in the corpus.
 
-    The binary searches (Manber & Myers 1993) of all positions advance in lockstep, one step each
-    per iteration, so that their memory accesses overlap.
+    A binary search for each position (Manber & Myers 1993).
 
     Args:
         ids: The corpus (N,).
@@ -52,75 +51,60 @@ def match(ids, suffixes, starts, base, depth, text, limits, lengths, positions):
         lengths: int64 (T,), filled in.
         positions: int64 (T,), filled in.
     """
-    # the start of the range of the suffix array still to search
-    low = np.zeros(len(text), np.int64)
-    high = np.zeros(len(text), np.int64)  # the end of that range
-    below = np.zeros(len(text), np.int64)  # tokens shared with the suffix below the range
-    above = np.zeros(len(text), np.int64)  # tokens shared with the suffix above it
-    open_starts = np.empty(len(text), np.int64)
-    middles = np.empty(len(text), np.int64)
-    heads = np.empty(len(text), np.int64)  # the next id of the corpus to compare, -1 after its end
-    count = 0
-    for i in range(len(text)):
-        shared = _find_bucket(suffixes, starts, base, depth, text, limits, i, low, high)
-        lengths[i] = shared
-        below[i] = shared
-        above[i] = shared
-        positions[i] = suffixes[low[i]] if shared else 0
-        if shared == depth and shared < limits[i] - i:
-            open_starts[count] = i
-            count += 1
-    while count:
-        for k in range(count):
-            middles[k] = suffixes[(low[open_starts[k]] + high[open_starts[k]]) >> 1]
-        for k in range(count):
-            position = middles[k] + min(below[open_starts[k]], above[open_starts[k]])
-            heads[k] = ids[position] if position < len(ids) else -1
-        remaining = 0
-        for k in range(count):
-            i = open_starts[k]
-            position = middles[k]
-            head = heads[k]
-            end = limits[open_starts[k]]
-            shared = min(below[i], above[i])
-            while i + shared < end and head == text[i + shared]:
+    for start in range(len(text)):
+        end = limits[start]
+        low, high, shared = _find_bucket(starts, base, depth, text, start, end)
+        lengths[start] = shared
+        positions[start] = suffixes[low] if shared else 0
+        if shared < depth:
+            continue
+        below = shared  # tokens shared with the suffix below the range that is still to search
+        above = shared  # tokens shared with the suffix above it
+        while low < high and start + lengths[start] < end:
+            middle = (low + high) >> 1
+            position = suffixes[middle]
+            shared = min(below, above)
+            while (
+                start + shared < end
+                and position + shared < len(ids)
+                and ids[position + shared] == text[start + shared]
+            ):
                 shared += 1
-                head = ids[position + shared] if position + shared < len(ids) else -1
-            if shared > lengths[i]:
-                lengths[i] = shared
-                positions[i] = position
-            if i + shared == end:
-                continue
-            middle = (low[i] + high[i]) >> 1
-            if head < text[i + shared]:
-                low[i] = middle + 1
-                below[i] = shared
+            if shared > lengths[start]:
+                lengths[start] = shared
+                positions[start] = position
+            if start + shared == end:
+                break
+            is_below = (
+                position + shared == len(ids) or ids[position + shared] < text[start + shared]
+            )
+            if is_below:
+                low = middle + 1
+                below = shared
             else:
-                high[i] = middle
-                above[i] = shared
-            if low[i] < high[i]:
-                open_starts[remaining] = i
-                remaining += 1
-        count = remaining
+                high = middle
+                above = shared
 
 
-@compiled
-def _find_bucket(suffixes, starts, base, depth, text, limits, i, low, high):
-    """Set the range to the suffixes that share the longest prefix with the text from ``i`` on;
-    return its length (<= depth).
+@inner
+def _find_bucket(starts, base, depth, text, start, end):
+    """Return the range of the suffixes that share the longest prefix with the text from ``start``
+    on, and its length, at most ``depth``.
     """
+    low = 0
+    high = 0
     key = 0
     width = base**depth
     shared = 0
-    while shared < depth and i + shared < limits[i]:
+    while shared < depth and start + shared < end:
         width //= base
-        key += (text[i + shared] + 1) * width
+        key += (text[start + shared] + 1) * width
         if starts[key] == starts[key + width]:
             break
-        low[i] = starts[key]
-        high[i] = starts[key + width]
+        low = starts[key]
+        high = starts[key + width]
         shared += 1
-    return shared
+    return low, high, shared
 
 
 @compiled

@@ -1,4 +1,4 @@
-"""What an index finds in a text: the copied spans and the shares of copied windows, as values and
+"""The copied spans and the shares of copied windows that an index finds in a text, as values and
 as sentences.
 
 Independent of the kind of index. Lengths are in tokens and in characters.
@@ -82,37 +82,7 @@ class Novelty:
         if not self.tokens:
             return ["The text is empty.", "There is nothing to compare with the training text."]
         bound = "at most " if self.form == "compact" else ""
-        lines = ["No token of the text occurs in the training text."]
-        if self.longest_tokens:
-            sizes = (
-                f"{bound}{counted(self.longest_characters, 'character')}"
-                f" ({counted(self.longest_tokens, 'token')})"
-            )
-            lines = [
-                f"The longest copied span has {sizes}: {_quote(self.longest_text, _MAX_QUOTE)}."
-            ]
-            if bound and not self.longest_text:
-                lines = [
-                    "Whether it copies a span is not known: the compact index of this model cannot"
-                    f" exclude one of {sizes}."
-                ]
-        known = {length: share for length, share in self.windows.items() if share is not None}
-        shares = ", ".join(
-            f"{bound}{100 * share:.1f} % of its windows of {length} tokens"
-            for length, share in known.items()
-        )
-        too_long = _join(
-            length for length in self.windows if length not in known and length > self.tokens
-        )
-        unknown = _join(
-            length for length in self.windows if length not in known and length <= self.tokens
-        )
-        sentences = [
-            f"Also in the training text: {shares}." * bool(shares),
-            f"The text is too short for windows of {too_long} tokens." * bool(too_long),
-            f"None of its windows of {unknown} tokens can be looked up." * bool(unknown),
-        ]
-        lines.append(" ".join(filter(None, sentences)))
+        lines = [self._describe_longest(bound), self._describe_windows(bound)]
         if self.spans and self.spans[0].excerpt is not None:
             excerpt = _quote(self.spans[0].excerpt, 2 * _MAX_QUOTE)
             lines.append(f"It comes from training review {self.spans[0].review}: {excerpt}.")
@@ -123,6 +93,36 @@ class Novelty:
                 " for copied ones."
             )
         return lines
+
+    def _describe_longest(self, bound: str) -> str:
+        if not self.longest_tokens:
+            return "No token of the text occurs in the training text."
+        characters = counted(self.longest_characters, "character")
+        sizes = f"{bound}{characters} ({counted(self.longest_tokens, 'token')})"
+        if bound and not self.longest_text:
+            return (
+                "Whether it copies a span is not known: the compact index of this model cannot"
+                f" exclude one of {sizes}."
+            )
+        return f"The longest copied span has {sizes}: {_quote(self.longest_text, _MAX_QUOTE)}."
+
+    def _describe_windows(self, bound: str) -> str:
+        shares = ", ".join(
+            f"{bound}{100 * share:.1f} % of its windows of {length} tokens"
+            for length, share in self.windows.items()
+            if share is not None
+        )
+        unknown = [length for length, share in self.windows.items() if share is None]
+        too_long = _join(length for length in unknown if length > self.tokens)
+        not_stored = _join(length for length in unknown if length <= self.tokens)
+        sentences = list[str]()
+        if shares:
+            sentences.append(f"Also in the training text: {shares}.")
+        if too_long:
+            sentences.append(f"The text is too short for windows of {too_long} tokens.")
+        if not_stored:
+            sentences.append(f"None of its windows of {not_stored} tokens can be looked up.")
+        return " ".join(sentences)
 
     def _repr_html_(self) -> str:
         """Return the copied spans and the shares of copied windows, for notebooks."""
@@ -135,7 +135,7 @@ class Novelty:
 
 
 def _split_excerpt(span: Span) -> tuple[str, str, str]:
-    """Return what is before a span in the training review, the span, and what is after it."""
+    """Return the excerpt before a span, the span, and the excerpt after it."""
     before, match, after = (span.excerpt or span.text).partition(span.text)
     return (before, match, after) if match else ("", span.text, "")
 

@@ -35,7 +35,7 @@ from reviewgen.errors import ConfigError, NotADistribution, quoted
 from reviewgen.evaluation.evaluate import score_tokens
 from reviewgen.evaluation.scoring import Document
 from reviewgen.hub.card import card_text
-from reviewgen.lexicon import token_symbols
+from reviewgen.lexicon.token_bytes import token_symbols
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.protocols.model import LanguageModel, SupportsScore

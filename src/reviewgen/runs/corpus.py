@@ -29,7 +29,8 @@ from reviewgen.data.prepare import NOVELTY_FILE, Encoding, index_tokens, words_o
 from reviewgen.data.sources import DROPPED, SPLITS
 from reviewgen.data.store import StoreFolder, TokenStore, cache_folder, fetch_store, find_store
 from reviewgen.errors import ConfigError, DataError, quoted
-from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
+from reviewgen.lexicon.lexicon import Lexicon, build_lexicon
+from reviewgen.lexicon.token_bytes import token_symbols
 from reviewgen.novelty import Index, read_index
 from reviewgen.processes import all_processes, process_state
 from reviewgen.protocols.tokenizer import Tokenizer

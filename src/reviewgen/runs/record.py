@@ -37,7 +37,7 @@ from reviewgen.evaluation.scoring import Document
 from reviewgen.generation.generator import Generator
 from reviewgen.generation.model_stepper import make_stepper
 from reviewgen.generation.request import Request
-from reviewgen.lexicon import decode_texts
+from reviewgen.lexicon.token_bytes import decode_texts
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.novelty import COPY_CHARACTERS, CompactIndex, Index, count_copied
 from reviewgen.protocols.model import CountTrained, LanguageModel

@@ -25,11 +25,11 @@ from reviewgen.config.settings import to_dict
 from reviewgen.config.training import TrainingConfig
 from reviewgen.data.corpus import Corpus
 from reviewgen.data.store import TokenStore, tokens_of
+from reviewgen.devices import using_threads
 from reviewgen.errors import Detail, NotADistribution, ProcessLost, TrainingError
 from reviewgen.evaluation.evaluate import Evaluation, sample_documents, spread_documents
 from reviewgen.evaluation.metrics import TextMetrics
 from reviewgen.evaluation.scoring import Document, measure_gains
-from reviewgen.generation.model_stepper import using_threads
 from reviewgen.hub.card import card_text, file_name
 from reviewgen.interrupts import block_signals
 from reviewgen.model.review_model import ReviewModel

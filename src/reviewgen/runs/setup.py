@@ -36,8 +36,8 @@ from reviewgen.config.settings import (
     without_vocabulary,
 )
 from reviewgen.config.training import TrainingConfig
+from reviewgen.devices import using_threads
 from reviewgen.errors import BrokenPlugin, ConfigError, PluginError, first_line, quoted
-from reviewgen.generation.model_stepper import using_threads
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.protocols.abilities import SupportsInitialWeights
 from reviewgen.protocols.model import CountTrained, LanguageModel

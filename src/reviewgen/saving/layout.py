@@ -20,7 +20,7 @@ from reviewgen.conditions import Conditions
 from reviewgen.config.bounded import dump_json, read_json
 from reviewgen.config.generation import GenerationConfig
 from reviewgen.errors import BundleError
-from reviewgen.lexicon import Lexicon
+from reviewgen.lexicon.lexicon import Lexicon
 from reviewgen.novelty import Index
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.registry.metadata import Plugin

@@ -26,7 +26,7 @@ from reviewgen.errors import (
     printable,
     quoted,
 )
-from reviewgen.lexicon import read_lexicon
+from reviewgen.lexicon.lexicon import read_lexicon
 from reviewgen.novelty import read_index
 from reviewgen.protocols.migration import read_saved_config
 from reviewgen.protocols.tokenizer import Tokenizer

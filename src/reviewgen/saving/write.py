@@ -28,7 +28,7 @@ from reviewgen.errors import (
     quoted,
     storage_errors,
 )
-from reviewgen.lexicon import write_lexicon
+from reviewgen.lexicon.lexicon import write_lexicon
 from reviewgen.novelty import write_index
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.registry.saved import saved_facts

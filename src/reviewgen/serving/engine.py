@@ -259,7 +259,7 @@ class ActiveRequest:
         guard = self.decoder.guard
         spelling = self.decoder.spelling
         numbers = params._replace(temperatures=params.temperatures.tobytes(), max_new_tokens=0)  # type: ignore[arg-type]
-        return numbers, None if guard is None else (id(guard[0]), guard[1]), id(spelling)
+        return numbers, None if guard is None else (id(guard.windows), guard.run), id(spelling)
 
     def text(self, index: int) -> ServedText | None:
         """Return the text with this index among those that are not complete, which is started now

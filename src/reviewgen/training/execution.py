@@ -36,8 +36,8 @@ from torch import Tensor, nn
 from reviewgen.compiled.jit import clock
 from reviewgen.config.generation import Preset
 from reviewgen.config.training import TrainingConfig
+from reviewgen.devices import using_threads
 from reviewgen.errors import TrainingError, counted
-from reviewgen.generation.model_stepper import using_threads
 from reviewgen.processes import Processes, process_state
 from reviewgen.protocols.model import SupportsDevices, SupportsImplementations
 from reviewgen.training.optimizing import (

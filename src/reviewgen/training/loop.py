@@ -25,6 +25,7 @@ from reviewgen.compiled.jit import clock
 from reviewgen.config.training import TrainingConfig
 from reviewgen.data.lanes import IGNORED, Batch, Lanes
 from reviewgen.data.store import TokenStore
+from reviewgen.devices import using_threads
 from reviewgen.errors import (
     BrokenPlugin,
     CheckpointError,
@@ -35,7 +36,7 @@ from reviewgen.errors import (
 )
 from reviewgen.evaluation.evaluate import sample_documents
 from reviewgen.evaluation.metrics import TextMetrics
-from reviewgen.generation.model_stepper import using_threads
+from reviewgen.devices import using_threads
 from reviewgen.generation.states import map_state
 from reviewgen.novelty import Index
 from reviewgen.processes import all_processes, can_restart, how_to_resume

@@ -1,0 +1,183 @@
+"""Automata over bytes: sets of strings, and valid UTF-8.
+
+An automaton is one array of 32-bit words. A node is a word ``2 * edges + is_end``, followed by a
+word ``256 * target + byte`` for each of its edges, sorted by byte; its number, and the target of an
+edge, is its offset in the array. Node 0 has no edges and is where no string can be. The minimal
+automaton of a set of strings is built string by string, in order (Daciuk, Mihov, Watson & Watson
+2000, "Incremental construction of minimal acyclic finite-state automata", algorithm 1).
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from jaxtyping import Int32, UInt32
+
+# of an automaton that is read: the offsets of an array with a few of them take 24 bits
+_MAX_WORDS = 1 << 22
+
+_Edges: TypeAlias = Sequence[tuple[int, int]]
+"""Pairs of a byte and the node that it leads to."""
+
+
+@dataclass(frozen=True)
+class Automaton:
+    """An automaton over bytes.
+
+    Attributes:
+        nodes: The nodes and their edges.
+        root: The node of the empty string.
+    """
+
+    nodes: UInt32[np.ndarray, " N"]
+    root: int
+
+    def edges(self, node: int) -> list[tuple[int, int]]:
+        """Return pairs of a byte that may follow at a node, and the node that it leads to."""
+        words = self.nodes[node + 1 : node + 1 + (int(self.nodes[node]) >> 1)].tolist()
+        return [(word & 255, word >> 8) for word in words]
+
+    def targets(self) -> Int32[np.ndarray, "256"]:
+        """Return the node that each byte leads to from the root; 0 if it may not follow."""
+        targets = np.zeros(256, np.int32)
+        for byte, target in self.edges(self.root):
+            targets[byte] = target
+        return targets
+
+    def strings(self) -> Iterator[bytes]:
+        """Yield the strings of an automaton without cycles, sorted."""
+        waiting = [(b"", self.root)]
+        while waiting:
+            string, node = waiting.pop()
+            if self.nodes[node] & 1:
+                yield string
+            waiting += [
+                (string + bytes([byte]), target) for byte, target in reversed(self.edges(node))
+            ]
+
+
+def minimal_automaton(strings: Iterable[bytes]) -> Automaton:
+    """Return the smallest automaton that accepts some strings and no others.
+
+    >>> list(minimal_automaton([b"gas", b"mad", b"glad"]).strings())
+    [b'gas', b'glad', b'mad']
+    """
+    nodes: dict[tuple[bool, _Edges], int] = {(False, ()): 0}
+    last = b""  # the last string
+    # the nodes along it, which are complete once the next string is known
+    open_ends = [False]
+    open_edges: list[list[tuple[int, int]]] = [[]]
+
+    def complete(depth: int) -> None:
+        """Complete the nodes below a depth."""
+        while len(open_ends) > depth + 1:
+            node = nodes.setdefault((open_ends.pop(), tuple(open_edges.pop())), len(nodes))
+            open_edges[-1].append((last[len(open_ends) - 1], node))
+
+    for string in sorted(set(strings)):
+        complete(common_length(last, string))
+        while len(open_ends) <= len(string):
+            open_ends.append(False)
+            open_edges.append([])
+        open_ends[-1] = True
+        last = string
+    complete(0)
+    root = nodes.setdefault((open_ends[0], tuple(open_edges[0])), len(nodes))
+    return _pack(list(nodes), root)
+
+
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return how many values two sequences have in common at their beginning."""
+    for length, (one, other) in enumerate(zip(first, second, strict=False)):
+        if one != other:
+            return length
+    return min(len(first), len(second))
+
+
+def utf8_automaton() -> Automaton:
+    """Return the automaton of all valid UTF-8 (Unicode 16, table 3-7)."""
+    whole, one, two, three, after_e0, after_ed, after_f0, after_f4 = range(1, 9)
+    ranges = [
+        [],
+        [
+            (0x00, 0x7F, whole),
+            (0xC2, 0xDF, one),
+            (0xE0, 0xE0, after_e0),
+            (0xE1, 0xEC, two),
+            (0xED, 0xED, after_ed),
+            (0xEE, 0xEF, two),
+            (0xF0, 0xF0, after_f0),
+            (0xF1, 0xF3, three),
+            (0xF4, 0xF4, after_f4),
+        ],
+        [(0x80, 0xBF, whole)],
+        [(0x80, 0xBF, one)],
+        [(0x80, 0xBF, two)],
+        [(0xA0, 0xBF, one)],
+        [(0x80, 0x9F, one)],
+        [(0x90, 0xBF, two)],
+        [(0x80, 0x8F, two)],
+    ]
+    nodes = []
+    for number, node in enumerate(ranges):
+        edges = list[tuple[int, int]]()
+        for low, high, target in node:
+            edges += [(byte, target) for byte in range(low, high + 1)]
+        nodes.append((number == whole, edges))
+    return _pack(nodes, whole)
+
+
+def _pack(nodes: Sequence[tuple[bool, _Edges]], root: int) -> Automaton:
+    """Return an automaton of nodes, each whether a string may end there, and its edges."""
+    offsets = np.cumsum([0, *(1 + len(edges) for _, edges in nodes)]).tolist()
+    words = list[int]()
+    for is_end, edges in nodes:
+        words.append(2 * len(edges) + is_end)
+        words += [256 * offsets[target] + byte for byte, target in edges]
+    return Automaton(np.array(words, np.uint32), offsets[root])
+
+
+def join(automata: Sequence[Automaton]) -> tuple[UInt32[np.ndarray, " N"], list[int]]:
+    """Return the nodes of several automata in one array, and the root of each."""
+    arrays = []
+    roots = []
+    start = 0
+    for automaton in automata:
+        moved = automaton.nodes + np.uint32(256 * start)
+        offsets = _node_offsets(automaton.nodes)
+        moved[offsets] = automaton.nodes[offsets]
+        arrays.append(moved)
+        roots.append(automaton.root + start)
+        start += len(moved)
+    return np.concatenate(arrays), roots
+
+
+def checked_automaton(nodes: UInt32[np.ndarray, " N"]) -> Automaton | None:
+    """Check nodes that were read from a file, and return their automaton, whose root is the last
+    one; None if compiled code could fail on them.
+
+    Each node comes after those that it leads to, so there are no cycles.
+    """
+    if not 2 <= len(nodes) < _MAX_WORDS or nodes[0]:
+        return None
+    offsets = np.array(_node_offsets(nodes))
+    edges = (nodes[offsets] >> 1).astype(np.int64)
+    if offsets[-1] + 1 + edges[-1] != len(nodes):
+        return None
+    words = np.delete(nodes, offsets).astype(np.int64)
+    owners = np.repeat(np.arange(len(offsets)), edges)
+    leads_back = np.isin(words >> 8, offsets[1:]) & (words >> 8 < offsets[owners])
+    is_sorted = (np.diff(words & 255) > 0) | (np.diff(owners) > 0)
+    return Automaton(nodes, int(offsets[-1])) if leads_back.all() and is_sorted.all() else None
+
+
+def _node_offsets(nodes: UInt32[np.ndarray, " N"]) -> list[int]:
+    """Return where the nodes of an array begin; the last one may end behind the array."""
+    words = nodes.tolist()
+    offsets = []
+    offset = 0
+    while offset < len(words):
+        offsets.append(offset)
+        offset += 1 + (words[offset] >> 1)
+    return offsets

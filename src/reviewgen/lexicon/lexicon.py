@@ -1,0 +1,229 @@
+"""The known words of a training text and the characters between them; with the bytes of the tokens,
+what compiled code takes: a ``Spelling``.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt32
+from safetensors.numpy import save_file
+
+from reviewgen.compiled.spelling import Spelling
+from reviewgen.errors import BundleError, quoted, storage_errors
+from reviewgen.lexicon.automata import (
+    Automaton,
+    checked_automaton,
+    join,
+    minimal_automaton,
+    utf8_automaton,
+)
+from reviewgen.lexicon.token_bytes import Symbols
+from reviewgen.lexicon.words import APOSTROPHES, WordCounts
+from reviewgen.storage import open_tensors, read_vectors, safetensors_file
+
+_HEADER = "reviewgen.lexicon"
+_SCHEMA = "1"
+# after the schema, since the order of several entries would vary from file to file
+_MIN_TEXTS = "; min_texts="
+_AUTOMATA = ("words", "separators")
+_MAX_WORDS = 100_000
+# of the words of the training text; in a language without spaces, few runs of letters occur again
+_MIN_KNOWN = 0.85
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """The words that occur in several training texts, and the characters between them.
+
+    Attributes:
+        words: An automaton of the words, in UTF-8; a closing apostrophe may follow each of them.
+        separators: An automaton of the separators.
+        min_texts: In how many training texts each word occurs, at least; 0 if unknown, as in older
+            lexicons.
+    """
+
+    words: Automaton
+    separators: Automaton
+    min_texts: int = 0
+
+    @classmethod
+    def of(cls, words: Iterable[str], separators: Iterable[str], min_texts: int = 0) -> "Lexicon":
+        """Return the lexicon of some words and separators."""
+        known = frozenset(words)
+        lexicon = cls(
+            minimal_automaton([b"", *_with_quotes(known)]),
+            minimal_automaton(map(str.encode, separators)),
+            min_texts,
+        )
+        # the cached property: otherwise it is read from the automaton
+        vars(lexicon)["_known"] = known
+        return lexicon
+
+    def __contains__(self, word: str) -> bool:
+        """Return whether a word is known, as it is written or in lower case."""
+        return word in self._known or word.lower() in self._known
+
+    def spells(self, word: str) -> bool:
+        """Return whether a word is known as it is written."""
+        return word in self._known
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __or__(self, other: "Lexicon") -> "Lexicon":
+        """Return the lexicon of the words of both."""
+        if np.array_equal(self.words.nodes, other.words.nodes) and np.array_equal(
+            self.separators.nodes, other.separators.nodes
+        ):
+            return min(self, other, key=lambda lexicon: lexicon.min_texts)
+        return Lexicon.of(
+            {*self, *other}, self.between | other.between, min(self.min_texts, other.min_texts)
+        )
+
+    @property
+    def between(self) -> set[str]:
+        """The separators."""
+        return {separator.decode("utf-8", "replace") for separator in self.separators.strings()}
+
+    @cached_property
+    def _known(self) -> frozenset[str]:
+        quotes = tuple(APOSTROPHES)
+        words = (word.decode("utf-8", "replace") for word in self.words.strings())
+        return frozenset(word for word in words if word and not word.endswith(quotes))
+
+
+def _with_quotes(words: Collection[str]) -> list[bytes]:
+    """Return words in UTF-8, each also with a closing apostrophe."""
+    strings = list[bytes]()
+    for quote in ("", *APOSTROPHES):
+        strings += [(word + quote).encode() for word in words]
+    return strings
+
+
+def add_words(spelling: Spelling, words: Collection[str]) -> Spelling:
+    """Return a spelling that also knows some words, such as those that a text is about.
+
+    The nodes along the new words are copies behind the others; all other nodes stay where they are.
+    """
+    known = Automaton(spelling.nodes, spelling.words)
+    added = list[int]()
+
+    def extend(node: int, strings: Collection[bytes]) -> int:
+        """Return the place of a copy of a node that also leads to some strings."""
+        edges = dict(known.edges(node))
+        for byte in {string[0] for string in strings if string}:
+            edges[byte] = extend(
+                edges.get(byte, 0),
+                {string[1:] for string in strings if string[:1] == bytes([byte])},
+            )
+        place = len(known.nodes) + len(added)
+        added.append(2 * len(edges) + (b"" in strings or bool(known.nodes[node] & 1)))
+        added.extend(256 * target + byte for byte, target in sorted(edges.items()))
+        return place
+
+    root = extend(known.root, {b"", *_with_quotes(words)})
+    nodes = np.concatenate((known.nodes, np.array(added, np.uint32)))
+    first = spelling.first.copy()
+    first[1] = Automaton(nodes, root).targets()
+    return spelling._replace(nodes=nodes, words=root, first=first)
+
+
+def build_lexicon(
+    counts: WordCounts, min_texts: int = 2, before: Lexicon | None = None
+) -> Lexicon | None:
+    """Return the lexicon of a training text; None if few of its words occur again, as in a language
+    without spaces.
+
+    Args:
+        counts: The words of the text.
+        min_texts: In how many texts a word occurs, at least, so that words that occur in one text
+            only, such as names, are not generated. Of a single text, as a book, a word occurs this
+            often.
+        before: The lexicon of a model that is trained further, whose words stay known.
+    """
+    folded: Counter[str] = Counter()
+    for word, count in counts.words.items():
+        folded[word.casefold()] += count
+    again = sum(
+        count
+        for word, count in folded.items()
+        if count > 1 or (before is not None and word in before)
+    )
+    if not folded or again < _MIN_KNOWN * folded.total():
+        return None
+    lexicon = Lexicon.of(_known_words(counts, folded, min_texts), counts.separators, min_texts)
+    return lexicon if before is None else before | lexicon
+
+
+def _known_words(counts: WordCounts, folded: Counter[str], min_texts: int) -> set[str]:
+    """Return the words that occur in enough texts, each as it is written, and with a capital at the
+    beginning of a sentence.
+
+    Upper and lower case count together, as in ``folded``. Of too many, the most frequent ones.
+    """
+    texts = counts.texts if max(counts.texts.values(), default=0) > 1 else folded
+    frequent = {word for word, _ in folded.most_common(_MAX_WORDS) if texts[word] >= min_texts}
+    known = {word for word in counts.words if word.casefold() in frequent}
+    return known | {word[0].upper() + word[1:] for word in known if word.islower()}
+
+
+def write_lexicon(lexicon: Lexicon, file: Path) -> None:
+    """Write a lexicon; an existing file is replaced.
+
+    Raises:
+        StorageError: The disk is full, or the file cannot be written.
+    """
+    with storage_errors(file), safetensors_file(file):
+        header = f"{_SCHEMA}{_MIN_TEXTS}{lexicon.min_texts}" if lexicon.min_texts else _SCHEMA
+        save_file(
+            {name: getattr(lexicon, name).nodes for name in _AUTOMATA},
+            file,
+            metadata={_HEADER: header},
+        )
+
+
+def read_lexicon(file: Path) -> Lexicon:
+    """Read a lexicon.
+
+    Raises:
+        BundleError: The file is missing, damaged, not a lexicon, or of an unknown schema.
+    """
+    with open_tensors(file, "lexicon") as tensors:
+        schema, _, min_texts = (tensors.metadata() or {}).get(_HEADER, "").partition(_MIN_TEXTS)
+        if schema != _SCHEMA:
+            raise BundleError(
+                f"has the schema {quoted(schema)}; this version of reviewgen reads schema"
+                f" {_SCHEMA}."
+            )
+        arrays = read_vectors(tensors, dict.fromkeys(_AUTOMATA, ("uint32",)))
+        words, separators = map(checked_automaton, arrays.values())
+        if words is None or separators is None:
+            raise BundleError("is damaged: its words or separators are not an automaton.")
+        return Lexicon(words, separators, int(min_texts) if min_texts.isdecimal() else 0)
+
+
+def joined_automata(lexicon: Lexicon | None) -> tuple[UInt32[np.ndarray, " N"], list[int], int]:
+    """Return the automata of UTF-8 and of a lexicon: their nodes in one array, the roots, and where
+    the lexicon's begin.
+    """
+    valid = utf8_automaton()
+    nodes, roots = join([valid] if lexicon is None else [valid, lexicon.words, lexicon.separators])
+    return nodes, roots, len(valid.nodes)
+
+
+def make_spelling(symbols: Symbols, lexicon: Lexicon | None = None) -> Spelling:
+    """Return the automaton that lets a token only continue or end a known word; without a lexicon,
+    any valid UTF-8.
+    """
+    nodes, roots, known = joined_automata(lexicon)
+    anything, words, separators = (roots[0], roots[0], 0) if lexicon is None else roots
+    first = np.stack([Automaton(nodes, root).targets() for root in (anything, words, separators)])
+    tokens = (symbols.values, symbols.offsets, *symbols.sorted_tokens())
+    return Spelling(nodes, anything, known, words, separators, first, *tokens)

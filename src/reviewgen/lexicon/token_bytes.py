@@ -1,0 +1,130 @@
+"""The bytes of the tokens of a tokenizer, and texts decoded by them, many at once."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, pairwise
+
+import numpy as np
+from jaxtyping import Int32, Int64, UInt16
+
+from reviewgen.compiled.spelling import HALF
+from reviewgen.errors import BrokenPlugin
+from reviewgen.lexicon.automata import common_length
+from reviewgen.protocols.tokenizer import SupportsTokenBytes, Tokenizer
+
+_TOKENS_AT_A_TIME = 1 << 16  # about
+_TEXT_END = b"\xff"  # occurs in no UTF-8
+
+
+@dataclass(frozen=True)
+class Symbols:
+    """The UTF-8 bytes of the tokens, one after another; values from 256 on are halves of a byte.
+
+    Attributes:
+        values: The bytes, (S,).
+        offsets: Where those of each token begin, and where the last ones end, (V + 1,).
+    """
+
+    values: UInt16[np.ndarray, " S"]
+    offsets: Int64[np.ndarray, " V1"]
+
+    def tokens(self) -> list[tuple[int, ...]]:
+        """Return the bytes of each token."""
+        values = self.values.tolist()
+        return [tuple(values[start:end]) for start, end in pairwise(self.offsets.tolist())]
+
+    def sorted_tokens(self) -> tuple[Int32[np.ndarray, " V"], Int32[np.ndarray, " V"], int]:
+        """Return the tokens sorted by their bytes, how many bytes each has in common with the one
+        before, and the length of the longest.
+        """
+        tokens = self.tokens()
+        order = sorted(range(len(tokens)), key=tokens.__getitem__)
+        pairs = pairwise(tokens[token] for token in order)
+        common = [0, *(common_length(*pair) for pair in pairs)]
+        return np.array(order, np.int32), np.array(common, np.int32), max(map(len, tokens))
+
+
+def token_symbols(tokenizer: Tokenizer) -> Symbols | None:
+    """Return the bytes of each token; None if the tokenizer does not say, and some of its tokens
+    are a part of a character.
+
+    Raises:
+        BrokenPlugin: What the tokenizer says breaks the contract.
+    """
+    if isinstance(tokenizer, SupportsTokenBytes):
+        symbols = tokenizer.token_bytes()
+        is_valid = len(symbols) == tokenizer.vocab_size and all(
+            0 <= value < HALF + 16 for value in chain.from_iterable(symbols)
+        )
+        if not is_valid or len(symbols[tokenizer.bos_id]) or len(symbols[tokenizer.eos_id]):
+            raise BrokenPlugin(
+                f"{type(tokenizer).__name__}.token_bytes must return numbers below 272 for each of"
+                f" {tokenizer.vocab_size} tokens, and none for bos and eos."
+            )
+    else:
+        pieces = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
+        if any("\ufffd" in piece for piece in pieces):
+            return None
+        symbols = [piece.encode("utf-8", "replace") for piece in pieces]
+    offsets = np.cumsum([0, *map(len, symbols)])
+    return Symbols(np.fromiter(chain.from_iterable(symbols), np.uint16, int(offsets[-1])), offsets)
+
+
+def decode_texts(blocks: Iterable[np.ndarray], tokenizer: Tokenizer) -> Iterator[str]:
+    """Yield encoded texts; between two of them, empty strings may come.
+
+    Args:
+        blocks: The token ids of the texts, one after another, each between bos and eos; in blocks
+            of whole texts.
+        tokenizer: The tokenizer that encoded them. One that does not say which bytes its tokens are
+            decodes text by text.
+    """
+    symbols = token_symbols(tokenizer) if isinstance(tokenizer, SupportsTokenBytes) else None
+    if symbols is None:
+        for block in blocks:
+            for ids in np.split(block, np.flatnonzero(block == tokenizer.bos_id)):
+                yield tokenizer.decode(ids.tolist())
+        return
+    rest: list[bytes] = []  # of a text that continues in the next part
+    for ids in _in_parts(blocks, symbols):
+        first, *others = _decode_bytes(ids, symbols).split(_TEXT_END)
+        rest.append(first)
+        for other in others:
+            yield b"".join(rest).decode("utf-8", "replace")
+            rest = [other]
+    yield b"".join(rest).decode("utf-8", "replace")
+
+
+def _in_parts(blocks: Iterable[np.ndarray], symbols: Symbols) -> Iterator[np.ndarray]:
+    """Yield blocks of ids in parts small enough for ``_decode_bytes``; none begins with half a
+    byte.
+    """
+    is_half = [bool(token) and token[0] >= HALF for token in symbols.tokens()]
+    for block in blocks:
+        start = 0
+        while start < len(block):
+            end = start + _TOKENS_AT_A_TIME
+            while end < len(block) and is_half[block[end]]:
+                end += 1
+            yield block[start:end]
+            start = end
+
+
+def _decode_bytes(ids: np.ndarray, symbols: Symbols) -> bytes:
+    """Return the bytes of one or more token ids, with the byte ``_TEXT_END`` for each token that
+    has none: bos and eos.
+    """
+    values = np.append(symbols.values, ord(_TEXT_END)).astype(np.uint16)
+    lengths = np.diff(symbols.offsets)
+    is_frame = lengths == 0
+    starts = np.where(is_frame, len(symbols.values), symbols.offsets[:-1])[ids]
+    lengths = np.where(is_frame, 1, lengths)[ids]
+    ends = np.cumsum(lengths)
+    decoded = values[np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)]
+    halves = np.flatnonzero(decoded >= HALF)
+    unpaired = halves[len(halves) // 2 * 2 :]
+    second = halves[1::2]
+    first = halves[::2][: len(second)]
+    decoded[first] = 16 * (decoded[first] - HALF) + decoded[second] - HALF
+    encoded: bytes = np.delete(decoded, np.append(second, unpaired)).astype(np.uint8).tobytes()
+    return encoded

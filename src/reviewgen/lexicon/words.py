@@ -1,0 +1,137 @@
+"""The words of texts.
+
+A word is a run of letters and the marks on them, apostrophes between letters included, as in
+"don't". All other characters are separators.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from string import ascii_letters
+
+import numpy as np
+
+from reviewgen.compiled.jit import compiled
+
+APOSTROPHES = "'\u2019"
+_JOINERS = "\u200c\u200d"  # the zero-width ones, inside words of Persian and of Indian languages
+_ASCII_SEPARATORS = "".join(
+    character
+    for character in map(chr, range(128))
+    if not character.isalpha() and character not in APOSTROPHES
+)
+_SPACES = {character for character in map(chr, range(0x3001)) if character.isspace()}
+_FREQUENT = (" " + ascii_letters).encode()
+_AS_SPACES = bytes.maketrans(_ASCII_SEPARATORS.encode(), b" " * len(_ASCII_SEPARATORS))
+
+
+@dataclass
+class WordCounts:
+    """The words of some texts, and the characters between them.
+
+    Attributes:
+        words: How often each word occurs, as written.
+        texts: In how many texts each word occurs, in lower case.
+        separators: The characters that are not in words, and apostrophes.
+    """
+
+    words: Counter[str] = field(default_factory=Counter)
+    texts: Counter[str] = field(default_factory=Counter)
+    separators: set[str] = field(default_factory=set)
+
+    def update(self, other: "WordCounts") -> None:
+        """Add what was counted in other texts."""
+        self.words.update(other.words)
+        self.texts.update(other.texts)
+        self.separators |= other.separators
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text, in order.
+
+    >>> words_of("Don't say 'no', say na\u00efve.")
+    ["Don't", 'say', 'no', 'say', 'naïve']
+    """
+    characters = () if text.isascii() else set(text)
+    marks = sorted(c for c in characters if c in _JOINERS or unicodedata.category(c)[0] == "M")
+    return _pattern("".join(marks)).findall(text)
+
+
+@lru_cache(maxsize=16)
+def _pattern(marks: str) -> re.Pattern[str]:
+    """Return the pattern of words, which may contain these marks."""
+    letter = rf"(?:[^\W\d_]|[{re.escape(marks)}])" if marks else r"[^\W\d_]"
+    return re.compile(rf"{letter}+(?:[{APOSTROPHES}]{letter}+)*")
+
+
+def count_words(texts: Sequence[str]) -> WordCounts:
+    """Count the words of texts, after each of which comes a line end.
+
+    The runs between white space and ASCII separators are found first: most of them are words that
+    occur again and again, and each distinct run is split and folded once.
+    """
+    import pyarrow.compute  # slow to import
+
+    array = pyarrow.array(texts, pyarrow.large_string())
+    _, offsets, values = array.buffers()
+    whole = b"" if values is None else values.to_pybytes()
+    plain = pyarrow.LargeStringArray.from_buffers(
+        len(texts), offsets, pyarrow.py_buffer(whole.translate(_AS_SPACES))
+    )
+    pieces = pyarrow.compute.utf8_split_whitespace(plain)
+    runs = pyarrow.compute.list_flatten(pieces).dictionary_encode()
+    codes = runs.indices.to_numpy()
+    owners = pyarrow.compute.list_parent_indices(pieces).to_numpy()
+    distinct = runs.dictionary.to_pylist()
+    times = np.bincount(codes, minlength=len(distinct)).tolist()
+
+    words = Counter[str]()
+    numbers: dict[str, int] = {}  # of each word in lower case
+    run_words: list[int] = []  # the numbers of the words of all runs
+    starts = [0]  # where those of each run begin
+    for run, occurrences in zip(distinct, times, strict=True):
+        for word in [run] if run.isalpha() else words_of(run):
+            words[word] += occurrences
+            run_words.append(numbers.setdefault(word.casefold(), len(numbers)))
+        starts.append(len(run_words))
+    in_texts = _count_texts(
+        codes, owners, np.array(starts), np.array(run_words, np.int64), len(numbers)
+    )
+    return WordCounts(
+        words, Counter(dict(zip(numbers, in_texts.tolist(), strict=True))), _separators(whole)
+    )
+
+
+@compiled
+def _count_texts(
+    codes: np.ndarray, owners: np.ndarray, starts: np.ndarray, words: np.ndarray, count: int
+) -> np.ndarray:
+    """Return in how many texts each of ``count`` words occurs.
+
+    Run ``codes[i]`` of text ``owners[i]`` has the words ``words[starts[code]:starts[code + 1]]``;
+    texts come one after another.
+    """
+    texts = np.zeros(count, np.int64)
+    last = np.full(count, -1, np.int64)
+    for position in range(len(codes)):
+        for index in range(starts[codes[position]], starts[codes[position] + 1]):
+            word = words[index]
+            if last[word] != owners[position]:
+                last[word] = owners[position]
+                texts[word] += 1
+    return texts
+
+
+def _separators(encoded: bytes) -> set[str]:
+    """Return the characters of an encoded text, and the line end, that are not in words; and
+    apostrophes.
+    """
+    characters = {*encoded.translate(None, _FREQUENT).decode(), "\n"}
+    if b" " in encoded:
+        characters.add(" ")
+    others = characters - _SPACES - set(_ASCII_SEPARATORS)
+    letters = set("".join(words_of(" ".join(others)))) - set(APOSTROPHES)
+    return characters - letters
