@@ -12,10 +12,9 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from reviewgen.config import Preset
+from reviewgen.config import Preset, TrainingConfig
 from reviewgen.errors import TrainingError
 from reviewgen.registry.plugins import find_model
-from reviewgen.config import TrainingConfig
 from reviewgen.training.execution import IsolatedRng, Sizing, choose_device, choose_size
 from reviewgen.training.report import Budget, Report
 from tests.support.fakes import TEXTS

@@ -3,7 +3,6 @@ batch dimension first.
 """
 
 from collections.abc import Callable, Sequence
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -36,7 +36,6 @@ from reviewgen.errors import (
 )
 from reviewgen.evaluation.evaluate import sample_documents
 from reviewgen.evaluation.metrics import TextMetrics
-from reviewgen.devices import using_threads
 from reviewgen.generation.states import map_state
 from reviewgen.novelty import Index
 from reviewgen.processes import all_processes, can_restart, how_to_resume
