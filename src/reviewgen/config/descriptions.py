@@ -1,5 +1,5 @@
-"""Descriptions of settings, from the docstrings and type hints of config dataclasses, for
-``reviewgen settings``.
+"""Descriptions of settings and options, from the docstrings and type hints of the dataclasses that
+declare them: for ``reviewgen settings``, the help of commands, and docstrings of functions.
 
 A field is described in the Google-style ``Attributes:`` section of its class or of a base class::
 
@@ -16,11 +16,14 @@ import inspect
 import re
 import textwrap
 import types
-from collections.abc import Collection, Mapping
-from typing import Any, Literal, get_args, get_origin
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from reviewgen.config.settings import Bound, bare, bound_of, fields_of, options_of
 
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+_DOCSTRING_WIDTH = 100  # characters of a line
 _ENTRY = re.compile(r"^(\w+)(?: \([^)]*\))?: *(.*(?:\n+ +.*)*)", re.MULTILINE)
 _TYPE_NAMES: dict[Any, str] = {
     int: "int",
@@ -57,6 +60,48 @@ def describe_fields(cls: type) -> dict[str, str]:
     for base in reversed(cls.__mro__):
         described |= parse_entries(base.__dict__.get("__doc__") or "")
     return {field.name: described.get(field.name, "") for field in dataclasses.fields(cls)}
+
+
+def describes_options(*classes: type) -> Callable[[FunctionT], FunctionT]:
+    """Describe the options that classes declare in the docstring of a function, in place of its
+    line "See ``...Options``".
+
+    Options that the docstring describes itself are left out.
+    """
+
+    def describe(function: FunctionT) -> FunctionT:
+        docstring = function.__doc__ or ""
+        line = re.search(r"^( +)See ``\w+Options``.*\n", docstring, re.MULTILINE)
+        if line is None:  # python -OO has no docstrings
+            return function
+        described = ", ".join(parse_entries(docstring, "Args:")).split(", ")
+        lines = [
+            textwrap.fill(
+                f"{name}: {text}",
+                _DOCSTRING_WIDTH,
+                initial_indent=line[1],
+                subsequent_indent=f"{line[1]}    ",
+                break_on_hyphens=False,
+            )
+            for cls in classes
+            for name, text in _describe_with_defaults(cls).items()
+            if name not in described
+        ]
+        function.__doc__ = docstring.replace(line[0], "\n".join(lines) + "\n")
+        return function
+
+    return describe
+
+
+def _describe_with_defaults(cls: type) -> dict[str, str]:
+    """Return the description of each field, with its default if that is a number or a string."""
+    described = describe_fields(cls)
+    for field in dataclasses.fields(cls):
+        if isinstance(field.default, int) and not isinstance(field.default, bool):
+            described[field.name] += f" Default: {field.default:,}."
+        elif isinstance(field.default, str):
+            described[field.name] += f' Default: "{field.default}".'
+    return described
 
 
 def describe_settings(
