@@ -175,11 +175,9 @@ def _run() -> Any:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(problem, BrokenPipeError):  # head ends once it has its lines
-            where = (
-                "A step was refused"
-                if problem.filename is None
-                else f"{os.fsdecode(problem.filename)} cannot be used"
-            )
+            where = "A step was refused"
+            if problem.filename is not None:
+                where = f"{os.fsdecode(problem.filename)} cannot be used"
             _report(problem, f"{where}: {problem.strerror or problem or type(problem).__name__}.")
     except Exception as problem:
         # else one of typer's, for an argument
