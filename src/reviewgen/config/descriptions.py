@@ -19,7 +19,7 @@ import types
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from reviewgen.config.settings import Bound, bare, bound_of, fields_of, options_of
+from reviewgen.config.settings import bare, bound_of, fields_of, limits_of, options_of
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -46,7 +46,11 @@ _NUMBER_KEYWORDS = {
     "at_most": "maximum",
     "below": "exclusiveMaximum",
 }
-_STRING_KEYWORDS = {"at_least": "minLength", "at_most": "maxLength"}
+_KEYWORDS: dict[Any, dict[str, str]] = {
+    int: _NUMBER_KEYWORDS,
+    float: _NUMBER_KEYWORDS,
+    str: {"at_least": "minLength", "at_most": "maxLength"},
+}
 _LIMITS = {"at_least": ">=", "above": ">", "at_most": "<=", "below": "<"}
 
 
@@ -75,22 +79,25 @@ def describes_options(*classes: type) -> Callable[[FunctionT], FunctionT]:
         if line is None:  # python -OO has no docstrings
             return function
         described = ", ".join(parse_entries(docstring, "Args:")).split(", ")
-        lines = [
-            textwrap.fill(
-                f"{name}: {text}",
-                _DOCSTRING_WIDTH,
-                initial_indent=line[1],
-                subsequent_indent=f"{line[1]}    ",
-                break_on_hyphens=False,
-            )
-            for cls in classes
-            for name, text in _describe_with_defaults(cls).items()
-            if name not in described
-        ]
+        lines = []
+        for cls in classes:
+            for name, text in _describe_with_defaults(cls).items():
+                if name not in described:
+                    lines.append(_wrap_entry(name, text, indent=line[1]))
         function.__doc__ = docstring.replace(line[0], "\n".join(lines) + "\n")
         return function
 
     return describe
+
+
+def _wrap_entry(name: str, text: str, indent: str) -> str:
+    return textwrap.fill(
+        f"{name}: {text}",
+        _DOCSTRING_WIDTH,
+        initial_indent=indent,
+        subsequent_indent=f"{indent}    ",
+        break_on_hyphens=False,
+    )
 
 
 def _describe_with_defaults(cls: type) -> dict[str, str]:
@@ -153,34 +160,39 @@ def describe_hint(hint: Any) -> str:
     >>> describe_hint(Annotated[tuple[float, ...], Bound(above=0)])
     'list of float, > 0'
     """
-    limits = {
-        name: str(int(limit)) if limit == int(limit) else f"{limit:g}"
-        for name, limit in bounds_of(hint).items()
-    }
-    bounds = [f"{_LIMITS[name]} {limit}" for name, limit in limits.items()]
-    if set(limits) == {"at_least", "at_most"}:
+    limits = {name: _describe_limit(limit) for name, limit in bounds_of(hint).items()}
+    if limits.keys() == {"at_least", "at_most"}:
         bounds = [f"{limits['at_least']} to {limits['at_most']}"]
-    return ", ".join(
-        [" | ".join(_describe_type(option) for option in options_of(bare(hint))), *bounds]
-    )
+    else:
+        bounds = [f"{_LIMITS[name]} {limit}" for name, limit in limits.items()]
+    kinds = " | ".join(_describe_type(option) for option in options_of(bare(hint)))
+    return ", ".join([kinds, *bounds])
+
+
+def _describe_limit(limit: float) -> str:
+    return str(int(limit)) if limit == int(limit) else f"{limit:g}"
 
 
 def choices_of(hint: Any) -> list[Any] | None:
     """Return the accepted values if there are finitely many, None otherwise."""
-    few: dict[Any, tuple[Any, ...]] = {bool: (True, False), types.NoneType: (None,)}
-    choices = [
-        get_args(option) if get_origin(option) is Literal else few.get(option)
-        for option in options_of(bare(hint))
-    ]
-    return None if None in choices else [choice for values in choices for choice in values or ()]
+    choices: list[Any] = []
+    for option in options_of(bare(hint)):
+        if option is bool:
+            choices += [True, False]
+        elif option is types.NoneType:
+            choices.append(None)
+        elif get_origin(option) is Literal:
+            choices += get_args(option)
+        else:
+            return None
+    return choices
 
 
 def bounds_of(hint: Any) -> dict[str, float]:
     """Return the bounds of a number, or of the elements of a list, by the names that ``Bound``
     gives them.
     """
-    bound = bound_of(hint) or Bound()
-    return {name: limit for name in _LIMITS if (limit := getattr(bound, name)) is not None}
+    return limits_of(bound_of(hint))
 
 
 def json_schema(hint: Any) -> dict[str, Any]:
@@ -198,9 +210,7 @@ def json_schema(hint: Any) -> dict[str, Any]:
 def _option_schema(option: Any, bounds: dict[str, float]) -> dict[str, Any]:
     if get_origin(option) is tuple:
         return {"type": "array", "items": _option_schema(bare(get_args(option)[0]), bounds)}
-    keywords = (
-        _NUMBER_KEYWORDS if option in (int, float) else _STRING_KEYWORDS if option is str else {}
-    )
+    keywords = _KEYWORDS.get(option, {})
     limits = {keywords[name]: limit for name, limit in bounds.items() if name in keywords}
     return {"type": _JSON_TYPES[get_origin(option) or option]} | limits
 
