@@ -126,7 +126,7 @@ def show(facts: Any, as_json: bool, lines: Iterable[RenderableType] = ()) -> Non
     if notes.quiet:
         return
     if as_json:
-        # in a pipe on Windows it is often not
+        # a pipe on Windows is often not UTF-8
         is_utf8 = (sys.stdout.encoding or "utf-8").lower() in ("utf-8", "utf8")
         text = json.dumps(to_json(facts), indent=2, ensure_ascii=not is_utf8, allow_nan=False)
         if sys.stdout.isatty():
@@ -140,7 +140,7 @@ def show(facts: Any, as_json: bool, lines: Iterable[RenderableType] = ()) -> Non
         if isinstance(line, str):
             echo(line)
             continue
-        # no column of a plain table is cut off in a file
+        # in a file, no column of a plain table is cut off
         if getattr(line, "box", line) is None and not sys.stdout.isatty():
             console.width = max(console.width, _FILE_WIDTH)
         console.print(line)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from reviewgen.runs.tune import TuneTrial
     from reviewgen.runs.tune_sampling import SamplingTrial
 
-# The options that are not called as their fields; see options.
+# The options whose names are not those of their fields.
 _FLAGS = {"clean": "--no-clean", "conditions": "--condition", "fields": "--field"}
 _GOALS = {
     "likeness": "Nearest to texts by people",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from reviewgen.training.report import Report
 
 _FEW = 10  # held-out texts, whose bits say little about others
-# of the generated text that --verbose shows at an evaluation; else one line is shown
+# With --verbose, an evaluation shows this much of a generated text; else one line.
 _SAMPLE_CHARACTERS = 160
 _MARGIN = "  | "  # before a generated text
 

@@ -16,7 +16,8 @@ import inspect
 import re
 import textwrap
 import types
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import chain
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from reviewgen.config.settings import bare, bound_of, fields_of, limits_of, options_of
@@ -69,46 +70,35 @@ def describe_fields(cls: type) -> dict[str, str]:
 def describes_options(*classes: type) -> Callable[[FunctionT], FunctionT]:
     """Describe the options that classes declare in the docstring of a function, in place of its
     line "See ``...Options``".
-
-    Options that the docstring describes itself are left out.
     """
 
     def describe(function: FunctionT) -> FunctionT:
-        docstring = function.__doc__ or ""
-        line = re.search(r"^( +)See ``\w+Options``.*\n", docstring, re.MULTILINE)
-        if line is None:  # python -OO has no docstrings
-            return function
-        described = ", ".join(parse_entries(docstring, "Args:")).split(", ")
-        lines = []
-        for cls in classes:
-            for name, text in _describe_with_defaults(cls).items():
-                if name not in described:
-                    lines.append(_wrap_entry(name, text, indent=line[1]))
-        function.__doc__ = docstring.replace(line[0], "\n".join(lines) + "\n")
+        docstring = function.__doc__ or ""  # python -OO has none
+        if line := re.search(r"^( +)See ``\w+Options``.*\n", docstring, re.MULTILINE):
+            entries = chain.from_iterable(_docstring_entries(cls, line[1]) for cls in classes)
+            function.__doc__ = docstring.replace(line[0], "".join(entries))
         return function
 
     return describe
 
 
-def _wrap_entry(name: str, text: str, indent: str) -> str:
-    return textwrap.fill(
-        f"{name}: {text}",
-        _DOCSTRING_WIDTH,
-        initial_indent=indent,
-        subsequent_indent=f"{indent}    ",
-        break_on_hyphens=False,
-    )
-
-
-def _describe_with_defaults(cls: type) -> dict[str, str]:
-    """Return the description of each field, with its default if that is a number or a string."""
+def _docstring_entries(cls: type, indent: str) -> Iterator[str]:
+    """Yield the entry of each field, with its default if that is a number or a string."""
     described = describe_fields(cls)
     for field in dataclasses.fields(cls):
-        if isinstance(field.default, int) and not isinstance(field.default, bool):
-            described[field.name] += f" Default: {field.default:,}."
-        elif isinstance(field.default, str):
-            described[field.name] += f' Default: "{field.default}".'
-    return described
+        text = f"{field.name}: {described[field.name]}"
+        if isinstance(field.default, str):
+            text += f' Default: "{field.default}".'
+        elif isinstance(field.default, int) and not isinstance(field.default, bool):
+            text += f" Default: {field.default:,}."
+        lines = textwrap.wrap(
+            text,
+            _DOCSTRING_WIDTH,
+            initial_indent=indent,
+            subsequent_indent=f"{indent}    ",
+            break_on_hyphens=False,
+        )
+        yield from (f"{line}\n" for line in lines)
 
 
 def describe_settings(
