@@ -70,7 +70,7 @@ def train(
     if not (options["overwrite"] or resumes_by_itself()):
         check_output(to_path("out", out), "--overwrite")  # before torch is imported
 
-    def create() -> TrainingRun:
+    def create() -> "TrainingRun":
         from reviewgen.runs.run import TrainingRun
 
         source = parse_data(data, options["weights"])
