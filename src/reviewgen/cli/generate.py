@@ -353,8 +353,10 @@ def replay(receipt: Path, *, model: str | None = None, as_json: bool = False) ->
             echo_text(result.text)
             for line in result.differences:
                 note(f"  {line}", "yellow")
-            verdict = ("The same text.", "green") if result.is_equal else ("Another text.", "red")
-            note(f"  {verdict[0]}", verdict[1])
+            if result.is_equal:
+                note("  The same text.", "green")
+            else:
+                note("  Another text.", "red")
         results.append(result)
     identical = sum(result.is_equal for result in results)
     is_equal = identical == len(results)

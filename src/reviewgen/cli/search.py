@@ -86,10 +86,10 @@ def sweep(
         note(f"Plotted to {chart}")
     names = [name.partition(".")[2] for name in (*series, swept)]
     names += ["train\nbits/char", "held-out\nbits/char", "MB", "s", "copy rate"]
-    rows = [_sweep_cells(row) for row in finished]
-    if any(row.ngrams for row in finished):
+    has_ngrams = any(row.ngrams for row in finished)
+    if has_ngrams:
         names.append("n-grams, of\nV^n possible")
-        rows = [[*cells, _possible_ngrams(row)] for cells, row in zip(rows, finished, strict=True)]
+    rows = [_sweep_cells(row, has_ngrams) for row in finished]
     table = make_table(*names, rows=rows, is_boxed=False)
     for column in table.columns:
         column.no_wrap = False  # a narrow terminal has several lines to a row
@@ -97,22 +97,21 @@ def sweep(
     return Result(facts, [table], finished.status)
 
 
-def _sweep_cells(row: "SweepRow") -> list[str]:
+def _sweep_cells(row: "SweepRow", has_ngrams: bool) -> list[str]:
+    """Return the cells of a row. V is the number of different tokens, the 1-grams."""
     bits = [(row.train_bits, row.train_impossible), (row.held_out_bits, row.held_out_impossible)]
     scores = [
         f"{share:.1%} impossible" if score == math.inf else _cell(score, ".4f")
         for score, share in bits
     ]
     sizes = [f"{row.megabytes:.2f}", f"{row.seconds:.1f}", describe_copies(row.novelty) or "-"]
-    return [*map(str, row.series.values()), str(row.value), *scores, *sizes]
-
-
-def _possible_ngrams(row: "SweepRow") -> str:
-    """Return the number of n-grams, of V^n possible ones; V is the number of 1-grams."""
-    if not row.ngrams:
-        return "-"
-    possible = f"{Decimal(row.ngrams[0]) ** len(row.ngrams):.1e}".replace("e+", "e")
-    return f"{row.ngrams[-1]:,} of {possible}"
+    cells = [*map(str, row.series.values()), str(row.value), *scores, *sizes]
+    if row.ngrams:
+        possible = f"{Decimal(row.ngrams[0]) ** len(row.ngrams):.1e}".replace("e+", "e")
+        cells.append(f"{row.ngrams[-1]:,} of {possible}")
+    elif has_ngrams:
+        cells.append("-")
+    return cells
 
 
 @takes(TrainingTextOptions, TrialOptions)

@@ -91,14 +91,14 @@ def _docstring_entries(cls: type, indent: str) -> Iterator[str]:
             text += f' Default: "{field.default}".'
         elif isinstance(field.default, int) and not isinstance(field.default, bool):
             text += f" Default: {field.default:,}."
-        lines = textwrap.wrap(
+        wrapped = textwrap.fill(
             text,
             _DOCSTRING_WIDTH,
             initial_indent=indent,
             subsequent_indent=f"{indent}    ",
             break_on_hyphens=False,
         )
-        yield from (f"{line}\n" for line in lines)
+        yield f"{wrapped}\n"
 
 
 def describe_settings(
@@ -150,17 +150,16 @@ def describe_hint(hint: Any) -> str:
     >>> describe_hint(Annotated[tuple[float, ...], Bound(above=0)])
     'list of float, > 0'
     """
-    limits = {name: _describe_limit(limit) for name, limit in bounds_of(hint).items()}
+    limits = {
+        name: str(int(limit)) if limit == int(limit) else f"{limit:g}"
+        for name, limit in bounds_of(hint).items()
+    }
     if limits.keys() == {"at_least", "at_most"}:
         bounds = [f"{limits['at_least']} to {limits['at_most']}"]
     else:
         bounds = [f"{_LIMITS[name]} {limit}" for name, limit in limits.items()]
     kinds = " | ".join(_describe_type(option) for option in options_of(bare(hint)))
     return ", ".join([kinds, *bounds])
-
-
-def _describe_limit(limit: float) -> str:
-    return str(int(limit)) if limit == int(limit) else f"{limit:g}"
 
 
 def choices_of(hint: Any) -> list[Any] | None:

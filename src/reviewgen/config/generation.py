@@ -89,12 +89,13 @@ class GenerationConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.likeness:
-            if other := next((name for name in self.likeness if name not in _OF_PROFILES), None):
+        for name in self.likeness:
+            if name not in _OF_PROFILES:
                 raise ConfigError(
                     f"A profile has the settings {', '.join(_OF_PROFILES)} only; got"
-                    f" {quoted(other)}."
+                    f" {quoted(name)}."
                 )
+        if self.likeness:
             self.of_profile("likeness")
         check_plugin_names("logits_processors", self.logits_processors)
         if self.temperature == ():

@@ -30,6 +30,7 @@ import re
 import secrets
 import types
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -83,8 +84,7 @@ _HOLDS: dict[str, Callable[[float, float], bool]] = {
 
 def limits_of(bound: Bound | None) -> dict[str, float]:
     """Return the limits that a bound has, by their names."""
-    limits = {} if bound is None else vars(bound)
-    return {name: limit for name, limit in limits.items() if limit is not None}
+    return {name: limit for name, limit in vars(bound or Bound()).items() if limit is not None}
 
 
 @dataclass(frozen=True, eq=False)  # hashed by identity, as the mapping has no hash
@@ -498,10 +498,8 @@ def check_list(name: str, value: Any, example: str) -> list[Any]:
     if isinstance(value, Iterable) and not isinstance(
         value, str | bytes | bytearray | Mapping | type
     ):
-        try:
+        with suppress(TypeError, ValueError):  # such as an array without dimensions
             return list(value)
-        except (TypeError, ValueError):  # such as an array without dimensions
-            pass
     raise ConfigError(f"{name} must be a list, as in {example}; got {quoted(value)}.")
 
 
@@ -517,12 +515,10 @@ def check_mapping(name: str, value: Any, example: str) -> dict[str, Any]:
         ConfigError: It is something else, or reading it fails.
     """
     if isinstance(value, Mapping):
-        try:
+        with suppress(Exception):  # whatever a mapping of the user's raises
             items = dict(value)
-        except Exception:  # whatever a mapping of the user's raises
-            items = {None: None}
-        if all(isinstance(key, str) for key in items):
-            return items
+            if all(isinstance(key, str) for key in items):
+                return items
     raise ConfigError(
         f"{name} must be a dictionary with strings as keys, as in {example}; got {quoted(value)}."
     )
