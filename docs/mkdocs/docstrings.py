@@ -2,10 +2,13 @@
 
 - Keywords that a function takes as ``**options: Unpack[SomeTypedDict]`` are shown in its signature.
   Those that its docstring does not describe are described as the TypedDict's does.
+- A function with ``@describes_options`` has the docstring that importing it makes.
 - Calls written as ``>>>`` become blocks of code, without the comments of doctest; so do the blocks
   after ``::``.
 """
 
+import inspect
+import pkgutil
 import re
 from typing import Any
 
@@ -42,6 +45,10 @@ def _own(parent: Any) -> list[Any]:
 
 
 def _rewrite(found: Any) -> None:
+    if found.is_function and any(
+        decorator.callable_path.endswith("describes_options") for decorator in found.decorators
+    ):
+        found.docstring.value = inspect.getdoc(pkgutil.resolve_name(found.path))
     if found.docstring:
         value = _SKIP.sub("", found.docstring.value)
         value = _PROMPT.sub(lambda block: _fenced(block[0], block[1]), value + "\n")

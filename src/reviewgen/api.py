@@ -1,16 +1,30 @@
 """``load``, ``train``, ``prepare``, and the functions that write tables of texts; the other public
 functions are in their rooms.
 
-``__init__.pyi`` lists all public names with the files that they are in. Each function here imports
-its implementation when it is called, so that ``load`` does not import what only training needs.
+Each function imports its implementation when it is called, so that ``load`` does not import what
+only training needs.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from reviewgen.config.descriptions import describes_options
+from reviewgen.config.options import (
+    CorpusOptions,
+    DatasetOptions,
+    EvaluateKwargs,
+    PrepareKwargs,
+    ShardOptions,
+    TrainingOptions,
+    TrainKwargs,
+    refuse_unknown_options,
+)
+from reviewgen.config.settings import check_flags
+from reviewgen.errors import AlreadyTrained
+from reviewgen.interrupts import block_signals
+
 if TYPE_CHECKING:
-    from reviewgen.config.options import EvaluateKwargs, PrepareKwargs, TrainKwargs
     from reviewgen.data.store import StoreFolder
     from reviewgen.generation.request import GenerateKwargs
     from reviewgen.model.review_model import LoadKwargs, ReviewModel
@@ -55,6 +69,7 @@ def load(source: str | Path, **options: "Unpack[LoadKwargs]") -> "ReviewModel":
     return ReviewModel.from_pretrained(source, **options)
 
 
+@describes_options(CorpusOptions, TrainingOptions)
 def train(
     start: "str | ReviewModel",
     source: Any,
@@ -78,59 +93,12 @@ def train(
             others; see ``reviewgen.data.sources.open_source``.
         progress: Whether to show the progress on a terminal or in a notebook; elsewhere nothing is
             printed.
-        validation: A second source to validate on, instead of a part of the first.
         out: A folder to save the model in; without ``overwrite``, it must not exist.
-        budget: Training time (2m, 90s, 1h), from the end of the first step to the last evaluation;
-            two minutes if none of budget, steps and epochs is given.
-        steps: Train for this number of steps, instead of a budget.
-        epochs: Train for this number of passes over the corpus, instead of a budget.
-        seed: Seed of the initial weights, the order of the texts, dropout and samples.
         model, tokenizer, training: Settings that differ from the preset's, as in
             ``model={"hidden_size": 256}``. When a trained model is trained further, only model
             settings that do not change its predictions can differ, such as dropout; the learning
             rate peaks at half of its preset's.
-        initial_weights: A safetensors file from another source, whose tensors a new model starts
-            from, such as an embedding table or the state dict of an nn.LSTM; only some models
-            support it.
-        min_texts: With words="known", a word is generated only if it occurs in at least this many
-            training texts, so that rare names never appear; in a single long text, at least this
-            many times. Default: 2.
-        text_column: The column that holds the text, "a.b" for the field b of the column a; guessed
-            if not given.
-        documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between),
-            "sentence" or "file". With "file", a single file is one long text, blocks of which are
-            held out. Default: "line".
-        lowercase: Lower-case the texts.
-        strip_markdown: Keep only the words of markdown.
-        fix_encoding: Repair texts that were decoded wrongly, such as "cafÃ©"; needs ftfy.
-        keep_line_breaks: Keep the line breaks of texts that are wrapped at a fixed width; by
-            default, their lines are joined.
-        clean: Whether to clean the texts (HTML, Unicode, empty and repeated texts), or to take them
-            exactly as they are.
-        max_text_characters: Maximum number of characters of a text; longer texts are an error. A
-            txt file read as one text has no limit. Default: 10,000,000.
-        sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its
-            only table is read.
-        subset: The subset (configuration) of a dataset of the Hub.
-        split: The split of a dataset to read; by default train, or the first one if there is no
-            train.
-        validation_split: The split of a dataset to validate on: of the second source if there is
-            one, else of the first.
-        near_duplicates: A similarity from 0.3 to 1; of texts that are at least this similar, only
-            the first is kept. 0.8 finds texts that differ slightly. Needs rensa.
-        decontaminate: Leave out held-out texts that share a run of this many characters with a
-            training text.
-        conditions: Columns beside the text, as in "stars", that the model is conditioned on.
-        fields: Columns of free text, as in "artist" and "title", that the model is conditioned on;
-            at most 200 characters of each value are read.
-        weights: Relative weight of each of several corpora, as in 1,1: its share of the characters
-            trained on; a corpus below its share is repeated. In Python, the source is then a list
-            of sources.
-        log: Also log the curves to a tracker of accelerate, which must be installed: tensorboard,
-            wandb, trackio, mlflow, aim, clearml, comet_ml, dvclive or swanlab.
-        resume: Resume an interrupted run of the same arguments from its last checkpoint in
-            OUT.partial.
-        overwrite: Replace the model that the output folder holds, once the new one is complete.
+        See ``CorpusOptions`` and ``TrainingOptions``.
 
     Raises:
         ConfigError: An argument or a setting is unknown or unusable, or the trained model cannot be
@@ -148,10 +116,6 @@ def train(
             saved instead.
     """
     from reviewgen.compiled.jit import compiling_notice
-    from reviewgen.config.options import TrainKwargs, refuse_unknown_options
-    from reviewgen.config.settings import check_flags
-    from reviewgen.errors import AlreadyTrained
-    from reviewgen.interrupts import block_signals
     from reviewgen.runs.display import open_view
     from reviewgen.runs.run import TrainingRun
 
@@ -181,6 +145,7 @@ def train(
         return model
 
 
+@describes_options(CorpusOptions)
 def prepare(
     source: Any, *, preset: str, out: str | Path, **options: "Unpack[PrepareKwargs]"
 ) -> "StoreFolder":
@@ -200,20 +165,8 @@ def prepare(
             ``s3://bucket/reviews-*.parquet``.
         preset: The preset whose tokenizer is trained.
         out: The folder to create, or a URL.
-        options: Also the other keywords of ``train`` for reading a corpus, from text_column to
-            conditions.
-        validation: A second source to validate on, instead of a part of the first.
-        conditions: Columns beside the text, as in "stars", that the model is conditioned on.
-        fields: Columns of free text, as in "artist" and "title", that the model is conditioned on;
-            at most 200 characters of each value are read.
-        weights: Relative weight of each of several corpora, as in 1,1: its share of the characters
-            trained on; a corpus below its share is repeated. In Python, the source is then a list
-            of sources.
         tokenizer: Tokenizer settings that differ from the preset's.
-        near_duplicates: A similarity from 0.3 to 1; of texts that are at least this similar, only
-            the first is kept. 0.8 finds texts that differ slightly. Needs rensa.
-        decontaminate: Leave out held-out texts that share a run of this many characters with a
-            training text.
+        See ``CorpusOptions``.
 
     Returns:
         The store: ``folder`` is where it is, and ``facts`` has the counts.
@@ -232,6 +185,7 @@ def prepare(
     return prepare_tokens(source, preset, out, **options)
 
 
+@describes_options(DatasetOptions)
 def generate_dataset(
     model: "str | Path | ReviewModel",
     n: int,
@@ -266,23 +220,10 @@ def generate_dataset(
         out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv. Without it
             the table is returned, and nothing is kept after an interruption.
         prompt: The beginning of each text, or a list of beginnings.
-        columns: Write more than the text and its conditions: its number, the seed, the prompt, the
-            finish reason, the number of new tokens, and a receipt, the JSON from which ``reviewgen
-            replay`` generates the text again.
-        unique: Leave out texts that equal an earlier one; further texts are generated until there
-            are n, or about 10 n were generated.
-        schema: The distribution of the conditions: a mapping (or .json file) of condition to
-            {value: weight}, sampled independently; or a table (csv, jsonl, parquet, a list of
-            mappings), one row of which is sampled per text. An empty value leaves a condition
-            unspecified; others that are not given are drawn by their shares of the training texts.
-        format: The format of a folder: "jsonl" (default) or "parquet".
-        shard_texts: The number of texts in a shard. Default: 10,000.
-        keep_formulas: Write cells of a CSV file that begin with =, +, -, @, a tab or a carriage
-            return as they are. By default an apostrophe is written before them, since spreadsheets
-            run them as formulas.
         device: The device that generates: "auto", "cpu", "cuda" or "mps". "auto" is the one that
             accelerate selects if the model is a network, else the CPU. On another kind of device a
             seed gives other texts; see ``ReviewModel.to``.
+        See ``DatasetOptions``.
         options: The keywords of ``ReviewModel.generate`` except num_return_sequences, max_time,
             num_beams and functions. Without a seed, the seed of the interrupted run is reused, or a
             random one is chosen. With novelty, what each text copies is written beside it.
@@ -302,7 +243,6 @@ def generate_dataset(
             ProcessLost if one has ended.
         ReviewgenError: The model cannot be loaded; see ``load``.
     """
-    from reviewgen.config.options import DatasetOptions
     from reviewgen.tables.generating import generate_dataset as generate_texts
 
     shards = DatasetOptions(
@@ -318,6 +258,7 @@ def generate_dataset(
     )
 
 
+@describes_options(ShardOptions)
 def score_dataset(
     model: "str | Path | ReviewModel",
     source: Any,
@@ -343,12 +284,8 @@ def score_dataset(
         source: The texts, as for ``ReviewModel.evaluate``.
         out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv. Without it
             the table is returned.
-        format: The format of a folder: "jsonl" (default) or "parquet".
-        shard_texts: The number of texts in a shard. Default: 10,000.
-        keep_formulas: Write cells of a CSV file that begin with =, +, -, @, a tab or a carriage
-            return as they are. By default an apostrophe is written before them, since spreadsheets
-            run them as formulas.
         device: The device that scores, as for ``generate_dataset``.
+        See ``ShardOptions``.
         options: As in ``ReviewModel.evaluate``: split, text_column, documents and cleaning.
 
     Returns:
@@ -361,7 +298,6 @@ def score_dataset(
             ``generate_dataset``.
         ReviewgenError: The model cannot be loaded; see ``load``.
     """
-    from reviewgen.config.options import ShardOptions
     from reviewgen.tables.scoring import score_texts
 
     shards = ShardOptions(format=format, shard_texts=shard_texts, keep_formulas=keep_formulas)
@@ -396,14 +332,7 @@ def novelty_dataset(
     Raises:
         DataError: The model has no index of its training text.
     """
-    from reviewgen.config.options import ShardOptions
     from reviewgen.tables.scoring import score_texts
 
-    return score_texts(
-        "novelty",
-        model,
-        source,
-        ShardOptions(format=format, shard_texts=shard_texts, keep_formulas=keep_formulas),
-        out=out,
-        options=options,
-    )
+    shards = ShardOptions(format=format, shard_texts=shard_texts, keep_formulas=keep_formulas)
+    return score_texts("novelty", model, source, shards, out=out, options=options)

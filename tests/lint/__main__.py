@@ -3,7 +3,6 @@
 import sys
 
 from tests.lint.layers import check_layers, check_plugins, check_tests
-from tests.lint.options import check_options
 from tests.lint.pages import check_help, check_names, check_pages
 from tests.lint.sizes import check_sizes
 
@@ -15,7 +14,6 @@ checks = (
     check_names,
     check_pages,
     check_help,
-    check_options,
 )
 offences = [offence for check in checks for offence in check()]
 print("\n".join(offences) or "The structure is as it should be.")

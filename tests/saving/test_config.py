@@ -14,17 +14,21 @@ from hypothesis import strategies as st
 
 from reviewgen.config import (
     Bound,
+    GenerationConfig,
     RenamedValues,
     check,
     fields_of,
     from_dict,
     from_strings,
+    options,
     parse_duration,
     parse_settings,
     rename_values,
     to_dict,
 )
+from reviewgen.config.descriptions import describes_options, parse_entries
 from reviewgen.errors import ConfigError, StorageError, storage_errors
+from reviewgen.generation.request import GenerateKwargs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,3 +254,35 @@ def test_errors_of_the_system_are_one_sentence_with_the_path_and_others_pass() -
         with pytest.raises(type(error)) as caught, storage_errors("the/path"):
             raise error
         assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    "keywords, classes",
+    [
+        (options.EvaluateKwargs, [options.EvaluationOptions]),
+        (options.CorpusKwargs, [options.CorpusOptions]),
+        (options.TrainKwargs, [options.CorpusOptions, options.TrainingOptions]),
+        (options.CompareKwargs, [options.TrainingTextOptions, options.TrialOptions]),
+        (GenerateKwargs, [GenerationConfig, options.CallOptions]),
+    ],
+)
+def test_each_declared_option_is_a_keyword(keywords: type, classes: list[type]) -> None:
+    assert {name for cls in classes for name in fields_of(cls)} <= keywords.__annotations__.keys()
+
+
+def test_a_docstring_describes_the_options_of_a_class_with_their_defaults() -> None:
+    @describes_options(options.TrialOptions)
+    def walk() -> None:
+        """Walk.
+
+        Args:
+            how: Slowly.
+            See ``TrialOptions``.
+
+        Raises:
+            ConfigError: Never.
+        """
+
+    described = parse_entries(walk.__doc__ or "", "Args:")
+    assert list(described) == ["how", "budget", "steps", "epochs", "seed"]
+    assert described["seed"].endswith("dropout and samples. Default: 0.")

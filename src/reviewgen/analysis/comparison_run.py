@@ -19,8 +19,14 @@ from reviewgen.analysis.comparison_figures import ComparisonRow, Measured, measu
 from reviewgen.analysis.comparison_report import Comparison
 from reviewgen.analysis.comparison_texts import HeldOut, HeldOutReading
 from reviewgen.config.bounded import MAX_VOCABULARY, read_json, to_json
+from reviewgen.config.descriptions import describes_options
 from reviewgen.config.names import parse_source
-from reviewgen.config.options import CompareKwargs, refuse_unknown_options
+from reviewgen.config.options import (
+    CompareKwargs,
+    TrainingTextOptions,
+    TrialOptions,
+    refuse_unknown_options,
+)
 from reviewgen.config.settings import check_seed, check_text, parse_duration
 from reviewgen.errors import (
     BrokenPlugin,
@@ -49,6 +55,7 @@ _IDENTITY = "comparison.json"
 _SCHEMA = 1
 
 
+@describes_options(TrainingTextOptions, TrialOptions)
 def compare(
     models: Any, data: Any, *, progress: bool = True, **options: Unpack[CompareKwargs]
 ) -> Comparison:
@@ -72,22 +79,12 @@ def compare(
         held_out_split: The split of a dataset with the held-out texts, of ``held_out`` or of the
             data.
         prompt: The beginning of the samples. Default: "the ".
-        budget, steps, epochs: How long each preset is trained. Default: two minutes, which start
-            when the texts are tokenized.
-        seed: Seed of the initial weights, the order of the texts, dropout and samples.
         settings: Settings that differ from each preset's, by group, as in {"training":
             {"evaluations": 20}}.
-        conditions: Columns beside the text, as in "stars", that the model is conditioned on.
-        fields: Columns of free text, as in "artist" and "title", that the model is conditioned on;
-            at most 200 characters of each value are read.
-        weights: Relative weight of each of several corpora, as in 1,1: its share of the characters
-            trained on; a corpus below its share is repeated. In Python, the source is then a list
-            of sources.
         out: A folder for the trained models and the rows; it must not exist.
         resume: Take finished rows from ``out``, of models whose weights have not changed, and
             continue with the others.
-        text_column, documents, max_text_characters, lowercase, strip_markdown, fix_encoding,
-            keep_line_breaks, clean: How the data is read, as in ``train``.
+        See ``TrainingTextOptions`` and ``TrialOptions``.
 
     Raises:
         ConfigError: There is no model, two rows have the same name, or an argument or a setting is

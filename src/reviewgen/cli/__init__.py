@@ -47,7 +47,7 @@ _ENVIRONMENT = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "true",
-    # of a lost connection, torch prints a C++ stack trace; we print one sentence
+    # torch prints a C++ stack trace when a connection is lost; we print one sentence
     "TORCH_CPP_LOG_LEVEL": "FATAL",
     # longer busy-waiting made an LSTM 50 times slower on a shared machine
     "GOMP_SPINCOUNT": "30000",
@@ -176,22 +176,19 @@ def _run() -> Any:
             "The memory of this machine is used up. Use fewer or shorter texts, or a smaller"
             " model.",
         )
-    # for example a disk that fills up while code is compiled, or a closed standard output
     except OSError as problem:
-        # the interpreter would try again at its end to write what is left
+        # A disk may fill up while code is compiled, or standard output be closed.
+        # The interpreter would try again at its end to write what is left.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(problem, BrokenPipeError):  # head ends once it has its lines
-            where = (
-                "A step was refused"
-                if problem.filename is None
-                else f"{os.fsdecode(problem.filename)} cannot be used"
-            )
+            where = "A step was refused"
+            if problem.filename is not None:
+                where = f"{os.fsdecode(problem.filename)} cannot be used"
             _report(problem, f"{where}: {problem.strerror or problem or type(problem).__name__}.")
     except Exception as problem:
-        # else one of typer's, for an argument
         if not hasattr(problem, "show") or not hasattr(problem, "exit_code"):
-            raise
+            raise  # it is not one of typer's, about an argument
         said = io.StringIO()
         problem.show(file=said)
         for line in said.getvalue().splitlines():

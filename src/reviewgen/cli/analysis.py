@@ -47,19 +47,17 @@ def explain(
         tokens: How many tokens of each table to print; --json and the page have all.
         page: Also write everything, with heat maps, as a page.
     """
+    from reviewgen.analysis.explanation_run import explain
+    from reviewgen.cli.explain_tables import render
 
     check_count("--tokens", tokens)
     refuse_outputs(html=page, overwrite=overwrite)
-    from reviewgen.analysis.explanation_run import explain
-
+    texts = [read_stdin() if each == "-" else each for each in text or ()]
     with show_status("Explaining ..."):
-        texts = [read_stdin() if item == "-" else item for item in text] if text else None
-        explanation = explain(model, texts, **options)
+        explanation = explain(model, texts or None, **options)
     if page is not None:
         explanation.save_html(page, overwrite=overwrite)
         note(f"Wrote {page}.")
-    from reviewgen.cli.explain_tables import render
-
     return Result(explanation.to_dict(), render(explanation, tokens))
 
 
@@ -80,19 +78,16 @@ def graph(
         unroll: The number of tokens to draw, up to 12; 1 draws one with its loop.
         autograd: Draw PyTorch's graph of the backward pass; needs torchviz and graphviz.
     """
-
-    file = out or Path(f"{Path(model).name.replace('@', '-').replace(':', '-')}.svg")
     from reviewgen.analysis.graph_picture import graph
 
+    file = out or Path(f"{Path(model).name.replace('@', '-').replace(':', '-')}.svg")
     picture = graph(model, file, unroll=unroll, autograd=autograd, overwrite=overwrite)
-    facts = {"file": str(file), **picture.to_dict()}
     sizes = {"parameters": picture.parameters} if picture.parameters else picture.counted
-    lines = (
-        [f"{picture.name}: " + ", ".join(f"{size:,} {kind}" for kind, size in sizes.items())]
-        if sizes
-        else []
-    )
-    return Result(facts, [*lines, f"Saved as {file}"])
+    lines = [f"Saved as {file}"]
+    if sizes:
+        counts = ", ".join(f"{size:,} {kind}" for kind, size in sizes.items())
+        lines.insert(0, f"{picture.name}: {counts}")
+    return Result({"file": str(file), **picture.to_dict()}, lines)
 
 
 @takes()
@@ -145,10 +140,9 @@ def probe(
         plot: Also draw the shares: a .png, .svg or .pdf file.
         page: Also write a page with the table and the chart.
     """
-
-    refuse_outputs(plot=plot, html=page, overwrite=overwrite)
     from reviewgen.analysis.probing import probe
 
+    refuse_outputs(plot=plot, html=page, overwrite=overwrite)
     with show_status("Probing ..."):
         result = probe(models, pairs=pairs, texts=texts, seed=seed)
     if plot is not None:
@@ -190,50 +184,39 @@ def compare(
         resume: Reuse finished rows from --out and continue with the others.
         settings: A setting of every preset: training.evaluations=20.
     """
+    from reviewgen.analysis.comparison_report import draw_tables
+    from reviewgen.analysis.comparison_run import ComparisonRun
 
     refuse_outputs(html=html, overwrite=overwrite)
-    named = [
+    named: Any = [
         text.partition("=")[::2] if "=" in text and not text.startswith(LOCAL) else text
         for text in models
     ]
-    options |= {
+    own: Any = {
         "held_out": None if held_out is None else path_or_string(held_out),
         "held_out_split": held_out_split,
-    }
-    options |= {
         "prompt": prompt,
         "out": out,
         "resume": resume,
         "settings": parse_settings(settings or []),
     }
-    from reviewgen.analysis.comparison_run import ComparisonRun
-
-    run = ComparisonRun(named, parse_data(data, options["weights"]), options)  # type: ignore[arg-type]  # checked there
+    run = ComparisonRun(named, parse_data(data, options["weights"]), options | own)
     raise_on_interrupt()
     comparison = run.start(notes)
     note(comparison.describe_held_out())
     with keep_on_interrupt("the table has the finished models.") as finished:
         for measured in run.rows(comparison.held_out, notes):
-            row = measured.row
             comparison.add(measured)
-            bits = (
-                "no bits"
-                if row.bits_per_character is None
-                else f"{row.bits_per_character:.3f} bits"
-            )
-            note(
-                f"{row.name} failed: {row.failed}"
-                if row.failed
-                else f"{row.name}: {bits} per character"
-            )
+            row = measured.row
+            bits = row.bits_per_character
+            if row.failed:
+                note(f"{row.name} failed: {row.failed}")
+            else:
+                shown = "no bits" if bits is None else f"{bits:.3f} bits"
+                note(f"{row.name}: {shown} per character")
     comparison.is_interrupted = bool(finished.status)
-    from reviewgen.analysis.comparison_report import draw_tables
-
-    show(
-        comparison.to_dict(),
-        as_json,
-        [Group(*draw_tables(comparison, TerminalConsole().width))],
-    )
+    tables = Group(*draw_tables(comparison, TerminalConsole().width))
+    show(comparison.to_dict(), as_json, [tables])
     if html is not None:  # after the table, which a full disk does not lose
         comparison.save_html(html, overwrite=overwrite)
         note(f"Page: {html}")
@@ -250,10 +233,8 @@ def neighbours(model: str, word: str, *, k: int = 10) -> Result:
         k: The number of words.
     """
     nearest = api.load(model).neighbours(word, k=k)
-    return Result(
-        {"word": word, "neighbours": nearest},
-        [f"{neighbour.cosine:6.3f}  {neighbour.word}" for neighbour in nearest],
-    )
+    lines = [f"{neighbour.cosine:6.3f}  {neighbour.word}" for neighbour in nearest]
+    return Result({"word": word, "neighbours": nearest}, lines)
 
 
 @takes()
@@ -271,14 +252,14 @@ def contrast(model: str, condition: str, *, k: int = 10, seed: int = 0) -> Resul
     columns = [
         [f"{entry.word} {entry.log_ratio:+.1f}" for entry in words] for words in preferred.values()
     ]
-    table = make_table(*preferred, rows=zip_longest(*columns, fillvalue=""), left=preferred)
-    no_effect = (
+    line: Any = (
         f"No effect: no value of {condition} makes a word more probable, beyond the 95 % interval"
         " over the texts."
     )
-    return Result(
-        {"condition": condition, "values": preferred}, [table if any(columns) else no_effect]
-    )
+    if any(columns):
+        rows = zip_longest(*columns, fillvalue="")
+        line = make_table(*preferred, rows=rows, left=preferred)
+    return Result({"condition": condition, "values": preferred}, [line])
 
 
 @takes(EvaluationOptions)
@@ -299,9 +280,8 @@ def classify(
         with show_status("Classifying ..."):
             accuracy = api.load(model).accuracy(parse_data(data), condition, **options)
         return Result(accuracy, [accuracy.describe()])
-    (best,) = api.load(model).classify([read_stdin() if text == "-" else str(text)], condition)
+    texts = [read_stdin() if text == "-" else str(text)]
+    (best,) = api.load(model).classify(texts, condition)
     ranked = sorted(best.probabilities.items(), key=lambda pair: -pair[1])
-    return Result(
-        {"condition": condition, **vars(best)},
-        [f"{share:7.1%}  {value}" for value, share in ranked],
-    )
+    lines = [f"{share:7.1%}  {value}" for value, share in ranked]
+    return Result({"condition": condition, **vars(best)}, lines)

@@ -111,7 +111,7 @@ def show(facts: Any, as_json: bool, lines: Iterable[RenderableType] = ()) -> Non
     if notes.quiet:
         return
     if as_json:
-        # in a pipe on Windows it is often not
+        # a pipe on Windows is often not UTF-8
         is_utf8 = (sys.stdout.encoding or "utf-8").lower() in ("utf-8", "utf8")
         text = json.dumps(to_json(facts), indent=2, ensure_ascii=not is_utf8, allow_nan=False)
         if sys.stdout.isatty():
@@ -123,7 +123,7 @@ def show(facts: Any, as_json: bool, lines: Iterable[RenderableType] = ()) -> Non
         if isinstance(line, str):
             echo(line)
             continue
-        # no column of a plain table is cut off in a file
+        # in a file, no column of a plain table is cut off
         if getattr(line, "box", line) is None and not sys.stdout.isatty():
             console.width = max(console.width, _FILE_WIDTH)
         console.print(line)
@@ -131,13 +131,13 @@ def show(facts: Any, as_json: bool, lines: Iterable[RenderableType] = ()) -> Non
 
 def make_table(
     *columns: str,
-    rows: Iterable[Iterable[Any]] = (),
+    rows: Iterable[Iterable[Any] | None] = (),
     left: Iterable[str] = (),
     is_boxed: bool = True,
     **options: Any,
 ) -> "Table":
-    """Return a table; columns of numbers stand to the right, those in ``left`` hold texts, and may
-    be folded.
+    """Return a table. Columns of numbers stand to the right; those in ``left`` hold texts, and may
+    be folded. A row that is None draws a line.
     """
     from rich import box
     from rich.table import Table
@@ -149,7 +149,10 @@ def make_table(
             column, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold"
         )
     for row in rows:
-        table.add_row(*(Text(str(cell)) if not isinstance(cell, Text) else cell for cell in row))
+        if row is None:
+            table.add_section()
+        else:
+            table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
     return table
 
 
@@ -218,12 +221,14 @@ def exit_resumable(out: str | Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        what = "The same command resumes from what is finished"
-        if "://" not in str(out):
-            kept = (path := to_path("out", out)).with_name(f"{path.name}.partial")
+        if "://" in str(out):
+            what = "The same command resumes from what is finished"
+        else:
+            path = to_path("out", out)
+            partial = path.with_name(f"{path.name}.partial")
             what = (
-                f"The same command resumes from {kept}"
-                if kept.exists()
+                f"The same command resumes from {partial}"
+                if partial.exists()
                 else "Nothing was finished yet, and nothing is kept"
             )
         note(f"Interrupted. {what}.")
@@ -235,8 +240,6 @@ def progress() -> Iterator[Callable[[str, int, int | None], None]]:
     """Show a progress bar on a terminal, elsewhere a line each minute; yield ``progress(stage,
     done, total)``, which moves it.
     """
-
-    raise_on_interrupt()
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -245,6 +248,7 @@ def progress() -> Iterator[Callable[[str, int, int | None], None]]:
         TimeRemainingColumn,
     )
 
+    raise_on_interrupt()
     stage_column = TextColumn("{task.description}", markup=False)
     rate_column = TextColumn("{task.fields[rate]}")
     columns = (stage_column, BarColumn(), MofNCompleteColumn(), rate_column, TimeRemainingColumn())
@@ -262,13 +266,14 @@ def progress() -> Iterator[Callable[[str, int, int | None], None]]:
             shown.update(number, completed=done, total=total, rate=rate)
             if not is_shown and time.monotonic() - last_line > _LINE_SECONDS:
                 last_line = time.monotonic()
-                left = (
-                    ""
-                    if total is None or task.time_remaining is None
-                    else f"{task.time_remaining / 60:,.0f} min left"
-                )
-                count = f"{stage}: {done:,}" if total is None else f"{stage}: {done:,} of {total:,}"
-                note(", ".join(filter(None, (count, rate, left))))
+                line = f"{stage}: {done:,}"
+                if total is not None:
+                    line += f" of {total:,}"
+                if rate:
+                    line += f", {rate}"
+                if total is not None and task.time_remaining is not None:
+                    line += f", {task.time_remaining / 60:,.0f} min left"
+                note(line)
 
         yield move
 

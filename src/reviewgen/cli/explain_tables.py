@@ -1,6 +1,8 @@
 """The tables of ``reviewgen explain``, for a terminal of 80 columns and up."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -8,10 +10,13 @@ from rich.text import Text
 
 from reviewgen.analysis.explanation import (
     CountedToken,
+    CountStep,
     Explanation,
     Gate,
+    Line,
     ModelExplanation,
     TokenLoss,
+    show_number,
     show_percent,
 )
 from reviewgen.cli.console import TerminalConsole, make_table
@@ -65,74 +70,55 @@ def _heading(text: str) -> Text:
     return Text("\n" + text, style="bold")
 
 
-def _left_out(shown: int, all_of_them: int) -> Iterator[Text]:
-    if shown < all_of_them:
-        yield Text(
-            f"... and {counted(all_of_them - shown, 'more token')}; --tokens prints more.",
-            style="dim",
-        )
+def _table_of_tokens(table: Table, shown: int, number: int) -> Iterator[RenderableType]:
+    """Yield a table, and how many tokens it leaves out."""
+    yield table
+    if shown < number:
+        left_out = counted(number - shown, "more token")
+        yield Text(f"... and {left_out}; --tokens prints more.", style="dim")
 
 
 def _walk(model: ModelExplanation, *, has_formulas: bool) -> Table:
-    texts = ("operation", "equation", "result") if has_formulas else ("operation", "result")
-    table = make_table(
-        *texts,
-        "parameters",
-        "multipli-\ncations",
-        "mean",
-        "spread",
-        left=texts,
-        padding=(0, 1, 0, 0),
-    )
+    texts = ["operation", "equation", "result"] if has_formulas else ["operation", "result"]
+    rows: list[list[str] | None] = []
     for line in model.lines:
-        axes = line.shape or "-"
-        name = line.name + (f" x{line.calls}" if line.calls > 1 else "")
-        cells = (name, line.formula, axes) if has_formulas else (name, axes)
-        numbers = (
-            _count(line.parameters),
-            _count(line.multiplications),
-            _decimal(line.mean),
-            _decimal(line.spread),
-        )
-        table.add_row(*map(Text, (*cells, *numbers)))
-    table.add_section()
-    table.add_row(
-        "all",
-        *[""] * (len(texts) - 1),
-        _count(model.parameters),
-        _count(model.multiplications),
-        "",
-        "",
-    )
-    return table
+        name = f"{line.name} x{line.calls}" if line.calls > 1 else line.name
+        equation = [line.formula] if has_formulas else []
+        values = [show_number(line.mean), show_number(line.spread)]
+        rows.append([name, *equation, line.shape or "–", *_sizes(line), *values])
+    blank = [""] * (len(texts) - 1)
+    rows += [None, ["all", *blank, *_sizes(model), "", ""]]
+    names = (*texts, "parameters", "multipli-\ncations", "mean", "spread")
+    return make_table(*names, rows=rows, left=texts, padding=(0, 1, 0, 0))
+
+
+def _sizes(counted: Line | ModelExplanation) -> list[str]:
+    numbers = (counted.parameters, counted.multiplications)
+    return [f"{number:,}" if number else "–" for number in numbers]
 
 
 def _losses(losses: Sequence[TokenLoss], tokens: int) -> Iterator[RenderableType]:
     has_windows = any(token.window for token in losses)
-    names = (
-        "window" if has_windows else "after",
-        "token",
-        "logit",
-        "log sum exp",
-        "log-softmax",
-        "bits",
-        "probability",
-    )
-    rows = []
     most = _MAX_BEFORE if TerminalConsole().width >= _WIDE else _MAX_BEFORE_NARROW
+    rows = []
     for token in losses[:tokens]:
-        window = "".join("·" if text == "(before)" else text for text in token.window)
-        before = window if has_windows else token.before
-        before = before if len(before) <= most else "…" + before[1 - most :]
+        before = token.before
+        if has_windows:
+            before = "".join("·" if text == "(before)" else text for text in token.window)
+        if len(before) > most:
+            before = "…" + before[1 - most :]
         numbers = (token.logit, token.log_sum_exp, token.log_probability, token.bits)
-        shown = [f"{round(number, 4) + 0.0:.4f}" for number in numbers]  # not -0.0000
-        rows.append((before, token.token, *shown, show_percent(token.probability)))
-    yield make_table(*names, rows=rows, left=["token"], padding=(0, 1, 0, 0))
-    yield from _left_out(tokens, len(losses))
+        shown = [f"{number:z.4f}" for number in numbers]  # z: not -0.0000
+        rows.append([before, token.token, *shown, show_percent(token.probability)])
+    names = ("token", "logit", "log sum exp", "log-softmax", "bits", "probability")
+    first = "window" if has_windows else "after"
+    table = make_table(first, *names, rows=rows, left=["token"], padding=(0, 1, 0, 0))
+    yield from _table_of_tokens(table, tokens, len(losses))
 
 
 def _sums(explanation: Explanation) -> Iterator[RenderableType]:
-    loss, number = explanation.loss, len(explanation.loss.tokens)
+    loss = explanation.loss
+    number = len(loss.tokens)
     which = "the token" if number == 1 else f"the {number} tokens, added up"
     bits = Text(f"{loss.bits_per_character:.6f} bits", style="bold")
     rows = (
@@ -152,94 +138,73 @@ def _mixture(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
     for token in explanation.mixture[:tokens]:
         pairs = zip(token.weights, token.probabilities, strict=True)
         cells = [f"{weight:.3f} x {show_percent(probability)}" for weight, probability in pairs]
-        rows.append((token.token, *cells, show_percent(token.probability)))
-    yield make_table("token", *names, "probability", rows=rows, left=["token"])
-    yield from _left_out(tokens, len(explanation.mixture))
+        rows.append([token.token, *cells, show_percent(token.probability)])
+    table = make_table("token", *names, "probability", rows=rows, left=["token"])
+    yield from _table_of_tokens(table, tokens, len(explanation.mixture))
 
 
 def _counts(counts: Sequence[CountedToken], tokens: int) -> Iterator[RenderableType]:
-    steps = [step for token in counts for step in token.steps]
+    steps = list(chain.from_iterable(token.steps for token in counts))
     is_exact = any(step.part is not None for step in steps)
-    exact = (
-        "part = weight x (count - discount) / total; the weight is the product of the back-off"
-        " weights before it"
-    )
-    inexact = (
-        "a token has the first probability, times the weight: the product of the back-off weights"
-        " before it"
-    )
-    yield Text(exact if is_exact else inexact, style="dim")
-    known, last = (("count", "discount", "total"), "part") if is_exact else ((), "probability")
-    table = make_table("token", "n", "after", *known, "weight", last, left=["token", "after"])
-    blank = [""] * (len(known) + 1)
-    for token in counts[:tokens]:
-        for number, step in enumerate(token.steps):
-            cells = [_decimal(step.weight), _decimal(step.part if is_exact else step.probability)]
-            if is_exact:
-                count = (
-                    "?"
-                    if step.count is None
-                    else f"{'~' if step.unit == 'predecessors' else ''}{step.count:,}"
-                )
-                cells = [
-                    count,
-                    _decimal(step.discount),
-                    "?" if step.divisor is None else f"{step.divisor:,.0f}",
-                    *cells,
-                ]
-            table.add_row(
-                *map(Text, ("" if number else token.token, str(step.order), step.context, *cells))
-            )
-        if token.rest is not None and is_exact:
-            table.add_row(
-                "", "", Text("no count: uniform", style="dim"), *blank, _decimal(token.rest)
-            )
-        table.add_row(
-            "",
-            "",
-            Text("the token", style="bold"),
-            *blank,
-            Text(_decimal(token.probability), style="bold"),
+    if is_exact:
+        names = ["count", "discount", "total", "weight", "part"]
+        note = (
+            "part = weight x (count - discount) / total; the weight is the product of the back-off"
+            " weights before it"
         )
-        table.add_section()
-    yield table
-    yield from _left_out(tokens, len(counts))
-    if is_exact and any(step.unit == "predecessors" for step in steps):
+    else:
+        names = ["weight", "probability"]
+        note = (
+            "a token has the first probability, times the weight: the product of the back-off"
+            " weights before it"
+        )
+    yield Text(note, style="dim")
+    blank = [""] * (len(names) - 1)
+    rows: list[list[Any] | None] = []
+    for token in counts[:tokens]:
+        shown = token.token
+        for step in token.steps:
+            last = step.part if is_exact else step.probability
+            cells = [*_count_cells(step, is_exact), show_number(step.weight), show_number(last)]
+            rows.append([shown, step.order, step.context, *cells])
+            shown = ""
+        if is_exact and token.rest is not None:
+            uniform = Text("no count: uniform", style="dim")
+            rows.append(["", "", uniform, *blank, show_number(token.rest)])
+        probability = Text(show_number(token.probability), style="bold")
+        rows += [["", "", Text("the token", style="bold"), *blank, probability], None]
+    table = make_table("token", "n", "after", *names, rows=rows, left=["token", "after"])
+    yield from _table_of_tokens(table, tokens, len(counts))
+    if not is_exact:
+        yield Text("The model is pruned or rounded, so it does not determine counts.", style="dim")
+    elif any(step.unit == "predecessors" for step in steps):
         yield Text(
             "~ counts the different tokens seen before the n-gram, as Kneser-Ney does below the"
             " longest.",
             style="dim",
         )
+
+
+def _count_cells(step: CountStep, is_exact: bool) -> list[str]:
+    """Return the cells on the count, the discount and the total; none where they are not known."""
     if not is_exact:
-        yield Text("The model is pruned or rounded, so it does not determine counts.", style="dim")
+        return []
+    about = "~" if step.unit == "predecessors" else ""
+    count = "?" if step.count is None else f"{about}{step.count:,}"
+    total = "?" if step.divisor is None else f"{step.divisor:,.0f}"
+    return [count, show_number(step.discount), total]
 
 
 def _gates(
     gates: Sequence[Gate], read: Sequence[Sequence[str]], tokens: int
 ) -> Iterator[RenderableType]:
-    places = [(row, time) for row, texts in enumerate(read) for time in range(len(texts))]
     rows = []
-    for row, time in places[:tokens]:
-        openings = [gate.openings[row][time] for gate in gates]
-        rows.append(
-            (
-                read[row][time],
-                *(
-                    f"{('█' * round(_BAR * share)).ljust(_BAR, '░')} {share:.3f}"
-                    for share in openings
-                ),
-            )
-        )
-    yield make_table("token", *(gate.name for gate in gates), rows=rows, left=["token"])
-    yield from _left_out(tokens, len(places))
+    for text, names in enumerate(read):
+        for time, name in enumerate(names):
+            rows.append([name, *(_bar(gate.openings[text][time]) for gate in gates)])
+    table = make_table("token", *(gate.name for gate in gates), rows=rows[:tokens], left=["token"])
+    yield from _table_of_tokens(table, tokens, len(rows))
 
 
-def _count(number: int) -> str:
-    return f"{number:,}" if number else "-"
-
-
-def _decimal(number: float | None) -> str:
-    """Return a number of any size in at most eight characters."""
-    if number is None:
-        return "-"
-    return f"{number:.4f}" if number == 0 or 1e-3 <= abs(number) < 1e3 else f"{number:.2g}"
+def _bar(share: float) -> str:
+    return f"{('█' * round(_BAR * share)).ljust(_BAR, '░')} {share:.3f}"

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 _FILES = (".jsonl", ".parquet", ".csv")
 _NO_TIME = "--max-time ran out before the first token: give more seconds, or leave it out."
 _BAR = 12  # characters of a bar for probability 1
+_SMALL_SHARE = 0.05  # of a probability; smaller ones are not shown
 _HELP = """\
 a number     appends that token
 Enter        samples a token; d 20 samples twenty
@@ -100,8 +101,7 @@ def generate(
             interruption, the same command resumes.
         receipt: Write a receipt of each text to this file, for `reviewgen replay`.
     """
-
-    # and may have written its receipts already
+    # an interrupted command may have written its receipts already
     is_resumed = out is not None and Path(f"{out}.partial").exists()
     if receipt is not None and os.path.lexists(receipt) and not is_resumed:
         raise ConfigError(f"{receipt} already exists. Give another --receipt.")
@@ -123,38 +123,32 @@ def generate(
     texts = trained.generate_each(begin, **settings)
     if receipt is not None:
         texts = _with_receipts(texts, trained, model, receipt)
-    number = settings["num_return_sequences"]
-    novelty = settings["novelty"]
-    asked = number * (1 if isinstance(begin, str) else len(begin))
+    asked = settings["num_return_sequences"] * (1 if isinstance(begin, str) else len(begin))
     facts: dict[str, Any] = {}
-    is_streamed = asked == 1 and not (as_json or receipt or novelty or prompts)
-    if (
-        is_streamed
-        and of is None
-        and not any(settings[name] for name in ("num_beams", "must_include", "finish"))
-    ):
+    # a text that may still change as a whole cannot be printed token by token
+    needs_whole_texts = as_json or receipt or prompts or of is not None
+    whole = ("novelty", "num_beams", "must_include", "finish")
+    if asked == 1 and not needs_whole_texts and not any(settings[name] for name in whole):
         shown = 1
         new_tokens = _stream(trained, prompt, settings)
     elif as_json:
-        facts = {"model": model, "prompt": begin, "seed": settings["seed"]} | _describe_all(
-            list(texts), novelty
-        )
+        facts = {"model": model, "prompt": begin, "seed": settings["seed"]}
+        facts |= _describe_all(list(texts), settings["novelty"])
         shown = len(facts["texts"])
         new_tokens = sum(facts["new_tokens"])
     else:
         shown = new_tokens = 0
         for text in texts:
-            _print_text(text, shown, novelty)
-            shown = shown + 1
-            new_tokens = new_tokens + text.new_tokens
-    is_over = settings["max_time"] is not None and (shown < asked or not new_tokens)
-    if is_over:
-        has_some = shown and new_tokens
-        note(
-            f"--max-time ran out after {shown:,} of {asked:,} texts." if has_some else _NO_TIME,
-            "yellow",
-        )
-    return Result(facts, status=int(is_over and not new_tokens))
+            _print_text(text, shown, settings["novelty"])
+            shown += 1
+            new_tokens += text.new_tokens
+    if settings["max_time"] is None or (shown == asked and new_tokens):
+        return Result(facts)
+    note(
+        f"--max-time ran out after {shown:,} of {asked:,} texts." if new_tokens else _NO_TIME,
+        "yellow",
+    )
+    return Result(facts, status=int(not new_tokens))
 
 
 def _choose(
@@ -170,10 +164,10 @@ def _choose(
     if settings["num_return_sequences"] != 1 or out is not None:
         raise ConfigError("--best says how many texts are printed: leave out -n and --out.")
     settings |= {"num_return_sequences": best, "best_of": of}
-    if by != "model":
-        settings["judge"] = (
-            by if by in {metric.name for metric in list_plugins("metric")} else api.load(by)
-        )
+    if by in [metric.name for metric in list_plugins("metric")]:
+        settings["judge"] = by
+    elif by != "model":
+        settings["judge"] = api.load(by)
 
 
 def refuse_foreign_names(arguments: Sequence[str]) -> None:
@@ -253,34 +247,22 @@ def _write_table(
     **call: Any,
 ) -> Result:
     """Generate texts into a file or a folder of shards."""
+    from reviewgen.tables.generating import generate_dataset
 
     number = settings.pop("num_return_sequences")
     started = time.monotonic()
-    from reviewgen.tables.generating import generate_dataset
-
+    call |= {"prompt": prompt, "receipts": receipt or shards.columns, "options": settings}
+    shards = replace(shards, columns=shards.columns or out.suffix.lower() in _FILES)
     with exit_resumable(out), progress() as move:
-        call |= {"prompt": prompt, "receipts": receipt or shards.columns, "options": settings}
-        shards = replace(shards, columns=shards.columns or out.suffix.lower() in _FILES)
         written = generate_dataset(model, number, shards, out=out, progress=move, **call)
-    summary = written.summary
-    repeats = [
-        f"Left out {counted(summary['repeats'], 'repeat')} among {summary['drawn']:,} generated"
-        " texts."
-    ]
-    if written.texts < summary["asked"]:
+    asked, drawn, repeats = (written.summary[name] for name in ("asked", "drawn", "repeats"))
+    is_short = written.texts < asked
+    if is_short:
         texts = counted(written.texts, "different text")
         hint = "raise --temperature, or ask for fewer"
-        note(
-            f"Wanted {summary['asked']:,}, but got only {texts} among {summary['drawn']:,}:"
-            f" {hint}.",
-            "yellow",
-        )
-    return describe_written(
-        written,
-        started,
-        repeats if summary["repeats"] else [],
-        int(written.texts < summary["asked"]),
-    )
+        note(f"Wanted {asked:,}, but got only {texts} among {drawn:,}: {hint}.", "yellow")
+    left_out = f"Left out {counted(repeats, 'repeat')} among {drawn:,} generated texts."
+    return describe_written(written, started, [left_out] if repeats else [], int(is_short))
 
 
 def _describe_all(texts: "list[Generation]", novelty: str | None) -> dict[str, Any]:
@@ -288,9 +270,9 @@ def _describe_all(texts: "list[Generation]", novelty: str | None) -> dict[str, A
     facts: dict[str, Any] = {
         "texts": [text.text for text in texts],
         "finish_reasons": [text.finish_reason for text in texts],
+        "new_tokens": [text.new_tokens for text in texts],
+        "conditions": [text.conditions for text in texts],
     }
-    facts["new_tokens"] = [text.new_tokens for text in texts]
-    facts["conditions"] = [text.conditions for text in texts]
     if novelty is not None:
         facts["novelty"] = [
             vars(text.novelty) | {"exceeds_max_copy": text.exceeds_max_copy}
@@ -317,7 +299,7 @@ def _print_text(text: "Generation", count: int, novelty: str | None) -> None:
     if count:
         echo("---")
     echo_text(text.text)
-    if novelty is None or text.novelty is None:
+    if novelty is None or text.novelty is None:  # which looks it up
         return
     for line in text.novelty.describe():
         note(f"  {line}", "dim")
@@ -353,32 +335,31 @@ def replay(receipt: Path, *, model: str | None = None, as_json: bool = False) ->
         model: The model: a saved folder, owner/name on the Hub, or a preset. [default: as in the
             receipt]
     """
+    from reviewgen.tables.receipts import describe_replays, find_origin, read_receipts, replay
 
     results = []
     loaded = {}
-    from reviewgen.tables.receipts import describe_replays, find_origin, read_receipts, replay
-
-    for number, one in enumerate(read_receipts(receipt), 1):
+    for one in read_receipts(receipt):
         source = find_origin(one, receipt) if model is None else path_or_string(model)
-        key = source, one.model.bits, one.model.device
+        key = (source, one.model.bits, one.model.device)
         if key not in loaded:
             loaded[key] = api.load(source, weight_bits=one.model.bits)
             with suppress(ConfigError):  # it is not here, which the differences say
                 loaded[key].to(one.model.device)
         result = replay(one, loaded[key])
-        results.append(result)
         if not as_json:
-            if number > 1:
+            if results:
                 echo("---")
             echo_text(result.text)
             for line in result.differences:
                 note(f"  {line}", "yellow")
-            note(
-                "  The same text." if result.is_equal else "  Another text.",
-                "green" if result.is_equal else "red",
-            )
-    is_equal = all(result.is_equal for result in results)
+            if result.is_equal:
+                note("  The same text.", "green")
+            else:
+                note("  Another text.", "red")
+        results.append(result)
     identical = sum(result.is_equal for result in results)
+    is_equal = identical == len(results)
     if not as_json:
         note(describe_replays(results), "green" if is_equal else "red")
     facts = {"receipt": str(receipt), "identical": identical, "texts": results}
@@ -405,11 +386,10 @@ def play(
         k: The number of alternatives to show.
         temperature: Above 0; 1 shows the model's own probabilities.
     """
+    from reviewgen.generation.pieces import TokenTexts
 
     processors = options.pop("logits_processors")
     loaded = api.load(model)
-    from reviewgen.generation.pieces import TokenTexts
-
     if prompt.endswith(" ") and not TokenTexts(loaded.tokenizer).are_characters:
         note(
             "The prompt ends with a space, which belongs to the next word in this model: leave it"
@@ -441,12 +421,13 @@ def _loop(walk: "Walk", k: int) -> None:
         show(None, False, _step(walk.text, expected))
         while (line := input("> ")) != "q":
             try:
-                if (problem := _execute(walk, line, expected)) is None:
-                    break
-                for part in problem.splitlines():
-                    note(part, None if problem == _HELP else "yellow")
+                problem = _execute(walk, line, expected)
             except ReviewgenError as error:
-                note(str(error), "yellow")
+                problem = str(error)
+            if problem is None:
+                break
+            for part in problem.splitlines():
+                note(part, None if problem == _HELP else "yellow")
         else:
             return
 
@@ -516,13 +497,11 @@ def _table(expected: "NextTokens") -> RenderableType:
     rows = []
     for number, alternative in enumerate(expected.alternatives, 1):
         probability = alternative.probability
-        percent = (
-            f"{100 * probability:.1f} %" if probability >= 0.001 else f"{100 * probability:.1g} %"
-        )
+        form = ".1f" if probability >= 0.001 else ".1g"
         bar = ("█" * round(_BAR * probability)).ljust(_BAR)
-        bits = f"{alternative.bits:.2f}"
+        cells = [number, alternative.shown, f"{100 * probability:{form}} %", bar]
         counts = _count_cells(alternative, expected.contexts)
-        rows.append([number, alternative.shown, percent, bar, bits, *counts])
+        rows.append([*cells, f"{alternative.bits:.2f}", *counts])
     names = ("n", "seen", "from") if expected.contexts else ()
     return make_table("#", "token", "prob.", "", "bits", *names, rows=rows, left=["token", "from"])
 
@@ -534,17 +513,20 @@ def _count_cells(alternative: "Alternative", contexts: "tuple[Context, ...]") ->
     support = alternative.support
     if support is None:
         return []
-    unit = next((context.unit for context in contexts if context.tokens + 1 == support.order), "")
-    count = (
-        ""
-        if support.count is None
-        else f"after {support.count:,}"
-        if unit == "predecessors"
-        else f"{support.count:,}×"
-    )
-    shares = zip(contexts, support.shares or (), strict=False)
-    largest = sorted(
-        ((share, context.tokens + 1) for context, share in shares if share >= 0.05), reverse=True
-    )[:2]
+    units = {context.tokens + 1: context.unit for context in contexts}
+    if not support.order:
+        seen = "never"
+    elif support.count is None:
+        seen = ""
+    elif units.get(support.order) == "predecessors":
+        seen = f"after {support.count:,}"
+    else:
+        seen = f"{support.count:,}×"
+    shares = [
+        (share, context.tokens + 1)
+        for context, share in zip(contexts, support.shares or (), strict=False)
+        if share >= _SMALL_SHARE
+    ]
+    largest = sorted(shares, reverse=True)[:2]
     origin = ", ".join(f"{order}: {round(100 * share)} %" for share, order in largest)
-    return [str(support.order or "-"), count if support.order else "never", origin]
+    return [str(support.order or "-"), seen, origin]

@@ -5,6 +5,7 @@ it works.
 import os
 import platform
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -29,6 +30,7 @@ from reviewgen.version import __version__
 
 _KINDS = ("preset", "model", "tokenizer", "logits processor", "metric", "reader")
 _WIDTH = 80  # characters of a line
+_FEW = 4  # plugins of a package that are named, not counted
 _LIBRARIES = (
     "torch",
     "numpy",
@@ -51,36 +53,28 @@ def list_() -> Result:
     rows = [("kind", "name", "package", "version", "weights", "bits")]
     below = [""]
     for kind in _KINDS:
-        facts[f"{kind.replace(' ', '_')}s"] = entries = []
+        entries: list[dict[str, Any]] = []
+        facts[f"{kind.replace(' ', '_')}s"] = entries
         for plugin in registry.list_plugins(kind):
-            known = (
-                describe_weights(plugin.name)
-                if kind == "preset" and plugin.problem is None
-                else None
-            )
-            entries.append(vars(plugin) | ({"weights": known} if kind == "preset" else {}))
-            size = f"{known.megabytes:.1f} MB" if known and known.megabytes is not None else ""
-            bits = (
-                f"{known.bits_per_character:.3f}"
-                if known and known.bits_per_character is not None
-                else ""
-            )
+            entry = dict(vars(plugin))
+            problem = plugin.problem
+            size = bits = line = ""
+            if kind == "preset":
+                known = describe_weights(plugin.name) if problem is None else None
+                entry["weights"] = known
+                if known is not None:
+                    problem = known.problem
+                    size = _cell(known.megabytes, ".1f", " MB")
+                    bits = _cell(known.bits_per_character, ".3f")
+                    line = _describe_kinds(known.parameters or {})
+            entries.append(entry)
             rows.append((kind, plugin.name, plugin.package, plugin.version, size, bits))
-            problem = plugin.problem or (known.problem if known else None)
-            below.append(
-                f"not usable: {problem}"
-                if problem
-                else _describe_kinds(known.parameters)
-                if known
-                else ""
-            )
+            below.append(line if problem is None else f"not usable: {problem}")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []  # not a table of rich, which takes as long as all else
     for row, line in zip(rows, below, strict=True):
-        lines.append(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
-        lines += _wrap(line, "    ") if line else []
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines += ["  ".join(cells).rstrip(), *_wrap(line, "    ")]
     plain = (
         "NAME-plain, as in lstm-char-plain: the preset NAME without the techniques that `reviewgen"
         " ablate NAME` measures"
@@ -88,13 +82,19 @@ def list_() -> Result:
     return Result(facts, [*lines, "bits: per character of held-out text", *_wrap(plain, "")])
 
 
-def _describe_kinds(parameters: Mapping[str, int] | None) -> str:
+def _cell(value: float | None, form: str, unit: str = "") -> str:
+    return "" if value is None else f"{value:{form}}{unit}"
+
+
+def _describe_kinds(parameters: Mapping[str, int]) -> str:
     """Return the number of parameters, and the shares of the two kinds that have most of them; ""
     if they are not known.
     """
-    total = sum((parameters or {}).values())
-    shares = [f"{kind} {count / total:.0%}" for kind, count in (parameters or {}).items() if total]
-    return f"{total / 1e6:.2f} M parameters: {', '.join(shares[:2])}" if shares else ""
+    total = sum(parameters.values())
+    if not total:
+        return ""
+    shares = [f"{kind} {count / total:.0%}" for kind, count in parameters.items()]
+    return f"{total / 1e6:.2f} M parameters: {', '.join(shares[:2])}"
 
 
 @takes()
@@ -104,42 +104,36 @@ def settings(preset: str) -> Result:
     Args:
         preset: <model>-<tokenizer>, as in lstm-word; see `reviewgen list`.
     """
-    definition = find_preset(preset)
-    models = [find_preset(part) for part in definition.parts] or [definition]
-    by_model = {}
-    for member in models:
-        config = find_model(member.model)[0].Config
-        by_model[member.model] = describe_settings(config, member.model_settings, VOCABULARY_FIELDS)
-    groups = {
-        "tokenizer": describe_settings(
-            find_tokenizer(definition.tokenizer)[0].Config, definition.tokenizer_settings
-        ),
-        "training": describe_settings(TrainingConfig, models[0].training_settings),
-    }
     from reviewgen.protocols.model import CountTrained  # imports torch
 
-    # of a blend, the first is a network
-    if issubclass(find_model(models[0].model)[0], CountTrained):
+    definition = find_preset(preset)
+    models = [find_preset(part) for part in definition.parts] or [definition]
+    first = models[0]  # of a blend, a network
+    tokenizer = find_tokenizer(definition.tokenizer)[0].Config
+    rows = []
+    tables = {}
+    for member in models:
+        config = find_model(member.model)[0].Config
+        described = describe_settings(config, member.model_settings, VOCABULARY_FIELDS)
+        tables[f"model ({member.model})"] = described
+        rows += [row | ({"model": member.model} if definition.parts else {}) for row in described]
+    groups = {
+        "tokenizer": describe_settings(tokenizer, definition.tokenizer_settings),
+        "training": describe_settings(TrainingConfig, first.training_settings),
+    }
+    if issubclass(find_model(first.model)[0], CountTrained):
         groups["training"] = [row for row in groups["training"] if row["name"] in COUNTING_SETTINGS]
-    rows = [
-        row | ({"model": model} if definition.parts else {})
-        for model, described in by_model.items()
-        for row in described
-    ]
-    by_epochs = [{"epochs": epochs, "settings": values} for epochs, values in models[0].by_epochs]
+    tables[f"tokenizer ({definition.tokenizer})"] = groups["tokenizer"]
+    tables["training"] = groups["training"]
+    by_epochs = [{"epochs": epochs, "settings": values} for epochs, values in first.by_epochs]
     facts = {
         "preset": preset,
         "model": rows,
         **groups,
-        "sizes": models[0].sizes,
+        "sizes": first.sizes,
         "by_epochs": by_epochs,
     }
-    tables = {f"model ({model})": rows for model, rows in by_model.items()}
-    tables |= {
-        f"tokenizer ({definition.tokenizer})": groups["tokenizer"],
-        "training": groups["training"],
-    }
-    return Result(facts, _settings_tables(preset, tables, models[0]))
+    return Result(facts, _settings_tables(preset, tables, first))
 
 
 def _settings_tables(
@@ -157,12 +151,9 @@ def _settings_tables(
         table.add_column("value", max_width=14, overflow="fold")
         table.add_column("description")
         for row in rows:
-            setting = Group(
-                Text(row["name"]), Padding(Text(row["accepts"], style="dim"), (0, 0, 0, 2))
-            )
-            table.add_row(
-                setting, Text(_format(row["value"])), Text(row["description"].replace("``", ""))
-            )
+            accepted = Padding(Text(row["accepts"], style="dim"), (0, 0, 0, 2))
+            description = row["description"].replace("``", "")
+            table.add_row(Group(Text(row["name"]), accepted), _format(row["value"]), description)
         yield table
     if preset.sizes:
         sizes = " | ".join(map(_format, preset.sizes))
@@ -189,7 +180,9 @@ def _format(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, list | tuple):
         return ",".join(map(_format, value))
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    if value is None:
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @takes()
@@ -203,51 +196,42 @@ def doctor(model: str | None = None, *, accept: bool = False) -> Result:
         model: A saved model to check instead, such as ./my-model.
         accept: Accept the current files of the model.
     """
-
     if model is not None or accept:
         facts, line = _check_saved_model(model, accept)
         return Result({"model": model} | facts, [line])
     import torch
 
+    from reviewgen.data.store import MAX_BYTES, cache_folder, cache_size
     from reviewgen.testing.installed import inspect_plugins
-
-    device = (
-        "cuda"
-        if torch.cuda.is_available()
-        else "mps"
-        if torch.backends.mps.is_available()
-        else "cpu"
-    )
-    facts = {
-        "reviewgen": __version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-    }
-    facts |= {"cores": os.cpu_count(), "libraries": {name: _version(name) for name in _LIBRARIES}}
     from reviewgen.training.execution import native_precision
 
-    facts |= {
-        "device": device,
-        "mixed_precision": native_precision(device),
-        "threads": torch.get_num_threads(),
-    }
-    from reviewgen.data.store import MAX_BYTES, cache_folder, cache_size
-
-    sizes = {
-        "cache_megabytes": round(cache_size() / 1e6, 1),
-        "cache_limit_megabytes": MAX_BYTES / 1e6,
-    }
-    facts |= {"cache": str(cache_folder()), **sizes}
+    device = "cpu"
+    if torch.cuda.is_available():
+        device = "cuda"
+    elif torch.backends.mps.is_available():
+        device = "mps"
     with show_status("Importing every plugin ..."):
         plugins = [
             vars(result.plugin) | {"problem": result.problem, "seconds": result.seconds}
             for result in inspect_plugins()
         ]
-    facts |= {
+    problems = [plugin["problem"] for plugin in plugins if plugin["problem"]]
+    facts = {
+        "reviewgen": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+        "device": device,
+        "mixed_precision": native_precision(device),
+        "threads": torch.get_num_threads(),
+        "cache": str(cache_folder()),
+        "cache_megabytes": round(cache_size() / 1e6, 1),
+        "cache_limit_megabytes": MAX_BYTES / 1e6,
         "plugins": plugins,
-        "problems": [plugin["problem"] for plugin in plugins if plugin["problem"]],
+        "problems": problems,
     }
-    return Result(facts, _describe_machine(facts), int(bool(facts["problems"])))
+    return Result(facts, _describe_machine(facts), int(bool(problems)))
 
 
 def _describe_machine(facts: dict[str, Any]) -> Iterator[str]:
@@ -258,12 +242,9 @@ def _describe_machine(facts: dict[str, Any]) -> Iterator[str]:
             for row in rows:
                 yield from _wrap(row, "  ")
         else:
-            shown = (
-                ", ".join(f"{key} {item}" for key, item in value.items())
-                if isinstance(value, dict)
-                else value
-            )
-            yield from _wrap(f"{name}: {shown}", "")
+            if isinstance(value, dict):
+                value = ", ".join(f"{key} {item}" for key, item in value.items())
+            yield from _wrap(f"{name}: {value}", "")
 
 
 def _wrap(text: str, indent: str) -> list[str]:
@@ -282,17 +263,12 @@ def _count_plugins(plugins: Iterable[dict[str, Any]]) -> list[str]:
     lines = []
     for (package, number), group in sorted(packages.items()):
         broken = sum(plugin["problem"] is not None for plugin in group)
-        kinds = [plugin["kind"] for plugin in group]
-        counts = [f"{kind}: {kinds.count(kind)}" for kind in dict.fromkeys(kinds)]
-        provides = ", ".join(
-            [f"{plugin['kind']} {plugin['name']}" for plugin in group]
-            if len(group) <= 4
-            else counts
-        )
-        lines.append(
-            f"{package} {number}: {f'{broken} of {len(group)} broken' if broken else 'ok'}"
-            f" ({provides})"
-        )
+        state = f"{broken} of {len(group)} broken" if broken else "ok"
+        provides = [f"{plugin['kind']} {plugin['name']}" for plugin in group]
+        if len(group) > _FEW:
+            kinds = Counter(plugin["kind"] for plugin in group)
+            provides = [f"{kind}: {count}" for kind, count in kinds.items()]
+        lines.append(f"{package} {number}: {state} ({', '.join(provides)})")
     return lines
 
 
@@ -310,30 +286,31 @@ def _check_saved_model(model: str | None, accept: bool) -> tuple[dict[str, Any],
         ConfigError: No folder is given whose changes could be accepted.
         BundleError: The model cannot be read, or has changed since it was saved.
     """
-
     if model is None:
         raise ConfigError(
             "Give the saved model whose changes to accept: reviewgen doctor ./my-model --accept."
         )
-    if not accept:
-        from reviewgen.saving.layout import MANIFEST
+    return _accept_changes(model) if accept else _find_changes(model)
 
-        bundle = api.load(model).bundle
-        files = (
-            sorted(bundle.digests)
-            if bundle.folder is not None and (bundle.folder / MANIFEST).exists()
-            else []
-        )
-        unknown = (
-            f"{model} can be read. It has no manifest, so changes cannot be found; --accept writes"
-            " one."
-        )
-        return {"files": files}, (
-            f"{model} can be read, and no file has changed since it was saved."
-            if files
-            else unknown
-        )
+
+def _find_changes(model: str) -> tuple[dict[str, Any], str]:
+    """Load a saved model, which fails if it has changed; return its files and a line."""
+    from reviewgen.saving.layout import MANIFEST
+
+    bundle = api.load(model).bundle
+    if bundle.folder is not None and (bundle.folder / MANIFEST).exists():
+        line = f"{model} can be read, and no file has changed since it was saved."
+        return {"files": sorted(bundle.digests)}, line
+    line = (
+        f"{model} can be read. It has no manifest, so changes cannot be found; --accept writes one."
+    )
+    return {"files": []}, line
+
+
+def _accept_changes(model: str) -> tuple[dict[str, Any], str]:
+    """Accept the current files of a saved model; return those that have changed, and a line."""
     from reviewgen.hub.download import locate
+    from reviewgen.saving.write import accept_changes
 
     location = locate(model, local_files_only=True)
     if location.is_downloaded:
@@ -341,17 +318,10 @@ def _check_saved_model(model: str | None, accept: bool) -> tuple[dict[str, Any],
             f"{model} is on the Hub: copy it with its changes into a local folder, with reviewgen"
             f" pull {model} --out ./my-model --accept-changes."
         )
-    from reviewgen.saving.write import accept_changes
-
     changed = accept_changes(location.folder)
-    return (
-        {"accepted": changed},
-        (
-            f"Accepted in {model}: {', '.join(changed)}."
-            if changed
-            else f"Nothing has changed in {model}."
-        ),
-    )
+    if changed:
+        return {"accepted": changed}, f"Accepted in {model}: {', '.join(changed)}."
+    return {"accepted": changed}, f"Nothing has changed in {model}."
 
 
 @takes()

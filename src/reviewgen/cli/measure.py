@@ -36,6 +36,7 @@ def evaluate(model: str, *, data: list[str], device: str = "auto", **options: An
         device: The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a
             network.
     """
+    from reviewgen.evaluation.scoring import suggest_next
     from reviewgen.tables.scoring import evaluate
 
     with progress() as show:
@@ -52,8 +53,6 @@ def evaluate(model: str, *, data: list[str], device: str = "auto", **options: An
             " on, --split test evaluates the texts it held out."
         )
     counts = {"review": result.reviews, "character": result.characters, "token": result.tokens}
-    from reviewgen.evaluation.scoring import suggest_next  # imports torch
-
     lines = [
         (
             f"{result.bits_per_character:.4f} bits per character ({result.nats_per_character:.4f}"
@@ -88,16 +87,14 @@ def score(
         device: The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a
             network.  [default: auto with --data, else cpu]
     """
-
     conditions = options.pop("conditions")
     if data is not None and (prompt or conditions):
         raise ConfigError(
             "--prompt and --condition are for --text; the conditions of --data are its columns of"
             " the same names."
         )
-    text_or_result = _text_or_table(
-        "score", model, text, data, out, {"device": device or "auto", **options}
-    )
+    options["device"] = device or "auto"
+    text_or_result = _text_or_table("score", model, text, data, out, options)
     if isinstance(text_or_result, Result):
         return text_or_result
     trained = api.load(model)
@@ -160,7 +157,6 @@ def _text_or_table(
         ConfigError: Neither --text nor --data is given, or both, or --out is given with the wrong
             one.
     """
-
     if (text is None) == (data is None):
         raise ConfigError("Give either --text TEXT, or --data CORPUS with --out for the table.")
     if text is not None:
@@ -171,40 +167,34 @@ def _text_or_table(
         raise ConfigError(
             "--data writes a table: give --out FOLDER, or a .jsonl, .parquet or .csv file."
         )
-    started = time.monotonic()
+    return _write_table(kind, model, parse_data(data or ""), out, options)
+
+
+def _write_table(
+    kind: Literal["score", "novelty"], model: str, source: Any, out: Path, options: dict[str, Any]
+) -> Result:
+    """Write a table of scored texts, and return what is printed on it."""
     from reviewgen.tables.scoring import score_texts
 
+    started = time.monotonic()
+    reading: Any = select(options, EvaluationOptions)
+    shards = ShardOptions(**select(options, ShardOptions))
+    device = options.get("device", "cpu")
     with exit_resumable(out), progress() as move:
-        selected: Any = select(options, EvaluationOptions)
-        call: Any = {
-            "out": out,
-            "progress": move,
-            "device": options.get("device", "cpu"),
-            "options": selected,
-        }
         written = score_texts(
-            kind,
-            model,
-            parse_data(data or ""),
-            ShardOptions(**select(options, ShardOptions)),
-            **call,
+            kind, model, source, shards, out=out, progress=move, device=device, options=reading
         )
-    return describe_written(
-        written,
-        started,
-        (_describe_scores if kind == "score" else _describe_copies)(written.summary),
-    )
+    describe = _describe_scores if kind == "score" else _describe_copies
+    return describe_written(written, started, describe(written.summary))
 
 
 def _describe_scores(summary: Mapping[str, Any]) -> Iterator[str]:
     bits = summary["bits_per_character"]
-    impossible = summary["zero_probability_texts"]
-    yield (
-        "infinite bits per character"
-        if bits is None
-        else f"{bits:.4f} bits per character, end tokens included"
-    )
-    if impossible:
+    if bits is None:
+        yield "infinite bits per character"
+    else:
+        yield f"{bits:.4f} bits per character, end tokens included"
+    if impossible := summary["zero_probability_texts"]:
         yield f"{counted(impossible, 'text')} with probability zero: the bits are null."
     yield f"{counted(summary['characters'], 'character')}, {counted(summary['tokens'], 'token')}"
 
@@ -247,33 +237,32 @@ def blend(
         data: Fit the weights on these texts, which no model was trained on: a file or glob.
     """
 
-    check_output(to_path("out", out))
     from reviewgen.runs.blend import blend
 
+    check_output(to_path("out", out))
+    texts = None if data is None else parse_data(data)
     with show_status("Blending ..." if data is None else "Fitting the weights ..."):
-        model = blend(models, weights, data=None if data is None else parse_data(data), **options)
+        model = blend(models, weights, data=texts, **options)
         model.save_pretrained(out)
     fit = model.training["weights"]
     bits = fit.get("bits_per_character", {})
     rows = []
     lines = []
-    for name, part, part_bits in zip(
-        models, model.training["parts"], bits.get("parts", [None] * len(models)), strict=True
-    ):
+    bits_of_models = bits.get("parts", [None] * len(models))
+    for name, part, own_bits in zip(models, model.training["parts"], bits_of_models, strict=True):
+        weight = part["weight"]
         rows.append(
             {
                 "model": name,
                 "preset": part["preset"],
-                "weight": part["weight"],
-                "bits_per_character": part_bits,
+                "weight": weight,
+                "bits_per_character": own_bits,
             }
         )
-        if part["weight"] < _NO_WEIGHT:
+        if weight < _NO_WEIGHT:
             note(f"{name} has weight 0: the blend predicts these texts as well without it.")
-        lines.append(
-            f"{name}  weight {part['weight']:.4f}"
-            + (f"  {_format_bits(part_bits)}" if bits else "")
-        )
+        shown = f"  {_format_bits(own_bits)}" if bits else ""
+        lines.append(f"{name}  weight {weight:.4f}{shown}")
     if bits:
         fixed = _format_bits(bits["fixed_weights"])
         lines.append(

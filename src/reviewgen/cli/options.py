@@ -41,11 +41,12 @@ class Shared:
             input. Repeatable for files; with --weights, for any source.
         bits: The number of bits per weight: 32; or 16 or 8, which are faster for large models.
         overwrite: Replace what exists.
-        token: The access token of the Hub.  [default: that of `hf auth login`, or HF_TOKEN]
+        token: The access token of the Hub. [default: that of `hf auth login`, or HF_TOKEN]
         as_json: Print one JSON object.
     """
 
 
+_SHARED = parse_entries(inspect.getdoc(Shared) or "", "Args:")
 _NAMES = {  # where an option is not called as its field
     "num_return_sequences": ("-n", "--num-return-sequences"),
     "stop_strings": ("--stop-strings", "--stop"),
@@ -101,23 +102,20 @@ def declared(
             class refuses it.
         defaults: Defaults that differ from those of the class.
     """
-    hints = fields_of(cls)
     described = describe_fields(cls)
-    plain = cls()
-    options = []
-    for name in hints:
-        if name not in without and (not only or name in only):
-            default = defaults.get(name, None if unset else getattr(plain, name))
-            options.append(
-                _option(
-                    name,
-                    hints[name],
-                    default,
-                    described[name].replace("``", "`"),
-                    is_bounded=is_bounded,
-                )
-            )
-    return options
+    declared_defaults = dict.fromkeys(described) if unset else vars(cls())
+    default_of = {**declared_defaults, **defaults}
+    return [
+        _option(
+            name,
+            hint,
+            default_of[name],
+            described[name].replace("``", "`"),
+            is_bounded=is_bounded,
+        )
+        for name, hint in fields_of(cls).items()
+        if name in (only or described) and name not in without
+    ]
 
 
 def takes(
@@ -130,47 +128,34 @@ def takes(
     The options of classes replace ``**options``: the command receives them under the names of their
     fields.
     """
-    options = [
-        option
-        for group in groups
-        for option in (declared(group) if isinstance(group, type) else group)
-    ]
+    options: list[Option] = []
+    for group in groups:
+        options += declared(group) if isinstance(group, type) else group
 
     def add(command: Callable[..., Result | None]) -> Callable[..., None]:
         """Return the command with the options as keywords of its own."""
         text = inspect.getdoc(command) or ""
-        described = parse_entries(inspect.getdoc(Shared) or "", "Args:") | parse_entries(
-            text, "Args:"
-        )
+        described = _SHARED | parse_entries(text, "Args:")
         signature = inspect.signature(command, eval_str=True)
-        named = [
-            parameter
-            for parameter in signature.parameters.values()
-            if parameter.kind is not parameter.VAR_KEYWORD
-        ]
-        prints = "as_json" in signature.parameters
-        if not prints:
-            named.append(inspect.Parameter("as_json", _KEYWORD, default=False, annotation=bool))
-        accepted = [
-            *(_own_option(parameter, described.get(parameter.name)) for parameter in named),
-            *options,
-        ]
+        own = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+        shows_result = "as_json" not in signature.parameters
+        if shows_result:
+            own.append(inspect.Parameter("as_json", _KEYWORD, default=False, annotation=bool))
+        accepted = [_own_option(each, described.get(each.name)) for each in own] + options
         parameters = [option.parameter for option in accepted]
 
         @wraps(command)
         def run(**values: Any) -> None:
-            values = {
-                parameter.name: parse(values[parameter.name]) for parameter, parse in accepted
-            }
-            as_json = values["as_json"] if prints else values.pop("as_json")
-            result = command(**values)
+            parsed = {each.name: parse(values[each.name]) for each, parse in accepted}
+            as_json = parsed.pop("as_json") if shows_result else parsed["as_json"]
+            result = command(**parsed)
             if result is not None:
                 show(result.facts, as_json, result.lines)
                 sys.exit(result.status)
 
         run.__doc__ = text.partition("\n\nArgs:\n")[0]
         run.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]  # what typer reads
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        run.__annotations__ = {each.name: each.annotation for each in parameters}
         return run
 
     return add
@@ -191,55 +176,56 @@ def _own_option(parameter: inspect.Parameter, text: str | None) -> Option:
 
 def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) -> Option:
     """Return the option of a field, or of a parameter; one without a default is required."""
-    kinds = [
-        bare(alternative) for alternative in options_of(bare(hint)) if alternative is not NoneType
-    ]
-    origins = {get_origin(kind) for kind in kinds}
+    types = [bare(each) for each in options_of(bare(hint)) if each is not NoneType]
+    origins = {get_origin(each) for each in types}
+    is_open = default in (None, (), {})
     names = _NAMES.get(name, (f"--{name.replace('_', '-')}",))
-    absent = default
-    is_open = default is None or default == () or default == {}
+    kind: Any = types[0]
     parse: Callable[[Any], Any] = _keep
-    if kinds == [bool]:
-        if is_open:
-            names = (f"{names[0]}/--{_OPPOSITES.get(name, f'no-{name}')}",)
-        elif default:
-            names = (f"--no-{name}",)
-            default = False
-            parse = operator.not_
-        kind: Any = bool
-    elif origins & {dict, list} or (
-        tuple in origins and float not in kinds and kinds != [tuple[float, ...]]
-    ):
+    if kind is bool and is_open:
+        names = (f"{names[0]}/--{_OPPOSITES.get(name, f'no-{name}')}",)
+    elif kind is bool and default:
+        names = (f"--no-{name}",)
+        parse = operator.not_
+    elif dict in origins:
         kind = list[str]
-        parse = parse_conditions if dict in origins else lambda value: value or absent
-        names += ("--field",) if name == "conditions" and dict in origins else ()
-        text += (
-            ""
-            if "Repeatable" in text
-            else f" Repeatable{', as name=value' if dict in origins else ''}."
-        )
-    elif Literal in origins or Any in kinds or tuple in origins or str in kinds:
-        kind = Path if Path in kinds else str
-        if tuple in origins or hint is Any:
-            parse = (
-                partial(_parse_numbers, name, is_list=float not in kinds)
-                if tuple in origins
-                else _parse_any
-            )
-    else:
-        kind = kinds[0]
-    bounds = bounds_of(hint) if is_bounded and not is_open else {}
-    least = int(bounds["at_least"]) if set(bounds) == {"at_least"} else None
+        names += ("--field",)
+        parse = parse_conditions
+        text += " Repeatable, as name=value."
+    elif tuple[float, ...] in types:
+        kind = str
+        parse = partial(_parse_numbers, name, is_list=float not in types)
+    elif origins & {list, tuple}:
+        kind = list[str]
+        parse = partial(_or_default, default)
+        text += "" if "Repeatable" in text else " Repeatable."
+    elif hint is Any:
+        kind = str
+        parse = _parse_any
+    elif Path in types:
+        kind = Path
+    elif Literal in origins:
+        kind = str
+    has_minimum = is_bounded and not is_open and bounds_of(hint).keys() == {"at_least"}
     info = typer.Option(
-        *names, help=text, min=least, metavar="MODEL" if name == "trained" else None
+        *names,
+        help=text,
+        min=int(bounds_of(hint)["at_least"]) if has_minimum else None,
+        metavar="MODEL" if name == "trained" else None,
     )
     annotation: Any = Annotated[kind | None if is_open else kind, info]
-    default = None if is_open else default
-    return Option(inspect.Parameter(name, _KEYWORD, default=default, annotation=annotation), parse)
+    absent = None if is_open else default
+    if default is True:  # of --no-NAME, whose value parse turns round
+        absent = False
+    return Option(inspect.Parameter(name, _KEYWORD, default=absent, annotation=annotation), parse)
 
 
 def _keep(value: Any) -> Any:
     return value
+
+
+def _or_default(default: Any, value: list[str] | None) -> Any:
+    return value or default
 
 
 def _parse_numbers(

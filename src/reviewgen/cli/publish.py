@@ -60,25 +60,24 @@ def export(
         bits: Bits per weight in the page: 5, 6, 8, 16 or 32; by default 8, or 6 or 5 for large
             networks.
     """
+    from reviewgen.export.folders import ONNX, TRANSFORMERS, check_target, export_transformers
+    from reviewgen.export.html import export_html
+    from reviewgen.export.onnx import export_onnx
 
     if page is None and onnx is None and transformers is None:
         raise ConfigError(
             "Say what to export: --out PAGE.html, --onnx FOLDER or --transformers FOLDER."
         )
     refuse_outputs(html=page, overwrite=overwrite)  # targets are checked before the model is loaded
-    from reviewgen.export.folders import ONNX, TRANSFORMERS, check_target, export_transformers
-
-    for folder, kind in ((onnx, ONNX), (transformers, TRANSFORMERS)):
-        if folder is not None:
-            check_target(folder, kind, overwrite)
-    if onnx is not None and transformers is not None and onnx.absolute() == transformers.absolute():
-        raise ConfigError("--onnx and --transformers name the same folder; give each its own.")
+    if onnx is not None:
+        check_target(onnx, ONNX, overwrite)
+    if transformers is not None:
+        check_target(transformers, TRANSFORMERS, overwrite)
+        if onnx is not None and onnx.absolute() == transformers.absolute():
+            raise ConfigError("--onnx and --transformers name the same folder; give each its own.")
     trained = api.load(model)
-    facts = dict[str, Any]()
-    lines = list[str]()
-    from reviewgen.export.html import export_html
-    from reviewgen.export.onnx import export_onnx
-
+    facts: dict[str, dict[str, Any]] = {}
+    lines: list[str] = []
     with show_status("Exporting ..."):
         if page is not None:
             export_html(trained, page, bits=bits, title=title, overwrite=overwrite)
@@ -87,8 +86,9 @@ def export(
             lines.append(f"Wrote {page} ({megabytes:.1f} MB).")
         if onnx is not None:
             done = export_onnx(trained, onnx, overwrite=overwrite)
-            facts["onnx"] = {"folder": str(onnx), "megabytes": round(done.megabytes, 3)}
-            facts["onnx"] |= {
+            facts["onnx"] = {
+                "folder": str(onnx),
+                "megabytes": round(done.megabytes, 3),
                 "largest_difference": done.largest_difference,
                 "tokenizer_json": done.tokenizer_json,
             }
@@ -141,6 +141,7 @@ def push(
             saved]
         space: Also publish a page that generates with the model, as a static Space of that name.
     """
+    from reviewgen.export.html import push_with_space
 
     # the client's bars would break the status line
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -150,23 +151,18 @@ def push(
         "private": private,
         "token": token,
         "create_pr": pull_request,
-    }
-    arguments |= {
         "license": license,
         "model_card_kwargs": {} if language is None else {"language": _split(language)},
+        "allow": _split(allow),
+        "copy_limit": copy_limit,
+        "dtype": dtype,
     }
-    arguments |= {"allow": _split(allow), "copy_limit": copy_limit, "dtype": dtype}
-    from reviewgen.export.html import push_with_space
-
     with show_status("Checking and publishing ..."):
         if space:
             url, page = push_with_space(trained, repository, **arguments)
-            facts = {"url": url, "space": page}
-            lines = [f"Its page: {page}"]
-        else:
-            facts = {"url": trained.push_to_hub(repository, **arguments)}
-            lines = []
-    return Result(facts, [f"Published: {facts['url']}", *lines])
+            return Result({"url": url, "space": page}, [f"Published: {url}", f"Its page: {page}"])
+        url = trained.push_to_hub(repository, **arguments)
+        return Result({"url": url}, [f"Published: {url}"])
 
 
 @takes()
@@ -195,13 +191,9 @@ def pull(
         )
     bits = facts["bits_per_character"]
     quality = "not evaluated" if bits is None else f"{bits:.4f} bits per character"
-    return Result(
-        facts,
-        [
-            f"{repository}: {facts['preset']}, {quality}, {facts['megabytes']:.1f} MB, in"
-            f" {facts['folder']}"
-        ],
-    )
+    size = f"{facts['megabytes']:.1f} MB"
+    line = f"{repository}: {facts['preset']}, {quality}, {size}, in {facts['folder']}"
+    return Result(facts, [line])
 
 
 def _split(text: str) -> list[str]:
@@ -243,7 +235,6 @@ def serve(
         shutdown_timeout: The time that running requests have after SIGTERM or Ctrl-C.
         access_log: Log each request to standard error.
     """
-    seconds = map(parse_duration, (request_timeout, stall_timeout, shutdown_timeout))
     _require_extra("serve")
     for origin in cors_origin or ():
         scheme, _, rest = origin.partition("://")
@@ -252,10 +243,17 @@ def serve(
                 f"{quoted(origin)} is not an origin: give scheme and host only, as in"
                 " https://example.org, or *."
             )
-    options |= dict(zip(_SECONDS, seconds, strict=True))
-    limits = Limits(**options)
-    digests, remarks = (None, list[str]()) if api_key_file is None else read_keys(api_key_file)
-    if api_key_file is None and not is_loopback(host):
+    limits = Limits(
+        request_seconds=parse_duration(request_timeout),
+        stall_seconds=parse_duration(stall_timeout),
+        shutdown_seconds=parse_duration(shutdown_timeout),
+        **options,
+    )
+    digests = None
+    remarks: list[str] = []
+    if api_key_file is not None:
+        digests, remarks = read_keys(api_key_file)
+    elif not is_loopback(host):
         remarks = [
             f"other machines reach {host}, and the server asks for no key: give --api-key-file"
             " FILE."
@@ -274,17 +272,13 @@ def serve(
     def describe(url: str, names: list[str]) -> list[str]:
         body = shlex.quote(json.dumps({"model": names[0], "prompt": "The ", "max_tokens": 40}))
         key = "" if digests is None else '-H "Authorization: Bearer $KEY" '
-        command = [
+        return [
+            f"Serving {', '.join(names)} at {url}/v1",
+            f"Fields of a request: {url}/docs. Ctrl-C ends the server. Try:",
+            "",
             f"curl {url}/v1/completions {key}\\",
             "  -H 'Content-Type: application/json' \\",
             f"  -d {body}",
-        ]
-        where = f"Serving {', '.join(names)} at {url}/v1"
-        return [
-            where,
-            f"Fields of a request: {url}/docs. Ctrl-C ends the server. Try:",
-            "",
-            *command,
             "",
         ]
 
@@ -317,9 +311,11 @@ def demo(
             threading.Thread(target=_open_page, args=[url], daemon=True).start()
         return [f"The page is at {url} until Ctrl-C. Its models: {', '.join(names)}."]
 
-    limits = Limits(shutdown_seconds=_DEMO_SECONDS)
     server_options = ServerOptions(
-        sources=name_sources(models or _installed()), weight_bits=bits, limits=limits, page=True
+        sources=name_sources(models or _installed()),
+        weight_bits=bits,
+        limits=Limits(shutdown_seconds=_DEMO_SECONDS),
+        page=True,
     )
     _run(server_options, _HOST, port, describe, as_json)
 
@@ -341,7 +337,7 @@ def _run(
     options = replace(options, hosts=accepted_hosts(host, address, allowed))
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     url = f"http://{shown}:{port}{'/' if options.page else ''}"
-    failed = dict[str, str]()
+    failed: dict[str, str] = {}
 
     def leave_out(name: str, error: ReviewgenError) -> None:
         failed[name] = str(error)
@@ -362,16 +358,13 @@ def _installed() -> list[str]:
     Raises:
         ConfigError: There are none.
     """
-    names = {plugin.name for plugin in list_presets() if plugin.problem is None}
-    named = sorted(
-        (name for name in names if describe_weights(name) is not None),
-        key=lambda name: (name != _FIRST, name),
-    )
-    if not named:
+    names = sorted(plugin.name for plugin in list_presets() if plugin.problem is None)
+    with_weights = [name for name in names if describe_weights(name) is not None]
+    if not with_weights:
         raise ConfigError(
             "No trained weights are installed: name a model, as in `reviewgen demo ./my-model`."
         )
-    return named
+    return sorted(with_weights, key=lambda name: name != _FIRST)
 
 
 def _open_page(url: str) -> None:

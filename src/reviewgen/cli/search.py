@@ -5,8 +5,9 @@ generate, compared in a table.
 import math
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,9 +29,21 @@ from reviewgen.rates import describe_copies
 from reviewgen.storage import check_output, to_path
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from reviewgen.evaluation.metrics import TextStatistics
+    from reviewgen.model.review_model import ReviewModel
+    from reviewgen.runs.ablate import AblationRow
     from reviewgen.runs.sweep import SweepRow
     from reviewgen.runs.tune import TuneTrial
+    from reviewgen.runs.tune_sampling import SamplingTrial
+
+# The options whose names are not those of their fields.
+_FLAGS = {"clean": "--no-clean", "conditions": "--condition", "fields": "--field"}
+_GOALS = {
+    "likeness": "Nearest to texts by people",
+    "reading": "Fewest bits per character of texts that do not repeat themselves",
+}
 
 
 @takes(TrainingTextOptions, TrialOptions)
@@ -52,15 +65,13 @@ def sweep(
             settings have one value each.
         chart: Plot the table to this file: .png, .svg or .pdf.
     """
+    from reviewgen.runs.sweep import plot_sweep, sweep
 
     swept, series, fixed = _split_settings(preset, settings)
     values = series.pop(swept)
     refuse_outputs(plot=chart, overwrite=overwrite)
-    from reviewgen.runs.sweep import plot_sweep, sweep
-
-    rows = sweep(
-        preset, parse_data(data, options["weights"]), swept, values, fixed, series=series, **options
-    )
+    source = parse_data(data, options["weights"])
+    rows = sweep(preset, source, swept, values, fixed, series=series, **options)
     total = len(values) * math.prod(map(len, series.values()))
     with (
         keep_on_interrupt("the table has the finished values.") as finished,
@@ -68,41 +79,39 @@ def sweep(
     ):
         for row in rows:
             finished.append(row)
-            trained = ", ".join(
-                f"{name}={value}" for name, value in {**row.series, swept: row.value}.items()
-            )
-            note(f"{trained} done in {row.seconds:.1f} s.")
+            note(f"{_describe({**row.series, swept: row.value}, '=')} done in {row.seconds:.1f} s.")
             say(f"Training {min(len(finished) + 1, total)} of {total} ...")
-    names = [name.partition(".")[2] for name in (*series, swept)]
-    names += ["train\nbits/char", "held-out\nbits/char", "MB", "s", "copy rate"]
-    has_ngrams = any(row.ngrams for row in finished)
-    cells = [_sweep_cells(row)[: None if has_ngrams else -1] for row in finished]
-    facts = {"preset": preset, "setting": swept, "rows": finished}
     if chart is not None and finished:
         plot_sweep(finished, swept, preset, chart, overwrite=overwrite)
         note(f"Plotted to {chart}")
-    names += ["n-grams, of\nV^n possible"] if has_ngrams else []
-    table = make_table(*names, rows=cells, is_boxed=False)
+    names = [name.partition(".")[2] for name in (*series, swept)]
+    names += ["train\nbits/char", "held-out\nbits/char", "MB", "s", "copy rate"]
+    has_ngrams = any(row.ngrams for row in finished)
+    if has_ngrams:
+        names.append("n-grams, of\nV^n possible")
+    rows = [_sweep_cells(row, has_ngrams) for row in finished]
+    table = make_table(*names, rows=rows, is_boxed=False)
     for column in table.columns:
         column.no_wrap = False  # a narrow terminal has several lines to a row
+    facts = {"preset": preset, "setting": swept, "rows": finished}
     return Result(facts, [table], finished.status)
 
 
-def _sweep_cells(row: "SweepRow") -> list[str]:
-    """Return the cells of a row; the last is of n-grams. V is the number of different tokens, the
-    1-grams.
-    """
+def _sweep_cells(row: "SweepRow", has_ngrams: bool) -> list[str]:
+    """Return the cells of a row. V is the number of different tokens, the 1-grams."""
     bits = [(row.train_bits, row.train_impossible), (row.held_out_bits, row.held_out_impossible)]
     scores = [
         f"{share:.1%} impossible" if score == math.inf else _cell(score, ".4f")
         for score, share in bits
     ]
-    possible = (
-        f"{Decimal(row.ngrams[0]) ** len(row.ngrams):.1e}".replace("e+", "e") if row.ngrams else ""
-    )
-    ngrams = f"{row.ngrams[-1]:,} of {possible}" if row.ngrams else "-"
     sizes = [f"{row.megabytes:.2f}", f"{row.seconds:.1f}", describe_copies(row.novelty) or "-"]
-    return [*map(str, row.series.values()), str(row.value), *scores, *sizes, ngrams]
+    cells = [*map(str, row.series.values()), str(row.value), *scores, *sizes]
+    if row.ngrams:
+        possible = f"{Decimal(row.ngrams[0]) ** len(row.ngrams):.1e}".replace("e+", "e")
+        cells.append(f"{row.ngrams[-1]:,} of {possible}")
+    elif has_ngrams:
+        cells.append("-")
+    return cells
 
 
 @takes(TrainingTextOptions, TrialOptions)
@@ -125,14 +134,12 @@ def ablate(
             averaged.
         settings: A setting of all trainings: model.hidden_size=256.
     """
-
-    fixed = parse_settings(settings or [])
     from reviewgen.protocols.abilities import describe_parameters
     from reviewgen.runs.ablate import ablate
 
-    rows = ablate(
-        preset, parse_data(data, options["weights"]), seeds=seeds, settings=fixed, **options
-    )
+    source = parse_data(data, options["weights"])
+    fixed = parse_settings(settings or [])
+    rows = ablate(preset, source, seeds=seeds, settings=fixed, **options)
     with (
         keep_on_interrupt("the table has the finished rows.") as finished,
         show_status(f"Training {preset} whole ..."),
@@ -145,35 +152,28 @@ def ablate(
                 note(f"{row.name}: {row.bits:.4f} bits/char, {row.seconds:.1f} s")
     if not finished:
         sys.exit(finished.status or 1)
-    table = make_table(
-        "without",
-        "bits/char",
-        "gain",
-        "95 %",
-        "char/s",
-        "parameters",
-        left=["without"],
-        is_boxed=False,
-    )
-    for row in finished:
-        if row.bits is not None:
-            name = {"whole": "nothing", "plain": "all of them (plain)"}.get(row.name, row.name)
-            limits = "" if row.interval is None else "{:+.3f} to {:+.3f}".format(*row.interval)
-            gain = "" if row.gain is None else f"{row.gain:+.4f}"
-            costs = _cell(row.characters_per_second, ",.0f"), f"{sum(row.parameters.values()):,}"
-            table.add_row(name, f"{row.bits:.4f}", gain, limits, *costs)
+    measured = [row for row in finished if row.bits is not None]
+    names = ("without", "bits/char", "gain", "95 %", "char/s", "parameters")
+    cells = map(_ablation_cells, measured)
     lines: list[Any] = [
-        table,
+        make_table(*names, rows=cells, left=["without"], is_boxed=False),
         f"Parameters of the whole preset: {describe_parameters(finished[0].parameters)}",
-    ]
-    lines += [
-        f"{row.name}: {row.description}"
-        for row in finished
-        if row.description and row.bits is not None
+        *(f"{row.name}: {row.description}" for row in measured if row.description),
     ]
     if unused := [row.name for row in finished if row.bits is None]:
         lines.append(f"Not used in this training: {', '.join(unused)}")
     return Result({"preset": preset, "rows": finished}, lines, finished.status)
+
+
+def _ablation_cells(row: "AblationRow") -> list[str]:
+    return [
+        {"whole": "nothing", "plain": "all of them (plain)"}.get(row.name, row.name),
+        f"{row.bits:.4f}",
+        "" if row.gain is None else f"{row.gain:+.4f}",
+        "" if row.interval is None else "{:+.3f} to {:+.3f}".format(*row.interval),
+        _cell(row.characters_per_second, ",.0f"),
+        f"{sum(row.parameters.values()):,}",
+    ]
 
 
 def _split_settings(
@@ -185,34 +185,27 @@ def _split_settings(
     Raises:
         ConfigError: No setting has several values, and there is more than one.
     """
-
-    fixed = parse_settings(settings)
     from reviewgen.runs.setup import resolve_setup
 
-    parts = resolve_setup(preset)
-    all_of_them = [(group, name) for group, names in fixed.items() for name in names]
-    several = [
-        (group, name)
-        for group, name in all_of_them
-        if "," in fixed[group][name] and not parts.takes_list(group, name)
-    ]
-    chosen = several or (all_of_them if len(all_of_them) == 1 else [])
-    if not chosen:
+    fixed = parse_settings(settings)
+    setup = resolve_setup(preset)
+    names = dict.fromkeys(setting.partition("=")[0].strip() for setting in settings)
+    varied: dict[str, list[str]] = {}
+    for setting in names:
+        group, _, name = setting.partition(".")
+        value = fixed[group][name]
+        if len(names) == 1 or ("," in value and not setup.takes_list(group, name)):
+            varied[setting] = [each.strip() for each in fixed[group].pop(name).split(",")]
+            if not all(varied[setting]):
+                raise ConfigError(
+                    f"A value of {setting} is empty. Separate the values by single commas."
+                )
+    if not varied:
         raise ConfigError(
             "Give a setting with several values, as in --set model.order=2,4,6; the others with one"
             " value each."
         )
-    varied = {
-        f"{group}.{name}": [value.strip() for value in fixed[group].pop(name).split(",")]
-        for group, name in chosen
-    }
-    for setting, values in varied.items():
-        if not all(values):
-            raise ConfigError(
-                f"A value of {setting} is empty. Separate the values by single commas."
-            )
-    order = [setting.partition("=")[0].strip() for setting in settings]
-    return min(varied, key=order.index), varied, fixed
+    return next(iter(varied)), varied, fixed
 
 
 def _cell(value: Any, form: str) -> str:
@@ -242,20 +235,17 @@ def tune(
         settings: A setting of every trial: model.layers=2.
         storage: A file for the trials; with it, the same command resumes an interrupted search.
     """
-
-    fixed = parse_settings(settings or [])
-    ranges = parse_settings(search or [])
-    space = {
-        f"{group}.{name}": value for group, names in ranges.items() for name, value in names.items()
-    }
     from reviewgen.runs.tune import DEFAULT_BUDGET, best_trial, tune
 
+    ranges: dict[str, str] = {}
+    for group, names in parse_settings(search or []).items():
+        ranges |= {f"{group}.{name}": values for name, values in names.items()}
     results = tune(
         start(preset, trained),
         parse_data(data, options["weights"]),
         trials=trials,
-        search=space,
-        settings=fixed,
+        search=ranges,
+        settings=parse_settings(settings or []),
         storage=storage,
         **options,
     )
@@ -265,51 +255,54 @@ def tune(
     ):
         for trial in results:
             finished.append(trial)
-            named = ", ".join(
-                f"{name.partition('.')[2]} {value}" for name, value in trial.settings.items()
-            )
-            note(f"Trial {trial.number}: {named}: {_outcome(trial)}, {trial.seconds:.1f} s.")
+            note(_describe_trial(trial))
             say(f"Training: {len(finished)} of {trials} trials are finished ...")
     if finished.status and not finished:
         sys.exit(finished.status)
-    names = [name.partition(".")[2] for name in finished[0].settings]
-    table = make_table(
-        "trial",
-        *names,
-        "bits/char",
-        "steps",
-        "seconds",
-        "outcome",
-        left=["outcome"],
-        is_boxed=False,
-    )
-    for trial in finished:
-        numbers = (
-            _cell(trial.bits, ".4f"),
-            f"{trial.steps:,}",
-            f"{trial.seconds:.1f}",
-            trial.outcome,
-        )
-        table.add_row(str(trial.number), *map(str, trial.settings.values()), *numbers)
     if not as_json:
-        show(None, False, [table])
+        show(None, False, [_trial_table(finished)])
     best = best_trial(finished)
     if not any(options[name] for name in ("budget", "steps", "epochs")):
         options["budget"] = DEFAULT_BUDGET
-    values = [*(settings or []), *(f"{name}={value}" for name, value in best.settings.items())]
-    command = _train_command(preset, {"--from": trained, "--data": data}, options, values)
-    facts = {"trials": finished, "best": best, "command": command}
+    found = [f"{name}={value}" for name, value in best.settings.items()]
+    command = _train_command(
+        preset, {"--from": trained, "--data": data}, options, [*(settings or []), *found]
+    )
     line = (
         f"Best: trial {best.number}, {best.bits:.4f} bits per character of the validation texts."
         " Train with its settings:"
     )
+    facts = {"trials": finished, "best": best, "command": command}
     return Result(facts, [line, command], finished.status)
 
 
-def _outcome(trial: "TuneTrial") -> str:
-    bits = [] if trial.bits is None else [f"{trial.bits:.4f} bits per character"]
-    outcome = [] if trial.outcome == "done" else [str(trial.outcome)]
-    return ", ".join(bits + outcome) + (f" ({trial.problem})" if trial.problem else "")
+def _trial_table(trials: Sequence["TuneTrial"]) -> "Table":
+    rows = [
+        [
+            trial.number,
+            *trial.settings.values(),
+            _cell(trial.bits, ".4f"),
+            f"{trial.steps:,}",
+            f"{trial.seconds:.1f}",
+            trial.outcome,
+        ]
+        for trial in trials
+    ]
+    settings = [name.partition(".")[2] for name in trials[0].settings]
+    names = ("trial", *settings, "bits/char", "steps", "seconds", "outcome")
+    return make_table(*names, rows=rows, left=["outcome"], is_boxed=False)
+
+
+def _describe_trial(trial: "TuneTrial") -> str:
+    settings = {name.partition(".")[2]: value for name, value in trial.settings.items()}
+    outcome = [] if trial.bits is None else [f"{trial.bits:.4f} bits per character"]
+    if trial.outcome != "done":
+        outcome.append(str(trial.outcome))
+    problem = f" ({trial.problem})" if trial.problem else ""
+    return (
+        f"Trial {trial.number}: {_describe(settings)}: {', '.join(outcome)}{problem},"
+        f" {trial.seconds:.1f} s."
+    )
 
 
 def _train_command(
@@ -318,28 +311,20 @@ def _train_command(
     """Return the command that trains with settings, and with the options that were given for the
     trials.
     """
-    plain = vars(TrainingTextOptions()) | vars(TrialOptions())
-    changed = {name: value for name, value in options.items() if value != plain[name]}
-    if changed.get("weights"):
-        changed["weights"] = ",".join(f"{weight:g}" for weight in changed["weights"])
-    names = {"clean": "--no-clean", "conditions": "--condition", "fields": "--field"}
-    flags |= {
-        names.get(name, f"--{name.replace('_', '-')}"): value for name, value in changed.items()
-    }
+    defaults = vars(TrainingTextOptions()) | vars(TrialOptions())
+    for name, value in options.items():
+        if value != defaults[name]:
+            flags[_FLAGS.get(name, f"--{name.replace('_', '-')}")] = value
+    if weights := flags.get("--weights"):
+        flags["--weights"] = ",".join(f"{weight:g}" for weight in weights)
     arguments = ["reviewgen", "train"] + ([preset] if preset else [])
-    for option, value in (flags | {"--set": settings, "--out": "my-model"}).items():
+    for flag, value in (flags | {"--set": settings, "--out": "my-model"}).items():
         if isinstance(value, bool):
-            arguments.append(option)
+            arguments.append(flag)
         elif value:
-            for part in value if isinstance(value, list | tuple) else [value]:
-                arguments += [option, str(part)]
+            for each in value if isinstance(value, list | tuple) else [value]:
+                arguments += [flag, str(each)]
     return shlex.join(arguments)
-
-
-_GOALS = {
-    "likeness": "Nearest to texts by people",
-    "reading": "Fewest bits per character of texts that do not repeat themselves",
-}
 
 
 @takes(EvaluationOptions)
@@ -371,47 +356,68 @@ def tune_sampling(
         seed: The random seed of the texts.
     """
 
+    from reviewgen.runs.tune_sampling import tune_sampling
+
     values = _parse_search(search or [])
     check_value("--for", goal, Literal["reading", "likeness"])
     loaded = api.load(model)
     if out is not None and not loaded.is_saved_in(out):
         check_output(to_path("out", out))
-    from reviewgen.runs.tune_sampling import tune_sampling
-
+    figure = "distance" if goal == "likeness" else "reading"
+    name = "distance" if goal == "likeness" else "bits per character"
     with (
         keep_on_interrupt("nothing was saved.") as finished,
         show_status("Reading and generating ..."),
     ):
-        by = None if judge is None else api.load(judge)
-        call: Any = {"search": values, "texts": texts, "judge": by, "profile": goal, "seed": seed}
-        for trial in tune_sampling(loaded, parse_data(data), **call, **options):
+        trials = tune_sampling(
+            loaded,
+            parse_data(data),
+            search=values,
+            texts=texts,
+            judge=None if judge is None else api.load(judge),
+            profile=goal,
+            seed=seed,
+            **options,
+        )
+        for trial in trials:
             finished.append(trial)
-            figure = (
-                f"distance {trial.distance:.2f}"
-                if goal == "likeness"
-                else f"bits per character {trial.reading:.2f}"
-            )
-            note(f"{_describe(trial.settings)}: {figure}")
+            note(f"{_describe(trial.settings)}: {name} {getattr(trial, figure):.2f}")
     if not finished:
         sys.exit(finished.status or 1)
-    best = min(finished, key=lambda trial: trial.distance if goal == "likeness" else trial.reading)
+    best = min(finished, key=attrgetter(figure))
     if goal == "reading" and math.isinf(best.reading):
         raise ConfigError(
             "With each setting, more than 2 % of the texts repeat a sentence, or are too similar:"
             " raise the temperatures of --search, or --texts. Nothing was saved."
         )
-    is_saved = out is not None and not finished.status
-    saved = loaded.generation_config
-    if out is not None and is_saved:
-        # stay as they are
-        unchanged = {name: getattr(saved, name) for name in best.settings} if saved.likeness else {}
-        likeness = (
-            {**unchanged, **saved.likeness}
-            if goal == "reading"
-            else {**saved.likeness, **best.settings}
-        )
-        settings: Any = best.settings if goal == "reading" else {}
-        loaded.save_generation_config(out, **settings, likeness=likeness)
+    profile = f" --profile {goal}" if loaded.generation_config.likeness else ""
+    if out is not None and not finished.status:
+        _save_profile(loaded, goal, best.settings, out)
+        then = f"Saved as the profile {goal} of {out}."
+        command = f"reviewgen generate {out} --profile {goal}"
+    else:
+        then = "Generate with them:"
+        flags = [f"--{name.replace('_', '-')} {value}" for name, value in best.settings.items()]
+        command = f"reviewgen generate {model}{profile} {' '.join(flags)}"
+    line = f"{_GOALS[goal]}: {_describe(best.settings)}. {then}"
+    facts = {"trials": finished, "best": best}
+    return Result(facts, [_sampling_table(finished, best.human), line, command], finished.status)
+
+
+def _save_profile(
+    model: "ReviewModel", goal: Literal["reading", "likeness"], settings: dict[str, Any], out: Path
+) -> None:
+    """Save settings as those of a profile; those of the other profile stay as they are."""
+    saved = model.generation_config
+    if goal == "likeness":
+        model.save_generation_config(out, likeness={**saved.likeness, **settings})
+        return
+    before = {name: getattr(saved, name) for name in settings} if saved.likeness else {}
+    changes: Any = {**settings, "likeness": {**before, **saved.likeness}}
+    model.save_generation_config(out, **changes)
+
+
+def _sampling_table(trials: Sequence["SamplingTrial"], human: "TextStatistics") -> "Table":
     columns = (
         "unknown",
         "distinct-1",
@@ -423,23 +429,11 @@ def tune_sampling(
         "bits/char",
         "distance",
     )
-    rows = [["texts by people", *_figures(best.human), "-"]]
-    rows += [
-        [_describe(trial.settings), *_figures(trial.generated), f"{trial.distance:.2f}"]
-        for trial in finished
-    ]
-    flags = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in best.settings.items())
-    then = f"Saved as the profile {goal} of {out}." if is_saved else "Generate with them:"
-    facts = {"trials": finished, "best": best}
-    table = make_table("", *columns, rows=rows, left=[""], is_boxed=False)
-    nearest = f"{_GOALS[goal]}: {_describe(best.settings)}. {then}"
-    profile = f" --profile {goal}" if is_saved or saved.likeness else ""
-    command = (
-        f"reviewgen generate {out}{profile}"
-        if is_saved
-        else f"reviewgen generate {model}{profile} {flags}"
-    )
-    return Result(facts, [table, nearest, command], finished.status)
+    rows = [["texts by people", *_figures(human), "-"]]
+    for trial in trials:
+        distance = f"{trial.distance:.2f}"
+        rows.append([_describe(trial.settings), *_figures(trial.generated), distance])
+    return make_table("", *columns, rows=rows, left=[""], is_boxed=False)
 
 
 def _figures(figures: "TextStatistics") -> list[str]:
@@ -452,8 +446,8 @@ def _figures(figures: "TextStatistics") -> list[str]:
     return [_cell(figures.unknown_words, ".2%"), *distinct, *texts]
 
 
-def _describe(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in settings.items())
+def _describe(settings: Mapping[str, Any], sign: str = " ") -> str:
+    return ", ".join(f"{name}{sign}{value}" for name, value in settings.items())
 
 
 def _parse_search(search: list[str]) -> dict[str, list[Any]]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from reviewgen.training.report import Report
 
 _FEW = 10  # held-out texts, whose bits say little about others
-# of the generated text that --verbose shows at an evaluation; else one line is shown
+# With --verbose, an evaluation shows this much of a generated text; else one line.
 _SAMPLE_CHARACTERS = 160
 _MARGIN = "  | "  # before a generated text
 
@@ -56,6 +56,7 @@ def train(
             counts of the cleaning, what was chosen and how long it took, what each condition saves,
             metrics, parameters.
     """
+    from reviewgen.processes import all_processes, resumes_by_itself
 
     options |= parse_settings(settings or [])
     notes.is_verbose = verbose
@@ -66,17 +67,14 @@ def train(
         )
     if plain and preset is not None:
         preset = f"{preset.removesuffix(PLAIN)}{PLAIN}"
-    from reviewgen.processes import all_processes, resumes_by_itself
-
     if not (options["overwrite"] or resumes_by_itself()):
         check_output(to_path("out", out), "--overwrite")  # before torch is imported
 
-    def create() -> TrainingRun:
+    def create() -> "TrainingRun":
         from reviewgen.runs.run import TrainingRun
 
-        return TrainingRun(
-            start(preset, trained), parse_data(data, options["weights"]), out=out, **options
-        )
+        source = parse_data(data, options["weights"])
+        return TrainingRun(start(preset, trained), source, out=out, **options)
 
     with all_processes() as processes:
         run = processes.each(create, out)
@@ -86,18 +84,14 @@ def train(
         note(str(finished))
         facts = api.load(out).training
         return Result(facts | (facts["held_out"] or {}) | {"out": str(out)})
-    model = _train(run)
-    facts = model.training
     from reviewgen.training.report import StopReason
 
-    status = (
-        INTERRUPTED
-        if run.is_interrupted
-        else int(facts["stopped"] == StopReason.PROCESS_ENDED.value)
-    )
-    return Result(
-        facts | (run.held_out or {}) | {"out": str(out)}, _describe(run, model, out), status
-    )
+    model = _train(run)
+    facts = model.training | (run.held_out or {}) | {"out": str(out)}
+    status = int(facts["stopped"] == StopReason.PROCESS_ENDED.value)
+    if run.is_interrupted:
+        status = INTERRUPTED
+    return Result(facts, _describe(run, model, out), status)
 
 
 def _prepare(run: "TrainingRun") -> None:
@@ -111,40 +105,38 @@ def _prepare(run: "TrainingRun") -> None:
     except KeyboardInterrupt:
         note("Interrupted before training began; nothing was saved.")
         sys.exit(INTERRUPTED)
-    for line in (*run.notes, *filter(None, [run.log.describe()])):
+    for line in run.notes:
         note(line)
+    if log := run.log.describe():
+        note(log)
 
 
 def _describe_corpus(corpus: "Corpus", conditions: list[str]) -> Iterator[str]:
     """Yield what was read, how it was split, and what the user should know about it."""
     from reviewgen.data.corpus import describe
+    from reviewgen.data.sources import SPLITS
 
     for part in corpus.corpora or [corpus]:
         if corpus.corpora:
             yield Detail(f"{part.source.name}:")
         yield from describe(part.source, part.report, is_brief=not notes.is_verbose)
     if corpus.validation is not None:
-        yield from [
-            "Validation:",
-            *describe(*corpus.validation, is_brief=not notes.is_verbose),
-        ]
-    from reviewgen.data.sources import SPLITS
-
+        yield "Validation:"
+        yield from describe(*corpus.validation, is_brief=not notes.is_verbose)
     counts = ", ".join(f"{name} {corpus.counts[name]:,}" for name in SPLITS)
     yield f"Split: {counts}. Held out: {corpus.describe_held_out()}."
     shown = corpus.source.notes if notes.is_verbose else []  # which ``describe`` has
-    yield from [line for line in corpus.notes if line not in shown]
-    yield from [Detail(f"Condition {line}") for line in conditions]
+    yield from (line for line in corpus.notes if line not in shown)
+    yield from (Detail(f"Condition {line}") for line in conditions)
 
 
 def _train(run: "TrainingRun") -> "ReviewModel":
     """Train, save and measure the model; Ctrl-C and SIGTERM cut training and measuring short, and
     cannot stop the saving.
     """
-
-    shown = 0
     from reviewgen.runs.display import training_bar
 
+    shown = 0
     try:
         with training_bar(notes) as move:
             for report in run:
@@ -166,16 +158,14 @@ def _train(run: "TrainingRun") -> "ReviewModel":
 
 def _show_report(report: "Report") -> None:
     """Print an evaluation with the beginning of a generated text, and the notes of a step."""
-    if report.sample is not None:
-        from reviewgen.data.corpus import shorten
+    from reviewgen.data.corpus import shorten
 
+    if report.sample is not None:
         part = "" if report.part is None else f"{report.part}, "
         bits = None if report.evaluation is None else report.evaluation.bits_per_character
         score = "not scored" if bits is None else f"{bits:.4f} bits per character held out"
-        note(
-            f"{report.seconds:6.1f} s  {part}step {report.step:,}:"
-            f" {score}{' (best)' if report.is_best else ''}"
-        )
+        best = " (best)" if report.is_best else ""
+        note(f"{report.seconds:6.1f} s  {part}step {report.step:,}: {score}{best}")
         characters = _SAMPLE_CHARACTERS if notes.is_verbose else notes.width - len(_MARGIN)
         note(f"{_MARGIN}{shorten(report.sample, characters)}", "dim")
     for line in report.notes:
@@ -186,61 +176,66 @@ def _describe(run: "TrainingRun", model: "ReviewModel", out: Path) -> Iterator[R
     """Yield the result: bits, verdict, copy rate and folder; with --verbose, after what the model
     card says of the training.
     """
+    from reviewgen.evaluation.scoring import suggest_next
 
-    facts = model.training
     if notes.is_verbose:
         from rich.markdown import Markdown  # takes longer to import than all other parts of rich
 
-        yield Markdown(
-            model.bundle.card[
-                model.bundle.card.index("## Metrics") : model.bundle.card.index("## Intended use")
-            ]
-        )
+        card = model.bundle.card
+        yield Markdown(card[card.index("## Metrics") : card.index("## Intended use")])
     if run.held_out is not None and run.evaluation is not None:
-        reviews, total, split = (
-            run.held_out[name] for name in ("reviews", "reviews_in_split", "split")
-        )
-        part = (
-            f"{reviews:,} of {counted(total, 'review')}"
-            if reviews < total
-            else counted(total, "review")
-        )
-        few = "; other texts may give a very different value" if reviews < _FEW else ""
-        yield (
-            f"Held out ({split} split, {part}): {run.evaluation.bits_per_character:.4f} bits per"
-            f" character{few}"
-        )
-    before = facts.get("parent", {}).get("bits_per_character")
-    after = [entry.get("bits_per_character") for entry in facts["evaluations"] if entry["is_best"]]
-    if before is not None and after and after[-1] is not None:
-        yield (
-            f"Validation texts: {before:.4f} bits per character before this training,"
-            f" {after[-1]:.4f} after it"
-        )
-        if after[-1] >= before:
-            yield "The training did not improve them: the original model is better."
+        yield _describe_held_out(run.held_out, run.evaluation.bits_per_character)
+    facts = model.training
+    yield from _describe_improvement(facts)
     yield facts["verdict"]["words"]
     novelty = facts["novelty"]
     if novelty is not None and novelty["copy_rate"] is not None:
-        held_out = novelty["held_out_copy_rate"]
-        characters = novelty["copy_rate_characters"]
-        beside = "" if held_out is None else f"; of held-out reviews {held_out:.1%}"
-        what = (
-            f"generated characters are in spans of {novelty['copy_characters']} or more characters"
-            " of the training text"
-        )
-        measured = f" of {characters:,} {what}{beside}" if characters >= MIN_CHARACTERS else ""
-        yield f"Copy rate: {describe_copies(novelty)}{measured}"
+        yield f"Copy rate: {describe_copies(novelty)}{_describe_measuring(novelty)}"
     gains = () if run.evaluation is None else run.evaluation.conditions
-    from reviewgen.evaluation.scoring import suggest_next  # imports torch
-
     advice = suggest_next(gains, run.model)
     yield from advice or (gain.describe() for gain in gains if not gain.has_effect)
-    is_unmeasured = run.is_interrupted and run.held_out is None
+    if run.is_interrupted and run.held_out is None:
+        yield f"Saved in {out}. It was not evaluated: `reviewgen evaluate` does that."
+    else:
+        yield f"Saved in {out}"
+
+
+def _describe_held_out(held_out: dict[str, Any], bits: float) -> str:
+    reviews = held_out["reviews"]
+    total = held_out["reviews_in_split"]
+    part = f"{reviews:,} of " if reviews < total else ""
+    few = "; other texts may give a very different value" if reviews < _FEW else ""
+    return (
+        f"Held out ({held_out['split']} split, {part}{counted(total, 'review')}): {bits:.4f} bits"
+        f" per character{few}"
+    )
+
+
+def _describe_improvement(facts: dict[str, Any]) -> Iterator[str]:
+    """Yield how a model that was trained further has improved."""
+    before = facts.get("parent", {}).get("bits_per_character")
+    best = [entry for entry in facts["evaluations"] if entry["is_best"]]
+    after = best[-1].get("bits_per_character") if best else None
+    if before is None or after is None:
+        return
     yield (
-        f"Saved in {out}. It was not evaluated: `reviewgen evaluate` does that."
-        if is_unmeasured
-        else f"Saved in {out}"
+        f"Validation texts: {before:.4f} bits per character before this training, {after:.4f} after"
+        " it"
+    )
+    if after >= before:
+        yield "The training did not improve them: the original model is better."
+
+
+def _describe_measuring(novelty: dict[str, Any]) -> str:
+    """Return of what the copy rate is the share, and that of held-out reviews beside it."""
+    characters = novelty["copy_rate_characters"]
+    if characters < MIN_CHARACTERS:
+        return ""
+    held_out = novelty["held_out_copy_rate"]
+    beside = "" if held_out is None else f"; of held-out reviews {held_out:.1%}"
+    return (
+        f" of {characters:,} generated characters are in spans of {novelty['copy_characters']} or"
+        f" more characters of the training text{beside}"
     )
 
 
@@ -263,26 +258,26 @@ def prepare(
         out: The folder of the store, or a URL; it must not exist.
         settings: A tokenizer setting that differs from the preset's: tokenizer.vocab_size=4000.
     """
+    from reviewgen.conditions import Conditions
+    from reviewgen.data.corpus import Corpus as CleanedCorpus
+    from reviewgen.runs.corpus import prepare_tokens
 
     groups = parse_settings(settings or [])
     notes.is_verbose = True
-    if other := next(
-        (name for name, values in groups.items() if values and name != "tokenizer"), None
-    ):
-        raise ConfigError(
-            f"--set {other}... is a setting of training: give it to reviewgen train. Here it is"
-            " tokenizer.NAME."
-        )
-    from reviewgen.runs.corpus import prepare_tokens
-
+    for group, values in groups.items():
+        if values and group != "tokenizer":
+            raise ConfigError(
+                f"--set {group}... is a setting of training: give it to reviewgen train. Here it is"
+                " tokenizer.NAME."
+            )
     with exit_resumable(out), show_status("Preparing ...") as say:
-        from reviewgen.conditions import Conditions
-        from reviewgen.data.corpus import Corpus as CleanedCorpus
-
-        tokenizer = groups["tokenizer"]
-        source = parse_data(data, options["weights"])
         store = prepare_tokens(
-            source, preset, out, lambda step: say(f"{step} ..."), tokenizer=tokenizer, **options
+            parse_data(data, options["weights"]),
+            preset,
+            out,
+            lambda step: say(f"{step} ..."),
+            tokenizer=groups["tokenizer"],
+            **options,
         )
     if notes.quiet:
         return None
@@ -290,16 +285,11 @@ def prepare(
     tokens = {split: tokens.tokens for split, tokens in store.splits().items()} if is_here else None
     lines = [f"Saved in {out}"]
     if tokens is not None:
-        lines.insert(
-            0,
-            f"Tokens: {tokens['train']:,} to train on, in"
-            f" {counted(len(store.content['shards']), 'shard')}.",
-        )
+        shards = counted(len(store.content["shards"]), "shard")
+        lines.insert(0, f"Tokens: {tokens['train']:,} to train on, in {shards}.")
     if not as_json:
+        corpus = CleanedCorpus.from_json(store.facts["corpus"])
         conditions = Conditions.from_json(store.facts["conditions"])
-        described = _describe_corpus(
-            CleanedCorpus.from_json(store.facts["corpus"]), conditions.describe()
-        )
-        for line in (*described, *store.facts["notes"]):
+        for line in (*_describe_corpus(corpus, conditions.describe()), *store.facts["notes"]):
             note(line)
     return Result({"out": out, "tokens": tokens, **store.facts}, lines)

@@ -12,7 +12,7 @@ Standard library only. Raises ValueError with the reason; callers add the file n
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,7 @@ MAX_SETTINGS = 1 << 20
 MAX_RECORD = 1 << 24
 MAX_VOCABULARY = 1 << 26
 MAX_DEPTH = 64
-# of lists and objects; an empty list takes thirty times the memory of its text
-MAX_VALUES = 4_000_000
+MAX_VALUES = 4_000_000  # an empty list takes thirty times the memory of its text
 _MAX_DIGITS = 100
 
 
@@ -77,22 +76,17 @@ def parse_json(text: str) -> Any:
     return value
 
 
-def refuse_deep(value: Any) -> None:
+def refuse_deep(value: Any, levels: int = MAX_DEPTH) -> None:
     """Refuse a value of JSON whose lists and objects are nested deeply.
 
     Raises:
-        RecursionError: There are more than ``MAX_DEPTH`` levels.
+        RecursionError: There are more levels.
     """
-    level = _containers([value])
-    for _ in range(MAX_DEPTH):
-        level = [
-            inner
-            for outer in level
-            for inner in _containers(outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not level:
-            return
-    raise RecursionError
+    if isinstance(value, dict | list):
+        if not levels:
+            raise RecursionError
+        for inner in value.values() if isinstance(value, dict) else value:
+            refuse_deep(inner, levels - 1)
 
 
 def encode_text(text: str, max_bytes: int = MAX_SETTINGS) -> bytes:
@@ -136,10 +130,6 @@ def to_json(value: Any) -> Any:
 def _refuse_many(text: str) -> None:
     if sum(map(text.count, ",[{")) > MAX_VALUES:
         raise ValueError(f"it has more than {MAX_VALUES:,} values")
-
-
-def _containers(values: Iterable[Any]) -> list[Any]:
-    return [value for value in values if isinstance(value, dict | list)]
 
 
 def _parse_int(digits: str) -> int:

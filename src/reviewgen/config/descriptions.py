@@ -1,5 +1,5 @@
-"""Descriptions of settings, from the docstrings and type hints of config dataclasses, for
-``reviewgen settings``.
+"""Descriptions of settings and options, from the docstrings and type hints of the dataclasses that
+declare them: for ``reviewgen settings``, the help of commands, and docstrings of functions.
 
 A field is described in the Google-style ``Attributes:`` section of its class or of a base class::
 
@@ -16,11 +16,15 @@ import inspect
 import re
 import textwrap
 import types
-from collections.abc import Collection, Mapping
-from typing import Any, Literal, get_args, get_origin
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import chain
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from reviewgen.config.settings import Bound, bare, bound_of, fields_of, options_of
+from reviewgen.config.settings import bare, bound_of, fields_of, limits_of, options_of
 
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+_DOCSTRING_WIDTH = 100  # characters of a line
 _ENTRY = re.compile(r"^(\w+)(?: \([^)]*\))?: *(.*(?:\n+ +.*)*)", re.MULTILINE)
 _TYPE_NAMES: dict[Any, str] = {
     int: "int",
@@ -43,7 +47,11 @@ _NUMBER_KEYWORDS = {
     "at_most": "maximum",
     "below": "exclusiveMaximum",
 }
-_STRING_KEYWORDS = {"at_least": "minLength", "at_most": "maxLength"}
+_KEYWORDS: dict[Any, dict[str, str]] = {
+    int: _NUMBER_KEYWORDS,
+    float: _NUMBER_KEYWORDS,
+    str: {"at_least": "minLength", "at_most": "maxLength"},
+}
 _LIMITS = {"at_least": ">=", "above": ">", "at_most": "<=", "below": "<"}
 
 
@@ -57,6 +65,40 @@ def describe_fields(cls: type) -> dict[str, str]:
     for base in reversed(cls.__mro__):
         described |= parse_entries(base.__dict__.get("__doc__") or "")
     return {field.name: described.get(field.name, "") for field in dataclasses.fields(cls)}
+
+
+def describes_options(*classes: type) -> Callable[[FunctionT], FunctionT]:
+    """Describe the options that classes declare in the docstring of a function, in place of its
+    line "See ``...Options``".
+    """
+
+    def describe(function: FunctionT) -> FunctionT:
+        docstring = function.__doc__ or ""  # python -OO has none
+        if line := re.search(r"^( +)See ``\w+Options``.*\n", docstring, re.MULTILINE):
+            entries = chain.from_iterable(_docstring_entries(cls, line[1]) for cls in classes)
+            function.__doc__ = docstring.replace(line[0], "".join(entries))
+        return function
+
+    return describe
+
+
+def _docstring_entries(cls: type, indent: str) -> Iterator[str]:
+    """Yield the entry of each field, with its default if that is a number or a string."""
+    described = describe_fields(cls)
+    for field in dataclasses.fields(cls):
+        text = f"{field.name}: {described[field.name]}"
+        if isinstance(field.default, str):
+            text += f' Default: "{field.default}".'
+        elif isinstance(field.default, int) and not isinstance(field.default, bool):
+            text += f" Default: {field.default:,}."
+        wrapped = textwrap.fill(
+            text,
+            _DOCSTRING_WIDTH,
+            initial_indent=indent,
+            subsequent_indent=f"{indent}    ",
+            break_on_hyphens=False,
+        )
+        yield f"{wrapped}\n"
 
 
 def describe_settings(
@@ -112,30 +154,34 @@ def describe_hint(hint: Any) -> str:
         name: str(int(limit)) if limit == int(limit) else f"{limit:g}"
         for name, limit in bounds_of(hint).items()
     }
-    bounds = [f"{_LIMITS[name]} {limit}" for name, limit in limits.items()]
-    if set(limits) == {"at_least", "at_most"}:
+    if limits.keys() == {"at_least", "at_most"}:
         bounds = [f"{limits['at_least']} to {limits['at_most']}"]
-    return ", ".join(
-        [" | ".join(_describe_type(option) for option in options_of(bare(hint))), *bounds]
-    )
+    else:
+        bounds = [f"{_LIMITS[name]} {limit}" for name, limit in limits.items()]
+    kinds = " | ".join(_describe_type(option) for option in options_of(bare(hint)))
+    return ", ".join([kinds, *bounds])
 
 
 def choices_of(hint: Any) -> list[Any] | None:
     """Return the accepted values if there are finitely many, None otherwise."""
-    few: dict[Any, tuple[Any, ...]] = {bool: (True, False), types.NoneType: (None,)}
-    choices = [
-        get_args(option) if get_origin(option) is Literal else few.get(option)
-        for option in options_of(bare(hint))
-    ]
-    return None if None in choices else [choice for values in choices for choice in values or ()]
+    choices: list[Any] = []
+    for option in options_of(bare(hint)):
+        if option is bool:
+            choices += [True, False]
+        elif option is types.NoneType:
+            choices.append(None)
+        elif get_origin(option) is Literal:
+            choices += get_args(option)
+        else:
+            return None
+    return choices
 
 
 def bounds_of(hint: Any) -> dict[str, float]:
     """Return the bounds of a number, or of the elements of a list, by the names that ``Bound``
     gives them.
     """
-    bound = bound_of(hint) or Bound()
-    return {name: limit for name in _LIMITS if (limit := getattr(bound, name)) is not None}
+    return limits_of(bound_of(hint))
 
 
 def json_schema(hint: Any) -> dict[str, Any]:
@@ -153,9 +199,7 @@ def json_schema(hint: Any) -> dict[str, Any]:
 def _option_schema(option: Any, bounds: dict[str, float]) -> dict[str, Any]:
     if get_origin(option) is tuple:
         return {"type": "array", "items": _option_schema(bare(get_args(option)[0]), bounds)}
-    keywords = (
-        _NUMBER_KEYWORDS if option in (int, float) else _STRING_KEYWORDS if option is str else {}
-    )
+    keywords = _KEYWORDS.get(option, {})
     limits = {keywords[name]: limit for name, limit in bounds.items() if name in keywords}
     return {"type": _JSON_TYPES[get_origin(option) or option]} | limits
 

@@ -1,5 +1,6 @@
 """The settings of ``generate``, with the names and meanings of transformers; and presets."""
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -88,12 +89,13 @@ class GenerationConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.likeness:
-            if other := next((name for name in self.likeness if name not in _OF_PROFILES), None):
+        for name in self.likeness:
+            if name not in _OF_PROFILES:
                 raise ConfigError(
                     f"A profile has the settings {', '.join(_OF_PROFILES)} only; got"
-                    f" {quoted(other)}."
+                    f" {quoted(name)}."
                 )
+        if self.likeness:
             self.of_profile("likeness")
         check_plugin_names("logits_processors", self.logits_processors)
         if self.temperature == ():
@@ -245,13 +247,13 @@ def generation_config(
                 f" {did_you_mean(name, {*known, *own_arguments})}"
             )
     changes = {name: value for name, value in requested.items() if value is not None}
-    for name in ("stop_strings", "logits_processors"):
-        if isinstance(changes.get(name), str):
-            changes[name] = (changes[name],)
     for name in ("stop_strings", "logits_processors", "temperature"):
-        if isinstance(changes.get(name), Iterable) and not isinstance(changes[name], str):
+        value = changes.get(name)
+        if isinstance(value, str):
+            changes[name] = (value,)
+        elif isinstance(value, Iterable):
             with suppress(TypeError):  # of an array without dimensions, which is refused below
-                changes[name] = tuple(changes[name])
+                changes[name] = tuple(value)
     if isinstance(changes.get("conditions"), Mapping):
         added = own["conditions"] if isinstance(own.get("conditions"), Mapping) else {}
         changes["conditions"] = {**base.conditions, **added, **changes["conditions"]}
@@ -300,13 +302,7 @@ def check_saved_generation(config: GenerationConfig) -> None:
         ("the length of a stop string", max(map(len, config.stop_strings), default=0), _MAX_STRING),
     ):
         if value > limit:
-            shown = (
-                f"{value:,}"
-                if value < 10**15
-                else f"about {value:.0e}"
-                if value < 10**300
-                else "too large"
-            )
+            shown = f"{value:,}" if value < 10**15 else f"about 1e{math.log10(value):.0f}"
             raise ConfigError(
                 f"In the defaults of a saved model {name} is at most {limit:,}; got {shown}. A call"
                 " may set more."

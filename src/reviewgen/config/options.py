@@ -1,11 +1,16 @@
-"""Options that functions or commands share, besides the settings of a model: declared and described
-here only.
+"""Options that functions and commands share, besides the settings of a model.
 
-An option of a single command is described in the command's docstring, the settings of ``generate``
-in ``GenerationConfig``. From these classes and from ``GenerationConfig`` come the options of every
-command (``reviewgen.cli.options``), and what is checked against them: the TypedDicts below and the
-argument lists of docstrings (``python -m tests.lint.options``). Knows neither the command line nor
-the functions.
+A dataclass declares each option: its name, type, bounds, default and description. From these
+classes, and from ``GenerationConfig``, come the options of the commands (``reviewgen.cli.options``)
+and their descriptions in the docstrings of the public functions (``describes_options``). An option
+of a single command is described in the command's docstring.
+
+The TypedDicts repeat names and types, since type checkers and editors understand the keywords of a
+function (``**options: Unpack[TrainKwargs]``) only as a TypedDict that is written out. They cannot
+drift apart: a command passes all options of its classes on to a function, and
+``refuse_unknown_options`` refuses those that its TypedDict lacks.
+
+Knows neither the command line nor the functions.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -233,7 +238,7 @@ class DatasetOptions(ShardOptions):
 
 
 class ReadingKwargs(TypedDict, total=False):
-    """How a source of texts is read and cleaned; see ``options.ReadingOptions``."""
+    """How a source of texts is read and cleaned; see ``ReadingOptions``."""
 
     text_column: str | None
     documents: str
@@ -250,11 +255,11 @@ class ReadingKwargs(TypedDict, total=False):
 
 
 class EvaluateKwargs(ReadingKwargs, total=False):
-    """How texts are read that a trained model is measured on; see ``options.EvaluationOptions``."""
+    """How texts are read that a trained model is measured on; see ``EvaluationOptions``."""
 
 
 class CorpusKwargs(ReadingKwargs, total=False):
-    """The keywords of ``reviewgen.corpus``; see ``options.CorpusOptions``."""
+    """The keywords of ``reviewgen.corpus``; see ``CorpusOptions``."""
 
     validation: Any
     validation_split: str | None
@@ -272,7 +277,7 @@ class PrepareKwargs(CorpusKwargs, total=False):
 
 
 class TrialKwargs(TypedDict, total=False):
-    """How long a model is trained, and from which seed; see ``options.TrialOptions``."""
+    """How long a model is trained, and from which seed; see ``TrialOptions``."""
 
     budget: str | float | None
     steps: int | None
@@ -284,7 +289,7 @@ class TrainKwargs(PrepareKwargs, TrialKwargs, total=False):
     """The keywords of ``reviewgen.train`` and ``TrainingRun``; ``sweep`` and ``tune`` take those
     that apply to several trainings.
 
-    See ``options.TrainingOptions``.
+    See ``TrainingOptions``.
     """
 
     out: str | Path | None
@@ -295,6 +300,20 @@ class TrainKwargs(PrepareKwargs, TrialKwargs, total=False):
     log: str | None
     resume: bool
     overwrite: bool
+
+
+class CompareKwargs(ReadingKwargs, TrialKwargs, total=False):
+    """The keywords of ``reviewgen.compare``."""
+
+    held_out: Any
+    held_out_split: str | None
+    prompt: str
+    settings: Mapping[str, Mapping[str, Any]] | None
+    conditions: Any
+    fields: Any
+    weights: Any
+    out: str | Path | None
+    resume: bool
 
 
 def refuse_unknown_options(
@@ -328,17 +347,3 @@ def refuse_unknown_options(
     for name, hint in get_type_hints(known).items():
         if name in options and set(options_of(hint)) <= {bool, str, NoneType}:
             check_value(name, options[name], hint)
-
-
-class CompareKwargs(ReadingKwargs, TrialKwargs, total=False):
-    """The keywords of ``reviewgen.compare``, which documents them."""
-
-    held_out: Any
-    held_out_split: str | None
-    prompt: str
-    settings: Mapping[str, Mapping[str, Any]] | None
-    conditions: Any
-    fields: Any
-    weights: Any
-    out: str | Path | None
-    resume: bool

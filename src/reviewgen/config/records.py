@@ -12,7 +12,7 @@ from reviewgen.config.settings import Bound, check_value
 from reviewgen.errors import ConfigError, quoted
 
 _EACH = "*"  # the key that stands for all keys of an object; their values are not null
-# bits per character, shares, characters
+# Bits per character, a share, or a number of characters.
 _FIGURE = Annotated[float, Bound(at_least=0, at_most=1_000_000)]
 _INTERVAL = [float, float]  # low and high
 _CLEANING = (
@@ -33,7 +33,7 @@ _DATA: dict[str, Any] = {
     **dict.fromkeys(_CLEANING, bool),
 }
 _DATA["corpora"] = [_DATA]
-# which no metric lacks
+# The facts that no metric lacks.
 _MEASURED = {"unit": str, "lower_is_better": bool, "generated": float, "held_out": float}
 _METRIC = _MEASURED | {"interval": _INTERVAL}
 _RECORD: dict[str, Any] = {

@@ -25,10 +25,12 @@ typed after ``--set``. Standard library only; knows neither torch nor any plugin
 import dataclasses
 import json
 import math
+import operator
 import re
 import secrets
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -63,22 +65,26 @@ class Bound:
 
     def holds(self, value: float) -> bool:
         """Return whether a value is finite and in the range."""
-        return (
-            _is_finite(value)
-            and (self.at_least is None or value >= self.at_least)
-            and (self.above is None or value > self.above)
-            and (self.at_most is None or value <= self.at_most)
-            and (self.below is None or value < self.below)
+        return _is_finite(value) and all(
+            _HOLDS[name](value, limit) for name, limit in limits_of(self).items()
         )
 
     def __str__(self) -> str:
-        limits = (
-            ("at least", self.at_least),
-            ("above", self.above),
-            ("at most", self.at_most),
-            ("below", self.below),
-        )
-        return " and ".join(f"{name} {limit:g}" for name, limit in limits if limit is not None)
+        limits = limits_of(self).items()
+        return " and ".join(f"{name.replace('_', ' ')} {limit:g}" for name, limit in limits)
+
+
+_HOLDS: dict[str, Callable[[float, float], bool]] = {
+    "at_least": operator.ge,
+    "above": operator.gt,
+    "at_most": operator.le,
+    "below": operator.lt,
+}
+
+
+def limits_of(bound: Bound | None) -> dict[str, float]:
+    """Return the limits that a bound has, by their names."""
+    return {name: limit for name, limit in vars(bound or Bound()).items() if limit is not None}
 
 
 @dataclass(frozen=True, eq=False)  # hashed by identity, as the mapping has no hash
@@ -115,11 +121,10 @@ def settings_off(config: type) -> dict[str, Any]:
     """Return the settings that switch off every technique that a config class lists; empty if it
     lists none.
     """
-    return {
-        name: value
-        for technique in getattr(config, "techniques", ())
-        for name, value in technique.off.items()
-    }
+    off: dict[str, Any] = {}
+    for technique in getattr(config, "techniques", ()):
+        off |= technique.off
+    return off
 
 
 def check(config: Any) -> None:
@@ -166,7 +171,12 @@ def rename_values(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     name.
     """
     known = fields_of(cls)
-    return {key: _rename(value, known.get(key)) for key, value in values.items()}
+    renamed = dict(values)
+    for name, value in values.items():
+        for extra in getattr(known.get(name), "__metadata__", ()):
+            if isinstance(extra, RenamedValues) and isinstance(value, str):
+                renamed[name] = extra.new_values.get(value, value)
+    return renamed
 
 
 def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
@@ -176,20 +186,12 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
         ConfigError: A key is unknown or missing, or a value has the wrong type or is out of range.
     """
     known = _fields_of_known(cls, values)
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # the classes are dataclasses, which ConfigT does not say
-    required = (
-        field.name
-        for field in fields
-        if field.default is field.default_factory is dataclasses.MISSING
-    )
-    if missing := [name for name in required if name not in values]:
-        raise ConfigError(f"The setting {quoted(missing[0])} is missing.")
-    return cls(
-        **{
-            name: _from_json(_rename(value, known[name]), known[name])
-            for name, value in values.items()
-        }
-    )
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # the classes are dataclasses, which ConfigT does not say
+        is_required = field.default is field.default_factory is dataclasses.MISSING
+        if is_required and field.name not in values:
+            raise ConfigError(f"The setting {quoted(field.name)} is missing.")
+    renamed = rename_values(cls, values)
+    return cls(**{name: _from_json(value, known[name]) for name, value in renamed.items()})
 
 
 def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -200,12 +202,10 @@ def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: A key is unknown, or a string cannot be converted.
     """
     known = _fields_of_known(cls, values)
-    texts = {
-        key: _convert(key, _rename(value, known[key]), known[key])
-        for key, value in values.items()
-        if isinstance(value, str)
+    return {
+        name: _convert(name, value, known[name]) if isinstance(value, str) else value
+        for name, value in rename_values(cls, values).items()
     }
-    return {**values, **texts}
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -213,13 +213,13 @@ def to_dict(config: Any) -> dict[str, Any]:
     versions.
     """
     values = dataclasses.asdict(config)
-    left_out = [key for key in GIVEN_IDS if not values.get(key)] + (
-        ["bos_id"] if values.get("bos_id") is None else []
-    )
+    for name in GIVEN_IDS:
+        if not values.get(name):
+            values.pop(name, None)
+    if values.get("bos_id") is None:
+        values.pop("bos_id", None)
     return {
-        key: list(value) if isinstance(value, tuple) else value
-        for key, value in values.items()
-        if key not in left_out
+        name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
     }
 
 
@@ -293,24 +293,11 @@ def bare(hint: Any) -> Any:
 
 def bound_of(hint: Any) -> Bound | None:
     """Return the bound of a number, or of the elements of a list; None if it has none."""
-    bound = next(
-        (extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Bound)), None
-    )
+    for extra in getattr(hint, "__metadata__", ()):
+        if isinstance(extra, Bound):
+            return extra
     inner = bare(hint)
-    return bound_of(get_args(inner)[0]) if bound is None and get_origin(inner) is tuple else bound
-
-
-def _rename(value: Any, hint: Any) -> Any:
-    """Return the new name of a value that its field has renamed, any other value as it is."""
-    extras = getattr(hint, "__metadata__", ()) if isinstance(value, str) else ()
-    return next(
-        (
-            extra.new_values.get(value, value)
-            for extra in extras
-            if isinstance(extra, RenamedValues)
-        ),
-        value,
-    )
+    return bound_of(get_args(inner)[0]) if get_origin(inner) is tuple else None
 
 
 def check_value(name: str, value: Any, hint: Any) -> None:
@@ -342,12 +329,8 @@ def _from_json(value: Any, hint: Any) -> Any:
     for option in options_of(bare(hint)):
         if isinstance(value, list) and get_origin(option) is tuple:
             return tuple(_from_json(part, get_args(option)[0]) for part in value)
-        if (
-            isinstance(value, Mapping)
-            and isinstance(option, type)
-            and dataclasses.is_dataclass(option)
-        ):
-            return from_dict(option, value)
+        if isinstance(value, Mapping) and dataclasses.is_dataclass(option):
+            return from_dict(option, value)  # type: ignore[arg-type]  # a class, not an instance of one
     return value
 
 
@@ -403,6 +386,9 @@ _PLURALS: dict[Any, str] = {
 }
 
 
+_FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
 def _convert(name: str, text: str, hint: Any) -> Any:
     """Convert a string to the first type of the hint that it is a value of.
 
@@ -420,19 +406,14 @@ def _convert(name: str, text: str, hint: Any) -> Any:
 def _convert_to(text: str, option: Any) -> Any:
     """Convert a string to one type; return the string unchanged if it is not a value of it."""
     if option is bool:
-        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(
-            text.lower(), text
-        )
+        return _FLAGS.get(text.lower(), text)
     if option is types.NoneType:
         return None if text.lower() in ("none", "null", "") else text
     if get_origin(option) is Literal:
         return next((choice for choice in get_args(option) if str(choice) == text), text)
     if get_origin(option) is tuple:
-        return (
-            tuple(_convert_to(part.strip(), get_args(option)[0]) for part in text.split(","))
-            if text
-            else ()
-        )
+        parts = text.split(",") if text else ()
+        return tuple(_convert_to(part.strip(), get_args(option)[0]) for part in parts)
     if option in (int, float):
         try:
             return option(text)
@@ -460,10 +441,9 @@ def vocabulary_settings(
             of fields, the last ones.
     """
     known = fields_of(config)
-    values = dict(
-        zip(VOCABULARY_FIELDS, (vocab_size, bos_id, eos_id, condition_ids, field_ids), strict=True)
-    )
-    return {name: value for name, value in values.items() if name in known or name == "vocab_size"}
+    values = (vocab_size, bos_id, eos_id, condition_ids, field_ids)
+    named = zip(VOCABULARY_FIELDS, values, strict=True)
+    return {name: value for name, value in named if name in known or name == "vocab_size"}
 
 
 def without_vocabulary(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -518,10 +498,8 @@ def check_list(name: str, value: Any, example: str) -> list[Any]:
     if isinstance(value, Iterable) and not isinstance(
         value, str | bytes | bytearray | Mapping | type
     ):
-        try:
+        with suppress(TypeError, ValueError):  # such as an array without dimensions
             return list(value)
-        except (TypeError, ValueError):  # such as an array without dimensions
-            pass
     raise ConfigError(f"{name} must be a list, as in {example}; got {quoted(value)}.")
 
 
@@ -537,12 +515,10 @@ def check_mapping(name: str, value: Any, example: str) -> dict[str, Any]:
         ConfigError: It is something else, or reading it fails.
     """
     if isinstance(value, Mapping):
-        try:
+        with suppress(Exception):  # whatever a mapping of the user's raises
             items = dict(value)
-        except Exception:  # whatever a mapping of the user's raises
-            items = {None: None}
-        if all(isinstance(key, str) for key in items):
-            return items
+            if all(isinstance(key, str) for key in items):
+                return items
     raise ConfigError(
         f"{name} must be a dictionary with strings as keys, as in {example}; got {quoted(value)}."
     )

@@ -15,8 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, cast, overload
 
 from reviewgen.conditions import Conditions
+from reviewgen.config.descriptions import describes_options
 from reviewgen.config.generation import GenerationConfig, GenerationSettings
-from reviewgen.config.options import EvaluateKwargs, refuse_unknown_options
+from reviewgen.config.options import (
+    CallOptions,
+    EvaluateKwargs,
+    EvaluationOptions,
+    refuse_unknown_options,
+)
 from reviewgen.config.settings import check_flags, check_text
 from reviewgen.errors import BundleError, ConfigError, GenerationError, quoted
 from reviewgen.generation.generator import Generation, Generator, choose_batch_size, require_index
@@ -195,6 +201,7 @@ class ReviewModel:
         **options: Unpack[GenerateKwargs],
     ) -> list[Generation]: ...
 
+    @describes_options(CallOptions)
     def generate(
         self,
         prompt: str | Sequence[str] = "",
@@ -218,21 +225,13 @@ class ReviewModel:
                 transformers' objects, of the ids (1, T) so far, bos first, and the scores (1, V);
                 or a list of these. It replaces the saved ones.
             stopping_criteria, streamer: transformers' objects, or functions with their signatures.
-            seed: The same seed gives the same texts, whatever else is in the batch; random if not
-                given.
-            novelty: "report" looks up what each text copies from the training text; "filter" also
-                prevents copied spans of more than max_copy tokens.
-            max_copy: With "filter", the maximum length of a copied span, in tokens; by default
-                about 50 characters.
-            must_include: A string, or several, that each text must contain, ignoring case; up to
-                128 texts are sampled until some contain them all, and the most probable of these is
-                returned.
             best_of: Sample this many texts for each prompt, and return the best
                 ``num_return_sequences`` of them, the best first.
             judge: What rates the texts: another model, by bits per character; the name of an
                 installed metric that says whether lower is better; or a function that takes a text
                 without its prompt, and the prompt, and returns a number; higher is better. By
                 default, the model's own bits per character.
+            See ``CallOptions``.
 
         Returns:
             ``num_return_sequences`` texts for each prompt, in the order of the prompts; each starts
@@ -362,6 +361,7 @@ class ReviewModel:
             seed=seed,
         )
 
+    @describes_options(EvaluationOptions)
     def evaluate(self, source: Any, **options: Unpack[EvaluateKwargs]) -> "Evaluation":
         """Measure the model on a source of texts, in bits per character.
 
@@ -370,20 +370,7 @@ class ReviewModel:
 
         Args:
             source: See ``reviewgen.data.sources.open_source``.
-            split: "all"; for a dataset, the name of one of its splits; for any other source, a part
-                of its hash split: "train", "validation" or "test". Default: "all".
-            text_column: The column that holds the text, "a.b" for the field b of the column a;
-                guessed if not given.
-            documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between),
-                "sentence" or "file". With "file", a single file is one long text, blocks of which
-                are held out. Default: "line".
-            sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its
-                only table is read.
-            subset: The subset (configuration) of a dataset of the Hub.
-            lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How to clean; by
-                default as in the training.
-            max_text_characters: Maximum number of characters of a text; longer texts are an error.
-                A txt file read as one text has no limit. Default: 10,000,000.
+            See ``EvaluationOptions``.
 
         Raises:
             DataError: The source cannot be read, or contains nothing to evaluate.

@@ -26,8 +26,9 @@ from reviewgen.blending.weights import (
     mix_scores,
 )
 from reviewgen.conditions import Condition, Conditions
+from reviewgen.config.descriptions import describes_options
 from reviewgen.config.generation import CHAR_GENERATION, GenerationConfig
-from reviewgen.config.options import EvaluateKwargs, refuse_unknown_options
+from reviewgen.config.options import EvaluateKwargs, EvaluationOptions, refuse_unknown_options
 from reviewgen.config.settings import to_dict
 from reviewgen.data.pipeline import data_records, read_documents
 from reviewgen.data.store import digest_tokenizer
@@ -48,6 +49,7 @@ from reviewgen.saving.layout import Bundle
 from reviewgen.saving.weights import ModelWeights
 
 
+@describes_options(EvaluationOptions)
 def blend(
     models: Any, weights: Any = None, *, data: Any = None, **options: Unpack[EvaluateKwargs]
 ) -> ReviewModel:
@@ -69,20 +71,7 @@ def blend(
             certain each model is of the next token; ``training["weights"]`` of the blend records
             the bits per character of each part, and of the blend with equal, fixed and fitted
             weights.
-        split: "all"; for a dataset, the name of one of its splits; for any other source, a part of
-            its hash split: "train", "validation" or "test". Default: "all".
-        text_column: The column that holds the text, "a.b" for the field b of the column a; guessed
-            if not given.
-        documents: How a txt file is cut into texts: "line", "paragraph" (blank lines between),
-            "sentence" or "file". With "file", a single file is one long text, blocks of which are
-            held out. Default: "line".
-        sql: The query of a SQLite file, as in "select text, stars from reviews"; by default its
-            only table is read.
-        subset: The subset (configuration) of a dataset of the Hub.
-        lowercase, strip_markdown, fix_encoding, keep_line_breaks, clean: How to clean the data; by
-            default as in the trainings.
-        max_text_characters: Maximum number of characters of a text; longer texts are an error. A
-            txt file read as one text has no limit. Default: 10,000,000.
+        See ``EvaluationOptions``.
 
     Raises:
         ConfigError: There are fewer than two models, a condition has other values in one of them,
