@@ -106,12 +106,12 @@ def _new(name: str, texts: Sequence[str]) -> LoadedModel:
             f"{name} is a blend without trained weights, so there is nothing to show. Train it"
             " first."
         )
-    parts = resolve_setup(name)
+    setup = resolve_setup(name)
     read = list(texts) or [_CHARACTERS]
-    tokenizer = parts.tokenizer_class.train(read, parts.tokenizer_config)
+    tokenizer = setup.tokenizer_class.train(read, setup.tokenizer_config)
     size = tokenizer.vocab_size
-    ids = size if texts else getattr(parts.tokenizer_config, "vocab_size", size)
-    model: Any = parts.build_model(tokenizer, Conditions(first_id=ids), seed=0)
+    ids = size if texts else getattr(setup.tokenizer_config, "vocab_size", size)
+    model: Any = setup.build_model(tokenizer, Conditions(first_id=ids), seed=0)
     note = (
         f"No trained weights of {name} are installed: its weights are random, and its tokenizer is"
         " trained on the texts shown."
@@ -128,11 +128,11 @@ def _new(name: str, texts: Sequence[str]) -> LoadedModel:
         )
     if isinstance(model, nn.Module):
         model.eval()
-    batch = {"B": parts.training.batch_size, "T": parts.training.bptt}
+    batch = {"B": setup.training.batch_size, "T": setup.training.bptt}
     conditions = Conditions(first_id=size)
     return LoadedModel(
         name,
-        parts.model_plugin.name,
+        setup.model_plugin.name,
         model,
         tokenizer,
         conditions,

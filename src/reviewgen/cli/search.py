@@ -189,12 +189,12 @@ def _split_settings(
     fixed = parse_settings(settings)
     from reviewgen.runs.setup import resolve_setup
 
-    parts = resolve_setup(preset)
+    setup = resolve_setup(preset)
     all_of_them = [(group, name) for group, names in fixed.items() for name in names]
     several = [
         (group, name)
         for group, name in all_of_them
-        if "," in fixed[group][name] and not parts.takes_list(group, name)
+        if "," in fixed[group][name] and not setup.takes_list(group, name)
     ]
     chosen = several or (all_of_them if len(all_of_them) == 1 else [])
     if not chosen:

@@ -103,9 +103,9 @@ def ablate(
     """
     check_count("seeds", seeds)
     variants = Variants(("ablate", "seeds", "settings"), preset, source, settings, options)
-    parts = variants.plan({}).parts
-    configs = {"model": parts.model_class.Config} | (
-        {} if parts.is_counted else {"training": TrainingConfig}
+    setup = variants.plan({}).setup
+    configs = {"model": setup.model_class.Config} | (
+        {} if setup.is_counted else {"training": TrainingConfig}
     )
     techniques: dict[str, tuple[Technique, dict[str, Any]]] = {}
     for group, config in configs.items():
@@ -127,7 +127,7 @@ def ablate(
     for off in ({}, plain, *(off for _, off in techniques.values())):
         # what cannot be combined with the given settings is refused before any work
         variants.plan(off)
-    variants.skip_copy_rates(parts.training)
+    variants.skip_copy_rates(setup.training)
     return _rows(_Trainings(variants, seeds), techniques, plain)
 
 
@@ -183,12 +183,12 @@ class _Trainings:
         if not self.used:
             self.used = {f"model.{key}": value for key, value in to_dict(run.model.config).items()}
             self.used |= {f"training.{key}": value for key, value in to_dict(run.config).items()}
-            if not plan.parts.is_counted:
+            if not plan.setup.is_counted:
                 device, _ = choose_device(run.config.device, run.model)
                 if sampled_softmax(run.model, run.config.sampled_softmax, device.type) is None:
                     # the vocabulary is too small, or the device is not a CPU
                     self.used["training.sampled_softmax"] = 0
-        is_timed = training_seconds > 0.01 * seconds and not plan.parts.is_counted
+        is_timed = training_seconds > 0.01 * seconds and not plan.setup.is_counted
         means = np.mean(nats, axis=0)
         characters = [length for _, length in documents]
         row = AblationRow(

@@ -122,10 +122,10 @@ def read_corpus(plan: TrainingPlan) -> ReadCorpus:
     corpus = cached_corpus(plan.texts)
     require_splits(corpus)
     values = corpus.conditions("train")
-    if plan.parts.trained is None:
+    if plan.setup.trained is None:
         fitted = find_conditions(corpus, plan.data)
         return ReadCorpus(corpus, fitted, tuple(fitted.notes()))
-    known = plan.parts.trained.conditions
+    known = plan.setup.trained.conditions
     texts = 0
     unknown = Counter[str]()
     for row in values if known else ():
@@ -147,14 +147,14 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
         DataError: The texts of a split have no characters.
         BrokenPlugin: The tokenizer cannot be saved with a model.
     """
-    parts = plan.parts
-    folder = plan.store or cached_store(read.corpus, _encoding(parts), read.conditions)
-    tokenizer: Tokenizer = parts.tokenizer_class.load(folder.folder / "tokenizer")
+    setup = plan.setup
+    folder = plan.store or cached_store(read.corpus, _encoding(setup), read.conditions)
+    tokenizer: Tokenizer = setup.tokenizer_class.load(folder.folder / "tokenizer")
     conditions = read.conditions.with_ids_from(tokenizer.vocab_size, tokenizer.encode)
     stores = folder.splits()
     if plan.store is not None:
         folder.check(stores, conditions)
-    check_tokenizer_files(tokenizer, parts.tokenizer_plugin.name)
+    check_tokenizer_files(tokenizer, setup.tokenizer_plugin.name)
     for split in ("train", "validation"):
         if not stores[split].characters.any():
             raise DataError(f"The {split} texts have no characters.")
@@ -167,27 +167,27 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
     return PreparedCorpus(read.corpus, conditions, notes, tokenizer, stores, index, lexicon, words)
 
 
-def _encoding(parts: TrainingSetup) -> Encoding:
+def _encoding(setup: TrainingSetup) -> Encoding:
     """Return how texts are encoded; the novelty index of a model that is trained further depends on
     its parents, too.
     """
-    plugin = parts.tokenizer_plugin
-    trained = parts.trained
+    plugin = setup.tokenizer_plugin
+    trained = setup.trained
     return Encoding(
-        cls=parts.tokenizer_class,
-        config=parts.tokenizer_config,
+        cls=setup.tokenizer_class,
+        config=setup.tokenizer_config,
         plugin={name: getattr(plugin, name) for name in ("name", "package", "version")},
         trained=None if trained is None else trained.tokenizer,
         check=check_tokenizer_files,
-        novelty=parts.training.novelty if trained is None else "none",
-        megabytes=parts.training.novelty_mb,
-        belongs_to=lambda corpus: _fingerprint(parts, corpus),
+        novelty=setup.training.novelty if trained is None else "none",
+        megabytes=setup.training.novelty_mb,
+        belongs_to=lambda corpus: _fingerprint(setup, corpus),
     )
 
 
-def _fingerprint(parts: TrainingSetup, corpus: str) -> str:
-    facts = {"data": {"fingerprint": corpus}, **parent_facts(parts.trained, None)}
-    return fingerprint(facts, parts.tokenizer_plugin.name, to_dict(parts.tokenizer_config))
+def _fingerprint(setup: TrainingSetup, corpus: str) -> str:
+    facts = {"data": {"fingerprint": corpus}, **parent_facts(setup.trained, None)}
+    return fingerprint(facts, setup.tokenizer_plugin.name, to_dict(setup.tokenizer_config))
 
 
 def _index_texts(
@@ -198,10 +198,10 @@ def _index_texts(
 
     Of a model that is trained further, the words include those that it knows.
     """
-    parts, settings, index = plan.parts, plan.parts.training, None
+    setup, settings, index = plan.setup, plan.setup.training, None
     if settings.novelty != "none":
-        encoding = replace(_encoding(parts), novelty=settings.novelty)
-        if parts.trained is None and folder.facts["novelty"] == {
+        encoding = replace(_encoding(setup), novelty=settings.novelty)
+        if setup.trained is None and folder.facts["novelty"] == {
             "form": settings.novelty,
             "megabytes": settings.novelty_mb,
         }:
@@ -212,7 +212,7 @@ def _index_texts(
             )
         else:
             index = index_tokens(folder.training_texts(), tokenizer, encoding, corpus.fingerprint)
-    before = None if parts.trained is None else parts.trained.bundle.lexicon
+    before = None if setup.trained is None else setup.trained.bundle.lexicon
     counts = words_of_store(folder, tokenizer)
     if corpus.source.is_one_text:
         counts.texts.clear()  # its parts are no texts
@@ -292,12 +292,12 @@ def prepare_tokens(
         folder = cache_folder() / f"preparing-{hash_text(url):016x}" if url else to_path("out", out)
         if not folder.name:  # "." or "/", which exist
             check_output(folder)
-        parts = resolve_setup(preset, tokenizer=options.get("tokenizer"))
-        return parts, make_texts(source, options, data_config(options)), folder, url
+        setup = resolve_setup(preset, tokenizer=options.get("tokenizer"))
+        return setup, make_texts(source, options, data_config(options)), folder, url
 
     with all_processes() as processes:
-        parts, texts, folder, url = processes.each(check, out)
-        encoding = _encoding(parts)
+        setup, texts, folder, url = processes.each(check, out)
+        encoding = _encoding(setup)
         names = {
             "preset": preset,
             "out": str(out),
@@ -306,5 +306,5 @@ def prepare_tokens(
         }
         processes.refuse_differences({**names, "source": str(source)[:1000]})
         return prepare_store(
-            texts, encoding, folder, url, processes, progress, {"preset": parts.preset}
+            texts, encoding, folder, url, processes, progress, {"preset": setup.preset}
         )

@@ -73,7 +73,7 @@ class TrainingPlan:
     """What is trained, on which texts, for how long, and where the model is saved.
 
     Attributes:
-        parts: The plugins, their settings, and the model that is trained further.
+        setup: The plugins, their settings, and the model that is trained further.
         texts: Which texts, and how they are read.
         length: How long.
         seed: Seed of the initial weights, the order of the texts and dropout.
@@ -85,7 +85,7 @@ class TrainingPlan:
         store: The token store, if the source is a prepared one.
     """
 
-    parts: TrainingSetup
+    setup: TrainingSetup
     texts: CorpusSpec
     length: Budget
     seed: int
@@ -99,7 +99,7 @@ class TrainingPlan:
     @property
     def preset(self) -> str:
         """The name of the preset."""
-        return self.parts.preset
+        return self.setup.preset
 
     @property
     def data(self) -> DataConfig:
@@ -108,12 +108,12 @@ class TrainingPlan:
 
     def facts(self) -> dict[str, Any]:
         """Return what decides the weights besides the corpus, as JSON values by dotted name."""
-        parts = self.parts
+        setup = self.setup
         groups = {
-            "model": parts.model_facts(),
-            "tokenizer": to_dict(parts.tokenizer_config),
+            "model": setup.model_facts(),
+            "tokenizer": to_dict(setup.tokenizer_config),
             "training": {
-                name: value for name, value in to_dict(parts.training).items() if name not in _FREE
+                name: value for name, value in to_dict(setup.training).items() if name not in _FREE
             },
             "data": self.data.facts(),
             "budget": vars(self.length),
@@ -122,9 +122,9 @@ class TrainingPlan:
             "preset": self.preset,
             "seed": self.seed,
             "min_texts": self.min_texts,
-            "from": None if parts.trained is None else parts.trained.digest,
+            "from": None if setup.trained is None else setup.trained.digest,
             "initial_weights": (
-                None if parts.initial_weights is None else parts.initial_weights.digest
+                None if setup.initial_weights is None else setup.initial_weights.digest
             ),
         } | {
             f"{group}.{name}": value
@@ -179,21 +179,21 @@ def make_plan(start: Any, source: Any, options: TrainKwargs) -> TrainingPlan:
             # else this may be the model that the job has saved before it was restarted
             if not resumes_by_itself():
                 check_output(out, "--overwrite (overwrite=True)")
-    parts = resolve_setup(
+    setup = resolve_setup(
         start, *map(options.get, ("model", "tokenizer", "training", "initial_weights"))
     )
     # one that is not installed is refused before anything is read
-    find_metrics(parts.training.metrics)
+    find_metrics(setup.training.metrics)
     check_tracker(options.get("log"))
     min_texts = options.get("min_texts", 2)
     check_value("min_texts", min_texts, fields_of(TrainingOptions)["min_texts"])
-    data = data_config(options, parts.trained)
+    data = data_config(options, setup.trained)
     store = find_store(source)
     if store is not None:
-        data = _check_store(store, parts, data, options.get("validation"))
+        data = _check_store(store, setup, data, options.get("validation"))
     return TrainingPlan(
-        parts=parts,
-        texts=make_texts(source, options, data, allow_missing=parts.trained is not None),
+        setup=setup,
+        texts=make_texts(source, options, data, allow_missing=setup.trained is not None),
         length=parse_length(options.get("budget"), options.get("steps"), options.get("epochs")),
         seed=check_seed(options.get("seed", 0)),
         out=out,
@@ -284,7 +284,7 @@ def data_config(options: Mapping[str, Any], trained: Any = None) -> DataConfig:
 
 
 def _check_store(
-    store: StoreFolder, parts: TrainingSetup, data: DataConfig, validation: Any
+    store: StoreFolder, setup: TrainingSetup, data: DataConfig, validation: Any
 ) -> DataConfig:
     """Return how the texts of a store were read, after checking that a training can use it.
 
@@ -292,8 +292,8 @@ def _check_store(
         ConfigError: The tokenizer, its settings or how the texts were read differ.
         DataError: The store has no facts, as one of the token cache.
     """
-    trained = parts.trained
-    plugin = parts.tokenizer_plugin
+    trained = setup.trained
+    plugin = setup.tokenizer_plugin
     plain = DataConfig()
     try:
         facts, stored = (
@@ -315,7 +315,7 @@ def _check_store(
     asked = {"tokenizer": plugin.name, "package": plugin.package}
     if trained is None:
         asked |= {
-            f"tokenizer.{name}": value for name, value in to_dict(parts.tokenizer_config).items()
+            f"tokenizer.{name}": value for name, value in to_dict(setup.tokenizer_config).items()
         }
         asked |= {
             name: getattr(data, name)
@@ -359,7 +359,7 @@ class RunFolder:
                 "Only a run with an output folder has checkpoints to resume from: give out, or"
                 " leave resume out."
             )
-        if plan.resume and plan.parts.is_counted:
+        if plan.resume and plan.setup.is_counted:
             raise CheckpointError(
                 f"{plan.preset} is trained by counting, which has no checkpoints: an interrupted"
                 " count starts over. Leave out --resume (resume=True)."
@@ -405,7 +405,7 @@ class RunFolder:
             OutputExists: The output folder exists, and is not of a run that is over.
         """
         plan = self._plan
-        training = plan.parts.training
+        training = plan.setup.training
         if plan.out is None:
             return None, {}, 0.0
         if resumes_by_itself():

@@ -366,8 +366,8 @@ def suggest_trained_weights(
     """
     passes = tokens / max(1, corpus.stores["train"].tokens)
     if (
-        plan.parts.trained is not None
-        or plan.parts.is_counted
+        plan.setup.trained is not None
+        or plan.setup.is_counted
         or seconds < _MIN_SECONDS
         or passes < _MIN_PASSES
     ):
@@ -389,7 +389,7 @@ def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
     """Return the shipped model of a preset, if it can be trained further with a plan's own settings
     on texts cleaned alike.
     """
-    parts = plan.parts
+    setup = plan.setup
     try:
         usual = resolve_setup(plan.preset)
         folder = find_weights(plan.preset)
@@ -399,12 +399,12 @@ def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
         defaults = to_dict(usual.tokenizer_config)
         model = {
             name: value
-            for name, value in parts.model_settings.items()
+            for name, value in setup.model_settings.items()
             if value != usual.model_settings.get(name)
         }
         tokenizer = {
             name: value
-            for name, value in to_dict(parts.tokenizer_config).items()
+            for name, value in to_dict(setup.tokenizer_config).items()
             if value != defaults[name]
         }
         resolve_setup(trained, model, tokenizer)

@@ -143,9 +143,9 @@ class Variants:
                 raise ConfigError(f"{setting} is both set and varied; do one of the two.")
             groups[group][name] = value
         plan = make_plan(self._start, self._source, {**self._options, **groups})
-        if plan.parts.models:
+        if plan.setup.models:
             raise ConfigError(
-                f"{plan.preset} is a blend of several models: give one of them, {plan.parts.names}."
+                f"{plan.preset} is a blend of several models: give one of them, {plan.setup.names}."
             )
         return plan
 
@@ -153,13 +153,13 @@ class Variants:
         """Return the corpus of a plan; it is read and tokenized unless that was done for an earlier
         plan.
         """
-        parts = plan.parts
+        setup = plan.setup
         needed = (
             plan.data,
-            parts.tokenizer_plugin,
-            parts.tokenizer_config,
-            parts.training.novelty,
-            parts.training.novelty_mb,
+            setup.tokenizer_plugin,
+            setup.tokenizer_config,
+            setup.training.novelty,
+            setup.training.novelty_mb,
         )
         corpus = next((corpus for known, corpus in self._corpora if known == needed), None)
         if corpus is None:
