@@ -16,8 +16,9 @@ from reviewgen.config import Preset
 from reviewgen.errors import TrainingError
 from reviewgen.registry.plugins import find_model
 from reviewgen.training import TrainingConfig
-from reviewgen.training.execution import IsolatedRng, Sizing, choose_device, choose_size
+from reviewgen.training.device import IsolatedRng, choose_device
 from reviewgen.training.report import Budget, Report
+from reviewgen.training.sizing import Sizing, choose_size
 from tests.support.fakes import TEXTS
 from tests.support.trainings import Clock, Planted, fitted, prepared, ready
 

@@ -224,7 +224,7 @@ def doctor(model: str | None = None, *, accept: bool = False) -> Result:
         "platform": platform.platform(),
     }
     facts |= {"cores": os.cpu_count(), "libraries": {name: _version(name) for name in _LIBRARIES}}
-    from reviewgen.training.execution import native_precision
+    from reviewgen.training.device import native_precision
 
     facts |= {
         "device": device,

@@ -25,7 +25,7 @@ from reviewgen.evaluation import evaluate_totals, sample_documents
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.rates import find_intervals
 from reviewgen.runs.sweep import Variants
-from reviewgen.training.execution import choose_device
+from reviewgen.training.device import choose_device
 from reviewgen.training.softmax import sampled_softmax
 
 _HELD_OUT_TOKENS = 50_000  # scored, at most

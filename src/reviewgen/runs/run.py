@@ -65,8 +65,9 @@ from reviewgen.runs.setup import TrainingSetup, parent_facts
 from reviewgen.saving.layout import Bundle
 from reviewgen.saving.weights import ModelWeights
 from reviewgen.training.evaluator import Evaluator
-from reviewgen.training.execution import choose_size
+from reviewgen.training.sizing import choose_size
 from reviewgen.training.loop import fit
+from reviewgen.training.memory import use_large_pages
 from reviewgen.training.model_checks import check_contract
 from reviewgen.training.report import Budget, Report, StopReason, find_verdict
 from reviewgen.version import __version__
@@ -121,6 +122,7 @@ class TrainingRun:
         self._set_up(make_plan(start, source, options))
 
     def _set_up(self, plan: TrainingPlan) -> None:
+        use_large_pages()
         self._plan = plan
         self._log = RunLog(plan.log, plan.out, plan.preset)
         self._folder = RunFolder(plan)

@@ -45,7 +45,7 @@ from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.registry.metadata import Plugin
 from reviewgen.registry.plugins import find_model, find_preset, find_tokenizer, preset_names
 from reviewgen.storage import digest_of, to_path
-from reviewgen.training.execution import IsolatedRng
+from reviewgen.training.device import IsolatedRng
 
 # what the record of a training keeps of an earlier one, which the model was trained in before
 _PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")

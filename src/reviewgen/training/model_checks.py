@@ -42,14 +42,12 @@ def check_contract(model: nn.Module, plugin: Plugin, *, is_sampled: bool = False
     """
     if plugin.package == OWN:
         return
+    laws: list[Callable[[Any], None]] = [shape, causal, rows]
+    if is_sampled and isinstance(model, SupportsOutputLayer):
+        laws.append(output_layer)
     is_training = model.training
     try:
-        for law in (
-            shape,
-            causal,
-            rows,
-            *((output_layer,) if is_sampled and isinstance(model, SupportsOutputLayer) else ()),
-        ):
+        for law in laws:
             law(model.eval())
     except AssertionError as problem:
         raise BrokenPlugin(
