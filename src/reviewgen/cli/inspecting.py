@@ -231,7 +231,7 @@ def doctor(model: str | None = None, *, accept: bool = False) -> Result:
         "mixed_precision": native_precision(device),
         "threads": torch.get_num_threads(),
     }
-    from reviewgen.data.store import MAX_BYTES, cache_folder, cache_size
+    from reviewgen.data.cache import MAX_BYTES, cache_folder, cache_size
 
     sizes = {
         "cache_megabytes": round(cache_size() / 1e6, 1),

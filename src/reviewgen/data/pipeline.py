@@ -22,6 +22,7 @@ import numpy as np
 from reviewgen.conditions import Conditions, fit_condition, fit_field
 from reviewgen.config.options import EvaluateKwargs, refuse_unknown_options
 from reviewgen.config.settings import from_dict, to_dict
+from reviewgen.data.cache import in_cache, workspace
 from reviewgen.data.cleaning import CleaningReport, note_mojibake
 from reviewgen.data.columns import DataConfig, Example, SourceInfo
 from reviewgen.data.corpus import Corpus, describe, make_corpus, require_splits, require_texts
@@ -33,10 +34,8 @@ from reviewgen.data.store import (
     StoreFolder,
     find_store,
     frame_texts,
-    in_cache,
     publish_store,
     refuse_existing,
-    workspace,
 )
 from reviewgen.data.weighting import refuse_same
 from reviewgen.errors import (

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from reviewgen.conditions import Conditions
 from reviewgen.config.options import CorpusKwargs, PrepareKwargs, refuse_unknown_options
 from reviewgen.config.settings import to_dict
+from reviewgen.data.cache import cache_folder
 from reviewgen.data.cleaning import hash_text
 from reviewgen.data.corpus import Corpus, require_splits
 from reviewgen.data.files import is_url
@@ -27,7 +28,7 @@ from reviewgen.data.pipeline import (
 )
 from reviewgen.data.prepare import NOVELTY_FILE, Encoding, index_tokens, words_of_store
 from reviewgen.data.sources import DROPPED, SPLITS
-from reviewgen.data.store import StoreFolder, TokenStore, cache_folder, fetch_store, find_store
+from reviewgen.data.store import StoreFolder, TokenStore, fetch_store, find_store
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
 from reviewgen.novelty import Index, read_index

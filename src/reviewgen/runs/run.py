@@ -65,11 +65,11 @@ from reviewgen.runs.setup import TrainingSetup, parent_facts
 from reviewgen.saving.layout import Bundle
 from reviewgen.saving.weights import ModelWeights
 from reviewgen.training.evaluator import Evaluator
-from reviewgen.training.sizing import choose_size
 from reviewgen.training.loop import fit
 from reviewgen.training.memory import use_large_pages
 from reviewgen.training.model_checks import check_contract
 from reviewgen.training.report import Budget, Report, StopReason, find_verdict
+from reviewgen.training.sizing import choose_size
 from reviewgen.version import __version__
 
 _COUNTING_SHARE = 0.4  # of the time left, at most
