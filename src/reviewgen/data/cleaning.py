@@ -197,7 +197,7 @@ class Cleaner:
                 ) from None
             self._fix_encoding = fix
         if options["strip_markdown"]:
-            from markdown_it import MarkdownIt  # slow to import, and off by default
+            from markdown_it import MarkdownIt  # rich needs it; slow to import, and off by default
 
             # escaped characters stay apart
             self._parse_markdown = MarkdownIt("commonmark").disable("text_join").parse

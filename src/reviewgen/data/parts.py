@@ -127,8 +127,9 @@ def _call_all(
 ) -> list[T]:
     if workers <= 1:
         return [function(*task) for task in tasks]
-    # joblib has no type hints. Its processes exchange functions of ours and their arguments, and
-    # read no file.
+    # Unlike those of concurrent.futures, the processes of joblib neither fork beside the threads of
+    # torch nor run the user's script again, which may have no guard for it. They read no file.
+    # joblib has no type hints.
     from joblib import Parallel, delayed  # type: ignore[import-untyped]
     from joblib.externals.loky.process_executor import TerminatedWorkerError  # type: ignore[import-untyped]
 
