@@ -85,10 +85,10 @@ def file_layout(path: Path) -> tuple[bool, bool]:
     """
     with path.open(encoding="utf-8") as file:
         head = file.read(_HEAD)
-    paragraphs = list(
-        _paragraphs(io.StringIO(head if len(head) < _HEAD else head[: head.rfind("\n") + 1]))
-    )
-    pairs = [pair for lines in paragraphs for pair in itertools.pairwise(lines)]
+    if len(head) == _HEAD:  # without the last line, which is cut
+        head = head[: head.rfind("\n") + 1]
+    paragraphs = list(_paragraphs(io.StringIO(head)))
+    pairs = list(itertools.chain.from_iterable(map(itertools.pairwise, paragraphs)))
     has_paragraphs = sum(len(lines) > 1 for lines in paragraphs) > 1
     if len(paragraphs) < _MIN_PARAGRAPHS or len(pairs) < _MIN_LINES:
         return False, has_paragraphs
@@ -187,15 +187,14 @@ def _sentences(text: str) -> Iterator[str]:
     After quoted speech and after an abbreviation such as U.S., a word in lower case belongs to the
     same sentence.
     """
-    ends = [
-        end
-        for end in sentence_ends(text)
-        if not ((after := _MAY_GO_ON.match(text, end)) and after[1].islower())
-    ]
-    pieces = (
-        text[start:end].strip() for start, end in zip([0, *ends], [*ends, len(text)], strict=True)
-    )
-    yield from filter(None, pieces)
+    start = 0
+    for end in [*sentence_ends(text), len(text)]:
+        following = _MAY_GO_ON.match(text, end)
+        if following and following[1].islower():
+            continue
+        if sentence := text[start:end].strip():
+            yield sentence
+        start = end
 
 
 def cut_text(text: str, held_out: float) -> list[str]:
@@ -219,8 +218,8 @@ def cut_text(text: str, held_out: float) -> list[str]:
         1, min(_PAIRS, int(characters / _MIN_BLOCK)), math.ceil(characters / _MAX_BLOCK)
     )
     block = len(text) * 2 * held_out / stretches
-    middles = [(number + 0.5) / stretches * len(text) for number in range(stretches)]
-    targets = [middle + side * block / 2 for middle in middles for side in (-1, 1)]
+    middles = (np.arange(stretches) + 0.5) / stretches * len(text)
+    targets = np.stack([middles - block / 2, middles + block / 2], axis=1).flatten().tolist()
     return _cut_near(text, targets, int(block / 4))
 
 

@@ -238,7 +238,7 @@ def open_units(source: Any, config: DataConfig, folder: Path) -> Source:
         and source
         and all(isinstance(item, Path) for item in source)
     ):
-        files = [file for item in source for file in find_files(item)]
+        files = list(itertools.chain.from_iterable(map(find_files, source)))
         return _open_files(f"{len(source)} files", files, config, folder)
     return _open_object(source, config)
 
@@ -315,11 +315,9 @@ def _open_files(
     folder: Path,
     urls: Mapping[Path, str] | None = None,
 ) -> Source:
-    plain = [
-        plain_file
-        for file in files
-        for plain_file in make_plain(file, folder, (urls or {}).get(file))
-    ]
+    plain = list[PlainFile]()
+    for file in files:
+        plain += make_plain(file, folder, (urls or {}).get(file))
     if not plain:
         raise DataError(
             f"{files[0]} is empty." if len(files) == 1 else f"All {len(files)} files are empty."
@@ -467,10 +465,12 @@ def _open_object(source: Any, config: DataConfig) -> Source:
     if hasattr(source, "with_format") and hasattr(source, "num_rows"):
         result = opened(partial(read_dataset, source), is_shared=True)
         # of datasets that were joined
-        blocks = [block.split("\n") for block in (source.info.description or "").split("\n\n")]
-        result.info.repeated_lines = list(
-            dict.fromkeys(line for head, *lines in blocks if head == DROPPED for line in lines)
-        )
+        dropped = dict[str, None]()
+        for block in (source.info.description or "").split("\n\n"):
+            head, *lines = block.split("\n")
+            if head == DROPPED:
+                dropped |= dict.fromkeys(lines)
+        result.info.repeated_lines = list(dropped)
         return result
     if isinstance(source, bytes | int | float) or not isinstance(source, Iterable):
         raise DataError(

@@ -16,6 +16,7 @@ import contextlib
 import copy
 import functools
 import hashlib
+import itertools
 import mmap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,8 @@ class TokenStore:
 
     def __init__(self, folders: Path | Sequence[Path], split: str) -> None:
         folders = [folders] if isinstance(folders, Path) else folders
-        files = [folder / f"{split}.{dtype}" for folder in folders for dtype in _DTYPES]
+        paths = itertools.product(folders, _DTYPES)
+        files = [folder / f"{split}.{dtype}" for folder, dtype in paths]
         files = [file for file in files if file.is_file()]
         # a folder may be listed several times
         self._maps = {file: _map(file) for file in dict.fromkeys(files)}

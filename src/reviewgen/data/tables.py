@@ -354,12 +354,10 @@ def needed_columns(names: Sequence[str], columns: Sequence[str] | None) -> list[
     """Return which columns of a table are needed; a nested one ``a.b`` is in the column a. None
     stands for all.
     """
-    wanted = (
-        None
-        if columns is None
-        else {column if column in names else column.partition(".")[0] for column in columns}
-    )
-    return [name for name in names if wanted is None or name in wanted]
+    if columns is None:
+        return list(names)
+    wanted = {column if column in names else column.partition(".")[0] for column in columns}
+    return [name for name in names if name in wanted]
 
 
 def read_arrow(
@@ -513,7 +511,10 @@ def _column_number(name: bytes) -> int:
 
 def find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
     """Return the units of a file, each of about ``size`` bytes if it can be cut."""
-    path, name, total, kind = file.path, file.name, file.path.stat().st_size, file.kind
+    path = file.path
+    name = file.name
+    kind = file.kind
+    total = path.stat().st_size
     read: Any
     if kind == "text" or (kind == "json" and is_json_lines(path)):
         documents = config.documents if kind == "text" else "line"
