@@ -15,8 +15,8 @@ import torch
 
 import reviewgen
 from reviewgen import TrainingRun
+from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import TrainingError
-from reviewgen.training import TrainingConfig
 from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.loop import fit
 from reviewgen.training.report import Budget, Report

@@ -13,9 +13,9 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from reviewgen.config import Preset
+from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import TrainingError
 from reviewgen.registry.plugins import find_model
-from reviewgen.training import TrainingConfig
 from reviewgen.training.device import IsolatedRng, choose_device
 from reviewgen.training.report import Budget, Report
 from reviewgen.training.sizing import Sizing, choose_size

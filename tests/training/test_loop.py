@@ -23,12 +23,12 @@ from torch.nn import functional as F
 
 import reviewgen
 from reviewgen import TrainingRun
+from reviewgen.config.training import TrainingConfig
 from reviewgen.data.lanes import IGNORED, Lanes
 from reviewgen.errors import BrokenPlugin, ConfigError, TrainingError
 from reviewgen.evaluation import TextMetrics
 from reviewgen.novelty import ExactIndex
 from reviewgen.processes import all_processes
-from reviewgen.training import TrainingConfig
 from reviewgen.training.loop import fit
 from reviewgen.training.report import Budget
 from tests.support.fakes import TEXTS, TableModel
