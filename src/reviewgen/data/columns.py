@@ -5,6 +5,7 @@ A *record* is a string, or a mapping of column to value. An *example* is a text 
 values.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

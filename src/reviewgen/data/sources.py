@@ -30,6 +30,7 @@ from reviewgen.data.columns import (
 from reviewgen.data.documents import find_width
 from reviewgen.data.files import (
     KINDS,
+    PlainFile,
     expand,
     fetch_files,
     find_files,
@@ -55,7 +56,7 @@ from reviewgen.errors import ConfigError, DataError, HubError, did_you_mean, fir
 from reviewgen.registry.plugins import find_reader
 
 SPLITS = ("train", "validation", "test")
-# and the lines, in the description of the dataset of a corpus
+# heads the list of these lines in the description of a corpus as a dataset
 DROPPED = "Lines that reviewgen has dropped:"
 _HEAD = 1000  # records that the guess of the text column looks at, at most
 _HEAD_CHARACTERS = 1 << 24  # of these records, after which it looks at no more

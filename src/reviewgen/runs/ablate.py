@@ -24,6 +24,7 @@ from reviewgen.errors import ConfigError
 from reviewgen.evaluation import evaluate_totals, sample_documents
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.rates import find_intervals
+from reviewgen.runs.setup import dotted
 from reviewgen.runs.sweep import Variants
 from reviewgen.training.device import choose_device
 from reviewgen.training.softmax import sampled_softmax
@@ -108,18 +109,16 @@ def ablate(
         {} if setup.is_counted else {"training": TrainingConfig}
     )
     techniques: dict[str, tuple[Technique, dict[str, Any]]] = {}
+    plain = dict[str, Any]()
     for group, config in configs.items():
         for technique in getattr(config, "techniques", ()):
-            free = {
-                name: value
+            off = {
+                f"{group}.{name}": value
                 for name, value in technique.off.items()
                 if name not in variants.settings[group]
             }
-            techniques[technique.name] = (
-                technique,
-                {f"{group}.{name}": value for name, value in free.items()},
-            )
-    plain = {name: value for _, off in techniques.values() for name, value in off.items()}
+            techniques[technique.name] = (technique, off)
+            plain |= off
     if not plain:
         raise ConfigError(
             f"{preset} has no technique left to ablate: the settings of all of them are given."
@@ -181,8 +180,9 @@ class _Trainings:
             seconds += last.seconds
             training_seconds += last.seconds - last.evaluation_seconds
         if not self.used:
-            self.used = {f"model.{key}": value for key, value in to_dict(run.model.config).items()}
-            self.used |= {f"training.{key}": value for key, value in to_dict(run.config).items()}
+            self.used = dotted(
+                {"model": to_dict(run.model.config), "training": to_dict(run.config)}
+            )
             if not plan.setup.is_counted:
                 device, _ = choose_device(run.config.device, run.model)
                 if sampled_softmax(run.model, run.config.sampled_softmax, device.type) is None:

@@ -34,7 +34,8 @@ from reviewgen.lexicon import Lexicon, build_lexicon, token_symbols
 from reviewgen.novelty import Index, read_index
 from reviewgen.processes import all_processes, process_state
 from reviewgen.protocols.tokenizer import Tokenizer
-from reviewgen.runs.plan import TrainingPlan, data_config, make_texts
+from reviewgen.runs.plan import TrainingPlan
+from reviewgen.runs.reading import data_config, make_texts
 from reviewgen.runs.setup import TrainingSetup, parent_facts, resolve_setup
 from reviewgen.saving.layout import fingerprint
 from reviewgen.saving.write import check_tokenizer_files
@@ -199,7 +200,9 @@ def _index_texts(
 
     Of a model that is trained further, the words include those that it knows.
     """
-    setup, settings, index = plan.setup, plan.setup.training, None
+    setup = plan.setup
+    settings = setup.training
+    index = None
     if settings.novelty != "none":
         encoding = replace(_encoding(setup), novelty=settings.novelty)
         if setup.trained is None and folder.facts["novelty"] == {

@@ -44,9 +44,9 @@ from reviewgen.protocols.model import CountTrained, LanguageModel
 from reviewgen.rates import MIN_CHARACTERS, find_intervals
 from reviewgen.registry.plugins import find_weights
 from reviewgen.runs.corpus import PreparedCorpus
-from reviewgen.runs.display import TERM
 from reviewgen.runs.plan import TrainingPlan
 from reviewgen.runs.setup import resolve_setup
+from reviewgen.runs.tracking import TERM
 from reviewgen.training.evaluator import SAMPLE_TOKENS
 from reviewgen.training.report import Report
 

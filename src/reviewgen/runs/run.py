@@ -50,8 +50,8 @@ from reviewgen.protocols.model import LanguageModel
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.runs.blend import fit_blend, make_bundle
 from reviewgen.runs.corpus import PreparedCorpus, ReadCorpus, read_corpus, tokenize
-from reviewgen.runs.display import RunLog
-from reviewgen.runs.plan import LAUNCH, SETTINGS, RunFolder, TrainingPlan, make_plan
+from reviewgen.runs.folder import RunFolder
+from reviewgen.runs.plan import LAUNCH, SETTINGS, TrainingPlan, make_plan
 from reviewgen.runs.record import (
     Curves,
     RunRecord,
@@ -61,7 +61,8 @@ from reviewgen.runs.record import (
     novelty_facts,
     suggest_trained_weights,
 )
-from reviewgen.runs.setup import TrainingSetup, parent_facts
+from reviewgen.runs.setup import TrainingSetup, dotted, parent_facts
+from reviewgen.runs.tracking import RunLog
 from reviewgen.saving.layout import Bundle
 from reviewgen.saving.weights import ModelWeights
 from reviewgen.training.evaluator import Evaluator
@@ -212,12 +213,8 @@ class TrainingRun:
             self._metrics,
             all_evaluations="training.evaluations" in plan.setup.own,
         )
-        groups = {"model": self.model.config, "training": self.config}
-        settings = plan.facts() | {
-            f"{group}.{name}": value
-            for group in groups
-            for name, value in to_dict(groups[group]).items()
-        }
+        used = {"model": to_dict(self.model.config), "training": to_dict(self.config)}
+        settings = plan.facts() | dotted(used)
         with self._folder.closed_on_error(), self.log.opened(settings):
             for report in reports:
                 yield self.log.record(report, self._record.add(report))
@@ -341,8 +338,8 @@ class TrainingRun:
             **({"initial_weights": initial} if initial else {}),
             "seed": plan.seed,
             SETTINGS: plan.digest(),
-            **({LAUNCH: name} if (name := launch_name()) else {}),
-            # which has its own "split"
+            **({LAUNCH: launch_name()} if launch_name() else {}),
+            # the facts of the corpus have a "split" of their own
             "data": plan.data.facts() | {"dataset_split": plan.data.split} | corpus.facts(),
             "config": to_dict(self.config),
             "budget_seconds": plan.length.seconds,

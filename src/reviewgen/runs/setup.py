@@ -192,11 +192,7 @@ class TrainingSetup:
     def model_facts(self) -> dict[str, Any]:
         """Return all settings of the model, or of each model of a blend by its preset's name."""
         if self.components:
-            return {
-                f"{component.preset}.{key}": value
-                for component in self.components
-                for key, value in component.model_facts().items()
-            }
+            return dotted({each.preset: each.model_facts() for each in self.components})
         settings = to_dict(self.config_of("model"))
         return settings | dict.fromkeys(VOCABULARY_FIELDS & settings.keys())
 
@@ -290,6 +286,14 @@ def resolve_setup(
     if initial_weights is None:
         return setup
     return replace(setup, initial_weights=InitialWeights.find(initial_weights, setup), sizes=None)
+
+
+def dotted(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the values of groups by dotted name, as in {"model.order": 4}."""
+    values = dict[str, Any]()
+    for group, own in groups.items():
+        values |= {f"{group}.{name}": value for name, value in own.items()}
+    return values
 
 
 def merge_settings(

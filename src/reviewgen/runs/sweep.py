@@ -393,7 +393,6 @@ def plot_sweep(
 
 
 def _points(rows: Sequence[SweepRow], name: str) -> list[tuple[float, float]]:
-    """Return the place of each row and its number, of those that have it."""
-    return [
-        (float(n), value) for n, row in enumerate(rows) if (value := getattr(row, name)) is not None
-    ]
+    """Return the points of a line: the place of each row that has a number of this name."""
+    values = [(float(place), getattr(row, name)) for place, row in enumerate(rows)]
+    return [point for point in values if point[1] is not None]
