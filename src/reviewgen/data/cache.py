@@ -80,7 +80,7 @@ def in_cache(
         if target.exists():
             try:
                 read(target)
-            # its removal was cut off, or the power failed; it is made again
+            # the removal of the folder was cut off, or the power failed
             except (OSError, ValueError, KeyError, TypeError):
                 shutil.rmtree(target)
         if not target.exists():

@@ -231,7 +231,7 @@ def prepare_store(
             elif existing.facts.get("job") != identity or not can_repeat:
                 refuse_existing(out, url)
             else:
-                # one that was killed while it removed its folder
+                # a process may have been killed while it removed the folder of the job
                 with suppress(CheckpointError, OSError), work.job:
                     work.job.clear()
                 _logger.warning("%s is complete already: the same job has made it.", existing.name)
@@ -305,7 +305,7 @@ def open_records(source: Any) -> Iterator[Mapping[str, Any]]:
 def _read(source: Any, config: DataConfig, split: str) -> Iterator[Example]:
     with workspace() as folder:
         opened = open_source(source, config, folder, allow_missing=True)
-        # else each text by itself
+        # the split of a text or the repeated lines depend on all texts
         if split != "all" or (config.drop_repeated_lines and config.repeated_lines is None):
             corpus = make_corpus(
                 [opened], SharedJob(Job(folder / "corpus", "corpus", {})), Filters()

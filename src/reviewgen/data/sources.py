@@ -465,7 +465,7 @@ def _open_object(source: Any, config: DataConfig) -> Source:
         return opened(lambda columns: records_of(RecordBatchReader.from_stream(source), columns))
     if hasattr(source, "with_format") and hasattr(source, "num_rows"):
         result = opened(partial(read_dataset, source), is_shared=True)
-        # of datasets that were joined
+        # datasets that were joined have their descriptions one after another
         dropped = dict[str, None]()
         for block in (source.info.description or "").split("\n\n"):
             head, *lines = block.split("\n")

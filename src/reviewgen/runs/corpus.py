@@ -60,12 +60,11 @@ class PreparedCorpus(ReadCorpus):
 
     tokenizer: Tokenizer
     stores: Mapping[str, TokenStore]  # by split
-    # of the training text; None without one, and in all processes but the first
+    # The next three are of the training text, and only the first process has them.
     index: Index | None
-    lexicon: Lexicon | None  # likewise
-    # of the training text in lower case, for the metrics; likewise, and empty without metrics
-    words: frozenset[str]
-    # chosen, by preset and time
+    lexicon: Lexicon | None
+    words: frozenset[str]  # in lower case, for the metrics; empty without metrics
+    # the settings of the size that was chosen for a preset and a time budget
     sizes: dict[tuple[str, float], dict[str, Mapping[str, Any]]] = field(default_factory=dict)
 
     @property
@@ -93,7 +92,7 @@ class PreparedCorpus(ReadCorpus):
             "tokens": {split: self.stores[split].tokens for split in SPLITS},
             "conditions": self.conditions.to_json(),
             "cleaning": asdict(corpus.report),
-            # by ``corpus``, too
+            # ``reviewgen.corpus`` may have dropped them
             **({"drop_repeated_lines": True} if corpus.source.repeated_lines else {}),
             **({"corpora": [_facts_of(part) for part in corpus.corpora]} if corpus.corpora else {}),
         }

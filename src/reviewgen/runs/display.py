@@ -138,7 +138,7 @@ def open_console(is_shown: bool) -> Console:
     has_viewer = console.is_jupyter or console.file.isatty()
     if is_shown and has_viewer and process_state().is_main_process:
         return console
-    # in a notebook a quiet one would still show its bars
+    # in a notebook, even a quiet console would show its bars
     return Console(stderr=True, quiet=True, force_jupyter=False)
 
 

@@ -105,7 +105,7 @@ class RunFolder:
             return None, {}, 0.0
         if resumes_by_itself():
             record = find_record(plan.out)
-            # else it is what is replaced
+            # with ``overwrite``, the model of another job is to be replaced
             is_of_this_job = not plan.overwrite or record.get(LAUNCH) == launch_name()
             if (
                 is_of_this_job

@@ -147,13 +147,13 @@ def make_plan(start: Any, source: Any, options: TrainKwargs) -> TrainingPlan:
             refuse_other_files(out)
         else:
             discard_finished(out)
-            # else this may be the model that the job has saved before it was restarted
+            # a job that restarts by itself may have saved this model before
             if not resumes_by_itself():
                 check_output(out, "--overwrite (overwrite=True)")
     setup = resolve_setup(
         start, *map(options.get, ("model", "tokenizer", "training", "initial_weights"))
     )
-    # one that is not installed is refused before anything is read
+    # a metric that is not installed is refused before anything is read
     find_metrics(setup.training.metrics)
     check_tracker(options.get("log"))
     min_texts = options.get("min_texts", 2)

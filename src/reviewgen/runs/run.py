@@ -73,15 +73,16 @@ from reviewgen.training.report import Budget, Report, StopReason, find_verdict
 from reviewgen.training.sizing import choose_size
 from reviewgen.version import __version__
 
-_COUNTING_SHARE = 0.4  # of the time left, at most
-# of the time left after counting; the rest is for fitting the weights, and evaluating the blend
+_COUNTING_SHARE = 0.4  # counting takes at most this share of the time left
+# the network takes this share of the time that counting leaves; fitting the weights and evaluating
+# the blend take the rest
 _NETWORK_SHARE = 0.95
-# of a time budget, for scoring the texts that the weights are fitted on; fitting takes three times
-# as long
+# scoring the texts that the weights are fitted on takes this share of a time budget; fitting takes
+# three times as long
 _WEIGHTS_SHARE = 0.01
 _FINAL_TOKENS = 100_000  # held-out tokens of the final evaluation, at most
-_FINAL_TEXTS = 100  # of the final evaluation, at least, if that takes no more than seconds
-_GAIN_TEXTS = 60  # at least, that what conditions save is measured on, if there are as many
+_FINAL_TEXTS = 100  # texts of the final evaluation, at least, if that takes no more than seconds
+_GAIN_TEXTS = 60  # texts that the gain from conditions is measured on, at least
 _FINAL_SHARE = 0.015  # of a time budget, for the final evaluation
 _INTERRUPTED_DIVISOR = 4  # an interrupted run fits the weights on a part of the texts only
 _EVALUATION_SHARE = 0.005  # of the time budget, for the blend's own evaluation
@@ -137,10 +138,10 @@ class TrainingRun:
         self._component_runs: list[TrainingRun] = []
         # the blend, and how its weights were fitted
         self._fitted: tuple[Blend, dict[str, Any]] | None = None
-        # of the held-out texts, in tokens; None without a novelty index
+        # the token copy rate of the held-out texts; None without a novelty index
         self._copy_rate: float | None = None
         self._bits_before: float | None = None  # of a trained model on the held-out texts
-        self._initial_tensors: list[str] = []  # those of the model that a file has given
+        self._initial_tensors: list[str] = []  # tensors of the model that come from a file
         self._copied: dict[str, Any] = {}
         self._metric_facts: dict[str, Any] = {}
         self._measuring_seconds = 0.0
@@ -425,7 +426,7 @@ class TrainingRun:
         if setup.sizes is None or seconds is None or process_state().device.type != "cpu":
             return None
         if (self.preset, seconds) in corpus.sizes:
-            # it was chosen for another training
+            # the size was chosen for another training
             return setup.not_own(corpus.sizes[self.preset, seconds])
 
         def build(size: Mapping[str, Any]) -> LanguageModel:

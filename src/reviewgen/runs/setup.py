@@ -51,8 +51,8 @@ from reviewgen.training.device import IsolatedRng
 _PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")
 # what the record of a blend keeps of the training of a component
 _OF_COMPONENT = (*_PAST, "config", "verdict", "evaluations", "curve")
-# of the preset's learning rate: a whole one spoils a model on texts like its own, a sixth is slow
-# on others
+# share of the preset's learning rate: the whole spoils a model on texts like its own, a sixth is
+# slow on other texts
 _PEAK_SHARE = 1 / 2
 _WARMUP = 0.05  # a trained model needs less warmup than a new one: a share of the run
 _EXAMPLE = "{'hidden_size': 256}"  # of settings, for messages
@@ -159,7 +159,7 @@ class TrainingSetup:
     generation: GenerationConfig
     trained: ReviewModel | None = None
     initial_weights: InitialWeights | None = None
-    # whose sizes a time budget chooses from, and settings by epochs; None if the user has set one
+    # the preset, if a time budget chooses a size of it; None if the user has set one
     sizes: Preset | None = None
     # the settings of model and training that the user has set, as "model.hidden_size"
     own: frozenset[str] = frozenset()
@@ -222,7 +222,7 @@ class TrainingSetup:
         Raises:
             ConfigError: There is not enough memory for it.
         """
-        # one of an earlier version has no ids
+        # the config of an earlier version has no ids of conditions
         known = conditions if self.trained is None else self.trained.bundle.model.config
         counts = (getattr(known, name, 0) for name in ("condition_ids", "field_ids"))
         ids = vocabulary_settings(
@@ -237,7 +237,7 @@ class TrainingSetup:
             # the rounding of orthogonal matrices depends on the number of threads
             with IsolatedRng(seed), using_threads(1):
                 model: LanguageModel = self.model_class(config)
-        # of torch, where memory cannot be allocated
+        # torch raises these where memory cannot be allocated
         except (RuntimeError, MemoryError, OverflowError) as error:
             raise ConfigError(
                 f"The model cannot be built with these settings: {first_line(error)}. Choose"
@@ -360,7 +360,7 @@ def _from_preset(
         (model or {}).keys() & size.keys() for size in preset.sizes
     )
     check_settings(model_class.Config, model_settings)  # a bad value is refused before any work
-    # of accelerate config; all others go before it
+    # what ``accelerate config`` has set comes last
     steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "")
     usual = ({"gradient_accumulation_steps": int(steps)} if steps.isdecimal() else {}) | dict(
         preset.training_settings
@@ -473,8 +473,8 @@ def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any)
         raise ConfigError(f"{name} has no weights that can be trained further, since it is {what}.")
     try:
         usual = find_preset(trained.preset).training_settings
-    # its package is not installed any more, or another one has the name; or composed in another
-    # process
+    # its package is not installed any more, another one has the name, or the preset was composed in
+    # another process
     except PluginError:
         usual = {}
     peak = _PEAK_SHARE * usual.get("learning_rate", TrainingConfig().learning_rate)

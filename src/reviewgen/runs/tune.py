@@ -42,14 +42,14 @@ _PROGRESS_STEPS = 1_000  # a run's progress in whole numbers
 _MIN_SHARE = 0.4  # of a run before it can be stopped: a high learning rate looks bad until it falls
 # a range whose ends differ by this factor is searched on a logarithmic scale
 _LOGARITHMIC_FACTOR = 10
-# one is enough for twenty trials: the first of these that a model has
+# the first of these that a model has is searched: one is enough for twenty trials
 _DROPOUTS = ("output_dropout", "dropout")
 # trials sampled at random, and run to the end, before the sampler and the pruner learn from them
 _STARTUP = 6
 _DIGITS = 3  # significant ones of a suggested number, which the user may want to type
 _ABOUT = "reviewgen"
 _RECORD = "record"
-# optuna's, on the lines of other files
+# what optuna raises for the lines of other files
 _UNREADABLE = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
 
 

@@ -189,7 +189,7 @@ class Loop:
         # the model whose best weights are kept
         self.evaluated_model: Any = model if self.averaged is None else self.averaged.module
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        # when the clock was started, at the end of the first step
+        # the clock starts at the end of the first step
         self.started: float | None = None
         self.seconds_before = 0.0  # of an interrupted run
         self.tokens = 0  # trained on so far, of all processes
@@ -231,7 +231,7 @@ class Loop:
                 do_save = self.finish_step()
                 report = self.make_report(step_batches[-1], loss)
                 do_evaluate = self.is_evaluation_due()
-                # of an accelerator, which is then waited for
+                # the guard waits for an accelerator only where its weights are needed
                 steps = report.step if do_evaluate or do_save else None
                 if self.guard.bad_step or (steps and not self.guard.check(steps)):
                     yield self.end_diverged(report)
@@ -341,7 +341,7 @@ class Loop:
         if resume_state is not None:
             execution = Execution(**resume_state["execution"])
             one_thread_seconds = resume_state["one_thread_seconds"]
-            # raises if the run goes on elsewhere, without it
+            # raises if this device does not have the precision
             choose_precision(execution.precision, self.device.type)
         else:
             execution, *others = choose_execution(
@@ -583,7 +583,7 @@ class Loop:
         if report.is_best:
             self.best_weights = _copy_tensors(self.evaluated_model)
             schedule.mark_best()
-        # in the first epoch, no text is learned by heart
+        # no text is learned by heart in the first epoch
         if schedule.progress < self.config.warmup or self.position[0] == 0:
             self.evaluator.end_warmup()
         can_anneal = (
@@ -680,7 +680,7 @@ class Loop:
 
 def _to(state: State, device: torch.device) -> State:
     """Return a model state on a device."""
-    # of a view, no more than it
+    # the copy of a view has only the memory of the view
     return map_state(lambda part: None if part is None else part.to(device, copy=True), state)
 
 

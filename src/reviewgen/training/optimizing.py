@@ -383,7 +383,7 @@ class DivergenceGuard:
         self._live = list(model.state_dict().values())
         self._kept = [tensor.clone() for tensor in self._live] if check_every > 1 else []
         self._check_every = check_every
-        # as bad_step, on the device
+        # the same number as bad_step, on the device
         self._bad_step_mark = torch.zeros((), dtype=torch.int64, device=self._live[0].device)
         self.bad_step = 0
         self.good_steps = steps

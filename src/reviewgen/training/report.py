@@ -220,7 +220,7 @@ def _trend_verdict(evaluations: Sequence[Mapping[str, Any]], stopped: str | None
         and _relative_change(min(bits[best + 1 :][-LAST:]) - bits[best], bits[best]) > MIN_CHANGE
     ):
         worse = _overfitting_or_diverged(evaluations, bits, best)
-        # its learning rate was never lowered
+        # the learning rate of an interrupted run was never lowered
         if stopped == StopReason.INTERRUPTED and worse.name == "diverged":
             return RunVerdict(
                 "unknown", f"No verdict: the run was interrupted; {_describe_kept(evaluations)}."

@@ -124,10 +124,8 @@ def choose_size(
             break
         training = {"batch_size": batch[0], "bptt": batch[1]} if may_grow else {}
         epochs = tokens / corpus_tokens
-        # those after which a model with a parameter for each character has memorised as much
-        memorising = epochs * min(
-            1.0, max(_MIN_DROPOUT_SHARE, (parameters - in_bags) / corpus_characters)
-        )
+        parameters_per_character = (parameters - in_bags) / corpus_characters
+        memorising = epochs * min(1.0, max(_MIN_DROPOUT_SHARE, parameters_per_character))
         training |= _of_epochs(preset.training_by_epochs, preset.training_settings, memorising)
         by_epochs = _of_epochs(preset.by_epochs, preset.model_settings, memorising)
         chosen = Sizing({**settings, **by_epochs}, training, parameters, throughput, epochs)
@@ -185,7 +183,7 @@ def _measure_throughput(model: nn.Module, config: TrainingConfig) -> Callable[[i
             best = time_steps(model, best, batch, config.sampled_softmax)
     optimizers = make_optimizers(model, config)
     seconds = list[float]()
-    # of a table with sparse gradients, a step updates a few rows only
+    # a step updates a few rows of a table with sparse gradients
     dense = set(model.parameters()) - set(sparse_tables(model))
     with using_threads(best.threads):
         for _ in range(2):  # the first step allocates the optimizers' state
