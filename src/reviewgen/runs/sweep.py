@@ -143,7 +143,7 @@ class Variants:
                 raise ConfigError(f"{setting} is both set and varied; do one of the two.")
             groups[group][name] = value
         plan = make_plan(self._start, self._source, {**self._options, **groups})
-        if plan.setup.models:
+        if plan.setup.components:
             raise ConfigError(
                 f"{plan.preset} is a blend of several models: give one of them, {plan.setup.names}."
             )
