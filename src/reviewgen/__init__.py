@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from reviewgen.runs.ablate import ablate
     from reviewgen.runs.blend import blend
     from reviewgen.runs.corpus import corpus
-    from reviewgen.runs.display import plot_training
+    from reviewgen.runs.plotting import plot_training
     from reviewgen.runs.run import TrainingRun
     from reviewgen.runs.sweep import plot_sweep, sweep
     from reviewgen.runs.tune import best_trial, tune
@@ -90,7 +90,7 @@ __getattr__ = import_on_first_use(
         "runs.ablate": "ablate",
         "runs.blend": "blend",
         "runs.corpus": "corpus",
-        "runs.display": "plot_training",
+        "runs.plotting": "plot_training",
         "runs.run": "TrainingRun",
         "runs.sweep": "plot_sweep sweep",
         "runs.tune": "best_trial tune",

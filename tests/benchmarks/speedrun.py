@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 import reviewgen
 from reviewgen.evaluation.evaluate import evaluate_documents
-from reviewgen.training.execution import native_precision
+from reviewgen.training.device import native_precision
 from tests.benchmarks.corpora import char_tokenizer, documents, split_2018, stream
 
 TARGET = 1.5526

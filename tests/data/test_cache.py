@@ -10,8 +10,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from reviewgen.data.cache import cache_folder, prune_cache
 from reviewgen.data.sources import SPLITS
-from reviewgen.data.store import TokenStore, cache_folder, prune_cache
+from reviewgen.data.store import TokenStore
 from reviewgen.errors import StorageError
 from reviewgen.lexicon.words import words_of
 from reviewgen.registry.plugins import find_tokenizer

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from reviewgen.data.store import cache_folder
+from reviewgen.data.cache import cache_folder
 from reviewgen.errors import WorkerError
 from tests.support.fakes import LetterTokenizer
 from tests.support.texts import as_csv, as_parquet, tokenized, write

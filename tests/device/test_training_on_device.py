@@ -15,7 +15,7 @@ import torch
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.config import TrainingConfig
+from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import TrainingError
 from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.loop import fit

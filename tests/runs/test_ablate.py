@@ -60,7 +60,7 @@ def test_a_plain_preset_has_the_settings_without_techniques(
     assert plain.facts() != TrainingRun(preset, TEXTS, budget="9s").plan.facts() | {
         "preset": f"{preset}-plain"
     }
-    sizes = plain.parts.sizes
+    sizes = plain.setup.sizes
     assert sizes is None or not [*sizes.by_epochs, *sizes.training_by_epochs]
 
 
@@ -138,12 +138,12 @@ def test_rows_are_single_trainings() -> None:
 
 def test_settings_that_are_set_are_not_taken_from_the_chosen_size() -> None:
     own: Any = {"model": {"ngrams": 1}, "training": {"weight_decay": 0.0}}
-    parts = TrainingRun("lstm-char", TEXTS, budget="5s", **own).plan.parts
+    setup = TrainingRun("lstm-char", TEXTS, budget="5s", **own).plan.setup
     size = {
         "model": {"hidden_size": 16, "ngrams": 3},
         "training": {"batch_size": 4, "weight_decay": 0.1},
     }
-    assert parts.not_own(size) == {"model": {"hidden_size": 16}, "training": {"batch_size": 4}}
+    assert setup.not_own(size) == {"model": {"hidden_size": 16}, "training": {"batch_size": 4}}
 
 
 def test_what_has_no_plain_form_or_no_technique_is_refused() -> None:

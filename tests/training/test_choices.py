@@ -12,11 +12,13 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
-from reviewgen.config import Preset, TrainingConfig
+from reviewgen.config import Preset
+from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import TrainingError
 from reviewgen.registry.plugins import find_model
-from reviewgen.training.execution import IsolatedRng, Sizing, choose_device, choose_size
+from reviewgen.training.device import IsolatedRng, choose_device
 from reviewgen.training.report import Budget, Report
+from reviewgen.training.sizing import Sizing, choose_size
 from tests.support.fakes import TEXTS
 from tests.support.trainings import Clock, Planted, fitted, prepared, ready
 

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.config import TrainingConfig
+from reviewgen.config.training import TrainingConfig
 from reviewgen.data.lanes import IGNORED, Lanes
 from reviewgen.errors import BrokenPlugin, ConfigError, TrainingError
 from reviewgen.evaluation.metrics import TextMetrics

@@ -19,7 +19,7 @@ import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import CheckpointError, ConfigError, OutputExists
 from reviewgen.training.checkpoints import Checkpoints
-from reviewgen.training.execution import native_precision
+from reviewgen.training.device import native_precision
 from reviewgen.training.report import Report
 from tests.support.disks import interrupt, listing
 from tests.support.fakes import TEXTS, run_command

@@ -14,7 +14,7 @@ import pytest
 import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import DataError, OutputExists
-from reviewgen.runs.display import RunLog
+from reviewgen.runs.tracking import RunLog
 from tests.support.fakes import TEXTS, raising, run_command
 from tests.support.trainings import ready
 

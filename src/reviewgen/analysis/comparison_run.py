@@ -40,7 +40,8 @@ from reviewgen.errors import (
 from reviewgen.model.review_model import ReviewModel
 from reviewgen.registry.plugins import preset_names
 from reviewgen.runs.display import open_console, training_bar
-from reviewgen.runs.plan import DEFAULT_BUDGET, data_config
+from reviewgen.runs.plan import DEFAULT_BUDGET
+from reviewgen.runs.reading import data_config
 from reviewgen.runs.run import TrainingRun
 from reviewgen.runs.sweep import check_groups
 from reviewgen.storage import atomic_file, check_output, to_path

@@ -105,14 +105,14 @@ def _new(name: str, texts: Sequence[str]) -> LoadedModel:
             f"{name} is a blend without trained weights, so there is nothing to show. Train it"
             " first."
         )
-    parts = resolve_setup(name)
+    setup = resolve_setup(name)
     read = list(texts) or [_CHARACTERS]
-    tokenizer = parts.tokenizer_class.train(read, parts.tokenizer_config)
+    tokenizer = setup.tokenizer_class.train(read, setup.tokenizer_config)
     conditions = Conditions(first_id=tokenizer.vocab_size)
     # without texts, the vocabulary of the trained model: its own is that of a few characters
-    size = getattr(parts.tokenizer_config, "vocab_size", tokenizer.vocab_size)
+    size = getattr(setup.tokenizer_config, "vocab_size", tokenizer.vocab_size)
     built_for = conditions if texts else Conditions(first_id=size)
-    model: Any = parts.build_model(tokenizer, built_for, seed=0)
+    model: Any = setup.build_model(tokenizer, built_for, seed=0)
     note = (
         f"No trained weights of {name} are installed: its weights are random, and its tokenizer is"
         " trained on the texts shown."
@@ -128,10 +128,10 @@ def _new(name: str, texts: Sequence[str]) -> LoadedModel:
         )
     if isinstance(model, nn.Module):
         model.eval()
-    batch = {"B": parts.training.batch_size, "T": parts.training.bptt}
+    batch = {"B": setup.training.batch_size, "T": setup.training.bptt}
     return LoadedModel(
         name,
-        parts.model_plugin.name,
+        setup.model_plugin.name,
         model,
         tokenizer,
         conditions,

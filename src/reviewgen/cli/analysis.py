@@ -108,7 +108,7 @@ def plot(
         against: The x axis: seconds, steps or tokens.
         metric: A metric of generated texts that gets a panel, as in distinct-2.
     """
-    from reviewgen.runs.display import picture_name, plot_training
+    from reviewgen.runs.plotting import picture_name, plot_training
 
     file = out or picture_name(runs)
     curves = plot_training(runs, file, against=against, metrics=metric or (), overwrite=overwrite)

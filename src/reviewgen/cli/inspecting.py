@@ -201,9 +201,9 @@ def doctor(model: str | None = None, *, accept: bool = False) -> Result:
         return Result({"model": model} | facts, [line])
     import torch
 
-    from reviewgen.data.store import MAX_BYTES, cache_folder, cache_size
+    from reviewgen.data.cache import MAX_BYTES, cache_folder, cache_size
     from reviewgen.testing.installed import inspect_plugins
-    from reviewgen.training.execution import native_precision
+    from reviewgen.training.device import native_precision
 
     device = "cpu"
     if torch.cuda.is_available():

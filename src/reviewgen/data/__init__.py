@@ -15,7 +15,8 @@ files, batch.
     corpus           the cleaned corpus: duplicates, splits
     weighting        how often each of several corpora is read
     prepare          from a corpus to a token store
-    store            a token store; the cache, of bounded size
+    store            a token store: its files, its folder, and stores behind a URL
+    cache            the cache, of bounded size
     pipeline         the way from a source to a store, in the cache or elsewhere; texts to evaluate
                      models on
     lanes            batches for truncated back-propagation through time

@@ -197,7 +197,7 @@ class Cleaner:
                 ) from None
             self._fix_encoding = fix
         if options["strip_markdown"]:
-            from markdown_it import MarkdownIt  # slow to import, and off by default
+            from markdown_it import MarkdownIt  # rich needs it; slow to import, and off by default
 
             # escaped characters stay apart
             self._parse_markdown = MarkdownIt("commonmark").disable("text_join").parse
@@ -223,7 +223,8 @@ class Cleaner:
             return None
         if self._strips:
             text = text.strip()
-        return (text := self.drop_lines(text)), hash_text(text)
+        text = self.drop_lines(text)
+        return text, hash_text(text)
 
     def drop_lines(self, text: str) -> str:
         """Return a cleaned text without its repeated lines."""
@@ -342,7 +343,9 @@ def _drop_hidden(text: str) -> tuple[str, int]:
 def _mark(tag: re.Match[str]) -> str:
     """Return what a tag leaves: the edge of a block, or nothing."""
     name = (tag["name"] or "").lower()
-    return "" if name not in _BLOCK_NAMES else _PARAGRAPH if name == "p" else _BREAK
+    if name == "p":
+        return _PARAGRAPH
+    return _BREAK if name in _BLOCK_NAMES else ""
 
 
 def _break_lines(space: re.Match[str]) -> str:

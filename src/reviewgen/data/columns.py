@@ -5,6 +5,7 @@ A *record* is a string, or a mapping of column to value. An *example* is a text 
 values.
 """
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ _DATES = (
     " tuesday wednesday thursday friday saturday sunday sept tues thur am pm t z utc gmt st nd"
     " rd th"
 )
-_DATE_WORDS = frozenset(word[:length] for word in _DATES.split() for length in (3, None))
+_DATE_WORDS = frozenset(_DATES.split()) | {word[:3] for word in _DATES.split()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,7 +173,7 @@ def choose_columns(
             " out."
         )
     records = [record for record in head if isinstance(record, Mapping)]
-    columns = list(dict.fromkeys(str(key) for record in records for key in record))
+    columns = list(dict.fromkeys(map(str, itertools.chain.from_iterable(records))))
     missing = [condition for condition in conditions if condition not in columns]
     column = None
     if isinstance(first, Mapping):
@@ -197,11 +198,9 @@ def choose_columns(
         record if column is None else record.get(column)
         for record in (head if column is None else records)[:3]
     ]
-    info.text_column, info.columns, info.guessed = (
-        column,
-        columns,
-        column is not None and text_column is None,
-    )
+    info.text_column = column
+    info.columns = columns
+    info.guessed = column is not None and text_column is None
     info.preview = ["" if is_missing(text, "text") else str(text)[:_PREVIEW] for text in texts]
     info.notes += [
         f"{name} has no column {condition!r}, so this condition counts as not given."

@@ -61,11 +61,13 @@ if TYPE_CHECKING:
 
 CORPUS_FILE = "corpus.json"
 HELD_OUT = 0.05  # share of the texts in validation, and again in test
-# codes of texts that are in no split; smaller ones are splits
-_DUPLICATE, _NEAR_DUPLICATE, _LEAKING = range(3, 6)
-_SAMPLE_CHARACTERS = 1 << 24  # of a source, which repeated lines are looked for in
-_NAMED = 5  # repeated lines that are named in a message
-_PART_CHARACTERS = 1 << 22  # of a part of a unit that several processes share
+# The code of a text is its split, an index into SPLITS, or one of these: it is in none.
+_DUPLICATE = 3
+_NEAR_DUPLICATE = 4
+_LEAKING = 5
+_SAMPLE_CHARACTERS = 1 << 24  # characters of a source that are searched for repeated lines
+_NAMED = 5  # repeated lines that a message names
+_PART_CHARACTERS = 1 << 22  # characters of each part of a unit that several processes share
 
 Cut: TypeAlias = Callable[[str], list[str]]
 """Cuts a long text into its parts."""
@@ -177,16 +179,16 @@ class Corpus:
 
     def examples(self, split: str) -> Iterator[Example]:
         """Yield the texts of a split with their condition values."""
-        return (
-            (text, values)
-            for text, *values in rows_of(self.files, ["text", *self.names], SPLITS.index(split))
-        )
+        rows = rows_of(self.files, ["text", *self.names], SPLITS.index(split))
+        return ((text, values) for text, *values in rows)
 
     @property
     def times_of_files(self) -> list[float]:
         """How often the training texts of each file are read in an epoch."""
-        known = {file: corpus.times for corpus in self.corpora for file in corpus.files}
-        return [known.get(file, 1.0) for file in self.files]
+        times = dict.fromkeys(self.files, 1.0)
+        for corpus in self.corpora:
+            times |= dict.fromkeys(corpus.files, corpus.times)
+        return list(times.values())
 
     @property
     def splits(self) -> np.ndarray:
@@ -221,15 +223,10 @@ class Corpus:
 def training_texts(file: Path, times: float = 1.0) -> list[str]:
     """Return the training texts of a part of a corpus, each as often as it is read in an epoch."""
     texts = [text for (text,) in rows_of([file], ["text"], 0)]
-    return (
-        texts
-        if times == 1
-        else [
-            text
-            for text, n in zip(texts, count_copies(texts, times), strict=True)
-            for _ in range(n)
-        ]
-    )
+    if times == 1:
+        return texts
+    copies = map(itertools.repeat, texts, count_copies(texts, times).tolist())
+    return list(itertools.chain.from_iterable(copies))
 
 
 def make_corpus(
@@ -264,7 +261,7 @@ def make_corpus(
     info = members[0].source
     report = members[0].report
     corpora = members[:count] if weights else []
-    files = [file for member in members for file in member.files]
+    files = list(itertools.chain(*(member.files for member in members)))
     if corpora:
         notes = [*_weigh(corpora, training_characters[:count], weights), *notes]
         info, report = join_sources(
@@ -326,7 +323,7 @@ def _assign_splits(
     cleaned: Sequence[_Cleaned], count: int, filters: Filters, work: SharedJob
 ) -> list[str]:
     """Set the code of each text, and return sentences for the user."""
-    files = [file for each in cleaned for file in each.files]
+    files = list(itertools.chain(*(each.files for each in cleaned)))
     has_validation = len(cleaned) > count
     work.progress("Looking for duplicates")
     codes = np.concatenate(
@@ -362,7 +359,7 @@ def _write_texts(
     its training texts.
     """
     names = cleaned[0].source.config.columns
-    raw = [file for each in cleaned for file in each.files]
+    raw = list(itertools.chain(*(each.files for each in cleaned)))
     targets = [folder / f"{number:05d}.arrow" for number in range(len(raw))]
     types = [
         {str(read_part(file).schema.field(f"c{number}").type) for file in raw}
@@ -372,14 +369,8 @@ def _write_texts(
         name: "string" if "string" in kinds else "double"
         for name, kinds in zip(names, types, strict=True)
     }
-    tasks = list(
-        zip(
-            raw,
-            targets,
-            split_by_part(np.concatenate([each.codes for each in cleaned]), raw),
-            strict=True,
-        )
-    )
+    codes = split_by_part(np.concatenate([each.codes for each in cleaned]), raw)
+    tasks = list(zip(raw, targets, codes, strict=True))
     finished = iter(work.share(partial(_finish_part, columns), tasks, size_of(raw)))
     written = iter(targets)
     members = list[Corpus]()
@@ -387,43 +378,37 @@ def _write_texts(
     for each in cleaned:
         info = each.source.info
         report = each.report
-        *sizes, report.duplicates, report.near_duplicates, report.leaking = np.bincount(
-            each.codes, minlength=6
-        ).tolist()
+        counts = np.bincount(each.codes, minlength=6).tolist()
+        *sizes, report.duplicates, report.near_duplicates, report.leaking = counts
         report.kept = report.read - report.empty if info.is_one_text else sum(sizes)
         report.characters, training = map(
             sum, zip(*itertools.islice(finished, len(each.files)), strict=True)
         )
         training_characters.append(training)
         files = list(itertools.islice(written, len(each.files)))
-        members.append(
-            Corpus(
-                "", info, report, dict(zip(SPLITS, sizes, strict=True)), names=names, files=files
-            )
-        )
+        split_sizes = dict(zip(SPLITS, sizes, strict=True))
+        members.append(Corpus("", info, report, split_sizes, names=names, files=files))
     return members, training_characters
 
 
 def _clean(source: Source, number: int, cut: Cut, work: SharedJob) -> list[Path]:
     """Read and clean the units of a source into parts; return their files, in order."""
     size = sum(unit.size for unit in source.units)
-    is_here = source.facts is None  # here, that is, objects of this process
+    is_here = source.facts is None  # only this process has the objects
     shares = 1 if is_here else work.ranks.world_size * work.count_workers(size)
     characters = max(_PART_CHARACTERS, size // 128)
     clean = partial(
         _clean_unit, replace(source, units=()), characters, cut if source.info.is_one_text else None
     )
-    tasks = [
-        (work.job.path(f"raw/{number}-{index:05d}"), unit, share, count)
-        for index, unit in enumerate(source.units)
-        for count in [shares if unit.is_shared else 1]
-        for share in range(count)
-    ]
-    parts = (
-        work.main(lambda: [clean(*task) for task in tasks])
-        if is_here
-        else work.share(clean, tasks, size)
-    )
+    tasks = list[tuple[Any, ...]]()
+    for index, unit in enumerate(source.units):
+        path = work.job.path(f"raw/{number}-{index:05d}")
+        count = shares if unit.is_shared else 1
+        tasks += [(path, unit, share, count) for share in range(count)]
+    if is_here:
+        parts = work.main(lambda: list(itertools.starmap(clean, tasks)))
+    else:
+        parts = work.share(clean, tasks, size)
     return sorted(itertools.chain(*parts))
 
 
@@ -551,7 +536,8 @@ def _drop_lines(source: Source, file: Path) -> Path:
             {"report": json.dumps(report)}
         )
 
-    write_part(target := file.with_suffix(".lines"), make)
+    target = file.with_suffix(".lines")
+    write_part(target, make)
     return target
 
 

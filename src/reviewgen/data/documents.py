@@ -46,22 +46,22 @@ from reviewgen.sentences import sentence_ends
 
 _HEAD = 1 << 16  # characters that a file is judged by
 _MIN_PARAGRAPHS = 3  # of a hard-wrapped text
-_MIN_LINES = 8  # of a hard-wrapped text, that another line of the paragraph follows
+_MIN_LINES = 8  # of a hard-wrapped text, not counting the last line of each paragraph
 _WIDTHS = range(30, 131)  # characters
 _FULL = 0.75  # share of the lines of a hard-wrapped text that are full
 _UNPUNCTUATED = 0.6  # share of these lines that do not end with the end of a sentence
 _SLACK = 0.06  # of the width; not every typist fills each line
-# after speech, and after U.S.
+# the letter that follows speech, or an abbreviation such as U.S.
 _MAY_GO_ON = re.compile(r"(?:(?<=[\"'”’»)\]])|(?<=\w\.\w\.))\s+([^\W\d_])")
 _SENTENCE_END = re.compile(r"[.!?…:;。！？][\"'”’»)\]]*$")
 ROWS = 1024  # of a batch
 _NARROWEST = 40
 _WIDEST = 160
 _LONGEST_WORD = 25  # characters
-_MIN_BREAKS = 40  # line breaks within paragraphs, from which a width is found
-_MIN_SHARE = 0.8  # of these line breaks, those that the width explains
-_MIN_TEXTS = 10  # that a repeated line stands in
-_MIN_SHARE_OF_TEXTS = 0.005  # that a repeated line stands in, if that is more
+_MIN_BREAKS = 40  # line breaks within paragraphs that a width is found from
+_MIN_SHARE = 0.8  # share of these line breaks that fit the width
+_MIN_TEXTS = 10  # texts with a repeated line
+_MIN_SHARE_OF_TEXTS = 0.005  # share of the texts with a repeated line, if that is more
 _MAX_LINE = 1000  # characters of a repeated line
 _MAX_LINES = 200  # repeated lines that are returned, the most frequent ones
 T = TypeVar("T")
@@ -72,7 +72,7 @@ _MIN_CHARACTERS = 500  # of a text that is cut
 _MIN_BLOCK = 500  # characters, if that makes no block longer than _MAX_BLOCK
 _MAX_BLOCK = 1 << 14  # characters
 _PAIRS = 16  # of a block for validation and a block for test, if the text is long enough
-# of paragraphs, lines, words
+# what paragraphs, lines and words end with
 _SEPARATORS = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"\s"))
 
 
@@ -85,10 +85,10 @@ def file_layout(path: Path) -> tuple[bool, bool]:
     """
     with path.open(encoding="utf-8") as file:
         head = file.read(_HEAD)
-    paragraphs = list(
-        _paragraphs(io.StringIO(head if len(head) < _HEAD else head[: head.rfind("\n") + 1]))
-    )
-    pairs = [pair for lines in paragraphs for pair in itertools.pairwise(lines)]
+    if len(head) == _HEAD:  # without the last line, which is cut
+        head = head[: head.rfind("\n") + 1]
+    paragraphs = list(_paragraphs(io.StringIO(head)))
+    pairs = list(itertools.chain.from_iterable(map(itertools.pairwise, paragraphs)))
     has_paragraphs = sum(len(lines) > 1 for lines in paragraphs) > 1
     if len(paragraphs) < _MIN_PARAGRAPHS or len(pairs) < _MIN_LINES:
         return False, has_paragraphs
@@ -187,15 +187,14 @@ def _sentences(text: str) -> Iterator[str]:
     After quoted speech and after an abbreviation such as U.S., a word in lower case belongs to the
     same sentence.
     """
-    ends = [
-        end
-        for end in sentence_ends(text)
-        if not ((after := _MAY_GO_ON.match(text, end)) and after[1].islower())
-    ]
-    pieces = (
-        text[start:end].strip() for start, end in zip([0, *ends], [*ends, len(text)], strict=True)
-    )
-    yield from filter(None, pieces)
+    start = 0
+    for end in [*sentence_ends(text), len(text)]:
+        following = _MAY_GO_ON.match(text, end)
+        if following and following[1].islower():
+            continue
+        if sentence := text[start:end].strip():
+            yield sentence
+        start = end
 
 
 def cut_text(text: str, held_out: float) -> list[str]:
@@ -219,8 +218,8 @@ def cut_text(text: str, held_out: float) -> list[str]:
         1, min(_PAIRS, int(characters / _MIN_BLOCK)), math.ceil(characters / _MAX_BLOCK)
     )
     block = len(text) * 2 * held_out / stretches
-    middles = [(number + 0.5) / stretches * len(text) for number in range(stretches)]
-    targets = [middle + side * block / 2 for middle in middles for side in (-1, 1)]
+    middles = (np.arange(stretches) + 0.5) / stretches * len(text)
+    targets = np.stack([middles - block / 2, middles + block / 2], axis=1).flatten().tolist()
     return _cut_near(text, targets, int(block / 4))
 
 
@@ -348,7 +347,7 @@ def drop_lines(text: str, repeated: Collection[str]) -> tuple[str, int]:
         if (stripped := line.strip()) in repeated:
             dropped.append(stripped)
             is_after = True
-        # of the blank lines around it, those before stay
+        # of the blank lines around a dropped line, those before it stay
         elif stripped or not (is_after and kept and not kept[-1].strip()):
             kept.append(line)
             is_after = False

@@ -56,12 +56,13 @@ _LATIN = ("cp1252", "cp1250", "cp1254", "cp1257", "iso8859_2", "mac_roman", "cp8
 _CYRILLIC = ("cp1251", "koi8_r", "koi8_u", "iso8859_5", "cp866")
 _ASIAN = ("cp932", "euc_jp", "gb18030", "big5", "cp949", "cp874")
 _OTHERS = (*_CYRILLIC, *_ASIAN, "cp1253", "iso8859_7", "cp1255", "cp1256")
-# of the bytes beyond ASCII are invalid in damaged UTF-8; in texts of the encodings above, 0.54 or
-# more
+# At most this share of the bytes beyond ASCII is invalid in damaged UTF-8; in texts of the
+# encodings above, it is 0.54 or more.
 _MAX_DAMAGE = 0.45
-_MIN_BYTES = 8  # beyond ASCII, to tell the encodings of other scripts apart
-_MIN_LATIN_BYTES = 16  # beyond ASCII, to tell those of Latin letters apart
-# of Windows-1252; measured on texts in 20 languages, as is the weight of chaos against coherence
+_MIN_BYTES = 8  # bytes beyond ASCII that tell the encodings of other scripts apart
+_MIN_LATIN_BYTES = 16  # bytes beyond ASCII that tell those of Latin letters apart
+# The prior of Windows-1252 and the weight of chaos against coherence were measured on texts in 20
+# languages.
 _PRIOR = 0.08
 _SAMPLE = 1 << 16  # bytes in all
 _LINE = 1 << 12  # bytes of one line

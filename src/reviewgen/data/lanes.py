@@ -103,10 +103,9 @@ class Lanes:
         self._first_lane = rank * self.lanes  # among the lanes of all processes
         self.bptt = min(bptt, self.length)
         self._is_random = is_random
-        # that is drawn
-        self._longest = (
-            max(1, int(self.bptt * (1 + _LIMIT * _DEVIATION))) if is_random else self.bptt
-        )
+        self._longest = self.bptt  # tokens per batch and lane, at most
+        if is_random:
+            self._longest = max(1, int(self.bptt * (1 + _LIMIT * _DEVIATION)))
         self._store = store
         self._seed = seed
 

@@ -127,8 +127,9 @@ def _call_all(
 ) -> list[T]:
     if workers <= 1:
         return [function(*task) for task in tasks]
-    # joblib has no type hints. Its processes exchange functions of ours and their arguments, and
-    # read no file.
+    # Unlike those of concurrent.futures, the processes of joblib neither fork beside the threads of
+    # torch nor run the user's script again, which may have no guard for it. They read no file.
+    # joblib has no type hints.
     from joblib import Parallel, delayed  # type: ignore[import-untyped]
     from joblib.externals.loky.process_executor import TerminatedWorkerError  # type: ignore[import-untyped]
 
@@ -283,22 +284,32 @@ class Filters:
             ]
             leaking[rows] = np.logical_or.reduce(work.share(_are_shared, tasks, size))
             checked += len(rows)
-        which = f"{checked:,} held-out texts"
-        count = int(leaking.sum())
-        if checked < (held_out := int(np.isin(codes, _HELD_OUT).sum())):
-            which = f"a sample of {checked:,} of {held_out:,} held-out texts"
-        share_of, are, them = ("shares", "is", "it") if count == 1 else ("share", "are", "them")
-        note = (
-            f"Of {which}, {count:,} {share_of} a run of {run} characters or more with a training"
-            " text"
+        note = _describe_leaks(
+            int(leaking.sum()),
+            checked,
+            int(np.isin(codes, _HELD_OUT).sum()),
+            run,
+            is_sample=length is None,
         )
-        if length is not None:
-            return leaking, (
-                [f"{note}, and {are} left out." if count else f"{note}."] if checked else []
-            )
-        return np.zeros_like(leaking), (
-            [f"{note}; --decontaminate {run} leaves {them} out."] if count else []
-        )
+        return leaking if length else np.zeros_like(leaking), note
+
+
+def _describe_leaks(
+    count: int, checked: int, held_out: int, run: int, *, is_sample: bool
+) -> list[str]:
+    """Return a sentence on ``count`` leaking texts, of those checked and of all held-out ones."""
+    if not (count if is_sample else checked):
+        return []
+    which = f"{checked:,} held-out texts"
+    if checked < held_out:
+        which = f"a sample of {checked:,} of {held_out:,} held-out texts"
+    share_of, are, them = ("shares", "is", "it") if count == 1 else ("share", "are", "them")
+    found = (
+        f"Of {which}, {count:,} {share_of} a run of {run} characters or more with a training text"
+    )
+    if is_sample:
+        return [f"{found}; --decontaminate {run} leaves {them} out."]
+    return [f"{found}, and {are} left out." if count else f"{found}."]
 
 
 def _are_shared(

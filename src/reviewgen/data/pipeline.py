@@ -22,6 +22,7 @@ import numpy as np
 from reviewgen.conditions import Conditions, fit_condition, fit_field
 from reviewgen.config.options import EvaluateKwargs, refuse_unknown_options
 from reviewgen.config.settings import from_dict, to_dict
+from reviewgen.data.cache import in_cache, workspace
 from reviewgen.data.cleaning import CleaningReport, note_mojibake
 from reviewgen.data.columns import DataConfig, Example, SourceInfo
 from reviewgen.data.corpus import Corpus, describe, make_corpus, require_splits, require_texts
@@ -33,10 +34,8 @@ from reviewgen.data.store import (
     StoreFolder,
     find_store,
     frame_texts,
-    in_cache,
     publish_store,
     refuse_existing,
-    workspace,
 )
 from reviewgen.data.weighting import refuse_same
 from reviewgen.errors import (
@@ -90,8 +89,9 @@ class CorpusSpec:
             pairs.append((second, replace(self.config, split=self.validation_split)))
         opened: list[Source] = []
         for number, (source, config) in enumerate(pairs):
-            (subfolder := folder / str(number)).mkdir(exist_ok=True)
-            # of the texts to validate on the same lines are joined
+            subfolder = folder / str(number)
+            subfolder.mkdir(exist_ok=True)
+            # the lines of validation texts are joined as those of the training texts are
             if number == (len(weights) or 1):
                 config = replace(config, width=opened[0].info.width)
             opened.append(open_source(source, config, subfolder, allow_missing=self.allow_missing))
@@ -118,15 +118,12 @@ def cached_corpus(texts: CorpusSpec) -> Corpus:
     with workspace() as folder:
         sources = texts.open(folder)
         scratch = Job(folder / "job", "corpus", {})
-        facts, is_known = (
-            {**texts.settings(), "texts": _identify(sources)},
-            all(source.facts is not None for source in sources),
-        )
+        facts = {**texts.settings(), "texts": _identify(sources)}
+        is_known = all(source.facts is not None for source in sources)
         if not is_known:  # only by its texts, once they are read
+            work = SharedJob(scratch)
             with storage_errors(folder):
-                facts = make_corpus(
-                    sources, SharedJob(scratch), texts.filters, texts.config.weights
-                ).to_json()
+                facts = make_corpus(sources, work, texts.filters, texts.config.weights).to_json()
 
         def make(job: Job) -> None:
             if is_known:
@@ -234,7 +231,7 @@ def prepare_store(
             elif existing.facts.get("job") != identity or not can_repeat:
                 refuse_existing(out, url)
             else:
-                # one that was killed while it removed its folder
+                # a process may have been killed while it removed the folder of the job
                 with suppress(CheckpointError, OSError), work.job:
                     work.job.clear()
                 _logger.warning("%s is complete already: the same job has made it.", existing.name)
@@ -308,7 +305,7 @@ def open_records(source: Any) -> Iterator[Mapping[str, Any]]:
 def _read(source: Any, config: DataConfig, split: str) -> Iterator[Example]:
     with workspace() as folder:
         opened = open_source(source, config, folder, allow_missing=True)
-        # else each text by itself
+        # the split of a text or the repeated lines depend on all texts
         if split != "all" or (config.drop_repeated_lines and config.repeated_lines is None):
             corpus = make_corpus(
                 [opened], SharedJob(Job(folder / "corpus", "corpus", {})), Filters()
@@ -325,7 +322,7 @@ def _read(source: Any, config: DataConfig, split: str) -> Iterator[Example]:
         cleaner = opened.cleaner()
         seen = set[int]()
         report = cleaner.report
-        for text, values in (example for unit in opened.units for example in opened.examples(unit)):
+        for text, values in itertools.chain.from_iterable(map(opened.examples, opened.units)):
             if (cleaned := cleaner(text)) is None:
                 continue
             if config.clean and not opened.is_cleaned and cleaned[1] in seen:
@@ -368,7 +365,7 @@ def data_records(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     parts = training.get("parts")
     parent = training.get("parent")
     if parts:
-        return [data for part in parts for data in data_records(part)]
+        return list(itertools.chain.from_iterable(map(data_records, parts)))
     data = training.get("data") or {}
     data = {**LEGACY_OPTIONS, **data} if "clean" in data else data
     return [
@@ -415,8 +412,8 @@ def read_texts(
     """
     refuse_unknown_options(options, EvaluateKwargs, "read_documents")
     models = parts or [model]
-    trained = [data for part in models for data in data_records(part.training)]
-    # corpora trained on beside it
+    trained = list(itertools.chain.from_iterable(data_records(part.training) for part in models))
+    # other corpora of a training that also read this source
     others = [data for data in trained if "weight" in data and not _is_same_file(source, data)]
     if any("weight" in data and data not in others for data in trained):
         trained = [data for data in trained if data not in others]
@@ -426,7 +423,8 @@ def read_texts(
     for name, default in DataConfig().cleaning.items():
         before = {data.get(name, default) for data in trained}
         as_trained = before.pop() if len(before) == 1 else default
-        cleaning[name] = as_trained if (option := options.get(name)) is None else option
+        option = options.get(name)
+        cleaning[name] = as_trained if option is None else option
     if split != "all" and split not in splits_of(source, DataConfig(subset=options.get("subset"))):
         for data in trained:
             _require_same_split(data, cleaning, source, documents)
@@ -459,11 +457,9 @@ def identify_texts(
     """Return what identifies the texts that ``read_texts`` reads; None of a source that is not
     files, or is a pipe.
     """
-    names = (
-        source
-        if isinstance(source, list)
-        else [Path(source) if isinstance(source, str) else source]
-    )
+    names = source if isinstance(source, list) else [source]
+    if isinstance(source, str):
+        names = [Path(source)]
     if not all(isinstance(name, Path) for name in names) or any(map(is_pipe, map(expand, names))):
         return None
     settings = {name: value for name, value in options.items() if name != "split"}

@@ -53,15 +53,16 @@ from reviewgen.storage import Job
 
 NOVELTY_FILE = "novelty.safetensors"
 WORDS_FILE = "words.json"
-_REST = "rest"  # of the folder in a shard with the texts that are read once more
-_WORD_BYTES = 200_000_000  # of parts, after which no new words are looked for
-_WORD_TOKENS = 50_000_000  # ids after which no new words are looked for
-# of a condition of a training text, so that the model also learns to generate without it
+_REST = "rest"  # the folder in a shard with the texts that are read once more
+_WORD_BYTES = 200_000_000  # after so many bytes of parts, no new words are looked for
+_WORD_TOKENS = 50_000_000  # after so many ids, no new words are looked for
+# Conditions and fields of training texts are left out at random with these probabilities, so that
+# the model also learns to generate without them.
 _DROP_PROBABILITY = 0.1
-_DROP_FIELD_PROBABILITY = 0.25  # the same, of a field
+_DROP_FIELD_PROBABILITY = 0.25
 _PROBE = "\ue0f1"  # private use
-_CHECKED = 100_000  # characters at most, of a tokenizer that keeps the probe
-_CHECKED_CLOSELY = 5_000_000  # characters at most, of other tokenizers
+_CHECKED = 100_000  # characters at most, with a tokenizer that keeps the probe
+_CHECKED_CLOSELY = 5_000_000  # characters at most, with other tokenizers
 _BEFORE = 12  # characters of an example before the first that is lost
 _AFTER = 12  # characters of an example from the first that is lost
 
@@ -186,15 +187,17 @@ def write_split(
     with (folder / f"{split}.{dtype.name}").open("wb") as file:
         for chunk in batched(texts):
             encoded = encode_texts(tokenizer, chunk)
-            arrays = (
-                ids if isinstance(ids, np.ndarray) else np.array(ids, np.int64) for ids in encoded
-            )
-            whole = np.concatenate([part for ids in arrays for part in (bos, ids, eos)])
-            if not 0 <= (first := whole.min()) <= (last := whole.max()) < tokenizer.vocab_size:
-                wrong = first if first < 0 else last
+            framed = list[np.ndarray]()
+            for ids in encoded:
+                array = ids if isinstance(ids, np.ndarray) else np.array(ids, np.int64)
+                framed += bos, array, eos
+            whole = np.concatenate(framed)
+            smallest = whole.min()
+            largest = whole.max()
+            if smallest < 0 or largest >= tokenizer.vocab_size:
                 raise DataError(
-                    f"The tokenizer gives the id {wrong}; its vocabulary has 0 to"
-                    f" {tokenizer.vocab_size - 1}."
+                    f"The tokenizer gives the id {smallest if smallest < 0 else largest}; its"
+                    f" vocabulary has 0 to {tokenizer.vocab_size - 1}."
                 )
             file.write(whole.astype(dtype, copy=False).data)
             lengths += [len(ids) + 2 for ids in encoded]
@@ -215,11 +218,13 @@ def save_array(file: Path, values: np.ndarray) -> None:
 
 
 def digest_files(store: Path, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """Return the size and digest of each file of a store that is one of some paths, or in it, by
-    its name in the store.
+    """Return the size and digest of each file of a store that is one of some paths or inside one,
+    by its name in the store.
     """
-    files = (file for path in paths for file in (path, *path.rglob("*")) if file.is_file())
-    return {file.relative_to(store).as_posix(): digest_file(file) for file in files}
+    files = itertools.chain.from_iterable((path, *path.rglob("*")) for path in paths)
+    return {
+        file.relative_to(store).as_posix(): digest_file(file) for file in files if file.is_file()
+    }
 
 
 def _encode_part(
@@ -268,8 +273,10 @@ def _encode_part(
     def write(scratch: Path) -> None:
         for split in SPLITS:
             write_rows(scratch, split)
-        if times > 1 and (is_more := count_copies(training_texts(file), times) > int(times)).any():
-            write_rows(scratch / _REST, "train", is_more)
+        if times > 1:
+            is_in_rest = count_copies(training_texts(file), times) > int(times)
+            if is_in_rest.any():
+                write_rows(scratch / _REST, "train", is_in_rest)
 
     Job.write_whole(shard, write)
     if words is not None:
@@ -301,7 +308,7 @@ def _write_conditions(
     ids = np.array([conditions.encode_fixed(row) for row in rows], dtype).reshape(len(rows), count)
     if training is not None:
         ids = np.where(
-            _drawn(0, training, ids.shape) < _DROP_PROBABILITY,
+            _random(0, training, ids.shape) < _DROP_PROBABILITY,
             np.array(conditions.open_ids, dtype),
             ids,
         )
@@ -309,12 +316,12 @@ def _write_conditions(
     if fields := len(conditions.fields):
         is_kept = np.ones((len(rows), fields), np.bool_)
         if training is not None:
-            is_kept = _drawn(1, training, is_kept.shape) >= _DROP_FIELD_PROBABILITY
+            is_kept = _random(1, training, is_kept.shape) >= _DROP_FIELD_PROBABILITY
         prefixes = [
             conditions.encode_fields(row, mask.tolist())
             for row, mask in zip(rows, is_kept, strict=True)
         ]
-        flat = np.fromiter((token for prefix in prefixes for token in prefix), dtype)
+        flat = np.fromiter(itertools.chain.from_iterable(prefixes), dtype)
         save_array(path.with_name(f"{path.name}.fields.npy"), flat)
         save_array(
             path.with_name(f"{path.name}.fields.index.npy"),
@@ -322,11 +329,11 @@ def _write_conditions(
         )
 
 
-def _drawn(stream: int, before: int, shape: tuple[int, ...]) -> np.ndarray:
+def _random(stream: int, before: int, shape: tuple[int, ...]) -> np.ndarray:
     """Return random numbers, a row for each text, following those of the ``before`` earlier
     texts.
     """
-    # each takes one draw
+    # a number is one step of the generator
     return np.random.Generator(np.random.PCG64(stream).advance(before * shape[1])).random(shape)
 
 
@@ -341,11 +348,14 @@ def _write_words(file: Path, counts: WordCounts) -> None:
     file.write_text(json.dumps(content, sort_keys=True), encoding="utf-8", newline="")
 
 
-def _read_words(file: Path) -> WordCounts:
-    content = json.loads(file.read_text(encoding="utf-8"))
-    return WordCounts(
-        Counter(content["words"]), Counter(content["texts"]), set(content["separators"])
-    )
+def _add_words(files: Iterable[Path]) -> WordCounts:
+    """Return the sum of the words of some files."""
+    counts = WordCounts()
+    for file in files:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        texts = Counter(content["texts"])
+        counts.update(WordCounts(Counter(content["words"]), texts, set(content["separators"])))
+    return counts
 
 
 def words_of_store(store: StoreFolder, tokenizer: Tokenizer) -> WordCounts:
@@ -353,7 +363,7 @@ def words_of_store(store: StoreFolder, tokenizer: Tokenizer) -> WordCounts:
     ids.
     """
     try:
-        return _read_words(store.folder / WORDS_FILE)
+        return _add_words([store.folder / WORDS_FILE])
     except (FileNotFoundError, KeyError):
         return _decoded_words(store.splits()["train"], tokenizer)
 
@@ -412,51 +422,27 @@ def encode_corpus(
         tokenizer,
         corpus.report.characters + (corpus.validation[1].characters if corpus.validation else 0),
     )
-    times = corpus.times_of_files
-    shards = []
-    words = []
-    tasks = []
-    before = np.zeros(3, np.int64)  # bytes, texts and training texts of earlier parts
-    for number, file in enumerate(corpus.files):
-        shards.append(f"shards/{number:05d}")
-        if before[0] <= _WORD_BYTES:
-            words.append(work.job.path(f"words/{number:05d}"))
-        its_words = words[number] if number < len(words) else None
-        tasks.append((file, times[number], store / shards[-1], its_words, *before[1:].tolist()))
-        codes = np.asarray(read_part(file).column("split"))
-        before += np.array([file.stat().st_size, len(codes), np.count_nonzero(codes == 0)])
+    tasks = _list_tasks(corpus, work.job)
+    shards = [shard for _, _, shard, *_ in tasks]
     encode = functools.partial(
         _encode_part, encoding.cls, store / "tokenizer", digest, conditions, step
     )
     encoded = work.share(encode, tasks, size)
     lost = functools.reduce(operator.add, [part_lost for _, part_lost in encoded])
 
-    sets = None
-    if encoding.novelty == CompactIndex.form:
-        work.progress("Indexing the texts")
-        ids = [
-            TrainingIds([store / shard for shard in shards[span]])
-            for span in work.slices(len(shards), size)
-        ]
-        separators = (tokenizer.bos_id, tokenizer.eos_id)
-        share = functools.partial(work.share, size=size)
-        sets = build_sets(ids, separators, round(encoding.megabytes * 1e6), share)
+    sets = _index_shards(shards, tokenizer, encoding, work, size)
 
     def finish() -> None:
         """Write what is made of all shards: the words, the novelty index and the facts."""
-        train = TokenStore([store / shard for shard in shards], "train")
-        counts = WordCounts()
-        for part_counts in map(_read_words, words):
-            counts.update(part_counts)
-        counts = _decoded_words(train, tokenizer) if lost.lost else counts
+        train = TokenStore(shards, "train")
+        words = [words for _, _, _, words, *_ in tasks if words is not None]
+        counts = _decoded_words(train, tokenizer) if lost.lost else _add_words(words)
         _write_words(store / WORDS_FILE, counts)
         if encoding.novelty != "none":
-            write_index(
-                index_tokens(train, tokenizer, encoding, corpus.fingerprint, sets),
-                store / NOVELTY_FILE,
-            )
+            index = index_tokens(train, tokenizer, encoding, corpus.fingerprint, sets)
+            write_index(index, store / NOVELTY_FILE)
         files = digest_files(
-            store, [store / name for name in ("tokenizer", WORDS_FILE, NOVELTY_FILE)]
+            store, [store / file for file in ("tokenizer", WORDS_FILE, NOVELTY_FILE)]
         )
         for digests, _ in encoded:
             files |= digests
@@ -470,26 +456,58 @@ def encode_corpus(
         content = {
             "format": FORMAT,
             "facts": {**facts, **more},
-            "shards": shards,
+            "shards": [shard.relative_to(store).as_posix() for shard in shards],
             "files": dict(sorted(files.items())),
         }
         if corpus.corpora:
-            passes = range(int(max(times)))
-            read = [
-                shard
-                for turn in passes
-                for shard, count in zip(shards, times, strict=True)
-                if turn < int(count)
-            ]
-            content["train"] = [
-                *read,
-                *(rest for shard in shards if (store / (rest := f"{shard}/{_REST}")).is_dir()),
-            ]
+            read = _order_shards(shards, corpus.times_of_files)
+            content["train"] = [shard.relative_to(store).as_posix() for shard in read]
         text = json.dumps(content, indent=1).encode()
         work.job.write(f"store/{STORE_FILE}", lambda file: file.write_bytes(text))
 
     work.progress("Finishing the store")
     work.main(finish)
+
+
+def _index_shards(
+    shards: Sequence[Path], tokenizer: Tokenizer, encoding: Encoding, work: SharedJob, size: int
+) -> tuple[WindowSet, ...] | None:
+    """Return the sets of a compact novelty index of the training texts; None for another form."""
+    if encoding.novelty != CompactIndex.form:
+        return None
+    work.progress("Indexing the texts")
+    ids = [TrainingIds(shards[span]) for span in work.slices(len(shards), size)]
+    separators = (tokenizer.bos_id, tokenizer.eos_id)
+    share = functools.partial(work.share, size=size)
+    return build_sets(ids, separators, round(encoding.megabytes * 1e6), share)
+
+
+def _list_tasks(corpus: Corpus, job: Job) -> list[tuple[Any, ...]]:
+    """Return the last arguments of ``_encode_part`` for each part of a corpus."""
+    tasks = []
+    size = 0
+    texts = 0
+    training = 0
+    for number, (file, times) in enumerate(zip(corpus.files, corpus.times_of_files, strict=True)):
+        words = job.path(f"words/{number:05d}") if size <= _WORD_BYTES else None
+        shard = job.path(f"store/shards/{number:05d}")
+        tasks.append((file, times, shard, words, texts, training))
+        codes = np.asarray(read_part(file).column("split"))
+        size += file.stat().st_size
+        texts += len(codes)
+        training += int(np.count_nonzero(codes == 0))
+    return tasks
+
+
+def _order_shards(shards: Sequence[Path], times: Sequence[float]) -> list[Path]:
+    """Return the shards in the order of an epoch: those that are read twice stand there twice, and
+    the texts that are read once more come last.
+    """
+    read = list[Path]()
+    for turn in range(int(max(times))):
+        read += [shard for shard, count in zip(shards, times, strict=True) if turn < int(count)]
+    rests = [shard / _REST for shard in shards]
+    return [*read, *(rest for rest in rests if rest.is_dir())]
 
 
 def _train(corpus: Corpus, encoding: Encoding, work: SharedJob, size: int) -> None:

@@ -30,6 +30,7 @@ from reviewgen.data.columns import (
 from reviewgen.data.documents import find_width
 from reviewgen.data.files import (
     KINDS,
+    PlainFile,
     expand,
     fetch_files,
     find_files,
@@ -55,7 +56,7 @@ from reviewgen.errors import ConfigError, DataError, HubError, did_you_mean, fir
 from reviewgen.registry.plugins import find_reader
 
 SPLITS = ("train", "validation", "test")
-# and the lines, in the description of the dataset of a corpus
+# heads the list of these lines in the description of a corpus as a dataset
 DROPPED = "Lines that reviewgen has dropped:"
 _HEAD = 1000  # records that the guess of the text column looks at, at most
 _HEAD_CHARACTERS = 1 << 24  # of these records, after which it looks at no more
@@ -238,7 +239,7 @@ def open_units(source: Any, config: DataConfig, folder: Path) -> Source:
         and source
         and all(isinstance(item, Path) for item in source)
     ):
-        files = [file for item in source for file in find_files(item)]
+        files = list(itertools.chain.from_iterable(map(find_files, source)))
         return _open_files(f"{len(source)} files", files, config, folder)
     return _open_object(source, config)
 
@@ -315,11 +316,9 @@ def _open_files(
     folder: Path,
     urls: Mapping[Path, str] | None = None,
 ) -> Source:
-    plain = [
-        plain_file
-        for file in files
-        for plain_file in make_plain(file, folder, (urls or {}).get(file))
-    ]
+    plain = list[PlainFile]()
+    for file in files:
+        plain += make_plain(file, folder, (urls or {}).get(file))
     if not plain:
         raise DataError(
             f"{files[0]} is empty." if len(files) == 1 else f"All {len(files)} files are empty."
@@ -466,11 +465,13 @@ def _open_object(source: Any, config: DataConfig) -> Source:
         return opened(lambda columns: records_of(RecordBatchReader.from_stream(source), columns))
     if hasattr(source, "with_format") and hasattr(source, "num_rows"):
         result = opened(partial(read_dataset, source), is_shared=True)
-        # of datasets that were joined
-        blocks = [block.split("\n") for block in (source.info.description or "").split("\n\n")]
-        result.info.repeated_lines = list(
-            dict.fromkeys(line for head, *lines in blocks if head == DROPPED for line in lines)
-        )
+        # datasets that were joined have their descriptions one after another
+        dropped = dict[str, None]()
+        for block in (source.info.description or "").split("\n\n"):
+            head, *lines = block.split("\n")
+            if head == DROPPED:
+                dropped |= dict.fromkeys(lines)
+        result.info.repeated_lines = list(dropped)
         return result
     if isinstance(source, bytes | int | float) or not isinstance(source, Iterable):
         raise DataError(

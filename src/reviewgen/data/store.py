@@ -9,47 +9,37 @@ file, and the facts that a training needs. Of several corpora with weights it al
 the order that a training reads them: some several times, and some folders ``rest`` of texts that
 are read once more.
 
-A store behind a URL is fetched into the cache, which has cleaned corpora and stores, and a limit of
-its size: least recently used entries are removed first.
+A store behind a URL is fetched into the cache.
 """
 
 import contextlib
 import copy
-import errno
 import functools
 import hashlib
+import itertools
 import mmap
-import os
-import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from reviewgen.conditions import Conditions
 from reviewgen.config.bounded import MAX_RECORD, parse_json
+from reviewgen.data.cache import cache_folder, in_cache
 from reviewgen.data.documents import batched
 from reviewgen.data.files import expand, is_text, is_url, remote
 from reviewgen.data.sources import SPLITS
-from reviewgen.errors import DataError, OutputExists, StorageError, first_line, storage_errors
+from reviewgen.errors import DataError, OutputExists, first_line
 from reviewgen.protocols.tokenizer import SupportsEncodeBatch, Tokenizer
 from reviewgen.storage import Job, check_output, digest_of, publish, temporary_folder
 
-MAX_BYTES = 10_000_000_000
-_WORKSPACE = "tmp-"  # how the names of temporary folders in the cache begin
-# after which a temporary folder is one that a killed process has left
-_KILLED_SECONDS = 7 * 24 * 3600
-# after its last use, a folder is not removed: a training may be running on it
-_IN_USE_SECONDS = 3600
 STORE_FILE = "store.json"
 FORMAT = 1
 _DTYPES = ("uint16", "uint32")
-_BLOCK_TOKENS = 1 << 22  # about, in one block
+_BLOCK_TOKENS = 1 << 22  # in one block, about
 
-T = TypeVar("T")
 PrefixedText: TypeAlias = tuple[str, Sequence[int]]
 """A text and the ids of its conditions."""
 
@@ -81,16 +71,19 @@ class TokenStore:
 
     def __init__(self, folders: Path | Sequence[Path], split: str) -> None:
         folders = [folders] if isinstance(folders, Path) else folders
-        files = [
-            file
-            for folder in folders
-            for dtype in _DTYPES
-            if (file := folder / f"{split}.{dtype}").is_file()
-        ]
-        # a folder may be there several times
+        paths = itertools.product(folders, _DTYPES)
+        files = [folder / f"{split}.{dtype}" for folder, dtype in paths]
+        files = [file for file in files if file.is_file()]
+        # a folder may be listed several times
         self._maps = {file: _map(file) for file in dict.fromkeys(files)}
         self._shards = [np.frombuffer(self._maps[file] or b"", file.suffix[1:]) for file in files]
         load = functools.cache(np.load)
+
+        def load_all(suffix: str) -> list[np.ndarray]:
+            """Return the arrays of all folders that have one."""
+            paths = [folder / f"{split}.{suffix}.npy" for folder in folders]
+            return [load(path) for path in paths if path.is_file()]
+
         indexes = [load(folder / f"{split}.index.npy") for folder in folders]
         if [index[0, -1] for index in indexes] != [len(ids) for ids in self._shards]:
             raise ValueError(f"the index of {split} does not fit its ids")
@@ -99,32 +92,18 @@ class TokenStore:
         self.offsets: np.ndarray = np.concatenate(
             [[0], *(i[0, 1:] + at for i, at in zip(indexes, self._edges, strict=False))]
         )
-        # (texts,)
         self.characters: np.ndarray = np.concatenate([index[1, :-1] for index in indexes])
-        arrays = [
-            load(file)
-            for folder in folders
-            if (file := folder / f"{split}.conditions.npy").is_file()
-        ]
-        # (texts, C)
-        self.conditions: np.ndarray | None = np.concatenate(arrays) if arrays else None
-        self.given: np.ndarray = np.full(
-            len(self.characters), 0 if self.conditions is None else self.conditions.shape[1]
-        )
-        field_files = [
-            folder / f"{split}.fields.npy"
-            for folder in folders
-            if (folder / f"{split}.fields.npy").is_file()
-        ]
-        self.fields: np.ndarray | None = (
-            np.concatenate([load(file) for file in field_files]) if field_files else None
-        )
-        if self.fields is not None:
-            lengths = np.concatenate(
-                [np.diff(load(file.with_suffix(".index.npy"))) for file in field_files]
-            )
+        self.conditions: np.ndarray | None = None
+        self.fields: np.ndarray | None = None
+        self.given: np.ndarray = np.zeros(len(self.characters), np.int64)
+        if conditions := load_all("conditions"):
+            self.conditions = np.concatenate(conditions)
+            self.given += self.conditions.shape[1]
+        if fields := load_all("fields"):
+            self.fields = np.concatenate(fields)
+            lengths = np.concatenate([np.diff(edges) for edges in load_all("fields.index")])
             self._fields_from: np.ndarray = np.cumsum([0, *lengths])
-            self.given = self.given + lengths
+            self.given += lengths
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -152,12 +131,11 @@ class TokenStore:
         ids = self.ids_between(int(self.offsets[number]), int(self.offsets[number + 1]))
         if self.conditions is None:
             return ids
-        prefix = (
-            []
-            if self.fields is None
-            else [self.fields[self._fields_from[number] : self._fields_from[number + 1]]]
-        )
-        return np.concatenate((ids[:1], self.conditions[number], *prefix, ids[1:]))
+        prefix = [ids[:1], self.conditions[number]]
+        if self.fields is not None:
+            start, stop = self._fields_from[number : number + 2]
+            prefix.append(self.fields[start:stop])
+        return np.concatenate([*prefix, ids[1:]])
 
     def documents(self) -> Iterator[tuple[np.ndarray, int]]:
         """Yield the ids and the number of characters of each text."""
@@ -190,7 +168,7 @@ class TokenStore:
         return self._shards[shard][start - first : stop - first]
 
     def shard_end(self, start: int) -> int:
-        """Return where the shard ends that has a text which starts at an offset."""
+        """Return where the shard ends in which a text starts at an offset."""
         return int(self._edges[self._edges.searchsorted(start, side="right")])
 
     def release_pages(self) -> None:
@@ -223,9 +201,9 @@ class Blocks:
 def _map(file: Path) -> mmap.mmap | None:
     """Return the memory map of a file; None if it is empty, which cannot be mapped."""
     with file.open("rb") as stream:
-        return (
-            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) if file.stat().st_size else None
-        )
+        if not file.stat().st_size:
+            return None
+        return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def frame_texts(
@@ -235,27 +213,22 @@ def frame_texts(
     characters.
     """
     for chunk in batched(texts):
-        for (text, prefix), ids in zip(
-            chunk, encode_texts(tokenizer, [text for text, _ in chunk]), strict=True
-        ):
-            yield (
-                np.concatenate(
-                    ([tokenizer.bos_id, *prefix], np.asarray(ids, np.int64), [tokenizer.eos_id])
-                ),
-                len(text),
-            )
+        encoded = encode_texts(tokenizer, [text for text, _ in chunk])
+        for (text, prefix), ids in zip(chunk, encoded, strict=True):
+            framed = [tokenizer.bos_id, *prefix], np.asarray(ids, np.int64), [tokenizer.eos_id]
+            yield np.concatenate(framed), len(text)
 
 
 def count_given(ids: np.ndarray, vocab_size: int) -> int:
-    """Return how many ids after bos are given: up to the last one not below the tokenizer's
-    ``vocab_size``.
+    """Return how many ids of conditions and fields follow bos: up to the last id that is not below
+    the tokenizer's ``vocab_size``.
     """
     positions = np.flatnonzero(ids >= vocab_size)
     return int(positions[-1]) if len(positions) else 0
 
 
 def tokens_of(ids: np.ndarray, vocab_size: int) -> np.ndarray:
-    """Return the ids of a framed text between what is given and its end."""
+    """Return the ids of the text itself, between its conditions and eos."""
     return ids[1 + count_given(ids, vocab_size) : -1]
 
 
@@ -265,7 +238,7 @@ def encode_texts(
     """Encode texts, with ``encode_batch`` if the tokenizer has it."""
     if isinstance(tokenizer, SupportsEncodeBatch):
         return tokenizer.encode_batch(texts)
-    return [tokenizer.encode(text) for text in texts]
+    return list(map(tokenizer.encode, texts))
 
 
 @dataclass(frozen=True)
@@ -289,11 +262,8 @@ class StoreFolder:
         Raises:
             DataError: It is not a token store, of a newer version, or damaged.
         """
-        store = cls(
-            folder,
-            _parse((folder / STORE_FILE).read_bytes(), name or str(folder)),
-            name or str(folder),
-        )
+        name = name or str(folder)
+        store = cls(folder, _parse((folder / STORE_FILE).read_bytes(), name), name)
         for file, facts in store.content["files"].items():
             if not (folder / file).is_file() or (folder / file).stat().st_size != facts["size"]:
                 raise store._damaged(f"{file} is missing, or its size has changed")
@@ -301,13 +271,13 @@ class StoreFolder:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What the store knows of its corpus and its tokenizer."""
+        """The facts of the corpus and the tokenizer that a training needs."""
         facts: Mapping[str, Any] = self.content["facts"]
         return facts
 
     def splits(self) -> dict[str, TokenStore]:
-        """Return the tokens of each split; of the training texts, each as often as it is read in an
-        epoch.
+        """Return the tokens of each split. Training texts that are read several times an epoch are
+        in their split several times.
 
         Raises:
             DataError: The arrays are damaged, or do not fit one another.
@@ -329,7 +299,7 @@ class StoreFolder:
         """Raise unless all ids are in the vocabulary; compiled code does not check them.
 
         Args:
-            splits: What ``splits`` has returned.
+            splits: The tokens of each split.
             conditions: The conditions of the texts, with their ids.
 
         Raises:
@@ -337,14 +307,11 @@ class StoreFolder:
         """
         for split, store in splits.items():
             largest = max((int(block.max()) for block in store.blocks if len(block)), default=0)
-            maxima = [
-                int(ids.max())
-                for ids in (store.conditions, store.fields)
-                if ids is not None and ids.size
-            ]
-            if largest >= conditions.first_id or max(maxima, default=0) >= max(
-                1, conditions.vocab_size
-            ):
+            is_damaged = largest >= conditions.first_id
+            for given in (store.conditions, store.fields):
+                if given is not None and given.size:
+                    is_damaged = is_damaged or int(given.max()) >= conditions.vocab_size
+            if is_damaged:
                 raise self._damaged(f"the {split} texts have ids that are not in the vocabulary")
 
     def _damaged(self, problem: str) -> DataError:
@@ -477,113 +444,6 @@ def publish_store(job: Job, out: Path, url: str | None) -> StoreFolder:
         publish(folder, store.folder)
     job.clear()
     return store
-
-
-def cache_folder() -> Path:
-    """Return the folder of the cache: ``$REVIEWGEN_CACHE`` if set, else ``reviewgen`` in the user's
-    cache folder.
-
-    Raises:
-        StorageError: The user has no home folder, as in some containers.
-    """
-    configured = os.environ.get("REVIEWGEN_CACHE")
-    try:
-        if configured:
-            return Path(configured).expanduser()
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reviewgen"
-    # pathlib's, for HOME unset and a user without an entry in the system's list
-    except RuntimeError:
-        raise StorageError(
-            "There is no place for the cache: this user has no home folder. Set REVIEWGEN_CACHE to"
-            " a folder that can be written."
-        ) from None
-
-
-@contextlib.contextmanager
-def workspace() -> Iterator[Path]:
-    """Yield a temporary folder inside the cache folder and remove it afterwards.
-
-    Raises:
-        StorageError: The cache folder cannot be written.
-    """
-    root = cache_folder()
-    with contextlib.ExitStack() as stack:
-        with storage_errors(f"the cache folder {root} (set REVIEWGEN_CACHE to use another)"):
-            if root.is_file():
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-            root.mkdir(parents=True, exist_ok=True)
-            folder = stack.enter_context(temporary_folder(root, _WORKSPACE))
-        yield folder
-
-
-def in_cache(
-    name: str,
-    read: Callable[[Path], T],
-    facts: Mapping[str, Any],
-    piece: str,
-    make: Callable[[Job], object],
-) -> T:
-    """Return what is read from a folder of the cache, after a job has made it if need be.
-
-    Args:
-        name: The name of the folder.
-        read: Reads it, or raises if it is not whole.
-        facts: What it depends on.
-        piece: The piece of the job that becomes the folder.
-        make: Makes that piece.
-    """
-    target = cache_folder() / name
-    with storage_errors(target):
-        if target.exists():
-            try:
-                read(target)
-            # its removal was cut off, or the power failed; it is made again
-            except (OSError, ValueError, KeyError, TypeError):
-                shutil.rmtree(target)
-        if not target.exists():
-            with Job(target, piece, facts, waits=True) as job:
-                if not target.exists():
-                    make(job)
-                    job.finish(piece)
-    with contextlib.suppress(OSError):  # a cache that others may only read
-        os.utime(target)
-    prune_cache()
-    return read(target)
-
-
-def cache_size() -> int:
-    """Return the size of the cache in bytes."""
-    return sum(size for _, size, _ in _entries())
-
-
-def prune_cache(max_bytes: int = MAX_BYTES) -> None:
-    """Remove folders, the one that was not used for longest first, until the cache has at most
-    ``max_bytes``.
-    """
-    entries = sorted(_entries())
-    total = sum(size for _, size, _ in entries)
-    for used, size, folder in entries:
-        idle = time.time() - used
-        is_temporary = folder.name.startswith(_WORKSPACE)
-        if idle > _KILLED_SECONDS if is_temporary else total > max_bytes and idle > _IN_USE_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)
-            total -= size
-
-
-def _entries() -> Iterator[tuple[float, int, Path]]:
-    """Yield when each folder of the cache was used last, its size in bytes, and its path."""
-    root = cache_folder()
-    for folder in root.iterdir() if root.is_dir() else ():
-        with contextlib.suppress(OSError):  # another process is removing it
-            if folder.is_dir():
-                files = [file.stat() for file in folder.rglob("*") if file.is_file()]
-                # a job is used while it is written
-                written = [file.st_mtime for file in files if folder.suffix == ".partial"]
-                yield (
-                    max([folder.stat().st_mtime, *written]),
-                    sum(file.st_size for file in files),
-                    folder,
-                )
 
 
 def digest_tokenizer(tokenizer: Tokenizer) -> str:

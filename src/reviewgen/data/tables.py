@@ -37,7 +37,9 @@ from reviewgen.registry.plugins import find_reader
 if TYPE_CHECKING:
     import pyarrow
 
-_JSON_HEAD = 1 << 22  # characters of the first line, that a JSON file is judged by
+_JSON_HEAD = 1 << 22  # characters that tell the layout of a JSON file; of a piece of an array
+_JSON_SEPARATOR = re.compile(r"[ \t\n\r]*([],])[ \t\n\r]*")
+_LONGEST_TOKEN = 64  # characters of an escape or a literal of JSON, more than any has
 _SEPARATORS = ",;\t|"
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 _CSV_HEAD = 1 << 20  # characters that the format is looked for in
@@ -136,46 +138,45 @@ def read_json(path: Path, name: str, columns: object = None) -> Iterator[Any]:
 
 
 def _read_array(path: Path, name: str) -> Iterator[Any]:
-    import ijson
-
+    """Yield the values of an array that may be larger than memory: it is read piece by piece."""
+    decode = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
     number = 0
-    with path.open("rb") as file:
-        try:
-            for record in ijson.items(
-                _array_events(ijson.basic_parse(file, use_float=True)), "item"
-            ):
-                yield record
-                number += 1
-        except ijson.JSONError as error:
-            location = f"after record {number:,}" if number else "in the first record"
-            text = str(error)
-            words = [
-                f"JSON has no {word}; write null instead"
-                for word in ("NaN", "Infinity")
-                if word in text
-            ]
-            reason = words[0] if words else first_line(error)
-            raise DataError(
-                f"{name} cannot be read: JSON parse error {location}: {reason}."
-            ) from None
+    start = 0
+    with path.open(encoding="utf-8") as file:
+        text = file.read(_JSON_HEAD).lstrip().removeprefix("[").lstrip()
+        while number or not text.startswith("]"):
+            try:
+                value, end = decode(text, start)
+                separator = _JSON_SEPARATOR.match(text, end)
+                if separator is None:
+                    raise json.JSONDecodeError("Expecting ',' or ']'", text, end)
+                is_last = separator[1] == "]"
+                if is_last and (text[separator.end() :] + file.read(_JSON_HEAD)).strip():
+                    raise json.JSONDecodeError("Extra data", text, separator.end())
+            except json.JSONDecodeError as error:
+                rest = text[error.pos :].lstrip()
+                # this piece of the file may end within the value
+                is_cut = len(rest) < _LONGEST_TOKEN or error.msg.startswith("Unterminated")
+                more = file.read(max(_JSON_HEAD, len(text) - start)) if is_cut else ""
+                if not more:
+                    location = f"after record {number:,}" if number else "in the first record"
+                    raise DataError(
+                        f"{name} cannot be read: JSON parse error {location}: {error.msg}."
+                    ) from None
+                text = (text[start:] + more).lstrip()
+                start = 0
+                continue
+            if text.count("[", start, end) + text.count("{", start, end) >= MAX_DEPTH:
+                refuse_deep([value])
+            yield value
+            if is_last:
+                return
+            number += 1
+            start = separator.end()
 
 
-def _array_events(events: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, str, Any]]:
-    """Yield the events of a JSON array with the prefixes of its records, for ``ijson.items``.
-
-    Those of ``ijson.parse`` have the prefixes of all levels, and take gigabytes where lists are
-    nested 100,000 levels deep.
-
-    Raises:
-        RecursionError: Lists and objects are nested more than ``MAX_DEPTH`` levels deep.
-    """
-    depth = 0
-    for event, value in events:
-        depth -= event.startswith("end")
-        yield "item" if depth == 1 else "", event, value
-        depth += event.startswith("start")
-        if depth > MAX_DEPTH:
-            raise RecursionError
+def _refuse_constant(word: str) -> None:
+    raise json.JSONDecodeError(f"JSON has no {word}; write null instead", "", 0)
 
 
 def _read_values(path: Path) -> list[Any]:
@@ -353,12 +354,10 @@ def needed_columns(names: Sequence[str], columns: Sequence[str] | None) -> list[
     """Return which columns of a table are needed; a nested one ``a.b`` is in the column a. None
     stands for all.
     """
-    wanted = (
-        None
-        if columns is None
-        else {column if column in names else column.partition(".")[0] for column in columns}
-    )
-    return [name for name in names if wanted is None or name in wanted]
+    if columns is None:
+        return list(names)
+    wanted = {column if column in names else column.partition(".")[0] for column in columns}
+    return [name for name in names if name in wanted]
 
 
 def read_arrow(
@@ -512,7 +511,10 @@ def _column_number(name: bytes) -> int:
 
 def find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
     """Return the units of a file, each of about ``size`` bytes if it can be cut."""
-    path, name, total, kind = file.path, file.name, file.path.stat().st_size, file.kind
+    path = file.path
+    name = file.name
+    kind = file.kind
+    total = path.stat().st_size
     read: Any
     if kind == "text" or (kind == "json" and is_json_lines(path)):
         documents = config.documents if kind == "text" else "line"

@@ -174,13 +174,12 @@ def join_sources(
 ) -> tuple[SourceInfo, CleaningReport]:
     """Return what is known of several sources together."""
     columns = {source.text_column for source in sources}
+    chain = itertools.chain.from_iterable
     info = SourceInfo(
         " and ".join(PurePath(source.name).name for source in sources),
         text_column=columns.pop() if len(columns) == 1 else None,
-        notes=[note for source in sources for note in source.notes],
-        repeated_lines=list(
-            dict.fromkeys(line for source in sources for line in source.repeated_lines)
-        ),
+        notes=list(chain(source.notes for source in sources)),
+        repeated_lines=list(dict.fromkeys(chain(source.repeated_lines for source in sources))),
         decode_errors=sum(source.decode_errors for source in sources),
         is_one_text=all(source.is_one_text for source in sources),
     )

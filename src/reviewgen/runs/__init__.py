@@ -2,16 +2,18 @@
 search, blend or read a corpus.
 
     setup    the plugins, settings and trained weights that a run starts from
-    plan     the keywords of a training, everything that is decided before anything is read, and the
-             folder to resume from
+    plan     the keywords of a training, and everything that is decided before anything is read
+    reading  how the corpus of a plan is read; a prepared token store fits the plan
+    folder   the folder of a run, from which it is resumed
     corpus   the corpus: read, then tokenized and indexed; shared by several runs;
              ``reviewgen.corpus``
-    run      ``TrainingRun``: read, tokenize, iterate for reports, finish; of a blend, a run for
-             each of its models
-    record   what was reported so far, the learning curves, what is measured at the end, and the
-             parts of training.json
-    display  the progress on a terminal or in a notebook, the log in a tracker, and
-             ``reviewgen.plot_training``
+    run      ``TrainingRun``: read, tokenize, iterate for reports, finish; a blend has a run for
+             each of its components
+    record   the reports so far, the learning curves, what is measured at the end, and the entries
+             of training.json
+    display  the progress on a terminal or in a notebook
+    tracking the log in a tracker
+    plotting ``reviewgen.plot_training``
     blend    ``reviewgen.blend``
     sweep    trainings that differ in some settings, on corpora that are prepared once;
              ``reviewgen.sweep``
@@ -19,6 +21,4 @@ search, blend or read a corpus.
     tune     ``reviewgen.tune``: a search for the best settings
     tune_sampling  ``reviewgen.tune_sampling``: compares the texts of generation settings with human
                    ones
-
-
 """

@@ -24,8 +24,9 @@ from reviewgen.errors import ConfigError
 from reviewgen.evaluation.evaluate import evaluate_totals, sample_documents
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.rates import find_intervals
+from reviewgen.runs.setup import dotted
 from reviewgen.runs.sweep import Variants
-from reviewgen.training.execution import choose_device
+from reviewgen.training.device import choose_device
 from reviewgen.training.softmax import sampled_softmax
 
 _HELD_OUT_TOKENS = 50_000  # scored, at most
@@ -103,23 +104,21 @@ def ablate(
     """
     check_count("seeds", seeds)
     variants = Variants(("ablate", "seeds", "settings"), preset, source, settings, options)
-    parts = variants.plan({}).parts
-    configs = {"model": parts.model_class.Config} | (
-        {} if parts.is_counted else {"training": TrainingConfig}
+    setup = variants.plan({}).setup
+    configs = {"model": setup.model_class.Config} | (
+        {} if setup.is_counted else {"training": TrainingConfig}
     )
     techniques: dict[str, tuple[Technique, dict[str, Any]]] = {}
+    plain = dict[str, Any]()
     for group, config in configs.items():
         for technique in getattr(config, "techniques", ()):
-            free = {
-                name: value
+            off = {
+                f"{group}.{name}": value
                 for name, value in technique.off.items()
                 if name not in variants.settings[group]
             }
-            techniques[technique.name] = (
-                technique,
-                {f"{group}.{name}": value for name, value in free.items()},
-            )
-    plain = {name: value for _, off in techniques.values() for name, value in off.items()}
+            techniques[technique.name] = (technique, off)
+            plain |= off
     if not plain:
         raise ConfigError(
             f"{preset} has no technique left to ablate: the settings of all of them are given."
@@ -127,7 +126,7 @@ def ablate(
     for off in ({}, plain, *(off for _, off in techniques.values())):
         # what cannot be combined with the given settings is refused before any work
         variants.plan(off)
-    variants.skip_copy_rates(parts.training)
+    variants.skip_copy_rates(setup.training)
     return _rows(_Trainings(variants, seeds), techniques, plain)
 
 
@@ -181,14 +180,15 @@ class _Trainings:
             seconds += last.seconds
             training_seconds += last.seconds - last.evaluation_seconds
         if not self.used:
-            self.used = {f"model.{key}": value for key, value in to_dict(run.model.config).items()}
-            self.used |= {f"training.{key}": value for key, value in to_dict(run.config).items()}
-            if not plan.parts.is_counted:
+            self.used = dotted(
+                {"model": to_dict(run.model.config), "training": to_dict(run.config)}
+            )
+            if not plan.setup.is_counted:
                 device, _ = choose_device(run.config.device, run.model)
                 if sampled_softmax(run.model, run.config.sampled_softmax, device.type) is None:
                     # the vocabulary is too small, or the device is not a CPU
                     self.used["training.sampled_softmax"] = 0
-        is_timed = training_seconds > 0.01 * seconds and not plan.parts.is_counted
+        is_timed = training_seconds > 0.01 * seconds and not plan.setup.is_counted
         means = np.mean(nats, axis=0)
         characters = [length for _, length in documents]
         row = AblationRow(

@@ -4,6 +4,7 @@ Models of different tokenizers become models of one: ``char``, with the characte
 have tokens for.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -189,24 +190,17 @@ def make_bundle(
         first: What has its tokenizer and conditions; the first model if not given.
     """
     first = first or models[0].bundle
-    parts = [model.bundle for model in models]
-    fingerprints = {
-        data.get("fingerprint") for model in models for data in data_records(model.training)
-    }
+    bundles = [model.bundle for model in models]
+    records = itertools.chain.from_iterable(data_records(model.training) for model in models)
+    fingerprints = {data.get("fingerprint") for data in records}
     index = None  # of the training text, if all were trained on the same
     if len(fingerprints) == 1 and None not in fingerprints:
-        entries = zip(parts, blend.config.models, strict=True)
-        index = next(
-            (
-                part.index
-                for part, entry in entries
-                if part.index is not None and "characters" not in entry
-            ),
-            None,
-        )
-    known = [part.lexicon for part in parts if part.lexicon is not None]
-    lexicon = reduce(or_, known) if len(known) == len(parts) else None
-    is_known = lexicon is not None and all(part.generation.words == "known" for part in parts)
+        entries = zip(bundles, blend.config.models, strict=True)
+        indexes = [bundle.index for bundle, entry in entries if "characters" not in entry]
+        index = next((index for index in indexes if index is not None), None)
+    known = [bundle.lexicon for bundle in bundles if bundle.lexicon is not None]
+    lexicon = reduce(or_, known) if len(known) == len(bundles) else None
+    is_known = lexicon is not None and all(bundle.generation.words == "known" for bundle in bundles)
     weight_bits = models[0].weight_bits if len({model.weight_bits for model in models}) == 1 else 32
     each_data = [model.training.get("data") or {} for model in models]
     data = {
@@ -296,11 +290,10 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
         if kind == (_identify(shared), len(conditions)):
             parts.append(bundle.model)
             continue
-        given = [
-            first_ids[known.name] + number
-            for known in bundle.conditions
-            for number in range(1 + len(known.values))
-        ]
+        given = list[int]()
+        for known in bundle.conditions:
+            first_id = first_ids[known.name]
+            given += range(first_id, first_id + 1 + len(known.values))
         pairs = (
             (bundle.tokenizer.bos_id, shared.tokenizer.bos_id),
             (bundle.tokenizer.eos_id, shared.tokenizer.eos_id),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from reviewgen.conditions import Conditions
 from reviewgen.config.options import CorpusKwargs, PrepareKwargs, refuse_unknown_options
 from reviewgen.config.settings import to_dict
+from reviewgen.data.cache import cache_folder
 from reviewgen.data.cleaning import hash_text
 from reviewgen.data.corpus import Corpus, require_splits
 from reviewgen.data.files import is_url
@@ -27,14 +28,15 @@ from reviewgen.data.pipeline import (
 )
 from reviewgen.data.prepare import NOVELTY_FILE, Encoding, index_tokens, words_of_store
 from reviewgen.data.sources import DROPPED, SPLITS
-from reviewgen.data.store import StoreFolder, TokenStore, cache_folder, fetch_store, find_store
+from reviewgen.data.store import StoreFolder, TokenStore, fetch_store, find_store
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.lexicon.lexicon import Lexicon, build_lexicon
 from reviewgen.lexicon.token_bytes import token_symbols
 from reviewgen.novelty import Index, read_index
 from reviewgen.processes import all_processes, process_state
 from reviewgen.protocols.tokenizer import Tokenizer
-from reviewgen.runs.plan import TrainingPlan, data_config, make_texts
+from reviewgen.runs.plan import TrainingPlan
+from reviewgen.runs.reading import data_config, make_texts
 from reviewgen.runs.setup import TrainingSetup, parent_facts, resolve_setup
 from reviewgen.saving.layout import fingerprint
 from reviewgen.saving.write import check_tokenizer_files
@@ -59,12 +61,11 @@ class PreparedCorpus(ReadCorpus):
 
     tokenizer: Tokenizer
     stores: Mapping[str, TokenStore]  # by split
-    # of the training text; None without one, and in all processes but the first
+    # The next three are of the training text, and only the first process has them.
     index: Index | None
-    lexicon: Lexicon | None  # likewise
-    # of the training text in lower case, for the metrics; likewise, and empty without metrics
-    words: frozenset[str]
-    # chosen, by preset and time
+    lexicon: Lexicon | None
+    words: frozenset[str]  # in lower case, for the metrics; empty without metrics
+    # the settings of the size that was chosen for a preset and a time budget
     sizes: dict[tuple[str, float], dict[str, Mapping[str, Any]]] = field(default_factory=dict)
 
     @property
@@ -92,7 +93,7 @@ class PreparedCorpus(ReadCorpus):
             "tokens": {split: self.stores[split].tokens for split in SPLITS},
             "conditions": self.conditions.to_json(),
             "cleaning": asdict(corpus.report),
-            # by ``corpus``, too
+            # ``reviewgen.corpus`` may have dropped them
             **({"drop_repeated_lines": True} if corpus.source.repeated_lines else {}),
             **({"corpora": [_facts_of(part) for part in corpus.corpora]} if corpus.corpora else {}),
         }
@@ -123,10 +124,10 @@ def read_corpus(plan: TrainingPlan) -> ReadCorpus:
     corpus = cached_corpus(plan.texts)
     require_splits(corpus)
     values = corpus.conditions("train")
-    if plan.parts.trained is None:
+    if plan.setup.trained is None:
         fitted = find_conditions(corpus, plan.data)
         return ReadCorpus(corpus, fitted, tuple(fitted.notes()))
-    known = plan.parts.trained.conditions
+    known = plan.setup.trained.conditions
     texts = 0
     unknown = Counter[str]()
     for row in values if known else ():
@@ -148,14 +149,14 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
         DataError: The texts of a split have no characters.
         BrokenPlugin: The tokenizer cannot be saved with a model.
     """
-    parts = plan.parts
-    folder = plan.store or cached_store(read.corpus, _encoding(parts), read.conditions)
-    tokenizer: Tokenizer = parts.tokenizer_class.load(folder.folder / "tokenizer")
+    setup = plan.setup
+    folder = plan.store or cached_store(read.corpus, _encoding(setup), read.conditions)
+    tokenizer: Tokenizer = setup.tokenizer_class.load(folder.folder / "tokenizer")
     conditions = read.conditions.with_ids_from(tokenizer.vocab_size, tokenizer.encode)
     stores = folder.splits()
     if plan.store is not None:
         folder.check(stores, conditions)
-    check_tokenizer_files(tokenizer, parts.tokenizer_plugin.name)
+    check_tokenizer_files(tokenizer, setup.tokenizer_plugin.name)
     for split in ("train", "validation"):
         if not stores[split].characters.any():
             raise DataError(f"The {split} texts have no characters.")
@@ -168,27 +169,27 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
     return PreparedCorpus(read.corpus, conditions, notes, tokenizer, stores, index, lexicon, words)
 
 
-def _encoding(parts: TrainingSetup) -> Encoding:
+def _encoding(setup: TrainingSetup) -> Encoding:
     """Return how texts are encoded; the novelty index of a model that is trained further depends on
     its parents, too.
     """
-    plugin = parts.tokenizer_plugin
-    trained = parts.trained
+    plugin = setup.tokenizer_plugin
+    trained = setup.trained
     return Encoding(
-        cls=parts.tokenizer_class,
-        config=parts.tokenizer_config,
+        cls=setup.tokenizer_class,
+        config=setup.tokenizer_config,
         plugin={name: getattr(plugin, name) for name in ("name", "package", "version")},
         trained=None if trained is None else trained.tokenizer,
         check=check_tokenizer_files,
-        novelty=parts.training.novelty if trained is None else "none",
-        megabytes=parts.training.novelty_mb,
-        belongs_to=lambda corpus: _fingerprint(parts, corpus),
+        novelty=setup.training.novelty if trained is None else "none",
+        megabytes=setup.training.novelty_mb,
+        belongs_to=lambda corpus: _fingerprint(setup, corpus),
     )
 
 
-def _fingerprint(parts: TrainingSetup, corpus: str) -> str:
-    facts = {"data": {"fingerprint": corpus}, **parent_facts(parts.trained, None)}
-    return fingerprint(facts, parts.tokenizer_plugin.name, to_dict(parts.tokenizer_config))
+def _fingerprint(setup: TrainingSetup, corpus: str) -> str:
+    facts = {"data": {"fingerprint": corpus}, **parent_facts(setup.trained, None)}
+    return fingerprint(facts, setup.tokenizer_plugin.name, to_dict(setup.tokenizer_config))
 
 
 def _index_texts(
@@ -199,10 +200,12 @@ def _index_texts(
 
     Of a model that is trained further, the words include those that it knows.
     """
-    parts, settings, index = plan.parts, plan.parts.training, None
+    setup = plan.setup
+    settings = setup.training
+    index = None
     if settings.novelty != "none":
-        encoding = replace(_encoding(parts), novelty=settings.novelty)
-        if parts.trained is None and folder.facts["novelty"] == {
+        encoding = replace(_encoding(setup), novelty=settings.novelty)
+        if setup.trained is None and folder.facts["novelty"] == {
             "form": settings.novelty,
             "megabytes": settings.novelty_mb,
         }:
@@ -213,7 +216,7 @@ def _index_texts(
             )
         else:
             index = index_tokens(folder.training_texts(), tokenizer, encoding, corpus.fingerprint)
-    before = None if parts.trained is None else parts.trained.bundle.lexicon
+    before = None if setup.trained is None else setup.trained.bundle.lexicon
     counts = words_of_store(folder, tokenizer)
     if corpus.source.is_one_text:
         counts.texts.clear()  # its parts are no texts
@@ -293,12 +296,12 @@ def prepare_tokens(
         folder = cache_folder() / f"preparing-{hash_text(url):016x}" if url else to_path("out", out)
         if not folder.name:  # "." or "/", which exist
             check_output(folder)
-        parts = resolve_setup(preset, tokenizer=options.get("tokenizer"))
-        return parts, make_texts(source, options, data_config(options)), folder, url
+        setup = resolve_setup(preset, tokenizer=options.get("tokenizer"))
+        return setup, make_texts(source, options, data_config(options)), folder, url
 
     with all_processes() as processes:
-        parts, texts, folder, url = processes.each(check, out)
-        encoding = _encoding(parts)
+        setup, texts, folder, url = processes.each(check, out)
+        encoding = _encoding(setup)
         names = {
             "preset": preset,
             "out": str(out),
@@ -307,5 +310,5 @@ def prepare_tokens(
         }
         processes.refuse_differences({**names, "source": str(source)[:1000]})
         return prepare_store(
-            texts, encoding, folder, url, processes, progress, {"preset": parts.preset}
+            texts, encoding, folder, url, processes, progress, {"preset": setup.preset}
         )

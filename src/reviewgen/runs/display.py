@@ -1,27 +1,13 @@
-"""How a training is shown: a bar on a terminal, a figure in a notebook, a log of accelerate's
-trackers, and a plot of its curves.
+"""How a training is shown while it runs: a bar on a terminal, a figure in a notebook.
 
 The bar is on standard error. The figure is drawn with the notebook's own display (IPython, which is
 there in every notebook) as inline SVG, and stays when the training has ended. Its curves come from
 the run's record, so no update waits for the device.
-
-A tracker (TensorBoard, Weights & Biases, MLflow ...) is third-party code: what it prints never
-reaches standard output; when it fails, the training continues without it.
 """
 
-import contextlib
-import contextvars
-import io
-import itertools
-import json
-import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -30,193 +16,10 @@ from rich.table import Column
 from rich.text import Text
 
 from reviewgen.compiled.jit import compiling_notice
-from reviewgen.config.settings import check_list, check_text
-from reviewgen.errors import ConfigError, did_you_mean, first_line, quoted
-from reviewgen.hub.download import locate
 from reviewgen.processes import process_state
-from reviewgen.saving.read import read_training
-from reviewgen.storage import check_output, to_path
 from reviewgen.training.report import Report
-from reviewgen.web.charts import refuse_chart, save_chart
-from reviewgen.web.curves import AXES, LearningCurves, draw_inline, find_curves, learning_chart
+from reviewgen.web.curves import LearningCurves, draw_inline
 from reviewgen.web.rendering import decimal, duration, render, thousands
-
-TERM = "loss."
-"""The beginning of the name under which a model's own loss term is kept, as in "loss.z_loss"."""
-
-_PROJECT = "reviewgen"  # which trackers keep runs under
-_NAMED_BY_RUN = ("tensorboard", "aim")  # their first argument is the run's name, not the project's
-_OPTIONS: dict[str, Callable[[str], dict[str, Any]]] = {  # of each tracker, by the run's name
-    "clearml": lambda name: {"task_name": name},
-    "dvclive": lambda name: {"dir": name},
-    "mlflow": lambda name: {"run_name": name},
-    "swanlab": lambda name: {"experiment_name": name},
-    "trackio": lambda name: {"name": name, "embed": False},
-    "wandb": lambda name: {"name": name, "settings": {"console": "off"}},
-}
-# others refuse a sample, or warn at each one
-_TAKE_TEXT = ("tensorboard", "trackio", "wandb", "comet_ml")
-_LOGGED = (
-    "bits_per_character",
-    "train_bits_per_character",
-    "token_copy_rate",
-    "learning_rate",
-    "tokens_seen",
-    "bptt",
-)
-
-
-def check_tracker(name: str | None) -> None:
-    """Raise if a tracker cannot be used; None for no tracker.
-
-    Raises:
-        ConfigError: There is no tracker of that name, or it is not installed.
-    """
-    if name is None:
-        return
-    trackers = _tracker_classes()
-    if not isinstance(name, str) or name not in trackers:
-        raise ConfigError(
-            f"{quoted(name)} is not a tracker to log to. {did_you_mean(name, trackers)}"
-        )
-    is_known = trackers[name].__module__.startswith("accelerate.")
-    spec = find_spec(name)
-    # without an origin it may be a folder of wandb's runs
-    if is_known and (spec is None or spec.origin is None):
-        raise ConfigError(
-            f"Logging to {name} needs a package that is not installed: pip install {name}"
-        )
-
-
-def _tracker_classes() -> dict[str, Any]:
-    """Return accelerate's trackers by name, with those that
-    ``accelerate.tracking.register_tracker_class`` has added.
-    """
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS  # imports torch
-
-    trackers: dict[str, Any] = LOGGER_TYPE_TO_CLASS
-    return trackers
-
-
-class RunLog:
-    """The log of a run with a tracker, or one that does nothing.
-
-    A tracker that needs a folder gets ``runs/NAME`` beside the model, or ``runs/NAME-2`` and so on
-    if that exists. The others have a project "reviewgen" where their own settings say, with a run
-    of that name.
-
-    Args:
-        tracker: The name of a tracker of accelerate, or None.
-        out: The folder that the model will be saved in, whose name the run gets.
-        preset: The run's name if there is no such folder.
-
-    Attributes:
-        failure: Why logging has failed, a sentence; None while it works.
-
-    Raises:
-        StorageError: Nothing can be written beside the model.
-    """
-
-    def __init__(self, tracker: str | None, out: Path | None, preset: str) -> None:
-        self.failure: str | None = None
-        self._kind = tracker
-        self._name = preset.replace(":", "-") if out is None else out.absolute().name
-        self._tracker: Any = None
-        self._is_reported = False
-        self._context = contextvars.copy_context()  # a tracker keeps its current run there
-        self._folder: Path | None = None
-        if tracker is not None and (
-            tracker == "dvclive" or _tracker_classes()[tracker].requires_logging_directory
-        ):
-            parent = (Path() if out is None else out.parent) / "runs"
-            names = itertools.chain(
-                [self._name], (f"{self._name}-{number}" for number in itertools.count(2))
-            )
-            self._folder = next(
-                folder for folder in map(parent.joinpath, names) if not folder.exists()
-            )
-            check_output(self._folder)  # the curves of two runs are not mixed
-
-    def describe(self) -> str | None:
-        """Return where the log is."""
-        where = f"{self._kind} as {self._name}" if self._folder is None else str(self._folder)
-        return None if self._kind is None else f"Logging to {where}."
-
-    @contextlib.contextmanager
-    def opened(self, settings: Mapping[str, Any]) -> Iterator[None]:
-        """Log inside the block; the settings, by dotted name, become the run's hyperparameters."""
-        if self._kind is not None and process_state().is_main_process:
-            self._try(self._start, settings, is_shown=True)  # it may ask for a login
-        try:
-            yield
-        finally:
-            if self._tracker is not None:
-                self._try(self._tracker.finish)
-                self._tracker = None
-
-    def record(self, report: Report, kept: Mapping[str, Any] | None) -> Report:
-        """Log what is kept of a report, and return the report; with a note if logging has just
-        failed.
-        """
-        if self._tracker is not None and kept is not None:
-            named = {
-                name: value
-                for name, value in kept.items()
-                if name in _LOGGED or name.startswith(TERM)
-            }
-            values = {
-                name: value
-                for name, value in {**named, **kept.get("metrics", {})}.items()
-                if value is not None
-            }
-            sample = {"sample": report.sample} if report.sample and self._kind in _TAKE_TEXT else {}
-            self._try(self._tracker.log, values | sample, report.step)
-        if self.failure is None or self._is_reported:
-            return report
-        self._is_reported = True
-        return replace(report, notes=(*report.notes, self.failure))
-
-    def _start(self, settings: Mapping[str, Any]) -> None:
-        kind = self._kind or ""
-        name = (
-            self._name
-            if self._folder is None
-            else str(self._folder)
-            if kind == "dvclive"
-            else self._folder.name
-        )
-        tracker_class = _tracker_classes()[kind]
-        folders = (
-            [self._folder.parent]
-            if self._folder is not None and tracker_class.requires_logging_directory
-            else []
-        )
-        first = name if kind in _NAMED_BY_RUN else _PROJECT
-        tracker = tracker_class(
-            first, *folders, **(_OPTIONS[kind](name) if kind in _OPTIONS else {})
-        )
-        tracker.start()
-        simple = bool | int | float | str  # what a tracker takes
-        tracker.store_init_configuration(
-            {name: x if isinstance(x, simple) else json.dumps(x) for name, x in settings.items()}
-        )
-        self._tracker = tracker
-
-    def _try(self, action: Callable[..., None], *arguments: Any, is_shown: bool = False) -> None:
-        """Call the tracker, and show what it prints as a note or not at all; if it fails, continue
-        without it.
-        """
-        try:
-            with contextlib.redirect_stdout(sys.stderr if is_shown else io.StringIO()):
-                self._context.run(action, *arguments)
-        # third-party code may raise anything, and hours of training must not be lost to it
-        except Exception as error:
-            self.failure = (
-                f"Logging to {self._kind} failed, and the training continues without it:"
-                f" {first_line(error)}"
-            )
-            self._tracker = None
-
 
 _SECONDS = 0.2  # between two updates of the bar
 _BAR_WIDTH = 10  # characters of the bar
@@ -335,7 +138,7 @@ def open_console(is_shown: bool) -> Console:
     has_viewer = console.is_jupyter or console.file.isatty()
     if is_shown and has_viewer and process_state().is_main_process:
         return console
-    # in a notebook a quiet one would still show its bars
+    # in a notebook, even a quiet console would show its bars
     return Console(stderr=True, quiet=True, force_jupyter=False)
 
 
@@ -400,73 +203,3 @@ def _describe(report: Report, loss: Sequence[str] = ()) -> str:
         facts += [f"epoch {report.epochs:.1f}", *known, *loss, f"step {thousands(report.step)}"]
     speed = f"{thousands(report.tokens / max(report.seconds, 1e-9))} tokens a second"
     return ", ".join([*facts, duration(report.seconds), speed, report.device])
-
-
-def plot_training(
-    sources: Sequence[str | Path],
-    file: str | Path,
-    *,
-    against: str = "seconds",
-    metrics: Sequence[str] = (),
-    overwrite: bool = False,
-) -> list[LearningCurves]:
-    """Plot the learning curves of saved models as PNG, SVG or PDF, by the file's suffix, and return
-    the curves.
-
-    >>> reviewgen.plot_training(["./my-gru", "./my-lstm"], "curves.png")  # doctest: +SKIP
-
-    Args:
-        sources: Saved folders, or repositories on the Hub; several are drawn in one figure.
-        file: The file to write.
-        against: The x axis: "seconds" since the training started (after reading and tokenizing),
-            "steps" or "tokens".
-        metrics: Metrics of generated texts to draw a panel of, as in ["distinct-2"]; see
-            ``training.metrics``.
-        overwrite: Whether to replace the file if it exists.
-
-    Raises:
-        ConfigError: There are no sources; the suffix, ``against`` or a metric is unknown; or
-            matplotlib, which PNG and PDF need, is not installed.
-        BundleError: A source is not a saved model, or has no learning curve.
-        OutputExists: The file exists.
-        StorageError: The file cannot be written.
-    """
-    sources = check_list("sources", sources, "['./my-model']")
-    if not sources:
-        raise ConfigError("Give at least one saved model, as in ['./my-model'].")
-    metrics = (
-        [metrics] if isinstance(metrics, str) else check_list("metrics", metrics, "['distinct-2']")
-    )
-    for name in metrics:
-        check_text("metrics", name)
-    if not isinstance(against, str) or against not in AXES:
-        raise ConfigError(
-            f"Curves cannot be drawn against {quoted(against)}. {did_you_mean(against, AXES)}"
-        )
-    file = refuse_chart(file, overwrite)
-    names = [_name(source) for source in sources]  # two folders of one name get the whole source
-    names = [
-        str(source) if names.count(name) > 1 else name
-        for source, name in zip(sources, names, strict=True)
-    ]
-    runs = [
-        find_curves(read_training(locate(source).folder), name)
-        for source, name in zip(sources, names, strict=True)
-    ]
-    listed = list(dict.fromkeys(metrics))
-    known = {name for run in runs for name in run.metrics}
-    if unknown := [name for name in listed if name not in known]:
-        raise ConfigError(
-            f"No evaluation has the metric {quoted(unknown[0])}. {did_you_mean(unknown[0], known)}"
-        )
-    save_chart(learning_chart(runs, against, listed), file)
-    return runs
-
-
-def picture_name(sources: Sequence[str | Path]) -> Path:
-    """Return the default file of a picture, in the current folder."""
-    return Path(f"{_name(sources[0])}.svg" if len(sources) == 1 else "curves.svg")
-
-
-def _name(source: str | Path) -> str:
-    return Path(os.path.normpath(to_path("sources", source).absolute())).name

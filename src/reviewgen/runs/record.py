@@ -44,15 +44,15 @@ from reviewgen.protocols.model import CountTrained, LanguageModel
 from reviewgen.rates import MIN_CHARACTERS, find_intervals
 from reviewgen.registry.plugins import find_weights
 from reviewgen.runs.corpus import PreparedCorpus
-from reviewgen.runs.display import TERM
 from reviewgen.runs.plan import TrainingPlan
 from reviewgen.runs.setup import resolve_setup
+from reviewgen.runs.tracking import TERM
 from reviewgen.training.evaluator import SAMPLE_TOKENS
 from reviewgen.training.report import Report
 
-# of the thinned curve, spread evenly; the first step, the last one and the evaluations come on top
+# evenly spread points of the thinned curve, besides the first and last step and the evaluations
 _POINTS = 200
-_SAVED = ("notes", "size", "evaluations", "points")  # in a checkpoint
+_SAVED = ("notes", "size", "evaluations", "points")  # the fields that a checkpoint has
 
 
 @dataclass
@@ -233,11 +233,11 @@ def novelty_facts(
     return facts
 
 
-_MIN_TOKENS = 2_000  # of chosen texts, however slow the model is
+_MIN_TOKENS = 2_000  # tokens of the chosen texts, however slow the model is
 _TEXT_SECONDS = 4.0  # for scoring as many texts as are wanted, however short the time budget is
-_TEXTS = 100  # that are generated at a time
-_MAX_TEXTS = 2_000  # that are generated in all, at most
-_COUNTED_CHARACTERS = 100_000  # that an n-gram writes in a tenth of a second
+_TEXTS = 100  # texts that are generated at a time
+_MAX_TEXTS = 2_000  # texts that are generated in all, at most
+_COUNTED_CHARACTERS = 100_000  # characters that an n-gram writes in a tenth of a second
 
 # Bits per character of held-out text after the same time on one core, lstm-word from the weights
 # that ship / from scratch, by how often the latter has read its texts (12.6 times: before the
@@ -245,8 +245,8 @@ _COUNTED_CHARACTERS = 100_000  # that an n-gram writes in a tenth of a second
 #     music captions: 12.6 times 0.866 / 0.935, 7.6 times 0.961 / 0.918, 2.7 times 0.928 / 0.762
 #     music blogs:    8.0 times 1.946 / 2.258, 2.1 times 2.143 / 2.127
 _MIN_PASSES = 10.0
-# of the shipped weights before any training; 1.9 and 2.6 on these, more on texts in another
-# language
+# bits per character of the shipped weights before any training: they take 1.9 and 2.6 on these
+# texts, and more on texts in another language
 _MAX_BITS = 3.0
 _MIN_SECONDS = 30.0  # of a run; the measurement takes up to half a second
 _CHARACTERS_PER_SECOND = 100  # of the run: a hundredth of its time, on one slow core
@@ -366,8 +366,8 @@ def suggest_trained_weights(
     """
     passes = tokens / max(1, corpus.stores["train"].tokens)
     if (
-        plan.parts.trained is not None
-        or plan.parts.is_counted
+        plan.setup.trained is not None
+        or plan.setup.is_counted
         or seconds < _MIN_SECONDS
         or passes < _MIN_PASSES
     ):
@@ -389,7 +389,7 @@ def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
     """Return the shipped model of a preset, if it can be trained further with a plan's own settings
     on texts cleaned alike.
     """
-    parts = plan.parts
+    setup = plan.setup
     try:
         usual = resolve_setup(plan.preset)
         folder = find_weights(plan.preset)
@@ -399,18 +399,18 @@ def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
         defaults = to_dict(usual.tokenizer_config)
         model = {
             name: value
-            for name, value in parts.model_settings.items()
+            for name, value in setup.model_settings.items()
             if value != usual.model_settings.get(name)
         }
         tokenizer = {
             name: value
-            for name, value in to_dict(parts.tokenizer_config).items()
+            for name, value in to_dict(setup.tokenizer_config).items()
             if value != defaults[name]
         }
         resolve_setup(trained, model, tokenizer)
     except ReviewgenError:
         return None
-    # may lack options that are newer than the weights: those do not count
+    # options that are newer than the weights are missing, and do not count
     data = trained.training.get("data") or {}
     is_cleaned_alike = all(
         data.get(name, value) == value for name, value in plan.data.cleaning.items()

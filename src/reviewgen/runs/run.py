@@ -47,8 +47,8 @@ from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.registry.metadata import OWN
 from reviewgen.runs.blend import fit_blend, make_bundle
 from reviewgen.runs.corpus import PreparedCorpus, ReadCorpus, read_corpus, tokenize
-from reviewgen.runs.display import RunLog
-from reviewgen.runs.plan import LAUNCH, SETTINGS, RunFolder, TrainingPlan, make_plan
+from reviewgen.runs.folder import RunFolder
+from reviewgen.runs.plan import LAUNCH, SETTINGS, TrainingPlan, make_plan
 from reviewgen.runs.record import (
     Curves,
     RunRecord,
@@ -58,24 +58,27 @@ from reviewgen.runs.record import (
     novelty_facts,
     suggest_trained_weights,
 )
-from reviewgen.runs.setup import TrainingSetup, parent_facts
+from reviewgen.runs.setup import TrainingSetup, dotted, parent_facts
+from reviewgen.runs.tracking import RunLog
 from reviewgen.saving.layout import Bundle
 from reviewgen.saving.weights import ModelWeights
 from reviewgen.training.evaluator import Evaluator
-from reviewgen.training.execution import choose_size
 from reviewgen.training.loop import fit
+from reviewgen.training.memory import use_large_pages
 from reviewgen.training.report import Budget, Report, StopReason, find_verdict
+from reviewgen.training.sizing import choose_size
 from reviewgen.version import __version__
 
-_COUNTING_SHARE = 0.4  # of the time left, at most
-# of the time left after counting; the rest is for fitting the weights, and evaluating the blend
+_COUNTING_SHARE = 0.4  # counting takes at most this share of the time left
+# the network takes this share of the time that counting leaves; fitting the weights and evaluating
+# the blend take the rest
 _NETWORK_SHARE = 0.95
-# of a time budget, for scoring the texts that the weights are fitted on; fitting takes three times
-# as long
+# scoring the texts that the weights are fitted on takes this share of a time budget; fitting takes
+# three times as long
 _WEIGHTS_SHARE = 0.01
 _FINAL_TOKENS = 100_000  # held-out tokens of the final evaluation, at most
-_FINAL_TEXTS = 100  # of the final evaluation, at least, if that takes no more than seconds
-_GAIN_TEXTS = 60  # at least, that what conditions save is measured on, if there are as many
+_FINAL_TEXTS = 100  # texts of the final evaluation, at least, if that takes no more than seconds
+_GAIN_TEXTS = 60  # texts that the gain from conditions is measured on, at least
 _FINAL_SHARE = 0.015  # of a time budget, for the final evaluation
 _INTERRUPTED_DIVISOR = 4  # an interrupted run fits the weights on a part of the texts only
 _EVALUATION_SHARE = 0.005  # of the time budget, for the blend's own evaluation
@@ -117,6 +120,7 @@ class TrainingRun:
         self._set_up(make_plan(start, source, options))
 
     def _set_up(self, plan: TrainingPlan) -> None:
+        use_large_pages()
         self._plan = plan
         self._log = RunLog(plan.log, plan.out, plan.preset)
         self._folder = RunFolder(plan)
@@ -126,13 +130,14 @@ class TrainingRun:
         self._corpus: ReadCorpus | None = None
         self._record = RunRecord()
         self._model: LanguageModel | None = None
-        self._parts: list[TrainingRun] = []  # of a blend: the runs of its models that have started
+        # the runs of the components of a blend that have started
+        self._component_runs: list[TrainingRun] = []
         # the blend, and how its weights were fitted
         self._fitted: tuple[Blend, dict[str, Any]] | None = None
-        # of the held-out texts, in tokens; None without a novelty index
+        # the token copy rate of the held-out texts; None without a novelty index
         self._copy_rate: float | None = None
         self._bits_before: float | None = None  # of a trained model on the held-out texts
-        self._initial_tensors: list[str] = []  # those of the model that a file has given
+        self._initial_tensors: list[str] = []  # tensors of the model that come from a file
         self._copied: dict[str, Any] = {}
         self._metric_facts: dict[str, Any] = {}
         self._measuring_seconds = 0.0
@@ -189,8 +194,8 @@ class TrainingRun:
         corpus = self._require_prepared("train")
         plan = self.plan
         checkpoints = self._folder.checkpoints
-        if plan.parts.models:
-            yield from self._train_parts(corpus)
+        if plan.setup.components:
+            yield from self._train_components(corpus)
             return
         prefix = corpus.conditions.unspecified_ids
         texts = self.model, corpus.tokenizer, corpus.stores["train"], corpus.stores["validation"]
@@ -203,14 +208,10 @@ class TrainingRun:
             prefix,
             checkpoints,
             self._metrics,
-            all_evaluations="training.evaluations" in plan.parts.own,
+            all_evaluations="training.evaluations" in plan.setup.own,
         )
-        groups = {"model": self.model.config, "training": self.config}
-        settings = plan.facts() | {
-            f"{group}.{name}": value
-            for group in groups
-            for name, value in to_dict(groups[group]).items()
-        }
+        used = {"model": to_dict(self.model.config), "training": to_dict(self.config)}
+        settings = plan.facts() | dotted(used)
         with self._folder.closed_on_error(), self.log.opened(settings):
             for report in reports:
                 yield self.log.record(report, self._record.add(report))
@@ -244,39 +245,52 @@ class TrainingRun:
         """
         corpus = self._require_prepared("finish")
         with self._folder.closed_on_error():
-            last = self._network_record.last
-            if not (last.tokens or last.stopped) or len(self._parts) < len(self.plan.parts.models):
-                of = f" of {self.plan.parts.models[-1].preset}" if self.plan.parts.models else ""
-                raise TrainingError(
-                    f"The training ended before the first step{of}; nothing was saved. Give it more"
-                    " time."
-                )
+            self._require_steps()
             with block_signals():
-                if self._parts and self._fitted is None:
+                if self._component_runs and self._fitted is None:
                     tokens = self.config.evaluation_tokens // _INTERRUPTED_DIVISOR
                     self._mix(sample_documents(corpus.stores["validation"], tokens))
                 model = self._save()
             if self.is_interrupted:
                 return model
-            where = f"its model is {'kept' if self.out is None else f'saved in {self.out}'}"
-            start = clock()
-            try:
-                self._measure(corpus, last)
-            except KeyboardInterrupt:
-                self._is_interrupted = True
-                self._record.note(
-                    f"The training was complete when it was interrupted: {where}, and was not"
-                    " measured fully."
-                )
-            except Exception:
-                _logger.warning(
-                    "The training is over and %s; an error occurred during the final measurements.",
-                    where,
-                )
-                raise
-            self._measuring_seconds = clock() - start
+            self._measure_saved(corpus)
             with block_signals():
                 return self._save()
+
+    def _require_steps(self) -> None:
+        """Raise unless each model has been trained for a step.
+
+        Raises:
+            TrainingError: One has not.
+        """
+        components = self.plan.setup.components
+        last = self._network_record.last
+        if not (last.tokens or last.stopped) or len(self._component_runs) < len(components):
+            of = f" of {components[-1].preset}" if components else ""
+            raise TrainingError(
+                f"The training ended before the first step{of}; nothing was saved. Give it more"
+                " time."
+            )
+
+    def _measure_saved(self, corpus: PreparedCorpus) -> None:
+        """Measure the model, which has been saved; an error or an interrupt is reported so."""
+        where = f"its model is {'kept' if self.out is None else f'saved in {self.out}'}"
+        start = clock()
+        try:
+            self._measure(corpus, self._network_record.last)
+        except KeyboardInterrupt:
+            self._is_interrupted = True
+            self._record.note(
+                f"The training was complete when it was interrupted: {where}, and was not"
+                " measured fully."
+            )
+        except Exception:
+            _logger.warning(
+                "The training is over and %s; an error occurred during the final measurements.",
+                where,
+            )
+            raise
+        self._measuring_seconds = clock() - start
 
     def facts(self) -> dict[str, Any]:
         """Return the record of the training, as in ``training.json``; for a blend, with the record
@@ -289,18 +303,18 @@ class TrainingRun:
         plan = self.plan
         corpus = self._require_prepared("call facts")
         record = self._record
-        if len(self._parts) < len(plan.parts.models):
+        if len(self._component_runs) < len(plan.setup.components):
             raise TrainingError(
                 f"There is no record of {plan.preset} yet: iterate over the run to train its"
                 " models."
             )
-        *counted, network = self._parts or [self]
+        *counted, network = self._component_runs or [self]
         last = record.last if record.last.stopped else network._record.last
         stopped = network._record.last.stopped or (
             StopReason.INTERRUPTED if self.is_interrupted else None
         )
         measuring = self._measuring_seconds + sum(
-            part._record.last.evaluation_seconds for part in counted
+            run._record.last.evaluation_seconds for run in counted
         )
         novelty = novelty_facts(
             corpus.index,
@@ -309,7 +323,7 @@ class TrainingRun:
             record.evaluations,
             network._copy_rate,
         )
-        weights = plan.parts.initial_weights
+        weights = plan.setup.initial_weights
         initial = weights and {
             "file": weights.file.name,
             "sha256": weights.digest,
@@ -317,12 +331,12 @@ class TrainingRun:
         }
         return {
             "preset": plan.preset,
-            **parent_facts(plan.parts.trained, self._bits_before),
+            **parent_facts(plan.setup.trained, self._bits_before),
             **({"initial_weights": initial} if initial else {}),
             "seed": plan.seed,
             SETTINGS: plan.digest(),
-            **({LAUNCH: name} if (name := launch_name()) else {}),
-            # which has its own "split"
+            **({LAUNCH: launch_name()} if launch_name() else {}),
+            # the facts of the corpus have a "split" of their own
             "data": plan.data.facts() | {"dataset_split": plan.data.split} | corpus.facts(),
             "config": to_dict(self.config),
             "budget_seconds": plan.length.seconds,
@@ -349,36 +363,37 @@ class TrainingRun:
         """Choose the size for a time budget, build the model, and measure what it is compared with
         afterwards.
         """
-        plan, parts = self.plan, self.plan.parts
-        self._metrics = TextMetrics(parts.training.metrics, corpus.words)
-        saved = {} if parts.models else self._folder.checkpoints.extra
+        plan = self.plan
+        setup = plan.setup
+        self._metrics = TextMetrics(setup.training.metrics, corpus.words)
+        saved = {} if setup.components else self._folder.checkpoints.extra
         record = self._record = RunRecord.of(corpus.stores["train"], saved)
         record.note(*corpus.notes)
-        if parts.models:
+        if setup.components:
             self._corpus = corpus
             return
-        documents = sample_documents(corpus.stores["validation"], parts.training.evaluation_tokens)
+        documents = sample_documents(corpus.stores["validation"], setup.training.evaluation_tokens)
         if corpus.index is not None:
             texts = (tokens_of(ids, corpus.tokenizer.vocab_size) for ids, _ in documents)
             self._copy_rate = corpus.index.token_copy_rate(texts)
         if not saved:
             record.size = self._choose_size(corpus)
         if record.size is not None:
-            parts = parts.sized(**record.size)
-        model = parts.build_model(corpus.tokenizer, corpus.conditions, plan.seed)
-        if parts.initial_weights is not None:
-            self._initial_tensors = parts.initial_weights.copy_into(model)
+            setup = setup.sized(**record.size)
+        model = setup.build_model(corpus.tokenizer, corpus.conditions, plan.seed)
+        if setup.initial_weights is not None:
+            self._initial_tensors = setup.initial_weights.copy_into(model)
             names = ", ".join(self._initial_tensors)
             record.note(
                 Detail(
-                    f"Initial weights from {parts.initial_weights.file.name}: {names}; the others"
+                    f"Initial weights from {setup.initial_weights.file.name}: {names}; the others"
                     " are random."
                 )
             )
-        plugin = parts.model_plugin
+        plugin = setup.model_plugin
         is_third_party = plugin.package != OWN
-        if is_third_party and isinstance(model, torch.nn.Module) and not parts.is_counted:
-            is_sampled = parts.training.sampled_softmax > 0
+        if is_third_party and isinstance(model, torch.nn.Module) and not setup.is_counted:
+            is_sampled = setup.training.sampled_softmax > 0
             check_contract(model, plugin.name, plugin.package, is_sampled=is_sampled)
         with all_processes() as processes:
             processes.refuse_differences(
@@ -390,8 +405,8 @@ class TrainingRun:
                     "settings": plan.facts() | {"seed": None},
                 }
             )
-        if parts.trained is not None:
-            self._note_trained(parts.trained, model, documents, corpus)
+        if setup.trained is not None:
+            self._note_trained(setup.trained, model, documents, corpus)
         self._folder.checkpoints.snapshot = record.to_checkpoint
         self._model = model
         self._corpus = corpus
@@ -404,26 +419,26 @@ class TrainingRun:
         added nothing: on CPUs they add little. None if the user has set a size, the preset has no
         sizes, or the length is not a time.
         """
-        parts = self.plan.parts
+        setup = self.plan.setup
         seconds = self.plan.length.seconds
         train = corpus.stores["train"]
-        if parts.sizes is None or seconds is None or process_state().device.type != "cpu":
+        if setup.sizes is None or seconds is None or process_state().device.type != "cpu":
             return None
         if (self.preset, seconds) in corpus.sizes:
-            # it was chosen for another training
-            return parts.not_own(corpus.sizes[self.preset, seconds])
+            # the size was chosen for another training
+            return setup.not_own(corpus.sizes[self.preset, seconds])
 
         def build(size: Mapping[str, Any]) -> LanguageModel:
-            return parts.sized(size, {}).build_model(corpus.tokenizer, corpus.conditions, seed=0)
+            return setup.sized(size, {}).build_model(corpus.tokenizer, corpus.conditions, seed=0)
 
         with all_processes() as processes:
             sizing = None
             if processes.rank == 0:
                 # the user has set neither
-                may_grow = not {"training.batch_size", "training.bptt"} & parts.own
+                may_grow = not {"training.batch_size", "training.bptt"} & setup.own
                 counts = train.tokens, int(train.characters.sum())
                 sizing = choose_size(
-                    parts.sizes, build, parts.training, seconds, *counts, may_grow=may_grow
+                    setup.sizes, build, setup.training, seconds, *counts, may_grow=may_grow
                 )
             sizing = processes.broadcast(sizing)
         if sizing is None:
@@ -453,25 +468,25 @@ class TrainingRun:
             else ""
         )
         name = file_name(trained.bundle.origin or "a trained model")
-        rate = self.plan.parts.training.learning_rate
+        rate = self.plan.setup.training.learning_rate
         self._record.note(
             f"Training {name} ({self.plan.preset}) further{so_far}; the learning rate peaks at"
             f" {rate:.3g}."
         )
 
-    def _train_parts(self, corpus: PreparedCorpus) -> Iterator[Report]:
+    def _train_components(self, corpus: PreparedCorpus) -> Iterator[Report]:
         """Train the models of a blend in turn, then fit their weights and evaluate the blend."""
         with self._folder.closed_on_error():
-            for parts in self.plan.parts.models:
-                length = self._length_of(parts)
+            for setup in self.plan.setup.components:
+                length = self._length_of(setup)
                 run = make_run(
-                    replace(self.plan, parts=parts, length=length, out=None, log=None, resume=False)
+                    replace(self.plan, setup=setup, length=length, out=None, log=None, resume=False)
                 )
-                if not parts.is_counted:  # only the network has checkpoints and a log
+                if not setup.is_counted:  # only the network has checkpoints and a log
                     run._log = self.log
                     run._folder = self._folder
                 run._begin(corpus)
-                self._parts.append(run)
+                self._component_runs.append(run)
                 for report in run:
                     new = [
                         note
@@ -480,7 +495,7 @@ class TrainingRun:
                     ]
                     self._record.note(*new)
                     yield replace(report, part=run.preset, notes=tuple(new), stopped=None)
-                if parts.is_counted and run._record.last.evaluation is None:
+                if setup.is_counted and run._record.last.evaluation is None:
                     raise NotADistribution(
                         f"The scores of {run.preset} with these settings are not probabilities that"
                         " sum to one, so it cannot be part of a blend."
@@ -492,7 +507,7 @@ class TrainingRun:
         start = clock()
         last = self._network_record.last
         with using_threads(last.threads):
-            network = self._parts[-1]
+            network = self._component_runs[-1]
             limit = None if seconds is None else _WEIGHTS_SHARE * seconds
             documents = choose_documents(
                 network.model, corpus, "validation", self.config.evaluation_tokens, limit
@@ -529,13 +544,13 @@ class TrainingRun:
         self._record.add(report)
         return report
 
-    def _length_of(self, parts: TrainingSetup) -> Budget:
+    def _length_of(self, setup: TrainingSetup) -> Budget:
         """Return how long a model of a blend trains: for its share of the time that is left."""
         length = self.plan.length
         if length.seconds is None:
             return length
-        spent = sum(part._record.last.seconds for part in self._parts)
-        share = _COUNTING_SHARE if parts.is_counted else _NETWORK_SHARE
+        spent = sum(run._record.last.seconds for run in self._component_runs)
+        share = _COUNTING_SHARE if setup.is_counted else _NETWORK_SHARE
         with all_processes() as processes:  # of the first one's clock: the lengths are compared
             return Budget(seconds=processes.broadcast(share * max(0.0, length.seconds - spent)))
 
@@ -544,16 +559,17 @@ class TrainingRun:
         model, as a sentence.
         """
         corpus = self._require_prepared("blend")
-        models = [part.model for part in self._parts]
-        plugins = [part.plan.parts.model_plugin for part in self._parts]
+        models = [run.model for run in self._component_runs]
+        plugins = [run.plan.setup.model_plugin for run in self._component_runs]
         blend, facts = fit_blend(models, plugins, documents, corpus.tokenizer.vocab_size)
         self._model = blend
         self._fitted = (blend, facts | {"source": corpus.corpus.source.name, "split": "validation"})
+        alone = facts["bits_per_character"]["parts"]
         described = [
-            f"{part.preset} {weight:.3f} (alone {'infinite' if bits is None else f'{bits:.4f}'}"
+            f"{run.preset} {weight:.3f} (alone {'infinite' if bits is None else f'{bits:.4f}'}"
             " bits per character)"
-            for part, weight, bits in zip(
-                self._parts, blend.config.weights, facts["bits_per_character"]["parts"], strict=True
+            for run, weight, bits in zip(
+                self._component_runs, blend.config.weights, alone, strict=True
             )
         ]
         return f"Weights, fitted on {facts['tokens']:,} held-out tokens: {', '.join(described)}."
@@ -564,14 +580,14 @@ class TrainingRun:
         """
         seconds = self.plan.length.seconds
         is_main = process_state().is_main_process
-        if seconds is not None and self._parts:
+        if seconds is not None and self._component_runs:
             seconds /= 2  # the blend scores each text as often as all its models together
         with using_threads(last.threads):
             limit = None if seconds is None else _FINAL_SHARE * seconds
             documents = choose_documents(
                 self.model, corpus, corpus.final_split, _FINAL_TOKENS, limit, _FINAL_TEXTS
             )
-            for run in (*self._parts, self):
+            for run in (*self._component_runs, self):
                 run._evaluation = evaluate(run.model, documents, corpus.tokenizer.vocab_size)
             if corpus.conditions and is_main and self._evaluation is not None:
                 some = spread_documents(
@@ -579,10 +595,10 @@ class TrainingRun:
                 )
                 gains = measure_gains(self.model, some, corpus.conditions)
                 self._evaluation = replace(self._evaluation, conditions=gains)
-            if self.plan.parts.training.copy_tokens and is_main:
+            if self.plan.setup.training.copy_tokens and is_main:
                 self._copied, self._metric_facts = measure_texts(self.model, corpus, self._metrics)
                 self._record.note(*self._metrics.pop_notes())
-            if is_main and not self._parts:
+            if is_main and not self._component_runs:
                 spent = clock() - self._started
                 self._record.note(*suggest_trained_weights(self.plan, corpus, last.tokens, spent))
 
@@ -593,27 +609,27 @@ class TrainingRun:
 
     def _make_bundle(self) -> Bundle:
         """Return the model with everything that is saved with it."""
-        parts = self.plan.parts
+        setup = self.plan.setup
         corpus = self._require_prepared("finish")
         facts = self.facts()
         if self._fitted is not None:
             models = []
-            for part in self._parts:
-                bundle = part._make_bundle()
-                seconds = round(part._record.last.seconds, 2)
+            for run in self._component_runs:
+                bundle = run._make_bundle()
+                seconds = round(run._record.last.seconds, 2)
                 models.append(
                     ReviewModel(replace(bundle, training=bundle.training | {"seconds": seconds}))
                 )
-            return make_bundle(models, *self._fitted, parts.preset, parts.generation, facts)
-        words = "any" if corpus.lexicon is None else parts.generation.words
+            return make_bundle(models, *self._fitted, setup.preset, setup.generation, facts)
+        words = "any" if corpus.lexicon is None else setup.generation.words
         bundle = Bundle(
-            preset=parts.preset,
+            preset=setup.preset,
             weights=ModelWeights(self.model),
             tokenizer=corpus.tokenizer,
-            model_plugin=parts.model_plugin,
-            tokenizer_plugin=parts.tokenizer_plugin,
-            tokenizer_config=parts.tokenizer_config,
-            generation=replace(parts.generation, words=words, conditions={}),
+            model_plugin=setup.model_plugin,
+            tokenizer_plugin=setup.tokenizer_plugin,
+            tokenizer_config=setup.tokenizer_config,
+            generation=replace(setup.generation, words=words, conditions={}),
             training=facts,
             index=corpus.index,
             lexicon=corpus.lexicon,
@@ -625,7 +641,7 @@ class TrainingRun:
     @property
     def _network_record(self) -> RunRecord:
         """The record of the training by gradient, or of the only one."""
-        return (self._parts or [self])[-1]._record
+        return (self._component_runs or [self])[-1]._record
 
     @property
     def plan(self) -> TrainingPlan:
@@ -662,7 +678,7 @@ class TrainingRun:
         """The training settings; with a time budget, some are chosen by ``tokenize``. Of a blend,
         those of its network.
         """
-        training = self.plan.parts.training
+        training = self.plan.setup.training
         size = self._network_record.size
         return training if size is None else replace(training, **size["training"])
 
@@ -704,9 +720,8 @@ class TrainingRun:
         model, by its preset.
         """
         self._require_prepared("use the curves")
-        return {
-            run.preset: run._record for run in (self._parts if self.plan.parts.models else [self])
-        }
+        runs = self._component_runs if self.plan.setup.components else [self]
+        return {run.preset: run._record for run in runs}
 
     @property
     def notes(self) -> list[str]:

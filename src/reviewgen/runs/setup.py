@@ -1,9 +1,9 @@
-"""The parts of a run: the plugins of model and tokenizer with their settings, and the trained
+"""The setup of a run: the plugins of model and tokenizer with their settings, and the trained
 weights that it starts from.
 
-Resolved from a preset's name or a ReviewModel, and checked before any work. A run of a blend has
-such parts for each of its models. A model that is trained further keeps its tokenizer, its
-conditions, its size and its generation defaults.
+It is resolved from a preset's name or a ReviewModel, and checked before any work. A blend has one
+for each of its components. A model that is trained further keeps its tokenizer, its conditions, its
+size and its generation defaults.
 """
 
 import copy
@@ -45,14 +45,14 @@ from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.registry.metadata import Plugin
 from reviewgen.registry.plugins import find_model, find_preset, find_tokenizer, preset_names
 from reviewgen.storage import digest_of, to_path
-from reviewgen.training.execution import IsolatedRng
+from reviewgen.training.device import IsolatedRng
 
-# kept of an earlier training
+# what the record of a training keeps of an earlier one, which the model was trained in before
 _PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")
-# and of that of a model of a blend
-_OF_PART = (*_PAST, "config", "verdict", "evaluations", "curve")
-# of the preset's learning rate: a whole one spoils a model on texts like its own, a sixth is slow
-# on others
+# what the record of a blend keeps of the training of a component
+_OF_COMPONENT = (*_PAST, "config", "verdict", "evaluations", "curve")
+# share of the preset's learning rate: the whole spoils a model on texts like its own, a sixth is
+# slow on other texts
 _PEAK_SHARE = 1 / 2
 _WARMUP = 0.05  # a trained model needs less warmup than a new one: a share of the run
 _EXAMPLE = "{'hidden_size': 256}"  # of settings, for messages
@@ -69,7 +69,7 @@ class InitialWeights:
     digest: str
 
     @classmethod
-    def find(cls, file: Any, parts: "TrainingSetup") -> "InitialWeights":
+    def find(cls, file: Any, setup: "TrainingSetup") -> "InitialWeights":
         """Return the file that the user has given, after its header was read.
 
         Raises:
@@ -77,19 +77,19 @@ class InitialWeights:
                 it.
         """
         path = to_path("initial_weights", file)
-        if parts.trained is not None:
+        if setup.trained is not None:
             raise ConfigError(
                 "A model that is trained further has its weights already: leave out"
                 " initial_weights."
             )
-        if parts.models:
+        if setup.components:
             raise ConfigError(
-                f"{parts.preset} is a blend of several models: give initial_weights to one of them,"
-                f" {parts.names}."
+                f"{setup.preset} is a blend of several models: give initial_weights to one of them,"
+                f" {setup.names}."
             )
-        if not issubclass(parts.model_class, SupportsInitialWeights):
+        if not issubclass(setup.model_class, SupportsInitialWeights):
             raise ConfigError(
-                f"{parts.preset} cannot start from tensors of another source: leave out"
+                f"{setup.preset} cannot start from tensors of another source: leave out"
                 " initial_weights."
             )
         try:
@@ -144,8 +144,8 @@ class InitialWeights:
 class TrainingSetup:
     """The plugins and settings of a run, and the trained model that it continues from, if any.
 
-    A run of a blend trains each of its ``models`` in turn, the one by gradient last; ``training``
-    has the settings of that one.
+    A run of a blend trains each of its ``components`` in turn, the one by gradient last;
+    ``training`` has the settings of that one.
     """
 
     preset: str
@@ -159,16 +159,17 @@ class TrainingSetup:
     generation: GenerationConfig
     trained: ReviewModel | None = None
     initial_weights: InitialWeights | None = None
-    # whose sizes a time budget chooses from, and settings by epochs; None if the user has set one
+    # the preset, if a time budget chooses a size of it; None if the user has set one
     sizes: Preset | None = None
     # the settings of model and training that the user has set, as "model.hidden_size"
     own: frozenset[str] = frozenset()
-    models: tuple["TrainingSetup", ...] = ()  # of a blend, in the order of their training
+    # the presets of a blend, in the order of their training
+    components: tuple["TrainingSetup", ...] = ()
 
     @property
     def names(self) -> str:
-        """The presets of a blend's models."""
-        return " or ".join(model.preset for model in self.models)
+        """The presets of a blend, for messages."""
+        return " or ".join(component.preset for component in self.components)
 
     @property
     def is_counted(self) -> bool:
@@ -190,12 +191,8 @@ class TrainingSetup:
 
     def model_facts(self) -> dict[str, Any]:
         """Return all settings of the model, or of each model of a blend by its preset's name."""
-        if self.models:
-            return {
-                f"{model.preset}.{key}": value
-                for model in self.models
-                for key, value in model.model_facts().items()
-            }
+        if self.components:
+            return dotted({each.preset: each.model_facts() for each in self.components})
         settings = to_dict(self.config_of("model"))
         return settings | dict.fromkeys(VOCABULARY_FIELDS & settings.keys())
 
@@ -207,7 +204,7 @@ class TrainingSetup:
         }
 
     def sized(self, model: Mapping[str, Any], training: Mapping[str, Any]) -> "TrainingSetup":
-        """Return the parts with settings of a size instead of the preset's."""
+        """Return the setup with the settings of a size instead of the preset's."""
         return replace(
             self,
             model_settings={**self.model_settings, **model},
@@ -225,7 +222,7 @@ class TrainingSetup:
         Raises:
             ConfigError: There is not enough memory for it.
         """
-        # one of an earlier version has no ids
+        # the config of an earlier version has no ids of conditions
         known = conditions if self.trained is None else self.trained.bundle.model.config
         counts = (getattr(known, name, 0) for name in ("condition_ids", "field_ids"))
         ids = vocabulary_settings(
@@ -240,7 +237,7 @@ class TrainingSetup:
             # the rounding of orthogonal matrices depends on the number of threads
             with IsolatedRng(seed), using_threads(1):
                 model: LanguageModel = self.model_class(config)
-        # of torch, where memory cannot be allocated
+        # torch raises these where memory cannot be allocated
         except (RuntimeError, MemoryError, OverflowError) as error:
             raise ConfigError(
                 f"The model cannot be built with these settings: {first_line(error)}. Choose"
@@ -258,7 +255,7 @@ def resolve_setup(
     training: Any = None,
     initial_weights: Any = None,
 ) -> TrainingSetup:
-    """Return the parts of a run.
+    """Return the setup of a run.
 
     Args:
         start: A preset's name, or a trained model.
@@ -270,7 +267,7 @@ def resolve_setup(
             is unusable.
     """
     if isinstance(start, ReviewModel):
-        parts = _from_model(start, model, tokenizer, training)
+        setup = _from_model(start, model, tokenizer, training)
     elif not isinstance(start, str) or (
         # Path raises for a name that is too long
         os.path.isdir(start)  # noqa: PTH112
@@ -283,12 +280,20 @@ def resolve_setup(
         )
     else:
         preset = find_preset(start)
-        parts = (_from_blend if preset.parts else _from_preset)(
+        setup = (_from_blend if preset.parts else _from_preset)(
             start, preset, model, tokenizer, training
         )
     if initial_weights is None:
-        return parts
-    return replace(parts, initial_weights=InitialWeights.find(initial_weights, parts), sizes=None)
+        return setup
+    return replace(setup, initial_weights=InitialWeights.find(initial_weights, setup), sizes=None)
+
+
+def dotted(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the values of groups by dotted name, as in {"model.order": 4}."""
+    values = dict[str, Any]()
+    for group, own in groups.items():
+        values |= {f"{group}.{name}": value for name, value in own.items()}
+    return values
 
 
 def merge_settings(
@@ -355,7 +360,7 @@ def _from_preset(
         (model or {}).keys() & size.keys() for size in preset.sizes
     )
     check_settings(model_class.Config, model_settings)  # a bad value is refused before any work
-    # of accelerate config; all others go before it
+    # what ``accelerate config`` has set comes last
     steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "")
     usual = ({"gradient_accumulation_steps": int(steps)} if steps.isdecimal() else {}) | dict(
         preset.training_settings
@@ -386,10 +391,10 @@ def _from_preset(
 def _from_blend(
     name: str, preset: Preset, model: Any, tokenizer: Any, training: Any
 ) -> TrainingSetup:
-    """Return the parts of a blend and of each of its models, which get its tokenizer and the model
-    settings that are theirs.
+    """Return the setup of a blend and those of its components, which get its tokenizer and the
+    model settings that are theirs.
     """
-    presets = {part: find_preset(part) for part in preset.parts}
+    presets = {component: find_preset(component) for component in preset.parts}
     if len(presets) < 2 or any(
         single.parts or single.tokenizer != preset.tokenizer for single in presets.values()
     ):
@@ -397,59 +402,65 @@ def _from_blend(
             f"The preset {name!r} cannot be trained: a blend is made of two or more single models"
             " of one tokenizer."
         )
-    configs = {part: find_model(single.model)[0].Config for part, single in presets.items()}
+    configs = {
+        component: find_model(single.model)[0].Config for component, single in presets.items()
+    }
     shares = _share_settings(configs, preset.model_settings, model)
-    models = []
-    for part, single in presets.items():
-        shared = {**single.training_settings, **preset.training_settings}
-        single = replace(
-            single, tokenizer_settings=preset.tokenizer_settings, training_settings=shared
+    setups = []
+    for component, single in presets.items():
+        shared = replace(
+            single,
+            tokenizer_settings=preset.tokenizer_settings,
+            training_settings={**single.training_settings, **preset.training_settings},
         )
-        models.append(_from_preset(part, single, shares[part], tokenizer, training))
-    first, *others = models
+        setups.append(_from_preset(component, shared, shares[component], tokenizer, training))
+    first, *others = setups
     if first.is_counted or not all(other.is_counted for other in others):
         raise ConfigError(
             f"The preset {name!r} cannot be trained: the first model of a blend is trained by"
             " gradient, the others by counting."
         )
     model_class, model_plugin = find_model("blend")
-    generation = from_dict(GenerationConfig, preset.generation_settings)
-    blend = {
-        "preset": name,
-        "model_class": model_class,
-        "model_plugin": model_plugin,
-        "generation": generation,
-    }
-    return replace(first, **blend, model_settings={}, sizes=None, models=(*others, first))
+    return replace(
+        first,
+        preset=name,
+        model_class=model_class,
+        model_plugin=model_plugin,
+        model_settings={},
+        generation=from_dict(GenerationConfig, preset.generation_settings),
+        sizes=None,
+        components=(*others, first),
+    )
 
 
 def _share_settings(
     configs: Mapping[str, type], defaults: Mapping[str, Any], overrides: Any
 ) -> dict[str, dict[str, Any]]:
-    """Return the model settings of each preset of a blend: those that its config has; the first one
-    refuses what none has.
+    """Return the model settings of each component of a blend: those that its config has. The first
+    component also gets those that no config has, and refuses them.
 
     Raises:
         ConfigError: Several have a setting, or the settings are not a mapping.
     """
-    shared: dict[str, dict[str, Any]] = {part: {} for part in configs}
+    shared: dict[str, dict[str, Any]] = {component: {} for component in configs}
+    first = next(iter(configs))
     own = {} if overrides is None else check_mapping("model settings", overrides, _EXAMPLE)
     for setting, value in {**defaults, **own}.items():
-        owners = [part for part, config in configs.items() if setting in fields_of(config)] or list(
-            configs
-        )[:1]
-        # that is refused where it is merged
+        owners = [
+            component for component, config in configs.items() if setting in fields_of(config)
+        ]
+        # merge_settings refuses the settings of the vocabulary
         if len(owners) > 1 and setting not in VOCABULARY_FIELDS:
             raise ConfigError(
                 f"model.{setting} is a setting of {' and of '.join(owners)}: train them separately,"
                 " and combine them with reviewgen blend."
             )
-        shared[owners[0]][setting] = value
+        shared[owners[0] if owners else first][setting] = value
     return shared
 
 
 def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any) -> TrainingSetup:
-    """Return the parts of a trained model, whose settings replace the preset's."""
+    """Return the setup of a trained model, whose settings replace the preset's."""
     bundle = trained.bundle
     name = bundle.origin or f"This {trained.preset} model"
     if isinstance(bundle.model, Blend | CountTrained) or not isinstance(bundle.model, nn.Module):
@@ -462,8 +473,8 @@ def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any)
         raise ConfigError(f"{name} has no weights that can be trained further, since it is {what}.")
     try:
         usual = find_preset(trained.preset).training_settings
-    # its package is not installed any more, or another one has the name; or composed in another
-    # process
+    # its package is not installed any more, another one has the name, or the preset was composed in
+    # another process
     except PluginError:
         usual = {}
     peak = _PEAK_SHARE * usual.get("learning_rate", TrainingConfig().learning_rate)
@@ -475,33 +486,33 @@ def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any)
         training_settings={**usual, "learning_rate": peak, "warmup": _WARMUP},
         generation_settings=to_dict(bundle.generation),
     )
-    parts = _from_preset(trained.preset, preset, model, tokenizer, training, trained)
+    setup = _from_preset(trained.preset, preset, model, tokenizer, training, trained)
     saved = to_dict(bundle.tokenizer_config)
-    for setting, value in to_dict(parts.tokenizer_config).items():
+    for setting, value in to_dict(setup.tokenizer_config).items():
         if value != saved[setting]:
             raise ConfigError(
                 "A model that is trained further keeps its tokenizer, of"
                 f" {setting}={saved[setting]}, so tokenizer.{setting} cannot be {value}: leave it"
                 " out, or train a model from scratch."
             )
-    if model and (reason := _find_difference(parts, trained)):
+    if model and (reason := _find_difference(setup, trained)):
         values = ", ".join(
-            f"model.{setting}={parts.model_settings[setting]}" for setting in sorted(model)
+            f"model.{setting}={setup.model_settings[setting]}" for setting in sorted(model)
         )
         raise ConfigError(
             f"The trained weights do not fit {values}: {reason}. When a model is trained further,"
             " only settings that do not change its predictions can differ, such as dropout."
         )
-    return parts
+    return setup
 
 
-def _find_difference(parts: TrainingSetup, trained: ReviewModel) -> str | None:
+def _find_difference(setup: TrainingSetup, trained: ReviewModel) -> str | None:
     """Return why a trained model's weights cannot be used with other settings: they need other
     tensors, or predict otherwise.
     """
     model: Any = trained.bundle.model
     try:
-        changed: Any = parts.build_model(trained.tokenizer, trained.conditions, seed=0)
+        changed: Any = setup.build_model(trained.tokenizer, trained.conditions, seed=0)
     except (RuntimeError, ConfigError) as error:
         return _last_line(error)
     probe = torch.arange(_PROBE_TOKENS).unsqueeze(0) * 7 % model.config.vocab_size  # (1, T)
@@ -550,4 +561,4 @@ def part_facts(training: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the record of a blend keeps of the training of one of its models: also its
     settings and its curves.
     """
-    return {name: training[name] for name in _OF_PART if name in training}
+    return {name: training[name] for name in _OF_COMPONENT if name in training}

@@ -143,9 +143,9 @@ class Variants:
                 raise ConfigError(f"{setting} is both set and varied; do one of the two.")
             groups[group][name] = value
         plan = make_plan(self._start, self._source, {**self._options, **groups})
-        if plan.parts.models:
+        if plan.setup.components:
             raise ConfigError(
-                f"{plan.preset} is a blend of several models: give one of them, {plan.parts.names}."
+                f"{plan.preset} is a blend of several models: give one of them, {plan.setup.names}."
             )
         return plan
 
@@ -153,13 +153,13 @@ class Variants:
         """Return the corpus of a plan; it is read and tokenized unless that was done for an earlier
         plan.
         """
-        parts = plan.parts
+        setup = plan.setup
         needed = (
             plan.data,
-            parts.tokenizer_plugin,
-            parts.tokenizer_config,
-            parts.training.novelty,
-            parts.training.novelty_mb,
+            setup.tokenizer_plugin,
+            setup.tokenizer_config,
+            setup.training.novelty,
+            setup.training.novelty_mb,
         )
         corpus = next((corpus for known, corpus in self._corpora if known == needed), None)
         if corpus is None:
@@ -393,7 +393,6 @@ def plot_sweep(
 
 
 def _points(rows: Sequence[SweepRow], name: str) -> list[tuple[float, float]]:
-    """Return the place of each row and its number, of those that have it."""
-    return [
-        (float(n), value) for n, row in enumerate(rows) if (value := getattr(row, name)) is not None
-    ]
+    """Return the points of a line: the place of each row that has a number of this name."""
+    values = [(float(place), getattr(row, name)) for place, row in enumerate(rows)]
+    return [point for point in values if point[1] is not None]

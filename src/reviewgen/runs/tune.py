@@ -42,14 +42,14 @@ _PROGRESS_STEPS = 1_000  # a run's progress in whole numbers
 _MIN_SHARE = 0.4  # of a run before it can be stopped: a high learning rate looks bad until it falls
 # a range whose ends differ by this factor is searched on a logarithmic scale
 _LOGARITHMIC_FACTOR = 10
-# one is enough for twenty trials: the first of these that a model has
+# the first of these that a model has is searched: one is enough for twenty trials
 _DROPOUTS = ("output_dropout", "dropout")
 # trials sampled at random, and run to the end, before the sampler and the pruner learn from them
 _STARTUP = 6
 _DIGITS = 3  # significant ones of a suggested number, which the user may want to type
 _ABOUT = "reviewgen"
 _RECORD = "record"
-# optuna's, on the lines of other files
+# what optuna raises for the lines of other files
 _UNREADABLE = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
 
 
@@ -121,24 +121,24 @@ def tune(
     variants = Variants(
         ("tune", "trials", "search", "settings", "storage"), start, source, settings, options
     )
-    parts = variants.plan({}).parts
+    setup = variants.plan({}).setup
     try:
         space = {
-            name: _parse(parts, name, entry) for name, entry in searched.items()
-        } or _usual_space(parts, variants)
+            name: _parse(setup, name, entry) for name, entry in searched.items()
+        } or _usual_space(setup, variants)
     except ImportError:
         raise ConfigError("Tuning needs an extra: pip install 'reviewgen[tune]'.") from None
     for setting, values in space.items():
         for value in getattr(values, "choices", None) or (values.low, values.high):
             variants.plan({setting: value})  # what is out of range is refused before any work
     about = {
-        "preset": parts.preset,
+        "preset": setup.preset,
         "search": str(space),
         "settings": str(variants.settings),
         "seed": seed,
     }
-    about |= {name: str(value) for name in lengths if (value := options.get(name)) is not None}
-    variants.skip_copy_rates(parts.training)
+    about |= {name: str(options[name]) for name in lengths if options.get(name) is not None}
+    variants.skip_copy_rates(setup.training)
     file = None if storage is None else to_path("storage", storage)
     return _search(_open_study(file), space, variants, trials, about, file)
 
@@ -178,32 +178,32 @@ def _range(low: float, high: float, step: int | None = None) -> Any:
     return FloatDistribution(low, high, log=is_logarithmic)
 
 
-def _usual_space(parts: TrainingSetup, variants: Variants) -> dict[str, Any]:
+def _usual_space(setup: TrainingSetup, variants: Variants) -> dict[str, Any]:
     """Return the default space: learning rate, size and dropout, or the order of a model that is
     trained by counting.
     """
-    fields = fields_of(parts.model_class.Config)
+    fields = fields_of(setup.model_class.Config)
     ranges = dict[str, tuple[Any, Any, int | None]]()
-    size = "order" if parts.is_counted else "hidden_size"
-    if not parts.is_counted:
-        rate = parts.training.learning_rate
+    size = "order" if setup.is_counted else "hidden_size"
+    if not setup.is_counted:
+        rate = setup.training.learning_rate
         ranges["training.learning_rate"] = rate / 8, rate * 4, None
-    if size in fields and parts.trained is None:
-        value = _current(parts, f"model.{size}")
-        step = 1 if parts.is_counted else max(1, value // 4)
+    if size in fields and setup.trained is None:
+        value = _current(setup, f"model.{size}")
+        step = 1 if setup.is_counted else max(1, value // 4)
         ranges[f"model.{size}"] = max(step, value - 2 * step), value + 4 * step, step
     dropouts = [f"model.{name}" for name in _DROPOUTS if name in fields]
-    ranges |= {name: (0.0, max(0.5, _current(parts, name)), None) for name in dropouts[:1]}
+    ranges |= {name: (0.0, max(0.5, _current(setup, name)), None) for name in dropouts[:1]}
 
     def allowed(name: str, value: Any) -> Any:
         """Return a value, or that without a search if it is out of the bounds of the setting."""
         try:
             variants.plan({name: value})
         except ConfigError:
-            return _current(parts, name)
+            return _current(setup, name)
         return value
 
-    free = {name: ends for name, ends in ranges.items() if name not in parts.own}
+    free = {name: ends for name, ends in ranges.items() if name not in setup.own}
     if not free:
         raise ConfigError(
             "Nothing is left to search: name settings and their values, as in --search"
@@ -215,7 +215,7 @@ def _usual_space(parts: TrainingSetup, variants: Variants) -> dict[str, Any]:
     }
 
 
-def _parse(parts: TrainingSetup, setting: str, searched: Any) -> Any:
+def _parse(setup: TrainingSetup, setting: str, searched: Any) -> Any:
     """Return the distribution of a setting: "low:high" or a tuple of both is a range, "a,b,c" or a
     list are values.
 
@@ -235,7 +235,7 @@ def _parse(parts: TrainingSetup, setting: str, searched: Any) -> Any:
     group, name = split_name(setting)
     stripped = [value.strip() if isinstance(value, str) else value for value in searched]
     values = [
-        merge_settings(type(parts.config_of(group)), {}, {name: value}, group)[name]
+        merge_settings(type(setup.config_of(group)), {}, {name: value}, group)[name]
         for value in stripped
     ]
     if not all(value is None or isinstance(value, bool | int | float | str) for value in values):
@@ -256,10 +256,10 @@ def _parse(parts: TrainingSetup, setting: str, searched: Any) -> Any:
     return _range(*values)
 
 
-def _current(parts: TrainingSetup, setting: str) -> Any:
+def _current(setup: TrainingSetup, setting: str) -> Any:
     """Return the value of a setting without a search."""
     group, name = split_name(setting)
-    return getattr(parts.config_of(group), name)
+    return getattr(setup.config_of(group), name)
 
 
 def _holds(values: Any, value: Any) -> bool:
@@ -367,7 +367,7 @@ def _search(
             if _RECORD in trial.user_attrs
         ]
     yield from before[:trials]
-    current = {name: _current(plan.parts, name) for name in space}
+    current = {name: _current(plan.setup, name) for name in space}
     for number in range(len(before), trials):
         with _quiet(file):
             seed = int(np.random.SeedSequence([about["seed"], number]).generate_state(1)[0])

@@ -8,7 +8,7 @@ between groups of human texts.
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import fmean, stdev
@@ -131,57 +131,26 @@ def tune_sampling(
             f"texts must be a whole number of at least {_MIN_TEXTS}; got {quoted(texts)}."
         )
     defaults = model.generation_config
-    defaults = (
-        defaults
-        if profile == "likeness" and not defaults.likeness
-        else defaults.of_profile(profile)
-    )
+    if profile != "likeness" or defaults.likeness:
+        defaults = defaults.of_profile(profile)
     seed = check_seed(seed)
     settings = _combine(defaults, search, texts)
-    documents = read_documents(source, model.bundle, **options)
-    read = (
-        tokens_of(ids, model.tokenizer.vocab_size).tolist()
-        for ids, _ in itertools.islice(documents, _MAX_TEXTS)
-    )
-    human = [text for ids in read if (text := model.tokenizer.decode(ids))]
-    if len(human) < 2 * _MIN_TEXTS:
-        raise DataError(
-            f"Comparing with human texts needs at least {2 * _MIN_TEXTS}; the source has"
-            f" {len(human)}."
-        )
-    mixed = [
-        human[number] for number in np.random.default_rng(seed).permutation(len(human)).tolist()
-    ]
-    half = len(mixed) // 2 if judge is None else 0
-    scorer = judge or _train_judge(mixed[:half], seed)
-    reference = [shorten_as_generated(text, model) for text in mixed[half:]]
+    human = _read_human(source, model, seed, options)
+    half = len(human) // 2 if judge is None else 0
+    scorer = judge or _train_judge(human[:half], seed)
+    reference = [shorten_as_generated(text, model) for text in human[half:]]
     lexicon = model.bundle.lexicon
 
     def score(some: Sequence[str]) -> float:
         return scorer.evaluate([text for text in some if text], clean=False).bits_per_character
 
+    measure = partial(
+        measure_texts, is_known=None if lexicon is None else lexicon.__contains__, score=score
+    )
+
     def trials() -> Iterator[SamplingTrial]:
-        """Yield each setting with the distance of its texts from human texts, in standard
-        deviations of groups of these.
-        """
-        measure = partial(
-            measure_texts, is_known=None if lexicon is None else lexicon.__contains__, score=score
-        )
-        size = min(texts, len(reference) // _GROUPS)
-        groups = [
-            _figures(measure(reference[number * size : (number + 1) * size]))
-            for number in range(_GROUPS)
-        ]
-        if not all(map(math.isfinite, itertools.chain.from_iterable(groups))):
-            raise ConfigError(
-                "The judge gives some of the human texts probability zero: give one that is"
-                " smoothed."
-            )
-        # the deviation of a mean: as if each group had as many texts as are generated
-        scale = math.sqrt(size / texts)
-        deviations = [
-            max(_MIN_DEVIATION, scale * stdev(figures)) for figures in zip(*groups, strict=True)
-        ]
+        """Yield each setting with the distance of its texts from human texts."""
+        deviations = _deviations(reference, texts, measure)
         for combination in settings:
             written = model.generate(
                 "", generation_config=defaults, num_return_sequences=texts, seed=seed, **combination
@@ -193,6 +162,45 @@ def tune_sampling(
             )
 
     return trials()
+
+
+def _read_human(source: Any, model: ReviewModel, seed: int, options: EvaluateKwargs) -> list[str]:
+    """Return the human texts of a source as the model's tokenizer spells them, in random order.
+
+    Raises:
+        DataError: There are too few.
+    """
+    documents = itertools.islice(read_documents(source, model.bundle, **options), _MAX_TEXTS)
+    read = (tokens_of(ids, model.tokenizer.vocab_size).tolist() for ids, _ in documents)
+    human = list(filter(None, map(model.tokenizer.decode, read)))
+    if len(human) < 2 * _MIN_TEXTS:
+        raise DataError(
+            f"Comparing with human texts needs at least {2 * _MIN_TEXTS}; the source has"
+            f" {len(human)}."
+        )
+    order = np.random.default_rng(seed).permutation(len(human)).tolist()
+    return [human[number] for number in order]
+
+
+def _deviations(
+    reference: Sequence[str], texts: int, measure: Callable[[Sequence[str]], TextStatistics]
+) -> list[float]:
+    """Return the standard deviation of each figure between groups of human texts, as if each group
+    had as many texts as are generated.
+
+    Raises:
+        ConfigError: The judge gives a text probability zero.
+    """
+    size = min(texts, len(reference) // _GROUPS)
+    starts = range(0, _GROUPS * size, size)
+    groups = [_figures(measure(reference[start : start + size])) for start in starts]
+    if not all(map(math.isfinite, itertools.chain.from_iterable(groups))):
+        raise ConfigError(
+            "The judge gives some of the human texts probability zero: give one that is smoothed."
+        )
+    scale = math.sqrt(size / texts)
+    columns = zip(*groups, strict=True)
+    return [max(_MIN_DEVIATION, scale * stdev(figures)) for figures in columns]
 
 
 def _combine(
@@ -253,15 +261,10 @@ def _figures(statistics: TextStatistics) -> list[float]:
 def _distance(
     generated: TextStatistics, human: TextStatistics, deviations: Sequence[float]
 ) -> float:
+    figures = zip(_figures(generated), _figures(human), deviations, strict=True)
+    # an infinite difference is the largest
     differences = [
-        (
-            min(_MAX_DEVIATIONS, abs(one - other) / deviation)
-            if math.isfinite(one)
-            else _MAX_DEVIATIONS
-        )
-        for one, other, deviation in zip(
-            _figures(generated), _figures(human), deviations, strict=True
-        )
+        min(_MAX_DEVIATIONS, abs(one - other) / deviation) for one, other, deviation in figures
     ]
     distinct = len(generated.distinct)
     return fmean([fmean(differences[:distinct]), *differences[distinct:]])

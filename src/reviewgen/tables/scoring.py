@@ -112,7 +112,7 @@ def move(model: ReviewModel, device: str) -> None:
         return
     model_class, _ = find_model(model.bundle.model_plugin.name)
     if issubclass(model_class, torch.nn.Module) and process_state().device.type != "cpu":
-        from reviewgen.training.execution import choose_device  # accelerate, half a second
+        from reviewgen.training.device import choose_device  # accelerate, half a second
 
         try:
             model.to(choose_device("auto", model_class)[0])

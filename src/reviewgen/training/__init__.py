@@ -1,5 +1,4 @@
-"""Training: ``fit`` yields a report per step; training by gradient and training by counting live
-behind it.
+"""Training: ``fit`` yields a report per step of training by gradient or by counting.
 
     report       budget, step reports, and the verdict on a finished run
     loop         ``fit``; training by gradient: the steps, and the state of a run
@@ -9,8 +8,10 @@ behind it.
     calibration  one temperature, fitted on held-out text at the end
     optimizing   the loss, the optimizers, the learning rate, and the guard against NaN or infinite
                  losses
-    execution    device, precision, threads, random numbers; implementation and model size by timing
-                 steps
+    device       the device, the precision, and random numbers of a run's own
+    memory       how malloc and torch allocate memory while a run trains
+    autotuning   threads, precision and implementation, by timing steps
+    sizing       the size of a model for a time budget, likewise
     checkpoints  a run's state on disk
 
 Logging, printing and plotting are ordinary code around the loop. When the loop ends, for any

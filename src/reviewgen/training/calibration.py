@@ -32,19 +32,22 @@ _ROWS = 8  # texts that are scored side by side
 _STEPS = 64  # tokens of each of them in one forward call
 _ROUNDS = 20
 _TOLERANCE = 1e-4
-_RANGE = 0.2, 5.0
+_MIN_SCALE = 0.2
+_MAX_SCALE = 5.0
 
 
 @torch.no_grad()
 def calibrate(model: Any, documents: Sequence[Document], vocab_size: int) -> str | None:
-    """Scale the logits of a model so that the cross entropy of held-out texts is the smallest;
-    return a note, if it did.
+    """Scale the logits of a model so that the cross entropy of held-out texts is the smallest.
+
+    Returns:
+        A note, or None if the logits are as before.
 
     Args:
         model: The model, on the CPU and in evaluation mode. Without ``SupportsScaledLogits`` it is
             left as it is.
         documents: The held-out texts, of which some are used.
-        vocab_size: The tokenizer's; limits what is scored to its tokens.
+        vocab_size: The tokenizer's vocabulary; other ids are not scored.
     """
     if not isinstance(model, SupportsScaledLogits):
         return None
@@ -71,11 +74,10 @@ def fit_scale(pieces: Sequence[ScoredChunk]) -> float:
     the logits under the model.
     """
     scale = 1.0
-    low, high = _RANGE
     for _ in range(_ROUNDS):
         slope, curvature = np.sum([_derivatives(*piece, scale) for piece in pieces], axis=0)
         before = scale
-        scale = min(max(scale - slope / max(curvature, 1e-9), low), high)
+        scale = min(max(scale - slope / max(curvature, 1e-9), _MIN_SCALE), _MAX_SCALE)
         if abs(scale - before) < _TOLERANCE:
             break
     return scale
@@ -103,8 +105,8 @@ def _cross_entropy(pieces: Sequence[ScoredChunk], scale: float) -> float:
 
 
 def _score(model: Any, texts: Sequence[np.ndarray], vocab_size: int) -> list[ScoredChunk]:
-    """Return the logits of the first tokens of texts after what is given, at most ``_TOKENS`` in
-    all, and the tokens.
+    """Return the first tokens of texts after their conditions, at most ``_TOKENS`` in all, and
+    their logits.
     """
     rows = list[tuple[np.ndarray, int]]()
     budget = _TOKENS
@@ -114,15 +116,14 @@ def _score(model: Any, texts: Sequence[np.ndarray], vocab_size: int) -> list[Sco
             rows.append((text[: offset + budget + 1], offset))
             budget -= len(rows[-1][0]) - 1 - offset
     rows.sort(key=lambda row: len(row[0]))
-    return [
-        piece
-        for first in range(0, len(rows), _ROWS)
-        for piece in _score_rows(model, rows[first : first + _ROWS])
-    ]
+    scored = list[ScoredChunk]()
+    for first in range(0, len(rows), _ROWS):
+        scored += _score_rows(model, rows[first : first + _ROWS])
+    return scored
 
 
 def _score_rows(model: Any, rows: Sequence[tuple[np.ndarray, int]]) -> Iterator[ScoredChunk]:
-    """Yield the logits and tokens of texts side by side, each after what it is given."""
+    """Yield the logits and tokens of texts side by side, each without its conditions."""
     ids = pad_sequence([torch.from_numpy(text) for text, _ in rows], batch_first=True)
     positions = torch.arange(ids.shape[1] - 1)
     is_scored = torch.stack(

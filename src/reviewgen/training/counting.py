@@ -67,7 +67,7 @@ def train_by_counting(
     numbers = np.arange(processes.rank, len(train), processes.world_size)
     start = clock()
     if seconds is not None:
-        # else the first process does most of the work
+        # without count ranges, the first process does most of the work
         gain = _GAIN if isinstance(model, SupportsCountRanges) else 0.0
         numbers = _spread(
             numbers, _countable_share(model, train, seconds, 1 + gain * (processes.world_size - 1))

@@ -48,7 +48,7 @@ _MAX_FACTOR = 8  # times copy_tokens that a sparser index needs, at most
 _TRAINING_COST = 3
 _MIN_TOKENS = 2_000  # of an evaluation in a run of steps: fewer would measure nothing
 _MIN_COPY_TEXTS = 4  # of the same evaluation, for the same reason
-# not state
+# the attributes that no checkpoint saves
 _GIVEN = ("tokenizer", "documents", "config", "index", "prefix", "processes", "metrics", "pieces")
 _WITHIN_LIMIT = 0  # the group of results whose token copy rate is within the limit; it comes first
 _BEYOND_LIMIT = 1  # the group of results whose token copy rate is beyond the limit

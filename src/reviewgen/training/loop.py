@@ -42,20 +42,13 @@ from reviewgen.processes import all_processes, can_restart, how_to_resume
 from reviewgen.protocols.model import CountTrained, LanguageModel, State, SupportsImplementations
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.training import optimizing
+from reviewgen.training.autotuning import Execution, Threads, choose_execution
 from reviewgen.training.calibration import calibrate
 from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.counting import train_by_counting
+from reviewgen.training.device import IsolatedRng, autocast, choose_device, choose_precision
 from reviewgen.training.evaluator import Evaluator, affordable_evaluations
-from reviewgen.training.execution import (
-    Execution,
-    IsolatedRng,
-    Threads,
-    autocast,
-    choose_device,
-    choose_execution,
-    choose_precision,
-    reused_memory,
-)
+from reviewgen.training.memory import reused_memory
 from reviewgen.training.report import Budget, Report, StopReason
 from reviewgen.training.softmax import compute_logits, sampled_softmax
 
@@ -185,16 +178,7 @@ class Loop:
         self.device, self.notes = choose_device(config.device, model)
         self.sampled = sampled_softmax(model, config.sampled_softmax, self.device.type, train)
         self.optimizers = optimizing.make_optimizers(model, config)
-        self.execution, self.threads = self._choose_execution(resume_state)
-        parts = (
-            f"{self.device}, {self.execution.precision} mixed precision",
-            self.execution.implementation,
-        )
-        self.device_description = ", ".join(filter(None, parts))
-        self.autocast = autocast(self.device.type, self.execution.precision)
-        self.scaler = torch.amp.GradScaler(
-            self.device.type, enabled=self.execution.precision == "fp16"
-        )
+        self._set_up_execution(resume_state)
         model.load_state_dict(self.processes.broadcast(dict(model.state_dict())))
         self.best_weights = _copy_tensors(model)
         model.to(self.device).train()
@@ -203,35 +187,28 @@ class Loop:
             if config.averaging
             else None
         )
-        # and whose weights are kept
+        # the model whose best weights are kept
         self.evaluated_model: Any = model if self.averaged is None else self.averaged.module
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        # when the clock was started, at the end of the first step
+        # the clock starts at the end of the first step
         self.started: float | None = None
         self.seconds_before = 0.0  # of an interrupted run
         self.tokens = 0  # trained on so far, of all processes
-        self.position = 0, 0  # epoch, and index in it, of the next batch
+        self.position = (0, 0)  # epoch of the next batch, and its number therein
         self.carried_state: State = None  # of the lanes, from the last batch
-        evaluations = (
-            config.evaluations
-            if all_evaluations
-            else affordable_evaluations(config.evaluations, self._run_tokens())
-        )
+        evaluations = config.evaluations
+        if not all_evaluations:
+            evaluations = affordable_evaluations(evaluations, self._run_tokens())
         self.schedule = optimizing.Schedule(config.learning_rate, config.warmup, evaluations)
         self.learning_rate = 0.0
         self.loss_names: tuple[str, ...] = ()  # of the model's own loss terms
+        self.losses: dict[str, Tensor] = {}  # the same terms of the last step
         self.is_closed = False  # the model has its final weights
-        self.losses: dict[str, Tensor] = {}  # of the last step, by those names
         # dropout differs from process to process
         self.rng = IsolatedRng((seed + self.processes.rank) % 2**64, self.device.type)
         evaluator.limit_to_share(budget.seconds, self._run_tokens())
         if resume_state is not None:
-            try:
-                self._restore(resume_state)
-            except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-                raise CheckpointError(
-                    f"The checkpoint does not fit this model: {first_line(error)}."
-                ) from None
+            self._restore(resume_state)
         check_every = 1 if self.device.type == "cpu" else _ACCELERATOR_CHECK_STEPS
         self.guard = optimizing.DivergenceGuard(model, self.schedule.steps, check_every)
 
@@ -255,7 +232,7 @@ class Loop:
                 do_save = self.finish_step()
                 report = self.make_report(step_batches[-1], loss)
                 do_evaluate = self.is_evaluation_due()
-                # of an accelerator, which is then waited for
+                # the guard waits for an accelerator only where its weights are needed
                 steps = report.step if do_evaluate or do_save else None
                 if self.guard.bad_step or (steps and not self.guard.check(steps)):
                     yield self.end_diverged(report)
@@ -306,7 +283,9 @@ class Loop:
             "rng": self.rng.states,
         }
         return {
-            "parts": {name: dict(part.state_dict()) for name, part in self._parts().items()},
+            "parts": {
+                name: dict(stateful.state_dict()) for name, stateful in self._stateful().items()
+            },
             "own": self.processes.all_gather_object(local_state),
             "tokens": self.tokens,
             "position": self.position,
@@ -319,37 +298,43 @@ class Loop:
         }
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        """Resume from a state, with the time that was left of its budget."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state["parts"][name])
-        self.tokens = state["tokens"]
-        self.position = state["position"]
-        self.best_weights = state["best_weights"]
-        self.schedule = optimizing.Schedule(**state["schedule"])
-        self.budget = Budget(**state["budget"])
-        self.seconds_before = state["seconds"]
-        local_state = state["own"][self.processes.rank]
-        self.rng.resume(local_state["rng"])
-        self.carried_state = _to(local_state["carried_state"], self.device)
+        """Resume from a state, with the time that was left of its budget.
 
-    def _parts(self) -> dict[str, Any]:
-        """Return what has a ``state_dict``, by name."""
-        parts = {
+        Raises:
+            CheckpointError: The state does not fit the model.
+        """
+        try:
+            for name, stateful in self._stateful().items():
+                stateful.load_state_dict(state["parts"][name])
+            self.tokens = state["tokens"]
+            self.position = state["position"]
+            self.best_weights = state["best_weights"]
+            self.schedule = optimizing.Schedule(**state["schedule"])
+            self.budget = Budget(**state["budget"])
+            self.seconds_before = state["seconds"]
+            local_state = state["own"][self.processes.rank]
+            self.rng.resume(local_state["rng"])
+            self.carried_state = _to(local_state["carried_state"], self.device)
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"The checkpoint does not fit this model: {first_line(error)}."
+            ) from None
+
+    def _stateful(self) -> dict[str, Any]:
+        """Return the objects that have a ``state_dict``, by name."""
+        objects = {
             "model": self.model,
             "averaged": self.averaged,
             "scaler": self.scaler,
             "evaluator": self.evaluator,
         }
-        parts |= {
+        objects |= {
             f"optimizer {number}": optimizer for number, optimizer in enumerate(self.optimizers)
         }
-        return {name: part for name, part in parts.items() if part is not None}
+        return {name: stateful for name, stateful in objects.items() if stateful is not None}
 
-    def _choose_execution(
-        self, resume_state: Mapping[str, Any] | None
-    ) -> tuple[Execution, Threads]:
-        """Return how to compute steps, and with how many threads: as in the resume state, or
-        autotuned on a CPU, with a note.
+    def _set_up_execution(self, resume_state: Mapping[str, Any] | None) -> None:
+        """Set how steps are computed: as in the resume state, or autotuned on a CPU, with a note.
 
         Raises:
             CheckpointError: The model has no such implementation.
@@ -357,12 +342,16 @@ class Loop:
         if resume_state is not None:
             execution = Execution(**resume_state["execution"])
             one_thread_seconds = resume_state["one_thread_seconds"]
-            # raises if the run goes on elsewhere, without it
+            # raises if this device does not have the precision
             choose_precision(execution.precision, self.device.type)
         else:
-            length = self.budget.seconds, self._run_tokens()
             execution, *others = choose_execution(
-                self.model, self.config, self.device.type, *length, self.processes
+                self.model,
+                self.config,
+                self.device.type,
+                self.budget.seconds,
+                self._run_tokens(),
+                self.processes,
             )
             timed = [execution, *others] if execution.tokens_per_second else []
             tokens = (
@@ -385,7 +374,13 @@ class Loop:
                 self.model.use_implementation(execution.implementation)
             except ValueError as error:
                 raise CheckpointError(f"The checkpoint does not fit this model: {error}") from None
-        return execution, Threads(execution.threads, one_thread_seconds)
+        self.execution = execution
+        self.threads = Threads(execution.threads, one_thread_seconds)
+        self.device_description = f"{self.device}, {execution.precision} mixed precision"
+        if execution.implementation:
+            self.device_description += f", {execution.implementation}"
+        self.autocast = autocast(self.device.type, execution.precision)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=execution.precision == "fp16")
 
     def train_step(self, batches: Sequence[Batch]) -> Tensor:
         """Take one optimizer step on consecutive batches, unless its loss or gradient is bad;
@@ -448,15 +443,15 @@ class Loop:
         losses = [entropy]
         if terms:
             share = int((batch.targets != IGNORED).sum()) / max(1, targets)
-            loss, parts = optimizing.add_own_losses(entropy, terms, share)
-            self.loss_names = self.loss_names or tuple(parts)
-            if parts.keys() != set(self.loss_names):
-                names = f"{', '.join(parts)} after {', '.join(self.loss_names)}"
+            loss, scaled = optimizing.add_own_losses(entropy, terms, share)
+            self.loss_names = self.loss_names or tuple(scaled)
+            if scaled.keys() != set(self.loss_names):
+                names = f"{', '.join(scaled)} after {', '.join(self.loss_names)}"
                 raise BrokenPlugin(
                     f"{type(self.model).__name__}.losses must return the same names at each call;"
                     f" got {names}."
                 )
-            losses += [loss, *(parts[name] for name in self.loss_names)]
+            losses += [loss, *(scaled[name] for name in self.loss_names)]
         torch.autograd.backward(self.scaler.scale(loss))
         self.carried_state = map_state(Tensor.detach, state)  # where back-propagation ends
         return torch.stack(losses).detach()
@@ -467,12 +462,9 @@ class Loop:
         """
         if self.processes.world_size == 1:
             return losses
-        for parameter in self.parameters:
-            parameter.grad = (
-                torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            )
         gradients = [
-            parameter.grad.to_dense() for parameter in self.parameters if parameter.grad is not None
+            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.to_dense()
+            for parameter in self.parameters
         ]
         *sums, summed = self.processes.sum_tensors([*gradients, losses])
         for parameter, total in zip(self.parameters, sums, strict=True):
@@ -516,7 +508,8 @@ class Loop:
 
     def make_report(self, batch: Batch, loss: Tensor) -> Report:
         """Return the report of a step: of its last batch and its loss."""
-        notes, self.notes = (*self.notes, *self.checkpoints.pop_notes()), ()
+        notes = (*self.notes, *self.checkpoints.pop_notes())
+        self.notes = ()
         step = self.schedule.steps
         epochs = batch.epoch + (batch.number + 1) / batch.of
         seconds_per_step = (
@@ -591,7 +584,7 @@ class Loop:
         if report.is_best:
             self.best_weights = _copy_tensors(self.evaluated_model)
             schedule.mark_best()
-        # in the first epoch, no text is learned by heart
+        # no text is learned by heart in the first epoch
         if schedule.progress < self.config.warmup or self.position[0] == 0:
             self.evaluator.end_warmup()
         can_anneal = (
@@ -688,7 +681,7 @@ class Loop:
 
 def _to(state: State, device: torch.device) -> State:
     """Return a model state on a device."""
-    # of a view, no more than it
+    # the copy of a view has only the memory of the view
     return map_state(lambda part: None if part is None else part.to(device, copy=True), state)
 
 

@@ -29,7 +29,7 @@ not by the length of the run.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,7 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,39}", re.ASCII)  # of a term
 _COMPILED_DTYPES = (torch.float32, torch.bfloat16)
 SCALE = "learning_rate_scale"  # of a model's own parameter group
 _BETAS = (0.9, 0.99)  # the second moment averages over about 100 steps: runs are short
-# steps of RowAdamW: weight decay is slow, and is the one thing that every row needs
+# steps between two weight decays of RowAdamW: the decay is slow, and changes every row
 _DECAY_EVERY = 16
 _WARMUP_START = 0.04  # share of the peak learning rate at which the warm-up starts
 _ANNEALING = 0.5  # steps of the annealing, as a share of those that led to the best weights
@@ -147,12 +147,12 @@ def add_own_losses(
         share: The batch's share of the targets of its step. Without a target, the terms are zero: a
             mean of nothing is NaN.
     """
-    parts = {
+    scaled = {
         name: term.float() * share if share else torch.zeros_like(entropy)
         for name, term in terms.items()
     }
-    replaced = share > 0 and CROSS_ENTROPY in parts
-    return sum(parts.values(), torch.zeros_like(entropy) if replaced else entropy), parts
+    is_replaced = share > 0 and CROSS_ENTROPY in scaled
+    return sum(scaled.values(), torch.zeros_like(entropy) if is_replaced else entropy), scaled
 
 
 class _CrossEntropy(torch.autograd.Function):
@@ -196,26 +196,21 @@ class _CrossEntropy(torch.autograd.Function):
 
 def make_optimizers(model: nn.Module, config: TrainingConfig) -> list[Optimizer]:
     """Return the optimizers of a model; together they have each of its parameters once."""
-    declared = model.parameter_groups() if isinstance(model, SupportsParameterGroups) else ()
-    model_groups: list[dict[str, Any]] = [
-        {**group, "params": list(group["params"])} for group in declared
-    ]
     usual = dict.fromkeys(map(id, inner_matrices(model)), "muon") | dict.fromkeys(
         map(id, sparse_tables(model)), "rows"
     )
-    grouped = {id(parameter) for group in model_groups for parameter in group["params"]}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in grouped]
     groups: dict[str, list[dict[str, Any]]] = {"adamw": [], "muon": [], "rows": []}
-    for group in [*model_groups, {"params": rest}]:
+    for group in _parameter_groups(model):
         by_optimizer: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
         for parameter in group["params"]:
             name = group.get("optimizer", usual.get(id(parameter), "adamw"))
-            by_optimizer["adamw" if (name, config.optimizer) == ("muon", "adamw") else name].append(
-                parameter
-            )
+            if name == "muon" and config.optimizer == "adamw":
+                name = "adamw"
+            by_optimizer[name].append(parameter)
         settings = {name: group[name] for name in (SCALE, "weight_decay") if name in group}
         for name, parameters in by_optimizer.items():
-            groups[name] += [{**settings, "params": parameters}] if parameters else []
+            if parameters:
+                groups[name].append({**settings, "params": parameters})
     common: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     optimizers: list[Optimizer] = []
     if groups["adamw"]:
@@ -227,15 +222,22 @@ def make_optimizers(model: nn.Module, config: TrainingConfig) -> list[Optimizer]
     return optimizers
 
 
+def _parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Return the parameter groups that a model declares, and one of all other parameters."""
+    groups = list[dict[str, Any]]()
+    grouped = set[int]()
+    for group in model.parameter_groups() if isinstance(model, SupportsParameterGroups) else ():
+        groups.append({**group, "params": list(group["params"])})
+        grouped.update(map(id, groups[-1]["params"]))
+    others = [parameter for parameter in model.parameters() if id(parameter) not in grouped]
+    return [*groups, {"params": others}]
+
+
 def inner_matrices(model: nn.Module) -> list[nn.Parameter]:
     """Return the matrices between hidden vectors: neither embeddings nor those of an output
     layer.
     """
-    embeddings = {
-        id(module.weight)
-        for module in model.modules()
-        if isinstance(module, (nn.Embedding, nn.EmbeddingBag))
-    }
+    embeddings = {id(table.weight) for table in _tables(model)}
     vocab_size = getattr(getattr(model, "config", None), "vocab_size", None)
     matrices = [
         parameter
@@ -305,23 +307,24 @@ class RowAdamW(Optimizer):
         if not state:
             state["step"] = 0
             state["decay"] = 1.0
-            state["square"], state["updated"] = (
-                torch.zeros(len(table), device=table.device) for _ in range(2)
-            )
+            state["square"] = torch.zeros(len(table), device=table.device)
+            state["updated"] = torch.zeros(len(table), device=table.device)
         lr = group["lr"]
         beta2 = group["beta2"]
         step = state["step"] + 1
-        rows = (
-            grad.indices()[0] if grad.is_sparse else torch.arange(len(table), device=table.device)
-        )
-        grad = (grad.values() if grad.is_sparse else grad).float()
+        rows = torch.arange(len(table), device=table.device)
+        if grad.is_sparse:
+            rows = grad.indices()[0]
+            grad = grad.values()
+        grad = grad.float()
         missed = step - state["updated"][rows]  # steps since the row's last gradient
         square = state["square"][rows] * beta2**missed + (1 - beta2) * grad.square().mean(dim=1)
         state["square"][rows] = square
         state["updated"][rows] = float(step)
         rate = lr / ((square / (1 - beta2**step)).sqrt() + group["eps"])
         table.index_add_(0, rows, (grad * rate.unsqueeze(1)).to(table.dtype), alpha=-1)
-        state["step"], state["decay"] = step, state["decay"] * (1 - lr * group["weight_decay"])
+        state["step"] = step
+        state["decay"] *= 1 - lr * group["weight_decay"]
         if step % _DECAY_EVERY == 0:
             table *= state["decay"]
             state["decay"] = 1.0
@@ -329,11 +332,13 @@ class RowAdamW(Optimizer):
 
 def sparse_tables(model: nn.Module) -> list[Tensor]:
     """Return the embedding tables of a model that have sparse gradients."""
-    return [
-        module.weight
-        for module in model.modules()
-        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.sparse
-    ]
+    return [table.weight for table in _tables(model) if table.sparse]
+
+
+def _tables(model: nn.Module) -> Iterator[nn.Embedding | nn.EmbeddingBag]:
+    for module in model.modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            yield module
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Float[Tensor, ""]:
@@ -344,13 +349,11 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Float
     """
     gradients = []
     for parameter in parameters:
-        if parameter.grad is not None:
-            parameter.grad = (
-                parameter.grad.coalesce() if parameter.grad.is_sparse else parameter.grad
-            )
-            gradients.append(
-                parameter.grad.values() if parameter.grad.is_sparse else parameter.grad
-            )
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+            gradients.append(parameter.grad.values())
+        elif parameter.grad is not None:
+            gradients.append(parameter.grad)
     norm: Tensor = nn.utils.get_total_norm(gradients)
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
@@ -380,7 +383,7 @@ class DivergenceGuard:
         self._live = list(model.state_dict().values())
         self._kept = [tensor.clone() for tensor in self._live] if check_every > 1 else []
         self._check_every = check_every
-        # as bad_step, on the device
+        # the same number as bad_step, on the device
         self._bad_step_mark = torch.zeros((), dtype=torch.int64, device=self._live[0].device)
         self.bad_step = 0
         self.good_steps = steps
@@ -458,7 +461,8 @@ class Schedule:
 
     def mark_best(self) -> None:
         """Record that the weights are the best so far."""
-        self.best_step, self.best_share = self.steps, self._linear_decay()
+        self.best_step = self.steps
+        self.best_share = self._linear_decay()
 
     def anneal(self) -> int:
         """Lower the rate from that of the best weights to zero, from this step on; return within

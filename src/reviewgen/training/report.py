@@ -18,7 +18,7 @@ from reviewgen.evaluation.evaluate import Evaluation
 from reviewgen.rates import MIN_CHARACTERS
 
 MIN_CHANGE = 0.01  # as a share of the bits per character; smaller changes may come from the seed
-# bits per character; changes are relative to at least this, since shares of less mean nothing
+# changes are relative to this many bits per character or more: shares of less mean nothing
 MIN_BITS = 0.01
 # the last share of the steps: the learning rate falls there from about a quarter of its peak to
 # zero
@@ -220,7 +220,7 @@ def _trend_verdict(evaluations: Sequence[Mapping[str, Any]], stopped: str | None
         and _relative_change(min(bits[best + 1 :][-LAST:]) - bits[best], bits[best]) > MIN_CHANGE
     ):
         worse = _overfitting_or_diverged(evaluations, bits, best)
-        # its learning rate was never lowered
+        # the learning rate of an interrupted run was never lowered
         if stopped == StopReason.INTERRUPTED and worse.name == "diverged":
             return RunVerdict(
                 "unknown", f"No verdict: the run was interrupted; {_describe_kept(evaluations)}."
@@ -276,13 +276,12 @@ def _overfitting_or_diverged(
     evaluations: Sequence[Mapping[str, Any]], bits: Sequence[float], best: int
 ) -> RunVerdict:
     """Return the verdict on a run whose held-out bits rose after its best evaluation."""
-    step, before, after = (
-        evaluations[best]["step"],
-        *(evaluations[i]["train_nats_per_token"] for i in (best, -1)),
-    )
+    step = evaluations[best]["step"]
+    before = evaluations[best]["train_nats_per_token"]
+    after = evaluations[-1]["train_nats_per_token"]
     kept = _describe_kept(evaluations)
     change = f"({bits[best]:.3f} to {bits[-1]:.3f} bits per character)"
-    if None not in (before, after) and after < before:
+    if before is not None and after is not None and after < before:
         words = (
             f"Overfitting since step {step:,}: from there on held-out text got worse {change} while"
             f" the training loss went on falling; {kept}. More reviews, more dropout or a smaller"

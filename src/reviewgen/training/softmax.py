@@ -22,8 +22,8 @@ from reviewgen.data.store import TokenStore
 from reviewgen.protocols.abilities import SupportsLoss, SupportsOutputLayer
 from reviewgen.protocols.model import State
 
-# of the frequencies that tokens are drawn by: rare ones more often than they occur (Mikolov et al.
-# 2013)
+# exponent of the frequencies that tokens are drawn by, so that rare ones are drawn more often than
+# they occur (Mikolov et al. 2013)
 POWER = 0.75
 SPANS = 4000  # of the training texts, at most, whose tokens are counted
 SPAN_TOKENS = 1000  # of each of these spans, at most

@@ -1,0 +1,198 @@
+"""The folder of a run, from which it is resumed.
+
+``OUT.partial`` is the folder beside the output while a run trains: a ``Job`` whose pieces are
+checkpoints. An interrupted run resumes from its last checkpoint, and only with the same settings,
+seed, length and corpus: on request, or by itself where the launcher restarts lost processes. A run
+that has already saved its model is finished, not resumed. The files of an interrupted run are never
+overwritten silently. The folder is removed when the model is saved for the first time, before it is
+measured.
+"""
+
+import contextlib
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+from reviewgen.errors import (
+    AlreadyTrained,
+    CheckpointError,
+    ConfigError,
+    OutputExists,
+    storage_errors,
+)
+from reviewgen.processes import all_processes, launch_name, resumes_by_itself
+from reviewgen.runs.plan import LAUNCH, SETTINGS, TrainingPlan, find_record
+from reviewgen.saving.layout import Bundle
+from reviewgen.saving.write import write_or_rescue
+from reviewgen.storage import Job, check_output
+from reviewgen.training.checkpoints import Checkpoints
+from reviewgen.training.report import StopReason
+
+_CUT_SHORT = (StopReason.INTERRUPTED.value, StopReason.PROCESS_ENDED.value)
+
+
+class RunFolder:
+    """The folder of a run; a run without an output has none. Of several processes, only the first
+    uses it.
+
+    Args:
+        plan: The plan of the run.
+
+    Attributes:
+        checkpoints: The checkpoints in it; none without an output, and in all processes but the
+            first. All processes have their ``extra``, what is saved of the run's record, and their
+            ``seconds``.
+
+    Raises:
+        ConfigError: There is nothing to resume from: no output.
+        CheckpointError: The model is trained by counting, which cannot be resumed.
+    """
+
+    def __init__(self, plan: TrainingPlan) -> None:
+        if plan.resume and plan.out is None:
+            raise ConfigError(
+                "Only a run with an output folder has checkpoints to resume from: give out, or"
+                " leave resume out."
+            )
+        if plan.resume and plan.setup.is_counted:
+            raise CheckpointError(
+                f"{plan.preset} is trained by counting, which has no checkpoints: an interrupted"
+                " count starts over. Leave out --resume (resume=True)."
+            )
+        self._plan = plan
+        self._is_open = False
+        self._is_saved = False
+        self._job: Job | None = None
+        # the fingerprint of the corpus, if the model was saved before a restart
+        self._finished: str | None = None
+        self.checkpoints = Checkpoints()
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Lock the folder for this run, and load the last checkpoint if the run is resumed; unlock
+        it if the block fails.
+
+        Raises:
+            CheckpointError: The folder holds an interrupted run and this run does not resume it, or
+                this run resumes and there is none; or what the folder holds is of another run,
+                damaged or in use.
+            OutputExists: It is not the folder of a run; or the job was started with restarts, and
+                the output folder exists.
+            StorageError: The folder cannot be written.
+            TrainingError: Of several processes, only some have an output folder.
+        """
+        if not self._is_open:  # else reading was interrupted after this, and is tried again
+            with all_processes() as processes:
+                processes.refuse_differences(
+                    {"whether there is an output folder": self._plan.out is None}
+                )
+                opened = processes.main(lambda: self._open(processes.world_size), self._plan.out)
+            self._finished, self.checkpoints.extra, self.checkpoints.seconds = opened
+            self._is_open = True
+        with self.closed_on_error():
+            yield
+
+    def _open(self, processes: int) -> tuple[str | None, dict[str, Any], float]:
+        """Return the fingerprint of the corpus of a run that is over, or None; and what a
+        checkpoint has to resume from.
+
+        Raises:
+            OutputExists: The output folder exists, and is not of a run that is over.
+        """
+        plan = self._plan
+        training = plan.setup.training
+        if plan.out is None:
+            return None, {}, 0.0
+        if resumes_by_itself():
+            record = find_record(plan.out)
+            # with ``overwrite``, the model of another job is to be replaced
+            is_of_this_job = not plan.overwrite or record.get(LAUNCH) == launch_name()
+            if (
+                is_of_this_job
+                and record.get(SETTINGS) == plan.digest()
+                and record.get("stopped") not in _CUT_SHORT
+            ):
+                return record["data"]["fingerprint"], {}, 0.0
+            if not plan.overwrite:
+                check_output(plan.out)
+        self._job = job = Job(
+            plan.out, "training", {**plan.facts(), "processes": processes, SETTINGS: plan.digest()}
+        )
+        if plan.resume and not job.folder.is_dir():
+            raise CheckpointError(
+                f"There is no run to resume: {job.folder} does not exist. Leave out --resume"
+                " (resume=True) to start one."
+            )
+        with storage_errors(job.folder):
+            job.__enter__()
+        self._close = weakref.finalize(self, job.__exit__)
+        self.checkpoints = checkpoints = Checkpoints(
+            job.folder, training.checkpoint_seconds, training.checkpoints_kept
+        )
+        steps = checkpoints.steps()
+        with self.closed_on_error():
+            if steps and not (plan.resume or resumes_by_itself()):
+                raise CheckpointError(
+                    f"{job.folder} holds a run that was interrupted after step {steps[-1]:,} or"
+                    " later. Resume it with the same command and --resume (resume=True), or remove"
+                    " that folder to start over."
+                )
+            checkpoints.load()
+        if plan.resume and not steps:
+            checkpoints.note(
+                "The run was interrupted before its first checkpoint, so it starts again."
+            )
+        return None, checkpoints.extra, checkpoints.seconds
+
+    def require_corpus(self, fingerprint: str) -> None:
+        """Compare the corpus with that of the run that is resumed.
+
+        Raises:
+            AlreadyTrained: The run had saved its model before the launcher restarted it.
+            OutputExists: A run of the same settings has saved a model of another corpus.
+            CheckpointError: The resumed run was started on another corpus.
+        """
+        if self._finished == fingerprint:
+            raise AlreadyTrained(
+                f"{self._plan.out} was saved before: it was trained with the same settings, on the"
+                " same texts."
+            )
+        if self._finished is not None:
+            raise OutputExists(
+                f"{self._plan.out} already exists, and was trained on other texts. Give another"
+                " folder, or remove it first."
+            )
+        if self._job is not None:
+            with storage_errors(self._job.folder):
+                self._job.require({"corpus": fingerprint})
+
+    def save(self, bundle: Bundle) -> None:
+        """Write the model, in place of what this run has saved before, and remove the folder, which
+        is no longer needed.
+
+        Raises:
+            StorageError: The output folder cannot be written; the message says where the model was
+                saved instead.
+        """
+        if self._job is None:
+            return
+        write_or_rescue(bundle, self._job.out, overwrite=self._is_saved or self._plan.overwrite)
+        if not self._is_saved and self._close.alive:
+            self._job.clear()
+            self._close()
+        self._is_saved = True
+
+    @contextlib.contextmanager
+    def closed_on_error(self) -> Iterator[None]:
+        """Unlock the folder if a block raises an error.
+
+        This does not wait for the garbage collector: a traceback that a notebook keeps would keep
+        the lock. After an interrupt the folder stays locked, since the run may still be finished.
+        """
+        try:
+            yield
+        except Exception:
+            if self._job is not None:
+                self._close()
+            self._is_open = False
+            raise

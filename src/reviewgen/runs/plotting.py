@@ -1,0 +1,82 @@
+"""``reviewgen.plot_training``: the learning curves of saved models as a picture."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from reviewgen.config.settings import check_list, check_text
+from reviewgen.errors import ConfigError, did_you_mean, quoted
+from reviewgen.hub.download import locate
+from reviewgen.saving.read import read_training
+from reviewgen.storage import to_path
+from reviewgen.web.charts import refuse_chart, save_chart
+from reviewgen.web.curves import AXES, LearningCurves, find_curves, learning_chart
+
+
+def plot_training(
+    sources: Sequence[str | Path],
+    file: str | Path,
+    *,
+    against: str = "seconds",
+    metrics: Sequence[str] = (),
+    overwrite: bool = False,
+) -> list[LearningCurves]:
+    """Plot the learning curves of saved models as PNG, SVG or PDF, by the file's suffix, and return
+    the curves.
+
+    >>> reviewgen.plot_training(["./my-gru", "./my-lstm"], "curves.png")  # doctest: +SKIP
+
+    Args:
+        sources: Saved folders, or repositories on the Hub; several are drawn in one figure.
+        file: The file to write.
+        against: The x axis: "seconds" since the training started (after reading and tokenizing),
+            "steps" or "tokens".
+        metrics: Metrics of generated texts to draw a panel of, as in ["distinct-2"]; see
+            ``training.metrics``.
+        overwrite: Whether to replace the file if it exists.
+
+    Raises:
+        ConfigError: There are no sources; the suffix, ``against`` or a metric is unknown; or
+            matplotlib, which PNG and PDF need, is not installed.
+        BundleError: A source is not a saved model, or has no learning curve.
+        OutputExists: The file exists.
+        StorageError: The file cannot be written.
+    """
+    sources = check_list("sources", sources, "['./my-model']")
+    if not sources:
+        raise ConfigError("Give at least one saved model, as in ['./my-model'].")
+    metrics = (
+        [metrics] if isinstance(metrics, str) else check_list("metrics", metrics, "['distinct-2']")
+    )
+    for name in metrics:
+        check_text("metrics", name)
+    if not isinstance(against, str) or against not in AXES:
+        raise ConfigError(
+            f"Curves cannot be drawn against {quoted(against)}. {did_you_mean(against, AXES)}"
+        )
+    file = refuse_chart(file, overwrite)
+    names = list(map(_name, sources))
+    runs = [
+        # two folders of one name are called by their whole sources
+        find_curves(
+            read_training(locate(source).folder), str(source) if names.count(name) > 1 else name
+        )
+        for source, name in zip(sources, names, strict=True)
+    ]
+    listed = list(dict.fromkeys(metrics))
+    known = set[str]().union(*(run.metrics for run in runs))
+    if unknown := [name for name in listed if name not in known]:
+        raise ConfigError(
+            f"No evaluation has the metric {quoted(unknown[0])}. {did_you_mean(unknown[0], known)}"
+        )
+    save_chart(learning_chart(runs, against, listed), file)
+    return runs
+
+
+def picture_name(sources: Sequence[str | Path]) -> Path:
+    """Return the default file of a picture, in the current folder."""
+    return Path(f"{_name(sources[0])}.svg" if len(sources) == 1 else "curves.svg")
+
+
+def _name(source: str | Path) -> str:
+    return Path(os.path.normpath(to_path("sources", source).absolute())).name

@@ -1,0 +1,190 @@
+"""The log of a run in one of accelerate's trackers (TensorBoard, Weights & Biases, MLflow ...).
+
+A tracker is third-party code: what it prints never reaches standard output; when it fails, the
+training continues without it.
+"""
+
+import contextlib
+import contextvars
+import io
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from reviewgen.errors import ConfigError, did_you_mean, first_line, quoted
+from reviewgen.processes import process_state
+from reviewgen.storage import check_output
+from reviewgen.training.report import Report
+
+TERM = "loss."
+"""The beginning of the name under which a model's own loss term is kept, as in "loss.z_loss"."""
+
+_PROJECT = "reviewgen"  # the project of all runs
+_NAMED_BY_RUN = ("tensorboard", "aim")  # their first argument is the run's name, not the project's
+# the options of a tracker for the name of a run
+_OPTIONS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "clearml": lambda name: {"task_name": name},
+    "dvclive": lambda name: {"dir": name},
+    "mlflow": lambda name: {"run_name": name},
+    "swanlab": lambda name: {"experiment_name": name},
+    "trackio": lambda name: {"name": name, "embed": False},
+    "wandb": lambda name: {"name": name, "settings": {"console": "off"}},
+}
+# the trackers that log a sample; others refuse it, or warn at each one
+_TAKE_TEXT = ("tensorboard", "trackio", "wandb", "comet_ml")
+_LOGGED = (
+    "bits_per_character",
+    "train_bits_per_character",
+    "token_copy_rate",
+    "learning_rate",
+    "tokens_seen",
+    "bptt",
+)
+
+
+def check_tracker(name: str | None) -> None:
+    """Raise if a tracker cannot be used; None for no tracker.
+
+    Raises:
+        ConfigError: There is no tracker of that name, or it is not installed.
+    """
+    if name is None:
+        return
+    trackers = _tracker_classes()
+    if not isinstance(name, str) or name not in trackers:
+        raise ConfigError(
+            f"{quoted(name)} is not a tracker to log to. {did_you_mean(name, trackers)}"
+        )
+    is_known = trackers[name].__module__.startswith("accelerate.")
+    spec = find_spec(name)
+    # without an origin it may be a folder of wandb's runs
+    if is_known and (spec is None or spec.origin is None):
+        raise ConfigError(
+            f"Logging to {name} needs a package that is not installed: pip install {name}"
+        )
+
+
+def _tracker_classes() -> dict[str, Any]:
+    """Return accelerate's trackers by name, with those that
+    ``accelerate.tracking.register_tracker_class`` has added.
+    """
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS  # imports torch
+
+    trackers: dict[str, Any] = LOGGER_TYPE_TO_CLASS
+    return trackers
+
+
+class RunLog:
+    """The log of a run with a tracker, or one that does nothing.
+
+    A tracker that needs a folder gets ``runs/NAME`` beside the model, or ``runs/NAME-2`` and so on
+    if that exists. The others have a project "reviewgen" where their own settings say, with a run
+    of that name.
+
+    Args:
+        tracker: The name of a tracker of accelerate, or None.
+        out: The folder that the model will be saved in, whose name the run gets.
+        preset: The run's name if there is no such folder.
+
+    Attributes:
+        failure: Why logging has failed, a sentence; None while it works.
+
+    Raises:
+        StorageError: Nothing can be written beside the model.
+    """
+
+    def __init__(self, tracker: str | None, out: Path | None, preset: str) -> None:
+        self.failure: str | None = None
+        self._kind = tracker
+        self._name = preset.replace(":", "-") if out is None else out.absolute().name
+        self._tracker: Any = None
+        self._is_reported = False
+        self._context = contextvars.copy_context()  # a tracker keeps its current run there
+        self._folder: Path | None = None
+        if tracker is not None and (
+            tracker == "dvclive" or _tracker_classes()[tracker].requires_logging_directory
+        ):
+            parent = (Path() if out is None else out.parent) / "runs"
+            names = itertools.chain(
+                [self._name], (f"{self._name}-{number}" for number in itertools.count(2))
+            )
+            self._folder = next(
+                folder for folder in map(parent.joinpath, names) if not folder.exists()
+            )
+            check_output(self._folder)  # the curves of two runs are not mixed
+
+    def describe(self) -> str | None:
+        """Return where the log is."""
+        where = f"{self._kind} as {self._name}" if self._folder is None else str(self._folder)
+        return None if self._kind is None else f"Logging to {where}."
+
+    @contextlib.contextmanager
+    def opened(self, settings: Mapping[str, Any]) -> Iterator[None]:
+        """Log inside the block; the settings, by dotted name, become the run's hyperparameters."""
+        if self._kind is not None and process_state().is_main_process:
+            self._try(self._start, settings, is_shown=True)  # it may ask for a login
+        try:
+            yield
+        finally:
+            if self._tracker is not None:
+                self._try(self._tracker.finish)
+                self._tracker = None
+
+    def record(self, report: Report, kept: Mapping[str, Any] | None) -> Report:
+        """Log what is kept of a report, and return the report; with a note if logging has just
+        failed.
+        """
+        if self._tracker is not None and kept is not None:
+            named = {
+                name: value
+                for name, value in kept.items()
+                if name in _LOGGED or name.startswith(TERM)
+            }
+            named |= kept.get("metrics", {})
+            values = {name: value for name, value in named.items() if value is not None}
+            if report.sample and self._kind in _TAKE_TEXT:
+                values["sample"] = report.sample
+            self._try(self._tracker.log, values, report.step)
+        if self.failure is None or self._is_reported:
+            return report
+        self._is_reported = True
+        return replace(report, notes=(*report.notes, self.failure))
+
+    def _start(self, settings: Mapping[str, Any]) -> None:
+        kind = self._kind or ""
+        tracker_class = _tracker_classes()[kind]
+        name = self._name
+        arguments = list[Any]()
+        if self._folder is not None:
+            name = str(self._folder) if kind == "dvclive" else self._folder.name
+            if tracker_class.requires_logging_directory:
+                arguments.append(self._folder.parent)
+        options = _OPTIONS[kind](name) if kind in _OPTIONS else {}
+        project = name if kind in _NAMED_BY_RUN else _PROJECT
+        tracker = tracker_class(project, *arguments, **options)
+        tracker.start()
+        simple = bool | int | float | str  # what a tracker takes
+        tracker.store_init_configuration(
+            {name: x if isinstance(x, simple) else json.dumps(x) for name, x in settings.items()}
+        )
+        self._tracker = tracker
+
+    def _try(self, action: Callable[..., None], *arguments: Any, is_shown: bool = False) -> None:
+        """Call the tracker, and show what it prints as a note or not at all; if it fails, continue
+        without it.
+        """
+        try:
+            with contextlib.redirect_stdout(sys.stderr if is_shown else io.StringIO()):
+                self._context.run(action, *arguments)
+        # third-party code may raise anything, and hours of training must not be lost to it
+        except Exception as error:
+            self.failure = (
+                f"Logging to {self._kind} failed, and the training continues without it:"
+                f" {first_line(error)}"
+            )
+            self._tracker = None

@@ -1,0 +1,252 @@
+"""How the steps of a run are computed on a CPU, chosen by timing a few: the number of threads, the
+precision and the implementation.
+
+Small matrices gain little from a second thread, 16-bit products are faster only if the processor
+has instructions for them, and torch's recurrent layers are not the fastest at every shape. The
+steps change neither the model nor the global random state. After half a second, or a hundredth of a
+longer run, excluding compilation, no further configuration is timed.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from reviewgen.config.training import TrainingConfig
+from reviewgen.errors import counted
+from reviewgen.generation.model_stepper import using_threads
+from reviewgen.processes import Processes, process_state
+from reviewgen.protocols.model import SupportsImplementations
+from reviewgen.training.device import IsolatedRng, autocast, choose_precision
+from reviewgen.training.optimizing import (
+    add_own_losses,
+    cross_entropy,
+    own_losses,
+    sparse_tables,
+)
+from reviewgen.training.softmax import compute_logits, sampled_softmax
+
+_MAX_SLOW_STEPS = 5  # in a row, before a run falls back to one thread
+_SECONDS = 0.5  # of autotuning
+_LONG_RUN_SHARE = 100  # a long run may spend 1/100 of its time on autotuning, if that is more
+_SHARE = 20  # any run may spend at most 1/20 on it
+_STEP_SECONDS = 0.03  # of one timed step: longer batches are shortened
+_STEPS = 3  # timed, of each configuration
+_MIN_LENGTH = 8  # time steps of a shortened batch
+_ALL_THREADS = 1 << 16
+_MIN_GAIN = 1.05  # a configuration must be this much faster than the best one so far to replace it
+
+
+class Threads:
+    """The number of CPU threads of a run, which falls back to one thread if several turn slow.
+
+    If other programs occupy a core, threads that wait for one another at every time step of a
+    recurrent layer can be fifty times slower than one thread.
+
+    Attributes:
+        count: The number of threads in use.
+        one_thread_seconds: Duration of a step with one thread; None if it was not measured, and
+            then there is no fallback.
+    """
+
+    def __init__(self, count: int, one_thread_seconds: float | None) -> None:
+        self.count = min(count, torch.get_num_threads())
+        self.one_thread_seconds = one_thread_seconds
+        self._slow_steps = 0  # in a row
+
+    def record(self, seconds: float) -> None:
+        """Record the duration of a step; after five slow steps in a row, switch to one thread."""
+        if self.count > 1 and self.one_thread_seconds is not None:
+            self._slow_steps = self._slow_steps + 1 if seconds > 2 * self.one_thread_seconds else 0
+            if self._slow_steps == _MAX_SLOW_STEPS:
+                self.count = 1
+                torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How training steps are computed. Saved in checkpoints.
+
+    Attributes:
+        threads: CPU threads.
+        precision: Mixed precision, "bf16" or "fp16"; "no" computes in 32 bits throughout.
+        implementation: Implementation of the layers, for a model that has several.
+        tokens_per_second: Measured throughput of forward and backward passes, without the
+            optimizer; 0 if it was not measured.
+    """
+
+    threads: int
+    precision: str
+    implementation: str | None = None
+    tokens_per_second: float = 0.0
+
+    def describe(self) -> str:
+        """Return the configuration and its throughput."""
+        precision = "32 bits" if self.precision == "no" else self.precision
+        settings = counted(self.threads, "thread"), precision, self.implementation
+        return f"{', '.join(filter(None, settings))}: {self.tokens_per_second:,.0f}"
+
+
+def choose_execution(
+    model: nn.Module,
+    config: TrainingConfig,
+    device: str,
+    seconds: float | None,
+    run_tokens: float,
+    processes: Processes,
+) -> list[Execution]:
+    """Return how to compute the steps of a run, then the slower configurations that were timed, on
+    a CPU if there is a choice.
+
+    Args:
+        model: The model.
+        config: Training settings.
+        device: The type of the device.
+        seconds: The time of the run, or None.
+        run_tokens: The tokens of the run, or infinity.
+        processes: The processes, of which the first chooses for all.
+    """
+    executions = [_default_execution(model, config, device)]
+    if device == "cpu" and processes.rank == 0:  # the others wait for its result
+        executions = autotune(model, config, _autotune_seconds(seconds), run_tokens)
+    chosen: list[Execution] = processes.broadcast(executions)
+    return chosen
+
+
+def _autotune_seconds(run_seconds: float | None) -> float:
+    """Return how long autotuning may take for a run of some seconds, or of an unknown time."""
+    if run_seconds is None:
+        return _SECONDS
+    return min(max(_SECONDS, run_seconds / _LONG_RUN_SHARE), run_seconds / _SHARE)
+
+
+def _default_execution(model: nn.Module, config: TrainingConfig, device: str) -> Execution:
+    """Return the configuration to use without autotuning: all threads, and the model's first
+    implementation.
+    """
+    threads = min(config.threads or _ALL_THREADS, torch.get_num_threads())
+    precision = choose_precision(config.precision, device)
+    return Execution(threads, precision, next(iter(_implementations(model)), None))
+
+
+def _implementations(model: nn.Module) -> Sequence[str]:
+    return model.implementations() if isinstance(model, SupportsImplementations) else ()
+
+
+def _list_choices(
+    model: nn.Module, config: TrainingConfig, default: Execution
+) -> dict[str, Sequence[Any]]:
+    """Return the values of each setting that has several, the plainest first.
+
+    Threads come last: if other programs occupy a core, several threads that wait for one another
+    can be fifty times slower.
+    """
+    are_threads_fixed = config.threads or process_state().num_processes > 1
+    choices: dict[str, Sequence[Any]] = {
+        "precision": ("no", default.precision) if config.precision == "auto" else (),
+        "implementation": _implementations(model),
+        "threads": () if are_threads_fixed else (1, torch.get_num_threads()),
+    }
+    return {setting: values for setting, values in choices.items() if len(set(values)) > 1}
+
+
+def autotune(
+    model: nn.Module, config: TrainingConfig, seconds: float, run_tokens: float = math.inf
+) -> list[Execution]:
+    """Time configurations of a model on the CPU; return those that were timed, the selected one
+    first.
+
+    If the settings leave only one configuration, it is not timed. The plainest is timed first, one
+    thread in 32 bits, and the fastest so far wins when the time is over.
+
+    Args:
+        model: The model. It is copied, but for tables with sparse gradients, and not changed.
+        config: Gives the batch shape, and whether threads and precision are fixed; a launcher has
+            set the number of threads.
+        seconds: Time limit. Configurations not yet timed by then are skipped.
+        run_tokens: The tokens of the run, if it has a number of steps: the time limit then follows
+            from its estimated length.
+    """
+    default = _default_execution(model, config, "cpu")
+    choices = _list_choices(model, config, default)
+    if not choices:
+        return [default]
+    plainest = replace(default, **{setting: values[0] for setting, values in choices.items()})
+    # the copy shares tables with sparse gradients, which are large
+    trial = copy.deepcopy(model, {id(table): table for table in sparse_tables(model)}).train()
+    with IsolatedRng(0):
+        batch = _shorten_batch(trial, plainest, config)
+        start = time.monotonic()  # the first call may have compiled
+        best = time_steps(trial, plainest, batch, config.sampled_softmax)
+        if math.isfinite(run_tokens):
+            seconds = _autotune_seconds(run_tokens / best.tokens_per_second)
+        deadline = start + seconds
+        timed = [best]
+        for setting, values in choices.items():
+            for value in values:
+                if value == getattr(best, setting):
+                    continue
+                if time.monotonic() > deadline:
+                    break
+                start = time.monotonic()
+                execution = replace(best, **{setting: value})
+                timed.append(time_steps(trial, execution, batch, config.sampled_softmax))
+                steps = (_STEPS + 1) * math.prod(batch) / timed[-1].tokens_per_second
+                # what it took longer was compiling
+                deadline += max(0.0, time.monotonic() - start - steps)
+            fastest = max(timed, key=lambda execution: execution.tokens_per_second)
+            if fastest.tokens_per_second > _MIN_GAIN * best.tokens_per_second:
+                best = fastest
+    return [best, *(execution for execution in timed if execution is not best)]
+
+
+def _shorten_batch(
+    model: nn.Module, execution: Execution, config: TrainingConfig
+) -> tuple[int, int]:
+    """Return B and T of the timed batches, with T short enough that a step takes about
+    ``_STEP_SECONDS``.
+    """
+    lanes = config.batch_size
+    length = config.bptt
+    short = min(length, _MIN_LENGTH)
+    timed = time_steps(model, execution, (lanes, short), config.sampled_softmax, steps=1)
+    seconds = lanes * short / timed.tokens_per_second
+    return lanes, max(short, min(length, int(short * _STEP_SECONDS / seconds)))
+
+
+def time_steps(
+    model: Any, execution: Execution, batch: tuple[int, int], drawn: int, steps: int = _STEPS
+) -> Execution:
+    """Return a configuration with the throughput of the fastest of some timed steps, after a
+    warm-up step.
+
+    With a sampled softmax of the size ``drawn``, the tokens follow Zipf's law, the first the most
+    frequent.
+    """
+    if isinstance(model, SupportsImplementations) and execution.implementation is not None:
+        model.use_implementation(execution.implementation)
+    vocab_size = model.config.vocab_size
+    sampled = sampled_softmax(model, drawn, "cpu")
+    tokens = math.prod(batch)
+    chances = torch.rand(batch[0], batch[1] + 1)
+    ids = ((vocab_size * chances) if sampled is None else vocab_size**chances - 1).long()
+    best = 0.0
+    with using_threads(execution.threads):
+        for number in range(steps + 1):
+            start = time.perf_counter()
+            with autocast("cpu", execution.precision):
+                state = model.initial_state(batch[0])
+                logits, targets, _ = compute_logits(sampled, model, ids[:, :-1], state, ids[:, 1:])
+                terms = own_losses(model, logits, targets)
+            entropy = cross_entropy(logits, targets, tokens)
+            loss, _ = add_own_losses(entropy, terms, 1.0)
+            torch.autograd.backward(loss)
+            if number:
+                best = max(best, tokens / (time.perf_counter() - start))
+    model.zero_grad()
+    return replace(execution, tokens_per_second=best)
