@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from reviewgen.config.training import TrainingConfig
+from reviewgen.devices import using_threads
 from reviewgen.errors import counted
-from reviewgen.generation.model_stepper import using_threads
 from reviewgen.processes import Processes, process_state
 from reviewgen.protocols.model import SupportsImplementations
 from reviewgen.training.device import IsolatedRng, autocast, choose_precision

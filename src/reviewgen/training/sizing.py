@@ -19,7 +19,7 @@ from torch import nn
 from reviewgen.compiled.jit import clock
 from reviewgen.config.generation import Preset
 from reviewgen.config.training import TrainingConfig
-from reviewgen.generation.model_stepper import using_threads
+from reviewgen.devices import using_threads
 from reviewgen.training.autotuning import autotune, time_steps
 from reviewgen.training.device import IsolatedRng
 from reviewgen.training.memory import reused_memory
