@@ -98,9 +98,7 @@ def test_packed_weights_are_those_of_a_folder_of_as_many_bits_or_rounded_to_step
     )
 
 
-def test_a_page_is_not_replaced_and_what_has_no_page_is_refused(
-    micro, model_folder, tmp_path, monkeypatch, capsys
-):
+def test_a_page_of_wrong_options_or_a_plugin_without_a_page_is_refused(micro, tmp_path):
     page = tmp_path / "page.html"
     for file, options, said in (
         (tmp_path / "page.txt", {}, r"\.html"),
@@ -111,6 +109,12 @@ def test_a_page_is_not_replaced_and_what_has_no_page_is_refused(
     with pytest.raises(UnknownPlugin, match=r"'fake'.*serve.*--onnx"):
         export_html(letters(), page)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_writes_a_page_once_unless_told_to_overwrite(
+    model_folder, tmp_path, monkeypatch, capsys
+):
+    page = tmp_path / "page.html"
     words = ("export", model_folder("ngram-char"), "--html", page)
     for more, status, said in (
         (("--bits", 7), 2, "5, 6, 8, 16, 32"),
@@ -125,12 +129,12 @@ def test_a_page_is_not_replaced_and_what_has_no_page_is_refused(
     assert run_command(monkeypatch, capsys, *words, "--title", "My shop", "--overwrite")[0] == 0
     assert re.findall("<title>(.*)</title>", page.read_text("utf-8")) == ["My shop"]
     assert run_command(monkeypatch, capsys, *words[:2])[0] == 2
+
+
+def test_models_of_one_name_are_numbered_in_the_title_of_a_page(micro, tmp_path):
+    page = tmp_path / "page.html"
     one = reviewgen.ReviewModel(replace(micro("gru-word").bundle, source=None))
-    export_html(
-        [one, one, reviewgen.ReviewModel(replace(one.bundle, preset="gru-word-2"))],
-        page,
-        overwrite=True,
-    )
+    export_html([one, one, reviewgen.ReviewModel(replace(one.bundle, preset="gru-word-2"))], page)
     assert "<title>gru-word · gru-word-2 · gru-word-2-2<" in page.read_text("utf-8")
 
 
@@ -264,8 +268,7 @@ def test_the_program_of_the_documentation_uses_fields(tokenizer, tmp_path):
     artists = ["Mt. Joy", "Wolf Alice", "Ash"]
     rows = [
         {"text": f"{artist} sings.", "artist": artist, "stars": n % 2}
-        for n in range(40)
-        for artist in artists
+        for n, artist in itertools.product(range(40), artists)
     ]
     options = {
         "model": SMALL,
@@ -309,11 +312,9 @@ def test_the_program_of_the_documentation_generates_and_the_settings_say_how(tmp
     trained until it writes words.
     """
     folder = tmp_path / "model"
-    stars = {"good": 5, "bad": 1}
     rows = [
-        {"text": f"The {noun} was {how}.", "stars": stars[how]}
-        for noun in ("film", "plot")
-        for how in stars
+        {"text": f"The {noun} was {how}.", "stars": stars}
+        for noun, (how, stars) in itertools.product(("film", "plot"), {"good": 5, "bad": 1}.items())
     ] * 10
     model = reviewgen.train(
         "lstm-char",
