@@ -2,6 +2,7 @@
 the marks of given texts.
 """
 
+import itertools
 import json
 
 import pytest
@@ -77,16 +78,11 @@ def test_own_pairs_are_those_of_a_loop_over_tokens_and_of_the_command(
     things = ["movie", "acting", "music", "ending", "plot", "theme"]
     pairs = [
         {"sentence_good": f"the {a} was so", "sentence_bad": f"the {b} was bad", "UID": "u"}
-        for a in things
-        for b in things
+        for a, b in itertools.product(things, repeat=2)
     ]
 
-    # without the end
-    bits = {
-        text: sum(brute_bits(model, text)[:-1])
-        for pair in pairs
-        for text in list(pair.values())[:2]
-    }
+    sentences = {f"the {a} was {how}" for a, how in itertools.product(things, ("so", "bad"))}
+    bits = {text: sum(brute_bits(model, text)[:-1]) for text in sentences}  # without the end
     expected = sum(
         bits[pair["sentence_good"]] < bits[pair["sentence_bad"]] for pair in pairs
     ) / len(pairs)
