@@ -18,9 +18,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from reviewgen.config.training import TrainingConfig
 from reviewgen.data.store import TokenStore
 from reviewgen.registry.plugins import find_model
-from reviewgen.training import TrainingConfig
 from reviewgen.training.loop import fit
 from reviewgen.training.report import Budget
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from reviewgen import ReviewModel, TrainingRun
-from reviewgen.training import TrainingConfig
+from reviewgen.config.training import TrainingConfig
 from reviewgen.training.loop import fit
 from reviewgen.training.report import Budget, Report
 from tests.support.fakes import TEXTS
