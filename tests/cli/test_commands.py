@@ -63,7 +63,10 @@ def test_train_shows_what_it_read_and_prints_the_result(run: Run, place: Path) -
     )
     assert saved == "Saved in g"
     assert reviewgen.load(place / "g").model.config.hidden_size == 16
-    status, out, _ = run("train", "ngram-char", "--data", "reviews.csv", "--out", "n", "--json")
+
+
+def test_train_prints_json(run: Run) -> None:
+    _, out, _ = run("train", "ngram-char", "--data", "reviews.csv", "--out", "n", "--json")
     facts = json.loads(out)
     assert {
         "preset",
@@ -147,7 +150,7 @@ def test_a_model_that_cannot_be_evaluated_is_trained_to_the_end(run: Run) -> Non
     assert "cannot be evaluated" in said and "bits per character" not in out and "Saved in b" in out
 
 
-def test_generate_is_the_api_s(run: Run, micro: Any) -> None:
+def test_generate_prints_the_texts_of_the_api(run: Run, micro: Any) -> None:
     model = micro("ngram-char")
     _, out, _ = run(
         "generate", "./m", "-n", 3, "--seed", 1, "--prompt", "the ", "--max-new-tokens", 40
@@ -157,12 +160,23 @@ def test_generate_is_the_api_s(run: Run, micro: Any) -> None:
         == "\n---\n".join(model.generate("the ", num_return_sequences=3, seed=1, max_new_tokens=40))
         + "\n"
     )
+
+
+def test_generate_prints_json(run: Run, micro: Any) -> None:
+    model = micro("ngram-char")
     _, out, _ = run("generate", "./m", "-n", 2, "--seed", 5, "--json", "--stop", ".")
     assert json.loads(out)["texts"] == model.generate(
         num_return_sequences=2, seed=5, stop_strings=["."]
     )
+
+
+def test_generate_prints_the_seed_that_was_drawn(run: Run, micro: Any) -> None:
     unseeded = json.loads(run("generate", "./m", "--json")[1])
-    assert model.generate(seed=unseeded["seed"]) == unseeded["texts"]
+    assert micro("ngram-char").generate(seed=unseeded["seed"]) == unseeded["texts"]
+
+
+def test_generate_reads_prompts_and_writes_a_file(run: Run, micro: Any) -> None:
+    model = micro("ngram-char")
     Path("prompts.txt").write_text("the \n\na \n", encoding="utf-8")
     words = (
         "generate",
