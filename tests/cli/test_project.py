@@ -5,6 +5,7 @@ dependencies.
 import doctest
 import importlib
 import io
+import itertools
 import json
 import os
 import pkgutil
@@ -114,17 +115,21 @@ def test_generating_loads_no_torch(model_folder: Any, micro: Any) -> None:
 # Metadata.
 
 
-def test_metadata_and_changelog() -> None:
+def test_the_entry_points_are_those_of_the_metadata() -> None:
     groups = PROJECT["project"]["entry-points"]
     installed = {
         (p.group, p.name, p.value)
         for p in distribution("reviewgen").entry_points
         if p.group.startswith("reviewgen.")
     }
-    ours = {group: points for group, points in groups.items() if group.startswith("reviewgen.")}
-    assert installed == {
-        (group, name, value) for group, points in ours.items() for name, value in points.items()
-    }
+    declared = set()
+    for group, points in groups.items():
+        if group.startswith("reviewgen."):
+            declared |= {(group, name, value) for name, value in points.items()}
+    assert installed == declared
+
+
+def test_all_packages_are_in_the_wheel() -> None:
     packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert (
         packages == PROJECT["tool"]["check-wheel-contents"]["package"]
@@ -133,6 +138,9 @@ def test_metadata_and_changelog() -> None:
     assert {*packages[1:]} == {
         f"plugins/{folder.name}" for folder in (ROOT / "plugins").iterdir() if folder.is_dir()
     }
+
+
+def test_the_changelog_begins_with_the_version() -> None:
     headings = re.findall(
         r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
     )
@@ -153,7 +161,7 @@ def test_workflows_call_targets_of_the_makefile() -> None:
         ]
         called |= {
             *re.findall(r"make ([a-z-]+)", text),
-            *(target for row in rows for target in row.get("target", [])),
+            *itertools.chain.from_iterable(row.get("target", []) for row in rows),
         }
     assert {"test", "test-all", "audit", "dist"} <= called <= targets
 
@@ -225,9 +233,7 @@ def reviews() -> list[str]:
     counts = range(20)
     return [
         f"The food was {a} and the {b} was {c}."
-        for a in ("good", "bad")
-        for b in ("beer", "bill", "band")
-        for c in counts
+        for a, b, c in itertools.product(("good", "bad"), ("beer", "bill", "band"), counts)
     ]
 
 
