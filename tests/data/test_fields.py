@@ -2,6 +2,7 @@
 receipts and the command line.
 """
 
+import itertools
 import json
 import math
 
@@ -24,6 +25,7 @@ from tests.support.texts import as_parquet, corpus_of, tokenized, write
 
 CharTokenizer, _ = find_tokenizer("char")
 ARTISTS = ["Mt. Joy", "Beach House", "Joywave", "Wolf Alice"]
+SINGERS = [(n, ARTISTS[n % 4]) for n in range(400)]
 ROWS = [
     {
         "text": f"{artist} wrote song {n}.",
@@ -31,8 +33,7 @@ ROWS = [
         "title": f"Song {n}",
         "stars": n % 2,
     }
-    for n in range(400)
-    for artist in [ARTISTS[n % 4]]
+    for n, artist in SINGERS
 ]
 FIELDS = {"conditions": ("stars",), "fields": ("artist", "title")}
 
@@ -46,7 +47,7 @@ def model():
     return reviewgen.train("ngram-char", ROWS, **FIELDS, **settings)
 
 
-def test_a_text_stands_behind_its_fields_which_are_left_out_at_random_and_are_no_targets():
+def test_a_text_stands_behind_its_fields_which_are_left_out_at_random():
     tokenizer, conditions, found, corpus = tokenized(ROWS, CharTokenizer, **FIELDS)
     first = tokenizer.vocab_size
     assert (conditions.condition_ids, conditions.field_ids, conditions.vocab_size) == (
@@ -77,6 +78,11 @@ def test_a_text_stands_behind_its_fields_which_are_left_out_at_random_and_are_no
         ]
     )
     assert kept / given_ == pytest.approx([0.75, 0.75], abs=0.07)
+
+
+def test_fields_are_not_targets():
+    tokenizer, _, found, corpus = tokenized(ROWS, CharTokenizer, **FIELDS)
+    first = tokenizer.vocab_size
     lanes = Lanes(found["train"], lanes=4, bptt=50, seed=0)
     batches = [
         batch for batch, _ in zip(lanes.start_at(), range(lanes.batches_of(0)), strict=False)
@@ -175,9 +181,8 @@ def test_a_network_without_effect_of_its_fields_says_what_to_do_next(tmp_path, m
     words = ["--data", tmp_path / "rows.jsonl", "--text-column", "text"]
     fields = ["--field", "artist", "--field", "title", "--out", tmp_path / "m"]
     small = ["--steps", 1, "--set", "model.hidden_size=8", "--set", "training.copy_tokens=0"]
-    status, out, said = run_command(
-        monkeypatch, capsys, "train", "gru-char", *words, *fields, *small
-    )
+    more = [*fields, *small]
+    status, out, said = run_command(monkeypatch, capsys, "train", "gru-char", *words, *more)
     assert status == 0, said
     (advice,) = [line for line in out.splitlines() if "artist" in line]
     assert advice.startswith("No effect on this network: artist. ") and "title" not in advice
@@ -207,7 +212,7 @@ def test_tables_draw_whole_rows_and_receipts_replay_them(model, tmp_path):
 
 
 def test_the_words_of_a_field_may_be_written_and_those_of_others_may_not():
-    names = [f"{a}{b}{c}o" for a in "bdfgk" for b in "aeiou" for c in "nrst"]
+    names = ["".join(name) for name in itertools.product("bdfgk", "aeiou", "nrst", "o")]
     rows = [{"text": f"{name} sings of the sea and the sun.", "artist": name} for name in names]
     named = reviewgen.train(
         "ngram-char",
