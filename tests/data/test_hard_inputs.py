@@ -5,6 +5,7 @@ is wrong; none is lost.
 import bz2
 import gzip
 import io
+import itertools
 import json
 import lzma
 import os
@@ -383,7 +384,7 @@ def test_every_kind_of_select_is_read(tmp_path: Path, sql: str) -> None:
     assert texts_of(tmp_path / "a.sqlite", sql=sql, text_column="body") == expected != []
 
 
-def test_a_database_a_folder_and_a_table(tmp_path: Path) -> None:
+def test_a_database_is_read_by_a_query(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "a.sqlite") as database:
         database.execute("create table reviews (body text, film int)")
         database.execute("create table films (id int, genre text)")
@@ -391,29 +392,41 @@ def test_a_database_a_folder_and_a_table(tmp_path: Path) -> None:
             "insert into reviews values (?, ?)", [("a folk film", 1), ("a jazz film", 2)]
         )
         database.executemany("insert into films values (?, ?)", [(1, "folk"), (2, "jazz")])
+    sql = "select body, genre from reviews join films on film = id where genre = 'jazz'"
+    assert texts_of(tmp_path / "a.sqlite", sql=sql) == ["a jazz film"]
+
+
+def test_the_only_table_of_a_database_is_read_whatever_its_name(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "b.sqlite") as database:
         database.execute(
             'create table "my ""own"" films" (id integer primary key autoincrement, body text)'
         )
         database.execute('insert into "my ""own"" films" (body) values (?)', ("a fine film",))
     assert texts_of(tmp_path / "b.sqlite") == ["a fine film"]
-    sql = "select body, genre from reviews join films on film = id where genre = 'jazz'"
-    assert texts_of(tmp_path / "a.sqlite", sql=sql) == ["a jazz film"]
+
+
+def test_a_folder_is_read_as_its_data_files(tmp_path: Path) -> None:
     (tmp_path / "folder" / "inner").mkdir(parents=True)
     write(tmp_path / "folder" / "b.csv", "text,id\nfrom a csv file,1\n")
     write(tmp_path / "folder" / "inner" / "c.txt", "from a txt file\n")
     write(tmp_path / "folder" / "notes.md", "not data\n")
     assert texts_of(tmp_path / "folder") == ["from a csv file", "from a txt file"]
-    assert texts_of(pa.table({"text": ["a b", "c d"]})) == ["a b", "c d"]
-    (tmp_path / "many").mkdir()
-    for number in range(1500):
-        write(tmp_path / "many" / f"{number:04}.txt", f"text {number}\n")
-    assert texts_of(tmp_path / "many") == [f"text {number}" for number in range(1500)]
     write(tmp_path / "folder" / "d.csv", "review,id\nnot in text,1\n")
     assert "d.csv has no column 'text'" in refusal(tmp_path / "folder", text_column="text")
 
 
-def test_two_sources_of_one_name_and_two_stores_of_one_name_are_kept_apart(tmp_path: Path) -> None:
+def test_a_table_of_arrow_is_read(tmp_path: Path) -> None:
+    assert texts_of(pa.table({"text": ["a b", "c d"]})) == ["a b", "c d"]
+
+
+def test_a_folder_of_many_files_is_read_in_order(tmp_path: Path) -> None:
+    (tmp_path / "many").mkdir()
+    for number in range(1500):
+        write(tmp_path / "many" / f"{number:04}.txt", f"text {number}\n")
+    assert texts_of(tmp_path / "many") == [f"text {number}" for number in range(1500)]
+
+
+def test_two_sources_of_one_name_are_kept_apart(tmp_path: Path) -> None:
     for folder, text in (("one", "A one\nC three\n"), ("two", "B two\nD four\n")):
         (tmp_path / folder).mkdir()
         write(tmp_path / folder / "a.txt", text)
@@ -424,14 +437,22 @@ def test_two_sources_of_one_name_and_two_stores_of_one_name_are_kept_apart(tmp_p
         "B two",
         "D four",
     ]
+
+
+def test_a_store_in_the_place_of_another_is_read_anew(tmp_path: Path) -> None:
     for letters in ("abcde", "vwxyz"):
-        rows = [f"{letter} good {number}" for letter in letters for number in range(20)]
+        rows = [
+            f"{letter} good {number}" for letter, number in itertools.product(letters, range(20))
+        ]
         store = reviewgen.prepare(rows, preset="ngram-char", out=tmp_path / "store")
         tokenizer = find_tokenizer("char")[0].load(store.folder / "tokenizer")
         assert {
             tokenizer.decode(ids.tolist()) for ids, _ in store.splits()["train"].documents()
         } < set(rows)
         shutil.rmtree(store.folder)
+
+
+def test_a_condition_with_the_name_of_the_text_column_is_refused() -> None:
     with pytest.raises(ConfigError, match="rename it"):
         reviewgen.corpus(
             [{"review": "a b", "text": "good"}] * 9, text_column="review", conditions=["text"]
