@@ -62,20 +62,31 @@ def characters(texts: list[str]) -> int:
     return sum(map(len, texts))
 
 
-def test_the_model_is_that_of_a_file_with_the_copies(
-    files: list[Path], alone: list[Any], tmp_path: Path
-) -> None:
+OPTIONS: dict[str, Any] = {"training": TRAINING, "budget": "1h"}
+
+
+@pytest.fixture(scope="module")
+def weighted(files: list[Path], alone: list[Any]) -> tuple[list[int], Any, Any]:
+    """Weights with which titles are read three times, and the run and model of a training."""
     films, titles = (each.of("train") for each in alone)
     weights = [characters(films), 3 * characters(titles)]
-    options: dict[str, Any] = {"training": TRAINING, "budget": "1h"}
-    run, _, model = trained("ngram-char", files, weights=weights, **options)
+    run, _, model = trained("ngram-char", files, weights=weights, **OPTIONS)
+    return weights, run, model
+
+
+def test_the_model_is_that_of_a_file_with_the_copies(weighted: Any, alone: list[Any]) -> None:
+    _, _, model = weighted
+    films, titles = (each.of("train") for each in alone)
     others = alone[0].of("validation") + alone[1].of("validation")
-    by_hand = trained("ngram-char", films + 3 * titles, validation=others, clean=False, **options)[
-        2
-    ]
+    texts = films + 3 * titles
+    by_hand = trained("ngram-char", texts, validation=others, clean=False, **OPTIONS)[2]
     for name, tensor in weights_of(by_hand.model).items():
         assert torch.equal(weights_of(model.model)[name], tensor), name
     assert set(model.bundle.lexicon) < set(by_hand.bundle.lexicon)  # there a copy is a text
+
+
+def test_the_weights_are_recorded_and_in_the_card(weighted: Any) -> None:
+    weights, _, model = weighted
     facts = model.training["data"]
     assert [each["times"] for each in facts["corpora"]] == [1, pytest.approx(3)] and facts[
         "weights"
@@ -85,13 +96,17 @@ def test_the_model_is_that_of_a_file_with_the_copies(
         "titles.csv: weight" in model.bundle.card
         and "films.csv and titles.csv" in model.bundle.card
     )
+
+
+def test_a_store_has_the_weights_of_its_files(
+    weighted: Any, files: list[Path], tmp_path: Path
+) -> None:
+    weights, run, _ = weighted
     stored = reviewgen.prepare(
         files, preset="ngram-char", out=tmp_path / "store", weights=weights
     ).folder
-    assert (
-        prepared("ngram-char", stored, **options).stores["train"].tokens
-        == run.stores["train"].tokens
-    )
+    stores = prepared("ngram-char", stored, **OPTIONS).stores
+    assert stores["train"].tokens == run.stores["train"].tokens
 
 
 @pytest.mark.parametrize("weights", [(1, 1), (1, 5), (100, 1)])
@@ -109,11 +124,18 @@ def test_shares_are_the_weights_and_every_text_is_read(
     for split in ("validation", "test"):
         assert texts_of(run, split) == alone[0].of(split) + alone[1].of(split)
     assert run.corpus.counts["train"] == len(own[0]) + len(own[1])
+
+
+@pytest.mark.parametrize("weights", [(1, 1), (1, 5)])
+def test_a_note_says_the_share_of_a_file_with_and_without_weights(
+    files: list[Path], alone: list[Any], weights: tuple[int, int]
+) -> None:
+    run = prepared("gru-char", files, weights=weights)
+    own = [each.of("train") for each in alone]
     [note] = [note for note in run.corpus.notes if "is read" in note]
     share = 100 * characters(own[1]) / characters(own[0] + own[1])
-    assert weights == (100, 1) or (
-        f"times: {share:.0f} % of" in note and f"to {100 * weights[1] / sum(weights):.0f} %" in note
-    )
+    assert f"times: {share:.0f} % of" in note
+    assert f"to {100 * weights[1] / sum(weights):.0f} %" in note
 
 
 def test_copies_are_no_texts_of_the_lexicon_and_the_novelty_index(files: list[Path]) -> None:
