@@ -15,8 +15,8 @@ import torch
 
 import reviewgen
 from reviewgen import TrainingRun
+from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import TrainingError
-from reviewgen.training import TrainingConfig
 from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.loop import fit
 from reviewgen.training.report import Budget, Report
@@ -108,9 +108,8 @@ def test_a_sampled_softmax_is_a_technique_of_trainings_on_a_cpu(place: str) -> N
         "".join(letters)
         for letters in itertools.product("bdfgklmnprst", "aeiou", "bdfgklmnprst", "aeiou")
     ]
-    texts = [
-        " ".join(part) for n in range(60) for part in (words[60 * n : 60 * n + 60], words[n::60])
-    ]
+    texts = [" ".join(words[60 * n : 60 * n + 60]) for n in range(60)]
+    texts += [" ".join(words[n::60]) for n in range(60)]
     training = TRAINING | {"device": place, "precision": "no", "calibration": False}
     fixed = {"model": MODEL, "tokenizer": {"min_frequency": 1}, "training": training}
     rows = {row.name: row for row in reviewgen.ablate("gru-word", texts, steps=1, settings=fixed)}
@@ -158,10 +157,10 @@ def test_two_processes_train_as_one(place: str, tmp_path: Path) -> None:
     # Muon of torch rounds gradients to bfloat16, which magnifies differences
     training["optimizer"] = "adamw"
     settings = [("model", MODEL), ("training", training | {"batch_size": 2})]
-    pairs = [
-        f"{group}.{name}={value}" for group, values in settings for name, value in values.items()
-    ]
-    words = [word for pair in pairs for word in ("--set", pair)]
+    words = []
+    for group, values in settings:
+        for name, value in values.items():
+            words += ["--set", f"{group}.{name}={value}"]
     command = [
         "-m",
         "reviewgen",
