@@ -183,29 +183,32 @@ def model(install: Install) -> ReviewModel:
 
 
 def count(texts: list[str], letters: str) -> int:
-    return sum(text.count(letter) for text in texts for letter in letters)
+    return sum(map("".join(texts).count, letters))
 
 
-def test_a_processor_by_name_rules_tokens_out_in_every_kind_of_call(model: ReviewModel) -> None:
-    options: dict[str, Any] = {"num_return_sequences": 30, "seed": 3}
-    assert count(model.generate("b", **options), "ae") > 50
-    texts = model.generate(["b", "bad cafe"], **options, logits_processor="no-vowels")
+OPTIONS: dict[str, Any] = {"num_return_sequences": 30, "seed": 3}
+
+
+def test_a_processor_by_name_rules_tokens_out_of_texts(model: ReviewModel) -> None:
+    assert count(model.generate("b", **OPTIONS), "ae") > 50
+    given = (["b", "bad cafe"],)
+    options = OPTIONS | {"logits_processor": "no-vowels"}
+    texts = model.generate(*given, **options)
     assert count(texts[:30], "bcdfgh") > 50 and count(texts[:30], "ae") == 0
-    assert (
-        next(
-            model.generate_each(
-                ["b", "bad cafe"], first=41, **options, logits_processor="no-vowels"
-            )
-        ).text
-        == texts[41]
-    )
+    assert next(model.generate_each(*given, first=41, **options)).text == texts[41]
     assert "".join(model.stream("b", seed=3, logits_processor="no-vowels")) == texts[0]
+
+
+def test_a_processor_by_name_rules_tokens_out_of_a_beam_search(model: ReviewModel) -> None:
     beams: dict[str, Any] = {"num_beams": 4, "num_return_sequences": 4, "max_new_tokens": 12}
     assert (
         count(model.generate(**beams), "ae")
         > 0
         == count(model.generate(**beams, logits_processor="no-vowels"), "ae")
     )
+
+
+def test_a_processor_by_name_rules_tokens_out_of_a_walk(model: ReviewModel) -> None:
     walk = model.walk("b", logits_processor="no-vowels", seed=1)
     plain = {
         each.text: each.probability
