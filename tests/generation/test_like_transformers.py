@@ -220,13 +220,17 @@ def test_each_prompt_is_searched_by_itself() -> None:
     given: dict[str, Any] = {"num_beams": 3, "num_return_sequences": 2, "max_new_tokens": 9}
     prompts = ["a", "", "bad"]
     together = model.generate(prompts, **given)
-    assert together == [text for prompt in prompts for text in model.generate(prompt, **given)]
+    alone = (model.generate(prompt, **given) for prompt in prompts)
+    assert together == list(itertools.chain.from_iterable(alone))
     assert model.generate(prompts, **given, seed=5) == together  # nothing is sampled
     for first in range(7):
         found = list(model.generate_each(prompts, **given, first=first))
         assert [(text.text, text.number) for text in found] == list(
             zip(together[first:], range(first, 6), strict=True)
         )
+
+
+def test_beams_keep_the_prompt_and_their_limit_of_tokens() -> None:
     words = review_model(TableModel(table(WORD.vocab_size, 2, scale=1.0)), WORD, max_new_tokens=6)
     for text in words.generate(
         ["the mov", "the ", "สวัส"],
@@ -239,6 +243,10 @@ def test_each_prompt_is_searched_by_itself() -> None:
             and WORD.decode(text.tokens) == text.text
             and text.new_tokens <= 6
         )
+
+
+def test_beams_without_new_tokens_are_the_prompt() -> None:
+    words = review_model(TableModel(table(WORD.vocab_size, 2, scale=1.0)), WORD)
     one, other = words.generate(
         "the mov",
         num_beams=2,
@@ -251,6 +259,9 @@ def test_each_prompt_is_searched_by_itself() -> None:
         and one.tokens is not other.tokens
         and one.tokens == WORD.encode("the mov")
     )
+
+
+def test_more_texts_than_a_beam_search_finds_are_an_error() -> None:
     few = review_model(only({"": "a", "a": "b", "b": ""}), LETTERS)
     with pytest.raises(GenerationError, match=r"num_return_sequences=3 .* 1\."):
         few.generate("", num_beams=3, num_return_sequences=3)
