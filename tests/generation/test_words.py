@@ -144,12 +144,9 @@ def test_classify_is_bayes_of_scores_and_accuracy_counts_it(
 
 def test_neighbours_and_map_of_plain_python(micro, model_folder, monkeypatch, capsys):
     model = micro("lstm-char")
-    rows = enumerate(model.model.embedding.weight[: model.tokenizer.vocab_size].double().tolist())
-    table = {
-        text: row
-        for number, row in rows
-        if (text := model.tokenizer.decode([number])).strip() and "\ufffd" not in text
-    }
+    weights = model.model.embedding.weight[: model.tokenizer.vocab_size].double().tolist()
+    rows = {model.tokenizer.decode([number]): row for number, row in enumerate(weights)}
+    table = {text: row for text, row in rows.items() if text.strip() and "\ufffd" not in text}
 
     def cosine(one, other):
         return (
