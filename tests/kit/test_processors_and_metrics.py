@@ -45,7 +45,7 @@ class Metric:
         self.lower_is_better = direction
 
     def __call__(self, sample: Any) -> Any:
-        words = [word for row in sample.words for word in row]
+        words = list(itertools.chain.from_iterable(sample.words))
         return self.function(sample) if self.function else sum(map(len, words)) / max(1, len(words))
 
 
