@@ -61,10 +61,8 @@ def assert_textbook(
     """Compare the probabilities of all tokens after each position of the queries, and the
     discounts, with the slow model's.
     """
-    (model, facts), brute = (
-        count_ngram(texts, vocab_size, order, smoothing),
-        BruteNgram(texts, vocab_size, order, smoothing),
-    )
+    model, facts = count_ngram(texts, vocab_size, order, smoothing)
+    brute = BruteNgram(texts, vocab_size, order, smoothing)
     for query in queries:
         expected = np.array(
             [
@@ -139,10 +137,8 @@ def test_perplexity_is_kenlm_s(stored: dict[str, Any]) -> None:
     lines = [line.split() if stored["tokens"] == "word" else list(line) for line in KENLM["lines"]]
     train = lines[: KENLM["train_lines"]]
     held_out = lines[KENLM["train_lines"] :]
-    ids = {
-        token: number
-        for number, token in enumerate(sorted({token for line in train for token in line}), 3)
-    }
+    vocabulary = sorted(set(itertools.chain.from_iterable(train)))
+    ids = {token: number for number, token in enumerate(vocabulary, 3)}
     unknown = 2  # KenLM's <unk>, one of the ids that the uniform distribution counts
     texts = [[BOS, *(ids[token] for token in line), EOS] for line in train]
     model, facts = count_ngram(texts, len(ids) + 3, stored["order"])
@@ -186,12 +182,10 @@ def test_discounts_follow_from_how_many_ngrams_occur_once_to_four_times(
     (n1 + 2 n2).
     """
     tokens = itertools.count(2)
-    text = [
-        token
-        for count, number in enumerate(numbers, 1)
-        for token in itertools.islice(tokens, number)
-        for _ in range(count)
-    ]
+    text = []
+    for count, number in enumerate(numbers, 1):
+        for token in itertools.islice(tokens, number):
+            text += [token] * count
     # eos and bos occur five times
     _, facts = count_ngram([[BOS, *text, EOS], *[[BOS, EOS]] * 4], 40, 1, smoothing)
     fallback = (0.5, 1.0, 1.5) if smoothing == "kneser-ney" else (0.5, 0.5, 0.5)
@@ -237,10 +231,8 @@ def test_pieces_with_the_state_passed_along_equal_the_whole(vocab_size: int) -> 
     """With 45,000 ids, the distributions of a call are computed a few positions at a time."""
     model, _ = count_ngram(spell(*LINES), vocab_size, 3)
     ids = ids_of(*(text[:12] for text in spell(*LINES)))
-    (whole, end), (first, state) = (
-        model(ids, model.initial_state(4)),
-        model(ids[:, :11], model.initial_state(4)),
-    )
+    whole, end = model(ids, model.initial_state(4))
+    first, state = model(ids[:, :11], model.initial_state(4))
     last, state = model(ids[:, 11:], state)
     assert torch.equal(torch.cat([first, last], dim=1), whole) and torch.equal(state, end)
 
@@ -292,9 +284,11 @@ def test_stupid_backoff_generates_and_is_never_scored() -> None:
 
 def closed(grams: Any) -> set[tuple[int, ...]]:
     """Return n-grams, and those that they need: all that is inside them."""
-    return {
-        gram[i:j] for gram in grams for i in range(len(gram)) for j in range(i + 1, len(gram) + 1)
-    }
+    inside = set()
+    for gram in grams:
+        for start, end in itertools.combinations(range(len(gram) + 1), 2):
+            inside.add(gram[start:end])
+    return inside
 
 
 def sizes_of(grams: Any, order: int) -> list[int]:
@@ -302,12 +296,11 @@ def sizes_of(grams: Any, order: int) -> list[int]:
 
 
 def ngrams_of(texts: Any, order: int) -> Counter[tuple[int, ...]]:
-    return Counter(
-        tuple(t[i : i + n])
-        for t in texts
-        for n in range(1, order + 1)
-        for i in range(len(t) - n + 1)
-    )
+    counts: Counter[tuple[int, ...]] = Counter()
+    for text in texts:
+        for n in range(1, order + 1):
+            counts.update(tuple(text[at : at + n]) for at in range(len(text) - n + 1))
+    return counts
 
 
 @pytest.mark.parametrize("smoothing", SMOOTHED)
@@ -383,10 +376,8 @@ def test_pruning_by_entropy_drops_ngrams_whose_absence_costs_little() -> None:
 def test_quantized_probabilities_are_near_and_sum_to_one(order: int) -> None:
     texts = spell(*KENLM["lines"][:139])
     held_out = spell(*KENLM["lines"][139:])
-    (full, whole), (small, facts) = (
-        count_ngram(texts, 128, order),
-        count_ngram(texts, 128, order, quantized=True),
-    )
+    full, whole = count_ngram(texts, 128, order)
+    small, facts = count_ngram(texts, 128, order, quantized=True)
     assert_sums_to_one(
         log_probabilities(small, *(text[:20] for text in held_out if len(text) >= 20))
     )
@@ -459,6 +450,28 @@ def explain(model: Any, history: list[int]) -> Any:
     return stepper.explain(np.array(history, np.int64))
 
 
+def compare_smoothed(context: Any, after: Any, table: Any, smoothing: str, weight: float) -> None:
+    """Compare a context with the counts and the discounts of dictionaries."""
+    is_witten_bell = smoothing == "witten-bell"
+    divisor = sum(after.values())
+    if is_witten_bell:
+        kept_back = len(after)
+        divisor += kept_back
+    else:
+        kept_back = sum(table[min(c, 3)] for c in after.values())
+    assert context.backoff == pytest.approx(kept_back / divisor)
+    if context.counts is None:
+        return
+    seen = np.flatnonzero(context.counts).tolist()
+    assert {token: int(context.counts[token]) for token in seen} == after
+    assert context.divisor == divisor
+    assert context.discounts == (None if is_witten_bell else pytest.approx(table[1:]))
+    if len(context.counts) == 7:
+        counts = [after.get(w, 0) for w in range(7)]
+        own = counts if is_witten_bell else [c - table[min(c, 3)] for c in counts]
+        assert context.parts == pytest.approx(weight * np.array(own) / divisor, abs=1e-6)
+
+
 def compare_contexts(model: Any, brute: BruteNgram, history: list[int]) -> int:
     """Compare the contexts of a history with those of dictionaries; return how many of them have no
     counts.
@@ -488,33 +501,7 @@ def compare_contexts(model: Any, brute: BruteNgram, history: list[int]) -> int:
         )
         assert context.unit == ("predecessors" if by_predecessors else "occurrences")
         if smoothing in SMOOTHED:
-            kinds = len(after)
-            occurrences = sum(after.values())
-            divisor = occurrences + kinds if smoothing == "witten-bell" else occurrences
-            kept_back = (
-                kinds
-                if smoothing == "witten-bell"
-                else sum(table[min(c, 3)] for c in after.values())
-            )
-            assert context.backoff == pytest.approx(kept_back / divisor)
-            if context.counts is not None:
-                assert {
-                    token: int(context.counts[token])
-                    for token in np.flatnonzero(context.counts).tolist()
-                } == after
-                assert context.divisor == divisor
-                assert context.discounts == (
-                    None if smoothing == "witten-bell" else pytest.approx(table[1:])
-                )
-                own = [
-                    after.get(w, 0)
-                    - (0 if smoothing == "witten-bell" else table[min(after.get(w, 0), 3)])
-                    for w in range(7)
-                ]
-                if model.config.vocab_size == 7:
-                    assert context.parts == pytest.approx(
-                        weight * np.array(own) / divisor, abs=1e-6
-                    )
+            compare_smoothed(context, after, table, smoothing, weight)
             weight *= context.backoff
         else:
             assert context.counts is None
