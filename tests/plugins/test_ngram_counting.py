@@ -147,10 +147,8 @@ def test_ngrams_of_any_length_and_vocabulary_are_counted(vocab_size: int, order:
         [BOS, *(vocab_size - rng.integers(1, 4, rng.integers(0, 30))).tolist(), EOS]
         for _ in range(30)
     ]
-    (model, facts), brute = (
-        count_ngram(texts, vocab_size, order),
-        BruteNgram(texts, vocab_size, order, "kneser-ney"),
-    )
+    model, facts = count_ngram(texts, vocab_size, order)
+    brute = BruteNgram(texts, vocab_size, order, "kneser-ney")
     assert facts["ngrams"] == [len(counts) for counts in brute.counts[1:]]
     for text in texts[:4]:
         scores, _ = model.score(ids_of(text[:-1]), ids_of(text[1:]), model.initial_state(1))
