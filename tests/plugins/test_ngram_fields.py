@@ -6,6 +6,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ Values = Sequence[tuple[int, Sequence[int]]]
 
 
 def given(values: Values) -> list[int]:
-    return [BOS, *(each for marker, value in values for each in (marker, *value)), BEGIN]
+    fields = chain.from_iterable((marker, *value) for marker, value in values)
+    return [BOS, *fields, BEGIN]
 
 
 def some_texts(count: int, seed: int = 0) -> Iterator[tuple[Values, list[int]]]:
@@ -81,9 +83,9 @@ class AllPaths:
     def __init__(self, plain: Any, values: Values) -> None:
         self.plain = plain
         self.values = values
-        self.places = [
-            (number, at) for number, (_, value) in enumerate(values) for at in range(len(value))
-        ]
+        self.places: list[tuple[int, int]] = []
+        for number, (_, value) in enumerate(values):
+            self.places += [(number, at) for at in range(len(value))]
 
     def history(self, text: Sequence[int]) -> list[int]:
         """Return bos and the tokens, with markers in place of the values whose beginnings were
