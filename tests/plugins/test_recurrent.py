@@ -22,12 +22,9 @@ NAMES = ("rnn", "gru", "lstm")
 LAYERS: dict[str, Any] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 CELLS: dict[str, Any] = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
 KINDS = [
-    (name, layer, "tanh") for name in NAMES for layer in ("fused", "compiled", "reference")
-] + [
-    (name, layer, "relu")
-    for name in NAMES
-    for layer in ("fused", "compiled", "reference")
-    if name == "rnn" or layer != "fused"
+    kind
+    for kind in itertools.product(NAMES, ("fused", "compiled", "reference"), ("tanh", "relu"))
+    if kind[0] == "rnn" or kind[1:] != ("fused", "relu")
 ]
 T = 9
 B = 3
