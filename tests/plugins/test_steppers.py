@@ -117,7 +117,8 @@ def test_settings_and_the_copy_limit_are_applied(name: str) -> None:
             assert len(set(pairs)) == len(pairs) and (name == "ngram" or len(pairs) == 19)
         tokens, _ = sample(stepper, ENDLESS, rows, numbers=100, windows=(windows, 2), looks_back=4)
         copied, _ = sample(stepper, ENDLESS, rows, numbers=100, looks_back=4)
-        assert any(copies(windows, row, end, 2) for row in copied for end in range(3, 90))
+        ends = itertools.product(copied, range(3, 90))
+        assert any(copies(windows, row, end, 2) for row, end in ends)
         for row in tokens:
             text = row[row >= 0]
             assert len(text) and not any(copies(windows, text, end, 2) for end in range(len(text)))
