@@ -126,16 +126,20 @@ def test_ids_of_characters_follow_code_points() -> None:
     assert len(train_char(text).encode(text)) == len(text)
 
 
+E_ACUTE = [2 + 0xC, 2 + 0x3, 2 + 0xA, 2 + 0x9]
+
+
 def test_an_unknown_character_is_encoded_as_the_digits_of_its_bytes() -> None:
     assert "é".encode() == b"\xc3\xa9"
-    e_acute = [2 + 0xC, 2 + 0x3, 2 + 0xA, 2 + 0x9]
-    assert ABC.encode("aéb") == [18, *e_acute, 19]
+    assert ABC.encode("aéb") == [18, *E_ACUTE, 19]
     assert [i - 2 for i in ABC.encode("\x00")] == [0, 0] and len(ABC.encode("😀")) == 8
-    # digits that are not a character
-    assert ABC.decode(e_acute[:1]) == ABC.decode(e_acute[:2]) == "\ufffd"
-    assert ABC.decode([18, *e_acute[:3], 19]) == "a\ufffd\ufffdb"
-    assert ABC.decode([*ABC.encode("😀é"), *e_acute[:2]]) == "😀é\ufffd"
-    assert ABC.decode([*ABC.encode("\ud800"), *e_acute[:2]]) == "\ud800\ufffd"
+
+
+def test_digits_that_are_not_a_character_are_decoded_as_a_replacement() -> None:
+    assert ABC.decode(E_ACUTE[:1]) == ABC.decode(E_ACUTE[:2]) == "\ufffd"
+    assert ABC.decode([18, *E_ACUTE[:3], 19]) == "a\ufffd\ufffdb"
+    assert ABC.decode([*ABC.encode("😀é"), *E_ACUTE[:2]]) == "😀é\ufffd"
+    assert ABC.decode([*ABC.encode("\ud800"), *E_ACUTE[:2]]) == "\ud800\ufffd"
 
 
 @given(st.lists(st.integers(0, ABC.vocab_size - 1)), st.text())
