@@ -3,6 +3,7 @@ trainings, and textbook formulas.
 """
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -85,25 +86,27 @@ def test_a_plain_lstm_has_the_parameters_of_the_textbook() -> None:
     assert f"(recurrent layers {wanted['recurrent layers']:,}, " in model.bundle.card
 
 
-def test_parameters_by_kind_of_other_models() -> None:
+def test_parameters_of_a_network_are_counted_by_kind() -> None:
     small = MODEL | {"ngrams": 3, "ngram_buckets": 50}
     network = reviewgen.train("rnn-char", TEXTS, steps=1, model=small, progress=False)
     assert network.training["parameters"]["n-gram vectors"] == 2 * 50 * 4
+
+
+def test_parameters_of_an_n_gram_and_of_its_blends_are_counted_by_order() -> None:
     texts = ["abab", "ab"] * 20
     ngram = reviewgen.train(
         "ngram-char", texts, model={"order": 3}, validation=["ab"], progress=False
     )
-    windows = {
-        framed[i : i + 3]
-        for text in texts
-        for framed in [f"\1{text}\2"]
-        for i in range(len(framed) - 2)
-    }
+    framed = [f"\1{text}\2" for text in texts]
+    windows = set(chain.from_iterable(zip(t, t[1:], t[2:], strict=False) for t in framed))
     assert ngram.training["parameters"]["3-grams"] == len(windows)
     assert f"- Parameters: {sum(ngram.training['parameters'].values()):,} (" in ngram.bundle.card
     assert reviewgen.blend([ngram, ngram], [0.5, 0.5]).training["parameters"][
         "ngram 3-grams"
     ] == 2 * len(windows)
+
+
+def test_parameters_of_other_networks_are_counted_by_module() -> None:
     assert count_by_module(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 5))) == {"0": 9, "1": 20}
 
 
@@ -176,7 +179,7 @@ def test_what_has_no_plain_form_or_no_technique_is_refused() -> None:
             reviewgen.ablate(preset, "no such file.csv", **options)
 
 
-def test_the_commands(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_the_command_prints_a_table_or_json(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     file = tmp_path / "reviews.txt"
     file.write_text("\n".join(TEXTS), encoding="utf-8")
     words = ("ablate", "ngram-char", "--data", file, "--set", "model.order=3")
@@ -191,33 +194,19 @@ def test_the_commands(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     )
     # with the same seconds: it was trained once
     assert rows[2] == rows[1] | {"name": "plain", "description": ""}
-    train = (
-        "train",
-        "ngram-char",
-        "--plain",
-        "--data",
-        file,
-        "--out",
-        tmp_path / "m",
-        "--set",
-        "model.order=3",
-        "--json",
-    )
-    facts = json.loads(run_command(monkeypatch, capsys, *train)[1])
+
+
+def test_a_plain_model_is_trained_anew_only(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+    file = tmp_path / "reviews.txt"
+    file.write_text("\n".join(TEXTS), encoding="utf-8")
+    options = ("train", "--plain", "--data", file, "--out")
+    train = ("ngram-char", "--set", "model.order=3", "--json")
+    out = run_command(monkeypatch, capsys, *options, tmp_path / "m", *train)[1]
+    facts = json.loads(out)
     assert (
         facts["preset"] == "ngram-char-plain"
         and reviewgen.load(tmp_path / "m").model.config.smoothing == "witten-bell"
     )
-    status, _, err = run_command(
-        monkeypatch,
-        capsys,
-        "train",
-        "--plain",
-        "--from",
-        tmp_path / "m",
-        "--data",
-        file,
-        "--out",
-        file,
-    )
+    again = (*options, file, "--from", tmp_path / "m")
+    status, _, err = run_command(monkeypatch, capsys, *again)
     assert status == 2 and "--plain is for a new model" in err
