@@ -5,6 +5,7 @@ other.
 import gc
 import json
 import random
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -84,25 +85,32 @@ def both(parts: list[ReviewModel]) -> ReviewModel:
     return reviewgen.blend(parts, data=HELD_OUT)
 
 
-def test_a_blend_is_better_than_its_parts_and_records_the_fit(
-    parts: list[ReviewModel], both: ReviewModel
-) -> None:
+def test_a_blend_is_better_than_its_parts(parts: list[ReviewModel], both: ReviewModel) -> None:
     others = [model.evaluate(OTHERS).bits_per_character for model in (*parts, both)]
     assert others[2] < min(others[:2]) - 0.01, "it is better than its parts on other texts"
-    fit = both.training["weights"]
+
+
+def test_a_blend_records_its_models_and_weights(
+    parts: list[ReviewModel], both: ReviewModel
+) -> None:
     weights = both.model.config.weights
     recorded = both.training["parts"]
     assert sum(weights) == pytest.approx(1) and min(weights) > 0.01
     assert [part["weight"] for part in recorded] == list(weights)
     assert [part["preset"] for part in recorded] == ["ngram-char", "gru-char"]
     assert [part["config"] for part in recorded] == [model.training["config"] for model in parts]
-    bits = fit["bits_per_character"]
+
+
+def test_a_blend_records_the_bits_of_models_and_of_other_weights(
+    parts: list[ReviewModel], both: ReviewModel
+) -> None:
+    bits = both.training["weights"]["bits_per_character"]
     assert bits["parts"] == pytest.approx(
         [model.evaluate(HELD_OUT).bits_per_character for model in parts], abs=1e-5
     )
     blends = {
         "equal_weights": reviewgen.blend(parts),
-        "fixed_weights": reviewgen.blend(parts, list(weights)),
+        "fixed_weights": reviewgen.blend(parts, list(both.model.config.weights)),
     }
     for name, blend in (blends | {"fitted_weights": both}).items():
         assert bits[name] == pytest.approx(blend.evaluate(HELD_OUT).bits_per_character, abs=1e-5), (
@@ -113,6 +121,9 @@ def test_a_blend_is_better_than_its_parts_and_records_the_fit(
         <= bits["fixed_weights"]
         <= min(*bits["parts"], bits["equal_weights"])
     )
+
+
+def test_a_gate_has_coefficients_for_each_model(both: ReviewModel) -> None:
     assert len(both.model.config.gate["coefficients"]) == 2
 
 
@@ -293,19 +304,24 @@ def test_it_is_the_blend_of_its_models_trained_one_by_one(trained: Any) -> None:
     ] < min(alone)
 
 
-def test_the_folder_records_both_models_and_is_a_blend_like_any_other(
-    trained: Any, tmp_path: Path
-) -> None:
-    blend, _, folder = trained
+def test_the_folder_records_both_trainings(trained: Any) -> None:
+    folder = trained[2]
     training = json.loads((folder / "training.json").read_text())
     assert (training["preset"], training["steps"], training["seed"]) == ("blend-char", STEPS, 0)
     assert [part["preset"] for part in training["parts"]] == ["ngram-char", "lstm-char"]
     assert [len(part["evaluations"]) for part in training["parts"]] == [1, 3]
     assert training["parts"][1]["curve"]["step"][-1] == STEPS and training["verdict"]["words"]
+
+
+def test_the_folder_is_a_blend_like_any_other(trained: Any) -> None:
+    blend, _, folder = trained
     loaded = reviewgen.load(folder)
     assert loaded.evaluate(OTHERS) == blend.evaluate(OTHERS)
     assert loaded.generate_one("A+ the ", seed=1) == blend.generate_one("A+ the ", seed=1)
-    (curves,) = reviewgen.plot_training([folder], tmp_path / "curves.png")
+
+
+def test_the_curves_of_both_trainings_are_plotted(trained: Any, tmp_path: Path) -> None:
+    (curves,) = reviewgen.plot_training([trained[2]], tmp_path / "curves.png")
     assert [part.name for part in curves.parts] == ["ngram-char", "lstm-char"]
 
 
@@ -321,7 +337,8 @@ def test_a_resumed_run_gives_the_same_model(trained: Any, tmp_path: Path) -> Non
     reports = list(run)
     steps = [report.step for report in reports if report.part == "lstm-char"]
     assert 1 <= steps[0] <= 41 and steps == list(range(steps[0], STEPS + 1))
-    assert any("resumes from step" in note for report in reports for note in report.notes)
+    notes = chain.from_iterable(report.notes for report in reports)
+    assert any("resumes from step" in note for note in notes)
     again = run.finish()
     blend = trained[0]
     assert again.model.config == blend.model.config and again.evaluate(OTHERS) == blend.evaluate(
