@@ -5,6 +5,7 @@ texts.
 import json
 from dataclasses import replace
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,9 @@ class Brute:
     """A model as a distribution over ids of a blend, by adding up all of its token strings."""
 
     def __init__(self, model: ReviewModel, blend: ReviewModel) -> None:
-        self.model, alphabet, tokenizer = model, blend.tokenizer.characters, model.tokenizer
+        self.model = model
+        alphabet = blend.tokenizer.characters
+        tokenizer = model.tokenizer
         self.writes: dict[int, tuple[int, ...]] = {}
         for token, values in enumerate(tokenizer.token_bytes()):
             text = bytes(values).decode(errors="replace") if max(values, default=256) < 256 else ""
@@ -68,7 +71,7 @@ class Brute:
                 halves = [
                     (value >> 4, value & 15) if value < 256 else (value - 256,) for value in values
                 ]
-                ids = [DIGITS + half for pair in halves for half in pair]
+                ids = [DIGITS + half for half in chain.from_iterable(halves)]
             self.writes[token] = tuple(ids) or (1 if token == tokenizer.eos_id else 0,)
         self.next = cache(self._next)
 
@@ -153,6 +156,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def both(folders: Path) -> ReviewModel:
+    models = [folders / "ngram-word", folders / "ngram-char"]
+    return reviewgen.blend(models, data=folders / "held-out.txt")
+
+
 def test_the_command_blends_fits_and_saves(
     folders: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
@@ -172,19 +181,35 @@ def test_the_command_blends_fits_and_saves(
     assert both.evaluate(folders / "held-out.txt").bits_per_character == pytest.approx(
         facts["bits_per_character"], abs=1e-4
     )
+
+
+def test_the_index_is_that_of_the_model_over_characters(both: ReviewModel) -> None:
     text = ASCII[0]["text"]
-    assert both.novelty(text).longest_tokens == len(text), (
-        "the index is that of the model over characters"
-    )
+    assert both.novelty(text).longest_tokens == len(text)
+
+
+def test_a_score_depends_on_the_condition(both: ReviewModel) -> None:
+    text = ASCII[0]["text"]
     assert (
         both.score(text, conditions={"stars": "1"}).bits
         != both.score(text, conditions={"stars": "2"}).bits
     )
+
+
+def test_a_saved_blend_writes_the_same_and_is_blended_again(
+    both: ReviewModel, folders: Path, tmp_path: Path
+) -> None:
     texts = both.generate("the ", num_return_sequences=2, seed=1, max_new_tokens=30)
     both.save_pretrained(tmp_path / "again")
     again = reviewgen.load(tmp_path / "again")
     assert again.generate("the ", num_return_sequences=2, seed=1, max_new_tokens=30) == texts
     assert reviewgen.blend([again, folders / "ngram-word"]).score("the plot").bits > 0
+
+
+def test_a_blend_over_characters_is_not_exported(
+    both: ReviewModel, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    both.save_pretrained(tmp_path / "both")
     for option, sentence in (("--html", "A page cannot run"), ("--onnx", "ONNX has")):
         status, _, error = run_command(
             monkeypatch, capsys, "export", tmp_path / "both", option, tmp_path / "page.html"
