@@ -2,6 +2,7 @@
 optimisers of scipy.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -80,7 +81,7 @@ def mixture(blend: Any, ids: torch.Tensor) -> Any:
     if blend.config.gate:
         entropies = -(probs * np.log(np.where(probs > 0, probs, 1))).sum(-1)  # (M, B, T)
         pairs = [
-            one * other for number, one in enumerate(entropies) for other in entropies[number:]
+            one * other for one, other in itertools.combinations_with_replacement(entropies, 2)
         ]
         features = np.stack([np.ones_like(entropies[0]), *entropies, *pairs])
         weights = weights * np.exp(
