@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,8 @@ class Alone:
     Config = Ngram.Config
 
     def __init__(self, config: Any) -> None:
-        self.config, self.inner = config, Ngram(config)
+        self.config = config
+        self.inner = Ngram(config)
         for name in ("observe", "finish", "state_dict", "load_state_dict", "initial_state"):
             setattr(self, name, getattr(self.inner, name))
 
@@ -156,6 +158,11 @@ def test_three_processes_make_the_model_of_one(counted: Any, one: dict[str, Any]
         for name, expected in one.items():
             assert facts[name] == expected, name
         assert facts["alone"]["error"].startswith("TrainingError: Alone cannot merge counts")
+
+
+@pytest.mark.launch
+def test_three_processes_spend_a_budget_together(counted: Any, one: dict[str, Any]) -> None:
+    for facts in counted.ranks:
         assert facts["slow"] == counted.ranks[0]["slow"]
         assert facts["slow"]["stopped"] == "budget spent"
         assert 3 < facts["slow"]["texts"] < one["plain"]["texts"]
@@ -163,7 +170,7 @@ def test_three_processes_make_the_model_of_one(counted: Any, one: dict[str, Any]
 
 @pytest.mark.launch
 def test_all_processes_are_interrupted_with_the_model_of_the_texts_so_far(counted: Any) -> None:
-    seen = [ids for facts in counted.ranks for ids in facts["seen"]]
+    seen = list(chain.from_iterable(facts["seen"] for facts in counted.ranks))
     run = ready("ngram-char", TEXTS)
     model = Ngram(run.model.config)
     for ids in seen:
