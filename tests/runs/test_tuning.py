@@ -158,16 +158,23 @@ def test_a_wrong_search_is_refused_before_any_work() -> None:
             reviewgen.tune(**({"start": "gru-char", "source": "no such file.csv"} | options))
 
 
-def test_suggestions_learn_from_earlier_trials() -> None:
+@pytest.fixture(scope="module")
+def tried() -> list[Any]:
+    return search(36, search=SHARPNESS | {"model.size": "16:144"})
+
+
+def test_suggestions_learn_from_earlier_trials(tried: list[Any]) -> None:
     """Random values of the sharpness are 1.67 orders of magnitude from the best one, on average."""
-    tried = search(36, search=SHARPNESS | {"model.size": "16:144"})
     off = [abs(math.log10(trial.settings["model.sharpness"]) + 2) for trial in tried]
     assert np.mean(off[:6]) > 1.0 and np.mean(off[-15:]) < 0.95 and min(off) < 0.3
     assert off[best_trial(tried).number] < 0.4
-    assert tried[0].settings == {
-        "model.sharpness": 0.5,
-        "model.size": 80,
-    }, "first, the model's own settings"
+
+
+def test_the_first_trial_has_the_settings_of_the_model(tried: list[Any]) -> None:
+    assert tried[0].settings == {"model.sharpness": 0.5, "model.size": 80}
+
+
+def test_suggestions_are_within_their_ranges(tried: list[Any]) -> None:
     assert [trial.number for trial in tried] == list(range(36))
     for trial in tried:
         sharpness, size = trial.settings.values()
