@@ -3,6 +3,7 @@ are.
 """
 
 import csv
+import itertools
 
 import pytest
 from markdown_it import MarkdownIt
@@ -33,13 +34,14 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> list[Token]:
     with file.open("w", newline="", encoding="utf-8") as stream:
         rows = csv.writer(stream)
         rows.writerow(["text", COLUMN])
-        rows.writerows([f"{text} {value}", value] for value in VALUES for text in TEXTS)
+        pairs = itertools.product(VALUES, TEXTS)
+        rows.writerows([f"{text} {value}", value] for value, text in pairs)
     model = reviewgen.train("ngram-char", file, text_column="text", conditions=[COLUMN], **NGRAM)
     card = str(model.generate_model_card())
     parsed = (
         MarkdownIt("commonmark", {"html": True}).enable("table").parse(card.split("\n---\n", 1)[1])
     )
-    return [child for token in parsed for child in (token, *(token.children or ()))]
+    return list(itertools.chain.from_iterable((token, *(token.children or ())) for token in parsed))
 
 
 def text_of(tokens: list[Token]) -> str:
