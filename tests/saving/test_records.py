@@ -114,13 +114,11 @@ def facts_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any
     """Yield the path of each fact in a record, with its value."""
     if path:
         yield path, value
-    pairs = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
+    pairs: Any = ()
+    if isinstance(value, dict):
+        pairs = value.items()
+    elif isinstance(value, list):
+        pairs = enumerate(value)
     for key, inner in pairs:
         yield from facts_of(inner, (*path, key))
 
