@@ -88,7 +88,7 @@ def test_a_third_party_model_is_listed_without_an_import_and_found(install: Inst
         sys.path.remove(str(twin))
 
 
-def test_an_unknown_name_suggests_the_closest(install: Install) -> None:
+def test_an_unknown_name_suggests_the_closest() -> None:
     assert "Did you mean 'lstm'? Known: " in said_by(lambda: find_model("lstn"), UnknownPlugin)
     assert "Did you mean 'char'" in said_by(lambda: find_tokenizer("chr"), UnknownPlugin)
     assert "Did you mean 'lstm-word'" in said_by(lambda: find_preset("lstm-wrod"), UnknownPlugin)
@@ -96,6 +96,21 @@ def test_an_unknown_name_suggests_the_closest(install: Install) -> None:
         assert "Did you mean 'lstm-word'" in said_by(
             lambda name=name: find_preset(name), SourceError
         )  # type: ignore[misc]
+
+
+def test_an_unknown_name_among_many_says_how_many_more_there_are(install: Install) -> None:
+    install_many(install)
+    said = said_by(lambda: find_model("many99"), UnknownPlugin)
+    assert "Did you mean 'many" in said and " more." in said
+
+
+def test_presets_of_a_third_party_are_found_and_broken_ones_name_it(install: Install) -> None:
+    install_many(install)
+    assert find_preset("ngram-char-tiny").model_settings == {"order": 3}
+    assert "reviewgen-many 1.2.3" in said_by(lambda: find_preset("ngram-char-bad"), BrokenPlugin)
+
+
+def install_many(install: Install) -> None:
     code = (
         f"{EMPTY}{PRESET}P = Preset(model='ngram', tokenizer='char', model_settings={{'order':"
         " 3})\nBAD = {}\n"
@@ -105,10 +120,6 @@ def test_an_unknown_name_suggests_the_closest(install: Install) -> None:
         "presets": {"ngram-char-tiny": "fake_many:P", "ngram-char-bad": "fake_many:BAD"},
     }
     install("reviewgen-many", points, {"fake_many": code})
-    said = said_by(lambda: find_model("many99"), UnknownPlugin)
-    assert "Did you mean 'many" in said and " more." in said
-    assert find_preset("ngram-char-tiny").model_settings == {"order": 3}
-    assert "reviewgen-many 1.2.3" in said_by(lambda: find_preset("ngram-char-bad"), BrokenPlugin)
 
 
 # What is broken.
