@@ -2,6 +2,7 @@
 and is checked before use.
 """
 
+import itertools
 import json
 import random
 from pathlib import Path
@@ -28,7 +29,7 @@ Source = tuple[Any, dict[str, Any]]
 def texts(count: int, seed: int = 0) -> list[str]:
     """Return reviews, of which a tenth are equal to others."""
     draw = random.Random(seed)
-    words = sorted({word for text in TEXTS for word in text.split()})
+    words = sorted(set(" ".join(TEXTS).split()))
     made = [" ".join(draw.choices(words, k=draw.randrange(3, 30))) for _ in range(count)]
     return [*made, *draw.choices(made, k=count // 10)]
 
@@ -232,7 +233,7 @@ def jaccard(one: str, other: str) -> float:
 def test_near_duplicates_are_left_out(tmp_path: Path) -> None:
     pytest.importorskip("rensa", reason="the extra near-duplicates")
     draw = random.Random(3)
-    vocabulary = [f"{a}{b}" for a in "abcdefgh" for b in "aeiouxyz"]
+    vocabulary = ["".join(pair) for pair in itertools.product("abcdefgh", "aeiouxyz")]
     originals = [" ".join(draw.choices(vocabulary, k=60)) for _ in range(60)]
     copies = [" ".join([*text.split()[:58], "another", "end"]) for text in originals[:20]]
     other = [
@@ -244,7 +245,8 @@ def test_near_duplicates_are_left_out(tmp_path: Path) -> None:
     )
     rows = [*originals, *copies, *other]
     store = reviewgen.prepare(rows, preset="gru-char", out=tmp_path / "store", near_duplicates=0.8)
-    kept = [text for split in ("train", "validation", "test") for text in decoded(store, split)]
+    splits = ("train", "validation", "test")
+    kept = itertools.chain.from_iterable(decoded(store, split) for split in splits)
     assert sorted(kept) == sorted([*originals, *other])
     assert store.facts["corpus"]["source"]["cleaning"]["near_duplicates"] == 20
     with pytest.raises(ConfigError, match=r"at least 0\.3"):
@@ -263,10 +265,11 @@ def test_held_out_texts_that_share_long_runs_with_training_texts_are_left_out(
     plain = reviewgen.prepare(rows, preset="gru-char", out=tmp_path / "plain")
     train = decoded(plain, "train")
     held_out = [*decoded(plain, "validation"), *decoded(plain, "test")]
+    known = "\n".join(train)
     leaking = [
         text
         for text in held_out
-        if any(text[at : at + 50] in other for other in train for at in range(len(text) - 49))
+        if any(text[at : at + 50] in known for at in range(len(text) - 49))
     ]
     assert (
         leaking
