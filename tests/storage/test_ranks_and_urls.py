@@ -2,6 +2,7 @@
 URLs are those of files.
 """
 
+import itertools
 import json
 import shutil
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from tests.support.disks import listing
 from tests.support.fakes import TEXTS, run_command
 from tests.support.launches import launch, made_once
 
-ROWS = [f"{text} {number}" for number in range(5) for text in TEXTS]
+ROWS = [f"{text} {number}" for number, text in itertools.product(range(5), TEXTS)]
 JOBS = {
     "txt": "prepare *.txt --preset gru-char --out OUT",
     "parquet": (
