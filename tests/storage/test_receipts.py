@@ -189,11 +189,14 @@ def test_a_model_is_found_after_it_was_moved_with_its_receipts(
     assert status in (1, 2) and "gru-char" in said and "Traceback" not in said
 
 
+GENERATE = ("-n", 3, "--max-new-tokens", 9, "--seed", 3, "--out")
+
+
 def test_a_file_of_texts_and_one_of_their_receipts(
     saved: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    common = ("generate", saved["ngram-char"], "-n", 3, "--max-new-tokens", 9, "--seed", 3, "--out")
+    common = ("generate", saved["ngram-char"], *GENERATE)
     assert run_command(monkeypatch, capsys, *common, "t.jsonl", "--receipt", "r.jsonl")[0] == 0
     rows = [json.loads(line) for line in Path("t.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["number"] for row in rows] == [0, 1, 2] and {row["seed"] for row in rows} == {3}
@@ -202,13 +205,30 @@ def test_a_file_of_texts_and_one_of_their_receipts(
         run_command(monkeypatch, capsys, "replay", "r.jsonl", "--model", saved["ngram-char"])[0]
         == 0
     )
-    for words in (
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
         ["t.jsonl"],
         ["u.jsonl", "--receipt", "r.jsonl"],
         ["v.jsonl", "--receipt", "v.jsonl"],
         ["folder", "--receipt", "s"],
-    ):
-        assert run_command(monkeypatch, capsys, *common, *words)[0] in (1, 2)
+    ],
+    ids=" ".join,
+)
+def test_nothing_is_written_without_a_new_place_for_both_files(
+    words: list[str],
+    saved: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("r.jsonl", "t.jsonl"):
+        Path(name).touch()
+    given = ("generate", saved["ngram-char"], *GENERATE, *words)
+    assert run_command(monkeypatch, capsys, *given)[0] in (1, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.jsonl", "t.jsonl"]
 
 
