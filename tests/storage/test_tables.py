@@ -6,6 +6,7 @@ import csv as plain_csv
 import json
 import math
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -45,20 +46,13 @@ def model(folder: Path) -> reviewgen.ReviewModel:
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
     """Return the rows of a folder of shards, or of a file."""
-    files = [out] if out.is_file() else sorted(out.glob("train-*"))
-    parquet = [
-        row
-        for file in files
-        if file.suffix == ".parquet"
-        for row in pq.read_table(file).to_pylist()
-    ]
-    lines = [
-        line
-        for file in files
-        if file.suffix == ".jsonl"
-        for line in file.read_text(encoding="utf-8").splitlines()
-    ]
-    return parquet + [json.loads(line) for line in lines]
+    rows = []
+    for file in [out] if out.is_file() else sorted(out.glob("train-*")):
+        if file.suffix == ".parquet":
+            rows += pq.read_table(file).to_pylist()
+        elif file.suffix == ".jsonl":
+            rows += map(json.loads, file.read_text(encoding="utf-8").splitlines())
+    return rows
 
 
 def test_text_i_of_a_table_is_that_of_generate(
@@ -546,58 +540,70 @@ def test_a_damaged_shard_of_an_unfinished_table_is_written_again(
     }
 
 
+TABLE: dict[str, Any] = {"seed": 4, "columns": True, **SHORT}
+
+
 def test_without_out_a_table_is_returned(
     model: reviewgen.ReviewModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pandas
     from datasets import Dataset
 
     monkeypatch.chdir(tmp_path)
-    options: dict[str, Any] = {"seed": 4, "columns": True, "schema": {"stars": {"5": 1}}, **SHORT}
+    options = TABLE | {"schema": {"stars": {"5": 1}}}
     reviewgen.generate_dataset(model, 5, out="t.parquet", **options)
     table = reviewgen.generate_dataset(model, 5, **options)
     assert isinstance(table, Dataset) and table.to_list() == rows_of(Path("t.parquet"))
-    frame = reviewgen.generate_dataset(
-        model, 5, **options | {"schema": pandas.DataFrame({"stars": [5]})}
-    )
+    assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]
+
+
+def test_a_data_frame_is_returned_for_a_data_frame(model: reviewgen.ReviewModel) -> None:
+    import pandas
+
+    schema = pandas.DataFrame({"stars": [5]})
+    frame = reviewgen.generate_dataset(model, 5, **TABLE, schema=schema)
     assert isinstance(frame, pandas.DataFrame) and list(frame["stars"]) == [5] * 5
     scored = reviewgen.score_dataset(model, pandas.DataFrame(EXAMPLES[:3]))
     assert isinstance(scored, pandas.DataFrame)
     assert list(scored["bits"]) == [
         row["bits"] for row in reviewgen.score_dataset(model, EXAMPLES[:3])
     ]
+
+
+def test_novelty_is_returned_as_a_table(model: reviewgen.ReviewModel) -> None:
+    from datasets import Dataset
+
     copies = reviewgen.novelty_dataset(model, EXAMPLES[:3])
     assert isinstance(copies, Dataset) and copies["text"][:] == [
         row["text"] for row in EXAMPLES[:3]
     ]
-    assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]
 
 
 FORMULAS = ['=HYPERLINK("http://example.org")', "+a", "-b", "@SUM(A1)"]
 
 
-def test_a_cell_of_a_csv_file_is_not_a_formula(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+@pytest.fixture(scope="module")
+def formulas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose conditions are formulas."""
+    folder = tmp_path_factory.mktemp("formulas") / "m"
     moods = [(-1 - number % 2, FORMULAS[number % len(FORMULAS)]) for number in range(360)]
     rows = [
         {"text": f"record {number}", "=stars": stars, "mood": mood}
         for number, (stars, mood) in enumerate(moods)
     ]
-    reviewgen.train(
-        "ngram-char",
-        rows,
-        conditions=["=stars", "mood"],
-        model={"order": 3},
-        progress=False,
-        out=tmp_path / "m",
-    )
+    options = {"conditions": ["=stars", "mood"], "model": {"order": 3}, "progress": False}
+    reviewgen.train("ngram-char", rows, out=folder, **options)
+    return folder
+
+
+def test_a_cell_of_a_csv_file_is_not_a_formula_unless_formulas_are_kept(
+    formulas: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     schema = [{"=stars": -1, "mood": mood} for mood in FORMULAS]
     Path("schema.jsonl").write_text("\n".join(map(json.dumps, schema)), encoding="utf-8")
     words = [
         "generate",
-        "./m",
+        formulas,
         "-n",
         40,
         "--seed",
@@ -613,16 +619,27 @@ def test_a_cell_of_a_csv_file_is_not_a_formula(
         status, _, said = run_command(monkeypatch, capsys, *words, "--out", name, *more)
         assert status == 0, said
     with Path("safe.csv").open(encoding="utf-8-sig", newline="") as file:
-        cells = [cell for row in plain_csv.reader(file) for cell in row]
+        cells = list(chain.from_iterable(plain_csv.reader(file)))
     assert {cell[0] for cell in cells if cell and cell != "-1"}.isdisjoint(
         "=+-@\t\r"
     ) and "-1" in cells
     assert {"'=stars", "'+a", f"'{FORMULAS[0]}"} <= set(cells)
     with Path("kept.csv").open(encoding="utf-8-sig", newline="") as file:
         assert {row["text"][:4] for row in plain_csv.DictReader(file)} == {"=1+1"}
-    reviewgen.generate_dataset("./m", 1, out="blank.csv", prompt=["\tx", "\rx"], seed=1, **SHORT)
-    assert b"'\tx" in Path("blank.csv").read_bytes() and b"'\rx" in Path("blank.csv").read_bytes()
-    reviewgen.score_dataset("./m", ["=1+1"], out="score.csv")
-    assert "'=1+1" in Path("score.csv").read_text(encoding="utf-8-sig")
-    reviewgen.score_dataset("./m", ["=1+1"], out="kept-score.csv", keep_formulas=True)
-    assert "'=1+1" not in Path("kept-score.csv").read_text(encoding="utf-8-sig")
+
+
+def test_a_cell_that_begins_with_white_space_is_not_a_formula(
+    formulas: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "blank.csv"
+    reviewgen.generate_dataset(formulas, 1, out=out, prompt=["\tx", "\rx"], seed=1, **SHORT)
+    assert b"'\tx" in out.read_bytes() and b"'\rx" in out.read_bytes()
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["escaped", "kept"])
+def test_a_scored_text_is_not_a_formula_unless_formulas_are_kept(
+    formulas: Path, tmp_path: Path, keep: bool
+) -> None:
+    out = tmp_path / "score.csv"
+    reviewgen.score_dataset(formulas, ["=1+1"], out=out, keep_formulas=keep)
+    assert ("'=1+1" in out.read_text(encoding="utf-8-sig")) == (not keep)
