@@ -13,9 +13,9 @@ from accelerate import PartialState
 from torch import Tensor, nn
 
 from reviewgen.config import Preset
+from reviewgen.config.training import TrainingConfig
 from reviewgen.errors import TrainingError
 from reviewgen.registry.plugins import find_model
-from reviewgen.training import TrainingConfig
 from reviewgen.training.execution import IsolatedRng, Sizing, choose_device, choose_size
 from reviewgen.training.report import Budget, Report
 from tests.support.fakes import TEXTS
@@ -117,7 +117,9 @@ def test_a_run_falls_back_to_one_thread_when_several_turn_slow(autotuned: Any) -
     slow = [0.01] * 9 + [0.03] * 18 + [0.06] * 12 + [0.03] * 3 + [0.06] * 99
 
     def seconds(model: TwoWays, threads: int, precision: str, way: str) -> float:
-        return 0.02 if threads == 1 else 0.01 if model.is_copy else slow[model.steps]
+        if threads == 1:
+            return 0.02
+        return 0.01 if model.is_copy else slow[model.steps]
 
     _, reports, _ = autotuned(seconds, count=22, gradient_accumulation_steps=3, precision="no")
     assert [report.threads for report in reports] == [2] * 18 + [1] * 4
