@@ -19,10 +19,18 @@ from tests.support.trainings import prepared, trained
 # What a run records.
 
 
-def test_the_training_loss_of_an_evaluation_is_the_mean_since_the_one_before() -> None:
+@pytest.fixture(scope="module")
+def finished() -> tuple[Any, Any, Any]:
+    """A run of 37 steps, its reports and its record."""
     run = prepared(source=EXAMPLES, conditions=["stars"], steps=37, training={"evaluations": 20})
     reports = list(run)
-    facts = run.finish().training
+    return run, reports, run.finish().training
+
+
+def test_the_training_loss_of_an_evaluation_is_the_mean_since_the_one_before(
+    finished: tuple[Any, Any, Any],
+) -> None:
+    run, reports, facts = finished
     documents = list(run.stores["train"].documents())
     # bos and the condition are inputs only, eos is a target
     targets = sum(len(ids) - 2 for ids, _ in documents)
@@ -43,6 +51,10 @@ def test_the_training_loss_of_an_evaluation_is_the_mean_since_the_one_before() -
             pytest.approx(end / 37),
         )
         start = end
+
+
+def test_the_curve_has_each_step(finished: tuple[Any, Any, Any]) -> None:
+    _, reports, facts = finished
     curve = facts["curve"]
     assert curve["step"] == list(range(1, 38))
     assert curve["train_nats_per_token"] == pytest.approx(
