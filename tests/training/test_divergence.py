@@ -59,11 +59,10 @@ def are_equal(one: Any, other: Any) -> bool:
     ("value", "what", "accumulated"), [(math.nan, "logits", 2), (math.inf, "gradient", 1)]
 )
 def test_before_an_evaluation_the_weights_before_the_bad_step_are_kept(
-    value: float, what: str, accumulated: int, tmp_path: Path
+    value: float, what: str, accumulated: int
 ) -> None:
-    run, reports, weights = spoilt(
-        7, value, what, training={"gradient_accumulation_steps": accumulated}, out=tmp_path / "m"
-    )
+    training = {"gradient_accumulation_steps": accumulated}
+    run, reports, weights = spoilt(7, value, what, training=training)
     assert [report.step for report in reports] == list(range(1, 8))
     (said,) = reports[-1].notes
     named = "The loss is nan" if what == "logits" else "The gradient is NaN or infinite"
@@ -71,9 +70,16 @@ def test_before_an_evaluation_the_weights_before_the_bad_step_are_kept(
     assert "lower training.learning_rate" in said
     assert said.endswith("Kept: there was no evaluation yet, so the weights after step 6.")
     assert are_equal(run.model.state_dict(), weights[6]) and not are_equal(weights[6], weights[5])
+
+
+@pytest.mark.parametrize(("value", "what"), [(math.nan, "logits"), (math.inf, "gradient")])
+def test_the_record_of_a_training_that_diverged_holds_no_nan(
+    value: float, what: str, tmp_path: Path
+) -> None:
+    run, reports, _ = spoilt(7, value, what, out=tmp_path / "m")
+    (said,) = reports[-1].notes
     model = run.finish()
     assert math.isfinite(model.training["held_out"]["bits_per_character"])
-    # no NaN
     record = json.loads(
         (tmp_path / "m" / "training.json").read_text(encoding="utf-8"), parse_constant=pytest.fail
     )
