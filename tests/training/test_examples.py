@@ -3,6 +3,7 @@ texts that it says.
 """
 
 import importlib.util
+import itertools
 import json
 import math
 import re
@@ -19,12 +20,14 @@ import reviewgen
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TEXTS = [
     f"The {dish} was {taste}, and {who} told us {n} times."
-    for n in range(25)
-    for dish, taste, who in (
-        ("soup", "cold", "the cook"),
-        ("pie", "great", "a friend"),
-        ("coffee", "bitter", "my aunt"),
-        ("bread", "warm", "no one"),
+    for n, (dish, taste, who) in itertools.product(
+        range(25),
+        (
+            ("soup", "cold", "the cook"),
+            ("pie", "great", "a friend"),
+            ("coffee", "bitter", "my aunt"),
+            ("bread", "warm", "no one"),
+        ),
     )
 ]
 
@@ -41,7 +44,7 @@ def run_notebook(name: str, folder: Path, monkeypatch: Any, environment: dict[st
         cell.outputs = []
     resources = {"metadata": {"path": str(folder)}}
     nbclient.NotebookClient(book, timeout=600, kernel_name="python3", resources=resources).execute()
-    outputs = [output for cell in book.cells for output in cell.get("outputs", ())]
+    outputs = itertools.chain.from_iterable(cell.get("outputs", ()) for cell in book.cells)
     return "".join(output.text for output in outputs if output.get("name") == "stdout")
 
 
