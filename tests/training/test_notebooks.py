@@ -67,6 +67,9 @@ def test_novelty_underlines_the_copied_part_of_the_training_review() -> None:
     assert sample.text() == excerpt and [span.text() for span in tree.css(".copied")] == ["copied"]
     assert cells(tree)[1] == ["25.0 %", "12.5 %", "–"]
     assert "in training review 7" in tree.text() and "at most" not in tree.text()
+
+
+def test_novelty_of_a_compact_index_underlines_five_copied_parts() -> None:
     tree = parsed(novelty(*[Span(0, 9, MARKUP, 9, None, None)] * 13, form="compact"))
     assert [span.text() for span in tree.css(".copied")] == [MARKUP] * 5
     assert "8 more, not longer than these" in tree.text() and cells(tree)[1] == [
@@ -74,6 +77,9 @@ def test_novelty_underlines_the_copied_part_of_the_training_review() -> None:
         "at most 12.5 %",
         "–",
     ]
+
+
+def test_the_novelty_of_an_empty_text_says_so() -> None:
     empty = Novelty("exact", 0, 0, 0, 0, "", {8: None, 12: None, 20: None}, (), 0.0)
     assert "The text is empty" in parsed(empty).text()
 
@@ -121,9 +127,7 @@ def test_a_training_in_a_notebook_is_one_figure_that_is_updated() -> None:
     assert len(figures) == 1 and len(updates) >= 5
     assert not any(output.output_type == "display_data" for output in silent)
     shares = [
-        float(share)
-        for update in updates
-        for share in re.findall(r'<progress value="([0-9.]+)"', update)
+        float(share) for share in re.findall(r'<progress value="([0-9.]+)"', "".join(updates))
     ]
     assert shares == sorted(shares) and 0 <= shares[0] < shares[-1] <= 1
     last = figures[0].data["text/html"]
