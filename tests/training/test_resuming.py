@@ -152,7 +152,8 @@ def test_a_run_with_a_budget_resumes_with_the_time_that_was_left(
     # in which nothing trains
     later = 1000.0
     after = []
-    for report in (run := start(tmp_path / "m", resume=True, budget="600s")):
+    run = start(tmp_path / "m", resume=True, budget="600s")
+    for report in run:
         after.append(report)
         later += 600 * (report.step == 12)
     assert [report.step for report in after] == [9, 10, 11, 12, 13]
