@@ -2,6 +2,7 @@
 held-out scores.
 """
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -79,10 +80,8 @@ def test_evaluations_within_the_warm_up_do_not_count(warmup: float, ends_early: 
         lambda step: scores.get(step, 5.0), steps=16, warmup=warmup, evaluations=4, patience=1
     )
     assert evaluated[:3] == [1, 4, 9]
-    assert (
-        any("have not improved since step 1" in note for report in reports for note in report.notes)
-        == ends_early
-    )
+    notes = "\n".join(itertools.chain.from_iterable(report.notes for report in reports))
+    assert ("have not improved since step 1" in notes) == ends_early
     assert reports[-1].stopped.startswith("early" if ends_early else "all steps")
 
 
