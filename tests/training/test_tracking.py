@@ -5,6 +5,7 @@ nothing.
 import contextvars
 import errno
 import importlib.machinery
+import itertools
 import json
 import os
 import sys
@@ -76,9 +77,8 @@ def test_a_tracker_that_fails_does_not_cost_the_training(
     _, reports, model = trained(steps=4, out=tmp_path / "m", log="tensorboard")
     sentence = f"Logging to tensorboard failed, and the training continues without it: {said}"
     # once
-    assert [note for report in reports for note in report.notes] == (
-        [] if method == "finish" else [sentence]
-    )
+    notes = list(itertools.chain.from_iterable(report.notes for report in reports))
+    assert notes == ([] if method == "finish" else [sentence])
     assert model.training["notes"] == [sentence]
     assert (
         model.training["stopped"] == "all steps taken"
