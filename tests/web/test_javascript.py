@@ -2,6 +2,7 @@
 Python.
 """
 
+import itertools
 import json
 import math
 import random
@@ -198,8 +199,7 @@ def test_texts_are_those_of_python_for_all_settings(tmp_path: Path) -> None:
     given = [{"stars": 1}, {"stars": "5"}, {}, {"film": "Zyx très"}, {"stars": 2, "film": "abc "}]
     stars = [
         {"seed": 1, "n": 4, "conditions": each, "words": words}
-        for each in given
-        for words in ("any", "known")
+        for each, words in itertools.product(given, ("any", "known"))
     ]
     cases = [
         *(
@@ -260,7 +260,7 @@ def test_random_numbers_are_those_of_numpy_and_base85_that_of_python(tmp_path: P
         2**128 - 1,
         3**200,
     ]
-    streams = [(seed, number) for seed in seeds for number in (0, 1, 63, 2**32)]
+    streams = list(itertools.product(seeds, (0, 1, 63, 2**32)))
     blobs = [
         b"",
         bytes(4),
@@ -334,7 +334,7 @@ def test_a_length_below_the_saved_minimum_lowers_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.node
-def test_damaged_models_give_a_sentence_and_a_signal_stops_a_text(tmp_path: Path) -> None:
+def test_what_cannot_be_written_gives_a_sentence(tmp_path: Path) -> None:
     [several] = complete(
         tmp_path, model("char").bundle, [{"model": "fake-fake", "temperature": 0, "n": 2}]
     )
@@ -347,6 +347,10 @@ def test_damaged_models_give_a_sentence_and_a_signal_stops_a_text(tmp_path: Path
     ):
         [result] = complete(tmp_path, made.bundle, [{"model": "fake-fake", **request}])
         assert said in result["error"]
+
+
+@pytest.mark.node
+def test_a_model_has_its_facts_defaults_and_conditions(tmp_path: Path) -> None:
     packed = write_packed(tmp_path, model("char", conditions=3, max_new_tokens=77).bundle)
     [known] = ask(tmp_path, "models", model=packed)
     assert (
@@ -356,6 +360,11 @@ def test_damaged_models_give_a_sentence_and_a_signal_stops_a_text(tmp_path: Path
     )
     assert [value["label"] for value in known["conditions"][0]["values"]] == ["1", "2"]
     assert ["Texts", "synthetic: not written by a person"] in known["facts"]
+
+
+@pytest.mark.node
+def test_a_signal_stops_a_text(tmp_path: Path) -> None:
+    packed = write_packed(tmp_path, model("char", conditions=3, max_new_tokens=77).bundle)
     endless = {"model": "fake-fake", "max_tokens": 10**6, "min_new_tokens": 10**6 - 1, "n": 2}
     # by a timer: the event loop goes on
     found = ask(tmp_path, "stop", model=packed, request=endless)
