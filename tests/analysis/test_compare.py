@@ -34,7 +34,6 @@ from tests.support.fakes import (
     TableModel,
     brute_bits,
     review_model,
-    run_command,
     table,
 )
 
@@ -298,9 +297,7 @@ BAD = [
 ]
 
 
-def test_no_winner_is_named_among_models_that_are_trained_for_a_few_steps(
-    monkeypatch, capsys, tmp_path
-):
+def test_no_winner_is_named_among_models_that_are_trained_for_a_few_steps(tmp_path, run_command):
     (tmp_path / "data.txt").write_text("\n".join(DATA))
     words = (
         "compare",
@@ -312,7 +309,7 @@ def test_no_winner_is_named_among_models_that_are_trained_for_a_few_steps(
         "--steps",
         3,
     )
-    status, said, _ = run_command(monkeypatch, capsys, *words, "--set", "training.batch_size=4")
+    status, said, _ = run_command(*words, "--set", "training.batch_size=4")
     assert status == 0
     said = " ".join(said.split())
     assert (
@@ -557,12 +554,12 @@ def test_a_browser_finds_no_fault_in_the_page_and_it_prints_on_paper(browser, tm
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, models, tmp_path):
+def run(monkeypatch, models, tmp_path, run_command):
     """Run ``compare`` in a folder with data and a saved model."""
     models["char"].save_pretrained(tmp_path / "lr=0.1")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data.txt").write_text("\n".join(DATA))
-    return lambda *words: run_command(monkeypatch, capsys, "compare", *words)
+    return lambda *words: run_command("compare", *words)
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ from tests.support.fakes import (
     LetterTokenizer,
     TableModel,
     review_model,
-    run_command,
     table,
 )
 from tests.support.ngrams import counted
@@ -284,9 +283,7 @@ def test_texts_and_arguments_that_cannot_be_explained_are_refused():
         reviewgen.explain("lstm-chars-tiny")
 
 
-def test_broken_models_are_named_and_improper_probabilities_are_shown(
-    monkeypatch,
-):
+def test_broken_models_are_named_and_improper_probabilities_are_shown(monkeypatch):
     raising = Nested()
     raising.step.register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(
@@ -329,7 +326,7 @@ def test_a_page_is_escaped_and_not_replaced(tmp_path):
 
 
 def test_the_command_writes_json_a_page_and_a_table(
-    micro, model_folder, tmp_path, monkeypatch, capsys
+    micro, model_folder, tmp_path, monkeypatch, run_command
 ):
     folder = model_folder("gru-char")
     page = tmp_path / "page.html"
@@ -337,10 +334,10 @@ def test_the_command_writes_json_a_page_and_a_table(
         "source": str(folder)
     }
     words = ("explain", folder, "--text", "bad cab")
-    status, output, _ = run_command(monkeypatch, capsys, *words, "--json")
+    status, output, _ = run_command(*words, "--json")
     assert status == 0 and json.loads(output) == facts
     monkeypatch.setenv("COLUMNS", "80")
-    status, output, notes = run_command(monkeypatch, capsys, *words, "--html", page, "--tokens", 3)
+    status, output, notes = run_command(*words, "--html", page, "--tokens", 3)
     assert status == 0 and page.stat().st_size > 5000 and "page.html" in notes.replace("\n", "")
     assert max(map(len, output.splitlines())) <= 80
     said = (
@@ -354,11 +351,9 @@ def test_the_command_writes_json_a_page_and_a_table(
     assert f"{facts['loss']['bits_per_character']:.6f} bits" in output
 
 
-def test_control_characters_of_a_text_are_not_printed(model_folder, monkeypatch, capsys):
+def test_control_characters_of_a_text_are_not_printed(model_folder, run_command):
     folder = model_folder("gru-char")
-    status, output, _ = run_command(
-        monkeypatch, capsys, "explain", folder, "--text", "a\x1b[31mb\x9b2J", "--tokens", 99
-    )
+    status, output, _ = run_command("explain", folder, "--text", "a\x1b[31mb\x9b2J", "--tokens", 99)
     assert status == 0 and "\x1b" not in output and "\x9b" not in output
 
 
@@ -379,8 +374,8 @@ def test_a_character_of_several_bytes_is_named_byte_by_byte(micro):
     ],
 )
 def test_a_bad_call_of_the_command_is_one_sentence(
-    words, expected, said, tmp_path, monkeypatch, capsys
+    words, expected, said, tmp_path, monkeypatch, run_command
 ):
     monkeypatch.chdir(tmp_path)
-    status, output, message = run_command(monkeypatch, capsys, "explain", *words)
+    status, output, message = run_command("explain", *words)
     assert (status, output) == (expected, "") and said in message and "Traceback" not in message

@@ -22,7 +22,7 @@ from reviewgen.analysis.graph_picture import graph
 from reviewgen.errors import BrokenPlugin, ConfigError, OutputExists, StorageError, UnknownPlugin
 from reviewgen.protocols import GraphEdge, GraphNode, ModelGraph
 from reviewgen.testing import make_model
-from tests.support.fakes import LETTERS, TableModel, run_command
+from tests.support.fakes import LETTERS, TableModel
 from tests.support.ngrams import counted
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -179,7 +179,7 @@ def torchs_size(axes, sizes):
 
 
 @pytest.mark.parametrize(
-    ("name", "activation"), [("rnn", "relu"), ("gru", "tanh"), ("lstm", "tanh"), ("lstm", "relu")]
+    "name, activation", [("rnn", "relu"), ("gru", "tanh"), ("lstm", "tanh"), ("lstm", "relu")]
 )
 def test_a_cell_has_the_operations_that_one_step_of_it_runs(name, activation):
     """The reference layer runs the equations one by one; each elementwise operation is a box or a
@@ -476,11 +476,9 @@ def test_nodes_with_states_may_be_listed_in_any_order():
     assert graph(model, unroll=3).svg.count(">below<") == 3
 
 
-def test_the_command_writes_a_picture_and_prints_json(tmp_path, monkeypatch, capsys):
+def test_the_command_writes_a_picture_and_prints_json(tmp_path, monkeypatch, run_command):
     monkeypatch.chdir(tmp_path)
-    status, output, _ = run_command(
-        monkeypatch, capsys, "graph", "nnlm-char", "--unroll", "2", "--json"
-    )
+    status, output, _ = run_command("graph", "nnlm-char", "--unroll", "2", "--json")
     facts = json.loads(output)
     assert status == 0 and facts["file"] == "nnlm-char.svg" and facts["unrolled"] == 2
     assert facts["parameters"] == sum(
@@ -492,14 +490,14 @@ def test_the_command_writes_a_picture_and_prints_json(tmp_path, monkeypatch, cap
         (("nnlm-chr", "--out", "x.svg"), 1, "nnlm-char"),
         (("nnlm-char", "--unroll", "0", "--out", "x.svg"), 2, "1 to 12"),
     ):
-        status, _, problem = run_command(monkeypatch, capsys, "graph", *words)
+        status, _, problem = run_command("graph", *words)
         assert status == expected and said in problem
 
 
-def test_the_command_prints_the_n_grams_of_a_trained_n_gram(tmp_path, monkeypatch, capsys):
+def test_the_command_prints_the_n_grams_of_a_trained_n_gram(tmp_path, monkeypatch, run_command):
     monkeypatch.chdir(tmp_path)
     counted = reviewgen.load("ngram-char").model.parameter_kinds()
-    status, output, _ = run_command(monkeypatch, capsys, "graph", "ngram-char")
+    status, output, _ = run_command("graph", "ngram-char")
     line = " ".join(output.split())
     assert status == 0 and line.startswith("ngram-char: ") and " 0 parameters" not in line
     assert all(f"{size:,} {kind}" in line for kind, size in counted.items())

@@ -51,7 +51,7 @@ def counts_of(*texts, **options):
 
 
 @pytest.mark.parametrize(
-    ("texts", "kept", "counts"),
+    "texts, kept, counts",
     [
         (
             ["a<br>b<br/>c<br />d<BR  />e", "<break>", "< br >"],
@@ -157,7 +157,7 @@ def test_markdown_is_stripped_to_its_words():
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    "text, words",
     [
         ("while **Avery ** works", "while Avery works"),
         ("the single ** bold** is", "the single bold is"),
@@ -463,7 +463,7 @@ def test_long_runs_of_markup_take_no_quadratic_time():
     assert time.process_time() - start < 20
 
 
-def test_wrapped_texts_are_joined_as_they_were_before_and_verse_is_not() -> None:
+def test_wrapped_texts_are_joined_as_they_were_before_and_verse_is_not():
     draw = random.Random(0)
     words = ["a", "film", "with", "actors", "and", "an", "ending", "nobody", "expected"]
     prose = ["\n\n".join(" ".join(draw.choices(words, k=40)) for _ in range(3)) for _ in range(50)]

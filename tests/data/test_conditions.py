@@ -20,7 +20,7 @@ from reviewgen.data.lanes import IGNORED, Lanes
 from reviewgen.errors import BundleError, ConfigError, DataError
 from reviewgen.registry.plugins import find_tokenizer
 from reviewgen.tables.receipts import Receipt, make_receipt, replay
-from tests.support.fakes import LetterTokenizer, brute_bits, run_command
+from tests.support.fakes import LetterTokenizer, brute_bits
 from tests.support.texts import as_csv, corpus_of, tokenized, write
 
 WORDS = {
@@ -415,7 +415,7 @@ def test_the_draws_of_a_seed_stay_the_same():
     assert "".join(values["genre"][0] for values in drawn) == "CCDDCDDC"
 
 
-def test_any_leaves_a_condition_unspecified(ngram, monkeypatch, capsys, tmp_path):
+def test_any_leaves_a_condition_unspecified(ngram, tmp_path, run_command):
     unspecified = {"stars": "any", "genre": "any"}
     (text,) = ngram.generate(conditions=unspecified, seed=1, return_dict_in_generate=True)
     prefix = ngram.conditions.unspecified_ids
@@ -436,7 +436,7 @@ def test_any_leaves_a_condition_unspecified(ngram, monkeypatch, capsys, tmp_path
         "--condition",
         "genre=any",
     ]
-    status, out, _ = run_command(monkeypatch, capsys, *words)
+    status, out, _ = run_command(*words)
     assert status == 0 and (json.loads(out)["texts"], json.loads(out)["conditions"]) == (
         [text.text],
         [{}],
@@ -503,16 +503,12 @@ def test_the_folder_keeps_conditions_and_damaged_ones_are_refused(ngram, tmp_pat
             reviewgen.load(tmp_path / "m")
 
 
-def test_the_command_shows_bins_and_refuses_an_unknown_column(tmp_path, monkeypatch, capsys):
+def test_the_command_shows_bins_and_refuses_an_unknown_column(tmp_path, run_command):
     file = write(tmp_path / "reviews.csv", as_csv(ROWS))
     words = ["train", "ngram-char", "--data", file, "--steps", 1, "--condition", "stars", "--out"]
-    status, _, err = run_command(
-        monkeypatch, capsys, *words, tmp_path / "m", "--condition", "genre", "--verbose"
-    )
+    status, _, err = run_command(*words, tmp_path / "m", "--condition", "genre", "--verbose")
     assert status == 0 and "Condition stars: 1 (" in err and "Condition genre: " in err
-    status, _, err = run_command(monkeypatch, capsys, *words, tmp_path / "n", "--condition", "star")
+    status, _, err = run_command(*words, tmp_path / "n", "--condition", "star")
     assert status == 1 and "Did you mean 'stars'?" in err
-    status, _, err = run_command(
-        monkeypatch, capsys, "evaluate", tmp_path / "m", "--data", file, "--split", "test"
-    )
+    status, _, err = run_command("evaluate", tmp_path / "m", "--data", file, "--split", "test")
     assert status == 0, err

@@ -19,7 +19,7 @@ from reviewgen.errors import ConfigError, DataError
 from reviewgen.evaluation import ConditionGain
 from reviewgen.registry.plugins import find_tokenizer
 from reviewgen.tables.receipts import Receipt, replay
-from tests.support.fakes import brute_bits, run_command
+from tests.support.fakes import brute_bits
 from tests.support.live_server import error_of, in_process
 from tests.support.texts import as_parquet, corpus_of, tokenized, write
 
@@ -174,7 +174,9 @@ def test_what_each_condition_saves_is_measured_beside_leaving_it_out(model):
     ]
 
 
-def test_a_network_without_effect_of_its_fields_says_what_to_do_next(tmp_path, monkeypatch, capsys):
+def test_a_network_without_effect_of_its_fields_says_what_to_do_next(
+    tmp_path, monkeypatch, run_command
+):
     monkeypatch.setattr(ConditionGain, "has_effect", property(lambda gain: gain.name != "artist"))
     rows = "".join(json.dumps(row) + "\n" for row in ROWS[:200])
     (tmp_path / "rows.jsonl").write_text(rows, encoding="utf-8")
@@ -182,15 +184,13 @@ def test_a_network_without_effect_of_its_fields_says_what_to_do_next(tmp_path, m
     fields = ["--field", "artist", "--field", "title", "--out", tmp_path / "m"]
     small = ["--steps", 1, "--set", "model.hidden_size=8", "--set", "training.copy_tokens=0"]
     more = [*fields, *small]
-    status, out, said = run_command(monkeypatch, capsys, "train", "gru-char", *words, *more)
+    status, out, said = run_command("train", "gru-char", *words, *more)
     assert status == 0, said
     (advice,) = [line for line in out.splitlines() if "artist" in line]
     assert advice.startswith("No effect on this network: artist. ") and "title" not in advice
     assert all(word in advice for word in ("train longer", "blend-word", "fewer fields"))
-    assert advice in run_command(monkeypatch, capsys, "evaluate", tmp_path / "m", *words)[1]
-    status, out, _ = run_command(
-        monkeypatch, capsys, "train", "ngram-char", *words, *fields[:-1], tmp_path / "n"
-    )
+    assert advice in run_command("evaluate", tmp_path / "m", *words)[1]
+    status, out, _ = run_command("train", "ngram-char", *words, *fields[:-1], tmp_path / "n")
     assert "artist has no effect" in out and "train longer" not in out
 
 
@@ -236,7 +236,7 @@ def test_the_words_of_a_field_may_be_written_and_those_of_others_may_not():
 
 
 @pytest.mark.parametrize(
-    ("given_", "said"),
+    "given_, said",
     [
         ({"artist": ""}, "The field 'artist' is empty: give it a text, or leave it out."),
         (
@@ -315,7 +315,7 @@ def test_columns_are_checked_and_long_values_cut(tmp_path):
     assert lower.encode({"artist": "MT. Joy"}) == lower.encode({"artist": "mt. joy"})
 
 
-def test_the_commands_take_fields(tmp_path, monkeypatch, capsys):
+def test_the_commands_take_fields(tmp_path, run_command):
     file = write(tmp_path / "songs.jsonl", "\n".join(map(json.dumps, ROWS)))
     out = tmp_path / "m"
     words = [
@@ -332,13 +332,13 @@ def test_the_commands_take_fields(tmp_path, monkeypatch, capsys):
         "--out",
         out,
     ]
-    status, printed, err = run_command(monkeypatch, capsys, *words, "--verbose")
+    status, printed, err = run_command(*words, "--verbose")
     assert status == 0 and "Condition artist: free text" in err and "artist " in printed
     status, printed, _ = run_command(
-        monkeypatch, capsys, "generate", out, "--field", "artist=Mt. Joy", "--seed", 1, "-n", 2
+        "generate", out, "--field", "artist=Mt. Joy", "--seed", 1, "-n", 2
     )
     assert status == 0 and printed
-    status, printed, _ = run_command(monkeypatch, capsys, "evaluate", out, "--data", file, "--json")
+    status, printed, _ = run_command("evaluate", out, "--data", file, "--json")
     assert [each["name"] for each in json.loads(printed)["conditions"]] == ["artist", "title"]
-    status, _, err = run_command(monkeypatch, capsys, "generate", out, "--field", "artist=")
+    status, _, err = run_command("generate", out, "--field", "artist=")
     assert status == 2 and "The field 'artist' is empty" in err

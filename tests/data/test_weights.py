@@ -17,7 +17,6 @@ import torch
 import reviewgen
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.runs.run import TrainingRun
-from tests.support.fakes import run_command
 from tests.support.texts import as_csv, corpus_of, write
 from tests.support.trainings import TRAINING, prepared, texts_of, trained, weights_of
 
@@ -42,7 +41,7 @@ TITLES = [
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: Any) -> list[Path]:
+def files(tmp_path_factory) -> list[Path]:
     """Two files with text columns of different names; a film review stands in both."""
     folder = tmp_path_factory.mktemp("weights")
     films = write(folder / "films.csv", as_csv([{"review": text, "stars": 1} for text in FILMS]))
@@ -74,7 +73,7 @@ def weighted(files: list[Path], alone: list[Any]) -> tuple[list[int], Any, Any]:
     return weights, run, model
 
 
-def test_the_model_is_that_of_a_file_with_the_copies(weighted: Any, alone: list[Any]) -> None:
+def test_the_model_is_that_of_a_file_with_the_copies(weighted, alone):
     _, _, model = weighted
     films, titles = (each.of("train") for each in alone)
     others = alone[0].of("validation") + alone[1].of("validation")
@@ -85,7 +84,7 @@ def test_the_model_is_that_of_a_file_with_the_copies(weighted: Any, alone: list[
     assert set(model.bundle.lexicon) < set(by_hand.bundle.lexicon)  # there a copy is a text
 
 
-def test_the_weights_are_recorded_and_in_the_card(weighted: Any) -> None:
+def test_the_weights_are_recorded_and_in_the_card(weighted):
     weights, _, model = weighted
     facts = model.training["data"]
     assert [each["times"] for each in facts["corpora"]] == [1, pytest.approx(3)] and facts[
@@ -98,9 +97,7 @@ def test_the_weights_are_recorded_and_in_the_card(weighted: Any) -> None:
     )
 
 
-def test_a_store_has_the_weights_of_its_files(
-    weighted: Any, files: list[Path], tmp_path: Path
-) -> None:
+def test_a_store_has_the_weights_of_its_files(weighted, files, tmp_path):
     weights, run, _ = weighted
     stored = reviewgen.prepare(
         files, preset="ngram-char", out=tmp_path / "store", weights=weights
@@ -110,9 +107,7 @@ def test_a_store_has_the_weights_of_its_files(
 
 
 @pytest.mark.parametrize("weights", [(1, 1), (1, 5), (100, 1)])
-def test_shares_are_the_weights_and_every_text_is_read(
-    files: list[Path], alone: list[Any], weights: tuple[int, int]
-) -> None:
+def test_shares_are_the_weights_and_every_text_is_read(files, alone, weights):
     run = prepared("gru-char", files, weights=weights)
     read = Counter(texts_of(run, "train"))
     own = [each.of("train") for each in alone]
@@ -127,9 +122,7 @@ def test_shares_are_the_weights_and_every_text_is_read(
 
 
 @pytest.mark.parametrize("weights", [(1, 1), (1, 5)])
-def test_a_note_says_the_share_of_a_file_with_and_without_weights(
-    files: list[Path], alone: list[Any], weights: tuple[int, int]
-) -> None:
+def test_a_note_says_the_share_of_a_file_with_and_without_weights(files, alone, weights):
     run = prepared("gru-char", files, weights=weights)
     own = [each.of("train") for each in alone]
     [note] = [note for note in run.corpus.notes if "is read" in note]
@@ -138,7 +131,7 @@ def test_a_note_says_the_share_of_a_file_with_and_without_weights(
     assert f"to {100 * weights[1] / sum(weights):.0f} %" in note
 
 
-def test_copies_are_no_texts_of_the_lexicon_and_the_novelty_index(files: list[Path]) -> None:
+def test_copies_are_no_texts_of_the_lexicon_and_the_novelty_index(files):
     options = {"training": {"novelty": "exact"}}
     few, many = (
         trained("ngram-char", files, weights=weights, **options)[2].bundle
@@ -157,7 +150,7 @@ def test_copies_are_no_texts_of_the_lexicon_and_the_novelty_index(files: list[Pa
     assert np.array_equal(few.index.ids, many.index.ids)
 
 
-def test_what_a_corpus_is_identified_by(files: list[Path]) -> None:
+def test_what_a_corpus_is_identified_by(files):
     found = [
         corpus_of(source, weights=weights).fingerprint
         for source, weights in ((files, (1, 1)), (files, (1.0, 2.0)))
@@ -171,9 +164,7 @@ def test_what_a_corpus_is_identified_by(files: list[Path]) -> None:
 
 
 @pytest.mark.slow
-def test_stores_of_one_and_of_two_workers_are_the_same(
-    files: list[Path], tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_stores_of_one_and_of_two_workers_are_the_same(files, tmp_path, monkeypatch):
     contents = []
     for workers in "12":
         monkeypatch.setenv("REVIEWGEN_WORKERS", workers)
@@ -189,7 +180,7 @@ def test_stores_of_one_and_of_two_workers_are_the_same(
 
 
 @pytest.mark.parametrize(
-    ("source", "weights", "said"),
+    "source, weights, said",
     [
         ("films.csv", (1, 1), "weights are the shares of several corpora: give --data for each"),
         (
@@ -209,18 +200,16 @@ def test_stores_of_one_and_of_two_workers_are_the_same(
         ),
     ],
 )
-def test_bad_weights_are_one_sentence(
-    files: list[Path], monkeypatch: Any, source: Any, weights: Any, said: str
-) -> None:
+def test_bad_weights_are_one_sentence(files, monkeypatch, source, weights, said):
     monkeypatch.chdir(files[0].parent)
     with pytest.raises((ConfigError, DataError)) as caught:
         prepared("gru-char", source, weights=weights)
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_the_command_line(files: list[Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_the_command_line(files, tmp_path, monkeypatch, run_command):
     monkeypatch.chdir(files[0].parent)
-    run: Callable[..., Any] = lambda *words: run_command(monkeypatch, capsys, *words)  # noqa: E731
+    run: Callable[..., Any] = lambda *words: run_command(*words)  # noqa: E731
     data = ["--data", "films.csv", "--data", "titles.csv", "--weights"]
     status, out, said = run("train", "ngram-char", *data, "1,1", "--out", tmp_path / "m", "--json")
     assert status == 0 and json.loads(out)["data"]["weights"] == [1, 1], said

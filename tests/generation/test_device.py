@@ -1,7 +1,5 @@
 """``ReviewModel.to`` and ``--device`` on a machine without an accelerator."""
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +13,7 @@ from tests.support.fakes import TEXTS, raising
 
 
 @pytest.fixture
-def gru(model_folder: Callable[[str], Path]) -> ReviewModel:
+def gru(model_folder) -> ReviewModel:
     """A network of its own for each test."""
     return reviewgen.load(model_folder("gru-char"))
 
@@ -28,7 +26,7 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def test_the_device_of_a_text_is_in_its_request_and_its_receipt(gru: ReviewModel) -> None:
+def test_the_device_of_a_text_is_in_its_request_and_its_receipt(gru):
     """The CPU by its number is a device like any other."""
     on_cpu = gru.generate("the ", **OPTIONS)
     gru.bundle.weights.to("cpu:0")
@@ -41,7 +39,7 @@ def test_the_device_of_a_text_is_in_its_request_and_its_receipt(gru: ReviewModel
     )
 
 
-def test_what_is_saved_does_not_depend_on_the_device(gru: ReviewModel, tmp_path: Path) -> None:
+def test_what_is_saved_does_not_depend_on_the_device(gru, tmp_path):
     gru.save_pretrained(tmp_path / "on-cpu")
     gru.bundle.weights.to("cpu:0")
     bits = reviewgen.load(tmp_path / "on-cpu").evaluate(TEXTS).bits_per_character
@@ -52,7 +50,7 @@ def test_what_is_saved_does_not_depend_on_the_device(gru: ReviewModel, tmp_path:
     ).read_bytes()
 
 
-def test_a_table_leaves_the_model_on_its_device(gru: ReviewModel, tmp_path: Path) -> None:
+def test_a_table_leaves_the_model_on_its_device(gru, tmp_path):
     gru.bundle.weights.to("cpu:0")
     reviewgen.generate_dataset(gru, 5, out=tmp_path / "texts", seed=1, max_new_tokens=9)
     assert gru.device == "cpu:0"
@@ -66,9 +64,7 @@ def test_a_table_leaves_the_model_on_its_device(gru: ReviewModel, tmp_path: Path
     "error",
     [torch.OutOfMemoryError("CUDA out of memory. Tried to"), torch.AcceleratorError("no kernel")],
 )
-def test_a_device_that_fails_is_named(
-    error: Exception, gru: ReviewModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_device_that_fails_is_named(error, gru, monkeypatch):
     gru.bundle.weights.to("cpu:0")
     monkeypatch.setattr(gru.bundle.weights.model_on_device, "forward", raising(error))
     for call in (

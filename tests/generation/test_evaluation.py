@@ -3,7 +3,7 @@ count model.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,7 @@ def framed(tokenizer: Any, texts: Sequence[str], conditions: Sequence[int] = ())
 
 
 @pytest.mark.parametrize("name", ["gru-char", "ngram-char"])
-def test_evaluations_equal_the_loop(name: str, micro: Callable[[str], ReviewModel]) -> None:
+def test_evaluations_equal_the_loop(name, micro):
     trained = micro(name)
     bits = [brute_bits(trained, text) for text in UNEQUAL]
     nats = math.log(2) * sum(map(sum, bits))
@@ -62,7 +62,7 @@ def test_evaluations_equal_the_loop(name: str, micro: Callable[[str], ReviewMode
 
 
 @pytest.mark.parametrize("name", ["gru-char", "ngram-char"])
-def test_a_score_equals_the_loop(name: str, micro: Callable[[str], ReviewModel]) -> None:
+def test_a_score_equals_the_loop(name, micro):
     trained = micro(name)
     bits = brute_bits(trained, UNEQUAL[3])
     score = trained.score(UNEQUAL[3])
@@ -84,7 +84,7 @@ def documents_of_many_lengths() -> Any:
 @pytest.mark.parametrize(
     "vocab_size, count", [(V, 0), (1 << 17, -60)], ids=["few tokens", "many tokens"]
 )
-def test_losses_do_not_depend_on_rows_and_chunks(vocab_size: int, count: int) -> None:
+def test_losses_do_not_depend_on_rows_and_chunks(vocab_size, count):
     """A call has few tokens where the vocabulary is large."""
     documents = documents_of_many_lengths()[count:]
     logits = table(V, 4)
@@ -98,7 +98,7 @@ def test_losses_do_not_depend_on_rows_and_chunks(vocab_size: int, count: int) ->
     assert max(rows * length for rows, length in model.calls) * vocab_size <= 1 << 23
 
 
-def test_an_evaluation_does_not_depend_on_batches_and_computes_little_for_nothing() -> None:
+def test_an_evaluation_does_not_depend_on_batches_and_computes_little_for_nothing():
     documents = documents_of_many_lengths()
     logits = table(V, 4)
     model = TableModel(logits)
@@ -116,14 +116,14 @@ def test_an_evaluation_does_not_depend_on_batches_and_computes_little_for_nothin
     )
 
 
-def test_an_evaluation_does_not_depend_on_the_type_of_ids() -> None:
+def test_an_evaluation_does_not_depend_on_the_type_of_ids():
     documents = documents_of_many_lengths()
     model = TableModel(table(V, 4))
     small = [(ids.astype(np.uint16), length) for ids, length in documents[:50]]
     assert evaluate_documents(model, small, V) == evaluate_documents(model, documents[:50], V)
 
 
-def test_the_score_path_and_double_precision_equal_the_dense_path() -> None:
+def test_the_score_path_and_double_precision_equal_the_dense_path():
     logits = table(V, 4)
     texts = ["bad cafe", "a", "gh " * 30]
     dense = TableModel(logits)
@@ -148,7 +148,7 @@ def without_f(kind: type[TableModel]) -> ReviewModel:
 
 
 @pytest.mark.parametrize("kind", [TableModel, ScoringTable])
-def test_an_evaluation_with_zero_probability_is_infinite(kind: type[TableModel]) -> None:
+def test_an_evaluation_with_zero_probability_is_infinite(kind):
     trained = without_f(kind)
     found = trained.evaluate(["bad", "face off", "fffe", "cab"], clean=False)
     assert (found.zero_probability_tokens, found.reviews) == (6, 4)
@@ -163,7 +163,7 @@ def test_an_evaluation_with_zero_probability_is_infinite(kind: type[TableModel])
 
 
 @pytest.mark.parametrize("kind", [TableModel, ScoringTable])
-def test_a_perplexity_beyond_floats_is_infinite(kind: type[TableModel]) -> None:
+def test_a_perplexity_beyond_floats_is_infinite(kind):
     steep = torch.zeros(V, V)
     steep[:, 2] = 5000.0
     found = evaluate_documents(kind(steep), framed(LETTERS, ["bbb"]), V)
@@ -172,13 +172,13 @@ def test_a_perplexity_beyond_floats_is_infinite(kind: type[TableModel]) -> None:
 
 
 @pytest.mark.parametrize("kind", [TableModel, ScoringTable])
-def test_a_score_with_zero_probability_is_infinite(kind: type[TableModel]) -> None:
+def test_a_score_with_zero_probability_is_infinite(kind):
     score = without_f(kind).score("cafe")
     assert score.bits == math.inf
     assert [math.isinf(token.bits) for token in score.tokens] == [False, False, True, False, False]
 
 
-def test_conditions_are_given_and_not_scored() -> None:
+def test_conditions_are_given_and_not_scored():
     logits = table(V + 3, 2)
     model = TableModel(logits)
     steps = logits.log_softmax(-1)
@@ -197,7 +197,7 @@ def test_conditions_are_given_and_not_scored() -> None:
     assert log_probabilities(model, ids[:3], 3) == []
 
 
-def test_the_text_before_is_given_and_not_scored() -> None:
+def test_the_text_before_is_given_and_not_scored():
     trained = review_model(TableModel(table(V)), LETTERS)
     whole = trained.score("bad cafe")
     first = trained.score("bad")
@@ -206,7 +206,7 @@ def test_the_text_before_is_given_and_not_scored() -> None:
     assert first.bits - first.tokens[-1].bits + after.bits == pytest.approx(whole.bits)
 
 
-def test_tokens_are_scored_under_several_models_at_once() -> None:
+def test_tokens_are_scored_under_several_models_at_once():
     models = [TableModel(table(V + 1, seed)) for seed in (0, 1)]
     documents = framed(LETTERS, ["bad cafe", "", "gab"], (V,))
     scores, characters = score_tokens(models, iter(documents), V)
@@ -238,7 +238,7 @@ def sizes(documents: list[Document]) -> list[int]:
     return [length for ids, length in documents if len(ids) == length + 2]
 
 
-def test_samples_of_documents_are_evenly_spaced() -> None:
+def test_samples_of_documents_are_evenly_spaced():
     store: Any = Store()
     assert (
         sizes(sample_documents(store, 1000))
@@ -250,7 +250,7 @@ def test_samples_of_documents_are_evenly_spaced() -> None:
     assert sizes(sample_documents(store, 0)) == [5]  # one, in the middle
 
 
-def test_documents_of_a_list_are_evenly_spread() -> None:
+def test_documents_of_a_list_are_evenly_spread():
     store: Any = Store()
     pairs = [(store.document(length), length) for length in range(10)]
     assert (
@@ -261,7 +261,7 @@ def test_documents_of_a_list_are_evenly_spread() -> None:
 
 
 @pytest.mark.wrong_types
-def test_what_cannot_be_scored_is_an_error() -> None:
+def test_what_cannot_be_scored_is_an_error():
     trained = review_model(TableModel(table(V)), LETTERS)
     for call, message in (
         (lambda: trained.score(""), "at least one character"),

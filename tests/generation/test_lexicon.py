@@ -7,7 +7,6 @@ import re
 from collections import Counter
 from functools import cache
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,7 +80,7 @@ def spelling_of(name: str, known: Lexicon | None = None) -> Spelling:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    "text, expected",
     [
         ("Don't say 'no'.", ["Don't", "say", "no"]),
         ("rock’n’roll — naïve?", ["rock’n’roll", "naïve"]),
@@ -90,12 +89,12 @@ def spelling_of(name: str, known: Lexicon | None = None) -> Spelling:
         ("12 !? '", []),
     ],
 )
-def test_words_are_runs_of_letters_with_their_marks(text: str, expected: list[str]) -> None:
+def test_words_are_runs_of_letters_with_their_marks(text, expected):
     assert words_of(text) == expected
 
 
 @given(st.sets(st.binary(max_size=6), max_size=40))
-def test_a_minimal_automaton_accepts_exactly_its_strings(strings: set[bytes]) -> None:
+def test_a_minimal_automaton_accepts_exactly_its_strings(strings):
     assert list(minimal_automaton(strings).strings()) == sorted(strings)
 
 
@@ -107,9 +106,7 @@ def strings_of(spelling: Spelling) -> set[bytes]:
     st.sets(st.text("abé'", min_size=1, max_size=4)),
     st.sets(st.text("abcé", min_size=1, max_size=5)),
 )
-def test_words_are_added_to_a_spelling_as_if_they_had_been_known_before(
-    known: set[str], added: set[str]
-) -> None:
+def test_words_are_added_to_a_spelling_as_if_they_had_been_known_before(known, added):
     symbols = Symbols(np.array([97], np.uint16), np.array([0, 1]))
     base = make_spelling(symbols, Lexicon.of(known, " "))
     extended = add_words(base, added)
@@ -171,7 +168,7 @@ def is_complete(text: str) -> bool:
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_a_token_may_follow_exactly_if_a_known_text_goes_on_with_it(name: str) -> None:
+def test_a_token_may_follow_exactly_if_a_known_text_goes_on_with_it(name):
     tokenizer = TOKENIZERS[name]
     spelling = spelling_of(name, lexicon())
     table = tokenizer.token_bytes()
@@ -237,7 +234,7 @@ def as_bytes(values: Any) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("text", "token", "may_follow"),
+    "text, token, may_follow",
     [
         ("don'", " ", False),  # don is not a word of its own
         ("'", "t", True),
@@ -249,7 +246,7 @@ def as_bytes(values: Any) -> bytes:
         ("the 日本 ", "x", False),
     ],
 )
-def test_what_may_follow_known_and_unknown_words(text: str, token: str, may_follow: bool) -> None:
+def test_what_may_follow_known_and_unknown_words(text, token, may_follow):
     for name, tokenizer in TOKENIZERS.items():
         spelling = spelling_of(name, lexicon())
         place = start_of_text(spelling)
@@ -261,7 +258,7 @@ def test_what_may_follow_known_and_unknown_words(text: str, token: str, may_foll
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_without_a_lexicon_every_valid_text_may_follow_and_no_other(name: str) -> None:
+def test_without_a_lexicon_every_valid_text_may_follow_and_no_other(name):
     tokenizer = TOKENIZERS[name]
     spelling = spelling_of(name)
     rng = np.random.default_rng(0)
@@ -296,7 +293,7 @@ def test_without_a_lexicon_every_valid_text_may_follow_and_no_other(name: str) -
 
 
 @pytest.mark.parametrize("preset", ["ngram-char", "ngram-word", "lstm-char", "lstm-word"])
-def test_texts_have_known_words_only_whatever_the_settings(micro: Any, preset: str) -> None:
+def test_texts_have_known_words_only_whatever_the_settings(micro, preset):
     model = micro(preset)
     known = set(model.bundle.lexicon)
     assert model.generation_config.words == "known"
@@ -326,9 +323,7 @@ def test_texts_have_known_words_only_whatever_the_settings(micro: Any, preset: s
 
 
 @pytest.mark.parametrize("preset", ["ngram-char", "ngram-word", "lstm-char", "lstm-word"])
-def test_known_words_do_not_depend_on_other_prompts_and_keep_the_prompt(
-    micro: Any, preset: str
-) -> None:
+def test_known_words_do_not_depend_on_other_prompts_and_keep_the_prompt(micro, preset):
     model = micro(preset)
     together = model.generate(
         ["the ", "a mov", "zzz", "the glorbx"], seed=5, num_return_sequences=3, max_new_tokens=50
@@ -339,7 +334,7 @@ def test_known_words_do_not_depend_on_other_prompts_and_keep_the_prompt(
 
 
 @pytest.mark.parametrize("preset", ["ngram-char", "ngram-word", "lstm-char", "lstm-word"])
-def test_texts_have_known_words_with_a_logits_processor(micro: Any, preset: str) -> None:
+def test_texts_have_known_words_with_a_logits_processor(micro, preset):
     model = micro(preset)
     known = set(model.bundle.lexicon)
     processed = model.generate(
@@ -349,7 +344,7 @@ def test_texts_have_known_words_with_a_logits_processor(micro: Any, preset: str)
 
 
 @pytest.mark.parametrize("kind", [lambda own: own, Plain], ids=["own loop", "generic loop"])
-def test_among_allowed_tokens_a_model_keeps_its_own_distribution(kind: Any) -> None:
+def test_among_allowed_tokens_a_model_keeps_its_own_distribution(kind):
     from scipy.stats import chisquare
 
     model = reviewgen.train("ngram-char", TEXTS, model={"order": 2})
@@ -384,7 +379,7 @@ def test_among_allowed_tokens_a_model_keeps_its_own_distribution(kind: Any) -> N
         assert chisquare(*pairs).pvalue > 1e-4
 
 
-def test_a_stream_is_the_text_even_at_dead_ends(micro: Any) -> None:
+def test_a_stream_is_the_text_even_at_dead_ends(micro):
     """No trigram of characters may repeat, so at some point no known word is left."""
     for seed in range(3):
         options = {
@@ -400,7 +395,7 @@ def test_a_stream_is_the_text_even_at_dead_ends(micro: Any) -> None:
 
 
 @pytest.mark.wrong_types
-def test_a_lexicon_is_saved_with_its_model(micro: Any, tmp_path: Path) -> None:
+def test_a_lexicon_is_saved_with_its_model(micro, tmp_path):
     model = micro("ngram-word")
     model.save_pretrained(tmp_path / "m")
     again = reviewgen.load(tmp_path / "m")
@@ -414,7 +409,7 @@ def test_a_lexicon_is_saved_with_its_model(micro: Any, tmp_path: Path) -> None:
         model.generate("", words="some")
 
 
-def test_a_language_without_spaces_has_no_lexicon(micro: Any) -> None:
+def test_a_language_without_spaces_has_no_lexicon(micro):
     letters = [chr(0x4E00 + number) for number in range(300)]
     texts = ["".join(DRAW.choices(letters, k=30)) + "。" for _ in range(40)]
     model = reviewgen.train("ngram-char", texts)
@@ -436,26 +431,26 @@ def lexicon_of_movies() -> Lexicon:
     return known
 
 
-def test_a_word_of_two_texts_is_known_also_with_a_capital() -> None:
+def test_a_word_of_two_texts_is_known_also_with_a_capital():
     known = lexicon_of_movies()
     assert set(known) == {"movie", "Movie", "the", "The", "was", "Was"}
     assert "goods" not in known and "once" not in known and "MOVIE" in known and len(known) == 6
 
 
-def test_lexicons_are_joined() -> None:
+def test_lexicons_are_joined():
     known = lexicon_of_movies()
     joined = known | Lexicon.of(["café"], ["!"])
     assert set(joined) == {*known, "café"} and known | known is known
 
 
-def test_a_lexicon_covers_85_percent_of_all_words_or_is_none() -> None:
+def test_a_lexicon_covers_85_percent_of_all_words_or_is_none():
     rare = Counter({"the": 17, **{f"w{c}": 1 for c in "abc"}})
     assert build_lexicon(WordCounts(rare, rare)) is not None  # 17 of 20 words are known, 85 %
     more = rare + Counter({"zz": 1})
     assert build_lexicon(WordCounts(more, more)) is None
 
 
-def test_a_lexicon_of_further_texts_keeps_the_words_before() -> None:
+def test_a_lexicon_of_further_texts_keeps_the_words_before():
     known = lexicon_of_movies()
     again = build_lexicon(WordCounts(Counter({"new": 9})), before=known)
     assert (
@@ -466,7 +461,7 @@ def test_a_lexicon_of_further_texts_keeps_the_words_before() -> None:
 
 
 @given(st.lists(st.text(alphabet="aAbé e\u0301'’.“—\n", max_size=30), min_size=1, max_size=8))
-def test_words_are_counted_by_text_as_one_by_one(texts: list[str]) -> None:
+def test_words_are_counted_by_text_as_one_by_one(texts):
     counts = count_words(texts)
     found = [words_of(text) for text in texts]
     assert counts.words == Counter(chain.from_iterable(found))
@@ -481,9 +476,7 @@ NAME_ONCE = ["Zyx Qwv, ZYX “Zyx” and zyx.", *["The film is good and the end 
     "least, is_written, said",
     [(1, True, "each of a training text;"), (2, False, "each of at least 2 training texts;")],
 )
-def test_a_name_from_one_review_is_written_only_if_one_text_is_enough(
-    least: int, is_written: bool, said: str
-) -> None:
+def test_a_name_from_one_review_is_written_only_if_one_text_is_enough(least, is_written, said):
     options = {
         "tokenizer": {"vocab_size": 300},
         "validation": NAME_ONCE[1:],
@@ -497,12 +490,12 @@ def test_a_name_from_one_review_is_written_only_if_one_text_is_enough(
     assert said in model.bundle.card
 
 
-def test_words_of_a_single_text_are_known_if_they_are_repeated() -> None:
+def test_words_of_a_single_text_are_known_if_they_are_repeated():
     book = reviewgen.train("ngram-char", ["It is. " * 60], validation=["It is."])
     assert set(book.bundle.lexicon) == {"It", "is", "Is"}
 
 
-def test_parts_of_a_long_text_do_not_count_as_texts(tmp_path: Path) -> None:
+def test_parts_of_a_long_text_do_not_count_as_texts(tmp_path):
     (tmp_path / "book.txt").write_text(
         "".join(f"Once {'Ariel ' * 9 * (n == 2)}it was {n}. " for n in range(900)), encoding="utf-8"
     )
@@ -510,18 +503,18 @@ def test_parts_of_a_long_text_do_not_count_as_texts(tmp_path: Path) -> None:
     assert {"Ariel", "Once"} <= set(parts.bundle.lexicon)
 
 
-def test_min_texts_leaves_out_words_of_fewer_texts() -> None:
+def test_min_texts_leaves_out_words_of_fewer_texts():
     counts = WordCounts(Counter(a=9, b=9, c=9), Counter(a=9, b=2, c=2))
     lexicon = build_lexicon(counts, 5)
     assert lexicon is not None and set(lexicon) == {"a", "A"}
 
 
-def test_min_texts_below_one_is_refused() -> None:
+def test_min_texts_below_one_is_refused():
     with pytest.raises(ConfigError, match="min_texts must be at least 1; got 0"):
         reviewgen.train("ngram-char", NAME_ONCE, min_texts=0)
 
 
-def test_long_texts_are_counted_in_parts() -> None:
+def test_long_texts_are_counted_in_parts():
     for name, tokenizer in TOKENIZERS.items():
         text = " ".join(DRAW.choices(["movie", "café", "don't", "日本"], k=30_000))
         ids = np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id])
@@ -534,7 +527,7 @@ def test_long_texts_are_counted_in_parts() -> None:
 # Files.
 
 
-def test_a_file_with_a_flipped_bit_is_refused_or_harmless(tmp_path: Path) -> None:
+def test_a_file_with_a_flipped_bit_is_refused_or_harmless(tmp_path):
     """Compiled loops do not check bounds."""
     file = tmp_path / "lexicon.safetensors"
     rng = np.random.default_rng(0)

@@ -5,7 +5,7 @@ on damaged files.
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import reviewgen
-from reviewgen import ReviewModel
 from reviewgen.compiled import copies
 from reviewgen.errors import BundleError, DataError, StorageError
 from reviewgen.novelty import WINDOWS, build_index, build_sets, read_index, write_index
@@ -83,7 +82,7 @@ def corpora(draw: Any) -> tuple[list[list[int]], list[int]]:
 
 
 @given(corpora())
-def test_the_exact_form_equals_brute_force(corpus: Any) -> None:
+def test_the_exact_form_equals_brute_force(corpus):
     texts, text = corpus
     index = build(texts)
     lengths = longest_matches(texts, text)
@@ -105,7 +104,7 @@ def test_the_exact_form_equals_brute_force(corpus: Any) -> None:
 
 
 @given(corpora())
-def test_spans_of_the_exact_form_are_all_that_no_other_one_holds(corpus: Any) -> None:
+def test_spans_of_the_exact_form_are_all_that_no_other_one_holds(corpus):
     texts, text = corpus
     lengths = longest_matches(texts, text)
     exact = build(texts).examine(text, decode)
@@ -132,7 +131,7 @@ def stored_thinly(texts: list[list[int]]) -> tuple[list[list[int]], int]:
 
 
 @given(corpora(), st.booleans())
-def test_the_compact_form_never_reports_less_than_the_exact_form(corpus: Any, thin: bool) -> None:
+def test_the_compact_form_never_reports_less_than_the_exact_form(corpus, thin):
     texts, text = corpus
     texts, limit = stored_thinly(texts) if thin else (texts, 4_000_000)
     texts = texts * (5 if thin else 1) + ([[2, 3, 4, 5, 6, 2, 4, 6, 3, 5] * 9] if thin else [])
@@ -161,9 +160,7 @@ def test_the_compact_form_never_reports_less_than_the_exact_form(corpus: Any, th
 
 
 @given(corpora(), st.booleans())
-def test_sets_of_pieces_that_are_built_by_themselves_are_those_of_the_index(
-    corpus: Any, thin: bool
-) -> None:
+def test_sets_of_pieces_that_are_built_by_themselves_are_those_of_the_index(corpus, thin):
     texts, limit = stored_thinly(corpus[0]) if thin else (corpus[0], 4_000_000)
     index = build(texts, "compact", max_bytes=limit)
     parts = build_sets([np.array([0, *own, 1]) for own in texts], (0, 1), limit)
@@ -172,7 +169,7 @@ def test_sets_of_pieces_that_are_built_by_themselves_are_those_of_the_index(
 
 
 @given(corpora(), st.integers(0, 12))
-def test_a_guard_catches_every_longer_copy(corpus: Any, max_copy: int) -> None:
+def test_a_guard_catches_every_longer_copy(corpus, max_copy):
     texts, text = corpus
     ids = np.array([*text, 2, 3], np.int64)
     missed = 0
@@ -188,10 +185,10 @@ def test_a_guard_catches_every_longer_copy(corpus: Any, max_copy: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("vocab_size", "dtype"),
+    "vocab_size, dtype",
     [(256, np.uint8), (257, np.int16), (32_768, np.int16), (32_769, np.int32)],
 )
-def test_vocabularies_of_any_size(vocab_size: int, dtype: Any) -> None:
+def test_vocabularies_of_any_size(vocab_size, dtype):
     rng = np.random.default_rng(1)
     frequent = rng.choice(np.arange(2, vocab_size), 40)
     frequent[0] = vocab_size - 1
@@ -212,7 +209,7 @@ def test_vocabularies_of_any_size(vocab_size: int, dtype: Any) -> None:
 
 
 @pytest.fixture(params=FORMS)
-def saved(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Any, Path]:
+def saved(request, tmp_path) -> tuple[Any, Path]:
     index = build(REVIEWS, request.param)
     file = tmp_path / "novelty.safetensors"
     write_index(index, file)
@@ -223,7 +220,7 @@ def read(file: Path, fingerprint: str = "of the model", vocab_size: int = 10) ->
     return read_index(file, fingerprint, vocab_size)
 
 
-def test_a_file_gives_the_same_index_and_only_to_its_model(saved: tuple[Any, Path]) -> None:
+def test_a_file_gives_the_same_index_and_only_to_its_model(saved):
     index, file = saved
     again = read(file)
     whole = file.read_bytes()
@@ -290,7 +287,7 @@ DAMAGE: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def test_a_damaged_file_is_refused_or_harmless(saved: tuple[Any, Path], tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused_or_harmless(saved, tmp_path):
     index, file = saved
     whole = file.read_bytes()
     for changes in DAMAGE["both"] + DAMAGE[index.form]:
@@ -317,7 +314,7 @@ MADE_UP = "Zebras juggle 42 purple vacuums, quickly!"
 FILE = "novelty.safetensors"
 
 
-def test_training_reviews_are_found(micro: Callable[[str], ReviewModel]) -> None:
+def test_training_reviews_are_found(micro):
     exact = micro("exact")
     compact = micro("ngram-char")
     reports = [(exact.novelty(review), compact.novelty(review), review) for review in TEXTS[:20]]
@@ -335,7 +332,7 @@ def test_training_reviews_are_found(micro: Callable[[str], ReviewModel]) -> None
         assert set(one.windows.values()) == set(other.windows.values()) == {1.0}
 
 
-def test_made_up_text_is_not_found(micro: Callable[[str], ReviewModel]) -> None:
+def test_made_up_text_is_not_found(micro):
     made_up = micro("exact").novelty(MADE_UP)
     assert (
         made_up.longest_tokens < 8
@@ -345,9 +342,7 @@ def test_made_up_text_is_not_found(micro: Callable[[str], ReviewModel]) -> None:
 
 
 @pytest.mark.parametrize("name", ["exact", "ngram-char"])
-def test_reports_change_no_text_and_are_those_of_novelty(
-    name: str, micro: Callable[[str], ReviewModel]
-) -> None:
+def test_reports_change_no_text_and_are_those_of_novelty(name, micro):
     model = micro(name)
     texts = model.generate("the ", novelty="report", num_return_sequences=4, seed=2)
     assert texts == model.generate("the ", num_return_sequences=4, seed=2)
@@ -357,8 +352,8 @@ def test_reports_change_no_text_and_are_those_of_novelty(
 
 
 def test_an_index_is_saved_with_its_model_and_one_of_another_model_is_refused(
-    micro: Callable[[str], ReviewModel], model_folder: Callable[[str], Path], tmp_path: Path
-) -> None:
+    micro, model_folder, tmp_path
+):
     folder = shutil.copytree(model_folder("exact"), tmp_path / "m")
     model = micro("exact")
     facts = json.loads((folder / "training.json").read_text(encoding="utf-8"))["novelty"]

@@ -18,7 +18,6 @@ from reviewgen.errors import ConfigError, GenerationError
 from reviewgen.evaluation import judge_by_metric
 from reviewgen.generation.generator import Generation
 from reviewgen.generation.pieces import TokenTexts
-from tests.support.distributions import Install
 from tests.support.fakes import (
     LETTERS,
     LetterTokenizer,
@@ -37,7 +36,7 @@ TOKENIZERS = {"char": CHAR, "word": WORD}
 
 
 @pytest.fixture(params=MODELS)
-def model(request: pytest.FixtureRequest) -> ReviewModel:
+def model(request) -> ReviewModel:
     """A model without a loop of its own, one with it, and the same without."""
     return review_model(MODELS[request.param], LETTERS)
 
@@ -62,7 +61,7 @@ def writes(text: str, tokenizer: Any = LETTERS, prompt: str = "", **settings: An
 OPTIONS: dict[str, Any] = {"seed": 8, "max_new_tokens": 20, "temperature": [0.7, 1.2]}
 
 
-def test_text_i_of_a_seed_depends_on_neither_the_others_nor_the_batch(model: ReviewModel) -> None:
+def test_text_i_of_a_seed_depends_on_neither_the_others_nor_the_batch(model):
     texts = model.generate("a", num_return_sequences=65, **OPTIONS)  # two batches
     assert len(set(texts)) > 40
     assert model.generate("a", num_return_sequences=2, **OPTIONS) == texts[:2]
@@ -70,7 +69,7 @@ def test_text_i_of_a_seed_depends_on_neither_the_others_nor_the_batch(model: Rev
     assert model.generate("a", num_return_sequences=65, **(OPTIONS | {"seed": 9})) != texts
 
 
-def test_texts_can_be_generated_from_any_number_on(model: ReviewModel) -> None:
+def test_texts_can_be_generated_from_any_number_on(model):
     each = list(model.generate_each("a", num_return_sequences=65, **OPTIONS))
     texts = [found.text for found in each]
     assert texts == model.generate("a", num_return_sequences=65, **OPTIONS)
@@ -82,7 +81,7 @@ def test_texts_can_be_generated_from_any_number_on(model: ReviewModel) -> None:
     assert list(model.generate_each("a", first=10**9)) == [] == model.generate([])
 
 
-def test_a_seed_is_drawn_for_each_call_and_gives_the_text_again(model: ReviewModel) -> None:
+def test_a_seed_is_drawn_for_each_call_and_gives_the_text_again(model):
     chosen = next(model.generate_each("a"))
     assert (
         model.generate_one("a", seed=chosen.seed) == chosen.text
@@ -90,7 +89,7 @@ def test_a_seed_is_drawn_for_each_call_and_gives_the_text_again(model: ReviewMod
     )
 
 
-def test_global_random_state_and_the_tensors_of_the_model_stay() -> None:
+def test_global_random_state_and_the_tensors_of_the_model_stay():
     logits = table(V)
     before = logits.clone()
     model = review_model(TableModel(logits), LETTERS)
@@ -103,7 +102,7 @@ def test_global_random_state_and_the_tensors_of_the_model_stay() -> None:
     assert torch.equal(logits, before)
 
 
-def test_what_is_known_of_a_text_agrees_with_the_model(model: ReviewModel) -> None:
+def test_what_is_known_of_a_text_agrees_with_the_model(model):
     inner = model.model
     reasons = set()
     for found in model.generate(
@@ -126,9 +125,7 @@ def test_what_is_known_of_a_text_agrees_with_the_model(model: ReviewModel) -> No
     assert reasons == {"end", "length"}
 
 
-def test_a_stream_that_is_closed_leaves_the_model_as_it_was_and_two_streams_do_not_mix(
-    model: ReviewModel,
-) -> None:
+def test_a_stream_that_is_closed_leaves_the_model_as_it_was_and_two_streams_do_not_mix(model):
     options: dict[str, Any] = {"seed": 1, "max_new_tokens": 60}
     before = model.generate("ab", num_return_sequences=2, **options)
     for taken in (0, 1, 3):
@@ -143,7 +140,7 @@ def test_a_stream_that_is_closed_leaves_the_model_as_it_was_and_two_streams_do_n
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_damaged_weights_are_an_error(value: float) -> None:
+def test_damaged_weights_are_an_error(value):
     logits = table(V)
     logits[LETTERS.encode("a")[0], 5] = value
     model = review_model(TableModel(logits), LETTERS)
@@ -179,7 +176,7 @@ PROMPTS = [
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_any_prompt_comes_first_exactly(name: str) -> None:
+def test_any_prompt_comes_first_exactly(name):
     tokenizer = TOKENIZERS[name]
     dead = torch.full((tokenizer.vocab_size,) * 2, -math.inf)
     dead[:, tokenizer.eos_id] = 0.0  # every token that would spell the prompt has probability zero
@@ -193,7 +190,7 @@ def test_any_prompt_comes_first_exactly(name: str) -> None:
             assert logits is not dead or model.generate_one(prompt, seed=0) == prompt
 
 
-def test_a_prompt_is_split_before_its_last_word() -> None:
+def test_a_prompt_is_split_before_its_last_word():
     pieces = TokenTexts(WORD)
     assert (pieces.split("the ").ids, pieces.split("the ").rest) == (WORD.encode("the"), " ")
     assert (
@@ -203,7 +200,7 @@ def test_a_prompt_is_split_before_its_last_word() -> None:
     ) == (" mov", [], "")
 
 
-def test_the_model_completes_the_last_word_of_a_prompt() -> None:
+def test_the_model_completes_the_last_word_of_a_prompt():
     (token,) = WORD.encode(" movie")
     logits = torch.zeros(WORD.vocab_size, WORD.vocab_size)
     # wherever it is, it wants to write this token, then the end
@@ -215,7 +212,7 @@ def test_the_model_completes_the_last_word_of_a_prompt() -> None:
     assert model.generate_one("the ", max_new_tokens=1, seed=0) == "the movie"
 
 
-def test_a_prompt_without_new_tokens_has_the_probabilities_of_its_tokens() -> None:
+def test_a_prompt_without_new_tokens_has_the_probabilities_of_its_tokens():
     found = one_of(review_model(QueueModel([], WORD), WORD), "the mov", max_new_tokens=0)
     assert (WORD.decode(found.tokens), found.new_tokens, found.finish_reason) == (
         "the mov",
@@ -225,7 +222,7 @@ def test_a_prompt_without_new_tokens_has_the_probabilities_of_its_tokens() -> No
     assert len(found.log_probabilities) == len(found.tokens)
 
 
-def test_a_tokenizer_that_loses_characters_loses_none_of_the_prompt() -> None:
+def test_a_tokenizer_that_loses_characters_loses_none_of_the_prompt():
     model = writes("bad cafe", prompt="b")
     assert model.generate_one("xyzbxyz") == "".join(model.stream("xyzbxyz")) == "xyzbxyzbad cafe"
     assert model.generate_one("xyzbxyz", stop_strings=["d c"]) == "xyzbxyzbad c"
@@ -243,7 +240,7 @@ def test_a_tokenizer_that_loses_characters_loses_none_of_the_prompt() -> None:
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_a_stream_never_yields_half_a_character(name: str) -> None:
+def test_a_stream_never_yields_half_a_character(name):
     tokenizer = TOKENIZERS[name]
     text = "ab 👍🏽 สวัสดี é\U0001f9d1\u200d\U0001f680 ok"
     ids = tokenizer.encode(text)
@@ -257,7 +254,7 @@ def test_a_stream_never_yields_half_a_character(name: str) -> None:
 
 
 @given(st.sampled_from(["char", "word"]), st.integers(0, 10_000))
-def test_streams_of_random_bytes_join_to_the_text(name: str, seed: int) -> None:
+def test_streams_of_random_bytes_join_to_the_text(name, seed):
     """Half of what this model writes are bytes, which may be parts of no character."""
     tokenizer = TOKENIZERS[name]
     pieces = TokenTexts(tokenizer).texts
@@ -271,7 +268,7 @@ def test_streams_of_random_bytes_join_to_the_text(name: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("beams", [1, 2])
-def test_every_reason_to_end(beams: int) -> None:
+def test_every_reason_to_end(beams):
     model = writes("bad cafe")
     cases: list[tuple[dict[str, Any], str, str]] = [
         ({}, "end", "bad cafe"),
@@ -304,7 +301,7 @@ def test_every_reason_to_end(beams: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stops", "text"),
+    "stops, text",
     [
         (["d c"], "bad c"),  # spans three tokens
         ("a", "ba"),
@@ -314,7 +311,7 @@ def test_every_reason_to_end(beams: int) -> None:
         ([], "bad cafe"),
     ],
 )
-def test_a_text_ends_with_its_first_stop_string(stops: Any, text: str) -> None:
+def test_a_text_ends_with_its_first_stop_string(stops, text):
     model = writes("bad cafe")
     assert (
         model.generate_one(stop_strings=stops) == text == "".join(model.stream(stop_strings=stops))
@@ -326,7 +323,7 @@ def test_a_text_ends_with_its_first_stop_string(stops: Any, text: str) -> None:
 
 
 @given(st.text(st.sampled_from("the movie was é👍ส."), min_size=1, max_size=20), st.data())
-def test_a_text_keeps_exactly_the_tokens_that_it_needs(whole: str, data: st.DataObject) -> None:
+def test_a_text_keeps_exactly_the_tokens_that_it_needs(whole, data):
     """Also where it ends inside a token of several characters, or inside a character of several
     tokens.
     """
@@ -363,7 +360,7 @@ SENTENCES = [
 ]
 
 
-def test_a_text_that_was_cut_off_ends_with_a_whole_sentence() -> None:
+def test_a_text_that_was_cut_off_ends_with_a_whole_sentence():
     for prompt, (written, kept) in itertools.product(["", "P. Q", "Really."], SENTENCES):
         tokenizer = LetterTokenizer("".join(sorted(set(written + prompt + "~"))))
         model = writes(written + "~", tokenizer, prompt)
@@ -383,7 +380,7 @@ def test_a_text_that_was_cut_off_ends_with_a_whole_sentence() -> None:
 # Words that a text must include.
 
 
-def test_texts_include_the_words() -> None:
+def test_texts_include_the_words():
     ngram = counted(LOOP, order=3)
     wanted: list[Any] = ["a", ["ba", "g"], {"AB"}]
     for inner, words in zip(
@@ -410,7 +407,7 @@ CHOOSING: dict[str, Any] = {"seed": 3, "max_new_tokens": 12}
 ALL = {"num_return_sequences": 20, "best_of": 20} | CHOOSING
 
 
-def test_the_best_of_several_are_the_most_probable_with_their_numbers(model: ReviewModel) -> None:
+def test_the_best_of_several_are_the_most_probable_with_their_numbers(model):
     drawn = model.generate(["a", "h"], num_return_sequences=20, **CHOOSING)
 
     def bits(number: int) -> float:
@@ -432,7 +429,7 @@ def test_the_best_of_several_are_the_most_probable_with_their_numbers(model: Rev
     assert [drawn[each.number] for each in found] == [each.text for each in found]
 
 
-def test_a_function_or_a_metric_chooses_the_best(model: ReviewModel, install: Install) -> None:
+def test_a_function_or_a_metric_chooses_the_best(model, install):
     drawn = model.generate("a", num_return_sequences=20, **CHOOSING)
     fewest = (
         "class Fewest:\n unit, lower_is_better = 'letters', True\n __call__ = lambda self, sample:"
@@ -448,12 +445,12 @@ def test_a_function_or_a_metric_chooses_the_best(model: ReviewModel, install: In
         assert every == sorted(drawn, key=len, reverse=is_reversed)
 
 
-def test_a_metric_judges_so_that_more_is_better() -> None:
+def test_a_metric_judges_so_that_more_is_better():
     # 4 of 5 runs of 4 words
     assert judge_by_metric("self-repetition", set())("a a a a a a a a", "") == pytest.approx(-0.8)
 
 
-def test_a_model_chooses_the_best_by_its_bits(model: ReviewModel) -> None:
+def test_a_model_chooses_the_best_by_its_bits(model):
     drawn = model.generate("a", num_return_sequences=20, **CHOOSING)
     own = {
         text: model.score(text[1:], "a").bits_per_character if text[1:] else math.inf
@@ -462,7 +459,7 @@ def test_a_model_chooses_the_best_by_its_bits(model: ReviewModel) -> None:
     assert model.generate("a", judge=model, **ALL) == sorted(drawn, key=own.__getitem__)
 
 
-def test_wrong_settings_of_a_choice_are_refused(model: ReviewModel) -> None:
+def test_wrong_settings_of_a_choice_are_refused(model):
     wrong: list[dict[str, Any]] = [
         {"num_return_sequences": 3},
         {"num_beams": 2},
@@ -492,14 +489,14 @@ def slow() -> ReviewModel:
 
 
 @pytest.mark.parametrize("beams", [1, 2])
-def test_max_time_ends_a_text_and_keeps_what_was_written(slow: ReviewModel, beams: int) -> None:
+def test_max_time_ends_a_text_and_keeps_what_was_written(slow, beams):
     found = one_of(slow, "abc", max_time=0.15, num_beams=beams)
     assert found.finish_reason == "time" and found.text.startswith("abc")
     assert 1 <= found.new_tokens <= 6
     assert LETTERS.decode(found.tokens) == found.text and 0.1 < found.seconds < 5
 
 
-def test_max_time_is_that_of_the_call(slow: ReviewModel) -> None:
+def test_max_time_is_that_of_the_call(slow):
     texts = slow.generate(
         "ab", num_return_sequences=130, max_time=0.3, return_dict_in_generate=True
     )
@@ -509,7 +506,7 @@ def test_max_time_is_that_of_the_call(slow: ReviewModel) -> None:
     assert "".join(slow.stream("ab", max_time=0.1)).startswith("ab")
 
 
-def test_max_time_ends_an_n_gram_that_cannot_go_on() -> None:
+def test_max_time_ends_an_n_gram_that_cannot_go_on():
     ngram = review_model(counted(["a" * 30] * 50, order=4, smoothing="none"), LETTERS)
     found = one_of(ngram, max_time=1e-9, min_new_tokens=10**9, max_new_tokens=10**9)
     assert found.finish_reason in ("time", "stuck") and len(found.text) < 1000

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.fakes import LETTERS, QueueModel, TableModel, review_model, run_command, table
+from tests.support.fakes import LETTERS, QueueModel, TableModel, review_model, table
 from tests.support.ngrams import counted
 
 V = LETTERS.vocab_size
@@ -21,9 +21,7 @@ MODEL = review_model(TableModel(table(V)), LETTERS)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2])
-def test_the_probabilities_are_the_softmax_of_the_plain_call_without_bos(
-    temperature: float,
-) -> None:
+def test_the_probabilities_are_the_softmax_of_the_plain_call_without_bos(temperature):
     found = MODEL.next_tokens("bad", k=100, temperature=temperature)
     inner = MODEL.model
     logits = inner(torch.tensor([[0, *LETTERS.encode("bad")]]), inner.initial_state(1))[0][
@@ -39,13 +37,13 @@ def test_the_probabilities_are_the_softmax_of_the_plain_call_without_bos(
     assert [each.shown for each in found.alternatives if each.is_end] == ["(end)"]
 
 
-def test_a_certain_token_has_no_entropy() -> None:
+def test_a_certain_token_has_no_entropy():
     certain = review_model(QueueModel([3, 4], LETTERS), LETTERS).next_tokens()
     assert (certain.entropy_bits, certain.possible, certain.alternatives[0].text) == (0.0, 1, "b")
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2])
-def test_a_walk_draws_tokens_as_often_as_they_are_probable(temperature: float) -> None:
+def test_a_walk_draws_tokens_as_often_as_they_are_probable(temperature):
     alternatives = MODEL.next_tokens("bad", k=100, temperature=temperature).alternatives
     walk = MODEL.walk("bad", temperature=temperature, seed=0)
     drawn = Counter[int]()
@@ -57,7 +55,7 @@ def test_a_walk_draws_tokens_as_often_as_they_are_probable(temperature: float) -
         assert abs(drawn[each.token] / 1500 - each.probability) < 0.05
 
 
-def test_an_n_gram_shows_how_often_a_token_came_after_the_text() -> None:
+def test_an_n_gram_shows_how_often_a_token_came_after_the_text():
     """Its parts are compared with dictionaries in ``tests/plugins``."""
     lines = ["a bad cab", "a bad bag", "feed a bee"] * 3 + ["gab a face", "he had a bag"]
     found = review_model(counted(lines, order=4, smoothing="witten-bell"), LETTERS).next_tokens(
@@ -77,7 +75,7 @@ def test_an_n_gram_shows_how_often_a_token_came_after_the_text() -> None:
     } == dict(after)  # type: ignore[union-attr]
 
 
-def test_a_walk_goes_forward_and_back() -> None:
+def test_a_walk_goes_forward_and_back():
     walk = MODEL.walk("ba", seed=1)
     start = walk.next_tokens()
     walk.take(LETTERS.encode("d")[0])
@@ -91,14 +89,10 @@ def test_a_walk_goes_forward_and_back() -> None:
     assert again.text == walk.text and walk.undo() and walk.text == "ba"
 
 
-def test_playing_picks_types_samples_and_undoes(
-    micro: Any, model_folder: Any, monkeypatch: Any, capsys: Any
-) -> None:
+def test_playing_picks_types_samples_and_undoes(micro, model_folder, monkeypatch, run_command):
     def play(*lines: str, words: Sequence[Any] = ("--prompt", "the ")) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
-        return run_command(
-            monkeypatch, capsys, "play", model_folder("ngram-char"), "--seed", 3, *words
-        )
+        return run_command("play", model_folder("ngram-char"), "--seed", 3, *words)
 
     status, out, notes = play("+mo", "v", "1", "u", "u", '"s a"', "d 3", "u", "", "u", "q")
     # the hint

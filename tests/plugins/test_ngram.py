@@ -91,9 +91,7 @@ def assert_textbook(
     query=st.lists(st.integers(0, 6), min_size=1, max_size=9),
     bos=st.sampled_from([0, 3]),
 )
-def test_every_probability_is_that_of_the_textbook(
-    texts: Any, order: int, smoothing: str, query: list[int], bos: int
-) -> None:
+def test_every_probability_is_that_of_the_textbook(texts, order, smoothing, query, bos):
     """Id 6 never occurs; bos is the smallest id, or, all ids moved along, one in the middle."""
     texts = [[(token + bos) % 7 for token in text] for text in texts]
     query = [(token + bos) % 7 for token in query]
@@ -101,7 +99,7 @@ def test_every_probability_is_that_of_the_textbook(
 
 
 @pytest.mark.parametrize("smoothing", ["kneser-ney", "absolute"])
-def test_discounts_are_those_of_the_counts_for_any_number_of_texts(smoothing: str) -> None:
+def test_discounts_are_those_of_the_counts_for_any_number_of_texts(smoothing):
     """bos, which occurs once in each text, is not a 1-gram: neither for the discounts nor for the
     number of n-grams.
     """
@@ -112,7 +110,7 @@ def test_discounts_are_those_of_the_counts_for_any_number_of_texts(smoothing: st
 
 
 @pytest.mark.wrong_types
-def test_the_loops_compute_the_same_as_plain_python(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loops_compute_the_same_as_plain_python(monkeypatch):
     """Where numba is turned off, which also checks every index."""
     texts = zipf_texts(6, 25)
     queries = [text[:4] for text in texts]
@@ -132,7 +130,7 @@ def test_the_loops_compute_the_same_as_plain_python(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("stored", KENLM["models"], ids=lambda m: f"{m['tokens']}-{m['order']}")
-def test_perplexity_is_kenlm_s(stored: dict[str, Any]) -> None:
+def test_perplexity_is_kenlm_s(stored):
     """Against values stored from lmplz and query; the file says how they were made."""
     lines = [line.split() if stored["tokens"] == "word" else list(line) for line in KENLM["lines"]]
     train = lines[: KENLM["train_lines"]]
@@ -164,7 +162,7 @@ def nats_of(model: Any, texts: Any) -> float:
 
 
 @pytest.mark.parametrize(
-    ("smoothing", "numbers", "expected"),
+    "smoothing, numbers, expected",
     [
         ("kneser-ney", (10, 5, 2, 1), (0.5, 1.4, 2.0)),
         ("kneser-ney", (10, 5, 2, 0), (0.5, 1.4, 3.0)),  # no 1-gram has count 4
@@ -176,8 +174,8 @@ def nats_of(model: Any, texts: Any) -> float:
     ],
 )
 def test_discounts_follow_from_how_many_ngrams_occur_once_to_four_times(
-    smoothing: str, numbers: Any, expected: Any
-) -> None:
+    smoothing, numbers, expected
+):
     """Chen & Goodman 1998, equation 26, with the fall-back of lmplz; Ney, Essen & Kneser 1994, n1 /
     (n1 + 2 n2).
     """
@@ -193,7 +191,7 @@ def test_discounts_follow_from_how_many_ngrams_occur_once_to_four_times(
     assert facts["fallback_orders"] == ([] if expected else [1])
 
 
-def test_the_report_names_sizes_and_fallbacks() -> None:
+def test_the_report_names_sizes_and_fallbacks():
     model, facts = count_ngram(spell("abc"), 128, 2)
     assert facts["fallback_orders"] == [1, 2] and facts["notes"][0].startswith(
         f"{sum(facts['ngrams'])} n-grams of 1 to 2 tokens"
@@ -212,7 +210,7 @@ def test_the_report_names_sizes_and_fallbacks() -> None:
 
 
 @pytest.mark.parametrize("smoothing", DISTRIBUTIONS)
-def test_a_score_is_the_probability_of_the_whole_distribution(smoothing: str) -> None:
+def test_a_score_is_the_probability_of_the_whole_distribution(smoothing):
     ids = torch.randint(0, 128, (3, 40), generator=torch.Generator().manual_seed(0))
     ids[0, :18] = ids_of(spell(LINES[0])[0][:18])
     for order, quantized in [(1, False), (3, False), (16, False), (3, smoothing != "none")]:
@@ -227,7 +225,7 @@ def test_a_score_is_the_probability_of_the_whole_distribution(smoothing: str) ->
 
 
 @pytest.mark.parametrize("vocab_size", [128, 45_000])
-def test_pieces_with_the_state_passed_along_equal_the_whole(vocab_size: int) -> None:
+def test_pieces_with_the_state_passed_along_equal_the_whole(vocab_size):
     """With 45,000 ids, the distributions of a call are computed a few positions at a time."""
     model, _ = count_ngram(spell(*LINES), vocab_size, 3)
     ids = ids_of(*(text[:12] for text in spell(*LINES)))
@@ -250,7 +248,7 @@ CORPORA = {
 @pytest.mark.parametrize(
     "more", [*({"smoothing": s} for s in SMOOTHED), {"quantized": True}, {"min_count": 2}], ids=str
 )
-def test_any_corpus_gives_finite_scores_that_sum_to_one(more: dict[str, Any]) -> None:
+def test_any_corpus_gives_finite_scores_that_sum_to_one(more):
     for texts, order in itertools.product(CORPORA.values(), (1, 2, 5, 64)):
         model, _ = count_ngram(texts, 128, order, **more)
         for text in (*texts, *spell("zebra", "the band the band the band")):
@@ -259,7 +257,7 @@ def test_any_corpus_gives_finite_scores_that_sum_to_one(more: dict[str, Any]) ->
             assert_sums_to_one(logits)
 
 
-def test_small_models() -> None:
+def test_small_models():
     # eos alone is left
     assert log_probabilities(count_ngram([[BOS, EOS]], 2, 3)[0], [BOS]).tolist() == [
         [[-math.inf, 0.0]]
@@ -275,7 +273,7 @@ def test_small_models() -> None:
         assert torch.equal(tensor, apart.state_dict()[name]), name
 
 
-def test_stupid_backoff_generates_and_is_never_scored() -> None:
+def test_stupid_backoff_generates_and_is_never_scored():
     model, _ = count_ngram(spell(*LINES), 128, 4, "stupid-backoff")
     assert_sums_to_one(log_probabilities(model, spell(LINES[0])[0]))
     with pytest.raises(NotADistribution, match="bits per character"):
@@ -304,7 +302,7 @@ def ngrams_of(texts: Any, order: int) -> Counter[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("smoothing", SMOOTHED)
-def test_pruning_by_count_keeps_what_is_frequent_or_needed_and_sums_to_one(smoothing: str) -> None:
+def test_pruning_by_count_keeps_what_is_frequent_or_needed_and_sums_to_one(smoothing):
     texts = random_texts(40)
     order = 4
     contexts = list(itertools.product(range(7), repeat=3))
@@ -325,7 +323,7 @@ def test_pruning_by_count_keeps_what_is_frequent_or_needed_and_sums_to_one(smoot
             )
 
 
-def test_pruning_by_entropy_drops_ngrams_whose_absence_costs_little() -> None:
+def test_pruning_by_entropy_drops_ngrams_whose_absence_costs_little():
     """Stolcke 1998: the rise in perplexity, from both models' distributions over all contexts that
     end alike.
     """
@@ -373,7 +371,7 @@ def test_pruning_by_entropy_drops_ngrams_whose_absence_costs_little() -> None:
 
 
 @pytest.mark.parametrize("order", [1, 2, 6])
-def test_quantized_probabilities_are_near_and_sum_to_one(order: int) -> None:
+def test_quantized_probabilities_are_near_and_sum_to_one(order):
     texts = spell(*KENLM["lines"][:139])
     held_out = spell(*KENLM["lines"][139:])
     full, whole = count_ngram(texts, 128, order)
@@ -385,7 +383,7 @@ def test_quantized_probabilities_are_near_and_sum_to_one(order: int) -> None:
     assert order == 1 or facts["bytes"] < whole["bytes"] * (0.75 if order == 2 else 0.66)
 
 
-def test_one_token_all_but_alone_sums_to_one_when_quantized() -> None:
+def test_one_token_all_but_alone_sums_to_one_when_quantized():
     """What a context leaves for the unseen is smaller here than rounding in single precision."""
     for smoothing in SMOOTHED:
         model, _ = count_ngram([[BOS, *[2] * 3_000_000, EOS]], 20, 3, smoothing, quantized=True)
@@ -395,7 +393,7 @@ def test_one_token_all_but_alone_sums_to_one_when_quantized() -> None:
         count_ngram([[BOS, 2, EOS], [BOS, 2, 2, EOS], [BOS, EOS]], 3, 2, quantized=True)
 
 
-def test_misuse_is_explained() -> None:
+def test_misuse_is_explained():
     cls: Any = find_model("ngram")[0]
     model = cls(cls.Config(vocab_size=5, order=2))
     alone = cls(cls.Config(vocab_size=1, order=2))
@@ -521,9 +519,7 @@ def compare_contexts(model: Any, brute: BruteNgram, history: list[int]) -> int:
     smoothing=st.sampled_from([*DISTRIBUTIONS, "stupid-backoff"]),
     history=histories,
 )
-def test_counts_are_exact_or_left_out(
-    texts: Any, order: int, smoothing: str, history: list[int]
-) -> None:
+def test_counts_are_exact_or_left_out(texts, order, smoothing, history):
     model, _ = count_ngram(texts, 7, order, smoothing)
     unknown = compare_contexts(model, BruteNgram(texts, 7, order, smoothing), history)
     assert unknown == 0 or smoothing not in ("absolute", "witten-bell")

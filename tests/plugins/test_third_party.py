@@ -64,12 +64,12 @@ def install(package: str, root: Path) -> Path:
 
 
 @pytest.fixture(scope="module", params=PRESETS)
-def package(request: pytest.FixtureRequest) -> str:
+def package(request) -> str:
     return request.param
 
 
 @pytest.fixture(scope="module")
-def place(package: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(package: str, tmp_path_factory) -> Path:
     """A folder with an installed package in ``site``, and data and a model that it trained."""
     return made_once(tmp_path_factory, package, lambda folder: train(package, folder))
 
@@ -83,26 +83,26 @@ def train(package: str, folder: Path) -> None:
     (folder / "said.txt").write_text(run(words, site, folder))
 
 
-def test_an_installed_plugin_is_listed(package: str, place: Path) -> None:
+def test_an_installed_plugin_is_listed(package, place):
     listed = json.loads(run(["-m", "reviewgen", "list", "--json"], place / "site", place))
     plugins = itertools.chain.from_iterable(listed.values())
     names = {plugin["name"] for plugin in plugins if plugin["package"] == package}
     assert package.removeprefix("reviewgen-") in names
 
 
-def test_an_installed_plugin_trains_and_is_evaluated(package: str, place: Path) -> None:
+def test_an_installed_plugin_trains_and_is_evaluated(package, place):
     said = (place / "said.txt").read_text()
     assert ("nothing to train" in said) == (package == "reviewgen-uniform")
     words = ["-m", "reviewgen", "evaluate", "m", "--data", "reviews.txt"]
     assert "bits" in run(words, place / "site", place)
 
 
-def test_a_text_of_a_plugin_does_not_depend_on_other_prompts(place: Path) -> None:
+def test_a_text_of_a_plugin_does_not_depend_on_other_prompts(place):
     alone, first, second = run(["-c", TWO_PROMPTS], place / "site", place).splitlines()
     assert alone == first != second
 
 
-def test_a_model_without_its_plugin_says_what_to_install(package: str, place: Path) -> None:
+def test_a_model_without_its_plugin_says_what_to_install(package, place):
     words = ["-m", "reviewgen", "generate", "m"]
     done = run_python(words, env=os.environ | {"PYTHONPATH": ""}, cwd=place)
     assert (
@@ -113,7 +113,7 @@ def test_a_model_without_its_plugin_says_what_to_install(package: str, place: Pa
 
 
 @pytest.mark.parametrize("package", ["reviewgen-mingru"], indirect=True)
-def test_the_stepper_of_a_plugin_generates_without_torch(place: Path) -> None:
+def test_the_stepper_of_a_plugin_generates_without_torch(place):
     """In a process of its own, not forked from one with torch."""
     environment = os.environ | {"PYTHONPATH": str(place / "site")}
     words = [sys.executable, "-c", WITHOUT_TORCH]
@@ -123,7 +123,7 @@ def test_the_stepper_of_a_plugin_generates_without_torch(place: Path) -> None:
     assert printed.splitlines()[-1] == "False"
 
 
-def test_the_tests_of_a_plugin_pass(package: str, place: Path, tmp_path: Path) -> None:
+def test_the_tests_of_a_plugin_pass(package, place, tmp_path):
     run_tests(EXAMPLES / package, place / "site", tmp_path)
 
 
@@ -133,7 +133,7 @@ def run_tests(package: Path, site: Path, root: Path, **env: str) -> None:
     run(words, site, root, **env)
 
 
-def test_the_plugin_of_the_llm_command(tmp_path: Path) -> None:
+def test_the_plugin_of_the_llm_command(tmp_path):
     """Its own tests pass, it writes to a pipe, and what its README shows runs, each command
     shortened to a few tokens.
     """

@@ -36,7 +36,7 @@ def folder_of(name: str) -> Path:
     return folder
 
 
-def test_there_are_twelve_presets_with_weights() -> None:
+def test_there_are_twelve_presets_with_weights():
     assert (
         sorted(plugin.name for plugin in reviewgen.list_presets() if plugin.package == "reviewgen")
         == NAMES
@@ -54,7 +54,7 @@ def test_there_are_twelve_presets_with_weights() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_preset_is_named_for_its_model_and_tokenizer(name: str) -> None:
+def test_a_preset_is_named_for_its_model_and_tokenizer(name):
     preset = find_preset(name)
     assert (preset.model, preset.tokenizer) == parse_preset(name)
     cls, model = find_model(preset.model)
@@ -71,7 +71,7 @@ def test_a_preset_is_named_for_its_model_and_tokenizer(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_folder_of_weights_is_complete(name: str) -> None:
+def test_a_folder_of_weights_is_complete(name):
     folder = folder_of(name)
     assert size(folder) <= MAX_EACH
     training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
@@ -90,7 +90,7 @@ def test_a_folder_of_weights_is_complete(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_networks_are_stored_in_8_bits_and_a_blend_shares_its_models(name: str) -> None:
+def test_networks_are_stored_in_8_bits_and_a_blend_shares_its_models(name):
     file = folder_of(name) / "model.safetensors"
     if name.startswith("blend"):
         assert not file.exists()
@@ -101,7 +101,7 @@ def test_networks_are_stored_in_8_bits_and_a_blend_shares_its_models(name: str) 
 
 
 @pytest.mark.install
-def test_the_wheel_holds_them(tmp_path: Path) -> None:
+def test_the_wheel_holds_them(tmp_path):
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
         cwd=ROOT,

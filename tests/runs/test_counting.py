@@ -124,7 +124,7 @@ with open(f"facts.{rank}.json", "w") as file:
 
 
 @pytest.fixture(scope="module")
-def counted(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def counted(tmp_path_factory) -> Any:
     """Run the script in three processes; return what each of them has written and printed."""
 
     def work(folder: Path) -> None:
@@ -149,7 +149,7 @@ def one(untouched_registry: None) -> dict[str, Any]:
 
 
 @pytest.mark.launch
-def test_three_processes_make_the_model_of_one(counted: Any, one: dict[str, Any]) -> None:
+def test_three_processes_make_the_model_of_one(counted, one):
     assert len({facts["weights"] for facts in one.values()}) == len(ALIKE) - 1, (
         "the memory changes nothing"
     )
@@ -161,7 +161,7 @@ def test_three_processes_make_the_model_of_one(counted: Any, one: dict[str, Any]
 
 
 @pytest.mark.launch
-def test_three_processes_spend_a_budget_together(counted: Any, one: dict[str, Any]) -> None:
+def test_three_processes_spend_a_budget_together(counted, one):
     for facts in counted.ranks:
         assert facts["slow"] == counted.ranks[0]["slow"]
         assert facts["slow"]["stopped"] == "budget spent"
@@ -169,7 +169,7 @@ def test_three_processes_spend_a_budget_together(counted: Any, one: dict[str, An
 
 
 @pytest.mark.launch
-def test_all_processes_are_interrupted_with_the_model_of_the_texts_so_far(counted: Any) -> None:
+def test_all_processes_are_interrupted_with_the_model_of_the_texts_so_far(counted):
     seen = list(chain.from_iterable(facts["seen"] for facts in counted.ranks))
     run = ready("ngram-char", TEXTS)
     model = Ngram(run.model.config)

@@ -158,7 +158,7 @@ with open(f"{os.environ['RANK']}.json", "w") as file:
 """
 
 
-def test_two_processes_train_as_one_with_all_their_lanes(tmp_path: Path) -> None:
+def test_two_processes_train_as_one_with_all_their_lanes(tmp_path):
     group = run_group(["-c", SMOKE], 2, cwd=tmp_path, env=os.environ | CPU | {"PYTHONPATH": ROOT})
     assert [done.returncode for done in group] == [0, 0], [done.stderr for done in group]
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
@@ -234,7 +234,7 @@ main()
 
 
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def launched(tmp_path_factory) -> Any:
     """Run the script in two processes; return what each of them has written."""
     folder = made_once(tmp_path_factory, "processes", _launch)
     ranks = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
@@ -251,7 +251,7 @@ def _launch(folder: Path) -> None:
 
 @pytest.mark.launch
 @pytest.mark.parametrize("name", ALIKE)
-def test_processes_train_as_one(name: str, launched: Any) -> None:
+def test_processes_train_as_one(name, launched):
     options = ALIKE[name] | {"lanes": 6}
     ranks = [facts[name] for facts in launched.ranks]
     one = train(**options)
@@ -270,7 +270,7 @@ def test_processes_train_as_one(name: str, launched: Any) -> None:
 
 
 @pytest.mark.launch
-def test_the_main_process_chooses_for_all(launched: Any) -> None:
+def test_the_main_process_chooses_for_all(launched):
     first, second = launched.ranks
     assert first["sized"] == second["sized"] and first["sized"][-1] == [1, 2]
     assert all(
@@ -289,9 +289,7 @@ def test_the_main_process_chooses_for_all(launched: Any) -> None:
         ("interrupted", None, 40),
     ],
 )
-def test_all_stop_at_the_same_step(
-    launched: Any, name: str, stopped: str | None, most: int
-) -> None:
+def test_all_stop_at_the_same_step(launched, name, stopped, most):
     first, second = (facts[name] for facts in launched.ranks)
     assert first["stopped"] == second["stopped"] == stopped
     assert str(first["losses"]) == str(second["losses"]) and first["bits"] == second["bits"]
@@ -300,18 +298,18 @@ def test_all_stop_at_the_same_step(
 
 
 @pytest.mark.launch
-def test_a_divergence_names_the_step(launched: Any) -> None:
+def test_a_divergence_names_the_step(launched):
     assert "step 9" in launched.ranks[0]["nan"]["notes"][0]
 
 
 @pytest.mark.launch
-def test_an_interrupt_ends_the_step_of_all(launched: Any) -> None:
+def test_an_interrupt_ends_the_step_of_all(launched):
     facts = launched.ranks[0]["interrupted"]
     assert facts["error"].startswith("KeyboardInterrupt") and len(facts["losses"]) == 9
 
 
 @pytest.mark.launch
-def test_a_process_that_fails_ends_the_training_of_all_with_the_best_weights(launched: Any) -> None:
+def test_a_process_that_fails_ends_the_training_of_all_with_the_best_weights(launched):
     first, second = (facts["failed"] for facts in launched.ranks)
     assert second["error"].startswith("ZeroDivisionError") and second["stopped"] is None
     assert first["error"] is None and first["stopped"] == "another process ended"
@@ -325,7 +323,7 @@ def test_a_process_that_fails_ends_the_training_of_all_with_the_best_weights(lau
 
 
 @pytest.mark.launch
-def test_processes_of_different_settings_are_refused(launched: Any) -> None:
+def test_processes_of_different_settings_are_refused(launched):
     first, second = (facts["different"] for facts in launched.ranks)
     assert first["error"].startswith(
         "TrainingError: The processes have different settings: the seed."
@@ -335,7 +333,7 @@ def test_processes_of_different_settings_are_refused(launched: Any) -> None:
 
 
 @pytest.mark.launch
-def test_a_model_is_saved_when_another_process_is_killed(launched: Any) -> None:
+def test_a_model_is_saved_when_another_process_is_killed(launched):
     model = reviewgen.load(launched.folder / "killed")
     # or the launcher was faster
     assert model.training["stopped"] in ("another process ended", "interrupted")
@@ -397,7 +395,7 @@ command("ngram-char", "ngram", int, order=4, novelty="none")
 
 
 @pytest.fixture(scope="module")
-def restarted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def restarted(tmp_path_factory) -> Path:
     """The folder of a job of two processes, one of which was killed three times."""
     return made_once(tmp_path_factory, "restarted", restart)
 
@@ -425,7 +423,7 @@ def restart(tmp_path: Path) -> None:
 
 
 @pytest.mark.launch
-def test_a_job_with_a_killed_process_is_restarted_and_resumes(restarted: Path) -> None:
+def test_a_job_with_a_killed_process_is_restarted_and_resumes(restarted):
     said = (restarted / "said.txt").read_text(encoding="utf-8")
     assert not list(restarted.glob("*.partial"))
     assert "No checkpoint was saved yet, so the same command starts from the beginning." in said
@@ -435,7 +433,7 @@ def test_a_job_with_a_killed_process_is_restarted_and_resumes(restarted: Path) -
 
 
 @pytest.mark.launch
-def test_a_resumed_job_makes_the_model_of_one_that_was_not_killed(restarted: Path) -> None:
+def test_a_resumed_job_makes_the_model_of_one_that_was_not_killed(restarted):
     one = restarted / "whole"
     two = restarted / "resumed"
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
@@ -447,7 +445,7 @@ def test_a_resumed_job_makes_the_model_of_one_that_was_not_killed(restarted: Pat
 
 
 @pytest.mark.launch
-def test_a_restarted_count_is_that_of_one_process(restarted: Path, tmp_path: Path) -> None:
+def test_a_restarted_count_is_that_of_one_process(restarted, tmp_path):
     options = {"model": {"order": 4}, "training": {"novelty": "none"}, "out": tmp_path / "counted"}
     reviewgen.train("ngram-char", TEXTS, **options)
     counted, ngram = (
@@ -457,9 +455,7 @@ def test_a_restarted_count_is_that_of_one_process(restarted: Path, tmp_path: Pat
     assert ngram == counted
 
 
-def test_a_saved_model_of_the_same_run_is_used_and_another_is_in_the_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_saved_model_of_the_same_run_is_used_and_another_is_in_the_way(tmp_path, monkeypatch):
     options: dict[str, Any] = {
         "out": tmp_path / "model",
         "training": {"novelty": "none", "copy_tokens": 0},

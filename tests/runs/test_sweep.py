@@ -5,7 +5,6 @@ the plot, the command.
 import itertools
 import json
 import math
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -18,7 +17,7 @@ from reviewgen.evaluation import evaluate_documents
 from reviewgen.rates import describe_copies
 from reviewgen.runs.sweep import SweepRow
 from tests.support.brute_ngram import BruteNgram
-from tests.support.fakes import TEXTS, run_command
+from tests.support.fakes import TEXTS
 from tests.support.trainings import prepared, ready
 
 # of which some have n-grams that no other has
@@ -51,7 +50,7 @@ def orders() -> list[SweepRow]:
     return list(reviewgen.sweep("ngram-char", iter(TEXTS), "model.order", [1, 2, 4]))
 
 
-def test_a_row_has_the_numbers_of_a_run_of_its_own(orders: list[SweepRow]) -> None:
+def test_a_row_has_the_numbers_of_a_run_of_its_own(orders):
     rows = orders
     assert [row.value for row in rows] == [1, 2, 4]
     for row in rows:
@@ -59,7 +58,7 @@ def test_a_row_has_the_numbers_of_a_run_of_its_own(orders: list[SweepRow]) -> No
         assert row.seconds > 0
 
 
-def test_higher_orders_are_larger_and_copy_more(orders: list[SweepRow]) -> None:
+def test_higher_orders_are_larger_and_copy_more(orders):
     rows = orders
     bits = [row.train_bits or 0.0 for row in rows]
     assert bits[0] > bits[1] + 0.5 > bits[2] + 1.0
@@ -75,14 +74,12 @@ def smoothings() -> list[SweepRow]:
     return list(reviewgen.sweep(*swept, series=series))
 
 
-def test_each_series_is_swept(smoothings: list[SweepRow]) -> None:
+def test_each_series_is_swept(smoothings):
     swept = [(row.series["model.smoothing"], row.value) for row in smoothings]
     assert swept == list(itertools.product(("kneser-ney", "none"), (1, 3, 6)))
 
 
-def test_bits_impossible_tokens_and_ngrams_are_those_of_plain_counts(
-    smoothings: list[SweepRow],
-) -> None:
+def test_bits_impossible_tokens_and_ngrams_are_those_of_plain_counts(smoothings):
     run = prepared("ngram-char", SQUARES)
     train, held_out = (
         [store.document(n).tolist() for n in range(len(store))]
@@ -124,12 +121,12 @@ def ngrams_of(texts: list[list[int]], n: int) -> set[tuple[int, ...]]:
     return found
 
 
-def test_without_smoothing_more_is_impossible_at_higher_orders(smoothings: list[SweepRow]) -> None:
+def test_without_smoothing_more_is_impossible_at_higher_orders(smoothings):
     shares = [row.held_out_impossible or 0.0 for row in smoothings]
     assert shares[:3] == [0.0, 0.0, 0.0] and shares[3] < shares[4] < shares[5]
 
 
-def test_the_vocabulary_of_a_tokenizer() -> None:
+def test_the_vocabulary_of_a_tokenizer():
     rows = list(
         reviewgen.sweep(
             "ngram-word", TEXTS, "tokenizer.vocab_size", ["262", "270"], {"model": {"order": 2}}
@@ -144,7 +141,7 @@ def test_the_vocabulary_of_a_tokenizer() -> None:
 
 
 @pytest.mark.wrong_types
-def test_a_wrong_sweep_is_refused_before_any_work() -> None:
+def test_a_wrong_sweep_is_refused_before_any_work():
     refused: list[tuple[str, Any, dict[str, Any], str]] = [
         ("data.lowercase", [True], {}, "not a setting"),
         ("model.order", [], {}, "at least one value"),
@@ -167,7 +164,7 @@ ROWS = [
 ]
 
 
-def test_a_plot_is_a_picture(tmp_path: Path) -> None:
+def test_a_plot_is_a_picture(tmp_path):
     from matplotlib.image import imread
 
     for name in ("plot.png", "plot.pdf"):
@@ -178,7 +175,7 @@ def test_a_plot_is_a_picture(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def words(tmp_path: Path) -> tuple[Any, ...]:
+def words(tmp_path) -> tuple[Any, ...]:
     """A command that sweeps two settings, and sets a list that is not swept."""
     corpus = tmp_path / "reviews.txt"
     corpus.write_text("\n".join(SQUARES), encoding="utf-8")
@@ -197,11 +194,9 @@ def swept() -> list[SweepRow]:
     )
 
 
-def test_the_command_prints_the_table_and_draws_it(
-    words: tuple[Any, ...], swept: list[SweepRow], tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+def test_the_command_prints_the_table_and_draws_it(words, swept, tmp_path, run_command):
     plot = tmp_path / "reviews.svg"
-    status, out, err = run_command(monkeypatch, capsys, *words, "--plot", plot)
+    status, out, err = run_command(*words, "--plot", plot)
     assert status == 0, err
     lines = [line.split() for line in out.splitlines()]
     assert lines[0] == ["train", "held-out", "n-grams,", "of"]
@@ -228,10 +223,8 @@ def cells_of(row: SweepRow) -> tuple[list[str], list[str]]:
     return first, [*copied, f"{row.ngrams[-1]:,}", "of", possible]
 
 
-def test_the_command_prints_json(
-    words: tuple[Any, ...], swept: list[SweepRow], monkeypatch: Any, capsys: Any
-) -> None:
-    facts = json.loads(run_command(monkeypatch, capsys, *words, "--json")[1])
+def test_the_command_prints_json(words, swept, run_command):
+    facts = json.loads(run_command(*words, "--json")[1])
     for row, wanted in zip(facts["rows"], swept, strict=True):
         expected = json.loads(json.dumps(wanted.to_dict()))
         same = {"value": str(wanted.value), "seconds": 0}

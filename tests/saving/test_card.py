@@ -26,7 +26,7 @@ VALUES = (
 
 
 @pytest.fixture(scope="module")
-def tokens(tmp_path_factory: pytest.TempPathFactory) -> list[Token]:
+def tokens(tmp_path_factory) -> list[Token]:
     """The parsed card of a model that was trained on a CSV file whose name, column and values are
     Markdown and HTML.
     """
@@ -50,25 +50,25 @@ def text_of(tokens: list[Token]) -> str:
     )
 
 
-def test_a_column_and_values_are_no_html_elements(tokens: list[Token]) -> None:
+def test_a_column_and_values_are_no_html_elements(tokens):
     html = [token.content for token in tokens if token.type in ("html_inline", "html_block")]
     assert [
         content for content in html if not content.startswith("<!-- written by reviewgen")
     ] == []
 
 
-def test_values_are_no_links_and_no_emphasis(tokens: list[Token]) -> None:
+def test_values_are_no_links_and_no_emphasis(tokens):
     assert {token.type for token in tokens}.isdisjoint({"link_open", "em_open", "strong_open"})
 
 
 @pytest.mark.parametrize("value", [COLUMN, *VALUES])
-def test_a_name_or_value_is_shown_as_it_is(tokens: list[Token], value: str) -> None:
+def test_a_name_or_value_is_shown_as_it_is(tokens, value):
     assert value.replace("\n", " ") in text_of(tokens)
 
 
-def test_the_name_of_the_file_is_shown_as_it_is(tokens: list[Token]) -> None:
+def test_the_name_of_the_file_is_shown_as_it_is(tokens):
     assert "<b>*reviews*.csv" in text_of(tokens)
 
 
-def test_a_table_of_settings_has_a_row_for_each_group(tokens: list[Token]) -> None:
+def test_a_table_of_settings_has_a_row_for_each_group(tokens):
     assert sum(token.type == "tr_open" for token in tokens) >= 3

@@ -37,14 +37,14 @@ def hub() -> Iterator[LoopbackHub]:
 
 
 @pytest.fixture
-def ana(hub: LoopbackHub, tmp_path: Path) -> Iterator[None]:
+def ana(hub: LoopbackHub, tmp_path) -> Iterator[None]:
     """The client of this process has the token of a user."""
     with hub.client(tmp_path / "ana", TOKEN):
         yield
 
 
 @pytest.fixture
-def folder(model_folder: Callable[[str], Path]) -> Path:
+def folder(model_folder) -> Path:
     return model_folder("ngram-char")
 
 
@@ -94,9 +94,7 @@ PERSONAL = [
 ]
 
 
-def test_a_model_is_unchanged_by_a_push_and_a_pull(
-    hub: LoopbackHub, folder: Path, tmp_path: Path, caplog: Any
-) -> None:
+def test_a_model_is_unchanged_by_a_push_and_a_pull(hub, folder, tmp_path, caplog):
     texts = texts_of(folder)
     with hub.client(tmp_path / "one", TOKEN):
         address = push(folder)
@@ -115,9 +113,7 @@ def test_a_model_is_unchanged_by_a_push_and_a_pull(
         assert texts_of() == texts_of(f"hf://{NAME}") == texts and caplog.messages == []
 
 
-def test_the_cached_version_is_used_while_the_hub_fails(
-    hub: LoopbackHub, folder: Path, tmp_path: Path, caplog: Any
-) -> None:
+def test_the_cached_version_is_used_while_the_hub_fails(hub, folder, tmp_path, caplog):
     publish(hub, folder)
     with hub.client(tmp_path / "two"):
         texts = texts_of()
@@ -128,9 +124,7 @@ def test_the_cached_version_is_used_while_the_hub_fails(
         refuses(HubError, "could not be downloaded", lambda: texts_of(force_download=True))
 
 
-def test_a_downloaded_model_needs_no_requests_offline(
-    hub: LoopbackHub, folder: Path, tmp_path: Path
-) -> None:
+def test_a_downloaded_model_needs_no_requests_offline(hub, folder, tmp_path):
     publish(hub, folder)
     with hub.client(tmp_path / "two"):
         texts = texts_of()
@@ -143,7 +137,7 @@ def test_a_downloaded_model_needs_no_requests_offline(
 
 
 @pytest.mark.server
-def test_revisions_and_pull_requests(hub: LoopbackHub, folder: Path, ana: None) -> None:
+def test_revisions_and_pull_requests(hub, folder, ana):
     push(folder)
     push(folder, f"{NAME}@v2", commit_message="better")
     pull_request = push(folder, create_pr=True, model_card_kwargs={"language": "en"})
@@ -154,7 +148,7 @@ def test_revisions_and_pull_requests(hub: LoopbackHub, folder: Path, ana: None) 
 
 
 @pytest.mark.server
-def test_tokens_and_private_repositories(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_tokens_and_private_repositories(hub, folder, tmp_path):
     with hub.client(tmp_path / "one", TOKEN):
         push(folder, private=True)
     with hub.client(tmp_path / "two"):
@@ -166,9 +160,7 @@ def test_tokens_and_private_repositories(hub: LoopbackHub, folder: Path, tmp_pat
     assert ("model", "ana/other") not in hub.repositories
 
 
-def test_other_files_are_not_downloaded_and_the_card_may_be_missing(
-    hub: LoopbackHub, folder: Path, ana: None
-) -> None:
+def test_other_files_are_not_downloaded_and_the_card_may_be_missing(hub, folder, ana):
     more = {
         "pytorch_model.bin": b"\x80\x04",
         "code.py": b"raise SystemExit(3)\n",
@@ -186,9 +178,7 @@ def test_other_files_are_not_downloaded_and_the_card_may_be_missing(
 
 @pytest.mark.server
 @pytest.mark.parametrize("pattern", ["^PUT .*upload", "^POST .*/commit/"])
-def test_an_upload_that_breaks_leaves_no_half_model_and_is_repeated(
-    hub: LoopbackHub, folder: Path, ana: None, pattern: str
-) -> None:
+def test_an_upload_that_breaks_leaves_no_half_model_and_is_repeated(hub, folder, ana, pattern):
     hub.faults = [Fault(pattern, status=400, times=1)]
     refuses(HubError, "could not be published", lambda: push(folder))
     assert "/commit/" in push(folder)
@@ -206,9 +196,7 @@ def test_an_upload_that_breaks_leaves_no_half_model_and_is_repeated(
 
 
 @pytest.mark.server
-def test_a_model_replaces_all_files_of_an_older_one(
-    hub: LoopbackHub, folder: Path, model_folder: Callable[[str], Path], ana: None, caplog: Any
-) -> None:
+def test_a_model_replaces_all_files_of_an_older_one(hub, folder, model_folder, ana, caplog):
     publish(hub, folder)
     push(model_folder("ngram-word"), allow=EVERYTHING)
     files = hub.files(*KEY)
@@ -230,9 +218,7 @@ def test_a_model_replaces_all_files_of_an_older_one(
 
 
 @pytest.mark.server
-def test_the_card_has_the_facts_and_keeps_its_metadata(
-    hub: LoopbackHub, folder: Path, ana: None
-) -> None:
+def test_the_card_has_the_facts_and_keeps_its_metadata(hub, folder, ana):
     push(folder, model_card_kwargs={"language": ["en", "fr"], "tags": ["film"]})
     card = hub.files(*KEY)["README.md"].decode()
     block = yaml.safe_load(card.split("---\n")[1])
@@ -266,7 +252,7 @@ def test_the_card_has_the_facts_and_keeps_its_metadata(
 
 
 @pytest.mark.server
-def test_a_card_by_hand_is_kept(hub: LoopbackHub, folder: Path, ana: None) -> None:
+def test_a_card_by_hand_is_kept(hub, folder, ana):
     by_hand = b"---\nlicense: mit\n---\n# Mine\n"
     publish(hub, folder, **{"README.md": by_hand})
     push(folder, license=None)
@@ -276,15 +262,13 @@ def test_a_card_by_hand_is_kept(hub: LoopbackHub, folder: Path, ana: None) -> No
 
 
 @pytest.mark.server
-def test_a_public_model_is_not_made_private(hub: LoopbackHub, folder: Path, ana: None) -> None:
+def test_a_public_model_is_not_made_private(hub, folder, ana):
     publish(hub, folder)
     refuses(HubError, "exists and is public", lambda: push(folder, private=True))
 
 
 @pytest.mark.server
-def test_a_card_that_was_edited_in_the_folder_is_published(
-    hub: LoopbackHub, folder: Path, ana: None, tmp_path: Path
-) -> None:
+def test_a_card_that_was_edited_in_the_folder_is_published(hub, folder, ana, tmp_path):
     edited = Path(shutil.copytree(folder, tmp_path / "edited"))
     (edited / "README.md").write_text("# Reviews of Ana's\n", encoding="utf-8")
     push(edited, "ana/edited")
@@ -295,7 +279,7 @@ def test_a_card_that_was_edited_in_the_folder_is_published(
     )
 
 
-def test_a_card_of_an_earlier_version_counts_as_generated() -> None:
+def test_a_card_of_an_earlier_version_counts_as_generated():
     """The last line of a card is a saved format: its words and its digest do not change."""
     body = (
         "---\nlicense: mit\ntags:\n- reviewgen\n- gru\n- film\n---\n\n# gru-char\n\nA small gru"
@@ -310,7 +294,7 @@ def test_a_card_of_an_earlier_version_counts_as_generated() -> None:
 
 
 @pytest.mark.server
-def test_personal_data_is_published_only_if_allowed(hub: LoopbackHub, ana: None) -> None:
+def test_personal_data_is_published_only_if_allowed(hub, ana):
     model = reviewgen.train("ngram-char", PERSONAL, **NGRAM)
     message = refuses(
         NotPublished, "e-mail addresses in ", lambda: push(model, allow=[], copy_limit=0)
@@ -329,9 +313,7 @@ def test_personal_data_is_published_only_if_allowed(hub: LoopbackHub, ana: None)
 
 
 @pytest.mark.server
-def test_all_that_keeps_a_model_from_the_hub_is_said_at_once(
-    hub: LoopbackHub, model_folder: Callable[[str], Path], ana: None
-) -> None:
+def test_all_that_keeps_a_model_from_the_hub_is_said_at_once(hub, model_folder, ana):
     french: dict[str, Any] = {"model_card_kwargs": {"language": 5}}
     said = refuses(
         SourceError,
@@ -343,9 +325,7 @@ def test_all_that_keeps_a_model_from_the_hub_is_said_at_once(
 
 
 @pytest.mark.server
-def test_the_whole_text_is_published_only_if_allowed(
-    hub: LoopbackHub, model_folder: Callable[[str], Path], ana: None
-) -> None:
+def test_the_whole_text_is_published_only_if_allowed(hub, model_folder, ana):
     refuses(
         NotPublished,
         "contains the whole training text",
@@ -355,9 +335,7 @@ def test_the_whole_text_is_published_only_if_allowed(
 
 
 @pytest.mark.server
-def test_a_push_reports_the_license_personal_data_and_the_card_at_once(
-    hub: LoopbackHub, tmp_path: Path, capsys: Any
-) -> None:
+def test_a_push_reports_the_license_personal_data_and_the_card_at_once(hub, tmp_path, capsys):
     known: list[str] = []  # before the scan
     generate = ReviewModel.generate
 
@@ -386,9 +364,7 @@ def test_a_push_reports_the_license_personal_data_and_the_card_at_once(
 
 
 @pytest.mark.server
-def test_paths_of_this_machine_are_not_published(
-    hub: LoopbackHub, tmp_path: Path, ana: None
-) -> None:
+def test_paths_of_this_machine_are_not_published(hub, tmp_path, ana):
     parent = tmp_path / "secret client" / "parent"
     parent.parent.mkdir()
     (parent.parent / "reviews.txt").write_text("".join(f"{text}\n" for text in TEXTS))
@@ -411,7 +387,7 @@ def test_paths_of_this_machine_are_not_published(
 
 
 @pytest.mark.server
-def test_the_commands(hub: LoopbackHub, folder: Path, tmp_path: Path, capsys: Any) -> None:
+def test_the_commands(hub, folder, tmp_path, capsys):
     publish(hub, folder, "ana/changed", **{"generation_config.json": b'{"temperature": 0.25}'})
     mine = tmp_path / "mine"
     commands: list[tuple[int, str, list[Any]]] = [
@@ -445,9 +421,7 @@ def test_the_commands(hub: LoopbackHub, folder: Path, tmp_path: Path, capsys: An
 
 
 @pytest.fixture
-def push_space(
-    hub: LoopbackHub, model_folder: Callable[[str], Path], tmp_path: Path, capsys: Any
-) -> Any:
+def push_space(hub: LoopbackHub, model_folder, tmp_path, capsys) -> Any:
     """A function that runs ``reviewgen push --space`` and returns what it prints, as JSON; or the
     error message.
     """
@@ -465,7 +439,7 @@ def push_space(
 
 
 @pytest.mark.server
-def test_the_model_and_its_page_link_each_other(hub: LoopbackHub, push_space: Any) -> None:
+def test_the_model_and_its_page_link_each_other(hub, push_space):
     said = push_space()
     assert said == {
         "url": f"{hub.endpoint}/{NAME}/commit/{hub.sha(*KEY)}",
@@ -494,9 +468,7 @@ def test_the_model_and_its_page_link_each_other(hub: LoopbackHub, push_space: An
 
 
 @pytest.mark.server
-def test_a_page_is_pushed_again_without_its_edited_readme(
-    hub: LoopbackHub, push_space: Any
-) -> None:
+def test_a_page_is_pushed_again_without_its_edited_readme(hub, push_space):
     push_space()
     files = hub.files(*SPACE)
     push_space()
@@ -508,9 +480,7 @@ def test_a_page_is_pushed_again_without_its_edited_readme(
 
 
 @pytest.mark.server
-def test_a_space_that_reviewgen_has_not_published_is_left_alone(
-    hub: LoopbackHub, push_space: Any
-) -> None:
+def test_a_space_that_reviewgen_has_not_published_is_left_alone(hub, push_space):
     for sdk, title in ("static", "Duplicate from bob/game"), ("gradio", "Add notes"):
         hub.add(*SPACE, sdk=sdk)
         files = hub.files(*SPACE) | {"index.html": b"<p>my game</p>"}
@@ -567,7 +537,7 @@ HARMLESS = [
 ]
 
 
-def test_personal_data_is_found_in_texts_and_in_the_vocabulary() -> None:
+def test_personal_data_is_found_in_texts_and_in_the_vocabulary():
     for kind, texts in PERSONAL.items():
         for text in texts:
             assert "in 1 of 2 samples, as in" in find_personal_data([text, "nothing"], [])[kind]

@@ -332,7 +332,7 @@ def test_a_large_body_is_refused_before_it_is_read_and_long_headers_too(server):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "status"), [(60.0, 200), (0.5, 408)], ids=["in time", "not in time"]
+    "seconds, status", [(60.0, 200), (0.5, 408)], ids=["in time", "not in time"]
 )
 def test_a_body_may_come_slowly_but_steadily_within_the_time_of_a_request(model, seconds, status):
     body = b'{"max_tokens": 2}'
@@ -352,7 +352,7 @@ def test_a_body_may_come_slowly_but_steadily_within_the_time_of_a_request(model,
 
 
 @pytest.mark.parametrize(
-    ("first", "slowly"),
+    "first, slowly",
     [
         (b"", b""),
         (b"GET /health HTT", b""),

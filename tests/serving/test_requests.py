@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from reviewgen.errors import ConfigError
 from reviewgen.serving.options import accepted_hosts, digest_key, read_keys
-from tests.support.fakes import LETTERS, TableModel, review_model, run_command, table
+from tests.support.fakes import LETTERS, TableModel, review_model, table
 from tests.support.live_server import (
     KEY,
     PATH,
@@ -425,7 +425,7 @@ def test_a_chat_without_a_text_of_the_user_is_refused(server, content):
 
 
 @pytest.mark.parametrize(
-    ("fields", "param", "word"),
+    "fields, param, word",
     [
         ({"input": [1, 2]}, "input", "token ids"),
         ({"input": []}, "input", "list of strings"),
@@ -595,7 +595,7 @@ def test_what_is_not_the_name_of_a_host():
 
 
 def test_what_cannot_be_served_is_said_before_it_serves(
-    model_folder, tmp_path, monkeypatch, capsys
+    model_folder, tmp_path, monkeypatch, run_command
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken").mkdir()
@@ -612,6 +612,6 @@ def test_what_cannot_be_served_is_said_before_it_serves(
         (["demo", "a=lstm-word", "a=ngram-char", "--no-browser"], 2, "'a'"),
         (["demo", "ngram-char", "--bits", "7", "--no-browser"], 2, "32, 16 or 8"),
     ):
-        code, out, said = run_command(monkeypatch, capsys, *words)
+        code, out, said = run_command(*words)
         errors = re.findall("^error: .*", said, re.MULTILINE)
         assert (code, out, len(errors)) == (status, "", 1) and part in " ".join(said.split()), said

@@ -302,7 +302,7 @@ class Growing(SlowModel):
         return self.table[ids], torch.cat([state, ids.float()], dim=1)
 
 
-@pytest.mark.parametrize(("kind", "word"), [(TableModel, "NaN"), (Fragile, "ValueError")])
+@pytest.mark.parametrize("kind, word", [(TableModel, "NaN"), (Fragile, "ValueError")])
 def test_what_a_model_raises_ends_its_own_request_only(kind, word):
     logits = table(LETTERS.vocab_size, eos=-30.0)
     h = LETTERS.encode("h")[0]

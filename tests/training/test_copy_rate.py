@@ -4,7 +4,6 @@ folders of earlier versions.
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 from reviewgen.lexicon import decode_texts
 from reviewgen.novelty import count_copied
 from reviewgen.registry.plugins import find_tokenizer
-from tests.support.distributions import Install
 from tests.support.fakes import LETTERS
 from tests.support.trainings import texts_of, trained
 
@@ -49,9 +47,7 @@ some_texts = st.lists(st.text("aäb😀\x00", max_size=14), max_size=5)
 
 
 @given(texts=some_texts, training=some_texts, length=st.integers(1, 6))
-def test_the_copied_characters_equal_a_brute_force_search(
-    texts: list[str], training: list[str], length: int
-) -> None:
+def test_the_copied_characters_equal_a_brute_force_search(texts, training, length):
     assert count_copied(texts, iter(training), length) == [
         covered(text, training, length) for text in texts
     ]
@@ -61,7 +57,7 @@ def copied_share(texts: Sequence[str], training: Sequence[str]) -> float:
     return sum(count_copied(texts, training)) / sum(map(len, texts))
 
 
-def test_fifty_characters_are_a_copy_also_where_long_texts_are_read_in_parts() -> None:
+def test_fifty_characters_are_a_copy_also_where_long_texts_are_read_in_parts():
     long = (
         "It was a dark and stormy night; the rain fell in torrents, except at occasional intervals."
     )
@@ -74,7 +70,7 @@ def test_fifty_characters_are_a_copy_also_where_long_texts_are_read_in_parts() -
     assert copied_share([book[place : place + 60] for place in places], [book]) == 1.0
 
 
-def test_the_training_text_is_decoded_as_it_was() -> None:
+def test_the_training_text_is_decoded_as_it_was():
     # is decoded in parts of 65,536 tokens
     many = [f"{text} {number}" for number, text in itertools.product(range(30), REVIEWS)]
     char = find_tokenizer("char")[0]
@@ -104,9 +100,7 @@ def test_the_training_text_is_decoded_as_it_was() -> None:
     [("ngram-char", {"order": 14, "smoothing": "none"}), ("ngram-word", {"order": 4})],
     ids=["characters", "words"],
 )
-def test_a_training_records_the_rates_of_brute_force(
-    preset: str, model: dict[str, Any], form: str, install: Install
-) -> None:
+def test_a_training_records_the_rates_of_brute_force(preset, model, form, install):
     code = "seen = []\nclass Recorder:\n    unit, lower_is_better = 'texts', False\n"
     code += (
         "    def __call__(self, sample):\n        seen.append(list(sample.texts))\n        return"
@@ -137,6 +131,6 @@ def test_a_training_records_the_rates_of_brute_force(
     assert f"{said} characters" in str(trained_model.generate_model_card())
 
 
-def test_a_training_without_an_index_and_without_texts_has_no_copy_rate() -> None:
+def test_a_training_without_an_index_and_without_texts_has_no_copy_rate():
     off = {"novelty": "none", "copy_tokens": 0}
     assert trained("ngram-char", REVIEWS, training=off)[2].training["novelty"] is None

@@ -14,7 +14,7 @@ from reviewgen.data.pipeline import data_records
 from reviewgen.data.store import digest_tokenizer
 from reviewgen.errors import ConfigError
 from reviewgen.evaluation import evaluate_documents, sample_documents
-from tests.support.fakes import TEXTS, run_command
+from tests.support.fakes import TEXTS
 from tests.support.trainings import TRAINING, prepared, trained, weights_of
 
 NEW = [
@@ -28,7 +28,7 @@ NEW = [
 
 
 @pytest.fixture(scope="module")
-def gru(model_folder: Any) -> reviewgen.ReviewModel:
+def gru(model_folder) -> reviewgen.ReviewModel:
     return reviewgen.load(model_folder("gru-char"))
 
 
@@ -38,7 +38,7 @@ def bits(run: TrainingRun, model: reviewgen.ReviewModel) -> float:
     return evaluate_documents(model.model, documents, model.tokenizer.vocab_size).bits_per_character
 
 
-def test_it_beats_training_from_scratch_in_the_same_steps() -> None:
+def test_it_beats_training_from_scratch_in_the_same_steps():
     similar = [
         f"The {noun} was {kind} and I liked the {other} too."
         for noun, other, kind in itertools.product(
@@ -64,7 +64,7 @@ def test_it_beats_training_from_scratch_in_the_same_steps() -> None:
         )
 
 
-def test_it_starts_from_the_trained_weights(gru: reviewgen.ReviewModel) -> None:
+def test_it_starts_from_the_trained_weights(gru):
     run = prepared(gru, NEW, steps=1, training={"learning_rate": 1e-12})
     assert all(
         torch.equal(run.model.state_dict()[name], tensor)
@@ -76,7 +76,7 @@ def test_it_starts_from_the_trained_weights(gru: reviewgen.ReviewModel) -> None:
 
 
 @pytest.fixture(scope="module")
-def tuned(gru: reviewgen.ReviewModel, tmp_path_factory: Any) -> tuple[Any, Any, Path]:
+def tuned(gru: reviewgen.ReviewModel, tmp_path_factory) -> tuple[Any, Any, Path]:
     """A model that was trained further on new characters: its run, itself, and its folder."""
     folder = tmp_path_factory.mktemp("further") / "tuned"
     texts = NEW + ["ÿ новый 😀 text", "日本語"] * 3
@@ -84,9 +84,7 @@ def tuned(gru: reviewgen.ReviewModel, tmp_path_factory: Any) -> tuple[Any, Any, 
     return run, model, folder
 
 
-def test_tokenizer_settings_and_defaults_are_kept(
-    gru: reviewgen.ReviewModel, tuned: tuple[Any, Any, Path]
-) -> None:
+def test_tokenizer_settings_and_defaults_are_kept(gru, tuned):
     run, model, _ = tuned
     assert digest_tokenizer(model.tokenizer) == digest_tokenizer(gru.tokenizer)
     assert model.model.config == gru.model.config
@@ -96,7 +94,7 @@ def test_tokenizer_settings_and_defaults_are_kept(
     assert "😀" in "".join(texts)
 
 
-def test_a_model_that_was_trained_further_is_saved(tuned: tuple[Any, Any, Path]) -> None:
+def test_a_model_that_was_trained_further_is_saved(tuned):
     _, model, folder = tuned
     again = reviewgen.load(folder)
     options = {"seed": 3, "max_new_tokens": 20}
@@ -105,15 +103,13 @@ def test_a_model_that_was_trained_further_is_saved(tuned: tuple[Any, Any, Path])
 
 
 @pytest.fixture(scope="module")
-def child_folder(gru: reviewgen.ReviewModel, tmp_path_factory: Any) -> Path:
+def child_folder(gru: reviewgen.ReviewModel, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("parents") / "child"
     trained(gru, NEW, steps=2, out=folder)
     return folder
 
 
-def test_parents_are_recorded_and_nested(
-    gru: reviewgen.ReviewModel, model_folder: Any, child_folder: Path
-) -> None:
+def test_parents_are_recorded_and_nested(gru, model_folder, child_folder):
     child = reviewgen.load(child_folder)
     grandchild = trained(child, TEXTS + NEW, steps=2)[2].training
     parent = grandchild["parent"]
@@ -131,15 +127,13 @@ def test_parents_are_recorded_and_nested(
     assert len(set(prints)) == 3
 
 
-def test_the_card_names_the_parent_and_what_the_copy_rate_covers(
-    gru: reviewgen.ReviewModel, child_folder: Path
-) -> None:
+def test_the_card_names_the_parent_and_what_the_copy_rate_covers(gru, child_folder):
     card = (child_folder / "README.md").read_text(encoding="utf-8")
     assert "trained further with reviewgen" in card and str(gru.digest) in card
     assert "Only the texts of the last training are covered" in card
 
 
-def test_settings_that_leave_predictions_alone_may_change(gru: reviewgen.ReviewModel) -> None:
+def test_settings_that_leave_predictions_alone_may_change(gru):
     from_scratch = TrainingRun("gru-char", NEW).config
     assert TrainingRun(gru, NEW).config.learning_rate == pytest.approx(
         from_scratch.learning_rate / 2
@@ -159,7 +153,7 @@ def test_settings_that_leave_predictions_alone_may_change(gru: reviewgen.ReviewM
     )
 
 
-def test_conditions_are_kept(micro: Any) -> None:
+def test_conditions_are_kept(micro):
     starred = micro("conditional")
     rows = [{"text": text, "stars": 5 + number % 2} for number, text in enumerate(NEW)]  # 6 is new
     run, _, tuned = trained(starred, rows, steps=2)
@@ -174,7 +168,7 @@ def test_conditions_are_kept(micro: Any) -> None:
     assert tuned.generate_one(conditions={"stars": 1}, seed=1) is not None
 
 
-def test_a_training_without_the_conditions_of_its_parent_has_none_given(micro: Any) -> None:
+def test_a_training_without_the_conditions_of_its_parent_has_none_given(micro):
     starred = micro("conditional")
     any_id = starred.conditions.unspecified_ids
     run = prepared(starred, NEW)
@@ -182,15 +176,13 @@ def test_a_training_without_the_conditions_of_its_parent_has_none_given(micro: A
     assert any("counts as not given" in note for note in run.corpus.notes)
 
 
-def test_a_condition_that_the_parent_does_not_have_is_refused(micro: Any) -> None:
+def test_a_condition_that_the_parent_does_not_have_is_refused(micro):
     starred = micro("conditional")
     with pytest.raises(ConfigError, match="'genre' cannot be"):
         TrainingRun(starred, NEW, conditions=["genre"])
 
 
-def test_the_command_trains_further(
-    model_folder: Any, tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+def test_the_command_trains_further(model_folder, tmp_path, monkeypatch, run_command):
     folder = model_folder("gru-char")
     gru = reviewgen.load(model_folder("gru-char"))
     (tmp_path / "new.csv").write_text(
@@ -213,7 +205,7 @@ def test_the_command_trains_further(
         10,
         *small,
     )
-    status, out, err = run_command(monkeypatch, capsys, *words)
+    status, out, err = run_command(*words)
     assert status == 0, err
     assert "(gru-char) further" in err and "Saved in tuned" in out and "Validation texts: " in out
     hand = trained(gru, Path("new.csv"), training={"metrics": ["distinct-1"]})[2].model.state_dict()

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from reviewgen.evaluation import TextMetrics
-from tests.support.distributions import Install
 from tests.support.fakes import TEXTS
 from tests.support.trainings import texts_of, trained
 
@@ -61,7 +60,7 @@ PROBLEMS = {
 
 
 @pytest.fixture
-def fakes(install: Install) -> Any:
+def fakes(install) -> Any:
     """Install a package of metrics, good and bad, and return its module."""
     install(
         "reviewgen-fakes",
@@ -123,7 +122,7 @@ def brute_values(texts: Sequence[str], known: set[str]) -> dict[str, float]:
     return values
 
 
-def test_values_are_those_of_brute_force() -> None:
+def test_values_are_those_of_brute_force():
     known = {"a", "b", "c", "don't"}
     rng = np.random.default_rng(0)
     for _ in range(20):
@@ -159,7 +158,7 @@ def measured(fakes: Any) -> Any:
     return SimpleNamespace(model=model, known=known, seen=fakes.seen)
 
 
-def test_evaluations_measure_the_texts_that_were_generated(measured: Any) -> None:
+def test_evaluations_measure_the_texts_that_were_generated(measured):
     evaluations = measured.model.training["evaluations"]
     known = measured.known
     assert len(evaluations) == 3
@@ -171,7 +170,7 @@ def test_evaluations_measure_the_texts_that_were_generated(measured: Any) -> Non
         assert len(sample.texts) == 4  # the fewest, in so short a run
 
 
-def test_the_record_has_the_metrics_of_generated_and_of_held_out_texts(measured: Any) -> None:
+def test_the_record_has_the_metrics_of_generated_and_of_held_out_texts(measured):
     # then 11 for the interval
     final = measured.model.training["metrics"]
     generated, held_out = measured.seen[-13:-11]
@@ -204,7 +203,7 @@ def test_the_record_has_the_metrics_of_generated_and_of_held_out_texts(measured:
     )
 
 
-def test_metrics_do_not_change_the_training(measured: Any) -> None:
+def test_metrics_do_not_change_the_training(measured):
     plain = trained(steps=12, training={"evaluations": 3})[2].model.state_dict()
     for name, tensor in measured.model.model.state_dict().items():
         assert plain[name].equal(tensor)
@@ -213,7 +212,7 @@ def test_metrics_do_not_change_the_training(measured: Any) -> None:
 # What fails.
 
 
-def test_a_metric_that_fails_is_noted_once_missing_and_called_again(fakes: Any) -> None:
+def test_a_metric_that_fails_is_noted_once_missing_and_called_again(fakes):
     training = {"evaluations": 3, "copy_tokens": 200, "metrics": [*PROBLEMS, "distinct-2"]}
     _, _, model = trained(steps=12, training=training)
     record = model.training

@@ -567,7 +567,7 @@ def test_a_screen_reader_hears_when_a_text_begins_and_ends_and_not_each_token(op
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("scheme", "width"), [("light", 360), ("dark", 1400)])
+@pytest.mark.parametrize("scheme, width", [("light", 360), ("dark", 1400)])
 def test_axe_finds_no_fault_in_all_that_opens_and_nothing_is_wider_than_the_window(
     open_page, file, scheme, width
 ):
