@@ -16,7 +16,8 @@ import yaml
 from safetensors import safe_open
 
 import reviewgen
-from reviewgen.config import from_dict, parse_preset
+from reviewgen.config import from_dict
+from reviewgen.config.names import parse_preset
 from reviewgen.registry.plugins import find_model, find_preset, find_tokenizer, find_weights
 
 ROOT = Path(__file__).parents[2]

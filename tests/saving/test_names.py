@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from huggingface_hub.utils import validate_repo_id
 
-from reviewgen.config import HubSource, parse_source
+from reviewgen.config.names import HubSource, parse_source
 from reviewgen.errors import SourceError
 
 PRESETS = ["lstm-word", "lstm-word-large", "lstm2-word-10m", "a-b"]
