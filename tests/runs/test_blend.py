@@ -15,7 +15,7 @@ import reviewgen
 from reviewgen import ReviewModel, TrainingRun
 from reviewgen.errors import ConfigError, NotADistribution, TrainingError
 from reviewgen.registry.plugins import find_preset
-from tests.support.fakes import LetterTokenizer, TableModel, review_model, run_command, table
+from tests.support.fakes import LetterTokenizer, TableModel, review_model, table
 from tests.support.launches import made_once
 from tests.support.trainings import ready
 
@@ -180,8 +180,8 @@ def test_the_command_fits_or_takes_weights(folders, tmp_path, run_command):
     assert reviewgen.load(tmp_path / "d").model.config.weights == pytest.approx((0.3, 0.7))
 
 
-def said_of(monkeypatch: Any, capsys: Any, *words: Any) -> str:
-    status, _, notes = run_command(monkeypatch, capsys, *words)
+def said_of(run_command: Any, *words: Any) -> str:
+    status, _, notes = run_command(*words)
     assert status == 0, notes
     return " ".join(notes.split())
 
@@ -205,7 +205,7 @@ MEASURES = {
 
 @pytest.mark.parametrize("command", MEASURES)
 def test_texts_that_a_model_was_trained_on_are_recognised_in_a_renamed_file(
-    command, folders, tmp_path, monkeypatch, capsys
+    command, folders, tmp_path, run_command
 ):
     (tmp_path / "renamed.txt").write_text("\n".join(CORPUS[::2]), encoding="utf-8")
     for texts, is_known in ((tmp_path / "renamed.txt", True), (folders / "held-out.txt", False)):
@@ -215,20 +215,20 @@ def test_texts_that_a_model_was_trained_on_are_recognised_in_a_renamed_file(
             "texts": texts,
             "out": tmp_path / f"out-{is_known}",
         }
-        notes = said_of(monkeypatch, capsys, *(word.format(**places) for word in MEASURES[command]))
+        notes = said_of(run_command, *(word.format(**places) for word in MEASURES[command]))
         assert ("was trained on most of these texts" in notes) == is_known
         assert ("--split test" in notes) == is_known
 
 
 def test_the_texts_that_a_training_held_out_are_not_taken_for_training_texts(
-    folders, tmp_path, monkeypatch, capsys
+    folders, tmp_path, run_command
 ):
     (tmp_path / "renamed.txt").write_text("\n".join(CORPUS), encoding="utf-8")
     command = ["evaluate", folders / "ngram", "--data", tmp_path / "renamed.txt", "--split", "test"]
-    assert "was trained on" not in said_of(monkeypatch, capsys, *command)
+    assert "was trained on" not in said_of(run_command, *command)
 
 
-def test_a_model_whose_weight_is_0_is_named(folders, tmp_path, monkeypatch, capsys):
+def test_a_model_whose_weight_is_0_is_named(folders, tmp_path, run_command):
     train_ngram(["zq" * 40] * 2 + ["qz" * 40]).save_pretrained(tmp_path / "useless")
     command = [
         "blend",
@@ -239,7 +239,7 @@ def test_a_model_whose_weight_is_0_is_named(folders, tmp_path, monkeypatch, caps
         "--out",
         tmp_path / "out",
     ]
-    assert f"{tmp_path / 'useless'} has weight 0" in said_of(monkeypatch, capsys, *command)
+    assert f"{tmp_path / 'useless'} has weight 0" in said_of(run_command, *command)
 
 
 # Presets of several models: one training makes them on the same tokens, and fits the weights of
