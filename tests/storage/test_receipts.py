@@ -251,7 +251,7 @@ def test_receipts_survive_a_process_that_ends_when_the_table_gets_its_name(
 
 
 def test_receipts_do_not_replace_a_file_that_was_made_in_the_meantime(
-    saved, tmp_path, monkeypatch, capsys, run_command
+    saved, tmp_path, monkeypatch, run_command
 ):
     monkeypatch.chdir(tmp_path)
     words = [
@@ -270,7 +270,7 @@ def test_receipts_do_not_replace_a_file_that_was_made_in_the_meantime(
     ]
     with monkeypatch.context() as patch:
         patch.setattr(Job, "finish", raising(KeyboardInterrupt()))
-        run_command(patch, capsys, *words)
+        run_command(*words)
     Path("r").write_text("mine")
     status, _, said = run_command(*words)
     assert status == 1 and "r already exists" in said
