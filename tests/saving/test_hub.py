@@ -88,7 +88,7 @@ def log(hub: LoopbackHub, key: tuple[str, str] = KEY) -> list[str]:
 # There and back.
 
 
-PERSONAL = [
+WITH_ADDRESSES = [
     f"The {noun} was {kind}, write to ana@example.org"
     for noun, kind in itertools.product(("food", "band"), ("good", "bad", "so"))
 ]
@@ -295,7 +295,7 @@ def test_a_card_of_an_earlier_version_counts_as_generated():
 
 @pytest.mark.server
 def test_personal_data_is_published_only_if_allowed(hub, ana):
-    model = reviewgen.train("ngram-char", PERSONAL, **NGRAM)
+    model = reviewgen.train("ngram-char", WITH_ADDRESSES, **NGRAM)
     message = refuses(
         NotPublished, "e-mail addresses in ", lambda: push(model, allow=[], copy_limit=0)
     )
@@ -343,7 +343,7 @@ def test_a_push_reports_the_license_personal_data_and_the_card_at_once(hub, tmp_
         known.append(capsys.readouterr().err)
         return generate(*arguments, **options)
 
-    reviewgen.train("ngram-char", PERSONAL, out=tmp_path / "m", **NGRAM)
+    reviewgen.train("ngram-char", WITH_ADDRESSES, out=tmp_path / "m", **NGRAM)
     (tmp_path / "m" / "README.md").write_text("---\ntags: [\n---\n# Mine\n", encoding="utf-8")
     with hub.client(tmp_path / "home", TOKEN), pytest.MonkeyPatch.context() as patch:
         patch.setattr(ReviewModel, "generate", noted)
