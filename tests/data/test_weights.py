@@ -119,6 +119,7 @@ def test_shares_are_the_weights_and_every_text_is_read(files, alone, weights):
     for split in ("validation", "test"):
         assert texts_of(run, split) == alone[0].of(split) + alone[1].of(split)
     assert run.corpus.counts["train"] == len(own[0]) + len(own[1])
+    assert sum("is read" in note for note in run.corpus.notes) == 1
 
 
 @pytest.mark.parametrize("weights", [(1, 1), (1, 5)])
