@@ -426,7 +426,6 @@ def test_the_best_of_several_are_the_most_probable_with_their_numbers(model):
     numbers = [*best[0], *best[1]]
     assert [each.text for each in found] == [drawn[number] for number in numbers]
     assert [each.text for each in found] == [drawn[each.number] for each in found]
-    assert [drawn[each.number] for each in found] == [each.text for each in found]
 
 
 def test_a_function_or_a_metric_chooses_the_best(model, install):
