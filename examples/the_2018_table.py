@@ -30,7 +30,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from html import escape
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,7 @@ def read_texts(source: str) -> Texts:
     held_out, train = (
         [texts[number] for number in part] for part in (order[:count], order[count:])
     )
-    seen = {hash(run) for text in train for run in runs_of(text)}
+    seen = set(map(hash, chain.from_iterable(map(runs_of, train))))
     clean = [text for text in held_out if not any(hash(run) in seen for run in runs_of(text))]
     return Texts(train[KEPT_BACK:], train[:KEPT_BACK], held_out, clean)
 

@@ -5,6 +5,7 @@ where they are asked for.
 while the tests run.
 """
 
+import functools
 import os
 import signal
 import sys
@@ -111,6 +112,18 @@ def install(
         return site
 
     return write
+
+
+@pytest.fixture
+def run_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that runs a command in this process, and returns its status and what it
+    said on standard output and standard error.
+    """
+    from tests.support.fakes import run_command
+
+    return functools.partial(run_command, monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,8 @@ import math
 import re
 from base64 import b64encode
 from dataclasses import replace
+from itertools import chain
+from types import SimpleNamespace
 
 import numpy as np
 import pandas
@@ -32,7 +34,6 @@ from tests.support.fakes import (
     TableModel,
     brute_bits,
     review_model,
-    run_command,
     table,
 )
 
@@ -80,37 +81,45 @@ def compare(models, held_out=LETTER_TEXTS[:20], **options):
     return reviewgen.compare(models, None, held_out=held_out, progress=False, **options)
 
 
+def paired(comparison):
+    """Return the names of the models that are compared in pairs."""
+    return set(chain.from_iterable((pair.first, pair.second) for pair in comparison.pairs))
+
+
 def test_bits_parameters_and_split_are_those_of_a_plain_loop(compared, models):
     """Chain rule, token by token, with no batches."""
     texts = compared.held_out.texts
     for result, model in zip(compared.rows, models.values(), strict=False):
-        bits = [each for text in texts for each in brute_bits(model, text)]
+        bits = list(chain.from_iterable(brute_bits(model, text) for text in texts))
         assert result.bits_per_character == pytest.approx(
             sum(bits) / sum(map(len, texts)), rel=1e-4
         )
         assert result.perplexity_per_token == pytest.approx(2 ** (sum(bits) / len(bits)), rel=1e-3)
-    assert models["char"].training["data"]["fingerprint"] == compared.held_out.corpus
-    assert (
-        models["char"].training["data"]["reviews"]["test"]
-        == compared.held_out.total
-        == len(texts)
-        > 0
-    )
-    assert all(result.is_same_split and not result.has_seen_held_out for result in compared.rows)
     alone = reviewgen.train("ngram-char", DATA, steps=2, model={"order": 2}, progress=False)
     expected = sum(alone.score(text).bits for text in texts) / sum(map(len, texts))
     # a preset is trained as by ``train``
     assert compared.rows[2].bits_per_character == pytest.approx(expected, rel=1e-4)
 
 
+def test_the_held_out_texts_are_the_test_split_of_the_training(compared, models):
+    assert models["char"].training["data"]["fingerprint"] == compared.held_out.corpus
+    assert (
+        models["char"].training["data"]["reviews"]["test"]
+        == compared.held_out.total
+        == len(compared.held_out.texts)
+        > 0
+    )
+    assert all(result.is_same_split and not result.has_seen_held_out for result in compared.rows)
+
+
+def related():
+    return {"a": letters(0), "b": letters(1), "nearly a": letters(0, scale=2.001)}
+
+
 def test_intervals_and_pairs_are_those_of_scipy():
     """Of texts that are drawn with replacement; models are compared on the same texts."""
-    given = {"a": letters(0), "b": letters(1), "nearly a": letters(0, scale=2.001)}
+    given = related()
     result = compare(given, LETTER_TEXTS)
-    probed = reviewgen.probe(list(given.values()), texts=0).rows[1::4]
-    assert [row.agreement for row in result.rows] == [
-        each.share for each in probed
-    ] and 0.0 < probed[0].share < 1.0
     characters = np.array([len(text) for text in LETTER_TEXTS])
     bits = {
         name: np.array([model.score(text).bits for text in LETTER_TEXTS])
@@ -146,6 +155,14 @@ def test_intervals_and_pairs_are_those_of_scipy():
     assert compare(given, LETTER_TEXTS).pairs == result.pairs
 
 
+def test_the_agreement_with_the_first_model_is_that_of_a_probe():
+    given = related()
+    probed = reviewgen.probe(list(given.values()), texts=0).rows[1::4]
+    agreements = [row.agreement for row in compare(given).rows]
+    assert agreements == [each.share for each in probed]
+    assert 0.0 < probed[0].share < 1.0
+
+
 def test_infinite_bits_and_a_single_text_have_no_interval():
     impossible = letters()
     impossible.model.table[:, 5] = -math.inf
@@ -170,7 +187,7 @@ def test_infinite_bits_and_a_single_text_have_no_interval():
     )
 
 
-def test_a_row_has_every_figure_and_a_data_frame_and_json_have_the_rows(compared):
+def test_a_row_has_every_figure(compared):
     for result in compared.rows:
         assert result.failed is None
         assert result.bits_interval[0] <= result.bits_per_character <= result.bits_interval[1]
@@ -190,15 +207,26 @@ def test_a_row_has_every_figure_and_a_data_frame_and_json_have_the_rows(compared
         and trained.is_trained_here
         and not char.is_trained_here
     )
+
+
+def test_marked_parts_of_samples_stand_in_the_training_texts(compared):
+    char = compared.rows[0]
     for sample in char.samples:  # by the exact index
         assert all(
             any(sample.text[start:end] in text for text in DATA) for start, end in sample.copied
         )
+
+
+def test_a_data_frame_and_json_have_the_rows(compared):
+    char, word, _ = compared.rows
     frame = compared.to_pandas()
     assert list(frame.index) == ["char", "word", "trained"]
     assert frame.loc["word", "bits_per_character"] == word.bits_per_character
     assert {"bits_low", "bits_high", "distinct_2", "parameters"} <= set(frame.columns)
     assert compared.to_dict()["rows"][0]["bits_per_character"] == char.bits_per_character
+
+
+def test_a_row_with_infinite_figures_survives_json(compared):
     samples = (Sample(0.5, "a\ud800<script>", ((0, 1),)), Sample(0.8, "b", None))
     odd = ComparisonRow(
         name="x",
@@ -226,15 +254,14 @@ def test_a_model_that_was_trained_on_the_held_out_texts_is_marked(models):
         and result.rows[0].has_seen_held_out
         and "too low" in result.rows[0].notes[0]
     )
-    assert {name for pair in result.pairs for name in (pair.first, pair.second)} == {
-        "char",
-        "word",
-        "unknown",
-    }
+    assert paired(result) == {"char", "word", "unknown"}
     assert result.to_dict()["rows"][0]["has_seen_held_out"] is True and result.rows[1].seen == 0.0
     assert result.rows[3].seen is None and any(
         "is not known" in note for note in result.rows[3].notes
     )
+
+
+def test_training_texts_among_the_held_out_texts_are_found_without_an_index():
     # an index does not find these, but the training text is at hand
     short = [f"line {number} of many" for number in range(60)]
     unseen = [f"Verse {number} of a song" for number in range(60)]
@@ -270,9 +297,7 @@ BAD = [
 ]
 
 
-def test_no_winner_is_named_among_models_that_are_trained_for_a_few_steps(
-    monkeypatch, capsys, tmp_path
-):
+def test_no_winner_is_named_among_models_that_are_trained_for_a_few_steps(tmp_path, run_command):
     (tmp_path / "data.txt").write_text("\n".join(DATA))
     words = (
         "compare",
@@ -284,7 +309,7 @@ def test_no_winner_is_named_among_models_that_are_trained_for_a_few_steps(
         "--steps",
         3,
     )
-    status, said, _ = run_command(monkeypatch, capsys, *words, "--set", "training.batch_size=4")
+    status, said, _ = run_command(*words, "--set", "training.batch_size=4")
     assert status == 0
     said = " ".join(said.split())
     assert (
@@ -327,36 +352,65 @@ class Raising(TableModel):
         return super().__call__(ids, state)
 
 
-def test_an_interrupted_comparison_reports_what_is_there_and_resumes(tmp_path):
+@pytest.fixture(scope="module")
+def interrupted(shared_cache, tmp_path_factory):
+    """A comparison that Ctrl+C ended at its second model: what resumes it, its folder, its rows."""
     second = letters(1, kind=Raising)
-    out = tmp_path / "out"
     second.model.error = KeyboardInterrupt()
     given = {"ngram": "ngram-char", "second": second}
+    out = tmp_path_factory.mktemp("interrupted") / "out"
     first = reviewgen.compare(given, DATA, out=out, **SHORT)
-    assert [each.name for each in first.rows] == ["ngram"] and first.is_interrupted
-    with pytest.raises(OutputExists, match="resume"):
-        reviewgen.compare(given, DATA, out=out, **SHORT)
     second.model.error = None
-    trained = {file: file.stat().st_mtime_ns for file in (out / "models").rglob("*")}
-    again = reviewgen.compare(given, DATA, out=out, resume=True, **SHORT)
-    assert again.rows[0] == first.rows[0] and not again.is_interrupted and len(again.pairs) == 1
-    # is measured again, without training
-    (out / "rows" / "ngram.json").write_text('{"row": {"name": 3}}')
-    third = reviewgen.compare(given, DATA, out=out, resume=True, **SHORT)
-    assert third.rows[0].bits_per_character == first.rows[0].bits_per_character
-    assert {file: file.stat().st_mtime_ns for file in (out / "models").rglob("*")} == trained
-    assert reviewgen.load(out / "models" / "ngram").preset == "ngram-char"
-    second.model.table.mul_(1.5)  # trained on: another model of the same name and source
-    fourth = reviewgen.compare(given, DATA, out=out, resume=True, **SHORT)
-    assert (
-        fourth.rows[0] == third.rows[0]
-        and fourth.rows[1].bits_per_character != third.rows[1].bits_per_character
-    )
-    for data, options in ((DATA, {"prompt": "a", "seed": 1}), (DATA[5:], {})):
-        with pytest.raises(CheckpointError):
-            reviewgen.compare(given, data, out=out, resume=True, **options, **SHORT)
+
+    def resume(data=DATA, out=out, **options):
+        return reviewgen.compare(given, data, out=out, resume=True, **options, **SHORT)
+
+    return SimpleNamespace(resume=resume, out=out, first=first, given=given, second=second)
+
+
+def written(folder):
+    return {file: file.stat().st_mtime_ns for file in folder.rglob("*")}
+
+
+def test_an_interrupted_comparison_reports_what_is_there(interrupted):
+    assert [each.name for each in interrupted.first.rows] == ["ngram"]
+    assert interrupted.first.is_interrupted
+
+
+def test_a_resumed_comparison_measures_what_is_missing(interrupted):
+    trained = written(interrupted.out / "models")
+    again = interrupted.resume()
+    assert again.rows[0] == interrupted.first.rows[0]
+    assert not again.is_interrupted and len(again.pairs) == 1
+    assert written(interrupted.out / "models") == trained
+
+
+def test_a_damaged_row_is_measured_again_without_training(interrupted):
+    trained = written(interrupted.out / "models")
+    (interrupted.out / "rows" / "ngram.json").write_text('{"row": {"name": 3}}')
+    [row, _] = interrupted.resume().rows
+    assert row.bits_per_character == interrupted.first.rows[0].bits_per_character
+    assert written(interrupted.out / "models") == trained
+    assert reviewgen.load(interrupted.out / "models" / "ngram").preset == "ngram-char"
+
+
+def test_a_model_that_was_trained_on_is_measured_again(interrupted):
+    before = interrupted.resume().rows
+    interrupted.second.model.table.mul_(1.5)  # another model of the same name and source
+    after = interrupted.resume().rows
+    assert after[0] == before[0]
+    assert after[1].bits_per_character != before[1].bits_per_character
+
+
+def test_only_the_same_comparison_is_resumed(interrupted, tmp_path):
+    with pytest.raises(OutputExists, match="resume"):
+        reviewgen.compare(interrupted.given, DATA, out=interrupted.out, **SHORT)
+    with pytest.raises(CheckpointError):
+        interrupted.resume(prompt="a", seed=1)
+    with pytest.raises(CheckpointError):
+        interrupted.resume(DATA[5:])
     with pytest.raises(CheckpointError, match="not the folder of a comparison"):
-        reviewgen.compare(given, DATA, out=tmp_path, resume=True, **SHORT)
+        interrupted.resume(out=tmp_path)
 
 
 def make(names, hostile=""):
@@ -409,7 +463,9 @@ def test_everything_from_models_files_and_users_is_escaped(tmp_path):
     for html in (page_of(comparison, tmp_path), comparison._repr_html_()):
         page = LexborHTMLParser(html)
         assert page.css("script, iframe, object, link, a") == [] and "133707" not in html
-        attributes = [pair for element in page.css("*") for pair in element.attributes.items()]
+        attributes = list(
+            chain.from_iterable(element.attributes.items() for element in page.css("*"))
+        )
         assert not [name for name, value in attributes if name.startswith("on") or name == "href"]
         assert {value.partition(",")[0] for name, value in attributes if name == "src"} == {
             "data:image/svg+xml;base64"
@@ -418,7 +474,7 @@ def test_everything_from_models_files_and_users_is_escaped(tmp_path):
             assert text + HOSTILE in page.text()
 
 
-def test_a_page_marks_copies_and_names_the_best_and_odd_rows_have_a_page(tmp_path):
+def test_a_page_marks_copies_and_names_the_best(tmp_path):
     comparison = make(["a", "b", "c"])
     html = page_of(comparison, tmp_path)
     sample = comparison.rows[0].samples[0]
@@ -426,41 +482,51 @@ def test_a_page_marks_copies_and_names_the_best_and_odd_rows_have_a_page(tmp_pat
         sample.text[4:90],
         sample.text[100:160],
     ]
-    # c has seen the texts
-    assert {name for pair in comparison.pairs for name in (pair.first, pair.second)} == {"a", "b"}
+    assert paired(comparison) == {"a", "b"}  # c has seen the texts
     assert "a has the fewest" in html and re.search(r"\d\*</td>", html) and "* c:" in html
     assert b64encode(comparison.rows[1].picture.encode()).decode() in html
-    many = make([f"model-{number}" for number in range(30)], HOSTILE)
-    html = page_of(many, tmp_path)
-    assert len(html.encode()) < 1_000_000 and all(f"model-{number}" in html for number in range(30))
-    infinite = ComparisonRow(
-        name="infinite",
-        source="x",
-        bits_per_character=math.inf,
-        perplexity_per_token=math.inf,
-        parameters=0,
-    )
-    long = (Sample(0.5, "z" * 10**6, None), Sample(1.0, "", None))
-    huge = ComparisonRow(
-        name="huge", source="x", bits_per_character=1e300, parameters=10**15, samples=long
-    )
-    for row in (
-        ComparisonRow(name="failed", source="x", failed="Why."),
-        ComparisonRow(name="empty", source="x"),
-        infinite,
-        huge,
-        None,
-    ):
-        comparison = Comparison(HeldOut(["ab"], [{}], 1, "all", "x", None), "", 0)
-        if row is not None:
-            comparison.add(Measured(row, None))
-        html = page_of(comparison, tmp_path)
-        assert len(html) < 60_000 and (row is None or row.name in html)
-        assert ("No model was evaluated." in html) == (row is None or row.failed is not None)
     with pytest.raises(OutputExists):
         comparison.save_html(str(tmp_path / "page.html"))
     with pytest.raises(ConfigError):
         comparison.save_html(tmp_path / "page.png")
+
+
+def test_a_page_of_thirty_models_stays_small(tmp_path):
+    many = make([f"model-{number}" for number in range(30)], HOSTILE)
+    html = page_of(many, tmp_path)
+    assert len(html.encode()) < 1_000_000 and all(f"model-{number}" in html for number in range(30))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        ComparisonRow(name="failed", source="x", failed="Why."),
+        ComparisonRow(name="empty", source="x"),
+        ComparisonRow(
+            name="infinite",
+            source="x",
+            bits_per_character=math.inf,
+            perplexity_per_token=math.inf,
+            parameters=0,
+        ),
+        ComparisonRow(
+            name="huge",
+            source="x",
+            bits_per_character=1e300,
+            parameters=10**15,
+            samples=(Sample(0.5, "z" * 10**6, None), Sample(1.0, "", None)),
+        ),
+        None,
+    ],
+    ids=lambda row: row.name if row else "no row",
+)
+def test_odd_rows_have_a_page(row, tmp_path):
+    comparison = Comparison(HeldOut(["ab"], [{}], 1, "all", "x", None), "", 0)
+    if row is not None:
+        comparison.add(Measured(row, None))
+    html = page_of(comparison, tmp_path)
+    assert len(html) < 60_000 and (row is None or row.name in html)
+    assert ("No model was evaluated." in html) == (row is None or row.failed is not None)
 
 
 @pytest.mark.browser
@@ -487,49 +553,56 @@ def test_a_browser_finds_no_fault_in_the_page_and_it_prints_on_paper(browser, tm
     page.close()
 
 
-def test_the_command_prints_a_table_that_fits_and_ends_with_1_if_a_row_fails(
-    monkeypatch, capsys, models, tmp_path
-):
+@pytest.fixture
+def run(monkeypatch, models, tmp_path, run_command):
+    """Run ``compare`` in a folder with data and a saved model."""
     models["char"].save_pretrained(tmp_path / "lr=0.1")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data.txt").write_text("\n".join(DATA))
+    return lambda *words: run_command("compare", *words)
+
+
+@pytest.fixture
+def words(tmp_path):
+    words = ("[red]mine=./lr=0.1", "ngram-word", str(tmp_path / "lr=0.1"), "--data", "data.txt")
+    words += ("--steps", 2, "--html", "page.html", "--set", "model.order=2")
+    return (*words, "--prompt", "a\x1b[2J\x07[bold]b")
+
+
+def test_the_command_prints_a_table_that_fits_and_writes_a_page(run, words, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    words = (
-        "compare",
-        "[red]mine=./lr=0.1",
-        "ngram-word",
-        str(tmp_path / "lr=0.1"),
-        "--data",
-        "data.txt",
-        "--steps",
-        2,
-    )
-    words += ("--html", "page.html", "--set", "model.order=2", "--prompt", "a\x1b[2J\x07[bold]b")
-    status, said, notes = run_command(monkeypatch, capsys, *words)
+    status, said, notes = run(*words)
     assert status == 0 and (tmp_path / "page.html").read_text().startswith("<!DOCTYPE html>")
-    assert (
-        max(map(len, said.splitlines())) <= 80
-        and "bits/char" in said
-        and "[red]mine" in said
-        and "held-out texts" in notes
-    )
+    assert max(map(len, said.splitlines())) <= 80
+    assert "bits/char" in said and "[red]mine" in said and "held-out texts" in notes
     assert "\x1b" not in said and "\x07" not in said
-    status, said, notes = run_command(monkeypatch, capsys, *words)
+
+
+def test_the_command_does_not_replace_a_page(run, words, tmp_path):
+    (tmp_path / "page.html").touch()
+    status, said, notes = run(*words)
     assert (status, said) == (1, "") and "--overwrite" in notes
-    status, said, _ = run_command(monkeypatch, capsys, *words, "./gone", "--overwrite", "--json")
+
+
+def test_the_command_ends_with_1_if_a_row_fails(run, words, tmp_path):
+    (tmp_path / "page.html").touch()
+    status, said, _ = run(*words, "./gone", "--overwrite", "--json")
     result = json.loads(said)
-    assert status == 1 and [each["name"] for each in result["rows"]][:3] == [
-        "[red]mine",
-        "ngram-word",
-        "lr=0.1",
-    ]
+    assert status == 1
+    names = [each["name"] for each in result["rows"]]
+    assert names[:3] == ["[red]mine", "ngram-word", "lr=0.1"]
     assert len(result["pairs"]) == 3 and "gone" in result["rows"][3]["failed"]
-    for words, expected in (
-        (("a=ngram-char", "a=gru-char"), 2),
-        (("ngram-char", "--html", "page.pdf"), 2),
-        (("ngram-char", "--html", "missing/page.html"), 1),
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (("a=ngram-char", "a=gru-char", "--data", "data.txt"), 2),
+        (("ngram-char", "--html", "page.pdf", "--data", "data.txt"), 2),
+        (("ngram-char", "--html", "missing/page.html", "--data", "data.txt"), 1),
         (("ngram-char", "--data", "missing.csv"), 1),
-    ):
-        given = words if "--data" in words else (*words, "--data", "data.txt")
-        status, said, notes = run_command(monkeypatch, capsys, "compare", *given)
-        assert (status, said) == (expected, "") and "error: " in notes and "Traceback" not in notes
+    ],
+)
+def test_a_bad_call_of_the_command_is_one_error(run, words, expected):
+    status, said, notes = run(*words)
+    assert (status, said) == (expected, "") and "error: " in notes and "Traceback" not in notes

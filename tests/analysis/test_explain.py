@@ -4,6 +4,7 @@ input.
 
 import json
 import math
+from itertools import chain
 
 import pytest
 import torch
@@ -25,7 +26,6 @@ from tests.support.fakes import (
     LetterTokenizer,
     TableModel,
     review_model,
-    run_command,
     table,
 )
 from tests.support.ngrams import counted
@@ -133,41 +133,29 @@ def test_the_loss_is_the_sum_by_hand_and_both_of_torchs(kind):
             count += 1
     assert len(loss.tokens) == count == sum(map(len, TEXTS)) + 2
     assert (loss.nats, loss.mean) == pytest.approx((total, total / count), rel=1e-6)
-    assert (
-        len(
-            {
-                f"{value:.10f}"
-                for value in (loss.mean, loss.mean_of_nll_loss, loss.mean_of_cross_entropy)
-            }
-        )
-        == 1
-    )
+    means = (loss.mean, loss.mean_of_nll_loss, loss.mean_of_cross_entropy)
+    assert len({f"{value:.10f}" for value in means}) == 1
     scores = [model.score(text) for text in TEXTS]
     assert loss.bits_per_character == pytest.approx(
         sum(s.bits for s in scores) / sum(map(len, TEXTS)), rel=1e-5
     )
+    tokens = chain.from_iterable(score.tokens for score in scores)
     assert [token.bits for token in loss.tokens] == pytest.approx(
-        [t.bits for s in scores for t in s.tokens], rel=1e-4, abs=1e-5
+        [token.bits for token in tokens], rel=1e-4, abs=1e-5
     )
-    assert [token.token for token in loss.tokens[:8]] == [
-        "b",
-        "a",
-        "d",
-        "␣",
-        "c",
-        "a",
-        "b",
-        "(end)",
+    assert [token.token for token in loss.tokens[:8]] == [*"bad", "␣", *"cab", "(end)"]
+
+
+def test_tokens_of_an_nnlm_have_the_window_that_it_sees():
+    tokens = reviewgen.explain(review_model(MAKE["nnlm"](), LETTERS), TEXTS).loss.tokens
+    assert [token.window for token in tokens[:3]] == [
+        ("(before)", "(before)", "(start)"),
+        ("(before)", "(start)", "b"),
+        ("(start)", "b", "a"),
     ]
-    if kind == "nnlm":
-        windows = [token.window for token in loss.tokens[:4]]
-        assert windows[0] == ("(before)", "(before)", "(start)") and windows[1:3] == [
-            ("(before)", "(start)", "b"),
-            ("(start)", "b", "a"),
-        ]
 
 
-def test_the_lines_are_the_operations_of_the_model_and_padding_is_left_out():
+def test_the_lines_are_the_operations_of_the_model():
     language_model = recurrent()
     review = review_model(language_model, LETTERS)
     explanation = reviewgen.explain(review, "bad")
@@ -184,10 +172,19 @@ def test_the_lines_are_the_operations_of_the_model_and_padding_is_left_out():
         )
         assert (line.mean, line.spread) == pytest.approx((values.mean(), values.std()))
     assert model.parameters == sum(map(torch.Tensor.numel, language_model.parameters()))
+
+
+def test_gates_have_the_mean_of_each_token():
+    language_model = recurrent()
+    ids = torch.tensor([[0, *LETTERS.encode("bad")]])
+    [_, gate, *_] = language_model.operations(ids, language_model.initial_state(1))
+    [model] = reviewgen.explain(review_model(language_model, LETTERS), "bad").models
     assert [gate.name for gate in model.gates] == ["input gate", "forget gate", "output gate"]
-    assert model.gates[0].openings == (
-        pytest.approx(operations[1].values[0].detach().numpy().mean(axis=1)),
-    )
+    assert model.gates[0].openings == (pytest.approx(gate.values[0].detach().numpy().mean(axis=1)),)
+
+
+def test_padding_is_left_out():
+    review = review_model(recurrent(), LETTERS)
     one, alone, both = (
         reviewgen.explain(review, texts).models[0] for texts in ("b", TEXTS[1], ["b", TEXTS[1]])
     )
@@ -197,7 +194,7 @@ def test_the_lines_are_the_operations_of_the_model_and_padding_is_left_out():
     assert len(both.gates[0].openings[0]) == 2 and both.lines[1].mean == pytest.approx(mean)
 
 
-def test_modules_are_followed_by_hooks_and_multiplications_are_counted():
+def test_modules_are_followed_by_hooks():
     explanation = reviewgen.explain(review_model(Nested().eval(), LETTERS), TEXTS)
     b, t = explanation.batch
     lines = {line.name.partition(" (")[0]: line for line in explanation.models[0].lines}
@@ -209,6 +206,9 @@ def test_modules_are_followed_by_hooks_and_multiplications_are_counted():
     assert lines["silent"].sizes == () and lines["silent"].mean is None
     assert [line.parameters for line in lines.values()] == [V * 6, 12 * 6 + 6, 0, 0, 6, 6 * V]
     assert explanation.models[0].parameters == sum(line.parameters for line in lines.values())
+
+
+def test_multiplications_of_an_lstm_and_of_attention_are_counted():
     (model,) = reviewgen.explain(review_model(Wrapped().eval(), LETTERS), "bad cab").models
     lines = {line.name: line for line in model.lines}
     t = len("bad cab") + 1
@@ -283,9 +283,7 @@ def test_texts_and_arguments_that_cannot_be_explained_are_refused():
         reviewgen.explain("lstm-chars-tiny")
 
 
-def test_broken_models_are_named_and_improper_probabilities_are_shown(
-    monkeypatch,
-):
+def test_broken_models_are_named_and_improper_probabilities_are_shown(monkeypatch):
     raising = Nested()
     raising.step.register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(
@@ -327,17 +325,19 @@ def test_a_page_is_escaped_and_not_replaced(tmp_path):
         explanation.save_html(tmp_path / "missing" / "page.html")
 
 
-def test_the_command(micro, model_folder, tmp_path, monkeypatch, capsys):
+def test_the_command_writes_json_a_page_and_a_table(
+    micro, model_folder, tmp_path, monkeypatch, run_command
+):
     folder = model_folder("gru-char")
     page = tmp_path / "page.html"
     facts = json.loads(json.dumps(reviewgen.explain(micro("gru-char"), "bad cab").to_dict())) | {
         "source": str(folder)
     }
     words = ("explain", folder, "--text", "bad cab")
-    status, output, _ = run_command(monkeypatch, capsys, *words, "--json")
+    status, output, _ = run_command(*words, "--json")
     assert status == 0 and json.loads(output) == facts
     monkeypatch.setenv("COLUMNS", "80")
-    status, output, notes = run_command(monkeypatch, capsys, *words, "--html", page, "--tokens", 3)
+    status, output, notes = run_command(*words, "--html", page, "--tokens", 3)
     assert status == 0 and page.stat().st_size > 5000 and "page.html" in notes.replace("\n", "")
     assert max(map(len, output.splitlines())) <= 80
     said = (
@@ -347,25 +347,35 @@ def test_the_command(micro, model_folder, tmp_path, monkeypatch, capsys):
         "... and 5 more tokens",
         "1 text of 8 tokens",
     )
-    assert [
-        each
-        for each in (*said, f"{facts['loss']['bits_per_character']:.6f} bits")
-        if each not in output
-    ] == []
-    status, output, _ = run_command(
-        monkeypatch, capsys, "explain", folder, "--text", "a\x1b[31mb\x9b2J", "--tokens", 99
-    )
+    assert all(each in output for each in said)
+    assert f"{facts['loss']['bits_per_character']:.6f} bits" in output
+
+
+def test_control_characters_of_a_text_are_not_printed(model_folder, run_command):
+    folder = model_folder("gru-char")
+    status, output, _ = run_command("explain", folder, "--text", "a\x1b[31mb\x9b2J", "--tokens", 99)
     assert status == 0 and "\x1b" not in output and "\x9b" not in output
+
+
+def test_a_character_of_several_bytes_is_named_byte_by_byte(micro):
     (tokens,) = reviewgen.explain(micro("gru-char"), "b日").tokens
     assert tokens[:2] == ("(start)", "b") and len(tokens) > 4 and set(tokens[2:]) == {"(byte)"}
-    monkeypatch.chdir(tmp_path)
-    for words, status, said in (
+
+
+@pytest.mark.parametrize(
+    "words, expected, said",
+    [
         (("lstm-chars-x",), 1, "no preset"),
         (("gru-char", "--text", ""), 1, "empty"),
         (("gru-char", "--tokens", "0"), 2, "at least 1"),
         (("gru-char", "--html", "/missing/page.html"), 1, "cannot be written"),
         (("gru-char", "--html", "page.txt"), 2, ".html"),
         (("gru-char", "--condition", "mood"), 2, "name=value"),
-    ):
-        given, output, message = run_command(monkeypatch, capsys, "explain", *words)
-        assert (given, output) == (status, "") and said in message and "Traceback" not in message
+    ],
+)
+def test_a_bad_call_of_the_command_is_one_sentence(
+    words, expected, said, tmp_path, monkeypatch, run_command
+):
+    monkeypatch.chdir(tmp_path)
+    status, output, message = run_command("explain", *words)
+    assert (status, output) == (expected, "") and said in message and "Traceback" not in message

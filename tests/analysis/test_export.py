@@ -33,7 +33,6 @@ from tests.support.fakes import (
     FakeConfig,
     TableModel,
     review_model,
-    run_command,
     table,
 )
 from tests.support.ngrams import counted
@@ -58,7 +57,7 @@ def letters():
 
 
 @pytest.mark.parametrize(
-    ("bits", "dtype"), [(8, "int8"), (16, "float16"), (32, "float32"), (6, None), (5, None)]
+    "bits, dtype", [(8, "int8"), (16, "float16"), (32, "float32"), (6, None), (5, None)]
 )
 def test_packed_weights_are_those_of_a_folder_of_as_many_bits_or_rounded_to_steps_of_a_row(
     micro, bits, dtype, tmp_path
@@ -98,9 +97,7 @@ def test_packed_weights_are_those_of_a_folder_of_as_many_bits_or_rounded_to_step
     )
 
 
-def test_a_page_is_not_replaced_and_what_has_no_page_is_refused(
-    micro, model_folder, tmp_path, monkeypatch, capsys
-):
+def test_a_page_of_wrong_options_or_a_plugin_without_a_page_is_refused(micro, tmp_path):
     page = tmp_path / "page.html"
     for file, options, said in (
         (tmp_path / "page.txt", {}, r"\.html"),
@@ -111,31 +108,37 @@ def test_a_page_is_not_replaced_and_what_has_no_page_is_refused(
     with pytest.raises(UnknownPlugin, match=r"'fake'.*serve.*--onnx"):
         export_html(letters(), page)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_writes_a_page_once_unless_told_to_overwrite(
+    model_folder, tmp_path, run_command
+):
+    page = tmp_path / "page.html"
     words = ("export", model_folder("ngram-char"), "--html", page)
     for more, status, said in (
         (("--bits", 7), 2, "5, 6, 8, 16, 32"),
         ((), 0, "page.html"),
         ((), 1, "already exists"),
     ):
-        found, output, problem = run_command(monkeypatch, capsys, *words, *more)
+        found, output, problem = run_command(*words, *more)
         assert found == status and said in output + problem
     assert re.findall("<title>(.*)</title>", page.read_text("utf-8")) == [
         model_folder("ngram-char").name
     ]
-    assert run_command(monkeypatch, capsys, *words, "--title", "My shop", "--overwrite")[0] == 0
+    assert run_command(*words, "--title", "My shop", "--overwrite")[0] == 0
     assert re.findall("<title>(.*)</title>", page.read_text("utf-8")) == ["My shop"]
-    assert run_command(monkeypatch, capsys, *words[:2])[0] == 2
+    assert run_command(*words[:2])[0] == 2
+
+
+def test_models_of_one_name_are_numbered_in_the_title_of_a_page(micro, tmp_path):
+    page = tmp_path / "page.html"
     one = reviewgen.ReviewModel(replace(micro("gru-word").bundle, origin=None))
-    export_html(
-        [one, one, reviewgen.ReviewModel(replace(one.bundle, preset="gru-word-2"))],
-        page,
-        overwrite=True,
-    )
+    export_html([one, one, reviewgen.ReviewModel(replace(one.bundle, preset="gru-word-2"))], page)
     assert "<title>gru-word · gru-word-2 · gru-word-2-2<" in page.read_text("utf-8")
 
 
 @pytest.mark.parametrize(
-    ("source", "name"),
+    "source, name",
     [
         ("shop/../my@reviews", "my@reviews"),
         ("hf://ana/my-reviews@v2", "my-reviews"),
@@ -264,8 +267,7 @@ def test_the_program_of_the_documentation_uses_fields(tokenizer, tmp_path):
     artists = ["Mt. Joy", "Wolf Alice", "Ash"]
     rows = [
         {"text": f"{artist} sings.", "artist": artist, "stars": n % 2}
-        for n in range(40)
-        for artist in artists
+        for n, artist in itertools.product(range(40), artists)
     ]
     options = {
         "model": SMALL,
@@ -309,11 +311,9 @@ def test_the_program_of_the_documentation_generates_and_the_settings_say_how(tmp
     trained until it writes words.
     """
     folder = tmp_path / "model"
-    stars = {"good": 5, "bad": 1}
     rows = [
-        {"text": f"The {noun} was {how}.", "stars": stars[how]}
-        for noun in ("film", "plot")
-        for how in stars
+        {"text": f"The {noun} was {how}.", "stars": stars}
+        for noun, (how, stars) in itertools.product(("film", "plot"), {"good": 5, "bad": 1}.items())
     ] * 10
     model = reviewgen.train(
         "lstm-char",
@@ -394,7 +394,7 @@ def test_transformers_loads_a_tokenizer_and_saves_it_again(tokenizer, tmp_path):
             )
 
 
-def test_nothing_but_an_export_is_replaced(tmp_path, monkeypatch, capsys):
+def test_nothing_but_an_export_is_replaced(tmp_path, run_command):
     model = reviewgen.load("ngram-word")
     export = tmp_path / "deep" / "export"
     words = ("export", "ngram-word", "--transformers", export)
@@ -403,7 +403,7 @@ def test_nothing_but_an_export_is_replaced(tmp_path, monkeypatch, capsys):
         ((), 1, "already exists"),
         (("--overwrite", "--json"), 0, ""),
     ):
-        found, output, problem = run_command(monkeypatch, capsys, *words, *more)
+        found, output, problem = run_command(*words, *more)
         assert found == status and said in output + problem
     files = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"]
     assert {path.name for path in export.iterdir()} == {*files, "reviewgen-export.json"}
@@ -425,5 +425,5 @@ def test_nothing_but_an_export_is_replaced(tmp_path, monkeypatch, capsys):
     with pytest.raises(ConfigError, match="'fake' has no tokenizer_json"):
         export_transformers(letters(), tmp_path / "tokenizer")
     both = ("export", "lstm-char", "--onnx", tmp_path / "m", "--transformers", tmp_path / "m")
-    status, _, said = run_command(monkeypatch, capsys, *both)
+    status, _, said = run_command(*both)
     assert status == 2 and "name the same folder" in said and not (tmp_path / "m").exists()

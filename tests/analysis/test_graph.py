@@ -22,7 +22,7 @@ from reviewgen.analysis.graph_picture import graph
 from reviewgen.errors import BrokenPlugin, ConfigError, OutputExists, StorageError, UnknownPlugin
 from reviewgen.protocols import GraphEdge, GraphNode, ModelGraph
 from reviewgen.testing import make_model
-from tests.support.fakes import LETTERS, TableModel, run_command
+from tests.support.fakes import LETTERS, TableModel
 from tests.support.ngrams import counted
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -153,17 +153,15 @@ def pictures():
         del sys.path[0]
     return {
         (name, steps): graph(model, unroll=steps)
-        for name, model in sources.items()
-        for steps in (1, 3)
+        for (name, model), steps in itertools.product(sources.items(), (1, 3))
     }
 
 
 def nodes_of(described):
-    return [
-        each
-        for node in described.nodes
-        for each in (node, *(nodes_of(node.inside) if node.inside else ()))
-    ]
+    for node in described.nodes:
+        yield node
+        if node.inside:
+            yield from nodes_of(node.inside)
 
 
 def node(described, name):
@@ -181,7 +179,7 @@ def torchs_size(axes, sizes):
 
 
 @pytest.mark.parametrize(
-    ("name", "activation"), [("rnn", "relu"), ("gru", "tanh"), ("lstm", "tanh"), ("lstm", "relu")]
+    "name, activation", [("rnn", "relu"), ("gru", "tanh"), ("lstm", "tanh"), ("lstm", "relu")]
 )
 def test_a_cell_has_the_operations_that_one_step_of_it_runs(name, activation):
     """The reference layer runs the equations one by one; each elementwise operation is a box or a
@@ -227,7 +225,7 @@ def test_states_layers_and_parameters_are_those_of_a_forward_pass(name, settings
     logits, state = model(torch.zeros(3, 4, dtype=torch.long), model.initial_state(3))
     last = next(edge for edge in described.edges if edge.target == "logits")
     assert torchs_size(last.axes, sizes) == list(logits.shape)
-    used = [each for node in nodes_of(described) for each in node.parameters]
+    used = itertools.chain.from_iterable(node.parameters for node in nodes_of(described))
     assert sorted(used) == sorted(each for each, _ in model.named_parameters())
     assert picture.parameters == sum(each.numel() for each in model.parameters())
     if name == "nnlm":  # an edge for each token that the model sees
@@ -276,7 +274,9 @@ def test_the_contexts_of_a_trie_have_the_probabilities_and_counts_of_the_texts(s
     lines = ("abab cab", "abac dab", "abad", "baba habe", "a bad bed") * 2
     model = counted(lines, order=3, smoothing=smoothing)
     texts = [[0, *LETTERS.encode(line), 1] for line in lines]
-    counts = Counter(tuple(text[at : at + 3]) for text in texts for at in range(len(text) - 2))
+    counts = Counter(
+        itertools.chain.from_iterable(zip(text, text[1:], text[2:], strict=False) for text in texts)
+    )
     drawn = {
         each.tokens: each.detail
         for each in node(graph(model).graph, "trie").inside.nodes
@@ -385,7 +385,7 @@ def test_boxes_lie_apart_and_in_the_picture_lines_run_between_them_and_arrows_po
     assert {name: each[:2] for name, each in faults.items() if each} == {}
 
 
-def test_pictures_are_self_contained_described_and_the_same_for_the_same_model(pictures):
+def test_pictures_are_self_contained_and_described(pictures):
     for name, picture in pictures.items():
         root = ET.fromstring(picture.svg)
         assert (
@@ -398,7 +398,7 @@ def test_pictures_are_self_contained_described_and_the_same_for_the_same_model(p
         rules = re.findall(
             r"([^{}]+)\{", re.sub(r"@media[^{]+\{", "", root.find(f"{SVG}style").text)
         )
-        selectors = [selector for rule in rules if rule.strip() for selector in rule.split(",")]
+        selectors = ",".join(rule for rule in rules if rule.strip()).split(",")
         assert len(selectors) > 20 and all(
             ".reviewgen-picture" in selector for selector in selectors
         ), name
@@ -406,14 +406,24 @@ def test_pictures_are_self_contained_described_and_the_same_for_the_same_model(p
         columns = {text for text in texts if re.fullmatch(r"ids\d", text)}
         # a column for each token
         assert name[1] == 1 or name[0] == "Named" or columns == {"ids1", "ids2", "ids3"}, name
+
+
+def test_an_ngram_shows_its_most_frequent_context(pictures):
     assert (
         "“␣th”" in pictures["ngram-char", 1].svg.replace("<tspan", "")
         and "not trained" not in pictures["ngram-char", 1].svg
     )
+
+
+def test_pictures_of_one_architecture_are_the_same_for_other_weights():
     one, other = (
         graph(make_model("lstm", 9, seed=seed, ngrams=3), unroll=12).svg for seed in (0, 1)
     )
-    assert one == other and graph(TableModel(torch.zeros(3, 3))).parameters == 0
+    assert one == other
+
+
+def test_a_table_in_a_buffer_has_no_parameters():
+    assert graph(TableModel(torch.zeros(3, 3))).parameters == 0
 
 
 def test_what_cannot_be_drawn_or_written_is_refused_before_any_work(tmp_path):
@@ -466,11 +476,9 @@ def test_nodes_with_states_may_be_listed_in_any_order():
     assert graph(model, unroll=3).svg.count(">below<") == 3
 
 
-def test_the_command_writes_a_picture_and_prints_json(tmp_path, monkeypatch, capsys):
+def test_the_command_writes_a_picture_and_prints_json(tmp_path, monkeypatch, run_command):
     monkeypatch.chdir(tmp_path)
-    status, output, _ = run_command(
-        monkeypatch, capsys, "graph", "nnlm-char", "--unroll", "2", "--json"
-    )
+    status, output, _ = run_command("graph", "nnlm-char", "--unroll", "2", "--json")
     facts = json.loads(output)
     assert status == 0 and facts["file"] == "nnlm-char.svg" and facts["unrolled"] == 2
     assert facts["parameters"] == sum(
@@ -482,14 +490,14 @@ def test_the_command_writes_a_picture_and_prints_json(tmp_path, monkeypatch, cap
         (("nnlm-chr", "--out", "x.svg"), 1, "nnlm-char"),
         (("nnlm-char", "--unroll", "0", "--out", "x.svg"), 2, "1 to 12"),
     ):
-        status, _, problem = run_command(monkeypatch, capsys, "graph", *words)
+        status, _, problem = run_command("graph", *words)
         assert status == expected and said in problem
 
 
-def test_the_command_prints_the_n_grams_of_a_trained_n_gram(tmp_path, monkeypatch, capsys):
+def test_the_command_prints_the_n_grams_of_a_trained_n_gram(tmp_path, monkeypatch, run_command):
     monkeypatch.chdir(tmp_path)
     counted = reviewgen.load("ngram-char").model.parameter_kinds()
-    status, output, _ = run_command(monkeypatch, capsys, "graph", "ngram-char")
+    status, output, _ = run_command("graph", "ngram-char")
     line = " ".join(output.split())
     assert status == 0 and line.startswith("ngram-char: ") and " 0 parameters" not in line
     assert all(f"{size:,} {kind}" in line for kind, size in counted.items())

@@ -27,32 +27,49 @@ def marks(*series, **options):
     return [(float(x), float(y)) for x, y in places]
 
 
-def test_marks_are_where_a_rule_of_three_puts_them_or_decades_of_one_length():
+def test_marks_are_where_a_rule_of_three_puts_them():
     (x0, y0), (x1, y1), (x2, y2) = marks(Series("a", [(0.0, 1.0), (5.0, 2.0), (10.0, 4.0)]))
     assert (x1 - x0) / (x2 - x0) == pytest.approx(0.5, abs=0.01) and y2 < y0  # more is higher
     assert (y1 - y0) / (y2 - y0) == pytest.approx(1 / 3, abs=0.01)
+
+
+def test_marks_of_a_logarithmic_axis_are_evenly_spaced_by_decade():
     (x0, _), (x1, _), (x2, _) = marks(Series("a", [(1, 1), (10, 1), (100, 1)]), log_x=True)
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.11)
-    for values in ([3.0], [0.0, 0.0], [1e-12, 1e12], [1.999, 2.0], [-5, 5], [1e9]):
-        for is_log in (False, True):
-            found = marks(Series("a", [(x, x) for x in values]), log_x=is_log)
-            assert len(found) == sum(x > 0 or not is_log for x in values), values
-            assert all(0 < x < 480 and 0 < y < 290 for x, y in found), (values, found)
 
 
-def test_what_cannot_be_drawn_is_named_long_curves_are_thinned_and_series_look_different():
+@pytest.mark.parametrize("is_log", [False, True])
+@pytest.mark.parametrize(
+    "values", [[3.0], [0.0, 0.0], [1e-12, 1e12], [1.999, 2.0], [-5, 5], [1e9]], ids=str
+)
+def test_each_value_that_can_be_drawn_has_a_mark_in_the_picture(values, is_log):
+    found = marks(Series("a", [(x, x) for x in values]), log_x=is_log)
+    assert len(found) == sum(x > 0 or not is_log for x in values)
+    assert all(0 < x < 480 and 0 < y < 290 for x, y in found), found
+
+
+def test_what_cannot_be_drawn_is_named():
     points = [(1, math.nan), (2, math.inf), (0, 1), (-1, 1)]
     figure = draw(Series("lost", points), Series("kept", [(1, 1)]), log_x=True)
     assert "unknown or infinite: lost." in figure
     assert "<svg" not in draw(Series("lost", points), log_x=True) + draw()
+
+
+def test_a_long_curve_is_thinned_between_its_ends():
     long = marks(Series("a", [(n, math.exp(-n / 1e4)) for n in range(100_001)]))
     ends = marks(Series("a", [(0, 1.0), (100_000, math.exp(-10))]))
     assert len(long) == 60 and [long[0], long[-1]] == ends
+
+
+def test_an_interval_is_a_bar_around_its_mark():
     figure = draw(Series("a", [(1, 5)], interval=(1, 9)))
     low, high = map(
         float, re.search(r'class="line bar" d="M[\d.]+ ([\d.]+)V([\d.]+)"', figure).groups()
     )
     assert 26 <= high < marks(Series("a", [(1, 5)], interval=(1, 9)))[0][1] < low <= 258
+
+
+def test_thirty_series_look_different():
     figure = draw(*(Series(f"m{n}", [(n, n)], style=n) for n in range(30)))
     looks = re.findall(r'class="(series-\d)"><path class="mark" [^>]*? d="([^"]+)"/></g>', figure)
     assert len(set(looks)) == len(looks) == 30

@@ -2,6 +2,7 @@
 the marks of given texts.
 """
 
+import itertools
 import json
 
 import pytest
@@ -16,7 +17,6 @@ from tests.support.fakes import (
     TableModel,
     brute_bits,
     review_model,
-    run_command,
 )
 
 SINGULAR = ["is", "was", "has", "looks"]
@@ -61,7 +61,7 @@ class LastNoun(TableModel):
         return super().__call__(ids, state)
 
 
-@pytest.mark.parametrize(("weight", "near", "past"), [(1, 1.0, 0.0), (-1, 0.0, 1.0), (0, 0.5, 0.5)])
+@pytest.mark.parametrize("weight, near, past", [(1, 1.0, 0.0), (-1, 0.0, 1.0), (0, 0.5, 0.5)])
 def test_agreement_of_models_that_follow_a_rule(weight, near, past):
     words = Words()
     rows = reviewgen.probe(review_model(LastNoun(words, weight), words), texts=0).rows
@@ -71,22 +71,17 @@ def test_agreement_of_models_that_follow_a_rule(weight, near, past):
 
 
 def test_own_pairs_are_those_of_a_loop_over_tokens_and_of_the_command(
-    micro, model_folder, browser, tmp_path, monkeypatch, capsys
+    micro, model_folder, browser, tmp_path, run_command
 ):
     model = micro("gru-char")
     things = ["movie", "acting", "music", "ending", "plot", "theme"]
     pairs = [
         {"sentence_good": f"the {a} was so", "sentence_bad": f"the {b} was bad", "UID": "u"}
-        for a in things
-        for b in things
+        for a, b in itertools.product(things, repeat=2)
     ]
 
-    # without the end
-    bits = {
-        text: sum(brute_bits(model, text)[:-1])
-        for pair in pairs
-        for text in list(pair.values())[:2]
-    }
+    sentences = {f"the {a} was {how}" for a, how in itertools.product(things, ("so", "bad"))}
+    bits = {text: sum(brute_bits(model, text)[:-1]) for text in sentences}  # without the end
     expected = sum(
         bits[pair["sentence_good"]] < bits[pair["sentence_bad"]] for pair in pairs
     ) / len(pairs)
@@ -98,7 +93,7 @@ def test_own_pairs_are_those_of_a_loop_over_tokens_and_of_the_command(
     page = tmp_path / "page.html"
     file.write_text("\n".join(map(json.dumps, pairs)), encoding="utf-8")
     options = "--pairs", file, "--plot", tmp_path / "chart.svg", "--html", page, "--json"
-    status, out, _ = run_command(monkeypatch, capsys, "probe", model_folder("gru-char"), *options)
+    status, out, _ = run_command("probe", model_folder("gru-char"), *options)
     assert status == 0 and json.loads(out)["rows"][0]["share"] == expected
     assert problems(browser, page, 390, "dark") == []
     with pytest.raises(DataError, match="Row 2"):

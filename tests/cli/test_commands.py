@@ -13,21 +13,20 @@ import time
 import unittest.mock
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import reviewgen
 from reviewgen.errors import ReviewgenError
 from reviewgen.interrupts import SIGNALS, raise_on_interrupt, raising_interrupts
-from tests.support.fakes import TEXTS, run_command
+from tests.support.fakes import TEXTS
 from tests.support.forked import run_python
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def place(model_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(model_folder, tmp_path, monkeypatch) -> Path:
     """The working folder: a corpus as csv, and a trained model m."""
     rows = "\n".join(f'{number},"{text}"' for number, text in enumerate(TEXTS))
     (tmp_path / "reviews.csv").write_text(f"id,body\n{rows}\n", encoding="utf-8")
@@ -38,11 +37,11 @@ def place(model_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def run(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Run:
-    return lambda *words: run_command(monkeypatch, capsys, *words)
+def run(place: Path, run_command) -> Run:
+    return lambda *words: run_command(*words)
 
 
-def test_train_shows_what_it_read_and_prints_the_result(run: Run, place: Path) -> None:
+def test_train_shows_what_it_read_and_prints_the_result(run, place):
     small = ["--steps", 5, "--set", "model.hidden_size=16", "--set", "training.batch_size=4"]
     status, out, said = run("train", "gru-char", "--data", "reviews.csv", "--out", "g", *small)
     assert status == 0, said
@@ -63,7 +62,10 @@ def test_train_shows_what_it_read_and_prints_the_result(run: Run, place: Path) -
     )
     assert saved == "Saved in g"
     assert reviewgen.load(place / "g").model.config.hidden_size == 16
-    status, out, _ = run("train", "ngram-char", "--data", "reviews.csv", "--out", "n", "--json")
+
+
+def test_train_prints_json(run):
+    _, out, _ = run("train", "ngram-char", "--data", "reviews.csv", "--out", "n", "--json")
     facts = json.loads(out)
     assert {
         "preset",
@@ -76,7 +78,7 @@ def test_train_shows_what_it_read_and_prints_the_result(run: Run, place: Path) -
     assert facts["data"]["text_column"] == "body"
 
 
-def test_train_reads_a_compressed_file_in_a_folder(run: Run, place: Path) -> None:
+def test_train_reads_a_compressed_file_in_a_folder(run, place):
     (place / "data").mkdir()
     (place / "data" / "reviews.csv.gz").write_bytes(
         gzip.compress((place / "reviews.csv").read_bytes())
@@ -85,7 +87,7 @@ def test_train_reads_a_compressed_file_in_a_folder(run: Run, place: Path) -> Non
     assert (status, "Saved in n" in out) == (0, True), said
 
 
-def test_what_train_leaves_out_is_printed_with_verbose_and_recorded(run: Run, place: Path) -> None:
+def test_what_train_leaves_out_is_printed_with_verbose_and_recorded(run, place):
     words = ["ngram-char", "--data", "reviews.csv", "--set", "model.order=3"]
     brief = "".join(run("train", *words, "--out", "a")[1:])
     status, out, said = run("train", *words, "--out", "b", "-v")
@@ -108,7 +110,7 @@ def test_what_train_leaves_out_is_printed_with_verbose_and_recorded(run: Run, pl
     assert f"Cleaning: read {len(TEXTS)}, kept {len(TEXTS)}" in card
 
 
-def test_one_output_has_one_copy_rate_with_its_interval(run: Run, place: Path) -> None:
+def test_one_output_has_one_copy_rate_with_its_interval(run, place):
     words = [
         "train",
         "ngram-char",
@@ -131,7 +133,7 @@ def test_one_output_has_one_copy_rate_with_its_interval(run: Run, place: Path) -
     assert "token copy rate" not in printed and "20-token" not in printed
 
 
-def test_a_model_that_cannot_be_evaluated_is_trained_to_the_end(run: Run) -> None:
+def test_a_model_that_cannot_be_evaluated_is_trained_to_the_end(run):
     words = [
         "--data",
         "reviews.csv",
@@ -147,7 +149,7 @@ def test_a_model_that_cannot_be_evaluated_is_trained_to_the_end(run: Run) -> Non
     assert "cannot be evaluated" in said and "bits per character" not in out and "Saved in b" in out
 
 
-def test_generate_is_the_api_s(run: Run, micro: Any) -> None:
+def test_generate_prints_the_texts_of_the_api(run, micro):
     model = micro("ngram-char")
     _, out, _ = run(
         "generate", "./m", "-n", 3, "--seed", 1, "--prompt", "the ", "--max-new-tokens", 40
@@ -157,12 +159,23 @@ def test_generate_is_the_api_s(run: Run, micro: Any) -> None:
         == "\n---\n".join(model.generate("the ", num_return_sequences=3, seed=1, max_new_tokens=40))
         + "\n"
     )
+
+
+def test_generate_prints_json(run, micro):
+    model = micro("ngram-char")
     _, out, _ = run("generate", "./m", "-n", 2, "--seed", 5, "--json", "--stop", ".")
     assert json.loads(out)["texts"] == model.generate(
         num_return_sequences=2, seed=5, stop_strings=["."]
     )
+
+
+def test_generate_prints_the_seed_that_was_drawn(run, micro):
     unseeded = json.loads(run("generate", "./m", "--json")[1])
-    assert model.generate(seed=unseeded["seed"]) == unseeded["texts"]
+    assert micro("ngram-char").generate(seed=unseeded["seed"]) == unseeded["texts"]
+
+
+def test_generate_reads_prompts_and_writes_a_file(run, micro):
+    model = micro("ngram-char")
     Path("prompts.txt").write_text("the \n\na \n", encoding="utf-8")
     words = (
         "generate",
@@ -186,7 +199,7 @@ def test_generate_is_the_api_s(run: Run, micro: Any) -> None:
     ] == expected
 
 
-def test_the_json_of_texts_is_what_json_dumps_prints(run: Run, micro: Any) -> None:
+def test_the_json_of_texts_is_what_json_dumps_prints(run, micro):
     for words in ([], ["--novelty", "report"], ["-n", 4]):
         _, out, _ = run(
             "generate", "./m", "--seed", 3, "--prompt", "a\u2028\x85\u00e9", "--json", *words
@@ -194,9 +207,7 @@ def test_the_json_of_texts_is_what_json_dumps_prints(run: Run, micro: Any) -> No
         assert out == json.dumps(json.loads(out), indent=2, ensure_ascii=False) + "\n"
 
 
-def test_evaluate_and_score_are_the_api_s(
-    run: Run, micro: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_evaluate_and_score_are_the_api_s(run, micro, monkeypatch):
     model = micro("ngram-char")
     numbers = json.loads(run("evaluate", "./m", "--data", "reviews.csv", "--json")[1])
     assert numbers["bits_per_character"] == pytest.approx(model.evaluate(TEXTS).bits_per_character)
@@ -215,7 +226,7 @@ def test_evaluate_and_score_are_the_api_s(
     assert "decode errors 1" in said and "  | another line." in said
 
 
-def test_an_infinite_score_is_null_in_json(run: Run, place: Path) -> None:
+def test_an_infinite_score_is_null_in_json(run, place):
     reviewgen.train(
         "ngram-char",
         TEXTS,
@@ -231,9 +242,7 @@ def test_an_infinite_score_is_null_in_json(run: Run, place: Path) -> None:
     assert json.loads(run("score", "./none", "--text", "Zzz", "--json")[1])["bits"] is None
 
 
-def test_the_tables_of_explain_have_all_columns_at_80(
-    run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_tables_of_explain_have_all_columns_at_80(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = run("explain", "rnn-word", "--tokens", 3)
     assert (
@@ -242,7 +251,7 @@ def test_the_tables_of_explain_have_all_columns_at_80(
     )
 
 
-def test_list_doctor_and_version(run: Run) -> None:
+def test_list_doctor_and_version(run):
     assert "lstm-word" in {
         plugin["name"] for plugin in json.loads(run("list", "--json")[1])["presets"]
     }
@@ -282,7 +291,7 @@ BAD_WORDS: list[tuple[str, int, str]] = [
 
 
 @pytest.mark.wrong_types
-def test_bad_usage_gets_one_sentence(run: Run, place: Path) -> None:
+def test_bad_usage_gets_one_sentence(run, place):
     (place / "binary.txt").write_bytes(bytes(range(256)) * 9)
     problems = []
     for line, expected, key in BAD_WORDS:
@@ -335,9 +344,7 @@ WRONG = {
 
 
 @pytest.mark.wrong_types
-def test_wrong_arguments_are_refused_in_one_sentence_before_any_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wrong_arguments_are_refused_in_one_sentence_before_any_work(tmp_path, monkeypatch):
     import numpy as np
 
     from tests.hostile.calls import Unprintable
@@ -371,7 +378,7 @@ ODD: list[tuple[int, list[str]]] = [
 ]
 
 
-def test_what_others_have_written_cannot_steer_a_terminal(run: Run, place: Path) -> None:
+def test_what_others_have_written_cannot_steer_a_terminal(run, place):
     rows = "\n".join(
         f'{number % 2},"the \x1b[31m{text}\u202e"' for number, text in enumerate(TEXTS)
     )
@@ -384,11 +391,9 @@ def test_what_others_have_written_cannot_steer_a_terminal(run: Run, place: Path)
 
 
 @pytest.mark.parametrize(
-    ("preset", "is_listed"), [("ngram-char", False), ("gru-char", True), ("blend-char", True)]
+    "preset, is_listed", [("ngram-char", False), ("gru-char", True), ("blend-char", True)]
 )
-def test_settings_lists_no_setting_of_training_by_gradient_for_an_n_gram(
-    run: Run, preset: str, is_listed: bool
-) -> None:
+def test_settings_lists_no_setting_of_training_by_gradient_for_an_n_gram(run, preset, is_listed):
     status, out, _ = run("settings", preset, "--json")
     names = {row["name"] for row in json.loads(out)["training"]}
     assert status == 0 and {"evaluation_tokens", "novelty"} <= names
@@ -398,7 +403,7 @@ def test_settings_lists_no_setting_of_training_by_gradient_for_an_n_gram(
     )
 
 
-def test_signals_raise_an_interrupt_inside_a_command_and_are_restored() -> None:
+def test_signals_raise_an_interrupt_inside_a_command_and_are_restored():
     # a shell may ignore some in the background
     found = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -416,7 +421,7 @@ def test_signals_raise_an_interrupt_inside_a_command_and_are_restored() -> None:
         signal.signal(number, handler)
 
 
-def test_an_interrupted_command_says_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_command_says_so(run, monkeypatch):
     monkeypatch.setattr("reviewgen.api.load", unittest.mock.Mock(side_effect=KeyboardInterrupt))
     assert run("neighbours", "./m", "the") == (130, "", "Interrupted.\n")
 
@@ -441,7 +446,7 @@ def started(*words: object) -> "subprocess.Popen[str]":
     "name",
     ["SIGINT", *(pytest.param(each, marks=pytest.mark.slow) for each in ("SIGTERM", "SIGHUP"))],
 )
-def test_an_interrupted_training_leaves_a_loadable_model(place: Path, name: str) -> None:
+def test_an_interrupted_training_leaves_a_loadable_model(place, name):
     often = [
         "--steps",
         100_000,
@@ -472,7 +477,7 @@ def test_an_interrupted_training_leaves_a_loadable_model(place: Path, name: str)
 
 
 @pytest.mark.slow
-def test_an_interrupt_before_training_writes_nothing(place: Path) -> None:
+def test_an_interrupt_before_training_writes_nothing(place):
     os.mkfifo("slow.jsonl")
     process = started("train", "ngram-char", "--data", "slow.jsonl", "--out", "o")
     with Path("slow.jsonl").open("w"):  # waits until the command reads
@@ -483,7 +488,7 @@ def test_an_interrupt_before_training_writes_nothing(place: Path) -> None:
 
 
 @pytest.mark.slow
-def test_standard_streams(place: Path, micro: Any) -> None:
+def test_standard_streams(place, micro):
     def piped(
         words: str, given: str, encoding: str = "utf-8"
     ) -> "subprocess.CompletedProcess[str]":
@@ -504,7 +509,7 @@ def test_standard_streams(place: Path, micro: Any) -> None:
     )
 
 
-def test_a_full_disk_gets_one_sentence_and_leaves_nothing(place: Path) -> None:
+def test_a_full_disk_gets_one_sentence_and_leaves_nothing(place):
     """The size of written files is limited by the operating system: the cache fits and the model
     does not.
     """

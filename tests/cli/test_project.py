@@ -5,6 +5,7 @@ dependencies.
 import doctest
 import importlib
 import io
+import itertools
 import json
 import os
 import pkgutil
@@ -27,7 +28,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import reviewgen
-from tests.support.fakes import run_command
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -70,7 +70,7 @@ def loaded(code: str) -> list[str]:
     return found
 
 
-def test_nothing_heavy_is_loaded_at_the_start() -> None:
+def test_nothing_heavy_is_loaded_at_the_start():
     commands = ["--help", "train --help", "plugin new --help", "list"]
     run = (
         "sys.argv = ['reviewgen', *words.split()]\n        with contextlib.suppress(SystemExit):\n "
@@ -86,7 +86,7 @@ def test_nothing_heavy_is_loaded_at_the_start() -> None:
 
 
 @pytest.mark.slow
-def test_generating_loads_no_torch(model_folder: Any, micro: Any) -> None:
+def test_generating_loads_no_torch(model_folder, micro):
     """Neither from Python nor by the command, and the same text as with the torch model."""
     names = ["ngram-char", "nnlm-char", "rnn-char", "gru-char", "lstm-word", "blend-char"]
     folders = {name: str(model_folder(name)) for name in names}
@@ -114,17 +114,21 @@ def test_generating_loads_no_torch(model_folder: Any, micro: Any) -> None:
 # Metadata.
 
 
-def test_metadata_and_changelog() -> None:
+def test_the_entry_points_are_those_of_the_metadata():
     groups = PROJECT["project"]["entry-points"]
     installed = {
         (p.group, p.name, p.value)
         for p in distribution("reviewgen").entry_points
         if p.group.startswith("reviewgen.")
     }
-    ours = {group: points for group, points in groups.items() if group.startswith("reviewgen.")}
-    assert installed == {
-        (group, name, value) for group, points in ours.items() for name, value in points.items()
-    }
+    declared = set()
+    for group, points in groups.items():
+        if group.startswith("reviewgen."):
+            declared |= {(group, name, value) for name, value in points.items()}
+    assert installed == declared
+
+
+def test_all_packages_are_in_the_wheel():
     packages = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     assert (
         packages == PROJECT["tool"]["check-wheel-contents"]["package"]
@@ -133,6 +137,9 @@ def test_metadata_and_changelog() -> None:
     assert {*packages[1:]} == {
         f"plugins/{folder.name}" for folder in (ROOT / "plugins").iterdir() if folder.is_dir()
     }
+
+
+def test_the_changelog_begins_with_the_version():
     headings = re.findall(
         r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
     )
@@ -140,7 +147,7 @@ def test_metadata_and_changelog() -> None:
     assert re.findall(r"\d+\.\d+\.\d+", released[0])[0] == reviewgen.__version__
 
 
-def test_workflows_call_targets_of_the_makefile() -> None:
+def test_workflows_call_targets_of_the_makefile():
     targets = set(
         re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     )
@@ -153,12 +160,12 @@ def test_workflows_call_targets_of_the_makefile() -> None:
         ]
         called |= {
             *re.findall(r"make ([a-z-]+)", text),
-            *(target for row in rows for target in row.get("target", [])),
+            *itertools.chain.from_iterable(row.get("target", []) for row in rows),
         }
     assert {"test", "test-all", "audit", "dist"} <= called <= targets
 
 
-def test_plugins_have_the_bounds_of_the_core() -> None:
+def test_plugins_have_the_bounds_of_the_core():
     """In the examples, the templates and the documentation: a lower bound that the core does not
     allow cannot be installed.
     """
@@ -186,7 +193,7 @@ def test_plugins_have_the_bounds_of_the_core() -> None:
 
 
 @pytest.mark.slow
-def test_examples_in_docstrings_give_what_they_say() -> None:
+def test_examples_in_docstrings_give_what_they_say():
     names = [f"reviewgen_{name}" for name in ("char", "word", "ngram", "nnlm", "recurrent")]
     tried = 0
     for package in map(importlib.import_module, ["reviewgen", *names]):
@@ -225,14 +232,12 @@ def reviews() -> list[str]:
     counts = range(20)
     return [
         f"The food was {a} and the {b} was {c}."
-        for a in ("good", "bad")
-        for b in ("beer", "bill", "band")
-        for c in counts
+        for a, b, c in itertools.product(("good", "bad"), ("beer", "bill", "band"), counts)
     ]
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(tmp_path_factory) -> Path:
     """The saved models that pages use without having trained them; each is trained when it is first
     needed.
     """
@@ -298,9 +303,7 @@ def steps(page: Path) -> Iterator[tuple[str, str]]:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if BLOCKS[page]], ids=lambda page: str(page.relative_to(ROOT))
 )
-def test_what_a_page_shows_runs(
-    page: Path, tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_what_a_page_shows_runs(page, tmp_path, models, monkeypatch, run_command):
     """Run the blocks of a page in order: Python in one namespace, commands in this process, all in
     one folder.
     """
@@ -317,7 +320,7 @@ def test_what_a_page_shows_runs(
         if words[0] == "generate" and "--seed" not in words:
             # a model of a few steps generates an empty review now and then
             words += ["--seed", "1"]
-        status, output, problem = run_command(monkeypatch, capsys, *words)
+        status, output, problem = run_command(*words)
         assert status == 0 and output.strip(), f"{text}\n{problem}"
 
 
@@ -335,7 +338,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[\s-]+", "-", heading) for heading in plain}
 
 
-def test_links_lead_somewhere_and_references_are_documented() -> None:
+def test_links_lead_somewhere_and_references_are_documented():
     problems = []
     documented = set(
         re.findall(
@@ -369,7 +372,7 @@ def test_links_lead_somewhere_and_references_are_documented() -> None:
 # Dependencies: what ``make audit`` and ``make wheel`` say.
 
 
-def test_which_licences_are_accepted() -> None:
+def test_which_licences_are_accepted():
     from tests.audit import licences
 
     accepted = [
@@ -401,7 +404,7 @@ def test_which_licences_are_accepted() -> None:
         assert licences.licence(type("Metadata", (), {"metadata": message})()) == licence  # type: ignore[arg-type]
 
 
-def test_all_dependencies_installed_here_have_accepted_licences_and_lower_bounds() -> None:
+def test_all_dependencies_installed_here_have_accepted_licences_and_lower_bounds():
     from tests.audit import bounds, licences
     from tests.audit.walk import walk
 
@@ -422,9 +425,7 @@ def test_all_dependencies_installed_here_have_accepted_licences_and_lower_bounds
     ] == []
 
 
-def test_vulnerabilities_are_read_and_silence_is_not_taken_for_safety(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_vulnerabilities_are_read_and_silence_is_not_taken_for_safety(monkeypatch):
     from tests.audit import vulnerabilities
 
     known = {
@@ -448,7 +449,7 @@ def test_vulnerabilities_are_read_and_silence_is_not_taken_for_safety(
 
 
 @pytest.mark.install
-def test_the_wheel_holds_a_valid_sbom_that_lists_its_dependencies(tmp_path: Path) -> None:
+def test_the_wheel_holds_a_valid_sbom_that_lists_its_dependencies(tmp_path):
     from cyclonedx.output.json import JsonV1Dot6
     from cyclonedx.schema import SchemaVersion
     from cyclonedx.validation.json import JsonStrictValidator

@@ -5,7 +5,6 @@ within bounds.
 import json
 import os
 import tracemalloc
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,7 @@ from reviewgen.config import MAX_DEPTH, MAX_SETTINGS, parse_json, read_json, rea
 MEGABYTE = 1 << 20
 
 
-def test_a_file_of_settings_has_a_limit_and_a_sparse_one_is_not_read_into_memory(tmp_path: Path):
+def test_a_file_of_settings_has_a_limit_and_a_sparse_one_is_not_read_into_memory(tmp_path):
     file = tmp_path / "a.txt"
     file.write_bytes(b"x" * MAX_SETTINGS)
     assert len(read_text(file)) == MAX_SETTINGS

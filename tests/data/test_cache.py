@@ -5,6 +5,7 @@ written once.
 import json
 import os
 from collections import Counter
+from itertools import chain
 from typing import ClassVar
 
 import numpy as np
@@ -61,6 +62,7 @@ def visible(kind="*"):
 @pytest.mark.parametrize("kind", [FakeTokenizer, CharTokenizer])
 def test_ids_are_the_tokenizers_framed(kind):
     tokenizer, stores, texts = run(TEXTS, kind)
+    assert texts["validation"] and texts["test"]
     for split in SPLITS:
         expected = [
             [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id] for text in texts[split]
@@ -68,23 +70,26 @@ def test_ids_are_the_tokenizers_framed(kind):
         found = list(stores[split].documents())
         assert [ids.tolist() for ids, _ in found] == expected
         assert [characters for _, characters in found] == [len(text) for text in texts[split]]
-        assert stores[split].ids.tolist() == [token for ids in expected for token in ids]
+        assert stores[split].ids.tolist() == list(chain.from_iterable(expected))
         assert (len(stores[split]), stores[split].tokens) == (
             len(expected),
             sum(map(len, expected)),
         )
-        head = stores[split].head(60)
-        assert 1 <= len(head) <= len(stores[split]) and (head.tokens <= 60 or len(head) == 1)
-    assert texts["validation"] and texts["test"]
-    words = Counter(
-        word
-        for ids, _ in stores["train"].documents()
-        for word in words_of(tokenizer.decode(ids.tolist()))
-    )
-    # as it spells them
-    assert (
-        json.loads(next(cache_folder().glob("tokens-*/words.json")).read_text())["words"] == words
-    )
+
+
+def test_the_head_of_a_store_has_its_first_tokens():
+    for store in run(TEXTS)[1].values():
+        head = store.head(60)
+        assert 1 <= len(head) <= len(store) and (head.tokens <= 60 or len(head) == 1)
+
+
+@pytest.mark.parametrize("kind", [FakeTokenizer, CharTokenizer])
+def test_words_are_counted_as_the_tokenizer_spells_them(kind):
+    tokenizer, stores, _ = run(TEXTS, kind)
+    spelled = (tokenizer.decode(ids.tolist()) for ids, _ in stores["train"].documents())
+    words = Counter(chain.from_iterable(map(words_of, spelled)))
+    [file] = cache_folder().glob("tokens-*/words.json")
+    assert json.loads(file.read_text())["words"] == words
 
 
 def test_the_tokenizer_is_trained_on_the_train_split_and_a_second_run_reads_the_cache():

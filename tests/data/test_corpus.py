@@ -180,18 +180,30 @@ def find_lost(texts, tokenizer, characters):
     )
 
 
+MANY = [f"A naïve film, and number {n} of many." for n in range(30)]
+LETTERS_OF_MANY = "".join(sorted(set("".join(MANY))))
+PLAIN = LetterTokenizer(LETTERS_OF_MANY.replace("ï", ""))
+
+
 def test_lost_characters_are_counted_with_an_example():
-    texts = [f"A naïve film, and number {n} of many." for n in range(30)]
-    total = sum(map(len, texts))
-    plain = LetterTokenizer("".join(sorted(set("".join(texts)) - {"ï"})))
-    lost = find_lost(texts, plain, total)
+    total = sum(map(len, MANY))
+    lost = find_lost(MANY, PLAIN, total)
     assert lost == LostCharacters(30, total, False, ("A naïve film, an", "A nave film, and"))
     assert lost.describe("plain").startswith(
         f"The tokenizer plain loses 30 of {total:,} characters ({100 * 30 / total:.2g} %): "
     )
-    for tokenizer in (LetterTokenizer("".join(sorted(set("".join(texts))))), CharTokenizer("abc")):
-        assert find_lost(texts, tokenizer, total).lost == 0
-    sample = find_lost(texts, plain, 20_000_000)  # one in four texts
+
+
+@pytest.mark.parametrize("tokenizer", [LetterTokenizer(LETTERS_OF_MANY), CharTokenizer("abc")])
+def test_a_tokenizer_of_all_letters_or_with_bytes_loses_nothing(tokenizer):
+    assert find_lost(MANY, tokenizer, sum(map(len, MANY))).lost == 0
+
+
+def test_lost_characters_of_a_large_source_are_counted_in_a_sample():
+    sample = find_lost(MANY, PLAIN, 20_000_000)  # one in four texts
     assert (sample.lost, sample.is_sample) == (8, True)
     assert re.search(r" 8 of a sample of \d+ characters", sample.describe("plain"))
+
+
+def test_an_example_of_lost_characters_is_printable():
     assert "\\ud83d" in LostCharacters(1, 9, False, ("a\ud83d", "a")).describe("word")

@@ -2,6 +2,7 @@
 receipts and the command line.
 """
 
+import itertools
 import json
 import math
 
@@ -18,12 +19,13 @@ from reviewgen.errors import ConfigError, DataError
 from reviewgen.evaluation.scoring import ConditionGain
 from reviewgen.registry.plugins import find_tokenizer
 from reviewgen.tables.receipts import Receipt, replay
-from tests.support.fakes import brute_bits, run_command
+from tests.support.fakes import brute_bits
 from tests.support.live_server import error_of, in_process
 from tests.support.texts import as_parquet, corpus_of, tokenized, write
 
 CharTokenizer, _ = find_tokenizer("char")
 ARTISTS = ["Mt. Joy", "Beach House", "Joywave", "Wolf Alice"]
+SINGERS = [(n, ARTISTS[n % 4]) for n in range(400)]
 ROWS = [
     {
         "text": f"{artist} wrote song {n}.",
@@ -31,8 +33,7 @@ ROWS = [
         "title": f"Song {n}",
         "stars": n % 2,
     }
-    for n in range(400)
-    for artist in [ARTISTS[n % 4]]
+    for n, artist in SINGERS
 ]
 FIELDS = {"conditions": ("stars",), "fields": ("artist", "title")}
 
@@ -46,7 +47,7 @@ def model():
     return reviewgen.train("ngram-char", ROWS, **FIELDS, **settings)
 
 
-def test_a_text_stands_behind_its_fields_which_are_left_out_at_random_and_are_no_targets():
+def test_a_text_stands_behind_its_fields_which_are_left_out_at_random():
     tokenizer, conditions, found, corpus = tokenized(ROWS, CharTokenizer, **FIELDS)
     first = tokenizer.vocab_size
     assert (conditions.condition_ids, conditions.field_ids, conditions.vocab_size) == (
@@ -77,6 +78,11 @@ def test_a_text_stands_behind_its_fields_which_are_left_out_at_random_and_are_no
         ]
     )
     assert kept / given_ == pytest.approx([0.75, 0.75], abs=0.07)
+
+
+def test_fields_are_not_targets():
+    tokenizer, _, found, corpus = tokenized(ROWS, CharTokenizer, **FIELDS)
+    first = tokenizer.vocab_size
     lanes = Lanes(found["train"], lanes=4, bptt=50, seed=0)
     batches = [
         batch for batch, _ in zip(lanes.start_at(), range(lanes.batches_of(0)), strict=False)
@@ -168,24 +174,23 @@ def test_what_each_condition_saves_is_measured_beside_leaving_it_out(model):
     ]
 
 
-def test_a_network_without_effect_of_its_fields_says_what_to_do_next(tmp_path, monkeypatch, capsys):
+def test_a_network_without_effect_of_its_fields_says_what_to_do_next(
+    tmp_path, monkeypatch, run_command
+):
     monkeypatch.setattr(ConditionGain, "has_effect", property(lambda gain: gain.name != "artist"))
     rows = "".join(json.dumps(row) + "\n" for row in ROWS[:200])
     (tmp_path / "rows.jsonl").write_text(rows, encoding="utf-8")
     words = ["--data", tmp_path / "rows.jsonl", "--text-column", "text"]
     fields = ["--field", "artist", "--field", "title", "--out", tmp_path / "m"]
     small = ["--steps", 1, "--set", "model.hidden_size=8", "--set", "training.copy_tokens=0"]
-    status, out, said = run_command(
-        monkeypatch, capsys, "train", "gru-char", *words, *fields, *small
-    )
+    more = [*fields, *small]
+    status, out, said = run_command("train", "gru-char", *words, *more)
     assert status == 0, said
     (advice,) = [line for line in out.splitlines() if "artist" in line]
     assert advice.startswith("No effect on this network: artist. ") and "title" not in advice
     assert all(word in advice for word in ("train longer", "blend-word", "fewer fields"))
-    assert advice in run_command(monkeypatch, capsys, "evaluate", tmp_path / "m", *words)[1]
-    status, out, _ = run_command(
-        monkeypatch, capsys, "train", "ngram-char", *words, *fields[:-1], tmp_path / "n"
-    )
+    assert advice in run_command("evaluate", tmp_path / "m", *words)[1]
+    status, out, _ = run_command("train", "ngram-char", *words, *fields[:-1], tmp_path / "n")
     assert "artist has no effect" in out and "train longer" not in out
 
 
@@ -207,7 +212,7 @@ def test_tables_draw_whole_rows_and_receipts_replay_them(model, tmp_path):
 
 
 def test_the_words_of_a_field_may_be_written_and_those_of_others_may_not():
-    names = [f"{a}{b}{c}o" for a in "bdfgk" for b in "aeiou" for c in "nrst"]
+    names = ["".join(name) for name in itertools.product("bdfgk", "aeiou", "nrst", "o")]
     rows = [{"text": f"{name} sings of the sea and the sun.", "artist": name} for name in names]
     named = reviewgen.train(
         "ngram-char",
@@ -231,7 +236,7 @@ def test_the_words_of_a_field_may_be_written_and_those_of_others_may_not():
 
 
 @pytest.mark.parametrize(
-    ("given_", "said"),
+    "given_, said",
     [
         ({"artist": ""}, "The field 'artist' is empty: give it a text, or leave it out."),
         (
@@ -310,7 +315,7 @@ def test_columns_are_checked_and_long_values_cut(tmp_path):
     assert lower.encode({"artist": "MT. Joy"}) == lower.encode({"artist": "mt. joy"})
 
 
-def test_the_commands_take_fields(tmp_path, monkeypatch, capsys):
+def test_the_commands_take_fields(tmp_path, run_command):
     file = write(tmp_path / "songs.jsonl", "\n".join(map(json.dumps, ROWS)))
     out = tmp_path / "m"
     words = [
@@ -327,13 +332,13 @@ def test_the_commands_take_fields(tmp_path, monkeypatch, capsys):
         "--out",
         out,
     ]
-    status, printed, err = run_command(monkeypatch, capsys, *words, "--verbose")
+    status, printed, err = run_command(*words, "--verbose")
     assert status == 0 and "Condition artist: free text" in err and "artist " in printed
     status, printed, _ = run_command(
-        monkeypatch, capsys, "generate", out, "--field", "artist=Mt. Joy", "--seed", 1, "-n", 2
+        "generate", out, "--field", "artist=Mt. Joy", "--seed", 1, "-n", 2
     )
     assert status == 0 and printed
-    status, printed, _ = run_command(monkeypatch, capsys, "evaluate", out, "--data", file, "--json")
+    status, printed, _ = run_command("evaluate", out, "--data", file, "--json")
     assert [each["name"] for each in json.loads(printed)["conditions"]] == ["artist", "title"]
-    status, _, err = run_command(monkeypatch, capsys, "generate", out, "--field", "artist=")
+    status, _, err = run_command("generate", out, "--field", "artist=")
     assert status == 2 and "The field 'artist' is empty" in err

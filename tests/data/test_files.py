@@ -89,24 +89,37 @@ def test_txt_by_line_paragraph_and_file(tmp_path, name, newline):
     assert texts_of(path, documents="file") == [unix]
 
 
-def test_several_files(tmp_path):
+@pytest.fixture
+def three_files(tmp_path):
     for name in ("b", "a", "c"):
         write(tmp_path / f"{name}.txt", f"{name}1\n{name}2\n")
-    (tmp_path / "folder.txt").mkdir()
-    write(tmp_path / "folder.txt" / "d.txt", "d1\n")
-    assert texts_of(str(tmp_path / "?.txt")) == ["a1", "a2", "b1", "b2", "c1", "c2"]
-    assert texts_of(tmp_path / "[ac].txt") == ["a1", "a2", "c1", "c2"]
-    assert texts_of(str(tmp_path / "**/*.txt"))[-2:] == ["c2", "d1"]
-    assert texts_of([tmp_path / "c.txt", tmp_path / "a.txt"]) == ["c1", "c2", "a1", "a2"]
-    assert texts_of(str(tmp_path / "?.txt"), documents="file") == [
-        "a1\na2\n",
-        "b1\nb2\n",
-        "c1\nc2\n",
-    ]
-    write(tmp_path / "b.txt", "")
-    assert texts_of(str(tmp_path / "?.txt"), documents="file") == ["a1\na2\n", "c1\nc2\n"]
-    write(tmp_path / "e.txt", "")
-    assert "All 2 files are empty" in refusal(tmp_path / "[be].txt")
+    return tmp_path
+
+
+def test_the_files_of_a_pattern_are_read_in_the_order_of_their_names(three_files):
+    (three_files / "folder.txt").mkdir()
+    write(three_files / "folder.txt" / "d.txt", "d1\n")
+    assert texts_of(str(three_files / "?.txt")) == ["a1", "a2", "b1", "b2", "c1", "c2"]
+    assert texts_of(three_files / "[ac].txt") == ["a1", "a2", "c1", "c2"]
+    assert texts_of(str(three_files / "**/*.txt"))[-2:] == ["c2", "d1"]
+
+
+def test_listed_files_are_read_in_the_order_of_the_list(three_files):
+    listed = [three_files / "c.txt", three_files / "a.txt"]
+    assert texts_of(listed) == ["c1", "c2", "a1", "a2"]
+
+
+def test_a_file_may_be_one_text(three_files):
+    texts = texts_of(str(three_files / "?.txt"), documents="file")
+    assert texts == ["a1\na2\n", "b1\nb2\n", "c1\nc2\n"]
+
+
+def test_an_empty_file_is_passed_over_unless_all_are_empty(three_files):
+    write(three_files / "b.txt", "")
+    texts = texts_of(str(three_files / "?.txt"), documents="file")
+    assert texts == ["a1\na2\n", "c1\nc2\n"]
+    write(three_files / "e.txt", "")
+    assert "All 2 files are empty" in refusal(three_files / "[be].txt")
 
 
 COMPRESSIONS = {
@@ -179,7 +192,8 @@ def test_files_behind_urls(tmp_path):
 
 def test_a_pipe_is_read_from_its_first_byte(tmp_path):
     # such as <(zcat reviews.txt.gz) in a shell: without a suffix, and read only once
-    os.mkfifo(pipe := tmp_path / "63")
+    pipe = tmp_path / "63"
+    os.mkfifo(pipe)
     lines = [f"No. {number}" for number in range(2_000)]
     for content, texts in (("\n".join(lines), lines), (as_parquet(ROWS), TEXTS)):
         writer = threading.Thread(target=write, args=(pipe, content))

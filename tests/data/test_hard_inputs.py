@@ -5,6 +5,7 @@ is wrong; none is lost.
 import bz2
 import gzip
 import io
+import itertools
 import json
 import lzma
 import os
@@ -202,14 +203,14 @@ REFUSED: list[tuple[str, bytes | str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize("number", range(len(READ)))
-def test_it_is_read(number: int, tmp_path: Path) -> None:
+def test_it_is_read(number, tmp_path):
     name, content, options, texts = READ[number]
     found = texts_of(write(tmp_path / name, content, packed=False), **options)
     assert [text[:200] for text in found] == [text[:200] for text in texts] and found == texts
 
 
 @pytest.mark.parametrize("number", range(len(REFUSED)))
-def test_it_is_refused(number: int, tmp_path: Path) -> None:
+def test_it_is_refused(number, tmp_path):
     name, content, options, said = REFUSED[number]
     message = refusal(write(tmp_path / name, content, packed=False), **options)
     assert said in message and name in message and len(message) < 500
@@ -241,7 +242,7 @@ def refusal_in_little_memory(file: Path) -> str:
 
 
 @pytest.mark.slow
-def test_deep_nesting_takes_little_memory(tmp_path: Path) -> None:
+def test_deep_nesting_takes_little_memory(tmp_path):
     write(tmp_path / "a.json", '[{"text": ' + "[" * 20_000 + "]" * 20_000 + "}]")
     message = "a.json cannot be read: its records are nested more than 64 levels deep.\n"
     assert refusal_in_little_memory(tmp_path / "a.json") == message
@@ -289,7 +290,7 @@ SHEETS = {
 
 
 @pytest.mark.parametrize("name", SHEETS)
-def test_a_spreadsheet_is_read(tmp_path: Path, name: str) -> None:
+def test_a_spreadsheet_is_read(tmp_path, name):
     assert (
         texts_of(write(tmp_path / "a.xlsx", spreadsheet(*SHEETS[name])), text_column="text")[0]
         == "a b"
@@ -301,7 +302,7 @@ FAR = [["XFD1048576"], ["XFD1", "A1048576"], ["ZZ1048576"]]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("far", FAR)
-def test_a_spreadsheet_with_a_far_cell_is_refused(tmp_path: Path, far: list[str]) -> None:
+def test_a_spreadsheet_with_a_far_cell_is_refused(tmp_path, far):
     """In another process with little memory, which it would take or which would end."""
     cells = [("A1", "text"), ("A2", "a b"), *((place, "c") for place in far)]
     write(tmp_path / "a.xlsx", spreadsheet(*cells))
@@ -313,7 +314,7 @@ def test_a_spreadsheet_with_a_far_cell_is_refused(tmp_path: Path, far: list[str]
 
 
 @pytest.mark.slow
-def test_the_time_of_an_archive_is_linear_in_its_files(tmp_path: Path) -> None:
+def test_the_time_of_an_archive_is_linear_in_its_files(tmp_path):
     seconds = []
     for count in (500, 4_000):
         archive = write(
@@ -340,7 +341,7 @@ def test_the_time_of_an_archive_is_linear_in_its_files(tmp_path: Path) -> None:
         "select body from reviews; select body from reviews",
     ],
 )
-def test_a_query_only_selects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sql: str) -> None:
+def test_a_query_only_selects(tmp_path, monkeypatch, sql):
     monkeypatch.chdir(tmp_path)
     with sqlite3.connect("a.sqlite") as database:
         database.execute("create table reviews (body text)")
@@ -370,7 +371,7 @@ QUERIES = [
 
 
 @pytest.mark.parametrize("sql", QUERIES)
-def test_every_kind_of_select_is_read(tmp_path: Path, sql: str) -> None:
+def test_every_kind_of_select_is_read(tmp_path, sql):
     with sqlite3.connect(tmp_path / "a.sqlite") as database:
         database.execute("create table reviews (body text)")
         database.execute("create view shown as select body from reviews where body like '%film'")
@@ -383,7 +384,7 @@ def test_every_kind_of_select_is_read(tmp_path: Path, sql: str) -> None:
     assert texts_of(tmp_path / "a.sqlite", sql=sql, text_column="body") == expected != []
 
 
-def test_a_database_a_folder_and_a_table(tmp_path: Path) -> None:
+def test_a_database_is_read_by_a_query(tmp_path):
     with sqlite3.connect(tmp_path / "a.sqlite") as database:
         database.execute("create table reviews (body text, film int)")
         database.execute("create table films (id int, genre text)")
@@ -391,29 +392,41 @@ def test_a_database_a_folder_and_a_table(tmp_path: Path) -> None:
             "insert into reviews values (?, ?)", [("a folk film", 1), ("a jazz film", 2)]
         )
         database.executemany("insert into films values (?, ?)", [(1, "folk"), (2, "jazz")])
+    sql = "select body, genre from reviews join films on film = id where genre = 'jazz'"
+    assert texts_of(tmp_path / "a.sqlite", sql=sql) == ["a jazz film"]
+
+
+def test_the_only_table_of_a_database_is_read_whatever_its_name(tmp_path):
     with sqlite3.connect(tmp_path / "b.sqlite") as database:
         database.execute(
             'create table "my ""own"" films" (id integer primary key autoincrement, body text)'
         )
         database.execute('insert into "my ""own"" films" (body) values (?)', ("a fine film",))
     assert texts_of(tmp_path / "b.sqlite") == ["a fine film"]
-    sql = "select body, genre from reviews join films on film = id where genre = 'jazz'"
-    assert texts_of(tmp_path / "a.sqlite", sql=sql) == ["a jazz film"]
+
+
+def test_a_folder_is_read_as_its_data_files(tmp_path):
     (tmp_path / "folder" / "inner").mkdir(parents=True)
     write(tmp_path / "folder" / "b.csv", "text,id\nfrom a csv file,1\n")
     write(tmp_path / "folder" / "inner" / "c.txt", "from a txt file\n")
     write(tmp_path / "folder" / "notes.md", "not data\n")
     assert texts_of(tmp_path / "folder") == ["from a csv file", "from a txt file"]
-    assert texts_of(pa.table({"text": ["a b", "c d"]})) == ["a b", "c d"]
-    (tmp_path / "many").mkdir()
-    for number in range(1500):
-        write(tmp_path / "many" / f"{number:04}.txt", f"text {number}\n")
-    assert texts_of(tmp_path / "many") == [f"text {number}" for number in range(1500)]
     write(tmp_path / "folder" / "d.csv", "review,id\nnot in text,1\n")
     assert "d.csv has no column 'text'" in refusal(tmp_path / "folder", text_column="text")
 
 
-def test_two_sources_of_one_name_and_two_stores_of_one_name_are_kept_apart(tmp_path: Path) -> None:
+def test_a_table_of_arrow_is_read(tmp_path):
+    assert texts_of(pa.table({"text": ["a b", "c d"]})) == ["a b", "c d"]
+
+
+def test_a_folder_of_many_files_is_read_in_order(tmp_path):
+    (tmp_path / "many").mkdir()
+    for number in range(1500):
+        write(tmp_path / "many" / f"{number:04}.txt", f"text {number}\n")
+    assert texts_of(tmp_path / "many") == [f"text {number}" for number in range(1500)]
+
+
+def test_two_sources_of_one_name_are_kept_apart(tmp_path):
     for folder, text in (("one", "A one\nC three\n"), ("two", "B two\nD four\n")):
         (tmp_path / folder).mkdir()
         write(tmp_path / folder / "a.txt", text)
@@ -424,14 +437,22 @@ def test_two_sources_of_one_name_and_two_stores_of_one_name_are_kept_apart(tmp_p
         "B two",
         "D four",
     ]
+
+
+def test_a_store_in_the_place_of_another_is_read_anew(tmp_path):
     for letters in ("abcde", "vwxyz"):
-        rows = [f"{letter} good {number}" for letter in letters for number in range(20)]
+        rows = [
+            f"{letter} good {number}" for letter, number in itertools.product(letters, range(20))
+        ]
         store = reviewgen.prepare(rows, preset="ngram-char", out=tmp_path / "store")
         tokenizer = find_tokenizer("char")[0].load(store.folder / "tokenizer")
         assert {
             tokenizer.decode(ids.tolist()) for ids, _ in store.splits()["train"].documents()
         } < set(rows)
         shutil.rmtree(store.folder)
+
+
+def test_a_condition_with_the_name_of_the_text_column_is_refused():
     with pytest.raises(ConfigError, match="rename it"):
         reviewgen.corpus(
             [{"review": "a b", "text": "good"}] * 9, text_column="review", conditions=["text"]

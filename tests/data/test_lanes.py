@@ -72,14 +72,18 @@ SHAPES = st.tuples(
 )
 
 
+def stream_of(texts, lanes, seed):
+    """Return the ids and targets of an epoch whose steps are never too short to be read."""
+    return rows_of(epoch_of(cut(texts, lanes=lanes, bptt=1, seed=seed)))
+
+
 @given(SHAPES)
 @settings(max_examples=100)
 def test_an_epoch_is_a_permuted_stream_without_gap_or_overlap(shape):
-    lengths, lanes, bptt, seed = shape
+    lengths, lanes, _, seed = shape
     texts = marked_texts(lengths)
     tokens = sum(lengths) + 2 * len(lengths)
-    # no step is too short to be read
-    ids, targets = rows_of(epoch_of(cut(texts, lanes=lanes, bptt=1, seed=seed)))
+    ids, targets = stream_of(texts, lanes, seed)
     last = int(targets[-1, -1])
     stream = [*ids.ravel().tolist(), BOS if last == IGNORED else last]
     assert 0 <= tokens - len(stream) < lanes
@@ -90,6 +94,14 @@ def test_an_epoch_is_a_permuted_stream_without_gap_or_overlap(shape):
         left.remove(piece)  # raises where a text comes twice, or in parts
     assert any(text[: len(end)] == end for text in left)
     assert sum(map(len, left)) - len(end) == tokens - len(stream)
+
+
+@given(SHAPES)
+@settings(max_examples=100)
+def test_batches_are_the_stream_with_targets_that_follow(shape):
+    lengths, lanes, bptt, seed = shape
+    texts = marked_texts(lengths)
+    ids, _ = stream_of(texts, lanes, seed)
     made = cut(texts, lanes=lanes, bptt=bptt, seed=seed)
     batches = epoch_of(made)
     assert all(
@@ -104,8 +116,17 @@ def test_an_epoch_is_a_permuted_stream_without_gap_or_overlap(shape):
         and not (targets == BOS).any()
     )
     assert [batch.starts_epoch for batch in batches] == [True] + [False] * (len(batches) - 1)
+
+
+@given(SHAPES)
+@settings(max_examples=100)
+def test_windows_in_random_order_hold_every_token_of_the_stream(shape):
+    lengths, lanes, bptt, seed = shape
+    texts = marked_texts(lengths)
+    ids, _ = stream_of(texts, lanes, seed)
     made = cut(texts, lanes=lanes, bptt=bptt, seed=seed, is_random=True)
-    steps, targets = rows_of(batches := epoch_of(made))
+    batches = epoch_of(made)
+    steps, targets = rows_of(batches)
     assert np.array_equal(steps, ids)  # also the tokens after the last whole batch
     assert np.array_equal(targets[:, :-1], np.where(ids[:, 1:] == BOS, IGNORED, ids[:, 1:]))
     assert [batch.number for batch in batches] == list(range(made.batches_of(0)))

@@ -65,8 +65,13 @@ def test_a_long_file_becomes_training_texts_with_held_out_blocks_between_them(tm
     assert "".join(cut.texts) == PLAY and cut.method == "blocks"
     assert cut.splits == [*["train", "validation", "train", "test"] * 6, "train"]
     train = "\0".join(cut.of("train"))
-    assert not any(part in train for split in ("validation", "test") for part in cut.of(split))
+    held_out = cut.of("validation") + cut.of("test")
+    assert not any(part in train for part in held_out)
     assert (cut.report.read, cut.report.kept, cut.report.characters) == (1, 1, len(PLAY))
+
+
+def test_the_fingerprint_of_a_long_file_is_that_of_its_text(tmp_path):
+    cut = read(tmp_path, PLAY)
     again = read(tmp_path, PLAY)
     packed = read(tmp_path, PLAY, name="b.txt.gz")
     assert again.texts == cut.texts and again.fingerprint == cut.fingerprint == packed.fingerprint
@@ -101,9 +106,15 @@ def test_evaluate_finds_the_blocks_of_the_training(model, file):
     assert model.evaluate(blocks, clean=False).bits_per_character == pytest.approx(
         result.bits_per_character, rel=1e-6
     )
+
+
+def test_evaluate_measures_a_whole_file_as_score_does(model, file):
     whole = model.evaluate(file, documents="file")
     assert (whole.reviews, whole.characters) == (1, len(PLAY))
     assert whole.bits_per_character == pytest.approx(model.score(PLAY).bits_per_character, rel=1e-5)
+
+
+def test_a_test_split_is_that_of_the_training(model, file):
     with pytest.raises(ConfigError, match="trained with documents='file'; use the same"):
         model.evaluate(file, split="test")
     by_line = reviewgen.train("ngram-char", file, **NGRAM)

@@ -52,7 +52,7 @@ def test_iterables_of_strings_and_of_records():
     ]
 
 
-def test_datasets_and_data_frames(tmp_path, monkeypatch):
+def test_a_dataset_is_read_whether_it_is_in_memory_or_a_stream():
     made = Dataset.from_list(ROWS)
     for source in (
         made,
@@ -60,6 +60,10 @@ def test_datasets_and_data_frames(tmp_path, monkeypatch):
         made.to_iterable_dataset(),
     ):
         assert texts_of(source) == TEXTS
+
+
+def test_the_train_split_of_a_dataset_dict_is_read(tmp_path, monkeypatch):
+    made = Dataset.from_list(ROWS)
     splits = DatasetDict({"test": Dataset.from_list([{"text": "other"}]), "train": made})
     assert texts_of(splits) == TEXTS
     assert corpus_of(splits).stream.name == "DatasetDict, split train"
@@ -68,6 +72,9 @@ def test_datasets_and_data_frames(tmp_path, monkeypatch):
     for saved in (tmp_path / "saved", "~/saved"):
         assert texts_of(saved) == TEXTS and texts_of(saved, split="test") == ["other"]
     assert "this one has: dev" in refusal(DatasetDict({"dev": made}))
+
+
+def test_a_data_frame_and_a_series_are_read():
     frame = pd.DataFrame({"text": [*TEXTS, None], "stars": [5] * len(TEXTS) + [1], 3: 0.5})
     assert texts_of(frame) == [*TEXTS, ""]  # which cleaning drops
     assert texts_of(frame["text"].dropna()) == TEXTS

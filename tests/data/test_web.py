@@ -101,7 +101,7 @@ def serve(server: Server, scheme: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def web(monkeypatch) -> Iterator[str]:
     """The address of a web server."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     # its client keeps the time limits that it was made with
@@ -193,12 +193,12 @@ def run_plain_install(urls: list[str], **environment: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_plain_install_reads_files_over_http(web: str) -> None:
+def test_a_plain_install_reads_files_over_http(web):
     assert run_plain_install([f"{web}/reviews.csv", f"{web}/reviews.csv.gz"]) == ["500", "500"]
 
 
 @pytest.mark.slow
-def test_a_plain_install_reads_files_over_tls(tmp_path: Path) -> None:
+def test_a_plain_install_reads_files_over_tls(tmp_path):
     certificate, key = write_certificate(tmp_path)
     server = Server()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -217,15 +217,15 @@ def test_a_plain_install_reads_files_over_tls(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "path", ["reviews.csv", "reviews.csv.gz", "moved.csv", "moved.csv?version=2", "app/reviews.csv"]
 )
-def test_a_file_is_read_over_http(web: str, path: str) -> None:
+def test_a_file_is_read_over_http(web, path):
     assert texts_of(f"{web}/{path}") == TEXTS
 
 
-def test_a_missing_file_is_said(web: str) -> None:
+def test_a_missing_file_is_said(web):
     assert refusal(f"{web}/none.csv") == f"There is no file {web}/none.csv. Check the address."
 
 
-def test_a_truncated_answer_is_refused(web: str) -> None:
+def test_a_truncated_answer_is_refused(web):
     assert refusal(f"{web}/cut.csv").startswith(
         f"{web}/cut.csv cannot be read (Response payload is not completed"
     )
@@ -241,7 +241,7 @@ def shorten_waits(monkeypatch: pytest.MonkeyPatch, factor: float) -> None:
     monkeypatch.setattr(aiohttp, "ClientTimeout", shortened)
 
 
-def test_a_stalled_server_is_abandoned(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stalled_server_is_abandoned(web, monkeypatch):
     shorten_waits(monkeypatch, 60)
     message = (
         f"{web}/stalled.csv cannot be read: no answer came in time. Check the address and the"
@@ -250,16 +250,12 @@ def test_a_stalled_server_is_abandoned(web: str, monkeypatch: pytest.MonkeyPatch
     assert refusal(f"{web}/stalled.csv") == message
 
 
-def test_the_time_limit_is_of_each_wait_and_not_of_the_download(
-    web: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_time_limit_is_of_each_wait_and_not_of_the_download(web, monkeypatch):
     shorten_waits(monkeypatch, 30)
     assert texts_of(f"{web}/slow.csv") == TEXTS
 
 
-def test_the_headers_that_fsspec_is_configured_with_are_sent(
-    web: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_headers_that_fsspec_is_configured_with_are_sent(web, monkeypatch):
     with pytest.raises(DataError):
         texts_of(f"{web}/locked.csv")
     monkeypatch.setitem(

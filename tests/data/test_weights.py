@@ -17,7 +17,6 @@ import torch
 import reviewgen
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.runs.run import TrainingRun
-from tests.support.fakes import run_command
 from tests.support.texts import as_csv, corpus_of, write
 from tests.support.trainings import TRAINING, prepared, texts_of, trained, weights_of
 
@@ -42,7 +41,7 @@ TITLES = [
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: Any) -> list[Path]:
+def files(tmp_path_factory) -> list[Path]:
     """Two files with text columns of different names; a film review stands in both."""
     folder = tmp_path_factory.mktemp("weights")
     films = write(folder / "films.csv", as_csv([{"review": text, "stars": 1} for text in FILMS]))
@@ -62,20 +61,31 @@ def characters(texts: list[str]) -> int:
     return sum(map(len, texts))
 
 
-def test_the_model_is_that_of_a_file_with_the_copies(
-    files: list[Path], alone: list[Any], tmp_path: Path
-) -> None:
+OPTIONS: dict[str, Any] = {"training": TRAINING, "budget": "1h"}
+
+
+@pytest.fixture(scope="module")
+def weighted(files: list[Path], alone: list[Any]) -> tuple[list[int], Any, Any]:
+    """Weights with which titles are read three times, and the run and model of a training."""
     films, titles = (each.of("train") for each in alone)
     weights = [characters(films), 3 * characters(titles)]
-    options: dict[str, Any] = {"training": TRAINING, "budget": "1h"}
-    run, _, model = trained("ngram-char", files, weights=weights, **options)
+    run, _, model = trained("ngram-char", files, weights=weights, **OPTIONS)
+    return weights, run, model
+
+
+def test_the_model_is_that_of_a_file_with_the_copies(weighted, alone):
+    _, _, model = weighted
+    films, titles = (each.of("train") for each in alone)
     others = alone[0].of("validation") + alone[1].of("validation")
-    by_hand = trained("ngram-char", films + 3 * titles, validation=others, clean=False, **options)[
-        2
-    ]
+    texts = films + 3 * titles
+    by_hand = trained("ngram-char", texts, validation=others, clean=False, **OPTIONS)[2]
     for name, tensor in weights_of(by_hand.model).items():
         assert torch.equal(weights_of(model.model)[name], tensor), name
     assert set(model.bundle.lexicon) < set(by_hand.bundle.lexicon)  # there a copy is a text
+
+
+def test_the_weights_are_recorded_and_in_the_card(weighted):
+    weights, _, model = weighted
     facts = model.training["data"]
     assert [each["times"] for each in facts["corpora"]] == [1, pytest.approx(3)] and facts[
         "weights"
@@ -85,19 +95,19 @@ def test_the_model_is_that_of_a_file_with_the_copies(
         "titles.csv: weight" in model.bundle.card
         and "films.csv and titles.csv" in model.bundle.card
     )
+
+
+def test_a_store_has_the_weights_of_its_files(weighted, files, tmp_path):
+    weights, run, _ = weighted
     stored = reviewgen.prepare(
         files, preset="ngram-char", out=tmp_path / "store", weights=weights
     ).folder
-    assert (
-        prepared("ngram-char", stored, **options).stores["train"].tokens
-        == run.stores["train"].tokens
-    )
+    stores = prepared("ngram-char", stored, **OPTIONS).stores
+    assert stores["train"].tokens == run.stores["train"].tokens
 
 
 @pytest.mark.parametrize("weights", [(1, 1), (1, 5), (100, 1)])
-def test_shares_are_the_weights_and_every_text_is_read(
-    files: list[Path], alone: list[Any], weights: tuple[int, int]
-) -> None:
+def test_shares_are_the_weights_and_every_text_is_read(files, alone, weights):
     run = prepared("gru-char", files, weights=weights)
     read = Counter(texts_of(run, "train"))
     own = [each.of("train") for each in alone]
@@ -109,14 +119,20 @@ def test_shares_are_the_weights_and_every_text_is_read(
     for split in ("validation", "test"):
         assert texts_of(run, split) == alone[0].of(split) + alone[1].of(split)
     assert run.corpus.counts["train"] == len(own[0]) + len(own[1])
+    assert sum("is read" in note for note in run.corpus.notes) == 1
+
+
+@pytest.mark.parametrize("weights", [(1, 1), (1, 5)])
+def test_a_note_says_the_share_of_a_file_with_and_without_weights(files, alone, weights):
+    run = prepared("gru-char", files, weights=weights)
+    own = [each.of("train") for each in alone]
     [note] = [note for note in run.corpus.notes if "is read" in note]
     share = 100 * characters(own[1]) / characters(own[0] + own[1])
-    assert weights == (100, 1) or (
-        f"times: {share:.0f} % of" in note and f"to {100 * weights[1] / sum(weights):.0f} %" in note
-    )
+    assert f"times: {share:.0f} % of" in note
+    assert f"to {100 * weights[1] / sum(weights):.0f} %" in note
 
 
-def test_copies_are_no_texts_of_the_lexicon_and_the_novelty_index(files: list[Path]) -> None:
+def test_copies_are_no_texts_of_the_lexicon_and_the_novelty_index(files):
     options = {"training": {"novelty": "exact"}}
     few, many = (
         trained("ngram-char", files, weights=weights, **options)[2].bundle
@@ -135,7 +151,7 @@ def test_copies_are_no_texts_of_the_lexicon_and_the_novelty_index(files: list[Pa
     assert np.array_equal(few.index.ids, many.index.ids)
 
 
-def test_what_a_corpus_is_identified_by(files: list[Path]) -> None:
+def test_what_a_corpus_is_identified_by(files):
     found = [
         corpus_of(source, weights=weights).fingerprint
         for source, weights in ((files, (1, 1)), (files, (1.0, 2.0)))
@@ -149,9 +165,7 @@ def test_what_a_corpus_is_identified_by(files: list[Path]) -> None:
 
 
 @pytest.mark.slow
-def test_stores_of_one_and_of_two_workers_are_the_same(
-    files: list[Path], tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_stores_of_one_and_of_two_workers_are_the_same(files, tmp_path, monkeypatch):
     contents = []
     for workers in "12":
         monkeypatch.setenv("REVIEWGEN_WORKERS", workers)
@@ -167,7 +181,7 @@ def test_stores_of_one_and_of_two_workers_are_the_same(
 
 
 @pytest.mark.parametrize(
-    ("source", "weights", "said"),
+    "source, weights, said",
     [
         ("films.csv", (1, 1), "weights are the shares of several corpora: give --data for each"),
         (
@@ -187,18 +201,16 @@ def test_stores_of_one_and_of_two_workers_are_the_same(
         ),
     ],
 )
-def test_bad_weights_are_one_sentence(
-    files: list[Path], monkeypatch: Any, source: Any, weights: Any, said: str
-) -> None:
+def test_bad_weights_are_one_sentence(files, monkeypatch, source, weights, said):
     monkeypatch.chdir(files[0].parent)
     with pytest.raises((ConfigError, DataError)) as caught:
         prepared("gru-char", source, weights=weights)
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_the_command_line(files: list[Path], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_the_command_line(files, tmp_path, monkeypatch, run_command):
     monkeypatch.chdir(files[0].parent)
-    run: Callable[..., Any] = lambda *words: run_command(monkeypatch, capsys, *words)  # noqa: E731
+    run: Callable[..., Any] = lambda *words: run_command(*words)  # noqa: E731
     data = ["--data", "films.csv", "--data", "titles.csv", "--weights"]
     status, out, said = run("train", "ngram-char", *data, "1,1", "--out", tmp_path / "m", "--json")
     assert status == 0 and json.loads(out)["data"]["weights"] == [1, 1], said

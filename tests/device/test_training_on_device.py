@@ -7,7 +7,6 @@ import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,7 +76,7 @@ def steps_of(place: str, precision: str) -> tuple[TrainingRun, Iterator[Report]]
 @pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
 @pytest.mark.parametrize("place", EACH_PLACE)
 @pytest.mark.parametrize("preset", ["rnn-char", "gru-char", "lstm-char"])
-def test_losses_are_those_of_the_cpu_in_32_bits(preset: str, place: str, precision: str) -> None:
+def test_losses_are_those_of_the_cpu_in_32_bits(preset, place, precision):
     if place in ("cpu", "mps") and precision == "fp16":
         with pytest.raises(TrainingError, match=f"fp16 is not available on {place}"):
             losses_of(start(place, precision, preset=preset))
@@ -103,14 +102,13 @@ def no_waiting(place: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("place", EACH_PLACE)
-def test_a_sampled_softmax_is_a_technique_of_trainings_on_a_cpu(place: str) -> None:
+def test_a_sampled_softmax_is_a_technique_of_trainings_on_a_cpu(place):
     words = [
         "".join(letters)
         for letters in itertools.product("bdfgklmnprst", "aeiou", "bdfgklmnprst", "aeiou")
     ]
-    texts = [
-        " ".join(part) for n in range(60) for part in (words[60 * n : 60 * n + 60], words[n::60])
-    ]
+    texts = [" ".join(words[60 * n : 60 * n + 60]) for n in range(60)]
+    texts += [" ".join(words[n::60]) for n in range(60)]
     training = TRAINING | {"device": place, "precision": "no", "calibration": False}
     fixed = {"model": MODEL, "tokenizer": {"min_frequency": 1}, "training": training}
     rows = {row.name: row for row in reviewgen.ablate("gru-word", texts, steps=1, settings=fixed)}
@@ -121,7 +119,7 @@ def test_a_sampled_softmax_is_a_technique_of_trainings_on_a_cpu(place: str) -> N
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])
 @pytest.mark.parametrize("place", EACH_PLACE)
-def test_no_step_waits_for_the_device(place: str, precision: str) -> None:
+def test_no_step_waits_for_the_device(place, precision):
     """In fp16 the scaler has to: whether a step is taken depends on its gradients."""
     _, reports = steps_of(place, precision)
     for _ in range(3):  # memory, and the plans of cuDNN
@@ -133,9 +131,7 @@ def test_no_step_waits_for_the_device(place: str, precision: str) -> None:
 
 @pytest.mark.parametrize("second", EACH_PLACE)
 @pytest.mark.parametrize("first", EACH_PLACE)
-def test_a_run_goes_on_on_another_device(
-    first: str, second: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_goes_on_on_another_device(first, second, tmp_path, monkeypatch):
     monkeypatch.setattr(Checkpoints, "is_due", lambda self: True)
     expected = losses_of(start(first))
     run = start(first, out=tmp_path / "model")
@@ -149,7 +145,7 @@ def test_a_run_goes_on_on_another_device(
 
 
 @pytest.mark.parametrize("place", EACH_PLACE)
-def test_two_processes_train_as_one(place: str, tmp_path: Path) -> None:
+def test_two_processes_train_as_one(place, tmp_path):
     """By NCCL on two CUDA devices; NCCL refuses two processes on one."""
     if place != "cpu" and torch.accelerator.device_count() < 2:
         pytest.skip("needs two devices: NCCL refuses two processes on one")
@@ -158,10 +154,10 @@ def test_two_processes_train_as_one(place: str, tmp_path: Path) -> None:
     # Muon of torch rounds gradients to bfloat16, which magnifies differences
     training["optimizer"] = "adamw"
     settings = [("model", MODEL), ("training", training | {"batch_size": 2})]
-    pairs = [
-        f"{group}.{name}={value}" for group, values in settings for name, value in values.items()
-    ]
-    words = [word for pair in pairs for word in ("--set", pair)]
+    words = []
+    for group, values in settings:
+        for name, value in values.items():
+            words += ["--set", f"{group}.{name}={value}"]
     command = [
         "-m",
         "reviewgen",

@@ -4,7 +4,6 @@ losses, steps, mixtures.
 
 import pickle
 import runpy
-from pathlib import Path
 from typing import Any
 
 import numba
@@ -33,7 +32,8 @@ from reviewgen.compiled import (
 )
 from reviewgen.training.optimizing import cross_entropy
 
-BOS, EOS = SEPARATORS = (0, 1)
+SEPARATORS = (0, 1)
+BOS, EOS = SEPARATORS
 
 # Windows.
 
@@ -53,8 +53,8 @@ def windows_of(ids: np.ndarray, length: int) -> set[tuple[int, ...]]:
     return {window for window in windows if not set(window) & set(SEPARATORS)}
 
 
-@pytest.mark.parametrize(("length", "run"), [(1, 1), (2, 1), (3, 2), (2, 5), (8, 1), (20, 3)])
-def test_a_set_holds_the_windows_and_copies_asks_the_last_ones(length: int, run: int) -> None:
+@pytest.mark.parametrize("length, run", [(1, 1), (2, 1), (3, 2), (2, 5), (8, 1), (20, 3)])
+def test_a_set_holds_the_windows_and_copies_asks_the_last_ones(length, run):
     ids = stream(1)
     text = np.random.default_rng(5).integers(1, 6, 2000)
     text[100:400] = ids[50:350]
@@ -76,7 +76,7 @@ def test_a_set_holds_the_windows_and_copies_asks_the_last_ones(length: int, run:
     assert sum(answers) - sum(expected) < 10 and not any(answers[: length + run - 2])
 
 
-def test_a_stride_stores_a_share_and_misses_none() -> None:
+def test_a_stride_stores_a_share_and_misses_none():
     ids = stream(3, vocab=30, tokens=30_000)
     stride = 16
     found = build_windows(ids, SEPARATORS, 6, 10, stride)
@@ -108,9 +108,13 @@ def squashed(numbers: Any) -> list[np.ndarray]:
     return found
 
 
-def test_exp_tanh_sigmoid_and_log_equal_numpy_in_double_precision() -> None:
+def numbers_of_all_sizes() -> Any:
     powers = 10.0 ** np.linspace(-37, 37, 7401)
-    numbers = np.concatenate((np.linspace(-110, 110, 200_001), powers, -powers)).astype(np.float32)
+    return np.concatenate((np.linspace(-110, 110, 200_001), powers, -powers)).astype(np.float32)
+
+
+def test_exp_tanh_sigmoid_and_log_equal_numpy_in_double_precision():
+    numbers = numbers_of_all_sizes()
     wide = numbers.astype(np.float64)
     with np.errstate(over="ignore", divide="ignore"):
         wanted = [np.exp(wide), np.tanh(wide), 1 / (1 + np.exp(-wide)), np.log(np.abs(wide))]
@@ -120,27 +124,35 @@ def test_exp_tanh_sigmoid_and_log_equal_numpy_in_double_precision() -> None:
             assert (
                 np.abs(found[fits] - expected[fits]) <= 2.4e-7 * np.abs(expected[fits]) + 2e-9
             ).all()
+
+
+def test_exp_tanh_and_sigmoid_of_infinity_nan_and_zero():
     exps, tanhs, sigmoids, _ = squashed([np.inf, -np.inf, np.nan, 0, 3.4e38, -3.4e38])
     assert np.array_equal(exps, np.float32([np.inf, 0, np.nan, 1, np.inf, 0]), equal_nan=True)
     assert np.array_equal(tanhs, np.float32([1, -1, np.nan, 0, 1, -1]), equal_nan=True)
     assert np.array_equal(sigmoids, np.float32([1, 0, np.nan, 0.5, 1, 0]), equal_nan=True)
-    some = numbers[::1001][:101]  # the last numbers of a loop are computed one by one
+
+
+def test_a_loop_computes_its_last_numbers_as_the_others():
+    some = numbers_of_all_sizes()[::1001][:101]  # the last ones are computed one by one
     for column, expected in enumerate(squashed(some)):
         assert all(
             squashed([number])[column][0] == wanted
             for number, wanted in zip(some, expected, strict=True)
         )
+
+
+def test_numbers_are_added_up():
     assert add_up(np.arange(1001.0)) == 500_500
 
 
-def test_cached_machine_code_that_is_cut_off_is_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cached_machine_code_that_is_cut_off_is_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     (tmp_path / "own.py").write_text(
         "from reviewgen.compiled import compiled\n\n@compiled\ndef one():\n    return 1\n"
     )
-    (folder := tmp_path / "__pycache__").mkdir()
+    folder = tmp_path / "__pycache__"
+    folder.mkdir()
     for name, content in (
         ("whole", pickle.dumps([1])),
         ("cut", pickle.dumps([1])[:-1]),
@@ -154,10 +166,8 @@ def test_cached_machine_code_that_is_cut_off_is_removed(
 
 
 @pytest.mark.parametrize("bits", [32, 16, 8])
-@pytest.mark.parametrize(("outputs", "inputs"), [(1, 1), (PANEL, 7), (PANEL + 1, 128), (300, 65)])
-def test_a_product_is_that_of_numpy_and_of_each_row_alone(
-    outputs: int, inputs: int, bits: Any
-) -> None:
+@pytest.mark.parametrize("outputs, inputs", [(1, 1), (PANEL, 7), (PANEL + 1, 128), (300, 65)])
+def test_a_product_is_that_of_numpy_and_of_each_row_alone(outputs, inputs, bits):
     for rows in (0, 1, 3, 4, 9):
         random = np.random.default_rng(0)
         weights = random.standard_normal((outputs, inputs)).astype(np.float32)
@@ -178,8 +188,12 @@ def test_a_product_is_that_of_numpy_and_of_each_row_alone(
             and matrix.panels.ctypes.data % 64 == 0
         )
         for row in range(rows):
-            add_product(*matrix, x[row : row + 1], alone := before[row : row + 1].copy())
+            alone = before[row : row + 1].copy()
+            add_product(*matrix, x[row : row + 1], alone)
             assert np.array_equal(alone[0], after[row])
+
+
+def test_eight_bits_keep_multiples_of_the_scale_of_a_row():
     panels, scales = pack(np.array([[0, 0], [127, -3], [-254, 2]], np.float32), bits=8)
     assert panels.dtype == np.int8 and (panels[0].T * scales[:, None])[:3].tolist() == [
         [0, 0],
@@ -194,11 +208,9 @@ def test_a_product_is_that_of_numpy_and_of_each_row_alone(
 @pytest.mark.parametrize("vocabulary", [1, 33, 8000])
 @pytest.mark.parametrize("spread", [0.01, 30.0, 1000.0])
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 4e-3), (torch.float64, 1e-6)]
+    "dtype, tolerance", [(torch.float32, 2e-6), (torch.bfloat16, 4e-3), (torch.float64, 1e-6)]
 )
-def test_cross_entropy_and_its_gradient_are_those_of_torch(
-    vocabulary: int, spread: float, dtype: Any, tolerance: float
-) -> None:
+def test_cross_entropy_and_its_gradient_are_those_of_torch(vocabulary, spread, dtype, tolerance):
     generator = torch.Generator().manual_seed(0)
     logits = (
         (torch.randn((3, 5, vocabulary), generator=generator) * spread).to(dtype).requires_grad_()
@@ -223,41 +235,59 @@ def test_cross_entropy_and_its_gradient_are_those_of_torch(
     )
     loss = cross_entropy(logits, targets, 12)
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=2e-6, abs=1e-6)
-    (gradient,), (true,) = torch.autograd.grad(loss, logits), torch.autograd.grad(expected, exact)
+    [gradient] = torch.autograd.grad(loss, logits)
+    [true] = torch.autograd.grad(expected, exact)
     assert gradient.dtype == dtype
     torch.testing.assert_close(gradient.double(), true, rtol=4 * tolerance, atol=tolerance / 12)
 
 
-def test_cross_entropy_at_its_edges() -> None:
-    def loss_of(logits: Tensor, targets: Any, count: int = 3) -> Tensor:
-        return cross_entropy(logits, torch.tensor([targets]), count)
+LOGITS = torch.randn(1, 3, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
 
-    logits = torch.randn(1, 3, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    (plain,) = torch.autograd.grad(loss_of(logits, [1, 2, 3]), logits)
-    (scaled,) = torch.autograd.grad(loss_of(logits, [1, 2, 3]) * 4 + 1, logits)
+
+def loss_of(logits: Tensor, targets: Any, count: int = 3) -> Tensor:
+    return cross_entropy(logits, torch.tensor([targets]), count)
+
+
+def test_the_gradient_of_a_scaled_cross_entropy_is_scaled():
+    (plain,) = torch.autograd.grad(loss_of(LOGITS, [1, 2, 3]), LOGITS)
+    (scaled,) = torch.autograd.grad(loss_of(LOGITS, [1, 2, 3]) * 4 + 1, LOGITS)
     assert torch.equal(scaled, plain * 4)
-    nothing = loss_of(logits, [-100] * 3, 0)
-    assert float(nothing.detach()) == 0 and not torch.autograd.grad(nothing, logits)[0].any()
+
+
+def test_cross_entropy_without_targets_is_zero():
+    nothing = loss_of(LOGITS, [-100] * 3, 0)
+    assert float(nothing.detach()) == 0 and not torch.autograd.grad(nothing, LOGITS)[0].any()
+
+
+def test_a_target_beyond_the_vocabulary_is_refused():
     with pytest.raises(IndexError, match="Target 7"):
-        loss_of(logits, [1, 2, 7])
-    for number in (np.nan, np.inf):
-        damaged = logits.detach().clone()
-        damaged[0, 1, 2] = number
-        assert not torch.isfinite(loss_of(damaged, [1, 2, 3]))
+        loss_of(LOGITS, [1, 2, 7])
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_cross_entropy_of_a_damaged_logit_is_not_finite(number):
+    damaged = LOGITS.detach().clone()
+    damaged[0, 1, 2] = number
+    assert not torch.isfinite(loss_of(damaged, [1, 2, 3]))
+
+
+def test_the_loss_of_an_impossible_target_is_infinite():
     rows = np.array([[0.0, -np.inf, 1.0], [np.nan, 0.0, 0.0], [-np.inf, -np.inf, 0.0]], np.float32)
-    target_losses(rows, np.array([1, 0, 2]), found := np.empty(3, np.float32))
+    found = np.empty(3, np.float32)
+    target_losses(rows, np.array([1, 0, 2]), found)
     assert found[0] == np.inf and np.isnan(found[1]) and found[2] == pytest.approx(0, abs=1e-6)
 
 
 # Mixtures.
 
 
-def test_a_mixture_of_tiny_probabilities_and_nan() -> None:
+def test_a_mixture_of_tiny_probabilities_and_nan():
     """Other mixtures are in ``tests/runs/test_blending.py``."""
     small = np.array([[[0, -200, -np.inf]], [[0, -np.inf, -np.inf]]], np.float32)
     even = np.full(2, 0.5)
     ungated = np.zeros((2, 0))
-    mix(small, even, ungated, 3, mixed := np.empty((1, 3), np.float32))
+    mixed = np.empty((1, 3), np.float32)
+    mix(small, even, ungated, 3, mixed)
     np.testing.assert_allclose(mixed[0], [0, -200 + np.log(0.5), -np.inf], atol=1e-4)
     mix(np.array([[[0, np.nan, 0]], [[0, 0, 0]]], np.float32), even, ungated, 3, mixed)
     assert np.isnan(mixed).all()

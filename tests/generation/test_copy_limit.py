@@ -38,10 +38,10 @@ MODELS = {
 
 
 @pytest.mark.parametrize(
-    ("name", "max_copy"),
+    "name, max_copy",
     [("table", 0), ("table", 3), ("ngram", 0), ("ngram", 8), ("ngram of words", 3)],
 )
-def test_no_text_has_a_longer_copied_span(name: str, max_copy: int) -> None:
+def test_no_text_has_a_longer_copied_span(name, max_copy):
     inner, texts, tokenizer = MODELS[name]
     model = indexed(inner, texts, tokenizer)
     # where all but a few tokens are forbidden, top_p may leave none
@@ -54,7 +54,7 @@ def test_no_text_has_a_longer_copied_span(name: str, max_copy: int) -> None:
         assert max(len(row.ids) for row in rows) > 5 or max_copy == 0
 
 
-def test_a_limit_of_exactly_the_longest_span_changes_nothing_and_one_less_does() -> None:
+def test_a_limit_of_exactly_the_longest_span_changes_nothing_and_one_less_does():
     ngram = counted(["bad cafe"] * 3, order=5, smoothing="none")
     for inner in (ngram, Plain(ngram)):
         model = indexed(inner, ["bad cafe"] * 3)
@@ -75,7 +75,7 @@ def test_a_limit_of_exactly_the_longest_span_changes_nothing_and_one_less_does()
 # Dead ends.
 
 
-def test_a_model_of_one_token_ends_in_bounded_time() -> None:
+def test_a_model_of_one_token_ends_in_bounded_time():
     inner = only({"": "a", "a": "a"})
     (text,) = indexed(inner, ["a" * 50]).generate(
         novelty="filter", max_copy=5, max_new_tokens=30, seed=0
@@ -85,7 +85,7 @@ def test_a_model_of_one_token_ends_in_bounded_time() -> None:
 
 
 @pytest.mark.parametrize("is_block", [False, True])
-def test_backtracking_finds_another_continuation(is_block: bool) -> None:
+def test_backtracking_finds_another_continuation(is_block):
     """After abc only d is possible, which the limit forbids; two tokens earlier, h is possible."""
     paths = {"": "a", "a": "b|h", "b": "c", "c": "d", "d": "e", "e": "f", "f": "", "h": "h|"}
     inner = counted(["abcdef", "ah", "hh"], order=2, smoothing="none") if is_block else only(paths)
@@ -97,7 +97,7 @@ def test_backtracking_finds_another_continuation(is_block: bool) -> None:
     assert all(row.new_tokens == len(row.ids) for row in rows)
 
 
-def test_a_token_that_runs_on_from_the_prompt_may_not_complete_a_copy() -> None:
+def test_a_token_that_runs_on_from_the_prompt_may_not_complete_a_copy():
     paths = {
         "": "the",
         "the": " movie| acting",
@@ -128,7 +128,7 @@ def test_a_token_that_runs_on_from_the_prompt_may_not_complete_a_copy() -> None:
 
 
 @pytest.mark.parametrize("name", ["table", "ngram"])
-def test_the_end_keeps_its_probability(name: str) -> None:
+def test_the_end_keeps_its_probability(name):
     """Of the first tokens, all seen ones are forbidden; those rows end that would end without the
     limit, and no others.
     """
@@ -143,7 +143,7 @@ def test_the_end_keeps_its_probability(name: str) -> None:
     assert {row.text for row in guarded} <= {"", "h"} | ({" "} if name == "ngram" else set())
 
 
-def test_a_low_temperature_is_not_a_dead_end() -> None:
+def test_a_low_temperature_is_not_a_dead_end():
     model = indexed(looping(), LOOP)
     for temperature in (1e-6, 0.1):
         rows = rows_of(model, [""] * 4, 5, temperature=temperature)
@@ -159,9 +159,7 @@ def test_a_low_temperature_is_not_a_dead_end() -> None:
     "settings", [{}, {"temperature": 0.7, "top_p": 0.9}, {"top_k": 5, "temperature": 1.4}], ids=str
 )
 @pytest.mark.parametrize("max_copy", [None, 1])
-def test_both_loops_sample_from_one_distribution(
-    max_copy: int | None, settings: dict[str, Any]
-) -> None:
+def test_both_loops_sample_from_one_distribution(max_copy, settings):
     ngram = counted(TEXTS, WORD, order=3)
     counts = []
     for number, inner in enumerate((ngram, Plain(ngram))):
@@ -182,7 +180,7 @@ def test_both_loops_sample_from_one_distribution(
 
 
 @pytest.mark.parametrize("stops", [(), ("e m",), ("ood", " the")], ids=str)
-def test_both_loops_end_texts_by_the_same_rules(stops: tuple[str, ...]) -> None:
+def test_both_loops_end_texts_by_the_same_rules(stops):
     ngram = counted(["".join(TEXTS)] * 2, WORD, order=2)
     for inner in (ngram, Plain(ngram)):
         model = indexed(inner, TEXTS, WORD)
@@ -211,7 +209,7 @@ PROMPTS = ["", "the mov", "the ", "the movie was g", "สวัส", "the movie 
 
 
 @pytest.mark.parametrize("smoothing", ["kneser-ney", "none"])
-def test_a_text_of_an_own_loop_depends_on_its_seed_and_number_only(smoothing: str) -> None:
+def test_a_text_of_an_own_loop_depends_on_its_seed_and_number_only(smoothing):
     """72 rows are two batches, 80 tokens two blocks; without smoothing there are dead ends."""
     model: ReviewModel = indexed(counted(TEXTS, WORD, order=4, smoothing=smoothing), TEXTS, WORD)
     for options in (

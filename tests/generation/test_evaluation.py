@@ -3,7 +3,7 @@ count model.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,9 +45,7 @@ def framed(tokenizer: Any, texts: Sequence[str], conditions: Sequence[int] = ())
 
 
 @pytest.mark.parametrize("name", ["gru-char", "ngram-char"])
-def test_evaluations_and_scores_equal_the_loop(
-    name: str, micro: Callable[[str], ReviewModel]
-) -> None:
+def test_evaluations_equal_the_loop(name, micro):
     trained = micro(name)
     bits = [brute_bits(trained, text) for text in UNEQUAL]
     nats = math.log(2) * sum(map(sum, bits))
@@ -59,55 +57,71 @@ def test_evaluations_and_scores_equal_the_loop(
     assert found.bits_per_character == pytest.approx(nats / characters / math.log(2), rel=1e-5)
     assert found.perplexity_per_token == pytest.approx(math.exp(nats / tokens), rel=1e-4)
     assert found.zero_probability_tokens == 0
+
+
+@pytest.mark.parametrize("name", ["gru-char", "ngram-char"])
+def test_a_score_equals_the_loop(name, micro):
+    trained = micro(name)
+    bits = brute_bits(trained, UNEQUAL[3])
     score = trained.score(UNEQUAL[3])
-    assert [token.bits for token in score.tokens] == pytest.approx(bits[3], rel=1e-4)
-    assert score.bits == pytest.approx(sum(bits[3]), rel=1e-5)
+    assert [token.bits for token in score.tokens] == pytest.approx(bits, rel=1e-4)
+    assert score.bits == pytest.approx(sum(bits), rel=1e-5)
     assert score.bits_per_character == pytest.approx(score.bits / len(UNEQUAL[3]))
     assert (
         "".join(token.text for token in score.tokens) == UNEQUAL[3] and score.tokens[-1].text == ""
     )
 
 
-def test_rows_chunks_and_batches_change_nothing() -> None:
-    """More texts than rows and than a batch, a text longer than a call, and a vocabulary so large
-    that a call has few tokens.
-    """
+def documents_of_many_lengths() -> Any:
+    """More texts than rows and than a batch, and one that is longer than a call."""
     draw = np.random.default_rng(0)
     lengths = [*np.exp(draw.normal(2.0, 1.0, 1100)).astype(int).clip(1, 300), 1500, 513, 512, 511]
-    documents = framed(
-        LETTERS, ["".join(draw.choice(list("abcdefgh"), length)) for length in lengths]
-    )
+    return framed(LETTERS, ["".join(draw.choice(list("abcdefgh"), length)) for length in lengths])
+
+
+@pytest.mark.parametrize(
+    "vocab_size, count", [(V, 0), (1 << 17, -60)], ids=["few tokens", "many tokens"]
+)
+def test_losses_do_not_depend_on_rows_and_chunks(vocab_size, count):
+    """A call has few tokens where the vocabulary is large."""
+    documents = documents_of_many_lengths()[count:]
     logits = table(V, 4)
+    model = TableModel(logits)
+    steps = logits.log_softmax(-1).numpy()
+    losses = token_losses(model, [ids for ids, _ in documents], vocab_size)
+    for (ids, _), found in zip(documents, losses, strict=True):
+        np.testing.assert_allclose(found, -steps[ids[:-1], ids[1:]], rtol=1e-5, atol=1e-6)
+    assert max(rows for rows, _ in model.calls) <= 64
+    assert max(length for _, length in model.calls) <= 512
+    assert max(rows * length for rows, length in model.calls) * vocab_size <= 1 << 23
+
+
+def test_an_evaluation_does_not_depend_on_batches_and_computes_little_for_nothing():
+    documents = documents_of_many_lengths()
+    logits = table(V, 4)
+    model = TableModel(logits)
     steps = logits.log_softmax(-1).numpy()
     assert (
         [len(batch) for batch in batches(iter(documents))]
         == [1024, len(documents) - 1024]
         == [1024, 80]
     )
-    one_by_one = [-steps[ids[:-1], ids[1:]] for ids, _ in documents]
-    model = TableModel(logits)
-    for vocab_size, count in ((V, 0), (1 << 17, -60)):
-        model.calls.clear()
-        losses = token_losses(model, [ids for ids, _ in documents[count:]], vocab_size)
-        for one, other in zip(one_by_one[count:], losses, strict=True):
-            np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6)
-        assert (
-            max(rows for rows, _ in model.calls) <= 64
-            and max(length for _, length in model.calls) <= 512
-        )
-        assert max(rows * length for rows, length in model.calls) * vocab_size <= 1 << 23
-    model.calls.clear()
+    nats = sum(-steps[ids[:-1], ids[1:]].sum() for ids, _ in documents)
     found = evaluate_documents(model, iter(documents), V)
-    # few for nothing
     assert found.tokens <= sum(rows * length for rows, length in model.calls) <= 1.15 * found.tokens
     assert found.bits_per_character == pytest.approx(
-        sum(map(np.sum, one_by_one)) / sum(lengths) / math.log(2), rel=1e-5
+        nats / sum(length for _, length in documents) / math.log(2), rel=1e-5
     )
+
+
+def test_an_evaluation_does_not_depend_on_the_type_of_ids():
+    documents = documents_of_many_lengths()
+    model = TableModel(table(V, 4))
     small = [(ids.astype(np.uint16), length) for ids, length in documents[:50]]
     assert evaluate_documents(model, small, V) == evaluate_documents(model, documents[:50], V)
 
 
-def test_the_score_path_and_double_precision_equal_the_dense_path() -> None:
+def test_the_score_path_and_double_precision_equal_the_dense_path():
     logits = table(V, 4)
     texts = ["bad cafe", "a", "gh " * 30]
     dense = TableModel(logits)
@@ -123,11 +137,17 @@ def test_the_score_path_and_double_precision_equal_the_dense_path() -> None:
         evaluate_documents(dense, [(np.array([0, 2, 11]), 1)], V)
 
 
-@pytest.mark.parametrize("kind", [TableModel, ScoringTable])
-def test_zero_probability_is_infinite_and_counted(kind: type[TableModel]) -> None:
+def without_f(kind: type[TableModel]) -> ReviewModel:
+    """Return a model that never writes an f, nor the id that pads."""
     logits = table(V)
-    logits[:, LETTERS.encode("f")[0]] = logits[:, 0] = -math.inf  # 0 is also the id that pads
-    trained = review_model(kind(logits), LETTERS)
+    logits[:, LETTERS.encode("f")[0]] = -math.inf
+    logits[:, 0] = -math.inf
+    return review_model(kind(logits), LETTERS)
+
+
+@pytest.mark.parametrize("kind", [TableModel, ScoringTable])
+def test_an_evaluation_with_zero_probability_is_infinite(kind):
+    trained = without_f(kind)
     found = trained.evaluate(["bad", "face off", "fffe", "cab"], clean=False)
     assert (found.zero_probability_tokens, found.reviews) == (6, 4)
     assert (
@@ -138,22 +158,25 @@ def test_zero_probability_is_infinite_and_counted(kind: type[TableModel]) -> Non
     )
     finite = trained.evaluate(["a", "bad cab"], clean=False)
     assert finite.zero_probability_tokens == 0 and math.isfinite(finite.bits_per_character)
+
+
+@pytest.mark.parametrize("kind", [TableModel, ScoringTable])
+def test_a_perplexity_beyond_floats_is_infinite(kind):
     steep = torch.zeros(V, V)
-    steep[:, 2] = 5000.0  # the perplexity is beyond what a float holds
+    steep[:, 2] = 5000.0
     found = evaluate_documents(kind(steep), framed(LETTERS, ["bbb"]), V)
     assert (found.perplexity_per_token, found.zero_probability_tokens) == (math.inf, 0)
     assert found.nats_per_character == pytest.approx(5000 * 4 / 3)
-    score = trained.score("cafe")
-    assert score.bits == math.inf and [math.isinf(token.bits) for token in score.tokens] == [
-        False,
-        False,
-        True,
-        False,
-        False,
-    ]
 
 
-def test_conditions_and_the_text_before_are_given_and_not_scored() -> None:
+@pytest.mark.parametrize("kind", [TableModel, ScoringTable])
+def test_a_score_with_zero_probability_is_infinite(kind):
+    score = without_f(kind).score("cafe")
+    assert score.bits == math.inf
+    assert [math.isinf(token.bits) for token in score.tokens] == [False, False, True, False, False]
+
+
+def test_conditions_are_given_and_not_scored():
     logits = table(V + 3, 2)
     model = TableModel(logits)
     steps = logits.log_softmax(-1)
@@ -170,6 +193,9 @@ def test_conditions_and_the_text_before_are_given_and_not_scored() -> None:
         [float(steps[ids[3], ids[4]])], rel=1e-5
     )
     assert log_probabilities(model, ids[:3], 3) == []
+
+
+def test_the_text_before_is_given_and_not_scored():
     trained = review_model(TableModel(table(V)), LETTERS)
     whole = trained.score("bad cafe")
     first = trained.score("bad")
@@ -178,7 +204,7 @@ def test_conditions_and_the_text_before_are_given_and_not_scored() -> None:
     assert first.bits - first.tokens[-1].bits + after.bits == pytest.approx(whole.bits)
 
 
-def test_tokens_are_scored_under_several_models_at_once() -> None:
+def test_tokens_are_scored_under_several_models_at_once():
     models = [TableModel(table(V + 1, seed)) for seed in (0, 1)]
     documents = framed(LETTERS, ["bad cafe", "", "gab"], (V,))
     scores, characters = score_tokens(models, iter(documents), V)
@@ -206,10 +232,11 @@ class Store(TokenStore):
         return np.array([0, *[2] * index, 1])
 
 
-def test_samples_of_documents_are_evenly_spaced() -> None:
-    def sizes(documents: list[Document]) -> list[int]:
-        return [length for ids, length in documents if len(ids) == length + 2]
+def sizes(documents: list[Document]) -> list[int]:
+    return [length for ids, length in documents if len(ids) == length + 2]
 
+
+def test_samples_of_documents_are_evenly_spaced():
     store: Any = Store()
     assert (
         sizes(sample_documents(store, 1000))
@@ -219,6 +246,10 @@ def test_samples_of_documents_are_evenly_spaced() -> None:
     assert sizes(sample_documents(store, 33)) == [1, 3, 5, 7, 9]
     assert sizes(sample_documents(store, 20)) == [1, 5, 8]
     assert sizes(sample_documents(store, 0)) == [5]  # one, in the middle
+
+
+def test_documents_of_a_list_are_evenly_spread():
+    store: Any = Store()
     pairs = [(store.document(length), length) for length in range(10)]
     assert (
         sizes(spread_documents(pairs, 10)) == list(range(10)) == sizes(spread_documents(pairs, 99))
@@ -228,7 +259,7 @@ def test_samples_of_documents_are_evenly_spaced() -> None:
 
 
 @pytest.mark.wrong_types
-def test_what_cannot_be_scored_is_an_error() -> None:
+def test_what_cannot_be_scored_is_an_error():
     trained = review_model(TableModel(table(V)), LETTERS)
     for call, message in (
         (lambda: trained.score(""), "at least one character"),

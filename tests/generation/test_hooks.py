@@ -4,7 +4,6 @@ packages provide them.
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +15,7 @@ from reviewgen.config import from_dict
 from reviewgen.errors import BundleError, UnknownPlugin
 from reviewgen.saving.read import read_bundle
 from reviewgen.tables.receipts import Receipt, make_receipt, replay
-from tests.support.distributions import Install
-from tests.support.fakes import LETTERS, QueueModel, TableModel, review_model, run_command, table
+from tests.support.fakes import LETTERS, QueueModel, TableModel, review_model, table
 from tests.support.ngrams import LOOP, WORD, Plain, counted, only
 
 V = LETTERS.vocab_size
@@ -34,7 +32,7 @@ def models() -> list[ReviewModel]:
 # Functions of the caller.
 
 
-def test_a_processor_sees_bos_the_prompt_what_was_written_and_the_logits_after_penalties() -> None:
+def test_a_processor_sees_bos_the_prompt_what_was_written_and_the_logits_after_penalties():
     seen: list[Any] = []
 
     def look(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -68,7 +66,7 @@ def test_a_processor_sees_bos_the_prompt_what_was_written_and_the_logits_after_p
     torch.testing.assert_close(seen[-1][1], wanted)
 
 
-def test_a_processor_without_effect_changes_no_text_and_one_that_fails_no_model() -> None:
+def test_a_processor_without_effect_changes_no_text_and_one_that_fails_no_model():
     def interrupt(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         if ids.shape[1] > 5:
             raise KeyboardInterrupt
@@ -117,7 +115,7 @@ class Recorder:
         self.ends += 1
 
 
-def test_a_streamer_gets_the_prompt_once_and_then_each_token() -> None:
+def test_a_streamer_gets_the_prompt_once_and_then_each_token():
     streamer = Recorder()
     model = review_model(QueueModel(LETTERS.encode("bad"), LETTERS, skip=3), LETTERS)
     assert model.generate_one("ca", streamer=streamer) == "cabad"
@@ -175,7 +173,7 @@ NAMES = {
 
 
 @pytest.fixture
-def model(install: Install) -> ReviewModel:
+def model(install) -> ReviewModel:
     """A model, with a package of processors installed."""
     points = {"logits_processors": {name: f"fake_filters:{value}" for name, value in NAMES.items()}}
     install("reviewgen-filters", points, {"fake_filters": CODE})
@@ -183,29 +181,32 @@ def model(install: Install) -> ReviewModel:
 
 
 def count(texts: list[str], letters: str) -> int:
-    return sum(text.count(letter) for text in texts for letter in letters)
+    return sum(map("".join(texts).count, letters))
 
 
-def test_a_processor_by_name_rules_tokens_out_in_every_kind_of_call(model: ReviewModel) -> None:
-    options: dict[str, Any] = {"num_return_sequences": 30, "seed": 3}
-    assert count(model.generate("b", **options), "ae") > 50
-    texts = model.generate(["b", "bad cafe"], **options, logits_processor="no-vowels")
+OPTIONS: dict[str, Any] = {"num_return_sequences": 30, "seed": 3}
+
+
+def test_a_processor_by_name_rules_tokens_out_of_texts(model):
+    assert count(model.generate("b", **OPTIONS), "ae") > 50
+    given = (["b", "bad cafe"],)
+    options = OPTIONS | {"logits_processor": "no-vowels"}
+    texts = model.generate(*given, **options)
     assert count(texts[:30], "bcdfgh") > 50 and count(texts[:30], "ae") == 0
-    assert (
-        next(
-            model.generate_each(
-                ["b", "bad cafe"], first=41, **options, logits_processor="no-vowels"
-            )
-        ).text
-        == texts[41]
-    )
+    assert next(model.generate_each(*given, first=41, **options)).text == texts[41]
     assert "".join(model.stream("b", seed=3, logits_processor="no-vowels")) == texts[0]
+
+
+def test_a_processor_by_name_rules_tokens_out_of_a_beam_search(model):
     beams: dict[str, Any] = {"num_beams": 4, "num_return_sequences": 4, "max_new_tokens": 12}
     assert (
         count(model.generate(**beams), "ae")
         > 0
         == count(model.generate(**beams, logits_processor="no-vowels"), "ae")
     )
+
+
+def test_a_processor_by_name_rules_tokens_out_of_a_walk(model):
     walk = model.walk("b", logits_processor="no-vowels", seed=1)
     plain = {
         each.text: each.probability
@@ -220,7 +221,7 @@ def test_a_processor_by_name_rules_tokens_out_in_every_kind_of_call(model: Revie
     assert count([walk.text], "ae") == 0
 
 
-def test_names_and_functions_are_called_in_order(model: ReviewModel) -> None:
+def test_names_and_functions_are_called_in_order(model):
     seen: list[bool] = []
 
     def watch(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -241,12 +242,8 @@ def test_names_and_functions_are_called_in_order(model: ReviewModel) -> None:
 
 @pytest.mark.wrong_types
 def test_saved_names_are_used_and_code_in_the_folder_is_not_run(
-    model: ReviewModel,
-    micro: Any,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    model, micro, tmp_path, run_command
+):
     folder = tmp_path / "m"
     plain = micro("ngram-char")
     plain.save_generation_config(folder, logits_processors=["no-vowels"])
@@ -274,7 +271,7 @@ def test_saved_names_are_used_and_code_in_the_folder_is_not_run(
         "--logits-processor",
         "no-vowels",
     ]
-    status, printed, _ = run_command(monkeypatch, capsys, *words)
+    status, printed, _ = run_command(*words)
     assert (status, count([printed], "aeiou")) == (0, 0)
     file = folder / "generation_config.json"
     settings = json.loads(file.read_text())

@@ -6,7 +6,7 @@ import random
 import re
 from collections import Counter
 from functools import cache
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -75,7 +75,7 @@ def spelling_of(name: str, known: Lexicon | None = None) -> Spelling:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
+    "text, expected",
     [
         ("Don't say 'no'.", ["Don't", "say", "no"]),
         ("rock’n’roll — naïve?", ["rock’n’roll", "naïve"]),
@@ -84,12 +84,12 @@ def spelling_of(name: str, known: Lexicon | None = None) -> Spelling:
         ("12 !? '", []),
     ],
 )
-def test_words_are_runs_of_letters_with_their_marks(text: str, expected: list[str]) -> None:
+def test_words_are_runs_of_letters_with_their_marks(text, expected):
     assert words_of(text) == expected
 
 
 @given(st.sets(st.binary(max_size=6), max_size=40))
-def test_a_minimal_automaton_accepts_exactly_its_strings(strings: set[bytes]) -> None:
+def test_a_minimal_automaton_accepts_exactly_its_strings(strings):
     assert list(minimal_automaton(strings).strings()) == sorted(strings)
 
 
@@ -101,9 +101,7 @@ def strings_of(spelling: Spelling) -> set[bytes]:
     st.sets(st.text("abé'", min_size=1, max_size=4)),
     st.sets(st.text("abcé", min_size=1, max_size=5)),
 )
-def test_words_are_added_to_a_spelling_as_if_they_had_been_known_before(
-    known: set[str], added: set[str]
-) -> None:
+def test_words_are_added_to_a_spelling_as_if_they_had_been_known_before(known, added):
     symbols = Symbols(np.array([97], np.uint16), np.array([0, 1]))
     base = make_spelling(symbols, Lexicon.of(known, " "))
     extended = add_words(base, added)
@@ -165,7 +163,7 @@ def is_complete(text: str) -> bool:
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_a_token_may_follow_exactly_if_a_known_text_goes_on_with_it(name: str) -> None:
+def test_a_token_may_follow_exactly_if_a_known_text_goes_on_with_it(name):
     tokenizer = TOKENIZERS[name]
     spelling = spelling_of(name, lexicon())
     table = tokenizer.token_bytes()
@@ -184,7 +182,7 @@ def test_a_token_may_follow_exactly_if_a_known_text_goes_on_with_it(name: str) -
         ids = tokenizer.encode(text)
         place = start_of_text(spelling)
         for number in range(len(ids) + 1):
-            values = [value for token in ids[:number] for value in table[token]]
+            values = list(chain.from_iterable(table[token] for token in ids[:number]))
             allowed = mark_spelled(spelling, place, tokenizer.eos_id)
             if (
                 any(value >= HALF for value in values[-1:])
@@ -231,7 +229,7 @@ def as_bytes(values: Any) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("text", "token", "may_follow"),
+    "text, token, may_follow",
     [
         ("don'", " ", False),  # don is not a word of its own
         ("'", "t", True),
@@ -243,7 +241,7 @@ def as_bytes(values: Any) -> bytes:
         ("the 日本 ", "x", False),
     ],
 )
-def test_what_may_follow_known_and_unknown_words(text: str, token: str, may_follow: bool) -> None:
+def test_what_may_follow_known_and_unknown_words(text, token, may_follow):
     for name, tokenizer in TOKENIZERS.items():
         spelling = spelling_of(name, lexicon())
         place = start_of_text(spelling)
@@ -255,7 +253,7 @@ def test_what_may_follow_known_and_unknown_words(text: str, token: str, may_foll
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_without_a_lexicon_every_valid_text_may_follow_and_no_other(name: str) -> None:
+def test_without_a_lexicon_every_valid_text_may_follow_and_no_other(name):
     tokenizer = TOKENIZERS[name]
     spelling = spelling_of(name)
     rng = np.random.default_rng(0)
@@ -290,7 +288,7 @@ def test_without_a_lexicon_every_valid_text_may_follow_and_no_other(name: str) -
 
 
 @pytest.mark.parametrize("preset", ["ngram-char", "ngram-word", "lstm-char", "lstm-word"])
-def test_texts_have_known_words_only_whatever_the_settings(micro: Any, preset: str) -> None:
+def test_texts_have_known_words_only_whatever_the_settings(micro, preset):
     model = micro(preset)
     known = set(model.bundle.lexicon)
     assert model.generation_config.words == "known"
@@ -298,7 +296,7 @@ def test_texts_have_known_words_only_whatever_the_settings(micro: Any, preset: s
         "", seed=2, max_new_tokens=60, words="any", num_return_sequences=10, temperature=1.7
     )
     if preset == "lstm-char":  # it has learned next to nothing
-        written = [word for text in free for word in words_of(text)]
+        written = list(chain.from_iterable(map(words_of, free)))
         assert sum(word not in known for word in written) > 0.2 * len(written)
     texts = list(free)
     for options in (
@@ -317,12 +315,23 @@ def test_texts_have_known_words_only_whatever_the_settings(micro: Any, preset: s
             assert all(word in known for word in whole), text
         texts += found
     assert "\ufffd" not in "".join(texts)
+
+
+@pytest.mark.parametrize("preset", ["ngram-char", "ngram-word", "lstm-char", "lstm-word"])
+def test_known_words_do_not_depend_on_other_prompts_and_keep_the_prompt(micro, preset):
+    model = micro(preset)
     together = model.generate(
         ["the ", "a mov", "zzz", "the glorbx"], seed=5, num_return_sequences=3, max_new_tokens=50
     )
     assert model.generate("the ", seed=5, max_new_tokens=50) == together[:1]
     assert "".join(model.stream("the ", seed=5, max_new_tokens=50)) == together[0]
     assert all(text.startswith("the glorbx") for text in together[-3:])
+
+
+@pytest.mark.parametrize("preset", ["ngram-char", "ngram-word", "lstm-char", "lstm-word"])
+def test_texts_have_known_words_with_a_logits_processor(micro, preset):
+    model = micro(preset)
+    known = set(model.bundle.lexicon)
     processed = model.generate(
         "the ", seed=1, max_new_tokens=20, logits_processor=lambda ids, scores: scores
     )
@@ -330,7 +339,7 @@ def test_texts_have_known_words_only_whatever_the_settings(micro: Any, preset: s
 
 
 @pytest.mark.parametrize("kind", [lambda own: own, Plain], ids=["own loop", "generic loop"])
-def test_among_allowed_tokens_a_model_keeps_its_own_distribution(kind: Any) -> None:
+def test_among_allowed_tokens_a_model_keeps_its_own_distribution(kind):
     from scipy.stats import chisquare
 
     model = reviewgen.train("ngram-char", TEXTS, model={"order": 2})
@@ -365,7 +374,7 @@ def test_among_allowed_tokens_a_model_keeps_its_own_distribution(kind: Any) -> N
         assert chisquare(*pairs).pvalue > 1e-4
 
 
-def test_a_stream_is_the_text_even_at_dead_ends(micro: Any) -> None:
+def test_a_stream_is_the_text_even_at_dead_ends(micro):
     """No trigram of characters may repeat, so at some point no known word is left."""
     for seed in range(3):
         options = {
@@ -381,7 +390,7 @@ def test_a_stream_is_the_text_even_at_dead_ends(micro: Any) -> None:
 
 
 @pytest.mark.wrong_types
-def test_a_lexicon_is_saved_with_its_model(micro: Any, tmp_path: Path) -> None:
+def test_a_lexicon_is_saved_with_its_model(micro, tmp_path):
     model = micro("ngram-word")
     model.save_pretrained(tmp_path / "m")
     again = reviewgen.load(tmp_path / "m")
@@ -395,7 +404,7 @@ def test_a_lexicon_is_saved_with_its_model(micro: Any, tmp_path: Path) -> None:
         model.generate("", words="some")
 
 
-def test_a_language_without_spaces_has_no_lexicon(micro: Any) -> None:
+def test_a_language_without_spaces_has_no_lexicon(micro):
     letters = [chr(0x4E00 + number) for number in range(300)]
     texts = ["".join(DRAW.choices(letters, k=30)) + "。" for _ in range(40)]
     model = reviewgen.train("ngram-char", texts)
@@ -406,20 +415,38 @@ def test_a_language_without_spaces_has_no_lexicon(micro: Any) -> None:
     assert further.bundle.lexicon is None and further.generation_config.words == "any"
 
 
-def test_a_word_that_occurs_twice_is_known_and_also_with_a_capital() -> None:
+def lexicon_of_movies() -> Lexicon:
     tokenizer = TOKENIZERS["char"]
     texts = ["movie the movie", "The was once was", "goods"] + ["the was movie"] * 20
     ids = np.concatenate(
         [[tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id] for text in texts]
     )
     known = build_lexicon(count_words(list(decode_texts([ids], tokenizer))))
-    assert known is not None and set(known) == {"movie", "Movie", "the", "The", "was", "Was"}
+    assert known is not None
+    return known
+
+
+def test_a_word_of_two_texts_is_known_also_with_a_capital():
+    known = lexicon_of_movies()
+    assert set(known) == {"movie", "Movie", "the", "The", "was", "Was"}
     assert "goods" not in known and "once" not in known and "MOVIE" in known and len(known) == 6
+
+
+def test_lexicons_are_joined():
+    known = lexicon_of_movies()
     joined = known | Lexicon.of(["café"], ["!"])
     assert set(joined) == {*known, "café"} and known | known is known
+
+
+def test_a_lexicon_covers_85_percent_of_all_words_or_is_none():
     rare = Counter({"the": 17, **{f"w{c}": 1 for c in "abc"}})
     assert build_lexicon(WordCounts(rare, rare)) is not None  # 17 of 20 words are known, 85 %
-    assert build_lexicon(WordCounts(more := rare + Counter({"zz": 1}), more)) is None
+    more = rare + Counter({"zz": 1})
+    assert build_lexicon(WordCounts(more, more)) is None
+
+
+def test_a_lexicon_of_further_texts_keeps_the_words_before():
+    known = lexicon_of_movies()
     again = build_lexicon(WordCounts(Counter({"new": 9})), before=known)
     assert (
         again is not None
@@ -429,49 +456,60 @@ def test_a_word_that_occurs_twice_is_known_and_also_with_a_capital() -> None:
 
 
 @given(st.lists(st.text(alphabet="aAbé e\u0301'’.“—\n", max_size=30), min_size=1, max_size=8))
-def test_words_are_counted_by_text_as_one_by_one(texts: list[str]) -> None:
+def test_words_are_counted_by_text_as_one_by_one(texts):
     counts = count_words(texts)
     found = [words_of(text) for text in texts]
-    assert counts.words == Counter(word for words in found for word in words)
-    assert counts.texts == Counter(
-        word for words in found for word in {each.casefold() for each in words}
-    )
+    assert counts.words == Counter(chain.from_iterable(found))
+    folded = ({word.casefold() for word in words} for words in found)
+    assert counts.texts == Counter(chain.from_iterable(folded))
 
 
-def test_a_name_from_one_review_is_never_written(tmp_path: Path) -> None:
-    texts = ["Zyx Qwv, ZYX “Zyx” and zyx.", *["The film is good and the end is bad."] * 9]
+NAME_ONCE = ["Zyx Qwv, ZYX “Zyx” and zyx.", *["The film is good and the end is bad."] * 9]
+
+
+@pytest.mark.parametrize(
+    "least, is_written, said",
+    [(1, True, "each of a training text;"), (2, False, "each of at least 2 training texts;")],
+)
+def test_a_name_from_one_review_is_written_only_if_one_text_is_enough(least, is_written, said):
     options = {
         "tokenizer": {"vocab_size": 300},
-        "validation": texts[1:],
+        "validation": NAME_ONCE[1:],
         "clean": False,
         "training": {"copy_tokens": 0},
     }
-    for least, is_written in ((1, True), (2, False)):
-        model = reviewgen.train("ngram-word", texts, min_texts=least, **options)
-        assert {"zyx" in model.bundle.lexicon, "Qwv" in model.bundle.lexicon} == {is_written}
-        assert (
-            "Zyx" in " ".join(model.generate("", num_return_sequences=60, seed=0, temperature=1.5))
-        ) == is_written
-        assert (
-            f"each of {'a training text' if least == 1 else 'at least 2 training texts'};"
-            in model.bundle.card
-        )
+    model = reviewgen.train("ngram-word", NAME_ONCE, min_texts=least, **options)
+    assert {"zyx" in model.bundle.lexicon, "Qwv" in model.bundle.lexicon} == {is_written}
+    texts = model.generate("", num_return_sequences=60, seed=0, temperature=1.5)
+    assert ("Zyx" in " ".join(texts)) == is_written
+    assert said in model.bundle.card
+
+
+def test_words_of_a_single_text_are_known_if_they_are_repeated():
     book = reviewgen.train("ngram-char", ["It is. " * 60], validation=["It is."])
     assert set(book.bundle.lexicon) == {"It", "is", "Is"}
+
+
+def test_parts_of_a_long_text_do_not_count_as_texts(tmp_path):
     (tmp_path / "book.txt").write_text(
         "".join(f"Once {'Ariel ' * 9 * (n == 2)}it was {n}. " for n in range(900)), encoding="utf-8"
     )
     parts = reviewgen.train("ngram-char", tmp_path / "book.txt", documents="file")
-    assert {"Ariel", "Once"} <= set(parts.bundle.lexicon)  # its parts are no texts
-    # not None
-    assert set(
-        build_lexicon(WordCounts(Counter(a=9, b=9, c=9), Counter(a=9, b=2, c=2)), 5) or ()
-    ) == {"a", "A"}
+    assert {"Ariel", "Once"} <= set(parts.bundle.lexicon)
+
+
+def test_min_texts_leaves_out_words_of_fewer_texts():
+    counts = WordCounts(Counter(a=9, b=9, c=9), Counter(a=9, b=2, c=2))
+    lexicon = build_lexicon(counts, 5)
+    assert lexicon is not None and set(lexicon) == {"a", "A"}
+
+
+def test_min_texts_below_one_is_refused():
     with pytest.raises(ConfigError, match="min_texts must be at least 1; got 0"):
-        reviewgen.train("ngram-char", texts, min_texts=0)
+        reviewgen.train("ngram-char", NAME_ONCE, min_texts=0)
 
 
-def test_long_texts_are_counted_in_parts() -> None:
+def test_long_texts_are_counted_in_parts():
     for name, tokenizer in TOKENIZERS.items():
         text = " ".join(DRAW.choices(["movie", "café", "don't", "日本"], k=30_000))
         ids = np.array([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id])
@@ -484,7 +522,7 @@ def test_long_texts_are_counted_in_parts() -> None:
 # Files.
 
 
-def test_a_file_with_a_flipped_bit_is_refused_or_harmless(tmp_path: Path) -> None:
+def test_a_file_with_a_flipped_bit_is_refused_or_harmless(tmp_path):
     """Compiled loops do not check bounds."""
     file = tmp_path / "lexicon.safetensors"
     rng = np.random.default_rng(0)

@@ -142,7 +142,7 @@ GREEDY: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("named", GREEDY)
-def test_greedy_texts_are_theirs_token_for_token(named: dict[str, Any]) -> None:
+def test_greedy_texts_are_theirs_token_for_token(named):
     """Of a table, and of an n-gram with its own loop and without."""
     given = {"max_new_tokens": 25, "min_new_tokens": 0, "do_sample": False} | named
     for seed in range(3):
@@ -163,9 +163,9 @@ def test_greedy_texts_are_theirs_token_for_token(named: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("beams", "length_penalty"), [(2, 0.5), (3, 1.0), (5, 2.0), (3, 0.0), (2, -1.0)]
+    "beams, length_penalty", [(2, 0.5), (3, 1.0), (5, 2.0), (3, 0.0), (2, -1.0)]
 )
-def test_beams_are_theirs(beams: int, length_penalty: float) -> None:
+def test_beams_are_theirs(beams, length_penalty):
     for seed, prompt in enumerate(("", "abc", "a")):
         hf, model = both(seed, eos=(0.5, 1.5, -0.5)[seed])
         given = {
@@ -181,7 +181,7 @@ def test_beams_are_theirs(beams: int, length_penalty: float) -> None:
         assert model.generate(prompt, **(given | {"num_return_sequences": 1})) == wanted[:1]
 
 
-def test_beams_with_penalties_stop_strings_processors_and_of_an_n_gram_are_theirs() -> None:
+def test_beams_with_penalties_stop_strings_processors_and_of_an_n_gram_are_theirs():
     frame = {"num_beams": 3, "num_return_sequences": 3}
     # a stop string of one token is a stopping criterion on the last token
     (stop,) = LETTERS.encode("a")
@@ -215,18 +215,22 @@ def test_beams_with_penalties_stop_strings_processors_and_of_an_n_gram_are_their
         assert review_model(inner, LETTERS).generate("ga ", **given) == wanted
 
 
-def test_each_prompt_is_searched_by_itself() -> None:
+def test_each_prompt_is_searched_by_itself():
     _, model = both(3, eos=0.0)
     given: dict[str, Any] = {"num_beams": 3, "num_return_sequences": 2, "max_new_tokens": 9}
     prompts = ["a", "", "bad"]
     together = model.generate(prompts, **given)
-    assert together == [text for prompt in prompts for text in model.generate(prompt, **given)]
+    alone = (model.generate(prompt, **given) for prompt in prompts)
+    assert together == list(itertools.chain.from_iterable(alone))
     assert model.generate(prompts, **given, seed=5) == together  # nothing is sampled
     for first in range(7):
         found = list(model.generate_each(prompts, **given, first=first))
         assert [(text.text, text.number) for text in found] == list(
             zip(together[first:], range(first, 6), strict=True)
         )
+
+
+def test_beams_keep_the_prompt_and_their_limit_of_tokens():
     words = review_model(TableModel(table(WORD.vocab_size, 2, scale=1.0)), WORD, max_new_tokens=6)
     for text in words.generate(
         ["the mov", "the ", "สวัส"],
@@ -239,6 +243,10 @@ def test_each_prompt_is_searched_by_itself() -> None:
             and WORD.decode(text.tokens) == text.text
             and text.new_tokens <= 6
         )
+
+
+def test_beams_without_new_tokens_are_the_prompt():
+    words = review_model(TableModel(table(WORD.vocab_size, 2, scale=1.0)), WORD)
     one, other = words.generate(
         "the mov",
         num_beams=2,
@@ -251,6 +259,9 @@ def test_each_prompt_is_searched_by_itself() -> None:
         and one.tokens is not other.tokens
         and one.tokens == WORD.encode("the mov")
     )
+
+
+def test_more_texts_than_a_beam_search_finds_are_an_error():
     few = review_model(only({"": "a", "a": "b", "b": ""}), LETTERS)
     with pytest.raises(GenerationError, match=r"num_return_sequences=3 .* 1\."):
         few.generate("", num_beams=3, num_return_sequences=3)
@@ -259,7 +270,7 @@ def test_each_prompt_is_searched_by_itself() -> None:
 # Logits processors, stopping criteria and streamers of transformers, unchanged.
 
 
-def test_criteria_end_a_text() -> None:
+def test_criteria_end_a_text():
     def after_d(ids: Tensor, scores: Tensor) -> bool:
         assert scores.shape == (1, V) and ids[0, 0] == LETTERS.bos_id
         return int(ids[0, -1]) == LETTERS.encode("d")[0]
@@ -292,7 +303,7 @@ def test_criteria_end_a_text() -> None:
         )
 
 
-def test_streamers_print_the_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_streamers_print_the_text(capsys):
     letters = [review_model(inner, LETTERS) for inner in (TableModel(table(V, 2, eos=-1.0)), NGRAM)]
     words = review_model(TableModel(table(WORD.vocab_size, eos=-2.0)), WORD)
     for model, prompt in [

@@ -116,9 +116,7 @@ def chain_of(prompt: int, **named: Any) -> Any:
 @pytest.mark.parametrize(
     "named", [s for s in SETTINGS if isinstance(s.get("temperature", 1.0), float)], ids=str
 )
-def test_the_reference_and_the_compiled_penalties_equal_the_processors_of_transformers(
-    named: dict[str, Any],
-) -> None:
+def test_the_reference_and_the_compiled_penalties_equal_the_processors_of_transformers(named):
     rng = np.random.default_rng(1)
     for size in (0, 1, 2, 9, 20):
         logits = rng.normal(0, 3, V)
@@ -154,7 +152,7 @@ def test_the_reference_and_the_compiled_penalties_equal_the_processors_of_transf
 
 
 @pytest.mark.parametrize("named", SETTINGS, ids=str)
-def test_compiled_sampling_draws_from_the_reference(named: dict[str, Any]) -> None:
+def test_compiled_sampling_draws_from_the_reference(named):
     rng = np.random.default_rng(2)
     params = params_of(**named)
     count = 40
@@ -198,8 +196,8 @@ def filtered(weights: list[int], top_k: int, top_p: int, min_p: int) -> np.ndarr
     st.integers(0, SIXTEENTHS),
 )
 def test_filters_equal_sorting_and_the_first_to_arrive_of_what_is_left_is_drawn(
-    weights: list[int], top_k: int, top_p: int, min_p: int
-) -> None:
+    weights, top_k, top_p, min_p
+):
     wanted = filtered(weights, top_k, top_p, min_p).astype(float)
     for uniform in (
         0.0,
@@ -215,7 +213,7 @@ def test_filters_equal_sorting_and_the_first_to_arrive_of_what_is_left_is_drawn(
         assert left.tolist() == wanted.tolist()
 
 
-def test_ids_of_conditions_are_never_sampled_and_never_penalised() -> None:
+def test_ids_of_conditions_are_never_sampled_and_never_penalised():
     """Logits may be wider than the tokenizer's vocabulary; the text has such ids after bos."""
     logits = np.full((1, V + 3), -2.0)
     logits[0, V:] = 50.0
@@ -238,7 +236,7 @@ def test_ids_of_conditions_are_never_sampled_and_never_penalised() -> None:
     assert np.isneginf(scores[[BOS, V, V + 1, V + 2]]).all() and scores[5] == 0.5
 
 
-def test_logits_that_are_not_numbers_and_rows_without_a_possible_token_get_codes() -> None:
+def test_logits_that_are_not_numbers_and_rows_without_a_possible_token_get_codes():
     logits = np.zeros((4, V))
     logits[0, 3] = np.nan
     logits[1, 3] = np.inf
@@ -256,10 +254,10 @@ def test_logits_that_are_not_numbers_and_rows_without_a_possible_token_get_codes
 
 
 @pytest.mark.parametrize(
-    ("temperature", "shares"),
+    "temperature, shares",
     [(5e-324, [0, 1, 0, 0]), (1e-3, [0, 1, 0, 0]), (1e300, [1 / 3, 1 / 3, 0, 1 / 3])],
 )
-def test_extreme_temperatures(temperature: float, shares: list[float]) -> None:
+def test_extreme_temperatures(temperature, shares):
     weights = np.empty(4)
     apply_temperature(np.array([1.0, 3.0, -math.inf, 2.0]), 3.0, temperature, weights)
     assert (weights / weights.sum()).tolist() == pytest.approx(shares)
@@ -269,7 +267,7 @@ def test_extreme_temperatures(temperature: float, shares: list[float]) -> None:
 
 
 @pytest.mark.parametrize("count", [6, 8006])
-def test_each_token_is_drawn_by_its_probability(count: int) -> None:
+def test_each_token_is_drawn_by_its_probability(count):
     """Random and evenly spaced numbers; of many tokens, in groups of neighbours."""
     random = np.random.default_rng(count)
     probs = np.exp(random.normal(0, 2, count))
@@ -287,7 +285,7 @@ def test_each_token_is_drawn_by_its_probability(count: int) -> None:
         )
 
 
-def test_tokens_that_a_filter_lets_in_after_a_copy_are_drawn_by_their_probability() -> None:
+def test_tokens_that_a_filter_lets_in_after_a_copy_are_drawn_by_their_probability():
     """Where token 2 would be a copy, top-k lets in token 4, which has not raced against token 3
     before.
     """
@@ -325,7 +323,7 @@ def test_tokens_that_a_filter_lets_in_after_a_copy_are_drawn_by_their_probabilit
     assert ((found - expected)[3:] ** 2 / expected[3:]).sum() < chi2.ppf(0.9999, 1)
 
 
-def test_a_draw_hardly_depends_on_rounding() -> None:
+def test_a_draw_hardly_depends_on_rounding():
     """Of 8,000 tokens; a draw by the cumulative sum changes in about 1.5 of 100 cases, each time
     that an end of a share moves.
     """
@@ -360,7 +358,7 @@ def replayed(
 
 
 @pytest.mark.parametrize("named", SETTINGS, ids=str)
-def test_texts_of_the_torch_loop_are_those_of_the_reference(named: dict[str, Any]) -> None:
+def test_texts_of_the_torch_loop_are_those_of_the_reference(named):
     settings = {"max_new_tokens": 12} | named
     logits = table(V, 1, eos=0.5)
     model = review_model(TableModel(logits), LETTERS)
@@ -381,7 +379,7 @@ def test_texts_of_the_torch_loop_are_those_of_the_reference(named: dict[str, Any
 
 
 @pytest.mark.parametrize("named", SETTINGS, ids=str)
-def test_the_n_gram_loop_samples_from_the_reference(named: dict[str, Any]) -> None:
+def test_the_n_gram_loop_samples_from_the_reference(named):
     inner = counted([*LOOP, "abc", "ab gab", "hag", "cab"], order=3)
     assert isinstance(make_stepper(inner), SupportsSample) and not isinstance(
         make_stepper(Plain(inner)), SupportsSample

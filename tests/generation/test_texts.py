@@ -18,7 +18,6 @@ from reviewgen.errors import ConfigError, GenerationError
 from reviewgen.evaluation.metrics import judge_by_metric
 from reviewgen.generation.generator import Generation
 from reviewgen.generation.pieces import TokenTexts
-from tests.support.distributions import Install
 from tests.support.fakes import (
     LETTERS,
     LetterTokenizer,
@@ -37,7 +36,7 @@ TOKENIZERS = {"char": CHAR, "word": WORD}
 
 
 @pytest.fixture(params=MODELS)
-def model(request: pytest.FixtureRequest) -> ReviewModel:
+def model(request) -> ReviewModel:
     """A model without a loop of its own, one with it, and the same without."""
     return review_model(MODELS[request.param], LETTERS)
 
@@ -59,30 +58,38 @@ def writes(text: str, tokenizer: Any = LETTERS, prompt: str = "", **settings: An
 # Seeds and rows.
 
 
-def test_text_i_of_a_seed_depends_on_neither_the_others_nor_the_batch(model: ReviewModel) -> None:
-    options: dict[str, Any] = {"seed": 8, "max_new_tokens": 20, "temperature": [0.7, 1.2]}
-    texts = model.generate("a", num_return_sequences=65, **options)  # two batches
+OPTIONS: dict[str, Any] = {"seed": 8, "max_new_tokens": 20, "temperature": [0.7, 1.2]}
+
+
+def test_text_i_of_a_seed_depends_on_neither_the_others_nor_the_batch(model):
+    texts = model.generate("a", num_return_sequences=65, **OPTIONS)  # two batches
     assert len(set(texts)) > 40
-    assert model.generate("a", num_return_sequences=2, **options) == texts[:2]
-    assert [
-        found.text for found in model.generate_each("a", num_return_sequences=65, **options)
-    ] == texts
-    assert texts[0] == "".join(model.stream("a", **options)) == model.generate_one("a", **options)
+    assert model.generate("a", num_return_sequences=2, **OPTIONS) == texts[:2]
+    assert texts[0] == "".join(model.stream("a", **OPTIONS)) == model.generate_one("a", **OPTIONS)
+    assert model.generate("a", num_return_sequences=65, **(OPTIONS | {"seed": 9})) != texts
+
+
+def test_texts_can_be_generated_from_any_number_on(model):
+    each = list(model.generate_each("a", num_return_sequences=65, **OPTIONS))
+    texts = [found.text for found in each]
+    assert texts == model.generate("a", num_return_sequences=65, **OPTIONS)
     for number in (0, 32, 64):
-        alone = next(model.generate_each("a", num_return_sequences=65, first=number, **options))
+        alone = next(model.generate_each("a", num_return_sequences=65, first=number, **OPTIONS))
         assert (alone.text, alone.number, alone.seed) == (texts[number], number, 8)
-        among = list(model.generate_each(["h"] * number + ["a"], first=number, **options))
+        among = list(model.generate_each(["h"] * number + ["a"], first=number, **OPTIONS))
         assert [found.text for found in among] == [texts[number]]
-    assert model.generate("a", num_return_sequences=65, **(options | {"seed": 9})) != texts
+    assert list(model.generate_each("a", first=10**9)) == [] == model.generate([])
+
+
+def test_a_seed_is_drawn_for_each_call_and_gives_the_text_again(model):
     chosen = next(model.generate_each("a"))
     assert (
         model.generate_one("a", seed=chosen.seed) == chosen.text
         and chosen.seed != next(model.generate_each("a")).seed
     )
-    assert list(model.generate_each("a", first=10**9)) == [] == model.generate([])
 
 
-def test_global_random_state_and_the_tensors_of_the_model_stay() -> None:
+def test_global_random_state_and_the_tensors_of_the_model_stay():
     logits = table(V)
     before = logits.clone()
     model = review_model(TableModel(logits), LETTERS)
@@ -95,7 +102,7 @@ def test_global_random_state_and_the_tensors_of_the_model_stay() -> None:
     assert torch.equal(logits, before)
 
 
-def test_what_is_known_of_a_text_agrees_with_the_model(model: ReviewModel) -> None:
+def test_what_is_known_of_a_text_agrees_with_the_model(model):
     inner = model.model
     reasons = set()
     for found in model.generate(
@@ -118,9 +125,7 @@ def test_what_is_known_of_a_text_agrees_with_the_model(model: ReviewModel) -> No
     assert reasons == {"end", "length"}
 
 
-def test_a_stream_that_is_closed_leaves_the_model_as_it_was_and_two_streams_do_not_mix(
-    model: ReviewModel,
-) -> None:
+def test_a_stream_that_is_closed_leaves_the_model_as_it_was_and_two_streams_do_not_mix(model):
     options: dict[str, Any] = {"seed": 1, "max_new_tokens": 60}
     before = model.generate("ab", num_return_sequences=2, **options)
     for taken in (0, 1, 3):
@@ -135,7 +140,7 @@ def test_a_stream_that_is_closed_leaves_the_model_as_it_was_and_two_streams_do_n
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_damaged_weights_are_an_error(value: float) -> None:
+def test_damaged_weights_are_an_error(value):
     logits = table(V)
     logits[LETTERS.encode("a")[0], 5] = value
     model = review_model(TableModel(logits), LETTERS)
@@ -171,7 +176,7 @@ PROMPTS = [
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_any_prompt_comes_first_exactly(name: str) -> None:
+def test_any_prompt_comes_first_exactly(name):
     tokenizer = TOKENIZERS[name]
     dead = torch.full((tokenizer.vocab_size,) * 2, -math.inf)
     dead[:, tokenizer.eos_id] = 0.0  # every token that would spell the prompt has probability zero
@@ -185,7 +190,7 @@ def test_any_prompt_comes_first_exactly(name: str) -> None:
             assert logits is not dead or model.generate_one(prompt, seed=0) == prompt
 
 
-def test_the_model_reads_a_prompt_without_its_last_word_and_spells_it_again() -> None:
+def test_a_prompt_is_split_before_its_last_word():
     pieces = TokenTexts(WORD)
     assert (pieces.split("the ").ids, pieces.split("the ").rest) == (WORD.encode("the"), " ")
     assert (
@@ -193,6 +198,9 @@ def test_the_model_reads_a_prompt_without_its_last_word_and_spells_it_again() ->
         pieces.split("").ids,
         TokenTexts(CHAR).split("the ").rest,
     ) == (" mov", [], "")
+
+
+def test_the_model_completes_the_last_word_of_a_prompt():
     (token,) = WORD.encode(" movie")
     logits = torch.zeros(WORD.vocab_size, WORD.vocab_size)
     # wherever it is, it wants to write this token, then the end
@@ -202,6 +210,9 @@ def test_the_model_reads_a_prompt_without_its_last_word_and_spells_it_again() ->
     for prompt in ("the ", "the mov"):
         assert set(model.generate(prompt, num_return_sequences=9, seed=0)) == {"the movie"}
     assert model.generate_one("the ", max_new_tokens=1, seed=0) == "the movie"
+
+
+def test_a_prompt_without_new_tokens_has_the_probabilities_of_its_tokens():
     found = one_of(review_model(QueueModel([], WORD), WORD), "the mov", max_new_tokens=0)
     assert (WORD.decode(found.tokens), found.new_tokens, found.finish_reason) == (
         "the mov",
@@ -211,7 +222,7 @@ def test_the_model_reads_a_prompt_without_its_last_word_and_spells_it_again() ->
     assert len(found.log_probabilities) == len(found.tokens)
 
 
-def test_a_tokenizer_that_loses_characters_loses_none_of_the_prompt() -> None:
+def test_a_tokenizer_that_loses_characters_loses_none_of_the_prompt():
     model = writes("bad cafe", prompt="b")
     assert model.generate_one("xyzbxyz") == "".join(model.stream("xyzbxyz")) == "xyzbxyzbad cafe"
     assert model.generate_one("xyzbxyz", stop_strings=["d c"]) == "xyzbxyzbad c"
@@ -229,7 +240,7 @@ def test_a_tokenizer_that_loses_characters_loses_none_of_the_prompt() -> None:
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_a_stream_never_yields_half_a_character(name: str) -> None:
+def test_a_stream_never_yields_half_a_character(name):
     tokenizer = TOKENIZERS[name]
     text = "ab 👍🏽 สวัสดี é\U0001f9d1\u200d\U0001f680 ok"
     ids = tokenizer.encode(text)
@@ -243,7 +254,7 @@ def test_a_stream_never_yields_half_a_character(name: str) -> None:
 
 
 @given(st.sampled_from(["char", "word"]), st.integers(0, 10_000))
-def test_streams_of_random_bytes_join_to_the_text(name: str, seed: int) -> None:
+def test_streams_of_random_bytes_join_to_the_text(name, seed):
     """Half of what this model writes are bytes, which may be parts of no character."""
     tokenizer = TOKENIZERS[name]
     pieces = TokenTexts(tokenizer).texts
@@ -257,7 +268,7 @@ def test_streams_of_random_bytes_join_to_the_text(name: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("beams", [1, 2])
-def test_every_reason_to_end(beams: int) -> None:
+def test_every_reason_to_end(beams):
     model = writes("bad cafe")
     cases: list[tuple[dict[str, Any], str, str]] = [
         ({}, "end", "bad cafe"),
@@ -290,7 +301,7 @@ def test_every_reason_to_end(beams: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stops", "text"),
+    "stops, text",
     [
         (["d c"], "bad c"),  # spans three tokens
         ("a", "ba"),
@@ -300,7 +311,7 @@ def test_every_reason_to_end(beams: int) -> None:
         ([], "bad cafe"),
     ],
 )
-def test_a_text_ends_with_its_first_stop_string(stops: Any, text: str) -> None:
+def test_a_text_ends_with_its_first_stop_string(stops, text):
     model = writes("bad cafe")
     assert (
         model.generate_one(stop_strings=stops) == text == "".join(model.stream(stop_strings=stops))
@@ -312,7 +323,7 @@ def test_a_text_ends_with_its_first_stop_string(stops: Any, text: str) -> None:
 
 
 @given(st.text(st.sampled_from("the movie was é👍ส."), min_size=1, max_size=20), st.data())
-def test_a_text_keeps_exactly_the_tokens_that_it_needs(whole: str, data: st.DataObject) -> None:
+def test_a_text_keeps_exactly_the_tokens_that_it_needs(whole, data):
     """Also where it ends inside a token of several characters, or inside a character of several
     tokens.
     """
@@ -349,7 +360,7 @@ SENTENCES = [
 ]
 
 
-def test_a_text_that_was_cut_off_ends_with_a_whole_sentence() -> None:
+def test_a_text_that_was_cut_off_ends_with_a_whole_sentence():
     for prompt, (written, kept) in itertools.product(["", "P. Q", "Really."], SENTENCES):
         tokenizer = LetterTokenizer("".join(sorted(set(written + prompt + "~"))))
         model = writes(written + "~", tokenizer, prompt)
@@ -369,7 +380,7 @@ def test_a_text_that_was_cut_off_ends_with_a_whole_sentence() -> None:
 # Words that a text must include.
 
 
-def test_texts_include_the_words() -> None:
+def test_texts_include_the_words():
     ngram = counted(LOOP, order=3)
     wanted: list[Any] = ["a", ["ba", "g"], {"AB"}]
     for inner, words in zip(
@@ -378,11 +389,8 @@ def test_texts_include_the_words() -> None:
         model = review_model(inner, LETTERS, max_new_tokens=25)
         options: dict[str, Any] = {"num_return_sequences": 2, "seed": 3, "must_include": words}
         texts = model.generate(["", "h"], **options)
-        assert all(
-            word.lower() in text
-            for word in ([words] if isinstance(words, str) else words)
-            for text in texts
-        )
+        for word in [words] if isinstance(words, str) else words:
+            assert all(word.lower() in text for text in texts)
         assert texts == model.generate(["", "h"], **options) and len(set(texts)) > 1
         assert texts[3] == next(model.generate_each(["", "h"], **options, first=3)).text
         assert all(
@@ -395,29 +403,33 @@ def test_texts_include_the_words() -> None:
 # The best of several.
 
 
-def test_the_best_of_several_are_chosen_with_their_numbers(
-    model: ReviewModel, install: Install
-) -> None:
-    options: dict[str, Any] = {"seed": 3, "max_new_tokens": 12}
-    drawn = model.generate(["a", "h"], num_return_sequences=20, **options)
+CHOOSING: dict[str, Any] = {"seed": 3, "max_new_tokens": 12}
+ALL = {"num_return_sequences": 20, "best_of": 20} | CHOOSING
+
+
+def test_the_best_of_several_are_the_most_probable_with_their_numbers(model):
+    drawn = model.generate(["a", "h"], num_return_sequences=20, **CHOOSING)
 
     def bits(number: int) -> float:
         text = drawn[number]
         prompt = "ah"[number // 20]
-        score = model.score(text[1:], prompt) if text[1:] else None
+        if not text[1:]:
+            return math.inf
+        score = model.score(text[1:], prompt)
         ended = len(text) < 13  # else the end token is not scored
-        return (
-            math.inf
-            if score is None
-            else (score.bits - (0 if ended else score.tokens[-1].bits)) / len(text[1:])
-        )
+        return (score.bits - (0 if ended else score.tokens[-1].bits)) / len(text[1:])
 
-    orders = [sorted(range(first, first + 20), key=bits)[:3] for first in (0, 20)]
+    best = [sorted(range(first, first + 20), key=bits)[:3] for first in (0, 20)]
     found = model.generate(
-        ["a", "h"], num_return_sequences=3, best_of=20, return_dict_in_generate=True, **options
+        ["a", "h"], num_return_sequences=3, best_of=20, return_dict_in_generate=True, **CHOOSING
     )
-    assert [each.text for each in found] == [drawn[number] for order in orders for number in order]
-    assert [drawn[each.number] for each in found] == [each.text for each in found]
+    numbers = [*best[0], *best[1]]
+    assert [each.text for each in found] == [drawn[number] for number in numbers]
+    assert [each.text for each in found] == [drawn[each.number] for each in found]
+
+
+def test_a_function_or_a_metric_chooses_the_best(model, install):
+    drawn = model.generate("a", num_return_sequences=20, **CHOOSING)
     fewest = (
         "class Fewest:\n unit, lower_is_better = 'letters', True\n __call__ = lambda self, sample:"
         " len(sample.texts[0])"
@@ -428,16 +440,25 @@ def test_the_best_of_several_are_chosen_with_their_numbers(
         {"fakes": f"{fewest}\nfewest = Fewest()"},
     )
     for judge, is_reversed in ((lambda text, prompt: len(text), True), ("fewest", False)):
-        every = model.generate("a", num_return_sequences=20, best_of=20, judge=judge, **options)
-        assert every == sorted(drawn[:20], key=len, reverse=is_reversed)
+        every = model.generate("a", judge=judge, **ALL)
+        assert every == sorted(drawn, key=len, reverse=is_reversed)
+
+
+def test_a_metric_judges_so_that_more_is_better():
     # 4 of 5 runs of 4 words
     assert judge_by_metric("self-repetition", set())("a a a a a a a a", "") == pytest.approx(-0.8)
-    by_itself = model.generate("a", num_return_sequences=20, best_of=20, judge=model, **options)
+
+
+def test_a_model_chooses_the_best_by_its_bits(model):
+    drawn = model.generate("a", num_return_sequences=20, **CHOOSING)
     own = {
         text: model.score(text[1:], "a").bits_per_character if text[1:] else math.inf
-        for text in drawn[:20]
+        for text in drawn
     }
-    assert by_itself == sorted(drawn[:20], key=own.__getitem__)
+    assert model.generate("a", judge=model, **ALL) == sorted(drawn, key=own.__getitem__)
+
+
+def test_wrong_settings_of_a_choice_are_refused(model):
     wrong: list[dict[str, Any]] = [
         {"num_return_sequences": 3},
         {"num_beams": 2},
@@ -452,32 +473,39 @@ def test_the_best_of_several_are_chosen_with_their_numbers(
         {"best_of": None, "judge": model},
     ):
         with pytest.raises(ConfigError, match=r"best_of|judge"):
-            model.generate("a", **{"best_of": 2} | more)
+            model.generate("a", **CHOOSING | {"best_of": 2} | more)
 
 
 # Time.
 
 
-def test_max_time_is_that_of_the_call_and_keeps_what_was_written() -> None:
-    slow = SlowModel()
-    slow.seconds = 0.03
-    model = review_model(slow, LETTERS, max_new_tokens=10_000)
-    for beams in (1, 2):
-        # all tokens would take minutes
-        found = one_of(model, "abc", max_time=0.15, num_beams=beams)
-        assert (
-            found.finish_reason == "time"
-            and found.text.startswith("abc")
-            and 1 <= found.new_tokens <= 6
-        )
-        assert LETTERS.decode(found.tokens) == found.text and 0.1 < found.seconds < 5
-    texts = model.generate(
+@pytest.fixture
+def slow() -> ReviewModel:
+    """A model with which all tokens would take minutes."""
+    inner = SlowModel()
+    inner.seconds = 0.03
+    return review_model(inner, LETTERS, max_new_tokens=10_000)
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_max_time_ends_a_text_and_keeps_what_was_written(slow, beams):
+    found = one_of(slow, "abc", max_time=0.15, num_beams=beams)
+    assert found.finish_reason == "time" and found.text.startswith("abc")
+    assert 1 <= found.new_tokens <= 6
+    assert LETTERS.decode(found.tokens) == found.text and 0.1 < found.seconds < 5
+
+
+def test_max_time_is_that_of_the_call(slow):
+    texts = slow.generate(
         "ab", num_return_sequences=130, max_time=0.3, return_dict_in_generate=True
     )
     assert {found.finish_reason for found in texts} == {"time"} and texts[0].new_tokens > texts[
         129
     ].new_tokens == 1
-    assert "".join(model.stream("ab", max_time=0.1)).startswith("ab")
+    assert "".join(slow.stream("ab", max_time=0.1)).startswith("ab")
+
+
+def test_max_time_ends_an_n_gram_that_cannot_go_on():
     ngram = review_model(counted(["a" * 30] * 50, order=4, smoothing="none"), LETTERS)
     found = one_of(ngram, max_time=1e-9, min_new_tokens=10**9, max_new_tokens=10**9)
     assert found.finish_reason in ("time", "stuck") and len(found.text) < 1000

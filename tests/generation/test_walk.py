@@ -7,12 +7,13 @@ import json
 import math
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import pytest
 import torch
 
-from tests.support.fakes import LETTERS, QueueModel, TableModel, review_model, run_command, table
+from tests.support.fakes import LETTERS, QueueModel, TableModel, review_model, table
 from tests.support.ngrams import counted
 
 V = LETTERS.vocab_size
@@ -20,9 +21,7 @@ MODEL = review_model(TableModel(table(V)), LETTERS)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2])
-def test_the_probabilities_are_the_softmax_of_the_plain_call_without_bos(
-    temperature: float,
-) -> None:
+def test_the_probabilities_are_the_softmax_of_the_plain_call_without_bos(temperature):
     found = MODEL.next_tokens("bad", k=100, temperature=temperature)
     inner = MODEL.model
     logits = inner(torch.tensor([[0, *LETTERS.encode("bad")]]), inner.initial_state(1))[0][
@@ -36,29 +35,34 @@ def test_the_probabilities_are_the_softmax_of_the_plain_call_without_bos(
     assert found.entropy_bits == pytest.approx(-sum(p * math.log2(p) for p in got.values()))
     assert found.possible == V - 1 and (found.tokens, found.text) == (3, "bad")
     assert [each.shown for each in found.alternatives if each.is_end] == ["(end)"]
+
+
+def test_a_certain_token_has_no_entropy():
     certain = review_model(QueueModel([3, 4], LETTERS), LETTERS).next_tokens()
     assert (certain.entropy_bits, certain.possible, certain.alternatives[0].text) == (0.0, 1, "b")
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 2])
+def test_a_walk_draws_tokens_as_often_as_they_are_probable(temperature):
+    alternatives = MODEL.next_tokens("bad", k=100, temperature=temperature).alternatives
     walk = MODEL.walk("bad", temperature=temperature, seed=0)
     drawn = Counter[int]()
     for _ in range(1500):
         walk.draw()
         drawn[1 if walk.has_ended else LETTERS.encode(walk.text)[-1]] += 1
         walk.undo()
-    assert all(abs(drawn[token] / 1500 - p) < 0.05 for token, p in got.items())
+    for each in alternatives:
+        assert abs(drawn[each.token] / 1500 - each.probability) < 0.05
 
 
-def test_an_n_gram_shows_how_often_a_token_came_after_the_text() -> None:
+def test_an_n_gram_shows_how_often_a_token_came_after_the_text():
     """Its parts are compared with dictionaries in ``tests/plugins``."""
     lines = ["a bad cab", "a bad bag", "feed a bee"] * 3 + ["gab a face", "he had a bag"]
     found = review_model(counted(lines, order=4, smoothing="witten-bell"), LETTERS).next_tokens(
         " ba"
     )
-    after = Counter(
-        line[at + 3 : at + 4]
-        for line in lines
-        for at in range(len(line))
-        if line[at : at + 3] == " ba"
-    )
+    pieces = chain.from_iterable(line.split(" ba")[1:] for line in lines)
+    after = Counter(piece[:1] for piece in pieces)
     context = found.contexts[0]
     assert (context.tokens, context.text, context.total, context.unit) == (
         3,
@@ -71,7 +75,7 @@ def test_an_n_gram_shows_how_often_a_token_came_after_the_text() -> None:
     } == dict(after)  # type: ignore[union-attr]
 
 
-def test_a_walk_goes_forward_and_back() -> None:
+def test_a_walk_goes_forward_and_back():
     walk = MODEL.walk("ba", seed=1)
     start = walk.next_tokens()
     walk.take(LETTERS.encode("d")[0])
@@ -85,14 +89,10 @@ def test_a_walk_goes_forward_and_back() -> None:
     assert again.text == walk.text and walk.undo() and walk.text == "ba"
 
 
-def test_playing_picks_types_samples_and_undoes(
-    micro: Any, model_folder: Any, monkeypatch: Any, capsys: Any
-) -> None:
+def test_playing_picks_types_samples_and_undoes(micro, model_folder, monkeypatch, run_command):
     def play(*lines: str, words: Sequence[Any] = ("--prompt", "the ")) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
-        return run_command(
-            monkeypatch, capsys, "play", model_folder("ngram-char"), "--seed", 3, *words
-        )
+        return run_command("play", model_folder("ngram-char"), "--seed", 3, *words)
 
     status, out, notes = play("+mo", "v", "1", "u", "u", '"s a"', "d 3", "u", "", "u", "q")
     # the hint

@@ -14,7 +14,7 @@ import torch
 
 from reviewgen.conditions import Condition, Conditions, Value
 from reviewgen.errors import ConfigError
-from tests.support.fakes import LetterTokenizer, TableModel, review_model, run_command
+from tests.support.fakes import LetterTokenizer, TableModel, review_model
 from tests.support.models import EXAMPLES
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -80,25 +80,23 @@ def test_contrast_of_known_probabilities():
 
 
 @pytest.mark.parametrize(
-    ("kind", "low", "high"),
+    "kind, low, high",
     [
         (Wavering, [0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4]),
         (Conditioned, [0.252, 0.249, 0.249, 0.25], [0.25, 0.25, 0.25, 0.25]),
     ],
     ids=["within the interval", "shown as +0.0"],
 )
-def test_contrast_says_that_a_condition_has_no_effect(kind, low, high, monkeypatch, capsys):
+def test_contrast_says_that_a_condition_has_no_effect(kind, low, high, monkeypatch, run_command):
     model = conditioned(kind, low, high)
     assert model.contrast("mood") == {"low": [], "high": []}
     monkeypatch.setattr("reviewgen.api.load", lambda name: model)
-    status, said, _ = run_command(monkeypatch, capsys, "contrast", "a-model", "mood")
+    status, said, _ = run_command("contrast", "a-model", "mood")
     assert status == 0 and said.startswith("No effect: no value of mood makes a word more probable")
 
 
 @pytest.mark.wrong_types
-def test_classify_is_bayes_of_scores_and_accuracy_counts_it(
-    micro, model_folder, monkeypatch, capsys
-):
+def test_classify_is_bayes_of_scores_and_accuracy_counts_it(micro, model_folder, run_command):
     model = micro("conditional")
     texts = [each["text"] for each in EXAMPLES]
     right = 0
@@ -136,20 +134,17 @@ def test_classify_is_bayes_of_scores_and_accuracy_counts_it(
         texts[0],
         "--json",
     )
-    status, out, _ = run_command(monkeypatch, capsys, *command)
+    status, out, _ = run_command(*command)
     assert status == 0 and json.loads(out)["probabilities"] == pytest.approx(
         dict(found[0].probabilities), rel=1e-4
     )
 
 
-def test_neighbours_and_map_of_plain_python(micro, model_folder, monkeypatch, capsys):
+def test_neighbours_and_map_of_plain_python(micro, model_folder, run_command):
     model = micro("lstm-char")
-    rows = enumerate(model.model.embedding.weight[: model.tokenizer.vocab_size].double().tolist())
-    table = {
-        text: row
-        for number, row in rows
-        if (text := model.tokenizer.decode([number])).strip() and "\ufffd" not in text
-    }
+    weights = model.model.embedding.weight[: model.tokenizer.vocab_size].double().tolist()
+    rows = {model.tokenizer.decode([number]): row for number, row in enumerate(weights)}
+    table = {text: row for text, row in rows.items() if text.strip() and "\ufffd" not in text}
 
     def cosine(one, other):
         return (
@@ -170,10 +165,7 @@ def test_neighbours_and_map_of_plain_python(micro, model_folder, monkeypatch, ca
     axes = np.linalg.eigh(centred.T @ centred)[1][:, :-3:-1]
     np.testing.assert_allclose(abs(words.points), abs(centred @ axes), rtol=1e-3, atol=1e-4)
     assert words.to_svg().count("<text") == len(words.words) == 20
-    assert (
-        run_command(monkeypatch, capsys, "neighbours", model_folder("lstm-char"), "m")[1].split()[1]
-        == found[0][1]
-    )
+    assert run_command("neighbours", model_folder("lstm-char"), "m")[1].split()[1] == found[0][1]
 
 
 def test_one_text_gives_what_a_list_of_it_has(micro):

@@ -17,7 +17,6 @@ from reviewgen.errors import ConfigError, UnknownPlugin
 from reviewgen.testing import PluginReport, check_plugin
 from reviewgen.testing.scaffold import new_plugin
 from tests.support.distributions import Install, write_distribution
-from tests.support.fakes import run_command
 from tests.support.forked import run_python
 from tests.support.saved import edit_json
 
@@ -138,9 +137,7 @@ def failures(report: PluginReport) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", MODELS)
-def test_a_fault_of_a_model_s_package_is_found(
-    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fault_of_a_model_s_package_is_found(fault, tmp_path, monkeypatch):
     replacements, expected = MODELS[fault]
     plant(f"fake{fault}", tmp_path, monkeypatch, replacements)
     report = check_plugin(f"fake{fault}-char")
@@ -155,9 +152,7 @@ def test_a_fault_of_a_model_s_package_is_found(
         report.raise_for_failure()
 
 
-def test_of_a_package_that_cannot_be_imported_nothing_else_is_checked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_a_package_that_cannot_be_imported_nothing_else_is_checked(tmp_path, monkeypatch):
     plant(
         "fakegone",
         tmp_path,
@@ -172,7 +167,7 @@ def test_of_a_package_that_cannot_be_imported_nothing_else_is_checked(
 
 
 @pytest.mark.slow
-def test_a_tokenizer_alone_and_a_preset_of_one_package_pass() -> None:
+def test_a_tokenizer_alone_and_a_preset_of_one_package_pass():
     tokenizer = check_plugin("char")
     both = check_plugin("rnn-char")
     tokenizer.raise_for_failure()
@@ -200,7 +195,7 @@ def put(install: Install, *kinds: str, change: tuple[str, str] = ("", "")) -> No
 
 
 @pytest.mark.slow
-def test_a_good_processor_and_a_good_metric_of_one_name_pass(install: Install) -> None:
+def test_a_good_processor_and_a_good_metric_of_one_name_pass(install):
     put(install, "processor", "metric")
     report = check_plugin("no-e")
     report.raise_for_failure()
@@ -212,7 +207,7 @@ def test_a_good_processor_and_a_good_metric_of_one_name_pass(install: Install) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", IN_USE)
-def test_a_fault_of_a_processor_or_metric_is_found(install: Install, fault: str) -> None:
+def test_a_fault_of_a_processor_or_metric_is_found(install, fault):
     kind, change, check, words = IN_USE[fault]
     put(install, kind, change=change)
     report = check_plugin("no-e")
@@ -220,15 +215,13 @@ def test_a_fault_of_a_processor_or_metric_is_found(install: Install, fault: str)
 
 
 @pytest.mark.parametrize("name", ["mine", "reviewgen-mine"])
-def test_the_name_of_a_package_of_weights_leads_to_its_preset(
-    name: str, install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_the_name_of_a_package_of_weights_leads_to_its_preset(name, install, tmp_path, run_command):
     project = tomllib.loads(
         (new_plugin("mine", "weights", tmp_path / "new") / "pyproject.toml").read_text()
     )["project"]
     points = {kind: project["entry-points"][f"reviewgen.{kind}"] for kind in ("presets", "weights")}
     install(project["name"], points, {})
-    status, _, error = run_command(monkeypatch, capsys, "plugin", "check", name)
+    status, _, error = run_command("plugin", "check", name)
     assert status == 1
     assert (
         f"No installed package provides a plugin '{name}'. Did you mean 'gru-char-mine'?" in error
@@ -236,7 +229,7 @@ def test_the_name_of_a_package_of_weights_leads_to_its_preset(
 
 
 @pytest.mark.slow
-def test_weights_are_loaded_by_name(install: Install, model_folder: Any) -> None:
+def test_weights_are_loaded_by_name(install, model_folder):
     points = {
         "ngram-char-own": "fakew.model",
         "ngram-char-mine": "fakew.word",
@@ -256,7 +249,7 @@ def test_weights_are_loaded_by_name(install: Install, model_folder: Any) -> None
 
 
 @pytest.mark.slow
-def test_the_command_prints_what_pytest_prints(install: Install) -> None:
+def test_the_command_prints_what_pytest_prints(install):
     put(install, "metric", change=("return sum", "return float('nan') * sum"))
     done = CliRunner().invoke(app, ["plugin", "check", "no-e"])
     assert done.exit_code == 1 and "any_texts: The value for any texts is finite" in done.stdout
@@ -269,7 +262,7 @@ def test_the_command_prints_what_pytest_prints(install: Install) -> None:
     ] == "ok"
 
 
-def test_without_pytest_the_command_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pytest_the_command_is_one_sentence(monkeypatch):
     monkeypatch.setitem(sys.modules, "pytest", None)
     done = CliRunner().invoke(app, ["plugin", "check", "char"])
     assert isinstance(done.exception, ConfigError) and "pip install 'reviewgen[testing]'" in str(
@@ -278,7 +271,7 @@ def test_without_pytest_the_command_is_one_sentence(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-def test_pytest_checks_by_name_without_the_command() -> None:
+def test_pytest_checks_by_name_without_the_command():
     words = [
         "-m",
         "pytest",

@@ -11,8 +11,7 @@ import pytest
 from reviewgen.errors import PluginError
 from reviewgen.registry.plugins import list_plugins
 from reviewgen.testing.installed import Inspection, inspect_plugin, inspect_plugins
-from tests.support.distributions import MODEL, Install
-from tests.support.fakes import run_command
+from tests.support.distributions import MODEL
 
 pytestmark = pytest.mark.usefixtures("untouched_registry")
 
@@ -85,7 +84,7 @@ ENDING = {
 """Module and cause of packages that only another process can import."""
 
 
-def test_a_plugin_that_is_not_what_it_says_is_named_with_the_cause(install: Install) -> None:
+def test_a_plugin_that_is_not_what_it_says_is_named_with_the_cause(install):
     for package, (group, code, words) in STATIC.items():
         name = f"{package}-char" if group == "presets" else package
         point = {group: {name: f"fake{package}:Model"}}
@@ -99,7 +98,7 @@ def test_a_plugin_that_is_not_what_it_says_is_named_with_the_cause(install: Inst
         )
 
 
-def test_the_installed_plugins_are_as_they_say() -> None:
+def test_the_installed_plugins_are_as_they_say():
     for plugin in list_plugins():
         inspect_plugin(plugin)
 
@@ -108,7 +107,7 @@ def problems(results: list[Inspection]) -> dict[str, Any]:
     return {each.plugin.name: each.problem for each in results}
 
 
-def test_the_plugin_that_ends_the_process_of_its_package_is_named(install: Install) -> None:
+def test_the_plugin_that_ends_the_process_of_its_package_is_named(install):
     points = {
         "models": {"early": "fakefine:Model", "ends": "fakeends:Model", "later": "fakefine:Model"}
     }
@@ -126,7 +125,7 @@ def test_the_plugin_that_ends_the_process_of_its_package_is_named(install: Insta
 
 
 @pytest.mark.slow
-def test_a_package_that_ends_or_holds_up_its_process_harms_no_other(install: Install) -> None:
+def test_a_package_that_ends_or_holds_up_its_process_harms_no_other(install):
     for package, (code, _) in ENDING.items():
         site = install(
             f"reviewgen-{package}",
@@ -148,17 +147,17 @@ def test_a_package_that_ends_or_holds_up_its_process_harms_no_other(install: Ins
 
 
 @pytest.mark.slow
-def test_doctor_shows_each(install: Install, monkeypatch: Any, capsys: Any) -> None:
+def test_doctor_shows_each(install, run_command):
     for package, code in ("quits", "import os; os._exit(3)"), ("fine", PLAIN):
         install(
             f"reviewgen-{package}",
             {"models": {package: f"fake{package}:Model"}},
             {f"fake{package}": code},
         )
-    status, out, _ = run_command(monkeypatch, capsys, "doctor")
+    status, out, _ = run_command("doctor")
     assert status == 1 and "reviewgen-fine 1.2.3: ok (model fine)" in out
     assert "reviewgen-quits 1.2.3: 1 of 1 broken (model quits)" in out
-    status, out, _ = run_command(monkeypatch, capsys, "doctor", "--json")
+    status, out, _ = run_command("doctor", "--json")
     facts = json.loads(out)
     assert len(facts["problems"]) == 1
     assert {plugin["package"] for plugin in facts["plugins"] if plugin["problem"] is None} == {

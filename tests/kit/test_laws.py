@@ -4,7 +4,6 @@ the first to fail.
 
 import tempfile
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,13 +76,13 @@ def check_named(laws: Iterable[Law], law: Law, words: str, *arguments: Any) -> N
 
 
 @pytest.mark.parametrize("law", by_name(MODEL_LAWS))
-def test_a_faulty_model_is_named_by_its_law(law: Law) -> None:
+def test_a_faulty_model_is_named_by_its_law(law):
     for fault, words in models.FAULTS[law.__name__]:
         check_named(MODEL_LAWS, law, words, models.make(fault))
 
 
 @pytest.mark.parametrize("law", by_name(STEPPER_LAWS))
-def test_a_faulty_stepper_is_named_by_its_law(law: Law) -> None:
+def test_a_faulty_stepper_is_named_by_its_law(law):
     for fault, words in STEPPERS[law.__name__]:
         arguments = (
             (models.make(fault), None) if issubclass(fault, Twin) else (models.make(Twin), fault)
@@ -92,9 +91,7 @@ def test_a_faulty_stepper_is_named_by_its_law(law: Law) -> None:
 
 
 @pytest.mark.parametrize("law", by_name(TOKENIZER_LAWS))
-def test_a_faulty_tokenizer_is_named_by_its_law(
-    law: Law, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_faulty_tokenizer_is_named_by_its_law(law, tmp_path, monkeypatch):
     for name in "work", "home", "temporary":  # where some of them write
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "work")
@@ -105,7 +102,7 @@ def test_a_faulty_tokenizer_is_named_by_its_law(
         check_named(TOKENIZER_LAWS, law, words, tokenizers.make(fault))
 
 
-def test_a_fault_breaks_no_other_law() -> None:
+def test_a_fault_breaks_no_other_law():
     for name in (
         "explicit",
         "config",
@@ -121,7 +118,7 @@ def test_a_fault_breaks_no_other_law() -> None:
         assert first_failure(others, models.make(models.FAULTS[name][0][0])) == ("", ""), name
 
 
-def test_correct_plugins_pass() -> None:
+def test_correct_plugins_pass():
     for model in Twin, Able, CountTwin:
         assert first_failure(MODEL_LAWS, models.make(model)) == ("", "")
     for model, factory in (
@@ -136,7 +133,7 @@ def test_correct_plugins_pass() -> None:
 
 
 @pytest.mark.slow
-def test_correct_plugins_pass_all_laws() -> None:
+def test_correct_plugins_pass_all_laws():
     check_model(models.make(Able))
     check_stepper(models.make(Able))
     check_stepper(models.make(Twin), SamplingStepper)
@@ -148,7 +145,7 @@ def test_correct_plugins_pass_all_laws() -> None:
         assert words in str(raised.value)
 
 
-def test_a_check_stops_at_the_first_broken_law() -> None:
+def test_a_check_stops_at_the_first_broken_law():
     with pytest.raises(AssertionError, match="Row 0 alone"):
         check_model(models.make(models.FAULTS["rows"][0][0]))
     with pytest.raises(AssertionError, match="after 12 tokens"):
@@ -167,7 +164,7 @@ def registered(untouched_registry: None) -> None:
 
 
 @pytest.mark.usefixtures("registered")
-def test_plugins_are_made_by_name_from_settings_and_a_seed() -> None:
+def test_plugins_are_made_by_name_from_settings_and_a_seed():
     before = torch.random.get_rng_state()
     first, again, other = (
         make_model("twin", vocab_size=7, seed=seed, hidden_size=5) for seed in (0, 0, 1)
@@ -187,7 +184,7 @@ def test_plugins_are_made_by_name_from_settings_and_a_seed() -> None:
 
 
 @pytest.mark.usefixtures("registered")
-def test_the_laws_hold_for_a_vocabulary_of_two_or_three() -> None:
+def test_the_laws_hold_for_a_vocabulary_of_two_or_three():
     for size in 2, 3:
         assert first_failure(
             MODEL_LAWS, lambda size=size: make_model("counts", vocab_size=size)
@@ -309,24 +306,22 @@ def names(kind: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", names("model"))
-def test_a_model_and_its_stepper_keep_the_laws(name: str) -> None:
+def test_a_model_and_its_stepper_keep_the_laws(name):
     assert first_failure(MODEL_LAWS, lambda: make_model(name)) == ("", "")
     assert first_failure(STEPPER_LAWS, lambda: make_model(name), find_stepper(name)) == ("", "")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", names("model"))
-def test_a_model_learns_and_its_stepper_needs_no_torch(name: str) -> None:
+def test_a_model_learns_and_its_stepper_needs_no_torch(name):
     for law in (law for law in MODEL_LAWS if law.__name__ in SLOW):
         law(lambda: make_model(name))
     for law in (law for law in STEPPER_LAWS if law.__name__ in SLOW):
         law(lambda: make_model(name), find_stepper(name))
 
 
-@pytest.mark.parametrize(("name", "settings"), SETTINGS, ids=str)
-def test_a_model_with_settings_and_its_stepper_keep_the_laws(
-    name: str, settings: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("name, settings", SETTINGS, ids=str)
+def test_a_model_with_settings_and_its_stepper_keep_the_laws(name, settings):
     assert first_failure(MODEL_LAWS, lambda: make_network(name, **settings)) == ("", "")
     assert first_failure(
         STEPPER_LAWS, lambda: make_network(name, **settings), find_stepper(name)
@@ -334,17 +329,17 @@ def test_a_model_with_settings_and_its_stepper_keep_the_laws(
 
 
 @pytest.mark.parametrize("name", names("tokenizer"))
-def test_a_tokenizer_keeps_the_laws(name: str) -> None:
+def test_a_tokenizer_keeps_the_laws(name):
     assert first_failure(TOKENIZER_LAWS, lambda: make_tokenizer(name)) == ("", "")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["char", "word"])
-def test_the_tokenizers_in_the_tree_are_lossless(name: str) -> None:
+def test_the_tokenizers_in_the_tree_are_lossless(name):
     check_tokenizer(lambda: make_tokenizer(name), lossless=True)
 
 
-def test_the_installed_metrics_keep_the_laws() -> None:
+def test_the_installed_metrics_keep_the_laws():
     assert len(names("metric")) >= 6
     for name in names("metric"):
         check_metric(find_metric(name)[0])

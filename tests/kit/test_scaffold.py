@@ -6,18 +6,18 @@ import ast
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from reviewgen.errors import ConfigError
 from reviewgen.testing.scaffold import KINDS, new_plugin
-from tests.support.fakes import run_command
 from tests.support.forked import run_python
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ def run(words: Sequence[str], cwd: Path, **environment: str) -> "subprocess.Comp
 
 @pytest.mark.install
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_installs_and_its_own_tests_pass(kind: str, tmp_path: Path) -> None:
+def test_it_installs_and_its_own_tests_pass(kind, tmp_path):
     source = new_plugin("mine", kind, tmp_path / "source")
     site = tmp_path / "site"
     shutil.move(source / "tests", tmp_path / "tests")
@@ -66,10 +66,10 @@ def test_it_installs_and_its_own_tests_pass(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.install
-def test_mypy_strict_accepts_all(tmp_path: Path) -> None:
+def test_mypy_strict_accepts_all(tmp_path):
     sources = [new_plugin(f"my{kind}", kind, tmp_path / kind) for kind in KINDS]
     env = os.environ | {"MYPYPATH": os.pathsep.join(map(str, [ROOT / "src", *sources]))}
-    packages = [word for kind in KINDS for word in ("-p", f"reviewgen_my{kind}")]
+    packages = list(chain.from_iterable(("-p", f"reviewgen_my{kind}") for kind in KINDS))
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.devnull, *packages]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=tmp_path, env=env, check=False
@@ -78,9 +78,7 @@ def test_mypy_strict_accepts_all(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_files_are_whole_and_can_be_imported(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_files_are_whole(kind, tmp_path):
     folder = new_plugin(f"haiku{kind}", kind, tmp_path / "package")
     texts = {
         file.relative_to(folder).as_posix(): file.read_text()
@@ -100,27 +98,28 @@ def test_the_files_are_whole_and_can_be_imported(
         for name, text in texts.items()
         if "@name@" in text or "@Name@" in text or "@version@" in text
     ] == []
-    listed = {
-        word
-        for line in texts["README.md"].splitlines()
-        if "── " in line
-        for word in line.split("── ")[1].split()[:1]
-    }
+    listed = set(re.findall(r"── (\S+)", texts["README.md"]))
     assert {"pyproject.toml", f"test_haiku{kind}.py"} <= listed  # the README's tree is true
-    assert {name.rstrip("/") for name in listed} <= {
-        part for name in texts for part in Path(name).parts
-    } | {"weights"}
+    existing = set(chain.from_iterable(Path(name).parts for name in texts))
+    assert {name.rstrip("/") for name in listed} <= existing | {"weights"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_modules_can_be_read_and_imported(kind, tmp_path, monkeypatch):
+    folder = new_plugin(f"haiku{kind}", kind, tmp_path / "package")
     monkeypatch.syspath_prepend(str(folder))
-    for name in (name for name in texts if name.endswith(".py")):
-        ast.parse(texts[name])
-        assert max(map(len, texts[name].splitlines()), default=0) <= 130
+    for file in folder.rglob("*.py"):
+        name = file.relative_to(folder).as_posix()
+        text = file.read_text()
+        ast.parse(text)
+        assert max(map(len, text.splitlines()), default=0) <= 130
         if name.startswith("reviewgen_"):
             importlib.import_module(
                 name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
             )
 
 
-def test_a_bad_name_or_folder_is_refused(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_a_bad_name_or_folder_is_refused(tmp_path, monkeypatch, run_command):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
     for name in "My-Model", "", "2x", "é", "a" * 41, "../x", "gru", "char", "reviewgen":
@@ -139,22 +138,20 @@ def test_a_bad_name_or_folder_is_refused(tmp_path: Path, monkeypatch: Any, capsy
         ["No", "--model"],
         ["mine", "--model", "--out", "file"],
     ):
-        status, _, err = run_command(monkeypatch, capsys, "plugin", "new", *words)
+        status, _, err = run_command("plugin", "new", *words)
         assert status == 2 and "Traceback" not in err
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_the_command_names_what_it_has_written(
-    tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+def test_the_command_names_what_it_has_written(tmp_path, monkeypatch, run_command):
     monkeypatch.chdir(tmp_path)
-    status, out, _ = run_command(monkeypatch, capsys, "plugin", "new", "mine", "--metric", "--json")
+    status, out, _ = run_command("plugin", "new", "mine", "--metric", "--json")
     written = json.loads(out)
     assert status == 0 and written["folder"] == "reviewgen-mine" and written["kind"] == "metric"
     assert all((tmp_path / "reviewgen-mine" / file).is_file() for file in written["files"])
 
 
-def test_the_templates_are_in_the_wheel() -> None:
+def test_the_templates_are_in_the_wheel():
     from hatchling.builders.wheel import WheelBuilder
 
     listed = {Path(file.path) for file in WheelBuilder(str(ROOT)).recurse_included_files()}

@@ -35,7 +35,7 @@ def by_hand(config: Any, table: torch.Tensor, ids: list[int]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("pieces", [[40], [1, 2, 17, 20]], ids=str)
-def test_the_vector_is_that_of_a_loop_over_the_ids(pieces: list[int]) -> None:
+def test_the_vector_is_that_of_a_loop_over_the_ids(pieces):
     torch.manual_seed(0)
     for settings in GIVEN, GIVEN | {"condition_ids": 6, "field_ids": 0}:
         config = SimpleNamespace(vocab_size=14, **settings)

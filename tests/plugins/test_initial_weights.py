@@ -31,10 +31,8 @@ def begun(preset: Any, file: Path | None, **options: Any) -> TrainingRun:
     return ready(preset, TEXTS, steps=1, initial_weights=file, **({"model": SIZES} | options))
 
 
-@pytest.mark.parametrize(("name", "kind"), [("lstm", nn.LSTM), ("gru", nn.GRU), ("rnn", nn.RNN)])
-def test_a_model_computes_what_the_modules_that_it_starts_from_compute(
-    name: str, kind: Any, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("name, kind", [("lstm", nn.LSTM), ("gru", nn.GRU), ("rnn", nn.RNN)])
+def test_a_model_computes_what_the_modules_that_it_starts_from_compute(name, kind, tmp_path):
     size = begun(f"{name}-char", None).tokenizer.vocab_size
     settings = {"model": SIZES | {"ngrams": 1}}
     table = nn.Embedding(size, 4)
@@ -55,7 +53,7 @@ def test_a_model_computes_what_the_modules_that_it_starts_from_compute(
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_training_starts_from_the_file_and_records_it(tmp_path: Path) -> None:
+def test_training_starts_from_the_file_and_records_it(tmp_path):
     table = torch.randn(begun("gru-char", None, **GRU).tokenizer.vocab_size, 4)
     file = tmp_path / "table.safetensors"
     save_file({"weight": table}, file)
@@ -78,7 +76,7 @@ def test_training_starts_from_the_file_and_records_it(tmp_path: Path) -> None:
     }
 
 
-def test_what_cannot_be_used_is_refused_before_the_corpus_is_read(tmp_path: Path) -> None:
+def test_what_cannot_be_used_is_refused_before_the_corpus_is_read(tmp_path):
     good = tmp_path / "good.safetensors"
     pickled = tmp_path / "weights.pt"
     save_file({"weight": torch.zeros(11, 4)}, good)
@@ -94,7 +92,7 @@ def test_what_cannot_be_used_is_refused_before_the_corpus_is_read(tmp_path: Path
             TrainingRun(preset, "there-is-no-such-corpus.csv", initial_weights=file)
 
 
-def test_training_names_a_broken_plugin(untouched_registry: None, tmp_path: Path) -> None:
+def test_training_names_a_broken_plugin(untouched_registry, tmp_path):
     faulty = type(
         "Faulty",
         (find_model("gru")[0],),

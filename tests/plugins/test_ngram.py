@@ -61,10 +61,8 @@ def assert_textbook(
     """Compare the probabilities of all tokens after each position of the queries, and the
     discounts, with the slow model's.
     """
-    (model, facts), brute = (
-        count_ngram(texts, vocab_size, order, smoothing),
-        BruteNgram(texts, vocab_size, order, smoothing),
-    )
+    model, facts = count_ngram(texts, vocab_size, order, smoothing)
+    brute = BruteNgram(texts, vocab_size, order, smoothing)
     for query in queries:
         expected = np.array(
             [
@@ -93,9 +91,7 @@ def assert_textbook(
     query=st.lists(st.integers(0, 6), min_size=1, max_size=9),
     bos=st.sampled_from([0, 3]),
 )
-def test_every_probability_is_that_of_the_textbook(
-    texts: Any, order: int, smoothing: str, query: list[int], bos: int
-) -> None:
+def test_every_probability_is_that_of_the_textbook(texts, order, smoothing, query, bos):
     """Id 6 never occurs; bos is the smallest id, or, all ids moved along, one in the middle."""
     texts = [[(token + bos) % 7 for token in text] for text in texts]
     query = [(token + bos) % 7 for token in query]
@@ -103,7 +99,7 @@ def test_every_probability_is_that_of_the_textbook(
 
 
 @pytest.mark.parametrize("smoothing", ["kneser-ney", "absolute"])
-def test_discounts_are_those_of_the_counts_for_any_number_of_texts(smoothing: str) -> None:
+def test_discounts_are_those_of_the_counts_for_any_number_of_texts(smoothing):
     """bos, which occurs once in each text, is not a 1-gram: neither for the discounts nor for the
     number of n-grams.
     """
@@ -114,7 +110,7 @@ def test_discounts_are_those_of_the_counts_for_any_number_of_texts(smoothing: st
 
 
 @pytest.mark.wrong_types
-def test_the_loops_compute_the_same_as_plain_python(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_loops_compute_the_same_as_plain_python(monkeypatch):
     """Where numba is turned off, which also checks every index."""
     texts = zipf_texts(6, 25)
     queries = [text[:4] for text in texts]
@@ -134,15 +130,13 @@ def test_the_loops_compute_the_same_as_plain_python(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("stored", KENLM["models"], ids=lambda m: f"{m['tokens']}-{m['order']}")
-def test_perplexity_is_kenlm_s(stored: dict[str, Any]) -> None:
+def test_perplexity_is_kenlm_s(stored):
     """Against values stored from lmplz and query; the file says how they were made."""
     lines = [line.split() if stored["tokens"] == "word" else list(line) for line in KENLM["lines"]]
     train = lines[: KENLM["train_lines"]]
     held_out = lines[KENLM["train_lines"] :]
-    ids = {
-        token: number
-        for number, token in enumerate(sorted({token for line in train for token in line}), 3)
-    }
+    vocabulary = sorted(set(itertools.chain.from_iterable(train)))
+    ids = {token: number for number, token in enumerate(vocabulary, 3)}
     unknown = 2  # KenLM's <unk>, one of the ids that the uniform distribution counts
     texts = [[BOS, *(ids[token] for token in line), EOS] for line in train]
     model, facts = count_ngram(texts, len(ids) + 3, stored["order"])
@@ -168,7 +162,7 @@ def nats_of(model: Any, texts: Any) -> float:
 
 
 @pytest.mark.parametrize(
-    ("smoothing", "numbers", "expected"),
+    "smoothing, numbers, expected",
     [
         ("kneser-ney", (10, 5, 2, 1), (0.5, 1.4, 2.0)),
         ("kneser-ney", (10, 5, 2, 0), (0.5, 1.4, 3.0)),  # no 1-gram has count 4
@@ -180,18 +174,16 @@ def nats_of(model: Any, texts: Any) -> float:
     ],
 )
 def test_discounts_follow_from_how_many_ngrams_occur_once_to_four_times(
-    smoothing: str, numbers: Any, expected: Any
-) -> None:
+    smoothing, numbers, expected
+):
     """Chen & Goodman 1998, equation 26, with the fall-back of lmplz; Ney, Essen & Kneser 1994, n1 /
     (n1 + 2 n2).
     """
     tokens = itertools.count(2)
-    text = [
-        token
-        for count, number in enumerate(numbers, 1)
-        for token in itertools.islice(tokens, number)
-        for _ in range(count)
-    ]
+    text = []
+    for count, number in enumerate(numbers, 1):
+        for token in itertools.islice(tokens, number):
+            text += [token] * count
     # eos and bos occur five times
     _, facts = count_ngram([[BOS, *text, EOS], *[[BOS, EOS]] * 4], 40, 1, smoothing)
     fallback = (0.5, 1.0, 1.5) if smoothing == "kneser-ney" else (0.5, 0.5, 0.5)
@@ -199,7 +191,7 @@ def test_discounts_follow_from_how_many_ngrams_occur_once_to_four_times(
     assert facts["fallback_orders"] == ([] if expected else [1])
 
 
-def test_the_report_names_sizes_and_fallbacks() -> None:
+def test_the_report_names_sizes_and_fallbacks():
     model, facts = count_ngram(spell("abc"), 128, 2)
     assert facts["fallback_orders"] == [1, 2] and facts["notes"][0].startswith(
         f"{sum(facts['ngrams'])} n-grams of 1 to 2 tokens"
@@ -218,7 +210,7 @@ def test_the_report_names_sizes_and_fallbacks() -> None:
 
 
 @pytest.mark.parametrize("smoothing", DISTRIBUTIONS)
-def test_a_score_is_the_probability_of_the_whole_distribution(smoothing: str) -> None:
+def test_a_score_is_the_probability_of_the_whole_distribution(smoothing):
     ids = torch.randint(0, 128, (3, 40), generator=torch.Generator().manual_seed(0))
     ids[0, :18] = ids_of(spell(LINES[0])[0][:18])
     for order, quantized in [(1, False), (3, False), (16, False), (3, smoothing != "none")]:
@@ -233,14 +225,12 @@ def test_a_score_is_the_probability_of_the_whole_distribution(smoothing: str) ->
 
 
 @pytest.mark.parametrize("vocab_size", [128, 45_000])
-def test_pieces_with_the_state_passed_along_equal_the_whole(vocab_size: int) -> None:
+def test_pieces_with_the_state_passed_along_equal_the_whole(vocab_size):
     """With 45,000 ids, the distributions of a call are computed a few positions at a time."""
     model, _ = count_ngram(spell(*LINES), vocab_size, 3)
     ids = ids_of(*(text[:12] for text in spell(*LINES)))
-    (whole, end), (first, state) = (
-        model(ids, model.initial_state(4)),
-        model(ids[:, :11], model.initial_state(4)),
-    )
+    whole, end = model(ids, model.initial_state(4))
+    first, state = model(ids[:, :11], model.initial_state(4))
     last, state = model(ids[:, 11:], state)
     assert torch.equal(torch.cat([first, last], dim=1), whole) and torch.equal(state, end)
 
@@ -258,7 +248,7 @@ CORPORA = {
 @pytest.mark.parametrize(
     "more", [*({"smoothing": s} for s in SMOOTHED), {"quantized": True}, {"min_count": 2}], ids=str
 )
-def test_any_corpus_gives_finite_scores_that_sum_to_one(more: dict[str, Any]) -> None:
+def test_any_corpus_gives_finite_scores_that_sum_to_one(more):
     for texts, order in itertools.product(CORPORA.values(), (1, 2, 5, 64)):
         model, _ = count_ngram(texts, 128, order, **more)
         for text in (*texts, *spell("zebra", "the band the band the band")):
@@ -267,7 +257,7 @@ def test_any_corpus_gives_finite_scores_that_sum_to_one(more: dict[str, Any]) ->
             assert_sums_to_one(logits)
 
 
-def test_small_models() -> None:
+def test_small_models():
     # eos alone is left
     assert log_probabilities(count_ngram([[BOS, EOS]], 2, 3)[0], [BOS]).tolist() == [
         [[-math.inf, 0.0]]
@@ -283,7 +273,7 @@ def test_small_models() -> None:
         assert torch.equal(tensor, apart.state_dict()[name]), name
 
 
-def test_stupid_backoff_generates_and_is_never_scored() -> None:
+def test_stupid_backoff_generates_and_is_never_scored():
     model, _ = count_ngram(spell(*LINES), 128, 4, "stupid-backoff")
     assert_sums_to_one(log_probabilities(model, spell(LINES[0])[0]))
     with pytest.raises(NotADistribution, match="bits per character"):
@@ -292,9 +282,11 @@ def test_stupid_backoff_generates_and_is_never_scored() -> None:
 
 def closed(grams: Any) -> set[tuple[int, ...]]:
     """Return n-grams, and those that they need: all that is inside them."""
-    return {
-        gram[i:j] for gram in grams for i in range(len(gram)) for j in range(i + 1, len(gram) + 1)
-    }
+    inside = set()
+    for gram in grams:
+        for start, end in itertools.combinations(range(len(gram) + 1), 2):
+            inside.add(gram[start:end])
+    return inside
 
 
 def sizes_of(grams: Any, order: int) -> list[int]:
@@ -302,16 +294,15 @@ def sizes_of(grams: Any, order: int) -> list[int]:
 
 
 def ngrams_of(texts: Any, order: int) -> Counter[tuple[int, ...]]:
-    return Counter(
-        tuple(t[i : i + n])
-        for t in texts
-        for n in range(1, order + 1)
-        for i in range(len(t) - n + 1)
-    )
+    counts: Counter[tuple[int, ...]] = Counter()
+    for text in texts:
+        for n in range(1, order + 1):
+            counts.update(tuple(text[at : at + n]) for at in range(len(text) - n + 1))
+    return counts
 
 
 @pytest.mark.parametrize("smoothing", SMOOTHED)
-def test_pruning_by_count_keeps_what_is_frequent_or_needed_and_sums_to_one(smoothing: str) -> None:
+def test_pruning_by_count_keeps_what_is_frequent_or_needed_and_sums_to_one(smoothing):
     texts = random_texts(40)
     order = 4
     contexts = list(itertools.product(range(7), repeat=3))
@@ -332,7 +323,7 @@ def test_pruning_by_count_keeps_what_is_frequent_or_needed_and_sums_to_one(smoot
             )
 
 
-def test_pruning_by_entropy_drops_ngrams_whose_absence_costs_little() -> None:
+def test_pruning_by_entropy_drops_ngrams_whose_absence_costs_little():
     """Stolcke 1998: the rise in perplexity, from both models' distributions over all contexts that
     end alike.
     """
@@ -380,13 +371,11 @@ def test_pruning_by_entropy_drops_ngrams_whose_absence_costs_little() -> None:
 
 
 @pytest.mark.parametrize("order", [1, 2, 6])
-def test_quantized_probabilities_are_near_and_sum_to_one(order: int) -> None:
+def test_quantized_probabilities_are_near_and_sum_to_one(order):
     texts = spell(*KENLM["lines"][:139])
     held_out = spell(*KENLM["lines"][139:])
-    (full, whole), (small, facts) = (
-        count_ngram(texts, 128, order),
-        count_ngram(texts, 128, order, quantized=True),
-    )
+    full, whole = count_ngram(texts, 128, order)
+    small, facts = count_ngram(texts, 128, order, quantized=True)
     assert_sums_to_one(
         log_probabilities(small, *(text[:20] for text in held_out if len(text) >= 20))
     )
@@ -394,7 +383,7 @@ def test_quantized_probabilities_are_near_and_sum_to_one(order: int) -> None:
     assert order == 1 or facts["bytes"] < whole["bytes"] * (0.75 if order == 2 else 0.66)
 
 
-def test_one_token_all_but_alone_sums_to_one_when_quantized() -> None:
+def test_one_token_all_but_alone_sums_to_one_when_quantized():
     """What a context leaves for the unseen is smaller here than rounding in single precision."""
     for smoothing in SMOOTHED:
         model, _ = count_ngram([[BOS, *[2] * 3_000_000, EOS]], 20, 3, smoothing, quantized=True)
@@ -404,7 +393,7 @@ def test_one_token_all_but_alone_sums_to_one_when_quantized() -> None:
         count_ngram([[BOS, 2, EOS], [BOS, 2, 2, EOS], [BOS, EOS]], 3, 2, quantized=True)
 
 
-def test_misuse_is_explained() -> None:
+def test_misuse_is_explained():
     cls: Any = find_model("ngram")[0]
     model = cls(cls.Config(vocab_size=5, order=2))
     alone = cls(cls.Config(vocab_size=1, order=2))
@@ -459,6 +448,28 @@ def explain(model: Any, history: list[int]) -> Any:
     return stepper.explain(np.array(history, np.int64))
 
 
+def compare_smoothed(context: Any, after: Any, table: Any, smoothing: str, weight: float) -> None:
+    """Compare a context with the counts and the discounts of dictionaries."""
+    is_witten_bell = smoothing == "witten-bell"
+    divisor = sum(after.values())
+    if is_witten_bell:
+        kept_back = len(after)
+        divisor += kept_back
+    else:
+        kept_back = sum(table[min(c, 3)] for c in after.values())
+    assert context.backoff == pytest.approx(kept_back / divisor)
+    if context.counts is None:
+        return
+    seen = np.flatnonzero(context.counts).tolist()
+    assert {token: int(context.counts[token]) for token in seen} == after
+    assert context.divisor == divisor
+    assert context.discounts == (None if is_witten_bell else pytest.approx(table[1:]))
+    if len(context.counts) == 7:
+        counts = [after.get(w, 0) for w in range(7)]
+        own = counts if is_witten_bell else [c - table[min(c, 3)] for c in counts]
+        assert context.parts == pytest.approx(weight * np.array(own) / divisor, abs=1e-6)
+
+
 def compare_contexts(model: Any, brute: BruteNgram, history: list[int]) -> int:
     """Compare the contexts of a history with those of dictionaries; return how many of them have no
     counts.
@@ -488,33 +499,7 @@ def compare_contexts(model: Any, brute: BruteNgram, history: list[int]) -> int:
         )
         assert context.unit == ("predecessors" if by_predecessors else "occurrences")
         if smoothing in SMOOTHED:
-            kinds = len(after)
-            occurrences = sum(after.values())
-            divisor = occurrences + kinds if smoothing == "witten-bell" else occurrences
-            kept_back = (
-                kinds
-                if smoothing == "witten-bell"
-                else sum(table[min(c, 3)] for c in after.values())
-            )
-            assert context.backoff == pytest.approx(kept_back / divisor)
-            if context.counts is not None:
-                assert {
-                    token: int(context.counts[token])
-                    for token in np.flatnonzero(context.counts).tolist()
-                } == after
-                assert context.divisor == divisor
-                assert context.discounts == (
-                    None if smoothing == "witten-bell" else pytest.approx(table[1:])
-                )
-                own = [
-                    after.get(w, 0)
-                    - (0 if smoothing == "witten-bell" else table[min(after.get(w, 0), 3)])
-                    for w in range(7)
-                ]
-                if model.config.vocab_size == 7:
-                    assert context.parts == pytest.approx(
-                        weight * np.array(own) / divisor, abs=1e-6
-                    )
+            compare_smoothed(context, after, table, smoothing, weight)
             weight *= context.backoff
         else:
             assert context.counts is None
@@ -534,9 +519,7 @@ def compare_contexts(model: Any, brute: BruteNgram, history: list[int]) -> int:
     smoothing=st.sampled_from([*DISTRIBUTIONS, "stupid-backoff"]),
     history=histories,
 )
-def test_counts_are_exact_or_left_out(
-    texts: Any, order: int, smoothing: str, history: list[int]
-) -> None:
+def test_counts_are_exact_or_left_out(texts, order, smoothing, history):
     model, _ = count_ngram(texts, 7, order, smoothing)
     unknown = compare_contexts(model, BruteNgram(texts, 7, order, smoothing), history)
     assert unknown == 0 or smoothing not in ("absolute", "witten-bell")

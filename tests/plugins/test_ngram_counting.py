@@ -52,7 +52,7 @@ def assert_same(found: tuple[Any, Any], expected: tuple[Any, Any]) -> None:
 
 
 @pytest.mark.parametrize("smoothing", SMOOTHINGS)
-def test_ranks_make_the_model_of_one_process(smoothing: str) -> None:
+def test_ranks_make_the_model_of_one_process(smoothing):
     texts = skewed(30)
     for order in (1, 2, 5):
         settings = {"vocab_size": 30, "order": order, "smoothing": smoothing}
@@ -74,19 +74,19 @@ def test_ranks_make_the_model_of_one_process(smoothing: str) -> None:
     ],
     ids=str,
 )
-def test_ranks_prune_round_and_bound_memory_as_one_process_does(more: dict[str, Any]) -> None:
+def test_ranks_prune_round_and_bound_memory_as_one_process_does(more):
     settings = {"vocab_size": 30, "order": 5} | more
     texts = skewed(settings["vocab_size"], 60)
     assert_same(in_ranks(texts, 3, **settings), count_ngram(texts, **settings))
 
 
-def test_there_may_be_more_processes_than_texts_and_first_tokens() -> None:
+def test_there_may_be_more_processes_than_texts_and_first_tokens():
     texts = [np.array([BOS, 2, 2, EOS]), np.array([BOS, 2, EOS])]
     for order in (1, 2, 4):
         assert_same(in_ranks(texts, 7, vocab_size=4, order=order), count_ngram(texts, 4, order))
 
 
-def test_no_process_gets_most_of_the_ngrams() -> None:
+def test_no_process_gets_most_of_the_ngrams():
     received = [0] * 3
     texts = skewed(300, 80)
 
@@ -109,16 +109,14 @@ def test_no_process_gets_most_of_the_ngrams() -> None:
 
 
 @pytest.mark.parametrize(
-    ("texts", "word"),
+    "texts, word",
     [
         ([np.array([0, 2, 1]), np.array([3, 2, 1])], "begin with the ids 0 and 3"),
         ([], "No text"),
         ([np.array([0])], "nothing to predict"),
     ],
 )
-def test_texts_that_cannot_be_counted_are_an_error_in_every_process(
-    texts: list[np.ndarray], word: str
-) -> None:
+def test_texts_that_cannot_be_counted_are_an_error_in_every_process(texts, word):
     errors: list[str] = []
 
     def work(group: ThreadGroup) -> None:
@@ -135,10 +133,10 @@ def test_texts_that_cannot_be_counted_are_an_error_in_every_process(
 
 
 @pytest.mark.parametrize(
-    ("vocab_size", "order"),
+    "vocab_size, order",
     [(1000, 3), (1000, 7), (1000, 8), (1000, 16), (1000, 40), (127, 9), (70_000, 4), (5, 22)],
 )
-def test_ngrams_of_any_length_and_vocabulary_are_counted(vocab_size: int, order: int) -> None:
+def test_ngrams_of_any_length_and_vocabulary_are_counted(vocab_size, order):
     """Packed in words of 63 bits, of which one holds six ids of 1,000: one word, two, many; and
     many rows with one first word.
     """
@@ -147,10 +145,8 @@ def test_ngrams_of_any_length_and_vocabulary_are_counted(vocab_size: int, order:
         [BOS, *(vocab_size - rng.integers(1, 4, rng.integers(0, 30))).tolist(), EOS]
         for _ in range(30)
     ]
-    (model, facts), brute = (
-        count_ngram(texts, vocab_size, order),
-        BruteNgram(texts, vocab_size, order, "kneser-ney"),
-    )
+    model, facts = count_ngram(texts, vocab_size, order)
+    brute = BruteNgram(texts, vocab_size, order, "kneser-ney")
     assert facts["ngrams"] == [len(counts) for counts in brute.counts[1:]]
     for text in texts[:4]:
         scores, _ = model.score(ids_of(text[:-1]), ids_of(text[1:]), model.initial_state(1))
@@ -158,7 +154,7 @@ def test_ngrams_of_any_length_and_vocabulary_are_counted(vocab_size: int, order:
         np.testing.assert_allclose(scores[0].numpy(), expected, atol=1e-5)
 
 
-def test_a_memory_limit_changes_no_bit_and_uses_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_memory_limit_changes_no_bit_and_uses_files(monkeypatch):
     rng = np.random.default_rng(2)
     texts = [[BOS, *rng.integers(2, 30, 60).tolist(), EOS] for _ in range(400)]
     mapped = []

@@ -6,7 +6,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,8 @@ Values = Sequence[tuple[int, Sequence[int]]]
 
 
 def given(values: Values) -> list[int]:
-    return [BOS, *(each for marker, value in values for each in (marker, *value)), BEGIN]
+    fields = chain.from_iterable((marker, *value) for marker, value in values)
+    return [BOS, *fields, BEGIN]
 
 
 def some_texts(count: int, seed: int = 0) -> Iterator[tuple[Values, list[int]]]:
@@ -81,9 +82,9 @@ class AllPaths:
     def __init__(self, plain: Any, values: Values) -> None:
         self.plain = plain
         self.values = values
-        self.places = [
-            (number, at) for number, (_, value) in enumerate(values) for at in range(len(value))
-        ]
+        self.places: list[tuple[int, int]] = []
+        for number, (_, value) in enumerate(values):
+            self.places += [(number, at) for at in range(len(value))]
 
     def history(self, text: Sequence[int]) -> list[int]:
         """Return bos and the tokens, with markers in place of the values whose beginnings were
@@ -152,7 +153,7 @@ class AllPaths:
 
 @pytest.mark.parametrize("order", [1, 3])
 @pytest.mark.parametrize("smoothing", ["kneser-ney", "none"])
-def test_every_probability_is_a_sum_over_all_ways_to_copy(order: int, smoothing: str) -> None:
+def test_every_probability_is_a_sum_over_all_ways_to_copy(order, smoothing):
     model = train(order=order, smoothing=smoothing)
     plain = count_ngram(
         [[*count_form(*each), EOS] for each in some_texts(80)], V, order, smoothing
@@ -175,12 +176,12 @@ DEFAULT = pytest.param({}, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("settings", [DEFAULT, {"smoothing": "none"}, {"quantized": True}], ids=str)
-def test_the_laws_hold_with_fields(settings: dict[str, Any]) -> None:
+def test_the_laws_hold_with_fields(settings):
     check_model(lambda: train(**settings))
     check_stepper(lambda: train(**settings), find_stepper(find_model("ngram")[1]))
 
 
-def test_a_text_names_what_it_is_about_and_goes_on() -> None:
+def test_a_text_names_what_it_is_about_and_goes_on():
     """A name of tokens that never occur in the training texts."""
     rng = np.random.default_rng(0)
     names = [rng.integers(20, 60, 4).tolist() for _ in range(60)]
@@ -200,7 +201,7 @@ def test_a_text_names_what_it_is_about_and_goes_on() -> None:
     assert log_probabilities(model, [0, 99, 2, 3, 4])[0, -1, 97:].max() == -math.inf
 
 
-def test_long_fields_and_wrong_states() -> None:
+def test_long_fields_and_wrong_states():
     model = train()
     logits, state = model(
         ids_of([BOS, FIRST, *[2, 3] * 200, BEGIN, 2, 3, 2]), model.initial_state(1)
@@ -216,7 +217,7 @@ def test_long_fields_and_wrong_states() -> None:
 @pytest.mark.node
 @pytest.mark.skipif(why_no_node() is not None, reason=why_no_node() or "")
 @pytest.mark.parametrize("smoothing", ["kneser-ney", "stupid-backoff"])
-def test_javascript_computes_the_same(smoothing: str, tmp_path: Path) -> None:
+def test_javascript_computes_the_same(smoothing, tmp_path):
     model = train(smoothing=smoothing)
     texts = [
         [[token] for token in [*given(values), *text]] for values, text in some_texts(60, seed=2)

@@ -18,7 +18,7 @@ FAR = 1 << 30
 
 
 @pytest.mark.parametrize("quantized", [False, True])
-def test_round_trip(quantized: bool) -> None:
+def test_round_trip(quantized):
     # ids of 8, 16 and 32 bits
     for vocab_size, order in [(200, 1), (200, 4), (300, 2), (40_000, 4)]:
         model, _ = count_ngram(spell(*LINES), vocab_size, order, quantized=quantized)
@@ -90,7 +90,7 @@ QUANTIZED_DAMAGES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("quantized", [False, True])
-def test_damaged_tensors_are_refused_and_change_nothing(quantized: bool) -> None:
+def test_damaged_tensors_are_refused_and_change_nothing(quantized):
     model, _ = count_ngram(spell(*LINES), 125, 3, quantized=quantized)
     before = log_probabilities(model, TEXT)
     damages = dict(QUANTIZED_DAMAGES if quantized else DAMAGES)
@@ -110,7 +110,7 @@ def test_damaged_tensors_are_refused_and_change_nothing(quantized: bool) -> None
     assert accepted == []
 
 
-def test_tensors_of_other_settings_or_of_an_untrained_model_are_refused() -> None:
+def test_tensors_of_other_settings_or_of_an_untrained_model_are_refused():
     tensors = count_ngram(spell(*LINES), 128, 3)[0].state_dict()
     for settings in ({"order": 2}, {"order": 4}, {"vocab_size": 100}, {"quantized": True}):
         with pytest.raises(BundleError):

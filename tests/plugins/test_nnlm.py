@@ -12,7 +12,7 @@ def make(**settings: Any) -> Any:
 
 
 @torch.no_grad
-def test_in_training_some_rows_begin_anew_as_texts_do() -> None:
+def test_in_training_some_rows_begin_anew_as_texts_do():
     """From some token on, such a row's logits are those of a text that begins there."""
     model = make()
     ids = torch.randint(11, (200, 6))

@@ -82,7 +82,7 @@ def by_hand(name: str, model: Any) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", GATES)
 @torch.no_grad
-def test_values_are_those_of_the_equations_with_either_activation(name: str) -> None:
+def test_values_are_those_of_the_equations_with_either_activation(name):
     for activation in ("tanh", "relu"):
         model = make(name, activation=activation, hidden_size=H)
         shown = show(model)
@@ -101,7 +101,7 @@ def test_values_are_those_of_the_equations_with_either_activation(name: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("settings", "names"),
+    "settings, names",
     [
         ({"tied": True}, ["projection", "logits"]),
         ({"ngrams": 3, "ngram_buckets": 20}, ["logits"]),
@@ -110,7 +110,7 @@ def test_values_are_those_of_the_equations_with_either_activation(name: str) -> 
     ids=["tied", "n-grams", "zoneout"],
 )
 @torch.no_grad
-def test_options_have_their_operations(settings: dict[str, Any], names: list[str]) -> None:
+def test_options_have_their_operations(settings, names):
     model = make("lstm", **settings)
     shown = show(model)
     assert list(shown)[-len(names) :] == names
@@ -121,7 +121,7 @@ def test_options_have_their_operations(settings: dict[str, Any], names: list[str
 
 
 @torch.no_grad
-def test_nnlm_shows_its_window() -> None:
+def test_nnlm_shows_its_window():
     model = make("nnlm", order=4, activation="tanh")
     shown = show(model)
     padded = torch.cat([torch.full((B, 2), V), some_ids()], dim=1)
@@ -139,7 +139,7 @@ def test_nnlm_shows_its_window() -> None:
     assert sum(each.parameters for each in shown.values()) == size_of(model)
 
 
-def test_what_is_held_is_added_to_the_input_of_the_output_layer_or_of_the_hidden_one() -> None:
+def test_what_is_held_is_added_to_the_input_of_the_output_layer_or_of_the_hidden_one():
     settings = {"bos_id": 0, "condition_ids": 2}
     ids = torch.tensor([[0, V - 2, 5, V - 1, 3], [4, 0, V - 2, 0, 7]])
     for model in make("gru", tied=True, **settings), make("nnlm", order=4, **settings):
@@ -156,7 +156,7 @@ def test_what_is_held_is_added_to_the_input_of_the_output_layer_or_of_the_hidden
 
 
 @pytest.mark.wrong_types
-def test_a_wrong_shape_is_an_error_that_names_each_axis() -> None:
+def test_a_wrong_shape_is_an_error_that_names_each_axis():
     ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
     ngram_class = find_model("ngram")[0]
     ngram: Any = ngram_class(ngram_class.Config(vocab_size=9))  # type: ignore[call-arg]

@@ -22,12 +22,9 @@ NAMES = ("rnn", "gru", "lstm")
 LAYERS: dict[str, Any] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 CELLS: dict[str, Any] = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}
 KINDS = [
-    (name, layer, "tanh") for name in NAMES for layer in ("fused", "compiled", "reference")
-] + [
-    (name, layer, "relu")
-    for name in NAMES
-    for layer in ("fused", "compiled", "reference")
-    if name == "rnn" or layer != "fused"
+    kind
+    for kind in itertools.product(NAMES, ("fused", "compiled", "reference"), ("tanh", "relu"))
+    if kind[0] == "rnn" or kind[1:] != ("fused", "relu")
 ]
 T = 9
 B = 3
@@ -86,12 +83,10 @@ def loss_of(logits: Tensor, ids: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("name", "layer", "activation"),
+    "name, layer, activation",
     [kind for kind in KINDS if kind[0] == "rnn" or kind[2] == "tanh"],
 )
-def test_logits_states_and_gradients_are_those_of_torch(
-    name: str, layer: str, activation: str
-) -> None:
+def test_logits_states_and_gradients_are_those_of_torch(name, layer, activation):
     for shape in (
         {"layers": 1, "embedding_size": 3, "hidden_size": 16},
         {"layers": 2, "embedding_size": 8, "hidden_size": 8, "tied": True},
@@ -117,9 +112,7 @@ def test_logits_states_and_gradients_are_those_of_torch(
 
 @every_model
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
-def test_gradients_of_the_compiled_layers_are_finite_differences(
-    name: str, activation: str
-) -> None:
+def test_gradients_of_the_compiled_layers_are_finite_differences(name, activation):
     for zoneout in (0.0, 0.4):
         model = (
             make(
@@ -152,7 +145,7 @@ def test_gradients_of_the_compiled_layers_are_finite_differences(
 
 
 @every_model
-def test_compiled_layers_of_any_size_are_those_of_torch_in_bfloat16_and_float32(name: str) -> None:
+def test_compiled_layers_of_any_size_are_those_of_torch_in_bfloat16_and_float32(name):
     for hidden, batch, time in [(1, 1, 1), (70, 3, 5), (129, 17, 2)]:
         models = [
             make(name, layer=layer, hidden_size=hidden, embedding_size=9).train()
@@ -177,7 +170,7 @@ def test_compiled_layers_of_any_size_are_those_of_torch_in_bfloat16_and_float32(
 
 
 @every_model
-def test_a_seed_drops_and_keeps_the_same_in_every_implementation(name: str) -> None:
+def test_a_seed_drops_and_keeps_the_same_in_every_implementation(name):
     everything = {
         "embedding_dropout": 0.5,
         "dropout": 0.5,
@@ -214,7 +207,7 @@ def step(cell: Any, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 @every_model
 @pytest.mark.parametrize("layer", ["compiled", "reference"])
 @torch.no_grad
-def test_zoneout(name: str, layer: str) -> None:
+def test_zoneout(name, layer):
     """In training some units keep their old value, each with its probability at each step;
     otherwise the expectation is kept.
     """
@@ -263,7 +256,7 @@ def test_zoneout(name: str, layer: str) -> None:
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_dropout_zeroes_a_share_and_scales_the_rest(share: float) -> None:
+def test_dropout_zeroes_a_share_and_scales_the_rest(share):
     count = 200_000
     x = torch.rand(200_000) + 1
     torch.manual_seed(0)
@@ -297,13 +290,13 @@ def logits_of(model: Any, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("name", "layer"),
+    "name, layer",
     [("rnn", "fused"), ("gru", "reference"), ("lstm", "fused"), ("lstm", "compiled")],
 )
 class TestDropoutOfModels:
     """Equal to torch's own layers with the same masks."""
 
-    def test_of_recurrent_matrices(self, name: str, layer: str) -> None:
+    def test_of_recurrent_matrices(self, name, layer):
         model = make(name, layer=layer, weight_dropout=0.5).train()
         logits, after = run(model)
         logits.square().sum().backward()
@@ -328,9 +321,7 @@ class TestDropoutOfModels:
             torch.testing.assert_close(weights.grad, gradient, atol=1e-4, rtol=1e-4)
 
     @pytest.mark.parametrize("is_locked", [False, True])
-    def test_of_embeddings_between_layers_and_of_outputs(
-        self, name: str, layer: str, is_locked: bool
-    ) -> None:
+    def test_of_embeddings_between_layers_and_of_outputs(self, name, layer, is_locked):
         time = 1 if is_locked else T
         model = make(
             name, layer=layer, embedding_dropout=0.5, output_dropout=0.5, locked_dropout=is_locked
@@ -358,7 +349,7 @@ class TestDropoutOfModels:
         )
         torch.testing.assert_close(logits, logits_of(model, above(below(inputs)[0] * mask)[0]))
 
-    def test_of_tokens_wherever_they_stand(self, name: str, layer: str) -> None:
+    def test_of_tokens_wherever_they_stand(self, name, layer):
         for is_tied in (False, True):
             model = make(name, layer=layer, token_dropout=0.5, tied=is_tied).train()
             logits = run(model)[0]
@@ -368,7 +359,7 @@ class TestDropoutOfModels:
             # the output layer keeps every token
             torch.testing.assert_close(logits, logits_of(model, after_layers(model, x)))
 
-    def test_in_evaluation_mode_there_is_none(self, name: str, layer: str) -> None:
+    def test_in_evaluation_mode_there_is_none(self, name, layer):
         every = dict.fromkeys(
             ("dropout", "embedding_dropout", "output_dropout", "token_dropout", "weight_dropout"),
             0.5,
@@ -387,9 +378,7 @@ def bucket(tokens: tuple[int, ...], buckets: int) -> int:
     return key * buckets // 2**32
 
 
-def test_vectors_of_ngrams_are_those_of_a_table_kept_by_hand(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_vectors_of_ngrams_are_those_of_a_table_kept_by_hand(monkeypatch):
     layer = make("lstm", ngrams=4, ngram_buckets=100).ngrams
     past = torch.randint(0, 12, (3, 2))
     ids = torch.randint(0, 11, (6, 2))
@@ -416,7 +405,7 @@ def test_vectors_of_ngrams_are_those_of_a_table_kept_by_hand(
     )
 
 
-def test_dropped_ngrams_are_as_if_never_met() -> None:
+def test_dropped_ngrams_are_as_if_never_met():
     layer = make("lstm", ngrams=2, ngram_dropout=0.5).ngrams.train()
     ids = torch.randint(0, 11, (200, 10))
     past = torch.randint(0, 11, (1, 10))

@@ -30,10 +30,10 @@ def make(name: str, **settings: Any) -> Any:
 
 
 @every_network
-@pytest.mark.parametrize(("bits", "tolerance"), [(32, 1e-4), (16, 2e-3), (8, 0.3)])
+@pytest.mark.parametrize("bits, tolerance", [(32, 1e-4), (16, 2e-3), (8, 0.3)])
 def test_logits_and_states_are_those_of_the_plain_call_or_nearly_with_fewer_bits(
-    name: str, bits: Any, tolerance: float
-) -> None:
+    name, bits, tolerance
+):
     """With 32 bits, ``tests/kit/test_laws.py`` has all settings."""
     model = make(name)
     stepper = model.stepper(weight_bits=bits)
@@ -47,7 +47,7 @@ def test_logits_and_states_are_those_of_the_plain_call_or_nearly_with_fewer_bits
 
 
 @every_network
-def test_damaged_weights_are_refused(name: str) -> None:
+def test_damaged_weights_are_refused(name):
     model = make(name)
     for damage in np.nan, np.inf:
         arrays = {key: tensor.numpy().copy() for key, tensor in model.state_dict().items()}
@@ -84,7 +84,7 @@ def sample(
 
 
 @every_model
-def test_a_row_is_the_same_to_the_bit_among_others(name: str) -> None:
+def test_a_row_is_the_same_to_the_bit_among_others(name):
     model = make(name, **({} if name in ("nnlm", "ngram") else {"ngrams": 4}))
     rows = 7
     stepper = model.stepper()
@@ -104,7 +104,7 @@ def test_a_row_is_the_same_to_the_bit_among_others(name: str) -> None:
 
 
 @every_model
-def test_settings_and_the_copy_limit_are_applied(name: str) -> None:
+def test_settings_and_the_copy_limit_are_applied(name):
     stepper = make(name).stepper()
     corpus = np.random.default_rng(1).integers(2, 11, 1000)
     windows = build_windows(corpus, (0, 1), length=3, bits_per_window=16)
@@ -117,7 +117,8 @@ def test_settings_and_the_copy_limit_are_applied(name: str) -> None:
             assert len(set(pairs)) == len(pairs) and (name == "ngram" or len(pairs) == 19)
         tokens, _ = sample(stepper, ENDLESS, rows, numbers=100, windows=(windows, 2), looks_back=4)
         copied, _ = sample(stepper, ENDLESS, rows, numbers=100, looks_back=4)
-        assert any(copies(windows, row, end, 2) for row in copied for end in range(3, 90))
+        ends = itertools.product(copied, range(3, 90))
+        assert any(copies(windows, row, end, 2) for row, end in ends)
         for row in tokens:
             text = row[row >= 0]
             assert len(text) and not any(copies(windows, text, end, 2) for end in range(len(text)))

@@ -2,6 +2,7 @@
 trains, saves and loads.
 """
 
+import itertools
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 
 import reviewgen
 from tests.support.forked import run_python
+from tests.support.launches import made_once
 
 pytestmark = pytest.mark.install
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -61,54 +63,77 @@ def install(package: str, root: Path) -> Path:
     return root / "site"
 
 
-@pytest.mark.parametrize("package", PRESETS)
-def test_an_installed_plugin_is_listed_trains_saves_loads_and_passes_its_own_tests(
-    package: str, tmp_path: Path
-) -> None:
-    site = install(package, tmp_path)
-    preset = PRESETS[package]
-    listed = json.loads(run(["-m", "reviewgen", "list", "--json"], site, tmp_path))
-    names = {
-        plugin["name"]
-        for plugins in listed.values()
-        for plugin in plugins
-        if plugin["package"] == package
-    }
+@pytest.fixture(scope="module", params=PRESETS)
+def package(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def place(package: str, tmp_path_factory) -> Path:
+    """A folder with an installed package in ``site``, and data and a model that it trained."""
+    return made_once(tmp_path_factory, package, lambda folder: train(package, folder))
+
+
+def train(package: str, folder: Path) -> None:
+    site = install(package, folder)
+    texts = "\n".join(f"Review {number} is short." for number in range(40))
+    (folder / "reviews.txt").write_text(texts)
+    preset, options = PRESETS[package]
+    words = ["-m", "reviewgen", "train", preset, *options, "--data", "reviews.txt", "--out", "m"]
+    (folder / "said.txt").write_text(run(words, site, folder))
+
+
+def test_an_installed_plugin_is_listed(package, place):
+    listed = json.loads(run(["-m", "reviewgen", "list", "--json"], place / "site", place))
+    plugins = itertools.chain.from_iterable(listed.values())
+    names = {plugin["name"] for plugin in plugins if plugin["package"] == package}
     assert package.removeprefix("reviewgen-") in names
-    (tmp_path / "reviews.txt").write_text(
-        "\n".join(f"Review {number} is short." for number in range(40))
-    )
-    command = ["-m", "reviewgen"]
-    said = run(
-        [*command, "train", preset[0], *preset[1], "--data", "reviews.txt", "--out", "m"],
-        site,
-        tmp_path,
-    )
+
+
+def test_an_installed_plugin_trains_and_is_evaluated(package, place):
+    said = (place / "said.txt").read_text()
     assert ("nothing to train" in said) == (package == "reviewgen-uniform")
-    assert "bits" in run([*command, "evaluate", "m", "--data", "reviews.txt"], site, tmp_path)
-    alone, first, second = run(["-c", TWO_PROMPTS], site, tmp_path).splitlines()
+    words = ["-m", "reviewgen", "evaluate", "m", "--data", "reviews.txt"]
+    assert "bits" in run(words, place / "site", place)
+
+
+def test_a_text_of_a_plugin_does_not_depend_on_other_prompts(place):
+    alone, first, second = run(["-c", TWO_PROMPTS], place / "site", place).splitlines()
     assert alone == first != second
-    done = run_python(
-        [*command, "generate", "m"], env=os.environ | {"PYTHONPATH": ""}, cwd=tmp_path
-    )
+
+
+def test_a_model_without_its_plugin_says_what_to_install(package, place):
+    words = ["-m", "reviewgen", "generate", "m"]
+    done = run_python(words, env=os.environ | {"PYTHONPATH": ""}, cwd=place)
     assert (
         done.returncode == 1
         and f"pip install {package}" in done.stderr
         and "Traceback" not in done.stderr
     )
-    # its stepper generates without torch; a process of its own, not forked from one with it
-    if package == "reviewgen-mingru":
-        environment = os.environ | {"PYTHONPATH": str(site)}
-        words = [sys.executable, "-c", WITHOUT_TORCH]
-        printed = subprocess.run(
-            words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
-        ).stdout
-        assert printed.splitlines()[-1] == "False"
-    shutil.copytree(EXAMPLES / package / "tests", tmp_path / "tests")
-    run(["-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "tests")], site, tmp_path)
 
 
-def test_the_plugin_of_the_llm_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize("package", ["reviewgen-mingru"], indirect=True)
+def test_the_stepper_of_a_plugin_generates_without_torch(place):
+    """In a process of its own, not forked from one with torch."""
+    environment = os.environ | {"PYTHONPATH": str(place / "site")}
+    words = [sys.executable, "-c", WITHOUT_TORCH]
+    printed = subprocess.run(
+        words, env=environment, cwd=place, capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.splitlines()[-1] == "False"
+
+
+def test_the_tests_of_a_plugin_pass(package, place, tmp_path):
+    run_tests(EXAMPLES / package, place / "site", tmp_path)
+
+
+def run_tests(package: Path, site: Path, root: Path, **env: str) -> None:
+    shutil.copytree(package / "tests", root / "tests")
+    words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(root / "tests")]
+    run(words, site, root, **env)
+
+
+def test_the_plugin_of_the_llm_command(tmp_path):
     """Its own tests pass, it writes to a pipe, and what its README shows runs, each command
     shortened to a few tokens.
     """
@@ -116,13 +141,7 @@ def test_the_plugin_of_the_llm_command(tmp_path: Path) -> None:
     package = EXAMPLES / "llm-reviewgen"
     site = install(package.name, tmp_path)
     own: dict[str, Any] = {"LLM_USER_PATH": str(tmp_path / "home"), "PYTHONUNBUFFERED": "1"}
-    shutil.copytree(package / "tests", tmp_path / "tests")
-    run(
-        ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path / "tests")],
-        site,
-        tmp_path,
-        **own,
-    )
+    run_tests(package, site, tmp_path, **own)
     words = [
         sys.executable,
         "-m",
@@ -139,7 +158,7 @@ def test_the_plugin_of_the_llm_command(tmp_path: Path) -> None:
     blocks = re.findall(
         r"(?:^    .*\n)+", (package / "README.md").read_text(encoding="utf-8"), re.MULTILINE
     )
-    lines = [line.strip() for block in blocks for line in block.splitlines()]
+    lines = [line.strip() for line in "".join(blocks).splitlines()]
     commands = [line for line in lines if re.match(r"llm (-m reviewgen/lstm-word|-c) ", line)]
     assert len(commands) >= 4
     for command in commands:

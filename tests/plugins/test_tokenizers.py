@@ -1,7 +1,6 @@
 """char and word: exact ids, every text comes back, what training learns, and strict loading."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,7 +41,7 @@ EVERY = [ABC, THAI, train_char(), WORD, BYTES]
 
 
 @given(ANY_TEXT)
-def test_every_text_comes_back(text: str) -> None:
+def test_every_text_comes_back(text):
     for tokenizer in EVERY:
         if tokenizer in (WORD, BYTES):  # which read a lone surrogate as a replacement
             text = "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
@@ -54,7 +53,7 @@ def test_every_text_comes_back(text: str) -> None:
         )
 
 
-def test_a_corpus_of_next_to_nothing_is_enough() -> None:
+def test_a_corpus_of_next_to_nothing_is_enough():
     for texts in ([], [""], ["a"], ["\ud800"]):
         char = train_char(*texts)
         word = train_word(texts, vocab_size=8_000)
@@ -87,7 +86,7 @@ DAMAGED_CHARACTERS = [
 ]
 
 
-def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_file_is_refused(tmp_path):
     cases = [
         (CharTokenizer, "characters.json", content)
         for content in DAMAGED_BYTES + DAMAGED_CHARACTERS
@@ -111,7 +110,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
 # char.
 
 
-def test_ids_of_characters_follow_code_points() -> None:
+def test_ids_of_characters_follow_code_points():
     tokenizer = train_char("ba", "cab\n")
     assert tokenizer.characters == "\nabc" and tokenizer.vocab_size == 18 + 4
     assert (tokenizer.bos_id, tokenizer.eos_id) == (0, 1)
@@ -126,22 +125,24 @@ def test_ids_of_characters_follow_code_points() -> None:
     assert len(train_char(text).encode(text)) == len(text)
 
 
-def test_an_unknown_character_is_encoded_as_the_digits_of_its_bytes() -> None:
+E_ACUTE = [2 + 0xC, 2 + 0x3, 2 + 0xA, 2 + 0x9]
+
+
+def test_an_unknown_character_is_encoded_as_the_digits_of_its_bytes():
     assert "é".encode() == b"\xc3\xa9"
-    e_acute = [2 + 0xC, 2 + 0x3, 2 + 0xA, 2 + 0x9]
-    assert ABC.encode("aéb") == [18, *e_acute, 19]
+    assert ABC.encode("aéb") == [18, *E_ACUTE, 19]
     assert [i - 2 for i in ABC.encode("\x00")] == [0, 0] and len(ABC.encode("😀")) == 8
-    # digits that are not a character
-    assert ABC.decode(e_acute[:1]) == ABC.decode(e_acute[:2]) == "\ufffd"
-    assert ABC.decode([18, *e_acute[:3], 19]) == "a\ufffd\ufffdb"
-    assert ABC.decode([*ABC.encode("😀é"), *e_acute[:2]]) == "😀é\ufffd"
-    assert ABC.decode([*ABC.encode("\ud800"), *e_acute[:2]]) == "\ud800\ufffd"
+
+
+def test_digits_that_are_not_a_character_are_decoded_as_a_replacement():
+    assert ABC.decode(E_ACUTE[:1]) == ABC.decode(E_ACUTE[:2]) == "\ufffd"
+    assert ABC.decode([18, *E_ACUTE[:3], 19]) == "a\ufffd\ufffdb"
+    assert ABC.decode([*ABC.encode("😀é"), *E_ACUTE[:2]]) == "😀é\ufffd"
+    assert ABC.decode([*ABC.encode("\ud800"), *E_ACUTE[:2]]) == "\ud800\ufffd"
 
 
 @given(st.lists(st.integers(0, ABC.vocab_size - 1)), st.text())
-def test_any_ids_decode_and_a_beginning_decodes_to_a_beginning(
-    any_ids: list[int], text: str
-) -> None:
+def test_any_ids_decode_and_a_beginning_decodes_to_a_beginning(any_ids, text):
     assert isinstance(ABC.decode(any_ids), str)
     ids = ABC.encode(text)
     for stop in range(len(ids)):
@@ -151,7 +152,7 @@ def test_any_ids_decode_and_a_beginning_decodes_to_a_beginning(
 # word.
 
 
-def test_exact_ids_of_a_small_case() -> None:
+def test_exact_ids_of_a_small_case():
     tokenizer = train_word(["ab ab"] * 2, vocab_size=260)
     assert (tokenizer.vocab_size, tokenizer.bos_id, tokenizer.eos_id) == (260, 258, 259)
     assert tokenizer.encode("ab ab") == [256, 257]  # "ab", then " ab"
@@ -160,7 +161,7 @@ def test_exact_ids_of_a_small_case() -> None:
     assert tokenizer.encode("b a") == [b, space, a]
 
 
-def test_every_character_begins_or_continues_a_chunk_as_a_word() -> None:
+def test_every_character_begins_or_continues_a_chunk_as_a_word():
     """White space is what the regular expression of the library takes for it: for each character of
     Unicode's first plane.
     """

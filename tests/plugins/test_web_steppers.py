@@ -134,7 +134,7 @@ def compare(found: np.ndarray, expected: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("which", MODELS)
-def test_logits_are_those_of_python(which: str, tmp_path: Path) -> None:
+def test_logits_are_those_of_python(which, tmp_path):
     name, made = MODELS[which]
     model = made() if callable(made) else make_network(name, **made)
     vocab_size = model.config.vocab_size
@@ -147,9 +147,7 @@ def test_logits_are_those_of_python(which: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "settings", [{}, {"smoothing": "none"}, {"quantized": True}, {"order": 1}], ids=str
 )
-def test_an_ngram_proposes_the_token_of_a_random_number(
-    settings: dict[str, Any], tmp_path: Path
-) -> None:
+def test_an_ngram_proposes_the_token_of_a_random_number(settings, tmp_path):
     model = count(**settings)
     random = np.random.default_rng(2)
     stepper = model.stepper()
@@ -184,7 +182,7 @@ class BigramConfig:
     scale: float
 
 
-def test_the_stepper_of_the_documentation(tmp_path: Path) -> None:
+def test_the_stepper_of_the_documentation(tmp_path):
     source = (
         (ROOT / "docs/plugins/web-stepper.md")
         .read_text(encoding="utf-8")
@@ -220,7 +218,7 @@ console.log(same(one, again) && !same(one, other), ...isKept);
 
 
 @pytest.mark.parametrize("name", ["ngram", "nnlm", "rnn", "gru", "lstm", "blend"])
-def test_a_state_is_a_value(name: str, tmp_path: Path) -> None:
+def test_a_state_is_a_value(name, tmp_path):
     model = {"ngram": count, "blend": blend}.get(name, lambda: make_network(name, vocab_size=20))()
     script = tmp_path / "states.mjs"
     write_model(tmp_path / "model", name, model)

@@ -2,6 +2,7 @@
 loaded with no network.
 """
 
+import itertools
 import json
 import subprocess
 import sys
@@ -15,12 +16,13 @@ import yaml
 from safetensors import safe_open
 
 import reviewgen
-from reviewgen.config import from_dict, parse_preset
+from reviewgen.config import from_dict
+from reviewgen.config.names import parse_preset
 from reviewgen.registry.plugins import find_model, find_preset, find_tokenizer, find_weights
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("ngram", "nnlm", "rnn", "gru", "lstm", "blend")
-NAMES = sorted(f"{model}-{tokenizer}" for model in MODELS for tokenizer in ("char", "word"))
+NAMES = sorted("-".join(pair) for pair in itertools.product(MODELS, ("char", "word")))
 MAX_EACH = 8e6
 MAX_TOTAL = 60e6
 
@@ -35,7 +37,7 @@ def folder_of(name: str) -> Path:
     return folder
 
 
-def test_there_are_twelve_presets_each_with_weights_that_fit_together() -> None:
+def test_there_are_twelve_presets_with_weights():
     assert (
         sorted(plugin.name for plugin in reviewgen.list_presets() if plugin.package == "reviewgen")
         == NAMES
@@ -50,52 +52,57 @@ def test_there_are_twelve_presets_each_with_weights_that_fit_together() -> None:
     }
     assert sorted(points) == NAMES and folders == {name.replace("-", "_") for name in NAMES}
     assert sum(size(folder_of(name)) for name in NAMES) <= MAX_TOTAL
-    for name in NAMES:
-        preset = find_preset(name)
-        parts = parse_preset(name)
-        assert (preset.model, preset.tokenizer) == parts
-        (cls, model), (_, tokenizer) = find_model(preset.model), find_tokenizer(preset.tokenizer)
-        assert model.package == tokenizer.package == "reviewgen"
-        if preset.model != "blend":
-            config = from_dict(cls.Config, {"vocab_size": 50, **preset.model_settings})
-            expected = {"ngrams": 5} if preset.model in ("rnn", "gru", "lstm") else {}
-            assert (
-                preset.tokenizer == "word"
-                or preset.model == "ngram"
-                or config == cls.Config(vocab_size=50, **expected)
-            )
 
 
-def test_each_folder_is_complete() -> None:
-    for name in NAMES:
-        folder = folder_of(name)
-        assert size(folder) <= MAX_EACH
-        training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-        assert training["preset"] == name and training["data"]["source"] == "reviews"
+@pytest.mark.parametrize("name", NAMES)
+def test_a_preset_is_named_for_its_model_and_tokenizer(name):
+    preset = find_preset(name)
+    assert (preset.model, preset.tokenizer) == parse_preset(name)
+    cls, model = find_model(preset.model)
+    _, tokenizer = find_tokenizer(preset.tokenizer)
+    assert model.package == tokenizer.package == "reviewgen"
+    if preset.model != "blend":
+        config = from_dict(cls.Config, {"vocab_size": 50, **preset.model_settings})
+        expected = {"ngrams": 5} if preset.model in ("rnn", "gru", "lstm") else {}
         assert (
-            training["held_out"]["split"] == "test"
-            and training["held_out"]["bits_per_character"] < 2.2
+            preset.tokenizer == "word"
+            or preset.model == "ngram"
+            or config == cls.Config(vocab_size=50, **expected)
         )
-        assert training.get("verdict", {}).get("name") not in ("diverged", "copying")
-        card = yaml.safe_load((folder / "README.md").read_text(encoding="utf-8").split("---\n")[1])
-        metrics = [
-            metric["type"]
-            for result in card["model-index"][0]["results"]
-            for metric in result["metrics"]
-        ]
-        assert card["license"] == "apache-2.0" and metrics == ["bits_per_character", "copy_rate"]
-        generation = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
-        assert generation["conditions"] == {"style": "review"}
-        if name.startswith("blend"):  # it shares the files of its parts
-            assert not (folder / "model.safetensors").exists()
-            continue
-        with safe_open(folder / "model.safetensors", framework="numpy") as tensors:
-            dtypes = {tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118, it is not a mapping
-        assert ("I8" in dtypes) == (not name.startswith("ngram"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_of_weights_is_complete(name):
+    folder = folder_of(name)
+    assert size(folder) <= MAX_EACH
+    training = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    assert training["preset"] == name and training["data"]["source"] == "reviews"
+    assert training["held_out"]["split"] == "test"
+    assert training["held_out"]["bits_per_character"] < 2.2
+    assert training.get("verdict", {}).get("name") not in ("diverged", "copying")
+    card = yaml.safe_load((folder / "README.md").read_text(encoding="utf-8").split("---\n")[1])
+    results = itertools.chain.from_iterable(
+        result["metrics"] for result in card["model-index"][0]["results"]
+    )
+    metrics = [metric["type"] for metric in results]
+    assert card["license"] == "apache-2.0" and metrics == ["bits_per_character", "copy_rate"]
+    generation = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
+    assert generation["conditions"] == {"style": "review"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_networks_are_stored_in_8_bits_and_a_blend_shares_its_models(name):
+    file = folder_of(name) / "model.safetensors"
+    if name.startswith("blend"):
+        assert not file.exists()
+        return
+    with safe_open(file, framework="numpy") as tensors:
+        dtypes = {tensors.get_slice(key).get_dtype() for key in tensors.keys()}  # noqa: SIM118, it is not a mapping
+    assert ("I8" in dtypes) == (not name.startswith("ngram"))
 
 
 @pytest.mark.install
-def test_the_wheel_holds_them(tmp_path: Path) -> None:
+def test_the_wheel_holds_them(tmp_path):
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
         cwd=ROOT,

@@ -6,7 +6,6 @@ import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -154,7 +153,7 @@ def twin_of(model: Any) -> Any:
     return twin.train()
 
 
-def test_the_ids_come_from_the_tokenizer_and_are_checked_when_loaded(tmp_path: Path) -> None:
+def test_the_ids_come_from_the_tokenizer_and_are_checked_when_loaded(tmp_path):
     model = reviewgen.train("gate-char", TEXTS, steps=2, training=QUICK, out=tmp_path / "a")
     config = model.bundle.model.config
     tokenizer = model.tokenizer
@@ -174,9 +173,7 @@ def test_the_ids_come_from_the_tokenizer_and_are_checked_when_loaded(tmp_path: P
 
 
 @pytest.mark.parametrize("kind", [ZLoss, Smoothed, Both])
-def test_own_terms_are_minimised_and_reported_as_means_over_the_targets_of_a_step(
-    kind: type,
-) -> None:
+def test_own_terms_are_minimised_and_reported_as_means_over_the_targets_of_a_step(kind):
     """Of two batches with different numbers of targets: as torch computes it over all of them."""
     run = started(kind, training=PLAIN | {"gradient_accumulation_steps": 2})
     twin = twin_of(run.model)
@@ -208,14 +205,14 @@ BROKEN["shape"] = TimeFirst, "The state is (B, H) = (3, 4), but your layer read 
 
 
 @pytest.mark.parametrize("law", BROKEN)
-def test_a_model_that_breaks_the_contract_is_not_trained(law: str) -> None:
+def test_a_model_that_breaks_the_contract_is_not_trained(law):
     kind, words = BROKEN[law]
     reviewgen.register_model("tested", kind)
     with pytest.raises(BrokenPlugin, match=f"breaks the law '{law}'.*{re.escape(words)}"):
         reviewgen.train("tested-char", TEXTS, steps=1, training=QUICK)
 
 
-def test_parameter_groups_train_as_torchs_own_optimizer_with_such_groups() -> None:
+def test_parameter_groups_train_as_torchs_own_optimizer_with_such_groups():
     run = started(Grouped)
     twin = twin_of(run.model)
     settings = [

@@ -3,7 +3,7 @@ trainings, and textbook formulas.
 """
 
 import json
-from pathlib import Path
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from reviewgen.errors import ConfigError, UnknownPlugin
 from reviewgen.evaluation.evaluate import evaluate_documents, sample_documents
 from reviewgen.protocols import count_by_module
 from reviewgen.registry.plugins import find_preset
-from tests.support.fakes import TEXTS, run_command
+from tests.support.fakes import TEXTS
 from tests.support.trainings import MODEL, TRAINING, trained
 
 DROPOUTS = (
@@ -42,7 +42,7 @@ WITHOUT = {"optimizer": "adamw", "precision": "no"} | OFF
 
 
 @pytest.mark.parametrize(
-    ("preset", "model"),
+    "preset, model",
     [
         ("lstm-char", RECURRENT),
         ("gru-word", RECURRENT),
@@ -50,9 +50,7 @@ WITHOUT = {"optimizer": "adamw", "precision": "no"} | OFF
         ("ngram-char", {"smoothing": "witten-bell"}),
     ],
 )
-def test_a_plain_preset_has_the_settings_without_techniques(
-    preset: str, model: dict[str, Any]
-) -> None:
+def test_a_plain_preset_has_the_settings_without_techniques(preset, model):
     plain = TrainingRun(f"{preset}-plain", TEXTS, budget="9s").plan
     training = {} if preset == "ngram-char" else WITHOUT  # which counting does not use
     by_hand = TrainingRun(preset, TEXTS, model=model, training=training, budget="9s").plan
@@ -64,7 +62,7 @@ def test_a_plain_preset_has_the_settings_without_techniques(
     assert sizes is None or not [*sizes.by_epochs, *sizes.training_by_epochs]
 
 
-def test_a_plain_lstm_has_the_parameters_of_the_textbook() -> None:
+def test_a_plain_lstm_has_the_parameters_of_the_textbook():
     model = reviewgen.train(
         "lstm-char-plain",
         TEXTS,
@@ -85,25 +83,27 @@ def test_a_plain_lstm_has_the_parameters_of_the_textbook() -> None:
     assert f"(recurrent layers {wanted['recurrent layers']:,}, " in model.bundle.card
 
 
-def test_parameters_by_kind_of_other_models() -> None:
+def test_parameters_of_a_network_are_counted_by_kind():
     small = MODEL | {"ngrams": 3, "ngram_buckets": 50}
     network = reviewgen.train("rnn-char", TEXTS, steps=1, model=small, progress=False)
     assert network.training["parameters"]["n-gram vectors"] == 2 * 50 * 4
+
+
+def test_parameters_of_an_n_gram_and_of_its_blends_are_counted_by_order():
     texts = ["abab", "ab"] * 20
     ngram = reviewgen.train(
         "ngram-char", texts, model={"order": 3}, validation=["ab"], progress=False
     )
-    windows = {
-        framed[i : i + 3]
-        for text in texts
-        for framed in [f"\1{text}\2"]
-        for i in range(len(framed) - 2)
-    }
+    framed = [f"\1{text}\2" for text in texts]
+    windows = set(chain.from_iterable(zip(t, t[1:], t[2:], strict=False) for t in framed))
     assert ngram.training["parameters"]["3-grams"] == len(windows)
     assert f"- Parameters: {sum(ngram.training['parameters'].values()):,} (" in ngram.bundle.card
     assert reviewgen.blend([ngram, ngram], [0.5, 0.5]).training["parameters"][
         "ngram 3-grams"
     ] == 2 * len(windows)
+
+
+def test_parameters_of_other_networks_are_counted_by_module():
     assert count_by_module(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 5))) == {"0": 9, "1": 20}
 
 
@@ -116,7 +116,7 @@ def bits_of(**options: Any) -> float:
     return evaluate_documents(model.model, documents, model.tokenizer.vocab_size).bits_per_character
 
 
-def test_rows_are_single_trainings() -> None:
+def test_rows_are_single_trainings():
     fixed = {"model": MODEL, "training": TRAINING}
     rows = {
         row.name: row
@@ -136,7 +136,7 @@ def test_rows_are_single_trainings() -> None:
     assert rows["plain"].parameters["output layer"] > rows["whole"].parameters["output layer"]
 
 
-def test_settings_that_are_set_are_not_taken_from_the_chosen_size() -> None:
+def test_settings_that_are_set_are_not_taken_from_the_chosen_size():
     own: Any = {"model": {"ngrams": 1}, "training": {"weight_decay": 0.0}}
     setup = TrainingRun("lstm-char", TEXTS, budget="5s", **own).plan.setup
     size = {
@@ -146,7 +146,7 @@ def test_settings_that_are_set_are_not_taken_from_the_chosen_size() -> None:
     assert setup.not_own(size) == {"model": {"hidden_size": 16}, "training": {"batch_size": 4}}
 
 
-def test_what_has_no_plain_form_or_no_technique_is_refused() -> None:
+def test_what_has_no_plain_form_or_no_technique_is_refused():
     for name, error, words in (
         (
             "blend-char-plain",
@@ -176,14 +176,14 @@ def test_what_has_no_plain_form_or_no_technique_is_refused() -> None:
             reviewgen.ablate(preset, "no such file.csv", **options)
 
 
-def test_the_commands(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_the_command_prints_a_table_or_json(tmp_path, run_command):
     file = tmp_path / "reviews.txt"
     file.write_text("\n".join(TEXTS), encoding="utf-8")
     words = ("ablate", "ngram-char", "--data", file, "--set", "model.order=3")
-    status, out, err = run_command(monkeypatch, capsys, *words)
+    status, out, err = run_command(*words)
     lines = [line.split() for line in out.splitlines()]
     assert status == 0 and [line[0] for line in lines[1:4]] == ["nothing", "Kneser-Ney", "all"], err
-    rows = json.loads(run_command(monkeypatch, capsys, *words, "--json")[1])["rows"]
+    rows = json.loads(run_command(*words, "--json")[1])["rows"]
     assert [f"{row['bits']:.4f}" for row in rows] == [lines[1][1], lines[2][2], lines[3][4]]
     assert (
         rows[1]["settings"] == {"model.smoothing": "witten-bell"}
@@ -191,33 +191,19 @@ def test_the_commands(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     )
     # with the same seconds: it was trained once
     assert rows[2] == rows[1] | {"name": "plain", "description": ""}
-    train = (
-        "train",
-        "ngram-char",
-        "--plain",
-        "--data",
-        file,
-        "--out",
-        tmp_path / "m",
-        "--set",
-        "model.order=3",
-        "--json",
-    )
-    facts = json.loads(run_command(monkeypatch, capsys, *train)[1])
+
+
+def test_a_plain_model_is_trained_anew_only(tmp_path, run_command):
+    file = tmp_path / "reviews.txt"
+    file.write_text("\n".join(TEXTS), encoding="utf-8")
+    options = ("train", "--plain", "--data", file, "--out")
+    train = ("ngram-char", "--set", "model.order=3", "--json")
+    out = run_command(*options, tmp_path / "m", *train)[1]
+    facts = json.loads(out)
     assert (
         facts["preset"] == "ngram-char-plain"
         and reviewgen.load(tmp_path / "m").model.config.smoothing == "witten-bell"
     )
-    status, _, err = run_command(
-        monkeypatch,
-        capsys,
-        "train",
-        "--plain",
-        "--from",
-        tmp_path / "m",
-        "--data",
-        file,
-        "--out",
-        file,
-    )
+    again = (*options, file, "--from", tmp_path / "m")
+    status, _, err = run_command(*again)
     assert status == 2 and "--plain is for a new model" in err

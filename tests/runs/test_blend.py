@@ -5,6 +5,7 @@ other.
 import gc
 import json
 import random
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import reviewgen
 from reviewgen import ReviewModel, TrainingRun
 from reviewgen.errors import ConfigError, NotADistribution, TrainingError
 from reviewgen.registry.plugins import find_preset
-from tests.support.fakes import LetterTokenizer, TableModel, review_model, run_command, table
+from tests.support.fakes import LetterTokenizer, TableModel, review_model, table
 from tests.support.launches import made_once
 from tests.support.trainings import ready
 
@@ -52,7 +53,7 @@ def train_ngram(texts: Any = CORPUS, **model: Any) -> ReviewModel:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folders(tmp_path_factory) -> Path:
     """The folder of two trained models, ``ngram`` and ``gru``."""
 
     def train(folder: Path) -> None:
@@ -84,25 +85,28 @@ def both(parts: list[ReviewModel]) -> ReviewModel:
     return reviewgen.blend(parts, data=HELD_OUT)
 
 
-def test_a_blend_is_better_than_its_parts_and_records_the_fit(
-    parts: list[ReviewModel], both: ReviewModel
-) -> None:
+def test_a_blend_is_better_than_its_parts(parts, both):
     others = [model.evaluate(OTHERS).bits_per_character for model in (*parts, both)]
     assert others[2] < min(others[:2]) - 0.01, "it is better than its parts on other texts"
-    fit = both.training["weights"]
+
+
+def test_a_blend_records_its_models_and_weights(parts, both):
     weights = both.model.config.weights
     recorded = both.training["parts"]
     assert sum(weights) == pytest.approx(1) and min(weights) > 0.01
     assert [part["weight"] for part in recorded] == list(weights)
     assert [part["preset"] for part in recorded] == ["ngram-char", "gru-char"]
     assert [part["config"] for part in recorded] == [model.training["config"] for model in parts]
-    bits = fit["bits_per_character"]
+
+
+def test_a_blend_records_the_bits_of_models_and_of_other_weights(parts, both):
+    bits = both.training["weights"]["bits_per_character"]
     assert bits["parts"] == pytest.approx(
         [model.evaluate(HELD_OUT).bits_per_character for model in parts], abs=1e-5
     )
     blends = {
         "equal_weights": reviewgen.blend(parts),
-        "fixed_weights": reviewgen.blend(parts, list(weights)),
+        "fixed_weights": reviewgen.blend(parts, list(both.model.config.weights)),
     }
     for name, blend in (blends | {"fitted_weights": both}).items():
         assert bits[name] == pytest.approx(blend.evaluate(HELD_OUT).bits_per_character, abs=1e-5), (
@@ -113,12 +117,13 @@ def test_a_blend_is_better_than_its_parts_and_records_the_fit(
         <= bits["fixed_weights"]
         <= min(*bits["parts"], bits["equal_weights"])
     )
+
+
+def test_a_gate_has_coefficients_for_each_model(both):
     assert len(both.model.config.gate["coefficients"]) == 2
 
 
-def test_sources_weights_and_blends_are_blended(
-    parts: list[ReviewModel], folders: Path, tmp_path: Path
-) -> None:
+def test_sources_weights_and_blends_are_blended(parts, folders, tmp_path):
     blend = reviewgen.blend([folders / "ngram", parts[1]], [1, 3])
     assert blend.model.config.weights == (0.25, 0.75) and blend.training["weights"] == {
         "method": "given"
@@ -131,15 +136,13 @@ def test_sources_weights_and_blends_are_blended(
     assert reviewgen.blend(parts, [1e308, 1e308]).model.config.weights == (0.5, 0.5)
 
 
-def test_the_index_is_kept_where_all_parts_have_the_same(
-    parts: list[ReviewModel], both: ReviewModel
-) -> None:
+def test_the_index_is_kept_where_all_parts_have_the_same(parts, both):
     assert both.novelty(CORPUS[0]).longest_tokens > 20 and "membership tests" in both.bundle.card
     blend = reviewgen.blend([parts[0], train_ngram(CORPUS[:-1])])
     assert blend.bundle.index is None and "fingerprint" not in blend.training["data"]
 
 
-def test_wrong_arguments_are_refused(parts: list[ReviewModel]) -> None:
+def test_wrong_arguments_are_refused(parts):
     letters = review_model(TableModel(table(6)), LetterTokenizer("abcd"))
     refused: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
         ((parts[:1],), {}, ConfigError, "at least two models; got 1"),
@@ -162,27 +165,23 @@ def test_wrong_arguments_are_refused(parts: list[ReviewModel]) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_the_command_fits_or_takes_weights(
-    folders: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+def test_the_command_fits_or_takes_weights(folders, tmp_path, run_command):
     models = ["blend", folders / "ngram", folders / "gru"]
     fitted = [*models, "--data", folders / "held-out.txt", "--out"]
-    _, out, _ = run_command(monkeypatch, capsys, *fitted, tmp_path / "c", "--json")
+    _, out, _ = run_command(*fitted, tmp_path / "c", "--json")
     facts = json.loads(out)
     assert [row["preset"] for row in facts["models"]] == ["ngram-char", "gru-char"]
     assert facts["bits_per_character"] < min(row["bits_per_character"] for row in facts["models"])
     assert reviewgen.load(tmp_path / "c").model.config.weights == tuple(
         row["weight"] for row in facts["models"]
     )
-    status, out, _ = run_command(
-        monkeypatch, capsys, *models, "--out", tmp_path / "d", "--weights", "0.3,0.7"
-    )
+    status, out, _ = run_command(*models, "--out", tmp_path / "d", "--weights", "0.3,0.7")
     assert status == 0 and "weight 0.3000" in out and "bits" not in out
     assert reviewgen.load(tmp_path / "d").model.config.weights == pytest.approx((0.3, 0.7))
 
 
-def said_of(monkeypatch: Any, capsys: Any, *words: Any) -> str:
-    status, _, notes = run_command(monkeypatch, capsys, *words)
+def said_of(run_command: Any, *words: Any) -> str:
+    status, _, notes = run_command(*words)
     assert status == 0, notes
     return " ".join(notes.split())
 
@@ -206,8 +205,8 @@ MEASURES = {
 
 @pytest.mark.parametrize("command", MEASURES)
 def test_texts_that_a_model_was_trained_on_are_recognised_in_a_renamed_file(
-    command: str, folders: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+    command, folders, tmp_path, run_command
+):
     (tmp_path / "renamed.txt").write_text("\n".join(CORPUS[::2]), encoding="utf-8")
     for texts, is_known in ((tmp_path / "renamed.txt", True), (folders / "held-out.txt", False)):
         places = {
@@ -216,22 +215,20 @@ def test_texts_that_a_model_was_trained_on_are_recognised_in_a_renamed_file(
             "texts": texts,
             "out": tmp_path / f"out-{is_known}",
         }
-        notes = said_of(monkeypatch, capsys, *(word.format(**places) for word in MEASURES[command]))
+        notes = said_of(run_command, *(word.format(**places) for word in MEASURES[command]))
         assert ("was trained on most of these texts" in notes) == is_known
         assert ("--split test" in notes) == is_known
 
 
 def test_the_texts_that_a_training_held_out_are_not_taken_for_training_texts(
-    folders: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+    folders, tmp_path, run_command
+):
     (tmp_path / "renamed.txt").write_text("\n".join(CORPUS), encoding="utf-8")
     command = ["evaluate", folders / "ngram", "--data", tmp_path / "renamed.txt", "--split", "test"]
-    assert "was trained on" not in said_of(monkeypatch, capsys, *command)
+    assert "was trained on" not in said_of(run_command, *command)
 
 
-def test_a_model_whose_weight_is_0_is_named(
-    folders: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+def test_a_model_whose_weight_is_0_is_named(folders, tmp_path, run_command):
     train_ngram(["zq" * 40] * 2 + ["qz" * 40]).save_pretrained(tmp_path / "useless")
     command = [
         "blend",
@@ -242,7 +239,7 @@ def test_a_model_whose_weight_is_0_is_named(
         "--out",
         tmp_path / "out",
     ]
-    assert f"{tmp_path / 'useless'} has weight 0" in said_of(monkeypatch, capsys, *command)
+    assert f"{tmp_path / 'useless'} has weight 0" in said_of(run_command, *command)
 
 
 # Presets of several models: one training makes them on the same tokens, and fits the weights of
@@ -268,7 +265,7 @@ def started(**options: Any) -> TrainingRun:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[ReviewModel, list[Any], Path]:
+def trained(tmp_path_factory) -> tuple[ReviewModel, list[Any], Path]:
     """A trained blend, its reports and its saved folder."""
     folder = tmp_path_factory.mktemp("models") / "blend"
     run = started(out=folder)
@@ -276,7 +273,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[ReviewModel, list
     return run.finish(), reports, folder
 
 
-def test_it_is_the_blend_of_its_models_trained_one_by_one(trained: Any) -> None:
+def test_it_is_the_blend_of_its_models_trained_one_by_one(trained):
     blend = trained[0]
     ngram = reviewgen.train("ngram-char", CORPUS, model=NGRAM, training=TRAINING)
     lstm = reviewgen.train("lstm-char", CORPUS, model=LSTM, training=TRAINING, steps=STEPS)
@@ -293,23 +290,28 @@ def test_it_is_the_blend_of_its_models_trained_one_by_one(trained: Any) -> None:
     ] < min(alone)
 
 
-def test_the_folder_records_both_models_and_is_a_blend_like_any_other(
-    trained: Any, tmp_path: Path
-) -> None:
-    blend, _, folder = trained
+def test_the_folder_records_both_trainings(trained):
+    folder = trained[2]
     training = json.loads((folder / "training.json").read_text())
     assert (training["preset"], training["steps"], training["seed"]) == ("blend-char", STEPS, 0)
     assert [part["preset"] for part in training["parts"]] == ["ngram-char", "lstm-char"]
     assert [len(part["evaluations"]) for part in training["parts"]] == [1, 3]
     assert training["parts"][1]["curve"]["step"][-1] == STEPS and training["verdict"]["words"]
+
+
+def test_the_folder_is_a_blend_like_any_other(trained):
+    blend, _, folder = trained
     loaded = reviewgen.load(folder)
     assert loaded.evaluate(OTHERS) == blend.evaluate(OTHERS)
     assert loaded.generate_one("A+ the ", seed=1) == blend.generate_one("A+ the ", seed=1)
-    (curves,) = reviewgen.plot_training([folder], tmp_path / "curves.png")
+
+
+def test_the_curves_of_both_trainings_are_plotted(trained, tmp_path):
+    (curves,) = reviewgen.plot_training([trained[2]], tmp_path / "curves.png")
     assert [part.name for part in curves.parts] == ["ngram-char", "lstm-char"]
 
 
-def test_a_resumed_run_gives_the_same_model(trained: Any, tmp_path: Path) -> None:
+def test_a_resumed_run_gives_the_same_model(trained, tmp_path):
     frequent = {"out": tmp_path / "m", "training": TRAINING | {"checkpoint_seconds": 1e-9}}
     run = started(**frequent)
     for report in run:
@@ -321,7 +323,8 @@ def test_a_resumed_run_gives_the_same_model(trained: Any, tmp_path: Path) -> Non
     reports = list(run)
     steps = [report.step for report in reports if report.part == "lstm-char"]
     assert 1 <= steps[0] <= 41 and steps == list(range(steps[0], STEPS + 1))
-    assert any("resumes from step" in note for report in reports for note in report.notes)
+    notes = chain.from_iterable(report.notes for report in reports)
+    assert any("resumes from step" in note for note in notes)
     again = run.finish()
     blend = trained[0]
     assert again.model.config == blend.model.config and again.evaluate(OTHERS) == blend.evaluate(
@@ -334,7 +337,7 @@ def test_a_resumed_run_gives_the_same_model(trained: Any, tmp_path: Path) -> Non
     assert bits[0] == bits[1]
 
 
-def test_an_interrupt_keeps_the_best_so_far_once_each_model_has_a_step(tmp_path: Path) -> None:
+def test_an_interrupt_keeps_the_best_so_far_once_each_model_has_a_step(tmp_path):
     run = started(out=tmp_path / "m")
     reports = iter(run)
     assert next(reports).part == "ngram-char"
@@ -354,7 +357,7 @@ def test_an_interrupt_keeps_the_best_so_far_once_each_model_has_a_step(tmp_path:
     assert not (tmp_path / "early").exists()
 
 
-def test_settings_are_those_of_the_models_that_have_them() -> None:
+def test_settings_are_those_of_the_models_that_have_them():
     settings = {"order": "3", "hidden_size": "20", "embedding_size": "10"}
     training = {"batch_size": "8", "evaluations": "1"}
     blend = reviewgen.train(

@@ -5,6 +5,7 @@ texts.
 import json
 from dataclasses import replace
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from reviewgen.errors import BundleError, ConfigError
 from reviewgen.registry.plugins import find_model, find_tokenizer
 from reviewgen.saving.weights import ModelWeights
 from reviewgen.testing import MODEL_LAWS, make_model
-from tests.support.fakes import review_model, run_command
+from tests.support.fakes import review_model
 from tests.support.models import EXAMPLES
 
 SMALL = {"hidden_size": 5, "embedding_size": 4}
@@ -58,7 +59,9 @@ class Brute:
     """A model as a distribution over ids of a blend, by adding up all of its token strings."""
 
     def __init__(self, model: ReviewModel, blend: ReviewModel) -> None:
-        self.model, alphabet, tokenizer = model, blend.tokenizer.characters, model.tokenizer
+        self.model = model
+        alphabet = blend.tokenizer.characters
+        tokenizer = model.tokenizer
         self.writes: dict[int, tuple[int, ...]] = {}
         for token, values in enumerate(tokenizer.token_bytes()):
             text = bytes(values).decode(errors="replace") if max(values, default=256) < 256 else ""
@@ -68,7 +71,7 @@ class Brute:
                 halves = [
                     (value >> 4, value & 15) if value < 256 else (value - 256,) for value in values
                 ]
-                ids = [DIGITS + half for pair in halves for half in pair]
+                ids = [DIGITS + half for half in chain.from_iterable(halves)]
             self.writes[token] = tuple(ids) or (1 if token == tokenizer.eos_id else 0,)
         self.next = cache(self._next)
 
@@ -108,12 +111,12 @@ def check(models: list[ReviewModel], text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["abca", "ca b", "é", "abé"])
-def test_word_pieces_are_summed_over_all_tokenizations(text: str) -> None:
+def test_word_pieces_are_summed_over_all_tokenizations(text):
     check([word(), trained("rnn", "char", ["abc é"])], text)
 
 
 @pytest.mark.parametrize("text", ["ba", "aé", "ü", "ä€"])
-def test_char_models_of_two_alphabets_are_mixed_character_by_character(text: str) -> None:
+def test_char_models_of_two_alphabets_are_mixed_character_by_character(text):
     check([trained("rnn", "char", ["abé€"]), trained("gru", "char", ["abü"], seed=2)], text)
 
 
@@ -122,11 +125,11 @@ def mixed() -> Any:
 
 
 @pytest.mark.parametrize("law", MODEL_LAWS, ids=lambda law: law.__name__)
-def test_such_a_blend_keeps_every_law(law: Any) -> None:
+def test_such_a_blend_keeps_every_law(law):
     law(mixed)
 
 
-def test_any_ids_can_be_written_and_the_sum_stays_one() -> None:
+def test_any_ids_can_be_written_and_the_sum_stays_one():
     blend = mixed()
     ids = torch.randint(
         blend.config.vocab_size, (5, 40), generator=torch.Generator().manual_seed(0)
@@ -136,7 +139,7 @@ def test_any_ids_can_be_written_and_the_sum_stays_one() -> None:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folders(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("different")
     options: dict[str, Any] = {
         "conditions": ["stars"],
@@ -153,9 +156,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_command_blends_fits_and_saves(
-    folders: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+@pytest.fixture(scope="module")
+def both(folders: Path) -> ReviewModel:
+    models = [folders / "ngram-word", folders / "ngram-char"]
+    return reviewgen.blend(models, data=folders / "held-out.txt")
+
+
+def test_the_command_blends_fits_and_saves(folders, tmp_path, run_command):
     words = [
         "blend",
         folders / "ngram-word",
@@ -163,7 +170,7 @@ def test_the_command_blends_fits_and_saves(
         "--data",
         folders / "held-out.txt",
     ]
-    status, out, _ = run_command(monkeypatch, capsys, *words, "--out", tmp_path / "both", "--json")
+    status, out, _ = run_command(*words, "--out", tmp_path / "both", "--json")
     facts = json.loads(out)
     alone = [row["bits_per_character"] for row in facts["models"]]
     both = reviewgen.load(tmp_path / "both")
@@ -172,23 +179,33 @@ def test_the_command_blends_fits_and_saves(
     assert both.evaluate(folders / "held-out.txt").bits_per_character == pytest.approx(
         facts["bits_per_character"], abs=1e-4
     )
+
+
+def test_the_index_is_that_of_the_model_over_characters(both):
     text = ASCII[0]["text"]
-    assert both.novelty(text).longest_tokens == len(text), (
-        "the index is that of the model over characters"
-    )
+    assert both.novelty(text).longest_tokens == len(text)
+
+
+def test_a_score_depends_on_the_condition(both):
+    text = ASCII[0]["text"]
     assert (
         both.score(text, conditions={"stars": "1"}).bits
         != both.score(text, conditions={"stars": "2"}).bits
     )
+
+
+def test_a_saved_blend_writes_the_same_and_is_blended_again(both, folders, tmp_path):
     texts = both.generate("the ", num_return_sequences=2, seed=1, max_new_tokens=30)
     both.save_pretrained(tmp_path / "again")
     again = reviewgen.load(tmp_path / "again")
     assert again.generate("the ", num_return_sequences=2, seed=1, max_new_tokens=30) == texts
     assert reviewgen.blend([again, folders / "ngram-word"]).score("the plot").bits > 0
+
+
+def test_a_blend_over_characters_is_not_exported(both, tmp_path, run_command):
+    both.save_pretrained(tmp_path / "both")
     for option, sentence in (("--html", "A page cannot run"), ("--onnx", "ONNX has")):
-        status, _, error = run_command(
-            monkeypatch, capsys, "export", tmp_path / "both", option, tmp_path / "page.html"
-        )
+        status, _, error = run_command("export", tmp_path / "both", option, tmp_path / "page.html")
         assert status == 2 and sentence in error
 
 
@@ -220,9 +237,7 @@ def conditioned(model: str, tokenizer: str, names: str = "", seed: int = 0) -> R
         ("word", "stars", ""),
     ],
 )
-def test_a_condition_that_a_model_lacks_stays_unspecified_for_it(
-    names: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_condition_that_a_model_lacks_stays_unspecified_for_it(names, tmp_path):
     models = [
         conditioned("gru" if seed else "rnn", names[0], each, seed)
         for seed, each in enumerate(names[1:])
@@ -247,7 +262,7 @@ def test_a_condition_that_a_model_lacks_stays_unspecified_for_it(
     )
 
 
-def test_models_of_other_tokenizers_and_conditions_are_blended() -> None:
+def test_models_of_other_tokenizers_and_conditions_are_blended():
     blend = reviewgen.blend(
         [conditioned("gru", "word", "stars"), conditioned("rnn", "char", "kind")]
     )
@@ -257,7 +272,7 @@ def test_models_of_other_tokenizers_and_conditions_are_blended() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "own", "other"),
+    "names, own, other",
     [
         (
             "stars kind",
@@ -271,9 +286,7 @@ def test_models_of_other_tokenizers_and_conditions_are_blended() -> None:
         ),
     ],
 )
-def test_other_values_or_another_order_of_conditions_are_named(
-    names: str, own: str, other: str, monkeypatch: Any
-) -> None:
+def test_other_values_or_another_order_of_conditions_are_named(names, own, other, monkeypatch):
     first = conditioned("gru", "char", "kind stars")
     if names == "stars":
         monkeypatch.setitem(VALUES, "stars", ["good", "bad"])
@@ -287,9 +300,7 @@ def test_other_values_or_another_order_of_conditions_are_named(
 
 
 @pytest.mark.parametrize("tokens", ["0 1", "0 x", "0 999999", None])
-def test_damaged_characters_are_refused_in_one_sentence(
-    folders: Path, tmp_path: Path, tokens: Any
-) -> None:
+def test_damaged_characters_are_refused_in_one_sentence(folders, tmp_path, tokens):
     reviewgen.blend([folders / "ngram-word", folders / "ngram-char"]).save_pretrained(
         tmp_path / "blend"
     )

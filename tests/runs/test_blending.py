@@ -2,7 +2,7 @@
 optimisers of scipy.
 """
 
-from collections.abc import Callable
+import itertools
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ def mixture(blend: Any, ids: torch.Tensor) -> Any:
     if blend.config.gate:
         entropies = -(probs * np.log(np.where(probs > 0, probs, 1))).sum(-1)  # (M, B, T)
         pairs = [
-            one * other for number, one in enumerate(entropies) for other in entropies[number:]
+            one * other for one, other in itertools.combinations_with_replacement(entropies, 2)
         ]
         features = np.stack([np.ones_like(entropies[0]), *entropies, *pairs])
         weights = weights * np.exp(
@@ -90,12 +90,12 @@ def mixture(blend: Any, ids: torch.Tensor) -> Any:
 
 
 @pytest.mark.parametrize("law", MODEL_LAWS, ids=lambda law: law.__name__)
-def test_a_gated_blend_keeps_every_law(law: Any) -> None:
+def test_a_gated_blend_keeps_every_law(law):
     law(gated)
 
 
 @pytest.mark.parametrize("make", [two, gated, three, unsmoothed, one_sided])
-def test_logits_scores_and_steps_are_the_mixture(make: Callable[[], Any]) -> None:
+def test_logits_scores_and_steps_are_the_mixture(make):
     blend = make()
     ids = some_ids()
     targets = some_ids(seed=1)
@@ -120,7 +120,7 @@ def test_logits_scores_and_steps_are_the_mixture(make: Callable[[], Any]) -> Non
     step_logits(make)
 
 
-def test_a_saved_blend_is_built_from_the_steppers_of_its_parts() -> None:
+def test_a_saved_blend_is_built_from_the_steppers_of_its_parts():
     for make in (two, gated):
         blend = make()
         ids = some_ids()
@@ -141,7 +141,7 @@ def average(log_probs: Any, weights: Any) -> float:
     return float(mix(log_probs, np.asarray(weights)).mean())
 
 
-def test_four_weights_are_those_of_an_optimiser() -> None:
+def test_four_weights_are_those_of_an_optimiser():
     """Of models that are each good at different tokens."""
     log_probs = np.log(np.random.default_rng(0).beta(0.6, 2.0, (3000, 4)) + 1e-9) - np.array(
         [0.0, 0.1, 0.2, 0.3]
@@ -158,7 +158,7 @@ def test_four_weights_are_those_of_an_optimiser() -> None:
     assert fitted.sum() == pytest.approx(1, abs=1e-12)
 
 
-def test_the_gate_is_that_of_an_optimiser() -> None:
+def test_the_gate_is_that_of_an_optimiser():
     """Of two models, of which the one with the lower entropy is mostly right."""
     rng = np.random.default_rng(0)
     entropies = rng.uniform(0.1, 3.0, (800, 2))

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,8 @@ class Alone:
     Config = Ngram.Config
 
     def __init__(self, config: Any) -> None:
-        self.config, self.inner = config, Ngram(config)
+        self.config = config
+        self.inner = Ngram(config)
         for name in ("observe", "finish", "state_dict", "load_state_dict", "initial_state"):
             setattr(self, name, getattr(self.inner, name))
 
@@ -122,7 +124,7 @@ with open(f"facts.{rank}.json", "w") as file:
 
 
 @pytest.fixture(scope="module")
-def counted(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def counted(tmp_path_factory) -> Any:
     """Run the script in three processes; return what each of them has written and printed."""
 
     def work(folder: Path) -> None:
@@ -147,7 +149,7 @@ def one(untouched_registry: None) -> dict[str, Any]:
 
 
 @pytest.mark.launch
-def test_three_processes_make_the_model_of_one(counted: Any, one: dict[str, Any]) -> None:
+def test_three_processes_make_the_model_of_one(counted, one):
     assert len({facts["weights"] for facts in one.values()}) == len(ALIKE) - 1, (
         "the memory changes nothing"
     )
@@ -156,14 +158,19 @@ def test_three_processes_make_the_model_of_one(counted: Any, one: dict[str, Any]
         for name, expected in one.items():
             assert facts[name] == expected, name
         assert facts["alone"]["error"].startswith("TrainingError: Alone cannot merge counts")
+
+
+@pytest.mark.launch
+def test_three_processes_spend_a_budget_together(counted, one):
+    for facts in counted.ranks:
         assert facts["slow"] == counted.ranks[0]["slow"]
         assert facts["slow"]["stopped"] == "budget spent"
         assert 3 < facts["slow"]["texts"] < one["plain"]["texts"]
 
 
 @pytest.mark.launch
-def test_all_processes_are_interrupted_with_the_model_of_the_texts_so_far(counted: Any) -> None:
-    seen = [ids for facts in counted.ranks for ids in facts["seen"]]
+def test_all_processes_are_interrupted_with_the_model_of_the_texts_so_far(counted):
+    seen = list(chain.from_iterable(facts["seen"] for facts in counted.ranks))
     run = ready("ngram-char", TEXTS)
     model = Ngram(run.model.config)
     for ids in seen:

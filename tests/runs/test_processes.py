@@ -158,7 +158,7 @@ with open(f"{os.environ['RANK']}.json", "w") as file:
 """
 
 
-def test_two_processes_train_as_one_with_all_their_lanes(tmp_path: Path) -> None:
+def test_two_processes_train_as_one_with_all_their_lanes(tmp_path):
     group = run_group(["-c", SMOKE], 2, cwd=tmp_path, env=os.environ | CPU | {"PYTHONPATH": ROOT})
     assert [done.returncode for done in group] == [0, 0], [done.stderr for done in group]
     ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
@@ -234,7 +234,7 @@ main()
 
 
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def launched(tmp_path_factory) -> Any:
     """Run the script in two processes; return what each of them has written."""
     folder = made_once(tmp_path_factory, "processes", _launch)
     ranks = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
@@ -251,7 +251,7 @@ def _launch(folder: Path) -> None:
 
 @pytest.mark.launch
 @pytest.mark.parametrize("name", ALIKE)
-def test_processes_train_as_one(name: str, launched: Any) -> None:
+def test_processes_train_as_one(name, launched):
     options = ALIKE[name] | {"lanes": 6}
     ranks = [facts[name] for facts in launched.ranks]
     one = train(**options)
@@ -270,7 +270,7 @@ def test_processes_train_as_one(name: str, launched: Any) -> None:
 
 
 @pytest.mark.launch
-def test_the_main_process_chooses_for_all(launched: Any) -> None:
+def test_the_main_process_chooses_for_all(launched):
     first, second = launched.ranks
     assert first["sized"] == second["sized"] and first["sized"][-1] == [1, 2]
     assert all(
@@ -281,28 +281,35 @@ def test_the_main_process_chooses_for_all(launched: Any) -> None:
 
 
 @pytest.mark.launch
-def test_all_stop_at_the_same_step(launched: Any) -> None:
-    for name, stopped in (
-        ("early", "early: no more gain on held-out text"),
-        ("nan", "diverged"),
-        ("interrupted", None),
-    ):
-        first, second = (facts[name] for facts in launched.ranks)
-        assert first["stopped"] == second["stopped"] == stopped
-        assert str(first["losses"]) == str(second["losses"]) and first["bits"] == second["bits"], (
-            name
-        )
-        assert first["weights"] == second["weights"] and first["error"] == second["error"], name
-        assert len(first["losses"]) < (200 if name == "early" else 40)
-    assert "step 9" in launched.ranks[0]["nan"]["notes"][0]
-    assert launched.ranks[0]["interrupted"]["error"].startswith("KeyboardInterrupt")
-    assert len(launched.ranks[0]["interrupted"]["losses"]) == 9
+@pytest.mark.parametrize(
+    "name, stopped, most",
+    [
+        ("early", "early: no more gain on held-out text", 200),
+        ("nan", "diverged", 40),
+        ("interrupted", None, 40),
+    ],
+)
+def test_all_stop_at_the_same_step(launched, name, stopped, most):
+    first, second = (facts[name] for facts in launched.ranks)
+    assert first["stopped"] == second["stopped"] == stopped
+    assert str(first["losses"]) == str(second["losses"]) and first["bits"] == second["bits"]
+    assert first["weights"] == second["weights"] and first["error"] == second["error"]
+    assert len(first["losses"]) < most
 
 
 @pytest.mark.launch
-def test_a_process_that_fails_or_is_killed_ends_the_training_of_all_and_loses_nothing(
-    launched: Any,
-) -> None:
+def test_a_divergence_names_the_step(launched):
+    assert "step 9" in launched.ranks[0]["nan"]["notes"][0]
+
+
+@pytest.mark.launch
+def test_an_interrupt_ends_the_step_of_all(launched):
+    facts = launched.ranks[0]["interrupted"]
+    assert facts["error"].startswith("KeyboardInterrupt") and len(facts["losses"]) == 9
+
+
+@pytest.mark.launch
+def test_a_process_that_fails_ends_the_training_of_all_with_the_best_weights(launched):
     first, second = (facts["failed"] for facts in launched.ranks)
     assert second["error"].startswith("ZeroDivisionError") and second["stopped"] is None
     assert first["error"] is None and first["stopped"] == "another process ended"
@@ -313,12 +320,20 @@ def test_a_process_that_fails_or_is_killed_ends_the_training_of_all_and_loses_no
     assert len(first["losses"]) == 10 and first["weights"] == second["weights"], (
         "nine steps, and the report of the end"
     )
+
+
+@pytest.mark.launch
+def test_processes_of_different_settings_are_refused(launched):
     first, second = (facts["different"] for facts in launched.ranks)
     assert first["error"].startswith(
         "TrainingError: The processes have different settings: the seed."
     )
     assert second["error"].startswith("ProcessLost: ") and first["losses"] == second["losses"] == []
     assert launched.status != 0
+
+
+@pytest.mark.launch
+def test_a_model_is_saved_when_another_process_is_killed(launched):
     model = reviewgen.load(launched.folder / "killed")
     # or the launcher was faster
     assert model.training["stopped"] in ("another process ended", "interrupted")
@@ -379,9 +394,13 @@ command("ngram-char", "ngram", int, order=4, novelty="none")
 """
 
 
-@pytest.mark.launch
-def test_a_killed_process_restarts_the_job_which_resumes(tmp_path: Path) -> None:
-    """Of two processes one is killed three times."""
+@pytest.fixture(scope="module")
+def restarted(tmp_path_factory) -> Path:
+    """The folder of a job of two processes, one of which was killed three times."""
+    return made_once(tmp_path_factory, "restarted", restart)
+
+
+def restart(tmp_path: Path) -> None:
     (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     (tmp_path / "script.py").write_text(RESTARTED, encoding="utf-8")
     # which is replaced
@@ -399,36 +418,44 @@ def test_a_killed_process_restarts_the_job_which_resumes(tmp_path: Path) -> None
         env=own,
         timeout=400,
     )
+    (tmp_path / "said.txt").write_text(done.stderr, encoding="utf-8")
     assert done.returncode == 0, done.stderr
-    assert not list(tmp_path.glob("*.partial"))
-    assert (
-        "No checkpoint was saved yet, so the same command starts from the beginning." in done.stderr
-    )
-    assert done.stderr.count("whole was saved before") == 2, (
-        "after the second restart and the third"
-    )
-    assert done.stderr.count("resumed was saved before") == 1
-    assert done.stderr.count("The run resumes from step") == 1
-    one, two, ngram, counted = (
-        tmp_path / name for name in ("whole", "resumed", "ngram", "counted")
-    )
+
+
+@pytest.mark.launch
+def test_a_job_with_a_killed_process_is_restarted_and_resumes(restarted):
+    said = (restarted / "said.txt").read_text(encoding="utf-8")
+    assert not list(restarted.glob("*.partial"))
+    assert "No checkpoint was saved yet, so the same command starts from the beginning." in said
+    assert said.count("whole was saved before") == 2, "after the second restart and the third"
+    assert said.count("resumed was saved before") == 1
+    assert said.count("The run resumes from step") == 1
+
+
+@pytest.mark.launch
+def test_a_resumed_job_makes_the_model_of_one_that_was_not_killed(restarted):
+    one = restarted / "whole"
+    two = restarted / "resumed"
     assert (one / "model.safetensors").read_bytes() == (two / "model.safetensors").read_bytes()
     curves = [
         json.loads((each / "training.json").read_text())["evaluations"] for each in (one, two)
     ]
     bits = [[at["bits_per_character"] for at in curve] for curve in curves]
     assert bits[0] == bits[1] and len(bits[0]) > 2
-    reviewgen.train(
-        "ngram-char", TEXTS, model={"order": 4}, training={"novelty": "none"}, out=counted
+
+
+@pytest.mark.launch
+def test_a_restarted_count_is_that_of_one_process(restarted, tmp_path):
+    options = {"model": {"order": 4}, "training": {"novelty": "none"}, "out": tmp_path / "counted"}
+    reviewgen.train("ngram-char", TEXTS, **options)
+    counted, ngram = (
+        (folder / "model.safetensors").read_bytes()
+        for folder in (tmp_path / "counted", restarted / "ngram")
     )
-    assert (ngram / "model.safetensors").read_bytes() == (
-        counted / "model.safetensors"
-    ).read_bytes()
+    assert ngram == counted
 
 
-def test_a_saved_model_of_the_same_run_is_used_and_another_is_in_the_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_saved_model_of_the_same_run_is_used_and_another_is_in_the_way(tmp_path, monkeypatch):
     options: dict[str, Any] = {
         "out": tmp_path / "model",
         "training": {"novelty": "none", "copy_tokens": 0},

@@ -2,9 +2,9 @@
 the plot, the command.
 """
 
+import itertools
 import json
 import math
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -17,7 +17,7 @@ from reviewgen.evaluation.evaluate import evaluate_documents
 from reviewgen.rates import describe_copies
 from reviewgen.runs.sweep import SweepRow
 from tests.support.brute_ngram import BruteNgram
-from tests.support.fakes import TEXTS, run_command
+from tests.support.fakes import TEXTS
 from tests.support.trainings import prepared, ready
 
 # of which some have n-grams that no other has
@@ -44,40 +44,52 @@ def numbers(row: SweepRow) -> list[Any]:
     return [row.train_bits, row.held_out_bits, row.megabytes, row.token_copy_rate]
 
 
-def test_the_orders_of_an_ngram_of_a_source_that_is_read_once() -> None:
-    rows = list(reviewgen.sweep("ngram-char", iter(TEXTS), "model.order", [1, 2, 4]))
+@pytest.fixture(scope="module")
+def orders() -> list[SweepRow]:
+    """Of a source that can be read once only."""
+    return list(reviewgen.sweep("ngram-char", iter(TEXTS), "model.order", [1, 2, 4]))
+
+
+def test_a_row_has_the_numbers_of_a_run_of_its_own(orders):
+    rows = orders
     assert [row.value for row in rows] == [1, 2, 4]
     for row in rows:
         assert numbers(row) == pytest.approx(by_hand("ngram-char", model={"order": row.value}))
         assert row.seconds > 0
+
+
+def test_higher_orders_are_larger_and_copy_more(orders):
+    rows = orders
     bits = [row.train_bits or 0.0 for row in rows]
     assert bits[0] > bits[1] + 0.5 > bits[2] + 1.0
     assert rows[0].megabytes < rows[1].megabytes < rows[2].megabytes
     assert (rows[0].token_copy_rate or 0.0) < 0.03 and (rows[2].token_copy_rate or 0.0) > 0.1
 
 
-def test_each_series_is_swept_and_has_the_figures_of_plain_counts() -> None:
+@pytest.fixture(scope="module")
+def smoothings() -> list[SweepRow]:
+    series = {"model.smoothing": ["kneser-ney", "none"]}
+    settings = {"training": {"copy_tokens": 0}}
+    swept = ("ngram-char", SQUARES, "model.order", [1, 3, 6], settings)
+    return list(reviewgen.sweep(*swept, series=series))
+
+
+def test_each_series_is_swept(smoothings):
+    swept = [(row.series["model.smoothing"], row.value) for row in smoothings]
+    assert swept == list(itertools.product(("kneser-ney", "none"), (1, 3, 6)))
+
+
+def test_bits_impossible_tokens_and_ngrams_are_those_of_plain_counts(smoothings):
     run = prepared("ngram-char", SQUARES)
     train, held_out = (
         [store.document(n).tolist() for n in range(len(store))]
         for store in (run.stores["train"], run.stores["test"])
     )
-    series = {"model.smoothing": ["kneser-ney", "none"]}
-    settings = {"training": {"copy_tokens": 0}}
-    rows = list(
-        reviewgen.sweep("ngram-char", SQUARES, "model.order", [1, 3, 6], settings, series=series)
-    )
-    assert [(row.series["model.smoothing"], row.value) for row in rows] == [
-        (s, n) for s in ("kneser-ney", "none") for n in (1, 3, 6)
-    ]
-    for row in rows:
+    for row in smoothings:
         brute = BruteNgram(
             train, run.tokenizer.vocab_size, row.value, row.series["model.smoothing"]
         )
-        p, held = (
-            [brute.probability(text[n], text[:n]) for text in some for n in range(1, len(text))]
-            for some in (train, held_out)
-        )
+        p, held = (probabilities(brute, texts) for texts in (train, held_out))
         assert row.train_bits == pytest.approx(
             -sum(map(math.log2, p)) / sum(len(text) - 2 for text in train), rel=1e-4
         )
@@ -89,17 +101,32 @@ def test_each_series_is_swept_and_has_the_figures_of_plain_counts() -> None:
             == (row.held_out_impossible > 0)
             == (row.to_dict()["held_out_bits"] is None)
         )
-        grams = [
-            {tuple(ids[i : i + n]) for ids in train for i in range(len(ids) - n + 1)}
-            for n in range(1, row.value + 1)
-        ]
+        grams = [ngrams_of(train, n) for n in range(1, row.value + 1)]
         # the beginning of a text is not predicted
         assert list(row.ngrams) == [len(grams[0]) - 1, *map(len, grams[1:])]
-    shares = [row.held_out_impossible or 0.0 for row in rows]
+
+
+def probabilities(brute: BruteNgram, texts: list[list[int]]) -> list[float]:
+    """Return the probability of each token that is predicted."""
+    found = []
+    for text in texts:
+        found += [brute.probability(text[n], text[:n]) for n in range(1, len(text))]
+    return found
+
+
+def ngrams_of(texts: list[list[int]], n: int) -> set[tuple[int, ...]]:
+    found = set()
+    for text in texts:
+        found.update(tuple(text[i : i + n]) for i in range(len(text) - n + 1))
+    return found
+
+
+def test_without_smoothing_more_is_impossible_at_higher_orders(smoothings):
+    shares = [row.held_out_impossible or 0.0 for row in smoothings]
     assert shares[:3] == [0.0, 0.0, 0.0] and shares[3] < shares[4] < shares[5]
 
 
-def test_the_vocabulary_of_a_tokenizer() -> None:
+def test_the_vocabulary_of_a_tokenizer():
     rows = list(
         reviewgen.sweep(
             "ngram-word", TEXTS, "tokenizer.vocab_size", ["262", "270"], {"model": {"order": 2}}
@@ -114,7 +141,7 @@ def test_the_vocabulary_of_a_tokenizer() -> None:
 
 
 @pytest.mark.wrong_types
-def test_a_wrong_sweep_is_refused_before_any_work() -> None:
+def test_a_wrong_sweep_is_refused_before_any_work():
     refused: list[tuple[str, Any, dict[str, Any], str]] = [
         ("data.lowercase", [True], {}, "not a setting"),
         ("model.order", [], {}, "at least one value"),
@@ -137,7 +164,7 @@ ROWS = [
 ]
 
 
-def test_a_plot_is_a_picture(tmp_path: Path) -> None:
+def test_a_plot_is_a_picture(tmp_path):
     from matplotlib.image import imread
 
     for name in ("plot.png", "plot.pdf"):
@@ -147,72 +174,58 @@ def test_a_plot_is_a_picture(tmp_path: Path) -> None:
     plot_sweep(ROWS[2:], "model.order", "ngram-char", tmp_path / "plot.pdf", overwrite=True)
 
 
-def test_the_command_prints_the_table_and_draws_it(
-    tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+@pytest.fixture
+def words(tmp_path) -> tuple[Any, ...]:
+    """A command that sweeps two settings, and sets a list that is not swept."""
     corpus = tmp_path / "reviews.txt"
     corpus.write_text("\n".join(SQUARES), encoding="utf-8")
-    words = (
-        "sweep",
-        "ngram-char",
-        "--data",
-        corpus,
-        "--set",
-        "training.novelty=exact",
-        "--set",
-        "model.order=1, 12",
+    settings = ["training.novelty=exact", "model.order=1, 12"]
+    settings += ["training.metrics=distinct-1,distinct-2", "model.smoothing=kneser-ney,none"]
+    given = itertools.chain.from_iterable(("--set", setting) for setting in settings)
+    return ("sweep", "ngram-char", "--data", corpus, *given)
+
+
+@pytest.fixture(scope="module")
+def swept() -> list[SweepRow]:
+    settings = {"training": {"novelty": "exact"}}
+    series = {"model.smoothing": ["kneser-ney", "none"]}
+    return list(
+        reviewgen.sweep("ngram-char", SQUARES, "model.order", [1, 12], settings, series=series)
     )
-    # a list, which is not swept
-    words = (*words, "--set", "training.metrics=distinct-1,distinct-2")
-    words = (*words, "--set", "model.smoothing=kneser-ney,none")
-    status, out, err = run_command(
-        monkeypatch, capsys, *words, "--plot", corpus.with_suffix(".svg")
-    )
+
+
+def test_the_command_prints_the_table_and_draws_it(words, swept, tmp_path, run_command):
+    plot = tmp_path / "reviews.svg"
+    status, out, err = run_command(*words, "--plot", plot)
     assert status == 0, err
     lines = [line.split() for line in out.splitlines()]
     assert lines[0] == ["train", "held-out", "n-grams,", "of"]
-    assert lines[1] == [
-        "smoothing",
-        "order",
-        "bits/char",
-        "bits/char",
-        "MB",
-        "s",
-        "copy",
-        "rate",
-        "V^n",
-        "possible",
-    ]
-    settings = {"training": {"novelty": "exact"}}
-    series = {"model.smoothing": ["kneser-ney", "none"]}
-    rows = list(
-        reviewgen.sweep("ngram-char", SQUARES, "model.order", [1, 12], settings, series=series)
-    )
-    for line, row in zip(lines[2:], rows, strict=True):
-        finite = row.held_out_bits is not None and math.isfinite(row.held_out_bits)
-        held_out = (
-            [f"{row.held_out_bits:.4f}"]
-            if finite
-            else [f"{row.held_out_impossible:.1%}", "impossible"]
-        )
-        assert line[: 3 + len(held_out)] == [
-            row.series["model.smoothing"],
-            f"{row.value}",
-            f"{row.train_bits:.4f}",
-            *held_out,
-        ]
-        possible = f"{float(row.ngrams[0] ** row.value):.1e}".replace("e+0", "e").replace("e+", "e")
-        copied = describe_copies(row.novelty).split() or ["-"]
-        assert line[-3 - len(copied) :] == [*copied, f"{row.ngrams[-1]:,}", "of", possible]
-        assert line[-5 - len(copied)] == f"{row.megabytes:.2f}"
-    assert [row.held_out_impossible for row in rows[:3]] == [0.0] * 3 and "impossible" in lines[-1]
-    drawn = "".join(ElementTree.parse(corpus.with_suffix(".svg")).getroot().itertext())
+    header = "smoothing order bits/char bits/char MB s copy rate V^n possible"
+    assert lines[1] == header.split()
+    for line, row in zip(lines[2:], swept, strict=True):
+        first, last = cells_of(row)
+        assert line[: len(first)] == first and line[-len(last) :] == last
+        assert line[-2 - len(last)] == f"{row.megabytes:.2f}"
+    assert [row.held_out_impossible for row in swept[:3]] == [0.0] * 3 and "impossible" in lines[-1]
+    drawn = "".join(ElementTree.parse(plot).getroot().itertext())
     assert "smoothing none, training text" in drawn and "probability zero" in drawn
-    facts = json.loads(run_command(monkeypatch, capsys, *words, "--json")[1])
-    for row, wanted in zip(facts["rows"], rows, strict=True):
-        expected = {
-            **json.loads(json.dumps(wanted.to_dict())),
-            "value": str(wanted.value),
-            "seconds": 0,
-        }
-        assert {**row, "seconds": 0} == expected
+
+
+def cells_of(row: SweepRow) -> tuple[list[str], list[str]]:
+    """Return the words of a line of the table, up to the bits and from the copy rate on."""
+    if row.held_out_bits is not None and math.isfinite(row.held_out_bits):
+        held_out = [f"{row.held_out_bits:.4f}"]
+    else:
+        held_out = [f"{row.held_out_impossible:.1%}", "impossible"]
+    first = [row.series["model.smoothing"], f"{row.value}", f"{row.train_bits:.4f}", *held_out]
+    possible = f"{float(row.ngrams[0] ** row.value):.1e}".replace("e+0", "e").replace("e+", "e")
+    copied = describe_copies(row.novelty).split() or ["-"]
+    return first, [*copied, f"{row.ngrams[-1]:,}", "of", possible]
+
+
+def test_the_command_prints_json(words, swept, run_command):
+    facts = json.loads(run_command(*words, "--json")[1])
+    for row, wanted in zip(facts["rows"], swept, strict=True):
+        expected = json.loads(json.dumps(wanted.to_dict()))
+        same = {"value": str(wanted.value), "seconds": 0}
+        assert {**row, "seconds": 0} == expected | same

@@ -18,7 +18,6 @@ import reviewgen
 from reviewgen import ReviewModel
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.evaluation.metrics import measure_texts
-from tests.support.fakes import run_command
 from tests.support.launches import made_once
 from tests.support.models import NGRAM
 
@@ -40,7 +39,7 @@ def people(count: int, seed: int) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> ReviewModel:
+def model(tmp_path_factory) -> ReviewModel:
     def train(folder: Path) -> None:
         reviewgen.train("ngram-char", people(300, 1), **NGRAM).save_pretrained(folder / "m")
 
@@ -48,10 +47,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ReviewModel:
 
 
 @given(st.lists(st.lists(st.sampled_from(["a", "B", "b", "xyz"]), max_size=9), max_size=5))
-def test_statistics_equal_a_count_of_all_words(rows: list[list[str]]) -> None:
+def test_statistics_equal_a_count_of_all_words(rows):
     """Shares of n-grams are compared with brute force in ``tests/training/test_metrics.py``."""
     figures = measure_texts([" ".join(row) for row in rows], {"a", "b"}.__contains__)
-    words = [word for row in rows for word in row]
+    words = list(itertools.chain.from_iterable(rows))
     assert figures.words == len(words)
     assert figures.words_per_text == pytest.approx(len(words) / max(1, len(rows)))
     assert figures.unknown_words == pytest.approx(
@@ -59,28 +58,52 @@ def test_statistics_equal_a_count_of_all_words(rows: list[list[str]]) -> None:
     )
 
 
-def test_each_combination_is_a_trial_and_extremes_are_far_from_people(model: ReviewModel) -> None:
-    search = {"temperature": (0.05, 1.0, 6.0), "top_p": (1.0, 0.9)}
-    trials = list(reviewgen.tune_sampling(model, people(300, 2), search=search, texts=120))
+SEARCH = {"temperature": (0.05, 1.0, 6.0), "top_p": (1.0, 0.9)}
+
+
+@pytest.fixture(scope="module")
+def trials(model: ReviewModel) -> list[Any]:
+    return list(reviewgen.tune_sampling(model, people(300, 2), search=SEARCH, texts=120))
+
+
+def nearest(trials: list[Any]) -> Any:
+    return min(trials, key=lambda trial: trial.distance)
+
+
+def test_each_combination_is_a_trial(trials):
     expected = [
-        dict(zip(search, each, strict=True)) for each in itertools.product(*search.values())
+        dict(zip(SEARCH, each, strict=True)) for each in itertools.product(*SEARCH.values())
     ]
     assert [trial.settings for trial in trials] == expected
-    by = {(trial.settings["temperature"], trial.settings["top_p"]): trial for trial in trials}
-    best = min(trials, key=lambda trial: trial.distance)
-    assert best.settings["temperature"] == 1.0
+
+
+def test_the_best_for_reading_has_the_fewest_bits(trials):
+    best = nearest(trials)
     assert best.reading == best.generated.bits_per_character
+
+
+def test_repetitive_texts_are_never_the_best_for_reading(trials):
+    best = nearest(trials)
     distinct = tuple(0.59 * share for share in best.human.distinct)
     dull = (
         replace(best.generated, repeated_sentences=0.03),
         replace(best.generated, distinct=distinct),
     )
     assert [replace(best, generated=texts).reading for texts in dull] == [math.inf, math.inf]
+
+
+def test_extreme_temperatures_are_far_from_people(trials):
+    best = nearest(trials)
+    assert best.settings["temperature"] == 1.0
+    by = {(trial.settings["temperature"], trial.settings["top_p"]): trial for trial in trials}
     assert by[0.05, 1.0].distance > 1.5 * best.distance < by[6.0, 1.0].distance
     bits = [
         by[temperature, 1.0].generated.bits_per_character or 0.0 for temperature in (0.05, 1.0, 6.0)
     ]
     assert bits == sorted(bits) and bits[0] < (best.human.bits_per_character or 0.0) < bits[2]
+
+
+def test_as_many_words_are_generated_as_people_wrote(trials):
     same_size = [
         abs(trial.human.words - trial.generated.words) <= 40
         for trial in trials
@@ -91,7 +114,7 @@ def test_each_combination_is_a_trial_and_extremes_are_far_from_people(model: Rev
     )
 
 
-def test_the_statistics_are_those_of_the_texts_of_generate(model: ReviewModel) -> None:
+def test_the_statistics_are_those_of_the_texts_of_generate(model):
     options: Any = {"search": {"temperature": [0.9]}, "texts": 20, "judge": model, "seed": 7}
     (trial,) = reviewgen.tune_sampling(model, people(80, 2), **options)
     texts = model.generate("", num_return_sequences=20, seed=7, temperature=0.9)
@@ -102,7 +125,7 @@ def test_the_statistics_are_those_of_the_texts_of_generate(model: ReviewModel) -
     assert list(reviewgen.tune_sampling(model, people(80, 2), **options)) == [trial]
 
 
-def test_wrong_arguments_and_sources_are_refused(model: ReviewModel) -> None:
+def test_wrong_arguments_and_sources_are_refused(model):
     refused: list[tuple[list[str], dict[str, Any], str]] = [
         (people(80, 2), {"search": {"temperature": []}}, "at least one value of temperature"),
         (people(39, 2), {}, "at least 40; the source has 39"),
@@ -112,21 +135,17 @@ def test_wrong_arguments_and_sources_are_refused(model: ReviewModel) -> None:
             list(reviewgen.tune_sampling(model, source, **options))
 
 
-@pytest.mark.wrong_types
-def test_the_command_prints_a_table_and_saves_the_best(
-    model: ReviewModel, tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
-    (tmp_path / "people.txt").write_text("\n".join(people(120, 2)), encoding="utf-8")
-    common = [
-        "tune-sampling",
-        model.bundle.folder,
-        "--data",
-        tmp_path / "people.txt",
-        "--texts",
-        20,
-    ]
+@pytest.fixture
+def common(model: ReviewModel, tmp_path) -> list[Any]:
+    file = tmp_path / "people.txt"
+    file.write_text("\n".join(people(120, 2)), encoding="utf-8")
     search = ["--search", "temperature=0.1,1"]
-    status, out, _ = run_command(monkeypatch, capsys, *common, *search, "--out", tmp_path / "best")
+    return ["tune-sampling", model.bundle.folder, "--data", file, "--texts", 20, *search]
+
+
+@pytest.mark.wrong_types
+def test_the_command_prints_a_table_and_saves_the_best(model, common, tmp_path, run_command):
+    status, out, _ = run_command(*common, "--out", tmp_path / "best")
     assert status == 0
     header, human, *rows = out.splitlines()
     assert header.split()[:2] == ["unknown", "distinct-1"] and human.startswith("texts by people")
@@ -142,20 +161,30 @@ def test_the_command_prints_a_table_and_saves_the_best(
         and "--profile likeness" in rows[3]
     )
     assert saved.generation_config.temperature == model.generation_config.temperature
-    assert (
-        run_command(
-            monkeypatch, capsys, *common, *search, "--for", "reading", "--out", tmp_path / "read"
-        )[0]
-        == 0
-    )
+
+
+def test_the_command_saves_the_best_for_reading(common, tmp_path, run_command):
+    options = ["--for", "reading", "--out", tmp_path / "read"]
+    assert run_command(*common, *options)[0] == 0
     assert reviewgen.load(tmp_path / "read").generation_config.temperature in (0.1, 1)
-    facts = json.loads(run_command(monkeypatch, capsys, *common, *search, "--json")[1])
+
+
+def test_the_command_prints_json(common, run_command):
+    facts = json.loads(run_command(*common, "--json")[1])
     assert facts["best"]["settings"] == {"temperature": 1} and len(facts["trials"]) == 2
-    for wrong in (
+
+
+@pytest.mark.wrong_types
+@pytest.mark.parametrize(
+    "wrong",
+    [
         ["--for", "readers"],
         ["--search", "temperature="],
         ["--search", "temperature=warm"],
-        [*search, *search],
-    ):
-        status, _, err = run_command(monkeypatch, capsys, *common, *wrong)
-        assert status == 2 and err.startswith("error: ") and len(err.splitlines()) == 1, wrong
+        ["--search", "temperature=0.1,1"],
+    ],
+    ids=" ".join,
+)
+def test_a_bad_call_of_the_command_is_one_sentence(wrong, common, run_command):
+    status, _, err = run_command(*common, *wrong)
+    assert status == 2 and err.startswith("error: ") and len(err.splitlines()) == 1

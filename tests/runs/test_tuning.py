@@ -21,7 +21,7 @@ from reviewgen import best_trial
 from reviewgen.errors import ConfigError, TrainingError
 from reviewgen.registry.plugins import find_preset
 from reviewgen.runs.tune import TuneTrial
-from tests.support.fakes import TEXTS, TableModel, raising, run_command
+from tests.support.fakes import TEXTS, TableModel, raising
 from tests.support.trainings import ready
 
 NETWORK = {
@@ -105,9 +105,7 @@ def searched(start: Any, folder: Path, **options: Any) -> dict[str, Any]:
     return dict(optuna.load_study(study_name="reviewgen", storage=storage).trials[0].distributions)
 
 
-def test_the_default_space_lies_around_the_settings_of_the_preset(
-    tmp_path: Path, micro: Any
-) -> None:
+def test_the_default_space_lies_around_the_settings_of_the_preset(tmp_path, micro):
     from optuna.distributions import FloatDistribution, IntDistribution
 
     rate = find_preset("lstm-char").training_settings["learning_rate"]
@@ -129,7 +127,7 @@ def test_the_default_space_lies_around_the_settings_of_the_preset(
         reviewgen.tune("ngram-char", TEXTS, settings={"model": {"order": 3}})
 
 
-def test_ranges_and_lists_as_a_user_types_them(tmp_path: Path) -> None:
+def test_ranges_and_lists_as_a_user_types_them(tmp_path):
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     typed: dict[str, tuple[Any, Any]] = {
@@ -146,7 +144,7 @@ def test_ranges_and_lists_as_a_user_types_them(tmp_path: Path) -> None:
     assert space == {name: distribution for name, (_, distribution) in typed.items()}
 
 
-def test_a_wrong_search_is_refused_before_any_work() -> None:
+def test_a_wrong_search_is_refused_before_any_work():
     fixed = {"model": {"hidden_size": 8}}
     refused: list[tuple[dict[str, Any], str]] = [
         ({"trials": 0}, "trials must be"),
@@ -158,16 +156,23 @@ def test_a_wrong_search_is_refused_before_any_work() -> None:
             reviewgen.tune(**({"start": "gru-char", "source": "no such file.csv"} | options))
 
 
-def test_suggestions_learn_from_earlier_trials() -> None:
+@pytest.fixture(scope="module")
+def tried() -> list[Any]:
+    return search(36, search=SHARPNESS | {"model.size": "16:144"})
+
+
+def test_suggestions_learn_from_earlier_trials(tried):
     """Random values of the sharpness are 1.67 orders of magnitude from the best one, on average."""
-    tried = search(36, search=SHARPNESS | {"model.size": "16:144"})
     off = [abs(math.log10(trial.settings["model.sharpness"]) + 2) for trial in tried]
     assert np.mean(off[:6]) > 1.0 and np.mean(off[-15:]) < 0.95 and min(off) < 0.3
     assert off[best_trial(tried).number] < 0.4
-    assert tried[0].settings == {
-        "model.sharpness": 0.5,
-        "model.size": 80,
-    }, "first, the model's own settings"
+
+
+def test_the_first_trial_has_the_settings_of_the_model(tried):
+    assert tried[0].settings == {"model.sharpness": 0.5, "model.size": 80}
+
+
+def test_suggestions_are_within_their_ranges(tried):
     assert [trial.number for trial in tried] == list(range(36))
     for trial in tried:
         sharpness, size = trial.settings.values()
@@ -175,7 +180,7 @@ def test_suggestions_learn_from_earlier_trials() -> None:
         assert isinstance(size, int) and 16 <= size <= 144
 
 
-def test_a_trial_is_the_training_with_its_settings() -> None:
+def test_a_trial_is_the_training_with_its_settings():
     fixed = {"model": {"embedding_size": 4}, "training": NETWORK["training"]}
     space = {"model.hidden_size": "4:12", RATE: "1e-3:3e-2"}
     for trial in search(2, start="rnn-char", settings=fixed, search=space, seed=5, steps=12):
@@ -188,7 +193,7 @@ def test_a_trial_is_the_training_with_its_settings() -> None:
         assert trial.outcome == "done" and trial.problem is None and trial.seconds > 0
 
 
-def test_hopeless_trials_are_stopped_early() -> None:
+def test_hopeless_trials_are_stopped_early():
     settings = NETWORK | {"training": NETWORK["training"] | {"evaluations": 10, "patience": 99}}
     options = {"settings": settings, "steps": 30, "search": {RATE: [1e-6, 2e-6, 2e-2]}}
     tried = search(12, start="rnn-char", **options)
@@ -201,9 +206,7 @@ def test_hopeless_trials_are_stopped_early() -> None:
     assert max(trial.bits or 0 for trial in tried) > (best_trial(tried).bits or 9) + 1
 
 
-def test_trials_that_diverge_have_failed_and_the_search_goes_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_trials_that_diverge_have_failed_and_the_search_goes_on(monkeypatch):
     def diverge(config: PeakConfig) -> None:
         if config.sharpness > 0.1:
             raise TrainingError("The loss is nan at step 3.")
@@ -219,9 +222,7 @@ def test_trials_that_diverge_have_failed_and_the_search_goes_on(
         best_trial(search(2, search={"model.sharpness": [1.0]}))
 
 
-def test_an_interrupted_search_resumes_as_if_nothing_had_happened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_search_resumes_as_if_nothing_had_happened(tmp_path, monkeypatch):
     whole = search(9)
     file = tmp_path / "trials.jsonl"
     assert [trial.settings for trial in whole[1:]] != [
@@ -240,7 +241,7 @@ def test_an_interrupted_search_resumes_as_if_nothing_had_happened(
     assert search(3, storage=file) == again[:3]
 
 
-def test_a_file_of_another_search_is_refused_and_kept(tmp_path: Path) -> None:
+def test_a_file_of_another_search_is_refused_and_kept(tmp_path):
     file = tmp_path / "trials.jsonl"
     before = search(1, storage=file, steps=4)
     changes: dict[str, Any] = {"seed 0, not 3": {"seed": 3}, "steps 4, not 5": {"steps": 5}}
@@ -251,7 +252,7 @@ def test_a_file_of_another_search_is_refused_and_kept(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def words(tmp_path, monkeypatch) -> list[str]:
     monkeypatch.chdir(tmp_path)
     Path("my reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     rates = ["--search", "model.sharpness=1e-6:1", "--set", "model.size=64"]
@@ -259,9 +260,7 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_setting_that_is_a_list_is_not_swept(
-    words: list[str], monkeypatch: Any, capsys: Any
-) -> None:
+def test_a_setting_that_is_a_list_is_not_swept(words, run_command):
     swept = [
         "sweep",
         *words[1:4],
@@ -271,17 +270,15 @@ def test_a_setting_that_is_a_list_is_not_swept(
         "model.size=64,80",
         "--json",
     ]
-    status, out, err = run_command(monkeypatch, capsys, *swept, "--set", "training.copy_tokens=0")
+    status, out, err = run_command(*swept, "--set", "training.copy_tokens=0")
     assert status == 0, err
     assert json.loads(out)["setting"] == "model.size"
-    status, _, err = run_command(monkeypatch, capsys, *swept[:6], "--json")
+    status, _, err = run_command(*swept[:6], "--json")
     assert status == 0, "a list that is the only setting is swept, as each other one is"
 
 
-def test_the_command_prints_a_table_and_the_command_that_trains(
-    words: list[str], monkeypatch: Any, capsys: Any
-) -> None:
-    status, out, err = run_command(monkeypatch, capsys, *words, "--lowercase")
+def test_the_command_prints_a_table_and_the_command_that_trains(words, run_command):
+    status, out, err = run_command(*words, "--lowercase")
     assert status == 0, err
     lines = out.splitlines()
     assert lines[0].split() == ["trial", "sharpness", "bits/char", "steps", "seconds", "outcome"]
@@ -293,6 +290,6 @@ def test_the_command_prints_a_table_and_the_command_that_trains(
         "--out",
         "my-model",
     ]
-    trained = json.loads(run_command(monkeypatch, capsys, *command[1:], "--json")[1])
+    trained = json.loads(run_command(*command[1:], "--json")[1])
     assert trained["evaluations"][-1]["bits_per_character"] == pytest.approx(best.bits)
     assert trained["data"]["lowercase"] is True

@@ -52,7 +52,7 @@ class Sample:
         check(self)
 
 
-def test_a_config_comes_back_through_json() -> None:
+def test_a_config_comes_back_through_json():
     config = Sample(
         size=3,
         limit=7,
@@ -114,7 +114,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def test_refused_values() -> None:
+def test_refused_values():
     wrong = {}
     for values, word in REFUSED:
         with pytest.raises(ConfigError) as caught:
@@ -128,7 +128,7 @@ def test_refused_values() -> None:
     assert wrong == {}
 
 
-def test_values_at_the_bounds_are_accepted() -> None:
+def test_values_at_the_bounds_are_accepted():
     for values in (
         {"size": 1},
         {"size": 100},
@@ -147,7 +147,7 @@ SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_
         SCALARS | st.lists(SCALARS, max_size=3),
     )
 )
-def test_any_json_object_makes_a_config_or_a_config_error(values: dict[str, Any]) -> None:
+def test_any_json_object_makes_a_config_or_a_config_error(values):
     try:
         config = from_dict(Sample, values)
     except ConfigError:
@@ -155,7 +155,7 @@ def test_any_json_object_makes_a_config_or_a_config_error(values: dict[str, Any]
     assert from_dict(Sample, to_dict(config)) == config
 
 
-def test_strings_become_values_of_the_type() -> None:
+def test_strings_become_values_of_the_type():
     for name, typed, value in (
         ("size", "12", 12),
         ("rate", "0.25", 0.25),
@@ -192,7 +192,7 @@ def test_strings_become_values_of_the_type() -> None:
             from_strings(Sample, {name: typed})
 
 
-def test_a_renamed_value_is_accepted_under_its_old_name() -> None:
+def test_a_renamed_value_is_accepted_under_its_old_name():
     for given_value, value in (("quick", "fast"), ("swift", "fast"), ("slow", "slow"), (3, 3)):
         config = from_dict(Sample, {"size": 1, "kind": given_value, "name": "quick"})
         assert (config.kind, config.name, to_dict(config)["kind"]) == (value, "quick", value)
@@ -203,7 +203,7 @@ def test_a_renamed_value_is_accepted_under_its_old_name() -> None:
     assert from_dict(Sample, {"size": 1, "word": "x"}).word == "yes"
 
 
-def test_settings_by_group_and_durations() -> None:
+def test_settings_by_group_and_durations():
     assert parse_settings(["training.rate = 1=2"]) == {
         "model": {},
         "tokenizer": {},
@@ -236,7 +236,7 @@ def test_settings_by_group_and_durations() -> None:
             parse_duration(text)
 
 
-def test_errors_of_the_system_are_one_sentence_with_the_path_and_others_pass() -> None:
+def test_errors_of_the_system_are_one_sentence_with_the_path_and_others_pass():
     for number in (
         errno.ENOSPC,
         errno.EDQUOT,

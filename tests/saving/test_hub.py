@@ -3,6 +3,7 @@ loopback Hub.
 """
 
 import hashlib
+import itertools
 import json
 import re
 import shutil
@@ -36,14 +37,14 @@ def hub() -> Iterator[LoopbackHub]:
 
 
 @pytest.fixture
-def ana(hub: LoopbackHub, tmp_path: Path) -> Iterator[None]:
+def ana(hub: LoopbackHub, tmp_path) -> Iterator[None]:
     """The client of this process has the token of a user."""
     with hub.client(tmp_path / "ana", TOKEN):
         yield
 
 
 @pytest.fixture
-def folder(model_folder: Callable[[str], Path]) -> Path:
+def folder(model_folder) -> Path:
     return model_folder("ngram-char")
 
 
@@ -87,9 +88,13 @@ def log(hub: LoopbackHub, key: tuple[str, str] = KEY) -> list[str]:
 # There and back.
 
 
-def test_a_model_is_unchanged_by_a_push_and_a_pull(
-    hub: LoopbackHub, folder: Path, tmp_path: Path, caplog: Any
-) -> None:
+WITH_ADDRESSES = [
+    f"The {noun} was {kind}, write to ana@example.org"
+    for noun, kind in itertools.product(("food", "band"), ("good", "bad", "so"))
+]
+
+
+def test_a_model_is_unchanged_by_a_push_and_a_pull(hub, folder, tmp_path, caplog):
     texts = texts_of(folder)
     with hub.client(tmp_path / "one", TOKEN):
         address = push(folder)
@@ -106,10 +111,23 @@ def test_a_model_is_unchanged_by_a_push_and_a_pull(
     caplog.clear()
     with hub.client(tmp_path / "two"):
         assert texts_of() == texts_of(f"hf://{NAME}") == texts and caplog.messages == []
+
+
+def test_the_cached_version_is_used_while_the_hub_fails(hub, folder, tmp_path, caplog):
+    publish(hub, folder)
+    with hub.client(tmp_path / "two"):
+        texts = texts_of()
+    caplog.clear()
     hub.faults = [Fault("^GET .*/api/models", status=400)]
     with hub.client(tmp_path / "two"):
         assert texts_of() == texts and "the cached version is used" in caplog.messages[0]
         refuses(HubError, "could not be downloaded", lambda: texts_of(force_download=True))
+
+
+def test_a_downloaded_model_needs_no_requests_offline(hub, folder, tmp_path):
+    publish(hub, folder)
+    with hub.client(tmp_path / "two"):
+        texts = texts_of()
     since = len(hub.requests)
     with hub.client(tmp_path / "two", offline=True):
         assert texts_of() == texts
@@ -119,7 +137,7 @@ def test_a_model_is_unchanged_by_a_push_and_a_pull(
 
 
 @pytest.mark.server
-def test_revisions_and_pull_requests(hub: LoopbackHub, folder: Path, ana: None) -> None:
+def test_revisions_and_pull_requests(hub, folder, ana):
     push(folder)
     push(folder, f"{NAME}@v2", commit_message="better")
     pull_request = push(folder, create_pr=True, model_card_kwargs={"language": "en"})
@@ -130,7 +148,7 @@ def test_revisions_and_pull_requests(hub: LoopbackHub, folder: Path, ana: None) 
 
 
 @pytest.mark.server
-def test_tokens_and_private_repositories(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_tokens_and_private_repositories(hub, folder, tmp_path):
     with hub.client(tmp_path / "one", TOKEN):
         push(folder, private=True)
     with hub.client(tmp_path / "two"):
@@ -142,9 +160,7 @@ def test_tokens_and_private_repositories(hub: LoopbackHub, folder: Path, tmp_pat
     assert ("model", "ana/other") not in hub.repositories
 
 
-def test_other_files_are_not_downloaded_and_the_card_may_be_missing(
-    hub: LoopbackHub, folder: Path, ana: None
-) -> None:
+def test_other_files_are_not_downloaded_and_the_card_may_be_missing(hub, folder, ana):
     more = {
         "pytorch_model.bin": b"\x80\x04",
         "code.py": b"raise SystemExit(3)\n",
@@ -153,12 +169,8 @@ def test_other_files_are_not_downloaded_and_the_card_may_be_missing(
     }
     publish(hub, folder, gone="README.md", **more)
     assert texts_of() == texts_of(folder)
-    assert not any(
-        name in request.target
-        for request in hub.requests
-        for name in more
-        if "resolve" in request.target
-    )
+    targets = [request.target for request in hub.requests if "resolve" in request.target]
+    assert not any(name in "\n".join(targets) for name in more)
 
 
 # What goes wrong on the way.
@@ -166,9 +178,7 @@ def test_other_files_are_not_downloaded_and_the_card_may_be_missing(
 
 @pytest.mark.server
 @pytest.mark.parametrize("pattern", ["^PUT .*upload", "^POST .*/commit/"])
-def test_an_upload_that_breaks_leaves_no_half_model_and_is_repeated(
-    hub: LoopbackHub, folder: Path, ana: None, pattern: str
-) -> None:
+def test_an_upload_that_breaks_leaves_no_half_model_and_is_repeated(hub, folder, ana, pattern):
     hub.faults = [Fault(pattern, status=400, times=1)]
     refuses(HubError, "could not be published", lambda: push(folder))
     assert "/commit/" in push(folder)
@@ -186,9 +196,7 @@ def test_an_upload_that_breaks_leaves_no_half_model_and_is_repeated(
 
 
 @pytest.mark.server
-def test_a_model_replaces_all_files_of_an_older_one(
-    hub: LoopbackHub, folder: Path, model_folder: Callable[[str], Path], ana: None, caplog: Any
-) -> None:
+def test_a_model_replaces_all_files_of_an_older_one(hub, folder, model_folder, ana, caplog):
     publish(hub, folder)
     push(model_folder("ngram-word"), allow=EVERYTHING)
     files = hub.files(*KEY)
@@ -210,9 +218,7 @@ def test_a_model_replaces_all_files_of_an_older_one(
 
 
 @pytest.mark.server
-def test_the_card_has_the_facts_and_one_by_hand_is_kept(
-    hub: LoopbackHub, folder: Path, ana: None, tmp_path: Path
-) -> None:
+def test_the_card_has_the_facts_and_keeps_its_metadata(hub, folder, ana):
     push(folder, model_card_kwargs={"language": ["en", "fr"], "tags": ["film"]})
     card = hub.files(*KEY)["README.md"].decode()
     block = yaml.safe_load(card.split("---\n")[1])
@@ -223,11 +229,9 @@ def test_the_card_has_the_facts_and_one_by_hand_is_kept(
         "reviewgen",
     )
     assert block["tags"] == ["reviewgen", "ngram", "film"]
-    metrics = {
-        m["type"]: m["value"]
-        for result in block["model-index"][0]["results"]
-        for m in result["metrics"]
-    }
+    results = block["model-index"][0]["results"]
+    measured = itertools.chain.from_iterable(result["metrics"] for result in results)
+    metrics = {metric["type"]: metric["value"] for metric in measured}
     assert metrics["bits_per_character"] == round(training["held_out"]["bits_per_character"], 4)
     for word in (
         f'reviewgen.load("{NAME}")',
@@ -245,13 +249,26 @@ def test_the_card_has_the_facts_and_one_by_hand_is_kept(
         ["en", "fr"],
         block["tags"],
     )
+
+
+@pytest.mark.server
+def test_a_card_by_hand_is_kept(hub, folder, ana):
     by_hand = b"---\nlicense: mit\n---\n# Mine\n"
-    hub.repositories[KEY].commit("main", hub.files(*KEY) | {"README.md": by_hand})
+    publish(hub, folder, **{"README.md": by_hand})
     push(folder, license=None)
     push(folder, f"{NAME}@v2", license=None)  # a new branch has the card of main
     assert hub.files(*KEY)["README.md"] == hub.files(*KEY, "v2")["README.md"] == by_hand
     refuses(ConfigError, "'mit', not 'gpl-3.0'", lambda: push(folder, license="gpl-3.0"))
+
+
+@pytest.mark.server
+def test_a_public_model_is_not_made_private(hub, folder, ana):
+    publish(hub, folder)
     refuses(HubError, "exists and is public", lambda: push(folder, private=True))
+
+
+@pytest.mark.server
+def test_a_card_that_was_edited_in_the_folder_is_published(hub, folder, ana, tmp_path):
     edited = Path(shutil.copytree(folder, tmp_path / "edited"))
     (edited / "README.md").write_text("# Reviews of Ana's\n", encoding="utf-8")
     push(edited, "ana/edited")
@@ -262,7 +279,7 @@ def test_the_card_has_the_facts_and_one_by_hand_is_kept(
     )
 
 
-def test_a_card_of_an_earlier_version_counts_as_generated() -> None:
+def test_a_card_of_an_earlier_version_counts_as_generated():
     """The last line of a card is a saved format: its words and its digest do not change."""
     body = (
         "---\nlicense: mit\ntags:\n- reviewgen\n- gru\n- film\n---\n\n# gru-char\n\nA small gru"
@@ -277,16 +294,8 @@ def test_a_card_of_an_earlier_version_counts_as_generated() -> None:
 
 
 @pytest.mark.server
-def test_personal_data_and_the_whole_text_are_published_only_if_allowed(
-    hub: LoopbackHub, model_folder: Callable[[str], Path], ana: None
-) -> None:
-    texts = [
-        f"The {noun} was {kind}, write to ana@example.org"
-        for noun in ("food", "band")
-        for kind in ("good", "bad", "so")
-    ]
-    model = reviewgen.train("ngram-char", texts, **NGRAM)
-    french: dict[str, Any] = {"model_card_kwargs": {"language": 5}}
+def test_personal_data_is_published_only_if_allowed(hub, ana):
+    model = reviewgen.train("ngram-char", WITH_ADDRESSES, **NGRAM)
     message = refuses(
         NotPublished, "e-mail addresses in ", lambda: push(model, allow=[], copy_limit=0)
     )
@@ -296,20 +305,27 @@ def test_personal_data_and_the_whole_text_are_published_only_if_allowed(
     )
     assert "--allow email,url," in message
     refuses(NotPublished, "no license is given", lambda: push(model, license=None))
-    said = refuses(
-        SourceError,
-        "is not a repository",
-        lambda: push(model_folder("exact"), "ana", None, allow=[], **french),
-    )
-    assert all(
-        word in said
-        for word in ("language must be", "no license is given", "contains the whole training text")
-    ), said
     known = ["email", "url", "handle", "copies"]
     address = push(model, allow=known)
     assert push(model, license=None, allow=known) == address  # the existing card names one
     refuses(NotPublished, "web addresses in ", lambda: push(model, allow=["email"]))
     assert len(log(hub)) == 2
+
+
+@pytest.mark.server
+def test_all_that_keeps_a_model_from_the_hub_is_said_at_once(hub, model_folder, ana):
+    french: dict[str, Any] = {"model_card_kwargs": {"language": 5}}
+    said = refuses(
+        SourceError,
+        "is not a repository",
+        lambda: push(model_folder("exact"), "ana", None, allow=[], **french),
+    )
+    for word in ("language must be", "no license is given", "contains the whole training text"):
+        assert word in said
+
+
+@pytest.mark.server
+def test_the_whole_text_is_published_only_if_allowed(hub, model_folder, ana):
     refuses(
         NotPublished,
         "contains the whole training text",
@@ -319,9 +335,7 @@ def test_personal_data_and_the_whole_text_are_published_only_if_allowed(
 
 
 @pytest.mark.server
-def test_a_push_reports_the_license_personal_data_and_the_card_at_once(
-    hub: LoopbackHub, tmp_path: Path, capsys: Any
-) -> None:
+def test_a_push_reports_the_license_personal_data_and_the_card_at_once(hub, tmp_path, capsys):
     known: list[str] = []  # before the scan
     generate = ReviewModel.generate
 
@@ -329,12 +343,7 @@ def test_a_push_reports_the_license_personal_data_and_the_card_at_once(
         known.append(capsys.readouterr().err)
         return generate(*arguments, **options)
 
-    texts = [
-        f"The {noun} was {kind}, write to ana@example.org"
-        for noun in ("food", "band")
-        for kind in ("good", "bad", "so")
-    ]
-    reviewgen.train("ngram-char", texts, out=tmp_path / "m", **NGRAM)
+    reviewgen.train("ngram-char", WITH_ADDRESSES, out=tmp_path / "m", **NGRAM)
     (tmp_path / "m" / "README.md").write_text("---\ntags: [\n---\n# Mine\n", encoding="utf-8")
     with hub.client(tmp_path / "home", TOKEN), pytest.MonkeyPatch.context() as patch:
         patch.setattr(ReviewModel, "generate", noted)
@@ -355,9 +364,7 @@ def test_a_push_reports_the_license_personal_data_and_the_card_at_once(
 
 
 @pytest.mark.server
-def test_paths_of_this_machine_are_not_published(
-    hub: LoopbackHub, tmp_path: Path, ana: None
-) -> None:
+def test_paths_of_this_machine_are_not_published(hub, tmp_path, ana):
     parent = tmp_path / "secret client" / "parent"
     parent.parent.mkdir()
     (parent.parent / "reviews.txt").write_text("".join(f"{text}\n" for text in TEXTS))
@@ -380,7 +387,7 @@ def test_paths_of_this_machine_are_not_published(
 
 
 @pytest.mark.server
-def test_the_commands(hub: LoopbackHub, folder: Path, tmp_path: Path, capsys: Any) -> None:
+def test_the_commands(hub, folder, tmp_path, capsys):
     publish(hub, folder, "ana/changed", **{"generation_config.json": b'{"temperature": 0.25}'})
     mine = tmp_path / "mine"
     commands: list[tuple[int, str, list[Any]]] = [
@@ -414,9 +421,7 @@ def test_the_commands(hub: LoopbackHub, folder: Path, tmp_path: Path, capsys: An
 
 
 @pytest.fixture
-def push_space(
-    hub: LoopbackHub, model_folder: Callable[[str], Path], tmp_path: Path, capsys: Any
-) -> Any:
+def push_space(hub: LoopbackHub, model_folder, tmp_path, capsys) -> Any:
     """A function that runs ``reviewgen push --space`` and returns what it prints, as JSON; or the
     error message.
     """
@@ -434,9 +439,7 @@ def push_space(
 
 
 @pytest.mark.server
-def test_the_model_and_its_page_link_each_other_and_an_edited_readme_is_kept(
-    hub: LoopbackHub, push_space: Any
-) -> None:
+def test_the_model_and_its_page_link_each_other(hub, push_space):
     said = push_space()
     assert said == {
         "url": f"{hub.endpoint}/{NAME}/commit/{hub.sha(*KEY)}",
@@ -462,6 +465,12 @@ def test_the_model_and_its_page_link_each_other_and_an_edited_readme_is_kept(
     assert contents is not None
     model = json.loads(contents[1])["models"][0]
     assert model["card"] == card and ["License", "mit"] in model["facts"]
+
+
+@pytest.mark.server
+def test_a_page_is_pushed_again_without_its_edited_readme(hub, push_space):
+    push_space()
+    files = hub.files(*SPACE)
     push_space()
     assert len(log(hub, KEY)) == len(log(hub, SPACE)) == 2  # nothing is new: no commit
     by_hand = files["README.md"].replace(b"title: reviews", b"title: Ana's critic")
@@ -471,9 +480,7 @@ def test_the_model_and_its_page_link_each_other_and_an_edited_readme_is_kept(
 
 
 @pytest.mark.server
-def test_a_space_that_reviewgen_has_not_published_is_left_alone(
-    hub: LoopbackHub, push_space: Any
-) -> None:
+def test_a_space_that_reviewgen_has_not_published_is_left_alone(hub, push_space):
     for sdk, title in ("static", "Duplicate from bob/game"), ("gradio", "Add notes"):
         hub.add(*SPACE, sdk=sdk)
         files = hub.files(*SPACE) | {"index.html": b"<p>my game</p>"}
@@ -530,7 +537,7 @@ HARMLESS = [
 ]
 
 
-def test_personal_data_is_found_in_texts_and_in_the_vocabulary() -> None:
+def test_personal_data_is_found_in_texts_and_in_the_vocabulary():
     for kind, texts in PERSONAL.items():
         for text in texts:
             assert "in 1 of 2 samples, as in" in find_personal_data([text, "nothing"], [])[kind]

@@ -68,16 +68,14 @@ class Target:
 
 
 @pytest.fixture(scope="module")
-def target(
-    model_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Target]:
+def target(model_folder, tmp_path_factory) -> Iterator[Target]:
     folder = model_folder("ngram-char")
     files = {file.name: file.read_bytes() for file in folder.iterdir()}
     with LoopbackHub({("model", "owner/name"): {"main": files}}) as hub:
         yield Target(hub, folder, tmp_path_factory.mktemp("hostile"))
 
 
-def test_names_of_files_that_lead_outside_are_not_downloaded(target: Target) -> None:
+def test_names_of_files_that_lead_outside_are_not_downloaded(target):
     assert target.load(Fault(INFO, edit=answer(lambda facts: facts))) == target.text
     wrong = {}
     # of files that are not the model's, so ignored
@@ -88,7 +86,7 @@ def test_names_of_files_that_lead_outside_are_not_downloaded(target: Target) -> 
     assert wrong == {}
 
 
-def test_a_byte_that_changes_on_the_way_is_found(target: Target) -> None:
+def test_a_byte_that_changes_on_the_way_is_found(target):
     said = [
         target.load(Fault(f"^GET .*{name}", flips=True))
         for name in ("/characters.json", "/lfs-objects/")
@@ -96,7 +94,7 @@ def test_a_byte_that_changes_on_the_way_is_found(target: Target) -> None:
     assert all(" damaged" in each or "has changed since" in each for each in said), said
 
 
-def test_an_answer_of_another_form_is_one_sentence(target: Target) -> None:
+def test_an_answer_of_another_form_is_one_sentence(target):
     def say(status: int, text: bytes = b"", **named: str) -> Edit:
         fields = {name.replace("_", "-"): value for name, value in named.items()}
         return lambda _, headers, body: (status, headers | fields, text or body)

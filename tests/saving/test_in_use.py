@@ -3,7 +3,6 @@
 import copy
 import pickle
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -17,9 +16,7 @@ THREADS = 32
 
 
 @pytest.mark.parametrize("name", ["ngram-char", "gru-word"])
-def test_threads_that_share_a_model_get_what_one_thread_gets(
-    micro: Callable[[str], ReviewModel], name: str
-) -> None:
+def test_threads_that_share_a_model_get_what_one_thread_gets(micro, name):
     model = micro(name)
     starts = threading.Barrier(THREADS)
 
@@ -37,9 +34,7 @@ def test_threads_that_share_a_model_get_what_one_thread_gets(
 
 
 @pytest.mark.parametrize("name", ["gru-char", "ngram-char", "conditional", "blend-char"])
-def test_a_pickled_model_generates_and_scores_the_same(
-    micro: Callable[[str], ReviewModel], name: str
-) -> None:
+def test_a_pickled_model_generates_and_scores_the_same(micro, name):
     model = micro(name)
     again = pickle.loads(pickle.dumps(model))
     assert again.generate("the ", seed=1) == model.generate("the ", seed=1)
@@ -51,9 +46,7 @@ def test_a_pickled_model_generates_and_scores_the_same(
     )
 
 
-def test_the_stepper_is_kept_until_the_weights_may_have_changed(
-    micro: Callable[[str], ReviewModel],
-) -> None:
+def test_the_stepper_is_kept_until_the_weights_may_have_changed(micro):
     bundle = micro("gru-char").bundle
     # as one that was just trained
     model = ReviewModel(replace(bundle, weights=ModelWeights(copy.deepcopy(bundle.model))))

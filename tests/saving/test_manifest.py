@@ -5,7 +5,6 @@ a folder keeps it true.
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 
 import reviewgen
 from reviewgen.errors import BundleError
-from tests.support.fakes import run_command
 from tests.support.saved import WEIGHTS, edit_json, refusal
 
 INDEX = "novelty.safetensors"
@@ -30,7 +28,7 @@ LISTED = [
 
 
 @pytest.fixture
-def saved(model_folder: Callable[[str], Path], tmp_path: Path) -> Path:
+def saved(model_folder, tmp_path) -> Path:
     return Path(shutil.copytree(model_folder("gru-char"), tmp_path / "m"))
 
 
@@ -59,8 +57,8 @@ def flip(file: Path, bit: int) -> None:
 
 @pytest.mark.parametrize("name", ["gru-char", "ngram-char"])
 def test_each_file_but_the_card_is_listed_and_every_flipped_bit_is_found(
-    model_folder: Callable[[str], Path], tmp_path: Path, name: str
-) -> None:
+    model_folder, tmp_path, name
+):
     folder = Path(shutil.copytree(model_folder(name), tmp_path / "m"))
     assert manifest(folder) == by_hand(folder) and {INDEX, WEIGHTS} < manifest(folder).keys()
     assert {path.name for path in folder.iterdir()} == {
@@ -77,7 +75,7 @@ def test_each_file_but_the_card_is_listed_and_every_flipped_bit_is_found(
     assert reviewgen.load(folder).generate_one(seed=1)
 
 
-def test_a_change_is_named_with_what_to_do(saved: Path) -> None:
+def test_a_change_is_named_with_what_to_do(saved):
     flip(saved / WEIGHTS, 8 * (saved / WEIGHTS).stat().st_size - 20)
     message = refusal(saved)
     assert (
@@ -87,13 +85,13 @@ def test_a_change_is_named_with_what_to_do(saved: Path) -> None:
     assert reviewgen.load(saved, accept_changes=True).generate_one(seed=1)
 
 
-def test_curves_are_not_plotted_from_a_record_that_has_changed(saved: Path, tmp_path: Path) -> None:
+def test_curves_are_not_plotted_from_a_record_that_has_changed(saved, tmp_path):
     edit_json(saved / "training.json", "seed", value=5)
     with pytest.raises(BundleError, match="changed"):
         reviewgen.plot_training([saved], tmp_path / "a.svg")
 
 
-def test_the_card_can_be_edited_and_added_and_removed_files_are_named(saved: Path) -> None:
+def test_the_card_can_be_edited_and_added_and_removed_files_are_named(saved):
     (saved / "README.md").write_text("My model.")
     assert reviewgen.load(saved).bundle.card == "My model."
     index = (saved / INDEX).read_bytes()
@@ -108,24 +106,22 @@ def test_the_card_can_be_edited_and_added_and_removed_files_are_named(saved: Pat
 
 
 @pytest.mark.wrong_types
-def test_doctor_accepts_an_edit_that_can_be_read(
-    saved: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_doctor_accepts_an_edit_that_can_be_read(saved, run_command):
     edit_json(saved / GENERATION, "temperature", value=0.25)
-    status, out, said = run_command(monkeypatch, capsys, "doctor", saved)
+    status, out, said = run_command("doctor", saved)
     assert status == 1 and GENERATION in said and not out
-    status, out, _ = run_command(monkeypatch, capsys, "doctor", saved, "--accept", "--json")
+    status, out, _ = run_command("doctor", saved, "--accept", "--json")
     assert status == 0 and json.loads(out)["accepted"] == [GENERATION]
     assert reviewgen.load(saved).generation_config.temperature == 0.25
-    assert "no file has changed" in run_command(monkeypatch, capsys, "doctor", saved)[1]
+    assert "no file has changed" in run_command("doctor", saved)[1]
     edit_json(saved / GENERATION, "temperature", value="warm")
-    status, _, said = run_command(monkeypatch, capsys, "doctor", saved, "--accept")
+    status, _, said = run_command("doctor", saved, "--accept")
     assert status == 1 and "temperature" in said
 
 
 def test_saved_defaults_and_the_manifest_agree_and_a_copy_of_a_folder_without_one_has_one(
-    saved: Path, tmp_path: Path
-) -> None:
+    saved, tmp_path
+):
     reviewgen.load(saved).save_generation_config(saved, temperature=0.3)
     assert reviewgen.load(saved).generation_config.temperature == 0.3 and manifest(
         saved
@@ -136,9 +132,7 @@ def test_saved_defaults_and_the_manifest_agree_and_a_copy_of_a_folder_without_on
     assert manifest(tmp_path / "copy") == by_hand(tmp_path / "copy")
 
 
-def test_the_digest_is_that_of_what_was_loaded(
-    saved: Path, model_folder: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_the_digest_is_that_of_what_was_loaded(saved, model_folder, tmp_path):
     names = sorted(set(manifest(saved)) - {GENERATION, "training.json"})  # which change no texts
     lines = [
         f"{name} {hashlib.sha256((saved / name).read_bytes()).hexdigest()}\n" for name in names

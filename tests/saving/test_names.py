@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from huggingface_hub.utils import validate_repo_id
 
-from reviewgen.config import HubSource, parse_source
+from reviewgen.config.names import HubSource, parse_source
 from reviewgen.errors import SourceError
 
 PRESETS = ["lstm-word", "lstm-word-large", "lstm2-word-10m", "a-b"]
@@ -79,7 +79,7 @@ REFUSED = [
 
 
 @pytest.fixture(autouse=True)
-def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def empty_folder(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -90,7 +90,7 @@ def refuses(word: str | None, *arguments: Any, **options: Any) -> str:
     return str(caught.value)
 
 
-def test_each_source_has_one_meaning_or_is_refused() -> None:
+def test_each_source_has_one_meaning_or_is_refused():
     meant = {name: name for name in PRESETS} | OTHERS
     assert {text: parse_source(text) for text in meant} == meant
     for source in OTHERS.values():
@@ -112,7 +112,7 @@ def test_each_source_has_one_meaning_or_is_refused() -> None:
         refuses(word, source, revision=revision)
 
 
-def test_an_existing_folder_without_another_meaning_is_local() -> None:
+def test_an_existing_folder_without_another_meaning_is_local():
     for text in ("models", "a b", "LSTM-word", "x/y/z", "作者", "ends-with-slash/"):
         refuses(None, text)
         Path(text).mkdir(parents=True)
@@ -122,7 +122,7 @@ def test_an_existing_folder_without_another_meaning_is_local() -> None:
     refuses("home folder", Path("~no_such_user_here/x"))
 
 
-def test_a_saved_model_wins_over_a_repository_and_not_over_a_preset() -> None:
+def test_a_saved_model_wins_over_a_repository_and_not_over_a_preset():
     Path("runs/model").mkdir(parents=True)
     assert parse_source("runs/model", PRESETS) == HubSource("runs/model", None)
     Path("runs/model", "config.json").touch()

@@ -33,9 +33,7 @@ DAMAGED = "damaged"
 
 
 @pytest.fixture(scope="module")
-def unlisted(
-    model_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
+def unlisted(model_folder, tmp_path_factory) -> Callable[[str], Path]:
     """Return a function that copies a micro model without its manifest, so that a change is refused
     for itself.
     """
@@ -78,9 +76,7 @@ def cases() -> Iterator[Cases]:
 # The files.
 
 
-def test_every_file_but_the_optional_ones_must_be_there_and_be_a_file(
-    saved: Path, cases: Cases
-) -> None:
+def test_every_file_but_the_optional_ones_must_be_there_and_be_a_file(saved, cases):
     for name in (CONFIG, WEIGHTS, GENERATION, TRAINING, TOKENIZER, "README.md"):
         content = (saved / name).read_bytes()
         (saved / name).unlink()
@@ -95,9 +91,7 @@ def test_every_file_but_the_optional_ones_must_be_there_and_be_a_file(
     assert model.bundle.index is None and model.bundle.lexicon is None
 
 
-def test_other_files_are_refused_except_those_of_git_the_hub_and_file_managers(
-    saved: Path, cases: Cases
-) -> None:
+def test_other_files_are_refused_except_those_of_git_the_hub_and_file_managers(saved, cases):
     (saved / ".gitattributes").write_text("*.safetensors filter=lfs")
     (saved / ".DS_Store").write_bytes(b"\0")
     for name in (".git", ".cache"):
@@ -109,7 +103,7 @@ def test_other_files_are_refused_except_those_of_git_the_hub_and_file_managers(
         (saved / name).unlink()
 
 
-def test_a_place_without_a_saved_model(saved: Path, tmp_path: Path, cases: Cases) -> None:
+def test_a_place_without_a_saved_model(saved, tmp_path, cases):
     for folder, word in (
         (saved / CONFIG, "it is a file"),
         (tmp_path / "nowhere", "no such folder"),
@@ -124,7 +118,7 @@ def test_a_place_without_a_saved_model(saved: Path, tmp_path: Path, cases: Cases
 
 
 @pytest.mark.parametrize("name", [CONFIG, GENERATION, TRAINING, TOKENIZER, "README.md"])
-def test_text_that_is_damaged_or_beyond_the_bounds(saved: Path, name: str, cases: Cases) -> None:
+def test_text_that_is_damaged_or_beyond_the_bounds(saved, name, cases):
     file = saved / name
     deep = '{"a": ' * 65 + "1" + "}" * 65
     texts: list[str | bytes] = [
@@ -147,9 +141,7 @@ def test_text_that_is_damaged_or_beyond_the_bounds(saved: Path, name: str, cases
     cases.expect(saved, "64 MB and a byte", name)
 
 
-def test_weights_that_are_cut_or_something_else(
-    unlisted: Callable[[str], Path], tmp_path: Path, cases: Cases
-) -> None:
+def test_weights_that_are_cut_or_something_else(unlisted, tmp_path, cases):
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:
             return Path.touch, (tmp_path / "touched",)
@@ -245,7 +237,7 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
 
 
 @pytest.mark.wrong_types
-def test_config_values_that_are_refused(saved: Path, cases: Cases) -> None:
+def test_config_values_that_are_refused(saved, cases):
     file = saved / CONFIG
     original = file.read_bytes()
     for path, values in REFUSED.items():
@@ -267,9 +259,7 @@ def test_config_values_that_are_refused(saved: Path, cases: Cases) -> None:
         assert reviewgen.load(saved).preset == preset
 
 
-def test_a_missing_plugin_names_the_package_to_install_and_hostile_names_are_not_repeated(
-    saved: Path,
-) -> None:
+def test_a_missing_plugin_names_the_package_to_install_and_hostile_names_are_not_repeated(saved):
     file = saved / CONFIG
     original = file.read_bytes()
     for part in ("model", "tokenizer"):
@@ -317,9 +307,7 @@ EDITS: list[Callable[[dict[str, torch.Tensor]], object]] = [
 
 
 @pytest.mark.parametrize("name", ["gru-char", "ngram-char"])
-def test_missing_extra_and_wrong_tensors(
-    unlisted: Callable[[str], Path], name: str, cases: Cases
-) -> None:
+def test_missing_extra_and_wrong_tensors(unlisted, name, cases):
     folder = unlisted(name)
     original = (folder / WEIGHTS).read_bytes()
     for number, edit in enumerate(EDITS):
@@ -329,9 +317,7 @@ def test_missing_extra_and_wrong_tensors(
 
 
 @pytest.mark.parametrize("name", ["gru-char", "ngram-char"])
-def test_weights_that_are_nan_infinite_or_above_a_billion(
-    unlisted: Callable[[str], Path], name: str, cases: Cases
-) -> None:
+def test_weights_that_are_nan_infinite_or_above_a_billion(unlisted, name, cases):
     folder = unlisted(name)
     tensors = load_file(folder / WEIGHTS)
     largest = max(
@@ -345,7 +331,7 @@ def test_weights_that_are_nan_infinite_or_above_a_billion(
         cases.expect(folder, value, DAMAGED)
 
 
-def test_sizes_that_a_config_declares_take_no_memory(saved: Path, cases: Cases) -> None:
+def test_sizes_that_a_config_declares_take_no_memory(saved, cases):
     original = (saved / CONFIG).read_bytes()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for settings in (
@@ -365,7 +351,7 @@ def test_sizes_that_a_config_declares_take_no_memory(saved: Path, cases: Cases) 
 
 
 @pytest.mark.parametrize("name", ["gru-char", "conditional"])
-def test_the_tokenizer_of_another_model(unlisted: Callable[[str], Path], name: str) -> None:
+def test_the_tokenizer_of_another_model(unlisted, name):
     folder = unlisted(name)
     whole = reviewgen.load(folder)
     (folder / TOKENIZER).write_text(json.dumps({"schema": 1, "characters": "abc"}))
@@ -379,7 +365,7 @@ def test_the_tokenizer_of_another_model(unlisted: Callable[[str], Path], name: s
 # training.json and generation_config.json.
 
 
-def test_the_training_record_is_checked(saved: Path, cases: Cases) -> None:
+def test_the_training_record_is_checked(saved, cases):
     good = {"unit": "%", "lower_is_better": None, "generated": 1, "held_out": 0.5}
     file = saved / TRAINING
     original = json.loads(file.read_text())
@@ -430,7 +416,7 @@ def test_the_training_record_is_checked(saved: Path, cases: Cases) -> None:
 
 
 @pytest.mark.wrong_types
-def test_generation_defaults_are_checked_and_bounded(saved: Path, cases: Cases) -> None:
+def test_generation_defaults_are_checked_and_bounded(saved, cases):
     file = saved / GENERATION
     for settings, word in (
         *(
@@ -487,9 +473,7 @@ class Loading(LetterTokenizer):
         raise cls.error
 
 
-def test_errors_of_a_tokenizer_that_is_loaded_are_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_errors_of_a_tokenizer_that_is_loaded_are_one_sentence(tmp_path, monkeypatch):
     letters(3, Loading).save_pretrained(tmp_path / "m")
     monkeypatch.setattr(Loading, "calls", 0)
 
@@ -514,9 +498,7 @@ def test_errors_of_a_tokenizer_that_is_loaded_are_one_sentence(
     assert Loading.calls == 8, "each is read once"
 
 
-def test_a_replacement_that_was_cut_off_is_said(
-    model_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_replacement_that_was_cut_off_is_said(model_folder, tmp_path, monkeypatch):
     """A process that was killed between its two renames: the old folder is aside, and the new one
     has no name yet.
     """

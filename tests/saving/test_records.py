@@ -7,7 +7,7 @@ import copy
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from reviewgen.hub import brief_facts
 from reviewgen.registry.saved import describe_weights
 from reviewgen.saving.read import read_bundle
 from reviewgen.web.curves import find_curves
-from tests.support.fakes import run_command
 from tests.support.live_server import in_process
 
 HUGE = 10**90
@@ -99,7 +98,7 @@ refused.
 
 
 @pytest.fixture(scope="module")
-def saved(model_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved(model_folder, tmp_path_factory) -> Path:
     """A saved model without a manifest, so that a changed record is refused for itself."""
     folder = Path(
         shutil.copytree(model_folder("gru-char"), tmp_path_factory.mktemp("saved") / "model")
@@ -114,13 +113,11 @@ def facts_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any
     """Yield the path of each fact in a record, with its value."""
     if path:
         yield path, value
-    pairs = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
+    pairs: Any = ()
+    if isinstance(value, dict):
+        pairs = value.items()
+    elif isinstance(value, list):
+        pairs = enumerate(value)
     for key, inner in pairs:
         yield from facts_of(inner, (*path, key))
 
@@ -156,11 +153,11 @@ def show(model: reviewgen.ReviewModel) -> None:
     assert model.evaluate(["the movie was good"]).reviews == 1
 
 
-def test_a_record_with_all_facts_is_shown(saved: Path) -> None:
+def test_a_record_with_all_facts_is_shown(saved):
     show(loaded(saved))
 
 
-def test_a_fact_of_another_type_is_refused(saved: Path) -> None:
+def test_a_fact_of_another_type_is_refused(saved):
     wrong = []
     for path, value in facts_of(RECORD):
         for odd in WRONG[type(value)]:
@@ -180,9 +177,7 @@ def test_a_fact_of_another_type_is_refused(saved: Path) -> None:
     "path", [("novelty", "copy_rate_interval"), ("metrics", "distinct-2", "interval")]
 )
 @pytest.mark.parametrize("limits", [[], [0.1], [0.1, 0.2, 0.3]])
-def test_an_interval_has_two_numbers(
-    saved: Path, path: tuple[str, ...], limits: list[float]
-) -> None:
+def test_an_interval_has_two_numbers(saved, path, limits):
     (saved / "training.json").write_text(with_fact(path, limits))
     with pytest.raises(
         BundleError,
@@ -192,7 +187,7 @@ def test_an_interval_has_two_numbers(
 
 
 @pytest.mark.slow
-def test_other_facts_may_have_any_type(saved: Path) -> None:
+def test_other_facts_may_have_any_type(saved):
     model = loaded(saved)
     for path, value in facts_of(RECORD):
         if name_of(path) in FREE:
@@ -201,7 +196,7 @@ def test_other_facts_may_have_any_type(saved: Path) -> None:
 
 
 @pytest.mark.slow
-def test_facts_may_be_null(saved: Path) -> None:
+def test_facts_may_be_null(saved):
     model = loaded(saved)
     for path, _ in facts_of(RECORD):
         show_or_refuse(model, saved, with_fact(path, None))
@@ -219,7 +214,7 @@ def show_or_refuse(model: reviewgen.ReviewModel, folder: Path, record: str) -> N
         assert "training.json" in str(error)
 
 
-def test_a_server_names_a_model_whose_facts_are_null(saved: Path) -> None:
+def test_a_server_names_a_model_whose_facts_are_null(saved):
     (saved / "training.json").write_text(json.dumps(dict.fromkeys(RECORD)))
     with in_process({"m": reviewgen.load(saved)}) as server:
         (listed,) = server.http.get("/v1/models").json()["data"]
@@ -229,18 +224,16 @@ def test_a_server_names_a_model_whose_facts_are_null(saved: Path) -> None:
 @pytest.mark.parametrize(
     "words", [("export", "--html", "page.html"), ("evaluate", "--data", "texts.csv")]
 )
-def test_a_command_refuses_an_interval_that_is_a_number(
-    saved: Path, words: tuple[str, str, str], tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+def test_a_command_refuses_an_interval_that_is_a_number(saved, words, tmp_path, run_command):
     (saved / "training.json").write_text(with_fact(("novelty", "copy_rate_interval"), 1))
     verb, option, name = words
-    status, _, error = run_command(monkeypatch, capsys, verb, saved, option, tmp_path / name)
+    status, _, error = run_command(verb, saved, option, tmp_path / name)
     assert status == 1
     assert "copy_rate_interval in novelty in training.json must be a list; got 1" in error
     assert "Traceback" not in error
 
 
-def test_list_shows_a_record_with_a_wrong_fact_as_a_problem(saved: Path, install: Any) -> None:
+def test_list_shows_a_record_with_a_wrong_fact_as_a_problem(saved, install):
     (saved / "training.json").write_text(with_fact(("parameters", "embeddings"), "x"))
     package = (
         install("fake-weights", {"weights": {"gru-fake": "fakeweights.gru_fake"}}) / "fakeweights"

@@ -58,7 +58,7 @@ def problems(name: str, kind: str = "model") -> dict[str, str | None]:
 # Finding and listing.
 
 
-def test_plugins_of_this_repository_are_found_by_entry_point() -> None:
+def test_plugins_of_this_repository_are_found_by_entry_point():
     assert {"ngram", "nnlm", "rnn", "gru", "lstm"} <= {
         plugin.name for plugin in list_plugins("model")
     }
@@ -70,7 +70,7 @@ def test_plugins_of_this_repository_are_found_by_entry_point() -> None:
     )
 
 
-def test_a_third_party_model_is_listed_without_an_import_and_found(install: Install) -> None:
+def test_a_third_party_model_is_listed_without_an_import_and_found(install):
     site = install(
         "reviewgen-fake", {"models": {"fakemodel": "fake_good:Model"}}, {"fake_good": EMPTY}
     )
@@ -88,7 +88,7 @@ def test_a_third_party_model_is_listed_without_an_import_and_found(install: Inst
         sys.path.remove(str(twin))
 
 
-def test_an_unknown_name_suggests_the_closest(install: Install) -> None:
+def test_an_unknown_name_suggests_the_closest():
     assert "Did you mean 'lstm'? Known: " in said_by(lambda: find_model("lstn"), UnknownPlugin)
     assert "Did you mean 'char'" in said_by(lambda: find_tokenizer("chr"), UnknownPlugin)
     assert "Did you mean 'lstm-word'" in said_by(lambda: find_preset("lstm-wrod"), UnknownPlugin)
@@ -96,6 +96,21 @@ def test_an_unknown_name_suggests_the_closest(install: Install) -> None:
         assert "Did you mean 'lstm-word'" in said_by(
             lambda name=name: find_preset(name), SourceError
         )  # type: ignore[misc]
+
+
+def test_an_unknown_name_among_many_says_how_many_more_there_are(install):
+    install_many(install)
+    said = said_by(lambda: find_model("many99"), UnknownPlugin)
+    assert "Did you mean 'many" in said and " more." in said
+
+
+def test_presets_of_a_third_party_are_found_and_broken_ones_name_it(install):
+    install_many(install)
+    assert find_preset("ngram-char-tiny").model_settings == {"order": 3}
+    assert "reviewgen-many 1.2.3" in said_by(lambda: find_preset("ngram-char-bad"), BrokenPlugin)
+
+
+def install_many(install: Install) -> None:
     code = (
         f"{EMPTY}{PRESET}P = Preset(model='ngram', tokenizer='char', model_settings={{'order':"
         " 3})\nBAD = {}\n"
@@ -105,17 +120,13 @@ def test_an_unknown_name_suggests_the_closest(install: Install) -> None:
         "presets": {"ngram-char-tiny": "fake_many:P", "ngram-char-bad": "fake_many:BAD"},
     }
     install("reviewgen-many", points, {"fake_many": code})
-    said = said_by(lambda: find_model("many99"), UnknownPlugin)
-    assert "Did you mean 'many" in said and " more." in said
-    assert find_preset("ngram-char-tiny").model_settings == {"order": 3}
-    assert "reviewgen-many 1.2.3" in said_by(lambda: find_preset("ngram-char-bad"), BrokenPlugin)
 
 
 # What is broken.
 
 
 @pytest.mark.parametrize(
-    ("code", "cause"),
+    "code, cause",
     [
         (
             "import fake_missing_dependency\n",
@@ -126,9 +137,7 @@ def test_an_unknown_name_suggests_the_closest(install: Install) -> None:
         ("raise SystemExit(3)\n", "it calls sys.exit(3)"),
     ],
 )
-def test_a_broken_import_fails_only_when_the_plugin_is_asked_for(
-    install: Install, code: str, cause: str
-) -> None:
+def test_a_broken_import_fails_only_when_the_plugin_is_asked_for(install, code, cause):
     install(
         "reviewgen-broken", {"models": {"fakemodel": "fake_broken:Model"}}, {"fake_broken": code}
     )
@@ -143,7 +152,7 @@ def test_a_broken_import_fails_only_when_the_plugin_is_asked_for(
 # Names that several packages have.
 
 
-def test_a_reserved_name_is_not_taken_by_a_third_party(install: Install) -> None:
+def test_a_reserved_name_is_not_taken_by_a_third_party(install):
     model = "fake_thief:Model"
     points = {
         "models": {"gru": model},
@@ -167,7 +176,7 @@ def test_a_reserved_name_is_not_taken_by_a_third_party(install: Install) -> None
     assert "fake_thief" not in sys.modules
 
 
-def test_two_packages_that_claim_one_name_are_named(install: Install) -> None:
+def test_two_packages_that_claim_one_name_are_named(install):
     code = f"{PRESET}{EMPTY}P = Preset(model='twin', tokenizer='char')\n"
     for which in ("one", "two"):
         model = f"fake_{which}:Model"
@@ -188,7 +197,7 @@ def test_two_packages_that_claim_one_name_are_named(install: Install) -> None:
 # What belongs to a model: steppers and JavaScript of its own package.
 
 
-def test_steppers_and_javascript_are_those_of_the_model_s_own_package(install: Install) -> None:
+def test_steppers_and_javascript_are_those_of_the_model_s_own_package(install):
     paths = (
         "from pathlib import Path\nSTEPPER, LOST = Path(__file__).with_name('one.js'),"
         " Path('/no/such.js')\n"
@@ -220,7 +229,7 @@ def test_steppers_and_javascript_are_those_of_the_model_s_own_package(install: I
 # Registered in the process.
 
 
-def test_a_registered_plugin_is_found_until_it_is_forgotten(install: Install) -> None:
+def test_a_registered_plugin_is_found_until_it_is_forgotten(install):
     install("reviewgen-one", {"models": {"mine": "fake_one:Model"}}, {"fake_one": EMPTY})
 
     class Mine: ...
@@ -238,7 +247,7 @@ def test_a_registered_plugin_is_found_until_it_is_forgotten(install: Install) ->
     said_by(lambda: find_tokenizer("mine"), UnknownPlugin)
 
 
-def test_names_that_cannot_be_registered() -> None:
+def test_names_that_cannot_be_registered():
     for name in ("", "My", "my-model", "my model", "my/model", "2x", "é"):
         for register in (register_model, register_tokenizer):
             with pytest.raises(SourceError, match="cannot name a"):
@@ -252,12 +261,10 @@ def test_names_that_cannot_be_registered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("declared", "word"),
+    "declared, word",
     [("1.99", ""), ("2.0", "upgrade reviewgen"), ("0.9", "upgrade reviewgen-fake")],
 )
-def test_another_major_version_is_refused_before_import(
-    install: Install, declared: str, word: str
-) -> None:
+def test_another_major_version_is_refused_before_import(install, declared, word):
     points = {"models": {"fakemodel": "fake_good:Model"}, "api": {declared: "reviewgen.protocols"}}
     install("reviewgen-fake", points, {"fake_good": EMPTY})
     row = listed("fakemodel")["reviewgen-fake"]
@@ -272,7 +279,7 @@ def test_another_major_version_is_refused_before_import(
 # Weights.
 
 
-def test_weights_are_found_without_an_import(install: Install) -> None:
+def test_weights_are_found_without_an_import(install):
     """The package has others that are missing."""
     names = {"lstm-fake": "fakeweights.deep.lstm_fake", "gru-fake": "fakeweights.gru_fake"}
     weights = install("fake-weights", {"weights": names}) / "fakeweights" / "deep" / "lstm_fake"

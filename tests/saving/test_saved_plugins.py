@@ -5,7 +5,6 @@ earlier versions.
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import reviewgen
 from reviewgen.errors import UnknownPlugin
 from reviewgen.registry.plugins import find_model, register_model, unregister_all
 from reviewgen.registry.saved import plugin_of_saved
-from tests.support.distributions import MODEL, Install
+from tests.support.distributions import MODEL
 from tests.support.fakes import TEXTS
 from tests.support.models import TRAINING
 from tests.support.saved import edit_json
@@ -33,9 +32,7 @@ def message_of(folder: Path) -> str:
     return str(caught.value)
 
 
-def test_the_distribution_decides_whose_plugin_loads_a_model(
-    install: Install, tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_the_distribution_decides_whose_plugin_loads_a_model(install, tmp_path, monkeypatch):
     sites = {}
 
     def add(which: str) -> None:
@@ -66,9 +63,7 @@ def test_the_distribution_decides_whose_plugin_loads_a_model(
         assert ("The one of reviewgen-two is another model" in message) == is_told
 
 
-def test_a_registered_model_is_loaded_where_it_is_registered(
-    install: Install, tmp_path: Path
-) -> None:
+def test_a_registered_model_is_loaded_where_it_is_registered(install, tmp_path):
     def model_class() -> type:
         namespace: dict[str, Any] = {"__name__": "fake_notebook"}
         sys.modules["fake_notebook"] = type(sys)("fake_notebook")
@@ -113,7 +108,7 @@ TABLE = MODEL.replace(
 )
 
 
-def test_a_folder_with_an_older_config_loads(install: Install, tmp_path: Path) -> None:
+def test_a_folder_with_an_older_config_loads(install, tmp_path):
     install("reviewgen-table", {"models": {"table": "fake_table:Model"}}, {"fake_table": TABLE})
     reviewgen.train("table-char", TEXTS, out=tmp_path / "old", **QUICK)
     file = tmp_path / "old" / "config.json"
@@ -134,9 +129,7 @@ OLD = {"compiled": "unrolled", "reference": "spelled"}
 
 
 @pytest.mark.parametrize("layer", OLD)
-def test_a_saved_model_loads_is_saved_and_trained_further(
-    layer: str, model_folder: Callable[[str], Path], micro: Callable[[str], Any], tmp_path: Path
-) -> None:
+def test_a_saved_model_loads_is_saved_and_trained_further(layer, model_folder, micro, tmp_path):
     shutil.copytree(model_folder("gru-char"), tmp_path / "old")
     edit_json(tmp_path / "old" / "config.json", "model", "config", "layer", value=OLD[layer])
     (tmp_path / "old" / "manifest.json").unlink()  # earlier versions wrote none

@@ -4,7 +4,6 @@ read.
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -42,7 +41,7 @@ class Tied(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def trained(tmp_path_factory) -> Iterator[Path]:
     unregister_all()
     register_model("tied", Tied)
     folder = tmp_path_factory.mktemp("tied") / "a"
@@ -51,7 +50,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     unregister_all()
 
 
-def test_they_are_stored_once_as_the_safetensors_library_reads_them(trained: Path) -> None:
+def test_they_are_stored_once_as_the_safetensors_library_reads_them(trained):
     assert load_file(trained / WEIGHTS).keys() == {"embedding.weight", "output.bias", "part"}
     model = reviewgen.load(trained).bundle.model
     other = Tied(model.config)
@@ -64,10 +63,8 @@ def test_they_are_stored_once_as_the_safetensors_library_reads_them(trained: Pat
         assert file.metadata() == {"format": "pt", "output.weight": "embedding.weight"}
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 0.0), ("int8", 0.03)])
-def test_they_are_tied_again_in_every_precision(
-    trained: Path, tmp_path: Path, dtype: Any, tolerance: float
-) -> None:
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 0.0), ("int8", 0.03)])
+def test_they_are_tied_again_in_every_precision(trained, tmp_path, dtype, tolerance):
     model = reviewgen.load(trained)
     model.save_pretrained(tmp_path / "b", dtype=dtype)
     loaded = reviewgen.load(tmp_path / "b")

@@ -11,6 +11,7 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,14 @@ def test_openai_gets_the_texts_of_generate_whole_and_as_a_stream(client, model):
     assert [choice.model_extra["reviewgen"]["text"] for choice in done.choices] == expected
     assert all("".join(choice.logprobs.tokens) == choice.text for choice in done.choices)
     texts = ["the ", "a"]
-    for part in (
-        part for chunk in client.completions.create(stream=True, **ask) for part in chunk.choices
-    ):
-        texts[part.index] += part.text
-    assert texts == expected and [each.id for each in client.models.list()] == ["mine", "slow"]
+    for chunk in client.completions.create(stream=True, **ask):
+        for part in chunk.choices:
+            texts[part.index] += part.text
+    assert texts == expected
+
+
+def test_openai_lists_the_models(client):
+    assert [each.id for each in client.models.list()] == ["mine", "slow"]
 
 
 def test_openai_raises_its_own_exceptions(client, server):
@@ -147,50 +151,52 @@ def test_llm(server, model, tmp_path, monkeypatch):
     assert failed.exit_code == 1 and failed.output.startswith("Error: ") and "mine" in failed.output
 
 
-def test_openai_chats_whole_and_as_a_stream(client, model):
-    messages = [
+CHAT = {
+    "model": "mine",
+    "messages": [
         {"role": "system", "content": "Be kind."},
         {"role": "user", "content": "x"},
         {"role": "assistant", "content": "y"},
-    ]
-    messages.append(
         {
             "role": "user",
             "content": [{"type": "text", "text": "th"}, {"type": "text", "text": "e "}],
-        }
-    )
-    ask = {
-        "model": "mine",
-        "messages": messages,
-        "n": 2,
-        "seed": 3,
-        "max_completion_tokens": 20,
-        "temperature": 0.7,
-    }
+        },
+    ],
+    "n": 2,
+    "seed": 3,
+    "max_completion_tokens": 20,
+    "temperature": 0.7,
+}
+
+
+def test_openai_chats(client, model):
     expected = model.generate(
         "the ", num_return_sequences=2, seed=3, max_new_tokens=20, temperature=0.7
     )
-    done = client.chat.completions.create(stop=["zzz"], **ask)
+    done = client.chat.completions.create(stop=["zzz"], **CHAT)
     assert ["the " + choice.message.content for choice in done.choices] == expected
     assert {choice.message.role for choice in done.choices} == {
         "assistant"
     } and done.usage.prompt_tokens == 4
-    chunks = [
-        *client.chat.completions.create(stream=True, stream_options={"include_usage": True}, **ask)
-    ]
+
+
+def test_a_streamed_chat_is_the_whole_one(client):
+    done = client.chat.completions.create(**CHAT)
+    streamed = client.chat.completions.create(
+        stream=True, stream_options={"include_usage": True}, **CHAT
+    )
+    chunks = list(streamed)
     texts = ["the ", "the "]
     roles = []
     ends = []
-    for choice in (choice for chunk in chunks for choice in chunk.choices):
+    for choice in chain.from_iterable(chunk.choices for chunk in chunks):
         texts[choice.index] += choice.delta.content
         roles += [choice.delta.role] if choice.delta.role else []
         ends += [choice.finish_reason] if choice.finish_reason else []
     assert {each.id[:9] for each in (done, *chunks)} == {"chatcmpl-"}
-    assert (
-        texts == expected
-        and roles == ["assistant"] * 2
-        and ends == [choice.finish_reason for choice in done.choices]
-    )
+    assert texts == ["the " + choice.message.content for choice in done.choices]
+    assert roles == ["assistant"] * 2
+    assert ends == [choice.finish_reason for choice in done.choices]
     assert chunks[-1].usage == done.usage and {chunk.object for chunk in chunks} == {
         "chat.completion.chunk"
     }
@@ -257,9 +263,8 @@ AGENT = {  # fields of openai.types.chat.completion_create_params that agents se
 def test_bodies_of_chat_programs_are_answered(server, model, body):
     response = server.http.post("/v1/chat/completions", json=body)
     *parts, last = [line.removeprefix("data: ") for line in response.text.split("\n\n") if line]
-    deltas = [
-        choice["delta"]["content"] for part in parts for choice in json.loads(part)["choices"]
-    ]
+    choices = chain.from_iterable(json.loads(part)["choices"] for part in parts)
+    deltas = [choice["delta"]["content"] for choice in choices]
     settings = {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 20, "stop_strings": ["zzz"]}
     assert last == "[DONE]" and "the " + "".join(deltas) == model.generate_one(
         "the ", seed=5, **settings
@@ -327,7 +332,7 @@ def test_a_large_body_is_refused_before_it_is_read_and_long_headers_too(server):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "status"), [(60.0, 200), (0.5, 408)], ids=["in time", "not in time"]
+    "seconds, status", [(60.0, 200), (0.5, 408)], ids=["in time", "not in time"]
 )
 def test_a_body_may_come_slowly_but_steadily_within_the_time_of_a_request(model, seconds, status):
     body = b'{"max_tokens": 2}'
@@ -347,7 +352,7 @@ def test_a_body_may_come_slowly_but_steadily_within_the_time_of_a_request(model,
 
 
 @pytest.mark.parametrize(
-    ("first", "slowly"),
+    "first, slowly",
     [
         (b"", b""),
         (b"GET /health HTT", b""),

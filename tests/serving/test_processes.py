@@ -226,7 +226,7 @@ def test_kubernetes_accepts_the_objects():
         kubernetes_validate.validate(each, kubernetes_validate.latest_version(), strict=True)
 
 
-def test_the_objects_of_kubernetes_fit_the_server():
+def test_the_probes_of_kubernetes_are_routes_of_the_server():
     routes = {route.path for route in create_app({}).routes}
     probes = {
         name: CONTAINER[name]["httpGet"]
@@ -239,17 +239,21 @@ def test_the_objects_of_kubernetes_fit_the_server():
     assert {each["path"] for each in probes.values()} | set(
         re.findall(r"^\| `GET (\S+)`", PAGE, re.MULTILINE)
     ) <= routes
+    assert {each["port"] for each in probes.values()} == {CONTAINER["ports"][0]["name"]}
+
+
+def test_the_objects_of_kubernetes_fit_each_other():
     (port,) = CONTAINER["ports"]
-    assert (
-        {each["port"] for each in probes.values()}
-        == {SERVICE["spec"]["ports"][0]["targetPort"]}
-        == {port["name"]}
-    )
+    assert SERVICE["spec"]["ports"][0]["targetPort"] == port["name"]
     assert (
         SERVICE["spec"]["selector"]
         == DEPLOYMENT["spec"]["selector"]["matchLabels"]
         == POD["metadata"]["labels"]
     )
+
+
+def test_the_arguments_of_the_container_are_those_of_the_command():
+    (port,) = CONTAINER["ports"]
     assert block("dockerfile").splitlines()[-1] == 'ENTRYPOINT ["reviewgen"]'
     name, *words = CONTAINER["args"]
     given = get_command(app).commands[name].make_context(name, words).params
@@ -260,6 +264,9 @@ def test_the_objects_of_kubernetes_fit_the_server():
         mounted == (CONTAINER["volumeMounts"][0]["name"], str(key_file.parent))
         and f"> {key_file.name}\n" in PAGE
     )
+
+
+def test_the_container_has_time_to_end_its_requests():
     before = CONTAINER["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert POD["spec"]["terminationGracePeriodSeconds"] > before + Limits().shutdown_seconds
     assert int(re.search(r"proxy_read_timeout (\d+)s", PAGE)[1]) > Limits().request_seconds
@@ -294,7 +301,8 @@ def test_replicas_of_ray_write_the_text_of_the_model(monkeypatch):
     quiet = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
     # a socket's path must be short
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
-        url = f"http://127.0.0.1:{(port := free_port())}"
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
         log = Path(folder) / "log"
         words = [
             str(ROOT / "examples/serve_ray.py"),

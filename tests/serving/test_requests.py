@@ -7,6 +7,7 @@ import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from reviewgen.errors import ConfigError
 from reviewgen.serving.options import accepted_hosts, digest_key, read_keys
-from tests.support.fakes import LETTERS, TableModel, review_model, run_command, table
+from tests.support.fakes import LETTERS, TableModel, review_model, table
 from tests.support.live_server import (
     KEY,
     PATH,
@@ -96,21 +97,20 @@ def test_prompts_have_the_scores_of_the_model(server, models, name):
             )
 
 
+def parts_of(chunks, choice):
+    """Return the parts of a stream that belong to a choice."""
+    parts = chain.from_iterable(chunk["choices"] for chunk in chunks)
+    return [part for part in parts if part["index"] == choice["index"]]
+
+
+PROMPTS = ["the movie was", "", "I liked"]
+ASK = {"prompt": PROMPTS, "logprobs": 2, "max_tokens": 12, "seed": 4, "n": 2, "echo": True}
+
+
 @pytest.mark.parametrize("name", ["chars", "gru"])
-def test_the_new_tokens_follow_those_of_the_prompt(server, models, name):
+def test_an_echo_has_the_tokens_of_the_prompt_with_their_probabilities(server, models, name):
     model = models[name]
-    prompts = ["the movie was", "", "I liked"]
-    ask = {
-        "model": name,
-        "prompt": prompts,
-        "logprobs": 2,
-        "max_tokens": 12,
-        "seed": 4,
-        "n": 2,
-        "echo": True,
-    }
-    choices = server.choices(**ask)
-    chunks = server.stream(**ask)
+    choices = server.choices(model=name, **ASK)
     for choice in choices:
         tokens = choice["logprobs"]["tokens"]
         probs = choice["logprobs"]
@@ -118,28 +118,36 @@ def test_the_new_tokens_follow_those_of_the_prompt(server, models, name):
         assert choice["text"] == "".join(tokens[: len(tokens) - ended]) and ended == (
             choice["finish_reason"] == "stop"
         )
-        assert choice["text"].startswith(prompts[choice["index"] // 2])
+        assert choice["text"].startswith(PROMPTS[choice["index"] // 2])
         ids = model.tokenizer.encode(choice["text"])
         if ended and len(ids) == len(tokens) - 1:
             assert sum(probs["token_logprobs"]) == pytest.approx(
                 -model.score(choice["text"]).bits * math.log(2), rel=1e-3
             )
-        parts = [
-            each
-            for chunk in chunks
-            for each in chunk["choices"]
-            if each["index"] == choice["index"]
-        ]
-        for field, values in probs.items():
-            assert [each for part in parts for each in part["logprobs"][field]] == values, field
+
+
+@pytest.mark.parametrize("name", ["chars", "gru"])
+def test_a_stream_has_the_tokens_and_probabilities_of_the_whole_answer(server, name):
+    chunks = server.stream(model=name, **ASK)
+    for choice in server.choices(model=name, **ASK):
+        parts = parts_of(chunks, choice)
+        for field, values in choice["logprobs"].items():
+            streamed = chain.from_iterable(part["logprobs"][field] for part in parts)
+            assert list(streamed) == values, field
         assert "".join(part["text"] for part in parts) == choice["text"]
-    ids = model.tokenizer.encode(prompts[0])
+
+
+@pytest.mark.parametrize("name", ["chars", "gru"])
+def test_new_tokens_follow_a_prompt_of_ids_as_they_follow_its_text(server, models, name):
+    choices = server.choices(model=name, **ASK)
+    ids = models[name].tokenizer.encode(PROMPTS[0])
+    own = ASK | {"model": name, "prompt": ids, "echo": False}
     for plain, choice in zip(
-        server.choices(**ask | {"prompt": ids, "echo": False}, finish="anywhere"),
+        server.choices(**own, finish="anywhere"),
         choices[:2],
         strict=True,
     ):
-        assert prompts[0] + plain["text"] == choice["text"]
+        assert PROMPTS[0] + plain["text"] == choice["text"]
         new = choice["logprobs"]["token_logprobs"][len(ids) :]
         assert new[: len(plain["logprobs"]["tokens"])] == pytest.approx(
             plain["logprobs"]["token_logprobs"], abs=1e-6
@@ -209,17 +217,23 @@ def test_others_go_on_while_an_index_is_built_once_for_each_limit(micro, monkeyp
 # Models, documents, numbers
 
 
-def test_what_is_said_of_the_models(server, models):
+def test_models_are_listed_and_named(server, models):
     listed = server.http.get("/v1/models").json()
     assert listed["object"] == "list" and [each["id"] for each in listed["data"]] == list(models)
     assert server.http.get("/v1/models/a/<b>").json() == listed["data"][1]
-    own = listed["data"][0]["reviewgen"]
+
+
+def test_a_model_has_its_settings_and_facts(server, models):
+    own = server.http.get("/v1/models/chars").json()["reviewgen"]
     assert (
         own.keys() == {"preset", "conditions", "defaults", "has_index", "facts", "card"}
         and own["has_index"] is True
     )
     assert own["defaults"]["max_new_tokens"] == models["chars"].generation_config.max_new_tokens
     assert ["Preset", "ngram-char"] in own["facts"]
+
+
+def test_an_unknown_model_suggests_the_closest(server):
     assert "Did you mean 'chars'?" in error_of(server.http.get("/v1/models/charz"))["message"]
 
 
@@ -271,10 +285,9 @@ def test_metrics_count_what_happened(models):
         server.stream(prompt="the ", max_tokens=5)
         server.complete(max_tokens=-1)
         families = text_string_to_metric_families(server.metrics())
+        samples = chain.from_iterable(family.samples for family in families)
         values = {
-            (each.name, *map(each.labels.get, sorted(each.labels))): each.value
-            for family in families
-            for each in family.samples
+            (each.name, *map(each.labels.get, sorted(each.labels))): each.value for each in samples
         }
     counts = {
         key[1:]: value for key, value in values.items() if key[0] == "reviewgen_requests_total"
@@ -412,7 +425,7 @@ def test_a_chat_without_a_text_of_the_user_is_refused(server, content):
 
 
 @pytest.mark.parametrize(
-    ("fields", "param", "word"),
+    "fields, param, word",
     [
         ({"input": [1, 2]}, "input", "token ids"),
         ({"input": []}, "input", "list of strings"),
@@ -463,7 +476,8 @@ def test_keys(models, caplog):
 
 
 def test_files_of_keys(tmp_path):
-    (file := tmp_path / "keys").write_text(f"# mine\n{KEY}\n\n{KEY}2\n")
+    file = tmp_path / "keys"
+    file.write_text(f"# mine\n{KEY}\n\n{KEY}2\n")
     file.chmod(0o600)
     assert read_keys(file) == ([digest_key(KEY), digest_key(f"{KEY}2")], [])
     file.chmod(0o644)
@@ -581,7 +595,7 @@ def test_what_is_not_the_name_of_a_host():
 
 
 def test_what_cannot_be_served_is_said_before_it_serves(
-    model_folder, tmp_path, monkeypatch, capsys
+    model_folder, tmp_path, monkeypatch, run_command
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken").mkdir()
@@ -598,6 +612,6 @@ def test_what_cannot_be_served_is_said_before_it_serves(
         (["demo", "a=lstm-word", "a=ngram-char", "--no-browser"], 2, "'a'"),
         (["demo", "ngram-char", "--bits", "7", "--no-browser"], 2, "32, 16 or 8"),
     ):
-        code, out, said = run_command(monkeypatch, capsys, *words)
+        code, out, said = run_command(*words)
         errors = re.findall("^error: .*", said, re.MULTILINE)
         assert (code, out, len(errors)) == (status, "", 1) and part in " ".join(said.split()), said

@@ -4,6 +4,7 @@ as a stream.
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -88,12 +89,8 @@ def expect(choices, chunks, texts, fields):
         assert choice["reviewgen"]["conditions"] == text.conditions
         assert choice["finish_reason"] == ("stop" if reason in ("stop", "end") else "length")
     assert joined(chunks, len(texts)) == [choice["text"] for choice in choices]
-    ends = {
-        part["index"]: part["finish_reason"]
-        for chunk in chunks
-        for part in chunk["choices"]
-        if part["finish_reason"]
-    }
+    parts = chain.from_iterable(chunk["choices"] for chunk in chunks)
+    ends = {part["index"]: part["finish_reason"] for part in parts if part["finish_reason"]}
     assert ends == {choice["index"]: choice["finish_reason"] for choice in choices}
 
 
@@ -174,21 +171,15 @@ def test_the_tokens_are_those_of_the_text_where_a_stop_string_falls_inside_one(s
             "logprobs": 2,
             "stop": stop,
         }
-        chunks = server.stream(**ask)
+        streamed = list(chain.from_iterable(chunk["choices"] for chunk in server.stream(**ask)))
         for choice in server.choices(**ask):
-            parts = [
-                part
-                for chunk in chunks
-                for part in chunk["choices"]
-                if part["index"] == choice["index"]
-            ]
+            parts = [part for part in streamed if part["index"] == choice["index"]]
             assert all(
                 "".join(part["logprobs"]["tokens"]) == part["text"] for part in [choice, *parts]
             )
             assert "".join(part["text"] for part in parts) == choice["text"]
-            assert [token for part in parts for token in part["reviewgen"]["tokens"]] == choice[
-                "reviewgen"
-            ]["tokens"]
+            tokens = chain.from_iterable(part["reviewgen"]["tokens"] for part in parts)
+            assert list(tokens) == choice["reviewgen"]["tokens"]
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -311,7 +302,7 @@ class Growing(SlowModel):
         return self.table[ids], torch.cat([state, ids.float()], dim=1)
 
 
-@pytest.mark.parametrize(("kind", "word"), [(TableModel, "NaN"), (Fragile, "ValueError")])
+@pytest.mark.parametrize("kind, word", [(TableModel, "NaN"), (Fragile, "ValueError")])
 def test_what_a_model_raises_ends_its_own_request_only(kind, word):
     logits = table(LETTERS.vocab_size, eos=-30.0)
     h = LETTERS.encode("h")[0]

@@ -37,7 +37,7 @@ def old_folder(path: Path) -> None:
     (path / "kept").write_bytes(b"old")
 
 
-def test_a_new_folder_appears_at_the_end_of_the_block(tmp_path: Path) -> None:
+def test_a_new_folder_appears_at_the_end_of_the_block(tmp_path):
     with atomic_folder(tmp_path / "m") as scratch:
         fill(scratch)
         assert not (tmp_path / "m").exists()
@@ -47,9 +47,7 @@ def test_a_new_folder_appears_at_the_end_of_the_block(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("is_there", [False, True])
-def test_a_cut_before_the_end_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_there: bool
-) -> None:
+def test_a_cut_before_the_end_changes_nothing(tmp_path, monkeypatch, is_there):
     if is_there:
         old_folder(tmp_path / "m")
     for owner, name, call in [
@@ -81,9 +79,7 @@ def test_a_cut_before_the_end_changes_nothing(
         assert listing(tmp_path) == (OLD if is_there else {}), (name, call)
 
 
-def test_a_file_appears_whole_and_an_old_one_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_appears_whole_and_an_old_one_stays(tmp_path, monkeypatch):
     for content in ("first", "second"):
         with atomic_file(tmp_path / "f") as new:
             new.write_text(content)
@@ -98,7 +94,7 @@ def test_a_file_appears_whole_and_an_old_one_stays(
     assert (tmp_path / "f").read_text() == "second" and names(tmp_path) == ["f"]
 
 
-def test_what_a_killed_process_has_left_goes_with_the_next(tmp_path: Path) -> None:
+def test_what_a_killed_process_has_left_goes_with_the_next(tmp_path):
     old_folder(tmp_path / "m")
     for name in (".m.new", ".m.old"):
         (tmp_path / name).mkdir()
@@ -108,7 +104,7 @@ def test_what_a_killed_process_has_left_goes_with_the_next(tmp_path: Path) -> No
     assert listing(tmp_path) == NEW
 
 
-def test_a_job_is_resumed_by_the_same_facts_only(tmp_path: Path) -> None:
+def test_a_job_is_resumed_by_the_same_facts_only(tmp_path):
     made = []
 
     def make(path: Path) -> None:
@@ -137,7 +133,7 @@ def test_a_job_is_resumed_by_the_same_facts_only(tmp_path: Path) -> None:
     assert names(tmp_path) == ["new.partial", "out"]
 
 
-def test_a_file_of_the_user_in_the_folder_of_a_job_stays(tmp_path: Path) -> None:
+def test_a_file_of_the_user_in_the_folder_of_a_job_stays(tmp_path):
     with Job(tmp_path / "out", "table", {"n": 1}) as job:
         job.write("table", lambda path: path.write_text("piece"))
         (job.folder / "notes.txt").write_text("mine")
@@ -147,7 +143,7 @@ def test_a_file_of_the_user_in_the_folder_of_a_job_stays(tmp_path: Path) -> None
     ).read_text() == "mine"
 
 
-def test_a_file_of_safetensors_has_the_errors_and_the_mode_of_other_files(tmp_path: Path) -> None:
+def test_a_file_of_safetensors_has_the_errors_and_the_mode_of_other_files(tmp_path):
     from safetensors import SafetensorError
 
     for said, number in (

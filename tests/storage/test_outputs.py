@@ -3,13 +3,12 @@ left as it is.
 """
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from reviewgen.cli import app
 from tests.support.disks import listing
-from tests.support.fakes import TEXTS, run_command
+from tests.support.fakes import TEXTS
 
 COMMANDS = [
     "train ngram-char --data texts.txt --steps 1 --out @",
@@ -97,8 +96,8 @@ def put(kind: str, target: Path) -> None:
     ],
 )
 def test_what_a_user_has_there_is_left_as_it_is(
-    kind: str, model_folder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+    kind, model_folder, tmp_path, monkeypatch, run_command
+):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     problems = []
     for number, line in enumerate(COMMANDS):
@@ -112,9 +111,7 @@ def test_what_a_user_has_there_is_left_as_it_is(
         words = line.split()
         put(kind.partition(",")[0], place / next(word for word in words if "@" in word))
         before = listing(place)
-        status, _, said = run_command(
-            monkeypatch, capsys, *words, *(["--overwrite"] if "overwrite" in kind else [])
-        )
+        status, _, said = run_command(*words, *(["--overwrite"] if "overwrite" in kind else []))
         is_refused = status in (1, 2) and said.splitlines()[-1].startswith("error: ")
         problems += (
             [] if is_refused and listing(place) == before else [f"{line}: {status} {said[-200:]}"]
@@ -122,6 +119,6 @@ def test_what_a_user_has_there_is_left_as_it_is(
     assert not problems, "\n".join(problems)
 
 
-def test_all_commands_are_here() -> None:
+def test_all_commands_are_here():
     names = {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]
     assert names - WITHOUT_A_FILE == {line.split()[0] for line in COMMANDS} - {"plugin"}

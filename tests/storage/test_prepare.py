@@ -2,6 +2,7 @@
 and is checked before use.
 """
 
+import itertools
 import json
 import random
 from pathlib import Path
@@ -16,7 +17,7 @@ from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExis
 from reviewgen.novelty import TextWindows
 from reviewgen.registry.plugins import find_tokenizer
 from tests.support.disks import interrupt, listing
-from tests.support.fakes import TEXTS, run_command
+from tests.support.fakes import TEXTS
 from tests.support.models import SMALL
 
 TRAINING: dict[str, Any] = SMALL | {
@@ -28,7 +29,7 @@ Source = tuple[Any, dict[str, Any]]
 def texts(count: int, seed: int = 0) -> list[str]:
     """Return reviews, of which a tenth are equal to others."""
     draw = random.Random(seed)
-    words = sorted({word for text in TEXTS for word in text.split()})
+    words = sorted(set(" ".join(TEXTS).split()))
     made = [" ".join(draw.choices(words, k=draw.randrange(3, 30))) for _ in range(count)]
     return [*made, *draw.choices(made, k=count // 10)]
 
@@ -64,7 +65,7 @@ def facts_of(model: reviewgen.ReviewModel) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "txt", "validation", "one long text", "list"])
-def test_a_training_from_a_store_is_that_from_its_source(kind: str, tmp_path: Path) -> None:
+def test_a_training_from_a_store_is_that_from_its_source(kind, tmp_path):
     source, options = make(kind, tmp_path)
     store = reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
     one = reviewgen.train("gru-char", source, progress=False, **TRAINING, **options)
@@ -83,7 +84,7 @@ def test_a_training_from_a_store_is_that_from_its_source(kind: str, tmp_path: Pa
     assert not (tmp_path / "store.partial").exists()
 
 
-def test_a_store_of_another_tokenizer_or_reading_is_refused(tmp_path: Path) -> None:
+def test_a_store_of_another_tokenizer_or_reading_is_refused(tmp_path):
     source, options = make("csv", tmp_path)
     reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
     cases: list[tuple[str, str, dict[str, Any]]] = [
@@ -112,7 +113,7 @@ def test_a_store_of_another_tokenizer_or_reading_is_refused(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("name", "damage", "problem"),
+    "name, damage, problem",
     [
         ("store.json", lambda data: data.replace(b'"format": 1', b'"format": 2'), "newer"),
         ("store.json", lambda data: data[:-30], "damaged"),
@@ -120,9 +121,7 @@ def test_a_store_of_another_tokenizer_or_reading_is_refused(tmp_path: Path) -> N
         ("shards/00000/train.uint16", None, "shards/00000"),
     ],
 )
-def test_a_damaged_or_newer_store_is_refused(
-    name: str, damage: Any, problem: str, tmp_path: Path
-) -> None:
+def test_a_damaged_or_newer_store_is_refused(name, damage, problem, tmp_path):
     file = reviewgen.prepare(texts(50), preset="gru-char", out=tmp_path / "store").folder / name
     content = file.read_bytes()
     if damage is None:
@@ -134,9 +133,7 @@ def test_a_damaged_or_newer_store_is_refused(
         reviewgen.train("gru-char", tmp_path / "store")
 
 
-def test_the_same_command_continues_after_a_full_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_command_continues_after_a_full_disk(tmp_path, monkeypatch):
     source, options = make("csv", tmp_path)
 
     def work(out: str = "store") -> object:
@@ -163,9 +160,7 @@ def test_the_same_command_continues_after_a_full_disk(
     )
 
 
-def test_an_unfinished_store_of_other_texts_or_settings_is_not_continued(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unfinished_store_of_other_texts_or_settings_is_not_continued(tmp_path, monkeypatch):
     source, options = make("csv", tmp_path)
     out = tmp_path / "store"
     interrupt(
@@ -183,7 +178,7 @@ def test_an_unfinished_store_of_other_texts_or_settings_is_not_continued(
     assert listing(tmp_path / "store.partial").keys() == kept.keys()
 
 
-def test_the_same_job_is_complete_already_and_another_is_an_error(tmp_path: Path) -> None:
+def test_the_same_job_is_complete_already_and_another_is_an_error(tmp_path):
     source, options = make("txt", tmp_path)
     made = reviewgen.prepare(source, preset="gru-char", out=tmp_path / "store", **options)
     before = listing(tmp_path / "store")
@@ -229,10 +224,10 @@ def jaccard(one: str, other: str) -> float:
     return len(first & second) / len(first | second)
 
 
-def test_near_duplicates_are_left_out(tmp_path: Path) -> None:
+def test_near_duplicates_are_left_out(tmp_path):
     pytest.importorskip("rensa", reason="the extra near-duplicates")
     draw = random.Random(3)
-    vocabulary = [f"{a}{b}" for a in "abcdefgh" for b in "aeiouxyz"]
+    vocabulary = ["".join(pair) for pair in itertools.product("abcdefgh", "aeiouxyz")]
     originals = [" ".join(draw.choices(vocabulary, k=60)) for _ in range(60)]
     copies = [" ".join([*text.split()[:58], "another", "end"]) for text in originals[:20]]
     other = [
@@ -244,16 +239,15 @@ def test_near_duplicates_are_left_out(tmp_path: Path) -> None:
     )
     rows = [*originals, *copies, *other]
     store = reviewgen.prepare(rows, preset="gru-char", out=tmp_path / "store", near_duplicates=0.8)
-    kept = [text for split in ("train", "validation", "test") for text in decoded(store, split)]
+    splits = ("train", "validation", "test")
+    kept = itertools.chain.from_iterable(decoded(store, split) for split in splits)
     assert sorted(kept) == sorted([*originals, *other])
     assert store.facts["corpus"]["source"]["cleaning"]["near_duplicates"] == 20
     with pytest.raises(ConfigError, match=r"at least 0\.3"):
         reviewgen.prepare(rows, preset="gru-char", out=tmp_path / "no", near_duplicates=80)
 
 
-def test_held_out_texts_that_share_long_runs_with_training_texts_are_left_out(
-    tmp_path: Path,
-) -> None:
+def test_held_out_texts_that_share_long_runs_with_training_texts_are_left_out(tmp_path):
     draw = random.Random(4)
     run = "this long sentence stands in a number of reviews, word by word. "
     rows = [
@@ -263,10 +257,11 @@ def test_held_out_texts_that_share_long_runs_with_training_texts_are_left_out(
     plain = reviewgen.prepare(rows, preset="gru-char", out=tmp_path / "plain")
     train = decoded(plain, "train")
     held_out = [*decoded(plain, "validation"), *decoded(plain, "test")]
+    known = "\n".join(train)
     leaking = [
         text
         for text in held_out
-        if any(text[at : at + 50] in other for other in train for at in range(len(text) - 49))
+        if any(text[at : at + 50] in known for at in range(len(text) - 49))
     ]
     assert (
         leaking
@@ -282,9 +277,7 @@ def test_held_out_texts_that_share_long_runs_with_training_texts_are_left_out(
         reviewgen.prepare(rows, preset="gru-char", out=tmp_path / "no", decontaminate=5)
 
 
-def test_the_command_says_what_it_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_the_command_says_what_it_made(tmp_path, run_command):
     source, _ = make("csv", tmp_path)
     words = [
         "prepare",
@@ -296,14 +289,14 @@ def test_the_command_says_what_it_made(
         "--out",
         tmp_path / "store",
     ]
-    status, output, problem = run_command(monkeypatch, capsys, *words, "--json")
+    status, output, problem = run_command(*words, "--json")
     facts = json.loads(output)
     assert (status, facts["preset"]) == (0, "gru-char"), problem
-    status, _, said = run_command(monkeypatch, capsys, *words)
+    status, _, said = run_command(*words)
     assert status == 0 and "complete already" in said
     for others, key in (
         (["--preset", "nosuch-char"], "nosuch"),
         (["--near-duplicates", "7"], "at least 0.3"),
     ):
-        status, _, said = run_command(monkeypatch, capsys, *words[:-1], tmp_path / "other", *others)
+        status, _, said = run_command(*words[:-1], tmp_path / "other", *others)
         assert status in (1, 2) and key in said and not (tmp_path / "other").exists()

@@ -2,11 +2,11 @@
 URLs are those of files.
 """
 
+import itertools
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pyarrow as pa
@@ -16,10 +16,10 @@ import pytest
 import reviewgen
 from reviewgen.errors import ReviewgenError
 from tests.support.disks import listing
-from tests.support.fakes import TEXTS, run_command
+from tests.support.fakes import TEXTS
 from tests.support.launches import launch, made_once
 
-ROWS = [f"{text} {number}" for number in range(5) for text in TEXTS]
+ROWS = [f"{text} {number}" for number, text in itertools.product(range(5), TEXTS)]
 JOBS = {
     "txt": "prepare *.txt --preset gru-char --out OUT",
     "parquet": (
@@ -93,25 +93,23 @@ def make(folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def launched(tmp_path_factory) -> Path:
     return made_once(tmp_path_factory, "ranks", make)
 
 
 @pytest.mark.launch
 @pytest.mark.parametrize("name", JOBS)
-def test_three_processes_write_what_one_writes(
-    name: str, launched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_three_processes_write_what_one_writes(name, launched, tmp_path, monkeypatch, run_command):
     facts = [json.loads((launched / f"facts.{rank}.json").read_text())[name] for rank in range(3)]
     assert [status for status, _ in facts] == [0, 0, 0], facts
     monkeypatch.chdir(launched)
     words = JOBS[name].replace("OUT", str(tmp_path / name)).split()
-    assert run_command(monkeypatch, capsys, *words)[0] == 0
+    assert run_command(*words)[0] == 0
     assert listing(launched / "many" / name) == listing(tmp_path / name)
 
 
 @pytest.mark.launch
-def test_a_failure_of_one_process_is_said_once_and_ends_all(launched: Path, tmp_path: Path) -> None:
+def test_a_failure_of_one_process_is_said_once_and_ends_all(launched, tmp_path):
     facts = [json.loads((launched / f"facts.{rank}.json").read_text()) for rank in range(3)]
     for name, problem in (
         ("stdin", "standard input"),
@@ -155,13 +153,7 @@ def s3() -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize("kind", ["memory", pytest.param("s3", marks=pytest.mark.server)])
-def test_a_store_behind_a_url_is_that_of_files(
-    kind: str,
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: Any,
-) -> None:
+def test_a_store_behind_a_url_is_that_of_files(kind, request, tmp_path, monkeypatch, run_command):
     if kind == "s3":
         for name, value in request.getfixturevalue("s3").items():
             monkeypatch.setenv(name, value)
@@ -175,7 +167,7 @@ def test_a_store_behind_a_url_is_that_of_files(
         tmp_path / "a.txt", preset="ngram-char", out=tmp_path / "store"
     ).folder
     words = ["prepare", f"{url}/a.txt", "--preset", "ngram-char", "--out", f"{url}/store"]
-    status, _, said = run_command(monkeypatch, capsys, *words)
+    status, _, said = run_command(*words)
     assert status == 0, said
     found = system.find(f"{path}/store")
     base = system.find(f"{path}/store/store.json")[0].removesuffix("store.json")
@@ -189,7 +181,7 @@ def test_a_store_behind_a_url_is_that_of_files(
         reviewgen.train("ngram-char", source, progress=False) for source in (f"{url}/store", local)
     )
     assert one.generate(seed=1) == two.generate(seed=1)
-    status, _, said = run_command(monkeypatch, capsys, *words)
+    status, _, said = run_command(*words)
     assert status == 0 and "complete already" in said
     with pytest.raises(ReviewgenError, match="none"):
         reviewgen.train("ngram-char", f"{url}/none.txt", progress=False)

@@ -22,18 +22,18 @@ from reviewgen.tables.receipts import (
     read_receipts,
     replay,
 )
-from tests.support.fakes import raising, run_command
+from tests.support.fakes import raising
 
 
 @pytest.fixture(scope="module")
-def models(model_folder: Any) -> Any:
+def models(model_folder) -> Any:
     """Models of this module's own: one whose ``model`` was accessed elsewhere has no digest."""
     loaded = {name: reviewgen.load(model_folder(name)) for name in ("ngram-char", "gru-word")}
     return loaded.__getitem__
 
 
 @pytest.fixture(scope="module")
-def saved(model_folder: Any) -> dict[str, Path]:
+def saved(model_folder) -> dict[str, Path]:
     return {name: model_folder(name) for name in ("ngram-char", "gru-word")}
 
 
@@ -50,9 +50,7 @@ SETTINGS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("name", ["ngram-char", "gru-word"])
-def test_a_receipt_replays_to_the_same_text(
-    models: Any, saved: dict[str, Path], name: str, settings: dict[str, Any]
-) -> None:
+def test_a_receipt_replays_to_the_same_text(models, saved, name, settings):
     model = models(name)
     count = 1 if "do_sample" in settings else 3
     own = {
@@ -74,7 +72,7 @@ def receipt(models: Any) -> dict[str, Any]:
     return json.loads(json.dumps(make_receipt(models("ngram-char"), text)))
 
 
-def test_differences_are_reported(models: Any, receipt: dict[str, Any]) -> None:
+def test_differences_are_reported(models, receipt):
     model = models("ngram-char")
     text = receipt["text"]
 
@@ -92,7 +90,7 @@ def test_differences_are_reported(models: Any, receipt: dict[str, Any]) -> None:
     assert "1 of 2" in describe_replays([changed, newer])
 
 
-def test_a_model_whose_weights_may_have_changed_has_no_digest(saved: dict[str, Path]) -> None:
+def test_a_model_whose_weights_may_have_changed_has_no_digest(saved):
     model = reviewgen.load(saved["gru-word"])
     for tensor in model.model.state_dict().values():
         tensor *= 0.5
@@ -116,15 +114,13 @@ def test_a_model_whose_weights_may_have_changed_has_no_digest(saved: dict[str, P
     ],
     ids=str,
 )
-def test_an_invalid_receipt_is_refused(
-    receipt: dict[str, Any], damage: dict[str, Any], tmp_path: Path
-) -> None:
+def test_an_invalid_receipt_is_refused(receipt, damage, tmp_path):
     (tmp_path / "r.jsonl").write_text(json.dumps(receipt | damage), encoding="utf-8")
     with pytest.raises(DataError, match=r"Receipt 1 in .* is invalid"):
         list(read_receipts(tmp_path / "r.jsonl"))
 
 
-def test_files_that_are_not_receipts_are_refused(tmp_path: Path) -> None:
+def test_files_that_are_not_receipts_are_refused(tmp_path):
     for content in ("", "{}", "[1]", "{\n", '{"a": 1}\n{}\n'):
         (tmp_path / "r.json").write_text(content)
         with pytest.raises(DataError, match=r"empty|invalid"):
@@ -133,7 +129,7 @@ def test_files_that_are_not_receipts_are_refused(tmp_path: Path) -> None:
         list(read_receipts(tmp_path / "missing.json"))
 
 
-def test_a_receipt_cannot_hold_functions(models: Any) -> None:
+def test_a_receipt_cannot_hold_functions(models):
     options: dict[str, Any] = {
         "logits_processor": [lambda ids, scores: scores],
         "return_dict_in_generate": True,
@@ -143,9 +139,7 @@ def test_a_receipt_cannot_hold_functions(models: Any) -> None:
         make_receipt(models("ngram-char"), text)
 
 
-def test_the_commands(
-    saved: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_the_commands(saved, tmp_path, run_command):
     file = tmp_path / "r.json"
     words = (
         "generate",
@@ -159,69 +153,71 @@ def test_the_commands(
         "--receipt",
         file,
     )
-    status, out, _ = run_command(monkeypatch, capsys, *words)
+    status, out, _ = run_command(*words)
     assert status == 0 and len(file.read_text().splitlines()) == 3
-    status, again, said = run_command(
-        monkeypatch, capsys, "replay", file, "--model", saved["gru-word"]
-    )
+    status, again, said = run_command("replay", file, "--model", saved["gru-word"])
     assert status == 0 and again == out and "3 of 3" in said.splitlines()[-1]
-    status, found, _ = run_command(
-        monkeypatch, capsys, "replay", file, "--model", saved["ngram-char"], "--json"
-    )
+    status, found, _ = run_command("replay", file, "--model", saved["ngram-char"], "--json")
     assert status == 1 and json.loads(found)["identical"] == 0
 
 
 def test_a_model_is_found_after_it_was_moved_with_its_receipts(
-    saved: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+    saved, tmp_path, monkeypatch, run_command
+):
     monkeypatch.chdir(tmp_path)
     # the name of a preset
     shutil.copytree(saved["ngram-char"], tmp_path / "project" / "models" / "gru-char")
     words = ("generate", "./project/models/gru-char", "-n", 2, "--seed", 4, "--max-new-tokens", 9)
-    assert run_command(monkeypatch, capsys, *words, "--receipt", "project/r.jsonl")[0] == 0
+    assert run_command(*words, "--receipt", "project/r.jsonl")[0] == 0
     assert {each.model.source for each in read_receipts(Path("project/r.jsonl"))} == {
         "./models/gru-char"
     }
     (tmp_path / "project").rename(tmp_path / "elsewhere")
-    assert run_command(monkeypatch, capsys, "replay", "elsewhere/r.jsonl")[0] == 0
+    assert run_command("replay", "elsewhere/r.jsonl")[0] == 0
     shutil.rmtree(tmp_path / "elsewhere" / "models")
-    status, _, said = run_command(monkeypatch, capsys, "replay", "elsewhere/r.jsonl")
+    status, _, said = run_command("replay", "elsewhere/r.jsonl")
     assert status in (1, 2) and "gru-char" in said and "Traceback" not in said
 
 
-def test_a_file_of_texts_and_one_of_their_receipts(
-    saved: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+GENERATE = ("-n", 3, "--max-new-tokens", 9, "--seed", 3, "--out")
+
+
+def test_a_file_of_texts_and_one_of_their_receipts(saved, tmp_path, monkeypatch, run_command):
     monkeypatch.chdir(tmp_path)
-    common = ("generate", saved["ngram-char"], "-n", 3, "--max-new-tokens", 9, "--seed", 3, "--out")
-    assert run_command(monkeypatch, capsys, *common, "t.jsonl", "--receipt", "r.jsonl")[0] == 0
+    common = ("generate", saved["ngram-char"], *GENERATE)
+    assert run_command(*common, "t.jsonl", "--receipt", "r.jsonl")[0] == 0
     rows = [json.loads(line) for line in Path("t.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["number"] for row in rows] == [0, 1, 2] and {row["seed"] for row in rows} == {3}
     assert [each.text for each in read_receipts(Path("r.jsonl"))] == [row["text"] for row in rows]
-    assert (
-        run_command(monkeypatch, capsys, "replay", "r.jsonl", "--model", saved["ngram-char"])[0]
-        == 0
-    )
-    for words in (
+    assert run_command("replay", "r.jsonl", "--model", saved["ngram-char"])[0] == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
         ["t.jsonl"],
         ["u.jsonl", "--receipt", "r.jsonl"],
         ["v.jsonl", "--receipt", "v.jsonl"],
         ["folder", "--receipt", "s"],
-    ):
-        assert run_command(monkeypatch, capsys, *common, *words)[0] in (1, 2)
+    ],
+    ids=" ".join,
+)
+def test_nothing_is_written_without_a_new_place_for_both_files(
+    words, saved, tmp_path, monkeypatch, run_command
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("r.jsonl", "t.jsonl"):
+        Path(name).touch()
+    given = ("generate", saved["ngram-char"], *GENERATE, *words)
+    assert run_command(*given)[0] in (1, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["r.jsonl", "t.jsonl"]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_receipts_survive_a_process_that_ends_when_the_table_gets_its_name(
-    saved: dict[str, Path],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: Any,
-    moment: str,
-    suffix: str,
-) -> None:
+    saved, tmp_path, monkeypatch, moment, suffix, run_command
+):
     monkeypatch.chdir(tmp_path)
     words = [
         "generate",
@@ -235,7 +231,7 @@ def test_receipts_survive_a_process_that_ends_when_the_table_gets_its_name(
         "--unique",
     ]
     whole = [*words, "--out", f"whole{suffix}", "--receipt", "whole"]
-    assert run_command(monkeypatch, capsys, *whole)[0] == 0
+    assert run_command(*whole)[0] == 0
     words += ["--out", f"t{suffix}", "--receipt", "r"]
     child = os.fork()
     if child == 0:
@@ -245,18 +241,18 @@ def test_receipts_survive_a_process_that_ends_when_the_table_gets_its_name(
             "finish",
             lambda job, name: ((moment == "after" and finish(job, name)), os._exit(9)),
         )
-        run_command(monkeypatch, capsys, *words)
+        run_command(*words)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    status, _, said = run_command(monkeypatch, capsys, *words)
+    status, _, said = run_command(*words)
     assert status == 0 if moment == "before" else "already exists" in said
     assert Path("r").read_bytes() == Path("whole").read_bytes()
     assert Path(f"t{suffix}").read_bytes() == Path(f"whole{suffix}").read_bytes()
 
 
 def test_receipts_do_not_replace_a_file_that_was_made_in_the_meantime(
-    saved: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+    saved, tmp_path, monkeypatch, run_command
+):
     monkeypatch.chdir(tmp_path)
     words = [
         "generate",
@@ -274,8 +270,8 @@ def test_receipts_do_not_replace_a_file_that_was_made_in_the_meantime(
     ]
     with monkeypatch.context() as patch:
         patch.setattr(Job, "finish", raising(KeyboardInterrupt()))
-        run_command(patch, capsys, *words)
+        run_command(*words)
     Path("r").write_text("mine")
-    status, _, said = run_command(monkeypatch, capsys, *words)
+    status, _, said = run_command(*words)
     assert status == 1 and "r already exists" in said
     assert Path("r").read_text() == "mine" and not Path("t.jsonl").exists()

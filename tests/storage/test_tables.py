@@ -6,6 +6,7 @@ import csv as plain_csv
 import json
 import math
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,14 @@ from reviewgen.config import from_dict
 from reviewgen.errors import CheckpointError, ConfigError, DataError, OutputExists
 from reviewgen.tables.receipts import Receipt, read_receipts, replay
 from tests.support.disks import interrupt, listing
-from tests.support.fakes import TEXTS, run_command
+from tests.support.fakes import TEXTS
 from tests.support.models import EXAMPLES
 
 SHORT = {"max_new_tokens": 8}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory) -> Path:
     """A small saved model with two conditions."""
     rows = [
         row | {"genre": ("jazz", "rock", "folk")[number % 3]} for number, row in enumerate(EXAMPLES)
@@ -45,25 +46,16 @@ def model(folder: Path) -> reviewgen.ReviewModel:
 
 def rows_of(out: Path) -> list[dict[str, Any]]:
     """Return the rows of a folder of shards, or of a file."""
-    files = [out] if out.is_file() else sorted(out.glob("train-*"))
-    parquet = [
-        row
-        for file in files
-        if file.suffix == ".parquet"
-        for row in pq.read_table(file).to_pylist()
-    ]
-    lines = [
-        line
-        for file in files
-        if file.suffix == ".jsonl"
-        for line in file.read_text(encoding="utf-8").splitlines()
-    ]
-    return parquet + [json.loads(line) for line in lines]
+    rows = []
+    for file in [out] if out.is_file() else sorted(out.glob("train-*")):
+        if file.suffix == ".parquet":
+            rows += pq.read_table(file).to_pylist()
+        elif file.suffix == ".jsonl":
+            rows += map(json.loads, file.read_text(encoding="utf-8").splitlines())
+    return rows
 
 
-def test_text_i_of_a_table_is_that_of_generate(
-    model: reviewgen.ReviewModel, tmp_path: Path
-) -> None:
+def test_text_i_of_a_table_is_that_of_generate(model, tmp_path):
     written = reviewgen.generate_dataset(
         model, 50, out=tmp_path / "t", seed=4, prompt=["the ", "a "], shard_texts=30, **SHORT
     )
@@ -76,9 +68,7 @@ def test_text_i_of_a_table_is_that_of_generate(
     ] == [30, 30, 30, 10]
 
 
-def test_parquet_has_the_same_rows_and_datasets_reads_the_folder(
-    model: reviewgen.ReviewModel, tmp_path: Path
-) -> None:
+def test_parquet_has_the_same_rows_and_datasets_reads_the_folder(model, tmp_path):
     schema = {"stars": {"5": 1, "1": 1}}
     for kind in ("jsonl", "parquet"):
         reviewgen.generate_dataset(
@@ -118,9 +108,7 @@ def test_parquet_has_the_same_rows_and_datasets_reads_the_folder(
     assert set(read[0]) > set(table[0]) and {row["longest_copy"] for row in read} != {""}
 
 
-def test_each_row_can_be_replayed(
-    model: reviewgen.ReviewModel, folder: Path, tmp_path: Path
-) -> None:
+def test_each_row_can_be_replayed(model, folder, tmp_path):
     schema = {"genre": {"jazz": 1, "folk": 1, "": 1}}
     given = {"schema": schema, "conditions": {"stars": 5}, "columns": True}
     reviewgen.generate_dataset(folder, 30, out=tmp_path / "t", seed=9, **given, **SHORT)
@@ -140,9 +128,7 @@ def test_each_row_can_be_replayed(
         assert not replay(receipt, model).differences
 
 
-def test_a_condition_that_is_not_given_is_drawn_for_each_row(
-    model: reviewgen.ReviewModel, tmp_path: Path
-) -> None:
+def test_a_condition_that_is_not_given_is_drawn_for_each_row(model, tmp_path):
     schema = {"stars": {"5": 1, "1": 1}}
     reviewgen.generate_dataset(
         model, 40, out=tmp_path / "t", seed=9, columns=True, schema=schema, shard_texts=7, **SHORT
@@ -160,16 +146,14 @@ def test_a_condition_that_is_not_given_is_drawn_for_each_row(
 
 
 @pytest.mark.parametrize("out", [None, "t", "t.parquet"])
-def test_the_drawn_conditions_are_columns_of_every_table(
-    out: str | None, model: reviewgen.ReviewModel, tmp_path: Path
-) -> None:
+def test_the_drawn_conditions_are_columns_of_every_table(out, model, tmp_path):
     returned = reviewgen.generate_dataset(model, 20, out=out and tmp_path / out, seed=9, **SHORT)
     rows = returned.to_list() if out is None else rows_of(tmp_path / out)
     texts = model.generate(num_return_sequences=20, seed=9, return_dict_in_generate=True, **SHORT)
     assert rows == [{"text": text.text, **text.conditions} for text in texts]
 
 
-def test_a_schema_draws_what_is_given_as_draw(model: reviewgen.ReviewModel) -> None:
+def test_a_schema_draws_what_is_given_as_draw(model):
     schema = {"stars": {"5": 1}}
     table = reviewgen.generate_dataset(
         model, 9, seed=9, schema=schema, conditions={"stars": "draw"}, **SHORT
@@ -179,9 +163,7 @@ def test_a_schema_draws_what_is_given_as_draw(model: reviewgen.ReviewModel) -> N
         reviewgen.generate_dataset(model, 9, schema=schema, conditions={"stars": 1}, **SHORT)
 
 
-def test_any_in_a_schema_is_a_value_that_is_not_given(
-    model: reviewgen.ReviewModel, tmp_path: Path
-) -> None:
+def test_any_in_a_schema_is_a_value_that_is_not_given(model, tmp_path):
     schema = {"stars": {"5": 1, "any": 1}}
     reviewgen.generate_dataset(
         model, 20, out=tmp_path / "t", seed=9, columns=True, schema=schema, **SHORT
@@ -193,13 +175,7 @@ def test_any_in_a_schema_is_a_value_that_is_not_given(
         )
 
 
-def test_unique_texts_are_the_first_distinct_ones_of_generate(
-    model: reviewgen.ReviewModel,
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: Any,
-) -> None:
+def test_unique_texts_are_the_first_distinct_ones_of_generate(model, folder, tmp_path, run_command):
     short = {"max_new_tokens": 2, "temperature": 0.7}
     written = reviewgen.generate_dataset(
         model, 40, out=tmp_path / "t", seed=2, unique=True, columns=True, **short
@@ -221,13 +197,11 @@ def test_unique_texts_are_the_first_distinct_ones_of_generate(
         "--unique",
         "--greedy",
     ]
-    status, _, said = run_command(monkeypatch, capsys, *words)
+    status, _, said = run_command(*words)
     assert status == 1 and "only 1 different text" in said and len(rows_of(tmp_path / "few")) == 1
 
 
-def test_a_schema_draws_in_proportion_and_rows_of_a_table_jointly(
-    model: reviewgen.ReviewModel, tmp_path: Path
-) -> None:
+def test_a_schema_draws_in_proportion_and_rows_of_a_table_jointly(model, tmp_path):
     schema = {"stars": {"5": 3, "1": 1, "3": 0}, "genre": {"jazz": 1}}
     short = {"max_new_tokens": 1, "columns": True}
     reviewgen.generate_dataset(model, 2000, out=tmp_path / "t", seed=7, schema=schema, **short)
@@ -256,9 +230,7 @@ def test_a_schema_draws_in_proportion_and_rows_of_a_table_jointly(
     assert Counter((row["stars"], row["genre"]) for row in rows_of(tmp_path / "j")) == counts
 
 
-def test_rare_categories_of_a_table_count_as_not_given(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_rare_categories_of_a_table_count_as_not_given(tmp_path, caplog):
     caplog.set_level("INFO", "reviewgen")
     rows = [
         {"text": f"film {number} was good", "genre": f"g{number % 60}"} for number in range(600)
@@ -284,9 +256,7 @@ def test_rare_categories_of_a_table_count_as_not_given(
     )
 
 
-def test_arguments_that_are_refused_leave_no_file(
-    model: reviewgen.ReviewModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_arguments_that_are_refused_leave_no_file(model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cases: list[tuple[dict[str, Any], str]] = [
         ({"n": 0}, "n must be"),
@@ -325,9 +295,7 @@ def test_arguments_that_are_refused_leave_no_file(
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-def test_values_that_a_table_cannot_hold_as_they_are_given(
-    kind: str, model: reviewgen.ReviewModel, tmp_path: Path
-) -> None:
+def test_values_that_a_table_cannot_hold_as_they_are_given(kind, model, tmp_path):
     given: dict[str, Any] = {
         "prompt": "\ud800a",
         "seed": (1 << 64) - 1,
@@ -342,9 +310,7 @@ def test_values_that_a_table_cannot_hold_as_they_are_given(
     assert {name: row[name] for name in expected} == expected
 
 
-def test_an_interrupted_call_continues_from_the_finished_parts(
-    model: reviewgen.ReviewModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_call_continues_from_the_finished_parts(model, tmp_path, monkeypatch):
     options: dict[str, Any] = {"columns": True, "unique": True, "shard_texts": 20, **SHORT}
     reviewgen.generate_dataset(model, 150, out=tmp_path / "whole", seed=5, **options)
     for calls in (1, 6, 3, 4, 294):
@@ -366,9 +332,7 @@ def test_an_interrupted_call_continues_from_the_finished_parts(
     )
 
 
-def test_a_complete_table_is_kept_and_another_job_is_refused(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_a_complete_table_is_kept_and_another_job_is_refused(folder, tmp_path, run_command):
     command = [
         "generate",
         folder,
@@ -379,25 +343,23 @@ def test_a_complete_table_is_kept_and_another_job_is_refused(
         "--max-new-tokens",
         5,
     ]
-    assert run_command(monkeypatch, capsys, *command, "-n", 7)[0] == 0
+    assert run_command(*command, "-n", 7)[0] == 0
     before = listing(tmp_path / "t")
-    status, said, _ = run_command(monkeypatch, capsys, *command, "-n", 7)
+    status, said, _ = run_command(*command, "-n", 7)
     assert status == 0 and "complete already" in said
     for words in (["-n", 8], ["-n", 7, "--seed", 12345]):
-        status, _, said = run_command(monkeypatch, capsys, *command, *words)
+        status, _, said = run_command(*command, *words)
         assert status == 2 and "differ" in said
     assert listing(tmp_path / "t") == before and not (tmp_path / "t.partial").exists()
     for words, problem in (
         (["--unique"], "--out FOLDER"),
         (["--format", "xml", "--out", tmp_path / "u"], "xml"),
     ):
-        status, _, said = run_command(monkeypatch, capsys, "generate", folder, *words)
+        status, _, said = run_command("generate", folder, *words)
         assert status == 2 and problem in said and not (tmp_path / "u").exists()
 
 
-def test_scores_are_those_of_score_and_their_sum_that_of_evaluate(
-    model: reviewgen.ReviewModel, tmp_path: Path
-) -> None:
+def test_scores_are_those_of_score_and_their_sum_that_of_evaluate(model, tmp_path):
     reviews = [row | {"genre": "jazz"} for row in EXAMPLES]
     written = reviewgen.score_dataset(model, reviews, out=tmp_path / "s.jsonl")
     rows = rows_of(tmp_path / "s.jsonl")
@@ -417,7 +379,7 @@ def test_scores_are_those_of_score_and_their_sum_that_of_evaluate(
     )
 
 
-def test_a_text_of_probability_zero_has_no_bits(tmp_path: Path) -> None:
+def test_a_text_of_probability_zero_has_no_bits(tmp_path):
     unsmoothed = {
         "model": {"order": 3, "smoothing": "none"},
         "progress": False,
@@ -436,7 +398,7 @@ def test_a_text_of_probability_zero_has_no_bits(tmp_path: Path) -> None:
     )
 
 
-def test_a_source_of_scores_that_is_no_file(model: reviewgen.ReviewModel, tmp_path: Path) -> None:
+def test_a_source_of_scores_that_is_no_file(model, tmp_path):
     for wrong, reason in (
         ("b" * 300, "The source is a text"),
         ("~no_such_user/a.csv", "does not exist on this machine"),
@@ -445,7 +407,7 @@ def test_a_source_of_scores_that_is_no_file(model: reviewgen.ReviewModel, tmp_pa
             reviewgen.score_dataset(model, wrong, out=tmp_path / "s.jsonl")
 
 
-def test_copies_are_those_of_novelty(model: reviewgen.ReviewModel, tmp_path: Path) -> None:
+def test_copies_are_those_of_novelty(model, tmp_path):
     texts = [TEXTS[0], "zzz qqq xxx", TEXTS[3] + TEXTS[1]]
     written = reviewgen.novelty_dataset(model, texts, out=tmp_path / "n.parquet")
     for row, text in zip(rows_of(tmp_path / "n.parquet"), texts, strict=True):
@@ -459,9 +421,7 @@ def test_copies_are_those_of_novelty(model: reviewgen.ReviewModel, tmp_path: Pat
     )
 
 
-def test_a_source_that_has_changed_is_not_continued_with(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_source_that_has_changed_is_not_continued_with(folder, tmp_path, monkeypatch):
     file = tmp_path / "texts.txt"
     file.write_text("\n".join(TEXTS), encoding="utf-8")
     interrupt(monkeypatch, lambda: reviewgen.score_dataset(folder, file, out=tmp_path / "s"), 4)
@@ -473,14 +433,10 @@ def test_a_source_that_has_changed_is_not_continued_with(
 
 
 @pytest.mark.parametrize("verb", ["score", "novelty"])
-def test_the_commands_write_tables(
-    verb: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_the_commands_write_tables(verb, folder, tmp_path, monkeypatch, run_command):
     (tmp_path / "texts.txt").write_text("a fine record\nanother one\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     status, said, _ = run_command(
-        monkeypatch,
-        capsys,
         verb,
         folder,
         "--data",
@@ -498,7 +454,7 @@ def test_the_commands_write_tables(
         ["--data", "texts.txt"],
         ["--text", "a", "--out", "u"],
     ):
-        status, _, said = run_command(monkeypatch, capsys, verb, folder, *words)
+        status, _, said = run_command(verb, folder, *words)
         assert status == 2 and "--data" in said
 
 
@@ -514,15 +470,10 @@ def drop_rows(file: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [halve, drop_rows])
-@pytest.mark.parametrize(("out", "kind"), [("t", "jsonl"), ("t", "parquet"), ("t.csv", None)])
+@pytest.mark.parametrize("out, kind", [("t", "jsonl"), ("t", "parquet"), ("t.csv", None)])
 def test_a_damaged_shard_of_an_unfinished_table_is_written_again(
-    harm: Any,
-    out: str,
-    kind: str | None,
-    model: reviewgen.ReviewModel,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    harm, out, kind, model, tmp_path, monkeypatch
+):
     options: dict[str, Any] = {
         "format": kind,
         "columns": True,
@@ -546,58 +497,68 @@ def test_a_damaged_shard_of_an_unfinished_table_is_written_again(
     }
 
 
-def test_without_out_a_table_is_returned(
-    model: reviewgen.ReviewModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import pandas
+TABLE: dict[str, Any] = {"seed": 4, "columns": True, **SHORT}
+
+
+def test_without_out_a_table_is_returned(model, tmp_path, monkeypatch):
     from datasets import Dataset
 
     monkeypatch.chdir(tmp_path)
-    options: dict[str, Any] = {"seed": 4, "columns": True, "schema": {"stars": {"5": 1}}, **SHORT}
+    options = TABLE | {"schema": {"stars": {"5": 1}}}
     reviewgen.generate_dataset(model, 5, out="t.parquet", **options)
     table = reviewgen.generate_dataset(model, 5, **options)
     assert isinstance(table, Dataset) and table.to_list() == rows_of(Path("t.parquet"))
-    frame = reviewgen.generate_dataset(
-        model, 5, **options | {"schema": pandas.DataFrame({"stars": [5]})}
-    )
+    assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]
+
+
+def test_a_data_frame_is_returned_for_a_data_frame(model):
+    import pandas
+
+    schema = pandas.DataFrame({"stars": [5]})
+    frame = reviewgen.generate_dataset(model, 5, **TABLE, schema=schema)
     assert isinstance(frame, pandas.DataFrame) and list(frame["stars"]) == [5] * 5
     scored = reviewgen.score_dataset(model, pandas.DataFrame(EXAMPLES[:3]))
     assert isinstance(scored, pandas.DataFrame)
     assert list(scored["bits"]) == [
         row["bits"] for row in reviewgen.score_dataset(model, EXAMPLES[:3])
     ]
+
+
+def test_novelty_is_returned_as_a_table(model):
+    from datasets import Dataset
+
     copies = reviewgen.novelty_dataset(model, EXAMPLES[:3])
     assert isinstance(copies, Dataset) and copies["text"][:] == [
         row["text"] for row in EXAMPLES[:3]
     ]
-    assert [path.name for path in tmp_path.iterdir()] == ["t.parquet"]
 
 
 FORMULAS = ['=HYPERLINK("http://example.org")', "+a", "-b", "@SUM(A1)"]
 
 
-def test_a_cell_of_a_csv_file_is_not_a_formula(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+@pytest.fixture(scope="module")
+def formulas(tmp_path_factory) -> Path:
+    """A model whose conditions are formulas."""
+    folder = tmp_path_factory.mktemp("formulas") / "m"
     moods = [(-1 - number % 2, FORMULAS[number % len(FORMULAS)]) for number in range(360)]
     rows = [
         {"text": f"record {number}", "=stars": stars, "mood": mood}
         for number, (stars, mood) in enumerate(moods)
     ]
-    reviewgen.train(
-        "ngram-char",
-        rows,
-        conditions=["=stars", "mood"],
-        model={"order": 3},
-        progress=False,
-        out=tmp_path / "m",
-    )
+    options = {"conditions": ["=stars", "mood"], "model": {"order": 3}, "progress": False}
+    reviewgen.train("ngram-char", rows, out=folder, **options)
+    return folder
+
+
+def test_a_cell_of_a_csv_file_is_not_a_formula_unless_formulas_are_kept(
+    formulas, tmp_path, monkeypatch, run_command
+):
     monkeypatch.chdir(tmp_path)
     schema = [{"=stars": -1, "mood": mood} for mood in FORMULAS]
     Path("schema.jsonl").write_text("\n".join(map(json.dumps, schema)), encoding="utf-8")
     words = [
         "generate",
-        "./m",
+        formulas,
         "-n",
         40,
         "--seed",
@@ -610,19 +571,26 @@ def test_a_cell_of_a_csv_file_is_not_a_formula(
         "schema.jsonl",
     ]
     for name, more in (("safe.csv", []), ("kept.csv", ["--keep-formulas"])):
-        status, _, said = run_command(monkeypatch, capsys, *words, "--out", name, *more)
+        status, _, said = run_command(*words, "--out", name, *more)
         assert status == 0, said
     with Path("safe.csv").open(encoding="utf-8-sig", newline="") as file:
-        cells = [cell for row in plain_csv.reader(file) for cell in row]
+        cells = list(chain.from_iterable(plain_csv.reader(file)))
     assert {cell[0] for cell in cells if cell and cell != "-1"}.isdisjoint(
         "=+-@\t\r"
     ) and "-1" in cells
     assert {"'=stars", "'+a", f"'{FORMULAS[0]}"} <= set(cells)
     with Path("kept.csv").open(encoding="utf-8-sig", newline="") as file:
         assert {row["text"][:4] for row in plain_csv.DictReader(file)} == {"=1+1"}
-    reviewgen.generate_dataset("./m", 1, out="blank.csv", prompt=["\tx", "\rx"], seed=1, **SHORT)
-    assert b"'\tx" in Path("blank.csv").read_bytes() and b"'\rx" in Path("blank.csv").read_bytes()
-    reviewgen.score_dataset("./m", ["=1+1"], out="score.csv")
-    assert "'=1+1" in Path("score.csv").read_text(encoding="utf-8-sig")
-    reviewgen.score_dataset("./m", ["=1+1"], out="kept-score.csv", keep_formulas=True)
-    assert "'=1+1" not in Path("kept-score.csv").read_text(encoding="utf-8-sig")
+
+
+def test_a_cell_that_begins_with_white_space_is_not_a_formula(formulas, tmp_path):
+    out = tmp_path / "blank.csv"
+    reviewgen.generate_dataset(formulas, 1, out=out, prompt=["\tx", "\rx"], seed=1, **SHORT)
+    assert b"'\tx" in out.read_bytes() and b"'\rx" in out.read_bytes()
+
+
+@pytest.mark.parametrize("keep", [False, True], ids=["escaped", "kept"])
+def test_a_scored_text_is_not_a_formula_unless_formulas_are_kept(formulas, tmp_path, keep):
+    out = tmp_path / "score.csv"
+    reviewgen.score_dataset(formulas, ["=1+1"], out=out, keep_formulas=keep)
+    assert ("'=1+1" in out.read_text(encoding="utf-8-sig")) == (not keep)

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -55,7 +54,7 @@ SCRIPT = """if True:  # it has no ``if __name__ == "__main__"``: the workers mus
 
 
 @pytest.mark.slow
-def test_training_saving_and_generating_under_the_rules_of_windows(tmp_path: Path) -> None:
+def test_training_saving_and_generating_under_the_rules_of_windows(tmp_path):
     work = tmp_path / "work"
     site = tmp_path / "site"
     script = tmp_path / "script.py"

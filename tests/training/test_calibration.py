@@ -21,7 +21,7 @@ def sampled(scale: float, count: int = 3000) -> tuple[torch.Tensor, torch.Tensor
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.5])
-def test_the_scale_undoes_a_temperature(scale: float) -> None:
+def test_the_scale_undoes_a_temperature(scale):
     logits, tokens = sampled(scale)
     found = fit_scale([(logits[:1000], tokens[:1000]), (logits[1000:], tokens[1000:])])
     tried = np.linspace(0.2, 3, 561)  # by brute force
@@ -48,7 +48,7 @@ def documents(model: torch.nn.Module, count: int = 40) -> list[tuple[np.ndarray,
 
 @pytest.mark.parametrize("tied", [{}, {"tied": True}])
 @torch.no_grad()
-def test_an_overconfident_model_is_calibrated(tied: dict[str, bool]) -> None:
+def test_an_overconfident_model_is_calibrated(tied):
     torch.manual_seed(0)
     kind, _ = find_model("gru")
     model = kind(
@@ -66,7 +66,7 @@ def test_an_overconfident_model_is_calibrated(tied: dict[str, bool]) -> None:
 
 
 @torch.no_grad()
-def test_a_model_that_is_its_embedding_is_left_as_it_is() -> None:
+def test_a_model_that_is_its_embedding_is_left_as_it_is():
     kind, _ = find_model("gru")
     model = kind(
         kind.Config(vocab_size=VOCABULARY, embedding_size=8, hidden_size=8, tied=True)

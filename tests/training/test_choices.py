@@ -53,7 +53,7 @@ class TwoWays(Planted):
 
 
 @pytest.fixture
-def autotuned(monkeypatch: Any) -> Any:
+def autotuned(monkeypatch) -> Any:
     """Return a function that trains such a model, by default with everything to choose; it returns
     model, reports and note.
     """
@@ -85,7 +85,7 @@ def autotuned(monkeypatch: Any) -> Any:
     torch.set_num_threads(before)
 
 
-def test_the_fastest_configuration_is_used(autotuned: Any) -> None:
+def test_the_fastest_configuration_is_used(autotuned):
     for best in (
         (1, "32 bits", "plain"),
         (2, "bf16", "plain"),
@@ -110,7 +110,7 @@ def test_the_fastest_configuration_is_used(autotuned: Any) -> None:
         assert sum(bool(report.notes) for report in reports) == 1
 
 
-def test_a_run_falls_back_to_one_thread_when_several_turn_slow(autotuned: Any) -> None:
+def test_a_run_falls_back_to_one_thread_when_several_turn_slow(autotuned):
     """A step of three batches took 60 ms with one thread: 90 ms are bearable, and five steps in a
     row of 180 ms are not.
     """
@@ -118,13 +118,15 @@ def test_a_run_falls_back_to_one_thread_when_several_turn_slow(autotuned: Any) -
     slow = [0.01] * 9 + [0.03] * 18 + [0.06] * 12 + [0.03] * 3 + [0.06] * 99
 
     def seconds(model: TwoWays, threads: int, precision: str, way: str) -> float:
-        return 0.02 if threads == 1 else 0.01 if model.is_copy else slow[model.steps]
+        if threads == 1:
+            return 0.02
+        return 0.01 if model.is_copy else slow[model.steps]
 
     _, reports, _ = autotuned(seconds, count=22, gradient_accumulation_steps=3, precision="no")
     assert [report.threads for report in reports] == [2] * 18 + [1] * 4
 
 
-def test_autotuning_leaves_the_model_and_the_random_state_as_they_are() -> None:
+def test_autotuning_leaves_the_model_and_the_random_state_as_they_are():
     before = torch.get_rng_state()
     options = {"steps": 3, "model": {"output_dropout": 0.5}}
     runs = [prepared(training={"threads": threads}, **options) for threads in (0, 1)]
@@ -166,7 +168,7 @@ class Sized(nn.Module):
 
 
 @pytest.fixture
-def chosen(monkeypatch: Any) -> Any:
+def chosen(monkeypatch) -> Any:
     """Return a function that chooses a size where the steps, and the optimizer's, take planted
     seconds.
     """
@@ -200,7 +202,7 @@ def chosen(monkeypatch: Any) -> Any:
     return choose
 
 
-def test_the_largest_size_that_sees_enough_tokens_for_each_parameter_is_chosen(chosen: Any) -> None:
+def test_the_largest_size_that_sees_enough_tokens_for_each_parameter_is_chosen(chosen):
     """Twenty for each, in 0.9 of the time; what measuring took is gone."""
     assert [
         chosen(seconds, tokens=10**6).model["width"] for seconds in (0.00001, 0.002, 0.01, 1e4)
@@ -215,14 +217,14 @@ def test_the_largest_size_that_sees_enough_tokens_for_each_parameter_is_chosen(c
     )
 
 
-def test_a_small_corpus_that_is_seen_more_than_once_is_enough_too(chosen: Any) -> None:
+def test_a_small_corpus_that_is_seen_more_than_once_is_enough_too(chosen):
     # 1.5 epochs of 8,300, and less
     assert [chosen(0.01, tokens=tokens).model["width"] for tokens in (5500, 5600)] == [1000, 100]
     # 1,000 would see less than two tokens for each
     assert chosen(0.0025, tokens=300).model["width"] == 100
 
 
-def test_dropout_follows_from_the_epochs_and_those_of_a_small_model_count_less(chosen: Any) -> None:
+def test_dropout_follows_from_the_epochs_and_those_of_a_small_model_count_less(chosen):
     found = [
         chosen(1.0, tokens=round(0.9 * 1e6 / epochs)).model.get("dropout")
         for epochs in (1, 1.9, 2.01, 4, 7.99, 8.5, 90)
@@ -238,7 +240,7 @@ def test_dropout_follows_from_the_epochs_and_those_of_a_small_model_count_less(c
     assert shares == pytest.approx([0.4, 0.377, 0.377], abs=0.003)  # of which at least 0.4 count
 
 
-def test_a_budget_without_a_size_gets_one_and_what_was_set_stays() -> None:
+def test_a_budget_without_a_size_gets_one_and_what_was_set_stays():
     def choose(**options: Any) -> tuple[Any, Any, list[str]]:
         run = ready("lstm-char", TEXTS, **options)
         return (
@@ -262,7 +264,7 @@ def test_a_budget_without_a_size_gets_one_and_what_was_set_stays() -> None:
 # Devices, precision, random streams.
 
 
-def test_the_device_is_accelerate_s_or_refused(monkeypatch: Any) -> None:
+def test_the_device_is_accelerate_s_or_refused(monkeypatch):
     for here, wanted, model, found in (
         ("mps", "auto", "gru", "cpu"),  # unsuited, so only if it is asked for
         ("mps", "mps", "gru", "mps"),
@@ -289,9 +291,7 @@ def test_the_device_is_accelerate_s_or_refused(monkeypatch: Any) -> None:
         )
 
 
-def test_the_precision_is_the_launcher_s_or_the_processor_s(
-    autotuned: Any, monkeypatch: Any
-) -> None:
+def test_the_precision_is_the_launcher_s_or_the_processor_s(autotuned, monkeypatch):
     def device_of(**settings: Any) -> str:
         """Return what a model is trained with for which 16 bits are faster, if they are tried."""
         _, reports, _ = autotuned(
@@ -312,8 +312,8 @@ def test_the_precision_is_the_launcher_s_or_the_processor_s(
 
 
 def test_accelerate_s_accumulation_is_the_default_and_its_strategies_that_split_a_model_are_refused(
-    monkeypatch: Any,
-) -> None:
+    monkeypatch,
+):
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4")
     given: Any = ({}, {"gradient_accumulation_steps": 2})
     assert [
@@ -325,7 +325,7 @@ def test_accelerate_s_accumulation_is_the_default_and_its_strategies_that_split_
             prepared(steps=1)
 
 
-def test_a_device_has_a_random_stream_of_the_run_s_own(monkeypatch: Any) -> None:
+def test_a_device_has_a_random_stream_of_the_run_s_own(monkeypatch):
     """The stand-in of a GPU's generator is one on the CPU."""
     outside = torch.Generator().manual_seed(7)
     plain = torch.Generator

@@ -2,26 +2,29 @@
 folders of earlier versions.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from reviewgen.lexicon.token_bytes import decode_texts
 from reviewgen.novelty import count_copied
 from reviewgen.registry.plugins import find_tokenizer
-from tests.support.distributions import Install
 from tests.support.fakes import LETTERS
 from tests.support.trainings import texts_of, trained
 
 REVIEWS = [
     f"{opening}, the {thing} was {how} and I liked the {other} of this film more than anything else"
     f" in it, number {len(opening)}."
-    for opening in ("Well", "Honestly", "Très bien", "😀 So")
-    for thing in ("movie", "acting", "music", "ending")
-    for how in ("good", "so so")
-    for other in ("theme", "others")
+    for opening, thing, how, other in itertools.product(
+        ("Well", "Honestly", "Très bien", "😀 So"),
+        ("movie", "acting", "music", "ending"),
+        ("good", "so so"),
+        ("theme", "others"),
+    )
 ]
 
 
@@ -37,16 +40,14 @@ def covered(text: str, training: Sequence[str], length: int = 50) -> int:
         for n in range(len(text) - length + 1)
         if any(text[n : n + length] in other for other in training)
     ]
-    return len({place for start in starts for place in range(start, start + length)})
+    return len(set(itertools.chain.from_iterable(range(n, n + length) for n in starts)))
 
 
 some_texts = st.lists(st.text("aäb😀\x00", max_size=14), max_size=5)
 
 
 @given(texts=some_texts, training=some_texts, length=st.integers(1, 6))
-def test_the_copied_characters_equal_a_brute_force_search(
-    texts: list[str], training: list[str], length: int
-) -> None:
+def test_the_copied_characters_equal_a_brute_force_search(texts, training, length):
     assert count_copied(texts, iter(training), length) == [
         covered(text, training, length) for text in texts
     ]
@@ -56,7 +57,7 @@ def copied_share(texts: Sequence[str], training: Sequence[str]) -> float:
     return sum(count_copied(texts, training)) / sum(map(len, texts))
 
 
-def test_fifty_characters_are_a_copy_also_where_long_texts_are_read_in_parts() -> None:
+def test_fifty_characters_are_a_copy_also_where_long_texts_are_read_in_parts():
     long = (
         "It was a dark and stormy night; the rain fell in torrents, except at occasional intervals."
     )
@@ -64,16 +65,14 @@ def test_fifty_characters_are_a_copy_also_where_long_texts_are_read_in_parts() -
     assert copied_share(["\ud800" * 50], ["a", "\ud800" * 60]) == 1.0
     # is read in parts of 65,536 characters
     book = "".join(np.random.default_rng(0).choice(list("abcdefgh"), 200_000))
-    places = [
-        *range(0, 199_000, 1999),
-        *((1 << 16) * n + shift for n in (1, 2, 3) for shift in range(-60, 10, 7)),
-    ]
+    ends = itertools.product((1, 2, 3), range(-60, 10, 7))
+    places = [*range(0, 199_000, 1999), *((1 << 16) * n + shift for n, shift in ends)]
     assert copied_share([book[place : place + 60] for place in places], [book]) == 1.0
 
 
-def test_the_training_text_is_decoded_as_it_was() -> None:
+def test_the_training_text_is_decoded_as_it_was():
     # is decoded in parts of 65,536 tokens
-    many = [f"{text} {number}" for number in range(30) for text in REVIEWS]
+    many = [f"{text} {number}" for number, text in itertools.product(range(30), REVIEWS)]
     char = find_tokenizer("char")[0]
     word = find_tokenizer("word")[0]
     for tokenizer, texts in (
@@ -95,7 +94,13 @@ def test_the_training_text_is_decoded_as_it_was() -> None:
 # In a training.
 
 
-def test_a_training_records_the_rates_of_brute_force(install: Install) -> None:
+@pytest.mark.parametrize("form", ["none", "compact"])
+@pytest.mark.parametrize(
+    "preset, model",
+    [("ngram-char", {"order": 14, "smoothing": "none"}), ("ngram-word", {"order": 4})],
+    ids=["characters", "words"],
+)
+def test_a_training_records_the_rates_of_brute_force(preset, model, form, install):
     code = "seen = []\nclass Recorder:\n    unit, lower_is_better = 'texts', False\n"
     code += (
         "    def __call__(self, sample):\n        seen.append(list(sample.texts))\n        return"
@@ -108,37 +113,24 @@ def test_a_training_records_the_rates_of_brute_force(install: Install) -> None:
     )
     import fake_recorder
 
-    for preset, model in (
-        ("ngram-char", {"order": 14, "smoothing": "none"}),
-        ("ngram-word", {"order": 4}),
-    ):
-        for form in ("none", "compact"):
-            options = {
-                "model": model,
-                "training": {"copy_tokens": 1600, "metrics": ["recorder"], "novelty": form},
-            }
-            run, _, trained_model = trained(preset, REVIEWS, **options)
-            # then 11 for the interval
-            training = texts_of(run, "train")
-            generated, held_out = fake_recorder.seen[-13:-11]
-            novelty = trained_model.training["novelty"]
-            assert novelty["copy_rate"] == brute_force(generated, training) > 0
-            assert novelty["held_out_copy_rate"] == brute_force(held_out, training) > 0
-            assert (novelty["copy_characters"], novelty["form"]) == (50, form)
-            low, high = novelty["copy_rate_interval"]
-            assert (
-                0 < low < novelty["copy_rate"] < high < 1
-                and novelty["copy_rate_characters"] >= 100_000
-            )
-            assert (novelty["copy_rate_texts"], novelty["copy_rate_characters"]) == (
-                len(generated),
-                sum(map(len, generated)),
-            )
-            assert (novelty["token_copy_rate"] is None) == (form == "none")
-            card = str(trained_model.generate_model_card())
-            assert (
-                f"Copy rate: {novelty['copy_rate']:.1%} (95 %: {low:.1%} to {high:.1%}) of the"
-                " characters" in card
-            )
+    training = {"copy_tokens": 1600, "metrics": ["recorder"], "novelty": form}
+    run, _, trained_model = trained(preset, REVIEWS, model=model, training=training)
+    texts = texts_of(run, "train")
+    # then 11 for the interval
+    generated, held_out = fake_recorder.seen[-13:-11]
+    novelty = trained_model.training["novelty"]
+    assert novelty["copy_rate"] == brute_force(generated, texts) > 0
+    assert novelty["held_out_copy_rate"] == brute_force(held_out, texts) > 0
+    assert (novelty["copy_characters"], novelty["form"]) == (50, form)
+    low, high = novelty["copy_rate_interval"]
+    assert 0 < low < novelty["copy_rate"] < high < 1
+    assert novelty["copy_rate_characters"] == sum(map(len, generated)) >= 100_000
+    assert novelty["copy_rate_texts"] == len(generated)
+    assert (novelty["token_copy_rate"] is None) == (form == "none")
+    said = f"Copy rate: {novelty['copy_rate']:.1%} (95 %: {low:.1%} to {high:.1%}) of the"
+    assert f"{said} characters" in str(trained_model.generate_model_card())
+
+
+def test_a_training_without_an_index_and_without_texts_has_no_copy_rate():
     off = {"novelty": "none", "copy_tokens": 0}
     assert trained("ngram-char", REVIEWS, training=off)[2].training["novelty"] is None

@@ -12,17 +12,22 @@ from matplotlib.image import imread
 
 import reviewgen
 from reviewgen.rates import describe_copies
-from tests.support.fakes import run_command
 from tests.support.models import EXAMPLES
 from tests.support.trainings import prepared, trained
 
 # What a run records.
 
 
-def test_the_training_loss_of_an_evaluation_is_the_mean_since_the_one_before() -> None:
+@pytest.fixture(scope="module")
+def finished() -> tuple[Any, Any, Any]:
+    """A run of 37 steps, its reports and its record."""
     run = prepared(source=EXAMPLES, conditions=["stars"], steps=37, training={"evaluations": 20})
     reports = list(run)
-    facts = run.finish().training
+    return run, reports, run.finish().training
+
+
+def test_the_training_loss_of_an_evaluation_is_the_mean_since_the_one_before(finished):
+    run, reports, facts = finished
     documents = list(run.stores["train"].documents())
     # bos and the condition are inputs only, eos is a target
     targets = sum(len(ids) - 2 for ids, _ in documents)
@@ -43,6 +48,10 @@ def test_the_training_loss_of_an_evaluation_is_the_mean_since_the_one_before() -
             pytest.approx(end / 37),
         )
         start = end
+
+
+def test_the_curve_has_each_step(finished):
+    _, reports, facts = finished
     curve = facts["curve"]
     assert curve["step"] == list(range(1, 38))
     assert curve["train_nats_per_token"] == pytest.approx(
@@ -51,7 +60,7 @@ def test_the_training_loss_of_an_evaluation_is_the_mean_since_the_one_before() -
     assert curve["learning_rate"] == [report.learning_rate for report in reports]
 
 
-def test_a_long_run_is_thinned_to_means() -> None:
+def test_a_long_run_is_thinned_to_means():
     run = prepared(
         steps=450,
         model={"hidden_size": 2, "embedding_size": 2},
@@ -71,7 +80,7 @@ def test_a_long_run_is_thinned_to_means() -> None:
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory: Any, model_folder: Any) -> Path:
+def saved(tmp_path_factory, model_folder) -> Path:
     """A network, an n-gram, and one whose bits are infinite."""
     folder: Path = tmp_path_factory.mktemp("models")
     shutil.copytree(model_folder("ngram-char"), folder / "ngram")
@@ -83,7 +92,7 @@ def saved(tmp_path_factory: Any, model_folder: Any) -> Path:
 
 # not those of earlier tests
 @pytest.mark.filterwarnings("error::UserWarning", "error::DeprecationWarning")
-def test_every_kind_of_run_can_be_drawn(saved: Path, tmp_path: Path) -> None:
+def test_every_kind_of_run_can_be_drawn(saved, tmp_path):
     every = {
         "seconds": ["infinite"],
         "steps": ["gru"],
@@ -101,16 +110,14 @@ def test_every_kind_of_run_can_be_drawn(saved: Path, tmp_path: Path) -> None:
         assert ElementTree.parse(tmp_path / f"{name}.svg").getroot().tag.endswith("svg")
 
 
-def test_the_command_names_the_plot_after_the_run(
-    saved: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+def test_the_command_names_the_plot_after_the_run(saved, tmp_path, monkeypatch, run_command):
     monkeypatch.chdir(tmp_path)
-    status, out, err = run_command(monkeypatch, capsys, "plot", saved / "gru")
+    status, out, err = run_command("plot", saved / "gru")
     facts = reviewgen.load(saved / "gru").training
     summary = f"{facts['verdict']['words']} Copy rate: {describe_copies(facts['novelty'])}."
     assert status == 0 and out == f"gru: {summary}\nSaved as gru.svg\n", err
     words = ("plot", saved / "gru", f"{saved / 'ngram'}/", "--json", "--against", "tokens")
-    status, out, _ = run_command(monkeypatch, capsys, *words)
+    status, out, _ = run_command(*words)
     found = json.loads(out)
     assert (status, found["file"], found["against"]) == (0, "curves.svg", "tokens")
     assert [run["name"] for run in found["runs"]] == ["gru", "ngram"] and found["runs"][0][
@@ -118,7 +125,5 @@ def test_the_command_names_the_plot_after_the_run(
     ] == facts["curve"]
     assert found["runs"][1]["curve"] == {}  # counting has no curve
     (tmp_path / "gru.png").write_bytes(b"a photograph")
-    status, _, err = run_command(
-        monkeypatch, capsys, "plot", saved / "gru", "--out", "gru.png", "--overwrite"
-    )
+    status, _, err = run_command("plot", saved / "gru", "--out", "gru.png", "--overwrite")
     assert status == 0 and (tmp_path / "gru.png").read_bytes().startswith(b"\x89PNG"), err

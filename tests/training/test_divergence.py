@@ -5,7 +5,6 @@ good weights are kept.
 import itertools
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,14 +55,11 @@ def are_equal(one: Any, other: Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("value", "what", "accumulated"), [(math.nan, "logits", 2), (math.inf, "gradient", 1)]
+    "value, what, accumulated", [(math.nan, "logits", 2), (math.inf, "gradient", 1)]
 )
-def test_before_an_evaluation_the_weights_before_the_bad_step_are_kept(
-    value: float, what: str, accumulated: int, tmp_path: Path
-) -> None:
-    run, reports, weights = spoilt(
-        7, value, what, training={"gradient_accumulation_steps": accumulated}, out=tmp_path / "m"
-    )
+def test_before_an_evaluation_the_weights_before_the_bad_step_are_kept(value, what, accumulated):
+    training = {"gradient_accumulation_steps": accumulated}
+    run, reports, weights = spoilt(7, value, what, training=training)
     assert [report.step for report in reports] == list(range(1, 8))
     (said,) = reports[-1].notes
     named = "The loss is nan" if what == "logits" else "The gradient is NaN or infinite"
@@ -71,9 +67,14 @@ def test_before_an_evaluation_the_weights_before_the_bad_step_are_kept(
     assert "lower training.learning_rate" in said
     assert said.endswith("Kept: there was no evaluation yet, so the weights after step 6.")
     assert are_equal(run.model.state_dict(), weights[6]) and not are_equal(weights[6], weights[5])
+
+
+@pytest.mark.parametrize("value, what", [(math.nan, "logits"), (math.inf, "gradient")])
+def test_the_record_of_a_training_that_diverged_holds_no_nan(value, what, tmp_path):
+    run, reports, _ = spoilt(7, value, what, out=tmp_path / "m")
+    (said,) = reports[-1].notes
     model = run.finish()
     assert math.isfinite(model.training["held_out"]["bits_per_character"])
-    # no NaN
     record = json.loads(
         (tmp_path / "m" / "training.json").read_text(encoding="utf-8"), parse_constant=pytest.fail
     )
@@ -82,7 +83,7 @@ def test_before_an_evaluation_the_weights_before_the_bad_step_are_kept(
         assert (record["curve"][name][-1] is None) == (what == "logits")
 
 
-def test_after_an_evaluation_the_best_weights_are_kept() -> None:
+def test_after_an_evaluation_the_best_weights_are_kept():
     run, reports, weights = spoilt(19, math.nan)
     best = [report.step for report in reports if report.is_best][-1]
     assert (
@@ -96,7 +97,7 @@ def test_after_an_evaluation_the_best_weights_are_kept() -> None:
 
 
 @pytest.mark.parametrize("what", ["logits", "gradient"])
-def test_without_a_good_step_there_is_nothing_to_keep(what: str, tmp_path: Any) -> None:
+def test_without_a_good_step_there_is_nothing_to_keep(what, tmp_path):
     named = "loss is nan" if what == "logits" else "gradient is NaN or infinite"
     with pytest.raises(
         TrainingError,
@@ -106,7 +107,7 @@ def test_without_a_good_step_there_is_nothing_to_keep(what: str, tmp_path: Any) 
     assert not list(tmp_path.iterdir())
 
 
-def test_weights_whose_last_evaluation_is_nan_are_not_kept() -> None:
+def test_weights_whose_last_evaluation_is_nan_are_not_kept():
     """After 1 and 3 steps; the loss of step 6 is NaN, too."""
 
     class Broken(Planted):
@@ -121,8 +122,8 @@ def test_weights_whose_last_evaluation_is_nan_are_not_kept() -> None:
 # Where each look would wait for an accelerator, it looks now and then.
 
 
-@pytest.mark.parametrize(("bad", "looked", "good"), [(5, 6, 2), (3, 3, 2), (7, 9, 5), (2, 3, 0)])
-def test_a_guard_gives_back_the_weights_of_its_last_look(bad: int, looked: int, good: int) -> None:
+@pytest.mark.parametrize("bad, looked, good", [(5, 6, 2), (3, 3, 2), (7, 9, 5), (2, 3, 0)])
+def test_a_guard_gives_back_the_weights_of_its_last_look(bad, looked, good):
     model = nn.Linear(2, 2)
     fine = torch.tensor(1.0)
     before = []

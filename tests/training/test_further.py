@@ -1,5 +1,6 @@
 """Training a trained model further: what it keeps, what it gains, and what is recorded."""
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -13,19 +14,21 @@ from reviewgen.data.pipeline import data_records
 from reviewgen.data.store import digest_tokenizer
 from reviewgen.errors import ConfigError
 from reviewgen.evaluation.evaluate import evaluate_documents, sample_documents
-from tests.support.fakes import TEXTS, run_command
+from tests.support.fakes import TEXTS
 from tests.support.trainings import TRAINING, prepared, trained, weights_of
 
 NEW = [
     f"a {adjective} {noun}, and so was the {other}!"
-    for adjective in ("warm", "loud", "dim", "fine", "sharp")
-    for noun in ("song", "voice", "drum", "bass")
-    for other in ("band", "room")
+    for adjective, noun, other in itertools.product(
+        ("warm", "loud", "dim", "fine", "sharp"),
+        ("song", "voice", "drum", "bass"),
+        ("band", "room"),
+    )
 ]
 
 
-@pytest.fixture
-def gru(model_folder: Any) -> reviewgen.ReviewModel:
+@pytest.fixture(scope="module")
+def gru(model_folder) -> reviewgen.ReviewModel:
     return reviewgen.load(model_folder("gru-char"))
 
 
@@ -35,12 +38,14 @@ def bits(run: TrainingRun, model: reviewgen.ReviewModel) -> float:
     return evaluate_documents(model.model, documents, model.tokenizer.vocab_size).bits_per_character
 
 
-def test_it_beats_training_from_scratch_in_the_same_steps() -> None:
+def test_it_beats_training_from_scratch_in_the_same_steps():
     similar = [
         f"The {noun} was {kind} and I liked the {other} too."
-        for noun in ("soup", "show", "play", "wine")
-        for other in ("theme", "crowd", "end")
-        for kind in ("fine", "dim", "good", "warm", "loud")
+        for noun, other, kind in itertools.product(
+            ("soup", "show", "play", "wine"),
+            ("theme", "crowd", "end"),
+            ("fine", "dim", "good", "warm", "loud"),
+        )
     ]
     size = {"hidden_size": 32, "embedding_size": 12}
     _, _, first = trained(steps=80, model=size, training={"bptt": 16})
@@ -59,7 +64,7 @@ def test_it_beats_training_from_scratch_in_the_same_steps() -> None:
         )
 
 
-def test_it_starts_from_the_trained_weights(gru: reviewgen.ReviewModel) -> None:
+def test_it_starts_from_the_trained_weights(gru):
     run = prepared(gru, NEW, steps=1, training={"learning_rate": 1e-12})
     assert all(
         torch.equal(run.model.state_dict()[name], tensor)
@@ -70,37 +75,45 @@ def test_it_starts_from_the_trained_weights(gru: reviewgen.ReviewModel) -> None:
     assert next(iter(run)).nats_per_token == pytest.approx(parent * math.log(2), rel=0.3)
 
 
-def test_tokenizer_settings_and_defaults_are_kept(
-    gru: reviewgen.ReviewModel, tmp_path: Path
-) -> None:
-    run, _, tuned = trained(
-        gru,
-        NEW + ["ÿ новый 😀 text", "日本語"] * 3,
-        out=tmp_path / "tuned",
-        training={"novelty": "compact"},
-    )
-    assert digest_tokenizer(tuned.tokenizer) == digest_tokenizer(gru.tokenizer)
-    assert tuned.model.config == gru.model.config
-    assert (tuned.generation_config, tuned.preset) == (gru.generation_config, "gru-char")
-    assert "😀" in "".join(
-        tuned.tokenizer.decode(list(run.stores["train"].document(n)))
-        for n in range(len(run.stores["train"]))
-    )
-    again = reviewgen.load(tmp_path / "tuned")
-    assert again.generate_one("a 😀 ", seed=3, max_new_tokens=20) == tuned.generate_one(
-        "a 😀 ", seed=3, max_new_tokens=20
-    )
+@pytest.fixture(scope="module")
+def tuned(gru: reviewgen.ReviewModel, tmp_path_factory) -> tuple[Any, Any, Path]:
+    """A model that was trained further on new characters: its run, itself, and its folder."""
+    folder = tmp_path_factory.mktemp("further") / "tuned"
+    texts = NEW + ["ÿ новый 😀 text", "日本語"] * 3
+    run, _, model = trained(gru, texts, out=folder, training={"novelty": "compact"})
+    return run, model, folder
+
+
+def test_tokenizer_settings_and_defaults_are_kept(gru, tuned):
+    run, model, _ = tuned
+    assert digest_tokenizer(model.tokenizer) == digest_tokenizer(gru.tokenizer)
+    assert model.model.config == gru.model.config
+    assert (model.generation_config, model.preset) == (gru.generation_config, "gru-char")
+    store = run.stores["train"]
+    texts = [model.tokenizer.decode(list(store.document(n))) for n in range(len(store))]
+    assert "😀" in "".join(texts)
+
+
+def test_a_model_that_was_trained_further_is_saved(tuned):
+    _, model, folder = tuned
+    again = reviewgen.load(folder)
+    options = {"seed": 3, "max_new_tokens": 20}
+    assert again.generate_one("a 😀 ", **options) == model.generate_one("a 😀 ", **options)
     assert again.novelty(NEW[0]).longest_tokens > 20 and again.score("日本語").bits > 0
 
 
-def test_parents_are_recorded_and_nested(
-    gru: reviewgen.ReviewModel, model_folder: Any, tmp_path: Path
-) -> None:
-    trained(gru, NEW, steps=2, out=tmp_path / "child")
-    child = reviewgen.load(tmp_path / "child")
+@pytest.fixture(scope="module")
+def child_folder(gru: reviewgen.ReviewModel, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("parents") / "child"
+    trained(gru, NEW, steps=2, out=folder)
+    return folder
+
+
+def test_parents_are_recorded_and_nested(gru, model_folder, child_folder):
+    child = reviewgen.load(child_folder)
     grandchild = trained(child, TEXTS + NEW, steps=2)[2].training
     parent = grandchild["parent"]
-    assert (parent["source"], parent["digest"]) == (str(tmp_path / "child"), child.digest)
+    assert (parent["source"], parent["digest"]) == (str(child_folder), child.digest)
     assert str(parent["digest"]).startswith("sha256:")
     assert (parent["parent"]["digest"], parent["parent"]["source"]) == (
         gru.digest,
@@ -112,12 +125,15 @@ def test_parents_are_recorded_and_nested(
         each["data"]["fingerprint"] for each in (grandchild, child.training, gru.training)
     ]
     assert len(set(prints)) == 3
-    card = (tmp_path / "child" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_card_names_the_parent_and_what_the_copy_rate_covers(gru, child_folder):
+    card = (child_folder / "README.md").read_text(encoding="utf-8")
     assert "trained further with reviewgen" in card and str(gru.digest) in card
     assert "Only the texts of the last training are covered" in card
 
 
-def test_settings_that_leave_predictions_alone_may_change(gru: reviewgen.ReviewModel) -> None:
+def test_settings_that_leave_predictions_alone_may_change(gru):
     from_scratch = TrainingRun("gru-char", NEW).config
     assert TrainingRun(gru, NEW).config.learning_rate == pytest.approx(
         from_scratch.learning_rate / 2
@@ -137,7 +153,7 @@ def test_settings_that_leave_predictions_alone_may_change(gru: reviewgen.ReviewM
     )
 
 
-def test_conditions_are_kept(micro: Any) -> None:
+def test_conditions_are_kept(micro):
     starred = micro("conditional")
     rows = [{"text": text, "stars": 5 + number % 2} for number, text in enumerate(NEW)]  # 6 is new
     run, _, tuned = trained(starred, rows, steps=2)
@@ -150,16 +166,23 @@ def test_conditions_are_kept(micro: Any) -> None:
         tuple(any_id),
     }
     assert tuned.generate_one(conditions={"stars": 1}, seed=1) is not None
+
+
+def test_a_training_without_the_conditions_of_its_parent_has_none_given(micro):
+    starred = micro("conditional")
+    any_id = starred.conditions.unspecified_ids
     run = prepared(starred, NEW)
     assert {tuple(row) for row in run.stores["train"].conditions} == {tuple(any_id)}
     assert any("counts as not given" in note for note in run.corpus.notes)
+
+
+def test_a_condition_that_the_parent_does_not_have_is_refused(micro):
+    starred = micro("conditional")
     with pytest.raises(ConfigError, match="'genre' cannot be"):
-        TrainingRun(starred, rows, conditions=["genre"])
+        TrainingRun(starred, NEW, conditions=["genre"])
 
 
-def test_the_command_trains_further(
-    model_folder: Any, tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+def test_the_command_trains_further(model_folder, tmp_path, monkeypatch, run_command):
     folder = model_folder("gru-char")
     gru = reviewgen.load(model_folder("gru-char"))
     (tmp_path / "new.csv").write_text(
@@ -167,9 +190,9 @@ def test_the_command_trains_further(
     )
     monkeypatch.chdir(tmp_path)
     settings = {**TRAINING, "metrics": "distinct-1"}
-    small = [
-        word for name, value in settings.items() for word in ("--set", f"training.{name}={value}")
-    ]
+    small = itertools.chain.from_iterable(
+        ("--set", f"training.{name}={value}") for name, value in settings.items()
+    )
     words = (
         "train",
         "--from",
@@ -182,7 +205,7 @@ def test_the_command_trains_further(
         10,
         *small,
     )
-    status, out, err = run_command(monkeypatch, capsys, *words)
+    status, out, err = run_command(*words)
     assert status == 0, err
     assert "(gru-char) further" in err and "Saved in tuned" in out and "Validation texts: " in out
     hand = trained(gru, Path("new.csv"), training={"metrics": ["distinct-1"]})[2].model.state_dict()

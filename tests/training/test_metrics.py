@@ -2,16 +2,17 @@
 wrong in them.
 """
 
+import itertools
 import json
 import unicodedata
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from reviewgen.evaluation.metrics import TextMetrics
-from tests.support.distributions import Install
 from tests.support.fakes import TEXTS
 from tests.support.trainings import texts_of, trained
 
@@ -59,7 +60,7 @@ PROBLEMS = {
 
 
 @pytest.fixture
-def fakes(install: Install) -> Any:
+def fakes(install) -> Any:
     """Install a package of metrics, good and bad, and return its module."""
     install(
         "reviewgen-fakes",
@@ -98,16 +99,16 @@ def brute_values(texts: Sequence[str], known: set[str]) -> dict[str, float]:
     rows = list(map(words, texts))
     values = {}
     for n in (1, 2, 3, 4):
-        grams = [
-            " ".join(row[start : start + n]) for row in rows for start in range(len(row) - n + 1)
-        ]
+        grams: list[tuple[str, ...]] = []
+        for row in rows:
+            grams += zip(*(row[start:] for start in range(n)), strict=False)
         values[f"distinct-{n}"] = len(set(grams)) / len(grams) if grams else 0.0
     shares = []
     for row in (row for row in rows if len(row) >= 4):
         fours = [row[start : start + 4] for start in range(len(row) - 3)]
         shares.append(sum(four in fours[:number] for number, four in enumerate(fours)) / len(fours))
     values["self-repetition"] = sum(shares) / len(shares) if shares else 0.0
-    written = [word for row in rows for word in row]
+    written = list(itertools.chain.from_iterable(rows))
     values["new-words"] = (
         sum(word not in known for word in written) / len(written) if written else 0.0
     )
@@ -121,7 +122,7 @@ def brute_values(texts: Sequence[str], known: set[str]) -> dict[str, float]:
     return values
 
 
-def test_values_are_those_of_brute_force() -> None:
+def test_values_are_those_of_brute_force():
     known = {"a", "b", "c", "don't"}
     rng = np.random.default_rng(0)
     for _ in range(20):
@@ -146,22 +147,33 @@ def test_values_are_those_of_brute_force() -> None:
 # In a training.
 
 
-def test_evaluations_measure_the_texts_that_were_generated(fakes: Any) -> None:
+@pytest.fixture
+def measured(fakes: Any) -> Any:
+    """A training with evaluations, the words of its texts, and what was measured."""
     names = [*IN_TREE, "recorder"]
     run, _, model = trained(
         steps=12, training={"evaluations": 3, "metrics": names, "copy_tokens": 1600}
     )
-    evaluations = model.training["evaluations"]
-    known = {word for text in texts_of(run, "train") for word in words(text)}
-    assert len(evaluations) == 3 and all(sample.training_words == known for sample in fakes.seen)
-    for evaluation, sample in zip(evaluations, fakes.seen, strict=False):
+    known = set(itertools.chain.from_iterable(map(words, texts_of(run, "train"))))
+    return SimpleNamespace(model=model, known=known, seen=fakes.seen)
+
+
+def test_evaluations_measure_the_texts_that_were_generated(measured):
+    evaluations = measured.model.training["evaluations"]
+    known = measured.known
+    assert len(evaluations) == 3
+    assert all(sample.training_words == known for sample in measured.seen)
+    for evaluation, sample in zip(evaluations, measured.seen, strict=False):
         assert evaluation["metrics"] == pytest.approx(
             brute_values(sample.texts, known) | {"recorder": len(sample.texts)}
         )
         assert len(sample.texts) == 4  # the fewest, in so short a run
+
+
+def test_the_record_has_the_metrics_of_generated_and_of_held_out_texts(measured):
     # then 11 for the interval
-    final = model.training["metrics"]
-    generated, held_out = fakes.seen[-13:-11]
+    final = measured.model.training["metrics"]
+    generated, held_out = measured.seen[-13:-11]
     counts = {
         "generated": len(generated.texts),
         "held_out": len(held_out.texts),
@@ -179,27 +191,28 @@ def test_evaluations_measure_the_texts_that_were_generated(fakes: Any) -> None:
     assert all(any(whole.startswith(text) for whole in TEXTS) for text in held_out.texts)
     for name, sample in (("generated", generated), ("held_out", held_out)):
         assert {each: final[each][name] for each in IN_TREE} == pytest.approx(
-            brute_values(sample.texts, known)
+            brute_values(sample.texts, measured.known)
         )
-    card = str(model.generate_model_card())
+    for each in IN_TREE:
+        assert final[each]["interval"][0] <= final[each]["generated"] <= final[each]["interval"][1]
+    card = str(measured.model.generate_model_card())
     units = dict.fromkeys(("self-repetition", "repeated-sentences"), "share, lower is better")
     assert all(
         f"| {each} ({units.get(each, 'share')}) | {final[each]['generated']:.4g} | " in card
         for each in IN_TREE
     )
-    assert all(
-        final[each]["interval"][0] <= final[each]["generated"] <= final[each]["interval"][1]
-        for each in IN_TREE
-    )
+
+
+def test_metrics_do_not_change_the_training(measured):
     plain = trained(steps=12, training={"evaluations": 3})[2].model.state_dict()
-    # training is the same without
-    assert all(tensor.equal(plain[name]) for name, tensor in model.model.state_dict().items())
+    for name, tensor in measured.model.model.state_dict().items():
+        assert plain[name].equal(tensor)
 
 
 # What fails.
 
 
-def test_a_metric_that_fails_is_noted_once_missing_and_called_again(fakes: Any) -> None:
+def test_a_metric_that_fails_is_noted_once_missing_and_called_again(fakes):
     training = {"evaluations": 3, "copy_tokens": 200, "metrics": [*PROBLEMS, "distinct-2"]}
     _, _, model = trained(steps=12, training=training)
     record = model.training
@@ -209,7 +222,8 @@ def test_a_metric_that_fails_is_noted_once_missing_and_called_again(fakes: Any) 
     assert {once[name] for name in PROBLEMS} == {None} and {each["once"] for each in others} == {
         0.5
     }
-    assert {each[name] for each in others for name in PROBLEMS if name != "once"} == {None}
+    failed = {name for name in PROBLEMS if name != "once"}
+    assert all(each[name] is None for each, name in itertools.product(others, failed))
     assert all(each["distinct-2"] is not None for each in (once, *others))
     assert [note for note in record["notes"] if "metric" in note] == [
         f"The metric {name!r} of reviewgen-fakes 1.2.3 failed and is shown as missing: {said}"

@@ -29,7 +29,7 @@ def cells(tree: LexborHTMLParser) -> list[list[str]]:
     return [[cell.text().strip() for cell in row.css("th, td")] for row in tree.css("tr")]
 
 
-def test_a_score_shades_each_token_by_its_bits() -> None:
+def test_a_score_shades_each_token_by_its_bits():
     tokens = [("a", 0.0), (MARKUP, 5.0), ("\n", 25.0), ("b", math.inf), ("", 0.4), ("", 0.4)]
     tree = parsed(Score(math.inf, math.inf, [TokenScore(*token) for token in tokens]))
     spans = tree.css(".score span")
@@ -60,13 +60,16 @@ def novelty(*spans: Span, form: str = "exact") -> Novelty:
     return Novelty(form, 100, 50, 40, 20, "x" * 40, {8: 0.25, 12: 0.125, 20: None}, spans, 0.01)
 
 
-def test_novelty_underlines_the_copied_part_of_the_training_review() -> None:
+def test_novelty_underlines_the_copied_part_of_the_training_review():
     excerpt = f"before {MARKUP}copied{MARKUP} after"
     tree = parsed(novelty(Span(3, 9, "copied", 8, 7, excerpt)))
     (sample,) = tree.css(".sample .text")
     assert sample.text() == excerpt and [span.text() for span in tree.css(".copied")] == ["copied"]
     assert cells(tree)[1] == ["25.0 %", "12.5 %", "–"]
     assert "in training review 7" in tree.text() and "at most" not in tree.text()
+
+
+def test_novelty_of_a_compact_index_underlines_five_copied_parts():
     tree = parsed(novelty(*[Span(0, 9, MARKUP, 9, None, None)] * 13, form="compact"))
     assert [span.text() for span in tree.css(".copied")] == [MARKUP] * 5
     assert "8 more, not longer than these" in tree.text() and cells(tree)[1] == [
@@ -74,6 +77,9 @@ def test_novelty_underlines_the_copied_part_of_the_training_review() -> None:
         "at most 12.5 %",
         "–",
     ]
+
+
+def test_the_novelty_of_an_empty_text_says_so():
     empty = Novelty("exact", 0, 0, 0, 0, "", {8: None, 12: None, 20: None}, (), 0.0)
     assert "The text is empty" in parsed(empty).text()
 
@@ -111,7 +117,7 @@ def run_cells(*sources: str) -> tuple[list[Any], list[str]]:
 
 
 @pytest.mark.slow
-def test_a_training_in_a_notebook_is_one_figure_that_is_updated() -> None:
+def test_a_training_in_a_notebook_is_one_figure_that_is_updated():
     (outputs, shown, silent), updates = run_cells(
         TRAIN,
         "model.score('the movie')",
@@ -121,9 +127,7 @@ def test_a_training_in_a_notebook_is_one_figure_that_is_updated() -> None:
     assert len(figures) == 1 and len(updates) >= 5
     assert not any(output.output_type == "display_data" for output in silent)
     shares = [
-        float(share)
-        for update in updates
-        for share in re.findall(r'<progress value="([0-9.]+)"', update)
+        float(share) for share in re.findall(r'<progress value="([0-9.]+)"', "".join(updates))
     ]
     assert shares == sorted(shares) and 0 <= shares[0] < shares[-1] <= 1
     last = figures[0].data["text/html"]

@@ -22,7 +22,7 @@ from reviewgen.training.checkpoints import Checkpoints
 from reviewgen.training.device import native_precision
 from reviewgen.training.report import Report
 from tests.support.disks import interrupt, listing
-from tests.support.fakes import TEXTS, run_command
+from tests.support.fakes import TEXTS
 from tests.support.trainings import MODEL, TRAINING, prepared
 
 DROPOUT = {
@@ -35,7 +35,7 @@ DROPOUT = {
 
 
 @pytest.fixture(autouse=True)
-def after_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def after_each_step(monkeypatch) -> None:
     """Save a checkpoint after each step, however long the last one took."""
     monkeypatch.setattr(Checkpoints, "is_due", lambda self: True)
 
@@ -124,7 +124,7 @@ LONG = pytest.param("random lengths over epochs", marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("case", [*(case for case in CASES if case not in LONG.values), LONG])
-def test_a_resumed_run_is_the_run_that_was_never_cut_short(case: str, tmp_path: Path) -> None:
+def test_a_resumed_run_is_the_run_that_was_never_cut_short(case, tmp_path):
     given, choose = CASES[case]
     run = start(tmp_path / "whole", **given)
     whole = numbers(run)
@@ -142,9 +142,7 @@ def test_a_resumed_run_is_the_run_that_was_never_cut_short(case: str, tmp_path: 
         shutil.rmtree(tmp_path / "m")
 
 
-def test_a_run_with_a_budget_resumes_with_the_time_that_was_left(
-    tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_a_run_with_a_budget_resumes_with_the_time_that_was_left(tmp_path, monkeypatch):
     now = time.monotonic
     later = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now() + later)
@@ -152,7 +150,8 @@ def test_a_run_with_a_budget_resumes_with_the_time_that_was_left(
     # in which nothing trains
     later = 1000.0
     after = []
-    for report in (run := start(tmp_path / "m", resume=True, budget="600s")):
+    run = start(tmp_path / "m", resume=True, budget="600s")
+    for report in run:
         after.append(report)
         later += 600 * (report.step == 12)
     assert [report.step for report in after] == [9, 10, 11, 12, 13]
@@ -165,7 +164,7 @@ def test_a_run_with_a_budget_resumes_with_the_time_that_was_left(
 # The folder of a run.
 
 
-def test_a_folder_of_another_kind_is_left_as_it_is(tmp_path: Path) -> None:
+def test_a_folder_of_another_kind_is_left_as_it_is(tmp_path):
     for number, name in enumerate(("job.json", "diary.txt", "step-00000100/weights.bin")):
         out = tmp_path / str(number)
         file = tmp_path / f"{number}.partial" / name
@@ -179,7 +178,7 @@ def test_a_folder_of_another_kind_is_left_as_it_is(tmp_path: Path) -> None:
             assert file.read_text() == "thesis"
 
 
-def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+def test_two_runs_do_not_share_a_folder(tmp_path):
     first = start(tmp_path / "m")
     next(iter(first))
     for resume in (False, True):
@@ -195,7 +194,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def left(tmp_path_factory: Any, shared_cache: None) -> Path:
+def left(tmp_path_factory, shared_cache: None) -> Path:
     """What a run that was cut short has left; to be copied."""
     root: Path = tmp_path_factory.mktemp("left")
     with pytest.MonkeyPatch.context() as patch:
@@ -204,7 +203,7 @@ def left(tmp_path_factory: Any, shared_cache: None) -> Path:
     return root / "m.partial"
 
 
-def test_another_run_does_not_go_on(left: Path, tmp_path: Path) -> None:
+def test_another_run_does_not_go_on(left, tmp_path):
     shutil.copytree(left, tmp_path / "m.partial")
     others: list[tuple[dict[str, Any], str]] = [
         ({"preset": "gru-char"}, "other .* and preset"),
@@ -236,9 +235,7 @@ OTHERS = {
 
 
 @pytest.fixture
-def place(
-    model_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def place(model_folder, tmp_path, monkeypatch) -> Path:
     """The working directory, which has a corpus and a saved model."""
     (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     shutil.copytree(model_folder("ngram-char"), tmp_path / "model")
@@ -249,13 +246,13 @@ def place(
 @pytest.mark.parametrize("verb", OTHERS)
 @pytest.mark.parametrize("version", ["0.1.0", "now"])
 def test_another_command_with_the_same_out_leaves_the_checkpoints(
-    verb: str, version: str, left: Path, place: Path, monkeypatch: Any, capsys: Any
-) -> None:
+    verb, version, left, place, run_command
+):
     shutil.copytree(left, place / "m.partial")
     if version == "0.1.0":
         forget_kind(place / "m.partial")
     before = listing(place)
-    status, out, said = run_command(monkeypatch, capsys, verb, *OTHERS[verb], "--out", "m")
+    status, out, said = run_command(verb, *OTHERS[verb], "--out", "m")
     assert (status, out) == (1, "") and listing(place) == before
     assert (
         "m.partial exists and is not the folder of an unfinished" in said
@@ -270,36 +267,32 @@ FOLDERS += [(verb, BACKUP, ["job.json"]) for verb in ("train", *OTHERS)]
 FOLDERS += [(verb, BACKUP, ["job.json", ".notes.2024"]) for verb in ("train", *OTHERS)]
 
 
-@pytest.mark.parametrize(("verb", "content", "files"), FOLDERS, ids=str)
+@pytest.mark.parametrize("verb, content, files", FOLDERS, ids=str)
 def test_a_folder_of_the_user_with_a_job_json_is_left_as_it_is(
-    verb: str, content: str, files: list[str], place: Path, monkeypatch: Any, capsys: Any
-) -> None:
+    verb, content, files, place, run_command
+):
     (place / "m.partial").mkdir()
     for name in files:
         (place / "m.partial" / name).write_text(content)
     before = listing(place)
     words = OTHERS.get(verb, ["gru-char", "--data", "reviews.txt", "--steps", 5])
-    status, _, said = run_command(monkeypatch, capsys, verb, *words, "--out", "m")
+    status, _, said = run_command(verb, *words, "--out", "m")
     assert status in (1, 2) and listing(place) == before
     assert "m.partial" in said and "choose another name" in said and "Traceback" not in said
 
 
-def test_training_where_a_model_is_leaves_a_folder_of_the_user(
-    place: Path, monkeypatch: Any, capsys: Any
-) -> None:
+def test_training_where_a_model_is_leaves_a_folder_of_the_user(place, run_command):
     words = ["train", "ngram-char", "--data", "reviews.txt", "--out", "m"]
-    assert run_command(monkeypatch, capsys, *words)[0] == 0
+    assert run_command(*words)[0] == 0
     (place / "m.partial").mkdir()
     for name in ("job.json", "notes.txt"):
         (place / "m.partial" / name).write_text('{"name": "backup"}')
     before = listing(place)
-    status, _, said = run_command(monkeypatch, capsys, *words)
+    status, _, said = run_command(*words)
     assert status == 1 and "m already exists" in said and listing(place) == before
 
 
-def test_training_leaves_what_an_interrupted_table_has_written(
-    place: Path, monkeypatch: Any, capsys: Any
-) -> None:
+def test_training_leaves_what_an_interrupted_table_has_written(place, monkeypatch, run_command):
     interrupt(
         monkeypatch,
         lambda: reviewgen.generate_dataset(place / "model", 30, out=place / "m", shard_texts=10),
@@ -308,8 +301,6 @@ def test_training_leaves_what_an_interrupted_table_has_written(
     before = listing(place)
     assert any(name.startswith("m.partial/shards/") for name in before)
     status, _, said = run_command(
-        monkeypatch,
-        capsys,
         "train",
         "gru-char",
         "--data",
@@ -326,7 +317,7 @@ def test_training_leaves_what_an_interrupted_table_has_written(
     )
 
 
-def test_a_run_that_version_0_1_0_has_left_resumes(left: Path, tmp_path: Path) -> None:
+def test_a_run_that_version_0_1_0_has_left_resumes(left, tmp_path):
     shutil.copytree(left, tmp_path / "m.partial")
     forget_kind(tmp_path / "m.partial")
     assert next(iter(start(tmp_path / "m", resume=True))).step == 9
@@ -354,9 +345,7 @@ def empty(file: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [cut, flip, empty])
-def test_a_damaged_checkpoint_is_passed_over(
-    harm: Callable[[Path], Any], left: Path, tmp_path: Path
-) -> None:
+def test_a_damaged_checkpoint_is_passed_over(harm, left, tmp_path):
     folder = shutil.copytree(left, tmp_path / "m.partial")
     (folder / ".step-00000009.pt.12").touch()  # what was being written when the power went
     harm(folder / "step-00000008.pt")
@@ -373,7 +362,7 @@ def test_a_damaged_checkpoint_is_passed_over(
         start(tmp_path / "m", resume=True)
 
 
-def test_a_full_disk_does_not_end_the_run(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_full_disk_does_not_end_the_run(tmp_path, monkeypatch):
     plain = Path.write_bytes
     is_full = False
 
@@ -400,7 +389,7 @@ def test_a_full_disk_does_not_end_the_run(tmp_path: Path, monkeypatch: Any) -> N
     assert said[6][0] in run.finish().training["notes"]
 
 
-def test_a_command_resumes(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_a_command_resumes(tmp_path, run_command):
     file = tmp_path / "reviews.txt"
     file.write_text("\n".join(TEXTS), encoding="utf-8")
     words = ["train", "gru-char", "--data", file, "--out", tmp_path / "m", "--steps", 10]
@@ -415,9 +404,9 @@ def test_a_command_resumes(tmp_path: Path, monkeypatch: Any, capsys: Any) -> Non
         source=file,
         training={"metrics": ["distinct-1"], "evaluations": 2},
     )
-    status, out, said = run_command(monkeypatch, capsys, *words)
+    status, out, said = run_command(*words)
     assert (status, out) == (1, "") and "--resume" in said and "step 8" in said
-    status, out, said = run_command(monkeypatch, capsys, *words, "--resume")
+    status, out, said = run_command(*words, "--resume")
     assert status == 0, said
     assert (
         "The run resumes from step 8." in said
@@ -426,9 +415,7 @@ def test_a_command_resumes(tmp_path: Path, monkeypatch: Any, capsys: Any) -> Non
     )
 
 
-def test_there_must_be_something_to_resume_and_what_a_run_left_is_not_started_over(
-    left: Path, tmp_path: Path
-) -> None:
+def test_there_must_be_something_to_resume_and_what_a_run_left_is_not_started_over(left, tmp_path):
     with pytest.raises(CheckpointError, match=r"no run to resume.*m\.partial does not exist"):
         start(tmp_path / "m", resume=True)
     with pytest.raises(ConfigError, match="give out"):

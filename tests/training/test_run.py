@@ -6,7 +6,6 @@ import itertools
 import random
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +13,12 @@ import pytest
 import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import ConfigError, DataError
-from tests.support.fakes import TEXTS, run_command
+from tests.support.fakes import TEXTS
 from tests.support.models import SMALL
 from tests.support.trainings import MODEL, TRAINING, prepared, trained
 
 
-def test_small_corpora() -> None:
+def test_small_corpora():
     with pytest.raises(DataError, match="single review"):
         reviewgen.train("ngram-char", ["just one"])
     with pytest.raises(DataError, match="validation texts have no characters"):
@@ -32,7 +31,7 @@ def test_small_corpora() -> None:
     assert trained("gru-char", ["a", "b"], steps=2)[2].generate_one(seed=1) is not None
 
 
-def test_a_validation_source_replaces_the_split() -> None:
+def test_a_validation_source_replaces_the_split():
     _, _, model = trained("ngram-char", validation=["The food was cold.", TEXTS[0]])
     assert model.training["data"]["reviews"] == {"train": 60, "validation": 2, "test": 0}
     assert model.training["held_out"]["split"] == "validation"
@@ -47,7 +46,7 @@ def test_a_validation_source_replaces_the_split() -> None:
     )
 
 
-def test_evaluation_cleans_as_the_training_did() -> None:
+def test_evaluation_cleans_as_the_training_did():
     shouted = [text.upper() for text in TEXTS]
     # None: not given
     _, _, model = trained("ngram-char", shouted, lowercase=True, strip_markdown=None, clean=None)
@@ -69,7 +68,7 @@ def test_evaluation_cleans_as_the_training_did() -> None:
 # Interrupts.
 
 
-def test_an_interrupt_keeps_the_best_so_far(tmp_path: Path) -> None:
+def test_an_interrupt_keeps_the_best_so_far(tmp_path):
     run = prepared(steps=1000, out=tmp_path / "m", training={"evaluations": 20})
     with pytest.raises(KeyboardInterrupt):
         for report in run:
@@ -86,7 +85,7 @@ def test_an_interrupt_keeps_the_best_so_far(tmp_path: Path) -> None:
     assert run.finish().generate_one(seed=1)
 
 
-def test_an_interrupt_inside_a_step_is_a_model_too(monkeypatch: Any) -> None:
+def test_an_interrupt_inside_a_step_is_a_model_too(monkeypatch):
     network = type(prepared().model)
     plain = network.forward
     calls = itertools.count(1)
@@ -101,9 +100,7 @@ def test_an_interrupt_inside_a_step_is_a_model_too(monkeypatch: Any) -> None:
     assert (model.training["stopped"], model.training["steps"]) == ("interrupted", 29)
 
 
-def test_an_interrupt_between_training_and_saving_still_saves(
-    tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+def test_an_interrupt_between_training_and_saving_still_saves(tmp_path, monkeypatch, run_command):
     finish = TrainingRun.finish
     calls = []
 
@@ -126,7 +123,7 @@ def test_an_interrupt_between_training_and_saving_still_saves(
         "--steps",
         5,
     )
-    assert run_command(monkeypatch, capsys, *words, "--set", "model.hidden_size=8")[0] == 130
+    assert run_command(*words, "--set", "model.hidden_size=8")[0] == 130
     for name in ("python", "shell"):
         assert reviewgen.load(tmp_path / name).training["steps"] == 5
     assert calls[1] == calls[3] == signal.SIG_IGN  # a second signal cannot stop the saving
@@ -146,7 +143,7 @@ def reviews(number: int) -> list[str]:
 
 
 @pytest.fixture
-def suggested(monkeypatch: Any) -> Callable[..., list[str]]:
+def suggested(monkeypatch) -> Callable[..., list[str]]:
     """Return a function that trains for some passes and, by a fast clock, seconds, and returns what
     is suggested.
     """
@@ -178,9 +175,7 @@ def suggested(monkeypatch: Any) -> Callable[..., list[str]]:
 
 
 @pytest.mark.slow
-def test_the_weights_that_ship_are_suggested_after_many_passes(
-    suggested: Callable[..., list[str]],
-) -> None:
+def test_the_weights_that_ship_are_suggested_after_many_passes(suggested):
     (note,) = suggested()
     bits = reviewgen.load("gru-char").evaluate(reviews(30), split="test").bits_per_character
     assert (

@@ -1,7 +1,5 @@
 """The sampled softmax against the full cross entropy of torch."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -49,7 +47,7 @@ def losses(model, sampled, random):
 
 
 @pytest.mark.parametrize("name", ["lstm", "gru", "rnn", "nnlm"])
-def test_with_all_tokens_it_is_the_cross_entropy(name: str) -> None:
+def test_with_all_tokens_it_is_the_cross_entropy(name):
     model = build(name)
     full, every, tokens = losses(
         model, SampledSoftmax(10**9, FREQUENCIES), np.random.default_rng(0)
@@ -64,7 +62,7 @@ def test_with_all_tokens_it_is_the_cross_entropy(name: str) -> None:
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
 
 
-def test_with_some_tokens_it_estimates_the_cross_entropy() -> None:
+def test_with_some_tokens_it_estimates_the_cross_entropy():
     model = build("lstm")
     sampled = SampledSoftmax(60, 1e6 * FREQUENCIES)
     random = np.random.default_rng(0)
@@ -78,7 +76,7 @@ def test_with_some_tokens_it_estimates_the_cross_entropy() -> None:
     )
 
 
-def test_it_is_used_on_a_cpu_for_large_vocabularies_by_models_without_a_loss_of_their_own() -> None:
+def test_it_is_used_on_a_cpu_for_large_vocabularies_by_models_without_a_loss_of_their_own():
     model = build("gru")
     assert sampled_softmax(model, VOCAB_SIZE // 4, "cpu") and not sampled_softmax(
         model, VOCAB_SIZE // 4 + 1, "cpu"
@@ -89,9 +87,7 @@ def test_it_is_used_on_a_cpu_for_large_vocabularies_by_models_without_a_loss_of_
 
 
 @pytest.mark.parametrize("sizes", [(3000,), (40, 7000, 0, 900), (2_000_000, 5_000_000)])
-def test_tokens_are_drawn_by_their_frequencies_in_all_shards(
-    tmp_path: Path, sizes: tuple[int, ...]
-) -> None:
+def test_tokens_are_drawn_by_their_frequencies_in_all_shards(tmp_path, sizes):
     random = np.random.default_rng(0)
     folders = [tmp_path / str(number) for number in range(len(sizes))]
     for folder, size in zip(folders, sizes, strict=True):
@@ -107,7 +103,7 @@ def test_tokens_are_drawn_by_their_frequencies_in_all_shards(
     np.testing.assert_allclose(found.chances, expected, rtol=0.15 if sum(sizes) > 10**6 else 1e-9)
 
 
-def test_a_step_without_a_target_has_a_loss_of_zero() -> None:
+def test_a_step_without_a_target_has_a_loss_of_zero():
     model = build("lstm")
     ids = torch.zeros(1, 3, dtype=torch.long)
     logits, targets, _ = SampledSoftmax(1, np.ones(VOCAB_SIZE)).logits(

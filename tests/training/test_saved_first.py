@@ -15,7 +15,7 @@ import reviewgen
 from reviewgen import TrainingRun
 from reviewgen.errors import DataError, OutputExists
 from reviewgen.runs.tracking import RunLog
-from tests.support.fakes import TEXTS, raising, run_command
+from tests.support.fakes import TEXTS, raising
 from tests.support.trainings import ready
 
 OPTIONS: dict[str, Any] = {
@@ -50,8 +50,8 @@ def finished(preset: str, out: Path) -> TrainingRun:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_model_is_whole_before_it_is_measured_and_has_results_after(
-    preset: str, tmp_path: Path, monkeypatch: Any
-) -> None:
+    preset, tmp_path, monkeypatch
+):
     first: list[tuple[Any, str, bool]] = []
 
     def look() -> None:
@@ -84,8 +84,8 @@ def test_the_model_is_whole_before_it_is_measured_and_has_results_after(
 
 
 def test_after_an_error_in_the_measuring_the_model_is_saved_and_can_be_measured_again(
-    tmp_path: Path, monkeypatch: Any, caplog: Any
-) -> None:
+    tmp_path, monkeypatch, caplog
+):
     run = finished("gru-char", tmp_path / "m")
     with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "reviewgen"):
         when_measured(patch, "gru-char", tmp_path / "m", raising(MemoryError("no room")))
@@ -99,9 +99,7 @@ def test_after_an_error_in_the_measuring_the_model_is_saved_and_can_be_measured_
     assert reviewgen.load(tmp_path / "m").training["held_out"] is not None
 
 
-def test_evaluate_says_that_the_final_measurement_is_missing(
-    tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+def test_evaluate_says_that_the_final_measurement_is_missing(tmp_path, monkeypatch, run_command):
     run = finished("ngram-char", tmp_path / "m")
     with monkeypatch.context() as patch:
         # as of a process that was killed
@@ -110,17 +108,15 @@ def test_evaluate_says_that_the_final_measurement_is_missing(
             run.finish()
     (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     words = "evaluate", tmp_path / "m", "--data", tmp_path / "reviews.txt", "--split", "test"
-    said = run_command(monkeypatch, capsys, *words)[2]
+    said = run_command(*words)[2]
     assert "ended before its final measurement" in said and "--split test" in said
     run.finish()
-    status, out, said = run_command(monkeypatch, capsys, *words)
+    status, out, said = run_command(*words)
     assert (status, "final measurement" in said) == (0, False) and "bits per character" in out
 
 
 @pytest.mark.parametrize("preset", ["gru-char", "ngram-char"])
-def test_an_interrupt_of_the_measuring_says_that_the_model_is_saved(
-    preset: str, tmp_path: Path, monkeypatch: Any
-) -> None:
+def test_an_interrupt_of_the_measuring_says_that_the_model_is_saved(preset, tmp_path, monkeypatch):
     run = finished(preset, tmp_path / "m")
     with monkeypatch.context() as patch:
         when_measured(patch, preset, tmp_path / "m", raising(KeyboardInterrupt()))
@@ -142,7 +138,7 @@ def test_an_interrupt_of_the_measuring_says_that_the_model_is_saved(
 COUNT: dict[str, Any] = {"training": {"copy_tokens": 0}}
 
 
-def test_a_training_replaces_a_saved_model_on_request(tmp_path: Path) -> None:
+def test_a_training_replaces_a_saved_model_on_request(tmp_path):
     for order in (2, 3):
         reviewgen.train(
             "ngram-char", TEXTS, out=tmp_path / "m", model={"order": order}, overwrite=True, **COUNT
@@ -151,7 +147,7 @@ def test_a_training_replaces_a_saved_model_on_request(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"m"}
 
 
-def test_a_training_that_fails_keeps_the_saved_model(tmp_path: Path) -> None:
+def test_a_training_that_fails_keeps_the_saved_model(tmp_path):
     reviewgen.train("ngram-char", TEXTS, out=tmp_path / "m", **COUNT)
     digest = reviewgen.load(tmp_path / "m").digest
     with pytest.raises(DataError):
@@ -160,8 +156,8 @@ def test_a_training_that_fails_keeps_the_saved_model(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_training_replaces_a_saved_model_on_request(
-    tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+    tmp_path, monkeypatch, run_command
+):
     reviewgen.train("ngram-char", TEXTS, out=tmp_path / "m", **COUNT)
     (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     record = RunLog.record
@@ -186,7 +182,7 @@ def test_an_interrupted_training_replaces_a_saved_model_on_request(
         "99",
         *settings,
     )
-    status, _, said = run_command(monkeypatch, capsys, *words, "--overwrite")
+    status, _, said = run_command(*words, "--overwrite")
     assert (
         status == 130
         and "Interrupted; saving the best weights so far." in said
@@ -202,8 +198,8 @@ def test_an_interrupted_training_replaces_a_saved_model_on_request(
 
 
 def test_a_restarted_job_that_has_replaced_the_model_does_not_train_again(
-    tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+    tmp_path, monkeypatch, run_command
+):
     monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "2")
     (tmp_path / "reviews.txt").write_text("\n".join(TEXTS), encoding="utf-8")
     words = (
@@ -222,9 +218,7 @@ def test_a_restarted_job_that_has_replaced_the_model_does_not_train_again(
             "TORCHELASTIC_ERROR_FILE",
             str(tmp_path / "logs" / launch / f"attempt_{attempt}" / "0" / "error.json"),
         )
-        status, _, said = run_command(
-            monkeypatch, capsys, *words, "--set", "training.copy_tokens=0"
-        )
+        status, _, said = run_command(*words, "--set", "training.copy_tokens=0")
         assert status == 0
         return (
             reviewgen.load(tmp_path / "m").training["finished"]
@@ -241,14 +235,14 @@ def test_a_restarted_job_that_has_replaced_the_model_does_not_train_again(
     assert third != second and "saved before" not in said
 
 
-def test_other_files_are_not_replaced(tmp_path: Path) -> None:
+def test_other_files_are_not_replaced(tmp_path):
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "thesis.txt").write_text("thesis")
     with pytest.raises(OutputExists, match="is not a saved model"):
         TrainingRun("ngram-char", TEXTS, out=tmp_path / "m", overwrite=True)
 
 
-def test_an_existing_folder_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+def test_an_existing_folder_is_refused_before_torch_is_imported(tmp_path):
     code = """
 import sys
 import tempfile

@@ -31,13 +31,13 @@ adamw_of = partial(torch.optim.AdamW, betas=(0.0, 0.99))
 
 
 @pytest.mark.parametrize("sparse", [True, False])
-def test_rows_are_updated_as_by_adamw_without_momentum(sparse: bool) -> None:
+def test_rows_are_updated_as_by_adamw_without_momentum(sparse):
     ours = trained(rows_of, sparse=sparse, steps=50, weight_decay=0.0)
     torchs = trained(adamw_of, sparse=False, steps=50, weight_decay=0.0)
     torch.testing.assert_close(ours.weight, torchs.weight, rtol=1e-4, atol=1e-5)
 
 
-def test_weight_decay_reaches_every_row() -> None:
+def test_weight_decay_reaches_every_row():
     ours = trained(rows_of, sparse=True, steps=48, weight_decay=0.1)
     torchs = trained(adamw_of, sparse=False, steps=48, weight_decay=0.1)
     torch.testing.assert_close(ours.weight[30:], torchs.weight[30:])  # rows without a gradient
@@ -45,7 +45,7 @@ def test_weight_decay_reaches_every_row() -> None:
     assert (ours.weight - torchs.weight).abs().max() < 0.1 * torchs.weight.abs().max()
 
 
-def test_a_resumed_optimizer_goes_on_as_the_first_would() -> None:
+def test_a_resumed_optimizer_goes_on_as_the_first_would():
     def steps(table: nn.Embedding, optimizer: RowAdamW, numbers: range) -> None:
         for number in numbers:
             optimizer.zero_grad()
@@ -65,7 +65,7 @@ def test_a_resumed_optimizer_goes_on_as_the_first_would() -> None:
 
 
 @pytest.mark.parametrize("max_norm", [0.5, 100.0])
-def test_sparse_gradients_are_clipped_with_dense_ones(max_norm: float) -> None:
+def test_sparse_gradients_are_clipped_with_dense_ones(max_norm):
     norms = []
     gradients = []
     for sparse in (True, False):

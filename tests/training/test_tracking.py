@@ -5,6 +5,7 @@ nothing.
 import contextvars
 import errno
 import importlib.machinery
+import itertools
 import json
 import os
 import sys
@@ -18,7 +19,7 @@ from accelerate.tracking import TensorBoardTracker
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from tests.support.fakes import TEXTS, raising, run_command
+from tests.support.fakes import TEXTS, raising
 from tests.support.trainings import trained
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -30,7 +31,7 @@ def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
     ]
 
 
-def test_tensorboard_shows_what_training_json_records(tmp_path: Path) -> None:
+def test_tensorboard_shows_what_training_json_records(tmp_path):
     _, _, model = trained(
         out=tmp_path / "m",
         log="tensorboard",
@@ -62,7 +63,7 @@ def test_tensorboard_shows_what_training_json_records(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "error", "said"),
+    "method, error, said",
     [
         ("start", FULL, "No space left on device"),
         ("log", RuntimeError("The server\nis gone"), "The server"),
@@ -70,15 +71,14 @@ def test_tensorboard_shows_what_training_json_records(tmp_path: Path) -> None:
     ],
 )
 def test_a_tracker_that_fails_does_not_cost_the_training(
-    method: str, error: Exception, said: str, tmp_path: Path, monkeypatch: Any
-) -> None:
+    method, error, said, tmp_path, monkeypatch
+):
     monkeypatch.setattr(TensorBoardTracker, method, raising(error))
     _, reports, model = trained(steps=4, out=tmp_path / "m", log="tensorboard")
     sentence = f"Logging to tensorboard failed, and the training continues without it: {said}"
     # once
-    assert [note for report in reports for note in report.notes] == (
-        [] if method == "finish" else [sentence]
-    )
+    notes = list(itertools.chain.from_iterable(report.notes for report in reports))
+    assert notes == ([] if method == "finish" else [sentence])
     assert model.training["notes"] == [sentence]
     assert (
         model.training["stopped"] == "all steps taken"
@@ -86,9 +86,7 @@ def test_a_tracker_that_fails_does_not_cost_the_training(
     )
 
 
-def test_a_disk_that_fills_up_under_tensorboard_s_own_thread(
-    tmp_path: Path, monkeypatch: Any, capfd: Any
-) -> None:
+def test_a_disk_that_fills_up_under_tensorboard_s_own_thread(tmp_path, monkeypatch, capfd):
     plain = RecordWriter.write
     calls = iter(range(1, 10_000))
 
@@ -120,8 +118,8 @@ def test_a_disk_that_fills_up_under_tensorboard_s_own_thread(
 
 @pytest.mark.parametrize("name", ["trackio", "wandb"])
 def test_a_service_gets_the_curves_under_the_name_of_the_folder(
-    name: str, tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+    name, tmp_path, monkeypatch, run_command
+):
     module: Any = types.ModuleType(name)
     module.__spec__ = importlib.machinery.ModuleSpec(name, None, origin="a test")
     module.current = contextvars.ContextVar("run", default=None)
@@ -160,7 +158,7 @@ def test_a_service_gets_the_curves_under_the_name_of_the_folder(
         name,
         "--json",
     )
-    status, out, err = run_command(monkeypatch, capsys, *words)
+    status, out, err = run_command(*words)
     assert status == 0, err
     facts = json.loads(out)  # the words of the tracker do not spoil it
     # what it asks at its start is seen

@@ -49,7 +49,7 @@ EARLY = "early: no more gain on held-out text"
 
 
 @pytest.mark.parametrize(
-    ("evaluations", "stopped", "name", "since"),
+    "evaluations, stopped, name, since",
     [
         (curve(FALLING), "all steps taken", "still improving", None),
         (curve(FALLING[:3]), "interrupted", "unknown", None),
@@ -70,16 +70,14 @@ EARLY = "early: no more gain on held-out text"
         (curve([1e-9, 2e-9, 3e-9, 4e-9]), "all steps taken", "converged", None),
     ],
 )
-def test_made_up_curves(
-    evaluations: list[Any], stopped: str | None, name: str, since: int | None
-) -> None:
+def test_made_up_curves(evaluations, stopped, name, since):
     verdict = find_verdict(evaluations, stopped, copy_rates(0.1, 0.1))
     assert (verdict.name, verdict.since_step) == (name, since), verdict.words
     assert since is None or f"step {since:,}" in verdict.words
 
 
 @pytest.mark.parametrize(
-    ("own", "real", "is_copying"),
+    "own, real, is_copying",
     [
         (0.9, 0.02, True),
         (0.2, 0.02, True),
@@ -92,15 +90,13 @@ def test_made_up_curves(
         (None, 0.0, False),
     ],
 )
-def test_copying_is_judged_beside_held_out_reviews(
-    own: float | None, real: float | None, is_copying: bool
-) -> None:
+def test_copying_is_judged_beside_held_out_reviews(own, real, is_copying):
     verdict = find_verdict(curve(RISING), "all steps taken", copy_rates(own, real))
     assert verdict.name == ("copying" if is_copying else "overfitting")
     assert "Overfitting since step 500" in verdict.words and verdict.since_step == 500
 
 
-def test_a_copy_rate_that_is_not_known_yet_is_no_reason_for_the_verdict() -> None:
+def test_a_copy_rate_that_is_not_known_yet_is_no_reason_for_the_verdict():
     verdict = find_verdict(
         curve(RISING), "all steps taken", copy_rates(0.9, 0.0, characters=19_999)
     )
@@ -115,9 +111,7 @@ numbers = st.none() | st.floats(0, 1e6)
     st.sampled_from([None, "diverged", "interrupted", "budget spent"]),
     st.none() | st.floats(0, 1),
 )
-def test_any_curve_has_a_verdict(
-    rows: list[Any], stopped: str | None, held_out: float | None
-) -> None:
+def test_any_curve_has_a_verdict(rows, stopped, held_out):
     names = ("step", "bits_per_character", "train_nats_per_token", "copy_rate", "is_best")
     evaluations = [
         dict(zip(names, (number, *row), strict=True)) for number, row in enumerate(rows, 1)
@@ -146,7 +140,7 @@ def words(count: int, seed: int, length: int = 8) -> list[str]:
     ]
 
 
-def test_a_big_model_on_a_tiny_corpus_overfits() -> None:
+def test_a_big_model_on_a_tiny_corpus_overfits():
     settings = {
         "bptt": 24,
         "evaluations": 12,
@@ -170,7 +164,7 @@ def test_a_big_model_on_a_tiny_corpus_overfits() -> None:
     assert judged[-1][1] > 1.2 * best[1]
 
 
-def test_an_n_gram_that_has_learned_by_heart_is_copying() -> None:
+def test_an_n_gram_that_has_learned_by_heart_is_copying():
     exact = {"novelty": "exact", "copy_tokens": 1600}
     for order, name in ((2, "converged"), (16, "copying")):
         training = trained(

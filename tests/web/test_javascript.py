@@ -2,6 +2,7 @@
 Python.
 """
 
+import itertools
 import json
 import math
 import random
@@ -193,13 +194,12 @@ def requests_of_all_settings(step: int) -> list[dict[str, Any]]:
     return requests
 
 
-def test_texts_are_those_of_python_for_all_settings(tmp_path: Path) -> None:
+def test_texts_are_those_of_python_for_all_settings(tmp_path):
     """In one run of Node, with seeds, conditions, ties, dead ends and damaged logits too."""
     given = [{"stars": 1}, {"stars": "5"}, {}, {"film": "Zyx très"}, {"stars": 2, "film": "abc "}]
     stars = [
         {"seed": 1, "n": 4, "conditions": each, "words": words}
-        for each in given
-        for words in ("any", "known")
+        for each, words in itertools.product(given, ("any", "known"))
     ]
     cases = [
         *(
@@ -244,7 +244,7 @@ def test_texts_are_those_of_python_for_all_settings(tmp_path: Path) -> None:
 
 
 @pytest.mark.node
-def test_random_numbers_are_those_of_numpy_and_base85_that_of_python(tmp_path: Path) -> None:
+def test_random_numbers_are_those_of_numpy_and_base85_that_of_python(tmp_path):
     seeds = [
         0,
         1,
@@ -260,7 +260,7 @@ def test_random_numbers_are_those_of_numpy_and_base85_that_of_python(tmp_path: P
         2**128 - 1,
         3**200,
     ]
-    streams = [(seed, number) for seed in seeds for number in (0, 1, 63, 2**32)]
+    streams = list(itertools.product(seeds, (0, 1, 63, 2**32)))
     blobs = [
         b"",
         bytes(4),
@@ -286,9 +286,7 @@ def test_random_numbers_are_those_of_numpy_and_base85_that_of_python(tmp_path: P
 
 
 @pytest.mark.node
-def test_what_the_tokens_add_is_the_text_and_bits_and_alternatives_are_the_models(
-    tmp_path: Path,
-) -> None:
+def test_what_the_tokens_add_is_the_text_and_bits_and_alternatives_are_the_models(tmp_path):
     made = model("word", seed=5)
     request = {
         "model": "fake-fake",
@@ -324,7 +322,7 @@ def test_what_the_tokens_add_is_the_text_and_bits_and_alternatives_are_the_model
 
 
 @pytest.mark.node
-def test_a_length_below_the_saved_minimum_lowers_it(tmp_path: Path) -> None:
+def test_a_length_below_the_saved_minimum_lowers_it(tmp_path):
     made = model("char", eos=3.0, min_new_tokens=50, max_new_tokens=60)
     [result] = complete(
         tmp_path, made.bundle, [{"model": "fake-fake", "seed": 1, "n": 3, "max_tokens": 20}]
@@ -334,7 +332,7 @@ def test_a_length_below_the_saved_minimum_lowers_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.node
-def test_damaged_models_give_a_sentence_and_a_signal_stops_a_text(tmp_path: Path) -> None:
+def test_what_cannot_be_written_gives_a_sentence(tmp_path):
     [several] = complete(
         tmp_path, model("char").bundle, [{"model": "fake-fake", "temperature": 0, "n": 2}]
     )
@@ -347,6 +345,10 @@ def test_damaged_models_give_a_sentence_and_a_signal_stops_a_text(tmp_path: Path
     ):
         [result] = complete(tmp_path, made.bundle, [{"model": "fake-fake", **request}])
         assert said in result["error"]
+
+
+@pytest.mark.node
+def test_a_model_has_its_facts_defaults_and_conditions(tmp_path):
     packed = write_packed(tmp_path, model("char", conditions=3, max_new_tokens=77).bundle)
     [known] = ask(tmp_path, "models", model=packed)
     assert (
@@ -356,6 +358,11 @@ def test_damaged_models_give_a_sentence_and_a_signal_stops_a_text(tmp_path: Path
     )
     assert [value["label"] for value in known["conditions"][0]["values"]] == ["1", "2"]
     assert ["Texts", "synthetic: not written by a person"] in known["facts"]
+
+
+@pytest.mark.node
+def test_a_signal_stops_a_text(tmp_path):
+    packed = write_packed(tmp_path, model("char", conditions=3, max_new_tokens=77).bundle)
     endless = {"model": "fake-fake", "max_tokens": 10**6, "min_new_tokens": 10**6 - 1, "n": 2}
     # by a timer: the event loop goes on
     found = ask(tmp_path, "stop", model=packed, request=endless)
@@ -364,7 +371,7 @@ def test_damaged_models_give_a_sentence_and_a_signal_stops_a_text(tmp_path: Path
 
 @pytest.mark.node
 @pytest.mark.parametrize("preset", ["nnlm-char", "ngram-char", "lstm-char", "ngram-word"])
-def test_shipped_models_generate_the_texts_of_python(preset: str, tmp_path: Path) -> None:
+def test_shipped_models_generate_the_texts_of_python(preset, tmp_path):
     """The first two in each order of draws that an n-gram has; others may differ by rounding, so
     only at their defaults.
     """
@@ -466,9 +473,7 @@ def plain(text: str) -> str:
 
 @pytest.mark.node
 @pytest.mark.parametrize("name", TOKENIZERS)
-def test_ids_texts_bytes_and_splits_of_prompts_are_those_of_python(
-    name: str, tmp_path: Path
-) -> None:
+def test_ids_texts_bytes_and_splits_of_prompts_are_those_of_python(name, tmp_path):
     tokenizer = TOKENIZERS[name]
     given = texts()
     draw = random.Random(1)
@@ -517,7 +522,7 @@ def test_ids_texts_bytes_and_splits_of_prompts_are_those_of_python(
 
 
 @pytest.mark.node
-def test_sentences_end_where_they_do_in_python(tmp_path: Path) -> None:
+def test_sentences_end_where_they_do_in_python(tmp_path):
     draw = random.Random(2)
     parts = [
         "Mr",
@@ -547,7 +552,7 @@ def test_sentences_end_where_they_do_in_python(tmp_path: Path) -> None:
     assert ask(tmp_path, "sentences", texts=given) == expected
 
 
-def test_the_shipped_vocabularies_are_those_of_all_presets() -> None:
+def test_the_shipped_vocabularies_are_those_of_all_presets():
     """So the tests above cover the tokenizer of every page, two of words: gru-word and nnlm-word
     were trained later.
     """

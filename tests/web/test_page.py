@@ -160,14 +160,17 @@ def test_the_file_is_one_page_whatever_models_and_their_names_hold():
         "script-src HASH HASH 'strict-dynamic' 'wasm-unsafe-eval'; style-src HASH; img-src data:"
     )
     assert kinds == f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
+
+
+def test_scripts_of_the_page_import_each_other_by_name():
+    stepper = f"export default () => {json.dumps(HOSTILE)};"
+    html = compose([PackedModel(manifest("m"), b"arrays")], {"x": stepper}, {}, HOSTILE)
+    imported = re.search(r"<script [^>]*>(.*?)</script", html, re.DOTALL)[1]
     imports = json.loads(imported)["imports"]
     sources = {name: b64decode(url.partition(",")[2]).decode() for name, url in imports.items()}
     assert sources["stepper/x"] == stepper
-    used = {
-        name
-        for source in sources.values()
-        for name in re.findall(r"from [\"'](reviewgen/[\w-]+\.js)", source)
-    }
+    pattern = r"from [\"'](reviewgen/[\w-]+\.js)"
+    used = set(re.findall(pattern, "\n".join(sources.values())))
     # a data: URL has no folder: modules name one another by the import map
     assert len(used) > 12 and used <= sources.keys()
     for name, path in static_files().items():
@@ -228,31 +231,41 @@ def test_stop_ends_a_text_and_while_it_is_written_alternatives_cannot_be_picked(
     assert len(write(page, "A")[0]) > 1 and page.locator(".token").count() == 5
 
 
-@pytest.mark.browser
-def test_settings_follow_the_model_until_they_are_changed(open_page, tmp_path):
+@pytest.fixture
+def two_models(open_page, tmp_path):
+    """A page of a model whose settings are beyond its sliders, and one with conditions."""
     cycle = {
         "temperature": [0.9, 0.5],
         "top_p": 0.9555,
         "min_p": 0.0005,
         "max_new_tokens": 11,
         "conditions": {"stars": 3},
+        "likeness": {"temperature": 1, "repetition_penalty": 1.2},
     }
-    cycle["likeness"] = {"temperature": 1, "repetition_penalty": 1.2}
-    beyond = {"temperature": 3, "max_new_tokens": 4}
     models = [
-        manifest("one", defaults=beyond),
+        manifest("one", defaults={"temperature": 3, "max_new_tokens": 4}),
         manifest("two-index", conditions=[STYLE, STARS], defaults=cycle),
     ]
-    page = open_page(write_page(tmp_path / "page.html", *models))
+    return open_page(write_page(tmp_path / "page.html", *models))
+
+
+@pytest.mark.browser
+def test_a_link_leaves_to_the_model_what_its_slider_cannot_show(two_models, open_page):
+    page = two_models
     assert not any(map(page.is_visible, ("#copying", "#conditions", "#profile")))
     texts = write(page, "A")
     address = link(page)
-    other = open_page(address)  # a link leaves to the model what its slider cannot show
+    other = open_page(address)
     assert (
         written(other) == texts
         and "temperature" not in address
         and requests(other)[-1]["temperature"] == 3
     )
+
+
+@pytest.mark.browser
+def test_settings_follow_the_model_until_they_are_changed(two_models):
+    page = two_models
     page.fill("#max_tokens", "12")
     page.select_option("#model", "two-index")
     assert page.is_visible("#copying") and page.is_visible("#conditions")
@@ -284,6 +297,15 @@ def test_settings_follow_the_model_until_they_are_changed(open_page, tmp_path):
         0.01,
         9,
     ]
+
+
+@pytest.mark.browser
+def test_reset_returns_to_the_settings_of_the_model(two_models):
+    page = two_models
+    page.fill("#max_tokens", "12")
+    page.select_option("#model", "two-index")
+    page.fill("#n", "3")
+    page.locator("#condition-stars").press("Home")
     page.click("#reset")
     write(page)
     sent = requests(page)[-1]
@@ -292,6 +314,12 @@ def test_settings_follow_the_model_until_they_are_changed(open_page, tmp_path):
         1,
         {"style": None, "stars": "3"},
     )
+
+
+@pytest.mark.browser
+def test_a_profile_is_sent_and_kept_in_a_link(two_models, open_page):
+    page = two_models
+    page.select_option("#model", "two-index")
     page.select_option("#profile", "likeness")
     texts = write(page)
     address = link(page)
@@ -423,9 +451,7 @@ def test_bad_links_and_settings_and_an_engine_that_fails_are_a_sentence_and_the_
 
 
 @pytest.mark.browser
-def test_picking_an_alternative_continues_from_there_and_picking_the_end_ends_the_text(
-    open_page, file
-):
+def test_picking_an_alternative_continues_from_there(open_page, file):
     page = open_page(file)
     (text,) = write(page, "A film")
     tokens = page.locator(".token").all_text_contents()
@@ -455,14 +481,19 @@ def test_picking_an_alternative_continues_from_there_and_picking_the_end_ends_th
         requests(page)[0]["seed"],
     )
     assert page.locator(".token.picked").all_text_contents() == [picked]
+
+
+@pytest.mark.browser
+def test_picking_the_end_ends_the_text(open_page, file):
+    page = open_page(file)
+    write(page, "A film")
+    tokens = page.locator(".token").all_text_contents()
     for count, facts in ((3, "3 tokens"), (1, "1 token ·"), (0, "0 tokens")):
         page.locator(".token").nth(count).click()
         page.get_by_role("button", name="end of the text").click()
         page.locator(".facts", has_text=facts).wait_for()
-        assert (
-            page.text_content(".written") == "A film" + "".join(tokens[:count])
-            and len(requests(page)) == 2
-        )
+        assert page.text_content(".written") == "A film" + "".join(tokens[:count])
+        assert len(requests(page)) == 1
     page.keyboard.press("ArrowRight")
     # a text without tokens keeps the focus
     assert page.evaluate("document.activeElement.className") == "written"
@@ -536,7 +567,7 @@ def test_a_screen_reader_hears_when_a_text_begins_and_ends_and_not_each_token(op
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("scheme", "width"), [("light", 360), ("dark", 1400)])
+@pytest.mark.parametrize("scheme, width", [("light", 360), ("dark", 1400)])
 def test_axe_finds_no_fault_in_all_that_opens_and_nothing_is_wider_than_the_window(
     open_page, file, scheme, width
 ):

@@ -2,6 +2,7 @@
 what goes wrong at a server.
 """
 
+import itertools
 import json
 import math
 from urllib.parse import urlencode
@@ -16,9 +17,11 @@ from tests.support.live_server import serve
 
 ROWS = [
     {"review": f"The {noun} was {word}, and the {other} was {word} too.", "stars": stars}
-    for stars, word in ((1, "cold"), (1, "dull"), (5, "great"), (5, "“good”"))
-    for noun in ("food", "film", "bill")
-    for other in ("beer", "band", "café", "</script>")
+    for (stars, word), noun, other in itertools.product(
+        ((1, "cold"), (1, "dull"), (5, "great"), (5, "“good”")),
+        ("food", "film", "bill"),
+        ("beer", "band", "café", "</script>"),
+    )
 ]
 STARS = {
     "name": "stars",
@@ -201,7 +204,7 @@ def press_write(page, prompt):
 
 
 @pytest.mark.browser
-def test_texts_come_from_the_server_with_their_probabilities_and_copies(page):
+def test_a_model_of_the_server_is_used_with_its_settings_and_its_index(page):
     page.goto(SITE)
     page.select_option("#model", "plain")
     assert page.input_value("#max_tokens") == "300" and not page.is_visible("#copying")
@@ -212,6 +215,13 @@ def test_texts_come_from_the_server_with_their_probabilities_and_copies(page):
     press_write(page, "reported")
     # there is an index
     assert finish(page) == ["reported a great film."] and page.bodies.pop()["novelty"] == "report"
+
+
+@pytest.mark.browser
+def test_texts_come_from_the_server_with_their_probabilities_and_copies(page):
+    page.goto(SITE)
+    page.fill("#seed", "7")
+    page.select_option("#model", "lstm-word")
     page.fill("#n", "2")
     page.check("#novelty")
     page.locator("#condition-stars").press("End")
@@ -244,6 +254,12 @@ def test_texts_come_from_the_server_with_their_probabilities_and_copies(page):
     assert finish(page)[0] == "Ä film \U0001f600 a bad a great film."
     assert (page.bodies[1]["prompt"], page.bodies[1]["n"]) == ("Ä film \U0001f600 a bad", 1)
     assert violations(page) == []
+
+
+@pytest.mark.browser
+def test_a_model_of_the_server_has_its_card(page):
+    page.goto(SITE)
+    page.select_option("#model", "lstm-word")
     page.click("#about")
     assert page.text_content("#card dd") == "Apache-2.0" and "synthetic" in page.text_content(
         "#card"

@@ -54,7 +54,7 @@ def _read_file(file: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         return _ignore(file, f"it cannot be read: {' '.join(str(error).split()):.200}")
     if not isinstance(models, dict) or not all(
-        isinstance(part, str) for pair in models.items() for part in pair
+        isinstance(name, str) and isinstance(source, str) for name, source in models.items()
     ):
         return _ignore(
             file,

@@ -2,6 +2,7 @@
 ``generate``.
 """
 
+import itertools
 import json
 import subprocess
 import sys
@@ -25,8 +26,7 @@ def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "music"
     records = [
         {"review": f"The food was {word} and {n}.", "stars": n % 5 + 1}
-        for n in range(20)
-        for word in WORDS
+        for n, word in itertools.product(range(20), WORDS)
     ]
     # which would make so new a model repeat itself
     settings = {"model": {"hidden_size": 16}, "training": {"calibration": False}}
@@ -55,11 +55,10 @@ def ask(*words, status=0, log=False, **options):
 
 def options_of(folder, **options):
     """Return the words for a model's folder and options."""
-    return [
-        word
-        for name, value in {"source": folder, **options}.items()
-        for word in ("-o", name, str(value))
-    ]
+    words = []
+    for name, value in {"source": folder, **options}.items():
+        words += ["-o", name, str(value)]
+    return words
 
 
 def error(*words):

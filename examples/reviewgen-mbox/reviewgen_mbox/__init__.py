@@ -5,6 +5,7 @@ sender and year.
 import mailbox
 from collections.abc import Iterator
 from email.utils import parsedate_tz
+from itertools import chain
 from typing import Any
 
 __all__ = ["read"]
@@ -14,12 +15,8 @@ def read(source: str) -> Iterator[list[dict[str, Any]]]:
     """Yield the messages of a mailbox that have a plain text; quoted lines are left out."""
     for message in mailbox.mbox(source, create=False):
         parts = [part for part in message.walk() if part.get_content_type() == "text/plain"]
-        texts = [_decode(part) for part in parts]
-        lines = [
-            line.removeprefix(">") if line.startswith(">From ") else line
-            for text in texts
-            for line in text.splitlines()
-        ]
+        raw = chain.from_iterable(_decode(part).splitlines() for part in parts)
+        lines = [line.removeprefix(">") if line.startswith(">From ") else line for line in raw]
         lines = [line for line in lines if not line.startswith(">")]
         date = parsedate_tz(message["date"] or "")
         yield [

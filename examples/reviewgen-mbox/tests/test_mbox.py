@@ -1,5 +1,6 @@
 """The messages of a mailbox that Python's own module has written, and the laws."""
 
+import itertools
 import mailbox
 from email.message import EmailMessage
 from pathlib import Path
@@ -22,7 +23,7 @@ def test_the_messages_of_a_mailbox(tmp_path: Path) -> None:
         message.set_content(text, charset=charset)
         box.add(message)
     box.close()
-    found = [record for chunk in read(str(tmp_path / "a.mbox")) for record in chunk]
+    found = list(itertools.chain.from_iterable(read(str(tmp_path / "a.mbox"))))
     assert [record["text"] for record in found] == ["Schön war es.\nSehr.", "From here on 👍."]
     assert {record["year"] for record in found} == {2026}
     check_reader(read, str(tmp_path / "a.mbox"))

@@ -161,13 +161,15 @@ class MinRnnStepper:
         gates_bias = np.zeros((config.layers, gates.scales.shape[1]), np.float32)
         for layer, name in enumerate(layers):
             gates_bias[layer, : self.gates * config.hidden_size] = tensors[f"{name}.gates.bias"]
+        mix, mix_scales = pack(np.stack([tensors[f"{name}.mix.weight"] for name in layers]), bits)
         return Network(
             tensors["embedding.weight"].reshape(
                 config.window, config.vocab_size + 1, config.hidden_size
             ),
             *gates,
             gates_bias,
-            *pack(np.stack([tensors[f"{name}.mix.weight"] for name in layers]), bits),
+            mix,
+            mix_scales,
             *pack(tensors["output.weight"] * tensors["norm.weight"], bits),
             tensors["output.bias"],
             int(self.gates == MinLstmStepper.gates),
