@@ -5,12 +5,14 @@ import sys
 from tests.lint.layers import check_layers, check_plugins, check_tests
 from tests.lint.pages import check_help, check_names, check_pages
 from tests.lint.sizes import check_sizes
+from tests.lint.statements import check_statements
 
 checks = (
     check_layers,
     check_plugins,
     check_tests,
     check_sizes,
+    check_statements,
     check_names,
     check_pages,
     check_help,

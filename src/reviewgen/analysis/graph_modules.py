@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from itertools import chain, permutations, product
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,8 @@ def describe_modules(model: Any) -> ModelGraph:
         return _one_box(model, sizes, None, (), ())
     shape = _distinct_sizes(model)
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(model.config.vocab_size, shape, generator=generator)
+    config: Any = model.config
+    ids = torch.randint(config.vocab_size, shape, generator=generator)
     with broken_plugins(model, ids):
         model = copy.deepcopy(model).eval()  # the model itself stays as it is
     done = trace(model, ids, follows=True)
@@ -178,7 +179,7 @@ class _Flow:
         parameters = [f"{call.name}.{parameter}" for parameter, _ in call.module.named_parameters()]
         own = () if again else tuple(parameters)
         label = _short(call.name) + (f" ({again + 1})" if again else "")
-        kind = "layer" if own else "operation"
+        kind: Literal["layer", "operation"] = "layer" if own else "operation"
         self._connect(name, call.inputs)
         node = GraphNode(id=name, label=label, detail=_kind(call.module), kind=kind, parameters=own)
         item = re.match(r"(.+?\.\d+)\.", _id(call))  # of an nn.ModuleList that is not called itself

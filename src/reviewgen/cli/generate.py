@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from reviewgen.generation.generator import Generation
     from reviewgen.generation.next_tokens import Alternative, Context, NextTokens, Walk
     from reviewgen.model.review_model import ReviewModel
+    from reviewgen.tables.receipts import Replay
 
 _FILES = (".jsonl", ".parquet", ".csv")
 _NO_TIME = "--max-time ran out before the first token: give more seconds, or leave it out."
@@ -337,8 +338,8 @@ def replay(receipt: Path, *, model: str | None = None, as_json: bool = False) ->
     """
     from reviewgen.tables.receipts import describe_replays, find_origin, read_receipts, replay
 
-    results = []
-    loaded = {}
+    results: list[Replay] = []
+    loaded: dict[tuple[Any, ...], ReviewModel] = {}
     for one in read_receipts(receipt):
         source = find_origin(one, receipt) if model is None else path_or_string(model)
         key = (source, one.model.bits, one.model.device)

@@ -89,8 +89,8 @@ def sweep(
     has_ngrams = any(row.ngrams for row in finished)
     if has_ngrams:
         names.append("n-grams, of\nV^n possible")
-    rows = [_sweep_cells(row, has_ngrams) for row in finished]
-    table = make_table(*names, rows=rows, is_boxed=False)
+    cells = [_sweep_cells(row, has_ngrams) for row in finished]
+    table = make_table(*names, rows=cells, is_boxed=False)
     for column in table.columns:
         column.no_wrap = False  # a narrow terminal has several lines to a row
     facts = {"preset": preset, "setting": swept, "rows": finished}

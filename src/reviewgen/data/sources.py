@@ -327,11 +327,11 @@ def _open_files(
     units = list[Unit]()
     is_cleaned = list[bool]()
     notes = note_files(plain, config.documents)
-    for file in plain:
-        with reading_errors(file.name):
-            units += find_units(file, config, size)
-            is_cleaned.append(_is_cleaned(read_schema(file.path, file.kind)))
-            notes += note_sheets(file.path, file.name) if file.kind == "xlsx" else ()
+    for each in plain:
+        with reading_errors(each.name):
+            units += find_units(each, config, size)
+            is_cleaned.append(_is_cleaned(read_schema(each.path, each.kind)))
+            notes += note_sheets(each.path, each.name) if each.kind == "xlsx" else ()
     info = SourceInfo(name, decode_errors=sum(file.decode_errors for file in plain), notes=notes)
     facts = [file.facts for file in plain]
     kinds = {file.kind for file in plain}

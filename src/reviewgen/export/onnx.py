@@ -166,7 +166,7 @@ def _write_graph(file: Path, model: LanguageModel, texts: Sequence[Sequence[int]
     import onnx
 
     together = torch.tensor([list(text) for text in texts])
-    batches = [*together.split(1), together]
+    batches = [*together[:, None], together]
     problem = ""
     for export in (export_whole, export_step):  # the faster graph first
         try:

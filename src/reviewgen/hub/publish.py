@@ -219,7 +219,7 @@ def inspect_repository(
     api = HfApi(token=token)
     with plain_errors(target, _FAILED):
         try:
-            info = api.repo_info(target.repo_id, repo_type=kind, revision=target.revision)
+            info: Any = api.repo_info(target.repo_id, repo_type=kind, revision=target.revision)
             is_new = False
         except RevisionNotFoundError:
             info = api.repo_info(target.repo_id, repo_type=kind)

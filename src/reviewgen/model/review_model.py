@@ -252,7 +252,7 @@ class ReviewModel:
         if return_dict_in_generate:
             return [generator.output(row, request, number) for number, row in enumerate(rows)]
         if request.novelty is not None:
-            return [generator.with_novelty(row) for row in rows]
+            return list[str](map(generator.with_novelty, rows))
         return [row.text for row in rows]
 
     def generate_one(self, prompt: str = "", **options: Unpack[GenerateKwargs]) -> str:

@@ -141,8 +141,9 @@ def make_plan(start: Any, source: Any, options: TrainKwargs) -> TrainingPlan:
     """
     out = None
     overwrite = options.get("overwrite", False)
-    if options.get("out") is not None:
-        out = to_path("out", options["out"])
+    given = options.get("out")
+    if given is not None:
+        out = to_path("out", given)
         if overwrite:
             refuse_other_files(out)
         else:

@@ -137,7 +137,7 @@ def tune(
         "settings": str(variants.settings),
         "seed": seed,
     }
-    about |= {name: str(options[name]) for name in lengths if options.get(name) is not None}
+    about |= {name: str(options.get(name)) for name in lengths if options.get(name) is not None}
     variants.skip_copy_rates(setup.training)
     file = None if storage is None else to_path("storage", storage)
     return _search(_open_study(file), space, variants, trials, about, file)

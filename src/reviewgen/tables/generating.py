@@ -124,7 +124,7 @@ def _make_plan(
 
 def _column_type(condition: Condition, request: Request) -> str:
     """Return the type of the column of a condition: integers, numbers or text."""
-    values = {condition.plain(request.given.get(condition.name))}
+    values = {condition.plain(request.fixed.get(condition.name))}
     for group in request.draws:
         if condition.name in group.names:
             values |= group.values(condition.name)

@@ -373,7 +373,7 @@ class _Table:
             if self.plan.receipts is not None:
                 rows = _write_receipts(self.plan.receipts, rows)
             self._write_rows(self.job.path("table"), rows, self.facts["format"])
-            files = (self.out.name,)
+            files: tuple[str, ...] = (self.out.name,)
         else:
             files = self._write_folder(rows, texts, summary)
         self.job.finish("table")

@@ -282,7 +282,7 @@ def migration(model: Any) -> None:
         return
     values = json.loads(json.dumps(to_dict(model.config)))
     for version in "0", "999.0", "":
-        migrated = read_saved_config(config, values, version)
+        migrated = read_saved_config(type(model).Config, values, version)
         assert migrated == model.config, (
             f"It returns {migrated} for version {version!r}, not {model.config}."
         )

@@ -358,7 +358,7 @@ def learns(model: Any) -> None:
     the unigram's.
     """
     ids = _repetitions(model.config.vocab_size)  # (B, T+1)
-    limit = SHARE * math.log(len(ids.unique()))
+    limit = SHARE * math.log(len(set(ids.flatten().tolist())))
     if limit == 0:  # of a vocabulary of one token
         return
     losses = []
