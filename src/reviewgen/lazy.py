@@ -16,7 +16,9 @@ def import_on_first_use(package: str, modules: Mapping[str, str]) -> Callable[[s
         package: Its name.
         modules: The names that each of its modules defines, with spaces in between.
     """
-    homes = {name: module for module in modules for name in modules[module].split()}
+    homes = dict[str, str]()
+    for module, names in modules.items():
+        homes |= dict.fromkeys(names.split(), module)
 
     def find(name: str) -> Any:
         if name not in homes:

@@ -10,6 +10,7 @@ import re
 import tempfile
 import time
 from collections import Counter, defaultdict
+from itertools import chain
 from pathlib import Path
 
 import reviewgen
@@ -33,7 +34,7 @@ def main(presets=PRESETS, budgets=BUDGETS, corpora="film,captions,shakespeare,20
             train = (
                 source if isinstance(source, list) else [Path(source).read_text(encoding="utf-8")]
             )
-            frequency = Counter(word for text in train for word in WORDS.findall(text))
+            frequency = Counter(chain.from_iterable(map(WORDS.findall, train)))
             for preset in presets.split(","):
                 for budget in budgets.split(","):
                     start = time.monotonic()

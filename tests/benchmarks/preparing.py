@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 
 import pyarrow as pa
@@ -36,7 +37,7 @@ def write(folder: Path, megabytes: float) -> list[Path]:
     """Write the corpora; return the files."""
     texts = reviewgen.corpus("reviews", clean=False)["text"][:]
     times = range(round(megabytes * 1e6 / sum(map(len, texts))) or 1)
-    words = [(text.split(" "), 3 * turn) for turn in times for text in texts]
+    words = [(text.split(" "), 3 * turn) for turn, text in product(times, texts)]
     rotated = [" ".join(each[by % len(each) :] + each[: by % len(each)]) for each, by in words]
     table = pa.table({"text": rotated, "stars": [number % 5 for number in range(len(rotated))]})
     files = [folder / f"a.{suffix}" for suffix in ("csv", "jsonl", "parquet", "txt")]

@@ -20,6 +20,7 @@ generated texts are.
 
 import time
 from dataclasses import dataclass
+from itertools import chain
 
 import reviewgen
 from reviewgen.data.columns import DataConfig
@@ -40,7 +41,8 @@ def read_reviews() -> tuple[set[str], list[str]]:
     reviews.
     """
     corpus = cached_corpus(CorpusSpec("reviews", DataConfig(conditions=("style",))))
-    known = {word.casefold() for text in corpus.texts("train") for word in words_of(text)}
+    words = chain.from_iterable(map(words_of, corpus.texts("train")))
+    known = {word.casefold() for word in words}
     human = [text for text, values in corpus.examples("test") if values[0] == "review"]
     return known, human
 
@@ -115,7 +117,8 @@ def main(count="100", *presets) -> None:
         }
         for words, reading in readings.items():
             print(f"{preset + ', ' + words:22} {reading}", flush=True)
-        rate, free = readings["known"].rate, readings["any"].rate
+        rate = readings["known"].rate
+        free = readings["any"].rate
         print(
             f"{preset:22} {rate:,.0f} characters/s, {rate / free:.2f} of any (target >= 0.85)",
             flush=True,

@@ -14,6 +14,7 @@ import json
 import tempfile
 import time
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ async def at_once(port: int, model: str, streams: int, rounds: int) -> tuple[flo
         ]
 
     started = time.perf_counter()
-    read = [one for many in await asyncio.gather(*map(client, range(streams))) for one in many]
+    read = [*chain.from_iterable(await asyncio.gather(*map(client, range(streams))))]
     return sum(one.tokens for one in read) / (time.perf_counter() - started), read
 
 

@@ -59,9 +59,8 @@ def bare_step(cell, embedding, hidden, layers, steps, batch, bf16):
     table = nn.Embedding(VOCAB, embedding)
     rnn = getattr(nn, cell)(embedding, hidden, layers)
     output = nn.Linear(hidden, VOCAB)
-    optimizer = torch.optim.Adam(
-        [p for m in (table, rnn, output) for p in m.parameters()], 1e-3, fused=True
-    )
+    parameters = nn.ModuleList([table, rnn, output]).parameters()
+    optimizer = torch.optim.Adam(parameters, 1e-3, fused=True)
     ids = torch.randint(0, VOCAB, (steps + 1, batch))
 
     def step():

@@ -170,11 +170,10 @@ class Calls(Fuzzer):
         self.folder = folder
         for name in ("ngram-char", "gru-char"):
             make_model(name, folder / name)
-        self.functions = self._functions(folder) | {
-            f"{name}.{method.__name__}": (method, own)
-            for name in ("ngram-char", "gru-char")
-            for method, own in self._methods(reviewgen.load(folder / name / "model"))
-        }
+        self.functions = self._functions(folder)
+        for name in ("ngram-char", "gru-char"):
+            for method, own in self._methods(reviewgen.load(folder / name / "model")):
+                self.functions[f"{name}.{method.__name__}"] = (method, own)
 
     def run(self, seed: int) -> tuple[str, str]:
         """Call one function."""

@@ -77,7 +77,8 @@ class Commands(Fuzzer):
     def prepare(self, folder: Path) -> None:
         """Train two small models and write the files that the cases read."""
         os.environ["HF_HUB_OFFLINE"] = "1"
-        self.folder, self.inputs = folder, folder / "inputs"
+        self.folder = folder
+        self.inputs = folder / "inputs"
         for name in ("ngram-char", "gru-char"):
             in_child(functools.partial(make_model, name, folder / name))
         self.inputs.mkdir()
@@ -157,12 +158,10 @@ class Commands(Fuzzer):
 
 def options_of(command: Any) -> list[tuple[str, bool]]:
     """Return the options of a command, and whether they take a value."""
-    named = [
-        (option, not each.is_flag)
-        for each in getattr(command, "params", [])
-        if hasattr(each, "is_flag")
-        for option in each.opts
-    ]
+    named: list[tuple[str, bool]] = []
+    for each in getattr(command, "params", []):
+        if hasattr(each, "is_flag"):
+            named += [(option, not each.is_flag) for option in each.opts]
     return [each for each in named if each[0].startswith("-")] or [("--help", False)]
 
 

@@ -269,11 +269,9 @@ class Requests(Fuzzer):
             *LIMITS,
         ]
         said = self.stack.enter_context(serving(words, self.log))
-        self.port, self.process, self.read = (
-            int(said["url"].rpartition(":")[2]),
-            said["process"],
-            self.log.stat().st_size,
-        )
+        self.port = int(said["url"].rpartition(":")[2])
+        self.process = said["process"]
+        self.read = self.log.stat().st_size
         for more in (
             {"top_p": 0.9, "logprobs": 1, "echo": True},
             {"novelty": "filter", "n": 3},

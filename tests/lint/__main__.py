@@ -17,6 +17,8 @@ checks = (
     check_pages,
     check_help,
 )
-offences = [offence for check in checks for offence in check()]
+offences = list[str]()
+for check in checks:
+    offences += check()
 print("\n".join(offences) or "The structure is as it should be.")
 sys.exit(bool(offences))

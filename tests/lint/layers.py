@@ -9,6 +9,7 @@ import ast
 import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -31,9 +32,9 @@ FLOORS = [
 """The rooms of each floor, bottom up. ``testing`` stands beside them: it may import every room, and
 only ``cli`` imports it.
 """
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms.split()} | {
-    "testing": len(FLOORS) - 1
-}
+FLOOR = {"testing": len(FLOORS) - 1}
+for number, rooms in enumerate(FLOORS):
+    FLOOR |= dict.fromkeys(rooms.split(), number)
 PLUGINS_MAY_IMPORT = {"protocols", "config", "errors", "compiled"}
 PRIVATE = re.compile(r"(^|\.)_(?!_)")
 
@@ -91,7 +92,7 @@ def check_layers() -> Iterator[str]:
 def check_plugins() -> Iterator[str]:
     """Yield each import of a plugin beyond the contracts and its own package."""
     packages = [*PLUGINS.iterdir(), *(ROOT / "examples").glob("reviewgen-*/reviewgen_*")]
-    for file in (file for package in packages for file in package.rglob("*.py")):
+    for file in chain.from_iterable(package.rglob("*.py") for package in packages):
         own = next(part for part in file.relative_to(ROOT).parts if part.startswith("reviewgen_"))
         for name, line in imports(ast.parse(file.read_text(encoding="utf-8"))):
             top, _, rest = name.partition(".")

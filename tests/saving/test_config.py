@@ -6,6 +6,7 @@ import errno
 import json
 import math
 from dataclasses import FrozenInstanceError, dataclass
+from itertools import chain
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -267,7 +268,8 @@ def test_errors_of_the_system_are_one_sentence_with_the_path_and_others_pass():
     ],
 )
 def test_each_declared_option_is_a_keyword(keywords: type, classes: list[type]) -> None:
-    assert {name for cls in classes for name in fields_of(cls)} <= keywords.__annotations__.keys()
+    names = chain.from_iterable(map(fields_of, classes))
+    assert {*names} <= keywords.__annotations__.keys()
 
 
 def test_a_docstring_describes_the_options_of_a_class_with_their_defaults() -> None:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ from reviewgen.saving.weights import ModelWeights
 
 TEXTS = [
     f"the {thing} was {how} and I liked the {other}."
-    for thing in ("movie", "acting", "music", "ending", "plot")
-    for how in ("good", "bad", "très bon", "so so")
-    for other in ("theme", "others", "movie")
+    for thing, how, other in product(
+        ("movie", "acting", "music", "ending", "plot"),
+        ("good", "bad", "très bon", "so so"),
+        ("theme", "others", "movie"),
+    )
 ]
 
 

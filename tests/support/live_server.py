@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import httpx
@@ -126,7 +127,7 @@ def serve(
 
 def joined(chunks: list[dict[str, Any]], texts: int) -> list[str]:
     """Return the texts of a stream."""
-    parts = [choice for chunk in chunks for choice in chunk["choices"]]
+    parts = [*chain.from_iterable(chunk["choices"] for chunk in chunks)]
     return [
         "".join(part["text"] for part in parts if part["index"] == index) for index in range(texts)
     ]

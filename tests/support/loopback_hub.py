@@ -30,6 +30,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple, Self
@@ -121,7 +122,8 @@ class _Commit:
     files: Mapping[str, _Blob]
 
     def folders(self) -> set[str]:
-        return {str(parent) for path in self.files for parent in Path(path).parents} - {"."}
+        parents = chain.from_iterable(Path(path).parents for path in self.files)
+        return {*map(str, parents)} - {"."}
 
     def entries(self) -> list[dict[str, Any]]:
         folders = [
@@ -232,15 +234,14 @@ class LoopbackHub:
 
     def blob(self, sha256: str) -> bytes | None:
         """The large file of this digest."""
-        commits = (
-            commit
-            for repository in self.repositories.values()
-            for commit in repository.commits.values()
-        )
-        blobs = (blob for commit in commits for blob in commit.files.values() if blob.is_lfs)
-        return self.uploads.get(sha256) or next(
-            (blob.data for blob in blobs if blob.sha256 == sha256), None
-        )
+        if sha256 in self.uploads:
+            return self.uploads[sha256]
+        for repository in self.repositories.values():
+            for commit in repository.commits.values():
+                for blob in commit.files.values():
+                    if blob.is_lfs and blob.sha256 == sha256:
+                        return blob.data
+        return None
 
     def fault(self, method: str, target: str) -> Fault | None:
         """What goes wrong with this request."""

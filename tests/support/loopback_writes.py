@@ -89,7 +89,9 @@ class WriteSide:
         files = []
         for file in json.loads(self._body)["files"]:
             there = commit.files.get(file["path"])
-            oid = None if there is None else there.sha256 if there.is_lfs else there.oid
+            oid = None
+            if there is not None:
+                oid = there.sha256 if there.is_lfs else there.oid
             mode = "lfs" if self.hub.is_large(file["path"]) else "regular"
             files.append(
                 {"path": file["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid}

@@ -3,6 +3,7 @@ models with an exact index.
 """
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,9 @@ class Plain:
     """A model without its own sampling loop."""
 
     def __init__(self, model: Any) -> None:
-        self.model, self.config, self.Config = model, model.config, type(model.config)
+        self.model = model
+        self.config = model.config
+        self.Config = type(model.config)
         self.initial_state = model.initial_state
         self.state_dict = model.state_dict
         self.load_state_dict = model.load_state_dict
@@ -65,11 +68,9 @@ def indexed(
     model: Any, texts: Sequence[str], tokenizer: Any = LETTERS, **generation: Any
 ) -> ReviewModel:
     """Return a ReviewModel with an exact index of texts."""
-    ids = [
-        token
-        for text in texts
-        for token in (tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id)
-    ]
+    ids = list[int]()
+    for text in texts:
+        ids += [tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id]
     frame = {
         "bos_id": tokenizer.bos_id,
         "eos_id": tokenizer.eos_id,
@@ -126,10 +127,8 @@ def longest_copy(ids: Sequence[int], texts: Sequence[str], tokenizer: Any = LETT
     """Return the length in tokens of the longest span of ids that occurs in one of the texts."""
     corpus = ["".join(map(chr, tokenizer.encode(text))) for text in texts]
     whole = "".join(map(chr, ids))
-    spans = [
-        (end - start)
-        for start in range(len(ids))
-        for end in range(start + 1, len(ids) + 1)
-        if any(whole[start:end] in text for text in corpus)
-    ]
-    return max(spans, default=0)
+    longest = 0
+    for start, end in combinations(range(len(ids) + 1), 2):
+        if any(whole[start:end] in text for text in corpus):
+            longest = max(longest, end - start)
+    return longest

@@ -43,7 +43,8 @@ class Twin(nn.Module):
         return self.score_all(hidden), state
 
     def hidden(self, ids, state):
-        (h,), outputs = state, []
+        (h,) = state
+        outputs = []
         for x in self.look_up(ids).unbind(1):
             h = torch.tanh(self.recurrent(h) + x)
             outputs.append(h)
@@ -106,7 +107,8 @@ class CountTwin:
     Config = Settings
 
     def __init__(self, config):
-        self.config, self.counts = config, torch.ones(config.vocab_size)
+        self.config = config
+        self.counts = torch.ones(config.vocab_size)
 
     def observe(self, ids):
         self.counts += torch.bincount(torch.from_numpy(ids), minlength=len(self.counts))
@@ -193,7 +195,8 @@ class Stepwise(Twin):
     """
 
     def forward(self, ids, state):
-        (h,), outputs = state, []
+        (h,) = state
+        outputs = []
         for x in self.look_up(ids).unbind(1):
             h, output = self.step(h, x)
             outputs.append(output)

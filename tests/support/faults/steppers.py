@@ -78,7 +78,8 @@ class Counting(TwinStepper):
         return (*super().initial_state(batch_size), np.zeros(batch_size, np.int64))
 
     def forward(self, ids, state):
-        (logits, (h,)), count = super().forward(ids, state[:1]), state[1] + ids.shape[1]
+        logits, (h,) = super().forward(ids, state[:1])
+        count = state[1] + ids.shape[1]
         return logits * self.factor(count)[:, None].astype(np.float32), (h, count)
 
     def factor(self, count):

@@ -34,11 +34,12 @@ class Bytes:
     eos_id = 257
 
     def __init__(self, table):
-        self.table, self.places = bytes(table), {byte: place for place, byte in enumerate(table)}
+        self.table = bytes(table)
+        self.places = {byte: place for place, byte in enumerate(table)}
 
     @classmethod
     def train(cls, texts, config):
-        used = {symbol for text in texts for symbol in text.encode("utf-8", "surrogatepass")}
+        used = {*b"".join(text.encode("utf-8", "surrogatepass") for text in texts)}
         return cls([*sorted(used), *(byte for byte in range(256) if byte not in used)])
 
     def encode(self, text):
@@ -72,8 +73,8 @@ class Ascii(Bytes):
 class InTheOrderOfASet(Bytes):
     @classmethod
     def train(cls, texts, config):
-        used = {character for text in texts for character in text if character < "\x80"}
-        table = [ord(character) for character in used]
+        used = {*"".join(texts)}
+        table = [ord(character) for character in used if character < "\x80"]
         return cls([*table, *(byte for byte in range(256) if byte not in table)])
 
 
