@@ -5,6 +5,7 @@ Most searches train ``Peak``, a counted model whose bits per character depend on
 known way.
 """
 
+import functools
 import json
 import math
 import shlex
@@ -156,23 +157,26 @@ def test_a_wrong_search_is_refused_before_any_work():
             reviewgen.tune(**({"start": "gru-char", "source": "no such file.csv"} | options))
 
 
-@pytest.fixture(scope="module")
-def tried() -> list[Any]:
+@functools.cache
+def tried_once() -> list[Any]:
     return search(36, search=SHARPNESS | {"model.size": "16:144"})
 
 
-def test_suggestions_learn_from_earlier_trials(tried):
+def test_suggestions_learn_from_earlier_trials():
     """Random values of the sharpness are 1.67 orders of magnitude from the best one, on average."""
+    tried = tried_once()
     off = [abs(math.log10(trial.settings["model.sharpness"]) + 2) for trial in tried]
     assert np.mean(off[:6]) > 1.0 and np.mean(off[-15:]) < 0.95 and min(off) < 0.3
     assert off[best_trial(tried).number] < 0.4
 
 
-def test_the_first_trial_has_the_settings_of_the_model(tried):
+def test_the_first_trial_has_the_settings_of_the_model():
+    tried = tried_once()
     assert tried[0].settings == {"model.sharpness": 0.5, "model.size": 80}
 
 
-def test_suggestions_are_within_their_ranges(tried):
+def test_suggestions_are_within_their_ranges():
+    tried = tried_once()
     assert [trial.number for trial in tried] == list(range(36))
     for trial in tried:
         sharpness, size = trial.settings.values()

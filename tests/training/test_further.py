@@ -27,7 +27,7 @@ NEW = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def gru(model_folder) -> reviewgen.ReviewModel:
     return reviewgen.load(model_folder("gru-char"))
 
@@ -76,10 +76,11 @@ def test_it_starts_from_the_trained_weights(gru):
 
 
 @pytest.fixture(scope="module")
-def tuned(gru: reviewgen.ReviewModel, tmp_path_factory) -> tuple[Any, Any, Path]:
+def tuned(model_folder, tmp_path_factory) -> tuple[Any, Any, Path]:
     """A model that was trained further on new characters: its run, itself, and its folder."""
     folder = tmp_path_factory.mktemp("further") / "tuned"
     texts = NEW + ["ÿ новый 😀 text", "日本語"] * 3
+    gru = reviewgen.load(model_folder("gru-char"))
     run, _, model = trained(gru, texts, out=folder, training={"novelty": "compact"})
     return run, model, folder
 
@@ -103,9 +104,9 @@ def test_a_model_that_was_trained_further_is_saved(tuned):
 
 
 @pytest.fixture(scope="module")
-def child_folder(gru: reviewgen.ReviewModel, tmp_path_factory) -> Path:
+def child_folder(model_folder, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("parents") / "child"
-    trained(gru, NEW, steps=2, out=folder)
+    trained(reviewgen.load(model_folder("gru-char")), NEW, steps=2, out=folder)
     return folder
 
 
