@@ -18,8 +18,7 @@ read; nothing is executed.
     layout        file names, the manifest, and ``Bundle``: the content of a saved folder in memory
     tensors       compares the header of the weights with the config
     torch_model   builds the torch model from saved tensors
-    weights       the two forms of a trained model: torch model and stepper, each created on first
-                  use
+    weights       the two forms of a trained model: torch model and stepper
     read          saved folder -> Bundle
     write         Bundle -> saved folder; imports torch, so it is imported only where it is called
 """

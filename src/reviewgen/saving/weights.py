@@ -1,5 +1,6 @@
 """The two forms of a trained model: the torch model, and a stepper that generates without torch.
-Each is created on first use.
+
+The torch model is created on first use; so is the stepper, where the plugin has none of its own.
 """
 
 import copy

@@ -11,8 +11,6 @@ protocol.
     engine    continuous batching in one thread; knows nothing of HTTP
     response  from what is released of the texts to the JSON of a response or a chunk
     server    uvicorn in one process, or in several
-
-
 """
 
 from typing import TYPE_CHECKING
