@@ -13,8 +13,8 @@ from reviewgen.lazy import import_on_first_use
 from reviewgen.version import __version__
 
 if TYPE_CHECKING:
+    from reviewgen.analysis.comparison import compare
     from reviewgen.analysis.comparison_report import Comparison
-    from reviewgen.analysis.comparison_run import compare
     from reviewgen.analysis.explanation import Explanation
     from reviewgen.analysis.explanation_run import explain
     from reviewgen.analysis.graph_picture import graph
@@ -76,7 +76,7 @@ __getattr__ = import_on_first_use(
     __name__,
     {
         "analysis.comparison_report": "Comparison",
-        "analysis.comparison_run": "compare",
+        "analysis.comparison": "compare",
         "analysis.explanation": "Explanation",
         "analysis.explanation_run": "explain",
         "analysis.graph_picture": "graph",

@@ -8,7 +8,8 @@
     graph_drawing       from a graph to SVG: boxes, frames, lines and loops; one token, or several
                         side by side
     graph_layout        the positions of boxes and lines
-    comparison_run      ``reviewgen.compare``: trains or loads each model, measures it, and resumes
+    comparison          ``reviewgen.compare``, which imports the rest when it is called
+    comparison_run      trains or loads each model, measures it, and resumes
                         a folder
     comparison_texts    the held-out texts, and the intervals of figures that are measured on them
     comparison_figures  ``ComparisonRow``: the figures of a model, and their measurement

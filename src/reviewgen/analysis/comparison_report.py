@@ -142,14 +142,14 @@ class Comparison(HtmlReport):
         return Bootstrap(self.held_out.characters, self.seed).pairs(self._bits)
 
     @property
-    def finished(self) -> list[ComparisonRow]:
+    def _finished(self) -> list[ComparisonRow]:
         """The rows of the models that have not failed."""
         return [row for row in self.rows if row.failed is None]
 
     @property
     def has_failed(self) -> bool:
         """Whether a model has failed."""
-        return len(self.finished) < len(self.rows)
+        return len(self._finished) < len(self.rows)
 
     def describe_held_out(self) -> str:
         """Return a sentence on the texts that all models are evaluated on."""
@@ -202,7 +202,7 @@ class Comparison(HtmlReport):
 
     def _values(self) -> dict[str, Any]:
         """Return the values of the template of the page."""
-        finished = self.finished
+        finished = self._finished
         return {
             "comparison": self,
             "finished": finished,
@@ -227,7 +227,7 @@ class Comparison(HtmlReport):
 
         No model is named while one has no verdict: with more training, that one might be the best.
         """
-        if not self.finished:
+        if not self._finished:
             return "No model was evaluated."
         unknown = [row.name for row in self.rows if row.verdict == "unknown"]
         if unknown:
@@ -257,7 +257,7 @@ def draw_tables(comparison: Comparison, width: int) -> Iterator[RenderableType]:
     """Yield the tables, the failures, the differences and the samples, for a terminal with
     ``width`` columns.
     """
-    finished = comparison.finished
+    finished = comparison._finished
     groups = [(*PREDICTION, *GENERATED)] if width >= _WIDE else [PREDICTION, GENERATED]
     for columns in groups if finished else ():
         table = Table(box=None, pad_edge=False, padding=(0, 2 if width >= 100 else 1, 0, 0))
