@@ -233,7 +233,8 @@ def _contributions(chain: list[Followers], config: NgramConfig) -> list[Float64[
     The longest context is first. The parts of all contexts sum to the probability of the id.
     """
     interpolates = config.smoothing not in ("none", "stupid-backoff")
-    weight = np.ones(config.vocab_size)  # for each id, the weight of the context's probability in the result
+    # for each id, the weight of this context's probability in the result
+    weight = np.ones(config.vocab_size)
     contributions = []
     for followers in chain:
         inherited = followers.gamma * followers.lower if interpolates else 0.0

@@ -14,10 +14,10 @@ updates it. A copy begins at the first token of a value, with the probability of
 after the context; rarely, it begins at any token. A copy ends with the value, or sometimes earlier.
 When a whole value has been written, its marker takes its place in the context, as in training.
 
-A field may occur in several forms, each with its own marker in front: for example, with a space
-before the value and without. The markers are never generated; they only give copies a probability.
-If the text lacks a field, the probability of its marker is redistributed to the other ids. Without
-fields, the model is a plain n-gram.
+The value of a field may be tokenized in several forms: for example, with a space before it and
+without. Each form stands after the marker of the field. Markers are never generated; they only give
+copies a probability. If the text lacks a field, the probability of its marker is redistributed to
+the other ids. Without fields, the model is a plain n-gram.
 
 Sources: Brown et al. 1992, "Class-based n-gram models of natural language"; Rabiner 1989, "A
 tutorial on hidden Markov models"; Kuhn & De Mori 1990, "A cache-based natural language model for
@@ -47,8 +47,8 @@ IS_OPEN = 1  # whether a field is being read
 SIZE = 2  # the number of ids of fields
 WRITTEN = 3  # if the text ends with the beginning of a value: the place of the next token; else 0
 AFTER = 4  # the context that follows the marker of this value
-FIELDS = 5  # the ids of fields, up to CAP
-BELIEFS = FIELDS + CAP  # the belief of each place, as a multiple of UNIT
+FIELDS = 5  # from here on, the ids of fields, up to CAP
+BELIEFS = FIELDS + CAP  # from here on, the belief of each place, as a multiple of UNIT
 STATE_SIZE = BELIEFS + CAP
 UNIT = 2.0**-40
 
@@ -141,7 +141,8 @@ def _value_probability(model, state, context, at):
 def _left(model, state, context):
     """Return the probability that remains after a context for what may follow it.
 
-    This is one minus the probabilities of all ids of fields that the text lacks.
+    This is one minus the probabilities of the closing id and of the markers of all fields that the
+    text lacks.
     """
     remaining = 1.0
     for marker in range(model.marker, len(model.trie.root)):
