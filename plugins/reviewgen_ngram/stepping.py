@@ -47,7 +47,7 @@ from reviewgen_ngram.trie import (
 
 # maximum number of proposals for a token; if all are rejected, all probabilities are computed
 PROPOSALS = 3
-# the same at temperature 1 and without a copy limit, where proposals are rarely rejected
+# the same at temperature 1 without a limit on copies, where only unknown words are rejected
 PLAIN_PROPOSALS = 8
 # maximum number of random numbers for a token
 MAX_NUMBERS = max(2 * PROPOSALS, PLAIN_PROPOSALS) + 1
@@ -279,14 +279,14 @@ def _sample(
 ):
     """Sample tokens for B rows, by rejection sampling.
 
-    A row stops at its end token, at its last allowed token, or when too few random numbers are left
-    for another token.
+    A row stops at its end token, at its last allowed token, at a failure, or when too few random
+    numbers are left for another token.
 
     At temperatures up to 1, a token is proposed from the distribution at temperature 1 and accepted
     with probability p ** (1 / temperature - 1), where p is the probability of the token. This
     rejection sampling is exact (von Neumann 1951), and needs no other probability than p. If all
-    proposals are rejected, or the temperature is above 1, the token is drawn by ``choose``, from
-    the probabilities of all tokens.
+    proposals are rejected, the accepted one would complete a copied span, or the temperature is
+    above 1, ``choose`` draws the token from the probabilities of all tokens.
 
     Args:
         trie: The trie of the model.
