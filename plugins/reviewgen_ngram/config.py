@@ -44,8 +44,9 @@ class NgramConfig:
             dropped (Stolcke 1998).
         quantized: Store probabilities in 8 bits.
         memory_mb: Memory in MiB that counting may use before it moves to disk; 0 sets no limit.
-        field_ids: Number of ids of fields, the last of the vocabulary: one that opens each, and one
-            that closes them all; taken from the data. A text with fields may copy from them.
+        field_ids: Number of ids of fields, the last of the vocabulary: each field has an id that
+            opens it, and the last id closes them all; taken from the data. A text with fields may
+            copy from them.
     """
 
     vocab_size: Annotated[int, Bound(at_least=1)]

@@ -37,7 +37,7 @@ BLOCK_BYTES = 1 << 27  # size of the rows of a block, without a memory limit
 MIN_BLOCK_BYTES = 1 << 20  # minimum size of the rows of a block, however low the memory limit is
 MERGED_ROWS = 1 << 22  # number of rows merged before the memory pages of files are released
 DIGIT = 8  # number of bits that one pass of the radix sort orders by
-# minimum average number of rows for each possible first word, for rows to be sorted in groups
+# rows of two words are sorted in groups if they are at least this many per possible first word
 GROUP_ROWS = 32
 PIECE_BYTES = 1 << 25  # size of the rows that a process sends at a time
 LARGEST_SHARE = 8  # an array larger than the memory limit divided by this goes to disk
@@ -390,7 +390,8 @@ def _cut(rows: Rows, vocab_size: int, group: CountGroup) -> list[int]:
     """Divide the first tokens into one range for each rank, with about equally many rows.
 
     Returns:
-        The index of this process's first row in the range of each rank, and its number of rows.
+        For each rank, the index of this process's first row in the range of that rank; then the
+        number of this process's rows.
     """
     # each 1-gram's probability depends on all others, so all go to rank 0
     if rows.packing.order == 1:

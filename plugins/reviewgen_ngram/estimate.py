@@ -6,7 +6,8 @@ Every smoothing has the back-off form of an ARPA file. For a token w after a con
     p(w | h) = p[h w]                                       if h w was seen
                bow[h] p(w | h without its first token)      otherwise
 
-The recursion ends with the uniform distribution over every id but bos.
+The recursion ends with the uniform distribution over every id but bos, for the last two smoothings
+below with zero.
 
 ``kneser-ney``      Interpolated and modified: Chen & Goodman 1998, section 4, as lmplz estimates it
                     (Heafield, Pouzyrevsky, Clark & Koehn 2013). In the highest order, an n-gram
@@ -33,7 +34,7 @@ from reviewgen.protocols import CountGroup
 from reviewgen_ngram.counts import Arena
 from reviewgen_ngram.nodes import NodeRange, Nodes
 
-# used where the formula of the discounts fails
+# discounts of an order whose formula fails
 FALLBACK = (0.5, 1.0, 1.5)  # for kneser-ney, as with lmplz --discount_fallback
 ABSOLUTE_FALLBACK = 0.5  # for absolute
 

@@ -127,7 +127,9 @@ class NgramStepper(CompiledStepper):
         contexts = checked_state(state, self._trained)
         tokens = np.full(uniform.shape, NONE, np.int64)
         used = np.zeros(len(uniform), np.int64)
+        # ``run`` is the number of consecutive windows that make a copied span; 0 sets no limit
         windows, run, spelling, places = compiled_constraints(params, constraints, len(uniform))
+        # at temperature 1 with the whole vocabulary, a proposal is only rejected by a constraint
         is_plain = (
             len(params.temperatures) == 1
             and params.temperatures[0] == 1

@@ -64,7 +64,7 @@ def _keep(scores, ages, count, is_kept):
                 youngest < 0 or ages[slot] < ages[youngest] or scores[slot] > scores[youngest]
             ):
                 youngest = slot
-    best = youngest
+    best = youngest  # kept in any case
     for _ in range(count):
         if best < 0:
             break
@@ -202,7 +202,8 @@ def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, ste
 def read_distributions(characters, starts, probs, weights, spans, table):
     """Compute the log probability of each next id of each text from its hypotheses.
 
-    The weights of the hypotheses are scaled, so that their probabilities sum to one.
+    The weights of a text's hypotheses are divided by the sum over all its next ids, so that the
+    probabilities sum to one.
 
     Args:
         characters, starts: As in ``reviewgen.blending.characters.TokenCharacters``.
