@@ -13,7 +13,7 @@ can be encoded and decoded without loss.
 
 Why sixteen digits, not 256 bytes: every id is a row of a model's output layer, which is computed at
 every step. 240 more rows, which are never trained, would more than double the vocabulary of an
-English corpus. In return, a character outside the vocabulary takes twice as many ids.
+English corpus. In return, a character outside the vocabulary takes two ids per byte, not one.
 
 Surrogates (half characters, which broken JSON leaves in a Python string) never get an id, because
 two neighbours in the saved vocabulary would be read from JSON as one character. They are encoded by

@@ -13,9 +13,10 @@ section 2.2 (bytes, and no merge across categories).
 bos and eos are the two ids after those of the BPE. The BPE does not know them, so no text encodes
 to them.
 
-Batches of texts are encoded chunk by chunk, and the ids of frequent chunks are cached. A chunk is
-some white space and the other characters after it. This gives the same ids, since a piece never
-extends over white space that follows other characters. Must not know any model or import torch.
+Batches of texts are encoded chunk by chunk, and the ids of chunks are cached. A chunk is white
+space, if any, and the characters after it up to the next white space. This gives the same ids as
+encoding the whole text, since a piece never extends over white space that follows other characters.
+Must not know any model or import torch.
 """
 
 import json
