@@ -5,7 +5,7 @@ parent is the same n-gram without the last token. The nodes of a level are sorte
 of a node have consecutive numbers, and a running sum of the numbers of children locates them.
 
 The *link* of a node leads to the same n-gram without the first token: the suffix link of Weiner
-1973, where an n-gram backs off to. Every suffix of an n-gram of a text occurs in this text too, so
+1973, and the n-gram to back off to. Every suffix of an n-gram of a text occurs in this text too, so
 a link is never missing.
 """
 

@@ -28,9 +28,9 @@ MIN_UNSEEN = 1e-6  # minimum probability of the unseen tokens of a quantised con
 
 
 def frequent(local: NodeRange, min_count: int, group: CountGroup) -> Bool[np.ndarray, " M"]:
-    """Return for each n-gram whether it occurs at least ``min_count`` times; complete in rank 0.
+    """Return for each n-gram whether it occurs at least ``min_count`` times.
 
-    1-grams count as frequent.
+    1-grams always count as frequent. Only rank 0 gets the values of all n-grams.
     """
     keep = np.ones(len(local.nodes.tokens), bool)
     for level in range(2, local.nodes.order + 1):
@@ -48,7 +48,7 @@ def prune(
     keep: Bool[np.ndarray, " M"],
     max_loss: float,
 ) -> tuple[Nodes, Estimate]:
-    """Drop n-grams of two or more tokens that are rare, or that the model hardly loses anything by.
+    """Drop n-grams of two or more tokens that are rare, or whose loss is less than ``max_loss``.
 
     The loss of an n-gram is the relative rise in perplexity when it alone is dropped: Stolcke's
     exp(D) - 1.

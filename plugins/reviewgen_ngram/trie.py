@@ -3,8 +3,8 @@
 Nodes, children and links are those of ``nodes``; a *context* is a node that can have children. The
 context of a text is its longest suffix that is a context of the model. The probability of a token
 is found by the back-off form of ``estimate``: the token is searched among the children of the
-context, then among the children of the context's link, and so on. Each step to a link multiplies
-the probability by the back-off weight of the context that is left.
+context, then among the children of the context's link, and so on. Each step from a context to its
+link multiplies the probability by the back-off weight of the context.
 
 Node 0 is the empty context. No node has it as a child, so 0 also means that a search found no node.
 
