@@ -7,16 +7,17 @@ Ids, in order:
     2 .. 17    the sixteen hexadecimal digits: the byte fallback
     18 ..      the characters of the training text, sorted by code point
 
-A character that is not in the training text is encoded as its UTF-8 bytes, each byte as two digits,
-high one first: ``é`` (bytes C3 A9) becomes the four ids of C, 3, A, 9. So every text can be encoded
-and decoded without loss. There are sixteen digits, not 256 bytes, because every id is a row of a
-model's output layer that is computed at every step: 240 more rows that are never trained would more
-than double the vocabulary of an English corpus. The cost, twice as many ids for a rare character,
-arises only where one occurs.
+A character that is not in the training text is encoded as its UTF-8 bytes. Each byte becomes two
+digits, the high one first: ``é`` (bytes C3 A9) becomes the four ids of C, 3, A and 9. So every text
+can be encoded and decoded without loss.
 
-Surrogates (half characters that broken JSON leaves in a Python string) never get an id, since two
-neighbours would fuse when the vocabulary is read from JSON; the fallback encodes them. Must not
-know any model or import torch.
+Why sixteen digits, not 256 bytes: every id is a row of a model's output layer, which is computed at
+every step. 240 more rows, which are never trained, would more than double the vocabulary of an
+English corpus. In return, a character outside the vocabulary takes two ids per byte, not one.
+
+Surrogates (half characters, which broken JSON leaves in a Python string) never get an id, because
+two neighbours in the saved vocabulary would be read from JSON as one character. They are encoded by
+the fallback. Must not know any model or import torch.
 """
 
 import codecs
@@ -67,27 +68,30 @@ class CharTokenizer:
     eos_id = EOS
 
     def __init__(self, characters: str) -> None:
-        """Create a tokenizer from its vocabulary: distinct characters, sorted by code point,
-        without surrogates.
+        """Create a tokenizer with a vocabulary.
+
+        ``characters`` are distinct and sorted by code point, without surrogates.
         """
         self.characters = characters
         self.vocab_size = FIRST_CHARACTER + len(characters)
         self._codes = _to_codes(characters)
         highest = int(self._codes[-1]) if characters else -1
-        # by code point; the last entry is for all higher ones
+        # the id of each code point; the last entry is for all higher code points
         self._ids = np.full(highest + 2, UNKNOWN, dtype=np.int32)
         self._ids[self._codes] = np.arange(FIRST_CHARACTER, self.vocab_size, dtype=np.int32)
-        # no character has the id of bos
+        # bos stands for an ASCII character without an id: no character has the id of bos
         ascii_ids = [max(int(self._ids[min(code, highest + 1)]), BOS) for code in range(128)]
         self._ascii = bytes(ascii_ids) + bytes(128)
 
     @classmethod
     def train(cls, texts: Iterable[str], config: CharConfig) -> "CharTokenizer":
-        """Return a tokenizer with all characters of the texts, which are iterated once."""
+        """Return a tokenizer whose vocabulary has all characters of the texts. The texts are
+        iterated once.
+        """
         seen = set[str]()
         seen_ascii = b""
         for text in texts:
-            # faster than a set of each text
+            # removing known ASCII characters first is faster than a set of each text
             new = text.encode("utf-8", "surrogatepass").translate(None, seen_ascii)
             characters = new.decode("utf-8", "surrogatepass")
             if not seen.issuperset(characters):
@@ -97,8 +101,9 @@ class CharTokenizer:
 
     @classmethod
     def combine(cls, tokenizers: Sequence["CharTokenizer"]) -> "CharTokenizer":
-        """Return the tokenizer of all texts of some; see
-        ``reviewgen.protocols.SupportsTrainingInParts``.
+        """Combine tokenizers that were trained on different texts into one for all of these texts.
+
+        See ``reviewgen.protocols.SupportsTrainingInParts``.
         """
         every = "".join(tokenizer.characters for tokenizer in tokenizers)
         return cls("".join(sorted(set(every))))
@@ -112,8 +117,9 @@ class CharTokenizer:
         return [self._encode(text) for text in texts]
 
     def decode(self, ids: Sequence[int] | int) -> str:
-        """Return the text of a sequence of ids, or of one id; bos and eos give no text, invalid
-        digits U+FFFD.
+        """Return the text of a sequence of ids, or of one id.
+
+        bos and eos give no text. Digits that are not valid UTF-8 give U+FFFD.
 
         Raises:
             DataError: An id is not in the vocabulary.
@@ -123,7 +129,7 @@ class CharTokenizer:
         is_digit = known < FIRST_CHARACTER
         if not is_digit.any():
             return self._decode_characters(known)
-        # where a run of digits or of characters begins
+        # where digits follow characters, or characters follow digits
         starts = np.flatnonzero(np.diff(is_digit)) + 1
         bounds = [0, *starts.tolist(), len(known)]
         runs = (known[start:stop] for start, stop in pairwise(bounds))
@@ -133,17 +139,19 @@ class CharTokenizer:
         )
 
     def token_bytes(self) -> list[Sequence[int]]:
-        """Return the UTF-8 bytes of each token, and 256 + n for the digit n; see
-        ``reviewgen.protocols.SupportsTokenBytes``.
+        """Return the UTF-8 bytes of each token; for the digit n, which is half a byte, 256 + n.
+
+        See ``reviewgen.protocols.SupportsTokenBytes``.
         """
         digits = [(256 + digit,) for digit in range(FIRST_CHARACTER - FIRST_DIGIT)]
         return [b"", b"", *digits, *(character.encode() for character in self.characters)]
 
     def tokenizer_json(self) -> str:
-        """Return the tokenizer in the format of the library ``tokenizers``; see
-        ``reviewgen.protocols.SupportsTokenizerJson``.
+        """Return the tokenizer in the format of the library ``tokenizers``.
+
+        See ``reviewgen.protocols.SupportsTokenizerJson``.
         """
-        from reviewgen_char.tokenizer_json import write_json  # loads tokenizers
+        from reviewgen_char.tokenizer_json import write_json  # slow: loads the library tokenizers
 
         return write_json(self.characters)
 
@@ -157,7 +165,7 @@ class CharTokenizer:
         """Load a tokenizer from a folder that ``save`` wrote to.
 
         Raises:
-            BundleError: ``characters.json`` is missing, damaged or of another program.
+            BundleError: ``characters.json`` is missing or damaged, or another program wrote it.
         """
         path = folder / FILE
         try:
@@ -174,7 +182,7 @@ class CharTokenizer:
         return cls(_checked_characters(path, content))
 
     def _encode(self, text: str) -> NDArray[np.int32] | NDArray[np.uint8]:
-        if text.isascii():  # most texts; ids of ASCII characters fit into a byte
+        if text.isascii():  # as most texts are; the ids of ASCII characters fit into a byte
             translated = text.encode().translate(self._ascii)
             if BOS not in translated:
                 return np.frombuffer(translated, np.uint8)
@@ -187,7 +195,7 @@ class CharTokenizer:
         return _to_text(self._codes[ids - FIRST_CHARACTER])
 
     def _checked(self, ids: Sequence[int]) -> NDArray[np.int64]:
-        array = np.asarray(ids)  # not as int64 yet: an id may be too large for it
+        array = np.asarray(ids)  # not converted to int64 yet: an id may be too large
         if array.size and (array.min() < 0 or array.max() >= self.vocab_size):
             wrong = array[(array < 0) | (array >= self.vocab_size)][0]
             raise DataError(
@@ -211,7 +219,7 @@ def _is_surrogate(character: str) -> bool:
 def _encode_unknown(
     ids: NDArray[np.int32], codes: NDArray[np.uint32], unknown: NDArray[np.bool_]
 ) -> NDArray[np.int32]:
-    """Replace each unknown character by the digits of its UTF-8 bytes, two a byte."""
+    """Replace each unknown character by the digits of its UTF-8 bytes, two digits per byte."""
     unknown_codes = codes[unknown]
     raw = np.frombuffer(_to_text(unknown_codes).encode("utf-8", "surrogatepass"), np.uint8)
     digits = np.stack((raw >> 4, raw & 15), axis=1).reshape(-1)
@@ -228,7 +236,7 @@ def _encode_unknown(
 
 
 def _decode_digits(ids: NDArray[np.int64]) -> str:
-    """Decode pairs of digits as UTF-8 bytes; a single last digit becomes U+FFFD."""
+    """Decode pairs of digits as UTF-8 bytes. A last digit without a partner becomes U+FFFD."""
     digits = (ids - FIRST_DIGIT).astype(np.uint8)
     even = len(digits) // 2 * 2
     raw = (digits[0:even:2] << 4) | digits[1:even:2]
@@ -236,8 +244,9 @@ def _decode_digits(ids: NDArray[np.int64]) -> str:
 
 
 def _pass_or_replace(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Error handler of ``bytes.decode`` for invalid UTF-8: keep a surrogate, replace anything else
-    by U+FFFD.
+    """Handle invalid UTF-8 in ``bytes.decode``.
+
+    Surrogates are kept, anything else becomes U+FFFD.
     """
     try:
         return codecs.lookup_error("surrogatepass")(error)
@@ -249,10 +258,10 @@ codecs.register_error("reviewgen_char", _pass_or_replace)
 
 
 def _checked_characters(path: Path, content: Any) -> str:
-    """Return the vocabulary of a parsed file.
+    """Check the parsed content of a saved tokenizer, and return its vocabulary.
 
     Raises:
-        BundleError: The content is not of a char tokenizer.
+        BundleError: The content is damaged, or no char tokenizer has written it.
     """
     if (
         not isinstance(content, dict)

@@ -1,13 +1,15 @@
-"""The tokenizer ``char`` in the format of the library ``tokenizers``, made of steps that the
-library has.
+"""Writes the tokenizer ``char`` in the format of the library ``tokenizers``.
 
-Encoding writes each byte of a text as a bar and its two digits, cuts the result into characters,
-and looks each up: one in the vocabulary gives its id, any other falls apart into its digits, and
-the bars, which have no id, are dropped::
+The library's own steps are combined, so no code of reviewgen is needed to use the file.
+
+Encoding has three steps. Each byte of the text is written as a bar and two hexadecimal digits. The
+result is cut into characters. Each character is looked up in the vocabulary: if it is known, it
+gives one id; otherwise, it gives the ids of its digits, and its bars are dropped, since a bar has
+no id::
 
     "aé"   ->   "│⑥①│⑫③│⑩⑨"   ->   "│⑥①", "│⑫③│⑩⑨"   ->   id of a, and id of é or four ids of digits
 
-Decoding puts the bars back between each two digits that have lost them, and turns each bar and two
+Decoding puts the dropped bars back in front of each pair of digits, and turns each bar with its two
 digits into a byte.
 """
 
@@ -22,14 +24,14 @@ from tokenizers.pre_tokenizers import ByteLevel, Split
 BOS = "<bos>"
 EOS = "<eos>"
 BAR = "\u2502"
-# circled numbers, which ByteLevel never gives
+# circled numbers, which ByteLevel never produces: the digits 0 to 15
 DIGITS = "".join(chr(0x2460 + digit) for digit in range(16))
-CONTINUES = DIGITS[8:12]  # the high digits of a byte that continues a character of UTF-8
-INVALID = 0xFF  # decodes to U+FFFD
+CONTINUES = DIGITS[8:12]  # high digits of the bytes that continue a character in UTF-8
+INVALID = 0xFF  # a byte that decodes to U+FFFD
 
 
 def write_json(characters: str) -> str:
-    """Return the ``tokenizer.json`` of a vocabulary."""
+    """Return the content of ``tokenizer.json`` for a vocabulary of characters."""
     pieces = ["".join(map(_spell, character.encode())) for character in characters]
     vocabulary = {piece: number for number, piece in enumerate([BOS, EOS, *DIGITS, *pieces])}
     tokenizer: Any = Tokenizer(BPE(vocabulary, [], ignore_merges=True))
@@ -45,11 +47,13 @@ def _spell(byte: int) -> str:
 
 
 def _spelling_steps() -> list[Any]:
-    """Return the steps from ByteLevel's symbols to digits: 16 insert a bar and the high digit, 16
-    put in the low one.
+    """Return the steps that replace ByteLevel's symbols of bytes by bars and digits.
+
+    The first 16 steps insert the bar and the high digit in front of each symbol. The last 16 steps
+    replace the symbol by the low digit.
     """
     symbols = [_escape(symbol) for symbol in _byte_symbols()]
-    # the symbols with that digit
+    # for each digit, the symbols of the bytes that have it
     high = ["".join(symbols[16 * digit : 16 * digit + 16]) for digit in range(16)]
     low = ["".join(symbols[digit::16]) for digit in range(16)]
     before = [
@@ -68,8 +72,10 @@ def _escape(symbol: str) -> str:
 
 
 def _decoding_steps() -> list[Decoder]:
-    """Return the steps from tokens to text; bars are put back between digits once those of known
-    characters are gone.
+    """Return the steps that turn tokens into text.
+
+    First, the bytes of known characters are decoded, since their bars are complete. Then bars are
+    put back between the remaining digits, and these are decoded, too.
     """
     symbols = _byte_symbols()
     to_bytes = [decoders.Replace(_spell(byte), symbols[byte]) for byte in range(256)]
@@ -78,18 +84,21 @@ def _decoding_steps() -> list[Decoder]:
         decoders.Fuse(),
         *to_bytes,
         decoders.Replace(Regex(f"(?<![{DIGITS}])(?=[{DIGITS}])"), BAR),
-        # \\K: the two digits are kept
+        # \\K: the two digits before it are not replaced
         decoders.Replace(Regex(f"[{DIGITS}]{{2}}\\K(?=[{DIGITS}])"), BAR),
         *to_bytes,
-        decoders.Replace(Regex(f"{BAR}[{DIGITS}]"), symbols[INVALID]),  # a single last digit
+        # a last digit without a partner
+        decoders.Replace(Regex(f"{BAR}[{DIGITS}]"), symbols[INVALID]),
         decoders.ByteLevel(),
     ]
 
 
 @lru_cache(maxsize=1)
 def _byte_symbols() -> list[str]:
-    """Return ByteLevel's symbol of each byte: a printable one for itself, the others from U+0100
-    on.
+    """Return ByteLevel's symbol of each byte.
+
+    The symbol of a printable character is the character itself. The symbols of all other bytes are
+    characters from U+0100 on.
     """
     alphabet = set(ByteLevel.alphabet())
     others = iter(sorted(symbol for symbol in alphabet if ord(symbol) > 255))

@@ -1,14 +1,14 @@
 /**
- * The tokenizer `char` in JavaScript: one id per character, other characters by the hexadecimal digits of their UTF-8 bytes.
+ * The tokenizer `char` in JavaScript: one id per known character; other characters become the hexadecimal digits of their bytes.
  *
- * The ids are those of `tokenizer.py`: 0 and 1 are the beginning and the end of a text, 2 to 17 the digits, the others the
- * characters in the order of their code points.
+ * The ids are those of `tokenizer.py`: 0 and 1 are the beginning and the end of a text, 2 to 17 are the digits, and the others are
+ * the characters in the order of their code points.
  */
 
 const [BOS, EOS, FIRST_DIGIT, FIRST_CHARACTER] = [0, 1, 2, 18];
-const [HALF, NO_BYTE] = [256, 255]; // 256 + n is half a byte, as tokenBytes gives it
+const [HALF, NO_BYTE] = [256, 255]; // tokenBytes returns 256 + n for half a byte, the digit n; no text contains the byte 255
 
-/** Returns the tokenizer of a model; `files` are the texts of its files by name. */
+/** Returns the tokenizer of a model; `files` has the content of each of its files by name. */
 export default function createTokenizer(config, files) {
   const characters = [...JSON.parse(files["characters.json"]).characters];
   const ids = new Map(characters.map((character, place) => [character, FIRST_CHARACTER + place]));
@@ -29,14 +29,14 @@ export default function createTokenizer(config, files) {
   };
 }
 
-/** Returns the UTF-8 bytes of a character; half a character (a surrogate) has three bytes, too. */
+/** Returns the UTF-8 bytes of a character; a surrogate (half a character) is written as three bytes. */
 function toBytes(character) {
   const code = character.codePointAt(0);
   if (code < 0xd800 || code > 0xdfff) return new TextEncoder().encode(character);
   return [0xe0 | (code >> 12), 0x80 | ((code >> 6) & 63), 0x80 | (code & 63)];
 }
 
-/** Returns bytes with each two halves as one; a half that is left alone becomes a byte that no text has. */
+/** Joins each two halves of a byte; a half without a partner becomes a byte that is not valid in UTF-8. */
 function joinHalves(symbols) {
   const bytes = [];
   for (let place = 0; place < symbols.length; place++) {
@@ -47,7 +47,7 @@ function joinHalves(symbols) {
   return bytes;
 }
 
-/** Decodes UTF-8, surrogates included; what is invalid becomes U+FFFD. */
+/** Decodes UTF-8 including surrogates; invalid bytes become U+FFFD. */
 function decodeBytes(bytes) {
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
   const parts = [];

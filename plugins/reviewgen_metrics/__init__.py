@@ -1,5 +1,5 @@
-"""Metrics of generated texts: distinct-n, self-repetition, repeated sentences, and the share of
-words that are new.
+"""Metrics of generated texts: distinct-n, self-repetition, repeated sentences, and the share of new
+words.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,9 @@ from reviewgen.protocols import TextSample
 
 @dataclass(frozen=True)
 class ShareMetric:
-    """A share that is measured of some texts; the share in human texts is the best one, unless
-    lower is better.
+    """A metric that is a share, measured in a sample of texts.
+
+    If ``lower_is_better`` is None, the best value is the share in human texts.
     """
 
     measure: Callable[[TextSample], float]
@@ -27,8 +28,9 @@ class ShareMetric:
 
 
 def new_words(sample: TextSample) -> float:
-    """Return the share of words that do not occur in the training text: most are misspelt, a few
-    are names and rare words.
+    """Return the share of words that do not occur in the training text.
+
+    Most of these words are misspelt; a few are names or rare words.
     """
     words = list(map(str.casefold, chain.from_iterable(sample.words)))
     return sum(word not in sample.training_words for word in words) / max(1, len(words))
@@ -37,12 +39,12 @@ def new_words(sample: TextSample) -> float:
 DISTINCT_1, DISTINCT_2, DISTINCT_3, DISTINCT_4 = (
     ShareMetric(partial(TextSample.distinct, n=n)) for n in range(1, 5)
 )
-"""distinct-n: the share of different n-grams of words among all n-grams of all texts (Li et al.
-2016).
+"""distinct-n: the number of different n-grams of words, divided by the number of all n-grams, over
+all texts (Li et al. 2016).
 """
 
 SELF_REPETITION = ShareMetric(partial(TextSample.repetition, n=4), lower_is_better=True)
-"""The share of n-grams of words that occurred before in the same text (Welleck et al. 2020)."""
+"""The share of 4-grams of words that occur earlier in the same text (Welleck et al. 2020)."""
 
 NEW_WORDS = ShareMetric(new_words)
 REPEATED_SENTENCES = ShareMetric(TextSample.repeated_sentences, lower_is_better=True)

@@ -1,16 +1,21 @@
 """Counts the distinct n-grams of a corpus, block by block, in sorted arrays.
 
-One n-gram starts at every token of a text: the token and the n - 1 after it, fewer at the end. It
-is packed into words of 63 bits, each token + 1 in as many bits as the vocabulary needs, the first
-token highest, zeros after the end: sorted rows are the nodes of a trie in order. If one word is too
-short, the first takes the tokens that do not fill the others. Blocks are sorted one by one and
-merged in pairs of similar size, as in a log-structured merge (O'Neil et al. 1996), so memory
-depends on the number of distinct n-grams, not on the corpus.
+One n-gram starts at every token of a text. It consists of that token and the n - 1 tokens after it,
+or fewer at the end of the text.
 
-Several processes exchange their counts, so that each ends with all counts of a range of first
-tokens, and of no others. A range consists of whole first tokens, so no n-gram has a prefix in two
-ranges. The ranges follow one another in the order of the ranks. Each process sends its sorted rows
-in pieces, so it holds its own rows and those of its range at most. Must not know probabilities.
+Each n-gram is packed into a row of one or more machine words, of which 63 bits are used. A token id
+plus one takes as many bits as the vocabulary needs. The first token has the highest bits, and zeros
+follow the end of the text. Sorted rows are therefore in the order of the nodes of a trie. If a row
+has several words, all but the first hold as many tokens as fit; the first holds the rest.
+
+The corpus is counted in blocks. Each block is sorted, and blocks of similar size are merged in
+pairs, as in a log-structured merge (O'Neil et al. 1996). So the memory depends on the number of
+distinct n-grams, not on the size of the corpus.
+
+Several processes exchange their counts, so that each ends with all n-grams whose first token lies
+in its own range of ids. The ranges ascend with the ranks. All n-grams with the same first token end
+in the same process, so no prefix is counted in two. Rows are sent in small pieces, so a process
+holds at most its own rows and those of its range. Must not know probabilities.
 """
 
 import mmap
@@ -28,31 +33,31 @@ from reviewgen.compiled import compiled
 from reviewgen.errors import storage_errors
 from reviewgen.protocols import CountGroup
 
-BLOCK_BYTES = 1 << 27  # size of a block's rows before they are sorted
-MIN_BLOCK_BYTES = 1 << 20  # the same under a memory limit, however low it is
-MERGED_ROWS = 1 << 22  # rows that are merged before the pages of files are released
-DIGIT = 8  # bits that a radix sort orders by in one pass
-# rows for each possible first word; with fewer, sorting the groups one by one takes longer
+BLOCK_BYTES = 1 << 27  # size of the rows of a block, without a memory limit
+MIN_BLOCK_BYTES = 1 << 20  # minimum size of the rows of a block, however low the memory limit is
+MERGED_ROWS = 1 << 22  # number of rows merged before the memory pages of files are released
+DIGIT = 8  # number of bits that one pass of the radix sort orders by
+# rows of two words are sorted in groups if they are at least this many per possible first word
 GROUP_ROWS = 32
 PIECE_BYTES = 1 << 25  # size of the rows that a process sends at a time
-LARGEST_SHARE = 8  # an array of more than an eighth of a memory limit goes to disk
-CHUNK_BYTES = 1 << 20  # bytes written at a time to reserve a file
+LARGEST_SHARE = 8  # an array larger than the memory limit divided by this goes to disk
+CHUNK_BYTES = 1 << 20  # number of bytes written at a time to reserve a file
 
 Block: TypeAlias = tuple[np.ndarray, np.ndarray]  # packed rows (N, W) and their counts (N,)
 
 
 class Arena:
-    """Allocates arrays. With a limit, large ones are memory-mapped files, which the system pages in
-    and out.
+    """Allocates arrays. Under a memory limit, large arrays are memory-mapped temporary files.
 
-    The operating system removes a file with its array, however the process ends.
+    The operating system loads and evicts the pages of such a file as needed. It removes the file
+    together with the array, however the process ends.
     """
 
     def __init__(self, limit_bytes: int | None = None) -> None:
         self.limit_bytes = limit_bytes
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Return an uninitialised array; a large one is a file.
+        """Return an uninitialised array. Under a memory limit, a large array is a file.
 
         Raises:
             StorageError: The disk has no room for it.
@@ -69,8 +74,9 @@ class Arena:
             return np.memmap(file, dtype, "r+", shape=shape)
 
     def zeros(self, shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Return an array of zeros, which takes no memory where it is never written; a large one is
-        a file.
+        """Return an array of zeros. Under a memory limit, a large array is a file.
+
+        Parts that are never written take no memory.
 
         Raises:
             StorageError: The disk has no room for it.
@@ -79,19 +85,20 @@ class Arena:
         return array if isinstance(array, np.memmap) else np.zeros(shape, dtype)
 
     def release(self, *arrays: np.ndarray) -> None:
-        """Release the pages of arrays that are files from memory; they are read again when
+        """Release the memory pages of those arrays that are files. They are read again when
         needed.
         """
         for array in arrays:
             while isinstance(array, np.ndarray) and array.base is not None:
-                array = array.base  # a view's
+                array = array.base  # the array that a view shows a part of
             if isinstance(array, mmap.mmap) and hasattr(array, "madvise"):  # not on Windows
                 array.madvise(mmap.MADV_DONTNEED)
 
 
 def _reserve(file: IO[bytes], size: int) -> None:
-    """Reserve the room of a file on the disk: a full disk must fail here, not kill the process when
-    a page is written later.
+    """Reserve ``size`` bytes on the disk for a file.
+
+    So a full disk is an error here. Otherwise it would kill the process when a page is written.
     """
     if hasattr(os, "posix_fallocate"):  # neither on Windows nor on macOS
         os.posix_fallocate(file.fileno(), 0, size)
@@ -102,8 +109,10 @@ def _reserve(file: IO[bytes], size: int) -> None:
 
 
 class Packing(NamedTuple):
-    """The packing of n-grams into W words: ``bits`` a token, ``in_first`` tokens in the first word,
-    ``per_word`` in others.
+    """How n-grams of ``order`` tokens are packed into rows of W words (``words``).
+
+    Each token has ``bits`` bits. The first word holds ``in_first`` tokens, every other word
+    ``per_word``.
     """
 
     bits: int
@@ -115,7 +124,7 @@ class Packing(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """Distinct n-grams in sorted order, packed, and how often each occurs."""
+    """The distinct n-grams as packed rows in sorted order, and how often each occurs."""
 
     packing: Packing
     packed: Int64[np.ndarray, "N W"]
@@ -123,8 +132,9 @@ class Rows:
 
 
 def pack_for(vocab_size: int, order: int) -> Packing:
-    """Return the packing of n-grams over V ids: V + 1 values a token, since zero marks the end of
-    the text.
+    """Return the packing of n-grams over V ids.
+
+    A token has one of V + 1 values: its id plus one, or zero after the end of the text.
     """
     bits = vocab_size.bit_length()
     per_word = min(63 // bits, order)
@@ -133,7 +143,7 @@ def pack_for(vocab_size: int, order: int) -> Packing:
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """Return the smallest dtype that holds every id and that torch and safetensors support."""
+    """Return the smallest dtype for token ids that torch and safetensors support."""
     if vocab_size <= 1 << 8:
         return np.dtype(np.uint8)
     return np.dtype(np.int16 if vocab_size <= 1 << 15 else np.int32)
@@ -155,7 +165,7 @@ class NgramCounter:
         self._blocks: list[Block] = []  # the largest first
 
     def add(self, ids: Integer[np.ndarray, " T"]) -> None:
-        """Count one text that begins with bos; a bos inside it starts another text."""
+        """Count the n-grams of one text. It begins with bos; a further bos starts another text."""
         self._pending.append(ids.astype(self._dtype))
         self._pending_tokens += len(ids)
         if self._pending_tokens >= self._block_tokens:
@@ -167,7 +177,7 @@ class NgramCounter:
         self._merge(below=len(counts))
 
     def take(self) -> Rows:
-        """Return all counts so far and start anew."""
+        """Return all counts so far, and clear the counter."""
         self._flush()
         self._merge(below=None)
         if not self._blocks:
@@ -176,8 +186,9 @@ class NgramCounter:
         return Rows(self.packing, *self._blocks.pop())
 
     def _flush(self) -> None:
-        """Turn the pending texts into blocks; a text longer than a block is split among several,
-        its n-grams stay whole.
+        """Count the pending texts as blocks.
+
+        A text that is longer than a block is split among several, but its n-grams stay whole.
         """
         if not self._pending:
             return
@@ -195,15 +206,16 @@ class NgramCounter:
             self._merge(below=runs)
 
     def _merge(self, below: int | None) -> None:
-        """Merge the newest block with the one before it while that is less than twice as large, or
-        all of them.
+        """Merge the last two blocks while the older is less than twice as large as the newer.
+
+        If ``below`` is None, merge all blocks.
         """
         while len(self._blocks) > 1 and (
             below is None or len(self._blocks[-2][1]) < 2 * len(self._blocks[-1][1])
         ):
             b = self._blocks.pop()
             a = self._blocks.pop()
-            # rows that are never written take no memory, but in a file room on the disk
+            # rows that are never written take no memory; in a file they take space on the disk
             most = len(a[1]) + len(b[1])
             packed = self._arena.empty((most, self.packing.words), np.int64)
             counts = self._arena.empty(most, np.int64)
@@ -216,9 +228,11 @@ class NgramCounter:
 
 
 def _sorted(rows: Int64[np.ndarray, "N W"], packing: Packing) -> Int64[np.ndarray, "N W"]:
-    """Sort rows: numpy sorts those of one word, a radix sort those of several.
+    """Sort rows, in the fastest way for their number of words.
 
-    Many rows of two words are sorted by their first word, then numpy sorts the rows of each.
+    Rows of one word are sorted by numpy, rows of several words by a radix sort. If there are many
+    rows of two words, the radix sort only sorts by the first word; then numpy sorts each group of
+    rows with the same first word.
     """
     if packing.words == 1:
         rows[:, 0].sort()
@@ -236,8 +250,10 @@ def _sorted(rows: Int64[np.ndarray, "N W"], packing: Packing) -> Int64[np.ndarra
 
 @compiled
 def _pack(ids, start, stop, packing, rows):
-    """Pack the n-gram that starts at each of ids[start:stop] into a row, from right to left; the
-    first id is bos.
+    """Pack the n-gram that starts at each of ids[start:stop] into a row of ``rows``.
+
+    The rows are made from right to left: each is the row of the next token, shifted by one token.
+    ``ids[0]`` is bos.
     """
     bits, per_word, in_first, words, order = packing
     mask = (1 << bits) - 1
@@ -259,10 +275,10 @@ def _pack(ids, start, stop, packing, rows):
 
 @compiled
 def _radix_sort(rows, other, words, first_bits, bits):
-    """Return rows sorted by their first words, least significant digit first; ``other`` is scratch
-    of the same size.
+    """Sort rows by their first ``words`` words, from the least significant digit on.
 
-    The first word has ``first_bits`` bits, later ones ``bits``.
+    The first word has ``first_bits`` bits, each later word ``bits``. ``other`` is scratch memory of
+    the same shape as ``rows``. The result is in one of the two arrays, which is returned.
     """
     buckets = 1 << DIGIT
     for word in range(words - 1, -1, -1):
@@ -275,7 +291,7 @@ def _radix_sort(rows, other, words, first_bits, bits):
                 most = max(most, starts[digit + 1])
                 starts[digit + 1] += starts[digit]
             if most == len(rows):
-                continue  # the digit is the same everywhere
+                continue  # all rows have the same digit
             for i in range(len(rows)):
                 digit = (rows[i, word] >> shift) & (buckets - 1)
                 target = starts[digit]
@@ -288,15 +304,17 @@ def _radix_sort(rows, other, words, first_bits, bits):
 
 @compiled
 def _distinct(rows, counts):
-    """Move one of each run of equal rows to the front, write the runs' lengths to ``counts``, and
-    return the number of runs.
+    """Remove duplicates from sorted rows, and count them.
+
+    The distinct rows are moved to the front, and how often each occurred is written to ``counts``.
+    The number of distinct rows is returned.
     """
     runs = 0
     for i in range(len(rows)):
         if runs > 0 and _compare(rows, runs - 1, rows, i) == 0:
             counts[runs - 1] += 1
         else:
-            for word in range(rows.shape[1]):  # to assign a row would take seconds to compile
+            for word in range(rows.shape[1]):  # assigning a whole row takes seconds to compile
                 rows[runs, word] = rows[i, word]
             counts[runs] = 1
             runs += 1
@@ -305,7 +323,11 @@ def _distinct(rows, counts):
 
 @compiled
 def _merge_rows(a, a_counts, b, b_counts, rows, counts, done, stop):
-    """Merge two sorted blocks of distinct rows from where ``done`` says up to ``stop`` rows."""
+    """Continue the merge of two sorted blocks, until ``stop`` rows are written or both are read.
+
+    ``done`` holds the number of rows read of a and of b, and the number of rows written. It is
+    updated. The counts of rows that are in both blocks are added.
+    """
     i, j, size = done
     while size < stop and (i < len(a) or j < len(b)):
         if i == len(a):
@@ -334,14 +356,16 @@ def _compare(a, i, b, j):
 
 
 def exchange(counter: NgramCounter, vocab_size: int, arena: Arena, group: CountGroup) -> Rows:
-    """Return the counts of this process's range, from all processes; ``counter`` is empty
-    afterwards.
+    """Exchange counts with all processes, and return all counts of this process's range.
+
+    ``counter`` holds the counts of this process before the exchange, and is empty afterwards.
     """
     rows = counter.take()
     if group.world_size == 1:
         return rows
     edges = _cut(rows, vocab_size, group)
-    sizes = group.all_gather(np.diff(edges))  # (P, P): the rows from each rank to each
+    # (P, P): the number of rows that each rank sends to each rank
+    sizes = group.all_gather(np.diff(edges))
     received = [
         (arena.empty((size, rows.packing.words), np.int64), arena.empty(size, np.int64))
         for size in sizes[:, group.rank].tolist()
@@ -363,10 +387,13 @@ def exchange(counter: NgramCounter, vocab_size: int, arena: Arena, group: CountG
 
 
 def _cut(rows: Rows, vocab_size: int, group: CountGroup) -> list[int]:
-    """Return the first row of each rank's range, and the number of rows; the ranges have about
-    equally many in all processes.
+    """Divide the first tokens into one range for each rank, with about equally many rows.
+
+    Returns:
+        For each rank, the index of this process's first row in the range of that rank; then the
+        number of this process's rows.
     """
-    # the first token is the whole n-gram, whose probability depends on all others
+    # each 1-gram's probability depends on all others, so all go to rank 0
     if rows.packing.order == 1:
         return [0, *[len(rows.counts)] * group.world_size]
     shift = rows.packing.bits * (rows.packing.in_first - 1)
@@ -374,8 +401,9 @@ def _cut(rows: Rows, vocab_size: int, group: CountGroup) -> list[int]:
     first = np.array(
         [bisect_left(column, token + 1 << shift) for token in range(vocab_size)] + [len(column)]
     )
-    sizes = group.all_gather(np.diff(first)).sum(0)  # (V,), of all processes
-    middles = 2 * sizes.cumsum() - sizes  # twice the rows before the middle of each first token's
+    # (V,): the number of rows with each first token, in all processes
+    sizes = group.all_gather(np.diff(first)).sum(0)
+    middles = 2 * sizes.cumsum() - sizes  # twice the index of the middle row of each first token
     tokens = np.searchsorted(
         middles, 2 * sizes.sum() * np.arange(1, group.world_size) // group.world_size, side="right"
     )
@@ -383,6 +411,6 @@ def _cut(rows: Rows, vocab_size: int, group: CountGroup) -> list[int]:
 
 
 def _piece(rows: Rows, low: int, high: int) -> Int64[np.ndarray, "N C"]:
-    """Return some rows and their counts, the last column, as one array."""
+    """Return the rows low:high with their counts as the last column."""
     piece = slice(low, max(low, high))
     return np.concatenate((rows.packed[piece], rows.counts[piece, None]), axis=1)

@@ -1,23 +1,26 @@
-"""Smoothing: from counts to the probability of each seen n-gram and the back-off weight of each
-context.
+"""Smoothing: computes the probability of each seen n-gram and the back-off weight of each context
+from the counts.
 
-All smoothings are one recursion down to the uniform distribution over every id but bos, the
-back-off form of an ARPA file:
+Every smoothing has the back-off form of an ARPA file. For a token w after a context h:
 
     p(w | h) = p[h w]                                       if h w was seen
                bow[h] p(w | h without its first token)      otherwise
 
-``kneser-ney``      interpolated, modified: Chen & Goodman 1998, section 4; as lmplz estimates it
-                    (Heafield, Pouzyrevsky, Clark & Koehn 2013). Below the highest order an n-gram
-                    counts once for each token seen before it, but as often as it occurs if it
-                    begins with bos, since nothing precedes that. bos itself is not a 1-gram.
-``absolute``        interpolated, one discount an order from the occurrences: Ney, Essen & Kneser
-                    1994
-``witten-bell``     interpolated: Witten & Bell 1991, method C
-``stupid-backoff``  relative frequencies, 0.4 for each token of context less: Brants et al. 2007;
-                    not a distribution
-``none``            relative frequencies; a token that was not seen after a seen context has
-                    probability zero
+The recursion ends with the uniform distribution over every id but bos, for the last two smoothings
+below with zero.
+
+``kneser-ney``      Interpolated and modified: Chen & Goodman 1998, section 4, as lmplz estimates it
+                    (Heafield, Pouzyrevsky, Clark & Koehn 2013). In the highest order, an n-gram
+                    counts as often as it occurs. In lower orders, it counts once for each different
+                    token that was seen before it. If it begins with bos, nothing can precede it,
+                    and it counts as often as it occurs. bos itself is not a 1-gram.
+``absolute``        Interpolated; one discount for each order, from the occurrences: Ney, Essen &
+                    Kneser 1994.
+``witten-bell``     Interpolated: Witten & Bell 1991, method C.
+``stupid-backoff``  Relative frequencies, with a back-off weight of 0.4: Brants et al. 2007. Not a
+                    distribution.
+``none``            Relative frequencies. A token that was not seen after a seen context has
+                    probability zero.
 """
 
 from dataclasses import dataclass
@@ -31,9 +34,11 @@ from reviewgen.protocols import CountGroup
 from reviewgen_ngram.counts import Arena
 from reviewgen_ngram.nodes import NodeRange, Nodes
 
-FALLBACK = (0.5, 1.0, 1.5)  # the discounts of kneser-ney, as of lmplz --discount_fallback
-ABSOLUTE_FALLBACK = 0.5  # the discount of absolute
-STUPID_BACKOFF = 0.4
+# discounts of an order whose formula fails
+FALLBACK = (0.5, 1.0, 1.5)  # for kneser-ney, as with lmplz --discount_fallback
+ABSOLUTE_FALLBACK = 0.5  # for absolute
+
+STUPID_BACKOFF = 0.4  # the back-off weight of a context after which a token was seen
 
 Discounts = tuple[float, float, float]
 
@@ -43,13 +48,13 @@ class Estimate:
     """Estimated probabilities and back-off weights.
 
     Attributes:
-        probabilities: Of each of M nodes, the probability of its token after its parent.
+        probabilities: For each of M nodes, the probability of its token after its parent.
         backoffs: The back-off weight of each of I contexts.
         floor: The probability of an id that was never seen.
-        texts_per_token: Texts per predicted token (the average inverse length).
+        texts_per_token: Number of texts divided by the number of predicted tokens.
         discounts: The discounts of each order.
-        fell_back: For each order, whether its discounts are the fall-back, because the formula
-            failed.
+        fell_back: For each order, whether the formula of the discounts failed, so that the
+            fall-back is used.
     """
 
     probabilities: Float32[np.ndarray, " M"]
@@ -63,10 +68,10 @@ class Estimate:
 def estimate(
     local: NodeRange, vocab_size: int, bos_id: int, smoothing: str, arena: Arena, group: CountGroup
 ) -> Estimate:
-    """Return the smoothed probabilities of the n-grams, in rank 0; there must be at least one.
+    """Estimate the smoothed probabilities of all n-grams; only rank 0 gets the whole result.
 
-    Each process computes those of its own nodes, level by level: a level needs the probabilities of
-    the one before.
+    Each process computes the probabilities of its own nodes. It goes level by level, since a level
+    needs the probabilities of the level before. There must be at least one n-gram.
     """
     nodes = local.nodes
     order = nodes.order
@@ -76,7 +81,7 @@ def estimate(
     probabilities = arena.empty(len(nodes.tokens), np.float32)
     backoffs = arena.empty(len(nodes.first) - 1, np.float32)
     uniform = 0.0 if smoothing in ("none", "stupid-backoff") else 1 / max(vocab_size - 1, 1)
-    probabilities[0] = uniform  # what every 1-gram is interpolated with
+    probabilities[0] = uniform  # every 1-gram is interpolated with this
     for level, (values, _) in enumerate(chosen, 1):
         table = np.array([0.0, *values])
         _smooth(
@@ -98,7 +103,7 @@ def estimate(
     for level in range(1, order):
         local.gather(backoffs, level, group)
     floor = float(backoffs[0]) * uniform
-    texts = local.counts[bos : bos + 1].sum(dtype=np.int64)  # 1-grams of order 1 are all in rank 0
+    texts = local.counts[bos : bos + 1].sum(dtype=np.int64)  # with order 1, rank 0 has all 1-grams
     tokens = local.counts[nodes.level(1)].sum(dtype=np.int64)
     discounts, fell_back = map(list, zip(*chosen, strict=True))
     return Estimate(
@@ -109,7 +114,7 @@ def estimate(
 def root_row(
     nodes: Nodes, estimated: Estimate, vocab_size: int, bos_id: int
 ) -> Float64[np.ndarray, " V"]:
-    """Return the probability of every id after the empty context."""
+    """Return the probability of every id after the empty context; bos has zero."""
     level = nodes.level(1)
     row = np.full(vocab_size, estimated.floor)
     row[nodes.tokens[level]] = estimated.probabilities[level]
@@ -118,12 +123,17 @@ def root_row(
 
 
 def discounts_from(n: tuple[int, ...]) -> Discounts | None:
-    """Return D1, D2, D3+ from the number of n-grams with adjusted counts 1, 2, 3 and 4, or None if
-    the formula fails.
+    """Compute the discounts D1, D2 and D3+ of one order (Chen & Goodman 1998, equation 26).
 
-    Chen & Goodman 1998, equation 26; as in lmplz it fails if a divisor is zero or a D_k is outside
-    [0, k]. Unlike in lmplz, a D_k of exactly zero fails too: a context whose tokens all have count
-    k would leave no probability for an unseen one.
+    The formula fails, as in lmplz, if a divisor is zero or a D_k lies outside [0, k]. Unlike in
+    lmplz, it also fails if a D_k is zero: a context whose tokens all have count k would leave no
+    probability for unseen tokens.
+
+    Args:
+        n: The numbers of n-grams whose adjusted count is 1, 2, 3 and 4.
+
+    Returns:
+        The three discounts, or None if the formula fails.
 
     >>> discounts_from((10, 5, 2, 1))
     (0.5, 1.4, 2.0)
@@ -140,8 +150,11 @@ def discounts_from(n: tuple[int, ...]) -> Discounts | None:
 
 
 def absolute_discount(once: int, twice: int) -> float | None:
-    """Return n1 / (n1 + 2 n2) (Ney, Essen & Kneser 1994), or None if it is 0 or 1, which would
-    smooth nothing or keep nothing.
+    """Compute the discount n1 / (n1 + 2 n2) of absolute discounting (Ney, Essen & Kneser 1994).
+
+    Returns None if it is 0 or 1: a discount of 0 would smooth nothing, a discount of 1 would drop
+    all n-grams that occur once. ``once`` and ``twice`` are the numbers of n-grams that occur once
+    and twice.
 
     >>> absolute_discount(6, 2)
     0.6
@@ -150,7 +163,7 @@ def absolute_discount(once: int, twice: int) -> float | None:
 
 
 def first_node(nodes: Nodes, token: int) -> int:
-    """Return the node of the 1-gram of a token that occurs, as bos always does."""
+    """Return the node of a token's 1-gram. The token must occur in a text; bos always does."""
     level = nodes.level(1)
     return level.start + int(np.searchsorted(nodes.tokens[level], token))
 
@@ -158,8 +171,8 @@ def first_node(nodes: Nodes, token: int) -> int:
 def _numbers(
     local: NodeRange, counts: Int32[np.ndarray, " C"], bos: int, group: CountGroup
 ) -> Int64[np.ndarray, "N 6"]:
-    """Return, for each order, the number of n-grams in all processes with a count of 0, 1, 2, 3, 4,
-    and 5 or more; bos is left out.
+    """Count, for each order and over all processes, the n-grams with a count of 0, 1, 2, 3, 4, and
+    5 or more. bos is left out.
     """
     numbers = np.zeros((local.nodes.order, 6), np.int64)
     for level in range(1, local.nodes.order + 1):
@@ -185,8 +198,10 @@ def _discounts(smoothing: str, numbers: Int64[np.ndarray, " 6"]) -> tuple[Discou
 def _adjusted(
     local: NodeRange, bos: int, arena: Arena, group: CountGroup
 ) -> Int32[np.ndarray, " C"]:
-    """Count the distinct tokens before each n-gram; of the highest order, and after bos, keep the
-    number of occurrences.
+    """Return the adjusted counts of Kneser-Ney.
+
+    An n-gram counts once for each distinct token that was seen before it. N-grams of the highest
+    order, and those that begin with bos, keep their number of occurrences.
     """
     nodes = local.nodes
     order = nodes.order
@@ -213,14 +228,14 @@ def _tally(counts, start, stop, numbers):
 
 @compiled
 def _extend(start, stop, links, counts):
-    """Count each n-gram of start:stop for its link."""
+    """Add one to the count of the link of each n-gram in start:stop."""
     for node in range(start, stop):
         counts[links[node]] += 1
 
 
 @compiled
 def _keep_occurrences(last, first, occurrences, bos, counts):
-    """Copy the occurrences of the n-grams that begin with bos, except those of the last level."""
+    """Set the counts of n-grams that begin with bos to their occurrences, below the last level."""
     low = bos
     high = bos + 1
     while low < last and low < high:
@@ -244,8 +259,8 @@ def _smooth(
     probabilities,
     backoffs,
 ):
-    """Write the probabilities of the children of the contexts start:stop, and the contexts'
-    back-off weights.
+    """Write the probabilities of the children of the contexts start:stop, and the back-off weights
+    of these contexts.
     """
     for parent in range(start, stop):
         total = 0.0

@@ -1,20 +1,29 @@
-"""The counts behind a prediction of a trained model, and a picture of its trie. Must not import
+"""Recovers the counts behind a prediction of a trained model, and draws its trie. Must not import
 torch.
 
-The counts are recovered from the arrays, which contain probabilities instead.
+A trained model stores probabilities, not counts. But the counts can be computed from them.
 
-For a context with counts c_i and total T, a smoothing of ``estimate`` stores in float32
+Let c_i be the counts of the tokens seen after a context, and T their total. A smoothing of
+``estimate`` stores, in float32,
 
     gamma = sum_i D(c_i) / T
     p_i = (c_i - D(c_i)) / T + gamma p_i'
 
-with p_i' of the shorter context; so the discounts D, which are stored too, give T = sum_i D(c_i) /
-gamma and c_i = (p_i - gamma p_i') T + D(c_i), once it is known which tokens have count 1, which 2
-and which more. Tokens of equal count have equal (p_i - gamma p_i'), and a count of 1 or 2 can only
-be among the four lowest of these values, so there are few cases to try. Counts are returned only if
-they reproduce every stored number bit for bit and no other counts do. Witten-Bell is the same with
-D = 0 and T + K for T, where K tokens were seen. Relative frequencies (``none``, ``stupid-backoff``)
-do not determine T, and pruning and quantisation change the numbers: then counts are unknown.
+where D are the discounts and p_i' is the probability after the next shorter context. The discounts
+are stored, too. They are D(1), D(2), and one value for all larger counts. So if it is known which
+tokens have count 1 and which have count 2, then
+
+    T = sum_i D(c_i) / gamma
+    c_i = (p_i - gamma p_i') T + D(c_i)
+
+Which tokens these are is found by trying. Tokens of equal count have equal (p_i - gamma p_i'), and
+the counts 1 and 2 can only be among the four lowest of these values, so there are few cases. Counts
+are returned only if they reproduce every stored number bit for bit, and no other counts do.
+
+For Witten-Bell, D is 0 and T + K takes the place of T, where K is the number of tokens seen. In two
+cases the counts stay unknown: relative frequencies (``none``, ``stupid-backoff``) do not determine
+T, and pruning and quantisation change the stored numbers.
+
 Shapes: B batch, T time (tokens), K tokens seen after a context, V ids.
 """
 
@@ -31,10 +40,11 @@ from reviewgen.protocols.graph import GraphEdge, GraphNode, ModelGraph
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.trie import Trained, family, probability
 
-MAX_TOTAL = 1 << 22  # of the counts of a context; float32 does not distinguish larger ones
-ROUNDING = 2.0**-22  # of a difference of two float32, relative to the larger
-CHILDREN_DRAWN = 3  # of a context, the most probable ones
-LEVELS_DRAWN = 4
+# maximum total of the counts of a context; float32 does not distinguish larger counts
+MAX_TOTAL = 1 << 22
+ROUNDING = 2.0**-22  # error of a difference of two float32 numbers, relative to the larger number
+CHILDREN_DRAWN = 3  # number of tokens drawn after a context, the most probable ones
+LEVELS_DRAWN = 4  # maximum number of levels of the trie that are drawn
 NOTE = (
     "A token that was not seen after a context is looked up after the context without its first"
     " token (back-off)."
@@ -42,13 +52,13 @@ NOTE = (
 
 
 class Followers(NamedTuple):
-    """The numbers that a model stores about a context.
+    """The tokens seen after a context, and the numbers that a model stores about them.
 
     Attributes:
-        tokens: The tokens seen after it.
-        probabilities: Their probabilities after it.
-        lower: Their probabilities after the shorter context.
-        gamma: Its back-off weight.
+        tokens: The tokens seen after the context.
+        probabilities: The probabilities of these tokens after the context.
+        lower: The probabilities of these tokens after the next shorter context.
+        gamma: The back-off weight of the context.
     """
 
     tokens: Int64[np.ndarray, " K"]
@@ -60,12 +70,13 @@ class Followers(NamedTuple):
 def explain(
     trained: Trained, config: NgramConfig, context: int, ids: Int64[np.ndarray, " T"]
 ) -> list[CountedContext]:
-    """Return the contexts behind a prediction, from the longest one with followers to the empty
-    one.
+    """Return the contexts behind a prediction, with their counts.
+
+    The first is the longest context after which a token was seen; the last is the empty context.
 
     Args:
         trained: The model.
-        config: Its settings.
+        config: The model's settings.
         context: The node of the text's context.
         ids: The text; it begins with bos.
     """
@@ -75,7 +86,7 @@ def explain(
         if len(followers.tokens)
     ]
     smoothing = config.smoothing
-    # whether everything is stored as ``estimate`` made it
+    # whether the stored numbers are those that ``estimate`` computed
     is_exact = not (config.quantized or config.min_count > 1 or config.prune_entropy)
     contributions: list[Any] = [None] * len(chain)
     if is_exact:
@@ -109,8 +120,10 @@ def explain(
 def recover(
     followers: Followers, discounts: tuple[float, float, float], smoothing: str
 ) -> Int64[np.ndarray, " K"] | None:
-    """Return the counts from which an unpruned model's numbers were computed; None if they are
-    ambiguous or unknown.
+    """Recover the counts of a context from the numbers that an unpruned model stores.
+
+    Returns:
+        The count of each token of ``followers``, or None if the counts cannot be determined.
     """
     if smoothing in ("none", "stupid-backoff") or not len(followers.tokens):
         return None
@@ -136,8 +149,10 @@ def _cases(
     table: Float64[np.ndarray, "4"],
     smoothing: str,
 ) -> Iterator[Float64[np.ndarray, " K"]]:
-    """Yield candidate discounts of the tokens, trying each group of equal masses as those of count
-    1 and of count 2.
+    """Yield the discounts of all tokens, for each guess which tokens have count 1 and count 2.
+
+    Tokens of equal mass form a group. Each guess takes one of the lowest groups, or none, for count
+    1 and another for count 2. ``table`` holds the discounts of counts 0, 1, 2 and more.
     """
     if table[1] == table[2] == table[3]:
         yield np.full(len(masses), table[3])
@@ -160,8 +175,9 @@ def _reproduces(
     deductions: Float64[np.ndarray, " K"],
     is_witten_bell: bool,
 ) -> bool:
-    """Return whether counts give the stored numbers, computed in the same order as in
-    ``estimate``.
+    """Return whether ``counts`` give exactly the stored numbers.
+
+    The sums are computed in the same order as in ``estimate``, so that rounding is the same.
     """
     total = float(counts.sum())
     kept_back = float(np.cumsum(deductions)[-1])
@@ -176,8 +192,9 @@ def _reproduces(
 
 
 def _chain(trained: Trained, context: int) -> list[tuple[int, Followers]]:
-    """Return the length and the followers of a context and of each shorter one, down to the empty
-    one.
+    """Return the length and the followers of a context and of all its shorter contexts.
+
+    The longest comes first, the empty context last.
     """
     trie = trained.trie
     nodes = [context]
@@ -197,7 +214,7 @@ def _chain(trained: Trained, context: int) -> list[tuple[int, Followers]]:
 
 
 def _children(trained: Trained, context: int) -> Int64[np.ndarray, " K"]:
-    """Return the nodes of the tokens that were seen after a context."""
+    """Return the nodes of the tokens seen after a context, without bos."""
     trie = trained.trie
     low, high = trained.starts[1:3].tolist()
     if context:
@@ -211,11 +228,13 @@ def _probabilities(trained: Trained, nodes: Int64[np.ndarray, " K"]) -> Float32[
 
 
 def _contributions(chain: list[Followers], config: NgramConfig) -> list[Float64[np.ndarray, " V"]]:
-    """For each context, from the longest on, return the probability of each id that comes from the
-    context's own counts.
+    """Return the part of each id's probability that comes from the counts of each context.
+
+    The longest context is first. The parts of all contexts sum to the probability of the id.
     """
     interpolates = config.smoothing not in ("none", "stupid-backoff")
-    weight = np.ones(config.vocab_size)  # of this context's probabilities in the result
+    # for each id, the weight of this context's probability in the result
+    weight = np.ones(config.vocab_size)
     contributions = []
     for followers in chain:
         inherited = followers.gamma * followers.lower if interpolates else 0.0
@@ -233,18 +252,18 @@ def _contributions(chain: list[Followers], config: NgramConfig) -> list[Float64[
 def _to_dense(
     tokens: Int64[np.ndarray, " K"], values: Shaped[np.ndarray, " K"], vocab_size: int
 ) -> Shaped[np.ndarray, " V"]:
-    """Scatter the values into a vector over the vocabulary, zero elsewhere."""
+    """Return a vector over the vocabulary with the values at ``tokens``, and zeros elsewhere."""
     row = np.zeros(vocab_size, values.dtype)
     row[tokens] = values
     return row
 
 
 def describe_ngram(config: NgramConfig, trained: Trained | None) -> ModelGraph:
-    """Return the graph.
+    """Return the computational graph of a model, for pictures.
 
     Args:
         config: The settings.
-        trained: The trained model, whose most probable contexts are drawn; None before a training.
+        trained: The trained model, or None before training. Its most probable n-grams are drawn.
     """
     inside = None
     detail = "not trained yet"
@@ -277,8 +296,10 @@ def describe_ngram(config: NgramConfig, trained: Trained | None) -> ModelGraph:
 
 
 def _draw_trie(trained: Trained, config: NgramConfig) -> ModelGraph:
-    """Return the most probable tokens after the empty context, those after the first of them that
-    has any, and so on.
+    """Return a graph of the most probable n-grams of a trie.
+
+    The first level holds the most probable tokens after the empty context. The next level holds the
+    most probable tokens after the best of them that has children, and so on.
     """
     tokens = trained.trie.tokens
     nodes = [GraphNode(id="root", label="any context")]
@@ -293,7 +314,7 @@ def _draw_trie(trained: Trained, config: NgramConfig) -> ModelGraph:
         counted = explain(trained, config, node, np.array(path, np.int64))[0]
         unit = "times" if counted.unit == "occurrences" else counted.unit
         drawn = []
-        for number in (*best[1:2], *best[:1], *best[2:]):  # the first, which goes on, in the middle
+        for number in (*best[1:2], *best[:1], *best[2:]):  # the best is in the middle
             ids = (*path, int(tokens[children[number]]))
             detail = f"p = {chances[number]:.2g}"
             if counted.counts is not None:

@@ -1,28 +1,31 @@
-"""An n-gram of texts with fields, such as a name: a class n-gram, and a text that copies from its
-fields.
+"""N-grams of texts that begin with fields, such as a name, and may copy from them.
 
-Wherever the value of a field stands in a text, its marker is counted in its place. So the n-gram
-learns where a text mentions its subject and how it continues, independent of the value: a
-class-based n-gram with one word per class.
+A field is written before the text: its *marker*, an id that opens the field, and then the tokens of
+its value. The last id of the vocabulary closes the fields.
 
-The next token is written by the n-gram or copied from a place of the fields. Which of them wrote
-the last token is hidden: ``beliefs`` are the probabilities that each place is copied next, by the
-forward algorithm of hidden Markov models. A copy begins at the first token of a value with the
-probability of its marker after the context, and, rarely, anywhere; it ends with the value or, now
-and then, before. When a whole value has been written, its marker takes its place in the context,
-too.
+Training: wherever the value of a field occurs in a text, its marker is counted instead of it. So
+the n-gram learns where a text mentions the value and how the text continues, independent of what
+the value is. This is a class-based n-gram with one word per class.
 
-A text may have a field in several forms, each after its marker, as with a space before it. The
-marker of a field that the text does not have has no probability, nor has any other id of fields.
-Without fields, this is an n-gram.
+Generation: the n-gram writes the next token, or the token is copied from the fields. Which of the
+two happened is not visible in the text, so it is the hidden state of a hidden Markov model. The
+*belief* of a token of the fields is the probability that it is copied next; the forward algorithm
+updates it. A copy begins at the first token of a value, with the probability of the field's marker
+after the context; rarely, it begins at any token. A copy ends with the value, or sometimes earlier.
+When a whole value has been written, its marker takes its place in the context, as in training.
+
+The value of a field may be tokenized in several forms: for example, with a space before it and
+without. Each form stands after the marker of the field. Markers are never generated; they only give
+copies a probability. If the text lacks a field, the probability of its marker is redistributed to
+the other ids. Without fields, the model is a plain n-gram.
 
 Sources: Brown et al. 1992, "Class-based n-gram models of natural language"; Rabiner 1989, "A
 tutorial on hidden Markov models"; Kuhn & De Mori 1990, "A cache-based natural language model for
 speech recognition"; Gu et al. 2016, "Incorporating copying mechanism in sequence-to-sequence
 learning". Must not import torch.
 
-B batch, T time (tokens), V ids, S numbers of a state. A *place* is the index of one of the ids of
-fields in a state.
+Shapes: B batch, T time (tokens), V ids, S numbers of a state. A *place*, ``at`` in the code, is the
+index of a token among all ids of the fields, markers included.
 """
 
 import re
@@ -36,23 +39,24 @@ from reviewgen.compiled.linear import add_up, log32
 from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.trie import Trained, Trie, fill_row, follow, probability_after
 
-CAP = 256  # ids of fields that a state holds; later ones are dropped
+CAP = 256  # maximum number of ids of fields in a state; further ids are dropped
 
-# the numbers of a state, by index
+# A state is an array of integers. At these indices it holds:
 CONTEXT = 0  # the node of the context
 IS_OPEN = 1  # whether a field is being read
 SIZE = 2  # the number of ids of fields
-WRITTEN = 3  # the place of the next token of a value whose beginning has been written; else 0
-AFTER = 4  # the context after the marker of that value
-FIELDS = 5  # the first id of fields; CAP of them
-BELIEFS = FIELDS + CAP  # the belief of each place, a whole number of UNIT
+WRITTEN = 3  # if the text ends with the beginning of a value: the place of the next token; else 0
+AFTER = 4  # the context that follows the marker of this value
+FIELDS = 5  # from here on, the ids of fields, up to CAP
+BELIEFS = FIELDS + CAP  # from here on, the belief of each place, as a multiple of UNIT
 STATE_SIZE = BELIEFS + CAP
 UNIT = 2.0**-40
 
-COPY_START = 0.002  # probability that a copy begins at any place of the fields
+COPY_START = 0.002  # probability that a copy begins at any token of the fields
 COPY_CONTINUE = 0.95  # probability that a copy goes on to the next token of the value
-MIN_REMAINING = 0.01  # probability that a context must leave for what can follow
-FORM_PRIOR = 1e-9  # added to the probability of the first token of each form of a field
+# The context is shortened until the tokens that may follow it have at least this probability in sum
+MIN_REMAINING = 0.01
+FORM_PRIOR = 1e-9  # added to the probability of the first token of each form of a field's value
 
 
 class FieldNgram(NamedTuple):
@@ -61,8 +65,8 @@ class FieldNgram(NamedTuple):
     Attributes:
         trie: The n-gram.
         bos_id: The id that begins every text.
-        marker: The first id of fields; the last id of the vocabulary closes them, each of the
-            others opens one.
+        marker: The first id of fields. The ids from here to the last but one are markers, each of
+            which opens a field. The last id of the vocabulary closes the fields.
     """
 
     trie: Trie
@@ -71,18 +75,22 @@ class FieldNgram(NamedTuple):
 
 
 def with_fields(trained: Trained, config: NgramConfig) -> FieldNgram:
-    """Return a trained n-gram with its fields."""
+    """Return a trained n-gram together with the ids of its fields."""
     return FieldNgram(trained.trie, trained.bos_id, config.vocab_size - config.field_ids)
 
 
 def counted_form(ids: Integer[np.ndarray, " T"], config: NgramConfig) -> Integer[np.ndarray, " C"]:
-    """Return texts, which begin with bos, as they are counted: without fields, and with markers in
-    place of their values.
+    """Convert texts to the form in which their n-grams are counted.
 
-    If several values match, the longest one is used.
+    The fields are removed, and each value of a field is replaced by its marker in the text. If
+    several values match, the longest one is replaced.
+
+    Args:
+        ids: One or more texts, each of which begins with bos.
+        config: The settings.
     """
     marker = config.vocab_size - config.field_ids
-    begin = config.vocab_size - 1  # ends the fields; the text begins after it
+    begin = config.vocab_size - 1  # closes the fields; the text begins after it
     spelled = ids.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")  # a character per id
     bos = chr(ids[0])
     forms = []
@@ -101,22 +109,22 @@ def counted_form(ids: Integer[np.ndarray, " T"], config: NgramConfig) -> Integer
 
 @inlined
 def _known(state):
-    """Return the number of ids of fields that the next token may come from: none while a field is
-    open.
-    """
+    """Return the number of ids of fields that may be copied from; 0 while a field is being read."""
     return 0 if state[IS_OPEN] else state[SIZE]
 
 
 @inlined
 def _begins_value(marker, state, at):
-    """Return whether a value begins at a place."""
+    """Return whether a value begins at place ``at``: a token that follows a marker."""
     return at > 0 and state[FIELDS + at - 1] >= marker and state[FIELDS + at] < marker
 
 
 @inner
 def _value_probability(model, state, context, at):
-    """Return the probability after a context of the value at a place: its marker's, shared with
-    other forms by first tokens.
+    """Return the probability that the value which begins at place ``at`` follows a context.
+
+    The probability of the marker is divided among all forms of the field, in proportion to the
+    probabilities of their first tokens.
     """
     marker = state[FIELDS + at - 1]
     weight = 0.0
@@ -131,8 +139,10 @@ def _value_probability(model, state, context, at):
 
 @inner
 def _left(model, state, context):
-    """Return the probability, after a context, of all ids but the markers of fields that the text
-    does not have.
+    """Return the probability that remains after a context for what may follow it.
+
+    This is one minus the probabilities of the closing id and of the markers of all fields that the
+    text lacks.
     """
     remaining = 1.0
     for marker in range(model.marker, len(model.trie.root)):
@@ -146,8 +156,12 @@ def _left(model, state, context):
 
 @inner
 def _outlook(model, state):
-    """Return the context that the next token depends on, the weight of the n-gram, and the
-    probability of a copy anywhere.
+    """Return what the distribution of the next token is computed from.
+
+    Returns:
+        The context that the next token depends on, shortened if too little remains after it; the
+        weight of the n-gram's probabilities; and, for each token of a value, the probability that a
+        copy begins there regardless of the n-gram.
     """
     context = state[CONTEXT]
     remaining = _left(model, state, context)
@@ -166,7 +180,7 @@ def _outlook(model, state):
 
 @inlined
 def _copied(model, state, at, context, weight, anywhere):
-    """Return the probability that the next token is copied from a place."""
+    """Return the probability that the next token is copied from place ``at``."""
     p = state[BELIEFS + at] * UNIT + anywhere
     if _begins_value(model.marker, state, at):
         p += weight * _value_probability(model, state, context, at)
@@ -175,7 +189,7 @@ def _copied(model, state, at, context, weight, anywhere):
 
 @inner
 def _probability(model, state, context, weight, anywhere, token):
-    """Return the probability that a token is written by the n-gram or copied from a place."""
+    """Return the probability of a token: written by the n-gram, or copied from any place."""
     p = weight * probability_after(model.trie, context, token)
     for at in range(_known(state)):
         if state[FIELDS + at] == token:
@@ -185,7 +199,7 @@ def _probability(model, state, context, weight, anywhere, token):
 
 @inner
 def _read(model, state, token):
-    """Update a state, (S,), with the next id of a text."""
+    """Update the state of a text, (S,), with the next id."""
     begin = len(model.trie.root) - 1
     if token == model.bos_id:
         state[IS_OPEN] = state[SIZE] = state[WRITTEN] = 0
@@ -205,8 +219,9 @@ def _read(model, state, token):
 
 @inner
 def _update_beliefs(model, state, token):
-    """Update the beliefs with a token: a copy has gone on where the token was copied, and moves to
-    the next place.
+    """Update the beliefs with a token that was written (a step of the forward algorithm).
+
+    If the token was copied from a place, the copy may go on at the next place of the same value.
     """
     if state[SIZE] == 0:
         return
@@ -221,8 +236,10 @@ def _update_beliefs(model, state, token):
 
 @inner
 def _match_value(model, state, token, before):
-    """Follow the value whose beginning is being written; when it is whole, put its marker into the
-    context in its place.
+    """Track whether the text is writing out a value of a field.
+
+    When the whole value has been written, the context becomes the one after its marker. ``before``
+    is the context before the token.
     """
     at = state[WRITTEN]
     if at > 0 and state[FIELDS + at] == token:
@@ -245,7 +262,7 @@ def _match_value(model, state, token, before):
 
 @inner
 def _fill(model, state, row):
-    """Write the probability of every id after a state to ``row``, (V,)."""
+    """Write to ``row`` (V,) the probability of every id as the next one."""
     context, weight, anywhere = _outlook(model, state)
     fill_row(model.trie, context, row)
     for token in range(len(row)):
@@ -260,8 +277,9 @@ def _fill(model, state, row):
 
 @compiled
 def fill_rows(model, ids, states, rows):
-    """Write the probability of every id after each of ids (B, T) to ``rows``, float64 (B, T, V),
-    and update ``states`` (S, B).
+    """Read ids (B, T), and compute the probability of every id after each of them.
+
+    The probabilities are written to ``rows``, float64 (B, T, V). ``states`` (S, B) is updated.
     """
     for b in range(ids.shape[0]):
         for t in range(ids.shape[1]):
@@ -271,8 +289,10 @@ def fill_rows(model, ids, states, rows):
 
 @compiled
 def score_with_fields(model, ids, targets, states, scores):
-    """Write p(targets[b, t] | ids[b, :t + 1]) to ``scores``, float64 (B, T), and update ``states``
-    (S, B) to the end of ids.
+    """Compute p(targets[b, t] | ids[b, :t + 1]).
+
+    The probabilities are written to ``scores``, float64 (B, T). ``states`` (S, B) is updated to the
+    end of ids.
     """
     for b in range(ids.shape[0]):
         state = states[:, b]
@@ -286,15 +306,16 @@ def score_with_fields(model, ids, targets, states, scores):
 
 @by_address
 def step_with_fields(models, ids, floats, ints, logits):
-    """Feed a token to each text, and write the log probabilities after it; see
-    ``reviewgen.compiled.steps``.
+    """Feed a token to each text, and write the log probabilities after it.
+
+    This is a step of ``reviewgen.compiled.steps``.
 
     Args:
         models: The address of the n-gram with its fields.
-        ids: As there.
+        ids: The token to feed to each text, as in ``reviewgen.compiled.steps``.
         floats: Not used.
-        ints: The states.
-        logits: As there; without rows, only the states are updated.
+        ints: The states, (S, B); updated.
+        logits: The log probabilities, written. If it has no rows, only the states are updated.
     """
     model = models[0]
     probs = np.empty(len(model.trie.root))

@@ -1,10 +1,11 @@
-"""The n-gram language model: smoothed counts of the tokens that followed the last ones.
+"""The n-gram language model: predicts a token from the n - 1 tokens before it, by smoothed counts.
 
-Source: Chen & Goodman 1998, "An Empirical Study of Smoothing Techniques for Language Modeling";
-Heafield et al. 2013 for the conventions of KenLM's lmplz, which this model follows: bos is context
-only and never predicted, eos is predicted, the lowest order is interpolated with the uniform
-distribution over every id but bos. The smoothings are described in ``estimate``, texts with fields
-in ``fields``.
+The model follows the conventions of KenLM's lmplz. bos serves as context only and is never
+predicted, eos is predicted. The lowest order is interpolated with the uniform distribution over
+every id but bos. The smoothings are described in ``estimate``, texts with fields in ``fields``.
+
+Sources: Chen & Goodman 1998, "An Empirical Study of Smoothing Techniques for Language Modeling";
+Heafield et al. 2013 for lmplz.
 """
 
 from collections.abc import Mapping
@@ -51,24 +52,28 @@ from reviewgen_ngram.trie import (
     write_arrays,
 )
 
-DENSE_CELLS = 1 << 21  # probabilities computed at once: 16 MiB
+DENSE_CELLS = 1 << 21  # number of probabilities computed at once: 16 MiB
 MEBIBYTE = 1 << 20
 
 
 class Ngram:
-    """A count model of order n over token ids; returns log probabilities (nats).
+    """A count model of order n over token ids. Its logits are log probabilities (nats).
 
-    ``kneser-ney``, ``absolute`` and ``witten-bell`` give every token but bos a probability above
-    zero. ``none`` is maximum likelihood, c(h w) / c(h): an unseen n-gram after a seen context has
-    probability zero and scores -inf. After an unseen context it uses the longest suffix that was
-    seen. That never makes an infinite score of a text finite: if the last n - 1 tokens (or all
-    since bos) are an unseen context, the n-gram of the last of them was unseen, or its context was,
-    and so on back to an unseen n-gram after a seen context, at the latest after bos, which scored
-    -inf. ``stupid-backoff`` is not a distribution: it generates from its normalised scores, and
+    The smoothings ``kneser-ney``, ``absolute`` and ``witten-bell`` give every token but bos a
+    probability above zero.
+
+    ``none`` is maximum likelihood, c(h w) / c(h). After a seen context, an unseen n-gram has
+    probability zero and scores -inf. After an unseen context, the model uses the longest suffix
+    that was seen. This never makes the infinite score of a text finite: a text only reaches an
+    unseen context through an unseen n-gram after a seen context (at the latest after bos), and that
+    n-gram has scored -inf.
+
+    ``stupid-backoff`` is not a distribution. Texts are generated from its normalised scores, but it
     cannot be evaluated.
 
-    The state is the longest suffix of the text that is a context of the model: the number of its
-    node, 0 at the beginning. With fields it is a row of numbers, which ``fields`` describes.
+    The state is the node number of the text's context: of its longest suffix that is a context of
+    the model. It is 0 at the beginning. With fields, the state is a row of numbers, which
+    ``fields`` describes.
     """
 
     Config: ClassVar[type] = NgramConfig
@@ -83,11 +88,12 @@ class Ngram:
     def observe(self, ids: Integer[np.ndarray, " T"]) -> None:
         """Count one text: its beginning-of-text id, its tokens, its end-of-text id.
 
-        The first id is context and never predicted; if it occurs again, another text starts there.
+        The first id serves as context only and is never predicted. If it occurs again in ``ids``,
+        another text starts there.
 
         Raises:
-            TrainingError: The text is empty, has an id outside the vocabulary, or another first id
-                than the texts before; or the model is finished.
+            TrainingError: The text is empty, has an id outside the vocabulary, or begins with a
+                different id than earlier texts; or the model is finished.
         """
         if self._trained is not None:
             raise TrainingError(
@@ -104,8 +110,11 @@ class Ngram:
         counter.add(counted_form(ids, self.config) if self.config.field_ids else ids)
 
     def finish(self) -> Mapping[str, Any]:
-        """Turn the counts into probabilities; return discounts and numbers of n-grams per order,
-        the size, and notes.
+        """Turn the counts into probabilities, which ends the training.
+
+        Returns:
+            A report: for each order, the discounts and the number of n-grams; the orders whose
+            discounts are the fall-back; the size in bytes; and notes.
 
         Raises:
             TrainingError: No text was observed, or none has a token after its first.
@@ -114,11 +123,13 @@ class Ngram:
         return self.finish_ranges(SingleProcess())
 
     def finish_ranges(self, group: CountGroup) -> Mapping[str, Any]:
-        """Do the same in several processes, each with the counts of a range of first tokens; rank 0
-        gets the model.
+        """Finish the model as ``finish`` does, together with other processes.
+
+        Each process works on the n-grams whose first token lies in its range. Only rank 0 gets the
+        model and the report; the other ranks return an empty one.
 
         Raises:
-            TrainingError: As ``finish``, or the texts of the processes begin with different ids.
+            TrainingError: As in ``finish``, or the texts of the processes begin with different ids.
             DataError: There are more n-grams than 32-bit node numbers.
         """
         config = self.config
@@ -153,8 +164,8 @@ class Ngram:
     def __call__(
         self, ids: Int[Tensor, "B T"], state: Int[Tensor, "B *S"]
     ) -> tuple[Float[Tensor, "B T V"], Int[Tensor, "B *S"]]:
-        """Return the log probability of every token after each position, and the state after the
-        last.
+        """Return the log probability of every token after each of ``ids``, and the state after the
+        last of them.
 
         Raises:
             TrainingError: The model is not trained yet.
@@ -178,7 +189,7 @@ class Ngram:
         self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: Int[Tensor, "B *S"]
     ) -> tuple[Float[Tensor, "B T"], Int[Tensor, "B *S"]]:
         """Return the log probability of ``targets[b, t]`` after ``ids[b, :t + 1]``, and the state
-        after the last token.
+        after the last of ``ids``.
 
         Raises:
             NotADistribution: The smoothing is ``stupid-backoff``.
@@ -208,8 +219,9 @@ class Ngram:
         return torch.from_numpy(logs).to(ids.device), _tensor(after, ids)
 
     def stepper(self, weight_bits: int = 32) -> NgramStepper:
-        """Return a stepper that shares the model's memory; it multiplies no weights, so
-        ``weight_bits`` has no effect.
+        """Return a stepper that shares the model's memory.
+
+        An n-gram has no weight matrices, so ``weight_bits`` has no effect.
 
         Raises:
             TrainingError: The model is not trained yet.
@@ -217,21 +229,21 @@ class Ngram:
         return NgramStepper(self.config, self._finished())
 
     def describe_graph(self) -> ModelGraph:
-        """Return the computational graph, for pictures, with a few contexts of the trained
-        model.
+        """Return the computational graph for pictures. That of a trained model also shows its most
+        probable n-grams.
         """
         return describe_ngram(self.config, self._trained)
 
     def parameter_kinds(self) -> dict[str, int]:
-        """Return the number of n-grams of each length; bos, which is never predicted, is not
-        counted.
+        """Return the number of n-grams of each length. The 1-gram bos is left out, since bos is
+        never predicted.
         """
         sizes = [] if self._trained is None else _sizes(self._trained.starts)
         return {f"{length}-grams": size for length, size in enumerate(sizes, 1)}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the tensors of the trained model; before it is trained, empty tensors of the same
-        names.
+        """Return the tensors of the trained model. Before training, they have the same names and no
+        elements.
         """
         if self._trained is None:
             specs = expect_arrays(self.config).items()
@@ -253,7 +265,7 @@ class Ngram:
         self._counter = None
 
     def _common_bos_id(self, group: CountGroup) -> int:
-        """Return the id that the texts of all processes begin with."""
+        """Return the id that the texts of all processes begin with; raise if they differ."""
         local_id = -1 if self._counter is None or self._bos_id is None else self._bos_id
         gathered = set(group.all_gather(np.array([local_id]))[:, 0].tolist())
         ids = sorted(gathered - {-1})
@@ -273,7 +285,7 @@ class Ngram:
         self, ids: Int64[np.ndarray, "B T"], state: Int64[np.ndarray, "B *S"]
     ) -> tuple[Float64[np.ndarray, "B T V"], Int64[np.ndarray, "B *S"]]:
         """Return the log probability of every token after each of T >= 1 ids, and the state after
-        the last.
+        the last id.
         """
         trained = self._finished()
         config = self.config
@@ -291,8 +303,10 @@ class Ngram:
     def _keep(
         self, nodes: Nodes, estimated: Estimate, keep: Bool[np.ndarray, " M"] | None
     ) -> Mapping[str, Any]:
-        """Prune and quantise the estimated nodes, keep them as the trained model, and return the
-        report of ``finish``.
+        """Prune and quantise the estimated nodes as configured, and make them the trained model.
+
+        ``keep`` says for each node whether it is to be kept; None: nothing is pruned. The report of
+        ``finish`` is returned.
         """
         config = self.config
         bos_id = self._bos_id
@@ -332,8 +346,10 @@ class Ngram:
         return self._trained
 
     def _facts(self, nodes: Nodes, estimated: Estimate, counted: list[int]) -> dict[str, Any]:
-        """Return the report of ``finish``, as JSON values; the first item of each list is of order
-        1.
+        """Return the report of ``finish`` as JSON values.
+
+        Lists of discounts and n-grams have one item for each order, from order 1 on. ``counted`` is
+        the number of n-grams of each order before pruning.
         """
         fell_back = [order for order, fell in enumerate(estimated.fell_back, 1) if fell]
         ngrams = _sizes(nodes.starts)
@@ -344,7 +360,7 @@ class Ngram:
         if sum(ngrams) < sum(counted):
             size_note += f" Pruning dropped {sum(counted) - sum(ngrams):,} others."
         notes: list[str] = [Detail(size_note)]
-        if fell_back and fell_back != [1]:  # which matters little: all its counts are large
+        if fell_back and fell_back != [1]:  # order 1 matters little, as all its counts are large
             orders = (
                 f"Order {fell_back[0]} has"
                 if len(fell_back) == 1
@@ -372,8 +388,8 @@ class Ngram:
 
 
 def _sizes(starts: Int64[np.ndarray, " L"]) -> list[int]:
-    """Return the number of n-grams of each order; bos, which is never predicted, is not counted as
-    a 1-gram.
+    """Return the number of n-grams of each order. The 1-gram bos is left out, since bos is never
+    predicted.
     """
     sizes: list[int] = np.diff(starts)[1:].tolist()
     return [sizes[0] - 1, *sizes[1:]]
@@ -389,5 +405,5 @@ def _tensor(state: Int64[np.ndarray, "B *S"], like: Tensor) -> Int[Tensor, "B *S
 
 
 def _enumerate(numbers: list[int]) -> str:
-    """Return ``1, 2 and 5``; at least two numbers."""
+    """Join two or more numbers for a sentence, as in ``1, 2 and 5``."""
     return f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"

@@ -1,10 +1,12 @@
 """The nodes of a trie, built from sorted distinct n-grams and numbered level by level.
 
-Node 0 is the empty context. A node of level k is a distinct k-gram that occurs in a text, its
-parent the k-gram without the last token; the nodes of a level are sorted, so the children of a node
-are neighbours, and a running sum of their numbers locates them. The *link* of a node is the n-gram
-without its first token (the suffix link of Weiner 1973, the back-off of an n-gram). Every suffix of
-an n-gram in a text occurs in that text, so a link is never missing.
+Node 0 is the empty context. Each node of level k is a distinct k-gram that occurs in a text. Its
+parent is the same n-gram without the last token. The nodes of a level are sorted, so the children
+of a node have consecutive numbers, and a running sum of the numbers of children locates them.
+
+The *link* of a node leads to the same n-gram without the first token: the suffix link of Weiner
+1973, and the n-gram to back off to. Every suffix of an n-gram of a text occurs in this text too, so
+a link is never missing.
 """
 
 from collections.abc import Iterator
@@ -18,16 +20,19 @@ from reviewgen.errors import DataError
 from reviewgen.protocols import CountGroup
 from reviewgen_ngram.counts import Arena, Rows, token_dtype
 
-PIECE_ROWS = 1 << 22  # rows that are read before the pages of files are released
+PIECE_ROWS = 1 << 22  # number of rows read before the memory pages of files are released
 MAX_NODES = (1 << 31) - 1  # node numbers and counts have 32 bits
 
 
 @dataclass(frozen=True)
 class Nodes:
-    """M nodes, of which the first I, all but those of the last level, can have children.
+    """The M nodes of a trie. The first I of them can have children: those below the last level.
 
-    The nodes of level k are starts[k]:starts[k + 1], the children of node i are first[i]:first[i +
-    1].
+    Attributes:
+        starts: The nodes of level k are starts[k]:starts[k + 1].
+        tokens: The last token of each node's n-gram.
+        first: The children of node i are first[i]:first[i + 1].
+        links: The link of each node.
     """
 
     starts: Int64[np.ndarray, " L"]
@@ -41,26 +46,29 @@ class Nodes:
         return len(self.starts) - 2
 
     def level(self, level: int) -> slice:
-        """Return the nodes of a level."""
+        """Return the range of the nodes of a level."""
         return slice(int(self.starts[level]), int(self.starts[level + 1]))
 
 
 @dataclass(frozen=True)
 class NodeRange:
-    """The nodes that one of P processes has grown from its range of the n-grams, among the nodes of
-    all.
+    """The nodes as one of P processes knows them.
 
-    Every process has the tokens of all nodes that can have children, and their ``first`` but for
-    the last of these levels. Of the last level it has its own nodes only, numbered as if there were
-    no others; rank 0, whose nodes are first, has room for all.
+    Each process grows its *own* nodes from its range of n-grams. On the levels before the last,
+    nodes have the same numbers in all processes, and each process knows the tokens of all nodes. It
+    also knows their entries of ``first``, except on the level before the last, where it knows its
+    own only.
+
+    On the last level, a process knows its own nodes only, and numbers them as if there were no
+    others. The own nodes of rank 0 come first, and its arrays have room for those of all processes.
 
     Attributes:
-        nodes: The nodes; ``link`` and ``gather`` fill ``links`` and the entries of ``first`` that
-            are not its own.
-        counts: Occurrences in the corpus, of its own nodes and those of level 1.
-        own: The first of its own nodes of each level, and the one after the last. The empty context
-            belongs to all.
-        sizes: The number of nodes of each process, by level.
+        nodes: The nodes. ``link`` writes the links of own nodes. ``gather`` writes the missing
+            entries of ``links`` and ``first`` in rank 0.
+        counts: Number of occurrences in the corpus, for own nodes and all nodes of level 1.
+        own: The range of own nodes on each level: the first, and the one after the last. The empty
+            context belongs to all processes.
+        sizes: The number of nodes of each process on each level.
     """
 
     nodes: Nodes
@@ -69,27 +77,32 @@ class NodeRange:
     sizes: Int64[np.ndarray, "P K"]
 
     def own_level(self, level: int) -> slice:
-        """Return its own nodes of a level."""
+        """Return the range of this process's own nodes on a level."""
         return slice(*self.own[level].tolist())
 
     def all_gather(self, array: np.ndarray, level: int, group: CountGroup) -> None:
-        """Write the values of all nodes of a level but the last to ``array``, where its own are."""
+        """Complete ``array`` on one level: fill in the values of nodes of other processes.
+
+        The process has written the values of its own nodes. The last level is not allowed.
+        """
         group.all_gather_into(array[self.nodes.level(level)], array[self.own_level(level)])
 
     def gather(self, array: np.ndarray, level: int, group: CountGroup) -> None:
-        """Do the same in rank 0 only, for any level."""
+        """Complete ``array`` like ``all_gather``, but in rank 0 only and for any level."""
         group.gather_into(array[self.nodes.level(level)], array[self.own_level(level)])
 
 
 def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> NodeRange:
-    """Return the nodes of n-grams, not linked yet; at least one process must have an n-gram.
+    """Build the nodes of the trie from the n-grams. Their links are written later, by ``link``.
+
+    At least one process must have an n-gram.
 
     Raises:
-        DataError: There are more than 2**31 - 1 nodes or tokens; raised in all processes.
+        DataError: There are more than 2**31 - 1 nodes or tokens. All processes raise it.
     """
     packing = rows.packing
     order = packing.order
-    tally = np.zeros(order + 2, np.int64)  # nodes by level, and tokens
+    tally = np.zeros(order + 2, np.int64)  # number of nodes of each level, then of tokens
     for start, stop in _pieces(rows, arena):
         _measure(rows.packed, start, stop, packing, tally)
         tally[-1] += rows.counts[start:stop].sum()
@@ -116,7 +129,7 @@ def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> NodeRa
     first = arena.zeros(inner + 1, np.int32)
     counts = arena.zeros(inner + int(sizes[group.rank, -1]), np.int32)
     links = arena.zeros(room, np.int32)
-    newest = ranges[:, 0] - 1  # node of each level
+    newest = ranges[:, 0] - 1  # the last node written on each level
     newest[0] = 0
     for start, stop in _pieces(rows, arena):
         _fill(rows.packed, rows.counts, start, stop, packing, newest, tokens, counts, first)
@@ -136,14 +149,17 @@ def grow(rows: Rows, vocab_size: int, arena: Arena, group: CountGroup) -> NodeRa
 
 
 def link(local: NodeRange) -> None:
-    """Write the links of its own nodes."""
+    """Write the links of this process's own nodes."""
     nodes = local.nodes
     for level in range(1, nodes.order):
         _link(*local.own[level], nodes.tokens, nodes.first, nodes.links)
 
 
 def gather(local: NodeRange, group: CountGroup) -> Nodes:
-    """Return all nodes in rank 0, with their links, without copying its own."""
+    """Collect all nodes and their links in rank 0, in the arrays of its own nodes.
+
+    The other ranks must not use what is returned to them.
+    """
     nodes = local.nodes
     last = nodes.order
     local.gather(nodes.tokens, last, group)
@@ -160,7 +176,7 @@ def gather(local: NodeRange, group: CountGroup) -> Nodes:
 
 
 def _pieces(rows: Rows, arena: Arena) -> Iterator[tuple[int, int]]:
-    """Yield ranges of rows, and release their pages from memory when they have been read."""
+    """Yield ranges of rows. Release the memory pages of each range once it has been read."""
     for start in range(0, len(rows.counts), PIECE_ROWS):
         yield start, min(start + PIECE_ROWS, len(rows.counts))
         arena.release(rows.packed, rows.counts)
@@ -169,9 +185,9 @@ def _pieces(rows: Rows, arena: Arena) -> Iterator[tuple[int, int]]:
 def _own_nodes(
     starts: Int64[np.ndarray, " L"], sizes: Int64[np.ndarray, "P K"], rank: int
 ) -> Int64[np.ndarray, "K 2"]:
-    """Return the range of a process's own nodes, by level."""
+    """Return the range of a process's own nodes on each level."""
     begin = starts[:-1] + sizes[:rank].sum(0)
-    begin[-1] = starts[-2]  # its nodes of the last level have numbers of its own
+    begin[-1] = starts[-2]  # each process numbers its nodes of the last level from here on
     ranges = np.stack((begin, begin + sizes[rank]), axis=1)
     ranges[0] = 0, 1 if len(ranges) > 2 or rank == 0 else 0
     return ranges
@@ -179,7 +195,7 @@ def _own_nodes(
 
 @compiled
 def _token(packed, row, position, packing):
-    """Return the token at a position of a packed row, plus one; zero after the end of its text."""
+    """Return one plus the token at a position of a packed row; zero after the end of the text."""
     bits, per_word, in_first, _, _ = packing
     if position < in_first:
         return (packed[row, 0] >> (bits * (in_first - 1 - position))) & ((1 << bits) - 1)
@@ -190,7 +206,7 @@ def _token(packed, row, position, packing):
 
 @compiled
 def _shared(packed, row, packing):
-    """Return the length of the prefix that a row shares with the row before it, in tokens."""
+    """Return the number of first tokens that a row has in common with the row before it."""
     if row == 0:
         return 0
     same = packing.in_first
@@ -209,7 +225,7 @@ def _shared(packed, row, packing):
 
 @compiled
 def _length(packed, row, packing):
-    """Return the number of tokens of a row before the end of its text."""
+    """Return the number of tokens in a row; it is smaller than the order at the end of a text."""
     length = packing.order
     while _token(packed, row, length - 1, packing) == 0:
         length -= 1
@@ -218,7 +234,7 @@ def _length(packed, row, packing):
 
 @compiled
 def _measure(packed, start, stop, packing, sizes):
-    """Count the nodes of each level that the rows start:stop begin."""
+    """Count the nodes of each level that occur first in the rows start:stop."""
     for row in range(start, stop):
         for level in range(_shared(packed, row, packing), _length(packed, row, packing)):
             sizes[level + 1] += 1
@@ -226,7 +242,10 @@ def _measure(packed, start, stop, packing, sizes):
 
 @compiled
 def _fill(packed, row_counts, start, stop, packing, newest, tokens, counts, first):
-    """Write the tokens, counts and numbers of children of the nodes of the rows start:stop."""
+    """Write the nodes of the rows start:stop: tokens, counts, and numbers of children.
+
+    The numbers of children are written to ``first``, and ``newest`` is updated.
+    """
     for row in range(start, stop):
         shared = _shared(packed, row, packing)
         length = _length(packed, row, packing)
@@ -240,7 +259,7 @@ def _fill(packed, row_counts, start, stop, packing, newest, tokens, counts, firs
 
 @compiled
 def _start_children(ranges, first):
-    """Replace the numbers of children of each own node by where they start."""
+    """Replace in ``first`` each own node's number of children by its first child."""
     for level in range(len(ranges) - 2, 0, -1):
         start = ranges[level + 1, 0]
         for parent in range(ranges[level, 0], ranges[level, 1]):
@@ -252,8 +271,10 @@ def _start_children(ranges, first):
 
 @compiled
 def _link(start, stop, tokens, first, links):
-    """Link the children of start:stop to the child of their parent's link that has the same token;
-    both are sorted.
+    """Write the links of the children of the nodes start:stop.
+
+    A child links to the node with the same token among the children of its parent's link. Both
+    lists of children are sorted, so they are searched in parallel.
     """
     for parent in range(start, stop):
         other = first[links[parent]]

@@ -1,12 +1,14 @@
-"""Pruning of n-grams and quantisation of probabilities, after both of which probabilities still sum
-to one.
+"""Pruning of n-grams and quantisation of probabilities. Probabilities still sum to one afterwards.
 
-An n-gram is dropped if it occurs seldom, or if its loss raises the perplexity little (Stolcke 1998,
-"Entropy-based Pruning of Backoff Language Models"). It is kept if a longer n-gram needs it as its
-context or as its suffix. The back-off weights restore the sums:
+An n-gram is dropped if it occurs seldom, or if dropping it raises the perplexity little (Stolcke
+1998, "Entropy-based Pruning of Backoff Language Models"). It is kept if a longer n-gram needs it as
+its context or as its suffix.
 
-    bow[h] = (1 - sum of p(w | h) over the w kept after h) / (sum of p(w | h without its first
-    token) over the others)
+New back-off weights make the probabilities after each context h sum to one:
+
+    bow[h] = (1 - sum of p(w | h)) / (sum of p(v | h without its first token))
+
+The first sum is over the tokens w that are kept after h, the second over all other tokens v.
 """
 
 from dataclasses import replace
@@ -20,13 +22,16 @@ from reviewgen.protocols import CountGroup
 from reviewgen_ngram.estimate import Estimate
 from reviewgen_ngram.nodes import NodeRange, Nodes
 
-CODES = 256  # values of a quantised probability, which takes a byte
+CODES = 256  # number of values of a quantised probability, which is stored in a byte
 ROUNDING = 2e-7  # error of a probability in single precision
 MIN_UNSEEN = 1e-6  # minimum probability of the unseen tokens of a quantised context
 
 
 def frequent(local: NodeRange, min_count: int, group: CountGroup) -> Bool[np.ndarray, " M"]:
-    """Return which n-grams occur at least ``min_count`` times, in rank 0."""
+    """Return for each n-gram whether it occurs at least ``min_count`` times.
+
+    1-grams always count as frequent. Only rank 0 gets the values of all n-grams.
+    """
     keep = np.ones(len(local.nodes.tokens), bool)
     for level in range(2, local.nodes.order + 1):
         span = local.own_level(level)
@@ -43,18 +48,18 @@ def prune(
     keep: Bool[np.ndarray, " M"],
     max_loss: float,
 ) -> tuple[Nodes, Estimate]:
-    """Drop n-grams of two or more tokens that are not to be kept, or whose loss is less than
-    ``max_loss``.
+    """Drop n-grams of two or more tokens that are rare, or whose loss is less than ``max_loss``.
 
-    The loss is the relative rise in perplexity if one n-gram is dropped, Stolcke's exp(D) - 1.
+    The loss of an n-gram is the relative rise in perplexity when it alone is dropped: Stolcke's
+    exp(D) - 1.
 
     Args:
         nodes: The n-grams.
         estimated: Their probabilities.
         root: The probability of every id after the empty context.
         bos: The node of the id that begins every text.
-        keep: Which n-grams are to be kept.
-        max_loss: The loss below which others are dropped, too.
+        keep: Whether each n-gram is frequent; the others are dropped.
+        max_loss: N-grams whose loss is lower are dropped, too; 0: none are.
     """
     if max_loss > 0:
         losses = np.full(len(nodes.links), np.inf)  # 1-grams are never dropped
@@ -68,7 +73,7 @@ def prune(
     number = np.cumsum(keep, dtype=np.int32) - np.int32(1)
     inner = int(nodes.starts[-2])
     kept_before = np.concatenate([[0], np.cumsum(keep)])
-    children = np.diff(kept_before[nodes.first])  # kept children of each context
+    children = np.diff(kept_before[nodes.first])  # number of kept children of each context
     lost = (children < np.diff(nodes.first))[keep[:inner]]
     first = np.concatenate([[1], 1 + np.cumsum(children[keep[:inner]])]).astype(np.int32)
     smaller = Nodes(kept_before[nodes.starts], nodes.tokens[keep], first, number[nodes.links[keep]])
@@ -82,14 +87,14 @@ def prune(
 def quantize(
     nodes: Nodes, estimated: Estimate, root: Float64[np.ndarray, " V"]
 ) -> tuple[UInt8[np.ndarray, " M"], Float32[np.ndarray, " 256"], Float32[np.ndarray, " I"]]:
-    """Round each probability to one of 256: zero, and 255 bins of equal width in its logarithm.
+    """Round each probability to one of 256 values, so that it takes one byte.
 
-    The most probable token of a context compensates the rounding of the others, so that the unseen
-    ones keep their probability.
+    The values are zero and the means of 255 bins, which have equal width in the logarithm of the
+    probability. The most probable token of a context compensates for the rounding of the others, so
+    that the unseen tokens keep their probability.
 
     Returns:
-        The code of each probability, the probability of each code, and back-off weights that fit
-        them.
+        The code of each probability, the probability of each code, and new back-off weights.
 
     Raises:
         TrainingError: After some context every token was seen.
@@ -107,7 +112,7 @@ def quantize(
     _adjust_sums(nodes.starts[1], nodes.first, estimated.probabilities, book, codes)
     values = book[codes]
     backoffs = estimated.backoffs.copy()
-    # those of 1-grams are not quantised
+    # ``root`` keeps the exact probabilities of 1-grams
     values[: nodes.starts[2]] = estimated.probabilities[: nodes.starts[2]]
     changed = np.ones(len(backoffs), bool)
     changed[0] = False
@@ -121,7 +126,7 @@ def quantize(
 
 @compiled
 def _close(first, links, keep):
-    """Keep the context and the suffix of each kept n-gram, from the longest n-grams on."""
+    """Mark the context and the suffix of each kept n-gram as kept, from the longest n-grams on."""
     for parent in range(len(first) - 2, -1, -1):
         for child in range(first[parent], first[parent + 1]):
             if keep[child]:
@@ -131,14 +136,16 @@ def _close(first, links, keep):
 
 @compiled
 def _balance(first, links, tokens, root, changed, probabilities, backoffs):
-    """Set the back-off weights of changed contexts so that probabilities sum to one; return whether
-    that is possible.
+    """Set the back-off weights of changed contexts so that the probabilities after them sum to one.
 
-    The probability of the unseen tokens is added up, not subtracted from one, since it may be
-    smaller than rounding. A context that leaves less than rounding keeps its weight, which is
-    nearly right and above zero.
+    The probabilities of the unseen tokens are added up. One minus those of the seen tokens would be
+    less exact, since it may be smaller than a rounding error. If the seen tokens leave less than a
+    rounding error, the context keeps its weight, which is nearly right and above zero.
+
+    Returns:
+        False if some context leaves probability, but no token is unseen after it.
     """
-    rest = np.zeros(len(backoffs))  # the probability of each context's unseen tokens
+    rest = np.zeros(len(backoffs))  # total probability of the tokens not seen after each context
     for parent in range(1, len(backoffs)):
         seen = 0.0
         unseen = 0.0
@@ -171,7 +178,7 @@ def _balance(first, links, tokens, root, changed, probabilities, backoffs):
 @compiled
 def _losses(first, links, probabilities, backoffs, bos, texts, losses):
     """Compute the pruning loss of each n-gram (Stolcke 1998, equations 3 to 6)."""
-    marginal = np.zeros(len(links))  # the probability of each n-gram at a position of the text
+    marginal = np.zeros(len(links))  # probability of each n-gram at any position of a text
     marginal[0] = 1.0
     for parent in range(len(backoffs)):
         seen = 0.0
@@ -185,7 +192,7 @@ def _losses(first, links, probabilities, backoffs, bos, texts, losses):
         for child in range(first[parent], first[parent + 1]):
             p = probabilities[child]
             shorter = probabilities[links[child]]
-            # in the log of the back-off weight, if this child is dropped
+            # log of the back-off weight, if this child is dropped
             change = np.log((1 - seen + p) / (1 - lower + shorter))
             loss = p * (np.log(shorter) + change - np.log(p))
             if seen < 1:
@@ -195,7 +202,7 @@ def _losses(first, links, probabilities, backoffs, bos, texts, losses):
 
 @compiled
 def _code_of(value, book):
-    """Return the code of the nearest value in the ascending codebook; 0 for zero only."""
+    """Return the code of the nearest value in the ascending codebook. Only zero has code 0."""
     if value <= 0:
         return 0
     low = 1
@@ -217,8 +224,10 @@ def _quantize_all(probabilities, book, codes):
 
 @compiled
 def _adjust_sums(start, first, probabilities, book, codes):
-    """Compensate rounding in the most probable child of each context, and leave unseen tokens at
-    least half their probability.
+    """Change codes so that the rounded probabilities of each context have about their exact sum.
+
+    The most probable child of a context compensates for the rounding of the others. Codes are
+    lowered further until the unseen tokens have at least half of their exact probability.
     """
     for parent in range(start, len(first) - 1):
         exact = 0.0
@@ -238,7 +247,7 @@ def _adjust_sums(start, first, probabilities, book, codes):
             codes[largest] -= 1
         child = first[parent]
         rounded += book[codes[largest]]
-        # many small probabilities, all rounded up
+        # still too large: many small probabilities were rounded up
         while rounded > limit and child < first[parent + 1]:
             if codes[child] > 1:
                 rounded -= book[codes[child]] - book[codes[child] - 1]

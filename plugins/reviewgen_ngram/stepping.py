@@ -1,5 +1,5 @@
-"""The stepper of ngram: inference from a trained model's arrays, and the compiled loop that
-samples. Must not import torch.
+"""The stepper of ``ngram``: inference from the arrays of a trained model, and a compiled loop that
+samples tokens. Must not import torch.
 """
 
 from collections.abc import Mapping
@@ -45,17 +45,22 @@ from reviewgen_ngram.trie import (
     read_arrays,
 )
 
-PROPOSALS = 3  # so many are rejected before a token is chosen from all probabilities
-PLAIN_PROPOSALS = 8  # the same at temperature 1, where only an unknown word is rejected
-MAX_NUMBERS = max(2 * PROPOSALS, PLAIN_PROPOSALS) + 1  # random numbers that a token may take
+# maximum number of proposals for a token; if all are rejected, all probabilities are computed
+PROPOSALS = 3
+# the same at temperature 1 without a limit on copies, where only unknown words are rejected
+PLAIN_PROPOSALS = 8
+# maximum number of random numbers for a token
+MAX_NUMBERS = max(2 * PROPOSALS, PLAIN_PROPOSALS) + 1
 
 
 class NgramStepper(CompiledStepper):
-    """The stepper of ``ngram``. The state is the model's, int64 (B,): the node of each row's
-    context; with fields, (B, S).
+    """The stepper of ``ngram``.
 
-    It multiplies no weights, so ``weight_bits`` has no effect. A trained model in memory is used as
-    it is, unchecked.
+    The state is that of the model. Without fields it is int64 (B,), the node of each row's context;
+    with fields it is int64 (B, S).
+
+    An n-gram has no weight matrices, so ``weight_bits`` has no effect. A trained model in memory is
+    used without checks.
 
     Raises:
         BundleError: The arrays are damaged or do not fit the config.
@@ -84,7 +89,8 @@ class NgramStepper(CompiledStepper):
     def forward(
         self, ids: Int64[np.ndarray, "B T"], state: Int64[np.ndarray, "B *S"]
     ) -> tuple[Float32[np.ndarray, "B V"], Int64[np.ndarray, "B *S"]]:
-        """Return the log probabilities after the last of T >= 1 tokens, and the state after it.
+        """Return the log probabilities after the last of T >= 1 tokens, and the state after this
+        token.
 
         Raises:
             DataError: An id is outside the vocabulary, or the state is not one of this model.
@@ -108,8 +114,10 @@ class NgramStepper(CompiledStepper):
         new_tokens: Int64[np.ndarray, " B"],
         constraints: Constraints | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Int64[np.ndarray, "B *S"]]:
-        """Sample up to N tokens a row in one compiled loop; see
-        ``reviewgen.protocols.SupportsSample``.
+        """Sample up to N tokens for each row, in one compiled loop.
+
+        See ``reviewgen.protocols.SupportsSample``. If no setting but the temperature is used, a
+        loop of this file samples by proposals, without computing all probabilities.
 
         Raises:
             DataError: The state is not one of this model.
@@ -119,7 +127,9 @@ class NgramStepper(CompiledStepper):
         contexts = checked_state(state, self._trained)
         tokens = np.full(uniform.shape, NONE, np.int64)
         used = np.zeros(len(uniform), np.int64)
+        # ``run`` is the number of consecutive windows that make a copied span; 0 sets no limit
         windows, run, spelling, places = compiled_constraints(params, constraints, len(uniform))
+        # at temperature 1 with the whole vocabulary, a proposal is only rejected by a constraint
         is_plain = (
             len(params.temperatures) == 1
             and params.temperatures[0] == 1
@@ -149,7 +159,7 @@ class NgramStepper(CompiledStepper):
 
     @cached_property
     def compiled_step(self) -> CompiledStep:
-        """The step; see ``reviewgen.protocols.SupportsCompiledStep``."""
+        """The step that compiled loops call; see ``reviewgen.protocols.SupportsCompiledStep``."""
         if self.config.field_ids:
             return CompiledStep(step_with_fields, with_fields(self._trained, self.config))
         return CompiledStep(_step, self._trained.trie)
@@ -157,8 +167,10 @@ class NgramStepper(CompiledStepper):
     def state_arrays(
         self, state: Int64[np.ndarray, "B *S"]
     ) -> tuple[Float32[np.ndarray, "0 B 0"], Int64[np.ndarray, "K B"]]:
-        """Return a copy of a state as the step takes it: no floats, and the contexts or all numbers
-        of each row.
+        """Return a copy of a state in the form that the compiled step needs.
+
+        There are no floats. The integers are the context of each row; with fields, all numbers of
+        the state.
 
         Raises:
             DataError: The state is not one of this model.
@@ -170,12 +182,13 @@ class NgramStepper(CompiledStepper):
     def state_of(
         self, floats: Float32[np.ndarray, "0 B 0"], ints: Int64[np.ndarray, "K B"]
     ) -> Int64[np.ndarray, "B *S"]:
-        """Return the state of such arrays."""
+        """Convert the arrays of ``state_arrays`` back to a state."""
         return np.ascontiguousarray(ints.T) if self.config.field_ids else ints[0].copy()
 
     def explain(self, ids: Int64[np.ndarray, " T"]) -> list[CountedContext]:
-        """Return the contexts and counts behind the prediction after a text; see
-        ``reviewgen.protocols.SupportsExplain``.
+        """Return the contexts and counts behind the prediction after a text.
+
+        See ``reviewgen.protocols.SupportsExplain``.
 
         Raises:
             DataError: An id is outside the vocabulary.
@@ -185,10 +198,10 @@ class NgramStepper(CompiledStepper):
 
 
 def checked_ids(ids: Int64[np.ndarray, "B T"], config: NgramConfig) -> Int64[np.ndarray, "B T"]:
-    """Return ids, if they are in the vocabulary.
+    """Return ``ids`` if all of them are in the vocabulary.
 
     Raises:
-        DataError: One is not.
+        DataError: An id is outside the vocabulary.
     """
     if ids.size and (ids.min() < 0 or ids.max() >= config.vocab_size):
         raise DataError(
@@ -198,10 +211,10 @@ def checked_ids(ids: Int64[np.ndarray, "B T"], config: NgramConfig) -> Int64[np.
 
 
 def checked_state(state: Int64[np.ndarray, "B *S"], trained: Trained) -> Int64[np.ndarray, "B *S"]:
-    """Return a copy of a state, if it is one of a model.
+    """Return a copy of a state if its numbers are valid for a model.
 
     Raises:
-        DataError: It is not.
+        DataError: The state is not one of this model.
     """
     last = len(trained.trie.children) - 1
     contexts = state if state.ndim == 1 else state[:, [CONTEXT, AFTER]]
@@ -220,15 +233,16 @@ def checked_state(state: Int64[np.ndarray, "B *S"], trained: Trained) -> Int64[n
 
 @by_address
 def _step(trie, ids, floats, ints, logits):
-    """Feed a token to each text, and write the log probabilities after it; see
-    ``reviewgen.compiled.steps``.
+    """Feed a token to each text, and write the log probabilities after it.
+
+    This is a step of ``reviewgen.compiled.steps``.
 
     Args:
         trie: The address of the model's trie.
-        ids: As there.
+        ids: The token to feed to each text, as in ``reviewgen.compiled.steps``.
         floats: Not used.
-        ints: The contexts.
-        logits: As there; without rows, only the contexts are updated.
+        ints: The contexts, (1, B); updated.
+        logits: The log probabilities, written. If it has no rows, only the contexts are updated.
     """
     model = trie[0]
     probs = np.empty(len(model.root))
@@ -265,27 +279,34 @@ def _sample(
     tokens,
     used,
 ):
-    """Sample tokens of B rows until each has ended, has its last token, or has too few random
-    numbers left.
+    """Sample tokens for B rows, by rejection sampling.
 
-    Up to temperature 1, a token is proposed from the distribution at temperature 1 and accepted
-    with probability p ** (1 / temperature - 1): exact rejection sampling (von Neumann 1951), which
-    needs no other probability than the token's own.
+    A row stops at its end token, at its last allowed token, at a failure, or when too few random
+    numbers are left for another token.
+
+    At temperatures up to 1, a token is proposed from the distribution at temperature 1 and accepted
+    with probability p ** (1 / temperature - 1), where p is the probability of the token. This
+    rejection sampling is exact (von Neumann 1951), and needs no other probability than p. If all
+    proposals are rejected, the accepted one would complete a copied span, or the temperature is
+    above 1, ``choose`` draws the token from the probabilities of all tokens.
 
     Args:
-        trie: The model's.
+        trie: The trie of the model.
         contexts: int64 (B,), the state; updated.
-        uniform: float64 (B, N), random numbers in [0, 1); a token takes at most MAX_NUMBERS.
-        params: SamplingParams, of which all but temperatures and ids are off.
-        proposals: The number of proposals a token at temperatures up to 1.
-        windows, run, spelling: The constraints on the texts, as in ``choose``.
-        places: int64 (B, 3), the ``place`` of each row; updated.
-        texts: int64 (B, start + N + 1), for the windows; the new tokens are written.
-        start: The number of tokens that are in the texts already.
-        new_tokens: int64 (B,), how many new tokens each row had before.
-        limits: int64 (B,), the number of tokens that each row may get.
-        tokens: int64 (B, N), NONE; tokens up to the end token or a code are written.
-        used: int64 (B,), 0; how many random numbers each row used is written.
+        uniform: float64 (B, N), random numbers in [0, 1). A token takes at most MAX_NUMBERS.
+        params: SamplingParams, in which only the temperatures and the ids are set.
+        proposals: The maximum number of proposals for a token.
+        windows: The token windows of the training text, as in ``choose``.
+        run: How many consecutive windows make a copied span; 0 sets no limit on copies.
+        spelling: The known words, as in ``choose``.
+        places: int64 (B, 3), the place of each row in ``spelling``; updated.
+        texts: int64 (B, start + N + 1), for the windows. The new tokens are written.
+        start: The number of tokens that are already in each text.
+        new_tokens: int64 (B,), the number of new tokens of each row before this call.
+        limits: int64 (B,), the number of tokens that each row may still get.
+        tokens: int64 (B, N), filled with NONE. The tokens of each row are written, up to the end
+            token or the code of a failure.
+        used: int64 (B,), zeros. The number of random numbers that each row has used is written.
     """
     nodes, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
     live = np.ones(len(uniform), np.bool_)
@@ -335,7 +356,7 @@ def _sample(
                     and 0 <= candidate < params.vocab_size
                     and candidate != params.bos_id
                 )
-                # None is a type: without a spelling, this is not compiled
+                # numba compiles this branch only if there is a spelling: None is a type of its own
                 if spelling is not None and is_accepted:
                     is_accepted, place = follows(spelling, places[row], candidate, end)
                 if is_accepted:
@@ -392,16 +413,19 @@ def _propose(
     context,
     number,
 ):
-    """Return a token by inverse transform sampling, its probability and the context after it; NONE
-    if rounding leaves none.
+    """Draw a token after a context by inverse transform sampling, with a random number.
 
-    The children of the longest context come first, then, context by context, those of a shorter one
-    that the longer one lacks. The children of a longer context are also children of the shorter
-    one.
+    The probabilities are subtracted from the number until it is negative. The children of the
+    longest context come first. Then, context by context, come the children of the next shorter one,
+    without those of the longer one, which are always among them.
+
+    Returns:
+        The token, its probability, and the context after it. If rounding errors leave no token, the
+        token is NONE.
     """
     weight = 1.0
-    low = 0  # the children of the longer context begin here
-    high = 0  # they end before this one
+    low = 0  # the first child of the next longer context
+    high = 0  # the node after its last child
     while context != 0:
         start, stop = family(bases, children, context)
         passed = low

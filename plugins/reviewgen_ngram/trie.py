@@ -1,13 +1,16 @@
 """A trained n-gram model as flat arrays, its saved form, and compiled queries.
 
-The context of a text is the node of its longest suffix that is a context of the model. A token is
-searched among that node's children, then among those of its link, and so on; each back-off
-multiplies the probability by the context's back-off weight: the back-off form of ``estimate`` over
-the nodes of ``nodes``. Node 0 is the empty context; as a child or as the result of a search, 0
-means "none".
+Nodes, children and links are those of ``nodes``; a *context* is a node that can have children. The
+context of a text is its longest suffix that is a context of the model. The probability of a token
+is found by the back-off form of ``estimate``: the token is searched among the children of the
+context, then among the children of the context's link, and so on. Each step from a context to its
+link multiplies the probability by the back-off weight of the context.
 
-Names, dtypes and numbers of axes of the saved arrays depend on the settings only; sizes depend on
-the data. A damaged array is an error when it is read, never a wrong probability later.
+Node 0 is the empty context. No node has it as a child, so 0 also means that a search found no node.
+
+The names, dtypes and numbers of axes of the saved arrays depend on the settings only; their sizes
+depend on the data. Arrays are checked when they are read, so that damaged ones raise an error and
+never give wrong probabilities.
 """
 
 from collections.abc import Mapping
@@ -23,32 +26,32 @@ from reviewgen_ngram.config import NgramConfig
 from reviewgen_ngram.counts import token_dtype
 from reviewgen_ngram.nodes import Nodes
 
-GROUP_BITS = 4  # shifts are cheaper than divisions that round down
-GROUP = 1 << GROUP_BITS  # contexts that share one base
-# error of the probability that a shorter context leaves, computed as a difference from one
+GROUP_BITS = 4  # a shift by these bits is cheaper than a division by GROUP
+GROUP = 1 << GROUP_BITS  # number of contexts that share one entry of ``bases``
+# rounding error of the probability of unseen tokens, when it is computed as a difference from one
 ROUNDING = 1e-6
-TOLERANCE = 1e-4  # on the sum of the probabilities of a context
+TOLERANCE = 1e-4  # maximum error of the sum of the probabilities after a context
 
 
 class Trie(NamedTuple):
-    """A trained n-gram model as flat arrays: M nodes, the first I of them contexts, over V ids.
+    """A trained n-gram model over V ids as flat arrays: M nodes, of which the first I are contexts.
 
-    The children of context i start at bases[i // 16] plus the number of children of the contexts in
-    between, sorted by token.
+    The children of a context are neighbours, sorted by token. The first child of context i is node
+    bases[i // 16] plus the sum of ``children`` over the contexts from i // 16 * 16 to i - 1.
     """
 
     tokens: Integer[np.ndarray, " M"]
-    links: Int32[np.ndarray, " I"]  # the context without its first token
-    # the same for the last level's E = M - I nodes; None: it is searched, which saves memory
+    links: Int32[np.ndarray, " I"]  # the link of each context
+    # the links of the E = M - I nodes of the last level; None: they are searched, to save memory
     ends: Int32[np.ndarray, " E"] | None
     bases: Int32[np.ndarray, " G"]
-    # the number of children; 0 for the empty context, whose children are in ``heads``
+    # the number of children of each context; 0 for the empty one, whose children are in ``heads``
     children: Integer[np.ndarray, " I"]
-    probabilities: Shaped[np.ndarray, " M"]  # float32, or, with a book, uint8: codes
+    probabilities: Shaped[np.ndarray, " M"]  # float32; with a book uint8, codes
     backoffs: Float32[np.ndarray, " I"]
     book: Float32[np.ndarray, " 256"] | None  # the probability of each code
     root: Float64[np.ndarray, " V"]  # the probability of each id after the empty context
-    # the node of each id after the empty context, 0 if there is none
+    # the 1-gram node of each id, a child of the empty context; 0 if there is none
     heads: Int32[np.ndarray, " V"]
 
 
@@ -56,8 +59,8 @@ class Trained(NamedTuple):
     """A trained model.
 
     Attributes:
-        trie: The probabilities.
-        starts: The first node of each level, and the number of nodes; L = order + 2.
+        trie: The nodes and their probabilities.
+        starts: The first node of each level, then the number of nodes; L = order + 2.
         bos_id: The id that begins every text.
         discounts: The discounts of each order.
     """
@@ -75,14 +78,14 @@ def make_trie(
     book: Float32[np.ndarray, " 256"] | None,
     root: Float64[np.ndarray, " V"],
 ) -> Trie:
-    """Return the trie of estimated nodes; without ``ends`` if it has a book."""
+    """Return the trie of estimated nodes. A quantised one, with a book, has no ``ends``."""
     children = np.diff(nodes.first)
     children[0] = 0
     bases = nodes.first[:-1:GROUP].copy()
     bases[0] = nodes.starts[2]
     ends = None if book is not None else nodes.links[len(children) :]
     heads = _heads(nodes.tokens, nodes.starts, len(root))
-    few = children.astype(nodes.tokens.dtype)  # at most one child for each id
+    few = children.astype(nodes.tokens.dtype)  # fits: a context has at most one child for each id
     links = nodes.links[: len(children)]
     numbers = (probabilities, backoffs, book, root)
     return Trie(nodes.tokens, links, ends, bases, few, *numbers, heads)
@@ -91,14 +94,14 @@ def make_trie(
 def _heads(
     tokens: Integer[np.ndarray, " M"], starts: Int64[np.ndarray, " L"], vocab_size: int
 ) -> Int32[np.ndarray, " V"]:
-    """Return the node of each id after the empty context; 0 for an id that has no node."""
+    """Return the 1-gram node of each id; 0 for an id that has no node."""
     heads = np.zeros(vocab_size, np.int32)
     heads[tokens[starts[1] : starts[2]]] = np.arange(starts[1], starts[2], dtype=np.int32)
     return heads
 
 
 def expect_arrays(config: NgramConfig) -> dict[str, TensorSpec]:
-    """Return the name, dtype and shape of a model's arrays; sizes that depend on the data are
+    """Return the name, dtype and shape of each array of a model. A size that depends on the data is
     None.
     """
     token = token_dtype(config.vocab_size).name
@@ -121,7 +124,7 @@ def expect_arrays(config: NgramConfig) -> dict[str, TensorSpec]:
 
 
 def write_arrays(trained: Trained) -> dict[str, np.ndarray]:
-    """Return the model as arrays that share its memory."""
+    """Return the arrays to save of a model; they share its memory."""
     fields = trained.trie._asdict()
     del fields["heads"]
     arrays = {name: np.asarray(array) for name, array in fields.items() if array is not None}
@@ -133,7 +136,7 @@ def write_arrays(trained: Trained) -> dict[str, np.ndarray]:
 
 
 def read_arrays(arrays: Mapping[str, np.ndarray], config: NgramConfig) -> Trained:
-    """Return the model that is saved in arrays.
+    """Check saved arrays, and return the model that they contain.
 
     Raises:
         BundleError: An array is missing, unexpected, of another dtype or shape, or damaged.
@@ -220,12 +223,14 @@ def _check_sizes(arrays: Mapping[str, np.ndarray], starts: np.ndarray, config: N
 
 
 def _check_nodes(trie: Trie, starts: Int64[np.ndarray, " L"]) -> None:
-    """Raise unless the children of every context are in order, and links lead to the contexts
-    without the first token.
+    """Raise unless the nodes form a trie.
+
+    The children of every context must be sorted, and every link must lead to a node of the level
+    before with the same last token.
     """
     tokens = trie.tokens
     children = trie.children
-    # where the children of each context start
+    # the first child of each context
     first = starts[2] + np.concatenate([[0], np.cumsum(children, dtype=np.int64)])
     adds_up = (
         children[0] == 0
@@ -248,8 +253,10 @@ def _check_nodes(trie: Trie, starts: Int64[np.ndarray, " L"]) -> None:
 
 @compiled
 def _sums_to_one(trie):
-    """Return whether the probabilities after every context sum to one; without ``ends``, the last
-    contexts would take too long and are not checked.
+    """Return whether the probabilities after every context sum to one.
+
+    Without ``ends``, contexts whose children are on the last level are not checked, since searching
+    the links of these children would take too long.
     """
     links = trie.links
     ends = trie.ends
@@ -281,7 +288,7 @@ def _sums_to_one(trie):
 
 
 def _require(holds: Any, name: str, condition: str) -> None:
-    """Raise unless a condition, or each of an array, is true."""
+    """Raise unless ``holds`` is true; if it is an array, unless all of it is."""
     if not np.all(holds):
         raise BundleError(
             f"The n-gram tensors are damaged or belong to other settings: the tensor {name!r} is"
@@ -291,7 +298,7 @@ def _require(holds: Any, name: str, condition: str) -> None:
 
 @inlined
 def family(bases, children, node):
-    """Return the range of nodes that are children of a context other than the empty one."""
+    """Return the range of the children of a context that is not the empty one."""
     start = np.int64(bases[node >> GROUP_BITS])
     for before in range(node >> GROUP_BITS << GROUP_BITS, node):
         start += np.int64(children[before])
@@ -300,7 +307,7 @@ def family(bases, children, node):
 
 @inlined
 def find(tokens, bases, children, node, token):
-    """Return the child node for a token of a non-empty context, 0 if it has none."""
+    """Return the child of a non-empty context for a token; 0 if there is none."""
     low, high = family(bases, children, node)
     while high - low > 8:
         middle = (low + high) >> 1
@@ -326,8 +333,10 @@ def probability(probabilities, book, node):
 
 @inlined
 def context_after(tokens, links, ends, bases, children, heads, context, child, token):
-    """Return the context of a text after a token, from the context before it and the token's node
-    among the children of that context.
+    """Return the context of a text after a token.
+
+    ``child`` is the node of the token among the children of ``context``. It is the new context, or,
+    if it lies on the last level, its link is.
     """
     if child < len(children):
         return child
@@ -339,7 +348,9 @@ def context_after(tokens, links, ends, bases, children, heads, context, child, t
 
 @compiled
 def stored_end(ends, index):
-    """Return the link of a node of the last level, -1 if links are not stored. None is a type, so
+    """Return the link of a node of the last level; -1 if these links are not stored.
+
+    ``index`` is the number of the node within the level. None is a type of its own for numba, so
     only one branch is compiled.
     """
     if ends is None:
@@ -349,7 +360,7 @@ def stored_end(ends, index):
 
 @compiled
 def _search_end(tokens, links, bases, children, heads, context, token):
-    """Search and return the link of a context's child in the last level."""
+    """Search the link of a node on the last level: the child of ``context`` for ``token``."""
     if context == 0:
         return np.int64(0)
     shorter = np.int64(links[context])
@@ -358,10 +369,14 @@ def _search_end(tokens, links, bases, children, heads, context, token):
 
 @inlined
 def _look_up(tokens, links, bases, children, backoffs, heads, context, token):
-    """Return the longest suffix of a context after which a token was seen, its node there, and the
-    weight of that suffix.
+    """Search a token after a context, backing off to shorter contexts until it is found.
 
-    Arrays instead of a trie, here and in other inner functions, make the loops up to twice as fast.
+    Arguments are arrays instead of a trie, here and in other inner functions. This makes the loops
+    up to twice as fast.
+
+    Returns:
+        The longest suffix of the context after which the token was seen, the node of the token
+        among its children, and the product of the back-off weights on the way.
     """
     weight = 1.0
     child = np.int64(0)
@@ -376,7 +391,7 @@ def _look_up(tokens, links, bases, children, backoffs, heads, context, token):
 
 @compiled
 def follow(trie, context, token):
-    """Return the context after a token that follows a context."""
+    """Return the context of a text after one more token, from the context before it."""
     tokens, links, ends, bases, children, _, backoffs, _, _, heads = trie
     context, child, _ = _look_up(tokens, links, bases, children, backoffs, heads, context, token)
     return context_after(tokens, links, ends, bases, children, heads, context, child, token)
@@ -384,8 +399,9 @@ def follow(trie, context, token):
 
 @compiled
 def advance(trie, ids, contexts, after):
-    """Write the context after each of ids (B, T) to ``after`` (B, T), starting from ``contexts``
-    (B,).
+    """Read ids (B, T), starting from ``contexts`` (B,).
+
+    The context after each id is written to ``after`` (B, T).
     """
     for row in range(ids.shape[0]):
         context = contexts[row]
@@ -406,11 +422,13 @@ def probability_after(trie, context, token):
 
 @compiled
 def score(trie, ids, targets, contexts, scores):
-    """Write p(targets[b, t] | ids[b, :t + 1]) to ``scores``, float64 (B, T), and update
-    ``contexts`` (B,) to the end of ids.
+    """Compute p(targets[b, t] | ids[b, :t + 1]).
 
-    Rows take turns, so that one waits for memory while another computes. Mostly the next id is the
-    last target, whose node was just found.
+    The probabilities are written to ``scores``, float64 (B, T). ``contexts`` (B,) is updated to the
+    end of ids.
+
+    The rows take turns, so that one can compute while another waits for memory. The next id is
+    usually the target of this position, so the node that was found for the target is used again.
     """
     tokens, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
     rows, length = ids.shape
@@ -439,7 +457,8 @@ def score(trie, ids, targets, contexts, scores):
 def fill_row(trie, context, row):
     """Write the probability of every id after a context to ``row``, float64 (V,).
 
-    From the empty context to the longest, each overwrites the probabilities of its children.
+    The row is written once for each suffix of the context, from the empty one to the longest: each
+    suffix overwrites the probabilities of its children.
     """
     tokens, links, _, bases, children, probabilities, backoffs, book, root, _ = trie
     length = 0
@@ -475,8 +494,9 @@ def _fill_rows(trie, contexts, rows):
 def log_probabilities(
     trie: Trie, contexts: Int64[np.ndarray, " R"], is_distribution: bool
 ) -> Float64[np.ndarray, "R V"]:
-    """Return the log probability of every id after each context; scores that do not sum to one are
-    normalised.
+    """Return the log probability of every id after each context.
+
+    If the model is not a distribution, its scores are normalised first.
     """
     rows = np.empty((len(contexts), len(trie.root)))
     _fill_rows(trie, contexts, rows)

@@ -1,20 +1,20 @@
 /**
- * The stepper of ngram in JavaScript: queries of the trie as in `trie.py`, of which it has the saved arrays.
+ * The stepper of ngram in JavaScript: it queries the trie as `trie.py` does, and reads the same saved arrays.
  *
- * The context of a text is the node of its longest suffix that is a context of the model; it is the whole state. Node 0 is the
- * empty context; as a child or as the result of a search, 0 means "none". M nodes, the first I of them contexts, over V ids.
- * Of texts with fields, the state is more: see `createFieldStepper`.
+ * The state is the context of the text: the node of its longest suffix that is a context of the model. With fields, the state has
+ * more parts: see `createFieldStepper`. Node 0 is the empty context. No node has it as a child, so 0 also means that a search found
+ * no node. There are M nodes, the first I of them contexts, over V ids.
  */
 
-const ROOM = 256; // these are those of `fields.py`
+const ROOM = 256; // the numbers here are the same as in `fields.py`
 const ANYWHERE = 0.002;
 const STAY = 0.95;
 const MIN_LEFT = 0.01;
 const TINY = 1e-9;
 
 /**
- * Return the stepper of a model: `{initialState(), forward(ids, state)}`; the logits are log probabilities. If they sum to one,
- * it has `propose(state, number)`, too, which draws a token without computing all probabilities.
+ * Return the stepper of a model: `{initialState(), forward(ids, state)}`. The logits are log probabilities. If the smoothing is a
+ * distribution and there are no fields, it also has `propose(state, number)`, which draws a token without all probabilities.
  */
 export default function createStepper(name, config, tensors) {
   const trie = readTrie(config, tensors);
@@ -33,13 +33,13 @@ export default function createStepper(name, config, tensors) {
 }
 
 /**
- * Return the trie: the saved arrays, the first child of each context and where those of the last one end, and as the children of
- * the empty context `heads`, the node of each id. `links` are contexts without their first token, and so are `ends` of the last
- * level's nodes; without `ends` they are searched. `probabilities` may be codes, of which `book` has the probabilities.
+ * Return the trie: the saved arrays, `first` (the first child of each context, then the end) and `heads` (the 1-gram node of each
+ * id). A link leads to the n-gram without its first token: `links` has those of contexts, `ends` those of the last level, which are
+ * searched if `ends` is missing. If there is a `book`, `probabilities` are codes, and `book` has the probability of each code.
  */
 function readTrie(config, tensors) {
   const arrays = Object.fromEntries(Object.entries(tensors).map(([name, { data }]) => [name, data]));
-  const starts = Array.from(arrays.starts, Number); // of each level; int64 arrays hold BigInts where they are not narrowed
+  const starts = Array.from(arrays.starts, Number); // first node of each level; an int64 array may hold BigInts
   const heads = new Int32Array(config.vocab_size);
   for (let node = starts[1]; node < starts[2]; node++) heads[arrays.tokens[node]] = node;
   const first = new Int32Array(arrays.children.length + 1).fill(starts[2]);
@@ -47,7 +47,7 @@ function readTrie(config, tensors) {
   return { ...arrays, heads, first };
 }
 
-/** Return the child node for a token of a context, 0 if it has none; children are sorted by token. */
+/** Return the child of a context for a token; 0 if there is none. Children are sorted by token. */
 function find({ tokens, first, heads }, context, token) {
   if (context === 0) return heads[token];
   let [low, high] = [first[context], first[context + 1]];
@@ -59,7 +59,7 @@ function find({ tokens, first, heads }, context, token) {
   return low < first[context + 1] && tokens[low] === token ? low : 0;
 }
 
-/** Return the context after a token that follows a context. */
+/** Return the context of a text after one more token, from the context before it. */
 function follow(trie, context, token) {
   let child = find(trie, context, token);
   while (child === 0 && context !== 0) {
@@ -77,7 +77,7 @@ const probabilityOf = ({ probabilities, book }, node) => (book ? book[probabilit
 
 const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 
-/** Return the probability (V) of every id after a context, times a weight: its children overwrite what shorter contexts give. */
+/** Return weight * p(id) of every id (V) after a context: its children overwrite the probabilities from the shorter context. */
 function computeProbabilities(trie, context, weight = 1) {
   const { tokens, first, links, backoffs, root } = trie;
   if (context === 0) return new Float64Array(root).map((p) => weight * p);
@@ -95,14 +95,14 @@ function probabilityAfter(trie, context, token, weight = 1) {
 }
 
 /**
- * Return a token drawn with a random number in [0, 1), and its probability, by inverse transform sampling: first the children of
- * the longest context, then, context by context, those of a shorter one that the longer one lacks. It is the order of
- * `stepping.py`, so that equal numbers give equal tokens. Null if rounding leaves no token.
+ * Draw a token by inverse transform sampling, with a random number in [0, 1); return it with its probability. The children of the
+ * longest context come first; then, context by context, those children of the shorter one that the longer one lacks. The order is
+ * that of `stepping.py`, so equal numbers give equal tokens. Null if rounding errors leave no token.
  */
 function propose(trie, context, number) {
   const { tokens, first, links, backoffs, root } = trie;
   let weight = 1;
-  let [low, high] = [0, 0]; // the children of the longer context, which come again here
+  let [low, high] = [0, 0]; // the range of the longer context's children, whose tokens occur here, too
   for (; context !== 0; context = links[context]) {
     let passed = low;
     for (let child = first[context]; child < first[context + 1]; child++) {
@@ -128,9 +128,9 @@ function propose(trie, context, number) {
 }
 
 /**
- * Return the stepper of an n-gram of texts with fields, as in `fields.py`. Its state has the context, whether a field is open, the
- * ids of the fields and the belief that each is copied next, and the place after the beginning of a value that is being written,
- * with the context after its marker.
+ * Return the stepper of an n-gram of texts with fields, which `fields.py` explains. State: the context; whether a field is being
+ * read; the ids of the fields; the belief of each, the probability that it is copied next; and, while the text writes out a value,
+ * the place of the value's next token (`written`) and the context that follows its marker (`after`).
  */
 function createFieldStepper(config, trie) {
   const begin = config.vocab_size - 1;
@@ -141,14 +141,14 @@ function createFieldStepper(config, trie) {
   /** Return the places where values begin. */
   const findValues = (ids) => [...ids.keys()].filter((at) => ids[at - 1] >= marker && ids[at] < marker);
 
-  /** Return the probability of each value after a context: its marker's, shared with other forms by first tokens. */
+  /** Return the probability of each value after a context: its marker's, divided among all forms by their first tokens. */
   function valueProbabilities(ids, values, context) {
     const firsts = values.map((at) => TINY + after(context, ids[at]));
     const ofMarker = (id) => sum(firsts.filter((_, number) => ids[values[number] - 1] === id));
     return values.map((at, number) => (after(context, ids[at - 1]) * firsts[number]) / ofMarker(ids[at - 1]));
   }
 
-  /** Return the context that the next token depends on, the weight of the n-gram, and the probability that each id is copied. */
+  /** Return the context for the next token, the weight of the n-gram, and the probability of each id to be copied. */
   function look(state) {
     const ids = state.isOpen ? [] : state.ids;
     const values = findValues(ids);
@@ -169,7 +169,7 @@ function createFieldStepper(config, trie) {
     return { ids, context, weight, copied };
   }
 
-  /** Return the beliefs after a token: a copy has gone on where it was copied, and moves to the next place. */
+  /** Return the beliefs after a token: if it was copied from a place, the copy may go on at the next place. */
   function updateBeliefs(state, token) {
     const { ids, context, weight, copied } = look(state);
     const p = weight * after(context, token) + sum(copied.filter((_, at) => ids[at] === token));
@@ -177,7 +177,7 @@ function createFieldStepper(config, trie) {
     return ids.map((_, at) => (goesOn(at) ? (STAY * copied[at - 1]) / Math.max(p, TINY) : 0));
   }
 
-  /** Return the place after what has been written of a value, 0 if nothing, and the context after its marker. */
+  /** Return the place of the next token of the value that the text writes out, else 0, and the context after its marker. */
   function matchValue(state, token) {
     if (state.written > 0 && state.ids[state.written] === token) return { written: state.written + 1, after: state.after };
     const start = findValues(state.ids).find((at) => state.ids[at] === token);

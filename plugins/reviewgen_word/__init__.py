@@ -1,4 +1,4 @@
-"""The tokenizer of words and pieces of words."""
+"""The tokenizer of words and parts of words (byte-level BPE)."""
 
 from pathlib import Path
 

@@ -1,21 +1,22 @@
-"""The tokenizer ``word``: byte-level byte-pair encoding that never merges across words, with the
-``tokenizers`` library.
+"""The tokenizer ``word``: byte-level byte-pair encoding (BPE) that never merges across words.
 
-The text is cut into words, numbers, punctuation and spaces by GPT-2's regular expression, each
-piece is taken as its UTF-8 bytes, and the pairs that occur most often are merged until the
-vocabulary is full. Every byte has an id, so every text can be encoded and decoded without loss,
-including case, line ends and emoji.
+It uses the library ``tokenizers``. GPT-2's regular expression cuts the text into pieces: words,
+numbers, punctuation and spaces. Each piece is a sequence of UTF-8 bytes. In training, the pair of
+neighbours that occurs most often is merged into a new token, again and again, until the vocabulary
+is full. Every byte has an id, so every text can be encoded and decoded without loss, including
+case, line ends and emoji.
 
 Sources: Sennrich, Haddow and Birch 2016, "Neural machine translation of rare words with subword
 units" (the merges); Radford et al. 2019, "Language models are unsupervised multitask learners",
 section 2.2 (bytes, and no merge across categories).
 
-bos and eos are the two ids after the BPE's own. They are not tokens of the BPE, so no text encodes
+bos and eos are the two ids after those of the BPE. The BPE does not know them, so no text encodes
 to them.
 
-A piece never continues across white space that follows other characters, so batches of texts are
-encoded chunk by chunk, a chunk being some white space and the characters up to the next; the ids of
-frequent chunks are cached. Must not know any model or import torch.
+Batches of texts are encoded chunk by chunk, and the ids of chunks are cached. A chunk is white
+space, if any, and the characters after it up to the next white space. This gives the same ids as
+encoding the whole text, since a piece never extends over white space that follows other characters.
+Must not know any model or import torch.
 """
 
 import json
@@ -39,10 +40,11 @@ from reviewgen.config import MAX_VOCABULARY, Bound, check, read_text
 from reviewgen.errors import BundleError, DataError
 
 FILE = "tokenizer.json"
-FRAME = 2  # the number of ids that are not the BPE's own: bos and eos
-MAX_WORD = 256  # characters; the trainer needs time quadratic in the length of a word
-MAX_CHUNKS = 1 << 18  # cached chunks, of about 100 bytes each
-MAX_CHUNK = 64  # characters of a cached chunk
+FRAME = 2  # the number of ids that the BPE does not know: bos and eos
+# maximum characters of a word in training, whose time grows with the square of the length
+MAX_WORD = 256
+MAX_CHUNKS = 1 << 18  # maximum number of cached chunks, each of about 100 bytes
+MAX_CHUNK = 64  # maximum number of characters of a cached chunk
 _WHITE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # Unicode's White_Space
 _CHUNK = re.compile(f"[{_WHITE}]*[^{_WHITE}]+|[{_WHITE}]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -73,8 +75,8 @@ class WordConfig:
 class WordTokenizer:
     """Word-bounded byte-level BPE, lossless for all text that UTF-8 can encode.
 
-    A lone surrogate (half a character, which broken JSON leaves in a Python string) has no UTF-8
-    and is replaced by U+FFFD.
+    UTF-8 cannot encode a lone surrogate (half a character, which broken JSON leaves in a Python
+    string). It is replaced by U+FFFD.
 
     >>> tokenizer = WordTokenizer.train(["a good film, a good day"] * 2, WordConfig(vocab_size=300))
     >>> tokenizer.decode(tokenizer.encode("Good film 👍"))
@@ -95,7 +97,7 @@ class WordTokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], config: WordConfig) -> "WordTokenizer":
-        """Learn merges from texts, which are iterated once."""
+        """Return a tokenizer with merges learned from the texts. The texts are iterated once."""
         bpe = _untrained()
         trainer = BpeTrainer(
             vocab_size=config.vocab_size - FRAME,
@@ -120,8 +122,9 @@ class WordTokenizer:
         ]
 
     def decode(self, ids: Sequence[int] | int) -> str:
-        """Return the text of a sequence of ids, or of one id; bos and eos give no text, invalid
-        bytes U+FFFD.
+        """Return the text of a sequence of ids, or of one id.
+
+        bos and eos give no text. Invalid bytes give U+FFFD.
 
         Raises:
             DataError: An id is not in the vocabulary.
@@ -134,7 +137,7 @@ class WordTokenizer:
             raise DataError(
                 f"{wrong} is not an id of this tokenizer: its ids are 0 to {self.vocab_size - 1}."
             )
-        # five times as fast as the library
+        # five times as fast as decoding by the library
         return b"".join(map(self._bytes.__getitem__, plain)).decode("utf-8", "replace")
 
     @cached_property
@@ -148,11 +151,12 @@ class WordTokenizer:
         return self._bytes
 
     def tokenizer_json(self) -> str:
-        """Return the BPE with the ids of bos and eos; see
-        ``reviewgen.protocols.SupportsTokenizerJson``.
+        """Return the tokenizer in the format of the library ``tokenizers``, with bos and eos.
+
+        See ``reviewgen.protocols.SupportsTokenizerJson``.
         """
         content = json.loads(self._bpe.to_str())
-        # no token of a text: those never join signs and letters
+        # no text encodes to these names: its tokens never join punctuation and letters
         names = {"<bos>": self.bos_id, "<eos>": self.eos_id}
         content["model"]["vocab"] |= names
         removed = [
@@ -172,7 +176,7 @@ class WordTokenizer:
         """Load a tokenizer from a folder that ``save`` wrote to.
 
         Raises:
-            BundleError: ``tokenizer.json`` is missing, damaged or of another program.
+            BundleError: ``tokenizer.json`` is missing or damaged, or another program wrote it.
         """
         path = folder / FILE
         try:
@@ -191,8 +195,9 @@ class WordTokenizer:
 
 
 class _Chunks(dict[str, bytes]):
-    """A cache of the ids of chunks, as bytes of uint32; a new chunk is encoded, and kept while
-    there is room.
+    """A cache of encoded chunks: the ids of a chunk, as the bytes of uint32 numbers.
+
+    A missing chunk is encoded when it is looked up, and cached if the cache is not full.
     """
 
     def __init__(self, bpe: Tokenizer) -> None:
@@ -207,8 +212,9 @@ class _Chunks(dict[str, bytes]):
 
 
 def _thin_out(texts: Iterable[str], max_characters: int) -> list[str]:
-    """Return all texts or, if they have more characters than the maximum, every second, every
-    fourth, ... of them.
+    """Return a sample of at most ``max_characters`` characters, but at least one text.
+
+    The sample has every text, or every second, every fourth, and so on, as few as needed.
     """
     sample: list[str] = []
     step = 1
@@ -226,8 +232,8 @@ def _thin_out(texts: Iterable[str], max_characters: int) -> list[str]:
 
 
 def _untrained() -> Tokenizer:
-    """Return an untrained BPE: no normaliser, GPT-2's regular expression, no space added in
-    front.
+    """Return an untrained BPE. It splits by GPT-2's regular expression, has no normaliser, and adds
+    no space in front of a text.
     """
     bpe = Tokenizer(BPE())
     bpe.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=True)
@@ -237,8 +243,10 @@ def _untrained() -> Tokenizer:
 
 @lru_cache(maxsize=1)
 def _byte_symbols() -> Mapping[str, int]:
-    """Return the byte that each symbol of GPT-2's alphabet stands for: a printable one for itself,
-    the others from U+0100 on.
+    """Return the byte that each symbol of GPT-2's alphabet stands for.
+
+    The symbol of a printable character is the character itself. The symbols of all other bytes are
+    characters from U+0100 on.
     """
     symbols = ByteLevel.alphabet()
     printable = {symbol: ord(symbol) for symbol in symbols if ord(symbol) < 256}
@@ -247,8 +255,8 @@ def _byte_symbols() -> Mapping[str, int]:
 
 
 def _well_formed(text: str) -> str:
-    """Return the text with each surrogate replaced by U+FFFD, since UTF-8, which the library uses,
-    cannot encode it.
+    """Replace each surrogate of a text by U+FFFD. The library uses UTF-8, which has no
+    surrogates.
     """
     try:
         text.encode("utf-8")  # faster than a search for surrogates
@@ -258,8 +266,10 @@ def _well_formed(text: str) -> str:
 
 
 def _pieces(text: str) -> list[str]:
-    """Return a text as the trainer takes it: in one piece, or cut if it contains a run of
-    characters too long for a word.
+    """Return a text as a list for the trainer: whole, or cut into parts of ``MAX_WORD`` characters.
+
+    It is cut if it has a run of more than ``MAX_WORD`` characters without white space, or of white
+    space only: the trainer could take such a run for one word.
     """
     if _LONG_RUN.search(text) is None:
         return [text]
@@ -267,11 +277,13 @@ def _pieces(text: str) -> list[str]:
 
 
 def _check_compatible(path: Path, bpe: Tokenizer) -> None:
-    """Raise unless the BPE could come from ``train``: the same settings, every byte, nothing but
-    bytes, ids without gaps.
+    """Raise unless ``train`` could have made the BPE.
+
+    It must have the settings of ``train``, and ids without gaps. Its vocabulary must have all bytes
+    and only tokens made of bytes.
 
     Raises:
-        BundleError: It could not.
+        BundleError: One of these conditions is not met.
     """
     if _settings(bpe) != _settings(_untrained()):
         raise BundleError(
@@ -290,8 +302,9 @@ def _check_compatible(path: Path, bpe: Tokenizer) -> None:
 
 
 def _settings(bpe: Tokenizer) -> dict[str, Any]:
-    """Return all settings of a tokenizer, without its vocabulary, in the format of this version of
-    the library.
+    """Return all settings of a BPE, without its vocabulary and merges, to compare them.
+
+    They are in the format of the installed version of the library.
     """
     settings = json.loads(bpe.to_str())
     settings["model"] |= {"vocab": {}, "merges": []}

@@ -1,29 +1,36 @@
-"""Sums over all strings of tokens that write a text, for a model that is used with ids of another
-tokenizer.
+"""Lets a model write texts in the ids of another tokenizer, by a sum over its tokenizations.
 
-A hypothesis is a string of complete tokens and the range of the tokens that may be the next one:
-tokens are sorted by what they are written in, so those that begin with the same ids are a range. An
-id that is written narrows each range; where a token is complete, a new hypothesis begins, whose
-distribution is that of a step of the model. A text can always go on from the best of the hypotheses
-that began last, so that one is kept, with the most probable others.
+The text is written one id at a time. Each token of the model is spelled as one or more of these
+ids. Usually several strings of tokens spell the same text, so the probability of the text is a sum
+over all of them. The most probable strings are followed as hypotheses.
+
+A hypothesis consists of complete tokens and of a range of tokens that may come next. The tokens are
+sorted by their spelling, so the tokens that begin with the same ids are neighbours. Each id that is
+written narrows the range of every hypothesis. If the id completes a token, a new hypothesis begins
+after that token, and one step of the model gives its distribution over the next tokens.
+
+The text can always continue from the best of the hypotheses that began last. This one is therefore
+kept, together with the most probable others.
 
 Source: Vieira et al. 2024, "From Language Models over Tokens to Language Models over Characters".
 
-B texts, K hypotheses, V tokens of the model, W ids that are written.
+Shapes: B texts, K hypotheses of a text, V tokens of the model, W ids of the other tokenizer. A
+*rank* is the position of a token in the sorted order, a *slot* the number of a hypothesis.
 """
 
 import numpy as np
 
 from reviewgen.compiled.jit import compiled, inner
 
-NEGLIGIBLE = 1e-4  # the share of a hypothesis that is dropped
-IMPOSSIBLE = 1e-300  # the probability of a token that was written although the model gives it none
+NEGLIGIBLE = 1e-4  # a hypothesis with at most this share of the total probability is dropped
+# the least probability of completed tokens: they were written even if the model gives them zero
+IMPOSSIBLE = 1e-300
 
 
 @inner
 def _find(characters, starts, low, high, depth, written):
-    """Return the first rank of a range whose id at a depth is at least ``written``; ``high`` if
-    there is none.
+    """Find by binary search the first token of a range whose id at ``depth`` is at least
+    ``written``; return its rank, or ``high`` if there is none.
     """
     while low < high:
         middle = (low + high) // 2
@@ -36,8 +43,16 @@ def _find(characters, starts, low, high, depth, written):
 
 @inner
 def _keep(scores, ages, count, is_kept):
-    """Mark the ``count`` best of some hypotheses, without negligible ones, but with the best of
-    those that began last.
+    """Mark in ``is_kept`` up to ``count`` hypotheses to keep.
+
+    The first one marked is the most probable of the youngest hypotheses, those that began last
+    (``youngest``). Then come the most probable others, except negligible ones.
+
+    Args:
+        scores: float64 (2 * K,), the probability of each hypothesis; 0 for none.
+        ages: int64 (2 * K,), the number of ids since each hypothesis began its current token.
+        count: The maximum number of hypotheses to keep, K.
+        is_kept: bool (2 * K,), written.
     """
     youngest = -1
     total = scores.sum()
@@ -49,7 +64,7 @@ def _keep(scores, ages, count, is_kept):
                 youngest < 0 or ages[slot] < ages[youngest] or scores[slot] > scores[youngest]
             ):
                 youngest = slot
-    best = youngest
+    best = youngest  # kept in any case
     for _ in range(count):
         if best < 0:
             break
@@ -66,19 +81,22 @@ def _keep(scores, ages, count, is_kept):
 
 @inner
 def _narrow(characters, starts, probs, span, written, weight, slot, scores, ages, ranges):
-    """Narrow a hypothesis by an id.
+    """Narrow the range of a hypothesis to the tokens whose next id is ``written``.
 
     Args:
         characters, starts: As in ``choose_hypotheses``.
-        probs, span, weight: Those of the hypothesis.
-        written: The id.
-        slot: The number of the hypothesis, of K.
-        scores: float64 (2 * K,); written for the hypothesis, and for the new one that begins if the
-            id completes a token.
-        ages, ranges: int64 (2 * K,) and (K, 2); written for the hypothesis.
+        probs, span, weight: The probabilities, range and weight of the hypothesis.
+        written: The id that was written.
+        slot: The number of the hypothesis, less than K.
+        scores: float64 (2 * K,). The new probability of the hypothesis is written at ``slot``. If
+            the id completes a token, a new hypothesis begins; its probability is written at
+            K + ``slot``.
+        ages: int64 (2 * K,). The entry of the hypothesis is written.
+        ranges: int64 (K, 2). The row of the hypothesis is written.
 
     Returns:
-        The rank of the token that the id completes; of several the most probable.
+        The rank of the most probable token that the id completes. It has no meaning if the id
+        completes none.
     """
     depth = span[2]
     low = _find(characters, starts, span[0], span[1], depth, written)
@@ -102,7 +120,7 @@ def _narrow(characters, starts, probs, span, written, weight, slot, scores, ages
 
 @inner
 def _begin(span, tokens):
-    """Begin a new token, which may be any of a number of tokens."""
+    """Set a range to that of a new token, which may be any of the ``tokens`` tokens."""
     span[0] = 0
     span[1] = tokens
     span[2] = 0
@@ -110,26 +128,30 @@ def _begin(span, tokens):
 
 @compiled
 def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, steps):
-    """Narrow the hypotheses of each text by an id, and choose those that are kept.
+    """Narrow the hypotheses of each text by one id, and choose which to keep.
+
+    The caller then steps the model for each new hypothesis.
 
     Args:
-        ids: int64 (B,).
+        ids: int64 (B,), the id that was written to each text.
         characters, starts, order: As in ``reviewgen.blending.characters.TokenCharacters``.
-        probs, weights, spans: As in the state of its ``CharacterStepper``; weights and spans are
-            written. The weight of a new hypothesis is not yet divided by the sum of its
-            probabilities.
-        steps: int64 (B * K, 3), written: of each new hypothesis its place, that of the one that it
-            continues, and its token.
+        probs, weights, spans: As in the state of
+            ``reviewgen.blending.characters.CharacterStepper``. Weights and spans are updated. The
+            weight of a new hypothesis is not yet divided by the sum of its probabilities.
+        steps: int64 (B * K, 3), written: one row for each new hypothesis. The row holds the index
+            of the new hypothesis, the index of the hypothesis that it continues, and the token to
+            step with. An index is text * K + slot.
 
     Returns:
         The number of new hypotheses.
     """
     count = weights.shape[1]
     stepped = 0
-    scores = np.zeros(2 * count)  # of the hypotheses that continue, then of new ones
-    ages = np.zeros(2 * count, np.int64)  # of the same hypotheses
+    # K hypotheses that continue, then K new ones
+    scores = np.zeros(2 * count)
+    ages = np.zeros(2 * count, np.int64)
     ranges = np.empty((count, 2), np.int64)
-    completed = np.empty(count, np.int64)  # ranks of tokens
+    completed = np.empty(count, np.int64)  # rank of the token that each completes
     is_kept = np.empty(2 * count, np.bool_)
     for text in range(len(ids)):
         scores[:] = 0
@@ -147,7 +169,7 @@ def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, ste
                     ages,
                     ranges,
                 )
-        # none can write it: the best goes on after its last complete token
+        # no hypothesis can write the id: the best one continues after its last complete token
         if not scores.sum() > 0:
             best = np.argmax(weights[text])
             weights[text] = 0
@@ -178,13 +200,16 @@ def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, ste
 
 @compiled
 def read_distributions(characters, starts, probs, weights, spans, table):
-    """Write the log probability of each id after each text, and scale the weights of its
-    hypotheses.
+    """Compute the log probability of each next id of each text from its hypotheses.
+
+    The weights of a text's hypotheses are divided by the sum over all its next ids, so that the
+    probabilities sum to one.
 
     Args:
         characters, starts: As in ``reviewgen.blending.characters.TokenCharacters``.
-        probs, weights, spans: As in the state of its ``CharacterStepper``.
-        table: float64 (B, W), written.
+        probs, weights, spans: As in the state of
+            ``reviewgen.blending.characters.CharacterStepper``. The weights are updated.
+        table: float64 (B, W), the log probabilities, written.
     """
     for text in range(len(table)):
         row = table[text]

@@ -1,18 +1,19 @@
-"""Whether a token may follow a text: it must keep the text valid UTF-8, made of known words and
-known characters only.
+"""Decides which tokens may follow a text, so that it is valid UTF-8 and has known words only.
 
-An automaton over bytes. Each text has a *place* in it, three numbers:
+The known words, and the characters that may separate them, form one automaton over bytes. The state
+of the automaton after a text is called the *place* of the text. It consists of three numbers:
 
-    word        the node of the word that the text ends in, or of the beginning of one
-    separator   the node inside a character between words, if the text ends with only the first
-                bytes of one; otherwise 0
-    half        the higher half of a byte, if the text ends with only that half; otherwise -1
+    word        the node reached by the bytes of the text's last word so far; if no word has begun
+                yet, the node where words begin
+    separator   the node reached by the first bytes of a separator, if the text ends inside one;
+                otherwise 0
+    half        the higher four bits of a byte, if the text ends after half a byte; otherwise -1
 
-Words and separators are followed side by side, since the first byte of a character does not say yet
-which of the two it is. In an unknown word, which a prompt may contain, the word node is one that
-any valid UTF-8 can follow, up to the next separator.
+The first bytes of a character may be those of a letter or of a separator, so both nodes are
+followed at the same time. A prompt may contain an unknown word. Inside such a word, ``word`` is a
+node that accepts any valid UTF-8, until the next separator.
 
-V vocabulary, N nodes and their edges, S bytes of all tokens.
+Shapes: V ids of the vocabulary, N nodes and their edges, S bytes of all tokens.
 """
 
 from collections.abc import Sequence
@@ -23,49 +24,51 @@ from jaxtyping import Bool, Int32, Int64, UInt16, UInt32
 
 from reviewgen.compiled.jit import compiled, inner
 
-HALF = 256  # symbols from here on are halves of a byte
-ANY_WORD = -1  # the word node of a text that any token may follow
+HALF = 256  # a symbol below is a byte; HALF + n is half a byte, the four bits n
+ANY_WORD = -1  # ``word`` in the place of a text that any token may follow
 
 
 class Spelling(NamedTuple):
-    """An automaton, and the bytes of each token. Compiled functions take it as it is.
+    """The automaton, and the bytes of each token; compiled functions accept it.
 
-    Node 0 is where no text can be. ``nodes[n]`` of node n is twice the number of bytes that may
-    follow, plus one if a word or separator may end there; behind it, for each of these bytes, is
-    256 times the node that it leads to, plus the byte.
+    Node 0 means that a text is not allowed. Each node is stored as a number at index n of
+    ``nodes``, followed by its edges. The number is twice the count of edges, plus one if a word or
+    a separator may end at the node. An edge is 256 times the node that it leads to, plus its byte.
     """
 
     nodes: UInt32[np.ndarray, " N"]
-    anything: int  # the node from which any valid UTF-8 follows
-    # the nodes below are those of any valid UTF-8, the others those of words and separators
+    anything: int  # the root of the nodes that accept any valid UTF-8
+    # nodes below this number accept any valid UTF-8; the others spell known words and separators
     known: int
-    words: int  # the beginning of a word
-    separators: int  # the beginning of a separator; 0 if no word is unknown
-    # the node after each byte from ``anything``, ``words`` and ``separators``, which have many
+    words: int  # the root of the known words
+    separators: int  # the root of the separators; 0 if any valid UTF-8 is allowed
+    # the three roots have many edges, so each has a table, in the order anything, words and
+    # separators: the node after each byte, 0 if the byte is not allowed
     first: Int32[np.ndarray, "3 256"]
-    # the bytes of the tokens, one after another; HALF + n is n, half a byte
+    # the symbols of all tokens, one token after another: bytes, or HALF + n for half a byte
     symbols: UInt16[np.ndarray, " S"]
-    # where the bytes of each token begin, and where the last ones end
+    # where the symbols of each token begin, and where those of the last token end
     offsets: Int64[np.ndarray, " V+1"]
-    order: Int32[np.ndarray, " V"]  # the tokens, sorted by their bytes
-    # how many bytes each of these has in common with the one before
+    order: Int32[np.ndarray, " V"]  # the token ids, sorted by their symbols
+    # number of first symbols that each token of ``order`` shares with the token before it
     common: Int32[np.ndarray, " V"]
-    longest: int  # bytes of the longest token
+    longest: int  # number of symbols of the longest token
 
 
 def start_of_text(spelling: Spelling) -> Int64[np.ndarray, "3"]:
-    """Return the place of an empty text."""
+    """Return the place of an empty text: the beginning of a word."""
     return np.array([spelling.words, 0, -1], np.int64)
 
 
 def no_places(count: int) -> Int64[np.ndarray, "B 3"]:
-    """Return places of texts that any token may follow."""
+    """Return the places of ``count`` texts that any token may follow, to switch the check off."""
     return np.full((count, 3), ANY_WORD, np.int64)
 
 
 def follow_all(spelling: Spelling, place: Int64[np.ndarray, "3"], tokens: Sequence[int]) -> None:
-    """Move a place behind the tokens of a text, known or not; in Python, since compiling takes
-    longer than following a prompt.
+    """Update a place with the tokens of a prompt, whose words may be unknown.
+
+    The loop is not compiled: compiling takes longer than following a prompt in Python.
     """
     for token in tokens:
         after = _follow(spelling, place, token)
@@ -76,7 +79,10 @@ def follow_all(spelling: Spelling, place: Int64[np.ndarray, "3"], tokens: Sequen
 
 @inner
 def follows(spelling, place, token, eos):
-    """Return whether a token may follow, and the place after it."""
+    """Return whether a token may follow the text at ``place``, and the place after the token.
+
+    The end token may follow a complete word; the place then stays as it is.
+    """
     if place[0] == ANY_WORD:
         return True, (place[0], place[1], place[2])
     if token == eos:
@@ -88,7 +94,7 @@ def follows(spelling, place, token, eos):
 def mark_spelled(
     spelling: Spelling, place: Int64[np.ndarray, "3"], eos: int
 ) -> Bool[np.ndarray, " V"]:
-    """Return whether each token may follow."""
+    """Return for each token of the vocabulary whether it may follow the text at ``place``."""
     scores = np.zeros(len(spelling.offsets) - 1)
     rule_out_misspelled(spelling, place, eos, scores, -np.inf)
     is_spelled: np.ndarray = scores == 0
@@ -97,10 +103,10 @@ def mark_spelled(
 
 @compiled
 def rule_out_misspelled(spelling, place, eos, scores, lowest):
-    """Set the score, (V,), of every token that may not follow to the lowest one.
+    """Set the score of every token to ``lowest`` that may not follow the text at ``place``.
 
-    The tokens are taken in the order of their bytes, so that each beginning that several have in
-    common is followed once.
+    ``scores`` (V,) is updated. The tokens are visited in the order of their bytes, so that a prefix
+    that several tokens share is followed only once.
     """
     if place[0] == ANY_WORD:
         return
@@ -108,7 +114,7 @@ def rule_out_misspelled(spelling, place, eos, scores, lowest):
     stack[0, 0] = place[0]
     stack[0, 1] = place[1]
     stack[0, 2] = place[2]
-    depth = np.int64(0)  # how many bytes of the last token that was followed may follow
+    depth = np.int64(0)  # number of symbols of the last token that are allowed
     for number in range(len(spelling.order)):
         token = np.int64(spelling.order[number])
         start = spelling.offsets[token]
@@ -135,7 +141,7 @@ def rule_out_misspelled(spelling, place, eos, scores, lowest):
 
 @inner
 def _follow(spelling, place, token):
-    """Return the place after a token; its word and separator are 0 if the token may not follow."""
+    """Return the place after a token. If the token may not follow, word and separator are 0."""
     word = place[0]
     separator = place[1]
     half = place[2]
@@ -150,7 +156,7 @@ def _follow(spelling, place, token):
 
 @inner
 def _follow_symbol(spelling, word, separator, half, symbol):
-    """Return the place after a byte or half a byte."""
+    """Return the place after a symbol, a byte or half a byte; 0, 0, -1 if it may not follow."""
     if symbol < HALF:
         if half >= 0:
             return np.int64(0), np.int64(0), np.int64(-1)
@@ -166,8 +172,8 @@ def _follow_symbol(spelling, word, separator, half, symbol):
 
 @inner
 def _follow_unknown(spelling, place, token):
-    """Return the place after a token as ``_follow`` does, where a word that is not known may be
-    anything.
+    """Return the place after a token, like ``_follow``, but let unknown words be any valid
+    UTF-8.
     """
     word = place[0]
     separator = place[1]
@@ -192,7 +198,10 @@ def _follow_unknown(spelling, place, token):
 
 @inner
 def _follow_byte(spelling, word, separator, byte):
-    """Return the nodes after a byte; a separator that is complete begins a new word."""
+    """Return the word node and the separator node after a byte.
+
+    After a complete separator, the word node is the one where words begin.
+    """
     next_word = _child(spelling, word, byte)
     next_separator = np.int64(0)
     if separator != 0:
@@ -201,14 +210,14 @@ def _follow_byte(spelling, word, separator, byte):
         next_separator = np.int64(spelling.first[2, byte])
     if next_separator != 0 and _is_end(spelling, next_separator):
         next_separator = np.int64(0)
-        if next_word < spelling.known:  # none, or any text
+        if next_word < spelling.known:  # there is none, or it accepts any valid UTF-8
             next_word = np.int64(spelling.words)
     return next_word, next_separator
 
 
 @inner
 def _child(spelling, node, byte):
-    """Return the node after a byte; 0 if the byte may not follow."""
+    """Return the node that a byte leads to from a node; 0 if the byte may not follow."""
     if node == spelling.words:
         return np.int64(spelling.first[1, byte])
     if node == spelling.anything:
@@ -228,7 +237,7 @@ def _is_end(spelling, node):
 
 @inner
 def _has_byte(spelling, word, separator, half):
-    """Return whether a byte with this first half may follow."""
+    """Return whether any byte with this higher half may follow."""
     for byte in range(16 * half, 16 * half + 16):
         next_word, next_separator = _follow_byte(spelling, word, separator, np.int64(byte))
         if next_word != 0 or next_separator != 0:

@@ -1,9 +1,9 @@
-"""Hashed sets of token windows: which runs of k tokens occur in a corpus, in a few bits each.
+"""Sets of the windows of a corpus: which sequences of k tokens occur in it, in a few bits each.
 
-A Bloom filter (Bloom 1970) whose bits for one window are in one block of 512 (Putze, Sanders &
-Singler 2007), so that a lookup is one memory access. It has no false negatives; the share of other
-windows that it reports is the *false-positive rate*. Only windows whose hash is a multiple of
-``stride`` are stored; any other window is reported as if it occurred.
+A set is a Bloom filter (Bloom 1970). All bits of one window are in one block of 512 bits (Putze,
+Sanders & Singler 2007), so a lookup is one memory access. The filter has no false negatives. Its
+*false-positive rate* is the share of windows outside the corpus that it reports as present. Only
+windows whose hash is a multiple of ``stride`` are stored; all others are reported as present.
 """
 
 import math
@@ -15,28 +15,29 @@ from jaxtyping import Integer, UInt64
 
 from reviewgen.compiled.jit import compiled, inner
 
-BLOCK = 8  # words of 64 bits
-# odd: 2**64 over the golden ratio, Knuth's multiplicative hashing
+BLOCK = 8  # words of 64 bits in a block
+# factor of Knuth's multiplicative hashing: 2**64 divided by the golden ratio, rounded to odd
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 PART = 1 << 14  # tokens hashed at a time
-REGIONS = 64  # of memory, by which hashes are queued while building
-REGION_SHIFT = np.uint64(58)  # leaves the first six bits of a hash, which select its region
-QUEUE = 1 << 14  # hashes that wait for one region, at most
+REGIONS = 64  # memory regions of a set; while it is built, hashes are queued by region
+REGION_SHIFT = np.uint64(58)  # leaves the highest six bits of a hash, the number of its region
+QUEUE = 1 << 14  # maximum number of hashes in the queue of one region
 TRIALS = 200_000  # random hashes looked up to measure the false-positive rate
 
 Tokens: TypeAlias = Integer[np.ndarray, " N"] | Iterable[np.ndarray]
-"""A stream of tokens, whole or in blocks that each end with a separator; the blocks can be iterated
-more than once.
+"""A stream of tokens: one array, or an iterable of blocks.
+
+Each block ends with a separator. The iterable can be iterated more than once.
 """
 
 
 class WindowSet(NamedTuple):
-    """The windows of ``length`` tokens of a corpus. Compiled functions take it as it is."""
+    """The set of the windows of ``length`` tokens of a corpus; compiled functions accept it."""
 
     bits: UInt64[np.ndarray, " W"]
     length: int
-    probes: int  # bits set by a window
-    stride: int  # a power of two; windows whose hash is a multiple of it are stored
+    probes: int  # number of bits that a window sets
+    stride: int  # a power of two; only windows whose hash is a multiple of it are stored
 
 
 NO_WINDOWS = WindowSet(np.zeros(BLOCK, np.uint64), 1, 1, 1)
@@ -57,9 +58,9 @@ def build_windows(
         ids: The stream.
         separators: The ids of bos and eos.
         length: Number of tokens of a window.
-        bits_per_window: More bits give fewer false positives: 10 about 1 %, 16 about 0.1 %.
-        stride: A power of two; one window in ``stride`` is stored.
-        expected: Number of windows that the set will have, if the caller has counted them.
+        bits_per_window: More bits give fewer false positives: 10 bits about 1 %, 16 about 0.1 %.
+        stride: A power of two; about one window in ``stride`` is stored.
+        expected: Number of windows that the set will hold; None: they are counted first.
 
     >>> windows = build_windows(np.array([0, 5, 6, 7, 1]), (0, 1), length=2, bits_per_window=16)
     >>> copies(windows, np.array([9, 6, 7]), 2, 1), copies(windows, np.array([9, 6, 8]), 2, 1)
@@ -73,28 +74,29 @@ def build_windows(
 
 
 def empty_set(windows: int, length: int, bits_per_window: float, stride: int = 1) -> WindowSet:
-    """Return a set with room for a number of windows; see ``build_windows``."""
+    """Return an empty set that is large enough for ``windows`` windows; see ``build_windows``."""
     blocks = count_blocks(windows, bits_per_window)
     probes = min(7, max(1, round(bits_per_window * math.log(2))))
     return WindowSet(np.zeros(blocks * BLOCK, np.uint64), length, probes, stride)
 
 
 def count_blocks(windows: int, bits_per_window: float) -> int:
-    """Return the number of blocks of 512 bits of a set with room for a number of windows."""
+    """Return the number of blocks of 512 bits that a set for ``windows`` windows needs."""
     return max(1, math.ceil(windows * bits_per_window / (64 * BLOCK)))
 
 
 def count_windows(ids: Tokens, separators: tuple[int, int], length: int, stride: int = 1) -> int:
-    """Return the number of distinct windows that a set of the stream would store; an estimate from
-    65,536 tokens on.
+    """Return the number of distinct windows that a set of the stream would store.
+
+    For a stream of 65,536 or more tokens it is an estimate from a sample.
     """
     thinner = max(stride, thin_for_counting(sum(len(block) for block in cut(ids))))
     return len(np.unique(sample_windows(ids, separators, length, thinner))) * (thinner // stride)
 
 
 def thin_for_counting(tokens: int) -> int:
-    """Return the stride of a sample that is large enough to estimate the number of windows of a
-    stream.
+    """Return the stride with which a stream of ``tokens`` tokens is sampled to estimate its number
+    of windows.
     """
     return 1 << (tokens >> 16).bit_length()
 
@@ -102,7 +104,7 @@ def thin_for_counting(tokens: int) -> int:
 def sample_windows(
     ids: Tokens, separators: tuple[int, int], length: int, stride: int
 ) -> UInt64[np.ndarray, " W"]:
-    """Return the hashes of the windows of a stream that a set of this stride stores."""
+    """Return the hashes of those windows of a stream that a set with this stride stores."""
     sampled = [np.empty(0, np.uint64)]
     hashes = np.empty(PART, np.uint64)
     for block in cut(ids):
@@ -120,8 +122,9 @@ def cut(ids: Tokens) -> Iterable[np.ndarray]:
 
 
 def false_positive_rate(windows: WindowSet) -> float:
-    """Return the share of random windows whose hash is a multiple of the stride that the set
-    wrongly contains.
+    """Measure the false-positive rate of a set, by looking up random hashes.
+
+    Only hashes that are multiples of the stride are tried, since all others count as present.
     """
     random = np.random.default_rng(0).integers(0, 1 << 64, TRIALS, dtype=np.uint64)
     share: float = _share_contained(windows, random * np.uint64(windows.stride))
@@ -130,7 +133,7 @@ def false_positive_rate(windows: WindowSet) -> float:
 
 @compiled
 def hash_window(tokens, end, length):
-    """Return the 64-bit hash of the ``length`` tokens up to index ``end``, inclusive."""
+    """Return the 64-bit hash of the ``length`` tokens that end at index ``end``, inclusive."""
     value = np.uint64(0)
     for position in range(end - length + 1, end + 1):
         value = value * MULTIPLIER + np.uint64(tokens[position] + 1)
@@ -139,8 +142,9 @@ def hash_window(tokens, end, length):
 
 @compiled
 def holds(windows, value):
-    """Return whether the window with this hash may occur in the corpus; true if its hash is not a
-    multiple of the stride.
+    """Return whether the window with this hash may occur in the corpus.
+
+    The result is always true for a hash that is not a multiple of the stride.
     """
     if value & np.uint64(windows.stride - 1):
         return True
@@ -157,9 +161,11 @@ def holds(windows, value):
 
 @compiled
 def copies(windows, tokens, end, run):
-    """Return whether the last ``run`` windows up to index ``end`` may all occur in the corpus.
+    """Return whether the ``run`` consecutive windows that end at index ``end`` may all be in the
+    corpus.
 
-    Only then can the last length + run - 1 tokens be copied. Windows do not extend before index 0.
+    If one of them is not, the last length + run - 1 tokens are not copied from the corpus. If there
+    are fewer tokens than that, the result is false.
     """
     if end + 2 < windows.length + run:
         return False
@@ -171,8 +177,9 @@ def copies(windows, tokens, end, run):
 
 @compiled
 def forbid(windows, tokens, end, run, probs):
-    """Set the probability, in ``probs`` (V,), of each token that at index ``end`` would make
-    ``copies`` true to zero.
+    """Set the probability of each token to zero that would complete a copied span at index ``end``.
+
+    These are the tokens with which ``copies`` would be true. ``probs`` (V,) is updated.
     """
     length = windows.length
     if end + 2 < length + run:
@@ -190,7 +197,7 @@ def forbid(windows, tokens, end, run, probs):
 
 @inner
 def _mix(value):
-    """Return a 64-bit hash of a word: the finaliser of splitmix64 (Steele, Lea & Flood 2014)."""
+    """Return the hash of a 64-bit word: the finaliser of splitmix64 (Steele, Lea & Flood 2014)."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return value ^ (value >> np.uint64(31))
@@ -198,10 +205,11 @@ def _mix(value):
 
 @compiled
 def _hash_part(ids, first, last, bos, eos, length, stride, hashes):
-    """Write the hashes of the windows that end in [first, last) to ``hashes``, and return their
-    number.
+    """Write to ``hashes`` the hashes of the windows whose last token is in [first, last), and
+    return their number.
 
-    Windows with a separator, and those whose hash is not a multiple of ``stride``, are left out.
+    Windows that contain a separator are left out, and so are hashes that are not multiples of
+    ``stride``.
     """
     count = 0
     inside = 0
@@ -228,8 +236,10 @@ def _hash_part(ids, first, last, bos, eos, length, stride, hashes):
 
 @compiled
 def _insert_all(windows, ids, bos, eos):
-    """Insert every window of a stream; hashes are queued by region of memory and inserted together,
-    so that it stays in cache.
+    """Insert every window of a stream.
+
+    Hashes are queued by the region of memory that they fall into. A full queue is inserted at once,
+    so that its region stays in the processor's cache.
     """
     part = np.empty(PART, np.uint64)
     waiting = np.empty((REGIONS, QUEUE), np.uint64)
@@ -251,7 +261,7 @@ def _insert_all(windows, ids, bos, eos):
 
 @compiled
 def insert(windows, hashes):
-    """Insert windows, given their hashes."""
+    """Insert the windows with these hashes."""
     blocks = np.uint64(len(windows.bits) // BLOCK)
     for value in hashes:
         start = np.int64(((value >> np.uint64(32)) * blocks) >> np.uint64(32)) * BLOCK
