@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 from weakref import WeakSet
 
-# If colorama is installed, numba loads it to colour its error messages. colorama then prints a reset
-# code when the process ends, even into a pipe.
+# If colorama is installed, numba loads it to colour its error messages. colorama then prints a
+# reset code when the process ends, even into a pipe.
 os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
 
 import numba
