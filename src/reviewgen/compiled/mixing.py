@@ -1,8 +1,8 @@
 """Mixtures of next-token distributions. Their weights may depend on how certain each distribution
 is.
 
-The *gate* is a quadratic function of the entropies (nats) of the M distributions. Its softmax gives
-the weights::
+The *gate* is a quadratic function of the entropies (nats) of the M distributions. Its exponential
+multiplies the prior weights, which are then scaled to sum to one::
 
     w_m  ~  prior_m  exp(gate_m . (1, H_1 .. H_M, H_1 H_1, H_1 H_2 .. H_M H_M))
 

@@ -381,8 +381,8 @@ def filter_top_k_top_p(probs, top_k, top_p):
     """Keep the top_k most probable tokens, and of these the smallest set with a probability of
     top_p. Set the other tokens to zero.
 
-    Tokens as probable as the last of the top_k are kept, too (Fan et al. 2018). top-p (Holtzman et
-    al. 2020) considers the token with the smaller id first if two are equally probable.
+    top-k: Fan et al. 2018; tokens as probable as the last of the top_k are kept, too. top-p:
+    Holtzman et al. 2020; of equally probable tokens, those with smaller ids are kept first.
     """
     size = len(probs)
     heap = np.empty(size, np.int64)
