@@ -322,13 +322,13 @@ def _lstm_backward(grad_h, grad_c, gates, before, is_relu, grad_gates, activated
 
 @inlined
 def _thirds(row, size):
-    """Return the gates r, z and n of a gru from a row that holds them side by side."""
+    """Return the gates r, z and n of a gru, which a row holds side by side."""
     return row[:size], row[size : 2 * size], row[2 * size :]
 
 
 @inlined
 def _quarters(row, size):
-    """Return four gates from a row that holds them side by side, such as i, f, g and o of an lstm."""
+    """Return four gates that a row holds side by side, such as i, f, g and o of an lstm."""
     return row[:size], row[size : 2 * size], row[2 * size : 3 * size], row[3 * size :]
 
 
@@ -390,7 +390,7 @@ def _activate(number, is_relu):
 
 @inlined
 def _derivative(value, is_relu):
-    """Return the derivative of the activation function at the point where its value is ``value``."""
+    """Return the derivative of the activation function where its value is ``value``."""
     if is_relu:
         return ONE if value > ZERO else ZERO
     return ONE - value * value

@@ -239,7 +239,7 @@ class CharacterStepper:
         )
 
     def _weigh(self, logits: Float[np.ndarray, "R V"]) -> Float32[np.ndarray, "R V"]:
-        """Return unnormalised probabilities of the tokens, sorted by spelling. The largest is one."""
+        """Return unnormalised probabilities of the tokens, sorted by spelling; the largest is 1."""
         ordered: np.ndarray = logits[:, self._tokens.order].astype(np.float32, copy=False)
         probs: np.ndarray = np.exp(ordered - ordered.max(axis=1, keepdims=True))
         return probs

@@ -405,7 +405,7 @@ def _in_evaluation_mode(model: Any) -> Any:
 
 
 def _build(entry: Mapping[str, Any], blend: BlendConfig) -> LanguageModel:
-    """Return the component that an entry in the config of a blend describes, without its tensors."""
+    """Build the component that an entry in a blend's config describes, without its tensors."""
     kind, _ = find_model(plugin_of_saved("model", entry))
     model: LanguageModel = kind(read_saved_config(kind.Config, entry["config"], entry["version"]))
     if "characters" not in entry:

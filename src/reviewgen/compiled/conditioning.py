@@ -34,7 +34,7 @@ class Conditioning(NamedTuple):
 
     @property
     def state_width(self) -> int:
-        """The width of the two arrays of a state, ``sums`` and ``products``, that ``hold`` updates."""
+        """The width of the arrays ``sums`` and ``products`` of a state; see ``hold``."""
         return max(int(self.table.shape[1]) + 2, len(self.scales))
 
 

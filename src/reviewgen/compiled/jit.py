@@ -84,7 +84,7 @@ def inlined(function: FunctionT) -> FunctionT:
 
 
 def reordered(function: FunctionT) -> FunctionT:
-    """Like ``inner``, but sums may be added in any order, which lets them use vector instructions."""
+    """Like ``inner``, but sums may be added in any order, so they can use vector instructions."""
     return _available_to_compiled(function, fastmath={"reassoc", "nsz"})
 
 
