@@ -10,15 +10,15 @@ const CELLS = { rnn: advanceRnn, gru: advanceGru, lstm: advanceLstm };
 /**
  * Return the stepper of a model: `{initialState(), forward(ids, state)}`.
  *
- * The state has h and c (H) of each layer, the last K ids, and the sum of the embeddings of the text's conditions and fields. Divided
- * by the root of the number of their ids and multiplied by a matrix, this sum is added to the input of the output layer.
+ * The state has h and c (H) of each layer, the last K ids, and the sum of the embeddings of the text's conditions and fields.
+ * Divided by the root of the number of their ids and multiplied by a matrix, this sum is added to the input of the output layer.
  */
 export default function createStepper(name, config, tensors) {
   const layers = Array.from({ length: config.layers }, (_, layer) => readLayer(tensors, layer));
   const table = tensors["embedding.weight"].data;
   const embed = makeEmbedding(config, table, tensors["ngrams.table.weight"]?.data);
   const shift = tensors.held?.matrix();
-  const output = tensors[config.tied ? "embedding.weight" : "output.weight"].matrix(); // if tied and H is not E, a projection comes first
+  const output = tensors[config.tied ? "embedding.weight" : "output.weight"].matrix(); // tied, with a projection before it if H is not E
   const projection = tensors["output.projection.weight"]?.matrix();
   const bias = tensors["output.bias"].data;
   const activate = config.activation === "relu" ? (x) => Math.max(0, x) : Math.tanh;

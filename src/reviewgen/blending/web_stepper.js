@@ -40,7 +40,7 @@ function softmax(logits) {
   return { logits, probabilities, total, logTotal: largest + Math.log(total), entropy: Math.log(total) - mean / total };
 }
 
-/** Return the weights (M): the softmax of a sum, the log of each fixed weight plus the gate's quadratic function of the entropies. */
+/** Return the weights (M): the fixed weights times the exponential of the gate's function of the entropies, scaled to sum to one. */
 function weigh(prior, gate, entropies) {
   const scores = gate.map((coefficients) => score(coefficients, entropies));
   const largest = Math.max(...scores);
@@ -49,7 +49,7 @@ function weigh(prior, gate, entropies) {
   return weights.map((weight) => weight / total);
 }
 
-/** Return the value of a quadratic function; its coefficients are those of 1, of each entropy, and of each product of two entropies. */
+/** Return the value of a quadratic function. It has a coefficient for 1, for each entropy, and for each product of two entropies. */
 function score(coefficients, entropies) {
   const factors = [1, ...entropies];
   const pairs = factors.flatMap((one, number) => factors.slice(number).map((other) => [one, other]));

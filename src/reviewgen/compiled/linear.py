@@ -73,8 +73,8 @@ nearly exact.
 
 
 class Matrix(NamedTuple):
-    """A matrix in panels. The weight of input k in output 64 p + m is ``panels[p, k, m] * scales[64
-    p + m]``.
+    """A matrix in panels. The weight of input k in output 64 p + m is
+    ``panels[p, k, m] * scales[64 p + m]``.
 
     Zeros pad the last panel. Compiled loops take the two arrays as arguments. Matrices of one shape
     may be stacked along leading axes.
