@@ -1,8 +1,9 @@
-"""The settings of nnlm, shared by training and inference, and its presets. Must not import torch.
+"""The settings of nnlm and its presets. Training and inference share them, so this file must not
+import torch.
 
-The presets are for a corpus of 1 to 50 MB and a few minutes on two cores. The char preset has the
-model's default shape. With words, most of the work is the output layer (V x H), so the hidden layer
-is narrow, and batches are small, for more steps in the same time.
+The presets are for a corpus of 1 to 50 MB and a few minutes of training on two cores. The char
+preset has the model's default shape. With words, the output layer (V x H) does most of the work, so
+the hidden layer is narrow. Batches are small, for more steps in the same time.
 """
 
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ NNLM_CHAR = Preset(
         "clip_norm": 1.0,
     },
     generation_settings=CHAR_GENERATION,
-    # within a minute of training, wider ones were worse
+    # after a minute of training, wider hidden layers were worse
     sizes=tuple({"hidden_size": size} for size in (256, 512, 768)),
     by_epochs=BY_EPOCHS,
 )

@@ -2,7 +2,7 @@
 hidden layer, an output layer.
 
 Must not know tokenizers, training or text. Shapes: B batch, T time (tokens), V vocabulary, E
-embedding, H hidden, n order.
+embedding, H hidden, n the order, K = n-1 tokens of context.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,16 +34,18 @@ KINDS = {
     "held": "conditions",
     "output": "output layer",
 }
-"""The kind of the parameters of each module; ``held`` is the matrix of conditions and fields."""
+"""What the parameters of each module are called in reports. ``held`` is the matrix A that
+multiplies the vector of conditions and fields.
+"""
 
 
 class Nnlm(nn.Module):
-    """A language model that sees the last n-1 tokens, like an n-gram model, but shares what it
-    learns among similar contexts.
+    """A language model that predicts a token from the n-1 tokens before it. Unlike an n-gram model,
+    it shares what it learns among similar contexts.
 
     Bengio, Ducharme, Vincent and Jauvin 2003, "A Neural Probabilistic Language Model", without the
-    optional direct connections from embeddings to output. With e the embedding (V+1, E), whose last
-    row is used before the beginning of a text::
+    optional direct connections from embeddings to output. The embedding table e has V+1 rows of
+    width E. Its last row stands for each position before the beginning of a text::
 
         x_t = [e[ids_{t-n+2}], ..., e[ids_t]]       (B, (n-1) E), oldest first
         h_t = tanh(W_hidden x_t + b_hidden)         (B, H), or relu
@@ -51,13 +53,13 @@ class Nnlm(nn.Module):
 
     Returns logits; see ``reviewgen.protocols.LanguageModel``.
 
-    The state is the last n-1 ids, (B, n-1), padded with the id V before the beginning. Training
-    feeds one long stream, in which no context is padded; so in training, one row in four starts a
-    new context at a random token, as texts do in inference.
+    The state holds the last n-1 ids, (B, n-1), padded with the id V before the beginning. Training
+    feeds one long stream of tokens, so it would never see a padded context. In training, one row in
+    four therefore starts a new context at a random token, as texts do in inference.
 
-    With ids of conditions or fields, ``A g_t`` is added to the hidden layer's input, where g_t is
-    their vector (``reviewgen.protocols.inputs``), and the state is a pair: the last ids and the
-    sums of conditions and fields, (B, E + 2).
+    A model with ids of conditions or fields adds ``A g_t`` to the hidden layer's input. ``g_t`` is
+    the vector of the conditions and fields of the text (``reviewgen.protocols.inputs``). The state
+    is then a pair: the last ids, and the sums from which ``g_t`` is computed, (B, E + 2).
     """
 
     Config: ClassVar[type] = NnlmConfig
@@ -75,12 +77,14 @@ class Nnlm(nn.Module):
         nn.init.xavier_uniform_(self.hidden.weight, nn.init.calculate_gain(config.activation))
         nn.init.zeros_(self.hidden.bias)
         nn.init.zeros_(self.output.bias)
-        self.held: nn.Parameter | None = None  # the matrix of conditions and fields
+        self.held: nn.Parameter | None = None  # A, the matrix of conditions and fields
         if config.holds:
             self.held = nn.Parameter(torch.zeros(config.hidden_size, config.embedding_size))
 
     def initial_state(self, batch_size: int) -> State:
-        """Return the state before the first token: n-1 times the id V."""
+        """Return the state before the first token: the id V, n-1 times, and zero sums if the model
+        has conditions or fields.
+        """
         config = self.config
         like = self.embedding.weight
         last = like.new_full((batch_size, config.order - 1), config.vocab_size, dtype=torch.long)
@@ -91,7 +95,7 @@ class Nnlm(nn.Module):
     def forward(
         self, ids: Int[Tensor, "B T"], state: State
     ) -> tuple[Float[Tensor, "B T V"], State]:
-        """Return logits for the token after each of ``ids``, and the last n-1 ids.
+        """Return logits for the token after each of ``ids``, and the state after the last.
 
         Raises:
             ShapeError: The ids or the state have another shape.
@@ -186,8 +190,8 @@ class Nnlm(nn.Module):
         yield _product(self.output, "logits", formula, self.output(h), "B T V")
 
     def _check(self, ids: Tensor, state: State) -> tuple[Tensor, Any]:
-        """Return the last ids and the sums of conditions and fields, if they and the ids have the
-        shapes of this model.
+        """Check the shapes of the ids and the state. Return the last ids of the state, and its sums
+        of conditions and fields (None if the model has neither).
         """
         batch = check_ids(ids)
         sizes = {"B": batch, "K": self.config.order - 1}
@@ -202,13 +206,13 @@ class Nnlm(nn.Module):
         return last, sums
 
     def _restart_some_rows(self, window: list[Tensor]) -> list[Tensor]:
-        """Return the embeddings of the contexts, (B, T, E) each, as if in some rows a text began at
-        a random token.
+        """Return the embeddings of the contexts, (B, T, E) for each position. In some rows, a text
+        begins at a random token: the positions before it have the embedding of the padding.
         """
         rows, length, _ = window[0].shape
         padding = self.embedding.weight[self.config.vocab_size]
         time = torch.arange(length, device=padding.device)
-        # past the end in three rows of four
+        # in three rows of four, the start is past the end, so nothing changes
         start = torch.randint(4 * length, (rows, 1), device=padding.device)
         return [
             torch.where(((time >= start) & (time - back < start)).unsqueeze(-1), padding, e)
@@ -216,15 +220,15 @@ class Nnlm(nn.Module):
         ]
 
     def initial_weights(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return tensors of this model from those of an embedding table, or of a model of this
-        kind.
+        """Return tensors from elsewhere under the names that they have in this model.
 
-        Accepted are the names of ``state_dict``, and those of an embedding table, see
-        ``is_embedding_table``. A table of another model has V rows; the vector for the tokens
-        before a text then stays random.
+        Accepted are the names of ``state_dict`` and the names of an embedding table (see
+        ``is_embedding_table``). The table of another model has only V rows. Our last row, the
+        vector for positions before a text, then keeps its random values.
 
         Raises:
-            ConfigError: A tensor is none of these, or two are for the same one.
+            ConfigError: A name is not accepted, or two tensors stand for the same tensor of this
+                model.
         """
         matched = match_tensors(self, tensors, str, "and the model's own, as hidden.weight")
         table = matched.get("embedding.weight")
@@ -234,8 +238,8 @@ class Nnlm(nn.Module):
         return matched
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the matrix of conditions and fields, which learns slowly; see
-        ``reviewgen.protocols.SupportsParameterGroups``.
+        """Return a parameter group for the matrix of conditions and fields, which has a lower
+        learning rate. See ``reviewgen.protocols.SupportsParameterGroups``.
         """
         return group_held(self.held)
 
@@ -263,12 +267,14 @@ class Nnlm(nn.Module):
         return NnlmStepper(self.config, arrays, weight_bits)
 
     def describe_graph(self) -> ModelGraph:
-        """Return the computational graph, for pictures."""
+        """Return the computational graph, to be drawn."""
         return _describe(self.config)
 
 
 def _product(layer: nn.Linear, name: str, formula: str, values: Tensor, axes: str) -> Operation:
-    """Return the operation of a linear layer, perhaps with an activation function after it."""
+    """Return the operation of a linear layer. ``values`` is its result, possibly after an
+    activation function.
+    """
     return Operation(
         name=name,
         formula=formula,
@@ -280,7 +286,9 @@ def _product(layer: nn.Linear, name: str, formula: str, values: Tensor, axes: st
 
 
 def _describe(config: NnlmConfig) -> ModelGraph:
-    """Return the graph: an edge leads into the window for each of the last n-1 tokens."""
+    """Return the computational graph. For each of the last n-1 tokens, an edge leads from the
+    embedding to the window.
+    """
     nodes = tuple(_nodes(config))
     sizes = {"E": config.embedding_size, "H": config.hidden_size, "V": config.vocab_size}
     return ModelGraph(nodes=nodes, edges=tuple(_edges(config)), sizes=sizes)

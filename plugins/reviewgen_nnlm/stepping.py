@@ -1,9 +1,11 @@
 """The stepper of nnlm: inference without torch.
 
-If the table of the hidden layer's products, for each token at each context position, is small
-enough, they are looked up: a step is then n-1 additions of a row, and the output layer's product.
-Must not import torch. Shapes: B texts, T time (tokens), V vocabulary, E embedding, H hidden, n
-order, N random numbers a row, R rows side by side.
+The hidden layer's product with each token's embedding, at each context position, can be computed in
+advance. If the table of these products is small enough, a step looks them up: it adds up n-1 rows,
+and only the output layer is a matrix product.
+
+Must not import torch. Shapes: B texts, V vocabulary, E embedding, H hidden, n the order, K = n-1
+tokens of context, N random numbers of a text, R texts that are stepped together.
 """
 
 from collections.abc import Mapping
@@ -29,14 +31,17 @@ from reviewgen.compiled.steps import CompiledStep
 from reviewgen.protocols.stepper import StepState, TensorSpec
 from reviewgen_nnlm.config import NnlmConfig
 
-# a larger table of products takes longer to compute than it saves in a few texts
+# a larger table takes longer to compute than it saves while a few texts are generated
 TABLE_BYTES = 1 << 24
 
 
 class Packed(NamedTuple):
-    """The weights of an nnlm, prepared for the loops: every matrix in panels."""
+    """The weights of an nnlm, prepared for the compiled loops. Matrices are in panels, see
+    ``reviewgen.compiled.linear``.
+    """
 
-    # V+1 products for each of n-1 positions; empty: computed from the next fields
+    # hidden layer's product of each of V+1 ids at each of n-1 positions; if the table would be too
+    # large, it is empty, and the products are computed from the next two fields
     table: Float32[np.ndarray, "K rows H"]
     embedding: Float32[np.ndarray, "V1 E"]
     hidden: Matrix
@@ -44,15 +49,16 @@ class Packed(NamedTuple):
     output: Matrix
     output_bias: Float32[np.ndarray, " V"]
     is_relu: int
-    conditioning: Conditioning | None  # its product is added to the hidden layer's input
+    # the product of the conditions' vector is added to the hidden layer's input
+    conditioning: Conditioning | None
 
 
 class NnlmStepper(CompiledStepper):
     """The stepper of ``nnlm``. The state is the last n-1 ids, (B, n-1), padded with the id V before
     the beginning.
 
-    With conditions or fields it is a pair: the ids and the sums of conditions and fields, (B, E +
-    2).
+    With conditions or fields, the state is a pair: the last ids, and the sums of conditions and
+    fields, (B, E + 2).
     """
 
     Config: ClassVar[type] = NnlmConfig
@@ -60,8 +66,8 @@ class NnlmStepper(CompiledStepper):
     def __init__(
         self, config: NnlmConfig, tensors: Mapping[str, np.ndarray], weight_bits: Bits = 32
     ) -> None:
-        """Prepare a model's tensors, which are copied, for inference with weights of
-        ``weight_bits``.
+        """Prepare the tensors of a model for inference with weights of ``weight_bits``. The tensors
+        are copied.
 
         Raises:
             BundleError: A tensor holds NaN or infinity.
@@ -87,7 +93,9 @@ class NnlmStepper(CompiledStepper):
         }
 
     def initial_state(self, batch_size: int) -> StepState:
-        """Return the state before the first token: n-1 times the id V."""
+        """Return the state before the first token: the id V, n-1 times, and zero sums if the model
+        has conditions or fields.
+        """
         config = self.config
         last = np.full((batch_size, config.order - 1), config.vocab_size, np.int64)
         if not config.holds:
@@ -102,8 +110,9 @@ class NnlmStepper(CompiledStepper):
     def state_arrays(
         self, state: StepState
     ) -> tuple[Float32[np.ndarray, "S B W"], Int64[np.ndarray, "K B"]]:
-        """Return a copy of a state as the step takes it: the sums of conditions and fields, and
-        their product; and the last n-1 ids.
+        """Return a copy of a state in the arrays that the compiled step takes. The floats are the
+        sums of conditions and fields and their product with the matrix; the ints are the last n-1
+        ids.
         """
         conditioning = self._weights.conditioning
         if conditioning is None:
@@ -117,7 +126,7 @@ class NnlmStepper(CompiledStepper):
     def state_of(
         self, floats: Float32[np.ndarray, "S B W"], ints: Int64[np.ndarray, "K B"]
     ) -> StepState:
-        """Return the state of such arrays."""
+        """Return the state that is stored in such arrays; the inverse of ``state_arrays``."""
         last = np.ascontiguousarray(ints.T)
         if not self.config.holds:
             return last
@@ -151,7 +160,15 @@ def _prepare(
 
 @inner
 def _compute_logits(weights, conditioning, seen, floats, logits):
-    """Write the logits after the last n-1 ids, int64 (n-1, R) or wider, to ``logits``, (R, V64)."""
+    """Write the logits for the next token to ``logits``, (R, V64).
+
+    Args:
+        weights: Packed.
+        conditioning: Its field of this name.
+        seen: int64 (n-1, B), the last n-1 ids of each text; B >= R.
+        floats: The sums of conditions and fields, and their product.
+        logits: Written.
+    """
     bias = weights.output_bias
     width = weights.embedding.shape[1]
     rows = len(logits)
@@ -187,8 +204,9 @@ def _step(weights, ids, floats, ints, logits):
 
     Args:
         weights: The address of Packed.
-        ids, logits: As there.
-        floats: The sums of conditions and fields, and their product, if the model has any.
+        ids, logits: As in ``reviewgen.compiled.steps``.
+        floats: The sums of conditions and fields, and their product; empty if the model has
+            neither.
         ints: The last n-1 ids.
     """
     last = len(ints) - 1

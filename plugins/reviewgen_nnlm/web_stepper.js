@@ -5,8 +5,10 @@
  */
 
 /**
- * Return the stepper of a model: `{initialState(), forward(ids, state)}`; the state is the last n-1 ids, V before the first, and what
- * the text is given, whose product with a matrix is added to the hidden layer's input.
+ * Return the stepper of a model: `{initialState(), forward(ids, state)}`.
+ *
+ * The state has the last n-1 ids (V for each position before the text) and the sum of the embeddings of the text's conditions and
+ * fields. Divided by the root of the number of their ids and multiplied by a matrix, this sum is added to the hidden layer's input.
  */
 export default function createStepper(name, config, tensors) {
   const { order, vocab_size: vocabulary, embedding_size: width } = config;
@@ -30,8 +32,8 @@ export default function createStepper(name, config, tensors) {
 }
 
 /**
- * Return what is held of the ids that a text is given, after one more id: the sum of their embeddings (E), their number, and
- * whether a field is open; nothing of it is left at the beginning of a text. See `reviewgen.protocols.inputs`.
+ * Update the sum of a text's conditions and fields by one more id. Return the sum of their embeddings (E), the number of their ids,
+ * and whether a field is open. The beginning of a text resets all three. See `reviewgen.protocols.inputs`.
  */
 function hold({ vocab_size: end, bos_id: bos, condition_ids = 0, field_ids = 0, embedding_size: width }, table, held, id) {
   const [first, fields] = [end - field_ids - condition_ids, end - field_ids];

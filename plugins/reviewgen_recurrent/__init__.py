@@ -8,12 +8,14 @@ The equations of a cell are written in three places, each for one purpose:
     kernels         generation without torch: the same step, in compiled loops
 
 ``layer="fused"`` is torch's own layer, and ``web_stepper.js`` is ``kernels`` for a browser.
-``tests/plugins/test_operations.py`` compares the first with equations written out by hand,
-``test_recurrent.py`` the first two with torch's layers (and the gradients with finite differences),
-and ``test_steppers.py`` and the laws of ``reviewgen.testing`` the third with the model's own call.
+Tests keep the three equal. ``tests/plugins/test_operations.py`` compares the first with equations
+written out by hand. ``test_recurrent.py`` compares the first two with torch's layers, and the
+gradients with finite differences. ``test_steppers.py`` and the laws of ``reviewgen.testing``
+compare the third with a call of the model.
 
-Around the cells, ``network`` has embedding, output layer and states, ``layers`` runs a stack of
-them, ``stepping`` packs the weights for ``kernels``, and ``graph`` draws.
+The other files: ``network`` has the embedding, the output layer and the states; ``layers`` runs a
+stack of recurrent layers; ``dropout`` has dropout and zoneout; ``config`` has the settings;
+``stepping`` packs the weights for ``kernels``; and ``graph`` describes the computational graph.
 """
 
 from pathlib import Path

@@ -1,19 +1,23 @@
-"""The compiled implementation of a recurrent layer for training on a CPU, with a hand-written
-gradient.
+"""A recurrent layer for training on a CPU, in compiled loops with a hand-written gradient.
 
-torch's own GRU and RNN add to the gradient of the recurrent matrix at every step; here it is one
-product after the loop, and so are the products of the inputs. In the loop over time, torch computes
-the state's product, and compiled loops the rest. Under autocast, matrices, outputs and what the
-backward pass needs have autocast's precision; states have float32.
+torch's own GRU and RNN add to the gradient of the recurrent matrix at every step. Here, one matrix
+product after the loop over time computes this gradient, and the products of the inputs are also
+computed for all steps at once. Inside the loop over time, torch computes the product of the state
+with the recurrent matrix, and compiled loops compute the rest. Under autocast, the matrices, the
+outputs and the values saved for the backward pass have autocast's precision; the states have
+float32.
 
-The loops take arrays of any precision. Each writes to one row and reads few others: only then does
-the compiler see that rows do not overlap, and use vector instructions.
+The compiled loops take arrays of any precision. Each loop writes to one row and reads few others.
+Only then does the compiler see that the rows do not overlap, and use vector instructions.
 
 Must not know a model or its settings. Shapes: B batch, T time, E inputs, H hidden, G number of
-gates times H, S vectors of a state (the lstm has two, h and c). The gradient of the gates has D
-columns. For rnn and lstm D = G. For the gru D = 4 H: the gradient of n as the input's product has
-it, then those of r and z, then the gradient of n as the state's product has it, scaled by r. So the
-first G columns, rolled by H, belong to the input's product, and the last G to the state's.
+gates times H, S vectors of a state (the lstm has two, h and c), D columns of the gradient of the
+gates.
+
+For rnn and lstm, D = G. For the gru, D = 4 H, since n takes the two products separately: the
+columns are the gradients of n's input product, of r, of z, and of n's state product (which is the
+first one scaled by r). So the first G columns, rolled by H, are the gradient of the input's
+product, and the last G columns are the gradient of the state's product.
 """
 
 import math
@@ -34,8 +38,8 @@ from reviewgen_recurrent.kernels import GRU, LSTM, add
 
 
 def can_run_compiled(x: Tensor) -> bool:
-    """Return whether ``run_compiled`` supports this input: on a CPU, in a supported precision, with
-    gradients enabled.
+    """Return whether ``run_compiled`` supports this input: it must be on a CPU and in a supported
+    precision, and gradients must be enabled.
     """
     return x.device.type == "cpu" and _precision(x) in PRECISIONS and torch.is_grad_enabled()
 
@@ -48,7 +52,7 @@ def run_compiled(
     is_relu: bool,
     zoned: Bool[Tensor, "T S B H"] | None,
 ) -> tuple[Float[Tensor, "T B H"], tuple[Float[Tensor, "1 B H"], ...]]:
-    """Return a layer's outputs and its last state.
+    """Run a layer over a sequence. Return its outputs and its last state.
 
     Args:
         x: The inputs.
@@ -70,8 +74,8 @@ def run_compiled(
 
 
 class _CompiledLayer(torch.autograd.Function):
-    """One layer; all tensors but the mask have the same precision, bias_hh and memory at least
-    float32.
+    """One layer as a function of torch with its own gradient. All tensors except the mask have the
+    same precision, but bias_hh and memory have at least float32.
     """
 
     @staticmethod
@@ -114,7 +118,7 @@ class _CompiledLayer(torch.autograd.Function):
         cell, is_relu, masks = ctx.facts
         time, rows, width = gates.shape
         size = outputs.shape[-1]
-        # the gru's gradients of the inputs begin with n
+        # for the gru, the gradient of the input's product begins with n instead of r
         shift = size if cell == GRU else 0
         grad_gates = gates.new_empty(time, rows, width + shift)  # (T, B, D)
         grad_memory = grad_last.clone(memory_format=torch.contiguous_format)
@@ -135,7 +139,7 @@ class _CompiledLayer(torch.autograd.Function):
             grad_x = (grad_inputs @ weight_ih.roll(shift, 0)).view_as(x)
         grad_weight_ih = (grad_inputs.T @ x.flatten(0, 1)).roll(-shift, 0)
         grad_weight_hh = grad_hidden.T @ outputs[:-1].flatten(0, 1)
-        # (D); a product is faster than a sum
+        # (D); a product with ones is faster than a sum
         sums = (grad_gates.new_ones(1, time * rows) @ grad_gates.flatten(0, 1))[0]
         grad_bias_ih = sums[:width].roll(-shift)
         grad_bias_hh = sums[-width:].to(grad_memory.dtype)
@@ -144,7 +148,7 @@ class _CompiledLayer(torch.autograd.Function):
 
 
 def _precision(x: Tensor) -> torch.dtype:
-    """Return the precision in which matrices are multiplied."""
+    """Return the precision of the matrix products."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
@@ -156,13 +160,13 @@ def _forward_step(cell, is_relu, t, gates, product, bias, memory, outputs, kept,
         cell: RNN, GRU or LSTM of ``kernels``.
         is_relu: Whether the activation is relu instead of tanh.
         t: The step.
-        gates: (T, B, G), the inputs' products; overwritten by the gates' values.
-        product: (B, G), the state's product.
-        bias: (G,), the bias of the state's product.
+        gates: (T, B, G), the inputs' products; step t is overwritten by the values of the gates.
+        product: (B, G), the product of the state and the recurrent matrix.
+        bias: (G,), the bias of this product.
         memory: (S, B, H), the state; updated.
-        outputs: (T + 1, B, H), of which t + 1 is written.
-        kept: (T, B, H), written: the other values that the backward pass needs. For the gru this is
-            the state's product of n, for the lstm c before the step.
+        outputs: (T + 1, B, H); row t + 1 is written.
+        kept: (T, B, H); row t is written with what the backward pass also needs: for the gru, n's
+            part of the state's product with its bias; for the lstm, c before the step.
         zoned: bool (T, S, B, H), the units that keep their old value; empty without zoneout.
     """
     _, rows, size = memory.shape
@@ -196,17 +200,18 @@ def _backward_step(
     grad_gates,
     zoned,
 ):
-    """Move the gradient of the state, (S, B, H), one step back, and write the gradient of the
-    gates, (T, B, D).
+    """Move the gradient of the state one step back, and write the gradient of the gates at this
+    step.
 
     Args:
         cell, is_relu, t: As in ``_forward_step``.
         gates, kept, outputs, zoned: As ``_forward_step`` left them.
         grad_outputs: (T, B, H), the gradient of the outputs.
-        grad_product: (B, H), the gradient of h that comes through the next step's matrix product.
-        grad_memory: (S, B, H), the gradient of the state after the step; becomes that of the state
-            before it.
-        grad_gates: (T, B, D), of which step t is written.
+        grad_product: (B, H), the gradient that h receives through the matrix product of the next
+            step.
+        grad_memory: (S, B, H), the gradient of the state after the step; becomes the gradient of
+            the state before the step.
+        grad_gates: (T, B, D); step t is written.
     """
     vectors, rows, size = grad_memory.shape
     masked = vectors if len(zoned) else 0
@@ -317,13 +322,13 @@ def _lstm_backward(grad_h, grad_c, gates, before, is_relu, grad_gates, activated
 
 @inlined
 def _thirds(row, size):
-    """Return the gru's gates r, z and n, which stand side by side in a row."""
+    """Return the gates r, z and n of a gru, which a row holds side by side."""
     return row[:size], row[size : 2 * size], row[2 * size :]
 
 
 @inlined
 def _quarters(row, size):
-    """Return four gates that stand side by side in a row, such as the lstm's i, f, g and o."""
+    """Return four gates that a row holds side by side, such as i, f, g and o of an lstm."""
     return row[:size], row[size : 2 * size], row[2 * size : 3 * size], row[3 * size :]
 
 
@@ -347,8 +352,8 @@ def _narrow_all(numbers, row):
 
 @inner
 def _update(old, new, zoned, t, vector, row):
-    """Replace the old values of h (vector 0) or c (1) by the new ones, except where they are zoned
-    out.
+    """Replace the values of one state vector, h (vector 0) or c (vector 1), by the new ones. Units
+    that are zoned out keep their old value.
     """
     if len(zoned) == 0:
         for j in range(len(old)):
@@ -367,8 +372,8 @@ def _add_gradients(grad_h, grad_product, grad_output):
 
 @inner
 def _pass_by(grad, stays, passed):
-    """Move the gradient of the zoned-out units to ``passed``: it goes to the step before, past the
-    cell.
+    """Move the gradient of the zoned-out units from ``grad`` to ``passed``. These units kept their
+    old value, so their gradient bypasses the cell and goes to the step before.
     """
     for j in range(len(grad)):
         passed[j] = grad[j] if stays[j] else ZERO

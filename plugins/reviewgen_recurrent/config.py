@@ -1,12 +1,13 @@
-"""The settings of the recurrent models, shared by training and inference, and their presets. Must
-not import torch.
+"""The settings of the recurrent models and their presets. Training and inference share them, so
+this file must not import torch.
 
-The presets are for a corpus of 1 to 50 MB and a few minutes on two cores. A char preset has its
-model's default shape and n-gram embeddings; with a time budget, one of ``sizes`` is chosen. With
-words, most of the work is the output layer (V x E), so the embeddings are narrow and tied, and
-batches are small, for more steps in the same time. Dropout grows with the number of epochs, since
-it only costs in the first ones, and n-grams become shorter, since they learn fastest and are the
-first to overfit.
+The presets are for a corpus of 1 to 50 MB and a few minutes of training on two cores. A char preset
+has its model's default shape, and n-gram embeddings. If the user gives a time budget, one of
+``sizes`` is chosen. With words, the output layer (V x E) does most of the work, so the embeddings
+are narrow and tied. Batches are small, for more steps in the same time.
+
+Dropout grows with the number of epochs, since it only costs in the first ones. With more epochs,
+n-grams become shorter, since they learn fastest and are the first to overfit.
 
 Shapes: V vocabulary, E embedding, H hidden, L layers.
 """
@@ -127,7 +128,8 @@ class RecurrentConfig:
     ] = "auto"
     activation: Literal["tanh", "relu"] = "tanh"
 
-    torch_layer: ClassVar[str] = "RNN"  # of the fused implementation; only torch's RNN has relu
+    # torch's layer that layer="fused" runs; only torch's RNN supports relu
+    torch_layer: ClassVar[str] = "RNN"
     techniques: ClassVar[tuple[Technique, ...]] = TECHNIQUES
 
     @property
@@ -243,7 +245,8 @@ def _word(model: str, learning_rate: float) -> Preset:
     )
 
 
-# at 0.01 the recurrent matrix grows until, after about 1,500 steps, nothing more is learned
+# with a learning rate of 0.01, the rnn's recurrent matrix grows, and after about 1,500 steps the
+# model stops learning
 RNN_CHAR = _char("rnn", 512, 0.004)
 GRU_CHAR = _char("gru", 320, 0.015)
 LSTM_CHAR = _char("lstm", 320, 0.016)

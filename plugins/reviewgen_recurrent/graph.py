@@ -1,8 +1,8 @@
-"""The computational graphs of the recurrent models, for pictures: embedding, cell with its gates,
+"""The computational graphs of the recurrent models, to be drawn: embedding, cell with its gates,
 output layer.
 
-The equations are those in the docstrings of ``Rnn``, ``Gru`` and ``Lstm``. Must not import torch.
-Shapes: B batch, T time (tokens), V vocabulary, E embedding, H hidden, N longest n-gram.
+The equations are in the docstrings of ``Rnn``, ``Gru`` and ``Lstm``. Must not import torch. Shapes:
+B batch, T time (tokens), V vocabulary, E embedding, H hidden, N longest n-gram.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from reviewgen_recurrent.kernels import GRU, LSTM, RNN
 
 NAMES = {RNN: "rnn", GRU: "gru", LSTM: "lstm"}
 PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-MAX_LAYERS_DRAWN = 3  # of more, all above the first are one box
+MAX_LAYERS_DRAWN = 3  # if there are more layers, one box stands for all above the first
 PRODUCTS = "W_{ih} x_{t} + b_{ih} + W_{hh} h_{t-1} + b_{hh}"
 
 
@@ -23,11 +23,12 @@ class Box(NamedTuple):
     """A box inside a cell.
 
     Attributes:
-        id: Its name.
-        label: What it computes.
-        inputs: The names of the boxes whose results it takes.
+        id: The name of the box.
+        label: What the box computes.
+        inputs: The names of the boxes whose results are its inputs.
         detail: A remark below the label.
-        parameters: The names of its tensors, without prefix and layer.
+        parameters: The names of its tensors, without the prefix ``recurrent.`` and the layer's
+            suffix.
     """
 
     id: str
@@ -83,8 +84,8 @@ CELLS = {
         Box("c", "c_{t}", ("memory",)),
     ),
 }
-"""The boxes of each cell, in the order in which they are drawn; h and c come in as ``h_previous``
-and ``c_previous``.
+"""The boxes of each cell, in the order in which they are drawn. ``h_previous`` and ``c_previous``
+are the state before the step.
 """
 
 
@@ -92,13 +93,13 @@ def describe_recurrent(config: RecurrentConfig, kernel: int) -> ModelGraph:
     """Return the graph of a recurrent model.
 
     Args:
-        config: Its settings.
+        config: The settings of the model.
         kernel: The number of its cell in ``kernels``.
     """
     layers = _layers(config, kernel)
     outputs = _outputs(config)
     nodes = [_value("ids"), _embedding(config), *layers, *outputs, _value("logits")]
-    # the axes of the result of each node but the last
+    # the axes of each node's result, except for the last node
     axes = ["BT", "BTE", *["BTH"] * len(layers), *["BTE"] * (len(outputs) - 1), "BTV"]
     if config.holds:
         index = len(nodes) - 2  # before the output layer
@@ -131,8 +132,8 @@ def _edge(
 
 
 def _port(node: GraphNode, name: str | None = None) -> str:
-    """Return the end of an edge: a node or, if it has an inside, a node in there, by default the
-    first.
+    """Return the name by which an edge refers to a node. If the node contains a graph, this is a
+    node inside it: ``name``, or the first one by default.
     """
     return f"{node.id}/{name or node.inside.nodes[0].id}" if node.inside else node.id
 
@@ -142,8 +143,8 @@ def _value(name: str, label: str | None = None) -> GraphNode:
 
 
 def _embedding(config: RecurrentConfig) -> GraphNode:
-    """Return the embedding; with n-grams, the sum of the token's and those of the n-grams that end
-    there.
+    """Return the node of the embedding. With n-grams, it contains a sum: the embedding of the token
+    plus the embeddings of the n-grams that end with this token.
     """
     table = ("embedding.weight",)
     if config.ngrams == 1:
@@ -176,8 +177,8 @@ def _embedding(config: RecurrentConfig) -> GraphNode:
 
 
 def _layers(config: RecurrentConfig, kernel: int) -> list[GraphNode]:
-    """Return the layers: the first with its cell, the others as boxes, or as one box if there are
-    many.
+    """Return the nodes of the layers. The first one shows its cell. Each of the others is a plain
+    box, or one box stands for all of them if there are many.
     """
     name = NAMES[kernel]
     count = config.layers
@@ -200,7 +201,7 @@ def _parameters(names: tuple[str, ...], layer: int) -> tuple[str, ...]:
 
 
 def _cell(boxes: tuple[Box, ...], activation: str) -> ModelGraph:
-    """Return what happens inside a cell."""
+    """Return the graph inside a cell."""
     nodes = tuple(
         GraphNode(
             id=box.id,
@@ -218,14 +219,16 @@ def _cell(boxes: tuple[Box, ...], activation: str) -> ModelGraph:
 
 
 def _kind(box: Box) -> Literal["layer", "operation", "value"]:
-    """Return the kind of a box: what enters or leaves a cell is a value."""
+    """Return the kind of a box. The inputs and outputs of a cell are values."""
     if box.parameters:
         return "layer"
     return "operation" if box.inputs and box.id not in ("h", "c") else "value"
 
 
 def _loops(layer: GraphNode, kernel: int) -> Iterator[GraphEdge]:
-    """Yield the recurrent states of a layer, or of several that are one box."""
+    """Yield an edge for each recurrent state of a node. The node is one layer, or one box for
+    several layers.
+    """
     count = len(layer.parameters) // len(PARAMETERS) or 1
     axes: Sequence[Axis] = "BH" if count == 1 else ("B", count, "H")
     for name in "hc" if kernel == LSTM else "h":
@@ -234,8 +237,8 @@ def _loops(layer: GraphNode, kernel: int) -> Iterator[GraphEdge]:
 
 
 def _outputs(config: RecurrentConfig) -> list[GraphNode]:
-    """Return the output layer; if it is tied, its matrix is the embedding's table, behind a
-    projection if the widths differ.
+    """Return the nodes of the output layer. A tied output layer uses the embedding's table as its
+    matrix; if H differs from E, a projection comes first.
     """
     detail = "e h_{t} + b, e the embedding's" if config.tied else "W h_{t} + b"
     parameters = ("output.bias",) if config.tied else ("output.weight", "output.bias")

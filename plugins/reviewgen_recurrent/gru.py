@@ -1,8 +1,8 @@
 """The gated recurrent unit (Cho et al. 2014) as a language model, in the variant of torch and
 cuDNN.
 
-Must not know tokenizers, training, text or the other cells; embedding and output layer are in
-``network``.
+Must not know tokenizers, training, text or the other cells. The embedding and the output layer are
+in ``network``.
 """
 
 from collections.abc import Callable
@@ -27,8 +27,9 @@ def gru_step(
     bias_hh: Float[Tensor, " G"],
     activation: Callable[[Tensor], Tensor],
 ) -> dict[str, Float[Tensor, "B H"]]:
-    """Return the results of the equations of ``Gru``; ``inputs`` is ``W_ih x + b_ih``, the gates r,
-    z, n side by side.
+    """Compute one step by the equations of ``Gru``. Return the result of each equation.
+
+    ``inputs`` is ``W_ih x + b_ih``, with the gates r, z, n side by side.
     """
     (h,) = state
     hidden = F.linear(h, weight_hh, bias_hh)  # (B, G)
@@ -61,9 +62,9 @@ class Gru(Recurrent):
     """A recurrent language model whose gates decide, unit by unit, how much of the state to keep
     and how much to replace.
 
-    Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder"; the reset gate is
-    applied after the recurrent product, as in torch. For each token, with e the embedding (V, E), s
-    the sigmoid, * elementwise, h the state (B, H)::
+    Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder". As in torch, the
+    reset gate is applied after the recurrent product. For each token, where e is the embedding
+    table (V, E), s the sigmoid, * the elementwise product, and h the state (B, H)::
 
         x_t = e[ids_t]                                                   (B, E)
         r_t = s(W_ir x_t + b_ir + W_hr h_{t-1} + b_hr)                   (B, H), reset gate
@@ -72,14 +73,14 @@ class Gru(Recurrent):
         h_t = (1 - z_t) * n_t + z_t * h_{t-1}                            (B, H), next layer's x_t
         logits_t = W_out h_t + b_out                                     (B, V)
 
-    With ``activation="relu"`` relu replaces tanh, and the recurrent matrices start smaller, since
+    With ``activation="relu"``, relu replaces tanh, and the recurrent matrices start smaller, since
     relu is unbounded.
 
     The state is one tensor, (B, L, H). With ``ngrams`` N above 1, x_t is the sum of e[ids_t] and
-    the embeddings of the n-grams that end there, of ``NgramEmbedding``, and the state is a pair:
-    the last N-1 ids are added to it.
+    the embeddings of the n-grams that end at position t (``NgramEmbedding``). The state is then a
+    pair: the tensor and the last N-1 ids.
 
-    On Apple's mps torch's GRU has returned NaN (pytorch issue 94691) and been seven times slower
+    On Apple's mps, torch's GRU has returned NaN (pytorch issue 94691) and been seven times slower
     than on the CPU (123148).
     """
 

@@ -1,13 +1,13 @@
-"""The compiled step of the recurrent models for inference. It knows arrays, no settings.
+"""The compiled step of the recurrent models for inference. It knows arrays, but no settings.
 
-A field of ``Packed`` is None if the model does not need it. None is a type, so a branch for it is
-not compiled: first use compiles one cell, and either the table of products or the matrix that it
-stands for.
+A field of ``Packed`` is None if the model does not need it. numba treats None as a type and does
+not compile a branch for it. So the first use compiles one cell only, and either the look-up in the
+table of products or the product that the table replaces.
 
-Shapes: B texts, T time (tokens), V vocabulary, E embedding, H hidden, L layers, R rows side by
-side, P number of gates times H, rounded up to whole panels (``reviewgen.compiled.linear``), K
-tokens before the last one that n-grams look at. Inside, a state is (L, R, H), so that a layer's
-rows are a matrix.
+Shapes: B texts, V vocabulary, E embedding, H hidden, L layers, R texts that are stepped together, P
+number of gates times H, rounded up to whole panels (``reviewgen.compiled.linear``), K tokens before
+the last one that n-grams look at. Here, a state is (L, R, H), so that the rows of a layer are a
+matrix.
 """
 
 from typing import Any, NamedTuple
@@ -23,29 +23,30 @@ RNN = 0
 GRU = 1
 LSTM = 2
 GATES = {RNN: 1, GRU: 3, LSTM: 4}
-"""Number of blocks of H rows in a layer's matrices, in torch's order: the rnn's only one; r, z, n;
-i, f, g, o.
+"""Number of blocks of H rows in a layer's matrices. Their order is torch's: r, z, n for the gru; i,
+f, g, o for the lstm. The rnn has one block.
 """
 
-MULTIPLIER = 0x9E3779B1  # 2 ** 32 over the golden ratio, made odd
+MULTIPLIER = 0x9E3779B1  # 2 ** 32 divided by the golden ratio, made odd
 MASK = 0xFFFFFFFF
 
 
 def extend_key(key: Any, token: Any) -> Any:
-    """Return the hash key, int64, of an n-gram from its first token and the key of the tokens after
-    it, 0 if there are none.
+    """Return the hash key of an n-gram, int64.
 
-    A key has 32 bits, kept in 64, in which products wrap around. Fibonacci hashing (Knuth, volume
-    3, 6.4) with a shift between the tokens, so that their order matters. In training, the same
-    lines hash tensors.
+    The arguments are the first token of the n-gram, and the key of the tokens after it (0 if there
+    are none). A key has 32 bits and is kept in 64, in which products wrap around.
+
+    This is Fibonacci hashing (Knuth, volume 3, 6.4) with a shift between the tokens, so that their
+    order matters. In training, the same function hashes tensors.
     """
     mixed = ((key + token + 1) * MULTIPLIER) & MASK
     return mixed ^ (mixed >> 15)
 
 
 def bucket_of(key: Any, buckets: int) -> Any:
-    """Return the bucket of a key, in proportion to its value (Lemire 2019, "Fast Random Integer
-    Generation").
+    """Return the bucket of a key. Buckets are equal ranges of the key's values (Lemire 2019, "Fast
+    Random Integer Generation").
     """
     return (key * buckets) >> 32
 
@@ -55,24 +56,27 @@ _bucket_of = inlined(bucket_of)
 
 
 class Packed(NamedTuple):
-    """The weights of a recurrent model, prepared for the loops: every matrix in panels."""
+    """The weights of a recurrent model, prepared for the compiled loops. Matrices are in panels,
+    see ``reviewgen.compiled.linear``.
+    """
 
-    # each token's ``W_ih x + biases[0]``; None: computed from the next fields
+    # ``W_ih x + biases[0]`` of each token; if None, it is computed from the next fields
     table: Float32[np.ndarray, "V P"] | None
     embedding: Float32[np.ndarray, "V E"]
-    ngrams: Float32[np.ndarray, "K buckets E"] | None  # if there are any, there is no table
+    ngrams: Float32[np.ndarray, "K buckets E"] | None  # a model with n-grams has no table
     first: Matrix  # the first layer's W_ih
     above: Matrix  # W_ih of the L-1 layers above the first, stacked
     recurrent: Matrix  # W_hh of the L layers, stacked
-    biases: Float32[np.ndarray, "L P"]  # b_ih + b_hh; the gru's b_ih
-    hidden_biases: Float32[np.ndarray, "L P"] | None  # the gru's b_hh
+    biases: Float32[np.ndarray, "L P"]  # b_ih + b_hh; for the gru only b_ih
+    hidden_biases: Float32[np.ndarray, "L P"] | None  # for the gru b_hh
     projection: Matrix | None
     output: Matrix
     output_bias: Float32[np.ndarray, " V"]
     relu: int | None  # 1 for relu as the activation, None for tanh
-    zoneout: float | None  # the config's; None for 0
-    memory: int | None  # 1 for the lstm, whose state has c, None for the others
-    conditioning: Conditioning | None  # its product is added to the output layer's input
+    zoneout: float | None  # the setting; None if it is 0
+    memory: int | None  # 1 for the lstm, whose state has c; None for the others
+    # the product of the conditions' vector is added to the output layer's input
+    conditioning: Conditioning | None
 
 
 @by_address
@@ -81,11 +85,11 @@ def step(model, ids, floats, ints, logits):
 
     Args:
         model: The address of Packed.
-        ids: As there.
-        floats: The state: h of each layer, for the lstm also c of each layer, and for a model with
-            conditions or fields their sums and products, as in ``hold``.
-        ints: The last tokens, if the model has n-grams.
-        logits: As there; without rows, only the state is updated.
+        ids: As in ``reviewgen.compiled.steps``.
+        floats: The state: h of each layer; then, for the lstm, c of each layer; then, with
+            conditions or fields, the two arrays ``sums`` and ``products`` of ``hold``.
+        ints: The last K tokens, if the model has n-grams.
+        logits: As in ``reviewgen.compiled.steps``; if it has no rows, only the state is updated.
     """
     weights = model[0]
     layers = len(weights.biases)
@@ -128,7 +132,7 @@ def step(model, ids, floats, ints, logits):
 
 @inner
 def _memory(floats, memory, layers):
-    """Return the c of each layer; None for a model without."""
+    """Return c of each layer, or None if the model has no c."""
     return None if memory is None else floats[layers:]
 
 
@@ -137,10 +141,11 @@ def _add_logits(output, projection, conditioning, h, products, logits):
     """Add the output layer's products to ``logits``, (R, V64).
 
     Args:
-        output, projection, conditioning: Those of the Packed.
-        h: The last layer's, (R, H) or wider.
-        products: The products of conditions and fields, (R, K) or wider; only used with them.
-        logits: The output layer's biases; updated.
+        output, projection, conditioning: The fields of Packed.
+        h: The hidden state of the last layer, (R, H) or wider.
+        products: The projections of conditions and fields, (R, K) or wider, K being the width of
+            the output layer's input; not used if ``conditioning`` is None.
+        logits: The biases of the output layer; updated.
     """
     if projection is None and conditioning is None:
         add_product(output.panels, output.scales, h, logits)
@@ -159,13 +164,15 @@ def _add_logits(output, projection, conditioning, h, products, logits):
 
 @inner
 def _width(output, projection):
-    """Return the width of the output layer's input, or of the projection's panels."""
+    """Return a width that is enough for the output layer's input: its own, or that of the
+    projection's panels.
+    """
     return output.panels.shape[1] if projection is None else len(projection.scales)
 
 
 @inner
 def _append(token, past, row):
-    """Append a token to the last tokens of a text, and drop the oldest."""
+    """Append a token to the last tokens of a text, and drop the oldest one."""
     for j in range(1, len(past)):
         past[j - 1, row] = past[j, row]
     if len(past) > 0:
@@ -174,7 +181,7 @@ def _append(token, past, row):
 
 @inner
 def _copy(numbers, row):
-    """Copy numbers into a row that is at least as long; to assign to a slice would take seconds to
+    """Copy numbers into a row that is at least as long. Assigning to a slice would take seconds to
     compile.
     """
     for j in range(len(numbers)):
@@ -197,8 +204,9 @@ def _broadcast(numbers, rows):
 
 @inner
 def _look_up(weights, table, ngrams, ids, past, gates):
-    """Write the first layer's products of tokens, int64 (R,), that follow ``past``, int64 (K, R),
-    to ``gates``, (R, P).
+    """Write the input's products of the first layer to ``gates``, (R, P).
+
+    ``ids``, int64 (R,), are the tokens to feed; ``past``, int64 (K, B), are the tokens before them.
     """
     if table is not None:
         for row in range(len(ids)):
@@ -215,7 +223,7 @@ def _look_up(weights, table, ngrams, ids, past, gates):
 
 @inner
 def _add_ngrams(ngrams, token, past, row, vector):
-    """Add the vectors of the n-grams that end with a token of a text to ``vector``, (E,)."""
+    """Add to ``vector``, (E,), the embeddings of the n-grams that end with a token of a text."""
     key = _extend_key(0, token)
     for before in range(len(past)):
         key = _extend_key(key, past[len(past) - 1 - before, row])
@@ -224,17 +232,17 @@ def _add_ngrams(ngrams, token, past, row, vector):
 
 @inner
 def _step(panels, scales, hidden_biases, relu, zoneout, layer, gates, h, c):
-    """Advance a layer's h, (R, H) or wider, and c by one token, by the equations in the cell's
-    file.
+    """Advance h and c of a layer by one token. The equations are those of ``Rnn``, ``Gru`` and
+    ``Lstm``.
 
     Args:
-        panels, scales: The layer's recurrent matrix.
-        hidden_biases: float32 (L, P), the gru's; None for the others.
-        relu, zoneout: Those of the Packed.
-        layer: Index of the layer.
+        panels, scales: The recurrent matrix of the layer.
+        hidden_biases: float32 (L, P) for the gru; None for the others.
+        relu, zoneout: The fields of Packed.
+        layer: The index of the layer.
         gates: float32 (R, P), the products of the inputs; overwritten.
-        h: The layer's.
-        c: float32 (L, B, H) or wider, the lstm's; None for the others.
+        h: float32 (R, H) or wider, the hidden state of the layer; updated.
+        c: float32 (L, B, H) or wider, for the lstm; None for the others; updated.
     """
     size = panels.shape[1]
     if hidden_biases is not None:
@@ -271,11 +279,11 @@ def _gru(gates, hidden, h, relu, zoneout):
 @inner
 def _lstm(gates, h, c, relu, zoneout):
     size = len(h)
-    fresh = gates[2 * size : 3 * size]  # of the gates i, f, g, o: g, then c before zoneout
+    fresh = gates[2 * size : 3 * size]  # holds the gate g, then the new c before zoneout
     for j in range(size):
         written = sigmoid32(gates[j]) * _activate(fresh[j], relu)
         fresh[j] = sigmoid32(gates[size + j]) * c[j] + written
-    # separate loops need fewer checks that arrays do not overlap, so that they vectorise
+    # separate loops vectorise, since they need fewer checks that arrays do not overlap
     for j in range(size):
         c[j] = _zone_out(c[j], fresh[j], zoneout)
     for j in range(size):

@@ -1,13 +1,13 @@
-"""A stack of recurrent layers: torch's parameters, run over a sequence by one of three
-implementations.
+"""A stack of recurrent layers. It runs the parameters of torch's layers over a sequence, with one
+of three implementations.
 
     fused      torch's own layer
     compiled   the same on a CPU, in compiled loops with a hand-written gradient: often faster
     reference  the same cell in plain matrix products, step by step, to read and to change
 
 Must not know any cell: a cell is defined in its own file and passed as a ``Cell``. Shapes: B batch,
-T time (tokens), E embedding, H hidden, L layers, G rows of a layer's matrices (number of gates
-times H). Time comes first, (T, B, H), which is the order in which torch's layers compute.
+T time (tokens), E embedding, H hidden, L layers, I inputs of a layer, G rows of a layer's matrices
+(number of gates times H). Time comes first, (T, B, H), as in torch's layers.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,15 +27,15 @@ from reviewgen_recurrent.config import RecurrentConfig
 from reviewgen_recurrent.dropout import drop, make_mask, zone_out
 
 CellState: TypeAlias = tuple[Tensor, ...]
-"""The state of a cell, ``(h,)`` or, for the lstm, ``(h, c)``: each (B, H) in a cell, (L, B, H) in a
-stack.
+"""The state: ``(h,)``, or ``(h, c)`` for the lstm. Each tensor is (B, H) for a cell, and (L, B, H)
+for a stack of layers.
 """
 
 CellStep: TypeAlias = Callable[
     [Tensor, CellState, Tensor, Tensor, Callable[[Tensor], Tensor]], dict[str, Tensor]
 ]
-"""One step: ``step(inputs (B, G), state, weight_hh (G, H), bias_hh (G), activation)`` returns the
-result of each equation.
+"""Computes one step of a cell. ``step(inputs (B, G), state, weight_hh (G, H), bias_hh (G),
+activation)`` returns the result of each equation by its name.
 """
 
 Weights: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -46,11 +46,11 @@ class Equation(NamedTuple):
     """One equation of a cell.
 
     Attributes:
-        name: What it computes.
+        name: What the equation computes, such as "reset gate".
         formula: The equation.
         kind: As in ``reviewgen.protocols.Operation``.
-        has_weights: Whether it multiplies the input and the last h by a matrix each, and adds a
-            bias to both products.
+        has_weights: Whether the equation multiplies the input and the last h by a matrix each, and
+            adds a bias to both products.
         products: The number of elementwise products.
     """
 
@@ -65,11 +65,11 @@ class Cell(NamedTuple):
     """A recurrent cell, as a stack of layers needs it.
 
     Attributes:
-        step: One step, from plain operations.
-        state: The names of the results that are the next state, ``h`` first.
-        equations: The equations by the names of their results, in order.
-        fused: For each activation, torch's function over a sequence: nn.LSTM calls ``torch.lstm``,
-            and so on.
+        step: Computes one step in plain operations of torch.
+        state: The names of those results that are the next state; ``h`` comes first.
+        equations: Maps the name of each result to its equation, in the order of computation.
+        fused: Maps an activation to torch's function that runs the cell over a sequence, such as
+            ``torch.lstm``, which nn.LSTM calls.
         kernel: The number of the cell in ``kernels``.
     """
 
@@ -81,11 +81,11 @@ class Cell(NamedTuple):
 
 
 class Layers:
-    """Runs the parameters of an nn.RNN, nn.GRU or nn.LSTM over a sequence, with the config's
-    dropouts. It owns no tensors.
+    """Runs the parameters of an nn.RNN, nn.GRU or nn.LSTM over a sequence, with the dropouts of the
+    config. It owns no tensors.
 
     Attributes:
-        implementations: The implementations that the config allows, the default first.
+        implementations: The implementations that the config allows; the first one is the default.
     """
 
     def __init__(self, cell: Cell, config: RecurrentConfig) -> None:
@@ -100,11 +100,11 @@ class Layers:
         self._implementation = self.implementations[0]
 
     def use(self, implementation: str) -> None:
-        """Use an implementation from now on; a checkpoint of an earlier version may have its old
-        name.
+        """Use an implementation from now on. Its name may be an old one, since a checkpoint of an
+        earlier version may contain it.
 
         Raises:
-            ConfigError: The config does not allow it.
+            ConfigError: The config does not allow this implementation.
         """
         name = rename_values(type(self.config), {"layer": implementation})["layer"]
         if name not in self.implementations:
@@ -117,8 +117,12 @@ class Layers:
     def __call__(
         self, parameters: nn.RNNBase, x: Tensor, state: CellState
     ) -> tuple[Tensor, CellState]:
-        """Return the outputs (T, B, H) and the last state after inputs (T, B, E) and a state, each
-        (L, B, H).
+        """Return the outputs, (T, B, H), and the last state, each (L, B, H).
+
+        Args:
+            parameters: torch's layers, whose parameters are used.
+            x: The inputs, (T, B, E).
+            state: The state before the first step, each (L, B, H).
         """
         config = self.config
         training = parameters.training
@@ -127,7 +131,7 @@ class Layers:
             (weight_ih, drop(weight_hh, config.weight_dropout, training), bias_ih, bias_hh)
             for weight_ih, weight_hh, bias_ih, bias_hh in parameters.all_weights
         ]
-        # cuDNN then runs the whole stack at once
+        # torch can apply the dropout between layers itself; on a GPU, cuDNN runs the whole stack
         is_torchs_dropout = x.device.type != "cpu" and not config.locked_dropout
         one_call = config.layers == 1 or not training or config.dropout == 0 or is_torchs_dropout
         if implementation == "fused" and one_call:
@@ -143,8 +147,8 @@ class Layers:
         return x, tuple(torch.cat(vectors) for vectors in zip(*last, strict=True))
 
     def _choose_implementation(self, x: Tensor, training: bool) -> str:
-        """Return the implementation of this call: the compiled one is for training on a CPU, also
-        if there is zoneout.
+        """Return the implementation for this call. "compiled" is only for training on a CPU;
+        without zoneout also for calls in evaluation mode with gradients.
         """
         if self._implementation == "compiled" and not (
             can_run_compiled(x) and (training or self.config.zoneout == 0)
@@ -155,7 +159,7 @@ class Layers:
     def _run_layer(
         self, implementation: str, x: Tensor, state: CellState, weights: Weights, training: bool
     ) -> tuple[Tensor, CellState]:
-        """Run one layer; its state is (1, B, H) each."""
+        """Run one layer. Its state is (1, B, H) each."""
         if implementation == "fused":
             return self._run_fused(x, state, [weights], training)
         config = self.config
@@ -172,8 +176,8 @@ class Layers:
     def _run_fused(
         self, x: Tensor, state: CellState, weights: list[Weights], training: bool
     ) -> tuple[Tensor, CellState]:
-        """Run layers in one call, as torch's layers do; weights are passed because dropout may have
-        changed them.
+        """Run layers in one call of torch's function. The weights are an argument because dropout
+        may have changed them.
         """
         if _autocasts_in_vain(x):
             with torch.autocast(x.device.type, enabled=False):
@@ -198,8 +202,8 @@ class Layers:
 
 
 def _autocasts_in_vain(x: Tensor) -> bool:
-    """Return whether autocast is on for a processor without 16-bit instructions; torch's LSTM would
-    then raise an error.
+    """Return whether autocast is on although the processor has no 16-bit instructions. torch's LSTM
+    would then raise an error.
     """
     if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return False
@@ -215,9 +219,11 @@ def run_steps(
     state: CellState,
     zoned: Tensor | None = None,
 ) -> Iterator[tuple[dict[str, Tensor], CellState]]:
-    """Yield the results of the equations at each step, and the state after it.
+    """Run a cell over a sequence. Yield, for each step, the results of the equations and the state
+    after the step.
 
-    The products of the inputs do not depend on the state and are made at once.
+    The products of the inputs do not depend on the state, so they are computed for all steps at
+    once.
     """
     weight_ih, weight_hh, bias_ih, bias_hh = weights
     activation = torch.tanh if config.activation == "tanh" else torch.relu
@@ -239,21 +245,21 @@ def layer_operations(
     state: CellState,
     suffix: str,
 ) -> Iterator[Operation]:
-    """Yield the operations of one layer in evaluation mode; the last one yields h.
+    """Yield the operations of one layer in evaluation mode. The values of the last one are h.
 
     Args:
         cell: The cell.
         config: The settings of the model.
-        weights: The layer's.
-        x: Its inputs.
-        state: Its state before the first token, each (B, H).
-        suffix: The end of the names, as in ", layer 2".
+        weights: The weights of the layer.
+        x: The inputs of the layer.
+        state: The state of the layer before the first token, each (B, H).
+        suffix: The end of each operation's name, such as ", layer 2".
     """
     steps = list(run_steps(cell, config, weights, x, state))
     tokens = x[..., 0].numel()
     size = config.hidden_size
     for name, equation in cell.equations.items():
-        inputs = (x.size(-1) + size) * equation.has_weights  # of one unit
+        inputs = (x.size(-1) + size) * equation.has_weights  # weights of one unit
         yield Operation(
             name=equation.name + suffix,
             formula=equation.formula.replace("tanh", config.activation),
@@ -265,7 +271,7 @@ def layer_operations(
         )
     if config.zoneout == 0:
         return
-    for index in reversed(range(len(state))):  # h is last
+    for index in reversed(range(len(state))):  # h is first in the state, and yielded last
         name = cell.state[index]
         yield Operation(
             name=f"zoneout of the {cell.equations[name].name}{suffix}",

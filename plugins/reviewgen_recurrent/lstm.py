@@ -1,8 +1,8 @@
 """Long short-term memory (Hochreiter and Schmidhuber 1997; forget gate: Gers et al. 2000) as a
 language model.
 
-Must not know tokenizers, training, text or the other cells; embedding and output layer are in
-``network``.
+Must not know tokenizers, training, text or the other cells. The embedding and the output layer are
+in ``network``.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,8 @@ from reviewgen_recurrent.layers import Cell, Equation
 from reviewgen_recurrent.network import Recurrent
 from reviewgen_recurrent.stepping import LstmStepper
 
-# Jozefowicz et al. 2015, "An Empirical Exploration of Recurrent Network Architectures"
+# initial bias of the forget gates: Jozefowicz et al. 2015, "An Empirical Exploration of Recurrent
+# Network Architectures"
 FORGET_BIAS = 1.0
 
 
@@ -30,8 +31,9 @@ def lstm_step(
     bias_hh: Float[Tensor, " G"],
     activation: Callable[[Tensor], Tensor],
 ) -> dict[str, Float[Tensor, "B H"]]:
-    """Return the results of the equations of ``Lstm``; ``inputs`` is ``W_ih x + b_ih``, the gates
-    i, f, g, o side by side.
+    """Compute one step by the equations of ``Lstm``. Return the result of each equation.
+
+    ``inputs`` is ``W_ih x + b_ih``, with the gates i, f, g, o side by side.
     """
     h, c = state
     sums = inputs + F.linear(h, weight_hh, bias_hh)  # (B, G)
@@ -67,8 +69,8 @@ class Lstm(Recurrent):
     keeps information for long.
 
     Hochreiter and Schmidhuber 1997, "Long Short-Term Memory", with the forget gate of Gers,
-    Schmidhuber and Cummins 2000. For each token, with e the embedding (V, E), s the sigmoid, *
-    elementwise, h the hidden state and c the cell state (B, H)::
+    Schmidhuber and Cummins 2000. For each token, where e is the embedding table (V, E), s the
+    sigmoid, * the elementwise product, h the hidden state and c the cell state (B, H)::
 
         x_t = e[ids_t]                                        (B, E)
         i_t = s(W_ii x_t + b_ii + W_hi h_{t-1} + b_hi)        (B, H), input gate
@@ -79,13 +81,13 @@ class Lstm(Recurrent):
         h_t = o_t * tanh(c_t)                                 (B, H), the x_t of the next layer
         logits_t = W_out h_t + b_out                          (B, V)
 
-    With ``activation="relu"`` relu replaces both tanh, and the recurrent matrices start smaller,
+    With ``activation="relu"``, relu replaces both tanh, and the recurrent matrices start smaller,
     since relu is unbounded. The forget gates start with a bias of one (Jozefowicz et al. 2015), so
     that an untrained model keeps its cell state.
 
     The state is a pair (h, c) of tensors (B, L, H). With ``ngrams`` N above 1, x_t is the sum of
-    e[ids_t] and the embeddings of the n-grams that end there, of ``NgramEmbedding``, and the last
-    N-1 ids are added to the state.
+    e[ids_t] and the embeddings of the n-grams that end at position t (``NgramEmbedding``). The
+    state then also has the last N-1 ids.
     """
 
     Config: ClassVar[type] = LstmConfig

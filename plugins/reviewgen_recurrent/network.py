@@ -1,14 +1,15 @@
 """The base class of the recurrent language models: embedding, output layer, initial weights, states
 and the forward pass.
 
-Must not know any cell, whose equations are in the cell's own file, nor tokenizers, training or
-text. Shapes: B batch, T time (tokens), V vocabulary, E embedding, H hidden, L layers, N longest
-n-gram. Inside, time comes first, (T, B, H), as in ``layers``.
+Must not know any cell (its equations are in the cell's own file), nor tokenizers, training or text.
+Shapes: B batch, T time (tokens), V vocabulary, E embedding, H hidden, L layers, N longest n-gram, K
+width of the output layer's input (E if tied, else H). Inside, time comes first, (T, B, H), as in
+``layers``.
 
 Sources: Press and Wolf 2017, "Using the Output Embedding to Improve Language Models" (tied
 embeddings); Saxe et al. 2014 (orthogonal weights); Bojanowski et al. 2017, "Enriching Word Vectors
 with Subword Information" (sums of hashed n-grams); Pagnoni et al. 2024, "Byte Latent Transformer"
-(these in front of a language model).
+(hashed n-grams in front of a language model).
 """
 
 from collections.abc import Iterator, Mapping
@@ -39,17 +40,18 @@ from reviewgen_recurrent.layers import Cell, Layers, layer_operations
 from reviewgen_recurrent.stepping import RecurrentStepper
 
 State: TypeAlias = Tensor | tuple[Tensor, ...]
-"""h, (B, L, H), for the lstm also c, the same; with n-grams also the last N-1 ids, (B, N-1); with
-conditions or fields also their sums, (B, E + 2), as in ``hold_given``.
+"""The state of a model, in this order: h, (B, L, H); for the lstm c, (B, L, H); with n-grams the
+last N-1 ids, (B, N-1); with conditions or fields their sums, (B, E + 2), see ``hold_given``. A
+single tensor stands without a tuple.
 """
 
 RELU_RECURRENT_GAIN = 0.5
-"""For gru and lstm with relu: with 1, the state of an untrained lstm passes 1e30 within 300 tokens;
-with 0.5 it stays below 5.
+"""Gain of the initial recurrent matrices of gru and lstm with relu. With a gain of 1, the state of
+an untrained lstm exceeds 1e30 within 300 tokens; with 0.5 it stays below 5.
 """
 
 BAG_DEVICES = {"cpu", "cuda"}
-"""Where torch's embedding_bag has a gradient; on mps it has had one since torch 2.10."""
+"""The devices on which torch's embedding_bag has a gradient. (On mps only since torch 2.10.)"""
 
 KINDS = {
     "embedding": "embeddings",
@@ -58,13 +60,15 @@ KINDS = {
     "held": "conditions",
     "output": "output layer",
 }
-"""The kind of the parameters of each module; ``held`` is the matrix of conditions and fields."""
+"""What the parameters of each module are called in reports. ``held`` is the matrix A that
+multiplies the vector of conditions and fields.
+"""
 
 
 def _operation(
     name: str, formula: str, x: Tensor, axes: str, parameters: int, multiplications: int = 0
 ) -> Operation:
-    """Return an operation from its result with time first, (T, B, ...)."""
+    """Return an operation. ``x`` is its result with time first, (T, B, ...)."""
     return Operation(
         name=name,
         formula=formula,
@@ -76,15 +80,15 @@ def _operation(
 
 
 class NgramEmbedding(nn.Module):
-    """Embeddings of hashed n-grams, which are added to those of tokens, so that the state need not
-    hold the last few tokens.
+    """Embeddings of hashed n-grams. They are added to the embeddings of tokens, so that the state
+    need not store the last few tokens.
 
-    The last 2, 3, ... N tokens each have an embedding, found by a hash. A look-up costs almost
-    nothing, whereas a wider layer costs with the square of its width. One table has
-    ``ngram_buckets`` rows for pairs, as many for triples, and so on, initially zero.
+    The last 2, 3, ... N tokens each have an embedding, which is found by a hash. A look-up costs
+    almost nothing, whereas the cost of a wider layer grows with the square of its width. One table
+    has ``ngram_buckets`` rows for pairs, as many for triples, and so on. It is initially zero.
 
-    A dropped n-gram equals one that never occurred, whose embedding is zero, so the others are not
-    scaled up.
+    A dropped n-gram gets the embedding of an n-gram that never occurred, which is zero. So the
+    others are not scaled up.
     """
 
     def __init__(self, config: RecurrentConfig) -> None:
@@ -94,8 +98,8 @@ class NgramEmbedding(nn.Module):
         self.table = nn.EmbeddingBag.from_pretrained(zeros, freeze=False, mode="sum", sparse=True)
 
     def forward(self, ids: Int[Tensor, "T B"], past: Int[Tensor, "N1 B"]) -> Float[Tensor, "T B E"]:
-        """Return the sum of the embeddings of the n-grams that end at each token, with n-gram
-        dropout.
+        """Return, for each token, the sum of the embeddings of the n-grams that end there, after
+        n-gram dropout.
 
         Args:
             ids: The tokens.
@@ -111,10 +115,10 @@ class NgramEmbedding(nn.Module):
     def _sum(
         self, rows: Int[Tensor, "N N1"], weights: Float[Tensor, "N N1"] | None
     ) -> Float[Tensor, "N E"]:
-        """Return weighted sums of rows of the table; torch's embedding_bag is faster, and not
+        """Return weighted sums of rows of the table. torch's embedding_bag is faster, but not
         available on every device.
         """
-        # a bag becomes a slow loop in ONNX
+        # in ONNX, embedding_bag would become a slow loop
         if rows.device.type in BAG_DEVICES and not torch.compiler.is_exporting():
             return self.table(rows, per_sample_weights=weights)
         vectors = F.embedding(rows, self.table.weight)  # (N, N-1, E); its gradient is dense
@@ -123,7 +127,9 @@ class NgramEmbedding(nn.Module):
     def _hash_ngrams(
         self, ids: Int[Tensor, "T B"], past: Int[Tensor, "N1 B"]
     ) -> Int[Tensor, "T B N1"]:
-        """Return the row in the table of each n-gram, by length, that ends at each token."""
+        """Return the table's row of each n-gram. The last axis of the result is the n-grams that
+        end at a token, from the shortest to the longest.
+        """
         buckets = self.config.ngram_buckets
         seen = torch.cat([past, ids])  # (N-1+T, B)
         key = extend_key(0, ids)
@@ -136,11 +142,11 @@ class NgramEmbedding(nn.Module):
 
 
 class Output(nn.Module):
-    """The parameters of the output layer: ``x W' + b``, where W is its own (V, H) or, if tied, the
-    embedding's (V, E).
+    """The parameters of the output layer, ``x W' + b``. W is a matrix of its own, (V, H), or, if
+    tied, the embedding table, (V, E).
 
-    If tied, it has no W, so that a saved model contains the table once, and x is projected if H
-    differs from E.
+    A tied output layer has no W, so that a saved model contains the table only once. If H differs
+    from E, a projection then brings x to width E.
     """
 
     def __init__(self, config: RecurrentConfig) -> None:
@@ -157,13 +163,15 @@ class Output(nn.Module):
     def forward(
         self, hidden: Float[Tensor, "T B H"], shift: Float[Tensor, "T B K"] | None
     ) -> Float[Tensor, "T B K"]:
-        """Return x, the input of the layer; ``shift``, of conditions and fields, is added to it."""
+        """Return x, the input of the output layer. ``shift``, the projection of conditions and
+        fields, is added to it.
+        """
         projected: Tensor = self.projection(hidden)
         return projected if shift is None else projected + shift
 
 
 class Recurrent(nn.Module):
-    """Base class of the recurrent language models; a subclass adds its cell and torch's layer.
+    """Base class of the recurrent language models. A subclass adds its cell and torch's layer.
 
     Returns logits; see ``reviewgen.protocols.LanguageModel``.
     """
@@ -176,22 +184,22 @@ class Recurrent(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.embedding_size)
-        # a tied embedding starts small, so that logits do
+        # a tied embedding starts small, so that the logits are small
         std = config.embedding_size**-0.5 if config.tied else 1.0
         nn.init.normal_(self.embedding.weight, std=std)
         self.ngrams = NgramEmbedding(config) if config.ngrams > 1 else None
         self.recurrent = self.Torch(config.embedding_size, config.hidden_size, config.layers)
         self.layers = Layers(self.cell, config)
         self.output = Output(config)
-        self.held: nn.Parameter | None = None  # the matrix of conditions and fields
+        self.held: nn.Parameter | None = None  # A, the matrix of conditions and fields
         if config.holds:
             outer = config.embedding_size if config.tied else config.hidden_size
             self.held = nn.Parameter(torch.zeros(outer, config.embedding_size))
         self.initialise()
 
     def initialise(self) -> None:
-        """Initialise the layers gate by gate: Glorot input matrices, orthogonal recurrent matrices,
-        zero biases.
+        """Initialise the layers gate by gate: Glorot for input matrices, orthogonal for recurrent
+        matrices, zero for biases.
 
         An orthogonal matrix keeps the length of a vector, so signals and gradients neither fade nor
         grow over time.
@@ -208,8 +216,8 @@ class Recurrent(nn.Module):
                     nn.init.xavier_uniform_(gate)
 
     def initial_state(self, batch_size: int) -> State:
-        """Return the state before the first token: zeros, and the id V for each token before the
-        beginning.
+        """Return the state before the first token: zeros, and with n-grams the id V, which stands
+        for each token before the beginning.
         """
         config = self.config
         like = self.embedding.weight
@@ -248,7 +256,7 @@ class Recurrent(nn.Module):
         memory, past, sums = self._check(ids, state)
         rows = table
         if self.training and config.token_dropout > 0:
-            # (V, E) times (V, 1)
+            # (V, E) times (V, 1): drops whole rows
             rows = table * drop(torch.ones_like(table[:, :1]), config.token_dropout, self.training)
         x = F.embedding(ids.T, rows)  # (T, B, E)
         last: tuple[Tensor, ...] = ()
@@ -266,7 +274,7 @@ class Recurrent(nn.Module):
         x, after = self.layers(self.recurrent, x, first)  # (T, B, H)
         x = drop(x, config.output_dropout, self.training, config.locked_dropout)
         x = self.output(x, shift)  # (T, B, K)
-        # B first, as states have it
+        # in a state, B is the first axis
         after = (*(vectors.to(table.dtype).transpose(0, 1) for vectors in after), *last)
         return x.transpose(0, 1), after if len(after) > 1 else after[0]
 
@@ -315,7 +323,7 @@ class Recurrent(nn.Module):
     def _output_operations(
         self, hidden: Float[Tensor, "T B H"], shift: Float[Tensor, "T B K"] | None
     ) -> Iterator[Operation]:
-        """Yield the operations after the last layer: the projection, if there is one, and the
+        """Yield the operations after the last layer: the projection (if there is one) and the
         logits.
         """
         output = self.output
@@ -341,8 +349,8 @@ class Recurrent(nn.Module):
         )
 
     def _check(self, ids: Tensor, state: State) -> tuple[tuple[Tensor, ...], Any, Any]:
-        """Return h (and c), the last ids, and the sums of conditions and fields, if they and the
-        ids have the shapes of this model.
+        """Check the shapes of the ids and the state. Return h (and c), the last ids, and the sums
+        of conditions and fields; each of the last two is None if the model does not have it.
         """
         config = self.config
         batch = check_ids(ids)
@@ -365,15 +373,16 @@ class Recurrent(nn.Module):
         return tensors[: len(names)], past, sums
 
     def initial_weights(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return tensors of this model from those of an embedding table, of torch's layers or of a
-        model of this kind.
+        """Return tensors from elsewhere under the names that they have in this model.
 
-        Accepted are the names of ``state_dict``; those of torch's layer, as ``weight_ih_l0``; and
-        ``weight``, of an nn.Embedding. A name before them is ignored, as in ``rnn.weight_ih_l0``.
-        ``is_embedding_table`` decides what is an embedding table.
+        Accepted are the names of ``state_dict``, the names of torch's layer (such as
+        ``weight_ih_l0``), and the names of an embedding table (such as ``weight``; see
+        ``is_embedding_table``). The names of torch's layer may have a prefix, as in
+        ``rnn.weight_ih_l0``; it is ignored.
 
         Raises:
-            ConfigError: A tensor is none of these, or two are for the same one.
+            ConfigError: A name is not accepted, or two tensors stand for the same tensor of this
+                model.
         """
         names = self.state_dict().keys()
 
@@ -385,8 +394,8 @@ class Recurrent(nn.Module):
         return match_tensors(self, tensors, own_name, accepted)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the matrix of conditions and fields, which learns slowly; see
-        ``reviewgen.protocols.SupportsParameterGroups``.
+        """Return a parameter group for the matrix of conditions and fields, which has a lower
+        learning rate. See ``reviewgen.protocols.SupportsParameterGroups``.
         """
         return group_held(self.held)
 
@@ -397,8 +406,10 @@ class Recurrent(nn.Module):
         return {KINDS[module]: count for module, count in count_by_module(self).items()}
 
     def scale_logits(self, scale: float) -> bool:
-        """Multiply the logits by a number, unless the embedding is the whole output layer; see
-        ``SupportsScaledLogits``.
+        """Multiply the logits by a number; see ``reviewgen.protocols.SupportsScaledLogits``.
+
+        Return False, and change nothing, if the output layer has only the embedding's table as a
+        matrix: scaling it would change the embeddings.
         """
         output = self.output
         scaled = [output.bias, output.weight]
@@ -413,14 +424,16 @@ class Recurrent(nn.Module):
         return True
 
     def implementations(self) -> tuple[str, ...]:
-        """Return the names of the available implementations of the layers, the default first."""
+        """Return the names of the available implementations of the layers; the first one is the
+        default.
+        """
         return self.layers.implementations
 
     def use_implementation(self, name: str) -> None:
         """Use an implementation of the layers from now on.
 
         Raises:
-            ConfigError: The config does not allow it.
+            ConfigError: The config does not allow this implementation.
         """
         self.layers.use(name)
 
@@ -435,5 +448,5 @@ class Recurrent(nn.Module):
         return self.Stepper(self.config, arrays, weight_bits)
 
     def describe_graph(self) -> ModelGraph:
-        """Return the computational graph, for pictures."""
+        """Return the computational graph, to be drawn."""
         return describe_recurrent(self.config, self.cell.kernel)

@@ -1,8 +1,8 @@
 """The simple recurrent network (Elman 1990, "Finding Structure in Time") as a language model
 (Mikolov et al. 2010).
 
-Must not know tokenizers, training, text or the other cells; embedding and output layer are in
-``network``.
+Must not know tokenizers, training, text or the other cells. The embedding and the output layer are
+in ``network``.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from reviewgen_recurrent.layers import Cell, Equation
 from reviewgen_recurrent.network import Recurrent
 from reviewgen_recurrent.stepping import RnnStepper
 
-# just below one, so that with relu past inputs fade instead of adding up without bound
+# just below one: with relu, past inputs then fade instead of adding up without bound
 RELU_RECURRENT_SCALE = 0.9
 
 
@@ -30,8 +30,9 @@ def rnn_step(
     bias_hh: Float[Tensor, " H"],
     activation: Callable[[Tensor], Tensor],
 ) -> dict[str, Float[Tensor, "B H"]]:
-    """Return ``h' = tanh(W_ih x + b_ih + W_hh h + b_hh)``, or relu of it; ``inputs`` is ``W_ih x +
-    b_ih``.
+    """Compute one step: ``h' = tanh(W_ih x + b_ih + W_hh h + b_hh)``, or relu instead of tanh.
+
+    ``inputs`` is ``W_ih x + b_ih``.
     """
     (h,) = state
     return {"h": activation(inputs + F.linear(h, weight_hh, bias_hh))}
@@ -51,8 +52,8 @@ class Rnn(Recurrent):
     """A recurrent language model whose whole state is the hidden vector, recomputed at every token.
 
     Elman 1990, "Finding Structure in Time"; as a language model Mikolov et al. 2010, "Recurrent
-    neural network based language model". For each token, with e the embedding (V, E) and h the
-    hidden vector (B, H)::
+    neural network based language model". For each token, where e is the embedding table (V, E) and
+    h the hidden vector (B, H)::
 
         x_t = e[ids_t]                                          (B, E)
         h_t = tanh(W_ih x_t + b_ih + W_hh h_{t-1} + b_hh)       (B, H), the x_t of the next layer
@@ -63,8 +64,8 @@ class Rnn(Recurrent):
     slowly fading sum of its inputs.
 
     The state is one tensor, (B, L, H). With ``ngrams`` N above 1, x_t is the sum of e[ids_t] and
-    the embeddings of the n-grams that end there, of ``NgramEmbedding``, and the state is a pair:
-    the last N-1 ids are added to it.
+    the embeddings of the n-grams that end at position t (``NgramEmbedding``). The state is then a
+    pair: the tensor and the last N-1 ids.
     """
 
     Config: ClassVar[type] = RnnConfig
@@ -81,5 +82,5 @@ class Rnn(Recurrent):
             if name.startswith("weight_hh"):
                 nn.init.eye_(weights).detach().mul_(RELU_RECURRENT_SCALE)
             elif name.startswith("weight_ih"):
-                # so that the fading sum stays about as large as one input
+                # keeps the fading sum about as large as one input
                 weights.detach().mul_(1 - RELU_RECURRENT_SCALE)

@@ -1,10 +1,11 @@
 """The steppers of rnn, gru and lstm: inference without torch.
 
-The first layer's product of a token is looked up (``W_ih`` times its embedding is one of V
-vectors), the matrices are packed for products with one vector (``reviewgen.compiled.linear``), and
-the loops over tokens are compiled, in ``kernels``. Must not import torch. Shapes: B texts, T time
-(tokens), V vocabulary, E embedding, H hidden, L layers, K tokens before the last one that n-grams
-look at.
+``W_ih`` times the embedding of a token is one of V vectors, so the first layer's product is looked
+up in a table if the table is small enough. The matrices are packed for products with one vector
+(``reviewgen.compiled.linear``). The compiled loops over tokens are in ``kernels``.
+
+Must not import torch. Shapes: B texts, V vocabulary, E embedding, H hidden, L layers, K tokens
+before the last one that n-grams look at.
 """
 
 from collections.abc import Mapping
@@ -22,28 +23,30 @@ from reviewgen.protocols.stepper import TensorSpec
 from reviewgen_recurrent import kernels
 from reviewgen_recurrent.config import GruConfig, LstmConfig, RecurrentConfig, RnnConfig
 
-# a larger table of products takes longer to compute than it saves in a few hundred words
+# a larger table takes longer to compute than it saves while a few hundred words are generated
 TABLE_BYTES = 1 << 24
 
 State: TypeAlias = tuple[np.ndarray, ...]
-"""h, float32 (B, L, H), for the lstm also c, the same; with n-grams also the last K ids, int64 (B,
-K); with conditions or fields also their sums, float32 (B, E + 2), as in
-``reviewgen.protocols.hold_given``.
+"""The state of a stepper, in this order: h, float32 (B, L, H); for the lstm c, float32 (B, L, H);
+with n-grams the last K ids, int64 (B, K); with conditions or fields their sums, float32 (B, E + 2),
+see ``reviewgen.protocols.inputs.hold_given``.
 """
 
 
 class RecurrentStepper(CompiledStepper):
-    """Base class of the three steppers; a subclass names its cell, whose step is in ``kernels``."""
+    """Base class of the three steppers. A subclass names its cell; the steps of the cells are in
+    ``kernels``.
+    """
 
     Config: ClassVar[type]
     cell: ClassVar[int]
-    vectors: ClassVar[int] = 1  # of a cell's state: h, or h and c
+    vectors: ClassVar[int] = 1  # number of vectors in a cell's state: 1 is h, 2 are h and c
 
     def __init__(
         self, config: RecurrentConfig, tensors: Mapping[str, np.ndarray], weight_bits: Bits = 32
     ) -> None:
-        """Prepare a model's tensors, which are copied, for inference with weights of
-        ``weight_bits``.
+        """Prepare the tensors of a model for inference with weights of ``weight_bits``. The tensors
+        are copied.
 
         Raises:
             BundleError: A tensor holds NaN or infinity.
@@ -79,8 +82,8 @@ class RecurrentStepper(CompiledStepper):
         return {name: ("float32", shape) for name, shape in shapes.items()}
 
     def initial_state(self, batch_size: int) -> State:
-        """Return the state before the first token: zeros, and the id V for each token before the
-        beginning.
+        """Return the state before the first token: zeros, and with n-grams the id V, which stands
+        for each token before the beginning.
         """
         config = self.config
         shape = (batch_size, config.layers, config.hidden_size)
@@ -99,11 +102,11 @@ class RecurrentStepper(CompiledStepper):
     def state_arrays(
         self, state: State
     ) -> tuple[Float32[np.ndarray, "S B W"], Int64[np.ndarray, "K B"]]:
-        """Return a copy of a state as the kernels take it: h of each layer and c of each; and the
-        last tokens.
+        """Return a copy of a state in the arrays that the compiled step takes. The floats are h of
+        each layer, then c of each layer; the ints are the last K ids.
 
-        Conditions and fields take two more rows, which may be wider than H: their sums, and the
-        product of these with a matrix.
+        With conditions or fields, the floats have two more rows, which may be wider than H: the
+        sums of conditions and fields, and the products of the sums with the matrix.
         """
         batch = len(state[0])
         rows = self.vectors * self.config.layers
@@ -126,7 +129,7 @@ class RecurrentStepper(CompiledStepper):
     def state_of(
         self, floats: Float32[np.ndarray, "S B W"], ints: Int64[np.ndarray, "K B"]
     ) -> State:
-        """Return the state of such arrays."""
+        """Return the state that is stored in such arrays; the inverse of ``state_arrays``."""
         config = self.config
         rows = self.vectors * config.layers
         memory = np.split(floats[:rows, :, : config.hidden_size], self.vectors)
@@ -152,7 +155,7 @@ class RecurrentStepper(CompiledStepper):
         padding = ((0, 0), (0, columns - gates))
         biases = np.pad(np.stack(bias_ih), padding)
         hidden_biases: np.ndarray | None = np.pad(np.stack(bias_hh), padding)
-        if self.cell != kernels.GRU:  # whose r scales the b_hh of n
+        if self.cell != kernels.GRU:  # in the gru, r scales n's b_hh, so b_hh stays separate
             biases += hidden_biases
             hidden_biases = None
         table = None
@@ -163,7 +166,7 @@ class RecurrentStepper(CompiledStepper):
             )
         elif 4 * len(embedding) * columns <= TABLE_BYTES:
             table = np.tile(biases[0], (len(embedding), 1))
-            # sampling reports the infinite logits that such weights lead to
+            # very large weights overflow here; sampling then reports the infinite logits
             with np.errstate(over="ignore", invalid="ignore"):
                 table[:, :gates] += embedding @ weight_ih[0].T
         above = Matrix(recurrent.panels[:0], recurrent.scales[:0])
@@ -191,10 +194,10 @@ class RecurrentStepper(CompiledStepper):
     def _output(
         self, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits
     ) -> tuple[Matrix | None, Matrix]:
-        """Return the projection, None if there is none, and the output matrix.
+        """Return the projection (None if there is none) and the output matrix.
 
-        The two become one matrix if it is smaller, unless conditions or fields are added between
-        them.
+        If the product of the two is smaller, it replaces both. This is not possible if conditions
+        or fields are added between them.
         """
         weight = tensors["embedding.weight" if self.config.tied else "output.weight"]
         projection = tensors.get("output.projection.weight")

@@ -4,24 +4,26 @@
  * One text at a time. Shapes: V vocabulary, E embedding, H hidden, L layers, K tokens before the last one that n-grams look at.
  */
 
-const MULTIPLIER = 0x9e3779b1; // of the hash, as in `kernels.py`
+const MULTIPLIER = 0x9e3779b1; // used by the hash of n-grams, as in `kernels.py`
 const CELLS = { rnn: advanceRnn, gru: advanceGru, lstm: advanceLstm };
 
 /**
- * Return the stepper of a model: `{initialState(), forward(ids, state)}`; the state is h and c (H) of each layer, K ids, and what the
- * text is given, whose product is added to the input of the output layer.
+ * Return the stepper of a model: `{initialState(), forward(ids, state)}`.
+ *
+ * The state has h and c (H) of each layer, the last K ids, and the sum of the embeddings of the text's conditions and fields.
+ * Divided by the root of the number of their ids and multiplied by a matrix, this sum is added to the input of the output layer.
  */
 export default function createStepper(name, config, tensors) {
   const layers = Array.from({ length: config.layers }, (_, layer) => readLayer(tensors, layer));
   const table = tensors["embedding.weight"].data;
   const embed = makeEmbedding(config, table, tensors["ngrams.table.weight"]?.data);
   const shift = tensors.held?.matrix();
-  const output = tensors[config.tied ? "embedding.weight" : "output.weight"].matrix(); // tied, with a projection if H is not E
+  const output = tensors[config.tied ? "embedding.weight" : "output.weight"].matrix(); // tied, with a projection before it if H is not E
   const projection = tensors["output.projection.weight"]?.matrix();
   const bias = tensors["output.bias"].data;
   const activate = config.activation === "relu" ? (x) => Math.max(0, x) : Math.tanh;
   const zoneout = config.zoneout ?? 0;
-  const mix = (old, fresh) => zoneout * old + (1 - zoneout) * fresh; // expected, of a unit that keeps its old value now and then
+  const mix = (old, fresh) => zoneout * old + (1 - zoneout) * fresh; // expected value of a unit under zoneout
 
   function initialState() {
     const zeros = () => layers.map(() => new Float32Array(config.hidden_size));
@@ -51,8 +53,8 @@ export default function createStepper(name, config, tensors) {
 }
 
 /**
- * Return what is held of the ids that a text is given, after one more id: the sum of their embeddings (E), their number, and
- * whether a field is open; nothing of it is left at the beginning of a text. See `reviewgen.protocols.inputs`.
+ * Update the sum of a text's conditions and fields by one more id. Return the sum of their embeddings (E), the number of their ids,
+ * and whether a field is open. The beginning of a text resets all three. See `reviewgen.protocols.inputs`.
  */
 function hold({ vocab_size: end, bos_id: bos, condition_ids = 0, field_ids = 0, embedding_size: width }, table, held, id) {
   const [first, fields] = [end - field_ids - condition_ids, end - field_ids];
@@ -68,7 +70,7 @@ function readLayer(tensors, layer) {
   return { input, hidden, inputBias: read("bias_ih").data, hiddenBias: read("bias_hh").data };
 }
 
-/** Return a function that returns the first layer's input (E) at a token: its embedding, and those of the n-grams it ends. */
+/** Return a function for the first layer's input (E) at a token: the sum of its embedding and those of the n-grams that it ends. */
 function makeEmbedding({ embedding_size: width, ngram_buckets: buckets }, table, ngrams) {
   return (id, past) => {
     const x = table.slice(id * width, (id + 1) * width);
@@ -82,21 +84,21 @@ function makeEmbedding({ embedding_size: width, ngram_buckets: buckets }, table,
   };
 }
 
-/** Return the hash key, 32 bits, of an n-gram from its first token and the key of the tokens after it. */
+/** Return the hash key (32 bits) of an n-gram, from the key of all tokens but the first, and the first token. */
 function extendKey(key, token) {
   const mixed = Math.imul(key + token + 1, MULTIPLIER) >>> 0;
   return (mixed ^ (mixed >>> 15)) >>> 0;
 }
 
-/** Return floor(key * buckets / 2^32), whose product may have more than 53 bits. */
+/** Return floor(key * buckets / 2^32). The product may have more than 53 bits, so it is a BigInt. */
 const bucketOf = (key, buckets) => Number((BigInt(key) * BigInt(buckets)) >> 32n);
 
-/** Advance h (H), given the sums of both products with their biases. */
+/** Advance h (H) of an rnn by one step. x is the input's product, y the state's product, each with its bias. */
 function advanceRnn(x, y, h, c, activate, mix) {
   for (let j = 0; j < h.length; j++) h[j] = mix(h[j], activate(x[j] + y[j]));
 }
 
-/** The same of a gru; the parts of the sums are the gates r, z, n. */
+/** Advance h (H) of a gru. x and y are as for the rnn, with the gates r, z, n one after another. */
 function advanceGru(x, y, h, c, activate, mix) {
   const size = h.length;
   for (let j = 0; j < size; j++) {
@@ -107,7 +109,7 @@ function advanceGru(x, y, h, c, activate, mix) {
   }
 }
 
-/** The same of an lstm, with its memory c (H); the parts of the sums are the gates i, f, g, o. */
+/** Advance h and c (H) of an lstm. x and y are as for the rnn, with the gates i, f, g, o one after another. */
 function advanceLstm(x, y, h, c, activate, mix) {
   const [i, f, g, o] = [0, 1, 2, 3].map((gate) => gate * h.length);
   for (let j = 0; j < h.length; j++) {

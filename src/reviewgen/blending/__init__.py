@@ -1,10 +1,11 @@
-"""Blends: mixtures of trained models, the components, that average their next-token probabilities.
+"""Blends: mixtures of trained models. A blend averages the next-token probabilities of its models,
+the components.
 
-    config      the settings of a blend: its components and their weights; blend-char and
-                blend-word, whose components are trained together
-    weights     checks mixture weights, or fits them on held-out text: fixed ones, or by how certain
-                each component is
-    characters  a component with other tokens, in ids of the blend
+    config      the settings of a blend: its components and their weights; the presets blend-char
+                and blend-word, whose components are trained together
+    weights     checks mixture weights, or fits them on held-out text; the weights are fixed, or
+                depend on how certain each component is
+    characters  converts a component with a different tokenizer to the ids of the blend
     stepper     generation from a blend, without torch
     model       a blend as a LanguageModel
 

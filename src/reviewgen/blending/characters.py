@@ -1,19 +1,22 @@
-"""A component of a blend whose tokens are not those of the blend: its tokens are written in the ids
-of the blend. No torch.
+"""Converts a component of a blend that has a different tokenizer: it then reads and predicts the
+ids of the blend. No torch.
 
 An id of the blend is a character, or half a byte of a character that has no id. Each token of the
-component is written as one or more ids, so the component is a distribution over strings of ids: the
-probability of the next id is the sum over all token strings that begin with the ids so far and this
-id, divided by the sum over those that begin with the ids so far. The sums are over hypotheses, see
-``reviewgen.compiled.hypotheses``, of which the most probable ``HYPOTHESES`` are kept. Without that
-limit they are exact, and with it the probabilities still sum to one: for 4,357 characters of music
-reviews `lstm-word` then needs 2.060 bits per character, and 2.054 with 24 hypotheses. With the
-tokenization of its own tokenizer only, one term of the sum, it needs 2.094.
+component is spelled with one or more of these ids, so the component is a distribution over
+sequences of ids. The probability of the next id is a quotient of two sums over token sequences:
+those whose spelling begins with the ids so far and this id, and those whose spelling begins with
+the ids so far.
+
+The sums are over hypotheses (see ``reviewgen.compiled.hypotheses``), of which the ``HYPOTHESES``
+most probable are kept. Without this limit the sums would be exact; with it, the probabilities still
+sum to one. On 4,357 characters of music reviews, `lstm-word` needs 2.060 bits per character, and
+2.054 with 24 hypotheses. With only one term of the sum, the tokenization by its own tokenizer, it
+needs 2.094.
 
 Source: Vieira et al. 2024, "From Language Models over Tokens to Language Models over Characters".
 
-B texts, T ids, K hypotheses, V tokens of the component, W ids of the blend, R texts that are
-stepped.
+Shapes: B texts, T ids, K hypotheses, V tokens of the component, W ids of the blend, N ids of all
+spellings, R rows of logits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +35,7 @@ from reviewgen.generation.states import map_state, select_rows
 from reviewgen.lexicon.token_bytes import Symbols
 from reviewgen.protocols.stepper import Stepper, StepState
 
-HYPOTHESES = 4  # K, of each text
+HYPOTHESES = 4  # K, the hypotheses that are kept of each text
 # the smallest first byte of a character of two, three and four bytes in UTF-8
 LONGER_CHARACTERS = (0xC0, 0xE0, 0xF0)
 
@@ -41,17 +44,17 @@ LONGER_CHARACTERS = (0xC0, 0xE0, 0xF0)
 class TokenCharacters:
     """The spelling of a component's tokens in ids of the blend.
 
-    The tokens are sorted by their ids of the blend, so that tokens that begin with the same ids are
-    a range.
+    The tokens are sorted by their spelling, so tokens whose spelling begins with the same ids are a
+    range.
 
     Attributes:
         bos_id: The component's beginning-of-text id.
-        blend_bos_id: That of the blend, at which the component starts again.
+        blend_bos_id: The beginning-of-text id of the blend; the component starts again at this id.
         vocab_size: The number of ids of the blend, W.
         order: The component's token ids, sorted by their spelling.
-        starts: Where the spelling of each of these begins in ``characters``, and where the last one
-            ends.
-        characters: The spellings, one after another: ids of the blend.
+        starts: Where the spelling of each token, in this order, begins in ``characters``, and where
+            the last one ends.
+        characters: The spellings, one after another, in ids of the blend.
     """
 
     bos_id: int
@@ -63,15 +66,15 @@ class TokenCharacters:
 
     @classmethod
     def of_entry(cls, entry: Mapping[str, Any], tokens: Any, vocab_size: int) -> "TokenCharacters":
-        """Return the spelling that ``describe_characters`` wrote.
+        """Parse the spellings that ``describe_characters`` returned.
 
         Args:
-            entry: The value of ``characters``.
-            tokens: The number of ids of the component, V, as its config has it.
+            entry: The value of ``characters`` in the component's entry.
+            tokens: The number of ids of the component, V, according to its config.
             vocab_size: The number of ids of the blend.
 
         Raises:
-            ConfigError: It is something else.
+            ConfigError: The entry has another form.
         """
         try:
             bos_id = entry["bos_id"]
@@ -96,11 +99,11 @@ class TokenCharacters:
 
 
 def shared_alphabet(tokenizers: Sequence[Symbols]) -> str:
-    """Return the characters that the blend of some tokenizers has ids for: those for which every
-    tokenizer has a token. All other characters are written in half bytes.
+    """Return the characters that a blend of some tokenizers has ids for: those for which every
+    tokenizer has a token. All other characters are spelled with half bytes.
 
-    Of a tokenizer whose tokens may begin or end inside a character, only the characters of one byte
-    count, so that the ids of a token do not depend on the tokens around it.
+    If some tokens of a tokenizer begin or end inside a character, only ASCII characters count as
+    its tokens. Then the spelling of a token does not depend on the tokens around it.
     """
     alphabets = []
     for symbols in tokenizers:
@@ -119,14 +122,16 @@ def describe_characters(
     eos_ids: tuple[int, int],
     given: Sequence[int],
 ) -> dict[str, Any]:
-    """Return the tokens of a component in ids of the blend, as JSON values.
+    """Return the spelling of a component's tokens in ids of the blend, as JSON values.
 
     Args:
-        symbols: The bytes of the tokens of its tokenizer.
-        blend: Those of the blend's tokenizer, whose ids are half bytes and characters.
-        bos_ids, eos_ids: The id of the component and that of the blend.
-        given: The ids of the blend for the component's condition ids, which follow those of its
-            tokenizer.
+        symbols: The bytes of the tokens of the component's tokenizer.
+        blend: The bytes of the tokens of the blend's tokenizer, which are half bytes and
+            characters.
+        bos_ids, eos_ids: The beginning-of-text and end-of-text id, each as a pair: that of the
+            component, and that of the blend.
+        given: For each condition id of the component, the id of the blend. The condition ids of the
+            component follow those of its tokenizer.
     """
     ids = {token: number for number, token in enumerate(blend.tokens()) if token}
     rows = [_write(token, ids) or [bos_ids[1]] for token in symbols.tokens()]
@@ -144,8 +149,8 @@ def _decode(token: Sequence[int]) -> str | None:
 
 
 def _write(token: tuple[int, ...], ids: Mapping[tuple[int, ...], int]) -> list[int]:
-    """Return the ids of the blend in which a token is written: its own id if it has one, else those
-    of its characters, and of the half bytes of characters without an id.
+    """Return the spelling of a token in ids of the blend. This is one id if the blend has the same
+    token; otherwise the ids of its characters, with half bytes for a character that has no id.
     """
     if token in ids:
         return [ids[token]]
@@ -166,17 +171,18 @@ def _write(token: tuple[int, ...], ids: Mapping[tuple[int, ...], int]) -> list[i
 
 
 class CharacterStepper:
-    """Steps a component with the ids of the blend; its logits are log probabilities (nats), some of
+    """Steps a component with the ids of the blend. Its logits are log probabilities (nats), some of
     which may be -inf.
 
-    The state is a tuple of four: the state of the component after the complete tokens of each
-    hypothesis, (B, K, ...); float32 (B, K, V), the probability of each token, in order and up to a
-    factor; float64 (B, K), the weight of each hypothesis by that factor, 0 for none; int64
-    (B, K, 3), the range of the tokens that may be next, and how many ids of them are written.
+    The state is a tuple of four items. For each hypothesis they hold: the component's state after
+    the hypothesis's complete tokens, (B, K, ...); the unnormalised probability of each token,
+    sorted by spelling, float32 (B, K, V); the weight of the hypothesis, divided by the sum of these
+    unnormalised probabilities, float64 (B, K), 0 for an unused slot; and the range of the tokens
+    that may be next, with how many ids of them are written, int64 (B, K, 3).
 
     Args:
         stepper: The stepper of the component.
-        tokens: Its tokens in ids of the blend.
+        tokens: The spelling of its tokens in ids of the blend.
     """
 
     def __init__(self, stepper: Stepper, tokens: TokenCharacters) -> None:
@@ -184,14 +190,14 @@ class CharacterStepper:
         self._tokens = tokens
 
     def initial_state(self, batch_size: int) -> StepState:
-        """Return the state before the first id, which is that after bos."""
+        """Return the state before the first id of the text, which is the state after bos."""
         return map_state(lambda array: np.repeat(array, batch_size, axis=0), self._start)
 
     def forward(
         self, ids: Int64[np.ndarray, "B T"], state: StepState
     ) -> tuple[Float[np.ndarray, "B W"], StepState]:
-        """Return the log probability of each id after the last of ``ids``, and the state after
-        it.
+        """Return the log probability of each id of the blend after the last of ``ids``, and the
+        state after it.
         """
         table, state = self.log_probabilities(ids, state)
         return table[:, -1].astype(np.float32), state
@@ -199,10 +205,10 @@ class CharacterStepper:
     def log_probabilities(
         self, ids: Int64[np.ndarray, "B T"], state: StepState
     ) -> tuple[Float64[np.ndarray, "B T W"], StepState]:
-        """Return the log probability of each id after each of ``ids``, and the state after the
-        last.
+        """Return the log probability of each id of the blend after each of ``ids``, and the state
+        after the last.
         """
-        # a copy, which is written into
+        # _append writes into this copy
         state = map_state(lambda array: np.array(array, order="C"), state)
         _, probs, weights, spans = state
         table = np.empty((*ids.T.shape, self._tokens.vocab_size))  # (T, B, W)
@@ -233,13 +239,13 @@ class CharacterStepper:
         )
 
     def _weigh(self, logits: Float[np.ndarray, "R V"]) -> Float32[np.ndarray, "R V"]:
-        """Return the probabilities of tokens in order, divided by the largest."""
+        """Return unnormalised probabilities of the tokens, sorted by spelling; the largest is 1."""
         ordered: np.ndarray = logits[:, self._tokens.order].astype(np.float32, copy=False)
         probs: np.ndarray = np.exp(ordered - ordered.max(axis=1, keepdims=True))
         return probs
 
     def _append(self, ids: Int64[np.ndarray, " B"], state: StepState) -> None:
-        """Write an id after each text, into a state."""
+        """Append an id to each text. The state is updated in place."""
         own, probs, weights, spans = state
         steps = np.empty((weights.size, 3), np.int64)
         count = choose_hypotheses(

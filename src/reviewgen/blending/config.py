@@ -1,8 +1,8 @@
-"""The settings of a blend: the mixture weights, and the entry of each component as in config.json;
-its presets. No torch.
+"""The settings of a blend: the mixture weights, and the entry of each component in config.json.
+Also the presets of blends. No torch.
 
-The presets blend an LSTM and an n-gram of one tokenizer. The two differ in their errors: an n-gram
-reproduces names and phrases that it has seen once; an LSTM uses context further back.
+Each preset blends an LSTM and an n-gram with the same tokenizer. The two make different errors: an
+n-gram reproduces names and phrases that it has seen once; an LSTM uses context further back.
 """
 
 import json
@@ -36,18 +36,20 @@ class BlendConfig:
 
     Attributes:
         vocab_size: The number of token ids, V, of the blend and of every component.
-        weights: The mixture weight of each component; they sum to one. With a gate, those that the
-            gate starts from.
+        weights: The mixture weight of each component; they sum to one. With a gate, the gate
+            multiplies these weights.
         gate: How the weights depend on the context: ``{"coefficients": [...]}``, a list of numbers
             for each component, as in ``reviewgen.blending.weights``; empty for fixed weights.
-        models: Each component as in config.json: the ``name`` of its plugin, its ``distribution``,
-            ``version`` and ``config``. One that has other tokens than the blend also has
-            ``characters``: its tokens in ids of the blend, see ``reviewgen.blending.characters``.
+        models: The entry of each component in config.json: the ``name`` of its plugin, its
+            ``distribution``, ``version`` and ``config``. If a component has other tokens than the
+            blend, its entry also has ``characters``: the spelling of its tokens in ids of the
+            blend, see ``reviewgen.blending.characters``.
 
     Raises:
-        ConfigError: There are fewer than two components, one is not such an object, or one without
-            ``characters`` has another vocabulary size or other special ids, or there is not one
-            weight per component, the weights do not sum to one, or the gate has another form.
+        ConfigError: There are fewer than two components; an entry has another form; a component
+            without ``characters`` has another vocabulary size or other special ids than the rest;
+            the weights are not one per component, or do not sum to one; or the gate has another
+            form.
     """
 
     vocab_size: Annotated[int, Bound(at_least=1)]
@@ -89,17 +91,17 @@ class BlendConfig:
 
     @property
     def bos_id(self) -> int | None:
-        """The beginning-of-text id of the components; None if none has one in its config."""
+        """The beginning-of-text id that the components' configs have; None if none has one."""
         return next(iter(self._values("bos_id")), None)
 
     @property
     def eos_id(self) -> int | None:
-        """The end-of-text id of the components; None if none has one in its config."""
+        """The end-of-text id that the components' configs have; None if none has one."""
         return next(iter(self._values("eos_id")), None)
 
     def _values(self, name: str) -> list[int]:
-        """Return the different values of a field in the configs of the components that have the
-        tokens of the blend.
+        """Return the distinct values of a setting among the components that have the tokens of the
+        blend.
         """
         values = [entry["config"].get(name) for entry in self.models if "characters" not in entry]
         # a component may lack a field, or have no conditions
@@ -108,7 +110,7 @@ class BlendConfig:
 
     @property
     def coefficients(self) -> Float64[np.ndarray, "M F"]:
-        """The coefficients of the gate; without columns for fixed weights."""
+        """The coefficients of the gate; an array with no columns if the weights are fixed."""
         return np.array(self.gate.get("coefficients", [[]] * len(self.models)), np.float64)
 
 
@@ -121,15 +123,19 @@ def describe_component(
 
 
 def read_characters(entry: Mapping[str, Any], vocab_size: int) -> "TokenCharacters | None":
-    """Return the tokens of a component in ids of the blend, of which there are ``vocab_size``; None
-    if it has the tokens of the blend.
+    """Return the spelling of a component's tokens in ids of the blend; None if the component has
+    the tokens of the blend.
+
+    Args:
+        entry: The entry of the component.
+        vocab_size: The number of ids of the blend.
 
     Raises:
-        ConfigError: ``characters`` in its entry has another form.
+        ConfigError: ``characters`` in the entry has another form.
     """
     if "characters" not in entry:
         return None
-    # loads numba, which presets do not need
+    # imported here, since it loads numba, which presets do not need
     from reviewgen.blending.characters import TokenCharacters
 
     return TokenCharacters.of_entry(

@@ -1,7 +1,8 @@
-"""A blend as a LanguageModel: a mixture of trained models.
+"""A blend as a LanguageModel: a mixture of trained models. It uses its components only through the
+``LanguageModel`` protocol.
 
 Source: Jelinek & Mercer 1980, "Interpolated Estimation of Markov Source Parameters from Sparse
-Data". It uses its components through the ``LanguageModel`` protocol only.
+Data".
 """
 
 import math
@@ -34,17 +35,18 @@ from reviewgen.registry.saved import plugin_of_saved
 
 
 class Blend:
-    """A mixture of models, each with the tokens of the blend or a ``CharacterModel``; returns log
-    probabilities (nats)::
+    """A mixture of models that returns log probabilities (nats)::
 
         logits[b, t] = log sum_i w_i softmax(logits_i[b, t])                      (V,)
 
-    The weights are fixed, or depend on the entropies of the components' distributions, see
-    ``reviewgen.blending.weights``. A token has probability zero if all components with a nonzero
-    weight give it zero. The state is the tuple of the components' states. The components are in
-    evaluation mode: a blend is made of trained models and is not trained itself. Its tensors are
-    those of the components, ``weight`` of component 0 as ``0.weight``; until they are loaded, the
-    components are on the meta device.
+    Each component has the tokens of the blend, or is a ``CharacterModel``. The weights are fixed,
+    or depend on the entropies of the components' distributions, see ``reviewgen.blending.weights``.
+    A token has probability zero if all components with a nonzero weight give it probability zero.
+    The state is the tuple of the components' states.
+
+    A blend is made of trained models and is not trained itself, so the components are in evaluation
+    mode. Its tensors are those of the components; ``weight`` of component 0 is called ``0.weight``.
+    Until they are loaded, the components are on the meta device.
 
     Attributes:
         config: The settings of the blend.
@@ -55,7 +57,7 @@ class Blend:
 
     def __init__(self, config: BlendConfig) -> None:
         self.config = config
-        # allocates and initialises nothing: the weights are loaded later
+        # on the meta device, nothing is allocated or initialised; the weights are loaded later
         with torch.device("meta"), _WithoutRandomValues():
             self.components = tuple(_build(entry, config) for entry in config.models)
 
@@ -67,7 +69,7 @@ class Blend:
         weights: Sequence[float],
         gate: Mapping[str, Any] | None = None,
     ) -> "Blend":
-        """Return a blend of trained models; it shares their tensors and puts them in evaluation
+        """Return a blend of trained models. It shares their tensors, and puts them in evaluation
         mode.
 
         Args:
@@ -79,7 +81,7 @@ class Blend:
         Raises:
             ConfigError: There are fewer than two models, their vocabulary sizes differ, or the
                 weights are wrong.
-            UnknownPlugin: A model's plugin is not installed, so the blend could not be loaded
+            UnknownPlugin: The plugin of a model is not installed, so the blend could not be loaded
                 again.
         """
         entries = tuple(
@@ -119,7 +121,7 @@ class Blend:
         self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: State
     ) -> tuple[Float[Tensor, "B T"], State]:
         """Return the log probability (nats) of ``targets[b, t]`` after ``ids[b, :t + 1]``, and the
-        states after the last.
+        states of the components after the last token.
 
         Raises:
             NotADistribution: The scores of a component do not sum to one.
@@ -135,23 +137,23 @@ class Blend:
     def _call_each(
         self, function: Callable[..., tuple[Tensor, State]], arguments: Any, state: State
     ) -> tuple[list[Tensor], State]:
-        """Call a function with each component, the arguments and the component's state; return the
-        results and the new states.
+        """Call a function with each component, followed by the arguments and the component's state.
+        Return the results and the new states.
         """
         pairs = zip(self.components, state, strict=True)
         steps = [function(component, *arguments, own) for component, own in pairs]
         return [result for result, _ in steps], tuple(new_state for _, new_state in steps)
 
     def stepper(self, weight_bits: int = 32) -> BlendStepper:
-        """Return a stepper that mixes the components' steppers of that precision; a component
-        without one is called through torch.
+        """Return a stepper that mixes the steppers of the components, with weights of
+        ``weight_bits``. A component without a stepper is called through torch.
         """
         steppers = [make_stepper(_plain(each), weight_bits=weight_bits) for each in self.components]
         return make_blend_stepper(steppers, self.config)
 
     def describe_graph(self) -> ModelGraph:
-        """Return the computational graph, for pictures: the models side by side, and what mixes
-        them.
+        """Return the computational graph, to be drawn: the models side by side, and the mixture of
+        their distributions.
         """
         scores = ("B", "T", "V")
         nodes = [
@@ -184,7 +186,7 @@ class Blend:
         )
 
     def _describe_mixture(self) -> str:
-        """Return the formula of the mixture, with its weights."""
+        """Return the formula of the mixture, with the values of its weights."""
         weights = [f"{weight:.2f}" for weight in self.config.weights]
         if self.config.gate:
             return (
@@ -195,7 +197,9 @@ class Blend:
         return f"log ({' + '.join(terms)})"
 
     def parameter_kinds(self) -> dict[str, int]:
-        """Return the number of parameters of each kind, with the name of its model before it."""
+        """Return the number of parameters of each kind. The name of a kind begins with the name of
+        its model.
+        """
         counts = Counter[str]()
         for entry, component in zip(self.config.models, self.components, strict=True):
             for kind, count in count_parameters(_plain(component)).items():
@@ -203,13 +207,13 @@ class Blend:
         return dict(counts)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the tensors of all components, with the number of the component before each
-        name.
+        """Return the tensors of all components. The name of a tensor begins with the number of its
+        component.
         """
         return join_names([component.state_dict() for component in self.components])
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Build the components and load the tensors of each; shapes are checked before memory is
+        """Build the components and load the tensors of each. Shapes are checked before memory is
         allocated.
 
         Raises:
@@ -219,7 +223,7 @@ class Blend:
         split = split_names(tensors, len(self.components))
         for number, (component, named) in enumerate(zip(self.components, split, strict=True)):
             if not isinstance(_plain(component), nn.Module):
-                continue  # the shapes of counts depend on the training text
+                continue  # a model of counts: the shapes depend on the training text
             if different := _shapes(named) ^ _shapes(component.state_dict()):
                 wrong = sorted({f"{number}.{name}" for name, _ in different})
                 raise BundleError(
@@ -234,8 +238,8 @@ class Blend:
     def log_weights(
         self, log_probs: list[Float[Tensor, "B T V"]] | list[Float[Tensor, "B T"]]
     ) -> list[Tensor]:
-        """Return the log of the weight of each component: (), or with a gate (B, T), from the log
-        probabilities of all components.
+        """Return the log of each component's weight. Its shape is () if the weights are fixed, and
+        (B, T) if a gate computes them from the log probabilities of all components.
         """
         logs = [
             torch.tensor(math.log(weight) if weight else -math.inf)
@@ -253,8 +257,8 @@ class Blend:
 
 
 class _WithoutRandomValues(TorchFunctionMode):
-    """Skips filling tensors with random numbers: on the meta device, it loads torch's compiler,
-    taking seconds.
+    """Skips filling tensors with random numbers. On the meta device, this would load torch's
+    compiler, which takes seconds.
     """
 
     def __torch_function__(
@@ -264,7 +268,9 @@ class _WithoutRandomValues(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call a function of torch, or return its tensor as it is."""
+        """Call a function of torch. If it fills a tensor with random numbers, return the tensor
+        unchanged.
+        """
         tensor = args[0] if args else (kwargs or {}).get("tensor")
         is_skipped = getattr(func, "__name__", "") in ("normal_", "uniform_") and isinstance(
             tensor, Tensor
@@ -273,13 +279,13 @@ class _WithoutRandomValues(TorchFunctionMode):
 
 
 class CharacterModel:
-    """Wraps a model so that it reads and predicts ids of a blend with another tokenizer; see
+    """Wraps a model with another tokenizer so that it reads and predicts the ids of a blend; see
     ``reviewgen.blending.characters``.
 
     Attributes:
         model: The model.
-        entry: Its tokens in ids of the blend, as JSON values.
-        config: Has the number of ids of the blend, ``vocab_size``, only.
+        entry: The spelling of its tokens in ids of the blend, as JSON values.
+        config: Has only ``vocab_size``, the number of ids of the blend.
     """
 
     Config: ClassVar[type] = SimpleNamespace
@@ -312,11 +318,11 @@ class CharacterModel:
 
 
 class EntropyModel:
-    """A model whose scores are minus the entropies (nats) of its distributions, whatever the
-    targets are.
+    """Wraps a model so that its scores are the negative entropies (nats) of its distributions,
+    whatever the targets are.
 
     Functions that score the tokens of texts, such as ``score_tokens`` of
-    ``reviewgen.evaluation.evaluate``, then return these.
+    ``reviewgen.evaluation.evaluate``, then return the negative entropies.
     """
 
     def __init__(self, model: LanguageModel) -> None:
@@ -336,16 +342,16 @@ class EntropyModel:
     def score(
         self, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: State
     ) -> tuple[Float[Tensor, "B T"], State]:
-        """Return minus the entropy of the token after each of ``ids``, and the state after the
-        last.
+        """Return the negative entropy of the distribution after each of ``ids``, and the state
+        after the last.
         """
         log_probs, new_state = _log_probabilities(self._model, ids, state)
         return -_entropy(log_probs), new_state
 
 
 def _mix(log_probs: list[Float[Tensor, "*B"]], log_weights: list[Tensor]) -> Float[Tensor, "*B"]:
-    """Return the log of the weighted sum of probabilities, from their logs and those of the
-    weights.
+    """Return the log of the weighted sum of probabilities. The arguments are the logs of the
+    probabilities and of the weights.
     """
     return reduce(torch.logaddexp, map(torch.add, log_probs, log_weights))
 
@@ -377,7 +383,7 @@ def _score(
 
 
 def _describe_sizes(model: Any, order: int | None) -> str:
-    """Return the sizes of a component for its node in the graph; of an n-gram, its order."""
+    """Return the sizes of a component, or the order of an n-gram, for its node in the graph."""
     sizes = model.describe_graph().sizes if isinstance(model, SupportsGraph) else {}
     shown = ", ".join(f"{letter} {size:,}" for letter, size in sizes.items() if letter != "V")
     return shown or (f"up to {order} tokens" if order else "")
@@ -388,7 +394,7 @@ def _shapes(tensors: Mapping[str, Tensor]) -> set[tuple[str, tuple[int, ...]]]:
 
 
 def _plain(model: Any) -> Any:
-    """Return a component without its conversion to ids of the blend."""
+    """Return a component; if it is wrapped in a ``CharacterModel``, the model inside."""
     return model.model if isinstance(model, CharacterModel) else model
 
 
@@ -399,7 +405,7 @@ def _in_evaluation_mode(model: Any) -> Any:
 
 
 def _build(entry: Mapping[str, Any], blend: BlendConfig) -> LanguageModel:
-    """Return the component of an entry in the config of a blend, without its tensors."""
+    """Build the component that an entry in a blend's config describes, without its tensors."""
     kind, _ = find_model(plugin_of_saved("model", entry))
     model: LanguageModel = kind(read_saved_config(kind.Config, entry["config"], entry["version"]))
     if "characters" not in entry:

@@ -1,11 +1,11 @@
 """Generation from a blend: mixes the next-token probabilities of the steppers of its components. No
 torch.
 
-If every component has a compiled step and the tokens of the blend, the blend has one too, and
-generates in one compiled loop; else it steps its components in Python.
+If every component has a compiled step and the tokens of the blend, the blend has a compiled step
+too, and generates in one compiled loop. Otherwise it steps its components in Python.
 
-B batch, T time (tokens), V vocabulary, M components, F features of the gate; S, W and K as in the
-state of a compiled step.
+Shapes: B batch, T time (tokens), V vocabulary, M components, F features of the gate; S, W and K as
+in ``reviewgen.compiled.steps``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ from reviewgen.registry.saved import plugin_of_saved
 
 
 class BlendStepper:
-    """A mixture of steppers; its logits are log probabilities (nats), ``log sum_i w_i
+    """A mixture of steppers. Its logits are log probabilities (nats), ``log sum_i w_i
     softmax(logits_i)``.
 
     The state is the tuple of the components' states.
@@ -62,7 +62,7 @@ class BlendStepper:
 
 
 class CompiledBlendStepper(BlendStepper, CompiledStepper):
-    """A mixture of steppers with compiled steps: samples in one compiled loop."""
+    """A mixture of steppers that have compiled steps. It samples in one compiled loop."""
 
     _steppers: tuple[Any, ...]
 
@@ -78,8 +78,8 @@ class CompiledBlendStepper(BlendStepper, CompiledStepper):
     def state_arrays(
         self, state: StepState
     ) -> tuple[Float32[np.ndarray, "S B W"], Int64[np.ndarray, "K B"]]:
-        """Return a copy of the components' states, one after another, all as wide as the
-        widest.
+        """Return a copy of the components' states in one pair of arrays. The states are one after
+        another, all as wide as the widest.
         """
         float_starts, _, widths = self._layout
         pairs = zip(self._steppers, state, strict=True)
@@ -92,7 +92,9 @@ class CompiledBlendStepper(BlendStepper, CompiledStepper):
     def state_of(
         self, floats: Float32[np.ndarray, "S B W"], ints: Int64[np.ndarray, "K B"]
     ) -> StepState:
-        """Return the components' states of such arrays."""
+        """Return the components' states that are stored in such arrays; the inverse of
+        ``state_arrays``.
+        """
         float_starts, int_starts, widths = self._layout
         own_floats = np.split(floats, float_starts[1:-1])
         own_ints = np.split(ints, int_starts[1:-1])
@@ -105,8 +107,8 @@ class CompiledBlendStepper(BlendStepper, CompiledStepper):
 
     @cached_property
     def _layout(self) -> tuple[Int64[np.ndarray, " M1"], Int64[np.ndarray, " M1"], list[int]]:
-        """Return where the floats and the ints of each component begin in the arrays of a state,
-        and where the last ones end; and the width of the floats of each.
+        """The layout of the arrays of a state: where the floats of each component begin and the
+        last ones end, the same for the ints, and the width of the floats of each component.
         """
         states = [stepper.state_arrays(stepper.initial_state(1)) for stepper in self._steppers]
         float_starts, int_starts = (
@@ -116,11 +118,11 @@ class CompiledBlendStepper(BlendStepper, CompiledStepper):
 
 
 def make_blend_stepper(steppers: Sequence[Stepper], config: BlendConfig) -> BlendStepper:
-    """Return the stepper of a blend: one that generates in a compiled loop if every component has a
-    compiled step.
+    """Return the stepper of a blend. It generates in a compiled loop if every component has a
+    compiled step and the tokens of the blend.
 
     Args:
-        steppers: Those of its components, each of the component's own tokens.
+        steppers: The steppers of the components; each takes the token ids of its own component.
         config: The settings of the blend.
     """
     blended: list[Stepper] = []
@@ -132,7 +134,7 @@ def make_blend_stepper(steppers: Sequence[Stepper], config: BlendConfig) -> Blen
 
 
 class SavedBlend:
-    """A blend built from saved tensors, for blends whose components all have a stepper; see
+    """Builds the stepper of a blend from saved tensors, if all components have a stepper. See
     ``reviewgen.protocols.StepperFactory``.
 
     Raises:
@@ -155,16 +157,18 @@ class SavedBlend:
 
     @staticmethod
     def expect(config: BlendConfig) -> Mapping[str, TensorSpec] | None:
-        """Return the spec of every tensor of every component; None if a component has no stepper
-        and needs torch.
+        """Return the dtype and shape of every tensor of every component; None if a component has no
+        stepper and so needs torch.
         """
         specs = [factory and factory.expect(own) for factory, own in _factories(config)]
         return None if None in specs else join_names(specs)
 
 
 def _factories(config: BlendConfig) -> Iterator[tuple[Any, Any]]:
-    """Yield the stepper factory of each component, None for one without, and the config of the
-    component, which an earlier version of its plugin may have saved.
+    """Yield, for each component, its stepper factory and its config. Both are None if the component
+    has no stepper.
+
+    An earlier version of the plugin may have saved the config; it is migrated.
     """
     for entry in config.models:
         factory: Any = find_stepper(plugin_of_saved("model", entry))

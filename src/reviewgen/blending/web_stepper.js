@@ -1,12 +1,12 @@
 /**
- * The stepper of a blend in JavaScript: mixes the distributions of its parts, with the weights of `compiled/mixing.py`.
+ * The stepper of a blend in JavaScript. It mixes the distributions of the blend's parts, weighted as in `compiled/mixing.py`.
  *
- * The tensors of part 0 have the prefix "0.". M parts, V vocabulary.
+ * The names of the tensors of part 0 have the prefix "0.". Shapes: M parts, V vocabulary.
  */
 
-const SMALLEST = 1e-300; // sums of probabilities below may have lost digits
+const SMALLEST = 1e-300; // a sum of probabilities below this may have lost digits
 
-/** Return the stepper of a blend: `{initialState(), forward(ids, state)}`; the logits are log probabilities. */
+/** Return the stepper of a blend: `{initialState(), forward(ids, state)}`. Its logits are log probabilities. */
 export default function createStepper(name, config, tensors, createPart) {
   const parts = config.models.map((part, number) => createPart(part.name, part.config, tensorsOf(tensors, number)));
   const gate = config.gate?.coefficients;
@@ -21,7 +21,7 @@ export default function createStepper(name, config, tensors, createPart) {
   return { initialState: () => parts.map((part) => part.initialState()), forward };
 }
 
-/** Return the tensors of a part, without the prefix of their names. */
+/** Return the tensors of a part, by their names without the prefix. */
 function tensorsOf(tensors, number) {
   const prefix = `${number}.`;
   const own = Object.entries(tensors).filter(([name]) => name.startsWith(prefix));
@@ -40,7 +40,7 @@ function softmax(logits) {
   return { logits, probabilities, total, logTotal: largest + Math.log(total), entropy: Math.log(total) - mean / total };
 }
 
-/** Return the weights (M): a softmax of the log of the fixed weights plus the gate's quadratic function of the entropies. */
+/** Return the weights (M): the fixed weights times the exponential of the gate's function of the entropies, scaled to sum to one. */
 function weigh(prior, gate, entropies) {
   const scores = gate.map((coefficients) => score(coefficients, entropies));
   const largest = Math.max(...scores);
@@ -49,7 +49,7 @@ function weigh(prior, gate, entropies) {
   return weights.map((weight) => weight / total);
 }
 
-/** Return the value of a quadratic function: coefficients of 1, of each entropy, and of each product of two. */
+/** Return the value of a quadratic function. It has a coefficient for 1, for each entropy, and for each product of two entropies. */
 function score(coefficients, entropies) {
   const factors = [1, ...entropies];
   const pairs = factors.flatMap((one, number) => factors.slice(number).map((other) => [one, other]));
@@ -69,7 +69,7 @@ function mix(distributions, weights) {
   return mixed;
 }
 
-/** Return the log probability of one id whose probability is too small to be added up; -Infinity if it has none. */
+/** Return the log probability of one id, computed from logs because its probability is very small; -Infinity if it is zero. */
 function mixLogs(distributions, weights, id) {
   const logs = distributions.map(({ logits, logTotal }, part) => Math.log(weights[part]) + logits[id] - logTotal);
   const largest = Math.max(...logs);

@@ -1,22 +1,24 @@
-"""The mixture weights of a blend: those of the user, or fitted on held-out text by expectation
-maximisation; fixed, or by a gate. No torch.
+"""The mixture weights of a blend. The user gives them, or they are fitted on held-out text by
+expectation maximisation. They are fixed, or a gate computes them for each token. No torch.
 
-A model that is certain of the next token is more often right than one that is not, and an n-gram
-and a network are certain in different contexts. So the weights of M models may be a softmax of a
-quadratic function of the entropies (nats) of their next-token distributions, which every model
-has::
+A model that is certain of the next token is right more often than one that is not, and an n-gram
+and a network are certain in different contexts. So the fixed weights of M models may be multiplied
+by the exponential of a *gate*, a quadratic function of the entropies (nats) of their next-token
+distributions, and scaled to sum to one::
 
     w_m  ~  weight_m  exp(gate_m . (1, H_1 .. H_M, H_1 H_1, H_1 H_2 .. H_M H_M))
 
-The gate is fitted in rounds, each of which is a step on a quadratic lower bound, so that the
-likelihood never decreases. A prior keeps the weights near those that do not depend on the context:
-it counts as much as ``PRIOR_TOKENS`` tokens, so that a gate that was fitted to a few hundred
-held-out tokens holds for other texts.
+The gate is fitted in rounds. Each round is a step on a quadratic lower bound, so the likelihood
+never decreases. A prior keeps the weights near the fixed ones. It counts as much as
+``PRIOR_TOKENS`` tokens, so that a gate fitted to a few hundred held-out tokens also suits other
+texts.
 
 Sources: Jelinek & Mercer 1980, "Interpolated Estimation of Markov Source Parameters from Sparse
 Data"; Dempster, Laird & Rubin 1977, "Maximum Likelihood from Incomplete Data via the EM Algorithm";
 Jordan & Jacobs 1994, "Hierarchical Mixtures of Experts and the EM Algorithm"; Böhning 1992,
-"Multinomial Logistic Regression Algorithm", for the bound. N tokens, M models, F features.
+"Multinomial Logistic Regression Algorithm", for the bound.
+
+Shapes: N tokens, M models, F features.
 """
 
 import math
@@ -28,18 +30,19 @@ from jaxtyping import Float64
 
 from reviewgen.errors import ConfigError, DataError, quoted
 
-MAX_ROUNDS = 200  # to fit fixed weights
+MAX_ROUNDS = 200  # rounds that fit fixed weights
 TOLERANCE = 1e-6  # a smaller change of the fixed weights ends their fit
-MAX_GATE_ROUNDS = 300  # to fit a gate
-GATE_TOLERANCE = 1e-7  # nats per token: a smaller gain ends the fit of a gate
-# the best of 10 to 100 on other texts of four corpora, with 300 to 14,000 held-out tokens
+MAX_GATE_ROUNDS = 300  # rounds that fit a gate
+GATE_TOLERANCE = 1e-7  # nats per token; a smaller gain ends the fit of a gate
+# weight of the gate's prior, in tokens: of the values from 10 to 100, the best on other texts of
+# four corpora, when the gate was fitted to 300 to 14,000 held-out tokens
 PRIOR_TOKENS = 30
-MAX_TOKENS = 32_768  # to fit a gate to; if there are more, evenly spaced ones are taken
+MAX_TOKENS = 32_768  # tokens that a gate is fitted to; if there are more, evenly spaced ones
 _ROUNDING = 1e-3  # in float32, the log of a probability near one may be slightly above zero
 
 
 def check_weights(weights: Any, models: int) -> tuple[float, ...]:
-    """Return the weights scaled to sum to one; equal weights for None.
+    """Check mixture weights, and return them scaled to sum to one; None gives equal weights.
 
     >>> check_weights([1, 3], models=2)
     (0.25, 0.75)
@@ -69,14 +72,14 @@ def fit_weights(log_probs: Float64[np.ndarray, "N M"]) -> Float64[np.ndarray, " 
     """Return the mixture weights that maximise the likelihood of the tokens, by expectation
     maximisation.
 
-    Starting from equal weights, each round sets a weight to the average of its model's share in
-    each token's probability::
+    The weights are equal at first. Each round sets the weight of a model to its average share in
+    the probability of a token::
 
         w_m  <-  1/N sum_n  w_m p_m(n) / sum_k w_k p_k(n)
 
-    The log likelihood never decreases, and is concave in the weights, so there is one maximum. A
-    token to which every model gives probability zero has infinite bits whatever the weights are, so
-    it is left out.
+    The log likelihood never decreases, and is concave in the weights, so there is one maximum. If
+    every model gives a token probability zero, its bits are infinite whatever the weights are, so
+    the token is left out.
 
     Args:
         log_probs: The log probability (nats) of each token under each model; -inf is probability
@@ -86,7 +89,7 @@ def fit_weights(log_probs: Float64[np.ndarray, "N M"]) -> Float64[np.ndarray, " 
         DataError: There are no tokens, every token has probability zero, or a log probability is
             NaN or above zero.
     """
-    if not (log_probs <= _ROUNDING).all():  # false for NaN, too
+    if not (log_probs <= _ROUNDING).all():  # NaN <= _ROUNDING is false, too
         raise DataError(
             "The weights cannot be fitted: a model gives a log probability that is NaN or above"
             " zero."
@@ -115,7 +118,7 @@ def mix_scores(
 ) -> Float64[np.ndarray, " N"]:
     """Return the log probability (nats) of each token under the mixture; -inf for probability zero.
 
-    The weights are the same for all tokens, or each token has its own.
+    Either all tokens share the same weights, or each token has its own.
     """
     with np.errstate(divide="ignore"):  # a weight may be zero
         mixed: np.ndarray = np.logaddexp.reduce(log_probs + np.log(weights), axis=1)
@@ -123,7 +126,7 @@ def mix_scores(
 
 
 def features_of(entropies: Float64[np.ndarray, "N M"]) -> Float64[np.ndarray, "N F"]:
-    """Return 1, the entropies, and the product of each two of them.
+    """Return the features of the gate: 1, the entropies, and the products of two entropies.
 
     >>> features_of(np.array([[2.0, 3.0]])).tolist()
     [[1.0, 2.0, 3.0, 4.0, 6.0, 9.0]]
@@ -138,7 +141,7 @@ def gated_weights(
     weights: Float64[np.ndarray, " M"],
     gate: Float64[np.ndarray, "M F"],
 ) -> Float64[np.ndarray, "N M"]:
-    """Return the mixture weights of each token; a weight of zero stays zero."""
+    """Return the mixture weights of each token. A weight of zero stays zero."""
     scores = features @ gate.T
     unnormalised = weights * np.exp(scores - scores.max(axis=1, keepdims=True))
     gated: np.ndarray = unnormalised / unnormalised.sum(axis=1, keepdims=True)
@@ -150,14 +153,14 @@ def fit_gate(
     entropies: Float64[np.ndarray, "N M"],
     weights: Float64[np.ndarray, " M"],
 ) -> Float64[np.ndarray, "M F"]:
-    """Return the gate that maximises the likelihood of the tokens, given a prior for the fixed
-    weights.
+    """Return the gate that maximises the likelihood of the tokens, under a prior in favour of the
+    fixed weights.
 
     Args:
         log_probs: The log probability (nats) of each token under each model; -inf is probability
             zero. Tokens that are impossible under all models are left out.
-        entropies: The entropy (nats) of each model's distribution of the token.
-        weights: The weights that do not depend on the context.
+        entropies: The entropy (nats) of each model's distribution at each token.
+        weights: The fixed weights, which do not depend on the context.
     """
     possible = np.flatnonzero(np.isfinite(log_probs).any(axis=1))
     chosen = possible[:: max(1, -(-len(possible) // MAX_TOKENS))]
@@ -166,7 +169,7 @@ def fit_gate(
     features = features_of(entropies[chosen])
     tokens = max(1, len(chosen))
     moments = features.T @ features / tokens
-    # without this term, they are singular where an entropy does not vary
+    # without this term, the moments are singular if an entropy does not vary
     moments += 1e-9 * np.trace(moments) * np.eye(len(moments))
     step = np.linalg.inv(moments) / (0.5 + PRIOR_TOKENS / tokens)
     gate = np.zeros((log_probs.shape[1], features.shape[1]))
@@ -187,12 +190,12 @@ def fit_gate(
 
 
 def check_gate(gate: dict[str, Any], models: int) -> None:
-    """Check that a gate has the form that ``BlendConfig`` describes, for ``models`` models.
+    """Check that a gate for ``models`` models has the form that ``BlendConfig`` describes.
 
     Raises:
-        ConfigError: It has not.
+        ConfigError: The gate has another form.
     """
-    count = 1 + models + models * (models + 1) // 2  # of features, F
+    count = 1 + models + models * (models + 1) // 2  # number of features, F
     try:
         table = np.array(gate["coefficients"], np.float64)
     except (KeyError, TypeError, ValueError):

@@ -1,24 +1,25 @@
-"""Compiled functions that plugins share: products, cross entropy, sampling, token windows, known
-words. numpy and numba, and torch where it is said.
+"""Compiled functions that plugins share: matrix products, cross entropy, sampling, token windows,
+known words. They need numpy and numba; only ``tensors`` needs torch.
 
-A stepper that generates in a loop of its own (``SupportsSample``) imports these, so that a
+A stepper that generates in its own loop (``SupportsSample``) imports these functions, so that a
 temperature, a top-p and a copy limit mean the same for every model.
 
-    linear        matrices in panels, times the vectors of a few rows; exp, tanh and sigmoid of many
-                  numbers at once
+    linear        products of a matrix, stored in panels, with the vectors of a few rows; exp, tanh
+                  and sigmoid that vectorise in loops
     tensors       torch's tensors of 16, 32 and 64 bits in compiled loops; cross entropy and its
                   gradient; imports torch
-    sampling      from logits to one token
+    sampling      samples one token from logits
     steps         the step of a model as a compiled function, so that one loop runs every model
     decoding      the loop that samples many tokens with such a step
-    conditioning  the vector of a text's conditions and fields, as each id is read
+    conditioning  updates the vector of a text's conditions and fields as each id is read
     mixing        mixtures of next-token distributions
-    hypotheses    sums over the tokens that write a text, for a blend of models with different
-                  tokenizers
-    spelling      follows the known words of a text, token by token
-    windows       hashed sets of token windows, and whether a token would complete a copied span
-    jit           what compiles a function, where its machine code is cached, and a line on the
-                  terminal while it is compiled
+    hypotheses    sums over all token sequences that spell a text, for a blend of models with
+                  different tokenizers
+    spelling      checks, token by token, that a text has known words only
+    windows       hashed sets of token windows, to find out whether a token would complete a copied
+                  span
+    jit           compiles functions, caches their machine code, and shows a line on the terminal
+                  while a function is compiled
 """
 
 from typing import TYPE_CHECKING

@@ -1,8 +1,12 @@
-"""Conditioning in compiled steps: as the ids of a text's conditions and fields are read, their
-embeddings are added up, and a matrix projects the sum; as in ``reviewgen.protocols.inputs``. numpy
+"""The vector of a text's conditions and fields, in compiled steps.
+
+As the ids of a text's conditions and fields are read, their embeddings are added up. A matrix
+projects this sum, divided by the root of the number of ids; the model adds the result to the input
+of one of its layers. ``reviewgen.protocols.inputs`` does the same for torch. This file needs numpy
 and numba only.
 
-Shapes: B texts, E embedding, M outputs of the product, M64 rounded up to whole panels.
+Shapes: B texts, R texts that are stepped, V vocabulary, E embedding, M outputs of the projection,
+M64 rounded up to whole panels; S and W as in ``reviewgen.compiled.steps``.
 """
 
 from collections.abc import Mapping
@@ -16,29 +20,34 @@ from reviewgen.compiled.linear import ONE, ZERO, Bits, add_product, pack
 
 
 class Conditioning(NamedTuple):
-    """The ids of conditions and fields, their embeddings, and the matrix that projects a sum."""
+    """The ids of conditions and fields, the embeddings of all ids, and the matrix that projects the
+    sum of a text's embeddings.
+    """
 
     bos_id: int
-    first_id: int  # of those of conditions and fields
-    first_marker: int
-    last_id: int  # which ends the fields
+    first_id: int  # the first id of conditions and fields
+    first_marker: int  # the first id that opens a field
+    last_id: int  # the id that ends the fields
     table: Float32[np.ndarray, "V E"]
     panels: Shaped[np.ndarray, "panels E 64"]
     scales: Float32[np.ndarray, " M64"]
 
     @property
     def state_width(self) -> int:
-        """The width of the two rows of a state, that of ``sums`` and that of ``products``, in
-        ``hold``.
-        """
+        """The width of the arrays ``sums`` and ``products`` of a state; see ``hold``."""
         return max(int(self.table.shape[1]) + 2, len(self.scales))
 
 
 def pack_conditioning(
     config: Any, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits
 ) -> Conditioning | None:
-    """Return the conditioning of a model with this config, from ``embedding.weight`` and ``held``,
-    the matrix; None if it has no ``held``.
+    """Return the conditioning of a model, or None if the model has no conditions and fields.
+
+    Args:
+        config: The config of the model.
+        tensors: The tensors of the model: ``embedding.weight``, and the matrix ``held`` if there
+            are conditions or fields.
+        bits: The bits of a weight of the packed matrix.
     """
     if "held" not in tensors:
         return None
@@ -49,7 +58,13 @@ def pack_conditioning(
 
 @compiled
 def multiply(held, sums, products):
-    """Write the projections, (B, M64) or wider, of sums of embeddings, (B, E + 2) or wider."""
+    """Write the projection of each text's sum of embeddings.
+
+    Args:
+        held: The Conditioning of the model.
+        sums: float32 (B, E + 2) or wider: the sum of the embeddings, and the number of their ids.
+        products: float32 (B, M64) or wider; written.
+    """
     width = held.table.shape[1]
     vectors = np.empty((len(sums), width), np.float32)
     for row in range(len(sums)):
@@ -63,14 +78,16 @@ def multiply(held, sums, products):
 
 @inner
 def hold(held, ids, floats):
-    """Read a token of each text, and update the state where it belongs to a condition or a field.
+    """Read a token of each text, and update the state if the token belongs to a condition or a
+    field.
 
     Args:
-        held: The model's Conditioning; with None, nothing is updated.
+        held: The Conditioning of the model; if it is None, nothing is updated.
         ids: int64 (R,), the tokens.
-        floats: float32 (S, B, W), the state. Its last two arrays, whose first R rows are updated,
-            are ``sums``, (B, E + 2) or wider: the sum of the embeddings, their number, and whether
-            a field is open; and ``products``, (B, M64) or wider: the projection of each sum.
+        floats: float32 (S, B, W), the state. The first R rows of its last two arrays are updated.
+            The last but one is ``sums``, (B, E + 2) or wider: the sum of the embeddings, the number
+            of their ids, and 1 if a field is open. The last one is ``products``, (B, M64) or wider:
+            the projection of each sum.
     """
     if held is None:
         return

@@ -1,7 +1,8 @@
-"""The loop that samples many tokens for many texts, with the compiled step of any model. Knows
+"""The loop that samples many tokens for many texts. It runs the compiled step of any model. Knows
 neither a model nor a tokenizer.
 
-B texts, N random numbers of a text, K tokens looked back at, V vocabulary, V64 at least as much.
+Shapes: B texts, T tokens, N random numbers of a text, K last tokens that penalties and constraints
+look at, V vocabulary, V64 at least V; S and W as in ``reviewgen.compiled.steps``.
 """
 
 from typing import Any
@@ -23,8 +24,8 @@ LOGITS_MULTIPLE = 64
 
 
 def logits_width(vocab_size: int) -> int:
-    """Return the vocabulary size rounded up to a multiple of 64: the width of the logits that a
-    step writes.
+    """Return the width of the logits that a step writes: the vocabulary size, rounded up to a
+    multiple of 64.
     """
     return -(-vocab_size // LOGITS_MULTIPLE) * LOGITS_MULTIPLE
 
@@ -41,7 +42,8 @@ def sample(
 ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Any]:
     """Sample up to N tokens for each text; see ``reviewgen.protocols.SupportsSample``.
 
-    A text stops where no random number is left. It does not depend on the other texts, bit for bit.
+    A text stops when it has used its random numbers. It is the same, bit for bit, whatever the
+    other texts are.
 
     Args:
         stepper: A stepper with a compiled step, as in ``reviewgen.protocols.SupportsCompiledStep``.
@@ -89,11 +91,12 @@ def sample(
 def feed(
     stepper: Any, vocab_size: int, ids: Int64[np.ndarray, "B T"], state: Any
 ) -> tuple[Float32[np.ndarray, "B V"], Any]:
-    """Return the logits after T >= 1 tokens, and the state after them, by one step for each token.
+    """Feed T >= 1 tokens to each text, one step for each token. Return the logits after the last
+    token and the state after it.
 
-    A stepper with a compiled step can use it as its ``forward``: then there is nothing more to
-    compile. Unless the stepper is a ``CompiledStepper``, all logits after each token are computed,
-    so for long texts a forward of its own is faster.
+    A stepper with a compiled step can use this function as its ``forward``; then nothing else has
+    to be compiled. If the stepper is not a ``CompiledStepper``, its step also computes the logits
+    after every earlier token. For long texts, a ``forward`` of its own is then faster.
     """
     floats, ints = stepper.state_arrays(state)
     logits = np.zeros((len(ids), logits_width(vocab_size)), np.float32)
@@ -106,9 +109,10 @@ def feed(
 class CompiledStepper:
     """Base class of a stepper that feeds and samples with its compiled step.
 
-    A subclass has a ``config``, whose ``vocab_size`` is V, and is a
-    ``reviewgen.protocols.SupportsCompiledStep``. Of a text that is fed, only the last logits count:
-    given ``logits`` without rows, (0, V64), its step updates the state and writes none.
+    A subclass has a ``config`` with ``vocab_size``, V, and is a
+    ``reviewgen.protocols.SupportsCompiledStep``. When a text is fed, only the logits after its last
+    token are needed. For the tokens before it, the step gets an empty ``logits`` array, (0, V64);
+    it must then update the state and write no logits.
     """
 
     config: Any
@@ -128,7 +132,7 @@ class CompiledStepper:
         new_tokens: Int64[np.ndarray, " B"],
         constraints: Constraints | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], Any]:
-        """Sample up to N tokens a row in one compiled loop; see
+        """Sample up to N tokens for each text in one compiled loop; see
         ``reviewgen.protocols.SupportsSample``.
         """
         return sample(
@@ -138,8 +142,14 @@ class CompiledStepper:
 
 @compiled
 def _feed(function, weights, tokens, floats, ints, before, logits):
-    """Feed tokens, int64 (T, B), to B texts by the step at an address; the logits of the last go to
-    ``logits``.
+    """Feed tokens, int64 (T, B), to B texts. Write the logits after the last token.
+
+    Args:
+        function, weights: The addresses of a step.
+        tokens: The tokens.
+        floats, ints: The state; updated.
+        before: The array that the step gets as ``logits`` for all tokens but the last.
+        logits: float32 (B, V64); written.
     """
     last = len(tokens) - 1
     for t in range(last):
@@ -170,25 +180,26 @@ def _generate(
     scores,
     probs,
 ):
-    """Sample tokens for B texts until each has ended or has no random number left.
+    """Sample tokens for B texts until each text has ended or has used its random numbers.
 
-    The first ``live`` slots hold the texts that have not ended: the last of them changes places
-    with one that ends.
+    A slot is a row of the state and of the logits. The first ``live`` slots hold the texts that
+    have not ended. A text that ends changes places with the last of these.
 
     Args:
         function, weights: The addresses of a step.
-        floats, ints: The state; updated, and that of text ``rows[slot]`` in each slot.
+        floats, ints: The state; updated. Slot ``slot`` holds the state of text ``rows[slot]``.
         logits: float32 (B, V64), scratch memory.
-        rows: int64 (B,), the text in each slot; 0 to B-1 at first.
-        ids: int64 (B,), scratch memory: the token to feed to each slot, or NONE where the text has
-            no next one.
-        texts: int64 (B, start + N), of which ``start`` tokens were there before; the new tokens are
-            written.
+        rows: int64 (B,), the text in each slot; 0 to B-1 at first; updated.
+        ids: int64 (B,), scratch memory: the token to feed to each slot, or NONE if the text gets no
+            further token.
+        texts: int64 (B, start + N). The first ``start`` tokens of each text are there already; the
+            new tokens are written after them.
+        start: The number of tokens that are there already.
         sampled: int64 (B,), how many tokens were sampled; updated.
-        new_tokens: int64 (B,), how many new tokens there were before.
+        new_tokens: int64 (B,), how many new tokens each text had before the call.
         uniform: float64 (B, N), random numbers in [0, 1).
-        used: int64 (B,), how many of them were used; updated.
-        places: int64 (B, 3), the ``place`` of each text; updated.
+        used: int64 (B,), how many random numbers were used; updated.
+        places: int64 (B, 3), the ``place`` of each text in the spelling; updated.
         params, windows, run, spelling, scores, probs: As in ``choose``.
     """
     live = len(rows)
@@ -230,8 +241,8 @@ def _generate(
 
 @inner
 def _retire(rows, ids, live, floats, ints):
-    """Let texts without a next token change places with the last live ones, and return the new
-    ``live``.
+    """Swap each text without a next token with the last live text. Return the new number of live
+    texts.
     """
     slot = 0
     while slot < live:

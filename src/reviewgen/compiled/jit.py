@@ -1,10 +1,9 @@
-"""What compiles functions with numba: the cache of machine code on disk, and functions that
-compiled ones can call.
+"""Compiles functions with numba, and caches their machine code on disk.
 
-The first use of a function takes seconds, while a line on standard error says so, if that is a
-terminal; later uses load the machine code from disk. ``clock`` stands still meanwhile, so that a
-time budget buys the same training on a fresh machine. Knows nothing of what is compiled. Must not
-import rich, since the line mostly does not appear.
+The first use of a function takes seconds, while a line on standard error says so (if that is a
+terminal). Later uses load the machine code from disk. ``clock`` stands still while numba compiles,
+so that a time budget allows the same training on a machine without the cache. Knows nothing of the
+functions that are compiled. Must not import rich, since the line is rarely shown.
 """
 
 import contextlib
@@ -19,8 +18,8 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 from weakref import WeakSet
 
-# Where colorama is installed, numba loads it to colour its own errors, and it then prints a reset
-# code when the process ends, even into a pipe.
+# If colorama is installed, numba loads it to colour its error messages. colorama then prints a
+# reset code when the process ends, even into a pipe.
 os.environ.setdefault("NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1")
 
 import numba
@@ -28,25 +27,25 @@ from numba.core import event
 from numba.extending import overload
 
 _SAVE = "\x1b7"  # stores the position of the cursor
-_ERASE = "\x1b8\x1b[K"  # moves the cursor back there, and erases the rest of the line
+_ERASE = "\x1b8\x1b[K"  # moves the cursor to the stored position, and erases the rest of the line
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
 
 
 def compiled(function: FunctionT) -> FunctionT:
-    """Compile a function with numba at its first call, and cache the machine code on disk for the
-    next process.
+    """Compile a function with numba at its first call, and cache the machine code on disk for other
+    processes.
 
-    The cache is beside the source, or else in numba's folder of the user; where neither can be
-    written, each process compiles. The function is unwrapped first, because what checks its
+    The cache is beside the source, or else in the user's folder for numba. If neither can be
+    written, each process compiles. The function is unwrapped first, because a wrapper that checks
     arguments at run time cannot be compiled.
     """
     return _compile(function)
 
 
 def by_address(function: FunctionT) -> FunctionT:
-    """Like ``compiled``, for a function that compiled code calls by its address; see
+    """Like ``compiled``, for a function that compiled code calls by its address. See
     ``reviewgen.compiled.steps``.
     """
     return _compile(function, no_cfunc_wrapper=False)
@@ -68,24 +67,24 @@ def _compile(function: FunctionT, **options: bool) -> FunctionT:
 
 
 def inner(function: FunctionT) -> FunctionT:
-    """Make a function available to compiled functions, with which it is compiled; called from
-    Python, it is plain Python.
+    """Make a function available to compiled functions; it is compiled as a part of them. Called
+    from Python, it is plain Python.
 
-    It is compiled faster than one that Python can call: without a wrapper for Python, and without a
+    It is compiled faster than a ``compiled`` function, since it has no wrapper for Python and no
     cache of its own.
     """
     return _available_to_compiled(function)
 
 
 def inlined(function: FunctionT) -> FunctionT:
-    """Like ``inner``, but inlined into each caller: for innermost loops, so that they can use
-    vector instructions.
+    """Like ``inner``, but inlined into each caller. This lets innermost loops use vector
+    instructions.
     """
     return _available_to_compiled(function, forceinline=True)
 
 
 def reordered(function: FunctionT) -> FunctionT:
-    """Like ``inner``, but sums may be added in any order, so that they use vector instructions."""
+    """Like ``inner``, but sums may be added in any order, so they can use vector instructions."""
     return _available_to_compiled(function, fastmath={"reassoc", "nsz"})
 
 
@@ -98,13 +97,13 @@ def _available_to_compiled(function: FunctionT, **options: Any) -> FunctionT:
 
 @lru_cache
 def _drop_stale_files(folder: str, source: str) -> None:
-    """Remove cached machine code that numba would trip over.
+    """Remove cached machine code that numba could not read, or that is out of date.
 
-    numba fails at a file that a full disk or a power cut has cut off, so one whose last byte is not
-    that of a pickle is removed; and at one that names a module which an upgrade has removed. It
-    notices changes only in the file of a function, not in the files of functions that are compiled
-    into it. So files older than a source file of this package, or of the package ``source`` that
-    the function belongs to, are removed.
+    numba fails at a file that a full disk or a power cut has truncated; such a file does not end
+    with the last byte of a pickle. It also fails at a file that refers to a module which an upgrade
+    has removed. And it notices changes only in the file of a function, not in the files of
+    functions that are compiled into it. So all cached files are removed that are older than a
+    source file of this package, or of ``source``, the package that the function belongs to.
     """
     newest = max(map(_newest_source, {source, str(Path(__file__).parent)}))
     with contextlib.suppress(OSError):
@@ -119,25 +118,25 @@ def _drop_stale_files(folder: str, source: str) -> None:
 
 @lru_cache
 def _newest_source(package: str) -> float:
-    """Return when a source file of a package was last modified."""
+    """Return the time when a source file of a package was last modified; 0 if there are none."""
     return max((file.stat().st_mtime for file in Path(package).glob("*.py")), default=0.0)
 
 
 class CompilingNotice(event.Listener):
-    """Listens to numba's compiler: measures its time, and shows the line while one of the watched
-    functions is compiled.
+    """Listens to numba's compiler. It measures the time of compilation, and shows the line while
+    one of the watched functions is compiled.
 
     Attributes:
         functions: The watched functions, as numba's dispatchers.
-        is_quiet: Whether no line is shown, since another display shows ``is_compiling``.
+        is_quiet: Whether no line is shown, because another display shows ``is_compiling``.
     """
 
     def __init__(self) -> None:
         self.functions: WeakSet[Any] = WeakSet()
         self.is_quiet = False
-        self._depth = 0  # functions that are being compiled, each called by the one before it
+        self._depth = 0  # functions being compiled now, each called by the one before it
         self._started = 0.0
-        self._seconds = 0.0  # of all compilations that have ended
+        self._seconds = 0.0  # duration of all compilations that have ended
         self._terminal: TextIO | None = None
 
     @contextlib.contextmanager
@@ -161,7 +160,7 @@ class CompilingNotice(event.Listener):
         return now - self._seconds
 
     def on_start(self, event: Any) -> None:
-        """Show or update the line, unless a function is compiled that is not ours."""
+        """Show or update the line, unless the outermost function is not one of the watched ones."""
         if not self.is_compiling:
             self._started = time.monotonic()
             can_erase = (
@@ -178,7 +177,7 @@ class CompilingNotice(event.Listener):
         )
 
     def on_end(self, event: Any) -> None:
-        """Erase the line when the outermost function is compiled."""
+        """Erase the line when the outermost function has been compiled."""
         self._depth -= 1
         if not self.is_compiling:
             self._seconds += time.monotonic() - self._started

@@ -1,13 +1,14 @@
-"""Matrix-vector products limited by memory bandwidth only, and activation functions, for loops that
-generate token by token.
+"""Matrix products for loops that generate token by token, as fast as memory allows, and activation
+functions.
 
-A matrix is stored in *panels* of 64 outputs: a panel's sums stay in registers while its weights are
-loaded once, in the order in which they are in memory (the layout that GotoBLAS packs into; Goto &
-van de Geijn 2008). Weights may be stored in 8 or 16 bits, scaled by output, since a single text
-waits for the weights to come from memory. Each sum adds its inputs in order, with fused
-multiply-adds if the processor has them, so that a row's result does not depend on the other rows.
+A matrix is stored in *panels* of 64 outputs. The sums of a panel stay in registers while its
+weights are loaded once, in the order in which they are in memory (the packed layout of GotoBLAS;
+Goto & van de Geijn 2008). Weights may be stored in 8 or 16 bits, with a scale for each output,
+since the product for a single text waits for the weights to come from memory. Each sum adds its
+inputs in order, with fused multiply-adds if the processor has them. So the result of a row does not
+depend on the other rows.
 
-Shapes: M outputs, K inputs, R rows, P panels.
+Shapes: M outputs, M64 rounded up to whole panels, K inputs, R rows, P panels, S stacked matrices.
 """
 
 import math
@@ -24,33 +25,35 @@ from numba.extending import intrinsic
 from reviewgen.compiled.jit import compiled, inlined, reordered
 from reviewgen.errors import BundleError, quoted
 
-# outputs: four registers of 512 bits, enough independent sums to hide the latency of an addition
+# outputs of a panel: four registers of 512 bits, enough independent sums to hide the latency of an
+# addition
 PANEL = 64
-# rows that share a pass over a panel: 16 registers of sums and four of weights fit into 32
+# rows that share a pass over a panel: 16 registers of sums and 4 of weights fit into 32 registers
 GROUP = 4
 ALIGNMENT = 64  # bytes, a cache line
-LOWEST = np.float32(-87.0)  # below it, exp soon leaves the normal numbers of single precision
-HIGHEST = np.float32(88.72283)  # above it, exp is infinite in single precision
+LOWEST = np.float32(-87.0)  # slightly below this, exp is no longer a normal float32
+HIGHEST = np.float32(88.72283)  # above this, exp is infinite in float32
 LOG2_E = np.float32(1.4426950408889634)
 LN2_HIGH = np.float32(0.693359375)  # most of ln 2, in few bits (Cody & Waite)
 LN2_LOW = np.float32(-2.12194440e-4)  # the rest of ln 2
-SHIFT = np.float32(1.5 * 2**23)  # added to a number, it rounds it to an integer, in the lowest bits
+SHIFT = np.float32(1.5 * 2**23)  # adding and subtracting this rounds a number to an integer
 ONE = np.float32(1)
 HALF = np.float32(0.5)
 TWO = np.float32(2)
 ZERO = np.float32(0)
 INFINITY = np.float32(np.inf)
-# of Taylor's series of exp: its error is below 1e-8 up to ln(2) / 2
+# coefficients of Taylor's series of exp, whose error is below 1e-8 up to ln(2) / 2
 C3 = np.float32(1 / 6)
 C4 = np.float32(1 / 24)
 C5 = np.float32(1 / 120)
 C6 = np.float32(1 / 720)
 C7 = np.float32(1 / 5040)
 EIGHTEEN = np.float32(18)
-SMALLEST = np.float32(1.17549435e-38)  # with all its bits
+SMALLEST = np.float32(1.17549435e-38)  # the smallest normal float32
 HALF_ROOT_BITS = np.int32(0x3F3504F3)  # the bits of sqrt(1/2)
 MANTISSA = np.int32(0x007FFFFF)  # the bits of a mantissa
-# of a polynomial for (log(1 + x) - x + x ** 2 / 2) / x ** 3: Moshier 1989, Cephes ``logf``
+# coefficients of a polynomial for (log(1 + x) - x + x ** 2 / 2) / x ** 3: Moshier 1989, Cephes
+# ``logf``
 L0 = np.float32(3.3333331174e-1)
 L1 = np.float32(-2.4999993993e-1)
 L2 = np.float32(2.0000714765e-1)
@@ -62,18 +65,19 @@ L7 = np.float32(-1.1514610310e-1)
 L8 = np.float32(7.0376836292e-2)
 
 Bits: TypeAlias = Literal[32, 16, 8]
-"""Bits of a weight. A single text waits for the weights to come from memory: if they do not fit in
-the processor's second-level cache, 8 are two to three times as fast as 32, and round each weight to
-a 127th of its output's largest; 16 are nearly exact.
+"""Bits of a stored weight. The product for a single text waits for the weights to come from memory.
+If they do not fit in the processor's second-level cache, 8 bits are two to three times as fast as
+32. 8 bits round each weight to a multiple of 1/127 of its output's largest weight; 16 bits are
+nearly exact.
 """
 
 
 class Matrix(NamedTuple):
-    """A matrix in panels: the weight of input k in output 64 p + m is ``panels[p, k, m] * scales[64
-    p + m]``.
+    """A matrix in panels. The weight of input k in output 64 p + m is
+    ``panels[p, k, m] * scales[64 p + m]``.
 
-    Zeros pad the last panel. Compiled loops take the two arrays; matrices of one shape may be
-    stacked along leading axes.
+    Zeros pad the last panel. Compiled loops take the two arrays as arguments. Matrices of one shape
+    may be stacked along leading axes.
     """
 
     panels: Shaped[np.ndarray, "*S P K 64"]  # float32, int16 or int8
@@ -81,12 +85,12 @@ class Matrix(NamedTuple):
 
 
 def pack(weights: Float32[np.ndarray, "*S M K"], bits: Bits = 32) -> Matrix:
-    """Return a matrix, or a stack of matrices, in panels.
+    """Store a matrix, or a stack of matrices, in panels.
 
     Args:
-        weights: One row an output, as in torch.
-        bits: 32 keeps the weights; 16 and 8 round each to a multiple of 1/32767 or 1/127 of its
-            output's largest.
+        weights: The matrix. Each row has the weights of one output, as in torch.
+        bits: 32 keeps the weights. 16 and 8 round each weight to a multiple of 1/32767 or 1/127 of
+            its output's largest weight.
 
     >>> out = np.zeros((1, 64), np.float32)
     >>> weight = pack(np.array([[1, 2], [3, 4]], np.float32))
@@ -110,8 +114,8 @@ def pack(weights: Float32[np.ndarray, "*S M K"], bits: Bits = 32) -> Matrix:
 def quantize(
     weights: Float32[np.ndarray, "*S M K"], bits: int
 ) -> tuple[Float32[np.ndarray, "*S M K"], Float32[np.ndarray, "*S M"]]:
-    """Return weights as whole numbers of some bits, and the scale of each row, by which they are
-    multiplied.
+    """Round weights to integers of ``bits`` bits. Return these, and for each row the scale by which
+    they must be multiplied.
 
     >>> [array.tolist() for array in quantize(np.array([[1, -127], [0, 0]], np.float32), 8)]
     [[[1.0, -127.0], [0.0, 0.0]], [1.0, 1.0]]
@@ -136,8 +140,8 @@ def refuse_non_finite(tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def _aligned(shape, dtype):
-    """Return an uninitialised array that starts at a cache line, so that a panel's row spans as few
-    lines as possible.
+    """Return an uninitialised array that starts at a cache line. A row of a panel then spans as few
+    cache lines as possible.
     """
     size = math.prod(shape) * dtype.itemsize
     raw = np.empty(size + ALIGNMENT, np.uint8)
@@ -146,14 +150,14 @@ def _aligned(shape, dtype):
 
 
 def _make_tile(rows):
-    """Return the innermost loop for a number of rows, as an intrinsic, since numba has no vector
-    types.
+    """Return the innermost loop of a product for ``rows`` rows. It is an intrinsic, since numba has
+    no vector types.
     """
 
     @intrinsic
     def tile(typing, panel, scales, inputs, outputs, row, column):
-        """Add panel (K, 64) times ``inputs[row : row + rows]``, scaled, to 64 columns of
-        ``outputs[row : row + rows]``.
+        """Multiply a panel, (K, 64), by ``inputs[row : row + rows]``, apply the scales, and add the
+        result to 64 columns of ``outputs[row : row + rows]``.
         """
 
         def generate(context, builder, signature, arguments):
@@ -175,11 +179,11 @@ def _build_tile(context, builder, signature, arguments, rows):
     vector = ir.VectorType(ir.FloatType(), PANEL)
     stored = ir.VectorType(element, PANEL)
     fused_type = ir.FunctionType(vector, [vector] * 3)
-    # a b + c
+    # computes a * b + c
     fused = cgutils.get_or_insert_function(builder.module, fused_type, f"llvm.fmuladd.v{PANEL}f32")
     length = builder.extract_value(panel.shape, 0)
     width, stride = (builder.extract_value(array.shape, 1) for array in (inputs, outputs))
-    # become registers
+    # LLVM keeps these sums in registers
     sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(rows)]
     starts = [builder.mul(builder.add(row, ir.Constant(row.type, r)), width) for r in range(rows)]
     with cgutils.for_range(builder, length) as loop:
@@ -226,12 +230,12 @@ _one_row, _two_rows, _three_rows, _row_group = (_make_tile(rows) for rows in (1,
 
 @compiled
 def add_product(panels, scales, inputs, outputs):
-    """Add the products of a matrix and R rows to ``outputs``.
+    """Multiply a matrix by R rows, and add the products to ``outputs``.
 
     Args:
-        panels, scales: Of a Matrix, (P, K, 64) and (64 P,).
+        panels, scales: The fields of a Matrix, (P, K, 64) and (64 P,).
         inputs: float32 (R, K), C-contiguous; further columns are ignored.
-        outputs: float32 (R, 64 P), C-contiguous.
+        outputs: float32 (R, 64 P), C-contiguous; updated.
     """
     rest = len(inputs) % GROUP
     whole = len(inputs) - rest
@@ -259,7 +263,7 @@ def add_up(numbers):
 
 @inlined
 def _split(number):
-    """Return integer n and e ** r - 1, where number = n ln 2 + r and abs(r) <= ln(2) / 2."""
+    """Return an integer n and e ** r - 1, such that number = n ln 2 + r and abs(r) <= ln(2) / 2."""
     shifted = number * LOG2_E + SHIFT
     n = shifted - SHIFT
     rest = number - n * LN2_HIGH - n * LN2_LOW
@@ -269,14 +273,14 @@ def _split(number):
 
 @inlined
 def exp32(number):
-    """Return e to the power of a float32, relative error 1e-7; 0 below -87, infinity above
-    88.72283. Vectorises in a loop.
+    """Return e to the power of a float32, with a relative error of 1e-7. The result is 0 below -87
+    and infinity above 88.72283. Vectorises in a loop.
     """
     # NaN stays NaN
     not_low = LOWEST if number < LOWEST else number
     inside = HIGHEST if number > HIGHEST else not_low
     n, less_one = _split(inside)
-    # 2 ** (n - 1), since n may be 128
+    # 2 ** (n - 1): n may be 128, and 2 ** 128 is not a float32
     half_power = np.int32((n + np.int32(126)) << np.int32(23)).view(np.float32)
     power = TWO * (half_power * less_one + half_power)
     result = ZERO if number < LOWEST else power
@@ -285,8 +289,8 @@ def exp32(number):
 
 @inlined
 def log32(number):
-    """Return the natural logarithm of a float32, relative error 2e-7; -inf below 1.2e-38, NaN for
-    NaN. Vectorises in a loop.
+    """Return the natural logarithm of a float32, with a relative error of 2e-7. The result is -inf
+    below 1.2e-38, and NaN for NaN. Vectorises in a loop.
     """
     bits = np.int32(np.float32(number).view(np.int32) - HALF_ROOT_BITS)
     # number = (1 + x) 2 ** exponent, sqrt(1/2) <= 1 + x < sqrt(2)
@@ -302,17 +306,21 @@ def log32(number):
 
 @inlined
 def sigmoid32(number):
-    """Return 1 / (1 + exp(-number)) of a float32, relative error 2e-7. Vectorises in a loop."""
+    """Return 1 / (1 + exp(-number)) of a float32, with a relative error of 2e-7. Vectorises in a
+    loop.
+    """
     return ONE / (ONE + exp32(-number))
 
 
 @inlined
 def tanh32(number):
-    """Return tanh of a float32, relative error 2e-7, also near zero, since e ** 2x - 1 is never
-    rounded. Vectorises in a loop.
+    """Return tanh of a float32, with a relative error of 2e-7. Vectorises in a loop.
+
+    The error is as small near zero, since e ** 2x - 1 is computed directly, not as a difference of
+    rounded numbers.
     """
     double = number + number
-    # beyond, tanh rounds to one
+    # beyond 18, tanh rounds to one
     not_low = -EIGHTEEN if double < -EIGHTEEN else double
     inside = EIGHTEEN if double > EIGHTEEN else not_low
     n, less_one = _split(inside)

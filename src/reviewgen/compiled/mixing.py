@@ -1,15 +1,16 @@
-"""Mixtures of next-token distributions, whose weights may depend on how certain each distribution
+"""Mixtures of next-token distributions. Their weights may depend on how certain each distribution
 is.
 
-The weights of M distributions are a softmax of a quadratic function of their entropies (nats)::
+The *gate* is a quadratic function of the entropies (nats) of the M distributions. Its exponential
+multiplies the prior weights, which are then scaled to sum to one::
 
     w_m  ~  prior_m  exp(gate_m . (1, H_1 .. H_M, H_1 H_1, H_1 H_2 .. H_M H_M))
 
 Jordan & Jacobs 1994, "Hierarchical Mixtures of Experts and the EM Algorithm", have such a gate;
 Jelinek & Mercer 1980 let the weights depend on the context in buckets.
 
-M distributions, R rows, V vocabulary, V64 at least as much, F features; S and K as in
-``reviewgen.compiled.steps``.
+Shapes: M distributions (the *parts* of the mixture), R rows, V vocabulary, V64 at least V, F
+features of the gate; S and K as in ``reviewgen.compiled.steps``.
 """
 
 import math
@@ -22,16 +23,17 @@ from reviewgen.compiled.jit import by_address, compiled, inner, reordered
 from reviewgen.compiled.linear import ZERO, exp32, log32
 from reviewgen.compiled.steps import call_step
 
-LOW = np.float32(-80)  # log probabilities below are computed without single precision
+LOW = np.float32(-80)  # log probabilities below this are computed again, in double precision
 
 
 class Mixture(NamedTuple):
     """A mixture of models, prepared for ``step_mixture``."""
 
-    functions: Any  # of the parts' steps: int64 (M,), addresses
-    weights: Any  # the same of their weights
-    float_starts: Int64[np.ndarray, " M1"]  # where the floats of each part's state begin, of S
-    int_starts: Int64[np.ndarray, " M1"]  # the same of its ints, of K
+    functions: Any  # addresses of the parts' steps, int64 (M,)
+    weights: Any  # addresses of the parts' weights, int64 (M,)
+    # where each part's state begins along the axis S of the floats, and where the last one ends
+    float_starts: Int64[np.ndarray, " M1"]
+    int_starts: Int64[np.ndarray, " M1"]  # the same along the axis K of the ints
     prior: Float64[np.ndarray, " M"]
     gate: Float64[np.ndarray, "M F"]
     vocab_size: int
@@ -39,12 +41,12 @@ class Mixture(NamedTuple):
 
 @by_address
 def step_mixture(mixture, ids, floats, ints, logits):
-    """Step every part, and write the log probabilities of their mixture; see
+    """Step each part of a mixture, and write the log probabilities of the mixture; see
     ``reviewgen.compiled.steps``.
 
     Args:
         mixture: The address of a Mixture.
-        ids, logits: As there.
+        ids, logits: As in ``reviewgen.compiled.steps``.
         floats, ints: The states of the parts, one after another.
     """
     blend = mixture[0]
@@ -62,14 +64,15 @@ def step_mixture(mixture, ids, floats, ints, logits):
 def mix(parts, prior, gate, vocab_size, logits):
     """Write the log probabilities (nats) of a mixture.
 
-    A token has probability zero if every part with a weight above zero gives it zero.
+    A token has probability zero if each part with a weight above zero gives it probability zero.
 
     Args:
         parts: float32 (M, R, V64), the logits of each part.
         prior: float64 (M,), the weight of each part before the gate.
-        gate: float64 (M, F), as above; without columns, the weights are the prior.
+        gate: float64 (M, F), the coefficients of the gate; with no columns, the weights are
+            ``prior``.
         vocab_size: V.
-        logits: float32 (R, V64), written.
+        logits: float32 (R, V64); written.
     """
     count = len(parts)
     probs = np.empty((count, vocab_size), np.float32)
@@ -91,7 +94,7 @@ def mix(parts, prior, gate, vocab_size, logits):
 
 @inner
 def _weigh(prior, gate, entropies, weights):
-    """Write the weights (M,) of distributions with these entropies."""
+    """Write the mixture weights, (M,), for distributions with these entropies."""
     count = len(prior)
     largest = -np.inf
     for part in range(count):
@@ -107,7 +110,7 @@ def _weigh(prior, gate, entropies, weights):
 
 @inner
 def _score(coefficients, entropies):
-    """Return the value of a gate's quadratic function."""
+    """Return the value of the gate's quadratic function for one part."""
     score = coefficients[0]
     place = 1
     for one in entropies:
@@ -125,7 +128,7 @@ def _softmax(logits, probs):
     """Write unnormalised probabilities of the first V logits to ``probs``, (V,).
 
     Returns:
-        Their sum, the log sum exp of the logits, and the entropy.
+        The sum of the unnormalised probabilities, the log sum exp of the logits, and the entropy.
     """
     largest = _largest(logits, len(probs))
     for token in range(len(probs)):
@@ -137,10 +140,11 @@ def _softmax(logits, probs):
 
 @inner
 def _largest(logits, count):
-    """Return the largest of the first logits, NaN if one is a positive NaN.
+    """Return the largest of the first ``count`` logits; NaN if one is a positive NaN.
 
-    The bits of numbers, with those of negative ones inverted but for the sign, are integers in the
-    same order. Unlike the largest number, the largest integer is found with vector instructions.
+    Vector instructions find the largest integer, but not the largest float. So each float is turned
+    into an integer such that the order stays the same: its bits, with all bits but the sign
+    inverted if it is negative.
     """
     largest = np.int32(-0x7FFFFFFF)
     for token in range(count):
@@ -154,7 +158,9 @@ def _largest(logits, count):
 
 @reordered
 def _sums(logits, largest, probs):
-    """Return the sum of unnormalised probabilities, and of each times the logarithm."""
+    """Return the sum of the unnormalised probabilities, and the sum of each one times its
+    logarithm.
+    """
     total = ZERO
     mean = ZERO
     for token in range(len(probs)):
@@ -165,8 +171,10 @@ def _sums(logits, largest, probs):
 
 @inner
 def _average(probs, weights, totals, mixed):
-    """Write the log of the weighted sum of distributions that add up to ``totals``; return how many
-    are too low for float32.
+    """Write the logs of the weighted average of the parts' distributions. The unnormalised
+    probabilities of a part add up to its ``totals``.
+
+    Return how many results are too low for float32.
     """
     for token in range(len(mixed)):
         mixed[token] = ZERO
@@ -183,9 +191,7 @@ def _average(probs, weights, totals, mixed):
 
 @inner
 def _mix_token(logits, logs, weights):
-    """Return the log probability of one token whose probability is too small for single
-    precision.
-    """
+    """Return the log probability of one token, computed in double precision."""
     largest = -np.inf
     for part in range(len(weights)):
         if weights[part] > 0:

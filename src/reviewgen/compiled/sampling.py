@@ -1,31 +1,33 @@
 """Sampling one token from logits: penalties, temperature, top-k, top-p, min-p, then one draw.
 
-Each setting means what it means in transformers, and they are applied in its order. Knows neither a
-model nor a tokenizer.
+Each setting means what it means in transformers, and the settings are applied in the order of
+transformers. Knows neither a model nor a tokenizer.
 
-    choose              all of it, and another draw where the first token would complete a copied
+    choose              all of this; draws another token if the first one would complete a copied
                         span or an unknown word
     sample_rows         ``choose`` for each row of a batch
     apply_penalties     repetition penalty, no repeated n-grams, no end before ``min_new_tokens``
     apply_temperature   scores to unnormalised probabilities
     filter_probs        the filters that are on
     sample_from         the filters, then a draw
-    draw_allowed        a draw, and others in place of a token that would make an unknown word
+    draw_allowed        a draw; draws again if the token would make an unknown word
     draw_token          the draw
 
-A token is drawn by an exponential race, so that close probabilities give the same token. Each token
-gets a random number of its own, a hash of the draw's number and of its id, and from it an
-exponential arrival time, -log(1 - x) / p. The first to arrive wins, which a token does with its
-probability (the Gumbel-max trick; Maddison et al. 2014). Inverse transform sampling would do for
-one machine. But where another one computes the probabilities with other rounding, each border of
-the cumulative sum moves, and of 8,000 tokens a hundred times as many draws change.
+A token is drawn by an exponential race. Each token gets a random number x of its own, a hash of the
+draw's number and of the token's id, and from x an exponential arrival time, -log(1 - x) / p. The
+first token to arrive wins; a token with probability p is the first with probability p (the
+Gumbel-max trick; Maddison et al. 2014). So slightly different probabilities nearly always give the
+same token. Inverse transform sampling would do for one machine. But if another machine rounds the
+probabilities differently, each border of the cumulative sum moves, and with 8,000 tokens a hundred
+times as many draws change.
 
-Of the tokens left when some are ruled out, the one next to arrive is a draw, too. So one random
-number is enough for a token. But where filters then let in tokens that had not raced, these would
-arrive too early, and all race again: with ``another_number``. The race's arithmetic is of 32 bits,
-exact in numba, in Python and in JavaScript (``web/static/sampling.js``).
+If some tokens are ruled out, the next token to arrive is a fair draw among the others. So one
+random number is enough for a token. This does not hold if the filters then admit tokens that were
+not in the race: these would arrive too early. In this case all tokens race again, with
+``another_number``. The race's arithmetic has 32 bits, and is exact in numba, in Python and in
+JavaScript (``web/static/sampling.js``).
 
-B rows, V vocabulary, T tokens of a text, K temperatures.
+Shapes: B rows, V vocabulary, T tokens of a text, K temperatures.
 """
 
 import math
@@ -42,18 +44,19 @@ NONE = -1
 DEAD_END = -2
 NOTHING_LEFT = -3
 NOT_A_NUMBER = -4
-"""Codes in place of a token: the row has ended; every token left is forbidden; every token has
-probability zero; NaN logits.
+"""Codes in place of a token. NONE: the row has ended. DEAD_END: every token that is left is
+forbidden. NOTHING_LEFT: every token has probability zero. NOT_A_NUMBER: a logit is NaN or plus
+infinity.
 """
 
-MAX_REDRAWS = 8  # after which all tokens that may not follow are ruled out at once
+MAX_REDRAWS = 8  # after so many, all tokens that may not follow are ruled out at once
 MASK = 0xFFFFFFFF  # 32 bits
-GOLDEN = 0x9E3779B9  # 2 ** 32 divided by the golden ratio: far apart for ids that are close
+GOLDEN = 0x9E3779B9  # 2 ** 32 divided by the golden ratio; spreads ids that are close
 
 
 class SamplingParams(NamedTuple):
-    """The sampling settings of one call. Compiled functions take it as it is, so each field must
-    have exactly this type.
+    """The sampling settings of one call. Compiled functions take this tuple as it is, so each field
+    must have exactly the declared type.
     """
 
     temperatures: Float64[np.ndarray, " K"]  # new token t is sampled at temperatures[t % K]
@@ -64,14 +67,14 @@ class SamplingParams(NamedTuple):
     no_repeat_ngram_size: int  # 0 is off
     min_new_tokens: int
     max_new_tokens: int
-    is_greedy: bool  # take the most probable token; of equals, the one with the smallest id
+    is_greedy: bool  # take the most probable token; if several are, the one with the smallest id
     eos_id: int
     bos_id: int  # never sampled
-    vocab_size: int  # ids from here on (those of conditions) are never sampled
+    vocab_size: int  # ids from here on, such as those of conditions, are never sampled
 
     @property
     def looks_back(self) -> bool:
-        """Whether a token's probability depends on the tokens before it through a penalty."""
+        """Whether a penalty makes a token's probability depend on the tokens before it."""
         return self.repetition_penalty != 1 or self.no_repeat_ngram_size > 0
 
     @property
@@ -89,10 +92,11 @@ class Constraints(NamedTuple):
     """What the texts of a call must not contain.
 
     Attributes:
-        windows, run: The copied spans that must not be completed, as in ``copies``; without any,
-            None and 0.
-        spelling: The known words and characters that texts are made of; None for any.
-        places: int64 (B, 3), the place of each text in ``spelling``; updated while sampling.
+        windows, run: A span of the training text is copied if ``run`` windows of tokens in
+            succession are all in ``windows``; see ``copies``. Without a limit, None and 0.
+        spelling: The known words and characters, which texts must consist of; None allows any.
+        places: int64 (B, 3), the place of each text in ``spelling``, that is, the state of its
+            automaton after the text; updated while sampling.
     """
 
     windows: WindowSet | None
@@ -104,11 +108,11 @@ class Constraints(NamedTuple):
 def compiled_constraints(
     params: SamplingParams, constraints: Constraints | None, count: int
 ) -> tuple[WindowSet | None, int, Spelling | None, Int64[np.ndarray, "B 3"]]:
-    """Return the constraints of some texts as the compiled functions take them.
+    """Return the constraints of ``count`` texts as the compiled functions take them.
 
-    None is a type, for which numba compiles nothing: the windows are None if only the temperature
-    counts, so that penalties, filters and the copy limit are compiled when a call first uses one of
-    them, and so is the spelling.
+    numba treats None as a type, and compiles nothing for a branch that it excludes. The windows are
+    None if only the temperature is set. So penalties, filters and the copy limit are compiled when
+    a call first uses one of them. The same holds for the spelling.
     """
     windows, run, spelling, places = constraints or (None, 0, None, no_places(count))
     return (
@@ -142,16 +146,15 @@ def choose(
         params: SamplingParams.
         text: int64, at least size + 1 long; ``text[size:]`` may be overwritten.
         size: Number of tokens in the text.
-        new_tokens: How many of them are new.
+        new_tokens: How many of these tokens are new.
         uniform: A random number in [0, 1).
-        windows, run: The copied spans that must not be completed, as in ``copies``; a run of 0 is
-            off, and windows of None is off with all settings but the temperature; see
-            ``compiled_constraints``.
-        spelling, place: The words that the text may contain, and its place among them, int64 (3,),
-            which is updated; a spelling of None is off.
+        windows, run: The copy limit, as in ``Constraints``. If run is 0, there is no limit. If
+            windows is None, no setting but the temperature is used; see ``compiled_constraints``.
+        spelling, place: The words that the text may contain, and the place of the text in this
+            automaton, int64 (3,); the place is updated. A spelling of None allows any text.
         scores, probs: float64 (V,), scratch memory.
-        is_copy: Whether the caller has drawn a token that would complete a copied span, so that one
-            is chosen in its place.
+        is_copy: Whether the caller has already drawn a token that would complete a copied span. A
+            token is then chosen in its place.
     """
     eos = params.eos_id
     temperature = params.temperatures[new_tokens % len(params.temperatures)]
@@ -185,12 +188,12 @@ def choose(
 
 @inner
 def _weigh(windows, scores, largest, temperature, params, probs):
-    """Write unnormalised probabilities after temperature and filters, or if greedy, all to the most
-    probable token.
+    """Write unnormalised probabilities after temperature and filters. If greedy, the most probable
+    token gets all of the probability.
     """
     if windows is not None and params.is_greedy:
         probs[:] = 0.0
-        probs[np.argmax(scores)] = 1.0  # of equals, the one with the smallest id
+        probs[np.argmax(scores)] = 1.0  # if several are largest, the one with the smallest id
         return
     apply_temperature(scores, largest, temperature, probs)
     if windows is not None:
@@ -205,12 +208,13 @@ def sample_rows(
 
     Args:
         logits: float (B, V).
-        texts: int64 (B, T), each at least one longer than its ``sizes``, int64 (B,).
-        new_tokens: int64 (B,).
-        uniform: float64 (B,), a random number in [0, 1) for each.
+        texts: int64 (B, T). A text has at least one element more than its size.
+        sizes: int64 (B,), the number of tokens in each text.
+        new_tokens: int64 (B,), how many of them are new.
+        uniform: float64 (B,), a random number in [0, 1) for each text.
         params, windows, spelling: As in ``choose``.
-        runs: int64 (B,), each row's ``run``.
-        places: int64 (B, 3), each row's ``place``.
+        runs: int64 (B,), the ``run`` of each row.
+        places: int64 (B, 3), the ``place`` of each row; updated.
     """
     scores = np.empty(logits.shape[1])
     probs = np.empty(logits.shape[1])
@@ -237,12 +241,12 @@ def sample_rows(
 
 @compiled
 def apply_penalties(logits, text, size, new_tokens, params, scores):
-    """Write the logits after penalties into ``scores`` and return the largest; NaN where they hold
-    NaN or plus infinity.
+    """Write the logits after penalties into ``scores``. Return the largest score, or NaN if a score
+    is NaN or plus infinity.
 
-    The repetition penalty (Keskar et al. 2019) divides the positive logits of all tokens in the
-    text by it and multiplies the negative ones; no token completes an n-gram a second time (Paulus
-    et al. 2017); eos is ruled out before ``min_new_tokens``.
+    The repetition penalty (Keskar et al. 2019) applies to all tokens that the text contains:
+    positive logits are divided by it, negative ones multiplied. No token may complete an n-gram
+    that the text already contains (Paulus et al. 2017). eos is ruled out before ``min_new_tokens``.
     """
     penalty = params.repetition_penalty
     ngram = params.no_repeat_ngram_size
@@ -251,7 +255,7 @@ def apply_penalties(logits, text, size, new_tokens, params, scores):
     if penalty != 1:
         for position in range(size):
             token = text[position]
-            # from the logits, so that a token that occurs twice is not penalised twice
+            # computed from the logits, so that a token that occurs twice is not penalised twice
             if 0 <= token < vocab_size:
                 logit = np.float64(logits[token])
                 scores[token] = logit * penalty if logit < 0 else logit / penalty
@@ -270,8 +274,8 @@ def apply_penalties(logits, text, size, new_tokens, params, scores):
 
 @inner
 def _write_scores(logits, bos, vocab_size, scores):
-    """Write the logits into ``scores``, minus infinity for bos and from ``vocab_size`` on; return
-    the largest, as below.
+    """Write the logits into ``scores``; bos and the ids from ``vocab_size`` on get minus infinity.
+    Return the largest score as ``_largest_score`` does.
     """
     for token in range(len(scores)):
         scores[token] = logits[token] if token < vocab_size else -np.inf
@@ -281,7 +285,7 @@ def _write_scores(logits, bos, vocab_size, scores):
 
 @inner
 def _largest_score(scores):
-    """Return the largest score; NaN where one is NaN or plus infinity."""
+    """Return the largest score, or NaN if a score is NaN or plus infinity."""
     largest = -np.inf
     for token in range(len(scores)):
         if not scores[token] < np.inf:  # NaN compares false
@@ -292,7 +296,7 @@ def _largest_score(scores):
 
 @compiled
 def apply_temperature(scores, largest, temperature, probs):
-    """Write the unnormalised probability exp((score - largest) / temperature) of every token into
+    """Write the unnormalised probability of each token, exp((score - largest) / temperature), into
     ``probs``, float64 (V,).
     """
     for token in range(len(scores)):
@@ -301,14 +305,14 @@ def apply_temperature(scores, largest, temperature, probs):
 
 @compiled
 def sharpen(probs, temperature):
-    """Apply a temperature to probabilities, float64 (V,), in place: raise them to 1 / temperature,
-    up to a factor.
+    """Apply a temperature to probabilities, float64 (V,), in place. Each is raised to the power 1 /
+    temperature; the results are unnormalised.
     """
     if temperature == 1.0:
         return
     largest = probs.max()
     exponent = np.float32(1 / temperature)
-    for token in range(len(probs)):  # in single precision, where a power is four times as fast
+    for token in range(len(probs)):  # in float32, in which a power is four times as fast
         probs[token] = np.float32(probs[token] / largest) ** exponent
 
 
@@ -316,11 +320,11 @@ def sharpen(probs, temperature):
 def sample_from(probs, top_k, top_p, min_p, uniform):
     """Filter unnormalised probabilities, and draw a token; see ``draw_token``.
 
-    0 switches top-k off, 1 top-p, 0 min-p; the most probable token always stays.
+    A filter is off if top_k is 0, top_p is 1, or min_p is 0. The most probable token always stays.
 
     Args:
-        probs: float64 (V,), not negative, at least one above zero; what the filters drop becomes
-            zero.
+        probs: float64 (V,), not negative, at least one above zero. The filters set the tokens that
+            they drop to zero.
         uniform: A random number in [0, 1).
     """
     filter_probs(probs, top_k, top_p, min_p)
@@ -332,8 +336,8 @@ def filter_probs(probs, top_k, top_p, min_p):
     """Apply the filters that are on to unnormalised probabilities, float64 (V,), in place; see
     ``sample_from``.
 
-    min-p (Nguyen et al. 2024) drops the tokens that are less than min_p times as probable as the
-    most probable one.
+    min-p (Nguyen et al. 2024) drops the tokens whose probability is less than min_p times that of
+    the most probable token.
     """
     if 0 < top_k < len(probs) or top_p < 1:
         filter_top_k_top_p(probs, top_k if top_k > 0 else len(probs), top_p)
@@ -346,16 +350,18 @@ def filter_probs(probs, top_k, top_p, min_p):
 
 @inner
 def draw_allowed(probs, spelling, place, eos, uniform):
-    """Draw a token, and others in place of one that may not follow a text, each only once, until
-    one may.
+    """Draw a token that may follow a text.
+
+    While the token that was drawn may not follow, its probability is set to zero and another one is
+    drawn, at most MAX_REDRAWS times.
 
     Args:
         probs: float64 (V,), unnormalised probabilities; those of refused tokens become zero.
-        spelling, place, eos: As in ``follows``; a spelling of None refuses none.
+        spelling, place, eos: As in ``follows``. A spelling of None refuses no token.
         uniform: A random number in [0, 1).
 
     Returns:
-        The token, or NONE if a few others may not follow either.
+        The token, or NONE if all tokens that were drawn were refused.
     """
     token = np.int64(draw_token(probs, uniform))
     if spelling is None:
@@ -372,11 +378,11 @@ def draw_allowed(probs, spelling, place, eos, uniform):
 
 @inner
 def filter_top_k_top_p(probs, top_k, top_p):
-    """Keep the top_k most probable tokens, ties included, then the smallest set of these with
-    probability top_p; zero the others.
+    """Keep the top_k most probable tokens, and of these the smallest set with a probability of
+    top_p. Set the other tokens to zero.
 
-    top-k: Fan et al. 2018. top-p: Holtzman et al. 2020; of equals, those of smaller id are kept
-    first.
+    top-k: Fan et al. 2018; tokens as probable as the last of the top_k are kept, too. top-p:
+    Holtzman et al. 2020; of equally probable tokens, those with smaller ids are kept first.
     """
     size = len(probs)
     heap = np.empty(size, np.int64)
@@ -384,7 +390,7 @@ def filter_top_k_top_p(probs, top_k, top_p):
         heap[position] = position
     for position in range(size // 2 - 1, -1, -1):
         _sift_down(heap, size, position, probs)
-    # of what top-k leaves; not known yet where it drops some
+    # the sum of what top-k keeps; not known yet if top-k drops some tokens
     total = probs.sum() if top_k >= size else np.inf
     count = 0
     before = 0.0
@@ -394,7 +400,7 @@ def filter_top_k_top_p(probs, top_k, top_p):
         and (count < top_k or probs[heap[0]] == probs[heap[size]])
     ):
         size -= 1
-        # kept tokens stand behind the heap, the least probable first
+        # kept tokens are stored behind the heap, the least probable first
         heap[0], heap[size] = heap[size], heap[0]
         before += probs[heap[size]]
         count += 1
@@ -410,8 +416,8 @@ def filter_top_k_top_p(probs, top_k, top_p):
 
 @inner
 def _sift_down(heap, size, position, probs):
-    """Restore the order of a heap whose top is the most probable token, of equals that of the
-    smallest id.
+    """Restore the order of a heap of tokens. The most probable token is at the top; of equally
+    probable tokens, the one with the smallest id.
     """
     while True:
         best = position
@@ -429,8 +435,10 @@ def _sift_down(heap, size, position, probs):
 
 @inner
 def _rule_out_copies(windows, text, size, run, eos, is_copy, largest, scores, probs):
-    """Rule out every token that completes a copied span, and eos if the first token drawn did."""
-    # at a low temperature all other tokens could underflow to zero
+    """Rule out each token that would complete a copied span. Also rule out eos if the first token
+    that was drawn would have completed one.
+    """
+    # temperature 1, since at a low one all other tokens could underflow to zero
     apply_temperature(scores, largest, 1.0, probs)
     forbid(windows, text, size, run, probs)
     for token in range(len(probs)):
@@ -442,10 +450,11 @@ def _rule_out_copies(windows, text, size, run, eos, is_copy, largest, scores, pr
 
 @inner
 def draw_token(probs, uniform):
-    """Return a token by its probability, by the exponential race that the docstring of the file
+    """Draw a token by its probability, in the exponential race that the docstring of this file
     explains.
 
-    Of tokens that are left when some are ruled out, the same number gives the next best.
+    If some tokens are ruled out, the same random number gives the next token to arrive among the
+    others.
 
     Args:
         probs: float64 (V,), unnormalised probabilities, not negative, at least one above zero.
@@ -458,15 +467,15 @@ def draw_token(probs, uniform):
     second = _mix((low + GOLDEN) & MASK, first)
     winner = 0
     prob = 0.0
-    time = np.inf  # of the winner's arrival, times the probability
+    time = np.inf  # the winner's arrival time, times its probability
     for token in range(len(probs)):
         if probs[token] <= 0:
             continue
         bits = _mix((first + token * GOLDEN) & MASK, second)
-        # -log(1 - x) >= x, so it cannot be the first to arrive
+        # -log(1 - x) >= x, so this token cannot be the first to arrive
         if probs[token] * time <= prob * (bits * 2.0**-32):
             continue
-        share = (bits + (_mix(bits, first) >> 11) * 2.0**-21) * 2.0**-32  # in [0, 1), of 53 bits
+        share = (bits + (_mix(bits, first) >> 11) * 2.0**-21) * 2.0**-32  # 53 bits, in [0, 1)
         own_time = -math.log1p(-share)
         if probs[token] * time > prob * own_time:
             winner = token
@@ -477,15 +486,15 @@ def draw_token(probs, uniform):
 
 @inner
 def another_number(uniform):
-    """Derive a second uniform number from the first, (uniform + 0.25) mod 1, for an independent
-    exponential race.
+    """Return a second uniform random number, (uniform + 0.25) mod 1, for an independent exponential
+    race.
     """
     return uniform + 0.25 if uniform < 0.75 else uniform - 0.75
 
 
 @inner
 def _mix(x, key):
-    """Return a hash of 32 bits of two numbers of 32 bits; constants by Wellons 2018, found by
+    """Return a 32-bit hash of two 32-bit numbers. The constants are by Wellons 2018, found by
     search ("lowbias32").
     """
     x = ((x ^ (x >> 16)) * 0x21F0AAAD) & MASK

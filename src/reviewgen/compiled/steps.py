@@ -1,24 +1,24 @@
-"""Compiled steps: how one loop runs the models of any plugin, and several of them at once.
+"""Compiled steps: how one loop runs the models of any plugin, also several at once.
 
 A *step* is a compiled function that feeds a token to each of R texts and writes the logits after
-it. Every step has the same signature, and gets its weights by their address. So a loop that calls
-steps is compiled once, for all models::
+it. All steps have the same signature, and get their weights by address. So a loop that calls steps
+is compiled only once, for all models::
 
     @by_address
     def step(weights, ids, floats, ints, logits):
         model = weights[0]  # the named tuple that CompiledStep was created with
         ...
 
-Shapes: R texts that are stepped, B >= R texts, V64 the vocabulary size rounded up to a multiple of
-64; S, W and K as the model needs.
+The arguments, for R texts that are stepped, out of B texts that the state has; V64 is the
+vocabulary size rounded up to a multiple of 64; S, W and K are chosen by the model:
 
     weights    the address of the weights
-    ids        int64 (R,), the token to feed to each text; empty to feed none, which happens before
-               the first token is sampled
-    floats     float32 (S, B, W), the state of B texts, of which the step updates the first R; W may
-               be larger than it needs
+    ids        int64 (R,), the token to feed to each text; empty before the first token is sampled,
+               to get logits without feeding a token
+    floats     float32 (S, B, W), the state of B texts; the step updates the first R; W may be
+               larger than the model needs
     ints       int64 (K, B), the rest of the state
-    logits     float32 (R, V64), written; what is behind the vocabulary is ignored
+    logits     float32 (R, V64); written; columns from the vocabulary size on are ignored
 """
 
 from collections.abc import Callable, Sequence
@@ -31,19 +31,19 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-# ids, floats, ints, logits
+# the types of ids, floats, ints and logits
 _ARRAYS = types.int64[::1], types.float32[:, :, ::1], types.int64[:, ::1], types.float32[:, ::1]
 _IS_COMPILED = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]  # else the loops run as Python
 
 
 class CompiledStep:
-    """A step with its weights; it keeps them in memory.
+    """The addresses of a step and of its weights. The object keeps both in memory.
 
     Args:
-        step: The function, decorated with ``by_address``; it is compiled now, or read from the
-            disk.
-        weights: A named tuple of C-contiguous arrays, whole numbers, floats, None, and such tuples.
-        parts: The steps that this one calls, which it keeps in memory, too.
+        step: The function, decorated with ``by_address``. It is compiled now, or its machine code
+            is loaded from disk.
+        weights: A named tuple of C-contiguous arrays, integers, floats, None, and such tuples.
+        parts: The steps that this step calls; they are kept in memory, too.
 
     Attributes:
         function: The address of the function.
@@ -79,8 +79,8 @@ class CompiledStep:
 
 
 def addresses(steps: Sequence[CompiledStep]) -> tuple[Any, Any]:
-    """Return the functions of some steps and their weights, as compiled code takes them: two
-    arrays, int64 (M,).
+    """Return the addresses of some steps' functions and of their weights, as compiled code takes
+    them: two arrays, int64 (M,).
     """
     functions = tuple(step.function for step in steps)
     weights = tuple(step.weights for step in steps)
@@ -88,10 +88,10 @@ def addresses(steps: Sequence[CompiledStep]) -> tuple[Any, Any]:
 
 
 def _words(value: Any) -> list[int]:
-    """Return a value in 64-bit words, as numba's compiled code has it in memory.
+    """Return a value as the 64-bit words that numba's compiled code expects in memory.
 
-    An array is owner (none: CompiledStep keeps it in memory), parent, size, bytes of an element,
-    address, shape and strides: ``arystruct_t`` of numba.
+    An array becomes: owner (0, since CompiledStep keeps the array in memory), parent, size, bytes
+    of an element, address, shape and strides. This is numba's ``arystruct_t``.
     """
     if isinstance(value, tuple):
         return list(chain.from_iterable(map(_words, value)))
@@ -123,4 +123,6 @@ def _call_compiled(typing, function, weights, ids, floats, ints, logits):
 
 
 call_step: Any = _call_compiled if _IS_COMPILED else _call_in_python
-"""Call a step, given the addresses of its function and its weights, and the other arguments."""
+"""Call a step. The arguments are the addresses of its function and its weights, then the arrays
+``ids``, ``floats``, ``ints`` and ``logits``.
+"""

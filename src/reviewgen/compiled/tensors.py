@@ -1,9 +1,10 @@
 """Compiled loops over the memory of torch's tensors: mixed precision, and cross entropy with its
 gradient in one pass.
 
-``as_array`` gives a loop the memory of a tensor: float32 and float64 as they are, bfloat16, which
-numpy does not have, as uint16. A loop converts values that it loads with ``wide`` (bfloat16 to
-float32), and values that it stores with ``narrow``.
+``as_array`` gives a loop access to the memory of a tensor. float32 and float64 stay as they are;
+bfloat16, which numpy does not have, is seen as uint16. A loop converts values that it loads with
+``wide`` (bfloat16 to float32), and values that it stores with ``narrow`` (back to the stored
+precision).
 """
 
 import math
@@ -23,13 +24,15 @@ PRECISIONS = (torch.float32, torch.bfloat16, torch.float64)
 HALF_ULP = np.uint32(0x7FFF)
 BIT = np.uint32(1)
 SIXTEEN = np.uint32(16)
-BLOCK = 32  # independent sums, which vectorise
-MIN_SUM = 1e-30  # of the exponentials: below it, float32 may underflow
-MAX_SUM = 1e30  # of the exponentials: above it, float32 may overflow
+BLOCK = 32  # independent partial sums, so that the loop vectorises
+MIN_SUM = 1e-30  # below this sum of exponentials, float32 may underflow
+MAX_SUM = 1e30  # above this sum of exponentials, float32 may overflow
 
 
 def as_array(tensor: Tensor) -> np.ndarray:
-    """Return an array that shares the memory of a CPU tensor; bfloat16 as uint16."""
+    """Return an array that shares the memory of a CPU tensor; a bfloat16 tensor becomes a uint16
+    array.
+    """
     return (
         (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).detach().numpy()
     )
@@ -38,12 +41,12 @@ def as_array(tensor: Tensor) -> np.ndarray:
 @inlined
 def _rounded(number):
     bits = np.float32(number).view(np.uint32)
-    # to nearest, ties to even
+    # round to nearest, ties to even
     return np.uint16((bits + HALF_ULP + ((bits >> SIXTEEN) & BIT)) >> SIXTEEN)
 
 
 def wide(number):
-    """Return a stored number in the precision to compute with; only in compiled code."""
+    """Convert a stored number to the precision for computing. Works in compiled code only."""
 
 
 @overload(wide)
@@ -54,7 +57,7 @@ def _make_wide(number):
 
 
 def narrow(number, like):
-    """Return a number in the stored precision of ``like``; only in compiled code."""
+    """Convert a number to the stored precision of ``like``. Works in compiled code only."""
 
 
 @overload(narrow)
@@ -71,8 +74,8 @@ def cross_entropy_and_gradient(logits, targets, scale, gradient):
     Args:
         logits: (N, V), float32, or bfloat16 as uint16.
         targets: int64 (N,), below V; rows with a negative target are ignored.
-        scale: float32, a factor of the gradient.
-        gradient: (N, V), like the logits; written.
+        scale: float32, a factor by which the gradient is multiplied.
+        gradient: (N, V), of the same type as the logits; written.
     """
     powers = np.empty((logits.shape[1] + BLOCK - 1) // BLOCK * BLOCK, np.float32)
     total = 0.0
@@ -91,7 +94,7 @@ def cross_entropy_and_gradient(logits, targets, scale, gradient):
 
 @compiled
 def target_losses(logits, targets, losses):
-    """Write the cross entropy (nats) of N rows of logits.
+    """Write the cross entropy (nats) of each of N rows of logits.
 
     Args:
         logits: (N, V), float32 or float64, or bfloat16 as uint16.
@@ -106,8 +109,9 @@ def target_losses(logits, targets, losses):
 
 @inner
 def _exp_all(logits, powers):
-    """Write exp(logit - shift) of each logit; return the shift, zero or for logits far from zero
-    the largest, and the sum.
+    """Write exp(logit - shift) of each logit. Return the shift and the sum of the exponentials.
+
+    The shift is zero, or the largest logit if the sum would be too small or too large for float32.
     """
     shift = np.float32(0)
     exp_sum = _exp_shifted(logits, shift, powers)

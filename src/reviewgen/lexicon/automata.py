@@ -1,10 +1,13 @@
 """Automata over bytes: sets of strings, and valid UTF-8.
 
 An automaton is one array of 32-bit words. A node is a word ``2 * edges + is_end``, followed by a
-word ``256 * target + byte`` for each of its edges, sorted by byte; its number, and the target of an
-edge, is its offset in the array. Node 0 has no edges and is where no string can be. The minimal
-automaton of a set of strings is built string by string, in order (Daciuk, Mihov, Watson & Watson
-2000, "Incremental construction of minimal acyclic finite-state automata", algorithm 1).
+word ``256 * target + byte`` for each of its edges, sorted by byte. A node's number, which is also
+the target of the edges that lead to it, is its offset in the array. Node 0 has no edges; it means
+that no string is possible.
+
+The minimal automaton of a set of strings is built by adding the sorted strings one by one (Daciuk,
+Mihov, Watson & Watson 2000, "Incremental construction of minimal acyclic finite-state automata",
+algorithm 1).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,11 +17,12 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Int32, UInt32
 
-# of an automaton that is read: the offsets of an array with a few of them take 24 bits
+# maximum size of an automaton that is read from a file: a few such automata fit in one array, whose
+# offsets have 24 bits
 _MAX_WORDS = 1 << 22
 
 _Edges: TypeAlias = Sequence[tuple[int, int]]
-"""Pairs of a byte and the node that it leads to."""
+"""The edges of a node: pairs of a byte and the node that the byte leads to."""
 
 
 @dataclass(frozen=True)
@@ -27,26 +31,28 @@ class Automaton:
 
     Attributes:
         nodes: The nodes and their edges.
-        root: The node of the empty string.
+        root: The start node.
     """
 
     nodes: UInt32[np.ndarray, " N"]
     root: int
 
     def edges(self, node: int) -> list[tuple[int, int]]:
-        """Return pairs of a byte that may follow at a node, and the node that it leads to."""
+        """Return the edges of a node: pairs of a byte and the node that the byte leads to."""
         words = self.nodes[node + 1 : node + 1 + (int(self.nodes[node]) >> 1)].tolist()
         return [(word & 255, word >> 8) for word in words]
 
     def targets(self) -> Int32[np.ndarray, "256"]:
-        """Return the node that each byte leads to from the root; 0 if it may not follow."""
+        """Return, for each byte, the node that it leads to from the root; 0 if the byte may not
+        follow.
+        """
         targets = np.zeros(256, np.int32)
         for byte, target in self.edges(self.root):
             targets[byte] = target
         return targets
 
     def strings(self) -> Iterator[bytes]:
-        """Yield the strings of an automaton without cycles, sorted."""
+        """Yield all strings of an automaton without cycles, sorted."""
         waiting = [(b"", self.root)]
         while waiting:
             string, node = waiting.pop()
@@ -64,13 +70,13 @@ def minimal_automaton(strings: Iterable[bytes]) -> Automaton:
     [b'gas', b'glad', b'mad']
     """
     nodes: dict[tuple[bool, _Edges], int] = {(False, ()): 0}
-    last = b""  # the last string
-    # the nodes along it, which are complete once the next string is known
+    last = b""  # the string that was added last
+    # the nodes on the path of this string; the next string decides which of them are complete
     open_ends = [False]
     open_edges: list[list[tuple[int, int]]] = [[]]
 
     def complete(depth: int) -> None:
-        """Complete the nodes below a depth."""
+        """Complete the nodes on the path that are deeper than ``depth``."""
         while len(open_ends) > depth + 1:
             node = nodes.setdefault((open_ends.pop(), tuple(open_edges.pop())), len(nodes))
             open_edges[-1].append((last[len(open_ends) - 1], node))
@@ -88,7 +94,7 @@ def minimal_automaton(strings: Iterable[bytes]) -> Automaton:
 
 
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:
-    """Return how many values two sequences have in common at their beginning."""
+    """Return the length of the longest common prefix of two sequences."""
     for length, (one, other) in enumerate(zip(first, second, strict=False)):
         if one != other:
             return length
@@ -129,7 +135,7 @@ def utf8_automaton() -> Automaton:
 
 
 def _pack(nodes: Sequence[tuple[bool, _Edges]], root: int) -> Automaton:
-    """Return an automaton of nodes, each whether a string may end there, and its edges."""
+    """Return an automaton. Each node is a pair: whether a string may end there, and its edges."""
     offsets = np.cumsum([0, *(1 + len(edges) for _, edges in nodes)]).tolist()
     words = list[int]()
     for is_end, edges in nodes:
@@ -139,7 +145,9 @@ def _pack(nodes: Sequence[tuple[bool, _Edges]], root: int) -> Automaton:
 
 
 def join(automata: Sequence[Automaton]) -> tuple[UInt32[np.ndarray, " N"], list[int]]:
-    """Return the nodes of several automata in one array, and the root of each."""
+    """Put the nodes of several automata into one array. Return the array, and the root of each
+    automaton in it.
+    """
     arrays = []
     roots = []
     start = 0
@@ -154,10 +162,11 @@ def join(automata: Sequence[Automaton]) -> tuple[UInt32[np.ndarray, " N"], list[
 
 
 def checked_automaton(nodes: UInt32[np.ndarray, " N"]) -> Automaton | None:
-    """Check nodes that were read from a file, and return their automaton, whose root is the last
-    one; None if compiled code could fail on them.
+    """Check nodes that were read from a file. Return their automaton, or None if compiled code
+    could fail on them.
 
-    Each node comes after those that it leads to, so there are no cycles.
+    The root is the last node. Each node must come after the nodes that it leads to, so there are no
+    cycles.
     """
     if not 2 <= len(nodes) < _MAX_WORDS or nodes[0]:
         return None
@@ -173,7 +182,9 @@ def checked_automaton(nodes: UInt32[np.ndarray, " N"]) -> Automaton | None:
 
 
 def _node_offsets(nodes: UInt32[np.ndarray, " N"]) -> list[int]:
-    """Return where the nodes of an array begin; the last one may end behind the array."""
+    """Return where each node of an array begins. If the array is damaged, the last node may extend
+    beyond its end.
+    """
     words = nodes.tolist()
     offsets = []
     offset = 0

@@ -1,5 +1,5 @@
-"""The known words of a training text and the characters between them; with the bytes of the tokens,
-what compiled code takes: a ``Spelling``.
+"""The known words of a training text and the characters between them. Together with the bytes of
+the tokens, they become the ``Spelling`` that compiled code takes.
 """
 
 from collections import Counter
@@ -27,11 +27,13 @@ from reviewgen.storage import open_tensors, read_vectors, safetensors_file
 
 _HEADER = "reviewgen.lexicon"
 _SCHEMA = "1"
-# after the schema, since the order of several entries would vary from file to file
+# follows the schema in the same entry of the metadata, since the order of two entries would vary
+# from file to file
 _MIN_TEXTS = "; min_texts="
 _AUTOMATA = ("words", "separators")
 _MAX_WORDS = 100_000
-# of the words of the training text; in a language without spaces, few runs of letters occur again
+# minimum share of the training text's words that occur again; in a language without spaces, few
+# runs of letters do
 _MIN_KNOWN = 0.85
 
 
@@ -40,10 +42,10 @@ class Lexicon:
     """The words that occur in several training texts, and the characters between them.
 
     Attributes:
-        words: An automaton of the words, in UTF-8; a closing apostrophe may follow each of them.
-        separators: An automaton of the separators.
-        min_texts: In how many training texts each word occurs, at least; 0 if unknown, as in older
-            lexicons.
+        words: An automaton of the words, in UTF-8. A closing apostrophe may follow each word.
+        separators: An automaton of the separators, the characters between words.
+        min_texts: The minimum number of training texts in which each word occurs; 0 if unknown, as
+            in older lexicons.
     """
 
     words: Automaton
@@ -59,16 +61,16 @@ class Lexicon:
             minimal_automaton(map(str.encode, separators)),
             min_texts,
         )
-        # the cached property: otherwise it is read from the automaton
+        # fills the cached property _known, which would otherwise be read from the automaton
         vars(lexicon)["_known"] = known
         return lexicon
 
     def __contains__(self, word: str) -> bool:
-        """Return whether a word is known, as it is written or in lower case."""
+        """Return whether a word is known, either as it is written or in lower case."""
         return word in self._known or word.lower() in self._known
 
     def spells(self, word: str) -> bool:
-        """Return whether a word is known as it is written."""
+        """Return whether a word is known exactly as it is written."""
         return word in self._known
 
     def __len__(self) -> int:
@@ -78,7 +80,7 @@ class Lexicon:
         return iter(self._known)
 
     def __or__(self, other: "Lexicon") -> "Lexicon":
-        """Return the lexicon of the words of both."""
+        """Return a lexicon with the words and separators of both."""
         if np.array_equal(self.words.nodes, other.words.nodes) and np.array_equal(
             self.separators.nodes, other.separators.nodes
         ):
@@ -100,7 +102,7 @@ class Lexicon:
 
 
 def _with_quotes(words: Collection[str]) -> list[bytes]:
-    """Return words in UTF-8, each also with a closing apostrophe."""
+    """Return words in UTF-8, each without and with a closing apostrophe."""
     strings = list[bytes]()
     for quote in ("", *APOSTROPHES):
         strings += [(word + quote).encode() for word in words]
@@ -108,15 +110,18 @@ def _with_quotes(words: Collection[str]) -> list[bytes]:
 
 
 def add_words(spelling: Spelling, words: Collection[str]) -> Spelling:
-    """Return a spelling that also knows some words, such as those that a text is about.
+    """Return a spelling that also knows some other words, such as words that a text is about.
 
-    The nodes along the new words are copies behind the others; all other nodes stay where they are.
+    The nodes on the paths of the new words are copied behind the existing nodes. All other nodes
+    stay where they are.
     """
     known = Automaton(spelling.nodes, spelling.words)
     added = list[int]()
 
     def extend(node: int, strings: Collection[bytes]) -> int:
-        """Return the place of a copy of a node that also leads to some strings."""
+        """Copy a node, add edges so that it also leads to some strings, and return the offset of
+        the copy.
+        """
         edges = dict(known.edges(node))
         for byte in {string[0] for string in strings if string}:
             edges[byte] = extend(
@@ -138,15 +143,15 @@ def add_words(spelling: Spelling, words: Collection[str]) -> Spelling:
 def build_lexicon(
     counts: WordCounts, min_texts: int = 2, before: Lexicon | None = None
 ) -> Lexicon | None:
-    """Return the lexicon of a training text; None if few of its words occur again, as in a language
-    without spaces.
+    """Return the lexicon of a training text, or None if too few of its words occur again, as in a
+    language without spaces.
 
     Args:
         counts: The words of the text.
-        min_texts: In how many texts a word occurs, at least, so that words that occur in one text
-            only, such as names, are not generated. Of a single text, as a book, a word occurs this
-            often.
-        before: The lexicon of a model that is trained further, whose words stay known.
+        min_texts: The minimum number of texts in which a word must occur. So words that occur in
+            one text only, such as names, are not generated. If the training text is a single text,
+            such as a book, a word must occur this often in it.
+        before: The lexicon of a model that is trained further; its words stay known.
     """
     folded: Counter[str] = Counter()
     for word, count in counts.words.items():
@@ -163,10 +168,11 @@ def build_lexicon(
 
 
 def _known_words(counts: WordCounts, folded: Counter[str], min_texts: int) -> set[str]:
-    """Return the words that occur in enough texts, each as it is written, and with a capital at the
-    beginning of a sentence.
+    """Return the words that occur in enough texts, as they are written. A word in lower case is
+    also added with a capital letter, as at the beginning of a sentence.
 
-    Upper and lower case count together, as in ``folded``. Of too many, the most frequent ones.
+    Upper and lower case are counted together, as in ``folded``. If there are too many words, the
+    most frequent ones are taken.
     """
     texts = counts.texts if max(counts.texts.values(), default=0) > 1 else folded
     frequent = {word for word, _ in folded.most_common(_MAX_WORDS) if texts[word] >= min_texts}
@@ -175,7 +181,7 @@ def _known_words(counts: WordCounts, folded: Counter[str], min_texts: int) -> se
 
 
 def write_lexicon(lexicon: Lexicon, file: Path) -> None:
-    """Write a lexicon; an existing file is replaced.
+    """Write a lexicon to a file. An existing file is replaced.
 
     Raises:
         StorageError: The disk is full, or the file cannot be written.
@@ -190,7 +196,7 @@ def write_lexicon(lexicon: Lexicon, file: Path) -> None:
 
 
 def read_lexicon(file: Path) -> Lexicon:
-    """Read a lexicon.
+    """Read a lexicon from a file.
 
     Raises:
         BundleError: The file is missing, damaged, not a lexicon, or of an unknown schema.
@@ -210,8 +216,8 @@ def read_lexicon(file: Path) -> Lexicon:
 
 
 def joined_automata(lexicon: Lexicon | None) -> tuple[UInt32[np.ndarray, " N"], list[int], int]:
-    """Return the automata of UTF-8 and of a lexicon: their nodes in one array, the roots, and where
-    the lexicon's begin.
+    """Return the automata of valid UTF-8 and of a lexicon in one array: their nodes, their roots,
+    and the offset where the lexicon's nodes begin.
     """
     valid = utf8_automaton()
     nodes, roots = join([valid] if lexicon is None else [valid, lexicon.words, lexicon.separators])
@@ -219,8 +225,8 @@ def joined_automata(lexicon: Lexicon | None) -> tuple[UInt32[np.ndarray, " N"], 
 
 
 def make_spelling(symbols: Symbols, lexicon: Lexicon | None = None) -> Spelling:
-    """Return the automaton that lets a token only continue or end a known word; without a lexicon,
-    any valid UTF-8.
+    """Return the automaton that lets a token follow only if it continues or ends a known word.
+    Without a lexicon, it allows any valid UTF-8.
     """
     nodes, roots, known = joined_automata(lexicon)
     anything, words, separators = (roots[0], roots[0], 0) if lexicon is None else roots

@@ -1,4 +1,4 @@
-"""The bytes of the tokens of a tokenizer, and texts decoded by them, many at once."""
+"""The bytes of each token of a tokenizer. With them, many texts are decoded at once."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from reviewgen.errors import BrokenPlugin
 from reviewgen.lexicon.automata import common_length
 from reviewgen.protocols.tokenizer import SupportsTokenBytes, Tokenizer
 
-_TOKENS_AT_A_TIME = 1 << 16  # about
-_TEXT_END = b"\xff"  # occurs in no UTF-8
+_TOKENS_AT_A_TIME = 1 << 16  # tokens decoded at a time, approximately
+_TEXT_END = b"\xff"  # a byte that never occurs in UTF-8
 
 
 @dataclass(frozen=True)
 class Symbols:
-    """The UTF-8 bytes of the tokens, one after another; values from 256 on are halves of a byte.
+    """The UTF-8 bytes of all tokens, one after another. A value of 256 + n is half a byte, n.
 
     Attributes:
-        values: The bytes, (S,).
-        offsets: Where those of each token begin, and where the last ones end, (V + 1,).
+        values: The bytes and half bytes, (S,).
+        offsets: Where the values of each token begin, and where the last ones end, (V + 1,).
     """
 
     values: UInt16[np.ndarray, " S"]
@@ -34,8 +34,8 @@ class Symbols:
         return [tuple(values[start:end]) for start, end in pairwise(self.offsets.tolist())]
 
     def sorted_tokens(self) -> tuple[Int32[np.ndarray, " V"], Int32[np.ndarray, " V"], int]:
-        """Return the tokens sorted by their bytes, how many bytes each has in common with the one
-        before, and the length of the longest.
+        """Return the token ids sorted by their bytes; for each of them, how many bytes it has in
+        common with the one before; and the length of the longest token.
         """
         tokens = self.tokens()
         order = sorted(range(len(tokens)), key=tokens.__getitem__)
@@ -45,11 +45,13 @@ class Symbols:
 
 
 def token_symbols(tokenizer: Tokenizer) -> Symbols | None:
-    """Return the bytes of each token; None if the tokenizer does not say, and some of its tokens
-    are a part of a character.
+    """Return the bytes of each token; None if they are unknown.
+
+    They are unknown if the tokenizer does not have ``token_bytes``, and some of its tokens are a
+    part of a character.
 
     Raises:
-        BrokenPlugin: What the tokenizer says breaks the contract.
+        BrokenPlugin: The result of ``token_bytes`` breaks the contract.
     """
     if isinstance(tokenizer, SupportsTokenBytes):
         symbols = tokenizer.token_bytes()
@@ -71,12 +73,12 @@ def token_symbols(tokenizer: Tokenizer) -> Symbols | None:
 
 
 def decode_texts(blocks: Iterable[np.ndarray], tokenizer: Tokenizer) -> Iterator[str]:
-    """Yield encoded texts; between two of them, empty strings may come.
+    """Decode texts, and yield them. Empty strings may come between them.
 
     Args:
-        blocks: The token ids of the texts, one after another, each between bos and eos; in blocks
-            of whole texts.
-        tokenizer: The tokenizer that encoded them. One that does not say which bytes its tokens are
+        blocks: The token ids of the texts, one after another, each between bos and eos. A block
+            consists of whole texts.
+        tokenizer: The tokenizer that encoded the texts. If it does not have ``token_bytes``, it
             decodes text by text.
     """
     symbols = token_symbols(tokenizer) if isinstance(tokenizer, SupportsTokenBytes) else None
@@ -85,7 +87,7 @@ def decode_texts(blocks: Iterable[np.ndarray], tokenizer: Tokenizer) -> Iterator
             for ids in np.split(block, np.flatnonzero(block == tokenizer.bos_id)):
                 yield tokenizer.decode(ids.tolist())
         return
-    rest: list[bytes] = []  # of a text that continues in the next part
+    rest: list[bytes] = []  # the beginning of a text that continues in the next part
     for ids in _in_parts(blocks, symbols):
         first, *others = _decode_bytes(ids, symbols).split(_TEXT_END)
         rest.append(first)
@@ -96,8 +98,8 @@ def decode_texts(blocks: Iterable[np.ndarray], tokenizer: Tokenizer) -> Iterator
 
 
 def _in_parts(blocks: Iterable[np.ndarray], symbols: Symbols) -> Iterator[np.ndarray]:
-    """Yield blocks of ids in parts small enough for ``_decode_bytes``; none begins with half a
-    byte.
+    """Split blocks of ids into parts that are small enough for ``_decode_bytes``. No part begins
+    with half a byte.
     """
     is_half = [bool(token) and token[0] >= HALF for token in symbols.tokens()]
     for block in blocks:
@@ -111,8 +113,8 @@ def _in_parts(blocks: Iterable[np.ndarray], symbols: Symbols) -> Iterator[np.nda
 
 
 def _decode_bytes(ids: np.ndarray, symbols: Symbols) -> bytes:
-    """Return the bytes of one or more token ids, with the byte ``_TEXT_END`` for each token that
-    has none: bos and eos.
+    """Return the bytes of one or more token ids. bos and eos, which have no bytes, become
+    ``_TEXT_END``.
     """
     values = np.append(symbols.values, ord(_TEXT_END)).astype(np.uint16)
     lengths = np.diff(symbols.offsets)

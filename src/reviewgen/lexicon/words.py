@@ -1,6 +1,6 @@
-"""The words of texts.
+"""Splits texts into words, and counts them.
 
-A word is a run of letters and the marks on them, apostrophes between letters included, as in
+A word is a run of letters and the marks on them, including apostrophes between letters, as in
 "don't". All other characters are separators.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from reviewgen.compiled.jit import compiled
 
 APOSTROPHES = "'\u2019"
-_JOINERS = "\u200c\u200d"  # the zero-width ones, inside words of Persian and of Indian languages
+_JOINERS = "\u200c\u200d"  # zero-width characters inside words of Persian and Indian languages
 _ASCII_SEPARATORS = "".join(
     character
     for character in map(chr, range(128))
@@ -33,9 +33,9 @@ class WordCounts:
     """The words of some texts, and the characters between them.
 
     Attributes:
-        words: How often each word occurs, as written.
+        words: How often each word occurs, as it is written.
         texts: In how many texts each word occurs, in lower case.
-        separators: The characters that are not in words, and apostrophes.
+        separators: The characters that do not occur in words, and apostrophes.
     """
 
     words: Counter[str] = field(default_factory=Counter)
@@ -43,7 +43,7 @@ class WordCounts:
     separators: set[str] = field(default_factory=set)
 
     def update(self, other: "WordCounts") -> None:
-        """Add what was counted in other texts."""
+        """Add the counts of other texts."""
         self.words.update(other.words)
         self.texts.update(other.texts)
         self.separators |= other.separators
@@ -62,16 +62,16 @@ def words_of(text: str) -> list[str]:
 
 @lru_cache(maxsize=16)
 def _pattern(marks: str) -> re.Pattern[str]:
-    """Return the pattern of words, which may contain these marks."""
+    """Return the regular expression of words; words may contain these marks."""
     letter = rf"(?:[^\W\d_]|[{re.escape(marks)}])" if marks else r"[^\W\d_]"
     return re.compile(rf"{letter}+(?:[{APOSTROPHES}]{letter}+)*")
 
 
 def count_words(texts: Sequence[str]) -> WordCounts:
-    """Count the words of texts, after each of which comes a line end.
+    """Count the words of texts. Each text counts as followed by a line end.
 
-    The runs between white space and ASCII separators are found first: most of them are words that
-    occur again and again, and each distinct run is split and folded once.
+    First, the texts are split at white space and ASCII separators. Most of the resulting runs are
+    words that occur again and again, so each distinct run is split into words and folded only once.
     """
     import pyarrow.compute  # slow to import
 
@@ -89,9 +89,9 @@ def count_words(texts: Sequence[str]) -> WordCounts:
     times = np.bincount(codes, minlength=len(distinct)).tolist()
 
     words = Counter[str]()
-    numbers: dict[str, int] = {}  # of each word in lower case
-    run_words: list[int] = []  # the numbers of the words of all runs
-    starts = [0]  # where those of each run begin
+    numbers: dict[str, int] = {}  # the number of each distinct word in lower case
+    run_words: list[int] = []  # the numbers of the words of all runs, one run after another
+    starts = [0]  # where the words of each run begin in run_words, and where the last ones end
     for run, occurrences in zip(distinct, times, strict=True):
         for word in [run] if run.isalpha() else words_of(run):
             words[word] += occurrences
@@ -109,10 +109,10 @@ def count_words(texts: Sequence[str]) -> WordCounts:
 def _count_texts(
     codes: np.ndarray, owners: np.ndarray, starts: np.ndarray, words: np.ndarray, count: int
 ) -> np.ndarray:
-    """Return in how many texts each of ``count`` words occurs.
+    """Return the number of texts in which each of ``count`` words occurs.
 
-    Run ``codes[i]`` of text ``owners[i]`` has the words ``words[starts[code]:starts[code + 1]]``;
-    texts come one after another.
+    Run ``codes[i]`` is in text ``owners[i]``, and has the words ``words[starts[codes[i]] :
+    starts[codes[i] + 1]]``. The runs of a text follow one another.
     """
     texts = np.zeros(count, np.int64)
     last = np.full(count, -1, np.int64)
@@ -126,7 +126,7 @@ def _count_texts(
 
 
 def _separators(encoded: bytes) -> set[str]:
-    """Return the characters of an encoded text, and the line end, that are not in words; and
+    """Return the characters of an encoded text that are not in words, including the line end and
     apostrophes.
     """
     characters = {*encoded.translate(None, _FREQUENT).decode(), "\n"}
