@@ -756,7 +756,7 @@ class ReviewModel:
         return replace(request, device=self.device)
 
     def _judge(self, judge: Any) -> Judge:
-        """Return the function that ``best_of`` calls to rate a text, given the text and its prompt."""
+        """Return the function that rates a text for ``best_of``, given the text and its prompt."""
         if isinstance(judge, ReviewModel):
             return lambda text, prompt: (
                 -judge.score(text, prompt).bits_per_character if text else -math.inf
