@@ -2,8 +2,8 @@
 
 A message says what is wrong with the value, what is accepted, and what to do next. Inner functions
 say what is wrong, and the public function adds the user's value. This module imports no other
-module of the package. The tree shows each error below its base class; a second base class, from
-Python, is in brackets:
+module of the package. The tree shows each error below its base class. If an error also derives from
+a built-in exception, this exception is in brackets:
 
     ReviewgenError
     ├── ConfigError            a setting is unknown, of the wrong type or out of range (ValueError)

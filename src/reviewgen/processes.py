@@ -37,8 +37,8 @@ _CONNECTING_TIMEOUT = timedelta(minutes=5)
 # How long connected processes wait for each other's work. A process that has ended is noticed
 # earlier.
 _TIMEOUT = timedelta(hours=2)
-# accelerate's strategies that split a model, by a part of the environment variable that selects
-# each
+# accelerate's strategies that split a model. The environment variable ACCELERATE_USE_<key> selects
+# a strategy.
 _STRATEGIES = {
     "FSDP": "FSDP",
     "DEEPSPEED": "DeepSpeed",

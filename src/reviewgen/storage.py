@@ -8,14 +8,14 @@ safetensors is the only format that it knows.
 
     to_path, check_output           check a target before hours of work
     open_input, is_pipe             open a file that the user names, which may be a pipe
-    atomic_file, atomic_folder      write a target whole
+    atomic_file, atomic_folder      write a target that appears only once it is complete
     publish                         give a finished file or folder its name
     describe_cut_off                say how to finish an interrupted replacement
     temporary_folder                a folder that is removed afterwards
     digest_of                       the SHA-256 of a file
     safetensors_file                write a file by the functions of safetensors
-    open_tensors, read_vectors      read such a file, after checking what it contains
-    Job                             work that can be resumed, in a folder until it is whole
+    open_tensors, read_vectors      read a safetensors file, after a check of its content
+    Job                             work that can be resumed, with its pieces in a folder
 """
 
 import contextlib
@@ -322,7 +322,7 @@ def read_vectors(tensors: Any, expected: Mapping[str, Collection[str]]) -> dict[
             "uint32".
 
     Raises:
-        BundleError: The file has other arrays than expected.
+        BundleError: The names, dtypes or axes are not as expected.
     """
     headers = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 it is not a mapping
     fit = headers.keys() == expected.keys() and all(

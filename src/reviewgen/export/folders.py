@@ -73,14 +73,14 @@ def _own_files(folder: Path, kind: str) -> set[str]:
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         listed = read_json(folder / LIST)
         if listed["export"] == kind:
-            return {*listed["files"], LIST, ".DS_Store"}  # macOS writes the last one
+            return {*listed["files"], LIST, ".DS_Store"}  # macOS writes .DS_Store
     return set()
 
 
 @contextlib.contextmanager
 def export_folder(folder: Path, kind: str, overwrite: bool) -> Iterator[Path]:
-    """Yield a scratch folder that becomes ``folder`` when the block ends, and is removed if the
-    block raises.
+    """Yield a scratch folder. When the block ends, the scratch folder becomes ``folder``. If the
+    block raises, it is removed.
 
     Raises:
         StorageError: The disk is full, or the folder cannot be written; nothing is left behind.

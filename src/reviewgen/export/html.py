@@ -45,7 +45,7 @@ from reviewgen.web.rendering import refuse_file, save_text
 BITS = (5, 6, 8, 16, 32)
 # pairs of bits per weight and the maximum number of weights; larger networks get 5 bits
 _DEFAULT_BITS = ((8, 4_000_000), (6, 5_000_000))
-_ALIGNMENT = 8  # bytes
+_ALIGNMENT = 8  # bytes; the offset of each array is a multiple
 # The dtypes for which JavaScript has typed arrays. Other dtypes are stored as a narrower dtype.
 _DTYPES = {"float32", "float64", "int32", "int16", "int8", "uint32", "uint16", "uint8"}
 _NARROWER = {"int64": np.int32, "uint64": np.uint32, "bool": np.uint8}
@@ -238,7 +238,7 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
     if not isinstance(bits, int) or bits not in BITS:
         raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {quoted(bits)}.")
     blob = _Blob()
-    # the automata of valid UTF-8, of known words and of separators
+    # one array with three automata: for valid UTF-8, known words and separators
     nodes, roots, known = joined_automata(bundle.lexicon)
     files = {
         name: np.frombuffer(_shorten(text).encode(), np.uint8)

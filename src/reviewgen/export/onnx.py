@@ -1,4 +1,5 @@
-"""Exports a model as a folder for ONNX runtimes: graph, tokenizer and settings.
+"""Exports a model as a folder for ONNX runtimes. The folder has the graph, the tokenizer and the
+settings.
 
 Before the folder appears, onnxruntime runs the graph, and its logits are compared with those of the
 model. Torch's exporter makes the graph, which has these inputs and outputs::
@@ -10,9 +11,9 @@ the first token is subtracted from each state, so that for every model the initi
 graph is zeros. Torch cannot export a loop over time: tracing unrolls it into the steps of the
 traced call. So there are two ways to make the graph:
 
-    whole   the call over T tokens, traced with an unknown T; fails where the model loops over time
-    step    the call of one token is traced, and ONNX's Scan repeats it, which the law *chunks* of
-            the contract allows
+    whole   traces the call over T tokens, with a dynamic T; fails if the model loops over time
+    step    traces the call with one token, and repeats it with ONNX's Scan; by the law *chunks* of
+            the contract, the logits are the same
 """
 
 import contextlib

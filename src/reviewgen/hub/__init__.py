@@ -2,10 +2,10 @@
 ``huggingface_hub``. The environment variables HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE
 apply.
 
-    download  the folder of a model: a preset's weights, a local folder, or a download; ``reviewgen
-              pull``; errors of the client
-    card      the model card, from its template card.md.j2
-    scan      generated texts of a model, and the findings that block publishing
+    download  finds the folder of a model: a preset's weights, a local folder, or a download;
+              ``reviewgen pull``; errors of the Hub's client
+    card      writes and parses the model card; its template is card.md.j2
+    scan      generates texts, and finds what blocks publishing
     publish   ``push_to_hub``: check, scan, card, upload; the Space with the model's page
 
 Nothing that is downloaded is executed; ``reviewgen.saving`` reads it strictly.

@@ -189,12 +189,12 @@ def pull(
         repo_id: ``owner/name``, optionally with ``@revision``.
         out: A new folder for a copy of the model. The copy gets a new manifest.
         accept_changes: Whether to accept files that have changed since the model was saved.
-        options: As in ``huggingface_hub.snapshot_download``.
+        options: See ``huggingface_hub.snapshot_download``.
 
     Raises:
         SourceError: ``repo_id`` is not the name of a repository.
         ConfigError: ``accept_changes`` is true, and ``out`` is not given.
-        HubError, BundleError, UnknownPlugin: As ``reviewgen.load``.
+        HubError, BundleError, UnknownPlugin: See ``reviewgen.load``.
         OutputExists, StorageError: ``out`` exists already, or cannot be written.
     """
     from reviewgen.saving.write import copy_bundle  # torch

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 
 class LoadKwargs(HubKwargs, total=False):
-    """The keywords of ``reviewgen.load``, which documents them."""
+    """The keyword arguments of ``reviewgen.load``, which documents them."""
 
     weight_bits: int
     revision: str | None
@@ -332,7 +332,7 @@ class ReviewModel:
         Raises:
             ConfigError: The text is not a string, k is not at least 1, the temperature is not above
                 0, or a condition is unknown.
-            GenerationError: The logits are NaN or infinite, or no token can follow.
+            GenerationError: The logits are NaN or infinite, or no token may follow the text.
         """
         return self.walk(text, temperature=temperature, conditions=conditions).next_tokens(k)
 
@@ -454,7 +454,7 @@ class ReviewModel:
 
         Raises:
             ConfigError: The word is empty, k is not at least 1, or the model has no token
-                embeddings, as an n-gram.
+                embeddings. N-grams have none.
         """
         from reviewgen.words import find_neighbours
 
@@ -487,7 +487,7 @@ class ReviewModel:
         state.
 
         Raises:
-            ConfigError: The model has no hidden state, such as an n-gram or a neural n-gram.
+            ConfigError: The model has no hidden state. N-grams and neural n-grams have none.
             DataError: A text is empty or not a string.
         """
         from reviewgen.words import embed_texts
@@ -528,8 +528,8 @@ class ReviewModel:
         return contrast_words(self.bundle, self._pieces, condition, k, write)
 
     def classify(self, texts: str | Sequence[str], condition: str) -> Any:
-        """Return for each text the most probable value of a condition, and the probabilities of all
-        values.
+        """Predict a condition from the text: return for each text the most probable value of the
+        condition, and the probabilities of all values.
 
         Returns a list of ``Classification`` for a list of texts, and one ``Classification`` for a
         single string.

@@ -50,8 +50,8 @@ _CONFIG = {
     "model": _PLUGIN,
     "tokenizer": _TOKENIZER,
 }
-_MAX_PRESET = 200  # characters
-# the name of a preset, or of a plugin with its package before a colon
+_MAX_PRESET = 200  # maximum characters of a preset's name
+# the name of a preset, where PACKAGE:NAME stands for a plugin of a package
 _PRESET = re.compile(r"([A-Za-z0-9][\w.-]*:)?[a-z][a-z0-9-]*([\w.-]*:[a-z][a-z0-9]*)?", re.ASCII)
 
 
@@ -180,7 +180,7 @@ def _check(
 
 def _check_files(folder: Path, known: set[str], strict: bool) -> None:
     present = {file.name for file in folder.iterdir()} - layout.TOLERATED - layout.CLIENT_FILES
-    # a card may be deleted on the Hub
+    # users may delete the card on the Hub
     optional = layout.OPTIONAL_FILES if strict else layout.OPTIONAL_FILES | {layout.CARD}
     if missing := sorted(known - optional - present):
         raise BundleError(f"{folder} is incomplete: {', '.join(missing)} is missing.")

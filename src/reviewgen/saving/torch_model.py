@@ -1,4 +1,4 @@
-"""The torch model of a saved folder: built from its class, config and tensors. Needs torch."""
+"""Builds the torch model of a saved folder from its class, config and tensors. Needs torch."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -154,7 +154,7 @@ def copy_bundle(bundle: Bundle, folder: Path, generation: GenerationConfig | Non
                 raise BundleError(
                     f"{name} of {saved} has changed since the model was loaded. Load it again."
                 )
-        (scratch / layout.CARD).touch()  # the card may have been deleted on the Hub
+        (scratch / layout.CARD).touch()  # a user may have deleted the card on the Hub
         if layout.SHARED_WEIGHTS in config:
             shared = SavedTensors.find(saved, config.pop(layout.SHARED_WEIGHTS))
             _save_tensors(*_store_once(shared.load_as_stored(load_file)), scratch / layout.WEIGHTS)

@@ -164,7 +164,7 @@ def generate_dataset(
     """
 
     def plan(path: Path) -> TablePlan:
-        """Check the call, and return the plan of its table."""
+        """Check the arguments of the call, and return the plan of its table."""
         check_count("n", n)
         check_flags(columns=shards.columns, unique=shards.unique)
         loaded, origin = load_saved(model, weight_bits)

@@ -86,7 +86,7 @@ class Replay:
 
     Attributes:
         text: The newly generated text.
-        is_equal: Whether it equals the text of the receipt.
+        is_equal: Whether the new text equals the text of the receipt.
         differences: One sentence for each difference in the model, the versions or the text.
     """
 

@@ -59,7 +59,7 @@ _SHARE = [*NOVELTY_COLUMNS][-1]
 _DEFAULTS = {
     name: value for name, value in to_dict(EvaluationOptions()).items() if value is not None
 }
-_LONG_COPY = 50  # characters
+_LONG_COPY = 50  # a copy of at least this many characters counts as long
 _Scorer = Callable[[ReviewModel, Sequence[Example]], Iterable[Row]]
 _Summarize = Callable[[Iterable[Row]], dict[str, Any]]
 _logger = logging.getLogger("reviewgen")
@@ -138,7 +138,7 @@ def evaluate(
         device: As in ``reviewgen.score_dataset``.
         progress: Called after each batch with the number of texts that all processes have evaluated
             so far.
-        options: As in ``ReviewModel.evaluate``.
+        options: See ``ReviewModel.evaluate``.
 
     Raises:
         ReviewgenError: See ``ReviewModel.evaluate`` and ``reviewgen.load``.
@@ -225,7 +225,7 @@ def score_texts(
     judge_columns, judge, summarize, stage = _SCORERS[kind]
 
     def plan(_: Path) -> TablePlan:
-        """Check the call, and return the plan of its table."""
+        """Check the arguments of the call, and return the plan of its table."""
         refuse_unknown_options(
             options,
             EvaluateKwargs,
