@@ -711,7 +711,7 @@ class ReviewModel:
 
         Raises:
             NotPublished: The scan found something that is not allowed.
-            HubError: The Hub cannot be reached, or refused.
+            HubError: The Hub cannot be reached, or refused the request.
             SourceError: ``repo_id`` is not the name of a repository.
             ConfigError: An argument is out of range, or contradicts an edited card that is kept.
             BundleError: The folder from which the model was loaded is gone or damaged.

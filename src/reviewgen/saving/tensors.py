@@ -85,7 +85,8 @@ class SavedTensors:
                 ``safetensors.torch``.
 
         Raises:
-            BundleError: A tensor is missing, extra, or has another dtype or shape.
+            BundleError: A tensor is missing, extra, or has another dtype or shape; or a weight is
+                NaN, infinite or implausibly large.
         """
         scaled = self._check(expected)
         saved = self.load_as_stored(load_file)
