@@ -1,8 +1,9 @@
 """The exceptions of reviewgen. All derive from ``ReviewgenError``.
 
 A message says what is wrong with the value, what is accepted, and what to do next. Inner functions
-say what is wrong; the public function adds the user's value. This module imports nothing else from
-the package. In brackets, what an error is, too:
+say what is wrong, and the public function adds the user's value. This module imports no other
+module of the package. The tree shows each error below its base class. If an error also derives from
+a built-in exception, this exception is in brackets:
 
     ReviewgenError
     ├── ConfigError            a setting is unknown, of the wrong type or out of range (ValueError)
@@ -74,23 +75,23 @@ __all__ = [
 
 
 _CONTROL = re.compile(
-    "[\x00-\x1f\x7f-\x9f"  # C0 and C1, which begin escape sequences
-    # line separators; marks that change the direction of writing
+    "[\x00-\x1f\x7f-\x9f"  # the control characters C0 and C1, which start escape sequences
+    # line separators, and marks that change the direction of writing
     "\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
-    # characters that nothing shows
+    # invisible characters
     "\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff"
-    "\ud800-\udfff]"  # bytes of file names that are not text
+    "\ud800-\udfff]"  # surrogates, which stand for bytes of file names that are not UTF-8
 )
 
 
 class ReviewgenError(Exception):
     """Base class of all exceptions of reviewgen.
 
-    A message that is very long, because it names many files or columns, is printed without its
-    middle; ``args`` holds all of it.
+    If a message is very long, because it names many files or columns, it is printed without its
+    middle. ``args`` has the whole message.
     """
 
-    # characters of a message: with a name in front of it, it is still below 500
+    # maximum characters of a message: below 500 even with a name in front of the message
     _max_length = 490
 
     def __str__(self) -> str:
@@ -102,7 +103,7 @@ class ConfigError(ReviewgenError, ValueError):
 
 
 class SourceError(ReviewgenError, ValueError):
-    """The name of a preset or the source of a model is not valid, or is ambiguous."""
+    """The name of a preset, or the source of a model, is not valid or is ambiguous."""
 
 
 class PluginError(ReviewgenError):
@@ -147,11 +148,11 @@ class GenerationError(ReviewgenError):
 
 
 class DeviceError(ReviewgenError):
-    """An accelerator has failed, as it does when it has no memory left."""
+    """An accelerator has failed, for example because it is out of memory."""
 
 
 class ShapeError(ReviewgenError, ValueError):
-    """A model was called with ids or a state of another shape or dtype."""
+    """A model was called with ids or a state of a wrong shape or dtype."""
 
 
 class NotADistribution(ReviewgenError):
@@ -167,8 +168,8 @@ class OutputExists(BundleError, FileExistsError):
 
 
 class AlreadyTrained(OutputExists):
-    """A training that the launcher has restarted had already saved its model: there is nothing left
-    to do.
+    """A training was restarted by the launcher, but its model was already saved. There is nothing
+    left to do.
     """
 
 
@@ -185,14 +186,13 @@ class HubError(ReviewgenError):
 
 
 class NotPublished(ReviewgenError):
-    """The check before publishing found something that ``allow`` does not name: personal data,
-    copied text, no license.
+    """The check before publishing found a problem that ``allow`` does not list: personal data,
+    copied text, or that there is no license.
     """
 
 
 def printable(text: str) -> str:
-    """Return a text for a message, with the escapes of the characters that a terminal does not
-    print.
+    """Return a text for a message, in which unprintable characters are replaced by their escapes.
 
     >>> printable("shards/\x1b[31m")
     'shards/\\\\x1b[31m'
@@ -201,10 +201,11 @@ def printable(text: str) -> str:
 
 
 def escape_controls(text: str, keep: str = "", quote: Callable[[str], str] = ascii) -> str:
-    r"""Return a text with control characters as escapes, other than those in ``keep``.
+    r"""Return a text in which control characters are replaced by their escapes, except those in
+    ``keep``.
 
-    Unlike ``printable``, it leaves unusual spaces and the joiners of letters as they are. The
-    escapes are those of ``quote``: Python's, or JSON's with ``json.dumps``.
+    Unlike ``printable``, this function keeps unusual spaces and the characters that join letters.
+    ``quote`` makes the escapes: Python's by default, JSON's with ``json.dumps``.
 
     >>> print(escape_controls("a\x1b[31mb\n"))
     a\x1b[31mb\n
@@ -213,8 +214,8 @@ def escape_controls(text: str, keep: str = "", quote: Callable[[str], str] = asc
 
 
 def quoted(value: object, most: int = 100) -> str:
-    """Return a value as Python code for a message, on one line and shortened. No value makes it
-    fail.
+    """Return the ``repr`` of a value for a message, shortened and on one line. Never raises,
+    whatever the value is.
 
     >>> quoted("a" * 1000, 20)
     "'aaaaaaa ... aaaaaa'"
@@ -223,13 +224,13 @@ def quoted(value: object, most: int = 100) -> str:
     """
     try:
         text = _Brief(most).repr(value)
-    except Exception:  # whatever the __repr__ of a user's class raises, or of what it contains
+    except Exception:  # a __repr__ of a user's class may raise anything
         text = f"a {type(value).__name__}"
     return shortened(" ".join(text.split()), most)
 
 
 def shortened(text: str, most: int) -> str:
-    """Return a text without its middle if it is longer than ``most`` characters.
+    """Shorten a text that is longer than ``most`` characters, by leaving out its middle.
 
     >>> shortened("The quick brown fox jumps.", 15)
     'The q ... umps.'
@@ -241,7 +242,7 @@ def shortened(text: str, most: int) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a number and its noun, as a message has them.
+    """Return a number and a noun, in the plural unless the number is 1.
 
     >>> counted(1, "text"), counted(1234, "text")
     ('1 text', '1,234 texts')
@@ -250,7 +251,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def per_second(number: float, seconds: float) -> str:
-    """Return a rate for a message; one of less than ten has a decimal.
+    """Return a rate for a message. A rate below ten has a decimal.
 
     >>> per_second(3, 2.0), per_second(123_456, 10.0), per_second(1, 1000.0)
     ('1.5 a second', '12,346 a second', '0.001 a second')
@@ -262,14 +263,14 @@ def per_second(number: float, seconds: float) -> str:
 
 
 class Detail(str):
-    """A sentence for users who want to know more: ``reviewgen train`` prints it with
+    """A sentence for users who want more details. ``reviewgen train`` prints it only with
     ``--verbose``.
     """
 
 
 class _Brief(reprlib.Repr):
-    """Shortens the items of a value before they are written out, so that ten million numbers take
-    no time.
+    """A ``Repr`` that shortens the items of a value before it formats them, so that a list of ten
+    million numbers takes no time.
     """
 
     def __init__(self, most: int) -> None:
@@ -294,8 +295,8 @@ class _Brief(reprlib.Repr):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an exception says, for a message; the name of its type if it
-    says nothing.
+    """Return the first line of an exception's message; the name of the exception's type if there is
+    no message.
 
     >>> first_line(OSError(28, "No space left on device"))
     'No space left on device'
@@ -310,16 +311,16 @@ def first_line(error: BaseException) -> str:
 
 
 def first_lines(error: BaseException) -> str:
-    """Return the first two lines of what an exception says, as one; the Hub's client says in the
-    second what it is about.
+    """Return the first two lines of an exception's message as one line. In errors of the Hub's
+    client, the second line says what the error is about.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join([first_line(error), *lines[1:2]])[:300].rstrip(".")
 
 
 def did_you_mean(wrong: object, known: Iterable[str]) -> str:
-    """Return the end of an error message: the closest known name, then all known names (only the
-    first if they are many).
+    """Return the end of an error message about an unknown name: the closest known name if there is
+    one, then all known names, or only the first ones if there are many.
 
     >>> did_you_mean("hiden_size", ["hidden_size", "layers"])
     "Did you mean 'hidden_size'? Known: hidden_size, layers."
@@ -342,8 +343,8 @@ def did_you_mean(wrong: object, known: Iterable[str]) -> str:
 
 
 def growing_state(after: Sequence[int], before: Sequence[int]) -> BrokenPlugin:
-    """Return the error for a model whose states cannot be joined, from the shapes of two of
-    them.
+    """Return the error for a model whose states cannot be joined, since their shapes differ. The
+    arguments are the shapes of two states.
     """
     shapes = " and ".join(str(tuple(shape)) for shape in (before, after))
     return BrokenPlugin(
@@ -355,11 +356,11 @@ def growing_state(after: Sequence[int], before: Sequence[int]) -> BrokenPlugin:
 
 @contextlib.contextmanager
 def storage_errors(path: object) -> Iterator[None]:
-    """Turn an OSError for a full disk or missing permission into a StorageError that names the
-    path.
+    """Turn an OSError about a full disk or a path that is not writable into a StorageError that
+    names the path.
 
     Args:
-        path: What is written, for the message: a path or a description.
+        path: What the block writes, for the message: a path or a description.
 
     Raises:
         StorageError: The disk is full, a size limit is reached, or the path is not writable.
@@ -382,8 +383,8 @@ def storage_errors(path: object) -> Iterator[None]:
 
 
 _GAP = " ... "
-_MAX_MISSPELLED = 200  # characters of a name for which a similar one is searched
-_MAX_KNOWN = 300  # characters of a message for the names that are known
+_MAX_MISSPELLED = 200  # maximum characters of a name for which a similar name is searched
+_MAX_KNOWN = 300  # maximum characters of a message for the known names
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NOT_WRITABLE = {
     errno.EACCES,

@@ -1,11 +1,12 @@
-"""What Ctrl-C, SIGTERM and SIGHUP do to a command: it ends with one sentence and the exit status
-130.
+"""How a command ends on Ctrl-C, SIGTERM or SIGHUP: with a short message and the exit status 130.
 
-Each raises KeyboardInterrupt, which a command may catch to keep what is finished. A module that is
-cut off while it is imported leaves packages such as NumPy half initialised, and some of them turn
-the interrupt into another error; so until a command has begun its work, an interrupt inside an
-import ends the process at once. It is imported before all else, and imports little itself: before
-that, Python handles Ctrl-C and prints a traceback.
+Each of these signals raises KeyboardInterrupt, which a command may catch to keep finished work.
+During an import this is not safe: an interrupted import leaves packages such as NumPy half
+initialised, and some packages turn the interrupt into another error. So before a command begins its
+work, an interrupt inside an import ends the process at once.
+
+This module is imported before all others and imports little, because until then Python handles
+Ctrl-C and prints a traceback.
 """
 
 import os
@@ -17,18 +18,18 @@ from types import FrameType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn  # which imports re, and takes longer than all the rest
+    from typing import NoReturn  # slow, since it imports re
 
 INTERRUPTED = 130
-"""The exit status of a command that was interrupted, as shells give it for Ctrl-C."""
+"""The exit status of an interrupted command; shells use the same number after Ctrl-C."""
 
 SIGNALS = tuple(
     getattr(signal, name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
     if hasattr(signal, name)
 )
-"""What interrupts a command: Ctrl-C, a request to end, and a terminal that is closed, which is
-SIGBREAK on Windows.
+"""The signals that interrupt a command: Ctrl-C, a request to terminate, and the closing of the
+terminal, which is SIGBREAK on Windows.
 """
 
 _IMPORTING = "<frozen importlib._bootstrap>"
@@ -36,15 +37,15 @@ _has_begun = False
 
 
 def raise_on_interrupt() -> None:
-    """From now on, signals raise KeyboardInterrupt."""
+    """Let signals raise KeyboardInterrupt from now on, also inside imports."""
     global _has_begun
     _has_begun = True
 
 
 @contextmanager
 def raising_interrupts() -> Iterator[None]:
-    """Inside the block, signals raise KeyboardInterrupt; in an import, before
-    ``raise_on_interrupt``, they end the process.
+    """Let signals raise KeyboardInterrupt inside the block. Until ``raise_on_interrupt`` is called,
+    a signal during an import ends the process instead.
     """
     global _has_begun
     _has_begun = False
@@ -58,14 +59,14 @@ def signal_handler(
     *,
     only_handled: bool = False,
 ) -> Iterator[None]:
-    """Give the signals a handler inside the block; those before are set again. Does nothing outside
-    the main thread.
+    """Set a handler for the signals inside the block, and restore the earlier handlers at its end.
+    Outside the main thread, do nothing.
 
-    A signal that was ignored at the start, as under nohup, stays ignored.
+    A signal that is ignored before the block, as under nohup, stays ignored.
 
     Args:
         handler: The handler.
-        only_handled: Leave signals alone that have no handler of Python.
+        only_handled: Whether to change only signals that have a Python handler.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -84,8 +85,8 @@ def signal_handler(
 
 @contextmanager
 def block_signals() -> Iterator[None]:
-    """Ignore the signals inside the block. Does nothing outside the main thread, which no signal
-    reaches.
+    """Ignore the signals inside the block. Outside the main thread, do nothing, since signals reach
+    only the main thread.
     """
     with signal_handler(signal.SIG_IGN):
         yield
@@ -93,8 +94,8 @@ def block_signals() -> Iterator[None]:
 
 @contextmanager
 def defer_signals(interrupted: threading.Event) -> Iterator[None]:
-    """Record the signals inside the block in an event, and raise KeyboardInterrupt at its end if
-    one arrived.
+    """Defer signals inside the block: a signal sets the event ``interrupted``. If the event is set
+    when the block ends, raise KeyboardInterrupt.
 
     A signal without a Python handler, such as SIGTERM in a plain script, still ends the process.
     """
@@ -105,7 +106,7 @@ def defer_signals(interrupted: threading.Event) -> Iterator[None]:
 
 
 def ignore() -> None:
-    """Ignore the signals from now on: the process is about to end."""
+    """Ignore the signals from now on. Called when the process is about to end."""
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
@@ -115,7 +116,7 @@ def _interrupt(number: int, frame: FrameType | None) -> "NoReturn":
     if not _has_begun and _is_importing(frame):
         try:
             os.write(2, b"Interrupted.\n")
-        finally:  # also if standard error is closed
+        finally:  # even if standard error is closed
             os._exit(INTERRUPTED)
     raise KeyboardInterrupt
 

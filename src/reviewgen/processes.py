@@ -1,11 +1,10 @@
-"""The processes of ``accelerate launch``: what they exchange, how they share work, and how they end
-together.
+"""The processes of ``accelerate launch``: how they exchange values, share work, and end together.
 
-``process_state`` is accelerate's; the groups here are gloo groups of torch, over main memory. No
-process waits forever: one that ends, for any reason, closes its connections, and those that wait
-for it get ``ProcessLost``. Values that must be equal everywhere, such as the clock and the numbers
-that decisions depend on, are exchanged and not computed by each process. A process that is alone
-needs no torch.
+``process_state`` is the state object of accelerate. The process groups are torch's gloo groups,
+which communicate through main memory. No process waits forever: a process that ends, for any
+reason, closes its connections, and the processes that wait for it raise ``ProcessLost``. Values
+that must be equal in all processes, such as the time and the numbers on which decisions depend, are
+exchanged instead of being computed in each process. A single process does not need torch.
 """
 
 import atexit
@@ -33,18 +32,21 @@ from reviewgen.interrupts import defer_signals, signal_handler
 if TYPE_CHECKING:
     from torch import Tensor
 
-# The others have so long to start: they may import torch from a slow disk.
+# How long a process waits for the others to start. They may import torch from a slow disk.
 _CONNECTING_TIMEOUT = timedelta(minutes=5)
-# A process that is connected may work so long; one that has ended is noticed before.
+# How long connected processes wait for each other's work. A process that has ended is noticed
+# earlier.
 _TIMEOUT = timedelta(hours=2)
-# the strategies of accelerate that split a model, by their environment variables
+# accelerate's strategies that split a model. The environment variable ACCELERATE_USE_<key> selects
+# a strategy.
 _STRATEGIES = {
     "FSDP": "FSDP",
     "DEEPSPEED": "DeepSpeed",
     "MEGATRON_LM": "Megatron-LM",
     "PARALLELISM_CONFIG": "parallelism",
 }
-# Why the processes could not be connected; accelerate's state then stays half made.
+# The reason why the processes could not be connected. accelerate's state is then incomplete, so it
+# is not used again.
 _failures: list[str] = []
 
 Result = TypeVar("Result")
@@ -52,16 +54,16 @@ Result = TypeVar("Result")
 
 def process_state() -> Any:
     """Return accelerate's ``PartialState``: rank, number of processes, device. Without an
-    accelerator, processes use the CPU.
+    accelerator, the device is the CPU.
 
-    The first call connects the processes, and Ctrl-C and SIGTERM end the process while it waits for
-    the others. If that fails, so does every later call, at once.
+    The first call connects the processes. While a process waits for the others, Ctrl-C and SIGTERM
+    end it. If connecting fails, every later call fails at once.
 
     Raises:
         ProcessLost: The processes of a launcher cannot be connected.
         TrainingError: accelerate is configured for a strategy that splits a model.
     """
-    from accelerate import PartialState  # with torch, a second or two
+    from accelerate import PartialState  # with torch, it takes a second or two
     from accelerate.utils import parse_flag_from_env
     from torch import accelerator, distributed
 
@@ -75,14 +77,15 @@ def process_state() -> Any:
             )
     was_connected = distributed.is_initialized()
     try:
-        # While torch waits in compiled code, no handler of Python is called: an interrupt ends the
-        # process.
+        # While torch waits in compiled code, Python calls no signal handlers. So the default
+        # handlers are set, with which a signal ends the process.
         with nullcontext() if was_connected else signal_handler(signal.SIG_DFL):
             cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not accelerator.is_available()
             state = PartialState(cpu=cpu, timeout=_CONNECTING_TIMEOUT)
             if state.num_processes > 1:
                 _lasting_group()
-    except (RuntimeError, ValueError) as error:  # the second if the environment names no address
+    # a ValueError if the environment variables have no address
+    except (RuntimeError, ValueError) as error:
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             raise
         _failures.append(
@@ -101,8 +104,8 @@ def process_state() -> Any:
 
 @cache
 def _lasting_group() -> Any:
-    """Return the group of all processes that lasts as long as they do. It is made when they
-    connect: all are there then.
+    """Return a group of all processes that exists until the processes end. The first call is made
+    while the processes connect, since all processes must take part in making a group.
     """
     from torch import distributed
 
@@ -114,34 +117,34 @@ def connection_errors() -> Iterator[None]:
     """Turn torch's errors about a lost connection into ``ProcessLost``.
 
     Raises:
-        ProcessLost: Another process has ended, or has not answered within the timeout.
-        MemoryError: This process has no memory for what the others send.
+        ProcessLost: Another process has ended, or did not answer within the timeout.
+        MemoryError: This process does not have enough memory for the data that the others send.
     """
     try:
         yield
     except RuntimeError as error:
-        # the frames reference the connection, which must close when this process ends
+        # The frames of the traceback reference the connection, which must be closed when this
+        # process ends.
         traceback.clear_frames(error.__traceback__)
         if type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
             raise MemoryError from None
-        # the place in torch in front of it, and the advice behind it, are left out
+        # leave out torch's source location at the start, and its advice at the end
         reason = re.sub(r"^\[\S+\] ", "", first_line(error)).split(". ")[0]
         raise ProcessLost(f"Another process has ended or does not answer ({reason}).") from None
 
 
 class Processes:
-    """A process group, with the collective operations that are needed here; by default this process
-    alone.
+    """A process group and its collective operations. By default, the group is only this process.
 
-    All methods raise ProcessLost if another process has ended.
+    All methods that communicate raise ProcessLost if another process has ended.
 
     Args:
         rank: Rank of this process in the group, from 0. Rank 0 is the main process.
         world_size: Number of processes in the group.
-        group: The gloo group of torch. This object owns it.
+        group: torch's gloo group, which ``close`` destroys.
 
     Attributes:
-        interrupted: Set once this process was interrupted.
+        interrupted: An event that is set when this process is interrupted.
     """
 
     def __init__(self, rank: int = 0, world_size: int = 1, group: Any = None) -> None:
@@ -151,7 +154,7 @@ class Processes:
         self.interrupted = threading.Event()
 
     def all_gather(self, values: Sequence[float]) -> Float64[np.ndarray, "P N"]:
-        """Return the N numbers of each of P processes."""
+        """Gather N numbers from each of P processes."""
         if self.world_size == 1:
             return np.array([values], np.float64)
         import torch
@@ -164,8 +167,8 @@ class Processes:
         return gathered
 
     def all_gather_object(self, value: Any) -> list[Any]:
-        """Return the values of all processes by rank; they are plain values or tensors on the
-        CPU.
+        """Gather a value from each process. Return the values in the order of ranks. A value may be
+        any object that can be pickled; its tensors must be on the CPU.
         """
         values = [value] * self.world_size
         if self.world_size > 1:
@@ -176,7 +179,9 @@ class Processes:
         return values
 
     def broadcast(self, value: Any) -> Any:
-        """Return the main process's value, a plain value or tensors on the CPU."""
+        """Return the value of the main process in all processes. It may be any object that can be
+        pickled; its tensors must be on the CPU.
+        """
         values = [value]
         if self.world_size > 1:
             from torch import distributed
@@ -186,8 +191,8 @@ class Processes:
         return values[0] if self.rank else value
 
     def sum_tensors(self, tensors: "Sequence[Tensor]") -> "Sequence[Tensor]":
-        """Return the sums of tensors over the processes, in 32 bits; an accelerator is not waited
-        for.
+        """Return the sum of each tensor over the processes, in float32. The call does not wait for
+        an accelerator to finish.
         """
         import torch
 
@@ -200,16 +205,17 @@ class Processes:
         return [piece.view_as(tensor) for piece, tensor in zip(pieces, tensors, strict=True)]
 
     def gather(self, work: Callable[[], Result], path: object) -> list[Result]:
-        """Call a function in each process and wait for all; return the results by rank.
+        """Call a function in each process, and wait for all. Return the results in the order of
+        ranks.
 
         Args:
-            work: The function; what it returns can be pickled.
-            path: Where it writes, for messages.
+            work: The function. Its results must be picklable.
+            path: The path that the function writes to, for error messages.
 
         Raises:
-            ReviewgenError: It has failed in this process.
-            ProcessLost: It has failed in another process, or one has ended.
-            KeyboardInterrupt: A process was interrupted; all raise it.
+            ReviewgenError: The function has failed in this process.
+            ProcessLost: The function has failed in another process, or another process has ended.
+            KeyboardInterrupt: A process was interrupted. It is raised in all processes.
         """
         result: Result | None = None
         error: ReviewgenError | None = None
@@ -234,41 +240,43 @@ class Processes:
         return [output for output, *_ in ends]
 
     def each(self, work: Callable[[], Result], path: object) -> Result:
-        """Call a function in each process; return its own result, of any type. Arguments and errors
-        are those of ``gather``.
+        """Call a function in each process. Return the result of this process, which need not be
+        picklable. Arguments and errors are those of ``gather``.
         """
         results: list[Result] = []
         self.gather(lambda: results.append(work()), path)
         return results[0]
 
     def main(self, work: Callable[[], Result], path: object) -> Result:
-        """Call a function in the main process; return its result in all. Arguments and errors are
-        those of ``gather``.
+        """Call a function in the main process, and return its result in all processes. Arguments
+        and errors are those of ``gather``.
         """
         results: list[Any] = self.gather(lambda: work() if self.rank == 0 else None, path)
         result: Result = results[0]
         return result
 
     def stop_if_interrupted(self) -> None:
-        """Raise KeyboardInterrupt, inside ``gather``, if this process was interrupted."""
+        """Raise KeyboardInterrupt if this process was interrupted. Called by functions that
+        ``gather`` runs, which then ends all processes.
+        """
         if self.interrupted.is_set():
             raise KeyboardInterrupt
 
     def refuse_differences(self, facts: Mapping[str, Any]) -> None:
-        """Check that all processes have the same settings, in every process.
+        """Check that all processes have the same settings. All processes must call this.
 
         Args:
-            facts: JSON values, by the name to use in the error message.
+            facts: The settings as JSON values, by the name that an error message uses.
 
         Raises:
-            TrainingError: They differ; all processes but the first raise ProcessLost, so that it is
-                printed once.
+            TrainingError: The settings differ. Only the main process raises this error, so that it
+                is printed once; the others raise ProcessLost.
         """
         digests = {
             name: hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()
             for name, value in facts.items()
         }
-        everyone = self.all_gather_object(digests)  # other code may have other facts
+        everyone = self.all_gather_object(digests)  # other versions may have other names
         names = dict.fromkeys(chain.from_iterable(everyone))
         different = [name for name in names if len({by_name.get(name) for by_name in everyone}) > 1]
         if different and self.rank:
@@ -283,18 +291,18 @@ class Processes:
             )
 
     def close(self) -> None:
-        """Close the connections; processes that wait for this one get ``ProcessLost``."""
+        """Close the connections. Processes that wait for this process raise ``ProcessLost``."""
         if self.group is not None:
             from torch import distributed
 
             distributed.destroy_process_group(self.group)
-            self.group = None  # the connection closes only with the last reference to it
+            self.group = None  # the connection closes when the last reference to it is gone
 
 
 @contextmanager
 def all_processes() -> Iterator[Processes]:
-    """Connect all processes of the launcher. Ctrl-C and SIGTERM take effect at the next step, in
-    all processes.
+    """Connect all processes of the launcher, and yield their group. Inside the block, Ctrl-C and
+    SIGTERM take effect when the processes next exchange values, and then in all processes.
     """
     state = process_state()
     if state.num_processes == 1:
@@ -303,7 +311,7 @@ def all_processes() -> Iterator[Processes]:
     from torch import distributed
 
     with connection_errors():
-        # a new group would wait in vain for a process that has ended
+        # detects processes that have ended: making a new group would wait for them in vain
         distributed.barrier(_lasting_group())
     group = distributed.new_group(backend="gloo", timeout=_TIMEOUT)
     processes = Processes(state.process_index, state.num_processes, group)
@@ -316,30 +324,30 @@ def all_processes() -> Iterator[Processes]:
 
 
 def resumes_by_itself() -> bool:
-    """Return whether the launcher was started with ``--max_restarts``: a job that loses a process
-    then starts again, and resumes.
+    """Return whether the launcher was started with ``--max_restarts``. A job that loses a process
+    is then started again and resumes.
 
-    That, and not the number of restarts so far: a machine that joins the others again is not
-    counted as one.
+    The number of restarts so far would be the wrong criterion: when a machine joins the others
+    again, the launcher does not count it as a restart.
     """
     return _number("TORCHELASTIC_MAX_RESTARTS") > 0
 
 
 def can_restart() -> bool:
-    """Return whether the launcher starts the job again if a process is lost now."""
+    """Return whether the launcher would start the job again if a process were lost now."""
     return _number("TORCHELASTIC_RESTART_COUNT") < _number("TORCHELASTIC_MAX_RESTARTS")
 
 
 def launch_name() -> str:
-    """Return the name of the launcher's log folder, which a job keeps when it is started again; ""
-    without a launcher.
+    """Return the name of the launcher's log folder, which identifies a job: the name stays the same
+    when the launcher starts the job again. Return "" without a launcher.
     """
-    # the path ends with NAME/attempt_0/RANK/error.json
+    # The path in this variable ends with NAME/attempt_0/RANK/error.json.
     return "".join(Path(os.environ.get("TORCHELASTIC_ERROR_FILE", "")).parts[-4:-3])
 
 
 def how_to_resume(*, has_checkpoint: bool) -> str:
-    """Return a sentence for the user of a run that has lost a process."""
+    """Return a sentence that tells the user how to resume a run that has lost a process."""
     if not has_checkpoint:
         return "No checkpoint was saved yet, so the same command starts from the beginning."
     if resumes_by_itself():

@@ -1,20 +1,21 @@
-"""Atomic writing and resumable work: what a process writes appears whole or not at all, even where
-the power fails.
+"""Atomic writing and resumable work. A file or folder appears only once it is complete, even if the
+power fails.
 
-A file or folder is written beside its target under a hidden name, forced to disk, and renamed. A
-process that is killed leaves ``.NAME.new``, which the next one removes, or ``OUT.partial`` of a
-``Job``, which the same job resumes. It knows no models, and no formats but safetensors.
+A file or folder is written next to its target under a hidden name, forced to disk, and renamed. A
+process that is killed leaves ``.NAME.new``, which the next process removes, or the folder
+``OUT.partial`` of a ``Job``, which the same job resumes. This module does not know models, and
+safetensors is the only format that it knows.
 
     to_path, check_output           check a target before hours of work
     open_input, is_pipe             open a file that the user names, which may be a pipe
-    atomic_file, atomic_folder      write a target whole
+    atomic_file, atomic_folder      write a target that appears only once it is complete
     publish                         give a finished file or folder its name
     describe_cut_off                say how to finish an interrupted replacement
     temporary_folder                a folder that is removed afterwards
     digest_of                       the SHA-256 of a file
     safetensors_file                write a file by the functions of safetensors
-    open_tensors, read_vectors      read such a file, after checking what it contains
-    Job                             work that can be resumed, in a folder until it is whole
+    open_tensors, read_vectors      read a safetensors file, after a check of its content
+    Job                             work that can be resumed, with its pieces in a folder
 """
 
 import contextlib
@@ -43,16 +44,16 @@ from reviewgen.errors import (
 )
 
 LOCKS_OPEN_FILES = os.name == "nt"
-"""Whether a file that is open or memory-mapped cannot be renamed, replaced or removed, nor a folder
-above it renamed.
+"""True on Windows. There, an open or memory-mapped file cannot be renamed, replaced or removed, and
+no folder that contains it can be renamed.
 """
 
-# the errors of renaming a folder to a name that exists
+# the error numbers of renaming a folder to an existing name
 _ALREADY_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR)
 _JOB = "job.json"
 _LOCK = ".lock"
-_NOT_PIECES = {_JOB, ".job.json.new", _LOCK, "source"}  # other files in the folder of a job
-# the pieces that jobs make
+_NOT_PIECES = {_JOB, ".job.json.new", _LOCK, "source"}  # other files in a job's folder
+# the names of the pieces of all kinds of jobs
 _PIECES = (
     "step-*.pt",
     "shards",
@@ -64,28 +65,29 @@ _PIECES = (
     "tokenizers",
     "store",
 )
-_PIPE_SECONDS = 30  # to wait until something writes to a pipe
-# the kinds of numbers, as safetensors abbreviates them
+_PIPE_SECONDS = 30  # maximum wait until another process opens a pipe for writing
+# safetensors' abbreviations of the kinds of numbers
 _KINDS = {"F": "float", "BF": "bfloat", "I": "int", "U": "uint", "BOOL": "bool"}
-_TRIES = 20  # to rename what other programs, such as virus scanners, have just opened
-_PAUSE_SECONDS = 0.1  # between two of these tries
+# tries to rename a file or folder that other programs, such as virus scanners, may have opened
+_TRIES = 20
+_PAUSE_SECONDS = 0.1  # pause between two of these tries
 
 
 def to_path(name: str, value: str | os.PathLike[str]) -> Path:
-    """Return a path that the user has given, with ``~`` expanded.
+    """Convert an argument of the user to a path, and expand ``~``.
 
     Raises:
-        ConfigError: The argument ``name`` is not a path.
+        ConfigError: ``value`` is not a path; the message has the argument's ``name``.
     """
     try:
         path = Path(value).expanduser()
         is_path = b"\0" not in os.fsencode(path)
-    except RuntimeError:  # the home folder of a user who does not exist
+    except RuntimeError:  # raised for the home folder of an unknown user
         raise ConfigError(
             f"{name}={quoted(value)} is in a home folder that does not exist. Write the path"
             " without ~."
         ) from None
-    except (TypeError, ValueError, AttributeError):  # of another type, of bytes, with surrogates
+    except (TypeError, ValueError, AttributeError):  # raised for other types, bytes and surrogates
         is_path = False
     if not is_path:
         raise ConfigError(f"{name} must be a path; got {quoted(value)}.")
@@ -93,11 +95,12 @@ def to_path(name: str, value: str | os.PathLike[str]) -> Path:
 
 
 def check_output(path: Path, advice: str = "remove it first") -> None:
-    """Raise if nothing new can be created at a path; ``advice`` is how the user can replace what
-    exists.
+    """Raise if a new file or folder cannot be created at a path. If something exists there, the
+    message gives ``advice`` on how to replace it.
 
     Raises:
-        OutputExists: Something exists there, or its replacement was cut off.
+        OutputExists: Something exists at the path, or an interrupted replacement has left the old
+            folder beside it.
         StorageError: The nearest existing parent is not a writable folder.
     """
     with storage_errors(path):
@@ -111,17 +114,17 @@ def check_output(path: Path, advice: str = "remove it first") -> None:
 
 
 def open_input(file: Path) -> IO[bytes]:
-    """Open a file or a pipe, such as ``<(zcat ...)`` in a shell, to read it from its start; a pipe
-    only once.
+    """Open a file, or a pipe such as ``<(zcat ...)`` in a shell, for reading from the start. A pipe
+    can be opened only once.
 
     Raises:
-        OSError: It cannot be read, is a device, or is a pipe that nothing has opened for writing in
-            30 seconds. ``strerror`` holds the reason.
+        OSError: The file cannot be read, is a device, or is a pipe that no process has opened for
+            writing within 30 seconds. ``strerror`` has the reason.
     """
     if not is_pipe(file):
         return file.open("rb")
     opened: list[IO[bytes]] = []
-    # opening a pipe waits for a writer
+    # opening a pipe blocks until a process opens it for writing
     thread = threading.Thread(target=lambda: opened.append(file.open("rb")), daemon=True)
     thread.start()
     thread.join(_PIPE_SECONDS)
@@ -136,14 +139,14 @@ def open_input(file: Path) -> IO[bytes]:
 
 
 def is_pipe(file: Path) -> bool:
-    """Return whether a path leads to something that can be read only once."""
+    """Return whether a path is a pipe or device, which can be read only once."""
     return file.exists() and not file.is_file() and not file.is_dir()
 
 
 @contextlib.contextmanager
 def atomic_file(file: Path) -> Iterator[Path]:
-    """Yield a path to write to, which replaces ``file`` when the block ends and is removed if the
-    block raises.
+    """Yield the path of a new file to write. When the block ends, the new file replaces ``file``.
+    If the block raises, the new file is removed.
     """
     new = file.with_name(f".{file.name}.new")
     try:
@@ -157,24 +160,24 @@ def atomic_file(file: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Yield an empty folder that becomes ``folder`` when the block ends, and is removed if the
-    block raises.
+    """Yield a new, empty folder. When the block ends, the new folder becomes ``folder``. If the
+    block raises, the new folder is removed.
 
     Args:
-        folder: The target; parents that are missing are created.
-        overwrite: Whether to replace what exists there: it is moved aside, and removed once the new
-            folder has its name.
+        folder: The target. Missing parents are created.
+        overwrite: Whether to replace an existing target. The old folder is moved aside, and is
+            removed after the new folder has got the name.
 
     Raises:
         OutputExists: ``folder`` exists and ``overwrite`` is false, or an earlier replacement of it
-            was cut off.
-        OSError: The operating system refused a step; the target is as it was, and nothing is left
-            behind.
+            was interrupted.
+        OSError: The operating system refused a step. The target is then unchanged, and nothing is
+            left behind.
     """
     _refuse_existing(folder, overwrite=overwrite)
     new = folder.with_name(f".{folder.name}.new")
     old = folder.with_name(f".{folder.name}.old")
-    remove(new)  # of a process that was killed, as is the next
+    remove(new)  # left by a process that was killed, like the next
     remove(old)
     try:
         new.mkdir(parents=True)
@@ -195,15 +198,15 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def publish(new: Path, target: Path) -> None:
-    """Force a finished file or folder to disk and give it its name, which is new, on the same file
-    system.
+    """Force a finished file or folder to disk, and rename it to ``target``, which must not exist
+    and must be on the same file system.
 
     Raises:
-        OutputExists: Another process was first to create ``target``.
+        OutputExists: ``target`` exists: another process may have created it in the meantime.
         OSError: The operating system refused a step.
     """
     _fsync_tree(new)
-    if new.is_file():  # which would replace another file
+    if new.is_file():  # renaming a file would replace an existing file
         _refuse_existing(target)
     try:
         _rename(new, target)
@@ -215,8 +218,10 @@ def publish(new: Path, target: Path) -> None:
 
 
 def describe_cut_off(folder: Path) -> str:
-    """Return advice for a folder whose replacement was cut off between its two renames, else ""."""
-    if not folder.name:  # as of "." or "/", which are never replaced
+    """Return advice for the user if a replacement of a folder was interrupted between its two
+    renames, else "".
+    """
+    if not folder.name:  # such as "." or "/", which are never replaced
         return ""
     new = folder.with_name(f".{folder.name}.new")
     old = folder.with_name(f".{folder.name}.old")
@@ -231,20 +236,20 @@ def describe_cut_off(folder: Path) -> str:
 
 @contextlib.contextmanager
 def temporary_folder(parent: Path | None = None, prefix: str = "reviewgen-") -> Iterator[Path]:
-    """Yield an empty temporary folder, removed when the block ends."""
+    """Yield an empty temporary folder, which is removed when the block ends."""
     with tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True) as name:
         yield Path(name)
 
 
 def digest_of(file: Path) -> str:
-    """Return the SHA-256 of a file."""
+    """Return the SHA-256 of a file as a hexadecimal string."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it, or a link and not what it leads to, if it
-    exists.
+    """Remove a file, a folder with its content, or a link without its target. Nothing happens if
+    the path does not exist.
     """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
@@ -254,14 +259,14 @@ def remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def safetensors_file(file: Path) -> Iterator[None]:
-    """Write a file by the functions of safetensors, in the block; its mode is that of a new file
-    under the process's umask.
+    """Wrap a block that writes a file by the functions of safetensors. Errors become OSErrors, and
+    the file gets the permissions that the process's umask allows for new files.
 
     Raises:
-        OSError: With the operating system's number and message; EIO where safetensors gives no
-            number.
+        OSError: Writing failed. The error has the operating system's number and message; the number
+            is EIO if safetensors does not give one.
     """
-    # only callers with tensors need safetensors
+    # imported here, since only callers with tensors need safetensors
     from safetensors import SafetensorError
 
     try:
@@ -270,27 +275,27 @@ def safetensors_file(file: Path) -> Iterator[None]:
         match = re.search(r"([^:]*) \(os error (\d+)\)", str(error))
         if match is None:
             raise OSError(errno.EIO, " ".join(str(error).split())) from None
-        # the fourth argument is the number that Windows reads
+        # the fourth argument is the error number of Windows
         raise OSError(int(match[2]), match[1].strip(), None, int(match[2])) from None
     mask = os.umask(0)
     os.umask(mask)
-    file.chmod(0o666 & ~mask)  # the library leaves it readable by its owner only
+    file.chmod(0o666 & ~mask)  # safetensors lets only the owner read the file
 
 
 @contextlib.contextmanager
 def open_tensors(file: Path, kind: str) -> Iterator[Any]:
-    """Open a safetensors file to read from it in the block; arrays are copied and do not keep the
-    file open.
+    """Open a safetensors file for reading inside the block. The arrays that are read are copies,
+    which can be used after the file is closed.
 
     Args:
         file: The file.
-        kind: What it should be, for messages: "lexicon".
+        kind: What the file should contain, for messages, as in "lexicon".
 
     Raises:
-        BundleError: The file cannot be read or is not a safetensors file, or the block raised a
-            BundleError, whose message is completed with the file name.
+        BundleError: The file cannot be read or is not a safetensors file. If the block raises a
+            BundleError, the name of the file is put in front of its message.
     """
-    from safetensors import SafetensorError, safe_open  # as above
+    from safetensors import SafetensorError, safe_open  # imported here, as in safetensors_file
 
     try:
         if is_pipe(file):
@@ -308,15 +313,16 @@ def open_tensors(file: Path, kind: str) -> Iterator[Any]:
 
 
 def read_vectors(tensors: Any, expected: Mapping[str, Collection[str]]) -> dict[str, Any]:
-    """Return the arrays of an open safetensors file, each with one axis, after checking their
-    names, dtypes and axes.
+    """Return the arrays of an open safetensors file, after a check of their names and dtypes, and
+    that each has one axis.
 
     Args:
         tensors: What ``open_tensors`` yields.
-        expected: The names of the dtypes that each array may have: "uint32".
+        expected: For the name of each array, the names of the dtypes that it may have, as in
+            "uint32".
 
     Raises:
-        BundleError: The file has other arrays.
+        BundleError: The names, dtypes or axes are not as expected.
     """
     headers = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 it is not a mapping
     fit = headers.keys() == expected.keys() and all(
@@ -332,7 +338,7 @@ def read_vectors(tensors: Any, expected: Mapping[str, Collection[str]]) -> dict[
 
 
 def dtype_name(code: str) -> str:
-    """Return the name that numpy and torch have for a dtype of safetensors: "float32" for "F32"."""
+    """Return numpy's and torch's name of a safetensors dtype, as in "float32" for "F32"."""
     kind = code.rstrip("0123456789")
     return _KINDS.get(kind, kind) + code[len(kind) :]
 
@@ -348,21 +354,22 @@ def _refuse_existing(
 
 
 def _has_files(path: Path) -> bool:
-    """Return whether a path is a file, or a folder with a file somewhere in it."""
+    """Return whether a path is a file, or a folder that contains a file at any depth."""
     return path.is_file() or any(below.is_file() for below in path.rglob("*"))
 
 
 def _fsync(path: Path) -> None:
-    """Force a file, or the names in a folder, to disk, where the system allows that."""
+    """Force a file, or the directory entries of a folder, to disk, if the system can do that."""
     try:
-        # Windows flushes only what is open for writing
+        # Windows can flush only files that are open for writing
         handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    except PermissionError:  # Windows opens no folders; another library has made the file read-only
+    # raised for folders on Windows, and for files that another library has made read-only
+    except PermissionError:
         return
     try:
         os.fsync(handle)
     except OSError as error:
-        # some network file systems flush no folders
+        # some network file systems cannot flush folders
         if error.errno not in (errno.EINVAL, errno.EBADF):
             raise
     finally:
@@ -376,7 +383,7 @@ def _fsync_tree(path: Path) -> None:
 
 
 def _rename(source: Path, target: Path, *, replaces: bool = False) -> None:
-    """Rename; where open files cannot be renamed, try for a while."""
+    """Rename a path. On Windows, where open files cannot be renamed, retry for some time."""
     for _ in range(_TRIES if LOCKS_OPEN_FILES else 1):
         try:
             (source.replace if replaces else source.rename)(target)
@@ -392,24 +399,27 @@ def _rename(source: Path, target: Path, *, replaces: bool = False) -> None:
 
 
 class Job:
-    """Work that can be resumed: ``OUT.partial`` holds its pieces until ``OUT`` is whole.
+    """Work that can be resumed after an interruption. Its finished pieces, files or folders, are
+    kept in the folder ``OUT.partial`` until the result ``OUT`` is complete.
 
-    The folder has ``job.json``, which says what the result depends on, a lock, and the pieces, each
-    of which has its name only once it is whole. The same work continues from them::
+    The folder contains the pieces, a lock, and ``job.json`` with the facts on which the result
+    depends. A piece gets its name only once it is complete. When the same job is started again, it
+    skips the pieces that exist::
 
         with Job(out, "store", {"texts": digest}) as job:
             for name in names:
                 job.write(name, make)
             job.finish("store")
 
-    A folder of another kind of job, or of something else, is left as it is, and so is what others
-    have put into the folder.
+    If the folder belongs to another kind of job or to something else, it is not changed. Files that
+    others have put into the folder are not removed.
 
     Args:
-        out: The result.
+        out: The path of the result.
         kind: What the result is: "training", "table", "corpus" or "store".
         facts: What the result depends on, as JSON values by name.
-        waits: Whether to wait for another process that does the same work, instead of raising.
+        waits: Whether to wait if another process is doing the same work. Otherwise an error is
+            raised.
     """
 
     def __init__(
@@ -426,14 +436,14 @@ class Job:
         """Lock the folder.
 
         Raises:
-            CheckpointError: Another process works in it, or it has the pieces of a job with other
-                facts.
-            OutputExists: It is not the folder of a job of this kind.
+            CheckpointError: Another process is using the folder, or the folder has pieces of a job
+                with other facts.
+            OutputExists: The folder does not belong to a job of this kind.
         """
         from filelock import FileLock, Timeout
 
         while self._lock is None:
-            self._read()  # raises if it is the folder of something else
+            self._read()  # raises if the folder belongs to something else
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = FileLock(
                 self.folder / _LOCK, timeout=-1 if self._waits else 0, thread_local=False
@@ -441,39 +451,40 @@ class Job:
             try:
                 lock.acquire()
             except (FileNotFoundError, FileExistsError):
-                continue  # the other process has just removed the folder
+                continue  # another process has just removed the folder
             except Timeout:
                 raise CheckpointError(
                     f"Another process is working in {self.folder}. Wait for it to finish."
                 ) from None
-            if self.done(_LOCK):  # else the other process has finished, and removed it
+            if self.done(_LOCK):  # else another process has finished and removed it
                 self._lock = lock
-        for scratch in self.folder.rglob(".*.*[0-9]"):  # of a process that was killed
+        for scratch in self.folder.rglob(".*.*[0-9]"):  # left by a process that was killed
             remove(scratch)
-        if not self._pieces():  # nothing was made of the facts before
+        if not self._pieces():  # no piece depends on the old facts
             self.path(_JOB).unlink(missing_ok=True)
         try:
             self.require(self._facts)
         except BaseException:
-            self._lock.release()  # what is in the folder is not this job's
+            self._lock.release()  # the folder belongs to another job
             raise
         return self
 
     def __exit__(self, *error: object) -> None:
         if not any(_has_files(piece) for piece in self._pieces()):
-            remove(self.folder)  # nothing is worth keeping
+            remove(self.folder)  # there are no finished pieces
         self._lock.release()
         if LOCKS_OPEN_FILES and not self._pieces() and not self.done(_JOB):
-            with contextlib.suppress(OSError):  # another process has just opened it
+            with contextlib.suppress(OSError):  # another process may have just opened the lock
                 self.path(_LOCK).unlink()
                 self.folder.rmdir()
 
     def require(self, facts: Mapping[str, Any]) -> dict[str, Any]:
-        """Add facts to those of the job, and return all.
+        """Add facts to those in ``job.json``, and return all facts of the job.
 
         Raises:
-            CheckpointError: An earlier try had others, or ``job.json`` is damaged.
-            OutputExists: It is not the folder of a job of this kind.
+            CheckpointError: An earlier run of the job had other values for these facts, or
+                ``job.json`` is damaged.
+            OutputExists: The folder does not belong to a job of this kind.
         """
         current: dict[str, Any] = json.loads(json.dumps(dict(facts)))
         file = self.path(_JOB)
@@ -492,20 +503,24 @@ class Job:
         return before | current
 
     def path(self, name: str) -> Path:
-        """Return the path of a piece."""
+        """Return the path of a piece in the folder."""
         return self.folder / name
 
     def done(self, name: str) -> bool:
-        """Return whether a piece is whole."""
+        """Return whether a piece is finished."""
         return self.path(name).exists()
 
     def write(self, name: str, make: Callable[[Path], object]) -> None:
-        """Make a piece, a file or a folder, unless it exists; ``make`` gets a path to write to."""
+        """Make a piece, which is a file or a folder, unless it exists. ``make`` is called with a
+        path to write to.
+        """
         self.write_whole(self.path(name), make)
 
     @staticmethod
     def write_whole(path: Path, make: Callable[[Path], object]) -> None:
-        """Make a piece at its path, in a process that does not have the job."""
+        """Make a piece, given its full path. Other processes than the one that has the lock can
+        call it.
+        """
         if path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -517,29 +532,29 @@ class Job:
             remove(scratch)
 
     def clear(self) -> None:
-        """Remove all pieces, such as those of a source that cannot be read again."""
+        """Remove all pieces, for example if they come from a source that cannot be read again."""
         for pattern in _PIECES:
             for path in self.folder.glob(pattern):
                 remove(path)
 
     def finish(self, name: str) -> None:
-        """Give a piece the name of the result, and remove the others; the folder goes when the
-        block ends.
+        """Rename a piece to the result ``out``, and remove all other pieces. The folder is removed
+        when the ``with`` block ends.
 
         Raises:
-            OutputExists: Something has that name by now.
+            OutputExists: ``out`` exists by now.
         """
         publish(self.path(name), self.out)
         self.clear()
 
     def _read(self) -> dict[str, Any]:
-        """Return the facts of an earlier try; none if there was none.
+        """Return the facts of an earlier run of the job; an empty dict if there was no earlier run.
 
         Raises:
             CheckpointError: ``job.json`` is damaged.
-            OutputExists: The folder has something in it that is not of a job of this kind.
+            OutputExists: The folder has content that does not belong to a job of this kind.
         """
-        # read before the facts, since a job writes its facts before its pieces
+        # Look for pieces before reading the facts, since a job writes its facts before its pieces.
         has_pieces = bool(self._pieces())
         file = self.path(_JOB)
         before: dict[str, Any] = {}
@@ -554,7 +569,7 @@ class Job:
                 " over, or choose another name."
             ) from None
         kind = before.get("kind")
-        # 0.1.0 did not write the kind
+        # version 0.1.0 did not write the kind
         is_first_version = before and self._facts.keys() - before.keys() == {"kind"}
         if kind != self._kind and not is_first_version:
             other = "" if kind is None else f", but of an unfinished {kind}"
@@ -565,5 +580,7 @@ class Job:
         return before
 
     def _pieces(self) -> list[Path]:
-        """Return the paths of what was made; none if the folder does not exist."""
+        """Return the paths of all pieces in the folder; an empty list if the folder does not
+        exist.
+        """
         return [path for path in self.folder.glob("*") if path.name not in _NOT_PIECES]

@@ -1,9 +1,9 @@
 """Trained models for browsers and other runtimes.
 
-html     ``export_html``: one HTML page that generates without a server, and a model as the page
-         loads it; ``push_with_space``: a model and its page on the Hub
-onnx     ``export_onnx``: a folder that runtimes of ONNX load, and the graph of a model
-folders  ``export_transformers``; the folder of an export, and the tokenizer in it
+html     ``export_html`` writes one HTML page that generates without a server; ``push_with_space``
+         publishes a model and its page on the Hub
+onnx     ``export_onnx`` writes a folder with the graph of a model, which ONNX runtimes load
+folders  ``export_transformers`` writes the tokenizer for transformers; the folder of an export
 """
 
 from typing import TYPE_CHECKING

@@ -1,11 +1,12 @@
 """The folder of an export, and the tokenizer in it.
 
-The folder appears whole or not at all, and replaces nothing but an earlier export. An export has a
-list of its files: their names alone do not identify an export, since every model folder of the
-Hugging Face Hub has a ``tokenizer_config.json``.
+The folder appears only once it is complete, and replaces only an earlier export. Each export
+contains a list of its files, by which it is recognised. File names alone are not enough: many
+folders of models from the Hugging Face Hub have a ``tokenizer_config.json``, too.
 
 The tokenizer is written in the format of the library ``tokenizers``, which transformers reads, and
-as a JavaScript module; one that has neither form as its plugin saves it.
+as a JavaScript module. If its plugin does not support the first format, the files that the plugin
+saves are written instead.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from reviewgen.storage import atomic_folder, check_output, temporary_folder, to_
 from reviewgen.version import __version__
 
 LIST = "reviewgen-export.json"
-"""The file of an export that names its other files."""
+"""The file that lists the other files of an export."""
 
 MODULE = "tokenizer.mjs"
 
@@ -37,7 +38,8 @@ TRANSFORMERS = "transformers"
 
 
 def check_target(folder: str | os.PathLike[str], kind: str, overwrite: bool) -> Path:
-    """Return the folder of an export; raise if an export cannot be written, before any work.
+    """Check that an export can be written, before any work is done, and return its folder as a
+    path.
 
     Args:
         folder: The target.
@@ -46,8 +48,8 @@ def check_target(folder: str | os.PathLike[str], kind: str, overwrite: bool) -> 
 
     Raises:
         ConfigError: The target is not a path.
-        OutputExists: The target exists, and ``overwrite`` is false, or it has other files than
-            those of an export of this kind.
+        OutputExists: The target exists and ``overwrite`` is false, or the target has files that are
+            not from an export of this kind.
         StorageError: The nearest existing parent is not a writable folder.
     """
     check_flags(overwrite=overwrite)
@@ -64,19 +66,21 @@ def check_target(folder: str | os.PathLike[str], kind: str, overwrite: bool) -> 
 
 
 def _own_files(folder: Path, kind: str) -> set[str]:
-    """Return the names of the files that an export of this kind has written in a folder."""
-    # raised if the file is missing, or is of another program
+    """Return the names of the files that an earlier export of this kind has written into a
+    folder.
+    """
+    # raised if the list is missing, or was written by another program
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         listed = read_json(folder / LIST)
         if listed["export"] == kind:
-            return {*listed["files"], LIST, ".DS_Store"}  # macOS writes the last one
+            return {*listed["files"], LIST, ".DS_Store"}  # macOS writes .DS_Store
     return set()
 
 
 @contextlib.contextmanager
 def export_folder(folder: Path, kind: str, overwrite: bool) -> Iterator[Path]:
-    """Yield a scratch folder that becomes ``folder`` when the block ends, and is removed if the
-    block raises.
+    """Yield a scratch folder. When the block ends, the scratch folder becomes ``folder``. If the
+    block raises, it is removed.
 
     Raises:
         StorageError: The disk is full, or the folder cannot be written; nothing is left behind.
@@ -102,7 +106,7 @@ def export_transformers(model: ReviewModel, folder: Path, *, overwrite: bool = F
         overwrite: Whether to replace an earlier export there.
 
     Raises:
-        ConfigError: The tokenizer has no form that transformers reads.
+        ConfigError: The tokenizer has no format that transformers reads.
         OutputExists: The folder exists, and ``overwrite`` is false or it is not an earlier export.
         StorageError: The disk is full, or the folder cannot be written; nothing is left behind.
     """
@@ -118,8 +122,8 @@ def export_transformers(model: ReviewModel, folder: Path, *, overwrite: bool = F
 
 
 def write_tokenizer(bundle: Bundle, folder: Path) -> bool:
-    """Write the tokenizer into an empty folder, in each form that it has; return whether
-    ``tokenizer.json`` is one of them.
+    """Write the tokenizer into an empty folder, in each format that it supports. Return whether
+    ``tokenizer.json`` was written.
     """
     plugin = bundle.tokenizer_plugin
     has_json = isinstance(bundle.tokenizer, SupportsTokenizerJson)
@@ -129,7 +133,7 @@ def write_tokenizer(bundle: Bundle, folder: Path) -> bool:
         save_tokenizer(bundle.tokenizer, plugin.name, folder)
     script = find_web_tokenizer(plugin)
     if script is not None:
-        # the script of the tokenizer with its files in it, as a module that exports a tokenizer
+        # a JavaScript module with the tokenizer's script and files, which exports the tokenizer
         settings = json.dumps(to_dict(bundle.tokenizer_config), ensure_ascii=False)
         files = json.dumps(read_tokenizer_files(bundle), ensure_ascii=False)
         export = f"export const tokenizer = createTokenizer({settings}, {files});\n"
@@ -139,7 +143,7 @@ def write_tokenizer(bundle: Bundle, folder: Path) -> bool:
 
 
 def _write_pretrained(bundle: Bundle, folder: Path) -> None:
-    """Write ``tokenizer.json`` and the two files that transformers reads beside it."""
+    """Write ``tokenizer.json``, and the two further files that transformers reads."""
     from tokenizers import Tokenizer
 
     tokenizer: Any = bundle.tokenizer
@@ -151,14 +155,14 @@ def _write_pretrained(bundle: Bundle, folder: Path) -> None:
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
-        "split_special_tokens": True,  # a text that spells a special token is only a text
+        "split_special_tokens": True,  # the name of a special token in a text is ordinary text
         "model_input_names": ["input_ids", "attention_mask"],
     }
     (folder / "tokenizer_config.json").write_bytes(dump_json(settings | special))
 
 
 def read_tokenizer_files(bundle: Bundle) -> dict[str, str]:
-    """Return the text of each file that the tokenizer saves, by its name.
+    """Return the text of each file that the tokenizer saves, by the name of the file.
 
     Raises:
         BundleError: A file is not text.

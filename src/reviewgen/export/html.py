@@ -3,12 +3,12 @@ or a network.
 
 ``push_with_space`` publishes a model with such a page on the Hub.
 
-A page has for each model a manifest of JSON values, and one blob of arrays, compressed with
-deflate. The format is described in docs/reference/page-format.md, and read by
-``web/static/model.js``. The matrices of a model that is trained by gradient are stored in 5, 6 or 8
-bits with a scale for each row, or in 16 or 32 bits; in 8, 16 and 32 bits they are as
-``save_pretrained(dtype=...)`` stores them. Everything else, such as the arrays of an n-gram, is
-stored as it is.
+For each model, a page contains a JSON manifest and a blob of arrays that are compressed with
+deflate. docs/reference/page-format.md describes the format, and ``web/static/model.js`` reads it.
+The matrices of a model that was trained by gradient descent are stored with 5, 6 or 8 bits per
+weight and a scale for each row, or with 16 or 32 bits. For 8, 16 and 32 bits the values are the
+same as those that ``save_pretrained(dtype=...)`` stores. All other arrays, such as those of an
+n-gram, are stored unchanged.
 """
 
 import json
@@ -43,10 +43,10 @@ from reviewgen.web.composing import PackedModel, compose
 from reviewgen.web.rendering import refuse_file, save_text
 
 BITS = (5, 6, 8, 16, 32)
-# the bits of networks with at most that many weights; larger networks have 5
+# pairs of bits per weight and the maximum number of weights; larger networks get 5 bits
 _DEFAULT_BITS = ((8, 4_000_000), (6, 5_000_000))
-_ALIGNMENT = 8  # bytes
-# the dtypes for which JavaScript has typed arrays, and narrower ones in place of those without
+_ALIGNMENT = 8  # bytes; the offset of each array is a multiple
+# The dtypes for which JavaScript has typed arrays. Other dtypes are stored as a narrower dtype.
 _DTYPES = {"float32", "float64", "int32", "int16", "int8", "uint32", "uint16", "uint8"}
 _NARROWER = {"int64": np.int32, "uint64": np.uint32, "bool": np.uint8}
 
@@ -59,26 +59,26 @@ def export_html(
     title: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a page with models inside: one HTML file that works without a network, from ``file://``
-    too.
+    """Write a page that contains models: one HTML file that works without a network, also when it
+    is opened from ``file://``.
 
     Args:
-        model: A model, or several, to write with side by side.
+        model: A model, or several models to generate with side by side.
         path: The file; its suffix must be .html.
-        bits: Bits per weight: 5, 6 or 8 (with a scale for each row of a matrix), 16 or 32. By
-            default 8; 6 in networks of more than 4 million weights, and 5 in those of more than 5
-            million, which hardly makes them worse.
-        title: The title of the page; the names of the models if not given: of the folder or
-            repository that a model was loaded from, or of its preset.
+        bits: Bits per weight: 5, 6 or 8 (with a scale for each row of a matrix), 16 or 32. The
+            default is 8; it is 6 for networks with more than 4 million weights, and 5 for more than
+            5 million, which hardly makes them worse.
+        title: The title of the page. By default the names of the models. The name of a model is
+            that of the folder or repository that it was loaded from, or that of its preset.
         overwrite: Whether to replace an existing file.
 
     Returns:
         The file.
 
     Raises:
-        ConfigError: A setting is out of range, the suffix is another one, or a model is a blend of
+        ConfigError: A setting is out of range, the suffix is not .html, or a model is a blend of
             models with different tokenizers.
-        UnknownPlugin: The package of a model or tokenizer ships no JavaScript for it.
+        UnknownPlugin: The package of a model or of a tokenizer has no JavaScript for it.
         OutputExists: The file exists, and ``overwrite`` is false.
         StorageError: The disk is full, or the folder is not writable; nothing is left behind.
     """
@@ -102,27 +102,28 @@ def export_html(
 def push_with_space(
     model: ReviewModel, repo_id: str, *, bits: int | None = None, **options: Any
 ) -> tuple[str, str]:
-    """Publish a model on the Hugging Face Hub, and a page that generates with it as a static Space
-    of the same name.
+    """Publish a model on the Hugging Face Hub, and a page that runs the model as a static Space
+    with the same name.
 
-    The card links the Space, and the Space the model. The page is made first, so that nothing is
-    published if no page can be made, and made again with the published card.
+    The card links to the Space, and the Space to the model. A page is made before anything is
+    published, so that nothing is published if the page cannot be made. After the model is
+    published, the page is made again, with the published card.
 
     Args:
         model: The model.
         repo_id: ``owner/name``.
         bits: Bits per weight in the page; see ``export_html``.
-        options: Those of ``ReviewModel.push_to_hub``, except revision and create_pr.
+        options: The options of ``ReviewModel.push_to_hub``, except revision and create_pr.
 
     Returns:
-        The URL of the model's commit, and that of the Space.
+        The URL of the model's commit, and the URL of the Space.
 
     Raises:
-        ConfigError: A revision or a pull request is asked for, or an option is out of range.
-        UnknownPlugin: The package of the model or of its tokenizer ships no JavaScript for it.
+        ConfigError: A revision or a pull request is requested, or an option is out of range.
+        UnknownPlugin: The package of the model or of its tokenizer has no JavaScript for it.
         NotPublished: The scan of the model found something that is not allowed.
-        HubError: The Hub cannot be reached, or refused; the Space is not one of reviewgen, or is
-            public and the model private.
+        HubError: The Hub cannot be reached, or refused the request; or the Space was not published
+            by reviewgen; or the Space is public and the model private.
     """
     target = parse_repository(repo_id, options.get("revision"))
     if target.revision is not None or options.get("create_pr"):
@@ -139,11 +140,11 @@ def push_with_space(
     message = options.get("commit_message") or f"Publish {model.preset} with reviewgen"
     address = model.push_to_hub(repo_id, model_card_kwargs=card, **options)
     try:
-        # asked again, since the visibility may be a default of the owner
+        # Ask for the visibility again, since it may come from the owner's defaults.
         published = inspect_repository(target, token)
         page = _compose(replace(named, card=published.card), bits)
         given = metadata_of(published.card).get("license")
-        license = given if isinstance(given, str) else None  # a Space takes no list
+        license = given if isinstance(given, str) else None  # a Space accepts no list of licenses
         return address, push_space(page, target, license, published.is_private, message, token)
     except HubError as error:
         raise HubError(
@@ -153,15 +154,15 @@ def push_with_space(
 
 
 def _compose(bundle: Bundle, bits: int | None) -> str:
-    """Return the page of a model."""
+    """Return the HTML of a model's page."""
     with temporary_folder() as scratch:
         file = export_html(ReviewModel(bundle), scratch / "index.html", bits=bits)
         return file.read_text(encoding="utf-8")
 
 
 def _names(bundles: Sequence[Bundle]) -> list[str]:
-    """Return the name of each model in the page: that of its repository, folder or preset, with a
-    number if another model has it.
+    """Return the name of each model in the page. It is the name of the model's repository, folder
+    or preset, with a number if an earlier model has the same name.
     """
     names: list[str] = []
     for origin in (bundle.origin or bundle.preset for bundle in bundles):
@@ -173,7 +174,8 @@ def _names(bundles: Sequence[Bundle]) -> list[str]:
 
 
 def _scripts(bundles: Sequence[Bundle]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the JavaScript of the steppers and of the tokenizers that some models need, by name.
+    """Return the JavaScript that models need: that of their steppers, by the name of the model
+    plugin, and that of their tokenizers, by name.
 
     Raises:
         ConfigError: A model is a blend of models with different tokenizers.
@@ -194,7 +196,7 @@ def _models_of(model: Plugin, config: Mapping[str, Any]) -> list[Plugin]:
     """Return the plugins of a model and of its components.
 
     Raises:
-        ConfigError: It is a blend of models with different tokenizers.
+        ConfigError: The model is a blend of models with different tokenizers.
     """
     plugins = [model]
     for entry in config["models"] if model.name == "blend" else ():
@@ -218,27 +220,25 @@ def _script(kind: str, name: str, script: Path | None) -> str:
 
 
 def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> PackedModel:
-    """Return a trained model as a page loads it.
+    """Convert a trained model to the form in which a page loads it.
 
     Args:
         bundle: The model.
-        name: Its name in the page; that of its preset if not given.
-        bits: Bits per weight of a matrix: 5, 6, 8, 16 or 32. By default 8; 6 in networks of more
-            than 4 million weights, and 5 in those of more than 5 million, which hardly makes them
-            worse.
+        name: The name of the model in the page; by default the name of its preset.
+        bits: Bits per weight of a matrix; see ``export_html``.
 
     Raises:
-        ConfigError: The number of bits is another one.
-        BundleError: A tensor or a file of the tokenizer has no form in a page.
+        ConfigError: ``bits`` has another value.
+        BundleError: A page cannot read a tensor, or a file of the tokenizer.
     """
     if bits is None:
-        # the arrays of an n-gram have one axis
+        # only matrices count: the arrays of an n-gram have one axis
         weights = sum(each.numel() for each in bundle.model.state_dict().values() if each.ndim == 2)
         bits = next((bits for bits, most in _DEFAULT_BITS if weights <= most), 5)
     if not isinstance(bits, int) or bits not in BITS:
         raise ConfigError(f"bits must be one of {', '.join(map(str, BITS))}; got {quoted(bits)}.")
     blob = _Blob()
-    # the automata of valid UTF-8, of known words and of separators
+    # one array with three automata: for valid UTF-8, known words and separators
     nodes, roots, known = joined_automata(bundle.lexicon)
     files = {
         name: np.frombuffer(_shorten(text).encode(), np.uint8)
@@ -260,12 +260,12 @@ def pack(bundle: Bundle, name: str | None = None, bits: int | None = None) -> Pa
         "card": bundle.card,
         "spelling": blob.add(nodes) | {"roots": roots, "known": known},
     }
-    return PackedModel(manifest, blob.deflated + b"\x03\x00")  # an empty last block
+    return PackedModel(manifest, blob.deflated + b"\x03\x00")  # plus an empty last block
 
 
 class _Blob:
-    """Arrays one after another, little endian, each at a multiple of 8 bytes, and each compressed
-    by itself (RFC 1951).
+    """A sequence of little-endian arrays. The offset of each array is a multiple of 8 bytes. Each
+    array is compressed by itself (deflate, RFC 1951).
     """
 
     def __init__(self) -> None:
@@ -273,7 +273,9 @@ class _Blob:
         self.deflated = b""
 
     def add(self, array: np.ndarray, strategy: int = zlib.Z_DEFAULT_STRATEGY) -> dict[str, Any]:
-        """Append an array; return its dtype, shape, offset in bytes and length in numbers."""
+        """Append an array. Return its dtype, its shape, its offset in bytes and its number of
+        elements.
+        """
         padding = -self.size % _ALIGNMENT
         entry = {
             "dtype": array.dtype.name,
@@ -291,7 +293,9 @@ class _Blob:
 
 
 def _add_tensors(model: Any, bits: int, blob: _Blob) -> dict[str, Any]:
-    """Append the tensors of a model, tied ones once; return their entries by name."""
+    """Append the tensors of a model to the blob, tied tensors only once. Return the entry of each
+    tensor by name.
+    """
     models = {"": model}
     if isinstance(model, Blend):
         models = {f"{number}.": component for number, component in enumerate(model.components)}
@@ -303,7 +307,7 @@ def _add_tensors(model: Any, bits: int, blob: _Blob) -> dict[str, Any]:
         if key not in stored or not tensor.numel():
             plain = tensor.detach().cpu()
             if plain.is_floating_point() and plain.dtype.itemsize == 2:
-                plain = plain.float()  # ``bits`` says how it is stored
+                plain = plain.float()  # ``bits`` decides how the tensor is stored
             own_bits = 32 if name.startswith(counted) else bits
             stored[key] = _add_tensor(name, plain.numpy(), own_bits, blob)
         entries[name] = stored[key]
@@ -311,7 +315,7 @@ def _add_tensors(model: Any, bits: int, blob: _Blob) -> dict[str, Any]:
 
 
 def _add_tensor(name: str, array: np.ndarray, bits: int, blob: _Blob) -> dict[str, Any]:
-    """Append a tensor; a float32 matrix in the given bits."""
+    """Append a tensor to the blob. A float32 matrix is stored with ``bits`` bits per weight."""
     if array.dtype.name in _NARROWER:
         narrow = array.astype(_NARROWER[array.dtype.name])
         if not np.array_equal(array, narrow):
@@ -327,7 +331,8 @@ def _add_tensor(name: str, array: np.ndarray, bits: int, blob: _Blob) -> dict[st
         return blob.add(array)
     if bits <= 8:
         numbers, scales = quantize(array, bits)
-        # without a search for repeated strings, which are chance in numbers
+        # Huffman coding only: a search for repeated strings gains nothing, since they occur only by
+        # chance in weights
         entry = blob.add(numbers.astype(np.int8), zlib.Z_HUFFMAN_ONLY)
         scale = blob.add(scales)
         return entry | {"scales": {"offset": scale["offset"], "length": scale["length"]}}
@@ -335,7 +340,7 @@ def _add_tensor(name: str, array: np.ndarray, bits: int, blob: _Blob) -> dict[st
 
 
 def _shorten(text: str) -> str:
-    """Return the text of a file, without white space if it is JSON."""
+    """Remove the white space between JSON values. A text that is not JSON is returned unchanged."""
     try:
         return json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":"))
     except ValueError:

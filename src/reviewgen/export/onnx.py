@@ -1,17 +1,19 @@
-"""Exports a model as a folder for ONNX runtimes: graph, tokenizer and settings.
+"""Exports a model as a folder for ONNX runtimes. The folder has the graph, the tokenizer and the
+settings.
 
 Before the folder appears, onnxruntime runs the graph, and its logits are compared with those of the
-model. The graph is made by the exporter of torch::
+model. Torch's exporter makes the graph, which has these inputs and outputs::
 
     ids (B, T), state_0, state_1, ...   ->   logits (B, T, V), new_state_0, new_state_1, ...
 
-The tensors of a state are those of the model's nested tuple, in order, minus the state before the
-first token, so that zeros are the first state of every model. There are two ways, since torch
-traces a loop over time as the steps that it happens to see:
+The tensors of a state are those of the model's nested tuple, in the same order. The state before
+the first token is subtracted from each state, so that for every model the initial state of the
+graph is zeros. Torch cannot export a loop over time: tracing unrolls it into the steps of the
+traced call. So there are two ways to make the graph:
 
-    whole   the call over T tokens, traced with an unknown T; fails where the model loops over time
-    step    the call of one token is traced, and ONNX's Scan repeats it, which the law *chunks* of
-            the contract allows
+    whole   traces the call over T tokens, with a dynamic T; fails if the model loops over time
+    step    traces the call with one token, and repeats it with ONNX's Scan; by the law *chunks* of
+            the contract, the logits are the same
 """
 
 import contextlib
@@ -48,22 +50,23 @@ PASSAGE = (
     " of foolishness, it was the epoch of belief, it was the epoch of incredulity. «Très bien», she"
     " said; 10/10 👍"
 )
-CHECKED_TOKENS = 200  # of each text
-CHUNK_ENDS = (1, 3, 20)  # tokens after which a checked text is cut
-TOLERANCE = 1e-4  # of a logit
-TRACED_BATCH = 2  # rows of the traced call: torch takes sizes of 0 and 1 as constants
-TRACED_TIME = 5  # tokens of these rows; more than 1 for the same reason
+CHECKED_TOKENS = 200  # number of tokens of each checked text
+CHUNK_ENDS = (1, 3, 20)  # positions at which a checked text is split into chunks
+TOLERANCE = 1e-4  # maximum difference of a logit
+TRACED_BATCH = 2  # rows of the traced call; not 1, since torch treats sizes of 0 and 1 as constants
+TRACED_TIME = 5  # tokens in each of these rows; not 1 for the same reason
 
 
 class OnnxExport(NamedTuple):
     """An exported model.
 
     Attributes:
-        folder: Its folder.
-        megabytes: The size of the graph.
-        largest_difference: The largest difference between its logits and those of the model, on the
-            texts of the check.
-        tokenizer_json: Whether it has the tokenizer in the format of the library tokenizers.
+        folder: The folder of the export.
+        megabytes: The size of the graph in megabytes.
+        largest_difference: The largest difference between the logits of the graph and those of the
+            model, on the checked texts.
+        tokenizer_json: Whether the folder has the tokenizer in the format of the library
+            tokenizers.
     """
 
     folder: Path
@@ -73,17 +76,17 @@ class OnnxExport(NamedTuple):
 
 
 def export_onnx(model: ReviewModel, folder: Path, *, overwrite: bool = False) -> OnnxExport:
-    """Write a model as ONNX, with its tokenizer and settings, after a check that onnxruntime gives
-    the logits of the model.
+    """Write a model as ONNX, with its tokenizer and settings. Before the folder appears, the logits
+    of onnxruntime are compared with those of the model.
 
     Args:
-        model: A model that was trained by gradient, or a blend of such models.
+        model: A model that was trained by gradient descent, or a blend of such models.
         folder: The new folder.
         overwrite: Whether to replace an earlier export there.
 
     Raises:
-        ConfigError: The extra ``onnx`` is not installed, or the model was trained by counting or is
-            a blend of models with different tokenizers.
+        ConfigError: The extra ``onnx`` is not installed, or the model was trained by counting, or
+            the model is a blend of models with different tokenizers.
         PluginError: The model cannot be exported, or onnxruntime gives other logits than the model.
         OutputExists: The folder exists, and ``overwrite`` is false or it is not an earlier export.
         StorageError: The disk is full, or the folder cannot be written; nothing is left behind.
@@ -137,8 +140,8 @@ def _refuse_counts(model: LanguageModel, name: str) -> None:
 
 
 def _texts_to_check(model: ReviewModel) -> list[list[int]]:
-    """Return the ids of a passage (Dickens, and odd characters) and of two texts that the model
-    generates, each repeated.
+    """Return the token ids of the texts for the check: a passage with unusual characters, and two
+    texts that the model generates. Each is repeated up to CHECKED_TOKENS tokens.
     """
     settings = {
         "max_new_tokens": CHECKED_TOKENS,
@@ -156,11 +159,11 @@ def _texts_to_check(model: ReviewModel) -> list[list[int]]:
 
 
 def _write_graph(file: Path, model: LanguageModel, texts: Sequence[Sequence[int]]) -> float:
-    """Write the first graph that onnxruntime runs with the model's own logits; return the largest
-    difference.
+    """Write the first graph with which onnxruntime gives the logits of the model. Return the
+    largest difference of a logit.
 
     Raises:
-        PluginError: No way to export the model works; the message is about the last one that was
+        PluginError: No way to make the graph works. The message is about the last way that was
             tried.
     """
     import onnx
@@ -168,17 +171,17 @@ def _write_graph(file: Path, model: LanguageModel, texts: Sequence[Sequence[int]
     together = torch.tensor([list(text) for text in texts])
     batches = [*together[:, None], together]
     problem = ""
-    for export in (export_whole, export_step):  # the faster graph first
+    for export in (export_whole, export_step):  # try the faster graph first
         try:
             onnx.save_model(export(model), file)
             worst = float(np.max([_difference(file, model, ids) for ids in batches]))
         except OSError:
-            raise  # the disk is full
-        # torch, its tracer, onnxruntime and the plugin's own code raise anything
+            raise  # such as a full disk
+        # torch, its tracer, onnxruntime and the plugin's code may raise any exception
         except Exception as error:
             problem = f"{first_line(_cause(error)):.200}."
             continue
-        if worst <= TOLERANCE:  # and not NaN
+        if worst <= TOLERANCE:  # false for NaN, too
             return worst
         problem = (
             f"its logits there differ by {worst:.2g} from those of the model; at most {TOLERANCE:g}"
@@ -188,15 +191,15 @@ def _write_graph(file: Path, model: LanguageModel, texts: Sequence[Sequence[int]
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return the exception that an exception was first raised from."""
+    """Return the original exception in a chain of exceptions."""
     while cause := error.__cause__ or error.__context__:
         error = cause
     return error
 
 
 def _difference(file: Path, model: LanguageModel, ids: Tensor) -> float:
-    """Return the largest difference between the logits of the file, for whole texts and in chunks,
-    and those of the model; NaN if a logit is NaN.
+    """Return the largest difference between the logits of the file and those of the model. The file
+    is run on whole texts and on texts in chunks. Returns NaN if a logit is NaN.
     """
     import onnxruntime
 
@@ -223,8 +226,8 @@ def _start_ids(model: ReviewModel) -> list[int]:
 
 
 def _settings(model: ReviewModel) -> dict[str, Any]:
-    """Return the settings that a program needs to generate, by the names of transformers; the start
-    and the ids of conditions have names of our own.
+    """Return the settings that a program needs to generate. They have the names that they have in
+    transformers, except those for the start and for the conditions.
     """
     config = model.generation_config
     tokenizer = model.tokenizer
@@ -253,16 +256,16 @@ def _settings(model: ReviewModel) -> dict[str, Any]:
 
 
 def names_of(count: int) -> tuple[list[str], list[str]]:
-    """Return the names of the inputs and of the outputs of a graph whose state has that many
-    tensors.
+    """Return the names of the inputs and of the outputs of a graph. ``count`` is the number of
+    tensors in its state.
     """
     states = [f"state_{number}" for number in range(count)]
     return ["ids", *states], ["logits", *(f"new_{name}" for name in states)]
 
 
 class _Flat(nn.Module):
-    """A model with the tensors of its state side by side, each minus the state before the first
-    token.
+    """A model whose state is passed as separate tensors. The state before the first token is
+    subtracted from each of them.
     """
 
     def __init__(self, model: LanguageModel, is_step: bool = False) -> None:
@@ -271,12 +274,12 @@ class _Flat(nn.Module):
         self.is_step = is_step
         self.like = model.initial_state(1)
         self.first = flatten_state(self.like)
-        # None where the first state is zero, so that the graph does not add zeros
+        # None for tensors whose first state is zero, so that the graph does not add zeros
         self.shifts = [first if first.any() else None for first in self.first]
 
     def forward(self, ids: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
-        """Return logits (B, T, V) and the tensors of the new state; as a step, of ids (B), logits
-        (B, V).
+        """Return the logits and the tensors of the new state. With ``is_step``, ids are (B,) and
+        logits (B, V); otherwise ids are (B, T) and logits (B, T, V).
         """
         shifted = (
             _shift(tensor, shift, 1) for tensor, shift in zip(state, self.shifts, strict=True)
@@ -291,7 +294,9 @@ class _Flat(nn.Module):
 
 
 def _shift(tensor: Tensor, shift: Tensor | None, sign: int) -> Tensor:
-    """Return a tensor of a state plus or minus that of the first state; None leaves it as it is."""
+    """Add ``shift``, a tensor of the first state, to a tensor of a state, or subtract it. If
+    ``shift`` is None, return the tensor unchanged.
+    """
     if shift is None:
         return tensor
     if tensor.dtype == torch.bool:
@@ -301,7 +306,7 @@ def _shift(tensor: Tensor, shift: Tensor | None, sign: int) -> Tensor:
 
 @torch.no_grad()
 def export_whole(model: LanguageModel) -> "ModelProto":
-    """Return the graph of a call over T tokens."""
+    """Return the graph of one call of the model over T tokens."""
     flat = _Flat(model)
     ids = torch.zeros(TRACED_BATCH, TRACED_TIME, dtype=torch.long)
     batch = torch.export.Dim("batch")
@@ -314,7 +319,7 @@ def export_whole(model: LanguageModel) -> "ModelProto":
 
 @torch.no_grad()
 def export_step(model: LanguageModel) -> "ModelProto":
-    """Return a graph that repeats the call of one token."""
+    """Return a graph that repeats the call of the model with one token."""
     from onnx import helper
 
     flat = _Flat(model)
@@ -350,7 +355,7 @@ def export_step(model: LanguageModel) -> "ModelProto":
 
 
 def _rotate(values: Any) -> list[Any]:
-    """Return the values with the first one last: ONNX's Scan has the state first."""
+    """Move the first value to the end, since the state comes first in ONNX's Scan."""
     first, *others = values
     return [*others, first]
 
@@ -366,10 +371,10 @@ def _trace(
 
     Args:
         module: The module.
-        ids: The ids to trace it with.
-        axes: The axes of the ids whose size is free, the batch first.
-        first: The tensors of the state, for one row.
-        names: The names of inputs and outputs.
+        ids: The ids for the traced call.
+        axes: The axes of the ids whose sizes are dynamic. The first is the batch.
+        first: The tensors of the initial state, for one row.
+        names: The names of the inputs and of the outputs.
     """
     state = tuple(part.new_zeros(TRACED_BATCH, *part.shape[1:]) for part in first)
     shapes = {"ids": axes, "state": tuple({0: axes[0]} for _ in state)}
@@ -378,12 +383,12 @@ def _trace(
         exported = torch.onnx.export(
             program, (), dynamo=True, input_names=names[0], output_names=names[1], verbose=False
         )
-    assert exported is not None  # with dynamo it returns a program
+    assert exported is not None  # with dynamo=True a program is returned
     return exported.model_proto
 
 
 def _set_shapes(graph: Any, flat: _Flat) -> None:
-    """Write the inputs and outputs of a graph, with axes that have names."""
+    """Replace the inputs and outputs of a graph by descriptions whose dynamic axes have names."""
     from onnx import TensorProto, helper
 
     vocab_size = flat.model(torch.zeros(1, 1, dtype=torch.long), flat.like)[0].shape[-1]
@@ -404,11 +409,11 @@ def _set_shapes(graph: Any, flat: _Flat) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hold back the exporter's warnings, log and prints, which are about torch's own code; errors
+    """Suppress what the exporter warns, logs and prints, since it is about torch's own code. Errors
     are still raised.
 
-    The run-time checks of jaxtyping are off, because sizes are symbols, and not numbers, while
-    torch traces.
+    The run-time checks of jaxtyping are turned off, because sizes are symbols instead of numbers
+    while torch traces.
     """
     log_level = logging.root.manager.disable
     is_unchecked = jaxtyping.config.jaxtyping_disable

@@ -1,13 +1,14 @@
-"""The Hugging Face Hub, by the functions of ``huggingface_hub``; HF_ENDPOINT, HF_HOME, HF_TOKEN and
-HF_HUB_OFFLINE apply.
+"""Loading from the Hugging Face Hub and publishing on it, with the functions of
+``huggingface_hub``. The environment variables HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE
+apply.
 
-    download  the folder of a model: a preset's weights, a local folder, or a download; ``reviewgen
-              pull``; errors of the client
-    card      the model card, from its template card.md.j2
-    scan      generated texts of a model, and the findings that block publishing
+    download  finds the folder of a model: a preset's weights, a local folder, or a download;
+              ``reviewgen pull``; errors of the Hub's client
+    card      writes and parses the model card; its template is card.md.j2
+    scan      generates texts, and finds what blocks publishing
     publish   ``push_to_hub``: check, scan, card, upload; the Space with the model's page
 
-Nothing that is downloaded is executed; ``model`` reads it strictly.
+Nothing that is downloaded is executed; ``reviewgen.saving`` reads it strictly.
 """
 
 from reviewgen.hub.card import brief_facts, is_written_by_hand, metadata_of

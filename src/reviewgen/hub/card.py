@@ -1,8 +1,8 @@
-"""The model card: a template, ``card.md.j2``, filled with what was recorded of a training.
+"""The model card: the template ``card.md.j2``, filled with the record of a training.
 
-The last line of a generated card is a comment with a digest of the lines above it. A card without
-that line, or with another digest, was written or edited by hand and is kept; any other card may be
-generated again.
+The last line of a generated card is a comment with a digest of the lines above it. If a card has no
+such line, or the digest does not match, a user has written or edited the card, and the card is
+kept. Any other card may be generated again.
 """
 
 import hashlib
@@ -29,35 +29,36 @@ _EXAMPLES = {
     "space": "owner/name",
 }
 _TASK = "text-generation"
-_SPACE = re.compile(r"/spaces/(?P<space>[\w.-]+/[\w.-]+)\)")  # in a link of Markdown
+_SPACE = re.compile(r"/spaces/(?P<space>[\w.-]+/[\w.-]+)\)")  # in a Markdown link
 _LICENSE = re.compile(r"\s*---\n.*?^license: *(\S[^\n]{0,80})$.*?^---", re.DOTALL | re.MULTILINE)
-# The words of this line are part of the format: cards on the Hub and in saved folders have it.
+# The words of this line must not change: existing cards on the Hub and in saved folders have them.
 _MARK = re.compile(
     r"<!-- written by reviewgen from what it recorded; (?P<digest>[0-9a-f]{16}) -->\n?\Z"
 )
 
 
 def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> str:
-    """Return the card of a trained model: Markdown below the Hub's YAML front matter.
+    """Return the card of a trained model: the Hub's YAML front matter, followed by Markdown.
 
     Args:
         bundle: The model.
-        source: The source for ``reviewgen.load``; None for a local folder.
+        source: The argument of ``reviewgen.load`` in the card's code snippet; None for a local
+            folder.
         details: Further facts for the card; None means unknown:
             license, language, datasets, tags: The metadata for the Hub.
-            space: The Space on the Hub whose page generates with the model, as in "owner/name".
-            samples: Generated texts, each after its temperature.
+            space: The Space on the Hub with a page that runs the model, as in "owner/name".
+            samples: Generated texts, as pairs of a temperature and a text.
             megabytes: The size of the folder.
             curve: The file name of a plot of the learning curve.
 
     Raises:
         ConfigError: A value of the metadata is not text.
-        BundleError: The facts in training.json are damaged.
+        BundleError: The record in training.json is damaged.
     """
     from huggingface_hub import ModelCard, ModelCardData
     from jinja2 import TemplateError
 
-    # imports torch, which generating does without
+    # imported here, since it imports torch, which is not needed to generate
     from reviewgen.protocols.abilities import count_parameters
 
     metadata = check_metadata(None, {key: details[key] for key in _EXAMPLES if key in details})
@@ -98,7 +99,7 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
             copies=describe_copies(training.get("novelty") or {}),
             **details,
         )
-    # training.json may be a third party's
+    # training.json may have been written by a third party
     except (LookupError, TypeError, ValueError, AttributeError, TemplateError) as error:
         raise BundleError(
             f"No card can be written: training.json is damaged ({type(error).__name__}: {error})."
@@ -108,8 +109,8 @@ def card_text(bundle: Bundle, *, source: str | None = None, **details: Any) -> s
 
 
 def _results(training: Mapping[str, Any], corpus: str) -> "list[EvalResult]":
-    """Return the measured metrics: bits per character of held-out text, and the copy rate of
-    generated text.
+    """Return the metrics for the Hub: bits per character of held-out text, and the copy rate of
+    generated text. Metrics that were not measured are left out.
     """
     from huggingface_hub import EvalResult
 
@@ -135,23 +136,23 @@ def _results(training: Mapping[str, Any], corpus: str) -> "list[EvalResult]":
 
 
 def _fence(text: str) -> str:
-    """Return a code fence longer than any run of backticks in a text."""
+    """Return a code fence that is longer than every run of backticks in a text."""
     return "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
 
 
 def hub_address(path: str) -> str:
     """Return the address of a page on the Hub."""
-    from huggingface_hub.constants import ENDPOINT  # as HF_ENDPOINT says
+    from huggingface_hub.constants import ENDPOINT  # set by HF_ENDPOINT
 
     return f"{ENDPOINT}/{path}"
 
 
 def check_metadata(license: Any, more: Any) -> dict[str, Any]:
-    """Return the metadata of a card that the user gave, after a check of all of it.
+    """Check the metadata that the user gave for a card, and return it with the license.
 
     Raises:
-        ConfigError: Keys are unknown, values are not text, or the license is given twice; the
-            message names all of them.
+        ConfigError: Keys are unknown, values are not text, or two different licenses are given. The
+            message names all problems.
     """
     metadata = (
         {} if more is None else check_mapping("model_card_kwargs", more, "{'language': 'en'}")
@@ -173,8 +174,8 @@ def check_metadata(license: Any, more: Any) -> dict[str, Any]:
 
 
 def odd_text(name: str, value: Any, example: str) -> str | None:
-    """Return the problem of a value that should be a string, a list of strings, or None; None if
-    there is none.
+    """Check a value that should be a string, a list of strings, or None. Return a description of
+    the problem, or None if there is no problem.
     """
     if value is None:
         return None
@@ -188,7 +189,7 @@ def odd_text(name: str, value: Any, example: str) -> str | None:
 
 
 def is_written_by_hand(card: str) -> bool:
-    """Return whether a card was written or edited by hand; YAML front matter alone does not count
+    """Return whether a card was written or edited by a user. YAML front matter alone does not count
     as a card.
     """
     text = re.sub(r"\A\s*---\n.*?\n---\s*", "", card, count=1, flags=re.DOTALL)
@@ -196,8 +197,8 @@ def is_written_by_hand(card: str) -> bool:
 
 
 def metadata_of(card: str) -> dict[str, Any]:
-    """Return the ``license``, ``language``, ``datasets`` and ``tags`` of a card, without the tags
-    that every generated card has, and the ``space`` that it links.
+    """Return the ``license``, ``language``, ``datasets`` and ``tags`` of a card, and the ``space``
+    that the card links to. The tags that every generated card has are left out.
 
     Raises:
         ConfigError: Its front matter is not valid YAML.
@@ -206,7 +207,7 @@ def metadata_of(card: str) -> dict[str, Any]:
     link = _SPACE.search(card)
     tags = data.get("tags")
     metadata = {key: data.get(key) for key in ("license", "language", "datasets")} | {
-        # the first two tags of a generated card are our own
+        # the first two tags of a generated card are "reviewgen" and the name of the model plugin
         "tags": tags[2:] if isinstance(tags, list) and _is_unedited(card) else tags,
         "space": link and link["space"],
     }
@@ -214,7 +215,7 @@ def metadata_of(card: str) -> dict[str, Any]:
 
 
 def parse_card(card: str) -> "ModelCard":
-    """Return a card whose front matter can be changed and checked.
+    """Parse a card, so that its front matter can be changed and validated.
 
     Raises:
         ConfigError: Its front matter is not valid YAML.
@@ -223,7 +224,7 @@ def parse_card(card: str) -> "ModelCard":
 
     try:
         return ModelCard(card, ignore_metadata_errors=True)
-    except Exception as error:  # of the YAML library and of the client
+    except Exception as error:  # raised by the YAML library or the client
         raise ConfigError(
             f"The YAML front matter of the card (README.md) cannot be parsed: {first_line(error)}."
         ) from None
@@ -235,15 +236,13 @@ def _is_unedited(card: str) -> bool:
 
 
 def _digest(text: str) -> str:
-    # independent of line endings
+    # line endings and trailing spaces do not change the digest
     plain = "\n".join(line.rstrip() for line in text.strip().splitlines())
     return hashlib.sha256(plain.encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
 def brief_facts(bundle: Bundle) -> list[list[str]]:
-    """Return the facts of a model for a page that generates with it, as pairs of a label and a
-    value.
-    """
+    """Return the facts that a page shows about its model, as pairs of a label and a value."""
     held_out = bundle.training.get("held_out") or {}
     data = bundle.training.get("data") or {}
     bits = held_out.get("bits_per_character")
@@ -260,7 +259,7 @@ def brief_facts(bundle: Bundle) -> list[list[str]]:
 
 
 def without_paths(value: Any, key: str = "") -> Any:
-    """Return the facts of a training with file names in place of paths."""
+    """Return a training record in which each path of a source is replaced by the file name."""
     if isinstance(value, dict):
         return {name: without_paths(item, name) for name, item in value.items()}
     if isinstance(value, list):
@@ -269,7 +268,7 @@ def without_paths(value: Any, key: str = "") -> Any:
 
 
 def file_name(source: str) -> str:
-    """Return the last part of a source that is a path; a repository (hf://) unchanged."""
+    """Return the file name if a source is a path. A repository (hf://) is returned unchanged."""
     if source.startswith("hf://"):
         return source
     return source.replace("\\", "/").rstrip("/").rpartition("/")[2]

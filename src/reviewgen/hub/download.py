@@ -1,9 +1,9 @@
 """Finds the folder of a trained model: the installed weights of a preset, a local folder, or a
 download from the Hub.
 
-A download has the files of the model only, all of one commit. Nothing of it is executed;
-``saving.read`` reads it strictly, and compares the files with the manifest that was written when
-the model was saved. No torch.
+Only the files of the model are downloaded, all from the same commit. They are never executed.
+``saving.read`` reads them strictly, and compares them with the manifest that was written when the
+model was saved. Torch is not needed.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from reviewgen.saving.read import read_bundle
 from reviewgen.storage import check_output, describe_cut_off, to_path
 
 _logger = logging.getLogger("reviewgen")
-_TIMEOUT_SECONDS = 15.0  # to wait for an answer of the Hub
+_TIMEOUT_SECONDS = 15.0  # maximum wait for an answer of the Hub
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
@@ -40,8 +40,9 @@ class ModelLocation(NamedTuple):
 
     Attributes:
         folder: The folder.
-        name: What loads the model again; a repository begins with hf://.
-        is_downloaded: Whether it comes from the Hub.
+        name: The argument of ``reviewgen.load`` that loads the model again. The name of a
+            repository begins with hf://.
+        is_downloaded: Whether the folder was downloaded from the Hub.
     """
 
     folder: Path
@@ -52,15 +53,15 @@ class ModelLocation(NamedTuple):
 def locate(
     source: str | Path, revision: str | None = None, **options: Unpack[HubKwargs]
 ) -> ModelLocation:
-    """Return the folder of a saved model; a repository on the Hub is downloaded.
+    """Find the folder of a saved model. If the source is a repository on the Hub, it is downloaded.
 
     Raises:
-        SourceError: The source is neither a preset, a repository nor a folder, or could be two of
-            them.
-        BundleError: It is a preset without installed weights.
+        SourceError: The source is not a preset, a repository or a folder, or is ambiguous.
+        BundleError: The source is a preset without installed weights.
         HubError: The Hub cannot be reached, or has no such repository.
     """
-    # such a folder does not exist, and the error of reading it says how to restore it
+    # If the replacement of a folder was interrupted, the folder does not exist. It is still parsed
+    # as a folder: the error of reading it says how to restore it.
     is_cut_off = isinstance(source, str) and Path(source).name and describe_cut_off(Path(source))
     parsed = parse_source(Path(source) if is_cut_off else source, preset_names(), revision)
     if isinstance(parsed, HubSource):
@@ -85,10 +86,11 @@ def locate(
 
 
 def parse_repository(repo_id: str, revision: str | None) -> HubSource:
-    """Return the repository that ``owner/name[@revision]`` names.
+    """Parse ``owner/name[@revision]``, the name of a repository.
 
     Raises:
-        SourceError: It is not the name of a repository, or names another revision.
+        SourceError: ``repo_id`` is not the name of a repository, or its revision differs from
+            ``revision``.
     """
     repository = parse_hub_id(repo_id) if isinstance(repo_id, str) else None
     if repository is None:
@@ -100,16 +102,17 @@ def parse_repository(repo_id: str, revision: str | None) -> HubSource:
 
 
 def download(source: HubSource, **options: Unpack[HubKwargs]) -> Path:
-    """Download a repository's model files, unless they are cached, and return their local folder.
+    """Download the model files of a repository, unless they are cached, and return their local
+    folder.
 
     Other files of the repository are not downloaded. If the Hub cannot be reached or refuses the
-    request, the cached version is used, with a warning of the logger ``reviewgen``.
+    request, the cached version is used, and the logger ``reviewgen`` warns about it.
 
     Raises:
-        HubError: The Hub was not reached, has no such repository or revision, or the repository
-            does not contain a saved model.
-        ConfigError: The token is empty or has spaces in it.
-        SourceError: The revision is not the name of one.
+        HubError: The Hub cannot be reached and no version is cached, the Hub has no such repository
+            or revision, or the repository does not contain a saved model.
+        ConfigError: The token is empty, or has spaces or unprintable characters.
+        SourceError: The revision is not the name of a branch, a tag or a commit.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
@@ -121,7 +124,7 @@ def download(source: HubSource, **options: Unpack[HubKwargs]) -> Path:
     token = options.get("token")
     revision = source.revision or "main"
     check_token(token)
-    # such a revision would lead out of the cache
+    # such a revision could lead to a path outside the cache
     if ".." in revision or "\\" in revision or ":" in revision or revision.startswith("/"):
         raise SourceError(
             f"{ascii(revision)[:60]} is not a revision. Give a branch, a tag or a commit."
@@ -135,7 +138,7 @@ def download(source: HubSource, **options: Unpack[HubKwargs]) -> Path:
             return _fetch(source.repo_id, revision, options)
         except (RevisionNotFoundError, LocalEntryNotFoundError):
             raise
-        except Exception as error:  # of the client, or of its HTTP library
+        except Exception as error:  # raised by the client or its HTTP library
             if options.get("force_download"):
                 raise
             try:
@@ -152,10 +155,11 @@ def download(source: HubSource, **options: Unpack[HubKwargs]) -> Path:
 
 
 def _fetch(repo_id: str, revision: str, options: HubKwargs) -> Path:
-    """Return the folder of a repository's model files; raises what the client raises.
+    """Download the model files of a repository, and return their folder. Also raises the client's
+    errors.
 
     Raises:
-        HubError: There is no config.json.
+        HubError: The repository has no config.json.
     """
     from huggingface_hub import snapshot_download
 
@@ -165,7 +169,7 @@ def _fetch(repo_id: str, revision: str, options: HubKwargs) -> Path:
         raise HubError(f"The repository {repo_id} does not contain a saved model.")
     try:
         names = sorted(files_of(read_json(config)))
-    except (ValueError, BundleError):  # read_bundle reports them
+    except (ValueError, BundleError):  # read_bundle reports these errors
         names = [CONFIG]
     return Path(
         snapshot_download(repo_id, revision=config.parent.name, allow_patterns=names, **options)
@@ -179,18 +183,18 @@ def pull(
     accept_changes: bool = False,
     **options: Unpack[HubKwargs],
 ) -> dict[str, Any]:
-    """Download a model, check that it can be read, and return a summary of it as JSON values.
+    """Download a model, check that it can be read, and return a summary as JSON values.
 
     Args:
-        repo_id: ``owner/name``, also with ``@revision``.
-        out: A new folder for a copy, whose manifest is written anew.
-        accept_changes: Whether to copy files that are not as they were saved.
-        options: As in ``huggingface_hub.snapshot_download``.
+        repo_id: ``owner/name``, optionally with ``@revision``.
+        out: A new folder for a copy of the model. The copy gets a new manifest.
+        accept_changes: Whether to accept files that have changed since the model was saved.
+        options: See ``huggingface_hub.snapshot_download``.
 
     Raises:
         SourceError: ``repo_id`` is not the name of a repository.
-        ConfigError: ``accept_changes`` is true, but no folder is given to save the files in.
-        HubError, BundleError, UnknownPlugin: As ``reviewgen.load``.
+        ConfigError: ``accept_changes`` is true, and ``out`` is not given.
+        HubError, BundleError, UnknownPlugin: See ``reviewgen.load``.
         OutputExists, StorageError: ``out`` exists already, or cannot be written.
     """
     from reviewgen.saving.write import copy_bundle  # torch
@@ -221,11 +225,11 @@ def megabytes(folder: Path) -> float:
 
 
 def check_token(token: str | bool | None) -> None:
-    """Check that a token string can be sent in an HTTP header: the client's error for others shows
-    the token.
+    """Check that a token can be sent in an HTTP header. Otherwise the client would raise an error
+    that shows the token.
 
     Raises:
-        ConfigError: It is empty, or has spaces or characters that a header cannot contain.
+        ConfigError: The token is empty, or has spaces or characters that a header cannot contain.
     """
     if isinstance(token, str) and not (
         token.isascii() and token.isprintable() and token and " " not in token
@@ -238,11 +242,12 @@ def check_token(token: str | bool | None) -> None:
 
 @contextlib.contextmanager
 def plain_errors(source: object, failed: str) -> Iterator[None]:
-    """Turn any exception of the client into a HubError of one sentence.
+    """Turn any exception of the Hub's client into a HubError with a short message.
 
     Args:
-        source: The repository.
-        failed: What failed, as in "could not be downloaded from the Hub".
+        source: The repository, for the message.
+        failed: The end of the sentence that says what failed, as in "could not be downloaded from
+            the Hub".
 
     Raises:
         HubError: The Hub was not reached, or refused the request.
@@ -251,14 +256,15 @@ def plain_errors(source: object, failed: str) -> Iterator[None]:
         yield
     except ReviewgenError:
         raise
-    # the types are a dozen: of the client, of its HTTP library, and of the operating system
+    # a dozen types of the client, of its HTTP library and of the operating system
     except Exception as error:
-        cause = error.__cause__ if type(error) is ValueError else None  # as force_download wraps it
+        # with force_download, the client wraps errors in a ValueError
+        cause = error.__cause__ if type(error) is ValueError else None
         raise HubError(_describe(cause or error, source, failed)) from None
 
 
 def _describe(error: BaseException, source: object, failed: str) -> str:
-    """Return the error as a sentence for the user."""
+    """Return the message of a HubError: the source, what failed, and the reason."""
     from huggingface_hub import constants, errors
 
     endpoint = ascii(str(constants.ENDPOINT))[1:-1]
@@ -283,7 +289,7 @@ def _describe(error: BaseException, source: object, failed: str) -> str:
             reason = f"the token does not grant access (status {status}); {_LOG_IN}"
         elif status is not None:
             reason = f"{endpoint} answered with status {status}: {reason}. Try again later"
-        # the client has looked for a key or an attribute that the answer lacks
+        # raised if the client does not find a key or an attribute in the answer
         elif isinstance(error, KeyError | AttributeError | TypeError | AssertionError):
             reason = f"the answer of {endpoint} has another form than the Hub's. Check HF_ENDPOINT"
         elif isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "httpcore")):

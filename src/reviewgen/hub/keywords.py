@@ -1,4 +1,4 @@
-"""The keywords of loading from the Hub and of publishing on it."""
+"""The keyword arguments for loading from the Hub and for publishing on it."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, Literal, TypedDict
 
 
 class HubKwargs(TypedDict, total=False):
-    """How a repository is downloaded; the names and meanings are those of
+    """Options for downloading a repository, with the names and meanings that they have in
     ``huggingface_hub.snapshot_download``.
     """
 
@@ -17,8 +17,8 @@ class HubKwargs(TypedDict, total=False):
 
 
 class PushOptions(TypedDict, total=False):
-    """The keywords of ``ReviewModel.push_to_hub``, which documents them; the first eight are those
-    of huggingface_hub.
+    """The keyword arguments of ``ReviewModel.push_to_hub``, which documents them. The first eight
+    have the same meaning as in huggingface_hub.
     """
 
     commit_message: str | None

@@ -1,13 +1,13 @@
-"""``push_to_hub``: a trained model is checked, scanned for personal data and copied text, described
-and uploaded as one commit.
+"""The implementation of ``push_to_hub``: check a trained model, scan it for personal data and
+copied text, write its card, and upload everything as one commit.
 
-All problems are raised as one error: those of the name of the repository, the license, the metadata
-of the card and the other options, and the findings of the scan. A copy of the saved folder is
-scanned and published, with the card, a plot of the learning curve if matplotlib is installed, and
-no path of this machine.
+All problems are raised as one error: problems with the name of the repository, the license, the
+metadata of the card or another option, and the findings of the scan. What is scanned and published
+is a copy of the saved folder. The copy also has the card and, if matplotlib is installed, a plot of
+the learning curve. Its training record has no paths of this machine.
 
-``push_space`` publishes the model's page as a static Space of the same name: ``index.html``, and a
-``README.md`` with the settings of the Space.
+``push_space`` publishes the model's page as a static Space with the same name. The Space has the
+page, ``index.html``, and a ``README.md`` with the settings of the Space.
 """
 
 import logging
@@ -52,11 +52,12 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 _FAILED = "could not be published"
-_MAX_LENGTH = 2_000  # characters of a message with all problems
-_PAGE = "index.html"  # of a Space
-# the files of a new static Space
+_MAX_LENGTH = 2_000  # maximum characters of a message with all problems
+_PAGE = "index.html"  # the page of a Space
+# the example files that the Hub puts into a new static Space
 _SPACE_EXAMPLE = {".gitattributes", layout.CARD, _PAGE, "style.css"}
-# the title of the only commit of a new Space; a duplicate or a squashed history has another one
+# The title of the only commit of a new Space. A duplicated Space or a squashed history has another
+# title.
 _FIRST_COMMIT = "initial commit"
 _TAG = "reviewgen"
 _logger = logging.getLogger("reviewgen")
@@ -64,16 +65,16 @@ _logger = logging.getLogger("reviewgen")
 
 @dataclass(frozen=True)
 class Remote:
-    """The state of a repository before something is published in it.
+    """The state of a repository before publishing.
 
     Attributes:
         commit: The newest commit of the branch; None if the branch or the repository does not
             exist.
-        card: The text of its README.md; of the one in main if the branch does not exist.
+        card: The text of README.md in the branch, or in main if the branch does not exist.
         is_private: Whether the repository is private; None if it does not exist.
-        names: The names of all its files.
-        files: The names of the files of the saved model in it, and of its plot of the learning
-            curve.
+        names: The names of all files in the repository.
+        files: The names of those files that are part of a saved model, or are its plot of the
+            learning curve.
     """
 
     commit: str | None = None
@@ -90,8 +91,8 @@ def publish(
 
     Args:
         bundle: The model.
-        repo_id, options: As ``ReviewModel.push_to_hub`` documents them.
-        make_model: Makes a ReviewModel of the copy that is published.
+        repo_id, options: See ``ReviewModel.push_to_hub``.
+        make_model: Makes a ReviewModel of a bundle; called with the copy that is published.
     """
     push = _Push(options)
     push.check_arguments(bundle, repo_id)
@@ -100,7 +101,8 @@ def publish(
         _copy(bundle, folder, options.get("dtype"))
         written = {layout.CARD, layout.CURVE, *(file.name for file in folder.iterdir())}
         names = push.attempt(_select, written, options)
-        # its training.json has no paths any more, and its manifest is written at the end
+        # Accept changes, since paths were removed from training.json. ``_upload`` writes the new
+        # manifest.
         copy = read_bundle(folder, accept_changes=True)
         texts, details = generate_texts(make_model(copy))
         push.scan(copy, [*texts, *(text for _, text in details["samples"])])
@@ -114,17 +116,17 @@ def publish(
 
 
 class _Push:
-    """The checks of a push. All are made before one error names all problems.
+    """The checks before a push. All checks are made; then one error names all problems.
 
     Attributes:
         problems: The errors of the checks that have failed.
-        target: The repository; None if its name is wrong.
+        target: The repository; None if its name is not valid.
         before: The state of the repository.
         metadata: The metadata of the card.
         allowed: The kinds of findings that do not block publishing.
-        copy_limit: The largest share of copied windows.
-        card: A card that is kept; None if a new one is written.
-        findings: The findings so far, by kind.
+        copy_limit: The maximum share of copied 20-token windows; None if an option is not valid.
+        card: The edited card to keep; None if a new card is to be written.
+        findings: The findings that need no generated texts, by kind.
     """
 
     def __init__(self, options: PushOptions) -> None:
@@ -132,14 +134,16 @@ class _Push:
         self.problems: list[ReviewgenError] = []
 
     def attempt(self, check: Callable[..., Any], *arguments: Any) -> Any:
-        """Return what a check returns; None if it fails."""
+        """Call a check and return its result. If the check fails, record the error and return
+        None.
+        """
         try:
             return check(*arguments)
         except ReviewgenError as error:
             return self.problems.append(error)
 
     def check_arguments(self, bundle: Bundle, repo_id: str) -> None:
-        """Make the checks that need no generated texts, and log the problems and the findings."""
+        """Make the checks that need no generated texts, and log their problems and findings."""
         options = self.options
         license = options.get("license")
         self.target = self.attempt(parse_repository, repo_id, options.get("revision"))
@@ -161,10 +165,10 @@ class _Push:
             )
 
     def scan(self, bundle: Bundle, texts: list[str]) -> None:
-        """Scan the texts and the vocabulary of the copy that is published.
+        """Scan the generated texts, and the vocabulary of the copy that is published.
 
         Raises:
-            ReviewgenError: This check or an earlier one has failed.
+            ReviewgenError: This check or an earlier check has failed.
         """
         findings = self.findings | scan(
             bundle, texts, 1.0 if self.copy_limit is None else self.copy_limit
@@ -190,11 +194,11 @@ def make_card(
     source: str | None = None,
     **metadata: Any,
 ) -> str:
-    """Return a new card of a model, with texts that it generates at three temperatures; takes what
-    ``card_text`` takes.
+    """Return a new card of a model, with texts that the model generates at three temperatures. The
+    arguments are those of ``card_text``.
 
     Raises:
-        ConfigError: A value of the metadata is not text; nothing was generated.
+        ConfigError: A value of the metadata is not text. It is raised before any text is generated.
     """
     check_metadata(None, metadata)
     folder = bundle.folder
@@ -206,7 +210,7 @@ def make_card(
 def inspect_repository(
     target: HubSource, token: str | bool | None = None, kind: str = "model"
 ) -> Remote:
-    """Return the current state of a repository; ``kind`` is "model" or "space".
+    """Return the current state of a repository. ``kind`` is "model" or "space".
 
     Raises:
         HubError: The Hub was not reached, or refused the request.
@@ -250,11 +254,12 @@ def inspect_repository(
 
 
 def _check_options(target: HubSource | None, before: Remote, options: PushOptions) -> float:
-    """Check the options of a push, and return the largest share of copied windows.
+    """Check the options of a push, and return ``copy_limit``: the maximum share of copied 20-token
+    windows.
 
     Raises:
-        ConfigError: One is out of range, or contradicts another.
-        HubError: A private repository is asked for, and the existing one is public.
+        ConfigError: An option is out of range, or contradicts another option.
+        HubError: A private repository is requested, but the existing repository is public.
     """
     copy_limit = options.get("copy_limit", 0.5)
     if not isinstance(copy_limit, int | float) or not 0 <= copy_limit <= 1:
@@ -278,10 +283,11 @@ def _check_options(target: HubSource | None, before: Remote, options: PushOption
 def _existing_card(
     bundle: Bundle, before: Remote, metadata: dict[str, Any], target: HubSource | None
 ) -> str | None:
-    """Return the card that a user wrote or edited, in the repository or beside the model; None
-    where a new one is written.
+    """Return the card that a user wrote or edited, in the repository or in the model's folder. If
+    there is no such card, return None, and a new card is written.
 
-    The license, language, datasets and tags of a generated card are added to the metadata.
+    The metadata of a generated card (license, language, datasets, tags and space) are added to
+    ``metadata``, where the user gave no other value.
 
     Raises:
         ConfigError: The card names another license, or cannot be parsed.
@@ -293,7 +299,7 @@ def _existing_card(
         known = metadata_of(card)
         license = metadata.get("license")
         if known.get("space") != repository:
-            known.pop("space", None)  # of a model that this one was copied from
+            known.pop("space", None)  # the Space of another model, from which this one was copied
         if not is_written_by_hand(card):
             metadata |= {key: value for key, value in known.items() if metadata.get(key) is None}
             continue
@@ -324,10 +330,10 @@ def _free_findings(bundle: Bundle, card: str | None, metadata: Mapping[str, Any]
 
 
 def _validate(card: str | None, metadata: Mapping[str, Any], target: HubSource) -> None:
-    """Ask the Hub whether it accepts the license, the language and the other metadata of a card.
+    """Let the Hub validate the license, the language and the other metadata of a card.
 
     Raises:
-        HubError: It does not.
+        HubError: The Hub rejects them.
     """
     from huggingface_hub import ModelCardData
 
@@ -338,8 +344,8 @@ def _validate(card: str | None, metadata: Mapping[str, Any], target: HubSource) 
 
 
 def _copy(bundle: Bundle, folder: Path, dtype: str | None) -> None:
-    """Write the folder of a model, without paths of this machine; the other files of a model that
-    has not changed are byte for byte as it was loaded.
+    """Write a copy of a model whose training record has no paths of this machine. If the model has
+    not changed since it was loaded, the other files are copied byte for byte.
     """
     if bundle.folder is not None and not bundle.weights.is_exposed and dtype is None:
         copy_bundle(bundle, folder)
@@ -350,7 +356,7 @@ def _copy(bundle: Bundle, folder: Path, dtype: str | None) -> None:
 
 
 def _select(names: set[str], options: PushOptions) -> set[str]:
-    """Return the names of the files to upload.
+    """Return the names of the files that the patterns select for the upload.
 
     Raises:
         ConfigError: The patterns leave out files of the model.
@@ -367,21 +373,22 @@ def _select(names: set[str], options: PushOptions) -> set[str]:
 
 
 def _match(names: Collection[str], **patterns: Any) -> set[str]:
-    """Return the names that the client would upload with these patterns."""
+    """Return the names that the client of the Hub selects with these patterns."""
     from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
     return set(filter_repo_objects(names, **patterns))
 
 
 def _plot_curve(bundle: Bundle, folder: Path) -> str | None:
-    """Plot the learning curve beside the card, and return the name of the file; None if there is no
-    curve.
+    """Plot the learning curve into the folder, and return the name of the file. None if there is no
+    curve, or if matplotlib is not installed.
     """
     file = folder / layout.CURVE
     try:
         refuse_chart(file)
         save_chart(learning_chart([find_curves(bundle.training, folder.name)]), file)
-    except (BundleError, ConfigError) as error:  # a blend has none; or matplotlib is not installed
+    # a blend has no curve; or matplotlib is not installed
+    except (BundleError, ConfigError) as error:
         _logger.info("The card has no plot of the learning curve: %s", error)
         return None
     return layout.CURVE
@@ -395,14 +402,13 @@ def _upload(
     message: str,
     options: PushOptions,
 ) -> str:
-    """Upload the named files of a folder, and return the address of the commit, or of the pull
-    request.
+    """Upload the named files of a folder, and return the URL of the commit or of the pull request.
 
     The repository and the branch are created if they do not exist. Files of an earlier model in the
     repository are deleted.
 
     Raises:
-        HubError: As ``_commit``.
+        HubError: See ``_commit``.
     """
     from huggingface_hub import HfApi
 
@@ -440,15 +446,15 @@ def _commit(
     message: str,
     **options: Any,
 ) -> str:
-    """Add files to a repository and delete others, and return the address of the commit, or of the
-    pull request.
+    """Add and delete files of a repository, and return the URL of the commit or of the pull
+    request.
 
-    All files go into one commit, so the branch never has half a model; after an interruption, files
-    that were uploaded are not uploaded again. Nothing is changed if the branch has got a new commit
-    since ``parent_commit``.
+    All changes are made in one commit, so the branch never has an incomplete model. When an
+    interrupted upload is repeated, files that were already uploaded are not sent again. If the
+    branch has a newer commit than ``parent_commit``, nothing is changed.
 
     Raises:
-        HubError: The Hub was not reached or refused the request, or the branch has a new commit.
+        HubError: The Hub was not reached or refused the request, or the branch has a newer commit.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -462,17 +468,18 @@ def _commit(
 def inspect_space(
     target: HubSource, is_private: bool | None, token: str | bool | None = None
 ) -> Remote:
-    """Return the state of a model's Space. If it has only the example of a new Space, as after an
-    interrupted push, the card is left out.
+    """Return the state of a model's Space. If the Space has only the Hub's example files, as after
+    an interrupted push, the returned card is empty, so that the Space can be overwritten.
 
     Args:
         target: The model's repository; the Space has its name.
-        is_private: Whether the model is private; the page contains the model.
+        is_private: Whether the model is private. Its Space must then be private, too, since the
+            page contains the model.
         token: The access token.
 
     Raises:
-        HubError: The Hub was not reached, or refused the request; the Space shows something else,
-            or is public and the model private.
+        HubError: The Hub was not reached, or refused the request; or the Space was not published by
+            reviewgen; or the Space is public and the model private.
         ConfigError: The token is empty or has spaces in it.
     """
     from huggingface_hub import HfApi
@@ -506,21 +513,21 @@ def push_space(
     message: str,
     token: str | bool | None = None,
 ) -> str:
-    """Publish a page as the Space of a model, as one commit, and return the address of the Space.
+    """Publish a page as the Space of a model, in one commit, and return the URL of the Space.
 
-    The Space is created if it does not exist. Of an existing one only the page is replaced, so that
-    its README.md may be edited.
+    The Space is created if it does not exist. In an existing Space only the page is replaced, so
+    that users may edit its README.md.
 
     Args:
-        page: The HTML.
+        page: The page, as HTML.
         target: The model's repository; the Space has its name.
-        license: The license, for the settings of a new Space.
-        is_private: Whether the model is private; a new Space is as private.
+        license: The license that the README.md of a new Space gets.
+        is_private: Whether the model is private. A new Space has the same visibility.
         message: The title of the commit.
         token: The access token.
 
     Raises:
-        HubError: As ``inspect_space``.
+        HubError: See ``inspect_space``.
     """
     from huggingface_hub import HfApi
 
@@ -540,7 +547,7 @@ def push_space(
 
 
 def _space_readme(model: str, license: str | None) -> str:
-    """Return the README.md of a new Space, whose front matter are its settings."""
+    """Return the README.md of a new Space. Its front matter has the settings of the Space."""
     from huggingface_hub import SpaceCard, SpaceCardData
 
     title = model.partition("/")[2]

@@ -1,8 +1,8 @@
-"""Findings that block publishing a model: personal data in texts that it generates and in its
-vocabulary, and copied text.
+"""Finds what blocks publishing a model: personal data in its generated texts or in its vocabulary,
+and text that was copied from the training text.
 
 Patterns match what looks like an e-mail address, a telephone number, a web address or a handle.
-That is a check, not a guarantee.
+This is a check, not a guarantee.
 """
 
 import re
@@ -34,16 +34,18 @@ _PATTERNS = {
     "phone": ("telephone numbers", re.compile(_PHONE)),
     "handle": ("handles", re.compile(r"(?<![\w@./])@[A-Za-z_]\w{2,}")),
 }
-_KINDS = (*_PATTERNS, "copies", "text", "license")  # the values of ``allow``
-_SAMPLE_TEMPERATURES = (0.5, 0.7, 1.0)  # in a card; 0.7 is the default of the presets
+_KINDS = (*_PATTERNS, "copies", "text", "license")  # the accepted values of ``allow``
+# of the samples in a card; the default of the presets is 0.7
+_SAMPLE_TEMPERATURES = (0.5, 0.7, 1.0)
 _SCANNED_TEXTS = 200
 _SCAN_TEMPERATURE = 0.8
-_MIN_TOKENS = 100  # the limits of max_new_tokens of the texts and the samples
+# limits of max_new_tokens for the scanned texts and the samples
+_MIN_TOKENS = 100
 _MAX_TOKENS = 1_000
 
 
 def check_kinds(allow: Collection[str]) -> frozenset[str]:
-    """Return the kinds of findings that do not block publishing.
+    """Check ``allow``, the kinds of findings that do not block publishing, and return it as a set.
 
     Raises:
         ConfigError: A name is not the name of a kind.
@@ -63,9 +65,9 @@ def check_kinds(allow: Collection[str]) -> frozenset[str]:
 
 
 def generate_texts(model: Any) -> tuple[list[str], dict[str, Any]]:
-    """Return texts of a ReviewModel to scan, and samples at three temperatures for its card.
+    """Generate texts to scan, and samples for the card at three temperatures.
 
-    Its generation defaults are not used, except the length, the words and the conditions.
+    Of the model's generation defaults only max_new_tokens, words and conditions are used.
     """
     defaults = model.generation_config
     length = min(max(defaults.max_new_tokens, _MIN_TOKENS), _MAX_TOKENS)
@@ -83,7 +85,7 @@ def generate_texts(model: Any) -> tuple[list[str], dict[str, Any]]:
 
 
 def scan(bundle: Bundle, texts: Sequence[str], copy_limit: float) -> dict[str, str]:
-    """Return the findings in generated texts and in the vocabulary, by kind."""
+    """Return the findings in the generated texts and in the vocabulary, by kind."""
     tokenizer = bundle.tokenizer
     ids = {*range(tokenizer.vocab_size)} - {tokenizer.bos_id, tokenizer.eos_id}
     vocabulary = [tokenizer.decode([token]) for token in sorted(ids)]
@@ -104,7 +106,7 @@ def refuse(findings: Mapping[str, str], allowed: Collection[str]) -> None:
     """Raise if there are findings that are not allowed.
 
     Raises:
-        NotPublished: There are.
+        NotPublished: A finding is not allowed.
     """
     kinds = [kind for kind in findings if kind not in allowed]
     if kinds:
@@ -116,13 +118,13 @@ def refuse(findings: Mapping[str, str], allowed: Collection[str]) -> None:
 
 
 def find_personal_data(samples: Sequence[str], pieces: Iterable[str]) -> dict[str, str]:
-    """Return a description of the personal data in generated texts and in the pieces of a
-    vocabulary, by its kind.
+    """Search for personal data in generated texts and in the tokens of a vocabulary. Return a
+    description of the matches for each kind that was found.
     """
     findings = {}
     vocabulary = list(pieces)
     for kind, (plural, pattern) in _PATTERNS.items():
-        matches = list(filter(None, map(pattern.findall, samples)))  # of each sample
+        matches = list(filter(None, map(pattern.findall, samples)))  # for each sample
         odd = [piece for piece in vocabulary if pattern.search(piece)]
         where = [f"{len(matches)} of {len(samples)} samples"] if matches else []
         where += [f"{len(odd)} pieces of the vocabulary"] if odd else []

@@ -1,8 +1,9 @@
-"""ReviewModel: a trained model and its tokenizer in one object. A facade: it joins the rooms below
-and adds no logic of its own.
+"""ReviewModel: a trained model and its tokenizer in one object. It is a facade: it calls the other
+packages and adds no logic of its own.
 
-The methods that evaluate, save and publish import what they need themselves, so that a model that
-only generates loads no torch, if its plugin has a stepper that needs none.
+Methods that evaluate, save or publish import the modules that they need when they are called. So a
+model that only generates does not import torch if its plugin has a stepper that works without
+torch.
 """
 
 import math
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
 
 class LoadKwargs(HubKwargs, total=False):
-    """The keywords of ``reviewgen.load``, which documents them."""
+    """The keyword arguments of ``reviewgen.load``, which documents them."""
 
     weight_bits: int
     revision: str | None
@@ -70,8 +71,8 @@ class ReviewModel:
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, **options: Unpack[LoadKwargs]
     ) -> "ReviewModel":
-        """Load a trained model: ``reviewgen.load`` under huggingface_hub's name; see there for the
-        arguments.
+        """Load a trained model. This is ``reviewgen.load``, under the name that huggingface_hub
+        uses; its documentation describes the arguments.
         """
         refuse_unknown_options(options, LoadKwargs, "load")
         hub_options: dict[str, Any] = {**options}
@@ -91,8 +92,8 @@ class ReviewModel:
         return cls(bundle)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the model as the files of its saved folder, which are read as strictly as any
-        saved folder.
+        """Pickle the model as the files of its saved folder. Unpickling checks these files as
+        strictly as loading a saved folder does.
         """
         from reviewgen.saving.write import write_bundle
 
@@ -103,8 +104,8 @@ class ReviewModel:
 
     @property
     def model(self) -> "LanguageModel":
-        """The language model. Its weights may be changed, so ``digest`` is None once it has been
-        accessed.
+        """The language model. The caller may change its weights, so after the first access
+        ``digest`` is None.
         """
         return self.bundle.weights.expose()
 
@@ -115,7 +116,7 @@ class ReviewModel:
 
     @property
     def preset(self) -> str:
-        """The name of the preset that it was trained from."""
+        """The name of the preset that the model was trained with."""
         return self.bundle.preset
 
     @property
@@ -125,39 +126,39 @@ class ReviewModel:
 
     @property
     def conditions(self) -> Conditions:
-        """The conditions that it was trained with, and their ids; empty for a model without
-        conditions.
+        """The conditions that the model was trained with, and their token ids. Empty for a model
+        without conditions.
         """
         return self.bundle.conditions
 
     @property
     def generation_config(self) -> GenerationConfig:
-        """The generation defaults that were saved with the model."""
+        """The default generation settings that were saved with the model."""
         return self.bundle.generation
 
     @property
     def digest(self) -> str | None:
-        """SHA-256 of the saved files that generated texts depend on; None if unsaved, or after
-        access to ``model``.
+        """SHA-256 over the saved files that affect generated texts. None if the model is not saved,
+        or after ``model`` was accessed.
         """
         return None if self.bundle.weights.is_exposed else self.bundle.digest()
 
     @property
     def weight_bits(self) -> int:
-        """The bits of a weight during generation; see ``reviewgen.load``."""
+        """The number of bits per weight during generation; see ``reviewgen.load``."""
         return self.bundle.weights.weight_bits
 
     @property
     def device(self) -> str:
-        """The device that generates and scores, as PyTorch names it; see ``to``."""
+        """The device that generates and scores, by PyTorch's name; see ``to``."""
         return self.bundle.weights.device
 
     def to(self, device: Any) -> "ReviewModel":
         """Move generation and scoring to a device and return the model, like torch's ``Module.to``.
 
-        An accelerator generates 512 texts at once. It rounds differently from the CPU, so a seed
-        gives other texts there. The saved weights do not change. A count model computes on the CPU
-        only.
+        An accelerator generates 512 texts in a batch. It rounds differently from the CPU, so the
+        same seed gives other texts there. The saved weights do not change. A model that was trained
+        by counting runs on the CPU only.
 
         >>> model = reviewgen.load("lstm-word").to("cuda")  # doctest: +SKIP
 
@@ -173,8 +174,8 @@ class ReviewModel:
 
     @property
     def training(self) -> dict[str, Any]:
-        """The record of the training: data, split, steps, hardware, seconds, metrics; JSON
-        values.
+        """The record of the training, as JSON values: data, split, steps, hardware, seconds,
+        metrics.
         """
         return self.bundle.training
 
@@ -182,7 +183,7 @@ class ReviewModel:
         return f"ReviewModel({self.preset!r}, vocab_size={self.tokenizer.vocab_size})"
 
     def _repr_html_(self) -> str:
-        """Return the preset, the figures of its training and the learning curve, for notebooks."""
+        """Return HTML for notebooks: the preset, facts of the training and the learning curve."""
         from reviewgen.model.summary import summarize  # Jinja2
 
         return summarize(self.bundle)
@@ -212,37 +213,39 @@ class ReviewModel:
         """Generate reviews.
 
         Args:
-            prompt: The beginning of each text, or a list of beginnings; any text works, including
-                the empty one.
+            prompt: The text that each generated text starts with, or a list of such texts. Any
+                string works, including the empty one.
             return_dict_in_generate: Return a ``Generation`` for each text instead of a string.
-            generation_config: A GenerationConfig, or a mapping of some of its settings, that
-                replaces the model's defaults. Each setting may also be given by keyword, for this
-                call: max_new_tokens, min_new_tokens, num_return_sequences, do_sample, num_beams,
+            generation_config: A GenerationConfig, or a mapping with some of its settings. It
+                replaces the model's defaults. For this call, each setting can also be passed as a
+                keyword: max_new_tokens, min_new_tokens, num_return_sequences, do_sample, num_beams,
                 length_penalty, temperature, top_k, top_p, min_p, repetition_penalty,
                 no_repeat_ngram_size, stop_strings, max_time, words, finish, logits_processors,
                 conditions; ``GenerationConfig`` documents them.
-            logits_processor: The name of an installed logits processor; a function, such as one of
-                transformers' objects, of the ids (1, T) so far, bos first, and the scores (1, V);
-                or a list of these. It replaces the saved ones.
+            logits_processor: The name of an installed logits processor; a function, such as an
+                object of transformers; or a list of these. A function is called with the token ids
+                so far, (1, T), which start with bos, and the scores, (1, V). The processors that
+                were saved with the model are then not used.
             stopping_criteria, streamer: transformers' objects, or functions with their signatures.
             best_of: Sample this many texts for each prompt, and return the best
                 ``num_return_sequences`` of them, the best first.
-            judge: What rates the texts: another model, by bits per character; the name of an
-                installed metric that says whether lower is better; or a function that takes a text
-                without its prompt, and the prompt, and returns a number; higher is better. By
-                default, the model's own bits per character.
+            judge: How to rate the texts: another model, by its bits per character; the name of an
+                installed metric that declares whether lower is better; or a function that takes a
+                text without its prompt, and the prompt, and returns a number, where higher is
+                better. By default, the model's own bits per character.
             See ``CallOptions``.
 
         Returns:
-            ``num_return_sequences`` texts for each prompt, in the order of the prompts; each starts
-            with its prompt. With ``novelty`` each is a ``GeneratedText``, a string that also has
-            ``novelty`` and ``exceeds_max_copy``; with ``return_dict_in_generate`` each is a
-            ``Generation``.
+            ``num_return_sequences`` texts for each prompt, in the order of the prompts. Each text
+            starts with its prompt. With ``novelty``, each is a ``GeneratedText``: a string with the
+            attributes ``novelty`` and ``exceeds_max_copy``. With ``return_dict_in_generate``, each
+            is a ``Generation``.
 
         Raises:
             ConfigError: A setting is unknown, out of range, or incompatible with another.
             DataError: ``novelty`` is given, and the model has no index of its training text.
-            GenerationError: No token can be sampled, or no text contains what it must include.
+            GenerationError: No token can be sampled, or no text contains the strings of
+                ``must_include``.
             PluginError: A logits processor is not installed, or does not work.
         """
         check_flags(return_dict_in_generate=return_dict_in_generate)
@@ -256,7 +259,7 @@ class ReviewModel:
         return [row.text for row in rows]
 
     def generate_one(self, prompt: str = "", **options: Unpack[GenerateKwargs]) -> str:
-        """Generate one review; takes the arguments of ``generate``."""
+        """Generate one review. The arguments are those of ``generate``."""
         if not isinstance(prompt, str):
             raise ConfigError(
                 f"generate_one takes one prompt, a string; got {type(prompt).__name__}. generate"
@@ -272,10 +275,10 @@ class ReviewModel:
     def generate_each(
         self, prompt: str | Sequence[str] = "", *, first: int = 0, **options: Unpack[GenerateKwargs]
     ) -> Iterator[Generation]:
-        """Yield the texts of ``generate`` as they are generated, from number ``first`` on; raises
-        the same errors.
+        """Yield each text of ``generate`` as soon as it is generated, starting with text number
+        ``first``. Raises the same errors as ``generate``.
 
-        No text is started after ``max_time``, so there may be fewer.
+        No text is started after ``max_time``, so there may be fewer texts.
         """
         request = self._request(prompt, options)
         generator = self.generator
@@ -285,12 +288,13 @@ class ReviewModel:
         return (generator.output(row, request, number) for number, row in enumerate(rows, first))
 
     def stream(self, prompt: str = "", **options: Unpack[GenerateKwargs]) -> Iterator[str]:
-        """Yield one review in pieces as it is generated, the prompt first; joined, they are the
-        text of ``generate_one``.
+        """Yield one review in pieces while it is generated. The first piece is the prompt. The
+        joined pieces are the text that ``generate_one`` returns.
 
-        A piece is never a part of a character; it is one character if the tokenizer's tokens are
-        characters, and whole sentences with ``finish="sentence"``. Takes the arguments of
-        ``generate`` except num_beams, must_include and novelty="filter", which need the whole text.
+        A piece never splits a character. It is one character if the tokenizer's tokens are
+        characters. With ``finish="sentence"`` it consists of whole sentences. The arguments are
+        those of ``generate`` except num_beams, must_include and novelty="filter", which need the
+        whole text.
         """
         request = self._request(prompt, options)
         texts = len(request.prompts)
@@ -311,15 +315,15 @@ class ReviewModel:
         temperature: float = 1.0,
         conditions: Mapping[str, Any] | None = None,
     ) -> NextTokens:
-        """Return the k most probable tokens after a text, the entropy, and for a count model the
-        counts behind them.
+        """Return the k most probable next tokens and the entropy of the distribution. For a model
+        that was trained by counting, also return the counts behind the probabilities.
 
-        The probabilities are those before filters. The empty text is the start of a review. A text
-        is tokenized as it stands, so with a word tokenizer leave out a space at its end, which is
-        part of the next token.
+        Filters such as top_k are not applied. The empty text stands for the start of a review. The
+        text is tokenized without changes. With a word tokenizer, leave out a space at its end,
+        since the space belongs to the next token.
 
         Args:
-            text: The text before the token.
+            text: The text before the next token.
             k: The number of tokens.
             temperature: 1 gives the model's own probabilities.
             conditions: Values of the conditions that the model was trained with; others are
@@ -328,7 +332,7 @@ class ReviewModel:
         Raises:
             ConfigError: The text is not a string, k is not at least 1, the temperature is not above
                 0, or a condition is unknown.
-            GenerationError: The logits are NaN or infinite, or no token can follow.
+            GenerationError: The logits are NaN or infinite, or no token may follow the text.
         """
         return self.walk(text, temperature=temperature, conditions=conditions).next_tokens(k)
 
@@ -341,11 +345,11 @@ class ReviewModel:
         logits_processor: Any = None,
         seed: int | None = None,
     ) -> Walk:
-        """Return a text to extend and undo token by token; see ``Walk``.
+        """Return a ``Walk``: a text that the caller can extend token by token, and undo.
 
-        ``logits_processor`` is as in ``generate``, but saved ones are left out if it is not given.
-        Raises what ``next_tokens`` raises, and PluginError if a logits processor is not installed,
-        or cannot be made.
+        ``logits_processor`` is as in ``generate``, but if it is not given, the processors that were
+        saved with the model are not used. Raises the errors of ``next_tokens``, and PluginError if
+        a logits processor is not installed or cannot be created.
         """
         stepper = self.bundle.weights.stepper()
         prefix = self.conditions.encode({} if conditions is None else conditions)
@@ -365,8 +369,8 @@ class ReviewModel:
     def evaluate(self, source: Any, **options: Unpack[EvaluateKwargs]) -> "Evaluation":
         """Measure the model on a source of texts, in bits per character.
 
-        Its conditions are read from the source's columns of the same names; a missing value is
-        unspecified.
+        The conditions of each text are read from the columns of the source that have the same
+        names. A missing value counts as unspecified.
 
         Args:
             source: See ``reviewgen.data.sources.open_source``.
@@ -374,8 +378,8 @@ class ReviewModel:
 
         Raises:
             DataError: The source cannot be read, or contains nothing to evaluate.
-            ConfigError: An argument is unknown, or the split is unknown or would not be that of the
-                training.
+            ConfigError: An argument is unknown, or the split is unknown or differs from the split
+                of the training.
         """
         from reviewgen.data.pipeline import read_documents
         from reviewgen.evaluation.evaluate import evaluate_documents
@@ -391,8 +395,8 @@ class ReviewModel:
         )
 
     def novelty(self, text: str) -> Novelty:
-        """Return what a text shares with the training text: copied spans, and shares of windows of
-        8, 12 and 20 tokens.
+        """Compare a text with the training text. The result has the copied spans, and the share of
+        the windows of 8, 12 and 20 tokens that occur in the training text.
 
         Raises:
             ConfigError: The text is not a string.
@@ -411,18 +415,19 @@ class ReviewModel:
         *,
         conditions: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Return the negative log2 probability of a text in bits: in all, per character and per
+        """Return the negative log2 probability of a text, in bits: the total, per character and per
         token.
 
         Args:
-            text: The text; its end token is scored, too. Or a list of texts.
-            prompt: The context before the text, which is not scored. The two are tokenized
-                separately, so with a word tokenizer a space between them belongs to the text.
+            text: The text, or a list of texts. The end token of a text is scored, too.
+            prompt: The context before the text. It is not scored. The prompt and the text are
+                tokenized separately. With a word tokenizer, a space between them belongs to the
+                text.
             conditions: Values of the conditions that the model was trained with; others are
                 unspecified.
 
         Returns:
-            A ``Score``; of a list of texts, a list of them.
+            A ``Score``, or for a list of texts a list of scores.
 
         Raises:
             DataError: The text is empty.
@@ -439,47 +444,50 @@ class ReviewModel:
         )
 
     def neighbours(self, word: str, *, k: int = 10) -> "list[Neighbour]":
-        """Return the k words whose embeddings are nearest to that of a word, the nearest first.
+        """Return the k words whose embeddings are nearest to the embedding of a word, nearest
+        first.
 
-        The embedding of a word of several tokens is the mean of theirs; the words that are found
-        consist of one token each. With a tokenizer of characters, the word and its neighbours are
-        characters. A blend uses the embeddings of its first model that has any.
+        If the word consists of several tokens, its embedding is the mean of their embeddings. The
+        returned words consist of one token each. With a character tokenizer, the word and its
+        neighbours are characters. A blend uses the embeddings of its first component that has
+        embeddings.
 
         Raises:
-            ConfigError: The word is empty, k is not at least 1, or the model has no embeddings of
-                its tokens, such as an n-gram.
+            ConfigError: The word is empty, k is not at least 1, or the model has no token
+                embeddings. N-grams have none.
         """
         from reviewgen.words import find_neighbours
 
         return find_neighbours(self.bundle, self._pieces, word, k)
 
     def word_map(self, *, words: int = 300) -> "WordMap":
-        """Return a map of the most frequent words, by the first two principal components of their
-        embeddings.
+        """Return a two-dimensional map of the most frequent words. The coordinates are the first
+        two principal components of their embeddings.
 
-        They are the first words of the vocabulary, which a subword tokenizer keeps roughly in the
-        order of frequency.
+        The map has the first words of the vocabulary. A subword tokenizer sorts its vocabulary only
+        roughly by frequency.
 
         >>> reviewgen.load("lstm-word").word_map().save("words.svg")  # doctest: +SKIP
 
         Raises:
-            ConfigError: words is not at least 1, or the model has no embeddings of its tokens.
+            ConfigError: words is not at least 1, or the model has no token embeddings.
         """
         from reviewgen.words import map_words
 
         return map_words(self.bundle, self._pieces, words)
 
     def embed(self, texts: str | Sequence[str]) -> 'Float32[ndarray, "*N H"]':
-        """Return a vector of each text, (N, H): the mean of the hidden states of a network after
-        each of its tokens.
+        """Return a vector for each text, (N, H): the mean of the network's hidden states after the
+        tokens of the text.
 
-        Of a single text, a string, the vector is returned, (H,).
+        For a single string, return its vector, (H,).
 
-        Conditions are unspecified. It costs about as much as generating the texts, 32 at a time. A
-        blend uses the vectors of its first model that has a hidden state.
+        Conditions are unspecified. Texts are processed in batches of 32, at about the cost of
+        generating them. A blend uses the hidden states of its first component that has a hidden
+        state.
 
         Raises:
-            ConfigError: The model has no hidden state, such as an n-gram or a neural n-gram.
+            ConfigError: The model has no hidden state. N-grams and neural n-grams have none.
             DataError: A text is empty or not a string.
         """
         from reviewgen.words import embed_texts
@@ -490,20 +498,21 @@ class ReviewModel:
     def contrast(
         self, condition: str, *, k: int = 10, seed: int = 0
     ) -> "dict[str, list[PreferredWord]]":
-        """Return the k words whose probability each value of a condition raises most, highest
-        first.
+        """Return for each value of a condition the k words whose probability it raises most, in
+        descending order.
 
-        The model writes 60 texts of 40 tokens without any condition, and reads them once with each
-        value. A word's probability is the mean of its probabilities at all positions, and its log
-        ratio compares that with the mean of the other values. Words that are expected less than
-        once in 5,000 tokens are left out, and those whose log ratio is not above zero by its 95 %
-        interval over the texts (a jackknife), or is below 0.05: a value without an effect has no
-        words.
+        The model generates 60 texts of 40 tokens without any condition, and then computes the
+        probabilities of the next word at each position of these texts, once with each value. The
+        probability of a word is its mean over all positions. Its log ratio compares this
+        probability with the mean for the other values. A word is left out if it is expected less
+        than once in 5,000 tokens. It is also left out if its log ratio is below 0.05, or if the
+        95 % interval of the log ratio over the texts (a jackknife) includes values of zero or less.
+        So a value without an effect has no words.
 
         Args:
             condition: A condition of categories or numbers.
-            k: The number of words of each value.
-            seed: The seed of the texts.
+            k: The number of words for each value.
+            seed: The seed of the generated texts.
 
         Raises:
             ConfigError: The model has no such condition, it is free text, or the tokens are
@@ -519,14 +528,14 @@ class ReviewModel:
         return contrast_words(self.bundle, self._pieces, condition, k, write)
 
     def classify(self, texts: str | Sequence[str], condition: str) -> Any:
-        """Return for each text the value of a condition that fits it best, and the probabilities of
-        all values.
+        """Predict a condition from the text: return for each text the most probable value of the
+        condition, and the probabilities of all values.
 
-        Of a list of texts, a list of ``Classification`` is returned; of a single text, a string,
-        its ``Classification``.
+        Returns a list of ``Classification`` for a list of texts, and one ``Classification`` for a
+        single string.
 
-        By Bayes' rule: P(value | text) is proportional to P(value) P(text | value), with the shares
-        of the values in the training texts as P(value). Other conditions are unspecified.
+        By Bayes' rule, P(value | text) is proportional to P(value) P(text | value). P(value) is the
+        share of the training texts that have the value. Other conditions are unspecified.
 
         Raises:
             ConfigError: The model has no such condition, or it is free text.
@@ -540,10 +549,11 @@ class ReviewModel:
     def accuracy(
         self, source: Any, condition: str, **options: Unpack[EvaluateKwargs]
     ) -> "Accuracy":
-        """Return how often ``classify`` finds the value that a text has, measured on at most 1,000
+        """Return the share of texts for which ``classify`` finds the actual value, on at most 1,000
         texts.
 
-        They are drawn at random from all texts with a known value, the same ones in each call.
+        These texts are drawn at random from all texts with a known value. Every call draws the same
+        texts.
 
         Args:
             source: Texts with a column of the condition's name; see ``evaluate``.
@@ -569,25 +579,27 @@ class ReviewModel:
         push_to_hub: bool = False,
         **push_to_hub_kwargs: Any,
     ) -> str | None:
-        """Save everything in one folder, which ``reviewgen.load`` loads.
+        """Save the model and everything that belongs to it in one folder. ``reviewgen.load`` loads
+        it.
 
         Args:
             save_directory: The folder.
-            overwrite: Whether to replace a saved model that exists there.
-            dtype: The dtype of a network's saved weights: "float16" halves the file and rounds them
-                to 11 bits; "int8" quarters it and rounds each row of a matrix to 255 steps.
-            repo_id: The repository to publish in.
-            push_to_hub: Whether to publish it as well, and return the URL of the commit;
+            overwrite: Whether to replace a saved model that exists in this folder.
+            dtype: The dtype of a network's saved weights. "float16" halves the size of the file and
+                rounds the weights to 11 bits. "int8" quarters the size and rounds each row of a
+                matrix to 255 steps.
+            repo_id: The repository on the Hub to publish to.
+            push_to_hub: Whether to publish the model as well, and return the URL of the commit.
                 ``push_to_hub_kwargs`` are then the arguments of ``push_to_hub``.
 
         Raises:
-            OutputExists: The folder exists and ``overwrite`` is false, or what exists is not a
-                saved model.
+            OutputExists: The folder exists and ``overwrite`` is false, or the folder is not a saved
+                model.
             StorageError: The disk is full, or the folder cannot be written.
             ConfigError: The dtype is unknown, the model is not a network, or an argument is
                 unknown.
-            NotPublished, HubError, SourceError: As ``push_to_hub``; of these, only SourceError is
-                raised before the model is saved.
+            NotPublished, HubError, SourceError: See ``push_to_hub``. Only SourceError is raised
+                before the model is saved.
         """
         from reviewgen.saving.write import write_bundle
 
@@ -606,27 +618,28 @@ class ReviewModel:
     def save_generation_config(
         self, save_directory: str | Path, **settings: Unpack[GenerationSettings]
     ) -> None:
-        """Save generation settings as the defaults of the model, in its own folder or in a copy of
-        it.
+        """Save generation settings as the model's defaults, in the model's own folder or in a copy
+        of it.
 
         >>> model = reviewgen.load("./my-model")  # doctest: +SKIP
         >>> model.save_generation_config("./my-model", top_p=0.95)  # doctest: +SKIP
 
         Args:
-            save_directory: The folder that the model was loaded from, whose
-                ``generation_config.json`` is replaced, or a new folder, which becomes a copy with
-                these settings.
-            settings: Settings that differ from the present defaults; see ``GenerationConfig``.
+            save_directory: The folder that the model was loaded from, or a new folder. In the
+                model's own folder, ``generation_config.json`` is replaced. A new folder becomes a
+                copy of the model with these settings.
+            settings: The settings to change; see ``GenerationConfig``.
 
         Raises:
             ConfigError: A setting is unknown or out of range, or the model was not loaded from a
                 folder.
-            OutputExists: ``save_directory`` exists, and is another folder.
+            OutputExists: ``save_directory`` exists, and the model was not loaded from it.
             StorageError: The disk is full, or the folder cannot be written.
         """
         from reviewgen.saving.write import save_defaults
 
-        likeness: Any = settings.pop("likeness", None)  # a call does not take it
+        # generate() has no argument likeness: the setting exists only as a saved default
+        likeness: Any = settings.pop("likeness", None)
         config = self._request("", cast(GenerateKwargs, settings)).config
         if likeness is not None:
             config = replace(config, likeness=likeness)
@@ -645,12 +658,12 @@ class ReviewModel:
         datasets: str | Sequence[str] | None = None,
         tags: Sequence[str] = (),
     ) -> "ModelCard":
-        """Return a new model card, as ``push_to_hub`` writes it if there is none; ``str(card)`` is
-        its Markdown.
+        """Return a newly written model card, the same as ``push_to_hub`` writes for a model without
+        a card. ``str(card)`` is its Markdown.
 
         Args:
-            source: What the card's code snippet loads.
-            license, language, datasets, tags: For the Hub's metadata.
+            source: The argument of ``reviewgen.load`` in the card's code snippet.
+            license, language, datasets, tags: Metadata for the Hub.
 
         Raises:
             ConfigError: A value of the metadata is not text.
@@ -668,39 +681,41 @@ class ReviewModel:
         """Publish the model on the Hugging Face Hub, and return the URL of the commit.
 
         Before uploading, 200 generated texts and the vocabulary are scanned for e-mail addresses,
-        telephone numbers, URLs and handles, and the texts for copied text: a check, not a
-        guarantee. The card is written anew; one that a user has edited, here or in the repository,
-        is kept. Publishing an unchanged model again makes no commit.
+        telephone numbers, URLs and handles, and the texts are also scanned for copied text. This is
+        a check, not a guarantee. The card is written anew, unless a user has edited the card, in
+        the model's folder or in the repository: an edited card is kept. Publishing an unchanged
+        model again makes no commit.
 
         >>> model.push_to_hub("ana/music-reviews", license="apache-2.0")  # doctest: +SKIP
 
         Args:
             repo_id: ``owner/name``, with or without ``@revision``; created if it does not exist.
             commit_message: The title of the commit.
-            private: Whether a new repository is private; by default as the owner's settings say.
-            token: By default that of ``hf auth login`` or HF_TOKEN.
-            revision: The branch; main by default, created if it does not exist.
+            private: Whether a new repository is private. The default is set by the owner's account.
+            token: The access token; by default the token of ``hf auth login`` or HF_TOKEN.
+            revision: The branch; main by default. It is created if it does not exist.
             create_pr: Whether to open a pull request instead.
             allow_patterns, ignore_patterns: Which files to upload.
             delete_patterns: Which files of the repository to delete in the same commit.
-            license: The Hub's identifier, as in "apache-2.0" or "mit".
-            model_card_kwargs: Further metadata of the card: language, datasets, tags; and space,
-                the "owner/name" of a Space on the Hub to link;
-                ``reviewgen.export.html.push_with_space`` publishes one.
-            allow: Findings to ignore: email, url, phone, handle, copies, license, and text: the
-                whole training text, which the index of a training with ``novelty=exact`` contains.
-            copy_limit: The largest share of the texts' 20-token windows that may occur in the
+            license: The Hub's identifier of the license, as in "apache-2.0" or "mit".
+            model_card_kwargs: Further metadata of the card: language, datasets, tags and space.
+                ``space`` is the "owner/name" of a Space on the Hub that the card links to;
+                ``reviewgen.export.html.push_with_space`` publishes such a Space.
+            allow: The kinds of findings to ignore: email, url, phone, handle, copies, license,
+                text. The finding ``text`` means that the novelty index contains the whole training
+                text, as after a training with ``novelty=exact``.
+            copy_limit: The maximum share of the 20-token windows of the texts that may occur in the
                 training text; 0.5 if not given.
-            dtype: The dtype of a network's published weights; by default as they were saved, or
-                "float32".
+            dtype: The dtype of a network's published weights. By default the saved dtype; "float32"
+                if the model is not saved, or its weights may have changed.
 
         Raises:
             NotPublished: The scan found something that is not allowed.
-            HubError: The Hub cannot be reached, or refused.
+            HubError: The Hub cannot be reached, or refused the request.
             SourceError: ``repo_id`` is not the name of a repository.
-            ConfigError: An argument is out of range, or contradicts a card that is kept.
+            ConfigError: An argument is out of range, or contradicts an edited card that is kept.
             BundleError: The folder from which the model was loaded is gone or damaged.
-            StorageError: There is no disk space for a copy.
+            StorageError: There is no disk space for a copy of the model.
         """
         from reviewgen.hub.publish import publish
 
@@ -709,7 +724,7 @@ class ReviewModel:
 
     @property
     def generator(self) -> Generator:
-        """A Generator for the current weights.
+        """A ``Generator`` that uses the current weights.
 
         Raises:
             GenerationError: The weights were set to NaN or infinity.
@@ -741,7 +756,7 @@ class ReviewModel:
         return replace(request, device=self.device)
 
     def _judge(self, judge: Any) -> Judge:
-        """Return the function that rates a text after a prompt, for ``best_of``."""
+        """Return the function that rates a text for ``best_of``, given the text and its prompt."""
         if isinstance(judge, ReviewModel):
             return lambda text, prompt: (
                 -judge.score(text, prompt).bits_per_character if text else -math.inf
@@ -758,8 +773,8 @@ class ReviewModel:
         return judge  # type: ignore[no-any-return]
 
     def _scorer(self) -> Callable[[list[int], int], list[float]]:
-        """Return the function that scores the texts of a generator; it loads torch when it is
-        called.
+        """Return the function with which a generator scores its texts. The function imports torch
+        only when it is called.
         """
         weights = self.bundle.weights
         device = weights.device
@@ -779,7 +794,7 @@ def check_model(name: str, value: Any) -> None:
     """Check that an argument is a ReviewModel.
 
     Raises:
-        ConfigError: It is something else.
+        ConfigError: The value is not a ReviewModel.
     """
     if not isinstance(value, ReviewModel):
         raise ConfigError(

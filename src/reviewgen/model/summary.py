@@ -1,5 +1,5 @@
-"""The summary of a model in a notebook: its preset, the figures of its training and the learning
-curve, as HTML.
+"""The HTML that a notebook shows for a model: its preset, the facts of its training and the
+learning curve.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from reviewgen.web.rendering import decimal, duration, render, thousands
 
 
 def summarize(bundle: Bundle) -> str:
-    """Return the summary of a model, as HTML."""
+    """Return the summary of a model as HTML."""
     return render(
         "model/review_model.html",
         preset=bundle.preset,
@@ -22,7 +22,7 @@ def summarize(bundle: Bundle) -> str:
 
 
 def _facts(bundle: Bundle) -> dict[str, str]:
-    """Return the facts that are known, by their names."""
+    """Return the value of each fact, by its label. Unknown facts are left out."""
     training = bundle.training
     held_out = training.get("held_out") or {}
     data = training.get("data") or {}
@@ -44,8 +44,8 @@ def _facts(bundle: Bundle) -> dict[str, str]:
 
 
 def _chart(bundle: Bundle) -> Any:
-    """Return the learning curve, drawn without matplotlib; None for a model that was not trained by
-    steps.
+    """Return the learning curve, drawn without matplotlib. None if the training record has no
+    curve.
     """
     try:
         run = find_curves(bundle.training, bundle.preset)

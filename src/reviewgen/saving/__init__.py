@@ -1,4 +1,5 @@
-"""The saved folder of a trained model: plain data, local or from the Hub.
+"""The saved folder of a trained model. It contains plain data only, and may be local or from the
+Hub.
 
     config.json               schema; model and tokenizer: name, package, version, config; library
                               version; conditions
@@ -11,9 +12,9 @@
     manifest.json             the SHA-256 and the size of each file as it was saved
     README.md                 model card
 
-Reading is strict: names, shapes and dtypes are checked before any memory is allocated for them.
-Writing is atomic: the folder appears whole or not at all. Only safetensors, JSON and plain text are
-read; nothing is executed.
+Reading is strict: the names, shapes and dtypes of tensors are checked before memory is allocated
+for them. Writing is atomic: either the complete folder appears or none. Only safetensors, JSON and
+plain text are read; nothing is executed.
 
     layout        file names, the manifest, and ``Bundle``: the content of a saved folder in memory
     tensors       compares the header of the weights with the config

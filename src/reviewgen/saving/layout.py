@@ -1,10 +1,10 @@
-"""The layout of a saved folder: its file names, its content in memory, and ``manifest.json``, which
-finds later changes.
+"""The layout of a saved folder: its file names, its content in memory, and ``manifest.json``, by
+which later changes of the files are found.
 
     {"files": {"model.safetensors": {"sha256": "9f86...", "size": 3962162}, ...}}
 
-The manifest does not list the card, which users edit. It is not a signature: anyone who can write
-the folder can change it, too.
+The manifest does not list the card, since users edit the card. The manifest is not a signature:
+anyone who can write to the folder can also change the manifest.
 """
 
 import hashlib
@@ -39,22 +39,23 @@ NOVELTY = "novelty.safetensors"
 LEXICON = "lexicon.safetensors"
 CARD = "README.md"
 MANIFEST = "manifest.json"
-# the key in config.json of a blend without a file of its own, for the presets whose installed
-# weights it shares
+# A blend may use the installed weights of presets instead of a weights file of its own. Its
+# config.json then lists these presets under this key.
 SHARED_WEIGHTS = "weights"
 OWN_FILES = {CONFIG, WEIGHTS, GENERATION, TRAINING, CARD}
 OPTIONAL_FILES = {NOVELTY, LEXICON, MANIFEST}
-CURVE = "learning_curve.png"  # a picture in the card of a published model
+CURVE = "learning_curve.png"  # a picture that the card of a published model shows
 CLIENT_FILES = {".cache", ".git", ".gitignore"}
-"""What git and the Hub's client keep beside the files of a repository: ignored when a model is
-read, and never replaced.
+"""Files that git and the Hub's client keep in the folder of a repository. They are ignored when a
+model is read, and are never replaced.
 """
 
-# files of the Hub, of macOS, and of our own that do not belong to the model
+# files that are not part of the model: they come from the Hub, from macOS or from this library
 TOLERATED = {".gitattributes", ".DS_Store", CURVE, f".{GENERATION}.new", f".{MANIFEST}.new"}
 FileFacts = dict[str, str | int]  # the SHA-256 and the size of a file
 _TOKENIZER_FILE = re.compile(r"\w[\w.-]{0,254}")
-# generated texts do not depend on these files: receipts have the generation settings
+# files that the digest leaves out: receipts record the generation settings themselves, and texts do
+# not depend on the training record
 _WITHOUT_EFFECT = {GENERATION, TRAINING}
 _CODE_SUFFIXES = {
     ".py",
@@ -80,19 +81,20 @@ class Bundle:
         preset: The preset that was trained, as in "lstm-word".
         weights: The trained model.
         tokenizer: The trained tokenizer.
-        model_plugin: The package that provides the model.
-        tokenizer_plugin: The package that provides the tokenizer.
+        model_plugin: The plugin of the model, with the package that provides it.
+        tokenizer_plugin: The plugin of the tokenizer, with the package that provides it.
         tokenizer_config: The settings that the tokenizer was trained with.
-        conditions: The conditions that the model was trained with, and their ids; empty for a model
-            without conditions.
+        conditions: The conditions that the model was trained with, and their token ids. Empty for a
+            model without conditions.
         generation: Default generation settings.
         training: The record of the training run, as JSON values.
-        card: The model card, Markdown.
+        card: The model card, as Markdown.
         index: The novelty index of the training text.
         lexicon: The words of the training text.
-        folder: The saved folder that this was read from.
-        digests: The SHA-256 and the size of each file of the saved folder, as it was read.
-        origin: What the user loaded it from, as ``reviewgen.load`` takes it.
+        folder: The saved folder that the model was read from; None if it was not read from a
+            folder.
+        digests: The SHA-256 and the size of each file of the saved folder when the model was read.
+        origin: The argument of ``reviewgen.load`` from which the user loaded the model.
     """
 
     preset: str
@@ -117,7 +119,7 @@ class Bundle:
         return self.weights.model
 
     def is_saved_in(self, folder: Path) -> bool:
-        """Return whether this is the folder that it was read from."""
+        """Return whether the model was read from this folder."""
         return (
             self.folder is not None
             and self.folder.exists()
@@ -126,11 +128,11 @@ class Bundle:
         )
 
     def digest(self) -> str | None:
-        """Return the SHA-256 of the files that generated texts depend on; None for a model that was
+        """Return the SHA-256 over the files that affect generated texts. None for a model that was
         not read from a folder.
 
-        It is computed from the files as they were read; later changes to the folder do not affect
-        it.
+        The digest is that of the files when they were read. Later changes to the folder do not
+        affect it.
         """
         if self.folder is None:
             return None
@@ -142,12 +144,13 @@ class Bundle:
 
 
 def files_of(config: Any) -> set[str]:
-    """Return the names of all files that a saved model may have, as its config.json lists them.
+    """Return the names of all files that a saved model may have. The content of its config.json
+    lists the tokenizer's files.
 
     Raises:
-        BundleError: A tokenizer file lies outside the folder, or its suffix is that of a program or
-            a pickle, or it has the name of another file, on Windows and macOS also if they differ
-            in case only.
+        BundleError: A tokenizer file is outside the folder, has the suffix of a program or a
+            pickle, or has the name of another file. Names that differ only in case count as the
+            same, since Windows and macOS do not distinguish them.
     """
     config = config if isinstance(config, Mapping) else {}
     tokenizer = config.get("tokenizer")
@@ -178,12 +181,13 @@ def files_of(config: Any) -> set[str]:
 def fingerprint(
     training: Mapping[str, Any], tokenizer: str, tokenizer_settings: Mapping[str, Any]
 ) -> str:
-    """Return a digest of the corpus and the tokenizer of a novelty index, so that each model reads
-    only its own.
+    """Return a digest that identifies the corpus and the tokenizer of a novelty index. A model
+    reads an index only if the digests match.
 
-    A model that was trained further has the tokenizer of its parent, so the parent's corpus counts
-    too. The settings are those of ``config.json``, so that a folder stays readable when the
-    tokenizer class gets a new setting.
+    A model that continues the training of a parent has the parent's tokenizer, which depends on the
+    parent's corpus. So the digest includes the records of all parents. ``tokenizer_settings`` are
+    taken from ``config.json``, so that a folder remains readable when the tokenizer class gets a
+    new setting.
     """
     corpus = (training.get("data") or {}).get("fingerprint")
     facts = [corpus, tokenizer, dict(tokenizer_settings)]
@@ -193,7 +197,7 @@ def fingerprint(
 
 
 def digest_files(folder: Path, names: Iterable[str]) -> dict[str, FileFacts]:
-    """Return the entries of a manifest for the files of a folder that exist."""
+    """Return manifest entries for those of the named files that exist in the folder."""
     files = [folder / name for name in sorted({*names} - {CARD, MANIFEST})]
     return {
         file.name: {"sha256": digest_of(file), "size": file.stat().st_size}
@@ -203,8 +207,8 @@ def digest_files(folder: Path, names: Iterable[str]) -> dict[str, FileFacts]:
 
 
 def write_manifest(folder: Path, files: Mapping[str, FileFacts] | None = None) -> None:
-    """Write the manifest of a folder, with these entries; by default those of all files that its
-    config.json names, as they are now.
+    """Write the manifest of a folder. ``files`` are its entries; by default, entries are made for
+    the current content of all files that config.json names.
 
     Raises:
         OSError: The operating system refused a step.
@@ -216,7 +220,7 @@ def write_manifest(folder: Path, files: Mapping[str, FileFacts] | None = None) -
 
 
 def read_manifest(folder: Path) -> dict[str, FileFacts] | None:
-    """Return the entries of the manifest of a folder; None if it has none.
+    """Return the entries of a folder's manifest; None if the folder has no manifest.
 
     Raises:
         BundleError: The manifest is damaged.
@@ -234,7 +238,9 @@ def read_manifest(folder: Path) -> dict[str, FileFacts] | None:
 
 
 def find_changes(before: Mapping[str, FileFacts], now: Mapping[str, FileFacts]) -> list[str]:
-    """Return the names of the files that have changed, are missing, or were added."""
+    """Compare two sets of manifest entries. Return the names of the files that have changed, are
+    missing, or were added.
+    """
     return [
         name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name)
     ]
@@ -243,13 +249,13 @@ def find_changes(before: Mapping[str, FileFacts], now: Mapping[str, FileFacts]) 
 def check_manifest(
     folder: Path, names: Collection[str], present: Mapping[str, FileFacts], *, is_local: bool = True
 ) -> None:
-    """Raise if files of a folder that has a manifest are not as they were saved.
+    """Raise if the files of a folder differ from its manifest. A folder without a manifest passes.
 
     Args:
         folder: The folder.
-        names: The names of the files.
-        present: Their entries as they are now.
-        is_local: Whether the user can change the folder; false for the cache of the Hub.
+        names: The names of the files to compare.
+        present: The manifest entries for the current files.
+        is_local: Whether the folder belongs to the user; false for the cache of the Hub's client.
 
     Raises:
         BundleError: A file has changed, is missing, or was added; or the manifest is damaged.
@@ -273,7 +279,7 @@ def check_manifest(
 
 
 def _what_to_do(folder: Path, is_local: bool = True) -> str:
-    # the command takes a relative path only if it starts with a dot
+    # the command accepts a relative path only if it starts with a dot
     path = str(folder) if folder.is_absolute() or folder.parts[:1] == ("..",) else f"./{folder}"
     pull = "reviewgen pull OWNER/NAME --out ./my-model --accept-changes"
     command = f"reviewgen doctor {shlex.quote(path)} --accept" if is_local else pull

@@ -1,5 +1,5 @@
-"""Reads a saved folder, strictly: names, shapes and dtypes are checked before any memory is
-allocated for them.
+"""Reads a saved folder strictly: the names, shapes and dtypes of its tensors are checked before
+memory is allocated for them.
 """
 
 import contextlib
@@ -50,8 +50,8 @@ _CONFIG = {
     "model": _PLUGIN,
     "tokenizer": _TOKENIZER,
 }
-_MAX_PRESET = 200  # characters
-# the name of a preset, or of a plugin with its package before a colon
+_MAX_PRESET = 200  # maximum characters of a preset's name
+# the name of a preset, where PACKAGE:NAME stands for a plugin of a package
 _PRESET = re.compile(r"([A-Za-z0-9][\w.-]*:)?[a-z][a-z0-9-]*([\w.-]*:[a-z][a-z0-9]*)?", re.ASCII)
 
 
@@ -63,15 +63,15 @@ def read_bundle(
     Args:
         folder: The saved folder.
         weight_bits: The precision of the weights in generation: 32, 16 or 8 bits.
-        strict: Whether unknown files are an error. False for a folder of the Hub's cache, where
-            other programs may put files.
-        accept_changes: Whether to read files that are not as they were saved.
+        strict: Whether unknown files are an error. False for a folder in the Hub's cache, since
+            other programs may write there.
+        accept_changes: Whether to read the model although files have changed since it was saved.
 
     Raises:
         BundleError: The folder is missing, damaged, truncated, not a saved model or of an unknown
             schema, or a file has changed since it was saved.
-        UnknownPlugin: Its model or tokenizer is not installed; the message names the package to
-            install, or what to register.
+        UnknownPlugin: The model's or the tokenizer's plugin is not installed. The message says
+            which package to install, or what to register.
     """
     with _reading(folder):
         config = _read_config(folder)
@@ -79,7 +79,7 @@ def read_bundle(
         _check_files(folder, names, strict)
         present = layout.digest_files(folder, names)
         bundle = _read_checked(folder, config, weight_bits)
-        if not accept_changes:  # last, because the errors of the readers are more precise
+        if not accept_changes:  # checked last, because the errors of the readers are more precise
             layout.check_manifest(folder, names, present, is_local=strict)
         bundle.digests = present
         return bundle
@@ -102,7 +102,9 @@ def read_training(folder: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _reading(folder: Path) -> Iterator[None]:
-    """Raise an error of one sentence if there is no saved model, or it cannot be read."""
+    """Raise an error with a short message if there is no saved model, or if the block cannot read
+    it.
+    """
     try:
         if not folder.is_dir():
             reason = describe_cut_off(folder) or (
@@ -122,7 +124,7 @@ def _reading(folder: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, ReviewgenError):
             raise
-        # reading needs no space, but numba compiles loops meanwhile
+        # Reading needs no disk space, but numba may write compiled loops to its cache at this time.
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             advice = "Free some space, or name another folder in NUMBA_CACHE_DIR."
             raise StorageError(f"No room for compiled code: {error.strerror}. {advice}") from None
@@ -132,9 +134,7 @@ def _reading(folder: Path) -> Iterator[None]:
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    """Return the content of config.json after a check of everything but the configs of the plugins
-    and the list of files.
-    """
+    """Read config.json and check it, except the configs of the plugins and the list of files."""
     config: Any = _read_json(folder / layout.CONFIG)
     if isinstance(config, dict) and config.keys() >= {"schema", "library"}:
         schema = config["schema"]
@@ -163,8 +163,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
 def _check(
     values: Any, kinds: Mapping[str, Any], where: str, optional: Set[str] = frozenset()
 ) -> None:
-    """Raise unless a JSON value is an object with these keys and types of values. Optional keys may
-    have any value.
+    """Raise unless a JSON value is an object with the keys of ``kinds`` and values of these types.
+    The keys in ``optional`` may be missing, and may have any value.
     """
     if not isinstance(values, dict) or values.keys() - optional != kinds.keys():
         got = sorted(values) if isinstance(values, dict) else type(values).__name__
@@ -180,7 +180,7 @@ def _check(
 
 def _check_files(folder: Path, known: set[str], strict: bool) -> None:
     present = {file.name for file in folder.iterdir()} - layout.TOLERATED - layout.CLIENT_FILES
-    # a card may be deleted on the Hub
+    # users may delete the card on the Hub
     optional = layout.OPTIONAL_FILES if strict else layout.OPTIONAL_FILES | {layout.CARD}
     if missing := sorted(known - optional - present):
         raise BundleError(f"{folder} is incomplete: {', '.join(missing)} is missing.")
@@ -200,7 +200,7 @@ def _parse_training(folder: Path) -> dict[str, Any]:
 
 
 def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> Bundle:
-    """Return the content of a saved folder whose files and config.json were checked."""
+    """Return the content of a saved folder whose files and config.json the caller has checked."""
     defaults = _read_json(folder / layout.GENERATION)
     if not isinstance(defaults, dict):
         raise BundleError(f"{folder / layout.GENERATION} is damaged: it should be a JSON object.")
@@ -239,7 +239,7 @@ def _read_checked(folder: Path, config: Mapping[str, Any], weight_bits: int) -> 
 
 
 def _check_vocabulary(model_config: Any, tokenizer: Tokenizer, conditions: Conditions) -> None:
-    """Raise if a model has other ids than its tokenizer and its conditions."""
+    """Raise if the token ids of a model do not match its tokenizer and its conditions."""
     if model_config.vocab_size != conditions.vocab_size:
         condition_ids = conditions.vocab_size - tokenizer.vocab_size
         also = f" and its conditions {condition_ids}" if condition_ids else ""
@@ -264,10 +264,10 @@ def _check_vocabulary(model_config: Any, tokenizer: Tokenizer, conditions: Condi
 def _read_weights(
     folder: Path, config: Mapping[str, Any], plugin: Plugin, weight_bits: int
 ) -> tuple[ModelWeights, Any]:
-    """Compare the tensors of a model with its config, and return its weights and its config.
+    """Check the tensors of a model against its config, and return the weights and the config.
 
-    A model with a stepper entry point generates without torch; its torch model is built on first
-    use.
+    If the plugin has a stepper entry point, the model generates without torch, and the torch model
+    is built on first use.
     """
     saved = SavedTensors.find(folder, config.get(layout.SHARED_WEIGHTS, {}))
     facts = config["model"]
@@ -296,7 +296,8 @@ def _read_weights(
 def _read_json(file: Path, max_bytes: int = MAX_SETTINGS) -> Any:
     try:
         return read_json(file, max_bytes)
-    # not UTF-8, not JSON, too large, nested too deeply, or with a number that is not plausible
+    # raised if the file is not UTF-8 or not JSON, is too large, is nested too deeply, or has a
+    # number that is not plausible
     except ValueError as error:
         raise BundleError(f"{file} is damaged: it is not JSON ({error}).") from None
 

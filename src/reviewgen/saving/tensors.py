@@ -1,11 +1,11 @@
-"""The tensors of a saved model: their header is compared with the tensors that its config implies,
-before any is read.
+"""The tensors of a saved model. Before any tensor is read, the header of the file is compared with
+the tensors that the model's config implies.
 
-A float32 tensor may be saved as float16, and a float32 matrix as int8 beside a scale for each row,
-in the tensor ``<name>.scale``: weight i, j is ``matrix[i, j] * scale[i]``. Both are converted back
-when they are read. Tied weights are one tensor of the file: its metadata maps each further name to
-the name that is stored, as ``safetensors.torch.save_model`` writes it. A blend of installed weights
-may share their files.
+A float32 tensor may be saved as float16. A float32 matrix may also be saved as int8, with one scale
+for each row in the tensor ``<name>.scale``: weight i, j is ``matrix[i, j] * scale[i]``. Reading
+converts both forms back to float32. Tied weights are stored once: the metadata of the file maps
+each further name of a tensor to the stored name, in the format of ``safetensors.torch.save_model``.
+A blend of installed models may read the tensors from their files.
 """
 
 import math
@@ -22,42 +22,42 @@ from reviewgen.registry.plugins import find_weights
 from reviewgen.saving.layout import WEIGHTS
 from reviewgen.storage import digest_of, dtype_name
 
-_MAX_NAMES = 150  # characters of the names of tensors in a message
-_MAX_WEIGHT = 1e9  # a sum of products of two such weights stays far below the largest float32
+_MAX_NAMES = 150  # maximum characters for the names of tensors in a message
+_MAX_WEIGHT = 1e9  # sums of products of two weights up to this stay far below the largest float32
 
 FORMAT = "format"
-"""The key of a file's metadata that is not a tensor's name; its value is "pt"."""
+"""The only key in a file's metadata that is not the name of a tensor; its value is "pt"."""
 
 SCALE = ".scale"
-"""The end of the name of an int8 matrix's scales, (rows,) float32."""
+"""The suffix of the name of the tensor with the scales of an int8 matrix, (rows,) float32."""
 
-# the name under which a tensor is stored, its dtype and its shape
+# the stored name of a tensor, its dtype and its shape
 _Header = tuple[str, str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class SavedTensors:
-    """The tensors of a saved model, in one file; or those of a blend, in the files of installed
-    weights that it shares.
+    """The tensors of a saved model. They are in one file, or for a blend that shares installed
+    weights, in the files of these weights.
 
     Attributes:
-        files: Each file, by a prefix of the names of its tensors.
+        files: Each file, by the prefix that the names of its tensors get.
     """
 
     files: Mapping[str, Path]
 
     @classmethod
     def find(cls, folder: Path, shared: Mapping[str, str]) -> "SavedTensors":
-        """Return the tensors of a saved folder.
+        """Find the files that hold the tensors of a saved folder.
 
         Args:
             folder: The folder.
-            shared: For a blend without a file of its own: the presets whose installed weights it
-                shares, one for each component, and the SHA-256 of their files.
+            shared: For a blend without a weights file of its own: the presets whose installed
+                weights it uses, one for each component, and the SHA-256 of each weights file.
 
         Raises:
-            BundleError: The weights of a preset are not installed, or are not those that the blend
-                was made of.
+            BundleError: The weights of a preset are not installed, or are not the ones that the
+                blend was made from.
         """
         files = {}
         for number, (preset, digest) in enumerate(shared.items()):
@@ -76,15 +76,17 @@ class SavedTensors:
     def load(
         self, expected: Mapping[str, TensorSpec], load_file: Callable[[Path], Mapping[str, Any]]
     ) -> dict[str, Any]:
-        """Return the tensors that a model expects, after their headers were compared with it; int8
-        matrices are scaled.
+        """Return the tensors that a model expects, after a check of their headers. Matrices that
+        are stored as int8 are multiplied by their scales.
 
         Args:
-            expected: The dtype and shape of each tensor.
-            load_file: Reads a file: that of ``safetensors.numpy`` or ``safetensors.torch``.
+            expected: The dtype and shape of each tensor, by name.
+            load_file: The function that reads a file: ``load_file`` of ``safetensors.numpy`` or of
+                ``safetensors.torch``.
 
         Raises:
-            BundleError: A tensor is missing, extra, or has another dtype or shape.
+            BundleError: A tensor is missing, extra, or has another dtype or shape; or a weight is
+                NaN, infinite or implausibly large.
         """
         scaled = self._check(expected)
         saved = self.load_as_stored(load_file)
@@ -95,15 +97,17 @@ class SavedTensors:
         }
 
     def load_as_stored(self, load_file: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the tensors as they are in the files, tied ones under each of their names."""
+        """Return the tensors as they are stored, without a conversion. A tied tensor is returned
+        under each of its names.
+        """
         stored: dict[str, Any] = {}
         for prefix, file in self.files.items():
             stored |= {prefix + name: tensor for name, tensor in load_file(file).items()}
         return {name: stored[key] for name, (key, _, _) in self._read_headers().items()}
 
     def _read_headers(self) -> dict[str, _Header]:
-        """Return the header of each tensor, without reading any; of tied ones under each of their
-        names, with their scales.
+        """Return the header of each tensor, without reading the tensors. A tied tensor, and its
+        scales, are listed under each of its names.
         """
         headers: dict[str, _Header] = {}
         for prefix, file in self.files.items():
@@ -127,8 +131,8 @@ class SavedTensors:
         return headers
 
     def _check(self, expected: Mapping[str, TensorSpec]) -> set[str]:
-        """Check the headers, and return the names of the tensors that are int8 matrices with a
-        scale for each row; raises what ``load`` raises.
+        """Check the headers, and return the names of the matrices that are stored as int8 with
+        scales. Raises the errors of ``load``.
         """
         headers = self._read_headers()
         scaled = set()
@@ -171,7 +175,7 @@ def _list(names: list[str]) -> str:
 
 
 def _check_values(tensors: Mapping[str, Any]) -> None:
-    """Raise if a weight is NaN, infinite, or so large that sums of products overflow."""
+    """Raise if a weight is NaN, infinite, or so large that sums of products could overflow."""
     for name, tensor in tensors.items():
         if "float" in str(tensor.dtype) and math.prod(tensor.shape):
             largest = max(abs(float(tensor.max())), abs(float(tensor.min())))

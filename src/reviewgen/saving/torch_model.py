@@ -1,4 +1,4 @@
-"""The torch model of a saved folder: built from its class, config and tensors. Needs torch."""
+"""Builds the torch model of a saved folder from its class, config and tensors. Needs torch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,13 +21,13 @@ from reviewgen.saving.tensors import SavedTensors
 def read_model(
     saved: SavedTensors, plugin: Plugin, settings: Mapping[str, Any], version: str
 ) -> LanguageModel:
-    """Return the model of a saved folder, built after its tensors were compared with its config.
+    """Check the tensors of a saved folder against its config, and build the model.
 
     Args:
-        saved: Its tensors.
+        saved: The tensors of the folder.
         plugin: The model's plugin.
         settings: The model's config, as JSON values.
-        version: The version of the plugin that saved it.
+        version: The version of the plugin that saved the model.
 
     Raises:
         BundleError: The tensors do not match the config.
@@ -36,7 +36,8 @@ def read_model(
     config = read_saved_config(model_class.Config, settings, version)
     expected = _tensor_specs(model_class, config)
     mapped = saved.load(expected, load_file)
-    # copied, because a mapped file that is cut off later would end the process
+    # Copied, since the tensors are mapped from the file: if the file is truncated later, reading
+    # them would crash the process.
     tensors = {
         key: tensor.to(getattr(torch, expected[key][0]), copy=True)
         for key, tensor in mapped.items()
@@ -45,10 +46,10 @@ def read_model(
 
 
 def build_model(plugin: Plugin, config: Any, arrays: Mapping[str, np.ndarray]) -> LanguageModel:
-    """Return a model from arrays that were compared with its config.
+    """Build a model from arrays that were already checked against its config.
 
     Raises:
-        BundleError: The model itself rejects them.
+        BundleError: The model's ``load_state_dict`` rejects the arrays.
     """
     model_class, _ = find_model(plugin)
     tensors = {key: torch.from_numpy(array.copy()) for key, array in arrays.items()}
@@ -59,7 +60,7 @@ def _build(model_class: Any, config: Any, tensors: Mapping[str, Tensor]) -> Lang
     model: LanguageModel = model_class(config)
     try:
         model.load_state_dict(tensors)
-    except RuntimeError as error:  # torch's error for tensors that do not match
+    except RuntimeError as error:  # torch raises it for tensors that do not match
         raise BundleError(f"{WEIGHTS} does not match the model: {first_line(error)}") from None
     if isinstance(model, nn.Module):
         model.eval()
@@ -67,13 +68,13 @@ def _build(model_class: Any, config: Any, tensors: Mapping[str, Tensor]) -> Lang
 
 
 def _tensor_specs(model_class: Any, config: Any) -> dict[str, TensorSpec]:
-    """Return dtype and shape of a model's tensors without allocating them. An array of counts may
-    have any size, which depends on the corpus.
+    """Return the dtype and shape of a model's tensors without allocating them. Arrays of a model
+    that was trained by counting may have any size, since their sizes depend on the corpus.
     """
     try:
         with torch.device("meta"):
             tensors: dict[str, Tensor] = model_class(config).state_dict()
-    except (RuntimeError, OverflowError) as error:  # torch's error for sizes beyond 64 bits
+    except (RuntimeError, OverflowError) as error:  # torch raises them for sizes beyond 64 bits
         raise BundleError(
             f"No model can be built from the config in {CONFIG}: {first_line(error)}"
         ) from None

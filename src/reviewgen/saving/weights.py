@@ -1,6 +1,7 @@
 """The two forms of a trained model: the torch model, and a stepper that generates without torch.
 
-The torch model is created on first use; so is the stepper, where the plugin has none of its own.
+The torch model is created on first use. If the plugin has no stepper of its own, the stepper is
+created from the torch model, also on first use.
 """
 
 import copy
@@ -18,17 +19,18 @@ class ModelWeights:
     """The weights of a trained model, as a torch model and as a stepper.
 
     Args:
-        model: The torch model, if it is built already.
-        load: Builds the torch model otherwise; called at most once.
-        stepper: A stepper of the same weights, if one was created without torch.
+        model: The torch model, if it already exists.
+        load: The function that builds the torch model if ``model`` is None. It is called at most
+            once.
+        stepper: A stepper with the same weights, if the plugin has created one without torch.
         weight_bits: The precision of the weights in generation: 32, 16 or 8 bits.
 
     Attributes:
-        weight_bits: As given.
-        device: The device that generates and scores, as PyTorch names it: "cpu", unless ``to`` was
+        weight_bits: The argument of this name.
+        device: The device that generates and scores, by PyTorch's name: "cpu", unless ``to`` was
             called.
-        is_exposed: Whether the user has access to the torch model, so that its weights may have
-            changed.
+        is_exposed: Whether the user has accessed the torch model, and so may have changed its
+            weights.
     """
 
     def __init__(
@@ -55,14 +57,14 @@ class ModelWeights:
         return self._model
 
     def expose(self) -> "LanguageModel":
-        """Return the torch model for modification; from now on, each stepper is made of the weights
-        as they are then.
+        """Return the torch model to a caller that may change its weights. From now on, ``stepper``
+        makes a new stepper from the current weights at each call.
         """
         self.is_exposed = True
         return self.model
 
     def to(self, device: str) -> None:
-        """Let a device generate and score, with a copy of the model.
+        """Generate and score on a device from now on, with a copy of the model.
 
         Raises:
             ConfigError: The device is not available, or the model cannot be moved to it.
@@ -76,13 +78,13 @@ class ModelWeights:
     @property
     def model_on_device(self) -> "LanguageModel":
         """The torch model on the device; the caller must not change it."""
-        if self._on_device is not None and self.is_exposed:  # its weights may have changed
+        if self._on_device is not None and self.is_exposed:  # the weights may have changed
             self._on_device, _ = _copy_to(self.device, self.model, self.weight_bits)
         return self.model if self._on_device is None else self._on_device
 
     def stepper(self) -> Stepper:
-        """Return a stepper of the current weights, on the device. A stepper on the CPU is kept,
-        because packing the weights takes time.
+        """Return a stepper with the current weights, on the device. A stepper on the CPU is cached,
+        because packing its weights takes time.
         """
         if self._stepper is not None and self._on_device is None and not self.is_exposed:
             return self._stepper
@@ -95,13 +97,13 @@ class ModelWeights:
 
 
 def _copy_to(device: str, model: "LanguageModel", weight_bits: int) -> "tuple[LanguageModel, str]":
-    """Return a copy of a model on an accelerator, and the device with its number, as in "cuda:0": a
-    bare "cuda" may change later.
+    """Copy a model to an accelerator. Return the copy, and the device with its number, as in
+    "cuda:0", since the device that a bare "cuda" means may change later.
 
     Raises:
         ConfigError: The device is not available, or the model cannot be moved to it.
     """
-    import torch  # most models generate without it
+    import torch  # imported here, since most models generate without torch
 
     if not isinstance(model, torch.nn.Module):
         raise ConfigError(
@@ -121,7 +123,7 @@ def _copy_to(device: str, model: "LanguageModel", weight_bits: int) -> "tuple[La
         )
     try:
         on_device: Any = copy.deepcopy(model).to(device)
-    # torch raises these, and deepcopy where a plugin has something that cannot be copied
+    # raised by torch, or by deepcopy if a plugin's model has an attribute that cannot be copied
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise ConfigError(
             f"The model cannot be copied to the device {device}: {first_line(error)}"

@@ -1,5 +1,5 @@
-"""Writes a bundle as a folder that appears whole or not at all, and changes what is in one. Needs
-torch.
+"""Writes the folder of a model, copies it, and changes single files of it. A new folder appears
+only once it is complete. Needs torch.
 """
 
 import contextlib
@@ -46,28 +46,29 @@ from reviewgen.storage import (
 from reviewgen.version import __version__
 
 _DTYPES = ("float32", "float16", "int8")
-_MAX_REASON = 200  # characters of the message of a plugin's own error
+_MAX_REASON = 200  # maximum characters of a plugin's own error message
 
 
 def write_bundle(
     bundle: Bundle, folder: Path, *, overwrite: bool = False, dtype: str = "float32"
 ) -> None:
-    """Write a bundle as a folder that appears whole or not at all.
+    """Write a bundle as a folder. The folder appears only once it is complete.
 
     Args:
         bundle: The model to save.
         folder: The target folder.
-        overwrite: Whether to replace a saved model or an empty folder that exists there.
-        dtype: The dtype of a neural model's saved weights: "float16" halves the file, and "int8"
-            quarters it, with a scale for each row of a matrix.
+        overwrite: Whether to replace a saved model or an empty folder at this path.
+        dtype: The dtype of a neural model's saved weights. "float16" halves the size of the file.
+            "int8" quarters it, and stores a scale for each row of a matrix.
 
     Raises:
         ConfigError: The dtype is unknown, the model is not a neural one, or a weight is too large
             for the dtype.
-        OutputExists: The folder exists and ``overwrite`` is false, or it exists and is not a saved
-            model, or has other files.
+        OutputExists: The folder exists and ``overwrite`` is false, or the folder is not a saved
+            model, or has files that do not belong to one.
         StorageError: The disk is full or the folder cannot be written; nothing is left behind.
-        BundleError: A file would be too large to be read again.
+        BundleError: A file would be too large to be read again, or has a number that is NaN or
+            infinite.
         BrokenPlugin: The tokenizer cannot be saved; see ``save_tokenizer``.
     """
     with _new_model_folder(folder, overwrite) as scratch:
@@ -76,7 +77,8 @@ def write_bundle(
         tokenizer_files = save_tokenizer(bundle.tokenizer, tokenizer.name, scratch)
         tensors, tied = _store_once(bundle.model.state_dict())
         _save_tensors(_narrow(tensors, tied, bundle, dtype), tied, scratch / layout.WEIGHTS)
-        if bundle.index is not None:  # the settings of its tokenizer may have been others before
+        # the tokenizer's config may have changed since the index was read
+        if bundle.index is not None:
             fingerprint = layout.fingerprint(
                 bundle.training, tokenizer.name, to_dict(bundle.tokenizer_config)
             )
@@ -102,11 +104,11 @@ def write_bundle(
 
 
 def write_or_rescue(bundle: Bundle, folder: Path, *, overwrite: bool = False) -> None:
-    """Write a bundle, into a temporary folder if the target fails, so that a full disk does not
-    lose hours of training.
+    """Write a bundle. If the target folder cannot be written, write it into a temporary folder
+    instead, so that hours of training are not lost when a disk is full.
 
     Raises:
-        StorageError: The target could not be written; the message names the folder that was written
+        StorageError: The target could not be written. The message names the folder that was written
             instead.
     """
     try:
@@ -118,20 +120,20 @@ def write_or_rescue(bundle: Bundle, folder: Path, *, overwrite: bool = False) ->
 
 
 def copy_bundle(bundle: Bundle, folder: Path, generation: GenerationConfig | None = None) -> None:
-    """Copy the files that a model was loaded from, byte for byte, into a folder that appears whole
-    or not at all.
+    """Copy the files that a model was loaded from, byte for byte. The new folder appears only once
+    it is complete.
 
-    The copy of a blend that shares the weights of installed presets has a file of its own with
-    them.
+    If the model is a blend that uses the installed weights of presets, the copy gets a weights file
+    of its own.
 
     Args:
         bundle: The model.
         folder: The new folder.
-        generation: Generation defaults, in place of those of the saved model.
+        generation: Generation defaults that replace those of the saved model.
 
     Raises:
-        BundleError: The weights that a blend shares are not installed, or are different ones; or
-            the saved model no longer exists, or has changed since it was loaded.
+        BundleError: The saved model no longer exists, or has changed since it was loaded; or the
+            installed weights that a blend uses are missing or have changed.
         OutputExists: The folder exists.
         StorageError: The disk is full or the folder cannot be written; nothing is left behind.
     """
@@ -152,7 +154,7 @@ def copy_bundle(bundle: Bundle, folder: Path, generation: GenerationConfig | Non
                 raise BundleError(
                     f"{name} of {saved} has changed since the model was loaded. Load it again."
                 )
-        (scratch / layout.CARD).touch()  # the card may have been deleted on the Hub
+        (scratch / layout.CARD).touch()  # a user may have deleted the card on the Hub
         if layout.SHARED_WEIGHTS in config:
             shared = SavedTensors.find(saved, config.pop(layout.SHARED_WEIGHTS))
             _save_tensors(*_store_once(shared.load_as_stored(load_file)), scratch / layout.WEIGHTS)
@@ -166,14 +168,14 @@ def save_defaults(bundle: Bundle, folder: Path, generation: GenerationConfig) ->
 
     Args:
         bundle: The model.
-        folder: Its folder, or one that does not exist, into which the model is copied.
+        folder: The model's folder, or a new folder that becomes a copy of the model.
         generation: The defaults.
 
     Raises:
-        OutputExists: The folder is another one, and exists.
+        OutputExists: The folder exists and is not the one that the model was loaded from.
         StorageError: The disk is full or the folder cannot be written.
-        ConfigError: The model was not loaded from a folder, or the defaults are above the limits of
-            a saved model.
+        ConfigError: The model was not loaded from a folder, or a default exceeds the limits for a
+            saved model.
     """
     check_saved_generation(generation)
     if bundle.folder is None:
@@ -189,15 +191,17 @@ def save_defaults(bundle: Bundle, folder: Path, generation: GenerationConfig) ->
             new.write_bytes(dump_json(to_dict(generation)))
         facts = layout.digest_files(folder, [layout.GENERATION])
         bundle.digests |= facts
-        if manifest is not None:  # its other entries stay: their files may have changed
+        # The other entries are kept, so that changes of the other files are still found.
+        if manifest is not None:
             layout.write_manifest(folder, manifest | facts)
 
 
 def accept_changes(folder: Path) -> list[str]:
-    """Write the manifest of a saved model anew, and return the names of the files that had changed.
+    """Write a new manifest for the current files of a saved model. Return the names of the files
+    that had changed.
 
     Raises:
-        BundleError: The model cannot be read with these files.
+        BundleError: The model cannot be read from the current files.
         StorageError: The folder cannot be written.
     """
     now = read_bundle(folder, accept_changes=True).digests
@@ -210,8 +214,8 @@ def accept_changes(folder: Path) -> list[str]:
 
 
 def check_tokenizer_files(tokenizer: Tokenizer, name: str) -> None:
-    """Raise what ``save_tokenizer`` raises if a tokenizer cannot be saved, before a model is
-    trained with it.
+    """Check that a tokenizer can be saved, before a model is trained with it. Raises the errors of
+    ``save_tokenizer``.
     """
     with temporary_folder() as folder:
         save_tokenizer(tokenizer, name, folder)
@@ -220,7 +224,8 @@ def check_tokenizer_files(tokenizer: Tokenizer, name: str) -> None:
 def save_tokenizer(tokenizer: Any, name: str, folder: Path) -> list[str]:
     """Save a tokenizer into an empty folder, and return the names of its files.
 
-    It is a plugin, which may choose any names, also those of other files of the saved model.
+    The tokenizer is a plugin that chooses the names of its files. So the names are checked: they
+    must not be those of other files of a saved model.
 
     Args:
         tokenizer: The tokenizer.
@@ -228,8 +233,8 @@ def save_tokenizer(tokenizer: Any, name: str, folder: Path) -> list[str]:
         folder: The folder.
 
     Raises:
-        BrokenPlugin: It writes a file of a reserved name, a subfolder, a link or a program, or it
-            cannot be saved.
+        BrokenPlugin: The tokenizer writes a file with a reserved name, a subfolder, a link or a
+            program, or it cannot be saved.
         OSError: The operating system refused a step.
     """
     try:
@@ -257,7 +262,9 @@ def save_tokenizer(tokenizer: Any, name: str, folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _new_model_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """Yield a scratch folder that becomes a saved model; raises what ``write_bundle`` raises."""
+    """Yield a scratch folder that becomes the saved model when the block ends. Raises the errors of
+    ``write_bundle``.
+    """
     if not overwrite:
         check_output(folder)
     with storage_errors(folder):
@@ -268,16 +275,16 @@ def _new_model_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
 
 
 def refuse_other_files(folder: Path) -> None:
-    """Raise if a folder has something else than a saved model, so that a typo cannot delete other
-    files.
+    """Raise if a folder is not empty and has other files than those of a saved model. So a mistyped
+    path does not delete other files.
 
     Raises:
-        OutputExists: It has, or it is not a folder.
+        OutputExists: The folder has other files, or the path is not a folder.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     problem = "is not a saved model"
-    # raised if it is not a folder, or has no config of ours
+    # raised if the path is not a folder, or has no config.json of this library
     with contextlib.suppress(OSError, ValueError, BundleError, AttributeError):
         config = read_json(folder / layout.CONFIG)
         known = layout.files_of(config) | layout.TOLERATED
@@ -297,8 +304,8 @@ def _write(file: Path, content: Any, max_bytes: int = MAX_SETTINGS) -> None:
     """Write a text, or a value as JSON.
 
     Raises:
-        BundleError: It could not be read again: it is too large, or has a number that is NaN or
-            infinite.
+        BundleError: The content could not be read again: it is too large, or has a number that is
+            NaN or infinite.
     """
     try:
         file.write_bytes(
@@ -309,14 +316,17 @@ def _write(file: Path, content: Any, max_bytes: int = MAX_SETTINGS) -> None:
 
 
 def _save_tensors(tensors: dict[str, Tensor], tied: Mapping[str, str], file: Path) -> None:
-    """Write the tensors of a model, and the further names of tied ones."""
+    """Write the tensors of a model. The metadata of the file holds the further names of tied
+    tensors.
+    """
     with safetensors_file(file):
         save_file(tensors, file, metadata={FORMAT: "pt", **tied})
 
 
 def _store_once(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return tensors of which no two share memory; and for each further name of tied weights, the
-    name under which they are stored, which is their first.
+    """Prepare tensors for a file in which no two tensors may share memory. Return the tensors to
+    store; and for tied tensors, which are stored under their first name, a map from each further
+    name to the first.
 
     Different views of one tensor are copied.
     """
@@ -341,18 +351,18 @@ def _store_once(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[
 def _narrow(
     tensors: dict[str, Tensor], tied: Mapping[str, str], bundle: Bundle, dtype: str
 ) -> dict[str, Tensor]:
-    """Convert float32 tensors to float16, or with "int8" the matrices among them to int8; see
-    ``reviewgen.saving.tensors``.
+    """Convert float32 tensors to float16. If ``dtype`` is "int8", convert float32 matrices to int8
+    with scales instead. The formats are described in ``reviewgen.saving.tensors``.
 
     Args:
         tensors: The tensors to store.
-        tied: The further names of tied ones, and the names under which they are stored.
+        tied: The map from each further name of a tied tensor to its stored name.
         bundle: The model.
         dtype: See ``write_bundle``.
 
     Raises:
-        ConfigError: The dtype cannot be read again, the model is not a neural one, or a weight is
-            too large for the dtype.
+        ConfigError: The dtype is unknown, the model is not a neural one, or a weight is too large
+            for the dtype.
     """
     if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}; got {quoted(dtype)}.")
@@ -363,7 +373,8 @@ def _narrow(
             f"dtype={dtype} is for neural models, and {bundle.preset} is not one: leave it out."
         )
     names = {*tensors, *tied}
-    # matrices for which the model itself has a tensor with the name of a scale
+    # matrices that cannot become int8, since the model has a tensor of its own with the name of the
+    # scales
     has_scale = {tied.get(name, name) for name in names if name + SCALE in names}
     narrow: dict[str, Tensor] = {}
     for name, tensor in tensors.items():

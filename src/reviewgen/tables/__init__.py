@@ -1,11 +1,10 @@
-"""Tables of texts: generated ones, with their receipts, and the scores and copies of given ones.
+"""Tables of texts: generated texts with their receipts, and the scores of given texts, or the
+passages that they copy from the training text.
 
-    table      writes a table: shards of jsonl or parquet in ``OUT.partial``, then ``OUT``, a folder
-               or a file
-    generating the plan of a table of generated texts; draws the conditions of each
-    scoring    that of a table of scores, or of copies; bits per character, by several processes
-    receipts   what a text was generated with, and generating it again
+    table      writes a table: first shards in ``OUT.partial``, then ``OUT``, a folder or a file
+    generating plans a table of generated texts, and draws the conditions of each text
+    scoring    plans a table of scores or of copies; evaluates a model with several processes
+    receipts   records how a text was generated, and generates it again
 
-Processes share the shards, and the files do not depend on how many there are. Each name is imported
-on first use.
+Several processes share the work. The written files do not depend on the number of processes.
 """

@@ -1,9 +1,9 @@
-"""Generates the texts of a table, in one process or in several: the implementation of
-``reviewgen.generate_dataset``.
+"""The implementation of ``reviewgen.generate_dataset``: generates a table of texts, in one process
+or in several.
 
-A schema is a distribution for each condition, or the rows of a table, which are drawn jointly. The
-values that are drawn for text i depend on the seed and i only, so shards can be generated anywhere
-and in any order.
+A schema says how the values of conditions are drawn for each text. It is a distribution for each
+condition, or a table from which whole rows are drawn. The values for text i depend only on the seed
+and on i. So any process can generate any shard, in any order.
 """
 
 import hashlib
@@ -32,8 +32,8 @@ from reviewgen.tables.receipts import has_functions, library_versions, make_rece
 from reviewgen.tables.scoring import NOVELTY_COLUMNS, column_names, load_saved, move, novelty_row
 from reviewgen.tables.table import Progress, Row, TablePlan, write_table
 
-_HEAD_ROWS = 1000  # the first rows of a table, from which its columns are known
-_MAX_TEXTS = 1_000_000_000  # of a table
+_HEAD_ROWS = 1000  # the columns of a table are taken from this many rows
+_MAX_TEXTS = 1_000_000_000  # maximum texts of a table
 Value = str | int | float | None
 _OWN_COLUMNS = {
     "text": "string",
@@ -61,12 +61,14 @@ def _make_plan(
 
     Args:
         model: The model.
-        origin: Where the model came from, without paths of this machine, for the receipts.
-        n: The number of texts of each prompt.
-        request: The checked settings, with each prompt once, and what is drawn for each text.
-        seed: The seed of the user, if any.
+        origin: The argument of ``load`` for the receipts, without paths of this machine.
+        n: The number of texts for each prompt.
+        request: The checked settings, with each prompt once, and the conditions to draw for each
+            text.
+        seed: The seed that the user gave, if any.
         shards: How the table is written.
-        receipts: Whether there is a column of receipts, or the file that they are also written to.
+        receipts: Whether the table has a column of receipts; or a file to write the receipts to as
+            well.
     """
     prompts = request.prompts
     conditions = model.conditions
@@ -88,7 +90,7 @@ def _make_plan(
             text = model.generator.output(generated, shard_request, number)
             row: Row = {name: getattr(text, name) for name in own}
             for condition in conditions:
-                # a value of the user is not plain yet
+                # a value that the user gave was not converted yet
                 value = condition.plain(text.conditions.get(condition.name))
                 column = names[condition.name]
                 row[column] = None if value is None else _MAKE[types[column]](value)
@@ -123,7 +125,7 @@ def _make_plan(
 
 
 def _column_type(condition: Condition, request: Request) -> str:
-    """Return the type of the column of a condition: integers, numbers or text."""
+    """Return the pyarrow type of the column of a condition: "int64", "double" or "string"."""
     values = {condition.plain(request.fixed.get(condition.name))}
     for group in request.draws:
         if condition.name in group.names:
@@ -147,13 +149,14 @@ def generate_dataset(
     device: str = "auto",
     options: GenerateKwargs,
 ) -> Any:
-    """Generate a table of texts; under a launcher, all processes call this.
+    """Generate a table of texts. Under a launcher, all processes call this.
 
-    Args are those of ``reviewgen.generate_dataset``, and:
+    The arguments are those of ``reviewgen.generate_dataset``, and:
         shards: How the table is written.
-        receipts: Whether there is a column of receipts, or the file that they are also written to.
+        receipts: Whether the table has a column of receipts; or a file to write the receipts to as
+            well.
         progress: Called with the progress.
-        weight_bits: The bits of a weight of a model that is loaded.
+        weight_bits: The number of bits per weight, if this call loads the model.
 
     Raises:
         ReviewgenError: See ``reviewgen.generate_dataset``.
@@ -161,12 +164,12 @@ def generate_dataset(
     """
 
     def plan(path: Path) -> TablePlan:
-        """Check the call, and return the plan of its table."""
+        """Check the arguments of the call, and return the plan of its table."""
         check_count("n", n)
         check_flags(columns=shards.columns, unique=shards.unique)
         loaded, origin = load_saved(model, weight_bits)
         request = _check_request(loaded, prompt, options)
-        # with must_include, few texts are generated at once, so an accelerator does not help
+        # with must_include the batches are small, so an accelerator does not help
         if device != "auto" or not request.must_include:
             move(loaded, device)
         if (total := n * len(request.prompts)) > _MAX_TEXTS:
@@ -177,7 +180,7 @@ def generate_dataset(
         if shards.schema is not None:
             given = dict(options.get("conditions") or {})
             for group in request.draws:
-                given.pop(group.names[0], None)  # it is not given, or it is "draw"
+                given.pop(group.names[0], None)  # its value is missing or "draw"
             groups = read_schema(shards.schema, loaded.conditions, given)
         drawn = {*itertools.chain.from_iterable(group.names for group in groups)}
         groups += [group for group in request.draws if not drawn.intersection(group.names)]
@@ -200,11 +203,11 @@ def generate_dataset(
 
 
 def _check_request(model: ReviewModel, prompt: Any, options: GenerateKwargs) -> Request:
-    """Return the checked settings, with each prompt once.
+    """Check the settings of a call, and return them with each prompt once.
 
     Raises:
-        ReviewgenError: As ``ReviewModel.generate``; or with a setting, a text would depend on other
-            texts, on the time or on functions.
+        ReviewgenError: See ``ReviewModel.generate``. Also raised for settings with which a text
+            would depend on other texts, on the time or on functions.
     """
     if options.get("num_return_sequences") is not None:
         raise ConfigError(
@@ -234,26 +237,26 @@ def _check_request(model: ReviewModel, prompt: Any, options: GenerateKwargs) -> 
             "Functions as logits_processor, stopping_criteria or streamer cannot be repeated: leave"
             " them out."
         )
-    model.generator.guard(request)  # refuses a novelty filter that the model has no index for
+    # raises if a novelty filter needs an index that the model does not have
+    model.generator.guard(request)
     return request
 
 
 def _digest(groups: Sequence[DrawGroup]) -> str | None:
-    """Return a digest of what is drawn from; None if nothing is."""
+    """Return a digest of the distributions of a schema; None if nothing is drawn."""
     facts = [[group.names, group.rows, group.weights.tolist()] for group in groups]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest() if facts else None
 
 
 def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -> list[DrawGroup]:
-    """Return the groups of conditions that a schema draws.
+    """Read a schema. Return its groups of conditions; the conditions of a group are drawn together.
 
     Args:
-        source: A mapping, or a .json file with one, of condition to {value: weight}; or a table
-            whose columns are conditions: a csv, jsonl or parquet file, or another source of
-            ``train``. The empty value stands for "not given". The mapping may also be a string of
-            JSON.
+        source: A mapping of each condition to {value: weight}, which may also be a JSON string or a
+            .json file; or a table whose columns are conditions: a csv, jsonl or parquet file, or
+            another source that ``train`` accepts. The empty value stands for "not given".
         conditions: The conditions of the model.
-        given: Conditions that are the same for all texts.
+        given: Conditions with the same value for all texts.
 
     Raises:
         ConfigError: The model has no conditions, or a condition, a value or a weight is unusable.
@@ -293,7 +296,7 @@ def read_schema(source: Any, conditions: Conditions, given: Mapping[str, Any]) -
 
 
 def _read_weights(name: Any, weights: Any, conditions: Conditions) -> DrawGroup:
-    """Return the group of a condition with a weight for each value."""
+    """Return the group of one condition, from a weight for each value."""
     condition = next((condition for condition in conditions if condition.name == name), None)
     if condition is None:
         raise ConfigError(
@@ -312,7 +315,7 @@ def _read_weights(name: Any, weights: Any, conditions: Conditions) -> DrawGroup:
 
 
 def _read_table(records: Iterable[Mapping[str, Any]], conditions: Conditions) -> DrawGroup:
-    """Return the group of those columns of a table that are conditions."""
+    """Return the group of all columns of a table that are conditions of the model."""
     rest = iter(records)
     head = list(itertools.islice(rest, _HEAD_ROWS))
     columns = dict.fromkeys(map(str, itertools.chain.from_iterable(head)))
@@ -343,8 +346,8 @@ def _read_table(records: Iterable[Mapping[str, Any]], conditions: Conditions) ->
 
 
 def _table_value(condition: Condition, value: Any, rare: Counter[str]) -> Value:
-    """Return a checked value of a table. A category that training left out counts as not given, as
-    in training.
+    """Check and convert a value of a table. A rare category that the training left out counts as
+    not given, as in training.
     """
     if condition.left_out and _is_unknown(condition, condition.plain(value)):
         rare[condition.name] += 1
@@ -366,5 +369,7 @@ def _checked(condition: Condition, value: Any) -> Value:
 
 
 def _is_unknown(condition: Condition, plain: Value) -> bool:
-    """Return whether a value is not one of the values of a condition, which is not a field."""
+    """Return whether a value is unknown to a condition. A field, which takes any text, has no
+    unknown values.
+    """
     return plain is not None and not condition.is_field and condition.find(plain) is None

@@ -1,5 +1,5 @@
-"""Receipts: a record of everything that a generated text depends on, to generate it again and
-compare.
+"""Receipts. A receipt records everything that a generated text depends on. So the text can be
+generated again and compared.
 
 A receipt is one JSON object::
 
@@ -9,7 +9,7 @@ A receipt is one JSON object::
     settings    all generation settings; also novelty, max_copy and must_include if they were given
     model       the preset, the digest of its folder, the bits per weight, and its origin as
                 ``source``, without paths of this machine; and the device, if it was not the CPU
-    versions    of Python, the machine, the libraries and the plugins that the result depends on
+    versions    of Python, the machine, and the libraries and plugins that affect the text
 
 A file of receipts has one receipt per line.
 """
@@ -35,10 +35,12 @@ from reviewgen.registry.metadata import Plugin
 from reviewgen.storage import open_input
 from reviewgen.version import __version__
 
-_EXCERPT = 40  # characters that are shown around the first difference
-# the start of the source of a model outside the folder of the receipts and the working directory
+# characters that a message shows around the first difference
+_EXCERPT = 40
+# The start of ``source`` if the model is neither in the folder of the receipts nor in the working
+# directory.
 _ELSEWHERE = ".../"
-_MAX_NAMED = 5  # different texts that a summary names
+_MAX_NAMED = 5  # maximum number of different texts that a summary lists
 _VERSIONS = ("numpy", "numba", "llvmlite", "tokenizers", "torch")
 
 
@@ -66,12 +68,12 @@ class _Model(_Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class Receipt(_Checked):
-    """A receipt; the fields are described above."""
+    """A receipt. The docstring of this module describes the fields."""
 
     synthetic: Literal[True]
     text: str
     prompt: str
-    number: Annotated[int, Bound(at_least=0, below=10**11)]  # far beyond the largest table
+    number: Annotated[int, Bound(at_least=0, below=10**11)]  # far above the largest table
     seed: Annotated[int, Bound(at_least=0, below=1 << 64)]
     settings: _Settings
     model: _Model
@@ -84,8 +86,8 @@ class Replay:
 
     Attributes:
         text: The newly generated text.
-        is_equal: Whether it equals the text of the receipt.
-        differences: One sentence for each difference: in the model, in a version, in the text.
+        is_equal: Whether the new text equals the text of the receipt.
+        differences: One sentence for each difference in the model, the versions or the text.
     """
 
     text: str
@@ -100,14 +102,14 @@ def make_receipt(
 
     Args:
         model: The model.
-        generation: The text, from ``generate(..., return_dict_in_generate=True)`` or
-            ``generate_each``.
-        origin: What loads the model, so that ``reviewgen replay`` can find it; see
-            ``portable_origin``.
+        generation: The generated text, as returned by ``generate(...,
+            return_dict_in_generate=True)`` or ``generate_each``.
+        origin: The argument of ``reviewgen.load`` with which ``reviewgen replay`` loads the model;
+            see ``portable_origin``.
 
     Raises:
-        ConfigError: The call had functions as logits processors or stopping criteria, which cannot
-            be saved.
+        ConfigError: The text was generated with functions as logits processors or stopping
+            criteria. Functions cannot be saved.
     """
     request = generation.request
     if has_functions(request):
@@ -137,7 +139,7 @@ def make_receipt(
 
 
 def has_functions(request: Request) -> bool:
-    """Return whether a call has functions as logits processors or stopping criteria."""
+    """Return whether a request has functions as logits processors or stopping criteria."""
     hooks = request.hooks
     if hooks is None:
         return False
@@ -145,16 +147,16 @@ def has_functions(request: Request) -> bool:
 
 
 def portable_origin(origin: str | Path, file: Path) -> str:
-    """Return the origin of a model without the path of a folder of this machine.
+    """Return the origin of a model without absolute paths of this machine.
 
-    A local folder is named by its path from the folder of the receipts or from the working
-    directory; a folder outside both only by its name.
+    For a local folder, return its path relative to the folder of the receipts or to the working
+    directory. If the folder is in neither, return only its name.
     """
     folder = Path(origin).expanduser()
     if not folder.is_dir():
         return str(origin)
     pairs = [(folder.absolute(), parent.absolute()) for parent in (file.parent, Path())]
-    # again with all symbolic links followed
+    # then the same pairs with all symbolic links resolved
     pairs += [(location.resolve(), parent.resolve()) for location, parent in pairs]
     for location, parent in pairs:
         if location.is_relative_to(parent):
@@ -163,15 +165,16 @@ def portable_origin(origin: str | Path, file: Path) -> str:
 
 
 def find_origin(receipt: Receipt, file: Path) -> str | Path:
-    """Return what loads the model of a receipt; a local folder as it is found from here.
+    """Return the argument of ``reviewgen.load`` for the model of a receipt. For a local model it is
+    the path of the folder on this machine.
 
     Args:
         receipt: The receipt.
-        file: The file that it was read from. A local model is searched in its folder, then in the
-            working directory.
+        file: The file that the receipt was read from. A local model is searched for in the folder
+            of this file, then in the working directory.
 
     Raises:
-        ConfigError: The receipt does not say where its model is.
+        ConfigError: The receipt does not say where the model is.
     """
     origin = receipt.model.source
     if origin is None or origin.startswith(_ELSEWHERE):
@@ -188,10 +191,10 @@ def find_origin(receipt: Receipt, file: Path) -> str | Path:
 
 
 def read_receipts(file: Path) -> Iterator[Receipt]:
-    """Yield the receipts of a file, one per line.
+    """Yield the receipts of a file that has one receipt per line.
 
     Raises:
-        DataError: The file cannot be read, or has something in it that is not a receipt.
+        DataError: The file cannot be read, or a line is not a receipt.
     """
     number = 0
     try:
@@ -218,20 +221,22 @@ def read_receipts(file: Path) -> Iterator[Receipt]:
 
 
 def replay(receipt: Receipt, model: ReviewModel) -> Replay:
-    """Generate a receipt's text again, and compare.
+    """Generate the text of a receipt again, and compare the two texts.
 
     Raises:
         ConfigError: The model does not support a setting of the receipt.
     """
     config = receipt.settings.generation_config
-    is_search = config.num_beams > 1  # a beam search finds the texts of a prompt together
+    # a beam search finds all texts of a prompt together
+    is_search = config.num_beams > 1
     if not is_search:
         config = dataclasses.replace(config, num_return_sequences=1)
     arguments: Any = vars(receipt.settings) | {"generation_config": config, "seed": receipt.seed}
     request = make_request(
         receipt.prompt, model.generation_config, arguments, model.tokenizer, model.conditions
     )
-    request = dataclasses.replace(request, draws=())  # a receipt holds what was drawn
+    # the receipt has the drawn values
+    request = dataclasses.replace(request, draws=())
     if not is_search and config.do_sample is not False:
         request = dataclasses.replace(request, offset=receipt.number)
     first = receipt.number % config.num_return_sequences if is_search else 0
@@ -260,7 +265,7 @@ def replay(receipt: Receipt, model: ReviewModel) -> Replay:
 
 
 def describe_replays(replays: Sequence[Replay]) -> str:
-    """Return a sentence with the number of identical texts, and the numbers of different ones.
+    """Return a sentence that says how many texts are identical, and which texts differ.
 
     >>> describe_replays([Replay("a", True, ()), Replay("b", False, ()), Replay("c", True, ())])
     '2 of 3 texts are identical; text 2 differs.'
@@ -280,7 +285,7 @@ def describe_replays(replays: Sequence[Replay]) -> str:
 
 
 def _describe_difference(before: str, after: str) -> str:
-    """Return a sentence with the first difference of two texts."""
+    """Return a sentence that shows the first difference of two texts."""
     index = len(os.path.commonprefix([before, after]))  # noqa: RUF071  character by character is what is needed
     start = max(0, index - _EXCERPT // 2)
     new, old = (repr(text[start : index + _EXCERPT // 2]) for text in (after, before))
@@ -288,7 +293,7 @@ def _describe_difference(before: str, after: str) -> str:
 
 
 def library_versions(model: ReviewModel, processors: Sequence[Plugin]) -> dict[str, str]:
-    """Return the versions of everything that a text depends on."""
+    """Return the versions of the libraries and plugins that affect a generated text, by name."""
     used = (model.bundle.model_plugin, model.bundle.tokenizer_plugin, *processors)
     return {**_versions(), **{plugin.package: plugin.version for plugin in used}}
 

@@ -1,8 +1,8 @@
-"""Scores texts, or finds what they copy, in one process or in several:
-``reviewgen.score_dataset``, ``novelty_dataset``.
+"""The implementation of ``reviewgen.score_dataset`` and ``reviewgen.novelty_dataset``: scores
+texts, or finds the passages that they copy, in one process or in several.
 
-Reading is fast, so every process reads all texts, and judges only its share. The summary does not
-depend on how the texts were shared.
+Reading is fast, so every process reads all texts, and then scores or examines only its share of
+them. The result does not depend on how the texts are shared among the processes.
 """
 
 import copy
@@ -42,7 +42,7 @@ from reviewgen.registry.plugins import find_model
 from reviewgen.tables.receipts import library_versions
 from reviewgen.tables.table import Progress, Row, TablePlan, write_table
 
-_SCORED_TEXTS = 1024  # that are scored together, as ``evaluate`` does
+_SCORED_TEXTS = 1024  # number of texts that are scored together, as in ``evaluate``
 _SCORE_COLUMNS = {
     "characters": "int64",
     "tokens": "int64",
@@ -59,22 +59,23 @@ _SHARE = [*NOVELTY_COLUMNS][-1]
 _DEFAULTS = {
     name: value for name, value in to_dict(EvaluationOptions()).items() if value is not None
 }
-_LONG_COPY = 50  # characters
+_LONG_COPY = 50  # a copy of at least this many characters counts as long
 _Scorer = Callable[[ReviewModel, Sequence[Example]], Iterable[Row]]
 _Summarize = Callable[[Iterable[Row]], dict[str, Any]]
 _logger = logging.getLogger("reviewgen")
 
 
 def load_saved(model: Any, weight_bits: int = 32) -> tuple[ReviewModel, str | Path | None]:
-    """Return a model, which may be moved to another device, and where it came from.
+    """Load a model that may then be moved to another device. Return the model, and the name or
+    folder that it was loaded from.
 
     Args:
-        model: A ReviewModel, or what ``load`` takes.
-        weight_bits: The bits of a weight of a model that is loaded.
+        model: A ReviewModel, or an argument of ``load``.
+        weight_bits: The number of bits per weight, if this call loads the model.
 
     Raises:
-        ConfigError: It is neither, or a ReviewModel that is not saved as it is.
-        ReviewgenError: It cannot be loaded; see ``load``.
+        ConfigError: ``model`` is of another type, or is a ReviewModel with unsaved changes.
+        ReviewgenError: The model cannot be loaded; see ``load``.
     """
     if isinstance(model, str | Path):
         return ReviewModel.from_pretrained(model, weight_bits=weight_bits), model
@@ -94,9 +95,10 @@ def move(model: ReviewModel, device: str) -> None:
     """Move a model to a device.
 
     Args:
-        model: The model. One that is on an accelerator already stays there if the device is "auto".
-        device: "auto", or a device of torch. "auto" is the device that accelerate selects if the
-            model is a network that is suited for it and has 32-bit weights, else the CPU.
+        model: The model.
+        device: A device of torch, or "auto". With "auto", a model that is already on an accelerator
+            stays there. A network with 32-bit weights that is suited for an accelerator is moved to
+            the device that accelerate selects. All other models stay on the CPU.
 
     Raises:
         ConfigError: The device is not available, or the model cannot be moved to it.
@@ -112,7 +114,7 @@ def move(model: ReviewModel, device: str) -> None:
         return
     model_class, _ = find_model(model.bundle.model_plugin.name)
     if issubclass(model_class, torch.nn.Module) and process_state().device.type != "cpu":
-        from reviewgen.training.device import choose_device  # accelerate, half a second
+        from reviewgen.training.device import choose_device  # imports accelerate: half a second
 
         try:
             model.to(choose_device("auto", model_class)[0])
@@ -127,16 +129,16 @@ def evaluate(
     progress: Progress | None = None,
     **options: Unpack[EvaluateKwargs],
 ) -> tuple[ReviewModel, Evaluation]:
-    """Evaluate a model that all processes of a launcher load, bit for bit as one does; return the
-    model and its evaluation.
+    """Evaluate a model, with all processes of a launcher. Return the model and its evaluation,
+    which is bit for bit the same as with one process.
 
     Args:
-        model: What ``reviewgen.load`` takes.
+        model: The argument of ``reviewgen.load``.
         source: The texts.
         device: As in ``reviewgen.score_dataset``.
-        progress: Called after each batch with the number of texts that were evaluated so far, in
-            all processes.
-        options: As in ``ReviewModel.evaluate``.
+        progress: Called after each batch with the number of texts that all processes have evaluated
+            so far.
+        options: See ``ReviewModel.evaluate``.
 
     Raises:
         ReviewgenError: See ``ReviewModel.evaluate`` and ``reviewgen.load``.
@@ -149,8 +151,8 @@ def evaluate(
         return loaded
 
     def work() -> tuple[dict[int, Any], str, Any]:
-        """Score the batches of this process; return their totals by number, a digest of all texts,
-        and what the conditions save.
+        """Score the batches of this process. Return the totals of each batch by its number, a
+        digest of all texts, and the gain in bits of each condition.
         """
         totals = dict[int, Any]()
         digest = xxhash.xxh3_128()
@@ -175,7 +177,8 @@ def evaluate(
             done += len(batch)
             if progress is not None:
                 progress("Evaluating", done, None)
-        # with several processes, these are not the nats of the first texts
+        # ``measure_gains`` can reuse the scores of the first texts only if this process has scored
+        # all of them.
         known = nats if processes.world_size == 1 else ()
         return (
             totals,
@@ -187,7 +190,7 @@ def evaluate(
         loaded = processes.each(check, model)
         processes.refuse_differences(_facts(loaded, source, options))
         results = processes.gather(work, _name(source))
-        # such as the texts of a pipe, of which each process has read a part
+        # For example, each process may have read a different part of a pipe.
         if len({digest for _, digest, _ in results}) > 1:
             raise TrainingError(
                 "The processes have read different texts. Run the same command everywhere, with the"
@@ -211,7 +214,7 @@ def score_texts(
     device: str = "cpu",
     options: EvaluateKwargs,
 ) -> Any:
-    """Write a table with a row for each text of a source; under a launcher, all processes call
+    """Write a table with a row for each text of a source. Under a launcher, all processes call
     this.
 
     Raises:
@@ -222,7 +225,7 @@ def score_texts(
     judge_columns, judge, summarize, stage = _SCORERS[kind]
 
     def plan(_: Path) -> TablePlan:
-        """Check the call, and return the plan of its table."""
+        """Check the arguments of the call, and return the plan of its table."""
         refuse_unknown_options(
             options,
             EvaluateKwargs,
@@ -237,17 +240,17 @@ def score_texts(
         else:
             require_index(loaded.bundle.index)
         texts: Iterator[Example] = read_texts(source, loaded.bundle, **settings)
-        first_text = next(texts)  # raises an error if the source cannot be read
+        first_text = next(texts)  # raises if the source cannot be read
         texts = chain([first_text], texts)
         identity = identify_texts(source, loaded.conditions, settings)
         facts = {"judge": kind, **_facts(loaded, source, _DEFAULTS | settings)}
-        # the processes compare this
+        # all processes must have the same value
         facts["texts"] = hash_text(first_text[0]) if identity is None else identity
         done = 0
 
         def rows(_: int, first: int, last: int) -> Iterator[Row]:
-            """Yield the rows of a shard, after the texts of the shards that other processes
-            write.
+            """Yield the rows of the texts ``first`` to ``last - 1``. The texts before ``first``
+            that other processes score are skipped.
             """
             nonlocal done
             shard = islice(texts, first - done, last - done)
@@ -268,7 +271,7 @@ def score_texts(
 
 
 def _facts(model: ReviewModel, source: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts that the results depend on, besides the texts, as JSON values by name."""
+    """Return the facts that the results depend on, except the texts, as JSON values by name."""
     return {
         "model": model.digest,
         **device_facts(model.device),
@@ -287,8 +290,8 @@ def _condition_columns(conditions: Conditions) -> dict[str, str]:
 
 
 def column_names(conditions: Conditions, others: Sequence[str]) -> dict[str, str]:
-    """Return the column of each condition: its name, with the prefix ``condition_`` if another
-    column has that name.
+    """Return the name of the column of each condition. It is the name of the condition, with the
+    prefix ``condition_`` if another column has that name.
     """
     names = {}
     for name in conditions.names:
@@ -300,21 +303,21 @@ def column_names(conditions: Conditions, others: Sequence[str]) -> dict[str, str
 
 
 def novelty_row(novelty: Novelty | None) -> Row:
-    """Return the values of ``NOVELTY_COLUMNS``: the longest copied span, and the shares of windows
-    that are copied.
+    """Return the values of ``NOVELTY_COLUMNS`` for a text: its longest copied span, and the share
+    of its windows that are copied. If ``novelty`` is None, all values are None.
     """
     if novelty is None:
         return dict.fromkeys(NOVELTY_COLUMNS)
     text = novelty.longest_text
     longest: list[Any] = [text, novelty.longest_characters, novelty.longest_tokens]
     if novelty.form == "compact" and novelty.longest_tokens and not text:
-        longest = [None] * len(longest)  # such an index does not know the span
+        longest = [None] * len(longest)  # a compact index does not know the span
     shares = [novelty.windows.get(length) for length in WINDOWS]
     return dict(zip(NOVELTY_COLUMNS, longest + shares, strict=True))
 
 
 def _score(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
-    """Yield the row of each text: its conditions and its bits, the end token included."""
+    """Yield the row of each text: its conditions, and its bits including those of the end token."""
     conditions = model.conditions
     tokenizer = model.tokenizer
     columns = _condition_columns(conditions)
@@ -340,7 +343,9 @@ def _score(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
 
 
 def _summarize_scores(rows: Iterable[Row]) -> dict[str, Any]:
-    """Return the bits per character of all texts, the end tokens included, and the counts."""
+    """Return the bits per character of all texts, which include the end tokens, and the numbers of
+    characters, tokens and texts with probability zero.
+    """
     bits = array("d")
     characters = 0
     tokens = 0
@@ -362,7 +367,7 @@ def _summarize_scores(rows: Iterable[Row]) -> dict[str, Any]:
 
 
 def _examine(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
-    """Yield the row of each text: what it copies from the training text."""
+    """Yield the row of each text: the passages that it copies from the training text."""
     index = require_index(model.bundle.index)
     tokenizer = model.tokenizer
     for text, _ in texts:
@@ -370,8 +375,8 @@ def _examine(model: ReviewModel, texts: Sequence[Example]) -> Iterator[Row]:
 
 
 def _summarize_copies(rows: Iterable[Row]) -> dict[str, Any]:
-    """Return the length of the longest copy, the number of texts with long copies, and the mean
-    share of copied windows.
+    """Return the length of the longest copy, the numbers of texts with long and with unknown
+    copies, and the mean share of copied windows.
     """
     shares = array("d")
     longest = 0

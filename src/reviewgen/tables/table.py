@@ -1,9 +1,9 @@
-"""Writes a table, as lines of JSON or as parquet: a ``Job`` whose pieces are shards, which become
-``OUT`` when all are written.
+"""Writes a table in JSON lines, parquet or CSV. The table is the result of a ``Job`` whose pieces
+are shards. When all shards are written, they become ``OUT``.
 
-Which rows a shard has depends on the plan and ``shard_texts``, and not on the number of processes.
-They work in rounds: in each, every process writes one shard, and all wait for each other, so that
-an error, an interrupt or the end of one ends all.
+The rows of a shard depend on the plan and on ``shard_texts``, not on the number of processes. The
+processes work in rounds: in each round, every process writes one shard and then waits for the
+others. So if one process fails, is interrupted or ends, all end.
 """
 
 import csv
@@ -46,8 +46,8 @@ from reviewgen.storage import (
 )
 
 Progress = Callable[[str, int, int | None], None]
-"""Called with the name of the stage, the number of texts that are done, and their total if it is
-known.
+"""A function that is called with the name of the stage, the number of finished texts, and the total
+number of texts if it is known.
 """
 
 Row = dict[str, Any]
@@ -55,28 +55,31 @@ _FORMATS = ("jsonl", "parquet")
 _OTHER_FILES = ("json", "txt", "tsv", "xls", "xlsx")
 _MANIFEST = "manifest.json"
 _FORMAT = 1
-_PARQUET_ROWS = 10_000  # rows that are written to parquet at once
-_FILE_SHARD_TEXTS = 1_000  # the largest shard of a single file: an interruption costs at most one
+_PARQUET_ROWS = 10_000  # rows that are written to parquet in one call
+# maximum size of a shard if the table is a single file; an interruption loses at most one shard per
+# process
+_FILE_SHARD_TEXTS = 1_000
 _REPORTED_TEXTS = 64  # texts between two reports of progress
-_MAX_DRAWS = 10  # drawn texts per wanted text, if repeats are left out
-_MORE = 1.1  # times the texts that are missing are drawn next
-# UTF-8 has no surrogates: JSON escapes them, and other formats have U+FFFD in their place
+_MAX_DRAWS = 10  # if repeats are left out: maximum number of drawn texts per wanted text
+# the next draw has this factor times the estimated number of texts that are needed
+_MORE = 1.1
+# UTF-8 cannot encode surrogates: JSON escapes them, and other formats get U+FFFD instead
 _SURROGATES = re.compile("[\ud800-\udfff]")
-# the start of a formula for spreadsheets, after the CSV injection page of OWASP
+# matches before the first character of a spreadsheet formula (OWASP, CSV injection)
 _FORMULA = re.compile(r"\A(?=[=+\-@\t\r])")
 
 
 @dataclass(frozen=True)
 class WrittenTexts:
-    """A table that was written.
+    """The result of ``write_table``: a finished table.
 
     Attributes:
-        out: Its folder, or its file.
+        out: The folder or file of the table.
         texts: The number of texts.
-        summary: Facts about all texts; for generated ones, the seed, how many were drawn, and the
-            repeats left out.
-        files: The names of its files.
-        is_new: Whether this call has written it; otherwise it was complete already.
+        summary: Facts about all texts. For generated texts: the seed, the number of drawn texts,
+            and the number of repeats that were left out.
+        files: The names of the files of the table.
+        is_new: Whether this call has written the table. False if the table was already complete.
         is_resumed: Whether an earlier, interrupted call has written some of the texts.
     """
 
@@ -90,20 +93,20 @@ class WrittenTexts:
 
 @dataclass(frozen=True, kw_only=True)
 class TablePlan:
-    """The columns and the rows of a table.
+    """A description of a table that is to be written: its columns and how to make its rows.
 
     Attributes:
         columns: The pyarrow type of each column, as in {"text": "string"}; one of them is the text.
-        facts: The facts on which the rows depend, as JSON values by name. A seed that is None
-            becomes that of an earlier try, or a random one.
-        stage: The name of the work, for the progress.
-        rows: Called with (seed, first, last); yields the rows of the texts ``first`` to ``last -
-            1``, or fewer at the end.
-        total: The number of texts that are wanted; None if the rows end by themselves.
-        summarize: Makes the summary from all rows; None for generated texts.
-        receipts: A file for the receipts of a single file, which is written with it.
-        can_resume: Whether the facts identify the rows; otherwise nothing is kept of an earlier
-            try.
+        facts: The facts on which the rows depend, as JSON values by name. If the seed is None, the
+            seed of an earlier, interrupted call is used, or else a random seed.
+        stage: The name of the work, for the progress display.
+        rows: A function of (seed, first, last) that yields the rows of the texts ``first`` to
+            ``last - 1``, or fewer rows at the end of the texts.
+        total: The number of texts to write; None for all texts that ``rows`` yields.
+        summarize: A function that makes the summary from all rows; None for generated texts.
+        receipts: If the table is a single file: another file, to which the receipts are written.
+        can_resume: Whether equal facts mean equal rows, so that an interrupted call can be resumed.
+            Otherwise the shards of an earlier call are removed.
     """
 
     columns: Mapping[str, str]
@@ -123,33 +126,35 @@ def write_table(
     progress: Progress | None = None,
     given: Any = None,
 ) -> Any:
-    """Write a table; under a launcher, all processes call this.
+    """Write a table. Under a launcher, all processes call this.
 
     Args:
-        make_plan: Checks all other arguments, and returns the plan of a table at a path.
-        out: A folder, or a file whose suffix is .jsonl, .parquet or .csv; None to return the table
+        make_plan: A function of the path of the table that checks all other arguments and returns
+            the plan.
+        out: A folder, or a file with the suffix .jsonl, .parquet or .csv; None to return the table
             itself.
-        shards: The format, where None is that of the file, or jsonl; and the number of texts in a
-            shard; the last has fewer.
+        shards: The format and the number of texts in a shard. If the format is None, it is that of
+            the file's suffix, or jsonl for a folder. The last shard may have fewer texts.
         progress: Called with the progress, in the main process.
-        given: The object that the table was made of; if it is a DataFrame of pandas, the table that
-            is returned is one, too.
+        given: The source of the table. If it is a pandas DataFrame, a returned table is a
+            DataFrame, too.
 
     Returns:
-        A ``WrittenTexts``; without ``out`` a Dataset or a DataFrame.
+        A ``WrittenTexts``. If ``out`` is None, a Dataset or a DataFrame.
 
     Raises:
-        ConfigError: An argument is unusable, or the folder was written with other settings.
-        OutputExists: Something else exists at ``out``, or a table of texts that cannot be compared
-            with these.
-        CheckpointError: Another process writes it, or the working folder has the shards of another
-            job.
-        ReviewgenError: As ``make_plan``.
+        ConfigError: An argument is not valid, or the existing table was written with other
+            settings.
+        OutputExists: ``out`` exists and is not a table; or it is a table, but the texts cannot be
+            compared with those that it was written from.
+        CheckpointError: Another process is writing this table, or the working folder has the shards
+            of another job.
+        ReviewgenError: See ``make_plan``.
         ProcessLost: Another process has failed or ended.
     """
 
     if out is None:
-        from datasets import Dataset  # with pandas, a second
+        from datasets import Dataset  # importing it, with pandas, takes a second
 
         if shards.format is not None:
             raise ConfigError(
@@ -161,7 +166,7 @@ def write_table(
         with temporary_folder() as folder:
             written = write_table(make_plan, folder / "table.parquet", shards, progress)
             dataset = Dataset(parquet.read_table(written.out))
-        # only DataFrames of pandas have that
+        # only pandas DataFrames have this method
         return dataset.to_pandas() if hasattr(given, "iterrows") else dataset
 
     def check() -> _Table:
@@ -175,7 +180,7 @@ def write_table(
 
 
 def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
-    """Return the path of a table, and its format."""
+    """Check the path and the format of a table, and return both."""
     path = to_path("out", out)
     suffix = path.suffix.removeprefix(".").lower()
     if suffix in _OTHER_FILES:
@@ -196,14 +201,14 @@ def _check_target(out: Any, format: str | None) -> tuple[Path, str]:
             f"out={path.name} is a file of {suffix}, and the format is {kind}: leave the format"
             " out."
         )
-    # a path without a name is "." or "/", which exist
+    # A path without a name is "." or "/". These exist, so the check fails.
     if is_file or not path.name or _read_manifest(path) is None:
         check_output(path)
     return path, kind
 
 
 class _Table:
-    """A table in progress, in one of the processes: see ``write_table``."""
+    """A table that is being written, as one of the processes sees it. See ``write_table``."""
 
     def __init__(
         self,
@@ -220,7 +225,7 @@ class _Table:
         self.shard_texts = (
             min(shards.shard_texts, _FILE_SHARD_TEXTS) if self.is_file else shards.shard_texts
         )
-        # the format of shards, which are read back
+        # shards are read back, so they are not in CSV
         self.format = "jsonl" if shards.format == "csv" else shards.format
         files = {"format": shards.format, "shard_texts": self.shard_texts, "columns": plan.columns}
         self.facts: dict[str, Any] = json.loads(json.dumps({**plan.facts, **files}))
@@ -231,12 +236,12 @@ class _Table:
         self.keep_formulas = shards.keep_formulas
         self.unique = bool(self.facts.get("unique"))
         self.is_resumed = False
-        # texts of a shard, before repeats are left out
+        # number of texts in a shard, before repeats are left out
         self.size = min(self.shard_texts, plan.total or self.shard_texts)
 
     def open(self, locks: ExitStack) -> WrittenTexts | None:
-        """Lock the working folder until ``locks`` end, to resume the job in it; return the table if
-        it is complete already.
+        """Lock the working folder until ``locks`` is closed, and resume the job in it. If the table
+        is already complete, return the table, else None.
         """
         self.processes.refuse_differences({**self.facts, "out": str(self.out)})
         self.facts, finished = self.processes.main(lambda: self._open(locks), self.out)
@@ -245,13 +250,13 @@ class _Table:
         return finished
 
     def write(self) -> WrittenTexts:
-        """Write shards in rounds; if texts must differ, until enough of them do, or until ten times
-        as many were drawn.
+        """Write the shards in rounds, and then the table. If texts must differ, draw texts until
+        enough of them differ, but at most ten times the wanted number.
         """
         total = self.plan.total
         wanted = total or sys.maxsize
         size = self.size
-        count = 0  # of shards
+        count = 0  # shards that are written
         texts = 0
         hashes = np.empty(0, np.uint64)
 
@@ -278,14 +283,15 @@ class _Table:
         return self.processes.main(lambda: self._finish(texts, hashes), self.out)
 
     def _write_shard(self, first: int, wanted: int) -> list[Row]:
-        """Write the rows of a shard, unless it is there, and return them; each process calls it for
-        its own shard.
+        """Write a shard unless it exists, and return its rows. Each process calls this for its own
+        shard.
         """
         file = self._shard(first // self.size)
         last = first + self.size
         if file.exists() and self._digest(file).exists():
             return list(read_rows(file))
-        # the shard is damaged, or its process was killed before it noted the digest
+        # The shard does not exist; or it is damaged, or its process was killed before it recorded
+        # the digest.
         remove(file)
         total = self.plan.total and wanted
         written = list[Row]()
@@ -306,8 +312,8 @@ class _Table:
         return self.job.path(f"shards/texts-{number:05d}.{self.format}")
 
     def _digest(self, shard: Path) -> Path:
-        """Return the path of the empty file that notes that a shard with this content was
-        written.
+        """Return the path of the empty file whose name records the digest of a shard. It exists if
+        the shard is complete.
         """
         return self.job.path(f"digests/{shard.name}.{digest_of(shard)}")
 
@@ -335,7 +341,8 @@ class _Table:
             raise OutputExists(
                 f"{self.out} already exists. Give another folder, or remove it first."
             )
-        if self.job.folder.exists():  # a process was killed after it had published the table
+        # an earlier process was killed after it had published the table
+        if self.job.folder.exists():
             with suppress(CheckpointError, OutputExists), self.job:
                 self.job.clear()
         return facts, WrittenTexts(
@@ -350,10 +357,10 @@ class _Table:
             )
 
     def _finish(self, texts: int, hashes: np.ndarray) -> WrittenTexts:
-        """Give the table its name, and return it; ``hashes`` are those of texts that must
-        differ.
+        """Make the table from the shards, and give it its name. If texts must differ, ``hashes``
+        has the hash of each text.
         """
-        # a table of an earlier try, whose shards may have been damaged since
+        # an unpublished table of an earlier call, which may no longer match the shards
         remove(self.job.path("table"))
         shards = [self._shard(number) for number in range(math.ceil(texts / self.size))]
         rows: Iterator[Row] = chain.from_iterable(map(read_rows, shards))
@@ -382,13 +389,15 @@ class _Table:
     def _write_folder(
         self, rows: Iterator[Row], texts: int, summary: Mapping[str, Any]
     ) -> tuple[str, ...]:
-        """Write the files of a table and its manifest, and return the names of the files."""
+        """Write the files of a table that is a folder, with its manifest. Return the names of the
+        files.
+        """
         folder = self.job.path("table")
         size = self.shard_texts
         count = math.ceil(texts / size)
         files = {}
         for number in range(count):
-            # named as by ``datasets``
+            # the naming scheme of the library ``datasets``
             file = folder / f"train-{number:05d}-of-{count:05d}.{self.format}"
             self._write_rows(file, islice(rows, size), self.format)
             files[file.name] = {"texts": min(size, texts - number * size), **digest_file(file)}
@@ -412,7 +421,7 @@ class _Table:
 
 
 def _replace(row: Row, pattern: re.Pattern[str], new: str) -> Row:
-    """Return a row with a part of its texts replaced."""
+    """Return a row in which matches of a pattern are replaced in all texts."""
     return {
         name: pattern.sub(new, value) if isinstance(value, str) else value
         for name, value in row.items()
@@ -426,8 +435,8 @@ def _write_rows(
     columns: Mapping[str, str],
     keep_formulas: bool = False,
 ) -> None:
-    """Write rows to a file; ``columns`` are the pyarrow types of their values, as in
-    {"text": "string"}.
+    """Write rows to a file. ``columns`` has the pyarrow type of each column, as in {"text":
+    "string"}.
     """
     if format == "jsonl":
         with file.open("wb") as stream:
@@ -435,7 +444,7 @@ def _write_rows(
                 line = json.dumps(row, ensure_ascii=False, allow_nan=False)
                 stream.write(line.encode("utf-8", "backslashreplace") + b"\n")
         return
-    # with a byte order mark: without it, Excel misreads letters that are not ASCII
+    # utf-8-sig writes a byte order mark: without it, Excel misreads letters that are not ASCII
     if format == "csv":
         with file.open("w", encoding="utf-8-sig", newline="") as table:
             writer = csv.DictWriter(table, columns)
@@ -443,23 +452,23 @@ def _write_rows(
                 cells = _replace(row, _SURROGATES, "\ufffd")
                 writer.writerow(cells if keep_formulas else _replace(cells, _FORMULA, "'"))
         return
-    import pyarrow as pa  # a tenth of a second
+    import pyarrow as pa  # importing it takes a tenth of a second
     from pyarrow import parquet
 
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
     rest = iter(rows)
-    # an absolute path, because pyarrow takes the a of "a:b" for a protocol
+    # an absolute path, because pyarrow takes the "a" of "a:b" for a protocol
     with parquet.ParquetWriter(file.absolute(), schema, compression="zstd") as writer:
         while batch := list(islice(rest, _PARQUET_ROWS)):
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
 
 
 def _write_receipts(file: Path, rows: Iterator[Row]) -> Iterator[Row]:
-    """Yield rows, and write their receipts to a file. The file gets its name before the table does:
-    if the process ends in between, the table can be resumed.
+    """Yield rows, and write their receipts to a file on the way. The file gets its name before the
+    table does. So if the process ends in between, the table can still be resumed.
 
     Raises:
-        OutputExists: Something else has that name by now.
+        OutputExists: A file with other content exists at this path by now.
     """
     with storage_errors(file), atomic_file(file) as new:
         with new.open("w", encoding="utf-8", errors="backslashreplace") as lines:
@@ -485,7 +494,9 @@ def read_rows(file: Path) -> Iterator[Row]:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return the manifest of a table; None if there is none, or that of something else."""
+    """Return the manifest of a table; None if the folder has none, or has that of another
+    program.
+    """
     keys = {"job", "texts", "summary", "files"}
     with suppress(OSError, ValueError, TypeError, KeyError):
         manifest = dict(read_json(folder / _MANIFEST, max(MAX_RECORD, MAX_VOCABULARY)))
