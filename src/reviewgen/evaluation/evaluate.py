@@ -70,7 +70,7 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         """Return a table of the figures, for notebooks."""
-        from reviewgen.web.rendering import render  # Jinja2
+        from reviewgen.web.rendering import render  # imports Jinja2
 
         return render("evaluation/evaluation.html", evaluation=self)
 
@@ -104,7 +104,7 @@ class Score:
 
     def _repr_html_(self) -> str:
         """Return the text with each token shaded by its bits, for notebooks."""
-        from reviewgen.web.rendering import render  # Jinja2
+        from reviewgen.web.rendering import render  # imports Jinja2
 
         end = len(self.tokens) - 1
         shown = []

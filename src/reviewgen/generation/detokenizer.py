@@ -213,7 +213,7 @@ def first_stop(text: str, stops: Sequence[str], start: int) -> int:
     Args:
         text: The text.
         stops: The stop strings.
-        start: The index from which they are searched.
+        start: The index at which the search starts.
 
     >>> first_stop("a cat", ["cab", "zoo"], 0), first_stop("a ca", ["cab", "zoo"], 0)
     (5, 2)
@@ -233,7 +233,7 @@ def score_token(
 ) -> Scored:
     """Return the log probability of a token, and the ``count`` most probable tokens.
 
-    bos, ids of conditions, and tokens with probability zero are left out of these.
+    bos, ids of conditions, and tokens with probability zero are never among the most probable ones.
 
     Raises:
         GenerationError: The logits are damaged: NaN or infinite, or all tokens are ruled out.

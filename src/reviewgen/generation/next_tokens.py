@@ -125,7 +125,7 @@ class NextTokens:
 
     def _repr_html_(self) -> str:
         """Return a table of the alternatives, for notebooks."""
-        from reviewgen.web.rendering import render  # Jinja2
+        from reviewgen.web.rendering import render  # imports Jinja2
 
         shown = self.text if len(self.text) <= _MAX_TEXT else f"…{self.text[-_MAX_TEXT:]}"
         return render("generation/next_tokens.html", next_tokens=self, shown=shown, most=_MAX_TOKEN)

@@ -141,7 +141,7 @@ class Text:
         """
         self.text = self.so_far()
         self.finish_reason = reason
-        if reason in _CUT_OFF and self.text.endswith("\ufffd"):  # inside a character
+        if reason in _CUT_OFF and self.text.endswith("\ufffd"):  # the text ends inside a character
             self._cut(self.prompt + self.text[len(self.prompt) :].rstrip("\ufffd"))
         if self.config.finish == "sentence" and reason in _CUT_OFF:
             ends = sentence_ends(self.text, len(self.prompt))

@@ -128,7 +128,7 @@ class Novelty:
 
     def _repr_html_(self) -> str:
         """Return the copied spans and the shares of copied windows, for notebooks."""
-        from reviewgen.web.rendering import render  # Jinja2
+        from reviewgen.web.rendering import render  # imports Jinja2
 
         spans = [{"span": span, "parts": _split_excerpt(span)} for span in self.spans[:_MAX_SHOWN]]
         return render(
