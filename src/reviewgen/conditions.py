@@ -1,11 +1,16 @@
-"""Conditions: columns such as stars, genre or artist that a model is conditioned on, encoded as ids
-between bos and the text.
+"""Conditions: columns of a corpus, such as stars, genre or artist, that a model is conditioned on.
 
-They are control codes (Ficler & Goldberg 2017; Keskar et al. 2019). Their ids follow the
-tokenizer's: for each category or number one id for "unspecified" and one for each value; numbers
-are binned. A *field* is a condition of free text, such as an artist or a title: a marker and the
-tokens of its value, if it is given. Its markers are the last ids, and after them the id that ends
-all fields, which stands before the text even if none is given. Knows no model.
+The values of a text's conditions are encoded as ids between bos and the text. They are control
+codes (Ficler & Goldberg 2017; Keskar et al. 2019). The ids of conditions follow the tokenizer's
+ids. Each category or number has one id for "unspecified" and one id for each value; numbers are
+binned.
+
+A *field* is a condition of free text, such as an artist or a title. It has one id, its marker. A
+field with a value is encoded as the marker and the tokens of the value; a field without one is left
+out. The markers come after the ids of categories and numbers. The last id ends the fields. In a
+model with fields it stands before every text, even if no field has a value.
+
+This module must not know models.
 """
 
 import itertools
@@ -22,15 +27,15 @@ import numpy as np
 from reviewgen.config.settings import Bound, check, check_value, from_dict, to_dict
 from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
 
-MAX_CATEGORIES = 50  # values of a condition
-MAX_DISTINCT_NUMBERS = 10  # up to this many, each number has its own bin
-MAX_FIELD = 200  # characters of the value of a field that are encoded
-MIN_FIELD = 3  # characters that the value of a field needs where tokens are characters
-QUANTILES = (0.2, 0.4, 0.6, 0.8, 1.0)  # the upper ends of the bins of more numbers
-ANY = "any"  # the value of a condition that is left unspecified
-DRAW = "draw"  # the value of a condition that is drawn for each text
-# The draws of a text have the random stream of (seed, number, this); its tokens that of (seed,
-# number).
+MAX_CATEGORIES = 50  # a condition keeps this many categories; rarer ones are dropped
+MAX_DISTINCT_NUMBERS = 10  # up to this many distinct numbers have a bin each
+MAX_FIELD = 200  # characters; longer values of a field are cut
+MIN_FIELD = 3  # characters; with a character tokenizer, shorter values of a field are left out
+QUANTILES = (0.2, 0.4, 0.6, 0.8, 1.0)  # with more distinct numbers, the bins end at these quantiles
+ANY = "any"  # the user gives this value to leave a condition unspecified
+DRAW = "draw"  # the user gives this value to draw the condition's value for each text
+# The conditions of a text are drawn with the seed (seed, number of the text, _DRAW_STREAM), and its
+# tokens with the seed (seed, number of the text).
 _DRAW_STREAM = 0x5C4E
 
 
@@ -40,9 +45,9 @@ class Value:
 
     Attributes:
         label: The category, or the bin as text, as in "5" or "1950..1969".
-        share: The share of the training texts that have this value.
-        low: The lower end of the bin, included; None for a category.
-        high: The upper end of the bin, included; None for a category.
+        share: The share of the training texts that have this value, from 0 to 1.
+        low: The smallest number in the bin; None for a category.
+        high: The largest number in the bin; None for a category.
     """
 
     label: Annotated[str, Bound(at_least=1)]
@@ -61,10 +66,10 @@ class Condition:
     Attributes:
         name: The name of the column.
         kind: "category", "number", or "text" for a field.
-        values: Its values: categories in the order of their labels, or bins of numbers, the lowest
-            first; none for a field.
-        left_out: The number of rarer categories that were dropped and count as not given; for a
-            field, the number of values that were cut.
+        values: The categories, sorted by label, or the bins of numbers, the lowest first. A field
+            has none.
+        left_out: For categories, the number of rarer ones that were dropped; they count as not
+            given. For a field, the number of values that were cut.
         lowercase: Whether the values of a field are lowercased, as the texts are.
 
     Raises:
@@ -97,12 +102,12 @@ class Condition:
 
     @property
     def is_field(self) -> bool:
-        """Whether its values are free text."""
+        """Whether the condition is a field, that is, its values are free text."""
         return self.kind == "text"
 
     def find(self, value: object) -> int | None:
-        """Return the index of a value in ``values``, or None if it is unknown; a number belongs to
-        the first bin that holds it.
+        """Return the index of a value in ``values``; None if the value is unknown. A number belongs
+        to the first bin that contains it.
 
         >>> high = Value(label="4..5", share=1.0, low=4, high=5)
         >>> stars = Condition(name="stars", kind="number", values=(high,))
@@ -110,7 +115,7 @@ class Condition:
         (0, 0, 0, None)
         """
         number = finite_number(value)
-        # the value "05" is found by its own label and by that of the number 5
+        # the string "05" matches the label "05" and the label "5"
         labels = {label_of(value), label_of(value if number is None else number)}
         for index, known in enumerate(self.values):
             is_it = known.label in labels
@@ -121,8 +126,8 @@ class Condition:
         return None
 
     def plain(self, value: object) -> str | int | float | None:
-        """Return a value as it is written: of a numeric condition a number, else text; None if it
-        is missing.
+        """Return a value in the form that is written to files: a number if the condition is
+        numeric, else text. A missing value is None.
         """
         if is_missing(value, self.kind):
             return None
@@ -132,11 +137,11 @@ class Condition:
         return int(number) if number.is_integer() else number
 
     def refuse(self, value: object) -> None:
-        """Raise unless a model can be given a value.
+        """Raise an error if a text cannot have this value.
 
         Raises:
             ConfigError: A category or a number is unknown, the text of a field is empty or too
-                long, or there are several values.
+                long, or several values are given.
         """
         if isinstance(value, Collection) and not isinstance(value, str):
             raise ConfigError(
@@ -165,20 +170,22 @@ class Condition:
             )
 
     def by_share(self) -> "DrawGroup":
-        """Return the group that draws each value, and None for "unspecified", as often as in the
-        training texts.
+        """Return a group that draws the values of this condition, each as often as it occurs in the
+        training texts. It draws None ("unspecified") as often as the value is missing there.
         """
         rows = [*((self.plain(value.label),) for value in self.values), (None,)]
         shares = np.cumsum([value.share for value in self.values])
         return DrawGroup((self.name,), rows, np.append(shares, 1.0))
 
     def text_of(self, value: object) -> str:
-        """Return the value of a field as a model reads it; empty if it is missing."""
+        """Return the text of a field's value as it is encoded: cut, and lowercased if the texts
+        are. A missing value is the empty string.
+        """
         text = "" if is_missing(value, self.kind) else label_of(value)[:MAX_FIELD]
         return text.lower() if self.lowercase else text
 
     def describe(self) -> str:
-        """Return one line with the values and their shares, as in "stars: 4 (30 %), 5 (70 %)"."""
+        """Return one line with the values and their shares: "stars: 4 (30 %), 5 (70 %)"."""
         if self.is_field:
             return f"{self.name}: free text"
         shares = {value.label: value.share for value in self.values}
@@ -189,7 +196,7 @@ class Condition:
         return f"{self.name}: {listed}"
 
     def describe_loss(self) -> str:
-        """Return a sentence about the categories that were dropped, or the values that were cut."""
+        """Return a sentence for the user about the dropped categories, or the cut values."""
         if self.is_field:
             values = counted(self.left_out, "value")
             return f"Cut to {MAX_FIELD} characters: {values} of the field {self.name!r}."
@@ -201,12 +208,13 @@ class Condition:
 
 @dataclass(frozen=True)
 class DrawGroup:
-    """Conditions that are drawn together.
+    """Conditions whose values are drawn together.
 
     Attributes:
-        names: Their names.
-        rows: The values that can be drawn; None is unspecified.
-        weights: The cumulative weights of the rows.
+        names: The names of the conditions.
+        rows: The rows that can be drawn. A row has one value for each condition; None means
+            unspecified.
+        weights: The cumulative weights of the rows. A row is drawn in proportion to its weight.
     """
 
     names: tuple[str, ...]
@@ -214,12 +222,18 @@ class DrawGroup:
     weights: np.ndarray
 
     def values(self, name: str) -> set[Any]:
-        """Return the values that one of the conditions can get."""
+        """Return the values that can be drawn for one of the conditions."""
         return {row[self.names.index(name)] for row in self.rows}
 
 
 def draw_values(groups: Sequence[DrawGroup], seed: int, number: int) -> dict[str, Any]:
-    """Return the drawn values of a text by condition; one that is None is unspecified."""
+    """Draw the values of a text's conditions; return them by name. None means unspecified.
+
+    Args:
+        groups: The groups to draw from; each gives the values of its conditions.
+        seed: The seed of the call.
+        number: The number of the text in the call.
+    """
     random = np.random.default_rng((seed, number, _DRAW_STREAM)).random(len(groups))
     values: dict[str, Any] = {}
     for group, share in zip(groups, random.tolist(), strict=True):
@@ -230,20 +244,21 @@ def draw_values(groups: Sequence[DrawGroup], seed: int, number: int) -> dict[str
 
 @dataclass(frozen=True)
 class Conditions:
-    """The conditions of a model, in order, and the ids of their values; empty for a model without
-    conditions.
+    """The conditions of a model, in order, and the ids of their values. A model without conditions
+    has an empty ``Conditions``.
 
-    From ``first_id`` on, each category or number in turn has one id for "unspecified" and one for
-    each value. Then each field has one id, its marker, and the last id ends the fields.
+    The ids start at ``first_id``. First come the categories and numbers: each has one id for
+    "unspecified", then one id for each value. Then each field has one id, its marker. The last id
+    ends the fields.
 
     Attributes:
-        conditions: The conditions, the fields last.
-        first_id: The first id: the tokenizer's vocabulary size.
-        encode_text: The tokenizer's ``encode``, for the values of fields; None for conditions
-            without fields.
+        conditions: The conditions; fields come last.
+        first_id: The first id of the conditions, which is the tokenizer's vocabulary size.
+        encode_text: The tokenizer's ``encode``, which encodes the values of fields; None if there
+            are no fields.
 
     Raises:
-        ConfigError: A condition is named twice.
+        ConfigError: Two conditions have the same name, or a field is not last.
     """
 
     conditions: tuple[Condition, ...] = ()
@@ -273,12 +288,12 @@ class Conditions:
 
     @property
     def fields(self) -> tuple[Condition, ...]:
-        """The conditions that are free text."""
+        """The conditions of free text."""
         return tuple(condition for condition in self.conditions if condition.is_field)
 
     @property
     def fixed(self) -> tuple[Condition, ...]:
-        """The conditions that are categories or numbers, which have one id each."""
+        """The conditions that are categories or numbers. A text has exactly one id for each."""
         return self.conditions[: len(self.conditions) - len(self.fields)]
 
     @property
@@ -289,51 +304,58 @@ class Conditions:
 
     @property
     def unspecified(self) -> dict[str, str]:
-        """ANY for each category or number."""
+        """The value ANY for each category or number, by name."""
         return {condition.name: ANY for condition in self.fixed}
 
     @property
     def unspecified_ids(self) -> list[int]:
-        """The prefix of a text without known values."""
+        """The ids between bos and a text whose conditions are all unspecified."""
         return self.open_ids + self._end
 
     @property
     def condition_ids(self) -> int:
-        """The number of ids of categories and numbers, from ``first_id`` on."""
+        """The number of ids that categories and numbers have; the first one is ``first_id``."""
         return sum(1 + len(condition.values) for condition in self.fixed)
 
     @property
     def field_ids(self) -> int:
-        """The number of ids of fields, which follow those of categories and numbers: one each, and
-        one that ends them all.
+        """The number of ids that fields have: one marker each, and the id that ends the fields.
+
+        They follow the ids of categories and numbers.
         """
         return len(self.fields) + bool(self.fields)
 
     @property
     def _end(self) -> list[int]:
-        """The id that ends the fields, if there are any."""
+        """The id that ends the fields; an empty list if there are no fields."""
         return [self.vocab_size - 1] if self.fields else []
 
     @property
     def vocab_size(self) -> int:
-        """The number of ids, including the tokenizer's."""
+        """The number of all ids: the tokenizer's and those of conditions."""
         return self.first_id + self.condition_ids + self.field_ids
 
     def with_ids_from(
         self, vocab_size: int, encode_text: Callable[[str], Sequence[int]] | None = None
     ) -> "Conditions":
-        """Return the same conditions with ids from ``vocab_size`` on, after a tokenizer's, whose
-        ``encode`` is for fields.
+        """Return the same conditions with ids for a tokenizer.
+
+        Args:
+            vocab_size: The tokenizer's vocabulary size, which becomes the first id.
+            encode_text: The tokenizer's ``encode``, for the values of fields.
         """
         return replace(self, first_id=vocab_size, encode_text=encode_text)
 
     def encode(self, values: Mapping[str, Any]) -> list[int]:
-        """Return the ids between bos and the text, given values by name.
+        """Return the ids between bos and the text for values that a user gave.
 
-        A condition that is missing, None, ANY or DRAW is unspecified.
+        A condition whose value is missing, None, ANY or DRAW is unspecified.
+
+        Args:
+            values: The values by name of the condition.
 
         Raises:
-            ConfigError: A name or a value is unknown; the message lists the known ones. Or a field
+            ConfigError: A name or a value is unknown (the message lists the known ones), or a field
                 is empty or too long.
         """
         if not isinstance(values, Mapping):
@@ -358,19 +380,19 @@ class Conditions:
     def plan_draws(
         self, asked: Mapping[str, Any], default: str
     ) -> tuple[dict[str, Any], list[DrawGroup]]:
-        """Return the values that all texts of a call share, and the groups that are drawn for each
-        text.
+        """Return the values that all texts of a call have in common, and the groups whose values
+        are drawn for each text.
 
         Args:
-            asked: Values by name.
-            default: ANY or DRAW, for a category or number that is missing or None.
+            asked: The values that the user gave, by name of the condition.
+            default: ANY or DRAW; the value of a category or number that is missing or None.
         """
         given = dict(asked)
         groups: list[DrawGroup] = []
         for condition in self.fixed:
             value = default if given.get(condition.name) is None else given[condition.name]
             label = label_of(value)
-            # a category may have the name "any" or "draw" itself
+            # unless "any" or "draw" is one of the condition's own categories
             if label in (ANY, DRAW) and condition.find(value) is None:
                 given[condition.name] = None
                 if label == DRAW:
@@ -378,15 +400,22 @@ class Conditions:
         return given, groups
 
     def encode_values(self, values: Sequence[Any]) -> list[int]:
-        """Return the ids between bos and the text, given the values of an example in order.
+        """Return the ids between bos and the text for an example of a corpus.
 
-        A missing or unknown category or number is unspecified; of a field, at most ``MAX_FIELD``
-        characters are encoded.
+        A missing or unknown category or number is encoded as unspecified. The value of a field is
+        cut to ``MAX_FIELD`` characters.
+
+        Args:
+            values: The values of the example, in the order of the conditions.
         """
         return [*self.encode_fixed(values), *self.encode_fields(values)]
 
     def encode_fixed(self, values: Sequence[Any]) -> list[int]:
-        """Return one id for each category or number, given all values of an example in order."""
+        """Return one id for each category or number of an example.
+
+        Args:
+            values: All values of the example, in the order of the conditions.
+        """
         ids = []
         own = values[: len(self.fixed)]
         for condition, first, value in zip(self.fixed, self.open_ids, own, strict=True):
@@ -397,16 +426,19 @@ class Conditions:
     def encode_fields(
         self, values: Sequence[Any], is_kept: Iterable[bool] | None = None
     ) -> list[int]:
-        """Return the marker and the tokens of each field that is given, and the id that ends them;
-        nothing without fields.
+        """Return the marker and the tokens of each field that has a value, and the id that ends the
+        fields; an empty list for a model without fields.
 
-        A value is encoded as at the beginning of a text and, if its tokens differ there, also as
-        after a space: so an n-gram can copy both, and a network sees the tokens that it is to
-        write. If tokens are characters, a value of fewer than three is left out, since it occurs
-        inside many words.
+        Many tokenizers give a word other tokens after a space than at the beginning of a text. Such
+        a value is encoded both ways, each with its own marker. So an n-gram model can copy either,
+        and a network sees the tokens that it is to write.
+
+        A value with the same tokens in both places is encoded once, and left out if it has fewer
+        than ``MIN_FIELD`` tokens. This is the case if tokens are characters: so short a value
+        occurs inside many words.
 
         Args:
-            values: All values of an example, in order.
+            values: All values of an example, in the order of the conditions.
             is_kept: Whether each field is encoded; None encodes all.
         """
         ids: list[int] = []
@@ -425,10 +457,11 @@ class Conditions:
         return ids + self._end
 
     def split(self, ids: Sequence[int]) -> list[list[int]]:
-        """Return the ids of each condition among those between bos and a text, and the id that ends
-        the fields.
+        """Split the ids between bos and a text into one list for each condition, and a last list
+        with the id that ends the fields.
 
-        A field that is not given has no ids. Joined, the lists are the ids again.
+        The list of a field without a value is empty, and so is the last list if there are no
+        fields. Concatenated, the lists give ``ids`` again.
         """
         fixed = len(self.fixed)
         by_condition: list[list[int]] = [[token] for token in ids[:fixed]]
@@ -442,8 +475,8 @@ class Conditions:
         return [*by_condition, self._end]
 
     def unknown(self, values: Sequence[Any]) -> list[str]:
-        """Return the names of the conditions for which an example has a value that was not in the
-        training texts.
+        """Return the names of the categories and numbers whose value in an example is unknown to
+        the model.
         """
         names = []
         for condition, value in zip(self.conditions, values, strict=True):
@@ -453,19 +486,17 @@ class Conditions:
         return names
 
     def describe(self) -> list[str]:
-        """Return one line per condition for the user: its values and their shares of the training
-        texts.
-        """
+        """Return one line for each condition: its values and their shares of the training texts."""
         return [condition.describe() for condition in self.conditions]
 
     def notes(self) -> list[str]:
-        """Return a sentence for each condition that lost its rarer categories, and for each field
-        whose long values were cut.
+        """Return a sentence for each condition whose rarer categories were dropped, and for each
+        field with values that were cut.
         """
         return [condition.describe_loss() for condition in self.conditions if condition.left_out]
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return the conditions as JSON values; the ids are not included."""
+        """Return the conditions as JSON values, without their ids."""
         entries = [to_dict(condition) for condition in self.conditions]
         for entry in entries:
             if not entry["lowercase"]:
@@ -483,13 +514,16 @@ class Conditions:
 
 
 def fit_condition(name: str, values: Iterable[str | float | None]) -> Condition:
-    """Return the condition of a column of a training corpus, from the value of each text: its
-    categories or bins.
+    """Find the categories or bins of a column of a training corpus.
 
-    A column of numbers, or of strings that are numbers, is binned: up to 10 distinct numbers have a
-    bin each, more are put into at most 5 bins with about as many texts each. Of any other column,
-    the 50 most frequent values are kept. Memory grows by 8 bytes per number and by each distinct
-    category.
+    A column is numeric if each of its values is a number, or a string that is a number. Up to 10
+    distinct numbers get a bin each; more are put into at most 5 bins of about the same number of
+    texts. Any other column becomes a category with its 50 most frequent values. The memory needed
+    is 8 bytes per number, and each distinct category.
+
+    Args:
+        name: The name of the column.
+        values: The value of each text.
 
     Raises:
         DataError: The column has no values.
@@ -510,9 +544,10 @@ def fit_condition(name: str, values: Iterable[str | float | None]) -> Condition:
         return Condition(
             name=name, kind="number", values=_bin_numbers(np.frombuffer(numbers, np.float64), texts)
         )
-    categories.update(map(label_of, numbers))  # one value is not a number, so all are categories
+    # some values are not numbers, so all values are categories
+    categories.update(map(label_of, numbers))
     ranked = sorted(categories.items(), key=lambda item: (-item[1], item[0]))
-    # in the order of their labels, so that the ids do not depend on frequencies
+    # sorted by label, so that the ids do not depend on frequencies
     kept = sorted(ranked[:MAX_CATEGORIES])
     known = tuple(Value(label=label, share=count / texts) for label, count in kept)
     return Condition(name=name, kind="category", values=known, left_out=len(ranked) - len(known))
@@ -521,8 +556,12 @@ def fit_condition(name: str, values: Iterable[str | float | None]) -> Condition:
 def fit_field(
     name: str, values: Iterable[str | float | None], *, lowercase: bool = False
 ) -> Condition:
-    """Return the field of a column of a training corpus, from the value of each text; lowercased,
-    as the texts are, if asked for.
+    """Make a field of a column of a training corpus.
+
+    Args:
+        name: The name of the column.
+        values: The value of each text.
+        lowercase: Whether the field's values are lowercased, as the texts are.
 
     Raises:
         DataError: The column has no values.
@@ -542,10 +581,14 @@ def _empty(name: str) -> DataError:
 
 
 def _bin_numbers(numbers: np.ndarray, texts: int) -> tuple[Value, ...]:
-    """Return the bins of numbers (N,); none is empty, since each ends at one of the numbers.
+    """Put numbers (N,) into bins. Each bin ends at one of the numbers, so none is empty.
 
-    If all numbers are integers, a bin starts one above the end of the bin before. Otherwise it
-    starts at that end, but a number equal to the end belongs to the bin before.
+    If all numbers are integers, a bin starts one above the end of the previous bin. Otherwise it
+    starts at the end of the previous bin; a number equal to that end belongs to the previous bin.
+
+    Args:
+        numbers: The numbers.
+        texts: The number of texts, of which the shares of the bins are computed.
     """
     highs = np.unique(numbers)
     lows = highs
@@ -562,17 +605,18 @@ def _bin_numbers(numbers: np.ndarray, texts: int) -> tuple[Value, ...]:
 
 
 def is_missing(value: object, kind: str = "category") -> bool:
-    """Return whether a value of a kind of condition is not given: None, NaN, a blank string or,
-    except in a field, "NaN".
+    """Return whether a value is missing: None, NaN, or a blank string.
+
+    In a category or a number, the string "NaN" (in upper or lower case) is missing, too.
     """
     if isinstance(value, str):
         return not value.strip() or (kind != "text" and value.strip().lower() == "nan")
-    # only NaN differs from itself
+    # only NaN is not equal to itself
     return value is None or (isinstance(value, Real) and bool(value != value))
 
 
 def finite_number(value: object) -> float | None:
-    """Return a finite number, or a string that is one, as a float; None for anything else."""
+    """Return a finite number, or a string of one, as a float; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | Real):
         return None
     try:
@@ -581,13 +625,15 @@ def finite_number(value: object) -> float | None:
         number = float(value)
     except (ValueError, OverflowError):
         return None
-    # -0.0 becomes 0.0, which has another label
+    # adding 0.0 turns -0.0 into 0.0, so that both have the same label
     return number + 0.0 if math.isfinite(number) else None
 
 
 def label_of(value: object) -> str:
-    """Return a value as text; 5 and 5.0 have the same label, and a whole number has all of its
-    digits.
+    """Return the label of a value, that is, the value as text.
+
+    5 and 5.0 have the same label. An integer keeps all of its digits. Runs of white space in a
+    string become one space.
     """
     number = None if isinstance(value, str | Integral) else finite_number(value)
     return " ".join(str(value).split()) if number is None else repr(number).removesuffix(".0")

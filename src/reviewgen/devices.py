@@ -1,5 +1,6 @@
-"""The devices that torch computes on: its CPU threads, and the errors of accelerators. Imports
-torch, so it is imported where it is needed.
+"""Helpers for torch's devices: set the number of CPU threads, report the errors of accelerators.
+
+Importing this module imports torch, so other modules import it only where they need it.
 """
 
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from reviewgen.errors import DeviceError, first_line
 
 @contextmanager
 def using_threads(threads: int) -> Iterator[None]:
-    """Set the number of torch's CPU threads inside the block."""
+    """Set the number of torch's CPU threads while the block runs; restore it afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -23,10 +24,10 @@ def using_threads(threads: int) -> Iterator[None]:
 
 @contextmanager
 def device_errors(device: str) -> Iterator[None]:
-    """Turn the errors of an accelerator in a block into ``DeviceError``.
+    """Turn an error that the accelerator raises inside the block into a ``DeviceError``.
 
     Raises:
-        DeviceError: The accelerator has no memory left, or cannot compute what it is asked for.
+        DeviceError: The accelerator is out of memory, or has failed in another way.
     """
     try:
         yield

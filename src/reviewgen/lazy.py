@@ -1,5 +1,7 @@
-"""Names of a package that are imported on first use (PEP 562): ``import reviewgen`` takes no time,
-and a stepper, whose contract is in ``reviewgen.protocols``, does not load torch.
+"""Imports the names of a package on first use (PEP 562).
+
+So ``import reviewgen`` is fast. Code that needs only some of a package, such as a stepper that
+needs its protocol from ``reviewgen.protocols``, does not import torch.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,13 +10,13 @@ from typing import Any
 
 
 def import_on_first_use(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return the ``__getattr__`` of a package.
+    """Return a ``__getattr__`` for a package, which imports a name when it is first used.
 
-    A type checker and an editor find the same names in the package's ``if TYPE_CHECKING`` block.
+    Type checkers and editors find the same names in the package's ``if TYPE_CHECKING`` block.
 
     Args:
-        package: Its name.
-        modules: The names that each of its modules defines, with spaces in between.
+        package: The name of the package.
+        modules: For each module of the package, the names that it defines, separated by spaces.
     """
     homes = dict[str, str]()
     for module, names in modules.items():

@@ -1,10 +1,10 @@
-"""Rates of generated texts: each with its 95 % interval, and with the number of characters that it
-rests on.
+"""Rates that are measured on generated texts, with their 95 % intervals.
 
-Texts are drawn independently of each other, their characters are not. So the variance is that of a
-jackknife over groups of texts (Kott 2001, "The delete-a-group jackknife"). The interval of a share
-is Wilson's (1927), for as many independent trials as would have that variance; so it does not
-shrink to a point where nothing was counted.
+Texts are drawn independently of each other; the characters of a text are not. So the variance is
+estimated by a jackknife over groups of texts (Kott 2001, "The delete-a-group jackknife"). A share
+gets Wilson's interval (1927). Its number of trials is the number of independent trials that would
+have the estimated variance. Unlike a symmetric interval, it does not shrink to a point if the
+measured share is 0.
 """
 
 import math
@@ -13,11 +13,11 @@ from statistics import pvariance
 from typing import Any, TypeVar
 
 MIN_CHARACTERS = 20_000
-"""A rate that was measured on fewer characters of generated text is not known yet."""
+"""A rate is shown as "not known yet" if it was measured on fewer characters of generated text."""
 
-_GROUPS = 10  # of the jackknife
-_NORMAL = 1.960  # the quantile at 0.975 of the normal distribution
-_STUDENT = 2.262  # the quantile at 0.975 of Student's distribution with 9 degrees of freedom
+_GROUPS = 10  # number of groups of the jackknife
+_NORMAL = 1.960  # 0.975 quantile of the normal distribution
+_STUDENT = 2.262  # 0.975 quantile of Student's distribution with 9 degrees of freedom
 T = TypeVar("T")
 
 
@@ -26,15 +26,15 @@ def find_intervals(
     items: Sequence[T],
     are_shares: Sequence[bool] | None = None,
 ) -> list[list[float] | None]:
-    """Return the 95 % interval, low and high, of each number that is measured on some items; None
-    with fewer than 10 items.
+    """Return the 95 % interval (low, high) of each number that ``measure`` returns for the items.
 
-    None also where a number is not finite, for all items or for nine tenths of them.
+    The interval of a number is None if there are fewer than 10 items, or if the number is not
+    finite for all items, or for the nine tenths of them that the jackknife measures.
 
     Args:
-        measure: Returns the numbers of any of the items.
-        items: Texts, or what is known of each.
-        are_shares: Whether each number is a share, from 0 to 1; all are by default.
+        measure: Takes any number of the items, and returns one or more numbers.
+        items: Texts, or what was measured on each text.
+        are_shares: For each number, whether it is a share from 0 to 1; by default all are.
 
     >>> ((low, high),) = find_intervals(lambda items: [sum(items) / len(items)], [0] * 100)
     >>> low, round(high, 3)
@@ -44,7 +44,7 @@ def find_intervals(
     if len(items) < _GROUPS:
         return [None] * len(values)
     estimates = []
-    for group in range(_GROUPS):  # each is left out once
+    for group in range(_GROUPS):  # leave out each group once
         others = [item for number, item in enumerate(items) if number % _GROUPS != group]
         estimates.append(measure(others))
     intervals: list[list[float] | None] = []
@@ -62,8 +62,12 @@ def find_intervals(
 def describe_rate(
     value: float, interval: Sequence[float] | None = None, characters: int | None = None
 ) -> str:
-    """Return a rate as people read it; of a model that was saved without its interval or
-    characters, the rate alone.
+    """Return a rate in words, for the user.
+
+    Args:
+        value: The rate, from 0 to 1.
+        interval: Its 95 % interval; None if it was not saved with the model.
+        characters: The number of characters that it was measured on; None if it was not saved.
 
     >>> describe_rate(0.0321, (0.0214, 0.0447), 25_000), describe_rate(0.0321, None, 5_000)
     ('3.2% (95 %: 2.1% to 4.5%)', 'not known yet (5,000 of 20,000 characters)')
@@ -76,8 +80,10 @@ def describe_rate(
 
 
 def describe_copies(novelty: Mapping[str, Any]) -> str:
-    """Return the copy rate that ``training.json`` has under ``novelty``, as people read it; "" if
-    it was not measured.
+    """Return the copy rate of a model in words, for the user; "" if it was not measured.
+
+    Args:
+        novelty: The entry ``novelty`` of ``training.json``.
     """
     if novelty.get("copy_rate") is None:
         return ""
@@ -94,8 +100,16 @@ def _variance(values: Sequence[float]) -> float:
 
 
 def _wilson(value: float, variance: float, count: int) -> list[float]:
-    """Return Wilson's interval, with Student's quantile where the variance is estimated from the
-    groups.
+    """Return Wilson's interval of a share.
+
+    The number of trials follows from the variance. As the variance is an estimate, it is scaled
+    from the normal quantile to Student's. If the variance is 0, or the share is 0 or 1, each item
+    is a trial.
+
+    Args:
+        value: The share.
+        variance: Its variance, estimated from the groups.
+        count: The number of items.
     """
     trials: float = count
     if variance > 0 and 0 < value < 1:

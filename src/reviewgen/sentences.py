@@ -1,8 +1,8 @@
-"""Where the sentences of a text end. Must not know models or tokens."""
+"""Finds where the sentences of a text end. This module must not know models or tokens."""
 
 import re
 
-# a full stop ends a sentence before white space only, unlike that in 3.5
+# A full stop ends a sentence only before white space or at the end of the text, so not in "3.5".
 _END = re.compile(r"[.!?…。！？]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[\"'”’»)\]」』）】》]*")
 _WORD_BEFORE = re.compile(r"(\w[\w.]*)\Z")
 _CAPITAL_AFTER = re.compile(r"\s+[^\W\d_a-z]")
@@ -17,9 +17,9 @@ _OF_NUMBERS = frozenset(_BEFORE_NUMBERS.split())
 
 
 def sentence_ends(text: str, start: int = 0) -> list[int]:
-    """Return where the sentences of a text end, from a position on.
+    """Return the indices after the last character of each sentence, from index ``start`` on.
 
-    The full stop of an abbreviation or of an initial ends none.
+    The full stop after an abbreviation or an initial does not end a sentence.
 
     >>> sentence_ends("Mr. J. Doe gave it 3.5 stars. It rained. So")
     [29, 40]
@@ -28,8 +28,9 @@ def sentence_ends(text: str, start: int = 0) -> list[int]:
 
 
 def last_whole_sentence(text: str, start: int = 0) -> int:
-    """Return the end of the last complete sentence after a position, that is, one before another
-    sentence; else the position.
+    """Return the end of the last sentence that another one follows; ``start`` if there is none.
+
+    So a sentence counts as complete only if more text comes after it.
 
     >>> last_whole_sentence("It rained. So we went. "), last_whole_sentence("It rained. So")
     (10, 10)
@@ -38,8 +39,9 @@ def last_whole_sentence(text: str, start: int = 0) -> int:
 
 
 def _is_abbreviated(text: str, match: re.Match[str]) -> bool:
-    """Return whether the full stop belongs to an abbreviation, an initial or a numbered item, and
-    ends no sentence.
+    """Return whether a full stop belongs to an abbreviation, an initial or a numbered item.
+
+    Such a full stop does not end a sentence.
     """
     if match.group() != ".":
         return False

@@ -1,12 +1,13 @@
-"""Evaluation of a model in bits per character, which compares models of different vocabularies
-(n-gram, character, BPE).
+"""Evaluation of a model in bits per character, a measure that also compares models with different
+vocabularies.
 
-It is the sum of ``-log2 p`` over all tokens of the texts, end tokens included, divided by the
-number of characters of the texts. No token is skipped: if the model gives one probability zero, the
-result is infinite, and the number of such tokens is reported. Condition ids are inputs and not
-predicted, so they add no bits. Inner functions use nats, results are in bits.
+Bits per character is the sum of ``-log2 p`` over all tokens of the texts, including end tokens,
+divided by the number of characters of the texts. No token is skipped: if the model gives one of
+them probability zero, the result is infinite, and the number of such tokens is reported. The ids of
+conditions are inputs that the model does not predict, so they add no bits. Inner functions compute
+in nats; results are in bits.
 
-    evaluate  bits per character of many texts or of one
+    evaluate  bits per character of many texts, or of one text token by token
     scoring   the nats of each token of many texts, scored together; what each condition saves
-    metrics   metrics of generated texts by name, and how texts read, beside human ones
+    metrics   metrics by name, and other statistics that compare generated texts with human ones
 """

@@ -1,6 +1,4 @@
-"""Bits per character: of many texts, as an ``Evaluation``, and of one text token by token, as a
-``Score``.
-"""
+"""Bits per character of many texts (``Evaluation``), or of one text token by token (``Score``)."""
 
 import math
 import sys
@@ -27,12 +25,13 @@ from reviewgen.evaluation.scoring import (
 from reviewgen.protocols.model import LanguageModel
 from reviewgen.protocols.tokenizer import Tokenizer
 
-_TIMED_TEXTS = 16
-_TIMED_TOKENS = 200  # of each of these texts
-# tokens of that many bits or more have the darkest shade, in every text, so that texts compare
+_TIMED_TEXTS = 16  # measure_rate scores the beginnings of this many texts
+_TIMED_TOKENS = 200  # measure_rate scores this many tokens of each
+# Tokens of this many bits or more get the darkest shade. It is the same for every text, so that
+# texts can be compared.
 _DARKEST_BITS = 10.0
 _MAX_EXPONENT = math.log(sys.float_info.max)
-_MAX_SHOWN = 2000  # tokens of a text in a notebook
+_MAX_SHOWN = 2000  # a notebook shows this many tokens of a text
 
 
 @dataclass(frozen=True)
@@ -40,17 +39,17 @@ class Evaluation:
     """How well a model predicts texts.
 
     Attributes:
-        bits_per_character: Total bits divided by the characters; infinite if a token has
-            probability zero.
-        nats_per_character: The same in nats.
-        perplexity_per_token: exp of the nats per token; comparable only between models with the
+        bits_per_character: The total bits divided by the number of characters; infinite if a token
+            has probability zero.
+        nats_per_character: The total nats divided by the number of characters.
+        perplexity_per_token: exp(nats per token). It can only be compared between models with the
             same tokenizer.
         characters: The number of characters.
         tokens: The number of predicted tokens, including end tokens.
         reviews: The number of texts.
         zero_probability_tokens: The number of tokens with probability zero.
-        conditions: What each condition saves, measured on the first texts; empty for a model
-            without conditions.
+        conditions: The bits that each condition saves, measured on the first texts; empty for a
+            model without conditions.
     """
 
     bits_per_character: float
@@ -63,7 +62,7 @@ class Evaluation:
     conditions: tuple[ConditionGain, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures as JSON values; without those of conditions if there are none."""
+        """Return the figures as JSON values, without ``conditions`` if it is empty."""
         facts = dict(to_json(self))
         if not self.conditions:
             del facts["conditions"]
@@ -71,7 +70,7 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         """Return a table of the figures, for notebooks."""
-        from reviewgen.web.rendering import render  # Jinja2
+        from reviewgen.web.rendering import render  # imports Jinja2
 
         return render("evaluation/evaluation.html", evaluation=self)
 
@@ -105,7 +104,7 @@ class Score:
 
     def _repr_html_(self) -> str:
         """Return the text with each token shaded by its bits, for notebooks."""
-        from reviewgen.web.rendering import render  # Jinja2
+        from reviewgen.web.rendering import render  # imports Jinja2
 
         end = len(self.tokens) - 1
         shown = []
@@ -125,11 +124,11 @@ class Score:
 
 
 class Totals(NamedTuple):
-    """The sums over texts that an evaluation is computed from; the sums of several processes can be
-    added.
+    """The sums over texts from which an evaluation is computed. Several processes can each compute
+    such sums and add them.
 
     Attributes:
-        nats: The negative log likelihood.
+        nats: The negative log likelihood of all tokens, in nats.
         tokens: The number of predicted tokens, including end tokens.
         characters: The number of characters.
         reviews: The number of texts.
@@ -143,7 +142,7 @@ class Totals(NamedTuple):
     zero_probability_tokens: int = 0
 
     def evaluation(self) -> Evaluation:
-        """Return the evaluation: the sums per character and per token.
+        """Compute the evaluation: divide the sums by the number of characters, and of tokens.
 
         Raises:
             DataError: There are no texts, or none of them has a character.
@@ -168,15 +167,16 @@ def evaluate_documents(
     device: str = "cpu",
     conditions: Conditions | None = None,
 ) -> Evaluation:
-    """Evaluate a model on encoded texts; each text starts from the initial state.
+    """Evaluate a model on encoded texts. Each text starts from the model's initial state.
 
     Args:
         model: The model, in evaluation mode.
         documents: The texts.
-        vocab_size: That of the tokenizer; limits the size of a batch. Ids from there on are of
-            conditions: they, and the ids before the last of them, are not predicted.
+        vocab_size: The vocabulary size of the tokenizer; limits the size of a batch. Ids from
+            ``vocab_size`` on are ids of conditions. The ids after bos up to the last of them are
+            inputs and not predicted.
         device: The device of the model.
-        conditions: The conditions of the model, whose gains are measured.
+        conditions: The conditions of the model; the bits that each one saves are measured.
 
     Raises:
         DataError: There are no texts, or none of them has a character.
@@ -198,10 +198,11 @@ def evaluate_totals(
     device: str = "cpu",
     nats: list[float] | None = None,
 ) -> Totals:
-    """Return the sums of an evaluation, which may be over no texts; see ``evaluate_documents`` for
-    the arguments.
+    """Return the sums of an evaluation. Unlike in ``evaluate_documents``, there may be no texts.
 
-    The negative log likelihood of each text is added to the list ``nats``, if one is given.
+    Args:
+        model, documents, vocab_size, device: As in ``evaluate_documents``.
+        nats: A list to which the negative log likelihood of each text is appended.
     """
     totals = list[Totals]()
     for batch in batches(documents):
@@ -218,7 +219,7 @@ def evaluate_totals(
 
 
 def sum_totals(totals: Iterable[Totals]) -> Totals:
-    """Return the sum of sums, added in their order."""
+    """Add the sums of several parts, in order."""
     return Totals(*map(sum, zip(*totals, strict=True)))
 
 
@@ -230,15 +231,14 @@ def score_text(
     given: str = "",
     device: str = "cpu",
 ) -> Score:
-    """Return the bits of one text, including its end token, given the ids of its conditions and the
-    text before it.
+    """Return the bits of one text and of each of its tokens, including the end token.
 
     Args:
         model: The model, in evaluation mode.
-        tokenizer: Its tokenizer.
+        tokenizer: The model's tokenizer.
         text: The text.
-        prefix: The ids of its conditions.
-        given: The text before it.
+        prefix: The ids of the text's conditions.
+        given: A text that precedes ``text``, such as a prompt. It is an input and adds no bits.
         device: The device of the model.
 
     Raises:
@@ -264,13 +264,12 @@ def score_text(
 def log_probabilities(
     model: LanguageModel, ids: list[int], context: int, device: str = "cpu"
 ) -> list[float]:
-    """Return the log probability (nats) of each id after the first ``context`` ids (bos, conditions
-    and prompt).
+    """Return the log probability (nats) of each id after the first ``context`` ids.
 
     Args:
         model: The model, in evaluation mode.
         ids: The ids of a text, bos first.
-        context: How many of them are not scored.
+        context: The number of first ids that are not scored, such as bos, conditions and prompt.
         device: The device of the model.
     """
     if len(ids) == context:
@@ -284,17 +283,18 @@ def log_probabilities(
 def score_tokens(
     models: Sequence[LanguageModel], documents: Iterable[Document], vocab_size: int
 ) -> tuple[Float64[np.ndarray, "N M"], int]:
-    """Return the log probability (nats) of each of N tokens under each of M models, and the number
-    of characters.
+    """Score the tokens of texts by several models.
 
-    Tokens include end tokens. The documents are iterated over once. Memory is eight bytes per token
-    and model.
+    The tokens include end tokens. The result takes eight bytes of memory per token and model.
 
     Args:
-        models: The models, in evaluation mode.
-        documents: The texts.
-        vocab_size: That of the tokenizer; limits the size of a batch. Ids from there on are of
-            conditions: they, and the ids before the last of them, are not predicted.
+        models: The M models, in evaluation mode, all with the same tokenizer.
+        documents: The texts; iterated over once.
+        vocab_size: As in ``evaluate_documents``.
+
+    Returns:
+        The log probability (nats) of each of N tokens under each of M models, and the number of
+        characters of the texts.
 
     Raises:
         DataError: There are no texts, or none of them has a character.
@@ -316,7 +316,7 @@ def score_tokens(
 
 
 def sample_documents(store: TokenStore, tokens: int) -> list[Document]:
-    """Return texts of a store, evenly spaced, with about ``tokens`` tokens in all."""
+    """Return evenly spaced texts of a store that have about ``tokens`` tokens together."""
     share = min(1.0, tokens / max(1, store.tokens))
     count = max(1, round(share * len(store))) if len(store) else 0
     return [
@@ -326,8 +326,10 @@ def sample_documents(store: TokenStore, tokens: int) -> list[Document]:
 
 
 def spread_documents(documents: Sequence[Document], count: int) -> list[Document]:
-    """Return up to ``count`` documents, evenly spaced; documents without characters only if all are
-    returned.
+    """Return up to ``count`` evenly spaced documents.
+
+    Documents without characters are left out, unless all documents are returned or none has a
+    character.
     """
     if count < len(documents):
         documents = [document for document in documents if document[1]] or documents
@@ -338,8 +340,8 @@ def spread_documents(documents: Sequence[Document], count: int) -> list[Document
 def measure_rate(
     model: LanguageModel, documents: Sequence[Document], vocab_size: int, device: str = "cpu"
 ) -> float:
-    """Return how many tokens per second a model scores: measured on the beginnings of a few
-    documents, after a warm-up.
+    """Measure how many tokens per second a model scores, on the beginnings of a few documents after
+    a warm-up.
 
     Raises:
         NotADistribution: The model's scores do not sum to one.
@@ -354,5 +356,5 @@ def measure_rate(
 
 
 def spread_indices(size: int, count: int) -> list[int]:
-    """Return ``count`` indices below ``size``, evenly spaced; one is in the middle."""
+    """Return ``count`` evenly spaced indices below ``size``. A single index is in the middle."""
     return [int((2 * number + 1) * size // (2 * count)) for number in range(count)]

@@ -1,7 +1,8 @@
-"""Numbers measured on texts: metrics, which are plugins, and statistics that compare generated and
-human texts.
+"""Measures texts: by metrics, which are plugins, and by statistics that compare generated texts
+with human ones.
 
-The metrics are called at each evaluation. One that fails does not end the training.
+The metrics are called at each evaluation of a training. A metric that fails does not end the
+training.
 """
 
 import math
@@ -17,13 +18,16 @@ from reviewgen.rates import find_intervals
 from reviewgen.registry.metadata import Plugin, title_of
 from reviewgen.registry.plugins import find_metric
 
-_MAX_UNIT = 40  # characters
-_REPEATED = 4  # words of a repeated n-gram
+_MAX_UNIT = 40  # the name of a unit has at most this many characters
+_REPEATED = 4  # repetition is measured on n-grams of this many words
 
 
 def make_sample(texts: Sequence[str], training_words: Set[str] = frozenset()) -> TextSample:
-    """Return texts as metrics take them; ``training_words`` are the words of the training text in
-    lower case.
+    """Return texts and their words in the form that metrics take.
+
+    Args:
+        texts: The texts.
+        training_words: The words of the training text in lower case.
     """
     return TextSample(tuple(texts), tuple(tuple(words_of(text)) for text in texts), training_words)
 
@@ -32,8 +36,8 @@ def find_metrics(names: Sequence[str]) -> dict[str, tuple[Metric, Plugin]]:
     """Import metrics by name.
 
     Raises:
-        UnknownPlugin: No installed package provides a name.
-        PluginConflict: Two packages provide a name.
+        UnknownPlugin: No installed package provides a metric of this name.
+        PluginConflict: Two packages provide a metric of the same name.
         BrokenPlugin: A package cannot be imported, or what it provides is not a metric.
     """
     metrics = {name: find_metric(name) for name in names}
@@ -47,7 +51,7 @@ def find_metrics(names: Sequence[str]) -> dict[str, tuple[Metric, Plugin]]:
 
 
 def find_problem(metric: object) -> str | None:
-    """Return why an object is not a metric, if it is not."""
+    """Return why an object is not a metric; None if it is one."""
     if isinstance(metric, type):
         return f"it is the class {metric.__name__}"
     if not isinstance(metric, Metric):
@@ -64,8 +68,13 @@ def find_problem(metric: object) -> str | None:
 
 
 def judge_by_metric(name: str, training_words: Set[str]) -> Callable[[str, str], float]:
-    """Return a function that rates a text by a metric: the higher the better; the second argument,
-    a prompt, is ignored.
+    """Return a function ``rate(text, prompt)`` that rates a text by a metric; higher is better.
+
+    The prompt is ignored. An empty text, or one whose value is NaN, is rated -inf.
+
+    Args:
+        name: The name of the metric.
+        training_words: The words of the training text in lower case.
 
     Raises:
         PluginError: See ``find_metrics``.
@@ -90,7 +99,7 @@ class TextMetrics:
     """The metrics of a training.
 
     Args:
-        names: Their names.
+        names: The names of the metrics.
         training_words: The words of the training text in lower case.
 
     Raises:
@@ -107,22 +116,25 @@ class TextMetrics:
         return bool(self._metrics)
 
     def measure(self, texts: Sequence[str]) -> dict[str, float | None]:
-        """Return the value of each metric; None for one that fails, with a note."""
+        """Return the value of each metric by its name.
+
+        The value of a metric that fails is None; ``pop_notes`` then has a sentence about it.
+        """
         sample = make_sample(texts if self._metrics else (), self._training_words)
         return {name: self._measure(name, sample) for name in self._metrics}
 
     def facts(
         self, generated: Sequence[str] = (), held_out: Sequence[str] = ()
     ) -> dict[str, dict[str, object]]:
-        """Return each metric as JSON values: its unit, its direction, and its value of generated
-        and of held-out texts.
+        """Return the facts of each metric as JSON values.
 
-        With the value of generated texts come its 95 % interval and the number of characters that
-        it rests on.
+        These are its unit, whether lower is better, its values on generated and on held-out texts,
+        and for the value on generated texts its 95 % interval and the number of characters that it
+        was measured on.
 
         Args:
-            generated: Texts of the model; none leaves the values out.
-            held_out: About as much text by people.
+            generated: Texts of the model; without any, the value is None.
+            held_out: About as much text that people wrote.
         """
         if not self._metrics:
             return {}
@@ -149,8 +161,9 @@ class TextMetrics:
         }
 
     def pop_notes(self) -> tuple[str, ...]:
-        """Return a sentence for each metric that has failed for the first time since the last
-        call.
+        """Return the notes that were added since the last call, and remove them.
+
+        A note is a sentence about a metric that has failed for the first time.
         """
         notes = tuple(self._notes)
         self._notes = []
@@ -160,7 +173,7 @@ class TextMetrics:
         metric, plugin = self._metrics[name]
         try:
             value = metric(sample)
-        # third-party code may raise anything; hours of training must not be lost to it
+        # third-party code may raise anything, and must not end hours of training
         except (Exception, SystemExit) as error:
             problem = f"{type(error).__name__}: {error!s:.200}"
         else:
@@ -175,8 +188,9 @@ class TextMetrics:
 
 
 def _number(metric: Metric, sample: TextSample) -> float:
-    """Return what a metric measures; NaN if it fails, which is reported where all texts are
-    measured.
+    """Return the value of a metric; NaN if it fails.
+
+    The failure is not reported here: ``TextMetrics.measure`` reports it.
     """
     try:
         return float(metric(sample))
@@ -186,16 +200,17 @@ def _number(metric: Metric, sample: TextSample) -> float:
 
 @dataclass(frozen=True)
 class TextStatistics:
-    """Figures of some texts. Words are compared in lower case.
+    """Statistics of some texts. Words are compared in lower case.
 
     Attributes:
-        words: The number of words of all texts.
+        words: The number of words of all texts together.
         words_per_text: The mean length of a text in words.
-        unknown_words: The share of words that are not known to the model; None for a model without
+        unknown_words: The share of words that the model does not know; None if the model has no
             known words.
-        distinct: For n from 1 to 4, the share of different n-grams of words among all; it falls as
-            the number of words grows.
-        repetition: The share of 4-grams of words that occurred before in the same text.
+        distinct: For n from 1 to 4, the number of different n-grams of words divided by the number
+            of all n-grams. It falls as the number of words grows.
+        repetition: The share of a text's 4-grams of words that occurred earlier in the same text,
+            averaged over the texts.
         bits_per_character: Bits per character under another model, the judge; None without a judge.
         repeated_sentences: The share of texts in which a sentence occurs twice.
     """
@@ -214,12 +229,14 @@ def measure_texts(
     is_known: Callable[[str], bool] | None = None,
     score: Callable[[Sequence[str]], float] | None = None,
 ) -> TextStatistics:
-    """Return the figures of some texts.
+    """Compute the statistics of some texts.
 
     Args:
         texts: The texts.
-        is_known: Returns whether a word is known.
-        score: Returns the bits per character of some texts.
+        is_known: ``is_known(word)`` returns whether the model knows a word; None if the model has
+            no known words.
+        score: ``score(texts)`` returns their bits per character under the judge; None without a
+            judge.
     """
     sample = make_sample(texts)
     written = list(chain.from_iterable(sample.words))
@@ -239,8 +256,8 @@ def measure_texts(
 
 
 def take_words(texts: Iterable[str], words: int) -> list[str]:
-    """Return the first texts that have at least this many words together, or all if there are
-    fewer.
+    """Return as many of the first texts as are needed for ``words`` words together; all texts if
+    they have fewer words.
     """
     sample: list[str] = []
     count = 0

@@ -1,13 +1,13 @@
-"""The nats of the tokens of many texts, scored side by side; and the bits that a model saves by
+"""Scores the tokens of many texts together, in nats, and measures the bits that a model saves by
 reading each condition.
 
-Texts are scored together, in rows: a row whose text ends takes the next text, from the initial
-state, as servers of language models batch requests (Yu et al. 2022, "Orca", iteration-level
-scheduling). Padding every text to the longest would compute four times as many tokens on a corpus
-of reviews.
+Each text is a row of a batch. When a text ends, its row takes the next text and starts from the
+initial state, as servers of language models batch requests (Yu et al. 2022, "Orca", iteration-level
+scheduling). The alternative, to pad every text to the longest one, would compute four times as many
+tokens on a corpus of reviews.
 
-A useful condition saves bits, and costs bits if its value is taken from another text. A condition
-that does neither is ignored by the model.
+A useful condition saves bits; if a text is given the condition's value of another text, it costs
+bits. The model ignores a condition that does neither.
 """
 
 import math
@@ -34,17 +34,18 @@ from reviewgen.rates import find_intervals
 Document: TypeAlias = tuple[np.ndarray, int]
 """The ids of a text (bos, conditions, fields, tokens, eos) and its number of characters."""
 
-_ROWS = 64  # texts that are scored side by side
-_MAX_LOGITS = 1 << 23  # in one forward call: B x T x V
-_MAX_TOKENS = 512  # per row in one forward call, T
-_MAX_PADDING = 0.08  # the share of padding among the tokens of a forward call
+_ROWS = 64  # maximum number of rows: texts that are scored side by side
+_MAX_LOGITS = 1 << 23  # maximum number of logits in one forward call, B x T x V
+_MAX_TOKENS = 512  # maximum number of tokens of a row in one forward call, T
+_MAX_PADDING = 0.08  # maximum share of padding among the tokens of a forward call
 _BATCH_TEXTS = 1024
-# of the texts on which gains are measured, about; each is scored twice more for each condition
+# Gains are measured on texts of about this many tokens together. Each of these texts is scored
+# twice more for each condition.
 _GAIN_TOKENS = 100_000
 
 
 def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
-    """Yield the documents in lists of up to 1,024, whose texts are scored together."""
+    """Yield the documents in lists of up to 1,024. The texts of a list are scored together."""
     iterator = iter(documents)
     while batch := list(islice(iterator, _BATCH_TEXTS)):
         yield batch
@@ -58,25 +59,26 @@ def token_losses(
     device: str = "cpu",
     given: int | None = None,
 ) -> list[np.ndarray]:
-    """Return the negative log likelihood (nats) of each text's tokens, without those of bos and of
-    the ids that are given.
+    """Return the negative log likelihood (nats) of each token of each text.
+
+    bos, and the ids after it that are only inputs, get no value.
 
     Args:
         model: The model, in evaluation mode.
-        texts: The ids of each text, at least two.
-        vocab_size: The tokenizer's; limits the tokens of one forward call.
+        texts: The ids of each text, at least two ids.
+        vocab_size: The vocabulary size of the tokenizer; limits the tokens of one forward call.
         device: The device of the model.
-        given: The number of ids after bos that are given; by default those of conditions and
-            fields.
+        given: The number of ids after bos that are only inputs; by default these are the ids of
+            conditions and fields.
 
     Raises:
-        DeviceError: The device has failed, as it does when it has no memory left.
+        DeviceError: The device has failed, for example because it is out of memory.
     """
     losses: list[np.ndarray] = [np.empty(len(text) - 1, np.float32) for text in texts]
-    # the longest is last, and starts first
+    # sorted by length; the longest text, which is last, is scored first
     waiting = sorted(range(len(texts)), key=lambda number: len(texts[number]))
     lengths = np.array([len(nats) for nats in losses])
-    # fewer rows where one text is very long, so that it does not end long after all others
+    # fewer rows if one text is very long: with 64, it would end long after all others
     size = max(1, min(_ROWS, lengths.sum() // max(lengths, default=1)))
     rows = list[int]()
     starts = np.zeros(0, np.int64)
@@ -114,9 +116,16 @@ def token_losses(
 
 
 def _choose_length(remaining: Int64[np.ndarray, " B"], longest: int) -> int:
-    """Return how many tokens of each row to score in a call, so that few rows end much earlier."""
+    """Return how many tokens of each row to score in one call.
+
+    It is the largest number with at most ``_MAX_PADDING`` padding for rows that end earlier.
+
+    Args:
+        remaining: The number of tokens left in each row.
+        longest: The maximum to return.
+    """
     lengths = np.unique(np.minimum(remaining, longest))
-    # the share of padding, which rises with the length
+    # the share of padding for each length; it rises with the length
     padding = [1 - np.minimum(remaining, length).mean() / length for length in lengths]
     return int(lengths[max(0, int(np.searchsorted(padding, _MAX_PADDING, side="right")) - 1)])
 
@@ -124,8 +133,8 @@ def _choose_length(remaining: Int64[np.ndarray, " B"], longest: int) -> int:
 def _score_rows(
     model: LanguageModel, ids: Int[Tensor, "B T1"], state: State
 ) -> tuple[Float[np.ndarray, "B T"], State]:
-    """Return the negative log likelihood (nats) of each id but the first of each row, and the state
-    after the last but one.
+    """Return the negative log likelihood (nats) of all ids of each row except the first, and the
+    state before the last id is read.
     """
     inputs = ids[:, :-1]
     targets = ids[:, 1:]
@@ -139,10 +148,12 @@ def _score_rows(
 def _cross_entropies(
     logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]
 ) -> Float[np.ndarray, "B T"]:
-    """Return the cross entropy (nats) of each target, without a copy of the logits where they are
-    on the CPU.
+    """Return the cross entropy (nats) of each target.
+
+    Logits on the CPU in one of ``PRECISIONS`` are not copied.
     """
-    is_time_first = not logits.is_contiguous()  # in memory, as from torch's recurrent layers
+    # torch's recurrent layers return tensors whose first dimension in memory is time
+    is_time_first = not logits.is_contiguous()
     if is_time_first:
         logits = logits.transpose(0, 1)
         targets = targets.transpose(0, 1)
@@ -172,15 +183,17 @@ def _join(first: Tensor, second: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class ConditionGain:
-    """What a model saves by reading a condition.
+    """The bits that a model saves by reading a condition.
 
     Attributes:
-        name: The condition.
-        bits_per_character: The bits per character that it saves, compared with leaving it out.
-        interval: The 95 % interval of these, low and high; None for fewer than ten texts.
-        shuffled: The bits per character that the values of other texts save; negative where they
-            cost some.
-        characters: The number of characters of the texts for which it is given.
+        name: The name of the condition.
+        bits_per_character: The bits per character that the condition saves, compared with texts
+            without it.
+        interval: The 95 % interval (low, high) of ``bits_per_character``; None for fewer than ten
+            texts.
+        shuffled: The bits per character that the condition saves if each text gets the value of
+            another text; negative if this costs bits.
+        characters: The number of characters of the texts that have a value of the condition.
     """
 
     name: str
@@ -208,19 +221,20 @@ class ConditionGain:
 
     @property
     def has_effect(self) -> bool:
-        """Whether it saves or costs bits: its interval does not contain zero."""
+        """Whether the condition saves or costs bits: the interval does not contain zero."""
         low, high = self.interval or (self.bits_per_character, self.bits_per_character)
-        # a threshold far below the 0.001 that two labels save in a long review
+        # a useful condition with two labels saves about 0.001 in a long review, far more than this
         is_zero = abs(self.bits_per_character) < 0.00005
         return not is_zero and not low <= 0 <= high
 
 
 def suggest_next(gains: Sequence[ConditionGain], model: LanguageModel) -> list[str]:
-    """Return a sentence that says what to do about conditions without effect on a network; an empty
-    list if there are none.
+    """Return a sentence for the user on what to do about conditions that have no effect.
+
+    The list is empty if all conditions have an effect, or if the model is not a network.
     """
     unused = ", ".join(gain.name for gain in gains if not gain.has_effect)
-    # a longer training does not change an n-gram, or a blend with one
+    # longer training does not change an n-gram model, or a blend that contains one
     if not unused or not isinstance(model, torch.nn.Module):
         return []
     advice = "train longer, use a blend such as blend-word, or give fewer fields and conditions"
@@ -228,8 +242,9 @@ def suggest_next(gains: Sequence[ConditionGain], model: LanguageModel) -> list[s
 
 
 def keep_first(documents: Iterable[Document], kept: list[Document]) -> Iterator[Document]:
-    """Yield documents, and add the first ones to a list, until it has the tokens that
-    ``measure_gains`` needs.
+    """Yield all documents, and append the first ones to ``kept``.
+
+    Documents are appended until they have the number of tokens that ``measure_gains`` needs.
     """
     tokens = 0
     for ids, characters in documents:
@@ -246,20 +261,21 @@ def measure_gains(
     device: str = "cpu",
     nats: Sequence[float] = (),
 ) -> tuple[ConditionGain, ...]:
-    """Measure what each condition saves. Left out are conditions that fewer than two texts have, or
-    whose texts have infinite bits.
+    """Measure the bits that each condition saves.
+
+    A condition is left out if fewer than two texts have a value of it, or if some of these texts
+    have infinite bits.
 
     Args:
         model: The model, in evaluation mode.
-        documents: The texts with their numbers of characters; see
-            ``reviewgen.evaluation.evaluate.evaluate_documents``.
+        documents: The texts; see ``reviewgen.evaluation.evaluate.evaluate_documents``.
         conditions: The conditions of the model, with their ids.
         device: The device of the model.
-        nats: The negative log likelihood of each text, and perhaps of more texts after them, if
-            they are scored already.
+        nats: The negative log likelihood of each text, if the texts have been scored already. It
+            may be followed by that of other texts. By default the texts are scored here.
     """
-    prefixes = []  # the ids of each condition of each text
-    texts = []  # bos, and the ids after the conditions
+    prefixes = []  # for each text, the ids of each condition
+    texts = []  # for each text, bos and the ids after the conditions
     for ids, _ in documents:
         start = 1 + count_given(ids, conditions.first_id)
         prefixes.append(conditions.split(ids[1:start].tolist()))
@@ -273,7 +289,12 @@ def measure_gains(
         return np.array([text_losses.sum(dtype=np.float64) / math.log(2) for text_losses in losses])
 
     def replace_values(place: int, values: Mapping[int, list[int]]) -> list[np.ndarray]:
-        """Return some texts, by their numbers, with other values of a condition."""
+        """Return texts with another value of a condition.
+
+        Args:
+            place: The index of the condition.
+            values: For the number of each text, the ids of the new value.
+        """
         framed = []
         for number, value in values.items():
             first, rest = texts[number]
@@ -294,7 +315,8 @@ def measure_gains(
         ]
         if len(numbers) < 2 or not characters[numbers].sum():
             continue
-        # each text gets the value of the text before it in a random order, so none keeps its own
+        # In a random order of the texts, each gets the value of the previous one (the first that of
+        # the last), so no text keeps its own.
         order = np.random.default_rng(0).permutation(numbers)
         before = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))
         cycled = {number: prefixes[before[number]][place] for number in numbers}
@@ -309,8 +331,13 @@ def measure_gains(
 def _gain(
     name: str, saved: np.ndarray, shuffled: np.ndarray, characters: np.ndarray
 ) -> ConditionGain:
-    """Return the gain of a condition, from the bits that its value and the value of another text
-    save in each text, and the characters of each text.
+    """Return the gain of a condition.
+
+    Args:
+        name: The name of the condition.
+        saved: The bits that the condition saves in each text.
+        shuffled: The bits that the value of another text saves in each text.
+        characters: The number of characters of each text.
     """
     items: list[tuple[float, int]] = list(zip(saved.tolist(), characters.tolist(), strict=True))
 

@@ -1,24 +1,22 @@
 """Generation: from the keywords of ``generate`` to the sampled tokens and the returned texts.
 
-    request        the arguments of one call, checked
-    generator      texts of one model: many, one as a stream, or texts that must include some words;
-                   the returned objects
+    request        checks the arguments of one call
+    generator      generates the texts of a call with one model, and makes the returned objects
     text           one text: its tokens, its random stream, and where it ends
-    detokenizer    what may be shown of a text while it is generated, and the log probabilities of
-                   its tokens
-    decode         the decoding loop: token by token, or in blocks where the stepper has a loop of
-                   its own
+    detokenizer    decides which characters of a text may be shown while it is generated, and gives
+                   the log probabilities of its tokens
+    decode         the decoding loop: one token at a time, or many if the stepper has a loop of its
+                   own
     beams          beam search
-    pieces         the texts of a tokenizer's tokens, how a prompt is split, and the words that
-                   texts are made of
+    pieces         the text of each token, how a prompt is split, and which words texts may contain
     hooks          logits processors, stopping criteria and streamers, as transformers calls them
-    next_tokens    the most probable next tokens, and a text that a user extends and undoes step by
+    next_tokens    the most probable next tokens, and a text that a user extends or shortens step by
                    step
-    states         the states of several texts as one
-    model_stepper  a Stepper for any model, through its call; imports torch
+    states         combines the states of several texts into one, and selects rows
+    model_stepper  a Stepper for any model, which calls the model; imports torch
 
-A request's way to a sampled token: ``generator.Generator.generate``, ``decode.Decoder.decode``, the
-stepper's ``sample``, which is ``reviewgen.compiled.decoding.sample`` for most models, and
-``reviewgen.compiled.sampling.choose``. Knows neither bundle nor evaluation: what scores a text is
-passed in.
+A request reaches a sampled token through these functions: ``generator.Generator.generate``, then
+``decode.Decoder.decode``, then the stepper's ``sample`` (for most models this is
+``reviewgen.compiled.decoding.sample``), then ``reviewgen.compiled.sampling.choose``. This room must
+not know bundles or evaluation: the function that scores a text is passed in.
 """

@@ -1,9 +1,13 @@
 """Beam search: the most probable texts instead of sampled ones.
 
-The rules are those of transformers' ``generate`` with ``early_stopping=False``: of the 2 x K best
-continuations of K beams, those that end are kept with their score, log probability / tokens **
-length_penalty, and the best K of the others continue; the search ends when no beam can still beat
-the worst of K finished texts.
+The rules are those of transformers' ``generate`` with ``early_stopping=False``. A step extends each
+of K beams by every token, and takes the 2 x K most probable results. The best K that have not ended
+are the next beams. A result that has ended is a finished text if it is one of the K most probable.
+
+    score of a text = log probability / tokens ** length_penalty
+
+The search keeps the K finished texts with the best scores. It ends when no beam has a better score
+than the worst of them.
 """
 
 import time
@@ -20,8 +24,10 @@ from reviewgen.generation.text import Text
 
 
 class _Beam(NamedTuple):
-    """A text, and the log probability (nats) of the tokens after those that the model was fed of
-    the prompt.
+    """A text, and the log probability (nats) of its tokens.
+
+    The log probability leaves out the tokens of the prompt that the model was fed at the start. It
+    includes the tokens that match the rest of the prompt (``Text.rest``).
     """
 
     text: Text
@@ -29,16 +35,17 @@ class _Beam(NamedTuple):
 
 
 def search(decoder: Decoder, start: Text) -> list[Text]:
-    """Return the ``num_return_sequences`` best of ``num_beams`` texts that continue a prompt, the
-    best first.
+    """Find ``num_beams`` texts that continue a prompt. Return the ``num_return_sequences`` best
+    ones, the best first.
 
     Args:
-        decoder: The decoder; its guard must be None, and its hooks may have logits processors only.
-        start: The text at its beginning.
+        decoder: The decoding loop. Its guard must be None, and its hooks may only have logits
+            processors.
+        start: A text that so far has only its prompt.
 
     Raises:
         GenerationError: The logits are NaN or infinite, a logits processor rules out every token,
-            or fewer texts were found.
+            or fewer than ``num_return_sequences`` texts were found.
     """
     started = time.monotonic()
     config = decoder.config
@@ -49,7 +56,8 @@ def search(decoder: Decoder, start: Text) -> list[Text]:
         return texts
     beams = _Search(decoder)
     beams.run(start)
-    if not beams.finished and start.rest:  # no match has a probability: use the tokenizer's tokens
+    # every token that matches the rest of the prompt is ruled out: use the tokenizer's own tokens
+    if not beams.finished and start.rest:
         ids = [*start.ids, *decoder.pieces.tokenizer.encode(start.rest)]
         beams.run(replace(start, ids=ids, rest="", prompt_tokens=len(ids), place=None))
     if len(beams.finished) < config.num_return_sequences:
@@ -66,13 +74,18 @@ def search(decoder: Decoder, start: Text) -> list[Text]:
 
 @dataclass
 class _Search:
-    """A beam search: the decoder, and the finished texts, the best first."""
+    """A beam search.
+
+    Attributes:
+        decoder: The decoding loop.
+        finished: The finished texts, the best first.
+    """
 
     decoder: Decoder
     finished: list[_Beam] = field(default_factory=list)
 
     def run(self, start: Text) -> None:
-        """Search until no better text can be found, or the deadline has passed."""
+        """Search until no better text can be found, or until the deadline."""
         decoder = self.decoder
         live = [_Beam(start, 0.0)]
         decoder.prefill([start])
@@ -89,12 +102,12 @@ class _Search:
             decoder.forward([beam.text for beam in live])
 
     def log_probabilities(self, text: Text) -> Float64[np.ndarray, " V"]:
-        """Return the log probability of each next token after penalties and logits processors; -inf
-        is ruled out.
+        """Return the log probability (nats) of each next token, after penalties and logits
+        processors. It is -inf for a token that is ruled out.
         """
         decoder = self.decoder
         params = decoder.params
-        assert text.logits is not None  # the model was fed its last token
+        assert text.logits is not None  # the model was fed the last token of the text
         table = text.logits.astype(np.float64)
         table[params.vocab_size :] = table[params.bos_id] = -np.inf
         own = table[: params.vocab_size]
@@ -111,7 +124,7 @@ class _Search:
         return decoder.hooks.process([*text.prefix, *text.ids], scores)
 
     def extend(self, live: list[_Beam]) -> list[_Beam]:
-        """Return the beams that extend some beams by a token."""
+        """Extend beams by one token; keep the texts that end, and return the best others."""
         num_beams = self.decoder.config.num_beams
         scores = np.stack(
             [beam.log_probability + self.log_probabilities(beam.text) for beam in live]
@@ -129,19 +142,22 @@ class _Search:
         return going
 
     def is_over(self, live: list[_Beam]) -> bool:
-        """Return whether no beam can still beat the worst of the finished texts."""
+        """Return whether no beam has a better score than the worst of ``num_beams`` finished texts.
+
+        If there are fewer finished texts, the search goes on.
+        """
         if len(self.finished) < self.decoder.config.num_beams:
             return False
         return max(map(self._score, live)) <= self._score(self.finished[-1])
 
     def finish(self, live: list[_Beam], reason: str) -> None:
-        """Finish all beams as they are."""
+        """Finish the texts of all beams where they are, for a reason such as "time"."""
         for beam in live:
             beam.text.finish(reason)
             self._keep(beam)
 
     def _append(self, text: Text, token: int) -> Text:
-        """Return a copy of a text with one more token, finished if it ends there."""
+        """Return a copy of a text with one more token. It is finished if the token ends it."""
         text = replace(text, ids=list(text.ids))
         if token == self.decoder.params.eos_id:
             text.finish("end")
@@ -155,14 +171,15 @@ class _Search:
         return text
 
     def _keep(self, beam: _Beam) -> None:
-        """Insert a finished text among the best."""
+        """Add a finished text, and keep the ``num_beams`` best."""
         self.finished = sorted([*self.finished, beam], key=self._score, reverse=True)[
             : self.decoder.config.num_beams
         ]
 
     def _score(self, beam: _Beam) -> float:
-        """Return the log probability / tokens ** length_penalty, where the tokens are the new ones,
-        eos included.
+        """Return log probability / tokens ** length_penalty.
+
+        Only the new tokens count, including eos.
         """
         tokens = beam.text.new_tokens + (beam.text.finish_reason == "end")
         return float(beam.log_probability / max(1, tokens) ** self.decoder.config.length_penalty)

@@ -1,19 +1,24 @@
 """The decoding loop: advances a list of texts until each is finished.
 
-Every text has its own random stream, seeded from the seed and the text's number, so it does not
-depend on which others are generated with it. Global random state is never touched. Any Stepper
-works, token by token; one that ``SupportsSample`` samples blocks of tokens in its own loop once the
-prompt is complete. ``reviewgen.compiled.sampling`` samples a token from logits; ``text`` decides
-where a text ends.
+Every text has its own random stream, whose seed is the seed of the call and the text's number. So a
+text does not depend on the texts that are generated with it. Global random state is never used.
 
-With a CopyGuard no token may complete a copied span, and with a Spelling a token may only continue
-or end a known word. A token that is forbidden is sampled again from those that are not. If none is
-left, or only eos after a copied span, a text with a CopyGuard backtracks a few tokens, twice as
-many each time, and continues differently; after ``MAX_RETRIES`` of these it takes the forbidden
-token, and sets ``exceeds_limit`` if that completes a copied span. Without a CopyGuard it takes the
-token at once.
+Any Stepper works: the loop calls it for each token. A stepper that ``SupportsSample`` has a loop of
+its own; once the prompt is complete, it samples a block of tokens in one call.
+``reviewgen.compiled.sampling`` samples a token from logits. The module ``text`` decides where a
+text ends.
 
-B texts, V vocabulary, K tokens looked back at, N random numbers a text.
+A CopyGuard forbids tokens that complete a copied span. A Spelling forbids tokens that neither
+continue nor end a known word. In place of a forbidden token, an allowed one is sampled; in place of
+one that completes a copied span, eos is not allowed either. A text is at a *dead end* if no token
+is allowed:
+
+- With a CopyGuard it backtracks: some of its last tokens are removed, twice as many each time, so
+  that it can continue differently. After ``MAX_RETRIES`` times it takes a forbidden token, and sets
+  ``exceeds_limit`` if this token completes a copied span.
+- Without a CopyGuard it takes a forbidden token at once.
+
+Dimensions: B texts, V vocabulary, K last tokens of a text, N random numbers per text.
 """
 
 import time
@@ -49,7 +54,7 @@ from reviewgen.novelty import CopyGuard
 from reviewgen.protocols.stepper import Stepper, SupportsSample
 from reviewgen.protocols.tokenizer import Tokenizer
 
-MAX_RETRIES = 12  # of a text at dead ends
+MAX_RETRIES = 12  # a text backtracks from this many dead ends
 SAMPLING_SETTINGS = (
     "temperature",
     *(
@@ -58,14 +63,16 @@ SAMPLING_SETTINGS = (
         if name in fields_of(GenerationConfig) and not name.endswith("_new_tokens")
     ),
 )
-"""The settings of ``GenerationConfig`` that a token's probability depends on."""
-_MIN_BLOCK = 32  # random numbers a text for a stepper's own loop, at least
-_FIRST_BLOCK = 64  # random numbers a text in the first block, without a deadline
-_MAX_BLOCK = 4096  # random numbers a text, at most
+"""The settings of ``GenerationConfig`` that change the probability of a token."""
+# The random numbers that a stepper's own loop gets for each text in one call (a block). Most tokens
+# take one.
+_MIN_BLOCK = 32
+_FIRST_BLOCK = 64  # for the first block, if there is no deadline
+_MAX_BLOCK = 4096
 
 
 def make_sampling_params(config: GenerationConfig, tokenizer: Tokenizer) -> SamplingParams:
-    """Return the sampling settings of a call in the form that compiled functions take."""
+    """Convert the sampling settings of a call to the tuple that compiled functions take."""
     int64_max = np.iinfo(np.int64).max
     return SamplingParams(
         temperatures=np.array(config.temperatures, np.float64),
@@ -84,8 +91,13 @@ def make_sampling_params(config: GenerationConfig, tokenizer: Tokenizer) -> Samp
 
 
 class _SamplingBatch(NamedTuple):
-    """Some texts whose next token is sampled, with the scores that it is sampled from, and the last
-    tokens of each with room for it.
+    """What is needed to sample the next token of some texts.
+
+    Attributes:
+        texts: The texts.
+        table: The scores of the next token of each text.
+        tails: The last tokens of each text, with one more column for the next token.
+        params: The sampling settings.
     """
 
     texts: Sequence[Text]
@@ -94,7 +106,7 @@ class _SamplingBatch(NamedTuple):
     params: SamplingParams
 
     def row(self, row: int) -> "_SamplingBatch":
-        """Return the same of one text."""
+        """Return the batch of one of the texts."""
         one = slice(row, row + 1)
         return _SamplingBatch(self.texts[one], self.table[one], self.tails[one], self.params)
 
@@ -105,14 +117,14 @@ class Decoder:
 
     Attributes:
         stepper: Predicts the next token.
-        pieces: The tokenizer, and the texts of its single tokens.
+        pieces: The tokenizer, and the text of each of its tokens.
         config: The generation settings.
-        guard: The copied spans that must not be completed.
-        spelling: The words and characters that texts are made of; None for any.
+        guard: The copied spans that texts must not complete; None if copying is allowed.
+        spelling: The words and characters that texts may contain; None if all are allowed.
         hooks: Objects that are called at every token.
-        deadline: The ``time.monotonic`` at which all texts end where they are.
-        block_seconds: About how long a block of a stepper's own loop should take, so that an
-            interrupt and the deadline are noticed.
+        deadline: When ``time.monotonic`` reaches this value, all texts end where they are.
+        block_seconds: About how long one call of a stepper's own loop should take. The deadline and
+            an interrupt are noticed only between calls.
     """
 
     stepper: Stepper
@@ -129,11 +141,12 @@ class Decoder:
 
     @cached_property
     def params(self) -> SamplingParams:
-        """The sampling settings for compiled functions."""
+        """The sampling settings, as compiled functions take them."""
         return make_sampling_params(self.config, self.pieces.tokenizer)
 
     def decode(self, texts: Sequence[Text]) -> Iterator[None]:
-        """Advance the texts until each is finished; yield after every step.
+        """Advance the texts until each is finished; yield after every step, so that the caller can
+        read new tokens.
 
         Raises:
             GenerationError: The logits are NaN or infinite, or a logits processor rules out every
@@ -170,7 +183,7 @@ class Decoder:
             self.hooks.end()
 
     def is_over(self, texts: Sequence[Text]) -> bool:
-        """Finish all texts where they are once the deadline has passed; return whether it has."""
+        """Return whether the deadline has passed; if so, finish all texts where they are."""
         if self.deadline is None or time.monotonic() < self.deadline:
             return False
         for text in texts:
@@ -180,15 +193,18 @@ class Decoder:
 
     @cached_property
     def has_blocks(self) -> bool:
-        """Whether the stepper samples texts in its own loop once they are past the prompt."""
+        """Whether the stepper's own loop samples the texts that are past their prompt."""
         return isinstance(self.stepper, SupportsSample) and self.hooks is None
 
     def is_ready(self, text: Text) -> bool:
-        """Return whether the next tokens of a text are sampled in the stepper's own loop."""
+        """Return whether the stepper's own loop samples the next tokens of a text."""
         return self.has_blocks and text.is_past_prompt and text.retries < MAX_RETRIES
 
     def prefill(self, texts: Sequence[Text]) -> None:
-        """Feed each distinct beginning of some texts."""
+        """Feed all ids of each text to the stepper, from the initial state.
+
+        Texts with the same ids, such as those of one prompt, are fed once.
+        """
         fed: dict[tuple[int, ...], tuple[np.ndarray, Slot]] = {}
         for text in texts:
             key = (*text.prefix, *text.ids)
@@ -200,7 +216,7 @@ class Decoder:
             text.logits, text.state = fed[key]
 
     def forward(self, texts: Sequence[Text]) -> None:
-        """Feed the last token of some texts, together."""
+        """Feed the last token of each text to the stepper, in one batch."""
         if texts:
             ids = np.array([[text.ids[-1]] for text in texts], np.int64)
             logits, state = self.stepper.forward(
@@ -213,16 +229,15 @@ class Decoder:
     def sample_block(
         self, texts: Sequence[Text], size: int, params: SamplingParams
     ) -> Int64[np.ndarray, "B N"]:
-        """Let the stepper sample up to N tokens for each text, in its own loop; return them, to be
-        appended.
+        """Let the stepper's own loop sample up to N tokens for each text; return the tokens.
 
-        The texts' random numbers are used up, and their states and places are those after the
-        tokens.
+        The caller appends them to the texts. The state and the place of each text already are those
+        after the tokens, and the random numbers that the tokens took are dropped.
 
         Args:
-            texts: Texts that are ready.
-            size: The random numbers for each text, N; of fewer than 32, none may be enough for a
-                token.
+            texts: Texts for which ``is_ready`` is true.
+            size: N, the number of random numbers for each text. With fewer than 32, a text may get
+                no token.
             params: The sampling settings.
         """
         assert isinstance(self.stepper, SupportsSample)
@@ -240,8 +255,10 @@ class Decoder:
         return tokens
 
     def step(self, texts: Sequence[Text]) -> list[Text]:
-        """Give every text a token, by its logits; return those that go on, once ``forward`` has fed
-        them the token.
+        """Sample a token for each text from its logits, and append it.
+
+        Return the texts that are not finished and still have a state; ``forward`` must feed them
+        the token next.
         """
         if not texts:
             return []
@@ -251,11 +268,11 @@ class Decoder:
         runs = np.where(is_past_prompt, self.guard.run if self.guard else 0, 0)
         tokens = self._sample(batch, runs, is_past_prompt).tolist()
         for row, (text, token) in enumerate(zip(texts, tokens, strict=True)):
-            # no match has a probability: use the tokenizer's tokens
+            # no token that matches the rest of the prompt is possible: use the tokenizer's tokens
             if token == NOTHING_LEFT and text.rest:
                 text.forced = self.pieces.tokenizer.encode(text.rest)
                 text.rest = ""
-            # allow unknown words first, then copied spans
+            # too many dead ends: first allow unknown words, then also copied spans
             elif token == DEAD_END and text.retries >= MAX_RETRIES:
                 token = self._sample_anywhere(batch.row(row), int(runs[row]))
                 if token == DEAD_END:
@@ -277,8 +294,10 @@ class Decoder:
     def _mask_and_process(
         self, texts: Sequence[Text]
     ) -> tuple[Float[np.ndarray, "B V"], SamplingParams]:
-        """Rule out what does not match the rest of a prompt, or all where nothing matches, and
-        apply the logits processors.
+        """Return the scores that the next tokens are sampled from, and the sampling settings.
+
+        While a text still has a rest of its prompt, tokens that do not match this rest are ruled
+        out; that may be all tokens. Otherwise the logits processors are applied.
         """
         params = self.params
         size = params.vocab_size
@@ -295,14 +314,14 @@ class Decoder:
             elif self.hooks is not None and not text.forced:
                 scores = self.penalise(text, row)
                 row[:] = self.hooks.process([*text.prefix, *text.ids], scores)
-        if self.hooks is not None:  # the penalties are applied already
+        if self.hooks is not None:  # the penalties have been applied before the processors
             params = params._replace(
                 repetition_penalty=1.0, no_repeat_ngram_size=0, min_new_tokens=0
             )
         return table, params
 
     def penalise(self, text: Text, logits: Float[np.ndarray, " V"]) -> Float64[np.ndarray, " V"]:
-        """Return the logits of the next token of a text after penalties."""
+        """Apply the penalties to the logits of a text's next token; return the result."""
         scores = np.empty(len(logits))
         written = np.array(text.prefix[:1] + text.ids, np.int64)
         apply_penalties(logits, written, len(written), text.new_tokens, self.params, scores)
@@ -317,9 +336,9 @@ class Decoder:
         """Sample a token for each text; a negative value is a status code.
 
         Args:
-            batch: What is sampled from.
-            runs: The ``run`` of each text; 0 lets it copy.
-            is_spelled: Whether each text must have known words.
+            batch: The texts, and the scores of their next tokens.
+            runs: For each text, the ``run`` of its ``CopyGuard``; with 0 it may copy.
+            is_spelled: For each text, whether it may only have known words.
         """
         texts, table, tails, params = batch
         constraints = self._constraints(texts)
@@ -344,12 +363,15 @@ class Decoder:
         return tokens
 
     def _sample_anywhere(self, batch: _SamplingBatch, run: int) -> int:
-        """Sample a token for one text that may have unknown words."""
+        """Sample a token for a batch of one text, which may have unknown words here."""
         return int(self._sample(batch, np.full(1, run, np.int64), np.zeros(1, np.bool_))[0])
 
     def _guard_prompt_end(self, batch: _SamplingBatch, token: int) -> int:
-        """Return the token that runs on from the prompt of one text, or another one if it would
-        complete a copied span.
+        """Check a sampled token that goes beyond the end of a text's prompt; return a token.
+
+        If the token would complete a copied span, another token is sampled. If every token would,
+        the first one is returned and ``exceeds_limit`` is set. A token that ends with the prompt or
+        before is returned as it is.
         """
         text = batch.texts[0]
         tail = batch.tails[0]
@@ -367,7 +389,9 @@ class Decoder:
         return token if other == DEAD_END else other
 
     def _constraints(self, texts: Sequence[Text]) -> Constraints:
-        """Return what some texts must not contain, with the places where they are now."""
+        """Return what some texts must not contain, and the place of each text in the spelling
+        automaton.
+        """
         windows, run = self.guard or (None, 0)
         places = no_places(len(texts))
         if self.spelling is not None:
@@ -375,17 +399,17 @@ class Decoder:
         return Constraints(windows, run, self.spelling, places)
 
     def _tails(self, texts: Sequence[Text]) -> Int64[np.ndarray, "B K"]:
-        """Return the last tokens of each text, as many as the penalties and the guard look back
-        at.
-        """
+        """Return the last K tokens of each text; the penalties and the guard need this many."""
         size = max(1 + len(text.ids) for text in texts) if self.params.looks_back else 0
         if self.guard is not None:
             size = max(size, self.guard.tokens - 1)
         return np.array([text.tail(size) for text in texts], np.int64).reshape(len(texts), size)
 
     def place(self, text: Text) -> Int64[np.ndarray, "3"]:
-        """Return the place of a text among the known words; kept for other texts, most of which
-        begin alike.
+        """Return the place of a text: its state in the spelling automaton
+        (``reviewgen.compiled.spelling``).
+
+        Places are cached by token ids, since many texts of a call have the same prompt.
         """
         assert self.spelling is not None
         if text.place is None:
@@ -397,21 +421,21 @@ class Decoder:
         return text.place
 
     def spelling_mask(self, text: Text) -> Bool[np.ndarray, " V"]:
-        """Return a mask of the tokens that continue or end a known word of a text."""
+        """Return a mask of the tokens that the spelling allows after a text."""
         if self.spelling is None:
             return np.ones(self.params.vocab_size, np.bool_)
         return mark_spelled(self.spelling, self.place(text), self.params.eos_id)
 
     def extend(self, text: Text, token: int) -> None:
-        """Add a token to the ids of a text."""
+        """Append a token to the ids of a text, and update its place."""
         if self.spelling is not None:
             text.place = self.place(text).copy()
             follow_all(self.spelling, text.place, [token])
         text.ids.append(token)
 
     def match(self, text: Text, token: int) -> str:
-        """Append a token that matches or extends the rest of the prompt; return the text after the
-        prompt.
+        """Append a token that matches the rest of the prompt. Return the characters of the token
+        that go beyond the prompt, if any.
         """
         piece = self.pieces.texts[token]
         rest = text.rest
@@ -423,7 +447,7 @@ class Decoder:
 
     def _append_to_prompt(self, text: Text, token: int, scores: Float[np.ndarray, " V"]) -> None:
         more = self.match(text, token)
-        # the prompt was put as a whole
+        # the streamer has had the whole prompt already, so it only gets what follows
         self._call_hooks(text, self.pieces.tokenizer.encode(more) if self.hooks else [], scores)
         if text.finish_reason is None and not text.rest:
             text.is_complete(1)
@@ -431,18 +455,19 @@ class Decoder:
     def append(
         self, text: Text, sampled: Sequence[int], scores: Float[np.ndarray, " V"] | None = None
     ) -> None:
-        """Append sampled tokens to a text, and finish it if it ends there; at a dead end it
-        backtracks.
+        """Append sampled tokens to a text. Finish the text if it ends with them, and backtrack at a
+        dead end.
 
         Args:
             text: The text.
-            sampled: The tokens; codes come last, as in ``SupportsSample``.
-            scores: Of a single token that was not sampled in a block: what it was sampled from.
+            sampled: The tokens, followed by status codes (negative numbers), as in
+                ``SupportsSample``.
+            scores: The scores that a single token was sampled from; None for tokens of a block.
 
         Raises:
             GenerationError: The logits are NaN or infinite.
         """
-        count = bisect_left(sampled, True, key=lambda token: token < 0)  # of tokens
+        count = bisect_left(sampled, True, key=lambda token: token < 0)  # number of tokens
         code = sampled[count] if count < len(sampled) else 0
         has_eos = count > 0 and sampled[count - 1] == self.params.eos_id
         tokens = sampled[: count - has_eos]
@@ -473,11 +498,11 @@ class Decoder:
                 text.finish("criteria")
 
     def _backtrack(self, text: Text) -> None:
-        """Remove the last tokens of a text at a dead end, so that it can continue differently; it
-        is fed anew.
+        """Remove the last tokens of a text at a dead end, so that it can continue differently.
 
-        Without a copy limit it takes a token of an unknown word at once: what was streamed cannot
-        be removed.
+        Its state is dropped, so it is fed again from the start. Without a CopyGuard no token is
+        removed, since it may have been streamed already; the text may take a token of an unknown
+        word at once.
         """
         text.drop_state()
         if self.guard is None:

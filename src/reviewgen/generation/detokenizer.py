@@ -1,15 +1,16 @@
-"""What may be shown of a text while it is generated, and the log probabilities of its tokens.
+"""Decides which characters of a text may be shown while it is generated, and gives the log
+probabilities of its tokens.
 
-Tokens are released as whole characters once they are final. Characters are held back
+Only whole characters are released, once they are certain to stay in the text. They are held back:
 
-- while they may be the beginning of a stop string, where these are not a part of the text, as
-  OpenAI has it;
-- with ``finish="sentence"`` until their sentence has ended and another one has begun;
-- until the text is complete, where decoding may go back by any number of tokens
-  (``novelty="filter"``) or the consumer wants the complete text only.
+- while they may be the beginning of a stop string, if stop strings are left out of the text, as in
+  OpenAI's API;
+- with ``finish="sentence"``, until their sentence has ended and another one has begun;
+- until the text is complete, if decoding may remove any number of tokens (``novelty="filter"``), or
+  if the caller only wants complete texts.
 
-Log probabilities are the model's own, in nats, at temperature 1, before filters, penalties and
-processors. V logits.
+Log probabilities are the model's own, in nats: at temperature 1, before filters, penalties and
+logits processors. V is the number of logits.
 """
 
 from collections.abc import Sequence
@@ -27,8 +28,12 @@ from reviewgen.sentences import last_whole_sentence
 
 
 class TopLogprob(NamedTuple):
-    """A token that the model could have continued with: its id, its text ("" for a part of a
-    character), and its logprob.
+    """A possible token at some position of a text.
+
+    Attributes:
+        token: Its id.
+        text: Its text; "" for a token that is only a part of a character.
+        logprob: Its log probability.
     """
 
     token: int
@@ -37,8 +42,8 @@ class TopLogprob(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """The log probability of a token, and the most probable tokens in its place, the most probable
-    first.
+    """The log probability of a token, and the most probable tokens at its position, the most
+    probable first.
     """
 
     logprob: float
@@ -46,13 +51,14 @@ class Scored(NamedTuple):
 
 
 class Token(NamedTuple):
-    """A token that belongs to a text for good.
+    """A released token, which stays in the text.
 
     Attributes:
         id: Its id.
-        text: The characters that it adds; "" for a part of a character, whose last part adds it.
-        start: Where they start in the text, prompt included.
-        score: Its log probability, with alternatives.
+        text: The characters that the token adds. If several tokens make up a character, the last
+            one adds it, and the others have "".
+        start: Where these characters start in the text, prompt included.
+        score: The log probability of the token, and the most probable tokens at its position.
     """
 
     id: int
@@ -67,13 +73,14 @@ class Detokenizer:
 
     Attributes:
         text: The text that is being generated.
-        stops: Strings that end it, and are not released.
+        stops: The stop strings. They end the text and are not released.
         is_whole: Whether everything is held back until the text is complete.
         is_echoed: Whether the prompt is released, too.
-        is_scored: Whether tokens are wanted, each with its log probability; a token is held back
-            until it has one.
-        scores_prompt: Whether the tokens of the prompt are wanted, too; only if it is echoed.
-        scores: Those of the tokens, and of the end if the text ended by itself.
+        is_scored: Whether tokens are released with their log probabilities. A token is then held
+            back until ``scores`` has its score.
+        scores_prompt: Whether the tokens of the prompt are released, too; needs ``is_echoed``.
+        scores: The scores of the tokens so far, to which the caller adds; also the score of eos, if
+            the text ended with it.
     """
 
     text: Text
@@ -83,14 +90,14 @@ class Detokenizer:
     is_scored: bool = False
     scores_prompt: bool = False
     scores: list[Scored] = field(default_factory=list)
-    _decoded: str = ""  # whole characters only
-    # the length of the decoded text after each token, if tokens are wanted
+    _decoded: str = ""  # the decoded text, without an incomplete last character
+    # the length of the decoded text after each token, if is_scored
     _ends: list[int] = field(default_factory=list)
-    # ids and characters up to the last token that ended a character
+    # the number of ids, and of characters, up to the last token that ended a character
     _whole: tuple[int, int] | None = None
     _sent_characters: int = 0
     _sent_tokens: int = 0
-    _safe: int = 0  # characters of whole sentences
+    _safe: int = 0  # the number of characters up to the end of the last complete sentence
 
     def __post_init__(self) -> None:
         self._safe = len(self.text.prompt)
@@ -101,12 +108,13 @@ class Detokenizer:
 
     @property
     def first(self) -> int:
-        """The index of the first token that is wanted in the ids of the text."""
+        """The index, in the ids of the text, of the first token that may be released."""
         return 0 if self.scores_prompt else len(self.text.ids) - self.text.new_tokens
 
     def release(self) -> tuple[str, list[Token]]:
-        """Return the characters that can be released by now and were not yet, and their tokens if
-        they are wanted.
+        """Return the characters that can be released now, without those released before.
+
+        Their tokens come with them if ``is_scored``; else the list is empty.
         """
         if self.text.finish_reason is not None:
             return self._release_end()
@@ -126,7 +134,9 @@ class Detokenizer:
         return self._take(until, count)
 
     def _release_end(self) -> tuple[str, list[Token]]:
-        """Return the rest of a complete text, without the stop string that ended it."""
+        """Return the characters and tokens of a complete text that were not released yet, without
+        the stop string that ended it.
+        """
         if self.is_scored:
             self._read()
         self._decoded = self.text.text
@@ -144,7 +154,9 @@ class Detokenizer:
         return self._take(len(self._decoded), count)
 
     def _take(self, until: int, count: int) -> tuple[str, list[Token]]:
-        """Return the characters and the tokens up to some of each that were not returned yet."""
+        """Return the characters before index ``until``, and the first ``count`` tokens, without
+        those released before.
+        """
         tokens = list[Token]()
         for index in range(self._sent_tokens, count):
             start = self._start(index)
@@ -157,28 +169,28 @@ class Detokenizer:
         return characters, tokens
 
     def _start(self, index: int) -> int:
-        """Return where the characters of a token start."""
+        """Return where the characters of the token with this index start."""
         if index:
             return self._ends[index - 1]
         return 0 if self.scores_prompt else len(self.text.prompt)
 
     def _read(self) -> None:
-        """Decode what is new: token by token if they are wanted, those that are scored, else all at
-        once.
+        """Decode the new tokens: one at a time as far as they have scores if ``is_scored``, else
+        all at once.
         """
         if self.is_scored:
             last = min(self.first + len(self.scores), len(self.text.ids))
             for count in range(self.first + len(self._ends) + 1, last + 1):
                 self._decode(count)
                 self._ends.append(len(self._decoded))
-        elif self.text.new_tokens:  # else a part of the prompt may not be in the ids yet
+        elif self.text.new_tokens:  # without new tokens, the ids may lack a part of the prompt
             self._decode(len(self.text.ids))
 
     def _decode(self, count: int) -> None:
         """Decode the first ``count`` ids, without an incomplete last character."""
         ids = self.text.ids
         tokenizer = self.text.pieces.tokenizer
-        # without the bytes of tokens, a text may not be that of its tokens in turn
+        # a tokenizer without SupportsTokenBytes may decode ids together to another text than alone
         if self._whole is None or not isinstance(tokenizer, SupportsTokenBytes):
             decoded = tokenizer.decode(ids[:count])
             if not self.scores_prompt:
@@ -193,8 +205,15 @@ class Detokenizer:
 
 
 def first_stop(text: str, stops: Sequence[str], start: int) -> int:
-    """Return where the first stop string, or the beginning of one at the end of a text, starts; its
-    length if there is none.
+    """Return where the first stop string in a text starts.
+
+    The beginning of a stop string at the end of the text counts, too. If there is neither, return
+    the length of the text.
+
+    Args:
+        text: The text.
+        stops: The stop strings.
+        start: The index at which the search starts.
 
     >>> first_stop("a cat", ["cab", "zoo"], 0), first_stop("a ca", ["cab", "zoo"], 0)
     (5, 2)
@@ -212,8 +231,9 @@ def first_stop(text: str, stops: Sequence[str], start: int) -> int:
 def score_token(
     logits: Float[np.ndarray, " V"], token: int, count: int, pieces: TokenTexts
 ) -> Scored:
-    """Return the log probability of a token and the ``count`` most probable ones; none that the
-    model rules out.
+    """Return the log probability of a token, and the ``count`` most probable tokens.
+
+    bos, ids of conditions, and tokens with probability zero are never among the most probable ones.
 
     Raises:
         GenerationError: The logits are damaged: NaN or infinite, or all tokens are ruled out.
@@ -223,7 +243,7 @@ def score_token(
     if count == 0:
         return Scored(score)
     logs[pieces.bos_id] = -np.inf
-    logs = logs[: len(pieces.texts)]  # the others are those of conditions
+    logs = logs[: len(pieces.texts)]  # leaves out the ids of conditions
     alternatives = [
         TopLogprob(other, pieces.texts[other], float(logs[other]))
         for other in most_probable(logs, count)

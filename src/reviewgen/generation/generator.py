@@ -1,9 +1,9 @@
-"""Generator: texts of one model, many at once, as a stream, or such that they include some words;
-and the objects that are returned.
+"""Generator: generates the texts of a call with one model, and makes the objects that are returned.
 
-Holds what every call needs of a model: its stepper, its tokenizer, the texts of its tokens and the
-index of its training text. The function that scores a text, which only ``must_include`` and
-``log_probabilities`` need, is passed in.
+It generates many texts at once, one text as a stream, or texts that must include some words. It
+holds what every call needs of a model: the stepper, the tokenizer, the texts of the tokens, and the
+index of the training text. The function that scores a text is passed in; only ``best_of``,
+``must_include`` and ``log_probabilities`` need it.
 """
 
 import logging
@@ -32,20 +32,20 @@ from reviewgen.protocols.tokenizer import Tokenizer
 _logger = logging.getLogger("reviewgen")
 
 DEVICE_ROWS = 512
-"""The texts that are generated side by side on an accelerator."""
+"""The number of texts that an accelerator generates side by side."""
 
-_CPU_ROWS = 64
-_MAX_TRIES = 128  # texts that are generated for one that must include something
-_TRIES_PER_BATCH = 16  # of these texts, those that are generated side by side
-_STREAM_BLOCK_SECONDS = 0.02  # between two pieces of a text that is streamed
+_CPU_ROWS = 64  # the number of texts that a CPU generates side by side
+_MAX_TRIES = 128  # with must_include, a prompt gets at most this many tries
+_TRIES_PER_BATCH = 16  # this many tries are generated side by side
+_STREAM_BLOCK_SECONDS = 0.02  # a streamed text gets new tokens about this often
 
 
 class GeneratedText(str):
-    """A generated text, with the copied spans in it.
+    """A generated text that knows which of its parts were copied from the training text.
 
     Attributes:
-        exceeds_max_copy: Whether it contains a longer copied span than was allowed, because no
-            other token was left.
+        exceeds_max_copy: Whether the text contains a longer copied span than was allowed, because
+            no other token was possible.
     """
 
     exceeds_max_copy: bool
@@ -54,7 +54,7 @@ class GeneratedText(str):
     def __new__(
         cls, text: str, exceeds_max_copy: bool, examine: Callable[[], Novelty]
     ) -> "GeneratedText":
-        """Return a text; ``examine`` finds out which of its parts were copied."""
+        """Make the string; ``examine`` finds out which of its parts were copied."""
         self = super().__new__(cls, text)
         self.exceeds_max_copy = exceeds_max_copy
         self._examine = examine
@@ -66,9 +66,7 @@ class GeneratedText(str):
         return self._examine()
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        """Copy and pickle as a plain string: the index of the training text does not travel with a
-        text.
-        """
+        """Copy and pickle the text as a plain string, without the index of the training text."""
         return str, (str(self),)
 
 
@@ -79,19 +77,20 @@ class Generation:
     Attributes:
         text: The text, the prompt included.
         prompt: The prompt.
-        tokens: The ids of the text, those of the prompt included.
-        new_tokens: How many of them are new.
+        tokens: The ids of the text, the prompt included.
+        new_tokens: The number of generated ids.
         finish_reason: "end" (the model ended the review), "length" (``max_new_tokens``), "stop" (a
             stop string), "time" (``max_time``), "criteria" (``stopping_criteria``) or "stuck"
             (every token was ruled out).
-        seed: The seed of the call, a random one where none was given.
-        number: The number of the text in the call, from 0: seed and number reproduce the text.
-        seconds: From the start of its batch until it was complete.
-        exceeds_max_copy: Whether it contains a longer copied span than was allowed, because no
-            other token was left.
-        conditions: The values of its conditions, given or drawn, without those that are
-            unspecified.
-        request: The call, checked.
+        seed: The seed of the call; a random one if the call had none.
+        number: The number of the text in the call, from 0. The seed and the number reproduce the
+            text.
+        seconds: The time from the start of the batch until the text was complete.
+        exceeds_max_copy: Whether the text contains a longer copied span than was allowed, because
+            no other token was possible.
+        conditions: The values of the text's conditions, given or drawn; unspecified ones are left
+            out.
+        request: The checked arguments of the call.
     """
 
     text: str
@@ -117,15 +116,15 @@ class Generation:
 
     @cached_property
     def log_probabilities(self) -> list[float]:
-        """The model's log probability (nats) of each of ``tokens``, and of the end if the text
-        ended by itself.
+        """The model's log probability (nats) of each of ``tokens``, and of eos if the text ended
+        with it.
 
-        They are the model's own, before temperature, filters and penalties; computed on first use.
+        Temperature, filters and penalties are not applied. Computed on first use.
         """
         return self._score()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what is known without further computation, as JSON values."""
+        """Return as JSON values what needs no further computation."""
         names = "text prompt new_tokens finish_reason seed number exceeds_max_copy conditions"
         values = {name: getattr(self, name) for name in names.split()}
         return values | {"seconds": round(self.seconds, 4)}
@@ -137,11 +136,10 @@ class Generator:
     Args:
         stepper: Predicts the next token.
         tokenizer: The model's tokenizer.
-        pieces: The texts of its tokens, and the words that texts are made of; by default without
-            known words.
-        index: The index of the training text, for ``novelty``.
-        score: Returns the model's log probability (nats) of each of some ids after the first n:
-            ``score(ids, n)``.
+        pieces: The text of each token, and the known words; by default there are no known words.
+        index: The index of the training text, which ``novelty`` needs.
+        score: ``score(ids, n)`` returns the model's log probability (nats) of each id after the
+            first n.
         batch_size: How many texts to generate side by side.
     """
 
@@ -163,24 +161,25 @@ class Generator:
         self._score = score
 
     def generate(self, request: Request, first: int = 0, start_late: bool = True) -> Iterator[Text]:
-        """Return the finished texts of a call, in order and each as soon as it can be.
+        """Return an iterator over the finished texts of a call, in order. It yields each text as
+        soon as this text and all before it are finished.
 
-        Text i samples from the random stream of (seed, i). What is wrong with the call is raised
-        before anything is generated.
+        The random stream of text i has the seed (seed, i). An error in the arguments is raised by
+        this method itself, before anything is generated.
 
         Args:
-            request: The call.
+            request: The arguments of the call.
             first: The number of the first text to generate.
-            start_late: Whether texts that would start after ``max_time`` are returned without new
-                tokens, instead of left out.
+            start_late: What to do with texts that would start after ``max_time``: True returns them
+                without new tokens, False leaves them out.
 
         Raises:
             DataError: ``novelty`` is given and the model has no index of its training text, or
                 ``words="known"`` and it has no lexicon.
-            GenerationError: No token can be sampled, or no try includes what must be included.
+            GenerationError: No token can be sampled, or no try includes all of ``must_include``.
         """
         guard = self.guard(request)
-        self.pieces.spelling(request.config.words)  # raised before anything is generated
+        self.pieces.spelling(request.config.words)  # raises errors before anything is generated
         if request.config.num_beams > 1:  # the texts of a prompt are found together
             return islice(self._search(request), first, None)
         if request.best_of:
@@ -190,14 +189,19 @@ class Generator:
         return self._generate_batches(request, guard, first, start_late)
 
     def stream(self, request: Request) -> Iterator[str]:
-        """Return the pieces of the one text of a call as they are generated, prompt first; errors
-        as in ``generate``.
+        """Return an iterator over the parts of the call's only text as they are generated, the
+        prompt first. Errors are those of ``generate``.
         """
         return self._stream(request, self.guard(request))
 
     def output(self, text: Text, request: Request, number: int) -> Generation:
-        """Return a finished text as the Generation with that number in the call, or, with best_of,
-        among all sampled texts.
+        """Return the ``Generation`` of a finished text.
+
+        Args:
+            text: The finished text.
+            request: The arguments of the call.
+            number: The number of the text in the call. With best_of, the text's own number is used,
+                which counts all sampled texts.
         """
         return Generation(
             text=text.text,
@@ -216,27 +220,32 @@ class Generator:
         )
 
     def with_novelty(self, text: Text) -> GeneratedText:
-        """Return a finished text as a string that knows which of its parts were copied."""
+        """Return a finished text as a string that knows which of its parts were copied.
+
+        Raises:
+            DataError: The model has no index of its training text.
+        """
         examine = partial(require_index(self.index).examine, text.ids, self.tokenizer.decode)
         return GeneratedText(text.text, text.exceeds_limit, examine)
 
     def log_probabilities(self, text: Text) -> list[float]:
-        """Return the model's log probability (nats) of each token of a text, and of eos where it
-        ended by itself.
+        """Return the model's log probability (nats) of each token of a text, and of eos if the text
+        ended with it.
         """
         assert self._score is not None, "This generator was made without a function that scores."
         ends = [self.tokenizer.eos_id] if text.finish_reason == "end" else []
         return self._score([*text.prefix, *text.ids, *ends], len(text.prefix))
 
     def guard(self, request: Request) -> CopyGuard | None:
-        """Return the copied spans that decoding must not complete; None without novelty="filter".
+        """Return the guard that keeps texts from completing copied spans; None without
+        novelty="filter".
 
         Raises:
             DataError: ``novelty`` is given, and the model has no index of its training text.
         """
         if request.novelty is None:
             return None
-        index = require_index(self.index)  # raised before anything is generated
+        index = require_index(self.index)  # raises its error before anything is generated
         if request.novelty == "report":
             return None
         if request.max_copy is not None:
@@ -249,8 +258,8 @@ class Generator:
     def _generate_batches(
         self, request: Request, guard: CopyGuard | None, first: int, start_late: bool
     ) -> Iterator[Text]:
-        """Yield each text once it and all before it are finished, while others of its batch
-        continue.
+        """Generate the texts batch by batch. Yield each text once this text and all before it are
+        finished; later ones of its batch may still be unfinished.
         """
         deadline = request.deadline()
         for texts in self._batches(request, first):
@@ -264,8 +273,9 @@ class Generator:
             yield from texts[waiting:]
 
     def _batches(self, request: Request, first: int) -> Iterator[list[Text]]:
-        """Yield the texts at their beginnings, those side by side that may contain the same
-        words.
+        """Yield batches of new texts, which so far have only their prompts.
+
+        All texts of a batch may contain the same words, so that they share one spelling.
         """
         numbered = enumerate(islice(request.prompts, first, None), request.offset + first)
         for _, group in groupby(
@@ -275,15 +285,23 @@ class Generator:
                 yield [self.text(request, prompt, number) for number, prompt in batch]
 
     def _other_words(self, request: Request, prefix: Sequence[int]) -> frozenset[str]:
-        """Return the words of the fields before a text that are known besides those of the
-        lexicon.
+        """Return the words that a text may contain in addition to the lexicon, with words="known":
+        those of its fields.
+
+        Args:
+            request: The arguments of the call.
+            prefix: The ids of the text's conditions.
         """
         return self.pieces.unknown(prefix) if request.config.words == "known" else frozenset()
 
     def _generate_including(
         self, request: Request, guard: CopyGuard | None, first: int
     ) -> Iterator[Text]:
-        """Yield for each prompt the most probable of the first texts that include all words."""
+        """Yield one text for each prompt that includes all words of ``must_include``.
+
+        Batches of texts are generated until one has such a text; of several, the most probable one
+        is yielded.
+        """
         deadline = request.deadline()
         prompts = islice(request.prompts, first, None)
         for number, prompt in enumerate(prompts, request.offset + first):
@@ -293,10 +311,10 @@ class Generator:
             fitting = list[Text]()
             while not fitting:
                 attempts = range(generated, generated + _TRIES_PER_BATCH)
-                # the first one is the text without must_include
+                # the first try has the seed of the text without must_include
                 numbers = [(number, attempt) if attempt else (number,) for attempt in attempts]
                 texts = [self.text(request, prompt, *each) for each in numbers]
-                # to the end
+                # run the decoding loop to its end
                 deque(self.decoder(request, guard, deadline, texts).decode(texts), maxlen=0)
                 generated += len(texts)
                 for text in texts:
@@ -313,7 +331,7 @@ class Generator:
     def _choose(
         self, request: Request, guard: CopyGuard | None, start_late: bool
     ) -> Iterator[Text]:
-        """Yield the best texts of each prompt, the best first."""
+        """Generate ``best_of`` texts for each prompt, and yield the best ones, the best first."""
         texts = self._generate_batches(request, guard, 0, start_late)
         judge = request.judge
 
@@ -354,12 +372,12 @@ class Generator:
         """Return the decoding loop of a call.
 
         Args:
-            request: The call.
-            guard: The copied spans that must not be completed: those of ``guard(request)``.
-            deadline: The ``time.monotonic`` at which all texts end where they are.
-            texts: The texts at their beginning; the guard is left out if none can become long
-                enough to complete its spans.
-            block_seconds: About how long a block of a stepper's own loop should take.
+            request: The arguments of the call.
+            guard: The result of ``guard(request)``.
+            deadline: When ``time.monotonic`` reaches this value, all texts end where they are.
+            texts: The new texts. If none of them can become long enough to complete a copied span,
+                the guard is left out.
+            block_seconds: About how long one call of a stepper's own loop should take.
 
         Raises:
             DataError: ``words="known"``, and the model has no lexicon.
@@ -381,10 +399,14 @@ class Generator:
         )
 
     def text(self, request: Request, prompt: str | Sequence[int], *numbers: int) -> Text:
-        """Return the text of a prompt at its beginning, whose random stream is that of the seed and
-        some numbers.
+        """Return a new text that starts with a prompt.
 
-        A prompt that is given as token ids is fed as it is.
+        Args:
+            request: The arguments of the call.
+            prompt: The prompt. Token ids are fed to the model as they are; a string may be split
+                before its last word (see ``TokenTexts.split``).
+            numbers: The text's random stream has the seed (seed of the call, *numbers). The first
+                one is the number of the text.
         """
         if isinstance(prompt, str):
             ids, rest, length = self.pieces.split(prompt)
@@ -412,8 +434,8 @@ class Generator:
         return math.fsum(self.log_probabilities(text)) / max(1, len(text.ids))
 
     def _likelihood_after_prompt(self, text: Text) -> float:
-        """Return the log probability (nats) of what continues the prompt, per character; -inf if
-        nothing does.
+        """Return the log probability (nats) per character of what follows the prompt; -inf if
+        nothing follows it.
         """
         characters = len(text.text) - len(text.prompt)
         if not characters:
@@ -425,15 +447,15 @@ class Generator:
 
 
 def choose_batch_size(device: str) -> int:
-    """Return how many texts to generate side by side on a device, as PyTorch names it."""
+    """Return how many texts to generate side by side on a device, such as "cpu" or "cuda:0"."""
     return _CPU_ROWS if device == "cpu" else DEVICE_ROWS
 
 
 def require_index(index: Index | None) -> Index:
-    """Return the index of a model's training text.
+    """Return the index of a model's training text, or raise an error.
 
     Raises:
-        DataError: The model has none.
+        DataError: The model has no index.
     """
     if index is None:
         raise DataError(
@@ -445,7 +467,7 @@ def require_index(index: Index | None) -> Index:
 
 
 def _missing(request: Request, text: Text) -> list[str]:
-    """Return which of the words that a text must include it lacks, upper or lower case."""
+    """Return the words of ``must_include`` that a text lacks, ignoring case."""
     return [word for word in request.must_include if word.casefold() not in text.text.casefold()]
 
 
@@ -464,8 +486,9 @@ def _nothing_includes(
 
 
 def _characters(text: str) -> Iterator[str]:
-    """Yield a text's characters; an incomplete last one, several U+FFFD at the end, comes in one
-    piece.
+    """Yield the characters of a text.
+
+    An incomplete last character decodes to several U+FFFD, which are yielded as one string.
     """
     whole = text.rstrip("\ufffd")
     yield from whole
@@ -475,7 +498,11 @@ def _characters(text: str) -> Iterator[str]:
 
 @cache
 def _warn_of_limit(tokens: int) -> None:
-    """Log once which copied spans the filter of a thinned index lets pass."""
+    """Log, once for each limit, that the filter of a thinned index lets short copied spans pass.
+
+    Args:
+        tokens: The longest copied spans that pass, in tokens.
+    """
     _logger.warning(
         "The filter rejects only copied spans of more than %d tokens: the compact index of this"
         " model cannot recognise shorter ones. Train with training.novelty=exact to limit them to"

@@ -1,9 +1,11 @@
-"""Objects that are called at every token: logits processors, stopping criteria and streamers, those
-of transformers unchanged.
+"""Hooks: objects that are called at every token, namely logits processors, stopping criteria and
+streamers.
 
-They get torch tensors of one row each: ids (1, T), all tokens so far with bos first, and scores (1,
-V), float32. A logits processor is a function of the caller's, or the name of an installed one: only
-entry points of installed packages are looked up; a saved model has names, and no code.
+Those of transformers work unchanged. A hook gets torch tensors with one row: the ids (1, T) of all
+tokens so far, bos first, and the scores (1, V), float32.
+
+The user gives a logits processor as a function, or as the name of an installed one. Names are only
+looked up among the entry points of installed packages. A saved model contains names and no code.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,9 +35,9 @@ class Processor:
     """A logits processor of a call.
 
     Attributes:
-        call: Takes ids (1, T) and scores (1, V), and returns scores.
-        name: What error messages call it.
-        plugin: The plugin that made it; None for a function of the caller's.
+        call: The function: it takes ids (1, T) and scores (1, V), and returns scores (1, V).
+        name: The name of the processor in error messages.
+        plugin: The plugin that provides it; None for the user's own function.
     """
 
     call: Callable[[Any, Any], Any]
@@ -43,11 +45,13 @@ class Processor:
     plugin: Plugin | None = None
 
     def __call__(self, ids: Any, table: Any) -> Any:
-        """Apply the processor to scores (1, V).
+        """Apply the processor to scores (1, V), and check the result.
+
+        An error that the user's own function raises is not caught.
 
         Raises:
-            GenerationError: It returns something else; or it is a plugin and raises. An error of
-                the caller's own function is not caught.
+            GenerationError: The processor returns anything but scores of this shape, or it is a
+                plugin and raises an error.
         """
         import torch
 
@@ -76,13 +80,15 @@ class Processor:
 
 @dataclass(frozen=True)
 class Hooks:
-    """Objects that are called at every token.
+    """The objects of a call that are called at every token.
 
     Attributes:
-        processors: The logits processors, in the order of their calls; -inf rules a token out.
-        criteria: Each takes ids and scores, and returns whether the text ends here.
-        streamer: Has ``put(ids)``, called with the prompt and then with each new token, and
-            ``end()``.
+        processors: The logits processors, in the order in which they are called. A score of -inf
+            rules a token out.
+        criteria: The stopping criteria. Each takes ids and scores, and returns whether the text
+            ends here.
+        streamer: Its ``put(ids)`` is called with the prompt and then with each new token, and its
+            ``end()`` when the text is complete.
     """
 
     processors: Sequence[Processor]
@@ -92,11 +98,15 @@ class Hooks:
     def process(
         self, ids: Sequence[int], scores: Float[np.ndarray, " V"]
     ) -> Float[np.ndarray, " V"]:
-        """Return the scores of the token after some ids, bos first, after the logits processors.
+        """Apply the logits processors to the scores of the next token; return the new scores.
+
+        Args:
+            ids: The ids of all tokens so far, bos first.
+            scores: The scores of the token after them.
 
         Raises:
-            GenerationError: They rule out every token, or one of them fails, or returns something
-                other than scores.
+            GenerationError: The processors rule out every token, one of them fails, or one returns
+                something other than scores.
         """
         if not self.processors:
             return scores
@@ -114,10 +124,14 @@ class Hooks:
         return processed
 
     def should_stop(self, text: Text, scores: Float[np.ndarray, " V"]) -> bool:
-        """Return whether a stopping criterion ends a text, to which a token was just appended.
+        """Return whether a stopping criterion ends a text.
+
+        Args:
+            text: The text; its last token has just been appended.
+            scores: The scores that this token was sampled from.
 
         Raises:
-            GenerationError: One of them returns neither a bool nor a tensor.
+            GenerationError: A criterion returns neither a bool nor a tensor.
         """
         if not self.criteria:
             return False
@@ -137,14 +151,14 @@ class Hooks:
         return False
 
     def begin(self, texts: Sequence[Text]) -> None:
-        """Put the whole prompts, as the tokenizer encodes them, into the streamer."""
+        """Put the whole prompt of each text into the streamer, as the tokenizer encodes it."""
         if self.streamer is None:
             return
         for text in texts:
             self.put([[*text.prefix, *text.ids, *text.pieces.tokenizer.encode(text.rest)]])
 
     def put(self, tokens: Sequence[int] | Sequence[list[int]]) -> None:
-        """Put tokens, or whole prompts, into the streamer, one by one."""
+        """Put tokens, or whole prompts, into the streamer: one call for each."""
         if self.streamer is None:
             return
         import torch
@@ -153,7 +167,7 @@ class Hooks:
             self.streamer.put(torch.tensor([token]))
 
     def end(self) -> None:
-        """End the streamer: the text is complete."""
+        """Call ``end`` of the streamer, since the text is complete."""
         if self.streamer is not None:
             self.streamer.end()
 
@@ -168,18 +182,18 @@ def make_hooks(
     """Return the hooks of a call; None if there are none.
 
     Args:
-        processors: Names and functions, as of ``as_processors``.
-        tokenizer: What named processors are made for.
-        stopping_criteria, streamer: As in a call.
-        saved: Names that are the model's own defaults; an error says how to generate without one
-            that is not installed.
+        processors: The names and functions that ``as_processors`` returns.
+        tokenizer: The tokenizer, which is passed to the factories of named processors.
+        stopping_criteria, streamer: The arguments of ``ReviewModel.generate``.
+        saved: The names that are saved with the model. If one of them is not installed, the error
+            says how to generate without it.
 
     Raises:
         ConfigError: A criterion is not callable, or the streamer lacks a method.
-        UnknownPlugin: No installed package provides a name.
-        PluginConflict: Two packages provide a name.
-        BrokenPlugin: A package cannot be imported, or its factory raises or returns something that
-            cannot be called.
+        UnknownPlugin: No installed package provides a processor of this name.
+        PluginConflict: Two packages provide a processor of the same name.
+        BrokenPlugin: A package cannot be imported, or its factory raises an error or returns
+            something that cannot be called.
     """
     made = [
         _make(item, tokenizer, saved) if isinstance(item, str) else Processor(item, _name(item))
@@ -201,24 +215,25 @@ def make_hooks(
 
 
 def one_or_more(argument: Any) -> list[Any]:
-    """Return the items of an argument that is a list, or else the argument as the only item; of
-    None, none.
+    """Return an argument as a list: its items if it is a list or another iterable, else the
+    argument as the only item. None gives an empty list.
 
-    transformers' own lists of functions are both a list and a function.
+    transformers' own lists of functions are callable, too; they are treated as lists.
     """
     if argument is None:
         return []
     is_list = isinstance(argument, Iterable) and not isinstance(argument, str | bytes | Mapping)
-    with suppress(TypeError):  # of a tensor without dimensions, which is Iterable, too
+    # a tensor without dimensions counts as Iterable, but raises TypeError
+    with suppress(TypeError):
         return list(argument) if is_list else [argument]
     return [argument]
 
 
 def as_processors(argument: Any) -> list[Any]:
-    """Return the names and functions of the argument ``logits_processor``.
+    """Return the names and functions in the argument ``logits_processor``.
 
     Raises:
-        ConfigError: Something in it is neither.
+        ConfigError: An item is neither a string nor a function.
     """
     listed = one_or_more(argument)
     if not all(callable(item) or isinstance(item, str) for item in listed):

@@ -1,6 +1,9 @@
-"""Steppers for any model, through its call. Imports torch, so it is imported where it is needed.
+"""Steppers that work with any model, since they only call it.
 
-B batch, T time (tokens), V vocabulary, N random numbers of a row, K trailing tokens of a text.
+Importing this module imports torch, so other modules import it only where they need it.
+
+Dimensions: B batch, T time (tokens), V vocabulary, N random numbers per row, K last tokens of a
+text.
 """
 
 import os
@@ -27,12 +30,19 @@ from reviewgen.generation.states import map_state
 from reviewgen.protocols.model import LanguageModel, State, SupportsStep
 from reviewgen.protocols.stepper import Stepper, StepState
 
-_CHUNK_TOKENS = 512  # of a prompt, in one call
+_CHUNK_TOKENS = 512  # a longer prompt is fed in several calls of the model
 
 
 def make_stepper(model: LanguageModel, device: str = "cpu", weight_bits: int = 32) -> Stepper:
-    """Return the model's own stepper if it has one and is on the CPU, else one that calls the model
-    in its own precision.
+    """Return a stepper for a model.
+
+    On the CPU it is the model's own stepper, if the model has one. Otherwise it is one that calls
+    the model, in the model's own precision.
+
+    Args:
+        model: The model.
+        device: The device of the model.
+        weight_bits: The precision of the weights in the model's own stepper.
     """
     if device != "cpu":
         return DeviceStepper(model, device)
@@ -40,10 +50,11 @@ def make_stepper(model: LanguageModel, device: str = "cpu", weight_bits: int = 3
 
 
 class ModelStepper:
-    """Calls a model in evaluation mode on its device. The state is the model's, as arrays.
+    """A stepper that calls a model, which must be in evaluation mode, on its device.
 
-    On a CPU it computes on one thread: a step of one token is so short that several threads mostly
-    wait for one another, and so a text does not depend on the number of cores.
+    The state is the model's state with its tensors as NumPy arrays. On a CPU the model runs on one
+    thread, for two reasons: in so short a step, several threads mostly wait for one another; and
+    texts do not depend on the number of cores.
     """
 
     def __init__(self, model: LanguageModel, device: str = "cpu") -> None:
@@ -68,17 +79,19 @@ class ModelStepper:
 
 
 class DeviceStepper(ModelStepper):
-    """Calls a model on an accelerator, for hundreds of texts at once, and samples their tokens on
-    the CPU.
+    """A stepper that calls a model on an accelerator for hundreds of texts at once, and samples
+    their tokens on the CPU.
 
-    The state is the model's and the logits after the last token. It stays on the device until a
-    block of tokens is sampled. Every token is computed for ``DEVICE_ROWS`` rows, however many texts
-    are left: the kernels that a device chooses, and with them the last bits of the logits, depend
-    on the shape. The tokens of a step are sampled by several threads.
+    The state is a pair: the model's state, and the logits after the last token. While ``sample``
+    samples a block of tokens, the model's state stays on the device.
+
+    Every step computes ``DEVICE_ROWS`` rows, however many texts are left. A device chooses its
+    kernels by the shape, and other kernels may change the last bits of the logits. Several threads
+    sample the tokens of a step.
     """
 
     def initial_state(self, batch_size: int) -> StepState:
-        """Return the model's state before the first token, and logits of zero."""
+        """Return the model's state before the first token, with logits of zero."""
         return super().initial_state(batch_size), np.zeros(
             (batch_size, self._model.config.vocab_size), np.float32
         )
@@ -99,7 +112,9 @@ class DeviceStepper(ModelStepper):
     def _step(
         self, tokens: Int64[np.ndarray, " B"], tensors: State
     ) -> tuple[Float[np.ndarray, "B V"], State]:
-        """Return the logits after one token of each row, and the state of ``DEVICE_ROWS``, on the
+        """Feed one token to each of B rows.
+
+        Return the logits of these rows on the CPU, and the state of all ``DEVICE_ROWS`` rows on the
         device.
         """
         ids = torch.from_numpy(np.ascontiguousarray(tokens[:, None])).to(self._device)
@@ -164,8 +179,10 @@ class DeviceStepper(ModelStepper):
 
 
 def _count_threads() -> int:
-    """Return the threads that sample: those of torch, of which a launcher leaves one, or this
-    process's share of the cores.
+    """Return the number of threads that sample tokens: this process's share of the cores, or
+    torch's number of threads if that is larger.
+
+    torch's number alone is not enough: a launcher such as torchrun sets it to one.
     """
     has_affinity = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
@@ -173,20 +190,20 @@ def _count_threads() -> int:
 
 
 def _share(count: int, parts: int) -> list[slice]:
-    """Return up to ``parts`` ranges of rows, of about equal size, that make up ``count`` rows."""
+    """Divide ``count`` rows into up to ``parts`` ranges of about equal size."""
     ends = [count * number // parts for number in range(parts + 1)]
     return [slice(first, last) for first, last in pairwise(ends) if first < last]
 
 
 def _pad(tensor: Tensor) -> Tensor:
-    """Return a tensor with rows of zeros at its end, so that it has at least ``DEVICE_ROWS``."""
+    """Append rows of zeros to a tensor, so that it has at least ``DEVICE_ROWS`` rows."""
     return torch.cat(
         [tensor, tensor.new_zeros(max(0, DEVICE_ROWS - len(tensor)), *tensor.shape[1:])]
     )
 
 
 def _to_rows(state: State, count: int) -> StepState:
-    """Return the state of the first rows, as arrays."""
+    """Return the state of the first ``count`` rows, as arrays."""
     return _to_arrays(map_state(lambda tensor: tensor[:count], state))
 
 
@@ -195,7 +212,9 @@ def _to_arrays(state: State) -> StepState:
 
 
 def _to_array(tensor: Tensor) -> Any:
-    """Return a tensor as an array, bfloat16 as float32, which holds the same values."""
+    """Convert a tensor to an array. NumPy has no bfloat16, so this becomes float32, which can hold
+    the same values.
+    """
     tensor = tensor.detach().cpu()
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 

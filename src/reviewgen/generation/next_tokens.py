@@ -1,9 +1,11 @@
-"""The next token of a text: the most probable ones with the counts behind them, and a text that a
-user extends token by token.
+"""The next token of a text: the most probable tokens with the counts that support them, and a text
+that a user extends token by token.
 
-The distribution is the one that is sampled from (``reviewgen.compiled.sampling``) without filters
-and penalties: bos is left out, and the rest sums to one. Entropy: Shannon 1948. No torch. V ids of
-the tokenizer, W of the model (with those of conditions).
+The distribution is the one that ``reviewgen.compiled.sampling`` samples from, but without filters
+and penalties: bos has probability zero, and the other tokens sum to one. Entropy: Shannon 1948.
+This module does not import torch.
+
+Dimensions: V ids of the tokenizer, W ids of the model, which include those of conditions.
 """
 
 import math
@@ -24,22 +26,24 @@ from reviewgen.protocols.stepper import CountedContext, Stepper, StepState, Supp
 from reviewgen.protocols.tokenizer import Tokenizer
 
 _VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍"})
-_MAX_TEXT = 200  # characters of the text that a notebook shows
-_MAX_TOKEN = 60  # characters of a token that a notebook shows
+_MAX_TEXT = 200  # a notebook shows this many characters of the text
+_MAX_TOKEN = 60  # a notebook shows this many characters of a token
 
 
 @dataclass(frozen=True)
 class Context:
-    """A context that the model has counts after: the last tokens before the next one.
+    """A context of a count model: the last n tokens before the next one.
 
     Attributes:
-        tokens: Its length in tokens, those before the text (bos, conditions) included; 0 is the
-            empty context.
-        text: What they decode to.
-        is_start: Whether some of them are before the text, so that it covers the whole text.
-        total: The sum of the counts after it; None where they are not known exactly.
-        unit: "occurrences", or "predecessors": of each continuation, the number of different tokens
-            seen before it.
+        tokens: n, the number of its tokens; bos and conditions, which precede the text, count, too.
+            0 is the empty context.
+        text: The decoded tokens.
+        is_start: Whether the context reaches back to the tokens before the text, so that it covers
+            the whole text.
+        total: The sum of the counts of all tokens after this context; None if the exact counts are
+            not known.
+        unit: What is counted for each next token: "occurrences" after the context, or
+            "predecessors", the number of different tokens seen before the context and this token.
     """
 
     tokens: int
@@ -51,14 +55,16 @@ class Context:
 
 @dataclass(frozen=True)
 class Support:
-    """The counts behind one token.
+    """The counts that support the probability of one token.
 
     Attributes:
-        order: The length of the longest n-gram ending in the token that was seen in training; 0 if
-            not even the token was seen.
-        count: The count of that n-gram, in its context's unit; None where it is not known exactly.
-        shares: The share of the token's probability from each of ``NextTokens.contexts``; what is
-            missing to one comes from no count. None where it is not known.
+        order: The length of the longest n-gram that ends in this token and was seen in training; 0
+            if the token itself was not seen.
+        count: The count of that n-gram, in the unit of its context; None if the exact count is not
+            known.
+        shares: For each of ``NextTokens.contexts``, the share of the token's probability that its
+            counts contribute. If the shares sum to less than one, the rest comes from no count.
+            None if the shares are not known.
     """
 
     order: int
@@ -73,11 +79,11 @@ class Alternative:
     Attributes:
         token: Its id.
         text: Its text; empty for eos and for a part of a character.
-        shown: The same for display, with visible spaces and line breaks.
-        is_end: Whether it is eos.
-        probability: Above 0.
-        bits: Its negative binary logarithm.
-        support: The counts behind it; None for a model without counts.
+        shown: The text for display, with visible spaces and line breaks.
+        is_end: Whether the token is eos.
+        probability: Its probability, above 0.
+        bits: The negative binary logarithm of the probability.
+        support: The counts that support the probability; None for a model without counts.
     """
 
     token: int
@@ -95,13 +101,14 @@ class NextTokens:
 
     Attributes:
         text: The text.
-        tokens: Its number of tokens.
+        tokens: The number of tokens of the text.
         temperature: The temperature of the probabilities.
-        alternatives: The k most probable tokens; among equally probable ones, those with smaller
-            ids.
+        alternatives: The k most probable tokens, the most probable first. Among equally probable
+            tokens, smaller ids come first.
         entropy_bits: Entropy of the whole distribution, in bits.
-        possible: How many tokens have a probability above zero.
-        contexts: Of a count model: the contexts from the longest that was seen to the empty one.
+        possible: The number of tokens with a probability above zero.
+        contexts: The contexts of a count model, from the longest that was seen in training to the
+            empty one; empty for other models.
     """
 
     text: str
@@ -118,14 +125,14 @@ class NextTokens:
 
     def _repr_html_(self) -> str:
         """Return a table of the alternatives, for notebooks."""
-        from reviewgen.web.rendering import render  # Jinja2
+        from reviewgen.web.rendering import render  # imports Jinja2
 
         shown = self.text if len(self.text) <= _MAX_TEXT else f"…{self.text[-_MAX_TEXT:]}"
         return render("generation/next_tokens.html", next_tokens=self, shown=shown, most=_MAX_TOKEN)
 
 
 def log_softmax(logits: Float[np.ndarray, " W"]) -> Float64[np.ndarray, " W"]:
-    """Return log probabilities (nats), of which some may be -inf.
+    """Return the log probabilities (nats) of logits; some may be -inf.
 
     Raises:
         GenerationError: The logits are NaN or infinite, or all -inf.
@@ -139,8 +146,9 @@ def log_softmax(logits: Float[np.ndarray, " W"]) -> Float64[np.ndarray, " W"]:
 
 
 def most_probable(scores: Float64[np.ndarray, " N"], count: int) -> list[int]:
-    """Return the indices of the ``count`` largest scores, the largest first, and of equal ones the
-    smallest index first.
+    """Return the indices of the ``count`` largest scores, the largest first.
+
+    Equal scores are ordered by index, the smallest first.
     """
     count = min(count, len(scores))
     best = np.argpartition(-scores, count - 1)[:count]
@@ -154,9 +162,9 @@ def distribution(
     """Return the probability with which each token is sampled.
 
     Args:
-        logits: Of at least V ids; those from V on are never sampled.
-        tokenizer: Its vocab_size is V; its bos is never sampled.
-        temperature: Above 0.
+        logits: The logits of V or more ids; ids from V on are never sampled.
+        tokenizer: The tokenizer. Its vocab_size is V; its bos is never sampled.
+        temperature: The temperature, above 0.
 
     Raises:
         GenerationError: The logits are NaN or infinite, or no token has a probability above zero.
@@ -185,7 +193,13 @@ def show(text: str) -> str:
 
 
 def _support(token: int, probability: float, contexts: Sequence[CountedContext]) -> Support | None:
-    """Return the counts behind a token; ``probability`` is the model's own, at temperature 1."""
+    """Return the counts that support a token's probability; None for a model without counts.
+
+    Args:
+        token: The id of the token.
+        probability: Its probability under the model, at temperature 1.
+        contexts: The contexts of the model, the longest first.
+    """
     if not contexts:
         return None
     longest = next((context for context in contexts if context.seen[token]), None)
@@ -202,8 +216,13 @@ def _support(token: int, probability: float, contexts: Sequence[CountedContext])
 
 
 class _Step(NamedTuple):
-    """The ids fed so far, bos first; the model's logits (W,) of the next token; the same after
-    processors; the state.
+    """The walk after one step.
+
+    Attributes:
+        ids: The ids fed so far, bos first.
+        logits: The model's logits of the next token.
+        scores: The logits after the logits processors.
+        state: The stepper's state after the ids.
     """
 
     ids: tuple[int, ...]
@@ -213,20 +232,21 @@ class _Step(NamedTuple):
 
 
 class Walk:
-    """A text that is extended token by token. A step that raises leaves it unchanged.
+    """A text that a user extends token by token, and can undo. A step that raises an error leaves
+    the text unchanged.
 
     Args:
         stepper: Predicts the next token.
-        tokenizer, pieces: The tokenizer, and the texts of its single tokens.
-        text: The text to begin with; any text works, the empty one is the start of a review.
+        tokenizer, pieces: The tokenizer, and the text of each of its tokens.
+        text: The text to begin with. The empty text is the start of a review.
         conditions: The ids of conditions, which follow bos.
-        temperature: Of the probabilities shown, at which tokens are sampled.
-        hooks: The logits processors that the probabilities are shown and sampled after.
+        temperature: The temperature of the probabilities that are shown and sampled from.
+        hooks: The logits processors; they change the probabilities that are shown and sampled from.
         seed: The seed of the sampling; None takes a random one.
 
     Raises:
-        ConfigError: The text is not a string, the temperature not a number above 0, or the seed out
-            of range.
+        ConfigError: The text is not a string, the temperature is not a number above 0, or the seed
+            is out of range.
     """
 
     def __init__(
@@ -256,12 +276,12 @@ class Walk:
 
     @property
     def text(self) -> str:
-        """The text so far, as its tokens decode."""
+        """The text so far, decoded from its tokens."""
         return self._tokenizer.decode(self._ids)
 
     @property
     def has_ended(self) -> bool:
-        """Whether the last token is eos; then only ``undo`` is possible."""
+        """Whether the last token is eos. If so, only ``undo`` can change the text."""
         return self._tokenizer.eos_id in self._ids[-1:]
 
     @property
@@ -280,7 +300,7 @@ class Walk:
         self._refuse_end()
         ids, logits, scores, _ = self._steps[-1]
         probabilities = distribution(scores, self._tokenizer, self._temperature)
-        model_probs = np.exp(log_softmax(logits))  # over all its ids
+        model_probs = np.exp(log_softmax(logits))  # over all ids of the model, also conditions
         contexts = (
             self._stepper.explain(np.array(ids, np.int64))
             if isinstance(self._stepper, SupportsExplain)
@@ -310,7 +330,7 @@ class Walk:
         """Append a token.
 
         Raises:
-            ConfigError: It is not an id of the tokenizer, or it is bos.
+            ConfigError: The token is not an id of the tokenizer, or it is bos.
             GenerationError: The text has ended.
         """
         self._refuse_end()
@@ -327,10 +347,13 @@ class Walk:
         self._append((*self._steps[-1].ids, token))
 
     def write(self, text: str) -> None:
-        """Append a text, tokenized together with the text before it as the tokenizer would.
+        """Append a string. It is tokenized together with the text before it.
+
+        If that text has other tokens than the tokenizer would give it, it keeps them, and the
+        string is tokenized alone.
 
         Raises:
-            ConfigError: It is not a string, or the tokenizer has no token for any of it.
+            ConfigError: ``text`` is not a string, or the tokenizer has no token for any of it.
             GenerationError: The text has ended.
         """
         self._refuse_end()
@@ -349,8 +372,10 @@ class Walk:
         self._append((*self._prefix, *after))
 
     def draw(self, number: int = 1) -> None:
-        """Append tokens sampled from the probabilities shown, as one step; fewer if the text ends
-        before.
+        """Sample tokens from the probabilities shown and append them, as one step for ``undo``.
+
+        Args:
+            number: The number of tokens to sample; fewer if the text ends before.
 
         Raises:
             ConfigError: The number is not a whole number of at least 1.
@@ -369,7 +394,7 @@ class Walk:
             del self._steps[start:-1]
 
     def undo(self) -> bool:
-        """Undo the last step; return whether there was one."""
+        """Undo the last step; return whether there was a step to undo."""
         if len(self._steps) == 1:
             return False
         self._steps.pop()
@@ -379,7 +404,7 @@ class Walk:
         is_end = token == self._tokenizer.eos_id
         text = "" if is_end else self._pieces.texts[token]
         shown = "(end)" if is_end else show(text) or "(part of a character)"
-        bits = abs(math.log2(probability))  # abs, for there is a minus zero
+        bits = abs(math.log2(probability))  # unlike a minus sign, abs never gives -0.0
         return Alternative(token, text, shown, is_end, probability, bits, support)
 
     def _context(self, counted: CountedContext) -> Context:
@@ -394,7 +419,10 @@ class Walk:
         self._steps.append(self._feed(ids, self._steps[-1]))
 
     def _feed(self, ids: tuple[int, ...], before: _Step | None = None) -> _Step:
-        """Feed ids to the stepper, from the step before on where they begin with its ids."""
+        """Feed ids to the stepper, and return the step.
+
+        If the ids begin with those of the previous step, only the ids after them are fed.
+        """
         if before is None or ids[: len(before.ids)] != before.ids:
             before = _Step((), np.empty(0), np.empty(0), self._stepper.initial_state(1))
         logits, state = self._stepper.forward(
@@ -405,7 +433,9 @@ class Walk:
     def _process(
         self, ids: tuple[int, ...], logits: Float[np.ndarray, " W"]
     ) -> Float[np.ndarray, " W"]:
-        """Return the logits after the logits processors; after eos no token follows."""
+        """Return the logits after the logits processors. After eos they are returned unchanged,
+        since no token can follow.
+        """
         if self._hooks is None or self._tokenizer.eos_id in ids[len(self._prefix) :][-1:]:
             return logits
         scores = logits.astype(np.float64)

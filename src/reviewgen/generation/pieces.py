@@ -1,9 +1,10 @@
-"""The texts of a tokenizer's tokens, how a prompt is split, and the words that tokens may spell.
+"""The text of each token, how a prompt is split, and which words the tokens of a text may spell.
 
-A prompt may end inside what the tokenizer would make one token: "the " before "the movie", whose
-tokens are "the" and " movie". Fed as it stands, its last token is one that never occurred there in
-training. So the last word is removed, and the first sampled tokens must match it and may run on
-("token healing"). A tokenizer of single characters needs none of this.
+A prompt may end inside of what would be one token. For example, the tokens of "the movie" are "the"
+and " movie", but the prompt may be "the ". If it were fed as it is, its last token would be one
+that never occurred at this position in training. So the last word is removed from the prompt, and
+the first sampled tokens must spell it again; they may go beyond its end ("token healing"). If all
+tokens are single characters, prompts are fed as they are.
 """
 
 from collections.abc import Sequence
@@ -21,16 +22,16 @@ from reviewgen.lexicon.token_bytes import Symbols, token_symbols
 from reviewgen.lexicon.words import words_of
 from reviewgen.protocols.tokenizer import Tokenizer
 
-_MAX_HEALED = 8  # tokens removed from the end of a prompt
+_MAX_HEALED = 8  # at most this many tokens are removed from the end of a prompt
 
 
 class Prompt(NamedTuple):
-    """A prompt, split.
+    """A prompt that was split before its last word.
 
     Attributes:
-        ids: What the model is fed.
-        rest: The end of the text that the next tokens must match.
-        length: Characters of both as the tokenizer decodes them.
+        ids: The ids that the model is fed.
+        rest: The removed end of the prompt, which the next tokens must match.
+        length: The number of characters of the decoded ids and of ``rest`` together.
     """
 
     ids: list[int]
@@ -39,16 +40,16 @@ class Prompt(NamedTuple):
 
 
 class TokenTexts:
-    """What the tokens of a tokenizer spell, alone and one after another.
+    """The text of each token of a tokenizer, and the words that tokens may spell together.
 
     Args:
         tokenizer: The tokenizer.
-        lexicon: The known words; None if the model has none.
+        lexicon: The known words; None if the model has no lexicon.
 
     Attributes:
-        texts: The text of every single token (its *piece*); the empty string for bos, eos and parts
-            of a character.
-        are_characters: Whether no token has several characters.
+        texts: For each token its text, also called its *piece*. It is empty for bos, eos, and a
+            token that is only a part of a character.
+        are_characters: Whether no token has more than one character.
     """
 
     def __init__(self, tokenizer: Tokenizer, lexicon: Lexicon | None = None) -> None:
@@ -62,7 +63,7 @@ class TokenTexts:
         self._extended: dict[frozenset[str], Spelling] = {}
 
     def split(self, text: str) -> Prompt:
-        """Return a prompt's ids without its last word, and that word."""
+        """Split a prompt: return the ids without the last word, and the last word as text."""
         ids = self.tokenizer.encode(text)
         keep = len(ids)
         for token in [] if self.are_characters else reversed(ids[-_MAX_HEALED:]):
@@ -79,7 +80,7 @@ class TokenTexts:
         return Prompt(list(ids[:keep]), rest, len(self.tokenizer.decode(ids[:keep])) + len(rest))
 
     def matches(self, rest: str) -> Bool[np.ndarray, " V"]:
-        """Return a mask of the tokens that start with ``rest`` or are a prefix of it."""
+        """Return a mask of the tokens that start with ``rest``, or that ``rest`` starts with."""
         return np.array(
             [
                 bool(piece) and (piece.startswith(rest) or rest.startswith(piece))
@@ -88,7 +89,11 @@ class TokenTexts:
         )
 
     def unknown(self, prefix: Sequence[int]) -> frozenset[str]:
-        """Return the words of the fields before a text that are not in the lexicon."""
+        """Return the words of a text's fields that are not in the lexicon.
+
+        Args:
+            prefix: The ids of the text's conditions.
+        """
         lexicon = self._lexicon
         if lexicon is None:
             return frozenset()
@@ -100,16 +105,16 @@ class TokenTexts:
         return frozenset(word for word in words if not lexicon.spells(word))
 
     def spelling(self, words: str, others: frozenset[str] = frozenset()) -> Spelling | None:
-        """Return the spelling for a setting of ``words``; None if no sequence of tokens can be
-        misspelled.
+        """Return the spelling automaton for a value of the setting ``words``; None if every
+        sequence of tokens is allowed.
 
         Args:
-            words: The setting.
-            others: Words that are known besides those of the lexicon.
+            words: "any" or "known". With "any", a text must only be valid UTF-8.
+            others: Known words in addition to those of the lexicon.
 
         Raises:
-            DataError: With ``words="known"``, if there is no lexicon or the bytes of the tokens are
-                not known.
+            DataError: ``words`` is "known", and there is no lexicon, or the tokenizer does not say
+                which bytes its tokens are.
         """
         if words == "any":
             return self._valid
@@ -127,7 +132,7 @@ class TokenTexts:
         if not others:
             return self._known
         spelling = self._extended.get(others) or add_words(self._known, others)
-        # the last one: texts about the same come one after another
+        # keep only the last one: texts with the same fields come one after another
         self._extended = {others: spelling}
         return spelling
 
@@ -141,7 +146,7 @@ class TokenTexts:
 
     @cached_property
     def _valid(self) -> Spelling | None:
-        """The spelling of valid UTF-8; None if every token is whole characters, or if that is not
-        known.
+        """The spelling automaton of valid UTF-8; None if every token consists of whole characters,
+        or if the bytes of the tokens are not known.
         """
         return None if self._symbols is None or self._are_whole else make_spelling(self._symbols)

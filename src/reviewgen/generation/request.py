@@ -1,4 +1,4 @@
-"""The arguments of one call of ``generate``, checked."""
+"""Checks the arguments of one call of ``generate``."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,15 +16,15 @@ from reviewgen.generation.hooks import Hooks, as_processors, make_hooks, one_or_
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.registry.metadata import Plugin
 
-_MOST = 100_000  # texts that the best are chosen among
-_EXCLUDED = {  # what some settings cannot be combined with
+_MOST = 100_000  # the maximum of best_of
+_EXCLUDED = {  # for each of these settings, the settings that it cannot be combined with
     "num_beams": ("novelty='filter'", "must_include", "stopping_criteria", "a streamer"),
     "best_of": ("num_beams", "do_sample=False", "must_include", "a streamer"),
 }
 
 
 class GenerateKwargs(GenerationSettings, total=False):
-    """The keywords of ``ReviewModel.generate``, which documents them."""
+    """The keywords of ``ReviewModel.generate``; see there for what they mean."""
 
     generation_config: GenerationConfig | Mapping[str, Any] | None
     logits_processor: Any
@@ -40,37 +40,38 @@ class GenerateKwargs(GenerationSettings, total=False):
 
 
 Judge: TypeAlias = Callable[[str, str], float]
-"""Rates the continuation of a prompt: ``judge(text, prompt)``; the higher the better."""
+"""Rates what a text adds to its prompt: ``judge(continuation, prompt)``; higher is better."""
 
 
 def device_facts(device: str) -> dict[str, str]:
-    """Return the type of an accelerator, which decides how it rounds: {"device": "cuda"} for
-    "cuda:0"; nothing for the CPU.
+    """Return the type of a device, as in {"device": "cuda"} for "cuda:0"; {} for the CPU.
+
+    It is part of what reproduces a text, since each type of accelerator rounds differently.
     """
     return {} if device == "cpu" else {"device": device.split(":")[0]}
 
 
 @dataclass(frozen=True)
 class Request:
-    """A checked call.
+    """The checked arguments of a call.
 
     Attributes:
-        prompts: The prompt of each text: one entry per text, so each prompt is repeated.
+        prompts: The prompt of each text. If a prompt gets several texts, it is repeated.
         config: The generation settings.
         seed: The seed of the call.
         hooks: Objects that are called at every token.
         novelty: "report", "filter" or None.
-        max_copy: For "filter": the longest copied span allowed, in tokens; None is the default.
-        prefix: The ids of the conditions, between bos and the text, where none is drawn.
+        max_copy: With novelty="filter", the maximum length of a copied span in tokens; None takes
+            the default.
+        prefix: The ids of the conditions, between bos and the text; used if no condition is drawn.
         conditions: The conditions of the model; needed if some are drawn.
-        fixed: The values of the conditions that all texts have.
-        draws: The conditions that are drawn for each text.
+        fixed: The values of the conditions that are the same for all texts.
+        draws: The groups of conditions whose values are drawn for each text.
         must_include: Strings that each text must include.
-        best_of: Of this many texts of a prompt, ``num_return_sequences`` are returned, the best
-            first; 0 returns all.
-        judge: Rates texts, given without their prompts, after the prompts: the higher the better;
-            None is the model itself.
-        offset: The number of the first text, where a call is a part of a larger one.
+        best_of: The number of texts that are generated for each prompt; the best
+            ``num_return_sequences`` of them are returned, the best first. 0 returns all texts.
+        judge: Rates texts for ``best_of``; None rates them by the model's own log probability.
+        offset: The number of the first text, if the call is a part of a larger one.
         device: The device that generates.
     """
 
@@ -91,24 +92,26 @@ class Request:
     device: str = "cpu"
 
     def conditions_of(self, number: int) -> dict[str, Any]:
-        """Return the values of the conditions of a text, given or drawn, without those that are
-        unspecified.
+        """Return the values of the conditions of text ``number``, given or drawn. Unspecified
+        conditions are left out.
         """
         values = {**self.fixed, **draw_values(self.draws, self.seed, number)}
         return {name: value for name, value in values.items() if value is not None}
 
     def prefix_of(self, number: int) -> Sequence[int]:
-        """Return the ids of the conditions of a text."""
+        """Return the ids of the conditions of text ``number``."""
         return self.conditions.encode(self.conditions_of(number)) if self.draws else self.prefix
 
     @property
     def plugins(self) -> list[Plugin]:
-        """The plugins that made logits processors of the call."""
+        """The plugins that provide the logits processors of this call."""
         processors = [] if self.hooks is None else self.hooks.processors
         return [each.plugin for each in processors if each.plugin is not None]
 
     def deadline(self) -> float | None:
-        """Return the ``time.monotonic`` at which ``max_time`` is over if the call starts now."""
+        """Return the value of ``time.monotonic`` at which a call that starts now must end; None
+        without ``max_time``.
+        """
         return None if self.config.max_time is None else time.monotonic() + self.config.max_time
 
 
@@ -119,13 +122,13 @@ def make_request(
     tokenizer: Tokenizer,
     conditions: Conditions | None = None,
 ) -> Request:
-    """Check the arguments of a call.
+    """Check the arguments of a call, and make the request.
 
     Args:
-        prompt: A prompt, or several.
+        prompt: A prompt, or a sequence of prompts.
         defaults: The model's generation defaults.
         options: The keywords of the call.
-        tokenizer: The model's tokenizer, which logits processors are made for.
+        tokenizer: The model's tokenizer; named logits processors are made for it.
         conditions: The conditions that the model was trained with.
 
     Raises:
@@ -143,10 +146,10 @@ def make_request(
     )
     if args["judge"] is not None and args["best_of"] is None:
         raise ConfigError("judge needs best_of, the number of texts that it chooses among.")
-    # a streamer gets each token at once
+    # a streamer gets each token at once, so a saved finish="sentence" could not remove any
     if args["streamer"] is not None and settings.get("finish") is None:
         config = replace(config, finish=None)
-    named = args["logits_processor"]  # in the call; None takes those of the model's defaults
+    named = args["logits_processor"]  # those of the call; None takes the model's defaults
     hooks = make_hooks(
         config.logits_processors if named is None else named,
         tokenizer,
@@ -178,7 +181,10 @@ def make_request(
 
 
 def _split_options(options: GenerateKwargs) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the keywords of a call, None where one is not given, and its generation settings."""
+    """Split the keywords of a call into its own arguments and the generation settings.
+
+    An argument that was not given is None.
+    """
     keywords = GenerateKwargs.__annotations__.keys() - GenerationSettings.__annotations__.keys()
     args = {name: _plain(options.get(name)) for name in keywords}
     settings = {name: _plain(value) for name, value in options.items() if name not in keywords}
@@ -203,7 +209,7 @@ def _split_options(options: GenerateKwargs) -> tuple[dict[str, Any], dict[str, A
 
 
 def _refuse_pairs(request: Request) -> None:
-    """Raise where two settings are incompatible."""
+    """Raise an error if two settings cannot be combined."""
     config = request.config
     modes = (None, "report", "filter")
     if not isinstance(request.novelty, str | None) or request.novelty not in modes:
@@ -248,7 +254,7 @@ def _prompts(prompt: Any) -> Sequence[str]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a NumPy scalar as a Python number."""
+    """Convert a NumPy scalar to a Python number; return anything else as it is."""
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -1,5 +1,7 @@
-"""Nested states: a state is an array, or a tuple of states, possibly empty; each array has the
-batch dimension first.
+"""Functions on the states of steppers.
+
+A state is an array, or a tuple of states, which may be nested or empty. The first dimension of each
+array is the batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,8 +21,9 @@ class Slot(NamedTuple):
 
 
 def map_state(function: Callable[..., Any], *states: Any) -> Any:
-    """Return the state of the results of a function of each array, or of the corresponding arrays
-    of several states.
+    """Apply a function to each array of a state, and return the results as a state.
+
+    With several states of the same structure, the function gets their corresponding arrays.
     """
     if isinstance(states[0], tuple):
         return tuple(map_state(function, *parts) for parts in zip(*states, strict=True))
@@ -28,15 +31,15 @@ def map_state(function: Callable[..., Any], *states: Any) -> Any:
 
 
 def select_rows(state: StepState, rows: Sequence[int] | np.ndarray) -> StepState:
-    """Return the state of some rows."""
+    """Return the state of the rows with these indices."""
     return map_state(lambda part: part[np.asarray(rows, np.int64)], state)
 
 
 def stack_rows(states: Sequence[StepState]) -> StepState:
-    """Return the states of several batches as the state of one.
+    """Concatenate the states of several batches to the state of one batch.
 
     Raises:
-        BrokenPlugin: Their shapes differ.
+        BrokenPlugin: The shapes of their rows differ.
     """
     return map_state(_concatenate, *states)
 
@@ -49,7 +52,10 @@ def _concatenate(*parts: np.ndarray) -> np.ndarray:
 
 
 def gather(slots: Sequence[Slot]) -> StepState:
-    """Return the state of some rows of several batches; of rows of one batch by one selection."""
+    """Return rows from the states of one or several batches as one state.
+
+    If all rows are from one batch, they are selected at once, which is faster.
+    """
     batch = slots[0].batch
     rows = [slot.row for slot in slots]
     if all(slot.batch is batch for slot in slots):

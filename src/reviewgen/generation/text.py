@@ -1,8 +1,8 @@
-"""Text: one text that is being generated, from its prompt to its end. Must not know the model.
+"""Text: one text that is being generated, from its prompt to its end.
 
-It ends at eos, at a stop string, at ``max_new_tokens``, or where it is cut off; with
-``finish="sentence"`` one that was cut off ends with its last whole sentence. Texts are advanced by
-``decode``.
+A text ends at eos, at a stop string, at ``max_new_tokens``, or where it is cut off for another
+reason. With ``finish="sentence"``, a text that did not end by itself is shortened to its last
+complete sentence. The module ``decode`` adds tokens to texts. This module must not know the model.
 """
 
 from bisect import bisect_left
@@ -16,9 +16,9 @@ from reviewgen.generation.pieces import TokenTexts
 from reviewgen.generation.states import Slot
 from reviewgen.sentences import sentence_ends
 
-_RANDOM_BLOCK = 64  # random numbers generated at a time, at least
+_RANDOM_BLOCK = 64  # at least this many random numbers are generated at a time
 _MAX_TOKENS_PER_CHARACTER = 8
-# finish reasons of a text that did not end by itself
+# the finish reasons of texts that did not end by themselves
 _CUT_OFF = ("length", "time", "stuck", "criteria")
 
 
@@ -27,29 +27,32 @@ class Text:
     """One text that is being generated.
 
     Attributes:
-        pieces, config: The texts of the tokens, and the settings, which say where the text ends.
+        pieces: The tokenizer, and the text of each of its tokens.
+        config: The generation settings, which say where the text ends.
         prompt: The prompt.
-        prefix: The ids before the text: bos, then those of the conditions.
-        ids: The token ids of the text so far, those of the prompt included.
-        rest: The end of the prompt that is not in ``ids`` yet: the next tokens must match it, and
-            may run on.
-        prompt_length: Characters of the decoded prompt; differs from len(prompt) where the
-            tokenizer loses characters.
+        prefix: The ids before the text: bos, then the ids of the conditions.
+        ids: The token ids of the text so far, the prompt included.
+        rest: The end of the prompt that is not in ``ids`` yet. The next tokens must match it; they
+            may go beyond its end.
+        prompt_length: The number of characters of the decoded prompt. It differs from len(prompt)
+            if the tokenizer cannot represent all characters.
         rng: The text's own random stream.
-        forced: Token ids to append next, whatever the model predicts.
-        prompt_tokens: How many of ``ids`` belong to the prompt.
-        new_tokens: How many do not.
-        retries: How often it backtracked from a dead end.
-        exceeds_limit: Whether it contains a copied span longer than allowed, because no other token
-            was left.
+        forced: Token ids that are appended next, whatever the model predicts.
+        prompt_tokens: The number of ``ids`` that belong to the prompt.
+        new_tokens: The number of generated tokens. A token that goes beyond the end of the prompt
+            counts both here and in ``prompt_tokens``.
+        retries: How often the text has backtracked from a dead end.
+        exceeds_limit: Whether the text contains a longer copied span than was allowed, because no
+            other token was possible.
         finish_reason: "end" (eos), "length", "stop" (a stop string), "time", "criteria" or "stuck"
-            (no token was left); None while it is being generated.
-        number: Its index in the call, which also seeds its random stream.
-        text: The text, once there is a finish_reason.
-        seconds: From the start of the batch until the text was complete.
-        place: Its place among the known words, as in ``reviewgen.compiled.spelling``; None if it is
+            (no token was possible); None while the text is being generated.
+        number: The number of the text in the call, which is also part of its random seed.
+        text: The finished text; empty before.
+        seconds: The time from the start of the batch until the text was complete.
+        place: The text's state in the automaton of ``reviewgen.compiled.spelling``; None if it is
             not known yet.
-        state, logits: The model's after the last token that it was fed; None before the first.
+        state, logits: The model's state and logits after the last token that it was fed; None if it
+            was fed none.
     """
 
     pieces: TokenTexts
@@ -80,7 +83,7 @@ class Text:
         return not self.rest and not self.forced
 
     def peek_random(self, count: int) -> Float64[np.ndarray, " N"]:
-        """Return the next random numbers in [0, 1) of the text's stream without using them up."""
+        """Return the next random numbers in [0, 1) of the text's stream, without consuming them."""
         lacking = count - len(self._random)
         if lacking > 0:
             self._random = np.concatenate(
@@ -89,17 +92,18 @@ class Text:
         return self._random[:count]
 
     def use_random(self, count: int) -> None:
-        """Drop random numbers that were used."""
+        """Remove the next ``count`` random numbers from the stream, since they were used."""
         self._random = self._random[count:]
 
     def drop_state(self) -> None:
-        """Forget the model's state: the text is complete, or it is fed anew."""
+        """Drop the model's state, because the text is complete or will be fed again."""
         self.state = None
         self.logits = None
 
     def tail(self, size: int) -> list[int]:
-        """Return the last ids after bos, padded with bos in front; without those of conditions and
-        fields, which are never generated.
+        """Return the last ``size`` ids of bos and the text, padded with bos in front.
+
+        The ids of conditions are left out, since they are never generated.
         """
         if size == 0:
             return []
@@ -107,8 +111,9 @@ class Text:
         return [self.prefix[0]] * (size - len(ids)) + ids[max(0, len(ids) - size) :]
 
     def so_far(self) -> str:
-        """Return the prompt as given, even if the tokenizer cannot represent all of it, and its
-        continuation.
+        """Return the text so far: the prompt and its continuation.
+
+        The prompt is returned as it was given, even if the tokenizer cannot represent all of it.
         """
         return self._decode(len(self.ids))
 
@@ -116,8 +121,8 @@ class Text:
         return self.prompt + self.pieces.tokenizer.decode(self.ids[:count])[self.prompt_length :]
 
     def is_complete(self, newest: int) -> bool:
-        """Finish if the last ``newest`` tokens complete a stop string or ``max_new_tokens``; return
-        whether they do.
+        """Return whether the text is complete: the last ``newest`` tokens contain the end of a stop
+        string, or there are ``max_new_tokens`` new ones. If so, finish the text.
         """
         if self.config.stop_strings and newest and self._finish_at_stop_string(newest):
             return True
@@ -126,12 +131,17 @@ class Text:
         return self.finish_reason is not None
 
     def finish(self, reason: str) -> None:
-        """Finish the text as it stands, without an incomplete last character; see ``finish`` of the
-        settings.
+        """Finish the text where it is.
+
+        If the text did not end by itself, an incomplete last character is removed; so is an
+        unfinished last sentence with ``finish="sentence"``.
+
+        Args:
+            reason: The finish reason.
         """
         self.text = self.so_far()
         self.finish_reason = reason
-        if reason in _CUT_OFF and self.text.endswith("\ufffd"):  # inside a character
+        if reason in _CUT_OFF and self.text.endswith("\ufffd"):  # the text ends inside a character
             self._cut(self.prompt + self.text[len(self.prompt) :].rstrip("\ufffd"))
         if self.config.finish == "sentence" and reason in _CUT_OFF:
             ends = sentence_ends(self.text, len(self.prompt))
@@ -139,22 +149,24 @@ class Text:
                 self._cut(self.text[: ends[-1]])
 
     def finish_unextended(self) -> None:
-        """Finish a text that gets no new token: it is its prompt."""
+        """Finish a text that gets no new tokens, so that it consists of its prompt."""
         self.ids += self.pieces.tokenizer.encode(self.rest)
         self.text = self.prompt
         self.rest = ""
         self.finish_reason = "length"
 
     def _keeps_min_new_tokens(self, text: str) -> bool:
-        """Return whether a shortened text still has ``min_new_tokens``, if the whole one had."""
+        """Return whether the text keeps ``min_new_tokens`` new tokens if it is shortened to this
+        text. A text that has fewer already may be shortened.
+        """
         minimum = self.config.min_new_tokens
         if self.new_tokens < minimum or not minimum:
             return True
         return self.new_tokens - (len(self.ids) - self._count_tokens(text)) >= minimum
 
     def _finish_at_stop_string(self, newest: int) -> bool:
-        """Finish at the end of the first stop string in the continuation; return whether there is
-        one.
+        """If the continuation contains a stop string, finish the text at the end of the first one.
+        Return whether it does.
         """
         stops = self.config.stop_strings
         window = _MAX_TOKENS_PER_CHARACTER * (max(map(len, stops)) + 1) - 1 + newest
@@ -170,15 +182,16 @@ class Text:
         return bool(ends)
 
     def _cut(self, text: str) -> None:
-        """Shorten the text, and remove the tokens behind its end."""
+        """Shorten the text to this text, and remove the tokens after its end."""
         self.text = text
         tokens = self._count_tokens(text)
         self.new_tokens -= len(self.ids) - tokens
         del self.ids[tokens:]
 
     def _count_tokens(self, text: str) -> int:
-        """Return the number of leading tokens that are needed for a beginning of the text; at least
-        its prompt's.
+        """Return how many of the tokens are needed to spell this beginning of the text.
+
+        The tokens of the prompt are always counted.
         """
         tokens = bisect_left(
             range(len(self.ids)),
@@ -186,7 +199,7 @@ class Text:
             lo=self.prompt_tokens,
             key=lambda count: len(self._decode(count)),
         )
-        # inside a character
+        # the last of these tokens may end inside a character
         while tokens < len(self.ids) and not self._decode(tokens).startswith(text):
             tokens += 1
         return tokens

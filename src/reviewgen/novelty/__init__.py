@@ -1,19 +1,23 @@
-"""Finds text copied from the training text: an index of the training text, built when a model is
-trained.
+"""Finds what a text has copied from the training text, by an index of the training text that is
+built when a model is trained.
 
-    exact       a suffix array: every copied span and the review it comes from; several bytes per
-                token, for local use
-    compact     hashed sets of token windows: token copy rates and an upper bound on the longest
-                copied span, in a few megabytes; stores no text, so it may be published
+An index has one of two forms:
 
-Both have the same methods. They work on token ids; callers pass a function that decodes ids to
-text.
+    exact       A suffix array. It finds every copied span and the review that the span comes from.
+                It takes several bytes per token and contains the training text, so it is for local
+                use.
+    compact     Hashed sets of token windows. It gives copy rates of tokens, and an upper bound on
+                the longest copied span. It takes a few megabytes and stores no text, so it may be
+                published.
 
-    index       both forms
+Both forms have the same methods. They work on token ids; callers pass a function that decodes ids
+to text.
+
+    index       both forms of the index
     characters  the copy rate in characters, which needs no index
     report      what an index finds in a text, as values and as sentences
     matching    the compiled loops
-    files       builds an index from the training text; an index on disk, checked when it is read
+    files       builds an index from the training text; writes, reads and checks index files
 """
 
 from reviewgen.novelty.characters import COPY_CHARACTERS, TextWindows, count_copied

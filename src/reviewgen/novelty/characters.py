@@ -1,10 +1,14 @@
-"""The copy rate in characters: the share of texts that is in long spans of the training text; uses
-no tokenizer.
+"""The copy rate in characters: the share of the characters of texts that lie in copied spans. It
+needs no tokenizer.
 
-A copied span is at least ``length`` characters of a text that also occur in one training text. The
-windows of that length of the texts are hashed, and their *anchors*, windows of half the length;
-then the training text is read once, block by block. Only every n-th anchor of it is looked up, such
-that each window has one of these inside; the windows around an anchor only if it may occur.
+A copied span is at least ``length`` characters of a text that also occur in one training text. It
+is found in three steps:
+
+1. All windows of ``length`` characters of the texts are hashed. So are all *anchors*: windows of
+   half that length.
+2. The training text is read once, block by block. Its anchors are looked up only at every n-th
+   character, where n is so small that each window contains one of these anchors.
+3. If an anchor may occur in the texts, all windows around it are looked up.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,12 +21,12 @@ from reviewgen.compiled.windows import MULTIPLIER, WindowSet, empty_set, insert
 from reviewgen.novelty.matching import find_windows
 
 COPY_CHARACTERS = 50
-"""The minimum length of a copied span in characters; shorter ones, such as set phrases, people
-repeat as well.
+"""The minimum length of a copied span in characters. People, too, repeat shorter ones, such as set
+phrases.
 """
 
-_BLOCK = 1 << 16  # characters of the training text at a time
-_FILTER_BITS = 8.0  # of a set of windows, for each of them
+_BLOCK = 1 << 16  # characters of the training text that are searched at a time
+_FILTER_BITS = 8.0  # bits per window of a set of windows
 
 
 def count_copied(
@@ -30,7 +34,8 @@ def count_copied(
 ) -> list[int]:
     """Return how many characters of each text lie in copied spans.
 
-    Exact except for collisions of 64-bit hashes. A text shorter than ``length`` has no copied span.
+    The result is exact, unless two 64-bit hashes collide. A text shorter than ``length`` has no
+    copied span.
 
     Args:
         texts: The texts.
@@ -45,11 +50,11 @@ def count_copied(
 
 
 class TextWindows:
-    """The windows of some texts, hashed once, to be looked for in several training texts.
+    """The hashed windows of some texts, which can be searched for in several training texts.
 
     Args:
         texts: The texts.
-        length: The number of characters of a window.
+        length: The length of a window in characters, the minimum length of a copied span.
     """
 
     def __init__(self, texts: Sequence[str], length: int = COPY_CHARACTERS) -> None:
@@ -58,7 +63,7 @@ class TextWindows:
         self._anchor = (length + 1) // 2
         self._bounds = [0, *ends.tolist()]
         starts = np.arange(max(0, len(codes) - length + 1))
-        # of those in one text
+        # keep the windows that lie within one text
         self._starts = np.flatnonzero(
             ends[np.searchsorted(ends, starts, "right")] >= starts + length
         )
@@ -68,17 +73,22 @@ class TextWindows:
         self._filters = _set_of(_hash_windows(codes, self._anchor)), _set_of(self._hashes)
 
     def are_shared(self, training: Iterable[str]) -> Bool[np.ndarray, " T"]:
-        """Return for each text whether it has a copied span."""
+        """Return whether each text has a copied span.
+
+        Args:
+            training: The training texts; iterated over once.
+        """
         return np.array([bool(spans) for spans in self.spans(training)], np.bool_)
 
     def spans(self, training: Iterable[str]) -> list[list[tuple[int, int]]]:
-        """Return where the copied spans of each text start and end; overlapping ones are one.
+        """Return where the copied spans of each text start and end. Spans that overlap or touch are
+        merged.
 
         >>> TextWindows(["so good, so bad"], length=6).spans(["it was so good", "so very bad"])
         [[(0, 7)]]
         """
         starts = self._starts[self._find(training)[self._windows]]
-        # +1 where a copied window starts, -1 where one ends
+        # +1 where a copied window starts, -1 where one ends; the cumulative sum is above 0 in spans
         steps = np.zeros(self._bounds[-1] + 1, np.int64)
         steps[starts] += 1
         steps[starts + self._length] -= 1
@@ -90,7 +100,7 @@ class TextWindows:
         return spans
 
     def _find(self, training: Iterable[str]) -> Bool[np.ndarray, " H"]:
-        """Return for each hash whether a window of the training text has it."""
+        """Return for each hash whether it is the hash of a window of the training text."""
         is_found = np.zeros(len(self._hashes), np.bool_)
         if not len(is_found):
             return is_found
@@ -103,8 +113,10 @@ class TextWindows:
 
 
 def _batches(texts: Iterable[str], length: int) -> Iterator[list[str]]:
-    """Yield texts in batches of about ``_BLOCK`` characters; a longer text is cut into pieces that
-    overlap by a window.
+    """Yield texts in batches of about ``_BLOCK`` characters.
+
+    A longer text is cut into pieces that overlap, so that each window lies in one of them. A text
+    shorter than a window is left out.
     """
     batch = []
     characters = 0
@@ -120,7 +132,7 @@ def _batches(texts: Iterable[str], length: int) -> Iterator[list[str]]:
 
 
 def _join(texts: Sequence[str]) -> tuple[UInt32[np.ndarray, " N"], Int64[np.ndarray, " _"]]:
-    """Return the code points of texts, one after another, and where each text ends."""
+    """Return the code points of all texts in one array, and the index where each text ends."""
     codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), "<u4").astype(
         np.uint32, copy=False
     )
@@ -128,9 +140,7 @@ def _join(texts: Sequence[str]) -> tuple[UInt32[np.ndarray, " N"], Int64[np.ndar
 
 
 def _hash_windows(codes: UInt32[np.ndarray, " N"], length: int) -> UInt64[np.ndarray, " W"]:
-    """Return the hashes of all windows of a sequence, whether or not they cross the end of a
-    text.
-    """
+    """Return the hashes of all windows of a sequence, even of windows that span several texts."""
     hashes = np.zeros(max(0, len(codes) - length + 1), np.uint64)
     for offset in range(length):
         hashes = hashes * MULTIPLIER + codes[offset : offset + len(hashes)]
@@ -138,7 +148,7 @@ def _hash_windows(codes: UInt32[np.ndarray, " N"], length: int) -> UInt64[np.nda
 
 
 def _set_of(hashes: UInt64[np.ndarray, " H"]) -> WindowSet:
-    """Return the set of windows with these hashes, and a few of the others."""
+    """Return a Bloom filter of the windows with these hashes. It has a few false positives."""
     windows = empty_set(len(hashes), 1, _FILTER_BITS)
     insert(windows, hashes)
     return windows

@@ -1,8 +1,7 @@
-"""Builds an index, and keeps it in one safetensors file, with its facts as JSON in the header.
-Equal indexes give equal bytes.
+"""Builds an index of a training text, and writes and reads index files.
 
-Reading is strict, since the compiled loops do not check bounds: a damaged array must not reach
-them.
+An index is one safetensors file, with its facts as JSON in the header. Equal indexes give equal
+bytes. All arrays are checked when a file is read, since the compiled loops do not check bounds.
 """
 
 import json
@@ -21,19 +20,20 @@ from reviewgen.novelty.report import WINDOWS
 from reviewgen.storage import open_tensors, read_vectors, safetensors_file
 
 _SCHEMA = 1
-_HEADER = "reviewgen.novelty"  # a single key, since safetensors writes several in random order
+_HEADER = "reviewgen.novelty"  # the only key: safetensors writes several keys in random order
 _COMPACT_FACTS = {"stride": int, "probes": int}
 _SETS = [f"windows_{length}" for length in WINDOWS]
 
 
 class IndexFacts(TypedDict):
-    """What every index holds beside its arrays.
+    """The facts that every index has in addition to its arrays.
 
     Attributes:
         bos_id: The id before each text.
         eos_id: The id after each text.
         vocab_size: The number of ids.
-        characters_per_token: The average over the training texts, without bos and eos.
+        characters_per_token: The average number of characters per token in the training texts,
+            without bos and eos.
         fingerprint: Identifies the model that the index belongs to.
     """
 
@@ -48,7 +48,7 @@ _FACTS = IndexFacts.__annotations__
 
 
 def check_form(form: str) -> None:
-    """Check that an index of this form can be built here.
+    """Check that the packages for building an index of this form are installed.
 
     Raises:
         ConfigError: The package that the exact form needs is not installed.
@@ -70,13 +70,13 @@ def build_index(
     """Build an index of a training text.
 
     Args:
-        ids: The training texts one after the other, each enclosed in bos and eos; as blocks of
-            whole texts if they do not fit into memory. The compact form iterates over them six
-            times; the exact form loads them into memory.
+        ids: The training texts one after the other, each enclosed in bos and eos. Texts that do not
+            fit into memory are given as blocks of whole texts. The compact form iterates over the
+            blocks six times; the exact form loads all of them into memory.
         form: "exact" or "compact".
         max_bytes: The maximum size of the compact form, at least 192.
-        sets: The sets of the compact form, where ``build_sets`` has built them in several
-            processes.
+        sets: The sets of the compact form, if ``build_sets`` has already built them (in several
+            processes).
         facts: See ``IndexFacts``.
 
     Raises:
@@ -86,7 +86,8 @@ def build_index(
     if form == CompactIndex.form:
         sets = sets or build_sets([ids], (facts["bos_id"], facts["eos_id"]), max_bytes)
         return CompactIndex(**facts, stride=sets[0].stride, sets=sets)
-    # Mori 2006; it sorts wider ids as byte strings. Only training needs it.
+    # Mori 2006; ids of several bytes are sorted as byte strings. Imported here, since only training
+    # needs it.
     from pydivsufsort import divsufsort
 
     dtype = id_dtype(facts["vocab_size"])
@@ -96,7 +97,7 @@ def build_index(
 
 
 def write_index(index: Index, file: Path) -> None:
-    """Write an index; an existing file is replaced.
+    """Write an index to a file, and replace an existing file.
 
     Raises:
         StorageError: The disk is full, or the file cannot be written.
@@ -114,16 +115,16 @@ def write_index(index: Index, file: Path) -> None:
 
 
 def read_index(file: Path, fingerprint: str, vocab_size: int) -> Index:
-    """Read an index.
+    """Read an index from a file, and check it.
 
     Args:
         file: A file that ``write_index`` wrote.
-        fingerprint: The fingerprint of the model that it should belong to.
-        vocab_size: The vocabulary size of that model.
+        fingerprint: The fingerprint of the model that the index must belong to.
+        vocab_size: The vocabulary size of this model.
 
     Raises:
-        BundleError: The file is missing, damaged, not an index, of an unknown schema, or belongs to
-            another model.
+        BundleError: The file is missing or damaged, is not an index, has an unknown schema, or
+            belongs to another model.
     """
     with open_tensors(file, "novelty index") as tensors:
         facts = _read_facts((tensors.metadata() or {}).get(_HEADER, "null"))
@@ -141,7 +142,9 @@ def read_index(file: Path, fingerprint: str, vocab_size: int) -> Index:
 
 
 def _read_facts(header: str) -> dict[str, Any]:
-    """Return the facts in the header, after checking their names, types and ranges."""
+    """Parse the facts in the header of a file, check their names, types and ranges, and return
+    them.
+    """
     try:
         facts = parse_json(header)
         schema = facts.pop("schema")

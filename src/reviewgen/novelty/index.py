@@ -1,7 +1,7 @@
-"""The index of a training text, in two forms with the same methods; see the room.
+"""The index of a training text, in two forms with the same methods; see ``reviewgen.novelty``.
 
-The exact form is for local use only, since it contains the whole text; the compact one stores no
-text, so it may be published.
+The exact form contains the whole training text, so it is for local use only. The compact form
+stores no text, so it may be published.
 """
 
 import math
@@ -40,28 +40,32 @@ from reviewgen.novelty.matching import (
 from reviewgen.novelty.report import MIN_SPAN, WINDOWS, Decode, Novelty, Span, decode_with_offsets
 
 _LARGEST_MAX_COPY = 1 << 31  # tokens; a larger limit has the same effect
-# windows that a thinned index must be able to look up for a copy rate to mean anything
+# A thinned index gives a copy rate only if it can look up this many windows of the texts.
 _MIN_SAMPLE = 20
-_FIRST_TOKENS = 200  # of a text that is looked up as a whole
-_BITS_PER_WINDOW = 10.0  # of the compact form: about 1 % false positives
-_MAX_BUCKETS = 1 << 20  # exceeded only if the vocabulary is larger
-_CONTEXT = 60  # characters of an excerpt on each side of the span
-_MAX_GUARDS = 4
-_GUARD_BITS = 16.0  # per window: about one token in a thousand is rejected by mistake
+_FIRST_TOKENS = 200  # a text is recognised as a training text by this many tokens at its beginning
+_BITS_PER_WINDOW = 10.0  # bits per window in the compact form; gives about 1 % false positives
+_MAX_BUCKETS = 1 << 20  # a suffix array has no more buckets, unless the vocabulary is larger
+_CONTEXT = 60  # an excerpt has this many characters on each side of the span
+_MAX_GUARDS = 4  # the window sets of this many limits are cached
+_GUARD_BITS = 16.0  # bits per window in a guard; about one token in 1,000 is rejected by mistake
 
 MapFunction: TypeAlias = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Sequence[Any]]
 
 Match: TypeAlias = tuple[int, int, int]
-"""The index of the first token of a copied span, the number of its tokens, and where it starts in
-the training text, if known.
+"""A copied span: the index of its first token in the text, the number of its tokens, and the index
+where it starts in the training text, -1 if this is not known.
 """
 
 
 class CopyGuard(NamedTuple):
-    """The copied spans that must not be completed.
+    """Detects the copied spans that a text must not complete.
+
+    A span is detected if ``run`` consecutive windows of it are in the set ``windows``; see
+    ``reviewgen.compiled.windows.copies``.
 
     Attributes:
-        windows, run: Those of ``reviewgen.compiled.windows.copies``.
+        windows: The windows of the training text.
+        run: The number of consecutive windows.
     """
 
     windows: WindowSet
@@ -69,22 +73,24 @@ class CopyGuard(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """The length of the shortest span that is detected."""
+        """The length of the shortest span that is detected, in tokens."""
         return self.windows.length + self.run - 1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Index(ABC):
-    """An index of the training text, a sequence of token ids in which each text is enclosed in bos
+    """An index of the training text, which is a sequence of token ids: each text is enclosed in bos
     and eos.
 
     Attributes:
         bos_id: The id before each text.
         eos_id: The id after each text.
         vocab_size: The number of ids.
-        characters_per_token: The average over the training text, without bos and eos.
+        characters_per_token: The average number of characters per token in the training text,
+            without bos and eos.
         fingerprint: Identifies the model that the index belongs to.
-        stride: On average one window in ``stride`` can be looked up.
+        stride: On average, one window in ``stride`` can be looked up. The index is *thinned* if
+            this is more than 1.
     """
 
     form: ClassVar[str]
@@ -102,8 +108,9 @@ class Index(ABC):
 
     @cached_property
     def false_positive_rates(self) -> Mapping[int, float]:
-        """By window length, the measured share of new windows that are taken for copied ones, of
-        those that can be looked up.
+        """The share of new windows that the index takes for copied ones, by window length.
+
+        Windows that cannot be looked up are left out.
         """
         return dict.fromkeys(WINDOWS, 0.0)
 
@@ -112,35 +119,47 @@ class Index(ABC):
         """Return the guard that detects copied spans of more than ``max_copy`` tokens.
 
         Raises:
-            ConfigError: max_copy is not a whole number, negative, or too small for this form.
+            ConfigError: max_copy is not a whole number, is negative, or is too small for this form
+                of the index.
         """
 
     @abstractmethod
     def look_up(
         self, text: Int64[np.ndarray, " T"]
     ) -> tuple[Integer[np.ndarray, "K T"], Iterator[Match]]:
-        """Return the status of the window of each length of WINDOWS that starts at each position of
-        a checked text.
+        """Look up all windows of a text, and find its copied spans.
 
-        With it come the copied spans, found as they are asked for: first the longest span, then all
-        others of 8 tokens or more.
+        Args:
+            text: The ids of a text, as ``check_text`` returns them.
+
+        Returns:
+            The status (SEEN, NEW or UNKNOWN) of each window, with a row for each length of WINDOWS
+            and a column for each position where a window starts. Then an iterator over the copied
+            spans, which finds them one by one: first the longest span of any length, then all
+            others of 8 tokens or more. The compact form finds the longest only.
         """
 
     def find_source(
         self, position: int, tokens: int, decode: Decode
     ) -> tuple[int | None, str | None]:
-        """Return the training review that a span is from, and an excerpt of it; None for an index
-        that does not know.
+        """Return the index of the training review that a copied span comes from, and an excerpt of
+        this review; None for both in the compact form.
+
+        Args:
+            position: Where the span starts in the training text.
+            tokens: The number of tokens of the span.
+            decode: Decodes ids to text.
         """
         return None, None
 
     def examine(self, ids: Sequence[int] | np.ndarray, decode: Decode) -> Novelty:
-        """Return which parts of a text occur in the training text; upper bounds in the compact
-        form.
+        """Return which parts of a text occur in the training text. The compact form gives upper
+        bounds.
 
         Args:
-            ids: The text's ids, without bos and eos; a span or window never extends across one.
-            decode: Decodes ids to text; also called with ids of training reviews.
+            ids: The text's ids, without bos and eos. If there are any, no span or window extends
+                across them.
+            decode: Decodes ids to text; it is also called with ids of training reviews.
 
         Raises:
             DataError: Some ids are not in the vocabulary.
@@ -175,11 +194,11 @@ class Index(ABC):
         )
 
     def token_copy_rate(self, texts: Iterable[Integer[np.ndarray, " _"]]) -> float | None:
-        """Return the share of the 20-token windows of all texts that occur in the training text,
-        false positives included.
+        """Return the token copy rate: the share of the texts' windows of 20 tokens that occur in
+        the training text. It includes false positives.
 
-        None if the texts have no such window, or if a thinned index can look up fewer than 20 of
-        them.
+        It is None if the texts have no such window, or if a thinned index can look up fewer than 20
+        of their windows.
 
         Raises:
             DataError: Some ids are not in the vocabulary.
@@ -190,18 +209,18 @@ class Index(ABC):
         return _share_seen(statuses) if is_sure else None
 
     def share_trained_on(self, texts: Iterable[Sequence[int]]) -> float:
-        """Return the share of texts that are training texts, or begin as one, without those that
-        are too short to know.
+        """Return the share of texts that are training texts, or begin like one.
 
-        A text counts if none of the windows of its first tokens is new. By chance, this holds for a
-        few short texts.
+        A text counts as such if no window of its first 200 tokens is new. By chance, this holds for
+        a few other short texts. Texts without a window that can be looked up are left out.
         """
         statuses = [self.look_up(self.check_text(ids[:_FIRST_TOKENS]))[0] for ids in texts]
         are_known = [NEW not in rows for rows in statuses if rows.any()]
         return fmean(are_known or [False])
 
     def check_text(self, ids: Sequence[int] | np.ndarray) -> Int64[np.ndarray, " T"]:
-        """Return a text's ids as an array for compiled code, which does not check bounds.
+        """Check a text's ids, and return them as an array for compiled code, which does not check
+        bounds.
 
         Raises:
             DataError: Some ids are not in the vocabulary.
@@ -214,10 +233,10 @@ class Index(ABC):
         return text
 
     def span_limits(self, ids: Int64[np.ndarray, " T"]) -> Int64[np.ndarray, " T"]:
-        """Return, for each position of a text, the index at which a span that starts there must end
-        at the latest.
+        """Return for each position of a text the largest index at which a span that starts there
+        may end.
 
-        It is the index of the next bos or eos, or the length of the text.
+        This is the index of the next bos or eos, or the length of the text.
         """
         stops = np.append(np.flatnonzero((ids == self.bos_id) | (ids == self.eos_id)), len(ids))
         limits: np.ndarray = stops[np.searchsorted(stops, np.arange(len(ids)))]
@@ -226,13 +245,13 @@ class Index(ABC):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ExactIndex(Index):
-    """Finds every copied span of a text and the review it comes from, by matching statistics on a
-    suffix array.
+    """The exact form. It finds every copied span of a text and the review that the span comes from,
+    by matching statistics on a suffix array.
 
     Attributes:
-        ids: The training text (N,), each text enclosed in bos and eos; the smallest of uint8, int16
-            and int32 that fits.
-        suffixes: Its suffix array (N,), int32, or int64 from 2**31 tokens on.
+        ids: The training text (N,), each text enclosed in bos and eos. The dtype is the smallest of
+            uint8, int16 and int32 that fits.
+        suffixes: The suffix array of ``ids`` (N,): int32, or int64 from 2**31 tokens on.
     """
 
     form: ClassVar[str] = "exact"
@@ -242,8 +261,9 @@ class ExactIndex(Index):
     def look_up(
         self, text: Int64[np.ndarray, " T"]
     ) -> tuple[Integer[np.ndarray, "K T"], Iterator[Match]]:
-        """Return the status of each window, and the maximal spans: a span that starts one token
-        earlier does not include them.
+        """Return the status of each window, and the maximal copied spans.
+
+        A copied span is maximal if no longer copied span contains it.
         """
         lengths, positions = self.match(text)
         remaining = self.span_limits(text) - np.arange(len(text))
@@ -255,8 +275,10 @@ class ExactIndex(Index):
     def match(
         self, text: Int64[np.ndarray, " T"]
     ) -> tuple[Int64[np.ndarray, " T"], Int64[np.ndarray, " T"]]:
-        """Return the longest match from each position of a checked text: its length in tokens, its
-        index in the training text.
+        """Find the longest match from each position of a text in the training text.
+
+        Return the length of each match in tokens, and the index where it starts in the training
+        text.
         """
         lengths = np.zeros(len(text), np.int64)
         positions = np.zeros(len(text), np.int64)
@@ -277,8 +299,9 @@ class ExactIndex(Index):
     def guard(self, max_copy: int) -> CopyGuard:
         """Return the guard that detects copied spans of more than ``max_copy`` tokens.
 
-        The set holds the windows of max_copy + 1 tokens, about 2 bytes each. About one other token
-        in a thousand is rejected as well. The sets of the last four limits are cached.
+        The guard has a set of all windows of max_copy + 1 tokens of the training text, about 2
+        bytes each. It also rejects about one in a thousand tokens that complete no such window. The
+        sets of the last four limits are cached.
         """
         # no span is longer than the training text
         length = min(_check_max_copy(max_copy), len(self.ids)) + 1
@@ -286,7 +309,9 @@ class ExactIndex(Index):
 
     @cached_property
     def _windows(self) -> Callable[[int], WindowSet]:
-        """Returns the windows of a length."""
+        """A function that returns the set of all windows of a length; its last results are
+        cached.
+        """
         separators = self.bos_id, self.eos_id
         return lru_cache(_MAX_GUARDS)(
             lambda length: build_windows(self.ids, separators, length, _GUARD_BITS)
@@ -300,8 +325,9 @@ class ExactIndex(Index):
 
     @cached_property
     def _starts(self) -> Int64[np.ndarray, " R1"]:
-        """The index at which each review starts, then the end; text before the first bos counts as
-        a review.
+        """The indices where the reviews start, and the length of the training text.
+
+        Ids before the first bos count as a review.
         """
         return np.unique(
             np.concatenate(([0], np.flatnonzero(self.ids == self.bos_id), [len(self.ids)]))
@@ -318,8 +344,8 @@ class ExactIndex(Index):
             yield first, int(lengths[first]), int(positions[first])
 
     def find_source(self, position: int, tokens: int, decode: Decode) -> tuple[int, str]:
-        """Return the training review that a span is from, and the span with up to 60 characters of
-        the review on each side.
+        """Return the index of the training review that a copied span comes from, and the span with
+        up to 60 characters of the review on each side.
         """
         review = int(np.searchsorted(self._starts, position, "right")) - 1
         first, last = self._starts[review : review + 2].tolist()
@@ -335,17 +361,18 @@ class ExactIndex(Index):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CompactIndex(Index):
-    """Gives upper bounds on what was copied, by sets of the training text's windows of 8, 12 and 20
-    tokens.
+    """The compact form. It gives upper bounds on what was copied, by sets of the training text's
+    windows of 8, 12 and 20 tokens.
 
-    A window of the training text that can be looked up is always recognised; about 1 % of new
-    windows are taken for copied ones. For a large training text the index is thinned: it stores
-    only the windows whose hash is a multiple of ``stride``, and only such windows can be looked up.
-    Whether any other window was copied is unknown.
+    A window of the training text that can be looked up is always recognised. About 1 % of new
+    windows are taken for copied ones. The index of a large training text is thinned: it stores only
+    the windows whose hash is a multiple of ``stride``, and only windows with such a hash can be
+    looked up. Whether any other window was copied is unknown.
 
-    The longest span is the longest in which no window of any of the three lengths is known to be
-    new. Every copied span is such a span. A span of fewer than 8 tokens contains no window, so the
-    bound of a text of 7 tokens or more is at least 7. It gets looser as the stride grows.
+    The longest span that this form reports is the longest one without a window that is known to be
+    new. No copied span has such a window, so no copied span is longer. The bound is looser for a
+    larger stride. A span of fewer than 8 tokens contains no window; so for a text of 7 tokens or
+    more, the bound is at least 7.
 
     Attributes:
         sets: One set for each length of WINDOWS, all with the same stride.
@@ -356,26 +383,30 @@ class CompactIndex(Index):
 
     @property
     def smallest_max_copy(self) -> int:
-        """The smallest limit that ``guard`` accepts, in tokens: 7; of a thinned index, 20 + 2 *
-        stride.
+        """The smallest limit that ``guard`` accepts, in tokens: 7, or 20 + 2 * stride for a thinned
+        index.
 
-        A span that long has two windows that can be looked up, on average.
+        A span of 20 + 2 * stride tokens has, on average, two windows that can be looked up.
         """
         return MIN_SPAN - 1 if self.stride == 1 else WINDOWS[-1] + 2 * self.stride
 
     @cached_property
     def false_positive_rates(self) -> Mapping[int, float]:
-        """By window length, the measured share of new windows that are taken for copied ones, of
-        those that can be looked up.
+        """The measured share of new windows that the index takes for copied ones, by window length.
+
+        Windows that cannot be looked up are left out.
         """
         return {windows.length: false_positive_rate(windows) for windows in self.sets}
 
     def guard(self, max_copy: int) -> CopyGuard:
         """Return the guard that detects copied spans of more than ``max_copy`` tokens.
 
-        It also rejects some new text: with a stride of s, a new span of n windows passes for a copy
-        with a probability of (1 - 1 / s) ** n, where n = max_copy - 18 for a limit of 19 or more.
-        Below ``smallest_max_copy`` it would reject most text.
+        The guard also rejects some new text. With a stride of s, it takes a new span of n windows
+        for a copy with probability (1 - 1 / s) ** n, where n = max_copy - 18 if max_copy is at
+        least 19. With a limit below ``smallest_max_copy`` it would reject most text.
+
+        Raises:
+            ConfigError: max_copy is not a whole number, or is below ``smallest_max_copy``.
         """
         longest = _check_max_copy(max_copy) + 1
         if max_copy < self.smallest_max_copy:
@@ -410,17 +441,19 @@ def build_sets(
     max_bytes: int,
     share: MapFunction | None = None,
 ) -> tuple[WindowSet, ...]:
-    """Return a set for each length of WINDOWS, with the smallest stride at which together they take
-    at most ``max_bytes``.
+    """Build the sets of a compact index: one set of windows for each length of WINDOWS.
 
-    The smallest sets take 192 bytes. The sets are the same for any parts.
+    Their stride is the smallest one at which all sets together take at most ``max_bytes``. The
+    smallest sets take 192 bytes. How the training text is divided into parts makes no difference to
+    the sets.
 
     Args:
-        parts: The training text, in parts that each end with a separator; each as ``Tokens``.
+        parts: The training text in parts, each as ``Tokens`` that end with a separator.
         separators: The ids of bos and eos.
-        max_bytes: The maximum size.
-        share: Calls a function with each of some arguments, possibly in other processes, and
-            returns the results in order.
+        max_bytes: The maximum size of all sets together.
+        share: ``share(function, tasks)`` calls the function with the arguments of each task,
+            possibly in other processes, and returns the results in order. By default the calls are
+            made one after another.
     """
     call = share or (lambda function, tasks: [function(*task) for task in tasks])
     blocks = chain.from_iterable(map(cut, parts))
@@ -456,18 +489,20 @@ def _build_part(
 
 
 def id_dtype(vocab_size: int) -> type[np.integer]:
-    """Return the smallest dtype for the ids that both safetensors and torch support."""
+    """Return the smallest dtype that the ids fit into, among those that both safetensors and torch
+    support.
+    """
     if vocab_size <= 1 << 8:
         return np.uint8
     return np.int16 if vocab_size <= 1 << 15 else np.int32
 
 
 def _check_max_copy(max_copy: object) -> int:
-    """Return the maximum length of a copied span in tokens, reduced to a number that compiled code
-    can hold.
+    """Check the maximum length of a copied span, in tokens. Return it, or a smaller number with the
+    same effect that compiled code can represent.
 
     Raises:
-        ConfigError: It is not a whole number, or negative.
+        ConfigError: It is not a whole number, or is negative.
     """
     if isinstance(max_copy, bool) or not isinstance(max_copy, int) or max_copy < 0:
         raise ConfigError(
@@ -477,7 +512,9 @@ def _check_max_copy(max_copy: object) -> int:
 
 
 def _share_seen(statuses: Integer[np.ndarray, " T"]) -> float | None:
-    """Return the share of copied windows among those whose status is known."""
+    """Return the share of copied windows among the windows whose status is known; None if there are
+    no such windows.
+    """
     seen = int((statuses == SEEN).sum())
     new = int((statuses == NEW).sum())
     return seen / (seen + new) if seen + new else None

@@ -1,8 +1,8 @@
-"""The compiled loops of the index: search in a suffix array, and lookup in sets of windows. They
-work on ids only.
+"""The compiled loops that find copied text: search in a suffix array, and lookup in sets of
+windows.
 
-A matching statistic (Chang & Lawler 1994) is the length of the longest match from one position of a
-text, anywhere in the corpus.
+A matching statistic (Chang & Lawler 1994) belongs to a position of a text. It is the length of the
+longest match that starts there and occurs anywhere in the corpus.
 """
 
 import numpy as np
@@ -10,18 +10,22 @@ import numpy as np
 from reviewgen.compiled.jit import compiled, inner
 from reviewgen.compiled.windows import MULTIPLIER, hash_window, holds
 
-UNKNOWN = 0  # the status of a window that is not looked up, as where the text is too short
-SEEN = 1  # the status of a window that is found
-NEW = 2  # the status of a window that is not found
+# The status of a window.
+UNKNOWN = 0  # the window cannot be looked up, for example because it extends beyond the text
+SEEN = 1  # the window occurs in the corpus, or is a false positive
+NEW = 2  # the window does not occur in the corpus
 
 
 @compiled
 def count_buckets(ids, base, depth):
-    """Return 0 and the size of each bucket of the suffix array, int64 (base ** depth + 1,):
-    suffixes that share ``depth`` ids.
+    """Count the suffixes in each bucket of a suffix array. All suffixes of a bucket have the same
+    first ``depth`` ids.
 
-    The bucket of a suffix is the number in base V + 1 whose digits are its ids plus one; digits
-    after the last id are 0.
+    The number of a suffix's bucket is written in base V + 1. It has ``depth`` digits: each is an id
+    plus one, or 0 after the end of the corpus.
+
+    Returns:
+        0, then the size of each bucket: int64 (base ** depth + 1,).
     """
     counts = np.zeros(base**depth + 1, np.int64)
     for start in range(len(ids)):
@@ -34,22 +38,22 @@ def count_buckets(ids, base, depth):
 
 @compiled
 def match(ids, suffixes, starts, base, depth, text, limits, lengths, positions):
-    """Fill in the longest match from each position of a text: its length in tokens, and its index
-    in the corpus.
+    """Find the longest match from each position of a text in the corpus.
 
-    A binary search for each position (Manber & Myers 1993).
+    There is a binary search for each position (Manber & Myers 1993).
 
     Args:
         ids: The corpus (N,).
-        suffixes: Its suffix array (N,).
-        starts: The start of each bucket, the sums of ``count_buckets``.
+        suffixes: The suffix array of the corpus (N,).
+        starts: The index in ``suffixes`` where each bucket starts, the cumulative sum of
+            ``count_buckets``.
         base: V + 1.
-        depth: The number of ids that suffixes of one bucket share.
+        depth: The number of first ids that are the same in all suffixes of a bucket.
         text: int64 (T,), ids of the vocabulary.
-        limits: int64 (T,), the index at which a match must end at the latest; no separator comes
-            before it.
-        lengths: int64 (T,), filled in.
-        positions: int64 (T,), filled in.
+        limits: int64 (T,), for each position the largest index at which a match may end; there is
+            no separator from the position up to this index.
+        lengths: int64 (T,), filled in: the length of each match in tokens.
+        positions: int64 (T,), filled in: where each match starts in the corpus.
     """
     for start in range(len(text)):
         end = limits[start]
@@ -58,8 +62,10 @@ def match(ids, suffixes, starts, base, depth, text, limits, lengths, positions):
         positions[start] = suffixes[low] if shared else 0
         if shared < depth:
             continue
-        below = shared  # tokens shared with the suffix below the range that is still to search
-        above = shared  # tokens shared with the suffix above it
+        # how many first tokens the text shares with the suffixes just below and just above the
+        # range that remains to be searched
+        below = shared
+        above = shared
         while low < high and start + lengths[start] < end:
             middle = (low + high) >> 1
             position = suffixes[middle]
@@ -88,8 +94,10 @@ def match(ids, suffixes, starts, base, depth, text, limits, lengths, positions):
 
 @inner
 def _find_bucket(starts, base, depth, text, start, end):
-    """Return the range of the suffixes that share the longest prefix with the text from ``start``
-    on, and its length, at most ``depth``.
+    """Find the suffixes that share the longest prefix, of at most ``depth`` ids, with the text from
+    ``start`` on.
+
+    Return where their range starts and ends in the suffix array, and the length of the prefix.
     """
     low = 0
     high = 0
@@ -109,8 +117,10 @@ def _find_bucket(starts, base, depth, text, start, end):
 
 @compiled
 def look_up_windows(windows, text, limits, statuses):
-    """Fill in the status of the window that starts at each position of a text, uint8 (T,), where it
-    is known.
+    """Look up the window that starts at each position of a text.
+
+    Its status, SEEN or NEW, is written to ``statuses``, uint8 (T,). The statuses of windows that
+    cannot be looked up are left as they are.
     """
     for start in range(len(text)):
         if start + windows.length <= limits[start]:
@@ -121,21 +131,20 @@ def look_up_windows(windows, text, limits, statuses):
 
 @compiled
 def find_longest(statuses, lengths, limits):
-    """Return the start and the end index of the longest span in which no window of any length is
-    new.
+    """Return the start and end index of the longest span that contains no new window of any length.
 
-    Every copied span is such a span, so none is longer.
+    No copied span contains a new window, so no copied span is longer.
 
     Args:
-        statuses: uint8 (K, T), one row per window length.
-        lengths: int64 (K,), tokens.
+        statuses: uint8 (K, T), the status of each window, with one row for each window length.
+        lengths: int64 (K,), the window lengths in tokens.
         limits: int64 (T,), as in ``match``.
     """
     best_start = 0
     best_end = 0
     start = 0
     for end in range(1, len(limits) + 1):
-        if limits[end - 1] == end - 1:  # a separator
+        if limits[end - 1] == end - 1:  # the last token is a separator
             start = end
         for row in range(len(lengths)):
             first = end - lengths[row]
@@ -149,27 +158,28 @@ def find_longest(statuses, lengths, limits):
 
 @compiled
 def find_windows(codes, ends, length, anchor, anchors, hashes, windows, found):
-    """Mark the windows of characters that some texts contain.
+    """Mark which of the wanted windows of characters occur in some texts.
 
-    Each window has one of the anchors inside that start at a multiple of length - anchor + 1
-    characters of a text. Around those that may occur, all windows are hashed, with a rolling hash
-    (Karp & Rabin 1987).
+    An anchor is a shorter window. Only anchors that start at a multiple of length - anchor + 1
+    characters of a text are looked up; each window contains one of them. Around an anchor that may
+    occur in a wanted window, all windows are looked up, with a rolling hash (Karp & Rabin 1987).
 
     Args:
-        codes: uint32 (N,), the characters of the texts, one text after another.
-        ends: int64, where each text ends.
+        codes: uint32 (N,), the code points of the texts, one text after another.
+        ends: int64, the index where each text ends.
         length: The number of characters of a window.
         anchor: The number of characters of an anchor, at most ``length``.
-        anchors: A ``WindowSet`` of all anchors of the windows to find.
-        hashes: uint64 (H,), the hashes of these windows, sorted.
+        anchors: A ``WindowSet`` of all anchors in the wanted windows.
+        hashes: uint64 (H,), the hashes of the wanted windows, sorted.
         windows: A ``WindowSet`` of ``hashes``.
-        found: bool (H,), filled in.
+        found: bool (H,); set to True for each wanted window that occurs.
     """
     powers = np.ones(length + 1, np.uint64)
     for place in range(1, length + 1):
         powers[place] = powers[place - 1] * MULTIPLIER
     oldest = powers[length]
-    # of the characters of an anchor: a sum of products takes SIMD instructions
+    # Weights of the characters of an anchor. Its hash is a sum of products, not a rolling hash, so
+    # that the compiler can use SIMD instructions.
     weights = powers[anchor - 1 :: -1].copy()
     start = 0
     for end in ends:
@@ -186,7 +196,7 @@ def find_windows(codes, ends, length, anchor, anchors, hashes, windows, found):
 
 @inner
 def _mark_windows(codes, low, high, length, oldest, hashes, windows, found):
-    """Mark the windows between two positions in one text."""
+    """Mark the wanted windows between two positions of one text, by a rolling hash."""
     value = np.uint64(0)
     for position in range(low, high):
         value = value * MULTIPLIER + np.uint64(codes[position])

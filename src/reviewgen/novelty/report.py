@@ -1,7 +1,7 @@
-"""The copied spans and the shares of copied windows that an index finds in a text, as values and
-as sentences.
+"""The report on a text: the copied spans and the shares of copied windows that an index finds in
+it, as values and as sentences.
 
-Independent of the kind of index. Lengths are in tokens and in characters.
+It is the same for both forms of the index. Lengths are in tokens and in characters.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -10,12 +10,14 @@ from itertools import accumulate
 
 from reviewgen.errors import counted
 
-WINDOWS = (8, 12, 20)  # tokens
+WINDOWS = (8, 12, 20)  # the window lengths, in tokens
 MIN_SPAN = WINDOWS[0]  # tokens; shorter copied spans are not reported
-_CONTEXT = 8  # tokens; a character has at most four bytes, a token at least one
-_MAX_QUOTE = 80  # characters
-_MAX_SHOWN = 5  # spans in a notebook
-_SHORT_TEXT = 1000  # tokens; up to here, decoding every prefix is fast enough
+# An id is decoded together with this many ids before it. They include the beginning of a character
+# that the id continues, since a character has at most four bytes, and a token at least one.
+_CONTEXT = 8
+_MAX_QUOTE = 80  # characters; longer quotes are cut
+_MAX_SHOWN = 5  # a notebook shows this many spans
+_SHORT_TEXT = 1000  # tokens; for texts up to this length, decoding every prefix is fast enough
 
 Decode = Callable[[Sequence[int]], str]
 """Decodes ids to text, as ``Tokenizer.decode`` does."""
@@ -23,17 +25,17 @@ Decode = Callable[[Sequence[int]], str]
 
 @dataclass(frozen=True)
 class Span:
-    """A part of a text that occurs in the training text.
+    """A copied span: a part of a text that occurs in the training text.
 
     Attributes:
-        start: The index of its first character in the text.
+        start: The index of the span's first character in the text.
         end: The index after its last character.
         text: Its characters.
         tokens: Its length in tokens.
-        review: The index of a training review that contains it, from 0 in the order of training;
-            None for the compact form.
-        excerpt: The span in that review, with up to 60 characters on each side; None for the
-            compact form.
+        review: The index of a training review that contains the span, counted from 0 in the order
+            of training; None for the compact form.
+        excerpt: The span as it occurs in that review, with up to 60 characters on each side; None
+            for the compact form.
     """
 
     start: int
@@ -46,7 +48,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Novelty:
-    """Which parts of a text occur in the training text; the compact form gives upper bounds.
+    """Which parts of a text occur in the training text. A compact index gives upper bounds.
 
     Attributes:
         form: The form of the index, "exact" or "compact".
@@ -56,15 +58,15 @@ class Novelty:
             the compact form.
         longest_tokens: The number of tokens of the longest copied span; an upper bound for the
             compact form.
-        longest_text: The longest copied span; empty if the compact form stores too few windows to
-            recognise one of that length.
-        windows: By window length (8, 12 and 20 tokens), the share from 0 to 1 of the text's windows
-            that occur in the training text; None if the text is too short, or the compact form can
-            look up none of them.
-        spans: The copied spans of 8 tokens or more, the longest first; none lies inside another.
-            The compact form has the longest only.
-        false_positive_rate: The maximum share of new windows that the index takes for copied ones;
-            0 for the exact form.
+        longest_text: The longest copied span; empty if a compact index stores too few windows to
+            recognise a span of that length.
+        windows: For each window length (8, 12 and 20 tokens), the share from 0 to 1 of the text's
+            windows that occur in the training text. None if the text is too short, or if a compact
+            index can look up none of its windows.
+        spans: The copied spans of 8 tokens or more, the longest first. No span lies inside another.
+            The compact form gives only the longest one.
+        false_positive_rate: The share of new windows that the index takes for copied ones, for the
+            window length where it is largest; 0 for the exact form.
     """
 
     form: str
@@ -126,7 +128,7 @@ class Novelty:
 
     def _repr_html_(self) -> str:
         """Return the copied spans and the shares of copied windows, for notebooks."""
-        from reviewgen.web.rendering import render  # Jinja2
+        from reviewgen.web.rendering import render  # imports Jinja2
 
         spans = [{"span": span, "parts": _split_excerpt(span)} for span in self.spans[:_MAX_SHOWN]]
         return render(
@@ -135,7 +137,9 @@ class Novelty:
 
 
 def _split_excerpt(span: Span) -> tuple[str, str, str]:
-    """Return the excerpt before a span, the span, and the excerpt after it."""
+    """Split the excerpt of a span: return the part before the span, the span, and the part after
+    it.
+    """
     before, match, after = (span.excerpt or span.text).partition(span.text)
     return (before, match, after) if match else ("", span.text, "")
 
@@ -151,13 +155,15 @@ def _quote(text: str, limit: int) -> str:
 
 
 def decode_with_offsets(ids: list[int], decode: Decode) -> tuple[str, list[int]]:
-    """Return the text of T ids and T + 1 character offsets: the number of characters that the first
-    i ids decode to.
+    """Return the text that T ids decode to, and T + 1 character offsets. Offset i is the number of
+    characters that the first i ids decode to.
 
-    If ids decode to the same text alone and together, each id is decoded once. Otherwise, for
-    instance where two ids share one character, each id is decoded after the eight before it. If
-    that does not give the whole text either, every prefix is decoded, which takes quadratic time;
-    for a long text the offsets are approximate instead.
+    There are three ways to find the offsets. The first one that works for the whole text is used:
+
+    1. Each distinct id is decoded alone. This fails, for instance, if two ids share a character.
+    2. Each id is decoded after the eight ids before it.
+    3. Every prefix of the ids is decoded. As this takes quadratic time, it is only done for a short
+       text; a long one gets the approximate offsets of the second way.
     """
     text = decode(ids)
     pieces = {token: decode([token]) for token in set(ids)}
