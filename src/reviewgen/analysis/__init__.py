@@ -1,4 +1,5 @@
-"""Pictures and numbers of models: the computation on a text, the graph, the comparison of several.
+"""Explains and compares models: the computation on a text, the graph, the figures of several
+models.
 
     explanation_run     ``reviewgen.explain``: operations, loss, counts and gates of a text
     explanation         its result, ``Explanation``, as plain data and as a page

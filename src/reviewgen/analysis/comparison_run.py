@@ -1,5 +1,5 @@
-"""``reviewgen.compare``: trains or loads each model and measures it on the same held-out texts; the
-row of a failure says why.
+"""``reviewgen.compare``: trains or loads each model, and measures it on the same held-out texts. If
+a model fails, its row says why.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ from reviewgen.storage import atomic_file, check_output, to_path
 if TYPE_CHECKING:
     from rich.console import Console
 
-# the keywords of ``compare`` that trainings do not have
+# keywords of ``compare`` that are not options of a training
 _OWN = {"held_out", "held_out_split", "prompt", "settings", "out", "resume"}
 _LENGTH = ("budget", "steps", "epochs")
 _IDENTITY = "comparison.json"
@@ -63,9 +63,9 @@ def compare(
     """Train or load several models, evaluate them on the same held-out texts, and return the
     comparison.
 
-    A preset is trained on the data, without its held-out texts; a trained model is taken as it is.
-    If a model fails, its row gives the reason, and the others continue. Ctrl-C ends the comparison,
-    and what is finished is returned.
+    A preset is trained on the data, without the held-out texts; a trained model is measured as it
+    is. If a model fails, its row gives the reason, and the comparison continues with the other
+    models. Ctrl-C ends the comparison; the finished rows are returned.
 
     >>> comparison = reviewgen.compare(["ngram-char", "gru-char"], "reviews.csv")  # doctest: +SKIP
     >>> comparison.save_html("ladder.html")  # doctest: +SKIP
@@ -76,15 +76,16 @@ def compare(
         data: The reviews; see ``reviewgen.data.sources.open_source``. It is read several times, so
             an iterator is refused.
         progress: Whether to show the progress on a terminal or in a notebook.
-        held_out: Another source of held-out texts; by default they are the test split of the data.
-        held_out_split: The split of a dataset with the held-out texts, of ``held_out`` or of the
-            data.
+        held_out: A separate source of held-out texts. By default, the held-out texts are the test
+            split of the data.
+        held_out_split: The name of the split with the held-out texts, in the dataset ``held_out``
+            or in the data.
         prompt: The beginning of the samples. Default: "the ".
         settings: Settings that differ from each preset's, by group, as in {"training":
             {"evaluations": 20}}.
         out: A folder for the trained models and the rows; it must not exist.
-        resume: Take finished rows from ``out``, of models whose weights have not changed, and
-            continue with the others.
+        resume: Whether to continue the comparison in ``out``. A finished row is kept if the weights
+            of its model have not changed.
         See ``TrainingTextOptions`` and ``TrialOptions``.
 
     Raises:
@@ -92,8 +93,9 @@ def compare(
             unusable.
         SourceError, UnknownPlugin: A name is neither a preset nor the source of a model.
         DataError: The data cannot be read, or there is no held-out text.
-        OutputExists: ``out`` exists, and is not resumed.
-        CheckpointError: ``resume`` is set, and ``out`` is a comparison of other texts or settings.
+        OutputExists: ``out`` exists, and ``resume`` is not set.
+        CheckpointError: ``resume`` is set, but ``out`` is not a comparison, or one with other texts
+            or settings.
         StorageError: ``out`` cannot be written.
     """
     run = ComparisonRun(models, data, options)
@@ -108,15 +110,16 @@ def compare(
 
 
 def find_models(models: Any) -> list[tuple[ComparisonRow, Any]]:
-    """Return the beginning of each row, and its model: what ``load`` takes, the preset to train, or
-    a ReviewModel.
+    """Return for each model a row that has only its name and source, and the model: a preset to
+    train, a source for ``load``, or a ReviewModel.
 
     Args:
-        models: A mapping from the names of rows to models, or a list of models, or of pairs of a
-            name and a model.
+        models: A mapping from the names of rows to models; or a list, of which an item is a model
+            or a pair of name and model.
 
     Raises:
-        ConfigError: There are none, one is neither a name nor a model, or two rows have one name.
+        ConfigError: There is no model, an item is neither a name nor a model, or two rows have the
+            same name.
         SourceError: A name is neither a preset nor the source of a model, or could be both.
     """
     if isinstance(models, str) or not isinstance(models, Mapping | Sequence):
@@ -166,7 +169,7 @@ def _start_row(name: Any, source: Any) -> ComparisonRow:
 
 
 def _file_name(name: str) -> str:
-    """Return a name as the name of a file, which ends with no dot.
+    """Turn the name of a row into the name of a file, without dots at the beginning and the end.
 
     >>> _file_name("ana/lyrics@v2"), _file_name("../..")
     ('ana-lyrics-v2', 'model')
@@ -175,14 +178,14 @@ def _file_name(name: str) -> str:
 
 
 class ComparisonRun:
-    """A comparison with checked arguments, which trains and measures its models; nothing is read
-    until it starts.
+    """One comparison: it checks its arguments, and then trains and measures the models. It reads no
+    data before ``start`` is called.
 
-    Its folder has ``comparison.json``, which says what the rows depend on, ``models/NAME`` and
-    ``rows/NAME.json``.
+    The folder has the files ``comparison.json`` (the facts that all rows depend on),
+    ``models/NAME`` and ``rows/NAME.json``.
 
     Raises:
-        ReviewgenError: As ``compare``, except for what reading raises.
+        ReviewgenError: As in ``compare``, except for the errors of reading the data.
     """
 
     def __init__(self, models: Any, data: Any, options: CompareKwargs) -> None:
@@ -209,7 +212,8 @@ class ComparisonRun:
         self.options = training | self.settings
         for row, source in self.models:
             if row.is_trained_here:
-                with suppress(BrokenPlugin):  # its row says why
+                # Check the options now; a broken plugin is reported in its row later.
+                with suppress(BrokenPlugin):
                     TrainingRun(source, data, **self.options)
         resume = options.get("resume", False)
         self.folder: Path | None = None
@@ -231,10 +235,11 @@ class ComparisonRun:
         )
 
     def start(self, console: "Console") -> Comparison:
-        """Read the held-out texts, open the folder, and return a comparison without rows.
+        """Read the held-out texts, check or create ``comparison.json``, and return a comparison
+        without rows.
 
         Raises:
-            CheckpointError: The folder has a comparison of other texts or settings.
+            CheckpointError: The folder is a comparison with other texts or settings.
         """
         with console.status("Reading the held-out texts ..."):
             held_out = self.reading.read_held_out()
@@ -262,13 +267,15 @@ class ComparisonRun:
         return Comparison(held_out, self.prompt, self.seed)
 
     def rows(self, held_out: HeldOut, console: "Console") -> Iterator[Measured]:
-        """Yield each row when it is finished."""
+        """Measure the models in order, and yield each row when it is finished. If a model fails,
+        its row gives the reason.
+        """
         for n, (row, source) in enumerate(self.models, 1):
             if not console.quiet:
                 console.print(f"{row.name} ({n} of {len(self.models)})", markup=False, style="dim")
             try:
                 yield self._measure(row, source, held_out, console)
-            # a plugin may raise anything, and the other models go on
+            # a plugin may raise anything; the comparison continues with the other models
             except (Exception, SystemExit) as error:
                 reason = " ".join(str(error).split())
                 if not reason or not isinstance(error, ReviewgenError | OSError):
@@ -278,8 +285,8 @@ class ComparisonRun:
     def _measure(
         self, row: ComparisonRow, source: Any, held_out: HeldOut, console: "Console"
     ) -> Measured:
-        """Return the row of a model: that of the folder, if it is of these weights; otherwise
-        measure the model.
+        """Train or load a model and measure it. If the folder has a row that was measured with the
+        same weights, return that row.
         """
         training = None
         if row.is_trained_here:
@@ -302,8 +309,8 @@ class ComparisonRun:
         return measured
 
     def _train(self, preset: Any, name: str, console: "Console") -> ReviewModel:
-        """Train a preset, or resume its training; or load it if an interrupted comparison has saved
-        it in the folder.
+        """Return the model of a preset. Load it if the folder has it from an interrupted
+        comparison; otherwise train it, or resume its training.
         """
         out = None if self.folder is None else self.folder / "models" / name
         if out is not None and out.exists():
@@ -317,14 +324,15 @@ class ComparisonRun:
             for report in run:
                 show(report)
         model = run.finish()
-        if run.is_interrupted:  # by Ctrl-C during the last evaluation, which ends only that
+        # Ctrl-C during the last evaluation ended only the training; it ends the comparison, too
+        if run.is_interrupted:
             raise KeyboardInterrupt
         return model
 
 
 def _read_facts(folder: Path, resume: bool) -> Any:
-    """Return the facts that the rows in the folder of a comparison depend on; None for a new
-    folder.
+    """Read ``comparison.json``, the facts that the rows in a folder depend on. Return None for a
+    new folder.
     """
     with storage_errors(folder):
         is_comparison = (folder / _IDENTITY).is_file()
@@ -352,7 +360,9 @@ def _write_json(file: Path, values: Any) -> None:
 
 
 def _read_row(file: Path, row: ComparisonRow, digest: str) -> Measured | None:
-    """Return a finished row; None if it is missing, damaged, or of another model."""
+    """Read a finished row. Return None if it is missing or damaged, or belongs to another model or
+    other weights.
+    """
     try:
         stored = read_json(file, MAX_VOCABULARY)
         stored_row = ComparisonRow.from_json(stored["row"])
@@ -366,7 +376,7 @@ def _read_row(file: Path, row: ComparisonRow, digest: str) -> Measured | None:
 
 
 def _digest(model: ReviewModel) -> str:
-    """Return a hash of the weights that a model has now."""
+    """Return a hash of the weights of a model."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(model.bundle.model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
