@@ -63,8 +63,8 @@ class GraphPicture:
         unrolled: The number of tokens that the graph is drawn for; with 1, states are drawn as
             loops.
         parameters: The number of trained parameters.
-        counted: For a trained count model, the number of entries of each kind, as in {"2-grams":
-            5000}; otherwise empty.
+        counted: The number of entries of each kind, as in {"2-grams": 5000}, if the model is a
+            trained count model; otherwise empty.
         sizes: The size of each letter.
         svg: The picture.
     """
