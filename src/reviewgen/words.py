@@ -87,7 +87,7 @@ class WordMap:
         Raises:
             ConfigError: The file is not a path, or its suffix is not .svg.
             OutputExists: The file exists, and ``overwrite`` is false.
-            StorageError: It cannot be written.
+            StorageError: The file cannot be written.
         """
         save_text(self.to_svg(), refuse_file(file, [".svg"], overwrite))
 

@@ -6,18 +6,18 @@ models.
     graph_picture       ``reviewgen.graph`` and ``draw``: the picture of a model's graph, with title
                         and legend
     graph_modules       the graph of a model that does not describe itself
-    graph_drawing       from a graph to SVG: boxes, frames, lines and loops; one token, or several
-                        side by side
+    graph_drawing       draws a graph as SVG: boxes, frames, lines and loops, for one token or for
+                        several side by side
     graph_layout        the positions of boxes and lines
     comparison_run      ``reviewgen.compare``: trains or loads each model, measures it, and resumes
                         a folder
-    comparison_texts    the held-out texts, and the intervals of figures that are measured on them
-    comparison_figures  ``ComparisonRow``: the figures of a model, and their measurement
-    comparison_report   ``Comparison``, the result: the rows, and their columns as tables and as a
-                        page
-    probing             ``reviewgen.probe``: minimal pairs, and the marks that texts close
+    comparison_texts    the held-out texts, and a bootstrap over them
+    comparison_figures  measures the figures of one model, ``ComparisonRow``
+    comparison_report   the result, ``Comparison``: the rows as tables and as a page
+    probing             ``reviewgen.probe``: minimal pairs, and whether generated texts close their
+                        brackets and quotation marks
     subject             the model to explain or draw: a trained one, a new one, or a model object
-    trace               a forward pass: calls of modules, operations, products
+    trace               records a forward pass: calls of modules, operations, multiplications
 
 Templates lie beside the code; ``reviewgen.web`` has the charts and what all pages share.
 """

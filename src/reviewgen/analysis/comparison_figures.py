@@ -94,7 +94,7 @@ class ComparisonRow:
         verdict: The verdict on the training, as ``train`` gives it; "unknown" if the training was
             too short for a verdict. None if the model was not trained for this comparison.
         failed: A sentence that says why the model has failed; None if it has not failed.
-        notes: Sentences for the user.
+        notes: Notes for the user, as sentences.
         tokenizer: The name of the tokenizer. It defines the tokens of ``perplexity_per_token``.
         parameters: The number of parameters; for a model that is not a network, how many numbers
             its tables have.
@@ -124,7 +124,7 @@ class ComparisonRow:
         intervals: The 95 % intervals by name: ``agreement``, ``copy_rate``, ``new_words``,
             ``distinct_1`` and so on.
         samples: Texts that continue the same prompt, one for each temperature.
-        curve: The evaluations during the training.
+        curve: The evaluations during the training, in order.
         seen: Share of the held-out texts that occur as a whole in the training text; None if they
             cannot be looked up there.
         is_same_split: Whether the model was trained on the corpus that the held-out texts come
@@ -180,7 +180,7 @@ class ComparisonRow:
         """Return the row that ``to_json`` has turned into these JSON values.
 
         Raises:
-            ConfigError, LookupError, TypeError, AttributeError: The values are not those of a row.
+            ConfigError, LookupError, TypeError, AttributeError: The values do not form a row.
         """
         intervals = {
             name: None if limits is None else (limits[0], limits[1])

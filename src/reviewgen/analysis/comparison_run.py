@@ -147,6 +147,7 @@ def find_models(models: Any) -> list[tuple[ComparisonRow, Any]]:
 
 
 def _start_row(name: Any, source: Any) -> ComparisonRow:
+    """Check a name and a source; return a row that has only these."""
     if not isinstance(name, str | None) or name == "":
         raise ConfigError(
             f"The name of a row must be a string that is not empty; got {name!r:.60}."

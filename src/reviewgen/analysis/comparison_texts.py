@@ -209,7 +209,7 @@ class Bootstrap:
         return float(low), float(high)
 
     def pairs(self, bits: Mapping[str, Sequence[float]]) -> list[Pair]:
-        """Return the paired difference of each pair of models.
+        """Return the difference of each pair of models, with its interval.
 
         Args:
             bits: For the name of each model, its bits of each text.

@@ -17,7 +17,7 @@ class Line:
     Attributes:
         name: The operation; for a model that does not describe itself, the name and class of a
             module.
-        formula: Its equation; empty for a module.
+        formula: The equation of the operation; empty for a module.
         axes: A letter for each axis of the result; several letters if its size is a product; a
             number if no letter is known.
         sizes: The size of each axis.
@@ -145,9 +145,9 @@ class CountedToken:
     """How an n-gram computes the probability of one token.
 
     Attributes:
-        text: The number of the text.
+        text: The index of the text in the batch.
         token: The token, for display.
-        probability: Its probability.
+        probability: The probability of the token.
         steps: A step for each context, from the longest that was seen to the empty one.
         rest: The probability that does not come from counts but from the uniform distribution at
             the end; None if the model cannot tell.
@@ -180,7 +180,7 @@ class MixedToken:
     models.
 
     Attributes:
-        text: The number of the text.
+        text: The index of the text in the batch.
         token: The token, for display.
         weights: The weight of each model.
         probabilities: The probability under each model.

@@ -316,6 +316,7 @@ def _mean_and_spread(
 def _explain_model(
     batch: TextBatch, name: str, model: Any, done: _Forward
 ) -> explanation.ModelExplanation:
+    """Return the explanation of one model: its operations, counts and gates."""
     gates = []
     for op in done.operations:
         if op.kind == "gate":
@@ -366,6 +367,7 @@ def _explain_counts(
 def _count_steps(
     contexts: Sequence[CountedContext], ids: Sequence[int], token: int, batch: TextBatch
 ) -> Iterator[explanation.CountStep]:
+    """Yield what each context contributes to the probability of a token, the longest first."""
     weight: float | None = 1.0
     for context in contexts:
         count = None if context.counts is None else int(context.counts[token])

@@ -159,6 +159,9 @@ def _end(end: str, drawn: Mapping[str, DrawnNode]) -> Box:
 
 
 def _link(edge: GraphEdge, drawn: Mapping[str, DrawnNode], lines: Lines) -> LayoutEdge:
+    """Return an edge for the layout, with room for its label. It may enter a node anywhere, unless
+    it leads to a port or the node has loops.
+    """
     source = _node_of(edge.source)
     target = _node_of(edge.target)
     leaves = _end(edge.source, drawn).x - drawn[source].width / 2
@@ -229,6 +232,7 @@ def _through(*points: tuple[float, float]) -> str:
 
 
 def _arrow(x: float, y: float, dx: float, dy: float, role: str) -> str:
+    """Return an arrowhead with its tip at (x, y), in the direction (dx, dy)."""
     back_x = x - _ARROW * dx
     back_y = y - _ARROW * dy
     half = _ARROW / 2

@@ -381,6 +381,7 @@ def _kind(module: nn.Module) -> str:
 
 
 def _has_circle(graph: ModelGraph) -> bool:
+    """Return whether a graph, or a graph inside one of its nodes, has a cycle."""
     sorter = TopologicalSorter[str]()
     for edge in graph.edges:
         sorter.add(edge.target.partition("/")[0], edge.source.partition("/")[0])

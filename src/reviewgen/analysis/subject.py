@@ -33,7 +33,7 @@ class LoadedModel:
         conditions: The conditions of the model.
         is_trained: Whether the weights are trained; None if that is not known.
         batch: The sizes of B and T in the model's training; empty if they are not known.
-        notes: Sentences for the user.
+        notes: Notes for the user, as sentences.
         review: The ReviewModel of a trained model; None for a new model and for a model object.
     """
 

@@ -208,11 +208,13 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
         return result
 
     def _note(self, operation: str, args: Any, result: Any) -> None:
+        """Record an operation, if operations are followed."""
         if self._follows:
             call = self._open[-1] if self._open else None
             self.steps.append(Step(operation, list(tensors(args)), list(tensors(result)), call))
 
     def _products(self, packet: Any, args: Any, kwargs: Any, result: Any) -> int:
+        """Return the number of multiplications in an operation of torch."""
         if packet.__name__ in _ELEMENTWISE:
             return int(result.numel())
         if packet.__name__ == _CPU_ATTENTION:

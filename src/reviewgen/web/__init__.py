@@ -1,15 +1,15 @@
 """Pages for a browser: reports with charts, and the page on which a user generates texts. Knows no
 model.
 
-    rendering  templates, numbers as people read them, writing a page or a picture as a file
-    svg        elements of a picture that follows light and dark
-    charts     charts as plain data, and drawn
+    rendering  fills templates, formats numbers for people, writes pages and pictures as files
+    svg        elements of a picture that follows the light or dark mode of a page
+    charts     charts as plain data, and how they are drawn
     curves     learning curves as charts
-    composing  ``compose``: the page that generates, as one self-contained file, with packed models
-               inside; ``page_for_server`` and ``static_files``: the same page as files that a
-               server hands out
-    page.html  the template of both
-    static     the style and the modules; each begins with its purpose
+    composing  ``compose``: the page that generates texts, as one self-contained file with the
+               models in it; ``page_for_server`` and ``static_files``: the same page as files
+               that a server delivers
+    page.html  the template of both kinds of page
+    static     the style and the JavaScript modules; each file begins with its purpose
 
 The front end, ``static/app.js``, calls an *engine*, which has two methods, ``models()`` and
 ``complete(request, signal)``. The engine writes a text; ``writing.js`` shows its tokens, and a

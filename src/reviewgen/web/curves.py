@@ -43,7 +43,7 @@ class LearningCurves:
         verdict: The verdict on the run, and if it was measured, the copy rate with its interval.
         held_out_token_copy_rate: The share of the 20-token windows of held-out reviews that occur
             in the training text.
-        evaluations: One mapping per evaluation.
+        evaluations: The figures of each evaluation, by name.
         curve: Lists of values that were recorded between the evaluations, by name; all have the
             same length.
         units: The unit of each metric of generated texts, by the metric's name.

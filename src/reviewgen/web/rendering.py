@@ -112,7 +112,7 @@ class HtmlReport(ABC):
         """Save everything as a page: one file without scripts, which loads nothing.
 
         Args:
-            file: The file, which ends with .html.
+            file: The file to write, with the suffix .html or .htm.
             overwrite: Whether to replace it if it exists.
 
         Raises:
