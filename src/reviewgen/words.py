@@ -1,10 +1,12 @@
 """What a model has learned about words, texts and the values of its conditions.
 
-Words in similar contexts get similar embeddings (Bengio et al. 2003), so their cosine is high; a
-word of several tokens has the mean of their embeddings. The value of a condition that fits a text
-is found by Bayes' rule: P(value | text) is proportional to P(value) P(text | value).
+Words in similar contexts get similar embeddings (Bengio et al. 2003), so the cosine of their
+embeddings is high. The embedding of a word of several tokens is the mean of the tokens' embeddings.
+The value of a condition that fits a text best is found by Bayes' rule: P(value | text) is
+proportional to P(value) P(text | value).
 
-V tokens, E an embedding, W words, N texts, T tokens of a text, H numbers of a state.
+Shapes by letter: V size of the vocabulary, E size of an embedding, W words, N texts, B texts of a
+batch, T tokens of a text, H size of a hidden state.
 """
 
 import random
@@ -38,13 +40,13 @@ from reviewgen.saving.layout import Bundle
 from reviewgen.web.charts import draw_words
 from reviewgen.web.rendering import refuse_file, save_text
 
-# the texts that the model writes for ``contrast``
+# settings of the texts that the model generates for ``contrast``
 _CONTRAST_TEXTS = GenerationConfig(temperature=1.0, max_new_tokens=40, num_return_sequences=60)
-_MIN_SHARE = 2e-4  # the smallest share of the tokens that a preferred word is expected to be
-_MIN_LOG_RATIO = 0.05  # of a preferred word; a smaller one would be shown as +0.0
-_MAX_CLASSIFIED = 1000  # texts that the accuracy is measured on
-_ROWS = 32  # texts that are read side by side
-_APOSTROPHES = ("'", "’")  # a word goes on after one, as after a letter
+_MIN_SHARE = 2e-4  # minimum share of all tokens that a preferred word is expected to have
+_MIN_LOG_RATIO = 0.05  # minimum log ratio of a preferred word; a smaller one would be shown as +0.0
+_MAX_CLASSIFIED = 1000  # maximum number of texts that the accuracy is measured on
+_ROWS = 32  # batch size: texts, or words, that a model reads at once
+_APOSTROPHES = ("'", "’")  # a token that begins with one continues a word, as with a letter
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Neighbour:
 
     Attributes:
         word: The word.
-        cosine: The cosine of the angle between the embeddings of both, from -1 to 1.
+        cosine: The cosine of the angle between the embeddings of the two words, from -1 to 1.
     """
 
     word: str
@@ -62,12 +64,12 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class WordMap:
-    """The most frequent words in a plane: the first two principal components of their embeddings. A
-    notebook shows the map.
+    """The most frequent words in a plane. Its axes are the first two principal components of their
+    embeddings. A notebook shows the map.
 
     Attributes:
         words: The words.
-        points: The coordinates of each.
+        points: The coordinates of each word.
     """
 
     words: Sequence[str]
@@ -85,7 +87,7 @@ class WordMap:
         Raises:
             ConfigError: The file is not a path, or its suffix is not .svg.
             OutputExists: The file exists, and ``overwrite`` is false.
-            StorageError: It cannot be written.
+            StorageError: The file cannot be written.
         """
         save_text(self.to_svg(), refuse_file(file, [".svg"], overwrite))
 
@@ -99,8 +101,8 @@ class PreferredWord:
 
     Attributes:
         word: The word.
-        log_ratio: log2 of its probability with that value, divided by the mean of those with the
-            others.
+        log_ratio: log2(p / q), where p is the probability of the word with that value, and q is the
+            mean of its probabilities with the other values.
     """
 
     word: str
@@ -113,7 +115,7 @@ class Classification:
 
     Attributes:
         value: The value.
-        probabilities: The probability of each value.
+        probabilities: The probability of each value, given the text.
     """
 
     value: str
@@ -122,13 +124,15 @@ class Classification:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How often the value of a condition that fits a text best is the one that the text has.
+    """How often a model finds the value of a condition that a text has.
 
     Attributes:
         condition: The condition.
-        accuracy: The share of the texts.
-        interval: Its 95 % interval, low and high; None for fewer than ten texts.
-        baseline: The share of the most frequent value: the accuracy of always answering that.
+        accuracy: The share of texts whose value is found.
+        interval: The low and high end of the 95 % interval of ``accuracy``; None for fewer than ten
+            texts.
+        baseline: The share of the most frequent value. It is the accuracy of always answering this
+            value.
         texts: The number of texts.
     """
 
@@ -139,7 +143,7 @@ class Accuracy:
     texts: int
 
     def describe(self) -> str:
-        """Return a line for the user."""
+        """Return a line on the accuracy for the user."""
         rate = describe_rate(self.accuracy, self.interval)
         return (
             f"{self.condition}: accuracy {rate} on {counted(self.texts, 'text')}; always the most"
@@ -148,7 +152,7 @@ class Accuracy:
 
 
 def find_neighbours(bundle: Bundle, pieces: TokenTexts, word: str, count: int) -> list[Neighbour]:
-    """Return the words whose embeddings are nearest to that of a word; see
+    """Return the words whose embeddings are nearest to the embedding of a word; see
     ``ReviewModel.neighbours``.
     """
     check_text("word", word)
@@ -173,7 +177,7 @@ def find_neighbours(bundle: Bundle, pieces: TokenTexts, word: str, count: int) -
 
 
 def map_words(bundle: Bundle, pieces: TokenTexts, count: int) -> WordMap:
-    """Return the most frequent words in a plane; see ``ReviewModel.word_map``."""
+    """Return the map of the most frequent words; see ``ReviewModel.word_map``."""
     check_count("words", count)
     table = _embeddings(bundle)
     known = _words(bundle, pieces)
@@ -183,12 +187,14 @@ def map_words(bundle: Bundle, pieces: TokenTexts, count: int) -> WordMap:
     centred = table[tokens] - table[tokens].mean(axis=0)
     axes = np.linalg.svd(centred, full_matrices=False)[2][:2]
     points = np.zeros((len(tokens), 2), np.float32)
-    points[:, : len(axes)] = centred @ axes.T  # a single axis where an embedding is one number
+    points[:, : len(axes)] = centred @ axes.T  # one axis if E is 1
     return WordMap([known[token] for token in tokens], points)
 
 
 def _networks(bundle: Bundle) -> Iterator[nn.Module]:
-    """Yield the networks of a model that read its own tokens: itself, or the models of a blend."""
+    """Yield the networks that read the token ids of a model: the model itself, or the parts of a
+    blend.
+    """
     model = bundle.weights.model_on_device
     for network in (model, *getattr(model, "parts", ())):
         if isinstance(network, nn.Module):
@@ -196,10 +202,11 @@ def _networks(bundle: Bundle) -> Iterator[nn.Module]:
 
 
 def _embeddings(bundle: Bundle) -> Float32[np.ndarray, "V E"]:
-    """Return the embedding of each token; of a blend, those of its first model that has them.
+    """Return the embedding of each token. For a blend, return those of its first model that has
+    embeddings.
 
     Raises:
-        ConfigError: The model has none.
+        ConfigError: The model has no embeddings of its tokens.
     """
     size = bundle.tokenizer.vocab_size
     for network in _networks(bundle):
@@ -214,11 +221,11 @@ def _embeddings(bundle: Bundle) -> Float32[np.ndarray, "V E"]:
 
 
 def _words(bundle: Bundle, pieces: TokenTexts) -> dict[int, str]:
-    """Return the words of one token, in the order of the vocabulary: the frequent ones first; or
-    all characters.
+    """Return the words that are a single token, by token id, in the order of the vocabulary:
+    frequent words come first. If tokens are characters, return all visible characters.
 
     Raises:
-        ConfigError: There are none.
+        ConfigError: No token is a word.
     """
     if pieces.are_characters:
         return {token: text for token, text in enumerate(pieces.texts) if text.strip()}
@@ -238,11 +245,11 @@ def _words(bundle: Bundle, pieces: TokenTexts) -> dict[int, str]:
 
 @torch.no_grad()  # not inference_mode: the model may be built here, and its weights stay trainable
 def _whole_words(bundle: Bundle, pieces: TokenTexts, tokens: Iterator[int]) -> Iterator[int]:
-    """Yield the tokens that are whole words: those that are unlikely to go on with a letter, at the
-    start of a text.
+    """Yield the tokens that are whole words: at the start of a text, the model continues them with
+    a letter or an apostrophe with a probability below one half.
 
-    In a vocabulary of pieces of words, " th" may be the beginning of "thrill" more often than a
-    word.
+    In a vocabulary of subwords, a token such as " th" may be the beginning of "thrill" more often
+    than a word.
     """
     if pieces.are_characters:
         yield from tokens
@@ -266,7 +273,7 @@ def _whole_words(bundle: Bundle, pieces: TokenTexts, tokens: Iterator[int]) -> I
 
 
 def _find_condition(bundle: Bundle, name: str) -> Condition:
-    """Return a condition of categories or numbers.
+    """Find a condition of categories or numbers by its name.
 
     Raises:
         ConfigError: The model has no such condition, it is free text, or it has a single value.
@@ -293,8 +300,8 @@ def contrast_words(
     count: int,
     write: Callable[[GenerationConfig], list[str]],
 ) -> dict[str, list[PreferredWord]]:
-    """Return the words that each value of a condition prefers in texts that the model writes; see
-    ``ReviewModel.contrast``.
+    """Return for each value of a condition the words that are more probable with it than with the
+    other values, in texts that the model generates; see ``ReviewModel.contrast``.
     """
     check_count("k", count)
     attribute = _find_condition(bundle, condition)
@@ -326,12 +333,12 @@ def contrast_words(
 
 
 def _log_ratios(expected: Any, number: int) -> Any:
-    """For each word, log2 of its expected number with one value, divided by the mean of those with
-    the other values.
+    """Return for each word log2(p / q), where p is its expected count with one value of a
+    condition, and q is the mean of its expected counts with the other values.
 
     Args:
-        expected: The expected numbers, (N, values, W).
-        number: The number of the value.
+        expected: The expected count of each word in each text with each value, (N, values, W).
+        number: The index of the value.
     """
     total = np.sum(expected, axis=0)
     other_mean = np.delete(total, number, axis=0).mean(axis=0)
@@ -342,8 +349,9 @@ def _log_ratios(expected: Any, number: int) -> Any:
 def _expect(
     bundle: Bundle, texts: Sequence[str], values: Mapping[str, str]
 ) -> Float64[np.ndarray, "N V"]:
-    """Return the expected number of each token in each text, with some values of conditions; scaled
-    so that a token of the share ``_MIN_SHARE`` is expected once in all texts.
+    """Return the expected count of each token in each text, given values of conditions: the sum of
+    its probabilities at all positions. The counts are scaled so that a token with the share
+    ``_MIN_SHARE`` has the count 1 in all texts together.
     """
     sums = list[np.ndarray]()
     positions = 0
@@ -360,8 +368,8 @@ def _expect(
 def _batches(
     bundle: Bundle, texts: Sequence[str], prefix: Sequence[int]
 ) -> Iterator[tuple[Tensor, list[int], int]]:
-    """Yield texts side by side: their ids (B, T), padded with zeros; the length of each row; and
-    the position at which the text begins.
+    """Yield batches of texts: the ids (B, T), padded with zeros; the length of each row; and the
+    position at which the texts begin, after bos and ``prefix``.
     """
     framed = frame_texts([(text, prefix) for text in texts], bundle.tokenizer)
     rows = (torch.from_numpy(ids) for ids, _ in framed)
@@ -389,7 +397,7 @@ def classify_texts(
         losses = token_losses(weights.model_on_device, rows, size, weights.device)
         columns.append(np.array([-nats.sum(dtype=np.float64) for nats in losses]))
     log_likelihoods = np.stack(columns, axis=1)  # log P(text | value), (N, values)
-    # a text that is impossible with each value says nothing about the value
+    # a text that is impossible with every value says nothing about the value
     log_likelihoods[~np.isfinite(log_likelihoods).any(axis=1)] = 0.0
     logs = log_likelihoods + np.log([max(value.share, 1e-12) for value in attribute.values])
     table = np.exp(logs - np.logaddexp.reduce(logs, axis=1)[:, None])
@@ -400,7 +408,7 @@ def classify_texts(
 
 
 def measure_accuracy(bundle: Bundle, source: Any, condition: str, **options: Any) -> Accuracy:
-    """Return how often ``classify_texts`` finds the value that a text has; see
+    """Measure how often ``classify_texts`` finds the value that a text has; see
     ``ReviewModel.accuracy``.
     """
     attribute = _find_condition(bundle, condition)
@@ -413,7 +421,7 @@ def measure_accuracy(bundle: Bundle, source: Any, condition: str, **options: Any
         number = None if is_missing(values[index]) else attribute.find(values[index])
         if not text or number is None:
             continue
-        # a reservoir (Vitter 1985, algorithm R): each text is as likely to be in it
+        # reservoir sampling (Vitter 1985, algorithm R): each text is equally likely to be chosen
         slot = seen if seen < _MAX_CLASSIFIED else draw.randrange(seen + 1)
         seen += 1
         if slot < _MAX_CLASSIFIED:
@@ -430,7 +438,7 @@ def measure_accuracy(bundle: Bundle, source: Any, condition: str, **options: Any
 
 @torch.no_grad()
 def embed_texts(bundle: Bundle, texts: str | Sequence[str]) -> Float32[np.ndarray, "N H"]:
-    """Return a vector of each text; see ``ReviewModel.embed``."""
+    """Return a vector for each text; see ``ReviewModel.embed``."""
     texts = _check_texts(texts)
     prefix = bundle.conditions.unspecified_ids
     for network in _networks(bundle):
@@ -446,8 +454,8 @@ def embed_texts(bundle: Bundle, texts: str | Sequence[str]) -> Float32[np.ndarra
 
 
 def _find_changing(network: Any, bundle: Bundle, prefix: Sequence[int]) -> list[bool]:
-    """For each tensor of a state, whether it holds numbers that change with the text: not ids of a
-    window, and not what follows from conditions only.
+    """Return for each tensor of a state whether it is a hidden state that changes with the text.
+    The ids of a window, and tensors that depend only on the conditions, are not.
     """
     tokenizer = bundle.tokenizer
     framed = [tokenizer.bos_id, *prefix, tokenizer.eos_id]
@@ -461,7 +469,7 @@ def _find_changing(network: Any, bundle: Bundle, prefix: Sequence[int]) -> list[
 def _mean_states(
     network: Any, mask: Sequence[bool], ids: Tensor, lengths: Sequence[int], start: int
 ) -> Float32[np.ndarray, "B H"]:
-    """Return the mean state of a network over the tokens of each text."""
+    """Return for each text the mean of a network's hidden states after each of its tokens."""
     _, state = network(ids[:, :start], network.initial_state(len(ids)))
     sums = torch.zeros(len(ids), 1, device=ids.device)
     ends = torch.tensor(lengths, device=ids.device)[:, None] - 1

@@ -1,23 +1,24 @@
-"""Pictures and numbers of models: the computation on a text, the graph, the comparison of several.
+"""Explains and compares models: the computation on a text, the graph, the figures of several
+models.
 
     explanation_run     ``reviewgen.explain``: operations, loss, counts and gates of a text
     explanation         its result, ``Explanation``, as plain data and as a page
     graph_picture       ``reviewgen.graph`` and ``draw``: the picture of a model's graph, with title
                         and legend
     graph_modules       the graph of a model that does not describe itself
-    graph_drawing       from a graph to SVG: boxes, frames, lines and loops; one token, or several
-                        side by side
+    graph_drawing       draws a graph as SVG: boxes, frames, lines and loops, for one token or for
+                        several side by side
     graph_layout        the positions of boxes and lines
     comparison          ``reviewgen.compare``, which imports the rest when it is called
     comparison_run      trains or loads each model, measures it, and resumes
                         a folder
-    comparison_texts    the held-out texts, and the intervals of figures that are measured on them
-    comparison_figures  ``ComparisonRow``: the figures of a model, and their measurement
-    comparison_report   ``Comparison``, the result: the rows, and their columns as tables and as a
-                        page
-    probing             ``reviewgen.probe``: minimal pairs, and the marks that texts close
+    comparison_texts    the held-out texts, and a bootstrap over them
+    comparison_figures  measures the figures of one model, ``ComparisonRow``
+    comparison_report   the result, ``Comparison``: the rows as tables and as a page
+    probing             ``reviewgen.probe``: minimal pairs, and whether generated texts close their
+                        brackets and quotation marks
     subject             the model to explain or draw: a trained one, a new one, or a model object
-    trace               a forward pass: calls of modules, operations, products
+    trace               records a forward pass: calls of modules, operations, multiplications
 
 Templates lie beside the code; ``reviewgen.web`` has the charts and what all pages share.
 """

@@ -18,9 +18,9 @@ def compare(
     """Train or load several models, evaluate them on the same held-out texts, and return the
     comparison.
 
-    A preset is trained on the data, without its held-out texts; a trained model is taken as it is.
-    If a model fails, its row gives the reason, and the others continue. Ctrl-C ends the comparison,
-    and what is finished is returned.
+    A preset is trained on the data, without the held-out texts; a trained model is measured as it
+    is. If a model fails, its row gives the reason, and the comparison continues with the other
+    models. Ctrl-C ends the comparison; the finished rows are returned.
 
     >>> comparison = reviewgen.compare(["ngram-char", "gru-char"], "reviews.csv")  # doctest: +SKIP
     >>> comparison.save_html("ladder.html")  # doctest: +SKIP
@@ -31,15 +31,16 @@ def compare(
         data: The reviews; see ``reviewgen.data.sources.open_source``. It is read several times, so
             an iterator is refused.
         progress: Whether to show the progress on a terminal or in a notebook.
-        held_out: Another source of held-out texts; by default they are the test split of the data.
-        held_out_split: The split of a dataset with the held-out texts, of ``held_out`` or of the
-            data.
+        held_out: A separate source of held-out texts. By default, the held-out texts are the test
+            split of the data.
+        held_out_split: The name of the split with the held-out texts, in the dataset ``held_out``
+            or in the data.
         prompt: The beginning of the samples. Default: "the ".
         settings: Settings that differ from each preset's, by group, as in {"training":
             {"evaluations": 20}}.
         out: A folder for the trained models and the rows; it must not exist.
-        resume: Take finished rows from ``out``, of models whose weights have not changed, and
-            continue with the others.
+        resume: Whether to continue the comparison in ``out``. A finished row is kept if the weights
+            of its model have not changed.
         See ``TrainingTextOptions`` and ``TrialOptions``.
 
     Raises:
@@ -47,8 +48,9 @@ def compare(
             unusable.
         SourceError, UnknownPlugin: A name is neither a preset nor the source of a model.
         DataError: The data cannot be read, or there is no held-out text.
-        OutputExists: ``out`` exists, and is not resumed.
-        CheckpointError: ``resume`` is set, and ``out`` is a comparison of other texts or settings.
+        OutputExists: ``out`` exists, and ``resume`` is not set.
+        CheckpointError: ``resume`` is set, but ``out`` is not a comparison, or one with other texts
+            or settings.
         StorageError: ``out`` cannot be written.
     """
     from reviewgen.analysis.comparison_run import ComparisonRun

@@ -1,9 +1,9 @@
-"""The figures of a model in a comparison, and how each is measured: bits with their interval,
-speed, samples, copies and words.
+"""Measures one model of a comparison: bits per character with their interval, speed, samples, copy
+rate and words.
 
-All models generate with the same settings, plain sampling from the whole distribution, instead of
-the defaults that were saved with each: it is the models that are compared. Texts have about the
-same length in characters, whatever a token is.
+All models generate with the same settings, which are plain sampling from the whole distribution.
+The defaults that were saved with each model are not used, since the comparison is about the models.
+The texts have about the same length in characters, however long the tokens of a model are.
 """
 
 import math
@@ -32,20 +32,22 @@ from reviewgen.rates import find_intervals
 from reviewgen.storage import temporary_folder
 
 TEMPERATURES = (0.5, 0.8, 1.2)
-_LENGTH = 300  # characters of a generated text, about
-_BATCH = 32  # texts that are generated at once
-_MAX_TEXTS = 640  # texts that are generated in all, at most
-_MIN_CHARACTERS = 30_000  # of generated text
-_WORDS = 4500  # words that distinct n-grams are counted on: their share falls as the text grows
-_MAX_SECONDS = 10.0  # of a batch of texts, for a model that is very slow
-# the length of a text that a compact index, which gives upper bounds, does not find by chance
+_LENGTH = 300  # approximate length of a generated text, in characters
+_BATCH = 32  # texts that a model generates at once
+_MAX_TEXTS = 640  # maximum number of generated texts
+_MIN_CHARACTERS = 30_000  # no further batch is generated once there are this many characters
+_WORDS = 4500  # distinct n-grams are counted in this many words: their share falls as a text grows
+_MAX_SECONDS = 10.0  # time limit of a batch; after twice this time, no further batch is generated
+# Only texts of at least this length are looked up in a compact index. It gives upper bounds, and
+# may find shorter texts by chance.
 _SURE_CHARACTERS = 200
-_LOOKED_UP = 200  # texts that are looked up in a model's training text
+# maximum number of held-out texts that are looked up in the index of a training text
+_LOOKED_UP = 200
 _INDEX = "novelty.safetensors"
 
 MAX_SEEN = 0.02
-"""Share of held-out texts that may occur in a training text by chance, as in reviews that quote one
-another.
+"""Up to this share of the held-out texts may occur in a training text by chance, since some reviews
+quote others.
 """
 
 
@@ -55,9 +57,9 @@ class Sample:
 
     Attributes:
         temperature: The temperature that it was sampled at.
-        text: The text, the prompt included.
-        copied: Start and end of each span of 50 characters or more that occurs in the training
-            text; None if that is not known.
+        text: The text, including the prompt.
+        copied: The start and end of each span of at least 50 characters that also occurs in the
+            training text; None if the spans are not known.
     """
 
     temperature: float
@@ -67,7 +69,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """An evaluation during the training, on validation texts.
+    """An evaluation on the validation texts during the training.
 
     Attributes:
         seconds: Seconds of training.
@@ -82,50 +84,52 @@ class CurvePoint:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonRow:
-    """One model. A value is None if it is not known, or if the model has failed.
+    """The figures of one model: a row of the comparison. A figure is None if it is not known, or if
+    the model has failed.
 
     Attributes:
-        name: The name of the row, different from all others.
+        name: The name of the row; no other row has it.
         source: What was trained or loaded: a preset, a folder, a repository.
-        is_trained_here: Whether it was trained for this comparison.
-        verdict: The verdict on its training, as in ``train``, "unknown" if that was too short for
-            one; None if it was not trained for this comparison.
-        failed: The sentence that says why the model has failed; None if it has not.
-        notes: Sentences for the user.
-        tokenizer: The name of the tokenizer, which says what a token of ``perplexity_per_token``
-            is.
-        parameters: The number of parameters; for a model that is not a network, of the numbers in
-            its tables.
+        is_trained_here: Whether the model was trained for this comparison.
+        verdict: The verdict on the training, as ``train`` gives it; "unknown" if the training was
+            too short for a verdict. None if the model was not trained for this comparison.
+        failed: A sentence that says why the model has failed; None if it has not failed.
+        notes: Notes for the user, as sentences.
+        tokenizer: The name of the tokenizer. It defines the tokens of ``perplexity_per_token``.
+        parameters: The number of parameters; for a model that is not a network, how many numbers
+            its tables have.
         bytes_on_disk: The size of the saved folder, without the index of the training text.
-        training_seconds: Duration of the training, with reading and evaluations.
+        training_seconds: Duration of the training, including reading and evaluations.
         seconds_per_epoch: Duration of a pass over the training text.
         bits_per_character: Total bits of the held-out texts divided by their characters; infinite
-            if a probability is zero.
-        bits_interval: Its 95 % interval, from a bootstrap over the texts.
+            if a token has probability zero.
+        bits_interval: The 95 % interval of ``bits_per_character``, from a bootstrap over the texts.
         zero_probability_tokens: The number of held-out tokens with probability zero.
         perplexity_per_token: exp of the nats per token; comparable only between models with the
             same tokenizer.
-        agreement: Share of minimal pairs of agreement past an attractor that it gets right; see
+        agreement: Share of correct answers in the probe "agreement past an attractor"; see
             ``reviewgen.probe``.
-        copy_rate: Share of generated characters in spans of 50 or more that occur in its training
-            text, as measured in training.
-        copy_rate_characters: The number of generated characters that it rests on; None for a model
-            that was saved without this number.
-        held_out_copy_rate: The same share for held-out texts.
-        characters_per_second: Generated characters a second.
-        new_words: Share of generated words that occur in its training text at most once.
-        distinct: By n, the share of different n-grams of words among all.
+        copy_rate: Share of generated characters that are in copied spans, as measured in training.
+            A copied span has at least 50 characters and also occurs in the training text.
+        copy_rate_characters: The number of generated characters that ``copy_rate`` was measured on;
+            None for a model that was saved without this number.
+        held_out_copy_rate: The copy rate of held-out texts, for comparison.
+        characters_per_second: Generated characters per second.
+        new_words: Share of generated words that occur at most once in the training text.
+        distinct: For each n, the number of different n-grams of words divided by the number of all
+            n-grams.
         words_measured: The number of words that ``new_words`` and ``distinct`` are measured on.
-        characters_measured: The number of characters of the texts that these words begin.
-        intervals: The 95 % intervals of ``agreement``, ``copy_rate``, ``new_words``, ``distinct_1``
-            and so on, by name.
-        samples: Texts from one prompt.
-        curve: The evaluations during the training.
-        seen: Share of the held-out texts that occur as a whole in its training text; None if it has
-            no index of that.
-        is_same_split: Whether it was trained on the same corpus, so that the held-out texts were
-            held out there, too.
-        picture: An SVG of its computational graph; empty for none.
+        characters_measured: The number of characters of all generated texts. The measured words are
+            those of the first texts.
+        intervals: The 95 % intervals by name: ``agreement``, ``copy_rate``, ``new_words``,
+            ``distinct_1`` and so on.
+        samples: Texts that continue the same prompt, one for each temperature.
+        curve: The evaluations during the training, in order.
+        seen: Share of the held-out texts that occur as a whole in the training text; None if they
+            cannot be looked up there.
+        is_same_split: Whether the model was trained on the corpus that the held-out texts come
+            from. They were then held out in its training, too.
+        picture: An SVG of the computational graph; empty if it could not be drawn.
     """
 
     name: str
@@ -161,22 +165,22 @@ class ComparisonRow:
 
     @property
     def has_seen_held_out(self) -> bool:
-        """Whether the model was trained on held-out texts, so that its bits per character are too
-        low.
+        """Whether the training text has more of the held-out texts than chance explains. The bits
+        per character are then too low.
         """
         return self.seen is not None and self.seen > MAX_SEEN
 
     @property
     def is_ranked(self) -> bool:
-        """Whether its bits per character can be compared with those of other models."""
+        """Whether the bits per character can be compared with those of other models."""
         return not self.has_seen_held_out and self.verdict != "unknown"
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ComparisonRow":
-        """Return a row from its JSON values, as ``to_json`` makes them.
+        """Return the row that ``to_json`` has turned into these JSON values.
 
         Raises:
-            ConfigError, LookupError, TypeError, AttributeError: The values are not those of a row.
+            ConfigError, LookupError, TypeError, AttributeError: The values do not form a row.
         """
         intervals = {
             name: None if limits is None else (limits[0], limits[1])
@@ -191,8 +195,8 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Measured:
-    """A row, and the bits of each held-out text that differences are computed from; None for a
-    model without them.
+    """A finished row, and the bits of each held-out text, from which differences between models are
+    computed. ``bits`` is None if the model is not a probability distribution.
     """
 
     row: ComparisonRow
@@ -207,15 +211,15 @@ def measure_model(
     seed: int,
     training: Callable[[], Iterable[str]] | None = None,
 ) -> Measured:
-    """Measure a model.
+    """Measure a model; return its row and the bits of each held-out text.
 
     Args:
         model: The model.
-        row: The beginning of its row: its name and source.
-        held_out: The texts that it is evaluated on.
-        prompt: The beginning of its samples.
-        seed: The seed of its texts and intervals.
-        training: Returns its training texts; None if they are not at hand.
+        row: The row so far, with the name and source.
+        held_out: The texts that the model is evaluated on.
+        prompt: The beginning of the samples.
+        seed: The seed of the generated texts and of the intervals.
+        training: A function that returns the training texts; None if they are not available.
 
     Raises:
         ReviewgenError: The model cannot generate, or its weights are damaged.
@@ -257,7 +261,7 @@ def measure_model(
 
 
 def _notes(model: ReviewModel, row: ComparisonRow) -> Iterator[str]:
-    """Yield what the user should know of the figures of a row."""
+    """Yield notes for the user on the figures of a row."""
     if row.zero_probability_tokens:
         yield (
             f"{row.zero_probability_tokens:,} held-out tokens have probability zero, so its bits"
@@ -283,8 +287,8 @@ def _notes(model: ReviewModel, row: ComparisonRow) -> Iterator[str]:
 
 
 def _plain_sampling(model: ReviewModel, held_out: HeldOut) -> GenerationConfig:
-    """Return the settings that all models generate with; ``_LENGTH`` characters are a number of
-    tokens that differs from model to model.
+    """Return the settings with which a model generates. They are the same for all models, except
+    for the number of tokens that ``_LENGTH`` characters have.
     """
     sample = held_out.texts[:200]
     tokens = sum(len(model.tokenizer.encode(text)) for text in sample)
@@ -301,8 +305,8 @@ def _plain_sampling(model: ReviewModel, held_out: HeldOut) -> GenerationConfig:
 def _measure_bits(
     model: ReviewModel, held_out: HeldOut, seed: int
 ) -> tuple[Float64[np.ndarray, " N"], dict[str, Any]]:
-    """Return a model's bits of each held-out text, end tokens included, and the figures of its row
-    that follow from them.
+    """Evaluate a model on the held-out texts. Return the bits of each text, including its end
+    token, and the figures of the row that are computed from them.
 
     Raises:
         NotADistribution: The model's scores do not sum to one.
@@ -327,8 +331,8 @@ def _measure_bits(
 
 
 def _training_facts(training: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures that training.json has; that of an older version, or of a blend, may lack
-    some.
+    """Return the figures that are stored in training.json. In the file of an older version or of a
+    blend, some may be missing; these are None.
     """
     novelty = training.get("novelty") or {}
     data = training.get("data") or {}
@@ -350,8 +354,8 @@ def _training_facts(training: dict[str, Any]) -> dict[str, Any]:
 
 
 def _saved_bytes(model: ReviewModel) -> int:
-    """Return the size of the saved folder, without the index of the training text, which is that of
-    the text.
+    """Return the size of the saved model in bytes. The index of the training text is left out,
+    since its size depends on the text and not on the model.
     """
     with temporary_folder() as parent:
         model.save_pretrained(parent / "model")
@@ -362,12 +366,14 @@ def _saved_bytes(model: ReviewModel) -> int:
 def _find_seen(
     model: ReviewModel, held_out: HeldOut, training: Callable[[], Iterable[str]] | None
 ) -> float | None:
-    """Return the share of the held-out texts that occur as a whole in a model's training text.
+    """Return the share of the held-out texts that occur as a whole in a model's training text; None
+    if it cannot be found.
 
-    Texts of fewer than 50 characters are left out, since people repeat those; for a compact index,
-    those of fewer than 200. None if the model has no index of its training text, or all texts are
-    that short. With the training text at hand, no index is needed, and if all texts are short, none
-    is left out.
+    The texts are looked up in the training texts if these are given, otherwise in the model's
+    index. Texts of fewer than 50 characters are left out, since people repeat such texts; a compact
+    index needs 200 characters. If all texts are short, the training texts are searched for all of
+    them, and the index for none. The share is None if there are neither training texts nor an
+    index, or if the index could be searched for no text.
     """
     index = model.bundle.index
     is_sure = training is not None or (index is not None and index.form == "exact")
@@ -390,8 +396,10 @@ def _draw_samples(
     seed: int,
     training: Callable[[], Iterable[str]] | None,
 ) -> tuple[Sample, ...]:
-    """Return a text for each of ``TEMPERATURES``, from one prompt, with its copied spans if the
-    training text or an exact index says which they are; a compact index gives upper bounds."""
+    """Generate a text from the prompt at each of ``TEMPERATURES``, and find its copied spans. This
+    needs the training text or an exact index, since a compact index gives only upper bounds;
+    otherwise the spans are None.
+    """
     index = model.bundle.index
     texts = list[str]()
     for temperature in TEMPERATURES:
@@ -406,7 +414,7 @@ def _draw_samples(
 
 
 def _spans(model: ReviewModel, text: str) -> tuple[tuple[int, int], ...]:
-    """Return the copied spans of at least 50 characters, in order, joined where they overlap."""
+    """Return the copied spans of at least 50 characters, in order; overlapping spans are joined."""
     is_copied = np.zeros(len(text), bool)
     for span in model.novelty(text).spans:
         is_copied[span.start : span.end] |= span.end - span.start >= COPY_CHARACTERS
@@ -415,11 +423,13 @@ def _spans(model: ReviewModel, text: str) -> tuple[tuple[int, int], ...]:
 
 
 def _generation_facts(model: ReviewModel, config: GenerationConfig, seed: int) -> dict[str, Any]:
-    """Generate texts at temperature 1, and return speed, novelty and diversity of the words."""
+    """Generate texts with ``config``, and measure speed, new words and distinct n-grams. The
+    interval of the copy rate is the one that was measured in training.
+    """
     one_token = replace(config, max_new_tokens=1)
     model.generate(
         "", num_return_sequences=_BATCH, generation_config=one_token, seed=seed
-    )  # compiles
+    )  # compiles the loops before the time is measured
     start = time.perf_counter()
     seconds = 0.0
     characters = 0

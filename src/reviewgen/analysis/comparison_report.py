@@ -1,4 +1,6 @@
-"""``Comparison``: the rows, and their data frame, JSON, tables on a terminal, and page."""
+"""``Comparison``, the result of ``compare``: its rows as a data frame, as JSON, as tables on a
+terminal and as a page.
+"""
 
 import math
 from base64 import b64encode
@@ -23,18 +25,18 @@ if TYPE_CHECKING:
     import pandas
 
 _NESTED = ("bits_interval", "intervals", "distinct", "samples", "curve", "notes", "picture")
-# times the lowest bits, the highest that are drawn: the first steps of a training would flatten
-# all other points
+# Learning curves are drawn up to this multiple of their lowest bits: the first steps of a training
+# would flatten all other points.
 _MAX_RATIO = 3.0
-_MAX_PAIRS = 15  # differences that are shown at once
-_WIDE = 160  # columns of a terminal that has room for both tables side by side
-_SAMPLE = 1500  # characters of a sample on a page
-_PRINTED = 240  # characters of a sample on a terminal
+_MAX_PAIRS = 15  # maximum number of differences that are shown
+_WIDE = 160  # a terminal with at least this many columns shows both tables as one
+_SAMPLE = 1500  # a sample on a page is cut at this number of characters
+_PRINTED = 240  # a sample on a terminal is cut at this number of characters
 
 
 class Column(NamedTuple):
     """A column of one of the two tables: its name on a page, its name on a terminal, and the
-    function from a row to the text of a cell.
+    function that turns a row into the text of a cell.
     """
 
     name: str
@@ -45,12 +47,13 @@ class Column(NamedTuple):
 def _rate(
     name: str, characters: str | None = "characters_measured", digits: int = 1
 ) -> Callable[[ComparisonRow], str]:
-    """Return the function that shows a rate of a row, with half the width of its interval; a rate
-    that may be zero is shown as an upper bound.
+    """Return the function that shows a rate of a row, with half the width of its interval. If the
+    rate may be zero, the function shows an upper bound.
 
     Args:
-        name: The rate's field, or "distinct_n".
-        characters: The field with the number of characters that it rests on; None for none.
+        name: The field of the rate, or "distinct_n".
+        characters: The field with the number of characters that the rate was measured on; None if
+            there is no such field.
         digits: The number of digits after the point.
     """
 
@@ -105,7 +108,7 @@ GENERATED = (
 
 
 class Comparison(HtmlReport):
-    """Models on one scale; ``reviewgen.compare`` returns it.
+    """The result of ``reviewgen.compare``: several models, measured on the same held-out texts.
 
     Args:
         held_out: The texts that all models are evaluated on.
@@ -113,8 +116,8 @@ class Comparison(HtmlReport):
         seed: The seed of the intervals.
 
     Attributes:
-        rows: A ``ComparisonRow`` for each model, in the order that they were given in.
-        is_interrupted: Whether Ctrl-C has ended the comparison before all rows were finished.
+        rows: A ``ComparisonRow`` for each model, in the order in which the models were given.
+        is_interrupted: Whether Ctrl-C ended the comparison before all rows were finished.
     """
 
     _template: ClassVar[str] = "analysis/comparison.html"
@@ -136,9 +139,7 @@ class Comparison(HtmlReport):
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """The paired difference of each pair of models on the same texts, without models that are
-        not ranked.
-        """
+        """The difference of each pair of ranked models on the same texts."""
         return Bootstrap(self.held_out.characters, self.seed).pairs(self._bits)
 
     @property
@@ -165,7 +166,7 @@ class Comparison(HtmlReport):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as JSON values; a number that is infinite becomes None."""
+        """Return everything as JSON values; an infinite number becomes None."""
         held_out = self.held_out
         rows = [to_json(row) | {"has_seen_held_out": row.has_seen_held_out} for row in self.rows]
         pairs = [to_json(pair) | {"is_significant": pair.is_significant} for pair in self.pairs]
@@ -186,7 +187,9 @@ class Comparison(HtmlReport):
         }
 
     def to_pandas(self) -> "pandas.DataFrame":
-        """Return the figures as a data frame, a row for each model, its name as the index."""
+        """Return the figures as a data frame. It has a row for each model; the index has the names
+        of the rows.
+        """
         import pandas  # takes half a second to import
 
         records = []
@@ -201,7 +204,7 @@ class Comparison(HtmlReport):
         return frame.drop(columns="name", errors="ignore")
 
     def _values(self) -> dict[str, Any]:
-        """Return the values of the template of the page."""
+        """Return the values that the template of the page uses."""
         finished = self._finished
         return {
             "comparison": self,
@@ -222,10 +225,11 @@ class Comparison(HtmlReport):
         }
 
     def describe_best(self) -> str:
-        """Return which model has the fewest bits per character, and which models do not differ from
-        it significantly.
+        """Return a sentence that names the model with the fewest bits per character, and the models
+        that do not differ significantly from it.
 
-        No model is named while one has no verdict: with more training, that one might be the best.
+        If a training was too short for a verdict, no model is named: with more training, that model
+        might be the best.
         """
         if not self._finished:
             return "No model was evaluated."
@@ -289,12 +293,12 @@ def draw_tables(comparison: Comparison, width: int) -> Iterator[RenderableType]:
 
 
 def _draw_samples(row: ComparisonRow) -> Table:
-    """Return the samples of a model, with what is copied underlined."""
+    """Return a table of the samples of a model; copied spans are underlined."""
     grid = Table.grid(padding=(0, 1))
     for sample in row.samples:
         text = Text()
         for piece, is_copied in _cut(sample):
-            # without control characters, which a terminal would obey
+            # a terminal would obey control characters
             shown = "".join(sign if sign.isprintable() else " " for sign in piece)
             text.append(shown, style="underline" if is_copied else "")
         text.truncate(_PRINTED, overflow="ellipsis")
@@ -303,7 +307,7 @@ def _draw_samples(row: ComparisonRow) -> Table:
 
 
 def _cut(sample: Sample) -> list[tuple[str, bool]]:
-    """Return a sample in pieces, each with whether it was copied."""
+    """Cut a sample at the ends of its copied spans. Return each piece, and whether it is copied."""
     text = sample.text[:_SAMPLE]
     pieces = []
     position = 0
@@ -315,7 +319,7 @@ def _cut(sample: Sample) -> list[tuple[str, bool]]:
 
 
 def _charts(rows: Sequence[ComparisonRow]) -> Iterator[Chart]:
-    """Yield the charts that there are values for; a row keeps its style."""
+    """Yield the charts that have values. A row has the same colour and mark in each chart."""
     if any(row.curve for row in rows):
         yield _learning_chart(rows, "seconds", "seconds of training")
         yield _learning_chart(rows, "tokens", "tokens trained on")
@@ -332,7 +336,9 @@ def _charts(rows: Sequence[ComparisonRow]) -> Iterator[Chart]:
 
 
 def _learning_chart(rows: Sequence[ComparisonRow], field: str, x: str) -> Chart:
-    """Return the learning curves against a field of ``CurvePoint``."""
+    """Return a chart of the learning curves. ``field``, a field of ``CurvePoint``, is the
+    horizontal axis.
+    """
     lines = []
     for style, row in enumerate(rows):
         if row.curve:
@@ -347,6 +353,6 @@ def _learning_chart(rows: Sequence[ComparisonRow], field: str, x: str) -> Chart:
         "Each line is a model; its points are the evaluations on validation texts during the"
         " training."
     )
-    # counting reads millions of tokens while a network learns from thousands
+    # an n-gram counts millions of tokens while a network learns from thousands
     log_x = field == "tokens"
     return Chart(f"Bits per character against {x}", x, panels, note, log_x=log_x, from_zero=True)

@@ -1,5 +1,5 @@
-"""``reviewgen.compare``: trains or loads each model and measures it on the same held-out texts; the
-row of a failure says why.
+"""``reviewgen.compare``: trains or loads each model, and measures it on the same held-out texts. If
+a model fails, its row says why.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ from reviewgen.storage import atomic_file, check_output, to_path
 if TYPE_CHECKING:
     from rich.console import Console
 
-# the keywords of ``compare`` that trainings do not have
+# keywords of ``compare`` that are not options of a training
 _OWN = {"held_out", "held_out_split", "prompt", "settings", "out", "resume"}
 _LENGTH = ("budget", "steps", "epochs")
 _IDENTITY = "comparison.json"
@@ -54,15 +54,16 @@ _SCHEMA = 1
 
 
 def find_models(models: Any) -> list[tuple[ComparisonRow, Any]]:
-    """Return the beginning of each row, and its model: what ``load`` takes, the preset to train, or
-    a ReviewModel.
+    """Return for each model a row that has only its name and source, and the model: a preset to
+    train, a source for ``load``, or a ReviewModel.
 
     Args:
-        models: A mapping from the names of rows to models, or a list of models, or of pairs of a
-            name and a model.
+        models: A mapping from the names of rows to models; or a list, of which an item is a model
+            or a pair of name and model.
 
     Raises:
-        ConfigError: There are none, one is neither a name nor a model, or two rows have one name.
+        ConfigError: There is no model, an item is neither a name nor a model, or two rows have the
+            same name.
         SourceError: A name is neither a preset nor the source of a model, or could be both.
     """
     if isinstance(models, str) or not isinstance(models, Mapping | Sequence):
@@ -90,6 +91,7 @@ def find_models(models: Any) -> list[tuple[ComparisonRow, Any]]:
 
 
 def _start_row(name: Any, source: Any) -> ComparisonRow:
+    """Check a name and a source; return a row that has only these."""
     if not isinstance(name, str | None) or name == "":
         raise ConfigError(
             f"The name of a row must be a string that is not empty; got {name!r:.60}."
@@ -112,7 +114,7 @@ def _start_row(name: Any, source: Any) -> ComparisonRow:
 
 
 def _file_name(name: str) -> str:
-    """Return a name as the name of a file, which ends with no dot.
+    """Turn the name of a row into the name of a file, without dots at the beginning and the end.
 
     >>> _file_name("ana/lyrics@v2"), _file_name("../..")
     ('ana-lyrics-v2', 'model')
@@ -121,14 +123,14 @@ def _file_name(name: str) -> str:
 
 
 class ComparisonRun:
-    """A comparison with checked arguments, which trains and measures its models; nothing is read
-    until it starts.
+    """One comparison: it checks its arguments, and then trains and measures the models. It reads no
+    data before ``start`` is called.
 
-    Its folder has ``comparison.json``, which says what the rows depend on, ``models/NAME`` and
-    ``rows/NAME.json``.
+    The folder has the files ``comparison.json`` (the facts that all rows depend on),
+    ``models/NAME`` and ``rows/NAME.json``.
 
     Raises:
-        ReviewgenError: As ``compare``, except for what reading raises.
+        ReviewgenError: As in ``compare``, except for the errors of reading the data.
     """
 
     def __init__(self, models: Any, data: Any, options: CompareKwargs) -> None:
@@ -155,7 +157,8 @@ class ComparisonRun:
         self.options = training | self.settings
         for row, source in self.models:
             if row.is_trained_here:
-                with suppress(BrokenPlugin):  # its row says why
+                # Check the options now; a broken plugin is reported in its row later.
+                with suppress(BrokenPlugin):
                     TrainingRun(source, data, **self.options)
         resume = options.get("resume", False)
         self.folder: Path | None = None
@@ -177,10 +180,11 @@ class ComparisonRun:
         )
 
     def start(self, console: "Console") -> Comparison:
-        """Read the held-out texts, open the folder, and return a comparison without rows.
+        """Read the held-out texts, check or create ``comparison.json``, and return a comparison
+        without rows.
 
         Raises:
-            CheckpointError: The folder has a comparison of other texts or settings.
+            CheckpointError: The folder is a comparison with other texts or settings.
         """
         with console.status("Reading the held-out texts ..."):
             held_out = self.reading.read_held_out()
@@ -208,13 +212,15 @@ class ComparisonRun:
         return Comparison(held_out, self.prompt, self.seed)
 
     def rows(self, held_out: HeldOut, console: "Console") -> Iterator[Measured]:
-        """Yield each row when it is finished."""
+        """Measure the models in order, and yield each row when it is finished. If a model fails,
+        its row gives the reason.
+        """
         for n, (row, source) in enumerate(self.models, 1):
             if not console.quiet:
                 console.print(f"{row.name} ({n} of {len(self.models)})", markup=False, style="dim")
             try:
                 yield self._measure(row, source, held_out, console)
-            # a plugin may raise anything, and the other models go on
+            # a plugin may raise anything; the comparison continues with the other models
             except (Exception, SystemExit) as error:
                 reason = " ".join(str(error).split())
                 if not reason or not isinstance(error, ReviewgenError | OSError):
@@ -224,8 +230,8 @@ class ComparisonRun:
     def _measure(
         self, row: ComparisonRow, source: Any, held_out: HeldOut, console: "Console"
     ) -> Measured:
-        """Return the row of a model: that of the folder, if it is of these weights; otherwise
-        measure the model.
+        """Train or load a model and measure it. If the folder has a row that was measured with the
+        same weights, return that row.
         """
         training = None
         if row.is_trained_here:
@@ -248,8 +254,8 @@ class ComparisonRun:
         return measured
 
     def _train(self, preset: Any, name: str, console: "Console") -> ReviewModel:
-        """Train a preset, or resume its training; or load it if an interrupted comparison has saved
-        it in the folder.
+        """Return the model of a preset. Load it if the folder has it from an interrupted
+        comparison; otherwise train it, or resume its training.
         """
         out = None if self.folder is None else self.folder / "models" / name
         if out is not None and out.exists():
@@ -263,14 +269,15 @@ class ComparisonRun:
             for report in run:
                 show(report)
         model = run.finish()
-        if run.is_interrupted:  # by Ctrl-C during the last evaluation, which ends only that
+        # Ctrl-C during the last evaluation ended only the training; it ends the comparison, too
+        if run.is_interrupted:
             raise KeyboardInterrupt
         return model
 
 
 def _read_facts(folder: Path, resume: bool) -> Any:
-    """Return the facts that the rows in the folder of a comparison depend on; None for a new
-    folder.
+    """Read ``comparison.json``, the facts that the rows in a folder depend on. Return None for a
+    new folder.
     """
     with storage_errors(folder):
         is_comparison = (folder / _IDENTITY).is_file()
@@ -298,7 +305,9 @@ def _write_json(file: Path, values: Any) -> None:
 
 
 def _read_row(file: Path, row: ComparisonRow, digest: str) -> Measured | None:
-    """Return a finished row; None if it is missing, damaged, or of another model."""
+    """Read a finished row. Return None if it is missing or damaged, or belongs to another model or
+    other weights.
+    """
     try:
         stored = read_json(file, MAX_VOCABULARY)
         stored_row = ComparisonRow.from_json(stored["row"])
@@ -312,7 +321,7 @@ def _read_row(file: Path, row: ComparisonRow, digest: str) -> Measured | None:
 
 
 def _digest(model: ReviewModel) -> str:
-    """Return a hash of the weights that a model has now."""
+    """Return a hash of the weights of a model."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(model.bundle.model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -1,5 +1,5 @@
-"""The held-out texts of a comparison, the same for all models, and the intervals of differences: a
-bootstrap over the texts.
+"""The held-out texts of a comparison, which are the same for all models; and intervals of the
+results by a bootstrap over these texts.
 """
 
 import hashlib
@@ -21,15 +21,16 @@ from reviewgen.evaluation.evaluate import spread_indices
 Interval = tuple[float, float]
 """The low and high end of a 95 % interval."""
 
-# characters that each model is evaluated on, at most, where trainings have no time budget
+# maximum number of characters that each model is evaluated on, without a time budget
 _CHARACTERS = 150_000
-# the same for each second of a time budget: an LSTM takes about a tenth of the budget to score them
+# With a time budget: characters for each of its seconds, between the two limits below. An LSTM then
+# needs about a tenth of the budget to score them.
 _PER_SECOND = 2500
 _MIN_CHARACTERS = 20_000
 _MAX_CHARACTERS = 400_000
-_MAX_TEXTS = 2000  # texts that each model is evaluated on
-_MAX_READ = 200_000  # texts that are read of a separate source
-_RESAMPLES = 4000  # of the bootstrap
+_MAX_TEXTS = 2000  # maximum number of texts that each model is evaluated on
+_MAX_READ = 200_000  # maximum number of texts that are read from a separate source
+_RESAMPLES = 4000  # number of resamples of the bootstrap
 _LEVEL = (2.5, 97.5)  # the percentiles at the ends of an interval
 
 Example = tuple[str, Sequence[Any]]
@@ -41,11 +42,12 @@ class HeldOut:
 
     Attributes:
         texts: The texts.
-        values: The values of the conditions beside each text, by name.
-        total: The number of texts that these were chosen from, evenly spread.
-        split: Which part of the data they are: "test", "validation", or "all" of a separate source.
+        values: For each text, the values of its conditions by name.
+        total: The number of texts from which these were chosen at even distances.
+        split: The part of the data that the texts come from: "test" or "validation"; "all" for a
+            separate source.
         source: The name of the source.
-        corpus: The fingerprint of the corpus that they are a part of; None for a separate source.
+        corpus: The fingerprint of the corpus that the texts come from; None for a separate source.
     """
 
     texts: Sequence[str]
@@ -69,8 +71,8 @@ class HeldOut:
 
 
 class HeldOutReading(NamedTuple):
-    """How the data is read: the source that presets are trained on, a separate one or a split with
-    the held-out texts.
+    """Reads the training texts and the held-out texts. Presets are trained on ``data``. The
+    held-out texts may be in a separate source, ``held_out``, or in a split of their own.
     """
 
     data: Any
@@ -80,7 +82,9 @@ class HeldOutReading(NamedTuple):
     budget: float | None
 
     def corpus(self) -> Corpus:
-        """Return the corpus that presets are trained on, from the cache once it has been read."""
+        """Return the corpus that presets are trained on. Once it has been read, it comes from the
+        cache.
+        """
         return cached_corpus(CorpusSpec(self.data, self.config, allow_missing=True))
 
     def training_texts(self) -> Iterator[str]:
@@ -88,8 +92,8 @@ class HeldOutReading(NamedTuple):
         return (text for text, _ in self.corpus().examples("train"))
 
     def read_held_out(self) -> HeldOut:
-        """Read the held-out texts: the test split of the data, or its validation split if that is
-        empty; or a separate source.
+        """Read the held-out texts: from the separate source or split if one is given, otherwise
+        from the test split of the data, or from its validation split if the test split is empty.
 
         Raises:
             DataError: A source cannot be read, or there is no held-out text.
@@ -110,7 +114,7 @@ class HeldOutReading(NamedTuple):
     def _choose(
         self, examples: Iterable[Example], split: str, source: str, corpus: str | None, limit: float
     ) -> HeldOut:
-        """Return some of the texts, evenly spread, with about ``limit`` characters at most."""
+        """Choose texts at even distances that have together about ``limit`` characters at most."""
         known = [(text, values) for text, values in examples if text]
         if not known:
             raise DataError(
@@ -125,7 +129,7 @@ class HeldOutReading(NamedTuple):
 
 
 def _name(source: Any) -> str:
-    """Return the name of a source: its path, or what it is."""
+    """Return the name of a source for the user: its path, its number of texts, or its type."""
     if isinstance(source, str) or hasattr(source, "__fspath__"):
         return str(source)
     if hasattr(source, "__len__"):
@@ -135,14 +139,14 @@ def _name(source: Any) -> str:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models on the same texts.
+    """The difference of two models on the same texts.
 
     Attributes:
         first, second: The names of their rows.
-        difference: Bits per character of the first minus those of the second; below zero, the first
-            is better.
-        interval: Its 95 % interval, from a bootstrap over the same texts; None if one of them is
-            infinite, or there is one text.
+        difference: Bits per character of the first model minus those of the second. If it is below
+            zero, the first model is better.
+        interval: The 95 % interval of the difference, from a bootstrap over the texts; None if the
+            bits of a model are infinite, or if there is only one text.
     """
 
     first: str
@@ -156,7 +160,7 @@ class Pair:
         return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
     def describe(self) -> str:
-        """Return a sentence."""
+        """Return a sentence on which model is better, and by how much."""
         both = f"{self.first} and {self.second}"
         if self.interval is None:
             return f"{both}: no interval, because one is infinite or there is a single text."
@@ -178,12 +182,13 @@ class Pair:
 
 
 class Bootstrap:
-    """Intervals by drawing texts with replacement (Efron 1979, "Bootstrap Methods: Another Look at
-    the Jackknife"): percentiles.
+    """The percentile bootstrap: it draws texts with replacement, and takes percentiles of the
+    results as the ends of intervals (Efron 1979, "Bootstrap Methods: Another Look at the
+    Jackknife").
 
-    A text is drawn whole, with its bits and its characters, because the characters of one text are
-    not independent. All models are drawn on the same texts, so a difference of two has the interval
-    of paired texts.
+    A text is drawn with all its bits and characters, because the characters of one text are not
+    independent. All models use the same draws, so the interval of a difference is that of paired
+    texts.
     """
 
     def __init__(self, characters: Int64[np.ndarray, " N"], seed: int) -> None:
@@ -195,8 +200,8 @@ class Bootstrap:
         self._drawn_characters = np.maximum(1, self._drawn @ characters)
 
     def interval(self, bits: Float64[np.ndarray, " N"]) -> Interval | None:
-        """Return the 95 % interval of bits per character; None for a single text, or if bits are
-        not finite.
+        """Return the 95 % interval of the bits per character. Return None for a single text, or if
+        the bits of a text are not finite.
         """
         if len(bits) < 2 or not np.isfinite(bits).all():
             return None
@@ -204,10 +209,10 @@ class Bootstrap:
         return float(low), float(high)
 
     def pairs(self, bits: Mapping[str, Sequence[float]]) -> list[Pair]:
-        """Return the paired difference of each pair of models.
+        """Return the difference of each pair of models, with its interval.
 
         Args:
-            bits: By the name of a model, its bits of each text.
+            bits: For the name of each model, its bits of each text.
         """
         pairs = []
         for first, second in combinations(bits, 2):
@@ -215,7 +220,7 @@ class Bootstrap:
             other = np.array(bits[second])
             is_finite = np.isfinite(one).all() and np.isfinite(other).all()
             interval = self.interval(one - other) if is_finite else None
-            # two infinite sums do not differ
+            # two infinite sums do not differ; infinity minus infinity would be NaN
             sums = (float(one.sum()), float(other.sum()))
             difference = 0.0 if sums[0] == sums[1] else sums[0] - sums[1]
             pairs.append(Pair(first, second, difference / self._total, interval))

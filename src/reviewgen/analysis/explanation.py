@@ -17,15 +17,16 @@ class Line:
     Attributes:
         name: The operation; for a model that does not describe itself, the name and class of a
             module.
-        formula: Its equation; empty for a module.
-        axes: A letter for each axis of the result, several letters for a product of sizes; a number
-            where no letter is known.
+        formula: The equation of the operation; empty for a module.
+        axes: A letter for each axis of the result; several letters if its size is a product; a
+            number if no letter is known.
         sizes: The size of each axis.
-        parameters: The parameters that no line above has used.
-        multiplications: Those of matrix products and of elementwise products.
-        mean: The mean of the finite values, padding left out; None if they are not floating-point
-            numbers.
-        spread: Their standard deviation.
+        parameters: The number of parameters that this operation uses and no line above has used.
+        multiplications: The number of multiplications, in matrix products and in elementwise
+            products.
+        mean: The mean of the finite values, without padding; None if there are none, or if the
+            values are not floating-point numbers.
+        spread: The standard deviation of the same values; None where ``mean`` is None.
         calls: How often a module was called; the values are those of the last call.
         kind: "gate", "state", "window" or "values"; see ``reviewgen.protocols.Operation``.
     """
@@ -43,8 +44,8 @@ class Line:
 
     @property
     def shape(self) -> str:
-        """The axes with their sizes, as in "B=2 T=9 H=256"; an axis without a letter is its
-        size.
+        """The axes with their sizes, as in "B=2 T=9 H=256". An axis without a letter is shown as
+        its size only.
         """
         pairs = zip(self.axes, self.sizes, strict=True)
         return " ".join(
@@ -57,16 +58,16 @@ class TokenLoss:
     """The loss of one token.
 
     Attributes:
-        text: The number of the text.
-        before: The token before it, for display.
-        token: The token, for display.
-        logit: Its logit.
+        text: The index of the text in the batch.
+        before: The previous token, for display.
+        token: The predicted token, for display.
+        logit: The logit of the token.
         log_sum_exp: The logarithm of the sum of the exponentials of all logits.
-        log_probability: The difference of the two: the log-softmax, in nats.
-        bits: Its negative, in bits.
-        probability: Its exponential.
-        window: The tokens that the prediction is made from, for display, if the model looks at a
-            window.
+        log_probability: ``logit`` minus ``log_sum_exp``: the log-softmax, in nats.
+        bits: The negative log probability, in bits.
+        probability: The probability of the token.
+        window: The tokens of the window that the prediction is made from, for display; empty for a
+            model without a window.
     """
 
     text: int
@@ -85,13 +86,13 @@ class Loss:
     """The loss of the batch, computed in three ways, in float64.
 
     Attributes:
-        tokens: The tokens that are predicted, text by text.
-        nats: The sum of their negative log likelihoods.
-        mean: Their mean, computed token by token.
-        mean_of_nll_loss: The same by nn.LogSoftmax and nn.NLLLoss.
-        mean_of_cross_entropy: The same by nn.CrossEntropyLoss.
+        tokens: The loss of each predicted token, text by text.
+        nats: The sum of the negative log likelihoods of the tokens.
+        mean: The mean of the negative log likelihoods, computed token by token.
+        mean_of_nll_loss: The same mean, computed by nn.LogSoftmax and nn.NLLLoss.
+        mean_of_cross_entropy: The same mean, computed by nn.CrossEntropyLoss.
         characters: The number of characters of the texts.
-        bits_per_character: The sum in bits, divided by the characters.
+        bits_per_character: The sum, converted to bits and divided by the number of characters.
     """
 
     tokens: tuple[TokenLoss, ...]
@@ -105,22 +106,24 @@ class Loss:
 
 @dataclass(frozen=True)
 class CountStep:
-    """The share of one context in the probability of a token: weight x (count - discount) /
+    """What one context contributes to the probability of a token: weight x (count - discount) /
     divisor.
 
     Attributes:
         order: The length of the n-gram, the token included.
         context: The text of the context.
         is_start: Whether the context reaches back to the start of the text.
-        count: How often the token followed; None where counts are not known exactly.
+        count: How often the token followed the context; None if the model does not store exact
+            counts.
         unit: "occurrences", or "predecessors": the number of different tokens seen before context
             and token together.
         discount: The number that the smoothing subtracts from the count.
-        divisor: The sum of the counts, changed by some smoothings.
+        divisor: What the count is divided by: the sum of the counts, plus what some smoothings add
+            to it.
         weight: The product of the back-off weights of the longer contexts.
         probability: The probability of the token after this context, including what shorter
-            contexts contribute; None if it was not seen there.
-        part: The probability that it adds; None where parts are not known exactly.
+            contexts contribute; None if the token was not seen after it.
+        part: The probability that this context contributes; None if the model cannot tell.
         backoff: The weight of the next shorter context.
     """
 
@@ -139,15 +142,15 @@ class CountStep:
 
 @dataclass(frozen=True)
 class CountedToken:
-    """How an n-gram gets the probability of one token.
+    """How an n-gram computes the probability of one token.
 
     Attributes:
-        text: The number of the text.
+        text: The index of the text in the batch.
         token: The token, for display.
-        probability: Its probability.
-        steps: From the longest context that was seen to the empty one.
-        rest: The probability that comes from no count, but from the uniform distribution at the
-            end; None if parts are not known.
+        probability: The probability of the token.
+        steps: A step for each context, from the longest that was seen to the empty one.
+        rest: The probability that does not come from counts but from the uniform distribution at
+            the end; None if the model cannot tell.
     """
 
     text: int
@@ -159,12 +162,12 @@ class CountedToken:
 
 @dataclass(frozen=True)
 class Gate:
-    """The openings of a gate.
+    """How far a gate of a recurrent network is open.
 
     Attributes:
-        name: The gate.
-        openings: For each text, its mean over the hidden units at each token read: 0 closed, 1
-            open.
+        name: The name of the gate.
+        openings: For each text, the mean of the gate over the hidden units after each token: 0 is
+            closed, 1 is open.
     """
 
     name: str
@@ -173,15 +176,15 @@ class Gate:
 
 @dataclass(frozen=True)
 class MixedToken:
-    """How a blend gets the probability of one token: the sum of weight x probability over its
+    """How a blend computes the probability of one token: the sum of weight x probability over its
     models.
 
     Attributes:
-        text: The number of the text.
+        text: The index of the text in the batch.
         token: The token, for display.
         weights: The weight of each model.
         probabilities: The probability under each model.
-        probability: The blend's.
+        probability: The probability under the blend.
     """
 
     text: int
@@ -193,14 +196,14 @@ class MixedToken:
 
 @dataclass(frozen=True)
 class ModelExplanation:
-    """The walk through one model.
+    """What one model computes on the batch.
 
     Attributes:
         name: The model's plugin or class.
         lines: The operations.
-        parameters: All parameters; of a count model, the numbers that it stores.
-        multiplications: All multiplications of the batch.
-        counts: Of a count model: the counts behind the tokens.
+        parameters: The number of all parameters; for a count model, how many numbers it stores.
+        multiplications: The number of all multiplications for the batch.
+        counts: For a count model: the counts that the probabilities of tokens come from.
         gates: The gates of a model that describes itself.
     """
 
@@ -219,17 +222,17 @@ class Explanation(HtmlReport):
 
     Attributes:
         source: The explained preset, folder or repository.
-        is_trained: Whether its weights are trained ones.
+        is_trained: Whether the weights are trained.
         texts: The texts that are explained.
-        tokens: The tokens read of each text, for display; the first is the start token, then those
-            of conditions.
+        tokens: For each text, the tokens that the model reads, for display: the start token, the
+            tokens of conditions, then those of the text.
         batch: The shape of the ids, (B, T).
         models: The model, or the models of a blend.
         loss: The loss of the batch.
-        mixture: Of a blend: how each token's probability is mixed.
+        mixture: For a blend: how the probability of each token is mixed.
         notes: Notes on texts that were cut and weights that are not trained.
-        word_map: The most frequent words by their embeddings, which the page draws; None if the
-            model has no embeddings of words.
+        word_map: A map of the most frequent words by their embeddings, which the page draws; None
+            if the model has no embeddings of words.
     """
 
     _template: ClassVar[str] = "analysis/explanation.html"
@@ -254,11 +257,13 @@ class Explanation(HtmlReport):
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but the map of words as JSON values; an infinite number is None."""
+        """Return everything except the map of words as JSON values; an infinite number becomes
+        None.
+        """
         return {name: value for name, value in to_json(self).items() if name != "word_map"}
 
     def _values(self) -> dict[str, Any]:
-        """Return the values of the template of the page."""
+        """Return the values that the template of the page uses."""
         word_map = "" if self.word_map is None else Markup(self.word_map.to_svg())
         return {
             "explanation": self,
@@ -269,7 +274,7 @@ class Explanation(HtmlReport):
 
 
 def show_percent(share: float) -> str:
-    """Return a share as a percentage; a small one with one digit that is not zero.
+    """Format a share as a percentage; a share below 0.1 % has one significant digit.
 
     >>> show_percent(0.1234), show_percent(0.0000321), show_percent(0.0)
     ('12.3 %', '0.003 %', '0.0 %')
@@ -278,7 +283,9 @@ def show_percent(share: float) -> str:
 
 
 def show_number(value: float | None) -> str:
-    """Return a number of any size with four digits or so; a dash for None."""
+    """Format a number with four decimals, or with two significant digits if it is very small or
+    large. None is a dash.
+    """
     if value is None:
         return "–"
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.2g}"

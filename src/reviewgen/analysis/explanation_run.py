@@ -35,29 +35,29 @@ if TYPE_CHECKING:
     from reviewgen.model.review_model import ReviewModel
 
 SAMPLE_TEXTS = ("The movie was good.", "I did not like the end of it.")
-IGNORED = -100  # the target where none is to be predicted, as torch's losses have it
+IGNORED = -100  # target of a position without a prediction; torch's losses ignore it by default
 _MOST_TEXTS = 4
 _MOST_TOKENS = 256
-_MOST_CHARACTERS = 64 * _MOST_TOKENS  # of a text, those that are tokenized
-_COUNTED = 64  # tokens of a batch whose counts are explained
+_MOST_CHARACTERS = 64 * _MOST_TOKENS  # at most this many characters of a text are tokenized
+_COUNTED = 64  # counts are explained for at most this many tokens of a batch
 
 Windows = Mapping[tuple[int, int], tuple[str, ...]]
-"""The tokens of the window before each prediction, by row and position; empty for a model without a
-window.
+"""The tokens of the window that each prediction is made from, by row and position of the
+prediction. Empty for a model without a window.
 """
 
 
 @dataclass(frozen=True)
 class TextBatch:
-    """The ids of some texts.
+    """The texts to explain, as a batch of ids.
 
     Attributes:
-        texts: The texts, perhaps cut.
+        texts: The texts; long ones are cut.
         ids: The ids that the model reads: bos, conditions, tokens; shorter texts are padded with
             eos.
-        targets: The tokens that follow, IGNORED after bos and at padding.
+        targets: The ids of the next tokens; IGNORED where a condition follows, and at padding.
         rows: The ids of each text without padding.
-        labels: The tokens of a model for display.
+        labels: The texts by which the ids of the model are displayed.
         notes: Sentences on texts that were cut.
     """
 
@@ -70,7 +70,7 @@ class TextBatch:
 
     @property
     def is_read(self) -> Bool[Tensor, "B T"]:
-        """Whether each position is one of a text, not padding."""
+        """Whether each position belongs to a text, and not to padding."""
         lengths = torch.tensor(list(map(len, self.rows)))
         return torch.arange(self.ids.size(1)) < lengths[:, None]
 
@@ -81,7 +81,9 @@ class TextBatch:
 
 
 class Labels(dict[int, str]):
-    """The ids of a model for display: tokens, each decoded once, and conditions."""
+    """The texts by which the ids of a model are displayed: those of tokens and of conditions. A
+    token is decoded when it is first looked up.
+    """
 
     def __init__(self, subject: LoadedModel) -> None:
         self._tokenizer = subject.tokenizer
@@ -95,13 +97,13 @@ class Labels(dict[int, str]):
 
     def __missing__(self, token: int) -> str:
         text = self._tokenizer.decode([token])
-        is_whole = text and "\ufffd" not in text  # not a part of a character
+        is_whole = text and "\ufffd" not in text  # a token may be only some bytes of a character
         self[token] = show(text) if is_whole else "(byte)"
         return self[token]
 
 
 def check_texts(text: Any) -> tuple[str, ...]:
-    """Return the texts to explain; without any, sample texts.
+    """Check the texts to explain, and return them as a tuple. For None, return sample texts.
 
     Raises:
         DataError: A text is empty or not a string, or there are too many.
@@ -120,8 +122,8 @@ def check_texts(text: Any) -> tuple[str, ...]:
 
 
 def make_batch(texts: Sequence[str], subject: LoadedModel, prefix: Sequence[int]) -> TextBatch:
-    """Return the batch of some texts, behind the ids of their conditions; of a long text, the
-    beginning.
+    """Tokenize texts into a batch. Each text stands after ``prefix``, the ids of its conditions. A
+    long text is cut, with a note.
     """
     tokenizer = subject.tokenizer
     shown = []
@@ -163,8 +165,8 @@ def explain(
     Args:
         source: A preset, a folder, a repository on the Hub, as in ``reviewgen.load``, or a loaded
             model. A preset without trained weights is initialised, with a note that says so.
-        text: The text, or up to 4 texts; only the first 256 tokens of a long text are explained. By
-            default two short sentences.
+        text: The text, or a list of up to 4 texts; the default is two short sentences. Only the
+            first 256 tokens of a long text are explained.
         conditions: Values of the conditions that the model was trained with; others are
             unspecified.
 
@@ -212,7 +214,9 @@ def explain(
 
 
 def _map_words(subject: LoadedModel) -> WordMap | None:
-    """Return the map of words of a trained model; None for one without embeddings of words."""
+    """Return the map of words of a trained model; None if the model is not trained or has no
+    embeddings of words.
+    """
     if subject.review is None or subject.review.generator.pieces.are_characters:
         return None
     try:
@@ -222,8 +226,8 @@ def _map_words(subject: LoadedModel) -> WordMap | None:
 
 
 class _Forward(NamedTuple):
-    """The forward pass of a model on a batch: a line for each operation, the logits, and the
-    operations that a model yields which describes itself.
+    """The result of a forward pass: a line for each operation, the logits, and the operations.
+    ``operations`` is empty for a model that does not describe itself.
     """
 
     lines: list[Line]
@@ -233,8 +237,8 @@ class _Forward(NamedTuple):
 
 @torch.no_grad()
 def _walk(model: Any, batch: TextBatch) -> _Forward:
-    """Run a model on a batch, and return the lines of its own operations, or of the calls of its
-    modules.
+    """Run a model on a batch. The lines are the operations that the model describes; for a model
+    that describes none, they are its modules.
     """
     if isinstance(model, SupportsOperations):
         with broken_plugins(model, batch.ids):
@@ -266,8 +270,8 @@ def _walk(model: Any, batch: TextBatch) -> _Forward:
 def _module_lines(
     model: nn.Module, calls: Sequence[ModuleCall], batch: TextBatch
 ) -> Iterator[Line]:
-    """Yield a line for each module that computes something, by the end of its first call, then one
-    for the rest.
+    """Yield a line for each module that computes something, in the order in which their first calls
+    end. The last line is the model: what it computes outside of these modules.
     """
     by_name: dict[str, list[ModuleCall]] = {}
     for call in calls:
@@ -277,7 +281,8 @@ def _module_lines(
     for name, group in by_name.items():
         module = group[0].module
         products = sum(call.products for call in group)
-        # the rest has the parameters of modules that are not called, too
+        # the line of the model (its name is empty) also has the parameters of modules that are not
+        # called
         used = set(module.parameters(recurse=not name)) - counted
         counted |= used
         if name and not used and not products and any(True for _ in module.children()):
@@ -298,11 +303,11 @@ def _module_lines(
 def _mean_and_spread(
     values: Tensor, is_read: Bool[Tensor, "B T"]
 ) -> tuple[float | None, float | None]:
-    """Return mean and standard deviation of finite values; without padding, if their axes begin
-    with B and T.
+    """Return the mean and standard deviation of the finite values; None if there are none. Padding
+    is left out if the first axes are B and T.
     """
     numbers = (values[is_read] if values.shape[:2] == is_read.shape else values).detach().double()
-    numbers = numbers[numbers.isfinite()]  # a count model gives bos minus infinity
+    numbers = numbers[numbers.isfinite()]  # in a count model, the logit of bos is minus infinity
     if not values.is_floating_point() or not len(numbers):
         return None, None
     return float(numbers.mean()), float(numbers.std(correction=0))
@@ -311,6 +316,7 @@ def _mean_and_spread(
 def _explain_model(
     batch: TextBatch, name: str, model: Any, done: _Forward
 ) -> explanation.ModelExplanation:
+    """Return the explanation of one model: its operations, counts and gates."""
     gates = []
     for op in done.operations:
         if op.kind == "gate":
@@ -329,16 +335,18 @@ def _explain_model(
 def _explain_counts(
     model: Any, logits: Tensor, batch: TextBatch
 ) -> Iterator[explanation.CountedToken]:
-    """Yield the counts behind the tokens of a batch, if the model has counts.
+    """Yield the counts that the probabilities of the tokens come from. A model that does not count
+    has none.
 
-    With the contexts of a token from the longest that was seen to the empty one, numbered from 1,
-    and g their back-off weights::
+    The contexts of a token are numbered from 1, the longest that was seen, to the empty one. With
+    their counts c, discounts D and back-off weights g, the probability of the token is::
 
         p = sum_i (g_1 ... g_{i-1}) (c_i - D_i) / divisor_i  +  the rest, from no count
 
-    (Chen & Goodman 1998, interpolated smoothing, written out). A pruned or rounded model does not
-    determine counts; it stores p after each context after which the token was seen, and p is the
-    first of these, times the back-off weights before it.
+    (Chen & Goodman 1998, interpolated smoothing, written out). A pruned or rounded model has no
+    exact counts. For each context, it stores the probabilities of the tokens that were seen after
+    it. Then p is the stored probability after the longest context that has one, times the back-off
+    weights of the longer contexts.
     """
     if not (isinstance(model, CountTrained) and isinstance(model, SupportsStep)):
         return
@@ -359,6 +367,7 @@ def _explain_counts(
 def _count_steps(
     contexts: Sequence[CountedContext], ids: Sequence[int], token: int, batch: TextBatch
 ) -> Iterator[explanation.CountStep]:
+    """Yield what each context contributes to the probability of a token, the longest first."""
     weight: float | None = 1.0
     for context in contexts:
         count = None if context.counts is None else int(context.counts[token])
@@ -388,7 +397,7 @@ def _count_steps(
 def _mix(
     blend: Blend, walks: Sequence[_Forward], batch: TextBatch
 ) -> tuple[Tensor, tuple[explanation.MixedToken, ...]]:
-    """Return the log probabilities of a blend, and how those of the targets are mixed."""
+    """Return the log probabilities of a blend, and how the probability of each target is mixed."""
     log_probs = torch.stack([walk.logits.log_softmax(-1) for walk in walks])  # (models, B, T, V)
     by_model = blend.log_weights(list(log_probs))
     log_weights = torch.stack([each.expand(batch.ids.shape) for each in by_model])  # (models, B, T)
@@ -405,7 +414,7 @@ def _mix(
 
 @torch.no_grad()
 def _note_scores(model: Any, batch: TextBatch) -> Iterator[str]:
-    """Yield a note on a model whose scores are not probabilities, so that it cannot be
+    """Yield a note if the scores of a model are not probabilities. Such a model cannot be
     evaluated.
     """
     try:
@@ -419,7 +428,9 @@ def _note_scores(model: Any, batch: TextBatch) -> Iterator[str]:
 
 
 def _windows(walks: Sequence[_Forward], batch: TextBatch, subject: LoadedModel) -> Windows:
-    """Return the tokens of the window before each prediction, of a model that has one."""
+    """Return the tokens of the window that each prediction is made from; empty for a model without
+    a window.
+    """
     operations = chain.from_iterable(done.operations for done in walks)
     window = next((op.values for op in operations if op.kind == "window"), None)
     if window is None:
@@ -438,8 +449,7 @@ def _windows(walks: Sequence[_Forward], batch: TextBatch, subject: LoadedModel) 
 def _explain_loss(
     logits: Float[Tensor, "B T V"], batch: TextBatch, windows: Windows
 ) -> explanation.Loss:
-    """Return the loss in float64, token by token and by torch's losses: negative log likelihoods,
-    nats, bits per character.
+    """Return the loss in float64, computed token by token and by torch's losses.
 
     Raises:
         GenerationError: A logit is NaN or positive infinity.
@@ -462,7 +472,7 @@ def _explain_loss(
             logit=logit,
             log_sum_exp=log_sum,
             log_probability=log_probability,
-            bits=abs(log_probability) / math.log(2),  # abs, since there is a minus zero
+            bits=abs(log_probability) / math.log(2),  # abs turns -0.0 into 0.0
             probability=math.exp(log_probability),
             window=windows.get((row, time), ()),
         )

@@ -1,9 +1,9 @@
-"""From a graph to SVG: boxes with their texts, frames around the insides of nodes, lines, loops and
-shapes. Units are pixels.
+"""Draws a graph as SVG: boxes with texts, frames, lines with the shapes of tensors, and loops. All
+lengths are in pixels.
 
-The inside of a node is laid out first, by the same functions, and gives the frame its size. A
-delayed edge is a loop on the right of its node; a window of tokens is one line. Must not know
-models.
+A node that has an inside is drawn as a frame. Its inside is laid out first, by the same functions,
+and determines the size of the frame. A delayed edge from a node to itself is a loop on the right of
+the node. The edges of a window of tokens are drawn as one line. Must not know models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,17 +29,17 @@ from reviewgen.web.svg import (
     wrap,
 )
 
-_PAD_X = 11.0  # inside a box, on its left and right
-_PAD_Y = 6.0  # inside a box, above and below its text
-_FRAME = 10.0  # inside a frame, around its boxes
+_PAD_X = 11.0  # padding of a box on its left and right
+_PAD_Y = 6.0  # padding of a box above and below its text
+_FRAME = 10.0  # padding of a frame around its boxes
 _TITLE = 22.0  # height of the title of a frame
-_LANE = 13.0  # between loops that are side by side
-_TURN = 9.0  # between loops that are above one another
-_ARROW = 7.0  # length and width of the head of an arrow
-_BETWEEN = 30.0  # between columns of tokens, at least
-_DETAIL_WIDTH = 118.0  # of a detail in a column, before it is wrapped
-_STATE_WIDTH = 84.0  # of the shape of a state between columns, before it is wrapped
-_ABOVE = 26.0  # between the columns and the insides of nodes below them
+_LANE = 13.0  # distance between the vertical lines of two loops
+_TURN = 9.0  # distance between the horizontal lines of two loops
+_ARROW = 7.0  # length and width of an arrowhead
+_BETWEEN = 30.0  # minimum distance between the columns of two tokens
+_DETAIL_WIDTH = 118.0  # width at which a detail in the column of a token is wrapped
+_STATE_WIDTH = 84.0  # width at which the shape of a state between columns is wrapped
+_ABOVE = 26.0  # distance between the columns and the insides of nodes below them
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Style:
     Attributes:
         sizes: The size of each letter.
         counts: The number of values of each parameter.
-        has_sizes: Whether shapes are shown with sizes, too.
+        has_sizes: Whether a shape is shown in sizes, too, and not only in letters.
         widest: The width at which details are wrapped.
     """
 
@@ -60,7 +60,7 @@ class Style:
 
 
 class Box(NamedTuple):
-    """The edges of a box."""
+    """The positions of the edges of a box."""
 
     left: float
     right: float
@@ -69,17 +69,17 @@ class Box(NamedTuple):
 
     @property
     def x(self) -> float:
-        """Its middle, where lines enter and leave it."""
+        """The horizontal centre, where lines enter and leave the box."""
         return (self.left + self.right) / 2
 
     def moved(self, x: float, y: float) -> "Box":
-        """Return it further to the right and further down."""
+        """Return the box moved to the right by ``x`` and down by ``y``."""
         return Box(self.left + x, self.right + x, self.top + y, self.bottom + y)
 
 
 class DrawnNode(NamedTuple):
-    """A drawn node: its elements, its size with its loops, its box, and by name the boxes of the
-    nodes inside.
+    """A drawn node: its SVG elements, its size including loops, its box without loops, and the
+    boxes of the nodes inside it, by name.
     """
 
     content: list[str]
@@ -92,7 +92,7 @@ class DrawnNode(NamedTuple):
     def of(
         cls, content: list[str], width: float, height: float, inside: dict[str, Box]
     ) -> "DrawnNode":
-        """Return a node that is its box, without loops."""
+        """Return a node without loops; its box is as large as the node."""
         return cls(content, width, height, Box(0.0, width, 0.0, height), inside)
 
 
@@ -102,7 +102,8 @@ def draw_graph(graph: ModelGraph, style: Style, order: Sequence[LayoutEdge] = ()
     Args:
         graph: The graph.
         style: How it is drawn.
-        order: Pairs of nodes, as edges that are not drawn: the upper one and the lower one.
+        order: Constraints on the layout, as edges that are not drawn: the source of each edge
+            stands above its target.
     """
     style = replace(style, sizes={**style.sizes, **graph.sizes})
     edges, loops = _split_edges(graph)
@@ -116,7 +117,7 @@ def draw_graph(graph: ModelGraph, style: Style, order: Sequence[LayoutEdge] = ()
     layout = compute_layout(sizes, [*links, *order], last)
     corners = layout.corners
     content = [moved(node.content, *corners[name]) for name, node in drawn.items()]
-    # the routes of ``order`` are the last, and are not drawn
+    # the routes of ``order`` come last, and zip leaves them out
     for edge, route, lines in zip(edges, layout.routes, labels, strict=False):
         start = _end(edge.source, drawn).moved(*corners[_node_of(edge.source)])
         end = _end(edge.target, drawn).moved(*corners[_node_of(edge.target)])
@@ -128,8 +129,8 @@ def draw_graph(graph: ModelGraph, style: Style, order: Sequence[LayoutEdge] = ()
 
 
 def _split_edges(graph: ModelGraph) -> tuple[list[GraphEdge], dict[str, list[GraphEdge]]]:
-    """Return the edges that are lines, one for all tokens of a window, and those that are loops, by
-    their node.
+    """Return the edges to draw as lines, and the edges to draw as loops, by node. A loop is a
+    delayed edge from a node to itself. The edges of a window of tokens become one line.
     """
     loops: dict[str, list[GraphEdge]] = {}
     windows: dict[tuple[str, str], list[GraphEdge]] = {}
@@ -147,17 +148,20 @@ def _split_edges(graph: ModelGraph) -> tuple[list[GraphEdge], dict[str, list[Gra
 
 
 def _node_of(end: str) -> str:
-    """Return the node of an edge's end."""
+    """Return the node in ``node`` or ``node/port``, the end of an edge."""
     return end.partition("/")[0]
 
 
 def _end(end: str, drawn: Mapping[str, DrawnNode]) -> Box:
-    """Return the box at which an edge ends: that of a node, or of a node inside it."""
+    """Return the box at which an edge ends: the box of a node, or of the port inside it."""
     name, _, port = end.partition("/")
     return drawn[name].inside.get(port, drawn[name].box)
 
 
 def _link(edge: GraphEdge, drawn: Mapping[str, DrawnNode], lines: Lines) -> LayoutEdge:
+    """Return an edge for the layout, with room for its label. It may enter a node anywhere, unless
+    it leads to a port or the node has loops.
+    """
     source = _node_of(edge.source)
     target = _node_of(edge.target)
     leaves = _end(edge.source, drawn).x - drawn[source].width / 2
@@ -174,9 +178,11 @@ def shape_text(edge: GraphEdge) -> str:
 
 
 def _label(edge: GraphEdge, style: Style) -> Lines:
-    """Return the lines beside an edge: its name, and its shape in letters and in sizes."""
+    """Return the lines of text beside an edge: its name, its shape in letters, and its shape in
+    sizes.
+    """
     texts = [edge.label, shape_text(edge)]
-    if len(edge.label) < 4:  # on one line
+    if len(edge.label) < 4:  # a short name stands on one line with the shape
         texts = [" ".join(filter(None, texts))]
     lines = [(text, DETAIL, "shape") for text in texts if text]
     sizes = [axis_size(axis, style.sizes) for axis in edge.axes]
@@ -187,7 +193,9 @@ def _label(edge: GraphEdge, style: Style) -> Lines:
 
 
 def _loop_label(loops: Sequence[GraphEdge], style: Style) -> Lines:
-    """Return the names of a node's states, then each of their shapes."""
+    """Return the lines of text beside the loops of a node: the names of its states, then each
+    different shape.
+    """
     names = ", ".join(loop.label for loop in loops if loop.label)
     lines: Lines = [(names, DETAIL, "shape")]
     for axes in dict.fromkeys(loop.axes for loop in loops):
@@ -196,7 +204,7 @@ def _loop_label(loops: Sequence[GraphEdge], style: Style) -> Lines:
 
 
 def _line(route: Route, start: float, end: float) -> str:
-    """Return a line from one box down to another, and its arrow."""
+    """Return a line from one box down to another, with an arrow at its end."""
     x, top, _ = route.pieces[-1]
     pieces = [*route.pieces[:-1], (x, top, end - 0.7 * _ARROW)]
     path = f"M{number(pieces[0][0])} {number(start)}V{number(pieces[0][2])}"
@@ -208,8 +216,8 @@ def _line(route: Route, start: float, end: float) -> str:
 
 
 def _state_line(*points: tuple[float, float]) -> str:
-    """Return a dashed line through corners, horizontal or vertical between each two, and its
-    arrow.
+    """Return a dashed line with an arrow at its end. ``points`` are its corners; it is horizontal
+    or vertical between two of them.
     """
     (before_x, before_y), (x, y) = points[-2:]
     dx = float(x > before_x) - float(x < before_x)
@@ -219,11 +227,12 @@ def _state_line(*points: tuple[float, float]) -> str:
 
 
 def _through(*points: tuple[float, float]) -> str:
-    """Return the path of straight lines through some points."""
+    """Return the SVG path of straight lines through some points."""
     return "M" + "L".join(f"{number(x)} {number(y)}" for x, y in points)
 
 
 def _arrow(x: float, y: float, dx: float, dy: float, role: str) -> str:
+    """Return an arrowhead with its tip at (x, y), in the direction (dx, dy)."""
     back_x = x - _ARROW * dx
     back_y = y - _ARROW * dy
     half = _ARROW / 2
@@ -233,7 +242,7 @@ def _arrow(x: float, y: float, dx: float, dy: float, role: str) -> str:
 
 
 def _draw_node(node: GraphNode, loops: Sequence[GraphEdge], style: Style) -> DrawnNode:
-    """Draw a node: a box, or a frame around its inside; and its loops."""
+    """Draw a node with its loops. It is a box, or a frame if it has an inside."""
     drawn = _draw_box(node, style) if node.inside is None else _draw_frame(node, node.inside, style)
     return _draw_loops(drawn, loops, style) if loops else drawn
 
@@ -267,7 +276,7 @@ def _draw_frame(node: GraphNode, inside: ModelGraph, style: Style) -> DrawnNode:
     boxes = {name: box.moved(left, _TITLE) for name, box in inner.inside.items()}
     first = min((box.top for box in boxes.values()), default=0.0)
     at = _FRAME
-    # of lines that may not cross the title
+    # move the title to the right of the lines that would cross it
     for x in sorted(box.x for box in boxes.values() if box.top <= first + 14.0):
         at = x + 8.0 if at - 4.0 < x < at + needed + 4.0 else at
     at = at if at + needed + _FRAME <= width else _FRAME
@@ -281,8 +290,8 @@ def _draw_frame(node: GraphNode, inside: ModelGraph, style: Style) -> DrawnNode:
 
 
 def _draw_loops(drawn: DrawnNode, loops: Sequence[GraphEdge], style: Style) -> DrawnNode:
-    """Add loops on the right, nested so that they do not cross, and one label for all that have one
-    shape.
+    """Add the loops on the right of a node, nested so that they do not cross, and one label for all
+    of them.
     """
     ports = [(loop.source.partition("/")[2], loop.target.partition("/")[2]) for loop in loops]
     by_input = {target: (source, target) for source, target in ports if target in drawn.inside}
@@ -314,10 +323,10 @@ def _loop(box: Box, source: Box | None, target: Box | None, lane: float, turn: f
 
     Args:
         box: The box.
-        source: The box inside that the loop leaves; None for the right of the box.
-        target: The box inside that it enters; None for the right of the box.
-        lane: The x of its vertical line.
-        turn: The distance of its horizontal lines from the top and bottom of the box.
+        source: The inner box where the loop starts; None if it starts at the right edge of ``box``.
+        target: The inner box where the loop ends; None if it ends at the right edge of ``box``.
+        lane: The x of the vertical line of the loop.
+        turn: The distance of its horizontal lines from the top and the bottom of ``box``.
     """
     low = box.top + 0.75 * (box.bottom - box.top)
     high = box.top + 0.25 * (box.bottom - box.top)
@@ -333,8 +342,8 @@ def _loop(box: Box, source: Box | None, target: Box | None, lane: float, turn: f
 
 
 def draw_tokens(graph: ModelGraph, steps: int, style: Style) -> DrawnNode:
-    """Draw a graph over a number of tokens: a column for each token, arrows between columns for the
-    states, and the inside of each node once, below.
+    """Draw a graph unrolled over ``steps`` tokens: a column for each token, and arrows between
+    columns for the states. The inside of each node is drawn once, below the columns.
     """
     _, loops = _split_edges(graph)
     flat = replace(style, has_sizes=False, widest=_DETAIL_WIDTH, counts={})
@@ -376,14 +385,14 @@ def draw_tokens(graph: ModelGraph, steps: int, style: Style) -> DrawnNode:
 
 
 def _order(graph: ModelGraph, stateful: list[str]) -> list[LayoutEdge]:
-    """Return pairs of an upper and a lower node, such that each node with a state has a row for its
-    arrows.
+    """Return constraints that keep other nodes out of the row of a node with a state, since the
+    arrows of the state need this row. Each is a pair of an upper and a lower node.
     """
     before: dict[str, set[str]] = {node.id: set() for node in graph.nodes}
     for edge in graph.edges:
         if not edge.delay:
             before[_node_of(edge.target)].add(_node_of(edge.source))
-    above: dict[str, set[str]] = {}  # a node, and all that it depends on
+    above: dict[str, set[str]] = {}  # for each node: itself and all nodes that it depends on
     for name in TopologicalSorter(before).static_order():
         above[name] = {name}.union(*(above[source] for source in before[name]))
     upper = set[str]()
@@ -396,7 +405,7 @@ def _order(graph: ModelGraph, stateful: list[str]) -> list[LayoutEdge]:
 
 
 def _column(graph: ModelGraph, step: int) -> ModelGraph:
-    """Return the graph of one token: no insides, no states, no axis of time."""
+    """Return the graph of one token, without insides, states and the time axis."""
     nodes = []
     for node in graph.nodes:
         label = f"{node.label}_{{{step}}}" if node.kind == "value" else node.label
@@ -414,8 +423,8 @@ def _column(graph: ModelGraph, step: int) -> ModelGraph:
 def _draw_starts(
     loops: Mapping[str, Sequence[GraphEdge]], first: DrawnNode, style: Style
 ) -> DrawnNode:
-    """Draw the states before the first token, beside the nodes of the first column that take
-    them.
+    """Draw the initial state of each recurrent node, on the left of its node in the first column.
+    Its label is h_0, c_0 if the names of all states are short, otherwise "start".
     """
     content = list[str]()
     inside = dict[str, Box]()
@@ -432,7 +441,9 @@ def _draw_starts(
 
 
 def _state_lines(loops: Sequence[GraphEdge], style: Style) -> Lines:
-    """Return the names above a state's arrow, and the lines of its shapes below it."""
+    """Return the lines of text at the arrow of a state: the names, which stand above the arrow, and
+    the wrapped shapes, which stand below it.
+    """
     name, *shapes = _loop_label(loops, style)
     lines: Lines = [name]
     for text, size, role in shapes:
@@ -441,8 +452,8 @@ def _state_lines(loops: Sequence[GraphEdge], style: Style) -> Lines:
 
 
 def _state(box: Box, end: float, lines: Lines) -> list[str]:
-    """Return the arrow of a state from the right of a box, with its name above and its shapes below
-    it.
+    """Return the arrow of a state from the right edge of a box to the x ``end``, with the name
+    above the arrow and the shapes below it.
     """
     y = (box.top + box.bottom) / 2
     middle = (box.right + end) / 2 - 2.0

@@ -1,14 +1,15 @@
-"""A layered layout of a small graph: ranks from top to bottom, few crossings, no box or label over
-another, by plain arithmetic.
+"""A layered layout of a small graph: boxes in ranks (rows) from top to bottom, with few crossings
+and without overlaps of boxes and labels.
 
-Sugiyama, Tagawa and Toda 1981, "Methods for Visual Understanding of Hierarchical System
-Structures", as far as graphs of some dozens of boxes need it: longest-path ranks, sweeps by
-barycentre, and positions by least squares with the boxes in their order (isotonic regression,
-Barlow et al. 1972).
+The method is that of Sugiyama, Tagawa and Toda 1981, "Methods for Visual Understanding of
+Hierarchical System Structures", as far as graphs of some dozens of boxes need it. The longest path
+to a box gives its rank. Sweeps by barycentre order the boxes of a rank. Least squares give the
+positions, with the boxes in this order (isotonic regression, Barlow et al. 1972).
 
-Written here because no maintained library does this: grandalf, the pure-Python one, has had no
-release since 2023 and lays out neither frames in frames nor labels of edges; graphviz is a system
-program, and its result depends on its version. Must not know the content of boxes and labels.
+It is written here because no maintained library does this. Grandalf, a pure-Python library, has had
+no release since 2023, and lays out neither frames in frames nor labels of edges. Graphviz is a
+system program, and its result depends on its version. Must not know the content of boxes and
+labels.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -17,19 +18,22 @@ from itertools import chain, combinations, pairwise, repeat
 from statistics import fmean
 from typing import NamedTuple
 
-_GAP = 13.0  # between ranks, where lines bend
-_BESIDE = 14.0  # between boxes of a rank
-_LANE = 16.0  # the width that a line without a label takes of a rank
-_MOST_BETWEEN_ENDS = 20.0  # between lines that enter a box side by side
-_SMALL_BEND = 7.0  # bends of fewer pixels are made straight
-_SWEEPS = 12  # through all ranks, to order them; positions take twelve times as many
-# weights of a piece of a line with two, one or no box at its ends: dot's are 1, 2 and 8
+_GAP = 13.0  # distance between ranks, in which lines bend
+_BESIDE = 14.0  # distance between boxes of a rank
+_LANE = 16.0  # width of a line without a label where it crosses a rank
+_MOST_BETWEEN_ENDS = 20.0  # maximum distance between lines that enter a box side by side
+_SMALL_BEND = 7.0  # bends of fewer pixels are straightened
+_SWEEPS = 12  # sweeps through all ranks that order them; positioning takes twelve times as many
+# How strongly a piece of a line is kept straight if two, one or none of its ends are boxes.
+# Graphviz's dot uses 1, 2 and 8.
 _STRAIGHT = (1.0, 2.0, 20.0)
 
 
 class LayoutEdge(NamedTuple):
-    """A line to draw: the boxes that it connects, where it leaves and enters them, from their
-    centres (None: where there is room), and the width and height of its label."""
+    """A line to draw, from the box ``source`` to the box ``target``. It leaves and enters them at
+    these distances from their centres; None lets the layout choose. ``width`` and ``height`` are
+    those of its label.
+    """
 
     source: str
     target: str
@@ -40,8 +44,8 @@ class LayoutEdge(NamedTuple):
 
 
 class Route(NamedTuple):
-    """A line: the vertical pieces that it is made of, as (x, from y, to y), and the upper left
-    corner of its label.
+    """A line in the layout: its vertical pieces, as (x, from y, to y), and the upper left corner of
+    its label.
     """
 
     pieces: list[tuple[float, float, float]]
@@ -50,7 +54,7 @@ class Route(NamedTuple):
 
 class Layout(NamedTuple):
     """The size of a layout, the upper left corner of each box, and the route of each line, in the
-    order of the lines.
+    order in which the lines were given.
     """
 
     width: float
@@ -61,8 +65,8 @@ class Layout(NamedTuple):
 
 @dataclass(eq=False)
 class _Slot:
-    """A box, or the point where a line passes a rank, with room for its label on the right; x is
-    its centre.
+    """A box in a rank, or the point where a line crosses a rank. A point has room for the label of
+    the line on its right. ``x`` is the centre of the box, or of the point with its label.
     """
 
     width: float
@@ -71,11 +75,11 @@ class _Slot:
     before: "list[_Span]" = field(default_factory=list)
     after: "list[_Span]" = field(default_factory=list)
     x: float = 0.0
-    at: int = 0  # its position in its rank
+    at: int = 0  # index in the rank
 
     def barycentre(self, is_above: bool) -> float:
-        """Return the mean position of the other ends of lines from above, or to below; without any,
-        its own.
+        """Return the mean position of the slots that lines from above come from, or that lines to
+        below lead to. Without such lines, return the position of this slot.
         """
         ends = [span.ends[0] for span in self.before]
         if not is_above:
@@ -85,8 +89,8 @@ class _Slot:
 
 @dataclass(eq=False)
 class _Span:
-    """A piece of a line, from a rank to the next: its slots, and where it leaves and enters them,
-    from their middles.
+    """A piece of a line, from one rank to the next: its two slots, and the distances from their
+    centres at which it leaves and enters them.
     """
 
     upper: _Slot
@@ -96,8 +100,8 @@ class _Span:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Where it begins and ends: positions in both ranks, with fractions for the places in a
-        box.
+        """The positions of both ends in their ranks. The whole number is the index of the slot; the
+        fraction says where in the slot the line is.
         """
         start = self.upper.at + self.leaves / (self.upper.width + 1)
         return start, self.lower.at + self.enters / (self.lower.width + 1)
@@ -108,12 +112,13 @@ def compute_layout(
     links: Sequence[LayoutEdge],
     last: Collection[str] = (),
 ) -> Layout:
-    """Lay out boxes and the lines between them, which form no cycle.
+    """Lay out boxes and the lines between them.
 
     Args:
-        sizes: Width and height of the boxes by name, from left to right where nothing else decides.
-        links: The lines.
-        last: The boxes of the last rank.
+        sizes: The width and height of each box by name. Boxes stand in this order from left to
+            right if nothing else decides.
+        links: The lines; they must not form a cycle.
+        last: The boxes that are put into the last rank.
     """
     ranks_of = dict.fromkeys(sizes, 0)
     # boxes are in even ranks, labels in odd ones
@@ -141,7 +146,7 @@ def _connect(
     ranks_of: Mapping[str, int],
     ranks: list[list[_Slot]],
 ) -> list[_Span]:
-    """Add the slots where a line passes the ranks between its boxes; return its pieces."""
+    """Add a slot to each rank that a line crosses between its boxes; return the line's pieces."""
     first = ranks_of[link.source]
     last = ranks_of[link.target]
     passing = [_Slot(_LANE, 0.0) for _ in range(first + 1, last)]
@@ -176,7 +181,7 @@ def _order(ranks: list[list[_Slot]]) -> None:
 
 
 def _number(ranks: Sequence[Sequence[_Slot]]) -> int:
-    """Note the position of each slot in its rank; return how many lines cross."""
+    """Set ``at`` of each slot to its index in the rank; return the number of crossings."""
     crossings = 0
     for rank in ranks:
         for at, slot in enumerate(rank):
@@ -189,8 +194,8 @@ def _number(ranks: Sequence[Sequence[_Slot]]) -> int:
 
 
 def _spread(pieces: list[_Span]) -> None:
-    """Let lines that enter a box without a port do so side by side, in the order in which they
-    come.
+    """Let lines that may enter a box anywhere do so side by side, in the order in which they
+    arrive.
     """
     for n, piece in enumerate(sorted(pieces, key=lambda piece: piece.upper.at)):
         step = min(_MOST_BETWEEN_ENDS, 0.7 * piece.lower.width / len(pieces))
@@ -216,13 +221,13 @@ def _position(ranks: Sequence[Sequence[_Slot]]) -> None:
 
 
 def _settle(rank: Sequence[_Slot], wanted: Sequence[float], weights: Sequence[float]) -> None:
-    """Set the x of a rank's slots as near as possible to the wanted ones (least squares), at the
-    distances that their widths need.
+    """Set the x of the slots of a rank as near as possible to ``wanted`` (weighted least squares),
+    but so far apart that they do not overlap.
     """
     starts = [0.0]
     for left, right in pairwise(rank):
         starts.append(starts[-1] + left.width / 2 + right.width / 2 + _BESIDE)
-    # mean, weight and number of slots that touch one another
+    # groups of slots that touch one another: mean, weight, number of slots
     blocks: list[tuple[float, float, int]] = []
     for want, weight, start in zip(wanted, weights, starts, strict=False):
         mean = want - start
@@ -245,7 +250,8 @@ def _measure(
     every = list(chain.from_iterable(ranks))
     left = min((slot.x - slot.width / 2 for slot in every), default=0.0)
     right = max((slot.x + slot.width / 2 for slot in every), default=0.0)
-    bands: dict[int, tuple[float, float]] = {}  # the upper and the lower edge of each slot's rank
+    # for each slot: the upper and lower edge of its rank
+    bands: dict[int, tuple[float, float]] = {}
     y = 0.0
     for rank in ranks:
         height = max((slot.height for slot in rank), default=0.0)
@@ -260,9 +266,7 @@ def _measure(
 
 
 def _route(line: Sequence[_Span], left: float, bands: Mapping[int, tuple[float, float]]) -> Route:
-    """Return the route of a line: a vertical piece through each rank, from one box down to the
-    next.
-    """
+    """Return the route of a line from one box down to another: a vertical piece in each rank."""
     source = line[0].upper
     target = line[-1].lower
     first = line[0].lower
@@ -279,7 +283,7 @@ def _route(line: Sequence[_Span], left: float, bands: Mapping[int, tuple[float, 
 
 
 def _straighten(xs: Sequence[float]) -> list[float]:
-    """Return the x of a line's pieces without bends that are too small to be seen as bends."""
+    """Return the x of each piece of a line, after bends of a few pixels are straightened."""
     runs: list[list[float]] = []
     for x in xs:
         if runs and max(*runs[-1], x) - min(*runs[-1], x) < _SMALL_BEND:

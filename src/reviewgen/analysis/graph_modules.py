@@ -1,9 +1,9 @@
-"""The graph of a model that does not describe itself: its modules as boxes, with the shapes of a
-forward pass.
+"""Makes the graph of a model that does not describe itself. It records a forward pass, and draws
+the modules as boxes and the shapes of their tensors.
 
-Sums, products and concatenations of values of different modules are boxes, too. A module that calls
-others, and an item of an nn.ModuleList, is a frame; one that has the same inside as a frame beside
-it is a box.
+Sums, products and concatenations of values from different modules are boxes, too. A module that
+calls other modules is a frame around them, and so is an item of an nn.ModuleList. If an earlier
+frame beside it has the same content, it is drawn as a box that names this frame.
 """
 
 import copy
@@ -37,7 +37,7 @@ from reviewgen.protocols.graph import (
     parameter_sizes,
 )
 
-_SIZES = (5, 7, 11, 13, 17, 19, 23)  # that B and T are chosen from
+_SIZES = (5, 7, 11, 13, 17, 19, 23)  # candidates for the sizes of B and T
 _OPERATIONS = {
     "add": "+",
     "add_": "+",
@@ -48,16 +48,17 @@ _OPERATIONS = {
     "cat": "concatenate",
 }
 _LOOKUPS = ("embedding", "index", "index_select")
-_WEIGHTS = "#weights"  # ends the name of a box of parameters that are used without their module
-_SIGNS = str.maketrans({"/": "∕", "#": "＃"})  # which have a meaning in ids
+# suffix of the id of a box of parameters that are used although their module is not called
+_WEIGHTS = "#weights"
+_SIGNS = str.maketrans({"/": "∕", "#": "＃"})  # these signs have a meaning in ids
 _VALUES = ("ids", "logits", "state", "state_after")
 
 Ends = tuple[str, str]
 
 
 def describe_modules(model: Any) -> ModelGraph:
-    """Return the graph of a model: ids, the model with its modules inside, logits, and its state as
-    a loop.
+    """Return the graph of a model: ids, a frame with the modules of the model, logits, and the
+    state as a loop.
 
     Raises:
         BrokenPlugin: A forward pass of the model fails.
@@ -70,10 +71,12 @@ def describe_modules(model: Any) -> ModelGraph:
     config: Any = model.config
     ids = torch.randint(config.vocab_size, shape, generator=generator)
     with broken_plugins(model, ids):
-        model = copy.deepcopy(model).eval()  # the model itself stays as it is
+        # the forward pass runs on a copy, so that the model does not change
+        model = copy.deepcopy(model).eval()
     done = trace(model, ids, follows=True)
     calls = Counter(call.name for call in done.calls)
-    if max(calls.values(), default=0) >= shape[1]:  # the model calls modules token by token
+    # the model calls modules token by token: one token is enough
+    if max(calls.values(), default=0) >= shape[1]:
         done = trace(model, ids[:, :1], follows=True)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     flow = _Flow(done, ids, sizes, names)
@@ -85,7 +88,9 @@ def describe_modules(model: Any) -> ModelGraph:
 
 
 def _distinct_sizes(model: Any) -> tuple[int, int]:
-    """Return sizes of B and T that differ, as does their product, from all sizes of the model."""
+    """Choose sizes of B and T such that neither they nor their product are a size of the model. An
+    axis can then be named by its size.
+    """
     known = set(chain.from_iterable(tensor.shape for tensor in model.parameters()))
     known |= {size for size in to_dict(model.config).values() if isinstance(size, int)}
     for batch, time in permutations(_SIZES, 2):
@@ -101,7 +106,9 @@ def _one_box(
     states: Sequence[tuple[Axis, ...]],
     unused: tuple[str, ...],
 ) -> ModelGraph:
-    """Return the graph of the model as one box, or frame."""
+    """Return the graph of a model: ids, a box for the model, or a frame around ``inside``, logits,
+    and a loop for each state.
+    """
     ports = set() if inside is None else {node.id for node in inside.nodes}
     ids, logits, before, after = (f"model/{name}" if name in ports else "model" for name in _VALUES)
     nodes = (
@@ -126,22 +133,23 @@ def _value(name: str, label: str = "") -> GraphNode:
 
 @dataclass
 class _Flow:
-    """The values that flow from box to box: the boxes, the frames around each box, the outermost
-    first, and the axes of the value on each edge.
+    """Follows the values of a forward pass from box to box. It collects the boxes by id
+    (``nodes``), the frames around each box, the outermost first (``paths``), and the axes of the
+    value on each edge (``edges``).
     """
 
     done: Trace
     ids: Tensor
     sizes: dict[str, int]
-    parameters: dict[int, str]  # the name of each, by its identity
+    parameters: dict[int, str]  # the name of each parameter, by its identity
     nodes: dict[str, GraphNode] = field(default_factory=dict)
     paths: dict[str, tuple[str, ...]] = field(default_factory=dict)
     edges: dict[Ends, tuple[Axis, ...]] = field(default_factory=dict)
-    # the boxes that a storage, which views share, comes from
+    # By the storage of a tensor, which its views share: the boxes that its value comes from.
     origins: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
     def read(self) -> None:
-        """Follow the steps of the pass."""
+        """Read the steps of the forward pass, and add the boxes and edges."""
         self._set_origins(self.done.states[0], ("state",))
         self._set_origins([self.ids], ("ids",))
         for step in self.done.steps:
@@ -171,8 +179,8 @@ class _Flow:
         self.paths.setdefault(node.id, path)
 
     def _add_module(self, call: ModuleCall) -> None:
-        """Add the box of a call; a module that is called again has its parameters in its first
-        box.
+        """Add a box for the call of a module. If a module is called several times, only its first
+        box has the parameters.
         """
         again = sum(name.partition("#")[0] == _id(call) for name in self.paths)
         name = f"{_id(call)}#{again + 1}" if again else _id(call)
@@ -182,12 +190,13 @@ class _Flow:
         kind: Literal["layer", "operation"] = "layer" if own else "operation"
         self._connect(name, call.inputs)
         node = GraphNode(id=name, label=label, detail=_kind(call.module), kind=kind, parameters=own)
-        item = re.match(r"(.+?\.\d+)\.", _id(call))  # of an nn.ModuleList that is not called itself
+        # an item of an nn.ModuleList is a frame even if it is not called itself
+        item = re.match(r"(.+?\.\d+)\.", _id(call))
         self._add(node, _path(call.around) or ((item[1],) if item else ()))
         self._set_origins(call.outputs, (name,))
 
     def _set_origins(self, values: Sequence[Tensor], sources: tuple[str, ...]) -> None:
-        """Note the nodes that some values come from."""
+        """Record the nodes that some values come from."""
         self.origins |= dict.fromkeys(map(_key, values), sources)
 
     def _connect(self, target: str, inputs: Sequence[Tensor]) -> None:
@@ -204,8 +213,8 @@ class _Flow:
             self.edges[source, target] = self.edges.get((source, target)) or axes
 
     def _sources(self, tensor: Tensor) -> tuple[str, ...]:
-        """Return the nodes that a tensor comes from; of a parameter that is used without its
-        module, a box for that.
+        """Return the nodes that a tensor comes from. If it is a parameter whose module is not
+        called, add and return a box for the parameters of this module.
         """
         parameter = self.parameters.get(id(tensor))
         if parameter is None:
@@ -220,13 +229,15 @@ class _Flow:
         return (name,) if name in self.nodes else ()
 
     def _join(self, step: Step) -> tuple[str, ...]:
-        """Return the nodes of an operation's value: itself, if it is drawn and its inputs come from
-        different nodes.
+        """Return the nodes that the result of an operation comes from. A sum, product or
+        concatenation of values from different nodes gets a node of its own. Any other result comes
+        from the nodes of the inputs.
         """
         distinct = list(dict.fromkeys(filter(None, map(self._sources, step.inputs))))
         every = tuple(dict.fromkeys(chain.from_iterable(distinct)))
         tables = tuple(name for name in every if name.endswith(_WEIGHTS))
-        if step.operation in _LOOKUPS and tables:  # in a table, without its module
+        # a look-up in the table of a module that is not called
+        if step.operation in _LOOKUPS and tables:
             for source, table in product(every, tables):
                 self._edge(source, table, ("B", "T") if source == "ids" else ())
             return tables
@@ -240,8 +251,8 @@ class _Flow:
         return (name,)
 
     def graph(self) -> ModelGraph:
-        """Return the graph with its frames; without them, if the inside of a frame depends on its
-        own results.
+        """Return the graph with its frames. If a frame depends on its own results, which would be a
+        cycle, return the graph without frames.
         """
         graph = self._level(())
         if _has_circle(graph):
@@ -249,8 +260,8 @@ class _Flow:
         return graph
 
     def _level(self, path: tuple[str, ...]) -> ModelGraph:
-        """Return the graph within a frame; a value that enters or leaves a frame does so by a node
-        of that frame.
+        """Return the graph inside the frame ``path``; an empty path is the whole model. Values
+        enter and leave a frame through input and output nodes of the frame.
         """
         depth = len(path)
         within = {name for name, around in self.paths.items() if around[:depth] == path}
@@ -287,8 +298,8 @@ class _Flow:
         )
 
     def _end(self, name: str, port: str, depth: int, nodes: dict[str, GraphNode]) -> str:
-        """Return the end of an edge within a frame: a box, or the input or output of a frame in
-        it.
+        """Return the end of an edge inside a frame that is ``depth`` frames deep: the box ``name``,
+        or the input or output node of the frame around this box.
         """
         if len(self.paths[name]) == depth:
             return name
@@ -296,7 +307,10 @@ class _Flow:
         return frame if nodes[f"{frame}/"].inside is None else f"{frame}/{port}"
 
     def _frame(self, path: tuple[str, ...], kinds: dict[tuple[str, ...], str]) -> GraphNode:
-        """Return a frame, or a box, if a frame beside it has the same inside."""
+        """Return the frame ``path``. If an earlier frame at its level has the same content, return
+        a box that names the earlier frame. ``kinds`` has the name of the first frame with each
+        content, and is updated.
+        """
         inside = self._level(path)
         name = path[-1]
         labels = tuple(f"{node.label} {node.detail}" for node in all_nodes(inside))
@@ -309,7 +323,7 @@ class _Flow:
 
 
 def _ports(side: str, sources: list[str], letter: str) -> list[GraphNode]:
-    """Return the nodes by which values enter or leave a frame."""
+    """Return the nodes through which values enter or leave a frame."""
     names = list(dict.fromkeys(sources))
     return [
         _value(f"{side} {name}", letter if len(names) == 1 else f"{letter}_{{{n}}}")
@@ -318,25 +332,29 @@ def _ports(side: str, sources: list[str], letter: str) -> list[GraphNode]:
 
 
 def _is_box(call: ModuleCall) -> bool:
-    """Return whether a call is a box: it calls no other modules, and changes its input."""
+    """Return whether a call is drawn as a box: it calls no other module, and its result is not its
+    input or a view of it.
+    """
     floats = [tensor for tensor in call.outputs if tensor.is_floating_point()]
     return not call.has_calls and bool(floats) and _key(floats[0]) not in map(_key, call.inputs)
 
 
 def _key(tensor: Tensor) -> int:
-    """Return the identity of the storage of a tensor, which its views share."""
+    """Return the identity of a tensor's storage; all views of a tensor have the same storage."""
     return int(tensor.untyped_storage()._cdata)
 
 
 def _id(call: ModuleCall) -> str:
-    """Return a module's path as the id of a node; the names of values are taken."""
+    """Return the path of a module as the id of its node. A dot is added to the names that values
+    have, such as ``state``.
+    """
     name = call.name.translate(_SIGNS)
     return f"{name}." if name in _VALUES else name
 
 
 def _path(call: ModuleCall | None) -> tuple[str, ...]:
-    """Return the ids of a call and of the calls around it, the outermost first, without the
-    model's.
+    """Return the ids of a call and of the calls around it, the outermost first. The call of the
+    model itself is left out.
     """
     around = []
     while call is not None and call.around is not None:
@@ -346,13 +364,15 @@ def _path(call: ModuleCall | None) -> tuple[str, ...]:
 
 
 def _short(name: str) -> str:
-    """Return the last name of a module's path; of a number, with the name before it."""
+    """Return the last name of a module's path. If it is a number, the name before it is
+    included.
+    """
     parts = name.split(".")
     return ".".join(parts[-2:]) if parts[-1].isdigit() else parts[-1]
 
 
 def _kind(module: nn.Module) -> str:
-    """Return the class of a module, with its sizes if it is one of torch's."""
+    """Return the class of a module, with the sizes of a linear layer or an embedding."""
     name = type(module).__name__
     if isinstance(module, nn.Linear):
         return f"{name}, {module.in_features:,} to {module.out_features:,}"
@@ -361,6 +381,7 @@ def _kind(module: nn.Module) -> str:
 
 
 def _has_circle(graph: ModelGraph) -> bool:
+    """Return whether a graph, or a graph inside one of its nodes, has a cycle."""
     sorter = TopologicalSorter[str]()
     for edge in graph.edges:
         sorter.add(edge.target.partition("/")[0], edge.source.partition("/")[0])

@@ -1,5 +1,5 @@
-"""``reviewgen.graph``: the picture of a model's computational graph, with its title and legend; or
-PyTorch's own graph.
+"""``reviewgen.graph``: draws a model's computational graph with a title and a legend, or PyTorch's
+own graph.
 """
 
 import shutil
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from reviewgen.protocols.model import LanguageModel
 
 _SAME_WEIGHTS = "The weights are the same at every token."
-_MOST_TOKENS = 12  # that a graph is unrolled for; more could not be read
+_MOST_TOKENS = 12  # maximum number of unrolled tokens; more could not be read
 _LEGEND = {
     "B": "texts of a batch",
     "T": "tokens",
@@ -50,7 +50,7 @@ _LEGEND = {
     "H": "hidden",
     "V": "vocabulary",
 }
-_MIN_WIDTH = 360.0  # of title and legend, in pixels
+_MIN_WIDTH = 360.0  # minimum width of title and legend, in pixels
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,11 @@ class GraphPicture:
     Attributes:
         name: The model's name.
         graph: The graph.
-        unrolled: The number of tokens that it is drawn for; 1 is drawn with loops.
+        unrolled: The number of tokens that the graph is drawn for; with 1, states are drawn as
+            loops.
         parameters: The number of trained parameters.
-        counted: Of a trained model that counts, the number of its entries of each kind, as in
-            {"2-grams": 5000}.
+        counted: The number of entries of each kind, as in {"2-grams": 5000}, if the model is a
+            trained count model; otherwise empty.
         sizes: The size of each letter.
         svg: The picture.
     """
@@ -77,7 +78,7 @@ class GraphPicture:
     svg: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but the picture, as JSON values."""
+        """Return everything except the picture as JSON values."""
         return {
             "name": self.name,
             "unrolled": self.unrolled,
@@ -92,8 +93,8 @@ class GraphPicture:
 
 
 def draw(source: "str | Path | ReviewModel | LanguageModel", unroll: int = 1) -> str:
-    """Return the picture of a model's computational graph as an SVG, which may be a file or a part
-    of an HTML page.
+    """Return the picture of a model's computational graph as SVG. It can be saved as a file, or be
+    a part of an HTML page.
 
     The arguments and errors are those of ``graph``.
     """
@@ -114,17 +115,17 @@ def graph(
     >>> reviewgen.graph("./my-model", "my-model.svg", unroll=3)  # doctest: +SKIP
 
     Args:
-        source: A preset, a saved folder, a repository on the Hub, a ReviewModel, or a model of your
-            own. A preset with trained weights is drawn with their sizes.
-        out: The file to write, .svg; None writes none.
-        unroll: The number of tokens to draw, at most 12; 1 draws one, with its state as a loop.
+        source: A preset, a saved folder, a repository on the Hub, a ReviewModel, or your own
+            LanguageModel. If trained weights of a preset are installed, the graph has their sizes.
+        out: The .svg file to write; None writes no file.
+        unroll: The number of tokens to draw, at most 12; with 1, the state is drawn as a loop.
         autograd: Whether to draw PyTorch's graph of the backward pass, for ``unroll`` tokens; needs
             torchviz and graphviz.
         overwrite: Whether to replace the file if it exists.
 
     Raises:
-        ConfigError: The source, ``unroll`` or the file's suffix cannot be used, or what
-            ``autograd`` needs is not installed.
+        ConfigError: The source, ``unroll`` or the file's suffix cannot be used, or ``autograd``
+            needs a library or program that is not installed.
         SourceError, UnknownPlugin, BundleError, HubError: The source cannot be loaded; see
             ``load``.
         BrokenPlugin: The model's description is wrong, or its forward pass raises.
@@ -158,8 +159,8 @@ def graph(
 
 
 def describe_graph(model: Any) -> ModelGraph:
-    """Return the graph of a model: as it describes itself, or its modules as a forward pass calls
-    them.
+    """Return the graph of a model: its own description if it has one, otherwise the modules that a
+    forward pass calls.
 
     Raises:
         BrokenPlugin: The description is wrong, or the forward pass raises.
@@ -203,7 +204,9 @@ def _draw(picture: GraphPicture, subject: LoadedModel, counts: Mapping[str, int]
 
 
 def _legend(graph: ModelGraph, sizes: Mapping[str, int]) -> str:
-    """Return the sizes of the letters that a graph uses; an entry stays on one line."""
+    """Return the size of each letter that a graph uses. No-break spaces keep each entry on one
+    line.
+    """
     used = _letters(graph)
     entries = []
     for letter, size in sizes.items():
@@ -214,8 +217,8 @@ def _legend(graph: ModelGraph, sizes: Mapping[str, int]) -> str:
 
 
 def _draw_autograd(model: Any, tokens: int) -> str:
-    """Return PyTorch's graph of the backward pass of a text of zeros, drawn by torchviz and
-    graphviz's dot.
+    """Return an SVG of PyTorch's graph of the backward pass, drawn by torchviz and the program dot
+    of graphviz. The input of the forward pass is ``tokens`` zeros.
     """
     ids = torch.zeros(1, tokens, dtype=torch.long)
     with broken_plugins(model, ids), torch.enable_grad():
@@ -241,8 +244,8 @@ def _draw_autograd(model: Any, tokens: int) -> str:
 
 
 def _with_texts(graph: ModelGraph, tokenizer: Any) -> ModelGraph:
-    """Return a graph with the text of its tokens in front of the labels; without a tokenizer, with
-    their ids.
+    """Return a graph in which the labels of nodes and edges begin with the text of their tokens, or
+    with the ids if there is no tokenizer.
     """
 
     def named(element: Any) -> Any:
@@ -259,8 +262,8 @@ def _with_texts(graph: ModelGraph, tokenizer: Any) -> ModelGraph:
 
 
 def _text(ids: Sequence[int], tokenizer: Any) -> str:
-    """Return tokens as readable text in quotation marks: a space is ␣, and special ids have their
-    names.
+    """Return token ids as readable text in quotation marks, in which a space is ␣ and special ids
+    have names. Without a tokenizer, return the ids.
     """
     if tokenizer is None:
         return " ".join(map(str, ids))
@@ -277,7 +280,7 @@ def _text(ids: Sequence[int], tokenizer: Any) -> str:
 
 
 def _letters(graph: ModelGraph) -> set[str]:
-    """Return the letters of all shapes."""
+    """Return the letters that the shapes of a graph use."""
     axes = chain.from_iterable(edge.axes for edge in graph.edges)
     letters = set(filter(str.isalpha, "".join(map(str, axes))))
     return letters.union(
@@ -286,7 +289,7 @@ def _letters(graph: ModelGraph) -> set[str]:
 
 
 def _describe(graph: ModelGraph) -> str:
-    """Return the graph in words."""
+    """Describe a graph in words, for screen readers."""
     labels = {node.id: plain(node.label or node.id) for node in graph.nodes}
     insides = []
     for node in graph.nodes:

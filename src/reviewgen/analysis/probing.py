@@ -1,11 +1,11 @@
-"""``reviewgen.probe``: what models have learned about structure, by minimal pairs and by marks that
-are closed.
+"""``reviewgen.probe``: measures what models have learned about structure, by minimal pairs and by
+the brackets and quotation marks that they close.
 
-A *minimal pair* is two sentences that differ in one word, of which one is correct: "The actor of
-the films is good." and "The actor of the films are good." A model passes if it assigns a higher
-probability to the correct one (Linzen et al. 2016; Marvin and Linzen 2018; BLiMP, Warstadt et al.
-2020). Chance is one half. A noun between subject and verb that has the other number is an
-*attractor*: a model that looks at the nearest noun only is always wrong.
+A *minimal pair* is two sentences that differ in one word; only one of them is correct: "The actor
+of the films is good." and "The actor of the films are good." A model passes if it assigns a higher
+probability to the correct sentence (Linzen et al. 2016; Marvin and Linzen 2018; BLiMP, Warstadt et
+al. 2020). Chance is one half. An *attractor* is a noun between subject and verb that has the other
+number, as "films" here. A model that looks only at the nearest noun is then always wrong.
 """
 
 import math
@@ -34,12 +34,12 @@ from reviewgen.rates import find_intervals
 from reviewgen.web.charts import Chart, Panel, Series, draw_figure, refuse_chart, save_chart
 from reviewgen.web.rendering import HtmlReport
 
-PAIRS = 60  # of each kind
-_MIN_COUNT = 10  # pairs or opened marks; a share of fewer is not known
-_CHARACTERS = 1200  # length of a text in which marks are counted, about
-_AFTER = 200  # characters after an opening mark within which it should be closed
-_MAX_COLUMNS = 3  # models that have a column of a table each; of more, each has a line
-_MAX_LABELS = 5  # models that a chart names below its axis; more are numbered
+PAIRS = 60  # maximum number of pairs of each kind
+_MIN_COUNT = 10  # a share of fewer pairs or opened marks is not given
+_CHARACTERS = 1200  # approximate length of a text in which marks are counted
+_AFTER = 200  # a mark should be closed within this many characters after it
+_MAX_COLUMNS = 3  # with more models, a table has a line for each instead of a column
+_MAX_LABELS = 5  # with more models, the axis of a chart has numbers instead of names
 _SUMMARY = (
     "Share of minimal pairs whose correct sentence is more probable, and of opened marks that are"
     " closed."
@@ -96,14 +96,14 @@ MinimalPair = tuple[str, str]
 
 @dataclass(frozen=True)
 class ProbeRow:
-    """The result of a model in one probe.
+    """The result of one model in one probe.
 
     Attributes:
-        model: The model.
-        probe: The kind of the pairs, or of the marks.
+        model: The name of the model.
+        probe: The name of the probe: a kind of pairs, or of marks.
         share: The share of pairs in which the correct sentence is more probable, or of opened marks
             that are closed; None if fewer than ten were counted.
-        interval: Its 95 % interval, low and high; None if it is not known.
+        interval: The low and high end of the 95 % interval of ``share``; None if it is not known.
         count: The number of pairs, or of opened marks.
     """
 
@@ -145,8 +145,8 @@ class Probe(HtmlReport):
         return list(dict.fromkeys(row.probe for row in self.rows))
 
     def table(self) -> list[list[str]]:
-        """Return the cells of a table, its head first: a line for each probe, or for each of more
-        than three models.
+        """Return the cells of a table, the header first. It has a line for each probe; if there are
+        more than three models, it has a line for each model.
         """
         cells = {(row.probe, row.model): row.describe() for row in self.rows}
         models = self.models
@@ -158,7 +158,9 @@ class Probe(HtmlReport):
         return table
 
     def chart(self) -> Chart:
-        """Return the shares as a chart, with a panel for each probe; lines are the intervals."""
+        """Return the shares as a chart, with a panel for each probe. Vertical lines are the
+        intervals.
+        """
         names = self.models
         labels = names
         if len(names) > _MAX_LABELS:
@@ -182,10 +184,10 @@ class Probe(HtmlReport):
         """Save the chart as PNG, SVG or PDF, by the file's suffix.
 
         Raises:
-            ConfigError: The suffix is another one, or matplotlib, which PNG and PDF need, is not
-                installed.
+            ConfigError: The suffix is none of these, or matplotlib is not installed (PNG and PDF
+                need it).
             OutputExists: The file exists, and ``overwrite`` is false.
-            StorageError: It cannot be written.
+            StorageError: The file cannot be written.
         """
         save_chart(self.chart(), refuse_chart(file, overwrite))
 
@@ -205,12 +207,12 @@ def probe(models: Any, *, pairs: Any = None, texts: int = 100, seed: int = 0) ->
     >>> reviewgen.probe(["ngram-word", "lstm-word"]).plot("probes.svg")  # doctest: +SKIP
 
     Args:
-        models: A model, what ``load`` takes, or a list of them.
-        pairs: Minimal pairs to use instead of those of the package: a table (jsonl, csv, a list of
-            mappings) with the columns ``sentence_good`` and ``sentence_bad``, as BLiMP's, and
-            optionally ``UID`` or ``kind``.
-        texts: The number of texts that each model generates, at temperature 1, to count marks in; 0
-            for none.
+        models: A ReviewModel, a source for ``load``, or a list of these.
+        pairs: Minimal pairs to use instead of the built-in ones: a table (jsonl, csv, a list of
+            mappings) with the columns ``sentence_good`` and ``sentence_bad``, as BLiMP has them,
+            and optionally ``UID`` or ``kind``.
+        texts: The number of texts that each model generates at temperature 1. Marks are counted in
+            these texts; 0 leaves this probe out.
         seed: The seed of these texts.
 
     Raises:
@@ -242,10 +244,10 @@ def probe(models: Any, *, pairs: Any = None, texts: int = 100, seed: int = 0) ->
 
 
 def read_pairs(source: Any) -> dict[str, list[MinimalPair]]:
-    """Return the minimal pairs of a table by their kinds.
+    """Read minimal pairs from a table, and return them by kind.
 
     Raises:
-        DataError: The table cannot be read, is empty, or a row lacks a sentence.
+        DataError: The table cannot be read or is empty, or a row lacks a sentence.
     """
     pairs = dict[str, list[MinimalPair]]()
     for number, record in enumerate(open_records(source), 1):
@@ -266,10 +268,11 @@ def read_pairs(source: Any) -> dict[str, list[MinimalPair]]:
 def make_pairs(
     model: ReviewModel, kinds: Sequence[str] = (*_TEMPLATES, MEMORY)
 ) -> dict[str, list[MinimalPair]]:
-    """Return the pairs of the package whose words a model knows: at most 60 of each kind.
+    """Return the built-in pairs whose words a model knows, at most 60 of each kind.
 
-    A pair and the next one are mirror images, singular and plural for example, so a preference for
-    one word gives one half.
+    Each pair is followed by its mirror image: for example, one has a singular subject, the other a
+    plural one. A model that always prefers the same word is right in one of the two, so its share
+    is one half.
     """
     lexicon = model.bundle.lexicon
 
@@ -286,7 +289,9 @@ def make_pairs(
 
 
 def _agree(template: str) -> Iterator[list[MinimalPair]]:
-    """Yield two pairs each time: with a singular subject, and with a plural one."""
+    """Yield lists of two pairs: one with a singular subject, and one with a plural subject. An
+    attractor has the other number. In each pair, the correct sentence is first.
+    """
     attractors = _NOUNS if "{1}" in template else [("", "")]
     for noun, attractor, (verb, verbs), end in product(_NOUNS, attractors, _VERBS, _ENDS):
         if noun != attractor:
@@ -299,8 +304,8 @@ def _agree(template: str) -> Iterator[list[MinimalPair]]:
 
 
 def _remember() -> Iterator[list[MinimalPair]]:
-    """Yield two pairs each time, whose last word should be one of the first sentence: each of two
-    words is the correct one once.
+    """Yield lists of two pairs. The last word of a text should repeat a word of its first sentence.
+    Each of the two words is correct in one pair and incorrect in the other.
     """
     for one, other, filler in product(_THINGS, _THINGS, _FILLERS):
         if one < other:
@@ -315,8 +320,8 @@ def _remember() -> Iterator[list[MinimalPair]]:
 def measure_pairs(
     name: str, model: ReviewModel, pairs: Mapping[str, Sequence[MinimalPair]]
 ) -> Iterator[ProbeRow]:
-    """Yield the row of each kind of pairs. Two pairs that mirror each other are one item of an
-    interval.
+    """Yield a row for each kind of pairs. For the interval, a pair and its mirror image are one
+    item.
     """
     for kind, kind_pairs in pairs.items():
         bits = score_sentences(model, list(chain.from_iterable(kind_pairs))).reshape(-1, 2)
@@ -326,7 +331,7 @@ def measure_pairs(
 
 
 def _count_marks(name: str, model: ReviewModel, texts: int, seed: int) -> Iterator[ProbeRow]:
-    """Yield the row of each kind of marks, in texts that a model generates."""
+    """Generate texts, and yield a row for each kind of marks in them."""
     longest = _CHARACTERS if model.generator.pieces.are_characters else _CHARACTERS // 4
     config = GenerationConfig(temperature=1.0, max_new_tokens=longest, num_return_sequences=texts)
     conditions = model.conditions.unspecified
@@ -339,7 +344,9 @@ def _count_marks(name: str, model: ReviewModel, texts: int, seed: int) -> Iterat
 
 
 def _make_row(model: str, name: str, counts: Sequence[tuple[float, int]]) -> ProbeRow:
-    """Return a row from two counts for each of some items: of the correct ones and of all."""
+    """Return the row of a probe. ``counts`` has two numbers for each item, which is a text or two
+    pairs: how many answers or marks were right, and how many there were.
+    """
 
     def measure(some: Sequence[tuple[float, int]]) -> list[float]:
         return [sum(right for right, _ in some) / max(1, sum(total for _, total in some))]
@@ -354,7 +361,9 @@ def _make_row(model: str, name: str, counts: Sequence[tuple[float, int]]) -> Pro
 
 
 def score_sentences(model: ReviewModel, texts: Sequence[str]) -> Float64[np.ndarray, " N"]:
-    """Return the bits of each text without those of its end token: a pair differs before that."""
+    """Return the bits of each text, without its end token: the sentences of a pair differ before
+    it.
+    """
     prefix = model.conditions.unspecified_ids
     weights = model.bundle.weights
     size = model.tokenizer.vocab_size
@@ -366,8 +375,8 @@ def score_sentences(model: ReviewModel, texts: Sequence[str]) -> Float64[np.ndar
 def count_closed(text: str, opening: str, closing: str, is_whole: bool) -> tuple[int, int]:
     """Return how many of the marks that a text opens are closed, and how many it opens.
 
-    A mark that opens and closes does so in turn. One that is opened in the last 200 characters of a
-    text that was cut off counts only if it is closed.
+    A sign that is both an opening and a closing mark opens and closes in turn. If a text was cut
+    off, a mark that it opens in its last 200 characters counts only if it is closed.
 
     >>> count_closed("a (b) (c", "(", ")", True), count_closed("a (b) (c", "(", ")", False)
     ((1, 2), (1, 1))

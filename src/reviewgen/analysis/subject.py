@@ -1,5 +1,5 @@
-"""The model to explain or draw: a trained one, a new one of a preset without trained weights, or a
-model object.
+"""Loads the model to explain or draw: a trained model, a new model of a preset without trained
+weights, or a model object.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,14 +27,14 @@ class LoadedModel:
 
     Attributes:
         source: The name that the user gave.
-        name: The model's plugin, or its class.
+        name: The name of the model's plugin, or of its class.
         model: The model, in evaluation mode.
-        tokenizer: Its tokenizer; None for a model object.
-        conditions: Its conditions.
-        is_trained: Whether its weights are trained ones; None if that is not known.
-        batch: The sizes of B and T in its training, if they are known.
-        notes: Sentences for the user.
-        review: The trained model with its tokenizer; None for a new one and for a model object.
+        tokenizer: The model's tokenizer; None for a model object.
+        conditions: The conditions of the model.
+        is_trained: Whether the weights are trained; None if that is not known.
+        batch: The sizes of B and T in the model's training; empty if they are not known.
+        notes: Notes for the user, as sentences.
+        review: The ReviewModel of a trained model; None for a new model and for a model object.
     """
 
     source: str
@@ -49,15 +49,15 @@ class LoadedModel:
 
     @classmethod
     def of(cls, source: object, texts: Sequence[str] = ()) -> "LoadedModel":
-        """Return the trained model of a source, or a new model of a preset without trained weights.
+        """Load the model of a source. If it is a preset without trained weights, make a new model.
 
         Args:
             source: A source as for ``reviewgen.load``, a ReviewModel, or a LanguageModel.
-            texts: The texts that a new model should be able to read; without any, its vocabulary
-                has the size that its tokenizer is set to.
+            texts: The texts that a new model should be able to read. Without texts, its vocabulary
+                has the size in the settings of its tokenizer.
 
         Raises:
-            ConfigError: The source is of another kind.
+            ConfigError: The source is none of these, or is a blend without trained weights.
             SourceError, UnknownPlugin, BundleError, HubError: As in ``reviewgen.load``.
         """
         if isinstance(source, str | Path):
@@ -79,7 +79,7 @@ def _trained(review: ReviewModel, source: str) -> LoadedModel:
     model = review.bundle.model
     if isinstance(model, nn.Module):
         model.eval()
-    # a blend has no training of its own
+    # a blend was not trained itself, so the settings are those of its first part that has some
     runs = [review.training, *(review.training.get("parts") or ())]
     settings: Mapping[str, Any] = next((run["config"] for run in runs if run.get("config")), {})
     sizes = {"B": settings.get("batch_size"), "T": settings.get("bptt")}
@@ -97,7 +97,9 @@ def _trained(review: ReviewModel, source: str) -> LoadedModel:
 
 
 def _new(name: str, texts: Sequence[str]) -> LoadedModel:
-    """Return a new model of a preset; a model that is trained by counting counts the texts."""
+    """Return a new model of a preset. A count model counts the texts; other models have random
+    weights.
+    """
     from reviewgen.runs.setup import resolve_setup  # imports accelerate and datasets
 
     if find_preset(name).parts:
@@ -109,7 +111,8 @@ def _new(name: str, texts: Sequence[str]) -> LoadedModel:
     read = list(texts) or [_CHARACTERS]
     tokenizer = setup.tokenizer_class.train(read, setup.tokenizer_config)
     conditions = Conditions(first_id=tokenizer.vocab_size)
-    # without texts, the vocabulary of the trained model: its own is that of a few characters
+    # Without texts, the model is built for the vocabulary size of the settings, since this
+    # tokenizer knows only a few characters.
     size = getattr(setup.tokenizer_config, "vocab_size", tokenizer.vocab_size)
     built_for = conditions if texts else Conditions(first_id=size)
     model: Any = setup.build_model(tokenizer, built_for, seed=0)

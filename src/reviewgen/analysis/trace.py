@@ -1,10 +1,11 @@
 """Records a forward pass: the calls of modules with their inputs and outputs, the operations
-between them, and the products of both.
+between them, and the number of multiplications in each call.
 
-Hooks note the calls of modules, and a ``TorchDispatchMode`` the operations that torch runs, in the
-order in which they happen, so that ``explain`` can count multiplications and ``graph`` can follow
-values from module to module. Products are those of the code that runs: of matrix products by the
-formulas of torch's flop counter, and of elementwise products. B batch, T time (tokens).
+Hooks record the calls of modules, and a ``TorchDispatchMode`` records the operations that torch
+runs, in the order in which they happen. ``explain`` counts the multiplications, and ``graph``
+follows values from module to module. The multiplications, here *products*, are those of the code
+that runs. For matrix products, they follow from the formulas of torch's flop counter; those of
+elementwise products are added. B batch, T time (tokens).
 """
 
 import warnings
@@ -32,7 +33,7 @@ _LETTERS = {
     "d_model": "D",
 }
 _ELEMENTWISE = ("mul", "mul_", "addcmul")
-# torch's flop counter knows only those of GPUs
+# attention on a CPU; torch's flop counter knows only the operations of GPUs
 _CPU_ATTENTION = "_scaled_dot_product_flash_attention_for_cpu"
 
 
@@ -41,12 +42,13 @@ class ModuleCall:
     """A call of a module.
 
     Attributes:
-        name: The module's path, as "blocks.0.mix"; empty for the model.
+        name: The path of the module, as in "blocks.0.mix"; empty for the model.
         module: The module.
-        around: The call that it is part of; None for the model's.
-        inputs, outputs: The tensors that it took and returned.
-        has_calls: Whether it called other modules.
-        products: The multiplications of two numbers in it, without those of the calls in it.
+        around: The call that made this call; None for the call of the model.
+        inputs, outputs: The tensors that the call took and returned.
+        has_calls: Whether the module called other modules.
+        products: The number of multiplications in the call, without those in the calls that it
+            made.
     """
 
     name: str
@@ -59,8 +61,9 @@ class ModuleCall:
 
 
 class Step(NamedTuple):
-    """An operation of torch, or the end of a call, which has no operation; ``call`` is that call,
-    or the one around it.
+    """An operation of torch, or the end of the call of a module. At the end of a call,
+    ``operation`` is empty and ``call`` is that call. Otherwise ``call`` is the call in which the
+    operation ran.
     """
 
     operation: str
@@ -70,8 +73,8 @@ class Step(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """A forward pass: its logits, the tensors of the states before and after, and its steps in
-    order.
+    """A recorded forward pass: the logits, the tensors of the state before and after it, and the
+    steps in order.
     """
 
     logits: Float[Tensor, "B T V"]
@@ -80,19 +83,21 @@ class Trace(NamedTuple):
 
     @property
     def calls(self) -> list[ModuleCall]:
-        """The calls of modules, in the order of their ends; the model's own is the last."""
+        """The calls of modules, in the order in which they end; the call of the model is the
+        last.
+        """
         return [step.call for step in self.steps if not step.operation and step.call is not None]
 
 
 @torch.no_grad()
 def trace(model: Any, ids: Int[Tensor, "B T"], *, follows: bool = False) -> Trace:
-    """Record a forward pass: its calls and their products; the operations between them, too, if
-    ``follows``.
+    """Run a forward pass, and record the calls of modules with their products. If ``follows`` is
+    true, record the operations of torch, too.
 
     Raises:
         BrokenPlugin: The model raises, or does not return a pair of logits (B, T, V) and a state.
     """
-    from torch.utils.flop_counter import flop_registry  # loads half a second of torch's modules
+    from torch.utils.flop_counter import flop_registry  # takes half a second to import
 
     watch = _Watch(flop_registry, follows)
     with broken_plugins(model, ids), ExitStack() as stack:
@@ -117,10 +122,11 @@ def trace(model: Any, ids: Int[Tensor, "B T"], *, follows: bool = False) -> Trac
 
 @contextmanager
 def broken_plugins(model: Any, ids: Tensor) -> Iterator[None]:
-    """Name the model in the errors that its code, or a hook that it has registered, raises.
+    """Turn errors that a model or its hooks raise inside the block into a BrokenPlugin that names
+    the model.
 
     Raises:
-        BrokenPlugin: Anything else than a ReviewgenError was raised.
+        BrokenPlugin: The block raises an error that is not a ReviewgenError.
     """
     try:
         yield
@@ -136,20 +142,20 @@ def broken_plugins(model: Any, ids: Tensor) -> Iterator[None]:
 
 @contextmanager
 def _plain_code() -> Iterator[None]:
-    """Switch off oneDNN and fused encoder layers inside the block: their operations cannot be
-    seen.
+    """Switch off oneDNN and fused encoder layers inside the block, since a dispatch mode does not
+    see their operations.
     """
     mha = torch.backends.mha
     with warnings.catch_warnings(), ExitStack() as stack:
         stack.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
         mha.set_fastpath_enabled(False)
-        warnings.filterwarnings("ignore", message="TF32")  # of a setting that flags() sets, too
+        warnings.filterwarnings("ignore", message="TF32")  # flags() also sets an option that warns
         stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
         yield
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is untyped
-    """Records operations, and, through hooks, calls."""
+    """Records the operations that torch dispatches, and through hooks the calls of modules."""
 
     def __init__(self, formulas: Mapping[Any, Any], follows: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -159,7 +165,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
         self._open = list[ModuleCall]()
 
     def begin(self, name: str) -> Any:
-        """Return the hook before a module's call."""
+        """Return the hook that records the beginning of a module's call."""
 
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             around = self._open[-1] if self._open else None
@@ -170,15 +176,15 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
         return hook
 
     def end(self, _module: nn.Module, _args: Any, _kwargs: Any, output: Any) -> None:
-        """The hook after it."""
+        """The hook that records the end of a module's call."""
         call = self._open.pop()
         call.outputs = list(tensors(output))
         self.steps.append(Step("", call.inputs, call.outputs, call))
 
     @contextmanager
     def custom_functions(self) -> Iterator[None]:
-        """Record calls of autograd functions that models define, inside the block: torch does not
-        dispatch their work in numpy.
+        """Inside the block, record the calls of autograd functions that models define, since torch
+        does not dispatch what these compute in numpy.
         """
         apply = vars(torch.autograd.Function)["apply"]
 
@@ -202,11 +208,13 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
         return result
 
     def _note(self, operation: str, args: Any, result: Any) -> None:
+        """Record an operation, if operations are followed."""
         if self._follows:
             call = self._open[-1] if self._open else None
             self.steps.append(Step(operation, list(tensors(args)), list(tensors(result)), call))
 
     def _products(self, packet: Any, args: Any, kwargs: Any, result: Any) -> int:
+        """Return the number of multiplications in an operation of torch."""
         if packet.__name__ in _ELEMENTWISE:
             return int(result.numel())
         if packet.__name__ == _CPU_ATTENTION:
@@ -214,7 +222,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
             (*batch, queries, width), key, value = (tensor.shape for tensor in args[:3])
             return torch.Size((*batch, queries, key[-2], width + value[-1])).numel()
         formula = self._formulas.get(packet)
-        # a product and a sum are two
+        # torch counts a multiplication and an addition as two
         return 0 if formula is None else int(formula(*args, **kwargs, out_val=result)) // 2
 
 
@@ -225,7 +233,7 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 def letter_sizes(config: Any) -> dict[str, int]:
-    """Return the sizes of a model that have a letter."""
+    """Return the sizes in the settings of a model that have a letter, by letter."""
     settings = to_dict(config)
     sizes = dict[str, int]()
     for name, letter in _LETTERS.items():
@@ -238,10 +246,12 @@ def letter_sizes(config: Any) -> dict[str, int]:
 def name_axes(
     shape: Sequence[int], batch: Sequence[int], letters: Mapping[str, int]
 ) -> tuple[Axis, ...]:
-    """Return a letter for each axis, by its size: B, T, a size of the model or up to eight times
-    one; a number where none fits.
+    """Return a name for each axis of a tensor, by the size of the axis: B, T, BT, the letter of a
+    size of the model, or up to eight times such a letter, as in 4H. If no name fits, the axis keeps
+    its size as a number.
 
-    If a size is ambiguous, the last axis is taken for features, and earlier axes for B or T.
+    If several names fit, the last axis gets the name of a size of the model, and earlier axes get B
+    or T.
     """
     rows, time = batch
     positions = {rows: "B"} if time == 1 else {rows * time: "BT", time: "T", rows: "B"}

@@ -1,10 +1,10 @@
-"""Line and scatter charts as plain data, and drawn: as SVG that follows light and dark, as a figure
-of a page, as PNG or PDF.
+"""Line, scatter and bar charts as plain data, and how they are drawn: as SVG that follows the light
+or dark mode, as a figure of a page, as PNG or PDF.
 
-The SVG is our own, since matplotlib's has fixed colours and outlined text, and the libraries whose
-charts follow a page draw them with JavaScript. Matplotlib, an extra, draws the same data where no
-browser does. Runs differ in colour and in the shape of their marks, so that nothing depends on
-colour alone.
+The SVG is written here: that of matplotlib has fixed colours and text as outlines, and the
+libraries whose charts follow a page need JavaScript. Matplotlib, an optional dependency, draws the
+same data as PNG and PDF. Runs differ in colour and in the shape of their marks, so that nothing
+depends on colour alone.
 """
 
 import math
@@ -43,19 +43,21 @@ _Value = TypeVar("_Value")
 Point = tuple[float, float]
 
 _CHARTS = (".png", ".svg", ".pdf")
-_WIDTH = 420.0  # of a chart in a page: small, so that text is readable where a phone shrinks it
+# width of a chart on a page; small, so that text stays readable when a phone shrinks the chart
+_WIDTH = 420.0
 _ALONE = 620.0  # width of a chart in a file of its own
 _MAP = (840.0, 640.0)  # the width and height of a map of words
-_MAP_HALVES = 7_500.0  # sum of the half widths of its words, in pixels, that a map has room for
-_WORD_HEIGHT = 1.3 * NOTE  # in pixels
+# a map of this size has room for words whose half widths sum to this, in pixels
+_MAP_HALVES = 7_500.0
+_WORD_HEIGHT = 1.3 * NOTE  # height of a word on a map, in pixels
 _GOLDEN_ANGLE = math.pi * (3 - math.sqrt(5))  # in radians
-_LEFT = 46.0  # left of the area of a panel, for the labels of its axis
-_TOP = 26.0  # above the area of a panel
-_BETWEEN = 14.0  # below the area of a panel, before the next one
-_BAR = 0.6  # width of a bar, as a share of the distance between two
-_MOST_POINTS = 60  # of a line, as it is drawn
-_MOST_LISTED = 8  # of the points of a line, in the table
-_SHAPES = (  # around (0, 0): circle, square, triangle, diamond
+_LEFT = 46.0  # space on the left of a panel's area, for the labels of its axis
+_TOP = 26.0  # space above a panel's area
+_BETWEEN = 14.0  # space below a panel's area, before the next panel
+_BAR = 0.6  # width of a bar, as a share of the distance between the centres of two bars
+_MOST_POINTS = 60  # maximum number of points of a line that are drawn
+_MOST_LISTED = 8  # maximum number of points of a line that the table lists
+_SHAPES = (  # SVG paths of the marks, around (0, 0): circle, square, triangle, diamond
     "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
     "M-3.6-3.6h7.2v7.2h-7.2z",
     "M0-4.8l4.6 8.2h-9.2z",
@@ -71,12 +73,14 @@ class Series:
     Attributes:
         name: Its name in the legend.
         points: Pairs of x and y; pairs with a value that is NaN or infinite are left out.
-        style: A number that chooses colour and shape: the same model has the same in each chart.
-        is_dashed: Whether its line is dashed, without marks.
-        interval: The low and high end of the y of a single point, drawn as a bar; None for none.
-        level: A height that is drawn as a dotted line from side to side; None for none.
-        is_ring: Whether its marks are rings around those of another.
-        is_bar: Whether its points are bars that start at zero.
+        style: A number that chooses the colour and the shape of marks. A model has the same number
+            in each chart.
+        is_dashed: Whether the line is dashed and has no marks.
+        interval: The low and high end of the interval of a single point, drawn as a vertical line;
+            None if there is no interval.
+        level: The height of a dotted line across the panel; None if there is no such line.
+        is_ring: Whether the marks are rings around the marks of another series.
+        is_bar: Whether the points are drawn as bars that start at zero.
     """
 
     name: str
@@ -90,8 +94,8 @@ class Series:
 
 
 class Panel(NamedTuple):
-    """One of several charts that share an x axis: the label of its y axis, its series, its height
-    in pixels, and values that its y axis includes in any case.
+    """A part of a chart with a y axis of its own: the label of this axis, the series, the height in
+    pixels, and values that the axis always includes (``ends``).
     """
 
     label: str
@@ -102,16 +106,16 @@ class Panel(NamedTuple):
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart.
+    """A chart of one or more panels below one another, with one x axis.
 
     Attributes:
         title: The caption.
         x: The label of the x axis.
-        panels: From top to bottom.
+        panels: The panels, from top to bottom.
         summary: A sentence on its content.
         log_x: Whether the x axis is logarithmic; points that are not above zero are then left out.
         from_zero: Whether a linear x axis starts at zero.
-        labels: The labels of x = 0, 1, 2 ...; empty for numbers.
+        labels: The labels at x = 0, 1, 2 and so on; empty if the axis has numbers.
     """
 
     title: str
@@ -148,11 +152,11 @@ def draw_figure(chart: Chart) -> Markup:
 
 
 def refuse_chart(file: str | Path, overwrite: bool = False) -> Path:
-    """Return the file that a chart is saved as; raise, before any work, if it cannot be.
+    """Check, before any work, that a chart can be saved as ``file``, and return its path.
 
     Raises:
-        ConfigError: The suffix is not .png, .svg or .pdf, or matplotlib, which all but .svg need,
-            is not installed.
+        ConfigError: The suffix is not .png, .svg or .pdf, or matplotlib is not installed (all but
+            .svg need it).
         StorageError, OutputExists: See ``refuse_file``.
     """
     file = refuse_file(file, _CHARTS, overwrite)
@@ -182,8 +186,8 @@ def save_chart(chart: Chart, file: Path) -> None:
 
 
 def draw_words(words: Sequence[str], points: Sequence[Point], title: str, summary: str) -> str:
-    """Return words in a plane as SVG: each at its point or, where another word stands, at the
-    nearest free point.
+    """Draw words in a plane as SVG. Each word stands at its point, or at the nearest free point if
+    another word stands there.
     """
     shown = [shorten(word, 20) for word in words]
     halves = [text_width(word, NOTE) / 2 + 1 for word in shown]
@@ -192,7 +196,8 @@ def draw_words(words: Sequence[str], points: Sequence[Point], title: str, summar
     up = _MAP[1] * scale
     xs, ys = zip(*points, strict=True)
     cell_width = 2 * max(halves)
-    # by column and row of cells: middle and half width of the words that may reach into the cell
+    # For each cell of a grid (column, row): the centre and half width of the words that may reach
+    # into the cell.
     near: dict[tuple[int, int], list[tuple[float, float, float]]] = defaultdict(list)
     content = list[str]()
     for word, half, (x, y) in zip(shown, halves, points, strict=True):
@@ -213,8 +218,8 @@ def draw_words(words: Sequence[str], points: Sequence[Point], title: str, summar
 
 
 def _spots(x: float, y: float, half: float, across: float, up: float) -> Iterator[Point]:
-    """Yield the points around (x, y), along the spiral of a sunflower (Vogel 1979), where a word
-    lies inside the map.
+    """Yield the points of a sunflower spiral (Vogel 1979) around (x, y), from the centre outwards.
+    Points at which a word would leave the map are skipped.
     """
     for step in range(int(across * up / 4)):
         radius = 3 * math.sqrt(step)
@@ -225,7 +230,7 @@ def _spots(x: float, y: float, half: float, across: float, up: float) -> Iterato
 
 
 def _matplotlib(chart: Chart) -> Any:
-    """Return a chart as a figure of matplotlib. No pyplot, so no global state."""
+    """Return a chart as a figure of matplotlib. Pyplot is not used, since it has global state."""
     from matplotlib.figure import Figure  # takes half a second to import
 
     heights = [panel.height for panel in chart.panels]
@@ -257,7 +262,9 @@ def _matplotlib(chart: Chart) -> Any:
 
 
 def _plot(series: Series, ax: Any) -> Iterator[Any]:
-    """Draw a series on axes of matplotlib; yield its artists, of which a legend shows the first."""
+    """Draw a series on axes of matplotlib, and yield its artists. The legend shows the first
+    one.
+    """
     look: dict[str, Any] = {"color": f"C{series.style % 10}", "label": _escaped(series.name)}
     xs = [x for x, _ in series.points]
     ys = [y for _, y in series.points]
@@ -276,15 +283,17 @@ def _plot(series: Series, ax: Any) -> Iterator[Any]:
 
 
 def _escaped(text: str) -> str:
-    """Escape a text for matplotlib: dollar signs do not start a formula, a leading underscore does
-    not hide a legend entry.
+    """Escape a text for matplotlib, so that a dollar sign does not start a formula, and a leading
+    underscore does not hide an entry of the legend.
     """
-    text = text.encode("utf-8", "replace").decode("utf-8")  # it draws no lone surrogates
+    text = text.encode("utf-8", "replace").decode("utf-8")  # matplotlib draws no lone surrogates
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def _keep(chart: Chart) -> Chart:
-    """Return a chart without the points that cannot be drawn, its lines thinned."""
+    """Return a chart without the points that cannot be drawn, and with at most ``_MOST_POINTS``
+    points in each series.
+    """
 
     def keep(series: Series) -> Series:
         points = [
@@ -299,15 +308,15 @@ def _keep(chart: Chart) -> Chart:
 
 
 def thin(values: Sequence[_Value], count: int) -> list[_Value]:
-    """Return at most ``count`` values at even distances, the first and the last among them."""
+    """Return at most ``count`` values at even distances, including the first and the last."""
     if len(values) <= count:
         return list(values)
     return [values[round(n * (len(values) - 1) / (count - 1))] for n in range(count)]
 
 
 class _Axis(NamedTuple):
-    """The values at its ends, or their decimal logarithms; the positions of its ends in pixels; its
-    ticks by their labels.
+    """An axis: the values at its ends (their decimal logarithms if ``is_log``), the positions of
+    its ends in pixels, and its ticks as pairs of label and value.
     """
 
     low: float
@@ -325,7 +334,9 @@ class _Axis(NamedTuple):
 
 
 def _draw(chart: Chart, width: float, head: Lines) -> str:
-    """Return a chart of points that can be drawn as SVG, below the lines of its head."""
+    """Return a chart as SVG, below the lines of text in ``head``. All its points can be drawn; see
+    ``_keep``.
+    """
     points = chain.from_iterable(series.points for series in chart.series)
     across = _make_axis([x for x, _ in points], _LEFT, width, chart.log_x, chart.from_zero)
     if chart.labels:
@@ -350,8 +361,8 @@ def _draw(chart: Chart, width: float, head: Lines) -> str:
 
 
 def _named(chart: Chart) -> list[Series]:
-    """Return the series that the legend names: those of the first panel, and the levels of others,
-    each name once.
+    """Return the series that the legend names: those of the first panel that have points, and those
+    of all panels that have a level. Each name occurs once.
     """
     named = dict[str, Series]()
     for n, panel in enumerate(chart.panels):
@@ -387,7 +398,7 @@ def _draw_panel(panel: Panel, across: _Axis, width: float, top: float) -> list[s
 
 
 def _draw_series(series: Series, across: _Axis, up: _Axis) -> Iterator[str]:
-    """Yield the elements of a series, the lower ones first."""
+    """Yield the elements of a series; later elements cover earlier ones."""
     titles = [f"{series.name}: {x:,.4g}, {y:.4g}" for x, y in series.points]
     spots = [(across.position(x), up.position(y)) for x, y in series.points]
     if series.is_bar:
@@ -417,7 +428,7 @@ def _mark(series: Series, x: float, y: float, content: str = "") -> str:
         kind = "mark hollow"
     elif series.is_bar:
         kind = "mark filled"
-    # where the eight colours are used again, the shapes are others
+    # when the eight colours repeat, each has another shape
     shape = _RING if series.is_ring else _SHAPES[(series.style + series.style // 8) % len(_SHAPES)]
     where = f"translate({number(x)} {number(y)})"
     return tag("path", content, class_=kind, transform=where, d=shape)
@@ -458,8 +469,8 @@ def _make_axis(
     from_zero: bool = False,
     count: int = 5,
 ) -> _Axis:
-    """Return an axis from the position ``start`` to ``end`` on which all of some finite values are;
-    without values, from 0 to 1, or from 1 to 10.
+    """Return an axis from the position ``start`` to ``end`` that includes all values, which must be
+    finite. Without values, it goes from 0 to 1; a logarithmic axis from 1 to 10.
     """
     known = [math.log10(value) if is_log else value for value in values] or [0.0, 1.0]
     low = min(known)
@@ -486,7 +497,9 @@ def _linear_ticks(low: float, high: float, count: int) -> list[float]:
 
 
 def _log_ticks(low: float, high: float, count: int) -> list[float]:
-    """Return powers of ten, thinned if there are many; with 2 and 5 times them if there are few."""
+    """Return powers of ten, thinned if there are many. If fewer than three are on the axis, add 4
+    times, or 2 and 5 times, each power; if that is not enough, return linear ticks.
+    """
     powers = range(math.floor(low), math.ceil(high) + 1)
     for steps in (1,), (1, 4), (1, 2, 5):
         ticks = [step * 10.0**power for power, step in product(powers, steps)]

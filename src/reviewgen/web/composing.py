@@ -1,18 +1,20 @@
-"""The page as one HTML file that works without a network, from ``file://`` too: modules, manifests
-and weights inside.
+"""Writes the page that generates texts as one HTML file. The file contains modules, manifests and
+weights, and works without a network, also from ``file://``.
 
-A browser loads no module from a file beside the page (a file has no origin), so the modules are
-``data:`` URLs in an import map. A ``data:`` URL has no folder, so an import of "./links.js" from it
-leads nowhere: each is rewritten to the bare name "reviewgen/links.js", which the import map knows.
+A browser does not load a module from a file beside the page, since a file has no origin. So the
+modules are ``data:`` URLs in an import map. A ``data:`` URL has no folder, so an import of
+"./links.js" from it would lead nowhere. Each such import is rewritten to the bare name
+"reviewgen/links.js", which the import map contains.
 
-The Content-Security-Policy allows two scripts by their hashes, the import map and the one that
-starts ``main.js``, and what that one adds and imports ('strict-dynamic'); it allows no connection.
-'wasm-unsafe-eval' lets these scripts compile WebAssembly, as ``tensors.js`` does for products, and
-no text as JavaScript. Manifests and weights are data blocks, which do not run; in them ``<`` is
-escaped, so that no vocabulary, prompt or card ends its block.
+The Content-Security-Policy allows two scripts by their hashes: the import map, and the script that
+starts ``main.js``. By 'strict-dynamic', it also allows what this script adds and imports. It allows
+no connection. 'wasm-unsafe-eval' lets these scripts compile WebAssembly, as ``tensors.js`` does for
+products, but does not let them run text as JavaScript. Manifests and weights are data blocks, which
+do not run. In them, ``<`` is escaped, so that a vocabulary, a prompt or a card cannot end its
+block.
 
-A server hands out the same page as files, by relative paths, so that any prefix will do. That page
-computes no products, so its policy allows no WebAssembly.
+A server delivers the same page as files. All paths are relative, so the page works below any URL
+prefix. This page computes no products, so its policy does not allow WebAssembly.
 """
 
 import json
@@ -40,7 +42,7 @@ _SERVED_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
     " base-uri 'none'; form-action 'none'"
 )
-# in the alphabet of base85: characters that mean nothing in HTML
+# Replaces the characters of base85 that have a meaning in HTML by others that base85 does not use.
 _PLAIN = str.maketrans("&<>", ",./")
 _ESCAPED = str.maketrans({"<": "\\u003c", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
@@ -63,13 +65,13 @@ def compose(
     tokenizers: Mapping[str, str],
     title: str = "reviewgen",
 ) -> str:
-    """Return the page with models inside: one HTML file that needs no network and no other file.
+    """Return the page with models in it: one HTML file that needs no network and no other file.
 
     Args:
         packed: The models, in the order of their menu.
-        steppers: The source of a stepper's ES module by the model's name: those that the models
-            need.
-        tokenizers: The same of tokenizers.
+        steppers: The source of the ES module of each stepper that the models need, by the name of
+            the model plugin.
+        tokenizers: The same for tokenizers, by the name of the tokenizer plugin.
         title: The title of the page.
     """
     front_end = {
@@ -110,26 +112,28 @@ def compose(
 
 
 def _data_block(value: Any) -> str:
-    """Return a JSON value as the text of a script element, which it cannot end."""
+    """Return a value as JSON for the text of a script element, escaped so that it cannot end the
+    element.
+    """
     return json.dumps(value, ensure_ascii=False).translate(_ESCAPED)
 
 
 def _hashes(*texts: str) -> str:
-    """Return inline scripts or styles as a Content-Security-Policy names them."""
+    """Return the hashes of inline scripts or styles, as a Content-Security-Policy contains them."""
     return " ".join(
         f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in texts
     )
 
 
 def page_for_server() -> str:
-    """Return the page that asks a server for texts: it takes its files from ``static/`` and calls
-    ``v1/`` beside it.
+    """Return the page that requests texts from a server. It loads its files from ``static/`` and
+    calls ``v1/``, both relative to the page.
     """
     return render("web/page.html", title="reviewgen", policy=_SERVED_POLICY, style=None)
 
 
 def static_files() -> Mapping[str, Path]:
-    """Return the files that a server hands out under ``static/``, by name: the style and the
+    """Return the files that a server delivers under ``static/``, by name: the style and the
     modules.
     """
     return {file.name: file for file in sorted(_STATIC.iterdir()) if file.suffix in (".css", ".js")}

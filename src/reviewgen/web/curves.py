@@ -1,5 +1,5 @@
-"""The learning curves of trainings, from their records, as charts: bits per character, metrics, the
-learning rate.
+"""Draws the learning curves of trainings as charts, from their training.json: bits per character,
+metrics, the learning rate.
 """
 
 import math
@@ -19,13 +19,15 @@ training.json.
 """
 
 _LABELS = {"seconds": "seconds of training", "steps": "steps", "tokens": "tokens seen"}
-# the shortest duration shown in a unit and that unit, both in seconds, and the label of its axis
+# For each unit of time: the shortest duration that is shown in this unit, the unit itself (both in
+# seconds), and the label of the axis.
 _UNITS = (
     (2 * 3600.0, 3600.0, "hours of training"),
     (180.0, 60.0, "minutes of training"),
     (0.0, 1.0, "seconds of training"),
 )
-# times the fewest bits; the values of first steps, or of a diverged run, would flatten the rest
+# Points above this multiple of the fewest bits are left out: those of the first steps, or of a
+# diverged run, would flatten the rest.
 _MAX_RATIO = 3.0
 _LOW = 90.0  # the height of a panel below the first, in pixels
 
@@ -38,13 +40,14 @@ class LearningCurves:
     Attributes:
         name: The name of the run in the plot.
         preset: The preset that was trained.
-        verdict: The verdict on the run, and its copy rate with the interval if it was measured.
+        verdict: The verdict on the run, and if it was measured, the copy rate with its interval.
         held_out_token_copy_rate: The share of the 20-token windows of held-out reviews that occur
             in the training text.
-        evaluations: One mapping per evaluation.
-        curve: By name, the values between the evaluations, all of one length.
+        evaluations: The figures of each evaluation, by name.
+        curve: Lists of values that were recorded between the evaluations, by name; all have the
+            same length.
         units: The unit of each metric of generated texts, by the metric's name.
-        parts: The curves of the models of a blend that were trained with it.
+        parts: For a blend, the curves of the models that were trained with it.
     """
 
     name: str
@@ -58,8 +61,8 @@ class LearningCurves:
 
     @property
     def metrics(self) -> list[str]:
-        """The names of the metrics of generated texts that have a value at some evaluation, also of
-        the parts.
+        """The names of the metrics of generated texts that have a value in at least one evaluation,
+        in this run or in one of its parts.
         """
         names = list[str]()
         for entry in self.evaluations:
@@ -71,14 +74,14 @@ class LearningCurves:
 
 
 def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
-    """Return the learning curves in the content of a training.json.
+    """Read the learning curves from the content of a training.json.
 
     Args:
-        training: The content.
+        training: The content of the file.
         name: The name of the run in the plot.
 
     Raises:
-        BundleError: It has no evaluations, or they are damaged.
+        BundleError: The content has no evaluations, or they are damaged.
     """
     evaluations = training.get("evaluations")
     curve = training.get("curve") or {}
@@ -105,7 +108,7 @@ def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
             units={metric: facts["unit"] for metric, facts in metrics.items()},
             parts=_find_parts(training.get("parts")),
         )
-        learning_chart([run], metrics=run.metrics)  # uses every number
+        learning_chart([run], metrics=run.metrics)  # raises if any number is damaged
     except (TypeError, ValueError, AttributeError, KeyError):
         raise BundleError(
             f"The training.json of {name} is damaged: its learning curves cannot be drawn."
@@ -114,8 +117,8 @@ def find_curves(training: Mapping[str, Any], name: str) -> LearningCurves:
 
 
 def _find_parts(parts: Any) -> list[LearningCurves]:
-    """Return the curves of the models of a blend, named for their presets; a model that was counted
-    has a height only.
+    """Return the curves of the models of a blend, each with the name of its preset. A count model
+    has no curve, so the x values of its evaluations are removed; it is drawn as a level.
     """
     curves = []
     for part in parts if isinstance(parts, list) else ():
@@ -132,12 +135,13 @@ def _find_parts(parts: Any) -> list[LearningCurves]:
 def learning_chart(
     runs: Sequence[LearningCurves], against: str = "seconds", metrics: Sequence[str] = ()
 ) -> Chart:
-    """Return a chart with a panel for each number that is known, and for each metric.
+    """Return a chart with panels for bits per character, for each metric and for the learning rate,
+    if they have values.
 
     Args:
-        runs: The runs; the models of a blend are drawn beside it.
+        runs: The runs. The models of a blend are drawn, too, each as a run of its own.
         against: The quantity of the horizontal axis, a key of ``AXES``.
-        metrics: The metrics of generated texts that have a panel, too.
+        metrics: The metrics of generated texts to draw.
     """
     every = list[LearningCurves]()
     for run in runs:
@@ -175,8 +179,8 @@ def learning_chart(
 
 
 def draw_inline(runs: Sequence[LearningCurves]) -> Markup | None:
-    """Return bits per character against seconds as a figure for notebooks; None while there are
-    fewer than two values.
+    """Return a figure of bits per character against seconds for notebooks. Return None while there
+    are fewer than two values.
     """
     series = list[Series]()
     bits = list[float]()
@@ -195,8 +199,8 @@ def draw_inline(runs: Sequence[LearningCurves]) -> Markup | None:
 def _bits(
     run: LearningCurves, style: int, runs: int, across: str, unit: float = 1.0
 ) -> Iterator[Series]:
-    """Yield bits per character: of held-out text, of training text, and a ring at the weights that
-    were kept.
+    """Yield the series of bits per character: of held-out text, of training text, and a ring at the
+    evaluation whose weights were kept.
     """
     prefix = f"{run.name}, " if runs > 1 else ""
     held_out = _points(run.evaluations, across, "bits_per_character", unit)
@@ -204,7 +208,7 @@ def _bits(
     limit = _MAX_RATIO * min((bits for _, bits in held_out or trained), default=0.0)
     held_out_low = [point for point in held_out if point[1] <= limit]
     trained_low = [point for point in trained if point[1] <= limit]
-    # a model that was counted has a single evaluation, drawn as a level
+    # a count model has a single evaluation, which is drawn as a level
     level = run.evaluations[0].get("bits_per_character") if len(run.evaluations) == 1 else None
     yield Series(f"{prefix}held-out text", held_out_low, style, level=level)
     yield Series(f"{prefix}training text", trained_low, style, is_dashed=True)
@@ -216,17 +220,19 @@ def _bits(
 def _points(
     evaluations: Sequence[Mapping[str, Any]], across: str, up: str, unit: float = 1.0
 ) -> list[Point]:
-    """Return two numbers of the evaluations that have both, the first divided by a unit."""
+    """Return a point for each evaluation that has both numbers, ``across`` and ``up``. The first is
+    divided by ``unit``.
+    """
     numbers = [{**entry, **entry.get("metrics", {})} for entry in evaluations]
     return _known([(entry.get(across), entry.get(up)) for entry in numbers], unit)
 
 
 def _between(run: LearningCurves, across: str, up: str, unit: float) -> list[Point]:
-    """Return the points of two columns of the curve between the evaluations."""
+    """Return the points of two lists of ``run.curve``, the values between the evaluations."""
     return _known(zip(run.curve.get(across, ()), run.curve.get(up, ()), strict=False), unit)
 
 
 def _known(pairs: Iterable[tuple[Any, Any]], unit: float) -> list[Point]:
-    """Return the pairs without those of which a value is None or not finite."""
+    """Return the pairs whose values are both known and finite; x is divided by ``unit``."""
     known = [(float(x) / unit, float(y)) for x, y in pairs if x is not None and y is not None]
     return [point for point in known if all(map(math.isfinite, point))]

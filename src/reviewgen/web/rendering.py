@@ -1,12 +1,13 @@
-"""Pages from templates, in which every value is escaped; numbers as people read them; writing a
-page or picture as a file.
+"""Makes pages from templates, in which every value is escaped; formats numbers for people; and
+writes pages and pictures as files.
 
-A template extends "web/report.html", or "web/fragment.html" for what a notebook shows, whose style
-applies only inside it. The style, ``report.css``, has classes for what pages need: ``table.stacks``
-is a table whose rows become cards on a phone (each ``td`` has a ``data-label``), ``.scrolls`` a box
-with its own scroll bar (give it ``tabindex="0" role="region" aria-label="..."``), ``.charts`` a
-grid of charts, ``.sample`` a generated text, ``.copied`` a copied span, ``.note`` small text,
-``.failed`` what went wrong. No page has a script or loads anything.
+A template extends "web/report.html" for a page. For a notebook, it extends "web/fragment.html",
+whose style applies only inside the fragment. The style, ``report.css``, has classes for what pages
+need: ``table.stacks`` is a table whose rows become cards on a phone (each ``td`` has a
+``data-label``), ``.scrolls`` a box with its own scroll bar (give it ``tabindex="0" role="region"
+aria-label="..."``), ``.charts`` a grid of charts, ``.sample`` a generated text, ``.copied`` a
+copied span, ``.note`` small text, and ``.failed`` what went wrong. A page has no scripts and loads
+nothing.
 """
 
 import math
@@ -30,10 +31,10 @@ _SIZES = ("B", "kB", "MB", "GB", "TB")
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a template filled with values, each escaped unless it is a ``Markup``.
+    """Fill a template with values. Each value is escaped unless it is a ``Markup``.
 
     Args:
-        template: Its path in the package, as in "analysis/comparison.html".
+        template: The path of the template in the package, as in "analysis/comparison.html".
         values: The values by the names that the template uses.
 
     Raises:
@@ -57,8 +58,8 @@ def _environment() -> Environment:
 
 
 def refuse_file(file: str | Path, suffixes: Sequence[str] = PAGES, overwrite: bool = False) -> Path:
-    """Return the file that a page or a picture is saved as; raise, before any work, if it cannot
-    be.
+    """Check, before any work, that a page or a picture can be saved as ``file``, and return its
+    path.
 
     Raises:
         ConfigError: ``file`` is not a path, ``overwrite`` is not a bool, or the file has another
@@ -87,35 +88,37 @@ def refuse_file(file: str | Path, suffixes: Sequence[str] = PAGES, overwrite: bo
 
 
 def save_text(text: str, file: Path) -> None:
-    """Write a page or a picture: the whole file or nothing.
+    """Write a page or a picture as a file: the whole text or nothing.
 
     Raises:
-        StorageError: It cannot be written.
+        StorageError: The file cannot be written.
     """
     with storage_errors(file), atomic_file(file) as new:
         new.write_bytes(text.encode("utf-8", errors="replace"))  # a lone surrogate has no UTF-8
 
 
 class HtmlReport(ABC):
-    """Results that a page and a notebook show, by a template that extends ``base``."""
+    """A result that can be saved as a page, and that a notebook shows. Its template extends
+    ``base``, the template of one or the other.
+    """
 
     _template: ClassVar[str]
 
     @abstractmethod
     def _values(self) -> dict[str, Any]:
-        """Return the values of the template."""
+        """Return the values that the template uses."""
 
     def save_html(self, file: str | Path, *, overwrite: bool = False) -> None:
         """Save everything as a page: one file without scripts, which loads nothing.
 
         Args:
-            file: The file, which ends with .html.
+            file: The file to write, with the suffix .html or .htm.
             overwrite: Whether to replace it if it exists.
 
         Raises:
-            ConfigError: The file is not a path, or its suffix is not .html.
+            ConfigError: The file is not a path, or its suffix is not .html or .htm.
             OutputExists: The file exists, and ``overwrite`` is false.
-            StorageError: It cannot be written.
+            StorageError: The file cannot be written.
         """
         path = refuse_file(file, overwrite=overwrite)
         save_text(render(self._template, base="web/report.html", **self._values()), path)
@@ -185,7 +188,9 @@ def duration(value: float | None) -> str:
 
 
 def _special(value: float | None) -> str:
-    """Return the sign of a value that is missing or infinite; empty for a number."""
+    """Return a dash for a missing value, and ∞ or -∞ for an infinite one; empty for other
+    numbers.
+    """
     if value is None or math.isnan(value):
         return _MISSING
     if math.isfinite(value):

@@ -1,9 +1,9 @@
-"""Elements of an SVG, and the width of its texts; ``picture.css`` is its style, in the colours of
-the pages. Knows no model.
+"""Makes the elements of an SVG, and estimates the width of texts. ``picture.css`` has the style, in
+the colours of the pages. Knows no model.
 
-A picture follows light and dark, has no ids and styles its own class only, so that a page may
-contain any number of them. No font is read, so that it is the same on all machines. Every text and
-attribute is escaped.
+A picture follows the light or dark mode of a page. It has no ids and styles only its own class, so
+that a page may contain any number of pictures. Widths are estimated without reading a font, so that
+a picture is the same on all machines. Every text and attribute is escaped.
 """
 
 import re
@@ -26,11 +26,11 @@ NOTE = 11.5  # size of a note, in pixels
 CLASS = "reviewgen-picture"
 _SUBSCRIPT = re.compile(r"_\{([^{}]*)\}")
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_LINE = 1.32  # height of a line, in font sizes
+_LINE = 1.32  # height of a line of text, in font sizes
 _BELOW = 0.75  # size of a subscript, in font sizes
 _NARROW = set("iljIft.,:;'|!()[]/ ·")
 _WIDE = set("mwMWΣ%@…")
-# the width of a letter of a wide sans-serif font, as DejaVu Sans or Verdana, in font sizes
+# width of most letters in a wide sans-serif font, such as DejaVu Sans or Verdana, in font sizes
 _EM = 0.63
 
 
@@ -42,8 +42,8 @@ def document(
     description: str,
     margin: float = 12.0,
 ) -> str:
-    """Return a picture as a self-contained SVG: text as text, with a title and a description for
-    screen readers.
+    """Return a picture as a self-contained SVG. Text stays text, and screen readers read the title
+    and the description.
     """
     title = shorten(title, 200)
     description = shorten(description, 20_000)
@@ -73,8 +73,8 @@ def _style() -> str:
 
 
 def tag(name: str, content: str = "", **attributes: object) -> str:
-    """Return an element with its content, which is markup; in the names of attributes ``_`` stands
-    for ``-``, ``__`` for a colon.
+    """Return an element. Its content is markup, and is not escaped. In the names of attributes,
+    ``_`` stands for ``-`` and ``__`` for a colon; an ``_`` at the end is dropped.
 
     >>> tag("rect", class_="box", stroke_width=1.25)
     '<rect class="box" stroke-width="1.2"/>'
@@ -88,12 +88,12 @@ def tag(name: str, content: str = "", **attributes: object) -> str:
 
 
 def tooltip(text: str) -> str:
-    """Return the text that a browser shows at the element around it."""
+    """Return a title element. A browser shows its text as a tooltip of the element around it."""
     return tag("title", escape(shorten(text, 200)))
 
 
 def moved(content: Iterable[str], x: float, y: float) -> str:
-    """Return elements as a group that is moved to the right by x and down by y."""
+    """Return a group of elements that is moved to the right by x and down by y."""
     return f'<g transform="translate({number(x)} {number(y)})">\n' + "\n".join(content) + "\n</g>"
 
 
@@ -103,7 +103,7 @@ def number(value: float) -> str:
 
 
 def block(lines: Lines, x: float, y: float, anchor: str = "start") -> list[str]:
-    """Return lines of text below one another, from y on."""
+    """Return the elements of lines of text below one another; the first line begins at y."""
     texts = []
     for text, size, role in lines:
         texts.append(label(text, x, y + size * _LINE / 2, size, role, anchor))
@@ -137,7 +137,9 @@ def block_size(lines: Lines) -> tuple[float, float]:
 
 
 def text_width(text: str, size: float) -> float:
-    """Return how wide a text is at most in usual fonts, in pixels of a font size."""
+    """Return the width in pixels that a text has at most in usual fonts; ``size`` is the font size
+    in pixels.
+    """
     width = 0.0
     for n, part in enumerate(_SUBSCRIPT.split(text)):
         width += sum(map(_letter_width, part)) * (_BELOW if n % 2 else 1.0)
@@ -157,15 +159,16 @@ def _letter_width(letter: str) -> float:
 
 
 def wrap(text: str, size: float, width: float) -> list[str]:
-    """Return the lines of a text, each at most a number of pixels wide if its words allow it; none
-    of an empty text.
+    """Break a text into lines of at most about ``width`` pixels; a longer word has a line of its
+    own. An empty text has no lines.
     """
     letters = max(4, int(width / (size * _EM)))
     return textwrap.wrap(text, letters, break_long_words=False, break_on_hyphens=False)
 
 
 def plain(text: str) -> str:
-    """Return a text without the marks of subscripts and without characters that XML does not allow.
+    """Return a text without the signs for subscripts. Characters that XML does not allow are
+    replaced.
 
     >>> plain("W_{ih} x")
     'W_ih x'
@@ -174,6 +177,8 @@ def plain(text: str) -> str:
 
 
 def shorten(text: str, characters: int = 60) -> str:
-    """Return a text on one line and of at most a number of characters, which XML allows."""
+    """Return a text on one line with at most ``characters`` characters. Those that XML does not
+    allow are replaced.
+    """
     line = _NOT_IN_XML.sub("�", " ".join(text.split()))
     return line if len(line) <= characters else line[: characters - 1] + "…"
