@@ -82,7 +82,7 @@ _GAIN_TEXTS = 60  # minimum number of texts on which the gain from conditions is
 _FINAL_SHARE = 0.015  # share of a time budget for the final evaluation
 # an interrupted blend fits its weights on the usual number of tokens divided by this
 _INTERRUPTED_DIVISOR = 4
-_EVALUATION_SHARE = 0.005  # share of a time budget for each evaluation of a blend
+_EVALUATION_SHARE = 0.005  # share of a time budget for evaluating a blend on validation texts
 
 _logger = logging.getLogger("reviewgen")
 
@@ -100,7 +100,7 @@ class TrainingRun:
             print(report.step, report.nats_per_token)
         model = run.finish()
 
-    The time budget counts from the first training step, not from ``read``.
+    A time budget starts with the training: reading and tokenizing do not count.
 
     Args:
         start: A preset, ``<model>-<tokenizer>``, as in "lstm-word"; or a trained ReviewModel to
