@@ -87,8 +87,8 @@ def _cell(value: float | None, form: str, unit: str = "") -> str:
 
 
 def _describe_kinds(parameters: Mapping[str, int]) -> str:
-    """Return the number of parameters, and the shares of its first two kinds of parameters; "" if
-    the numbers are not known.
+    """Return the number of parameters, and the shares of the two largest kinds; "" if they are not
+    known.
     """
     total = sum(parameters.values())
     if not total:

@@ -1,5 +1,5 @@
-"""Training settings. Here and not in ``training``, so that ``reviewgen settings`` shows them
-without importing torch.
+"""Training settings. They are here and not in ``reviewgen.training``, so that ``reviewgen
+settings`` can show them without importing torch.
 """
 
 from dataclasses import dataclass
