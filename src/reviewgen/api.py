@@ -129,7 +129,7 @@ def train(
         try:
             with view.phase("Reading ..."):
                 run.read()
-        except AlreadyTrained:  # this job saved its model, and then its launcher restarted it
+        except AlreadyTrained:  # the launcher has restarted a job that was finished
             return load(Path(str(options["out"])))
         with view.phase("Training the tokenizer and encoding the texts ..."):
             run.tokenize()

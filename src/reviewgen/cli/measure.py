@@ -33,8 +33,8 @@ def evaluate(model: str, *, data: list[str], device: str = "auto", **options: An
     several processes.
 
     Args:
-        device: The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a
-            network.
+        device: The device that scores: cpu, cuda, mps, or auto (the device that accelerate finds,
+            for networks).
     """
     from reviewgen.evaluation.scoring import suggest_next
     from reviewgen.tables.scoring import evaluate
@@ -81,11 +81,11 @@ def score(
 
     Args:
         text: The text to look at; - reads standard input.
-        prompt: What comes before the text and is not scored.
+        prompt: A text that comes before the text and is not scored.
         data: Texts, as for `evaluate`; a row for each is written to --out.
         out: With --data: a folder for the table, or a .jsonl, .parquet or .csv file.
-        device: The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a
-            network.  [default: auto with --data, else cpu]
+        device: The device that scores: cpu, cuda, mps, or auto (the device that accelerate finds,
+            for networks).  [default: auto with --data, else cpu]
     """
     conditions = options.pop("conditions")
     if data is not None and (prompt or conditions):

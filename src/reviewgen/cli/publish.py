@@ -53,7 +53,7 @@ def export(
     """Export a model for browsers and other runtimes.
 
     Args:
-        page: One HTML file with the model inside, which generates without a network.
+        page: One HTML file that contains the model, and generates without a connection.
         title: The title of the page; by default the name of the folder, repository or preset.
         onnx: The model as ONNX, with its tokenizer and settings; checked by onnxruntime.
         transformers: The tokenizer, in the format that AutoTokenizer of transformers loads.
@@ -229,7 +229,7 @@ def serve(
         api_key_file: A file of API keys, one per line; requests must have one.
         cors_origin: An origin whose pages may call the server, as in https://example.org.
         allowed_host: A host name that requests may use, such as example.org; * allows any.
-            [default: for a loopback address those of this machine, else any]
+            [default: the names of this machine for a loopback address, else any]
         request_timeout: The time limit of a request, after which its texts are cut off.
         stall_timeout: The time for which a client may read or send nothing.
         shutdown_timeout: The time that running requests have after SIGTERM or Ctrl-C.

@@ -132,8 +132,7 @@ def ablate(
 
     Args:
         preset: <model>-<tokenizer>, as in lstm-char.
-        seeds: The number of trainings of each row, from different seeds, whose results are
-            averaged.
+        seeds: The number of trainings per row, from different seeds; their results are averaged.
         settings: A setting of all trainings: model.hidden_size=256.
     """
     from reviewgen.protocols.abilities import describe_parameters

@@ -80,7 +80,7 @@ def train(
         run = processes.each(create, out)
     try:
         _prepare(run)
-    except AlreadyTrained as finished:  # this job saved its model, and then its launcher restarted
+    except AlreadyTrained as finished:  # the launcher has restarted a job that was finished
         note(str(finished))
         facts = api.load(out).training
         return Result(facts | (facts["held_out"] or {}) | {"out": str(out)})

@@ -38,8 +38,8 @@ class GenerationConfig:
         do_sample: Sample tokens, or take the most probable one; sampled if not given, except with
             num_beams above 1.
         num_beams: The number of beams of a beam search; 1 is off.
-        length_penalty: The exponent of the length by which a beam's log probability is divided;
-            above 0 favours long texts.
+        length_penalty: The score of a beam is its log probability divided by its length to the
+            power of this; above 0 favours long texts.
         temperature: Below 1 favours probable tokens, above 1 rare ones. A list is a cycle: token t
             uses element t % length.
         top_k: Sample from the k most probable tokens only; 0 is off.
@@ -57,13 +57,13 @@ class GenerationConfig:
             (2 by default); "any" does not. An unknown word of a prompt is left alone.
         finish: "sentence" removes an unfinished last sentence, unless it is the only one;
             "anywhere" keeps it (default).
-        logits_processors: Names of installed logits processors, called in this order; those of a
-            call replace the saved ones.
+        logits_processors: Names of installed logits processors, called in this order; the list of a
+            call replaces the saved one.
         conditions: Values of the conditions that the model was trained with, as in {"stars": 5};
-            "any" leaves a condition unspecified. Where texts are sampled, one that is not given is
-            drawn for each text from the shares of the training texts, as with the value "draw";
-            elsewhere it is unspecified. Those of a call are added to the saved ones; None removes a
-            saved value.
+            "any" leaves a condition unspecified. If texts are sampled, the value of a condition
+            that is not given is drawn for each text, by the shares of the values in the training
+            texts, as with the value "draw"; otherwise it is unspecified. The values of a call are
+            added to the saved ones; None removes a saved value.
         likeness: Settings of the profile "likeness" that differ from "reading", as in
             {"temperature": 1.0}; saved with a model, not an argument of a call.
     """

@@ -41,7 +41,7 @@ class ReadingOptions:
         max_text_characters: Maximum number of characters of a text; longer texts are an error. A
             txt file read as one text has no limit.
         lowercase: Lower-case the texts.
-        strip_markdown: Keep only the words of markdown.
+        strip_markdown: Remove the markup of markdown, and keep its words.
         fix_encoding: Repair texts that were decoded wrongly, such as "cafÃ©"; needs ftfy.
         keep_line_breaks: Keep the line breaks of texts that are wrapped at a fixed width; by
             default, their lines are joined.
@@ -73,7 +73,8 @@ class EvaluationOptions(ReadingOptions):
         split: "all"; for a dataset, the name of one of its splits; for any other source, a part of
             its hash split: "train", "validation" or "test".
         lowercase: Lower-case the texts; as in training if not given.
-        strip_markdown: Keep only the words of markdown; as in training if not given.
+        strip_markdown: Remove the markup of markdown, and keep its words; as in training if not
+            given.
         fix_encoding: Repair texts that were decoded wrongly; as in training if not given.
         keep_line_breaks: Keep the line breaks of texts that are wrapped at a fixed width; as in
             training if not given.
@@ -229,7 +230,8 @@ class DatasetOptions(ShardOptions):
         schema: The distribution of the conditions: a mapping (or .json file) of condition to
             {value: weight}, sampled independently; or a table (csv, jsonl, parquet, a list of
             mappings), one row of which is sampled per text. An empty value leaves a condition
-            unspecified; others that are not given are drawn by their shares of the training texts.
+            unspecified. The value of a condition that is not in the schema is drawn by the shares
+            of the values in the training texts.
     """
 
     columns: bool = False

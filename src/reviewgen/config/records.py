@@ -2,9 +2,9 @@
 loading.
 
 A record may come from a download, so its types are checked once, here: a fact that is listed below
-never has another type, and the code that reads it needs no check of its own. It may be null or
-missing, except for the facts on a metric. Facts that are not listed are kept without a check. Those
-that only a model card shows are checked when a card is written.
+never has another type, and the code that reads it needs no check of its own. It may be null. It may
+also be missing, except for the facts that every metric has. Facts that are not listed are kept
+without a check; if only a model card shows them, they are checked when a card is written.
 """
 
 from typing import Annotated, Any
@@ -13,7 +13,7 @@ from reviewgen.config.settings import Bound, check_value
 from reviewgen.errors import ConfigError, quoted
 
 _EACH = "*"  # stands for all keys of an object, whose values are not null
-# The type of bits per character, of shares and of numbers of characters.
+# The type of a figure: bits per character, a share, or a number of characters.
 _FIGURE = Annotated[float, Bound(at_least=0, at_most=1_000_000)]
 _INTERVAL = [float, float]  # low and high
 _CLEANING = (

@@ -35,8 +35,8 @@ _HELD_OUT_TOKENS = 50_000  # maximum number of held-out tokens that are scored
 
 @dataclass(frozen=True, kw_only=True)
 class AblationRow:
-    """One variant of a preset: its bits per character on held-out texts, and what it loses compared
-    with the whole preset.
+    """The results of one variant of a preset: its bits per character on held-out texts, and the
+    difference from the whole preset.
 
     Attributes:
         name: "whole", the name of the technique that is left out, or "plain".

@@ -77,7 +77,8 @@ _NETWORK_SHARE = 0.95
 # takes three times as long
 _WEIGHTS_SHARE = 0.01
 _FINAL_TOKENS = 100_000  # maximum number of held-out tokens of the final evaluation
-_FINAL_TEXTS = 100  # minimum number of texts of the final evaluation, if they take a few seconds
+# minimum number of texts of the final evaluation, if scoring them takes no more than a few seconds
+_FINAL_TEXTS = 100
 _GAIN_TEXTS = 60  # minimum number of texts on which the gain from conditions is measured
 _FINAL_SHARE = 0.015  # share of a time budget for the final evaluation
 # an interrupted blend fits its weights on the usual number of tokens divided by this

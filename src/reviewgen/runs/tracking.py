@@ -116,7 +116,7 @@ class RunLog:
             self._folder = next(
                 folder for folder in map(parent.joinpath, names) if not folder.exists()
             )
-            check_output(self._folder)  # the curves of two runs are not mixed
+            check_output(self._folder)  # a new folder for each run keeps their curves apart
 
     def describe(self) -> str | None:
         """Return a sentence that says where the log is; None without a tracker."""

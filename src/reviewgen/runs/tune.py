@@ -278,7 +278,7 @@ def _holds(values: Any, value: Any) -> bool:
     return is_inside and (values.step is None or (value - values.low) % values.step == 0)
 
 
-# The trials.
+# The following functions run the trials.
 
 
 @contextmanager
