@@ -469,8 +469,8 @@ def check_count(name: str, value: Any) -> None:
 
 
 def check_flags(**flags: Any) -> None:
-    """Check that each argument is True or False. Other values are refused, even if they have a
-    truth value; an array has none.
+    """Check that each argument is True or False. Other values are refused, since some have no truth
+    value, such as an array.
 
     Raises:
         ConfigError: An argument is something else.

@@ -175,8 +175,8 @@ class TrainingRun:
             self._begin(tokenize(self.plan, self._require_read("tokenize")))
 
     def start_on(self, corpus: PreparedCorpus) -> None:
-        """Use a corpus that was prepared before, and build the model. Replaces the calls of
-        ``read`` and ``tokenize``.
+        """Use a corpus that was prepared before, and build the model. Call this instead of ``read``
+        and ``tokenize``.
 
         Args:
             corpus: A corpus that was prepared for a plan with the same source, tokenizer and
@@ -421,13 +421,13 @@ class TrainingRun:
         self._corpus = corpus
 
     def _choose_size(self, corpus: PreparedCorpus) -> dict[str, Mapping[str, Any]] | None:
-        """Choose the largest model and batch size of a preset that the time budget suffices to
-        train on a CPU. Return their settings by group.
+        """Choose the largest model of a preset, and the batch size, that can be trained in the time
+        budget on a CPU. Return their settings by group.
 
-        With several processes, the main process times some steps, and all use its result. It counts
-        on no help from the others, since several processes train little faster on a CPU. None if
-        the user has set a size, the preset has no sizes, the length is not a time, or the device is
-        not a CPU.
+        With several processes, the main process times some steps, and all use its result. It
+        ignores the other processes, since they make a training on CPUs only a little faster. None
+        if the user has set a size, the preset has no sizes, the length is not a time, or the device
+        is not a CPU.
         """
         setup = self.plan.setup
         seconds = self.plan.length.seconds

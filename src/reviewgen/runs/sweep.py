@@ -243,7 +243,7 @@ def sweep(
     """Train a preset with each value of a setting; yield a row of a bias-variance table for each
     model.
 
-    The corpus is read once. It is tokenized once, or once for each value of a tokenizer setting.
+    The corpus is read and tokenized once, or once for each value of a tokenizer setting.
 
     >>> sweep = reviewgen.sweep("ngram-char", "reviews.csv", "model.order", [2])  # doctest: +SKIP
     >>> rows = list(sweep)  # doctest: +SKIP

@@ -85,7 +85,7 @@ def tune(
     """Search for the settings with the fewest bits per character; yield each trial when it is done.
 
     The first trial has the preset's own settings, if the search space contains them. The corpus is
-    read once. It is tokenized once, or once for each value of a tokenizer setting.
+    read and tokenized once, or once for each value of a tokenizer setting.
 
     >>> trials = list(reviewgen.tune("lstm-char", "reviews.csv", trials=20))  # doctest: +SKIP
     >>> reviewgen.best_trial(trials).settings  # doctest: +SKIP
