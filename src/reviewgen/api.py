@@ -1,5 +1,5 @@
-"""``load``, ``train``, ``prepare``, and the functions that write tables of texts; the other public
-functions are in their rooms.
+"""The main public functions: ``load``, ``train``, ``prepare``, and those that write tables of
+texts. The other public functions are defined in the packages that implement them.
 
 Each function imports its implementation when it is called, so that ``load`` does not import what
 only training needs.
@@ -39,18 +39,20 @@ def load(source: str | Path, **options: "Unpack[LoadKwargs]") -> "ReviewModel":
     Args:
         source: A preset, for its installed weights (``preset@revision`` loads that revision from
             the Hub), a repository ``owner/name[@revision]``, or a folder.
-        weight_bits: The number of bits per weight during generation; 32 by default. 8 bits generate
-            two to three times as fast if the model is larger than the processor's cache, and round
-            each weight to a multiple of 1/127 of the largest weight of its output; 16 bits are
-            nearly exact. Evaluating and saving are not affected.
+        weight_bits: The number of bits per weight during generation; 32 by default. With 8 bits,
+            a model that is larger than the processor's cache generates two to three times as fast;
+            each weight is rounded to a multiple of 1/127 of the largest weight of its output. 16
+            bits are nearly exact. Evaluating and saving are not affected.
         revision: A branch, tag or commit on the Hub; it may also be given in ``source``, after an
             @.
-        token: For private repositories; by default that of ``hf auth login`` or HF_TOKEN.
+        token: The Hub's access token, for private repositories; by default that of ``hf auth
+            login`` or HF_TOKEN.
         cache_dir: Where downloaded files are kept; by default in HF_HOME.
         local_files_only: Whether to use only files that were downloaded before.
         force_download: Whether to download files again.
-        accept_changes: Whether to load files that have changed since the model was saved, which is
-            an error otherwise. ``reviewgen doctor FOLDER --accept`` accepts a change permanently.
+        accept_changes: Whether to load a model whose files have changed since it was saved;
+            otherwise, a change is an error. ``reviewgen doctor FOLDER --accept`` accepts a change
+            permanently.
 
     Raises:
         ConfigError: An argument is unknown, ``weight_bits`` is not 32, 16 or 8, or the token is
@@ -97,8 +99,8 @@ def train(
         model, tokenizer, training: Settings that differ from the preset's, as in
             ``model={"hidden_size": 256}``. When a trained model is trained further, only model
             settings that do not change its predictions can differ, such as dropout; the learning
-            rate peaks at half of its preset's.
-        See ``CorpusOptions`` and ``TrainingOptions``.
+            rate peaks at half that of its preset.
+        See ``CorpusOptions`` and ``TrainingOptions`` for the other options.
 
     Raises:
         ConfigError: An argument or a setting is unknown or unusable, or the trained model cannot be
@@ -108,8 +110,8 @@ def train(
             saved model.
         DataError: The source cannot be read, or contains a single review and no validation is
             given.
-        CheckpointError: ``<out>.partial`` holds an interrupted run that is not resumed; or
-            ``resume`` is set, and no run of these arguments is there.
+        CheckpointError: ``<out>.partial`` holds an interrupted run and ``resume`` is not set; or
+            ``resume`` is set, and there is no interrupted run of these arguments.
         TrainingError: The loss is NaN or infinite before there are weights to keep, or the device
             is not available.
         StorageError: There is no room on the disk; the message says where the trained model was
@@ -127,7 +129,7 @@ def train(
         try:
             with view.phase("Reading ..."):
                 run.read()
-        except AlreadyTrained:  # and the launcher has restarted the job
+        except AlreadyTrained:  # the launcher has restarted a job that was finished
             return load(Path(str(options["out"])))
         with view.phase("Training the tokenizer and encoding the texts ..."):
             run.tokenize()
@@ -166,10 +168,10 @@ def prepare(
         preset: The preset whose tokenizer is trained.
         out: The folder to create, or a URL.
         tokenizer: Tokenizer settings that differ from the preset's.
-        See ``CorpusOptions``.
+        See ``CorpusOptions`` for the other options.
 
     Returns:
-        The store: ``folder`` is where it is, and ``facts`` has the counts.
+        The store: ``folder`` is its path, and ``facts`` has the counts.
 
     Raises:
         ConfigError: An argument is unknown or unusable.
@@ -205,9 +207,10 @@ def generate_dataset(
     them as a Dataset.
 
     Text i depends on the seed and on i only. Under ``accelerate launch``, all processes call this
-    and share the work, each one shard at a time; the files are the same for any number of
-    processes. If it is interrupted, the same call resumes from the shards that are finished, in
-    ``<out>.partial``. ``manifest.json`` in it has the settings, and the SHA-256 of each shard.
+    function and share the work: each generates one shard at a time. The files are the same for any
+    number of processes. If it is interrupted, the same call resumes from the finished shards in
+    ``<out>.partial``. The file ``manifest.json`` of the folder has the settings, and the SHA-256 of
+    each shard.
 
     >>> dataset = reviewgen.generate_dataset("ngram-word", 5)  # doctest: +SKIP
     >>> written = reviewgen.generate_dataset("ngram-word", 1_000_000, out="texts")  # doctest: +SKIP
@@ -220,13 +223,13 @@ def generate_dataset(
         out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv. Without it
             the table is returned, and nothing is kept after an interruption.
         prompt: The beginning of each text, or a list of beginnings.
-        device: The device that generates: "auto", "cpu", "cuda" or "mps". "auto" is the one that
-            accelerate selects if the model is a network, else the CPU. On another kind of device a
-            seed gives other texts; see ``ReviewModel.to``.
-        See ``DatasetOptions``.
+        device: The device that generates: "auto", "cpu", "cuda" or "mps". "auto" is the device
+            that accelerate selects if the model is a network, else the CPU. On another kind of
+            device, the same seed gives other texts; see ``ReviewModel.to``.
+        See ``DatasetOptions`` for the options of the table.
         options: The keywords of ``ReviewModel.generate`` except num_return_sequences, max_time,
-            num_beams and functions. Without a seed, the seed of the interrupted run is reused, or a
-            random one is chosen. With novelty, what each text copies is written beside it.
+            num_beams and functions. Without a seed, a resumed run reuses its seed, and a new run
+            chooses a random one. With novelty, further columns say what each text copies.
 
     Returns:
         A ``WrittenTexts``: the folder, the number of texts, and the summary: seed, asked, drawn,
@@ -272,10 +275,10 @@ def score_dataset(
 ) -> Any:
     """Score each text of a source, and write or return a table of the texts with their bits.
 
-    The texts are those that ``ReviewModel.evaluate`` reads, cleaned and in their order. The columns
-    are text, the conditions of the model, characters, tokens, bits and bits_per_character, end
-    tokens included; bits that are infinite are null. Runs in several processes and resumes as
-    ``generate_dataset`` does.
+    The texts are read and cleaned as by ``ReviewModel.evaluate``, and keep their order. The columns
+    are text, the conditions of the model, characters, tokens, bits and bits_per_character. Tokens
+    and bits include the end token of the text; an infinite number of bits is null. Several
+    processes share the work, and an interrupted call is resumed, as in ``generate_dataset``.
 
     >>> reviewgen.score_dataset("lstm-word", "reviews.csv", out="scored.parquet")  # doctest: +SKIP
 
@@ -285,7 +288,7 @@ def score_dataset(
         out: The folder to create, or a file whose name ends in .jsonl, .parquet or .csv. Without it
             the table is returned.
         device: The device that scores, as for ``generate_dataset``.
-        See ``ShardOptions``.
+        See ``ShardOptions`` for format, shard_texts and keep_formulas.
         options: As in ``ReviewModel.evaluate``: split, text_column, documents and cleaning.
 
     Returns:
@@ -294,7 +297,7 @@ def score_dataset(
             ``datasets.Dataset``, or a DataFrame of pandas if ``source`` is one.
 
     Raises:
-        ConfigError, DataError, OutputExists, StorageError, CheckpointError, TrainingError: As
+        ConfigError, DataError, OutputExists, StorageError, CheckpointError, TrainingError: As in
             ``generate_dataset``.
         ReviewgenError: The model cannot be loaded; see ``load``.
     """
@@ -327,7 +330,7 @@ def novelty_dataset(
     Returns:
         A ``WrittenTexts``: the path, the number of texts, and the summary: longest_copy_characters,
             texts_with_copies_of_50_characters and mean_copied_share_20. Without ``out``, the table,
-            as of ``score_dataset``.
+            as for ``score_dataset``.
 
     Raises:
         DataError: The model has no index of its training text.

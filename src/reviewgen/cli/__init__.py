@@ -1,20 +1,20 @@
 """The command line: ``reviewgen train | prepare | plot | sweep | tune | blend | generate | replay |
 play | evaluate`` and more.
 
-A command parses its arguments, calls the library and prints the result. It names rooms, as in
-``analysis.probe``, which import their names on first use; other heavy imports stand inside the
-commands. So ``--help`` is fast.
+A command parses its arguments, calls the library and prints the result. Modules that are slow to
+import are imported inside the commands, so ``--help`` is fast.
 
     train      ``train``, ``prepare``
     search     ``sweep``, ``ablate``, ``tune``, ``tune-sampling``
     generate   ``generate``, ``replay``, ``play``
     measure    ``evaluate``, ``score``, ``novelty``, ``blend``
     analysis   ``explain``, ``graph``, ``plot``, ``compare``, ``probe``, ``neighbours``,
-               ``contrast``, ``classify``; explain_tables prints the first
+               ``contrast``, ``classify``
+    explain_tables  the tables of ``explain``
     publish    ``export``, ``push``, ``pull``, ``serve``, ``demo``
     inspecting ``list``, ``settings``, ``doctor``, ``plugin new``, ``plugin check``
-    options    the options, made from the classes that declare them, and the parsing of values
-    console    what all commands print
+    options    makes the options of commands from the classes that declare them; parses values
+    console    the output of all commands: results, notes, progress
 """
 
 import contextlib
@@ -41,9 +41,9 @@ from reviewgen.version import __version__
 
 __all__ = ["app", "main"]
 
-_LINE = 490  # characters of a line about wrong arguments
+_LINE = 490  # maximum number of characters of a line of typer's messages about wrong arguments
 _ENVIRONMENT = {
-    "DATASETS_VERBOSITY": "critical",  # its errors are raised as ours, in one sentence
+    "DATASETS_VERBOSITY": "critical",  # we raise errors of datasets as ours, in one sentence
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "true",
@@ -86,8 +86,8 @@ def _options(
 
 
 def _add(group: typer.Typer, command: Callable[..., None]) -> None:
-    """Add a command; the list of commands has the whole first line of its docstring, which typer
-    would cut off.
+    """Add a command to a group. The list of commands shows the whole first line of its docstring;
+    by default, typer cuts it off.
     """
     name = command.__name__.strip("_").replace("_", "-")
     summary = (command.__doc__ or "").partition("\n")[0]
@@ -132,10 +132,10 @@ app.add_typer(_plugin, name="plugin", short_help=_plugin.info.help)
 
 
 def main() -> None:
-    """Run a command; exit with status 0, 1 if it failed (with a message), 2 on bad usage, or 130 if
-    it was interrupted.
+    """Run a command and exit with its status: 0 for success, 1 for a failure (with a message), 2
+    for bad usage, 130 for an interrupt.
 
-    Of several processes of a launcher, the main process alone prints notes and results.
+    Under a launcher, only the main process prints notes and results.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -156,7 +156,7 @@ def _run() -> Any:
             generate.refuse_foreign_names(sys.argv[2:])
         try:
             status = app(standalone_mode=False)
-            if status == INTERRUPTED:  # what typer makes of Ctrl-C
+            if status == INTERRUPTED:  # typer turns Ctrl-C into this status
                 raise KeyboardInterrupt
         except SystemExit as end:
             status = end.code
@@ -177,18 +177,18 @@ def _run() -> Any:
             " model.",
         )
     except OSError as problem:
-        # A disk may fill up while code is compiled, or standard output be closed.
-        # The interpreter would try again at its end to write what is left.
+        # For example, the disk is full while code is compiled, or standard output was closed.
+        # Standard output is replaced, since the interpreter would try at its end to flush it.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(problem, BrokenPipeError):  # head ends once it has its lines
+        if not isinstance(problem, BrokenPipeError):  # as when the reader of a pipe is ``head``
             where = "A step was refused"
             if problem.filename is not None:
                 where = f"{os.fsdecode(problem.filename)} cannot be used"
             _report(problem, f"{where}: {problem.strerror or problem or type(problem).__name__}.")
     except Exception as problem:
         if not hasattr(problem, "show") or not hasattr(problem, "exit_code"):
-            raise  # it is not one of typer's, about an argument
+            raise  # not an error of typer about an argument
         said = io.StringIO()
         problem.show(file=said)
         for line in said.getvalue().splitlines():
@@ -198,7 +198,7 @@ def _run() -> Any:
 
 
 def _report(problem: BaseException, text: str) -> None:
-    """Print an error message; another process than the main one leaves its own to the launcher,
+    """Print an error message. A process other than the main one passes the message to its launcher,
     which prints it.
     """
     with block_signals():  # the launcher may be ending this process because another one has ended

@@ -217,7 +217,7 @@ def compare(
     comparison.is_interrupted = bool(finished.status)
     tables = Group(*draw_tables(comparison, TerminalConsole().width))
     show(comparison.to_dict(), as_json, [tables])
-    if html is not None:  # after the table, which a full disk does not lose
+    if html is not None:  # after the table was printed, so that a full disk does not lose it
         comparison.save_html(html, overwrite=overwrite)
         note(f"Page: {html}")
     sys.exit(finished.status or int(comparison.has_failed))

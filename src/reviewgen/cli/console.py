@@ -1,9 +1,9 @@
-"""What commands print: results to standard output, progress and notes to standard error.
+"""The output of commands: results go to standard output, progress and notes to standard error.
 
-What others have written (names of files and columns, texts, messages of servers) may hold escape
-sequences that move the cursor, set the title of a terminal or hide text. All output passes through
-here, and control characters are printed as escapes. Generated texts keep their line breaks, and
-where standard output is not a terminal they are written as they are.
+Strings from outside (names of files and columns, texts, messages of servers) may contain escape
+sequences that move the cursor, set the title of a terminal or hide text. So all output passes
+through this module, which prints control characters as escapes. Generated texts keep their line
+breaks; if standard output is not a terminal, they are written unchanged.
 """
 
 import json
@@ -30,27 +30,27 @@ if TYPE_CHECKING:
 
     from reviewgen.tables.table import WrittenTexts
 
-_LINE_SECONDS = 60.0  # between two lines of progress in a file
-_MIN_WIDTH = 20  # characters of a line on a terminal, at least
-_FILE_WIDTH = 120  # characters of a line in a file, at least
+_LINE_SECONDS = 60.0  # minimum time between two lines of progress if there is no terminal
+_MIN_WIDTH = 20  # minimum number of characters of a line on a terminal
+_FILE_WIDTH = 120  # minimum number of characters of a line in a file
 
 
 class TerminalConsole(Console):
-    """A console of rich that prints control characters of texts as escapes; its own sequences, such
-    as colours, remain.
+    """A console of rich that prints the control characters of texts as escapes. Rich's own escape
+    sequences, such as those for colours, remain.
 
-    A string is printed as it is: no ``[red]`` or ``:smile:`` in it means anything.
+    Markup in a string, such as ``[red]`` or ``:smile:``, has no effect.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
         self.is_verbose = False  # whether details are printed
-        self.width = max(self.width, _MIN_WIDTH)  # rich prints nothing at all where COLUMNS is 0
+        self.width = max(self.width, _MIN_WIDTH)  # if COLUMNS is 0, rich prints nothing
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Yield the segments of what is printed."""
+        """Yield the segments of rich, with the control characters of their texts escaped."""
         for segment in super().render(renderable, options):
             yield (
                 segment
@@ -59,8 +59,8 @@ class TerminalConsole(Console):
             )
 
     def status(self, status: RenderableType, **options: Any) -> Status:
-        """Return what shows inside a block what is being done; on a terminal only, whatever the
-        environment claims.
+        """Return a context manager that shows ``status`` while its block runs, on a terminal only.
+        The variables by which rich may be told that there is one have no effect.
         """
         console = self if self.file.isatty() else Console(quiet=True)
         return Status(
@@ -72,8 +72,8 @@ notes = TerminalConsole(stderr=True, soft_wrap=True)
 
 
 def note(text: str, style: str | None = None) -> None:
-    """Print a note of one line to standard error, on a terminal broken between words; a detail only
-    if the user wants it.
+    """Print a one-line note to standard error. On a terminal, it is wrapped between words. A
+    ``Detail`` is printed only with ``--verbose``.
     """
     if isinstance(text, Detail) and not notes.is_verbose:
         return
@@ -86,17 +86,17 @@ def echo(text: str = "") -> None:
 
 
 def echo_text(text: str, end: str = "\n") -> None:
-    """Print a generated text, or a piece of one, to standard output; as it is where that is not a
-    terminal.
+    """Print a generated text, or a part of one, to standard output. Its control characters are
+    escaped on a terminal only.
     """
     sys.stdout.write((escape_controls(text, "\n\t") if sys.stdout.isatty() else text) + end)
 
 
 class Result(NamedTuple):
-    """What a command prints: its facts as one JSON object, or lines and tables; and its exit
-    status.
+    """The result of a command: its facts, printed with ``--json`` as one JSON object; the lines and
+    tables that are printed otherwise; and its exit status.
 
-    Facts may hold dataclasses; of a number that is infinite, JSON has null.
+    Facts may contain dataclasses. An infinite number is printed as null.
     """
 
     facts: Any
@@ -105,8 +105,8 @@ class Result(NamedTuple):
 
 
 def show(facts: Any, as_json: bool, lines: Iterable[RenderableType] = ()) -> None:
-    """Print the result of a command in the main process: its facts as one JSON object, or lines and
-    tables of rich.
+    """Print the result of a command, in the main process only: its facts as one JSON object, or its
+    lines and tables.
     """
     if notes.quiet:
         return
@@ -123,7 +123,7 @@ def show(facts: Any, as_json: bool, lines: Iterable[RenderableType] = ()) -> Non
         if isinstance(line, str):
             echo(line)
             continue
-        # in a file, no column of a plain table is cut off
+        # a table without a box is made wide enough in a file, so that no column is cut off
         if getattr(line, "box", line) is None and not sys.stdout.isatty():
             console.width = max(console.width, _FILE_WIDTH)
         console.print(line)
@@ -136,8 +136,9 @@ def make_table(
     is_boxed: bool = True,
     **options: Any,
 ) -> "Table":
-    """Return a table. Columns of numbers stand to the right; those in ``left`` hold texts, and may
-    be folded. A row that is None draws a line.
+    """Return a table of rich. Columns are aligned to the right, for numbers. The columns named in
+    ``left`` hold texts: they are aligned to the left, and may be folded. A row that is None draws a
+    line.
     """
     from rich import box
     from rich.table import Table
@@ -159,7 +160,7 @@ def make_table(
 def describe_written(
     written: "WrittenTexts", started: float, lines: Iterable[str], status: int = 0
 ) -> Result:
-    """Return what is printed on a table of texts."""
+    """Return the result of a command that has written a table of texts."""
     files = counted(len(written.files), "file")
     texts = counted(written.texts, "text")
     seconds = time.monotonic() - started
@@ -195,14 +196,16 @@ def show_log() -> None:
 
 @contextmanager
 def show_status(text: str) -> Iterator[Callable[[str], None]]:
-    """Show inside a block what is being done; yield a function that shows something else."""
+    """Show ``text`` while the block of this context manager runs. Yields a function that replaces
+    the text.
+    """
     raise_on_interrupt()
     with notes.status(text) as status:
         yield lambda now: status.update(Text(now))
 
 
 def refuse_outputs(*, overwrite: bool, html: Path | None = None, plot: Path | None = None) -> None:
-    """Raise before any work if a page or a chart that is asked for cannot be saved; see
+    """Check before any work that the page or chart that the user asks for can be saved; see
     ``refuse_file`` and ``refuse_chart``.
     """
     if plot is not None:
@@ -217,7 +220,9 @@ def refuse_outputs(*, overwrite: bool, html: Path | None = None, plot: Path | No
 
 @contextmanager
 def exit_resumable(out: str | Path) -> Iterator[None]:
-    """Say after an interrupt what is kept, and end the command."""
+    """If the block of this context manager is interrupted, tell the user what is kept and how to
+    resume, and end the command.
+    """
     try:
         yield
     except KeyboardInterrupt:
@@ -237,8 +242,8 @@ def exit_resumable(out: str | Path) -> Iterator[None]:
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int | None], None]]:
-    """Show a progress bar on a terminal, elsewhere a line each minute; yield ``progress(stage,
-    done, total)``, which moves it.
+    """Show progress while the block of this context manager runs: a bar on a terminal, elsewhere a
+    line each minute. Yields a function to call with (stage, done, total).
     """
     from rich.progress import (
         BarColumn,
@@ -279,10 +284,10 @@ def progress() -> Iterator[Callable[[str, int, int | None], None]]:
 
 
 class FinishedResults(list[Any]):
-    """The finished results of a command that Ctrl-C cuts short.
+    """The finished results of a command, which Ctrl-C may cut short.
 
     Attributes:
-        status: The exit status: 0, or that of an interrupted command.
+        status: The exit status: 0, or INTERRUPTED after an interrupt.
     """
 
     status = 0
@@ -290,8 +295,8 @@ class FinishedResults(list[Any]):
 
 @contextmanager
 def keep_on_interrupt(hint: str) -> Iterator[FinishedResults]:
-    """Let an interrupt end the block with a note; yield the list of what is finished, which is
-    kept.
+    """Keep finished results after an interrupt. Yields a list, to which the block of this context
+    manager adds its results. An interrupt ends the block, with a note, but not the command.
     """
     finished = FinishedResults()
     try:

@@ -1,4 +1,4 @@
-"""The tables of ``reviewgen explain``, for a terminal of 80 columns and up."""
+"""The tables of ``reviewgen explain``, for a terminal of 80 columns or more."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -22,14 +22,14 @@ from reviewgen.analysis.explanation import (
 from reviewgen.cli.console import TerminalConsole, make_table
 from reviewgen.errors import counted
 
-_WIDE = 120  # columns from which on formulas have a column of their own
-_BAR = 8  # characters of a bar for 1
-_MAX_BEFORE = 28  # characters of what stands before a token
-_MAX_BEFORE_NARROW = 12  # the same, in a narrow terminal
+_WIDE = 120  # in a terminal of this width or more, formulas have a column of their own
+_BAR = 8  # characters of the bar for the value 1
+_MAX_BEFORE = 28  # maximum number of characters that are shown of the text before a token
+_MAX_BEFORE_NARROW = 12  # the same in a narrow terminal
 
 
 def render(explanation: Explanation, tokens: int) -> Iterator[RenderableType]:
-    """Yield the texts and tables of an explanation, with at most this number of tokens in each."""
+    """Yield the texts and tables of an explanation. Each table has at most ``tokens`` tokens."""
     width = TerminalConsole().width
     batch, time = explanation.batch
     yield _heading(
@@ -71,7 +71,13 @@ def _heading(text: str) -> Text:
 
 
 def _table_of_tokens(table: Table, shown: int, number: int) -> Iterator[RenderableType]:
-    """Yield a table, and how many tokens it leaves out."""
+    """Yield a table of tokens and, if some are left out, a line with their number.
+
+    Args:
+        table: The table.
+        shown: The maximum number of tokens in it.
+        number: The number of all tokens.
+    """
     yield table
     if shown < number:
         left_out = counted(number - shown, "more token")
@@ -108,7 +114,7 @@ def _losses(losses: Sequence[TokenLoss], tokens: int) -> Iterator[RenderableType
         if len(before) > most:
             before = "…" + before[1 - most :]
         numbers = (token.logit, token.log_sum_exp, token.log_probability, token.bits)
-        shown = [f"{number:z.4f}" for number in numbers]  # z: not -0.0000
+        shown = [f"{number:z.4f}" for number in numbers]  # z prints -0.0000 as 0.0000
         rows.append([before, token.token, *shown, show_percent(token.probability)])
     names = ("token", "logit", "log sum exp", "log-softmax", "bits", "probability")
     first = "window" if has_windows else "after"
@@ -186,7 +192,10 @@ def _counts(counts: Sequence[CountedToken], tokens: int) -> Iterator[RenderableT
 
 
 def _count_cells(step: CountStep, is_exact: bool) -> list[str]:
-    """Return the cells on the count, the discount and the total; none where they are not known."""
+    """Return the cells for count, discount and total. There are none if the model does not
+    determine counts. A ~ marks a count of predecessors: of the different tokens seen before the
+    n-gram. A ? stands for a single missing number.
+    """
     if not is_exact:
         return []
     about = "~" if step.unit == "predecessors" else ""

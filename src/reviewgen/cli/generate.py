@@ -1,5 +1,5 @@
-"""``reviewgen generate | replay | play``: generates texts, with receipts; generates those of
-receipts again; token by token.
+"""``reviewgen generate | replay | play``: generates texts, and receipts of them; generates the
+texts of receipts again; and lets the user choose a text token by token.
 """
 
 import io
@@ -53,8 +53,8 @@ if TYPE_CHECKING:
 
 _FILES = (".jsonl", ".parquet", ".csv")
 _NO_TIME = "--max-time ran out before the first token: give more seconds, or leave it out."
-_BAR = 12  # characters of a bar for probability 1
-_SMALL_SHARE = 0.05  # of a probability; smaller ones are not shown
+_BAR = 12  # characters of the bar for probability 1
+_SMALL_SHARE = 0.05  # a context that gives a smaller share of a token's probability is not shown
 _HELP = """\
 a number     appends that token
 Enter        samples a token; d 20 samples twenty
@@ -102,7 +102,7 @@ def generate(
             interruption, the same command resumes.
         receipt: Write a receipt of each text to this file, for `reviewgen replay`.
     """
-    # an interrupted command may have written its receipts already
+    # before it was interrupted, the same command may have written its receipts
     is_resumed = out is not None and Path(f"{out}.partial").exists()
     if receipt is not None and os.path.lexists(receipt) and not is_resumed:
         raise ConfigError(f"{receipt} already exists. Give another --receipt.")
@@ -126,7 +126,7 @@ def generate(
         texts = _with_receipts(texts, trained, model, receipt)
     asked = settings["num_return_sequences"] * (1 if isinstance(begin, str) else len(begin))
     facts: dict[str, Any] = {}
-    # a text that may still change as a whole cannot be printed token by token
+    # A text is printed token by token if possible. These options need the whole text first.
     needs_whole_texts = as_json or receipt or prompts or of is not None
     whole = ("novelty", "num_beams", "must_include", "finish")
     if asked == 1 and not needs_whole_texts and not any(settings[name] for name in whole):
@@ -155,7 +155,7 @@ def generate(
 def _choose(
     settings: dict[str, Any], best: int | None, of: int | None, by: str, out: Path | None
 ) -> None:
-    """Set the number of texts, and what chooses them.
+    """Set the options by which the best of several texts are chosen: their numbers and the judge.
 
     Raises:
         ConfigError: The options do not fit together, or the judge cannot be loaded.
@@ -172,10 +172,10 @@ def _choose(
 
 
 def refuse_foreign_names(arguments: Sequence[str]) -> None:
-    """Raise if an option of ``generate`` has the name that another library gives it.
+    """Refuse options of ``generate`` that are called by their names in other libraries.
 
     Raises:
-        ConfigError: One has; the message gives the name that it has here.
+        ConfigError: There is such an option; the message gives its name in reviewgen.
     """
     for argument in arguments:
         name = argument.removeprefix("--").partition("=")[0].replace("-", "_")
@@ -186,7 +186,7 @@ def refuse_foreign_names(arguments: Sequence[str]) -> None:
 
 
 def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
-    """Return the prompt, or those of a file, one per line.
+    """Return the prompt, or the list of prompts in a file, which has one per line.
 
     Raises:
         ConfigError: Both are given, or the file has no prompts.
@@ -207,11 +207,11 @@ def read_prompts(prompt: str, file: Path | None) -> str | list[str]:
 
 
 def _is_table(shards: DatasetOptions, out: Path | None, receipt: Path | None) -> bool:
-    """Return whether the options ask for a file or a folder of texts.
+    """Return whether the texts are written to a file or a folder (a table), and not printed.
 
     Raises:
-        ConfigError: They do, and there is no --out, or a --receipt beside a folder, or both name
-            the same file.
+        ConfigError: An option needs a table, and there is no --out; --receipt is given with a
+            folder; or --out and --receipt name the same file.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     asking = [
@@ -247,7 +247,7 @@ def _write_table(
     out: Path,
     **call: Any,
 ) -> Result:
-    """Generate texts into a file or a folder of shards."""
+    """Generate texts into a file or a folder of shards, and return the result of the command."""
     from reviewgen.tables.generating import generate_dataset
 
     number = settings.pop("num_return_sequences")
@@ -267,7 +267,7 @@ def _write_table(
 
 
 def _describe_all(texts: "list[Generation]", novelty: str | None) -> dict[str, Any]:
-    """Return texts as JSON."""
+    """Return the facts on texts for ``--json``."""
     facts: dict[str, Any] = {
         "texts": [text.text for text in texts],
         "finish_reasons": [text.finish_reason for text in texts],
@@ -284,14 +284,14 @@ def _describe_all(texts: "list[Generation]", novelty: str | None) -> dict[str, A
 
 
 def _stream(trained: "ReviewModel", prompt: str, settings: dict[str, Any]) -> int:
-    """Print one text while it is generated; return how many characters are new."""
+    """Print one text while it is generated; return the number of characters after the prompt."""
     characters = -len(prompt)
     try:
         for piece in trained.stream(prompt, **settings):
             characters += len(piece)
             echo_text(piece, end="")
             sys.stdout.flush()
-    finally:  # so that an interrupt, too, leaves the terminal on a new line
+    finally:  # also after an interrupt, so that the terminal is on a new line
         echo()
     return characters
 
@@ -300,7 +300,7 @@ def _print_text(text: "Generation", count: int, novelty: str | None) -> None:
     if count:
         echo("---")
     echo_text(text.text)
-    if novelty is None or text.novelty is None:  # which looks it up
+    if novelty is None or text.novelty is None:  # in this order: text.novelty may look copies up
         return
     for line in text.novelty.describe():
         note(f"  {line}", "dim")
@@ -315,7 +315,9 @@ def _print_text(text: "Generation", count: int, novelty: str | None) -> None:
 def _with_receipts(
     texts: Iterator["Generation"], trained: "ReviewModel", source: str, file: Path
 ) -> Iterator["Generation"]:
-    """Yield texts and write a receipt of each to a file, which is created with the first."""
+    """Yield texts, and write a receipt of each to a file. The file is created when the first text
+    is finished.
+    """
     from reviewgen.tables.receipts import make_receipt, portable_origin
 
     name = portable_origin(source, file)
@@ -345,7 +347,8 @@ def replay(receipt: Path, *, model: str | None = None, as_json: bool = False) ->
         key = (source, one.model.bits, one.model.device)
         if key not in loaded:
             loaded[key] = api.load(source, weight_bits=one.model.bits)
-            with suppress(ConfigError):  # it is not here, which the differences say
+            # the receipt's device may be missing here; result.differences then reports that
+            with suppress(ConfigError):
                 loaded[key].to(one.model.device)
         result = replay(one, loaded[key])
         if not as_json:
@@ -434,7 +437,9 @@ def _loop(walk: "Walk", k: int) -> None:
 
 
 def _execute(walk: "Walk", line: str, expected: "NextTokens | None") -> str | None:
-    """Carry out a command; return what to say if the text has not changed."""
+    """Carry out a command of ``play``. Return None if the text has changed, else a message for the
+    user.
+    """
     if line == "?":
         return _HELP
     if line == "u":
@@ -464,7 +469,7 @@ def _execute(walk: "Walk", line: str, expected: "NextTokens | None") -> str | No
 
 
 def _step(text: str, expected: "NextTokens | None") -> list[RenderableType]:
-    """Return the text so far and the table of the next tokens."""
+    """Return the text so far, and the table of the possible next tokens, for printing."""
     lines: list[RenderableType] = [Text(), Text(text or "(the start of a review)", style="bold")]
     if expected is None:
         return [*lines, Text("The review ends here; u undoes that.", style="dim")]
@@ -508,8 +513,9 @@ def _table(expected: "NextTokens") -> RenderableType:
 
 
 def _count_cells(alternative: "Alternative", contexts: "tuple[Context, ...]") -> list[str]:
-    """Return the cells on the counts behind a token: the n-gram order, the count, the largest
-    shares of the probability.
+    """Return the cells on the counts behind a token's probability: the length of its longest
+    n-gram, the count of that, and the n-gram lengths that contribute most. A model without counts
+    has no cells.
     """
     support = alternative.support
     if support is None:

@@ -30,7 +30,7 @@ from reviewgen.version import __version__
 
 _KINDS = ("preset", "model", "tokenizer", "logits processor", "metric", "reader")
 _WIDTH = 80  # characters of a line
-_FEW = 4  # plugins of a package that are named, not counted
+_FEW = 4  # up to this many plugins of a package are named; more are counted by kind
 _LIBRARIES = (
     "torch",
     "numpy",
@@ -71,7 +71,7 @@ def list_() -> Result:
             rows.append((kind, plugin.name, plugin.package, plugin.version, size, bits))
             below.append(line if problem is None else f"not usable: {problem}")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []  # not a table of rich, which takes as long as all else
+    lines = []  # not a table of rich, which would double the time of the command
     for row, line in zip(rows, below, strict=True):
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         lines += ["  ".join(cells).rstrip(), *_wrap(line, "    ")]
@@ -87,8 +87,8 @@ def _cell(value: float | None, form: str, unit: str = "") -> str:
 
 
 def _describe_kinds(parameters: Mapping[str, int]) -> str:
-    """Return the number of parameters, and the shares of the two kinds that have most of them; ""
-    if they are not known.
+    """Return the number of parameters, and the shares of the two largest kinds; "" if they are not
+    known.
     """
     total = sum(parameters.values())
     if not total:
@@ -108,7 +108,7 @@ def settings(preset: str) -> Result:
 
     definition = find_preset(preset)
     models = [find_preset(part) for part in definition.parts] or [definition]
-    first = models[0]  # of a blend, a network
+    first = models[0]  # for a blend, its network
     tokenizer = find_tokenizer(definition.tokenizer)[0].Config
     rows = []
     tables = {}
@@ -139,8 +139,9 @@ def settings(preset: str) -> Result:
 def _settings_tables(
     name: str, tables: dict[str, list[dict[str, Any]]], preset: Preset
 ) -> Iterator[Any]:
-    """Yield a table for each title; the accepted values are below the name, which leaves room for
-    the description.
+    """Yield a table of settings for each title, then notes on sizes and regularisation, and an
+    example of ``--set``. In a table, the accepted values are below the name of a setting, so that
+    there is room for the description.
     """
     for title, rows in tables.items():
         if not rows:
@@ -173,7 +174,7 @@ def _settings_tables(
 
 
 def _format(value: Any) -> str:
-    """Return a value, or several by name, as ``--set`` accepts it."""
+    """Return a value as ``--set`` accepts it; for a mapping, as name=value, name=value."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name}={_format(item)}" for name, item in value.items())
     if isinstance(value, bool):
@@ -248,7 +249,7 @@ def _describe_machine(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _wrap(text: str, indent: str) -> list[str]:
-    """Return a text, cut at spaces into lines; no name or path is cut."""
+    """Wrap a text into lines at spaces only, so that no name or path is broken."""
     uncut: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
     return textwrap.wrap(
         text, _WIDTH, initial_indent=indent, subsequent_indent=f"{indent}    ", **uncut
@@ -256,7 +257,7 @@ def _wrap(text: str, indent: str) -> list[str]:
 
 
 def _count_plugins(plugins: Iterable[dict[str, Any]]) -> list[str]:
-    """Return a line for each package: what it provides, and how much of it is broken."""
+    """Return a line for each package: what plugins it has, and how many of them are broken."""
     packages: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for plugin in plugins:
         packages.setdefault((plugin["package"], plugin["version"]), []).append(plugin)
@@ -280,10 +281,10 @@ def _version(name: str) -> str:
 
 
 def _check_saved_model(model: str | None, accept: bool) -> tuple[dict[str, Any], str]:
-    """Check a saved model, or take its changes; return facts and a line.
+    """Check a saved model, or accept the changes of its files; return facts and a line to print.
 
     Raises:
-        ConfigError: No folder is given whose changes could be accepted.
+        ConfigError: Changes are to be accepted, and no model is given.
         BundleError: The model cannot be read, or has changed since it was saved.
     """
     if model is None:
@@ -294,7 +295,9 @@ def _check_saved_model(model: str | None, accept: bool) -> tuple[dict[str, Any],
 
 
 def _find_changes(model: str) -> tuple[dict[str, Any], str]:
-    """Load a saved model, which fails if it has changed; return its files and a line."""
+    """Load a saved model, which raises an error if it has changed since it was saved; return its
+    files and a line to print.
+    """
     from reviewgen.saving.layout import MANIFEST
 
     bundle = api.load(model).bundle
@@ -308,7 +311,9 @@ def _find_changes(model: str) -> tuple[dict[str, Any], str]:
 
 
 def _accept_changes(model: str) -> tuple[dict[str, Any], str]:
-    """Accept the current files of a saved model; return those that have changed, and a line."""
+    """Accept the current files of a saved model; return those that had changed, and a line to
+    print.
+    """
     from reviewgen.hub.download import locate
     from reviewgen.saving.write import accept_changes
 

@@ -1,5 +1,5 @@
-"""``reviewgen evaluate | score | novelty | blend``: measurements with trained models, and their
-mixture.
+"""``reviewgen evaluate | score | novelty | blend``: measurements with trained models, and blends of
+them.
 """
 
 import time
@@ -22,7 +22,7 @@ from reviewgen.config.options import EvaluationOptions, ShardOptions
 from reviewgen.errors import ConfigError, counted
 from reviewgen.storage import check_output, to_path
 
-_MAX_SPANS = 10  # copied spans that are printed
+_MAX_SPANS = 10  # maximum number of copied spans that are printed
 _NO_WEIGHT = 5e-5  # a smaller weight is printed as 0.0000
 _TABLE = [*declared(ShardOptions), *declared(EvaluationOptions, without=["split"])]
 
@@ -33,8 +33,8 @@ def evaluate(model: str, *, data: list[str], device: str = "auto", **options: An
     several processes.
 
     Args:
-        device: The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a
-            network.
+        device: The device that scores: cpu, cuda, mps, or auto (the device that accelerate finds,
+            for networks).
     """
     from reviewgen.evaluation.scoring import suggest_next
     from reviewgen.tables.scoring import evaluate
@@ -81,11 +81,11 @@ def score(
 
     Args:
         text: The text to look at; - reads standard input.
-        prompt: What comes before the text and is not scored.
+        prompt: A text that comes before the text and is not scored.
         data: Texts, as for `evaluate`; a row for each is written to --out.
         out: With --data: a folder for the table, or a .jsonl, .parquet or .csv file.
-        device: The device that scores: cpu, cuda, mps, or auto: what accelerate finds, for a
-            network.  [default: auto with --data, else cpu]
+        device: The device that scores: cpu, cuda, mps, or auto (the device that accelerate finds,
+            for networks).  [default: auto with --data, else cpu]
     """
     conditions = options.pop("conditions")
     if data is not None and (prompt or conditions):
@@ -151,11 +151,12 @@ def _text_or_table(
     out: Path | None,
     options: dict[str, Any],
 ) -> str | Result:
-    """Return the text to judge; with --data, write a table and return what is printed on it.
+    """Return the text of --text; or, for --data, write a table and return the result of the
+    command.
 
     Raises:
-        ConfigError: Neither --text nor --data is given, or both, or --out is given with the wrong
-            one.
+        ConfigError: Neither --text nor --data is given, or both are; --out is given with --text, or
+            is missing with --data.
     """
     if (text is None) == (data is None):
         raise ConfigError("Give either --text TEXT, or --data CORPUS with --out for the table.")
@@ -173,7 +174,7 @@ def _text_or_table(
 def _write_table(
     kind: Literal["score", "novelty"], model: str, source: Any, out: Path, options: dict[str, Any]
 ) -> Result:
-    """Write a table of scored texts, and return what is printed on it."""
+    """Write a table of scored texts, and return the result of the command."""
     from reviewgen.tables.scoring import score_texts
 
     started = time.monotonic()

@@ -1,6 +1,4 @@
-"""The options of the commands, made from the classes that declare them, and the parsing of their
-values.
-"""
+"""Makes the options of commands from the classes that declare them, and parses their values."""
 
 import inspect
 import operator
@@ -29,7 +27,8 @@ _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 class Shared:
-    """The parameters of several commands, where a command's own docstring does not describe them.
+    """Describes parameters that several commands have. The docstring of a command may describe them
+    differently.
 
     Args:
         model: A saved folder (./my-model), owner/name on the Hub, or a preset.
@@ -47,7 +46,7 @@ class Shared:
 
 
 _SHARED = parse_entries(inspect.getdoc(Shared) or "", "Args:")
-_NAMES = {  # where an option is not called as its field
+_NAMES = {  # the options whose names differ from those of their fields
     "num_return_sequences": ("-n", "--num-return-sequences"),
     "stop_strings": ("--stop-strings", "--stop"),
     "conditions": ("--condition",),
@@ -60,7 +59,7 @@ _NAMES = {  # where an option is not called as its field
     "trained": ("--from",),
     "goal": ("--for",),
     "as_json": ("--json",),
-    "page": ("--out", "--html"),  # older names are kept
+    "page": ("--out", "--html"),  # --html and --plot are older names
     "chart": ("--out", "--plot"),
     "verbose": ("--verbose", "-v"),
 }
@@ -76,7 +75,9 @@ _OPPOSITES = {
 
 
 class Option(NamedTuple):
-    """An option as typer reads it, and what makes a value of the field from what was given."""
+    """An option as a parameter for typer, and the function that converts the value that typer has
+    parsed to a value of the field.
+    """
 
     parameter: inspect.Parameter
     parse: Callable[[Any], Any]
@@ -97,8 +98,8 @@ def declared(
         cls: The dataclass.
         only: The fields to take; all if empty.
         without: The fields to leave out.
-        unset: Whether an option that is not given is None instead of its default.
-        is_bounded: Whether a number that is too small is refused by typer, as bad usage; else the
+        unset: Whether an option that the user does not give is None instead of the class's default.
+        is_bounded: Whether typer refuses a number that is too small, as bad usage. If not, the
             class refuses it.
         defaults: Defaults that differ from those of the class.
     """
@@ -121,19 +122,19 @@ def declared(
 def takes(
     *groups: type | Iterable[Option],
 ) -> Callable[[Callable[..., Result | None]], Callable[..., None]]:
-    """Make a command of the line: its options, of its parameters and of classes, and ``--json``;
-    and print its result.
+    """Return a decorator that makes a command for typer from a function, and prints its result.
 
-    Positional parameters become arguments, keyword-only ones options; the docstring describes both.
-    The options of classes replace ``**options``: the command receives them under the names of their
-    fields.
+    Positional parameters of the function become arguments, keyword-only parameters become options,
+    and the docstring describes both. The options that the classes in ``groups`` declare replace
+    ``**options``: the function gets them under the names of their fields. The option ``--json`` is
+    added.
     """
     options: list[Option] = []
     for group in groups:
         options += declared(group) if isinstance(group, type) else group
 
     def add(command: Callable[..., Result | None]) -> Callable[..., None]:
-        """Return the command with the options as keywords of its own."""
+        """Return the command, whose signature lists all options for typer."""
         text = inspect.getdoc(command) or ""
         described = _SHARED | parse_entries(text, "Args:")
         signature = inspect.signature(command, eval_str=True)
@@ -162,8 +163,8 @@ def takes(
 
 
 def _own_option(parameter: inspect.Parameter, text: str | None) -> Option:
-    """Return the option, or the argument, of a parameter of a command."""
-    if text is None:  # its type has what typer reads
+    """Return the option or the argument for a parameter of a command."""
+    if text is None:  # the annotation of the parameter describes it for typer
         return Option(parameter.replace(kind=_KEYWORD), _keep)
     if parameter.kind is _KEYWORD:
         return _option(
@@ -175,7 +176,7 @@ def _own_option(parameter: inspect.Parameter, text: str | None) -> Option:
 
 
 def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) -> Option:
-    """Return the option of a field, or of a parameter; one without a default is required."""
+    """Return the option for a field or a parameter. It is required if there is no default."""
     types = [bare(each) for each in options_of(bare(hint)) if each is not NoneType]
     origins = {get_origin(each) for each in types}
     is_open = default in (None, (), {})
@@ -215,7 +216,7 @@ def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) 
     )
     annotation: Any = Annotated[kind | None if is_open else kind, info]
     absent = None if is_open else default
-    if default is True:  # of --no-NAME, whose value parse turns round
+    if default is True:  # the option is --no-NAME: False for typer, and ``parse`` negates it
         absent = False
     return Option(inspect.Parameter(name, _KEYWORD, default=absent, annotation=annotation), parse)
 
@@ -231,7 +232,9 @@ def _or_default(default: Any, value: list[str] | None) -> Any:
 def _parse_numbers(
     name: str, text: str | None, *, is_list: bool
 ) -> float | tuple[float, ...] | None:
-    """Return a number, or several: always so of a list."""
+    """Parse numbers separated by commas. Return a tuple if there are several or the setting is a
+    list, else a single number.
+    """
     if text is None:
         return None
     try:
@@ -250,7 +253,7 @@ def start(preset: str | None, trained: str | None) -> "str | ReviewModel":
     """Return the preset to train, or the model to train further.
 
     Raises:
-        ConfigError: Neither is given, or the preset is not that of the model.
+        ConfigError: Neither is given, or the model was trained from another preset.
     """
     if trained is None:
         if preset is None:
@@ -272,8 +275,8 @@ def read_stdin() -> str:
     """Return the text of standard input.
 
     Raises:
-        DataError: It is not UTF-8.
-        ConfigError: Several processes would read it.
+        DataError: The text is not UTF-8.
+        ConfigError: There are several processes, which cannot share standard input.
     """
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError(
@@ -290,10 +293,10 @@ def read_stdin() -> str:
 
 
 def parse_data(given: str | list[str], weights: Sequence[float] | None = None) -> Any:
-    """Return a source of texts from the command line, as ``path_or_string`` does; for ``-`` the
-    lines of standard input.
+    """Return the source of texts that was given on the command line: as ``path_or_string`` returns
+    it, or the lines of standard input for ``-``.
 
-    Several with weights are a list of sources; without, they are files of one.
+    Several values are a list: of sources if there are weights, else of the files of one source.
     """
     if isinstance(given, list) and len(given) > 1:
         return [parse_data(source) if weights else Path(source) for source in given]
@@ -313,17 +316,17 @@ def _parse_any(text: str | None) -> Any:
 
 
 def path_or_string(text: str) -> str | Path:
-    """Return a source from the command line: as a Path if it can only be one."""
+    """Return a source from the command line: a Path if it can only be a path, else the string."""
     return (
         Path(text) if text.startswith(LOCAL) and not any(sign in text for sign in "*?[") else text
     )
 
 
 def parse_conditions(conditions: list[str] | None) -> dict[str, str] | None:
-    """Return conditions given as name=value.
+    """Parse conditions of the form name=value.
 
     Raises:
-        ConfigError: One has another form, or is given twice.
+        ConfigError: A condition has another form, or is given twice.
     """
     values: dict[str, str] = {}
     for text in conditions or ():
@@ -339,5 +342,5 @@ def parse_conditions(conditions: list[str] | None) -> dict[str, str] | None:
 
 
 def select(options: Mapping[str, Any], cls: type) -> dict[str, Any]:
-    """Return the options that a class declares."""
+    """Return the options among ``options`` that a class declares."""
     return {field.name: options[field.name] for field in fields(cls) if field.name in options}

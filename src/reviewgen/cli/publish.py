@@ -32,9 +32,9 @@ from reviewgen.serving.options import (
     read_keys,
 )
 
-_HOST = "127.0.0.1"  # the demo has no keys, so no other machine may reach it
-_FIRST = "lstm-word"  # what the page offers first
-_DEMO_SECONDS = 1.0  # texts that are not finished when it ends are cut off
+_HOST = "127.0.0.1"  # the demo asks for no API key, so no other machine may reach it
+_FIRST = "lstm-word"  # the preset that the page offers first
+_DEMO_SECONDS = 1.0  # after Ctrl-C, the demo waits this long for unfinished texts
 _SECONDS = ("request_seconds", "stall_seconds", "shutdown_seconds")
 _Port = Annotated[int, typer.Option(help="The port; 0 takes a free one.", min=0, max=65535)]
 
@@ -53,7 +53,7 @@ def export(
     """Export a model for browsers and other runtimes.
 
     Args:
-        page: One HTML file with the model inside, which generates without a network.
+        page: One HTML file that contains the model, and generates without a connection.
         title: The title of the page; by default the name of the folder, repository or preset.
         onnx: The model as ONNX, with its tokenizer and settings; checked by onnxruntime.
         transformers: The tokenizer, in the format that AutoTokenizer of transformers loads.
@@ -143,7 +143,7 @@ def push(
     """
     from reviewgen.export.html import push_with_space
 
-    # the client's bars would break the status line
+    # the progress bars of the Hub's client would break the status line
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     trained = api.load(model)
     arguments: dict[str, Any] = {
@@ -229,7 +229,7 @@ def serve(
         api_key_file: A file of API keys, one per line; requests must have one.
         cors_origin: An origin whose pages may call the server, as in https://example.org.
         allowed_host: A host name that requests may use, such as example.org; * allows any.
-            [default: for a loopback address those of this machine, else any]
+            [default: the names of this machine for a loopback address, else any]
         request_timeout: The time limit of a request, after which its texts are cut off.
         stall_timeout: The time for which a client may read or send nothing.
         shutdown_timeout: The time that running requests have after SIGTERM or Ctrl-C.
@@ -307,7 +307,8 @@ def demo(
     _require_extra("demo")
 
     def describe(url: str, names: list[str]) -> list[str]:
-        if open_browser:  # some browsers return when they are closed
+        # in a thread, since with some browsers the call returns only when the browser is closed
+        if open_browser:
             threading.Thread(target=_open_page, args=[url], daemon=True).start()
         return [f"The page is at {url} until Ctrl-C. Its models: {', '.join(names)}."]
 
@@ -352,11 +353,11 @@ def _run(
 
 
 def _installed() -> list[str]:
-    """Return the presets with installed weights, those of other packages included; the first is the
-    one to begin with.
+    """Return the presets with installed weights, also those of other packages. The page shows the
+    first one at the start.
 
     Raises:
-        ConfigError: There are none.
+        ConfigError: No weights are installed.
     """
     names = sorted(plugin.name for plugin in list_presets() if plugin.problem is None)
     with_weights = [name for name in names if describe_weights(name) is not None]
@@ -373,10 +374,10 @@ def _open_page(url: str) -> None:
 
 
 def _require_extra(command: str) -> None:
-    """Raise if what only the server needs is not installed.
+    """Check that the packages are installed that only the server needs.
 
     Raises:
-        ConfigError: It is not; the message says what to install.
+        ConfigError: One is missing; the message says what to install.
     """
     for name in "prometheus_client", "starlette", "uvicorn":
         if importlib.util.find_spec(name) is None:

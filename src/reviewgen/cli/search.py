@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from reviewgen.runs.tune import TuneTrial
     from reviewgen.runs.tune_sampling import SamplingTrial
 
-# The options whose names are not those of their fields.
+# The options of ``train`` whose names differ from those of their fields.
 _FLAGS = {"clean": "--no-clean", "conditions": "--condition", "fields": "--field"}
 _GOALS = {
     "likeness": "Nearest to texts by people",
@@ -92,13 +92,15 @@ def sweep(
     cells = [_sweep_cells(row, has_ngrams) for row in finished]
     table = make_table(*names, rows=cells, is_boxed=False)
     for column in table.columns:
-        column.no_wrap = False  # a narrow terminal has several lines to a row
+        column.no_wrap = False  # in a narrow terminal, a row takes several lines
     facts = {"preset": preset, "setting": swept, "rows": finished}
     return Result(facts, [table], finished.status)
 
 
 def _sweep_cells(row: "SweepRow", has_ngrams: bool) -> list[str]:
-    """Return the cells of a row. V is the number of different tokens, the 1-grams."""
+    """Return the cells of a row of the sweep's table. The last one shows how many n-grams of the
+    maximum length the model has, of V ** n possible ones; V is the number of its 1-grams.
+    """
     bits = [(row.train_bits, row.train_impossible), (row.held_out_bits, row.held_out_impossible)]
     scores = [
         f"{share:.1%} impossible" if score == math.inf else _cell(score, ".4f")
@@ -130,8 +132,7 @@ def ablate(
 
     Args:
         preset: <model>-<tokenizer>, as in lstm-char.
-        seeds: The number of trainings of each row, from different seeds, whose results are
-            averaged.
+        seeds: The number of trainings per row, from different seeds; their results are averaged.
         settings: A setting of all trainings: model.hidden_size=256.
     """
     from reviewgen.protocols.abilities import describe_parameters
@@ -167,6 +168,7 @@ def ablate(
 
 def _ablation_cells(row: "AblationRow") -> list[str]:
     return [
+        # the first column says what the preset is trained without
         {"whole": "nothing", "plain": "all of them (plain)"}.get(row.name, row.name),
         f"{row.bits:.4f}",
         "" if row.gain is None else f"{row.gain:+.4f}",
@@ -179,11 +181,11 @@ def _ablation_cells(row: "AblationRow") -> list[str]:
 def _split_settings(
     preset: str, settings: list[str]
 ) -> tuple[str, dict[str, list[str]], dict[str, dict[str, str]]]:
-    """Return the setting to sweep, the values of all settings with several, and the settings with
-    one value, by group.
+    """Return the name of the setting to sweep; the values of each setting with several values; and
+    the settings with one value, by group. A single setting is swept even with one value.
 
     Raises:
-        ConfigError: No setting has several values, and there is more than one.
+        ConfigError: There are several settings, and none has several values; or a value is empty.
     """
     from reviewgen.runs.setup import resolve_setup
 
@@ -308,7 +310,7 @@ def _describe_trial(trial: "TuneTrial") -> str:
 def _train_command(
     preset: str | None, flags: dict[str, Any], options: Mapping[str, Any], settings: list[str]
 ) -> str:
-    """Return the command that trains with settings, and with the options that were given for the
+    """Return the command that trains a model with ``settings``, and with the same options as the
     trials.
     """
     defaults = vars(TrainingTextOptions()) | vars(TrialOptions())
@@ -407,7 +409,7 @@ def tune_sampling(
 def _save_profile(
     model: "ReviewModel", goal: Literal["reading", "likeness"], settings: dict[str, Any], out: Path
 ) -> None:
-    """Save settings as those of a profile; those of the other profile stay as they are."""
+    """Save settings as those of a profile, without a change of the other profile."""
     saved = model.generation_config
     if goal == "likeness":
         model.save_generation_config(out, likeness={**saved.likeness, **settings})
@@ -451,7 +453,7 @@ def _describe(settings: Mapping[str, Any], sign: str = " ") -> str:
 
 
 def _parse_search(search: list[str]) -> dict[str, list[Any]]:
-    """Return the values of each setting.
+    """Parse the values to search, of the form name=value,value; return them by setting.
 
     Raises:
         ConfigError: A setting has another form than name=value,value, or is given twice.

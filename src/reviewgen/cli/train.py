@@ -1,5 +1,5 @@
-"""``reviewgen train | prepare``: trains a preset, or a trained model further, on a corpus; prepares
-a corpus as a token store.
+"""``reviewgen train | prepare``: trains a new model, or a trained model further; prepares a corpus
+as a token store.
 """
 
 import sys
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from reviewgen.runs.run import TrainingRun
     from reviewgen.training.report import Report
 
-_FEW = 10  # held-out texts, whose bits say little about others
-# With --verbose, an evaluation shows this much of a generated text; else one line.
+_FEW = 10  # the bits of fewer held-out texts say little about other texts
+# With --verbose, an evaluation shows this much of a generated text; otherwise, one line of it.
 _SAMPLE_CHARACTERS = 160
-_MARGIN = "  | "  # before a generated text
+_MARGIN = "  | "  # printed before a generated text
 
 
 @takes(CorpusOptions, TrainingOptions)
@@ -80,7 +80,7 @@ def train(
         run = processes.each(create, out)
     try:
         _prepare(run)
-    except AlreadyTrained as finished:  # a job that was restarted has nothing left to do
+    except AlreadyTrained as finished:  # the launcher has restarted a job that was finished
         note(str(finished))
         facts = api.load(out).training
         return Result(facts | (facts["held_out"] or {}) | {"out": str(out)})
@@ -95,7 +95,7 @@ def train(
 
 
 def _prepare(run: "TrainingRun") -> None:
-    """Read and tokenize the corpus, and show facts about it."""
+    """Read and tokenize the corpus, and print facts about it."""
     try:
         with show_status("Reading ...") as say:
             for line in _describe_corpus(run.read(), run.conditions.describe()):
@@ -112,7 +112,7 @@ def _prepare(run: "TrainingRun") -> None:
 
 
 def _describe_corpus(corpus: "Corpus", conditions: list[str]) -> Iterator[str]:
-    """Yield what was read, how it was split, and what the user should know about it."""
+    """Yield lines on a corpus: what was read and cleaned, how it was split, and its notes."""
     from reviewgen.data.corpus import describe
     from reviewgen.data.sources import SPLITS
 
@@ -125,14 +125,14 @@ def _describe_corpus(corpus: "Corpus", conditions: list[str]) -> Iterator[str]:
         yield from describe(*corpus.validation, is_brief=not notes.is_verbose)
     counts = ", ".join(f"{name} {corpus.counts[name]:,}" for name in SPLITS)
     yield f"Split: {counts}. Held out: {corpus.describe_held_out()}."
-    shown = corpus.source.notes if notes.is_verbose else []  # which ``describe`` has
+    shown = corpus.source.notes if notes.is_verbose else []  # ``describe`` has yielded these
     yield from (line for line in corpus.notes if line not in shown)
     yield from (Detail(f"Condition {line}") for line in conditions)
 
 
 def _train(run: "TrainingRun") -> "ReviewModel":
-    """Train, save and measure the model; Ctrl-C and SIGTERM cut training and measuring short, and
-    cannot stop the saving.
+    """Train, save and measure the model. Ctrl-C and SIGTERM end the training or the measuring
+    early; they cannot stop the saving.
     """
     from reviewgen.runs.display import training_bar
 
@@ -157,7 +157,9 @@ def _train(run: "TrainingRun") -> "ReviewModel":
 
 
 def _show_report(report: "Report") -> None:
-    """Print an evaluation with the beginning of a generated text, and the notes of a step."""
+    """Print the notes of a step and, if it had one, its evaluation with the beginning of a
+    generated text.
+    """
     from reviewgen.data.corpus import shorten
 
     if report.sample is not None:
@@ -173,8 +175,8 @@ def _show_report(report: "Report") -> None:
 
 
 def _describe(run: "TrainingRun", model: "ReviewModel", out: Path) -> Iterator[RenderableType]:
-    """Yield the result: bits, verdict, copy rate and folder; with --verbose, after what the model
-    card says of the training.
+    """Yield the result of a training: bits per character, verdict, copy rate and folder. With
+    --verbose, a part of the model card comes first.
     """
     from reviewgen.evaluation.scoring import suggest_next
 
@@ -212,7 +214,9 @@ def _describe_held_out(held_out: dict[str, Any], bits: float) -> str:
 
 
 def _describe_improvement(facts: dict[str, Any]) -> Iterator[str]:
-    """Yield how a model that was trained further has improved."""
+    """Yield lines on how much a model that was trained further has improved; nothing for a new
+    model.
+    """
     before = facts.get("parent", {}).get("bits_per_character")
     best = [entry for entry in facts["evaluations"] if entry["is_best"]]
     after = best[-1].get("bits_per_character") if best else None
@@ -227,7 +231,9 @@ def _describe_improvement(facts: dict[str, Any]) -> Iterator[str]:
 
 
 def _describe_measuring(novelty: dict[str, Any]) -> str:
-    """Return of what the copy rate is the share, and that of held-out reviews beside it."""
+    """Return the end of the sentence on the copy rate: what it is a share of, and the copy rate of
+    held-out reviews. It is empty if too few characters were measured.
+    """
     characters = novelty["copy_rate_characters"]
     if characters < MIN_CHARACTERS:
         return ""
@@ -281,7 +287,7 @@ def prepare(
         )
     if notes.quiet:
         return None
-    is_here = store.folder.exists()  # one that was complete already may be at its URL only
+    is_here = store.folder.exists()  # a store that was complete before may exist at its URL only
     tokens = {split: tokens.tokens for split, tokens in store.splits().items()} if is_here else None
     lines = [f"Saved in {out}"]
     if tokens is not None:

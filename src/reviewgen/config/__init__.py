@@ -1,18 +1,17 @@
 """Strict settings: frozen dataclasses of JSON values, validated when they are created and when they
 are read.
 
-    settings      validation and conversion, for every plugin's ``Config``, and of arguments that
-                  are not settings
+    settings      validates and converts the settings of every plugin's ``Config``; also checks
+                  other arguments
     descriptions  descriptions of settings, from docstrings and type hints
-    generation    generation settings, also as the defaults of a saved folder, and presets
+    generation    generation settings, including the saved defaults of a model; presets
     training      training settings
-    options       the options that functions and commands share, each declared and described once;
-                  their TypedDicts
-    names         names of plugins and presets, and sources of models, as given to ``load`` and
-                  ``train``
+    options       the options that functions and commands share, each declared and described once,
+                  and their TypedDicts
+    names         parses names of presets and plugins, and sources of models
     bounded       reads text and JSON of bounded size
 
-Standard library only; knows neither torch nor any plugin.
+Imports the standard library only, neither torch nor any plugin.
 """
 
 from reviewgen.config.bounded import (

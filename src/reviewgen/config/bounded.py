@@ -1,13 +1,15 @@
-"""Reads text and JSON that may come from anyone: bounded in size, nesting and numbers, before much
-memory is used for them. What is written is held to the same bounds, so that it can be read again.
-``to_json`` makes JSON values of results.
+"""Reads text and JSON from untrusted files. Size, nesting and numbers are limited before a file can
+use much memory. Files are written within the same limits, so that they can be read again.
+``to_json`` converts results to JSON values.
 
-    MAX_SETTINGS    bytes of settings, cards and other small files
-    MAX_RECORD      bytes of the record of a training, and of what grows with its length
-    MAX_VOCABULARY  bytes of the files of a tokenizer, and of what has a figure for each of many
-                    texts
+    MAX_SETTINGS    maximum bytes of settings, cards and other small files
+    MAX_RECORD      maximum bytes of the record of a training, and of other files that grow with the
+                    length of a training
+    MAX_VOCABULARY  maximum bytes of the files of a tokenizer, and of files with a number for each
+                    of many texts
 
-Standard library only. Raises ValueError with the reason; callers add the file name.
+Imports the standard library only. Errors are a ValueError with the reason; callers add the file
+name.
 """
 
 import json
@@ -21,7 +23,9 @@ MAX_SETTINGS = 1 << 20
 MAX_RECORD = 1 << 24
 MAX_VOCABULARY = 1 << 26
 MAX_DEPTH = 64
-MAX_VALUES = 4_000_000  # an empty list takes thirty times the memory of its text
+# values in a JSON text; they are limited, since an empty list takes thirty times as many bytes of
+# memory as of text
+MAX_VALUES = 4_000_000
 _MAX_DIGITS = 100
 
 
@@ -32,7 +36,7 @@ def read_text(
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is larger, or not in this encoding.
+        ValueError: The file is larger than ``max_bytes``, or not in this encoding.
     """
     with file.open("rb") as stream:
         content = stream.read(max_bytes + 1)
@@ -46,7 +50,8 @@ def read_json(file: Path, max_bytes: int = MAX_SETTINGS) -> Any:
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is larger, not UTF-8, or ``parse_json`` refuses its text.
+        ValueError: The file is larger than ``max_bytes`` or not UTF-8, or ``parse_json`` refuses
+            its text.
     """
     return parse_json(read_text(file, max_bytes))
 
@@ -62,8 +67,8 @@ def parse_json(text: str) -> Any:
     ValueError: the number 1e400 is not finite
 
     Raises:
-        ValueError: It is not JSON, is nested too deeply, has too many values, or a number is NaN,
-            infinite or of too many digits.
+        ValueError: The text is not JSON, is nested too deeply or has too many values; or a number
+            is NaN, infinite or has too many digits.
     """
     _refuse_many(text)
     try:
@@ -77,7 +82,7 @@ def parse_json(text: str) -> Any:
 
 
 def refuse_deep(value: Any, levels: int = MAX_DEPTH) -> None:
-    """Refuse a value of JSON whose lists and objects are nested deeply.
+    """Refuse a JSON value whose lists and objects are nested more than ``levels`` deep.
 
     Raises:
         RecursionError: There are more levels.
@@ -90,11 +95,11 @@ def refuse_deep(value: Any, levels: int = MAX_DEPTH) -> None:
 
 
 def encode_text(text: str, max_bytes: int = MAX_SETTINGS) -> bytes:
-    r"""Return a text in UTF-8 that ``read_text`` accepts; a lone surrogate becomes an escape, as
-    JSON writes it.
+    r"""Encode a text as UTF-8, so that ``read_text`` accepts it. A lone surrogate becomes an escape
+    such as \ud800, as in JSON.
 
     Raises:
-        ValueError: It is larger than ``max_bytes``.
+        ValueError: The result is larger than ``max_bytes``.
     """
     content = text.encode("utf-8", "backslashreplace")
     if len(content) > max_bytes:
@@ -103,11 +108,11 @@ def encode_text(text: str, max_bytes: int = MAX_SETTINGS) -> bytes:
 
 
 def dump_json(value: Any, max_bytes: int = MAX_SETTINGS, *, indent: int | None = 2) -> bytes:
-    """Return a value as JSON that ``read_json`` accepts.
+    """Encode a value as JSON, so that ``read_json`` accepts it.
 
     Raises:
-        ValueError: It is larger than ``max_bytes``, has too many values, or a number is NaN or
-            infinite.
+        ValueError: The result is larger than ``max_bytes`` or has too many values, or a number is
+            NaN or infinite.
     """
     text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
     _refuse_many(text)
@@ -115,8 +120,8 @@ def dump_json(value: Any, max_bytes: int = MAX_SETTINGS, *, indent: int | None =
 
 
 def to_json(value: Any) -> Any:
-    """Return dataclasses, and what they hold, as JSON values; a number that is NaN or infinite
-    becomes None.
+    """Convert a value with dataclasses, mappings, lists and tuples to JSON values. A number that is
+    NaN or infinite becomes None.
     """
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)

@@ -1,5 +1,6 @@
-"""Descriptions of settings and options, from the docstrings and type hints of the dataclasses that
-declare them: for ``reviewgen settings``, the help of commands, and docstrings of functions.
+"""Descriptions of settings and options, for ``reviewgen settings``, the help of commands, and the
+docstrings of functions. They come from the docstrings and type hints of the dataclasses that
+declare the settings.
 
 A field is described in the Google-style ``Attributes:`` section of its class or of a base class::
 
@@ -8,7 +9,7 @@ A field is described in the Google-style ``Attributes:`` section of its class or
         layers: The number of layers, L; a description
             may continue on indented lines.
 
-Standard library only.
+Imports the standard library only.
 """
 
 import dataclasses
@@ -56,10 +57,10 @@ _LIMITS = {"at_least": ">=", "above": ">", "at_most": "<=", "below": "<"}
 
 
 def describe_fields(cls: type) -> dict[str, str]:
-    """Return the description of each field of a config dataclass, in order; the empty string for
-    one that has none.
+    """Return the description of each field of a config dataclass, in order; the empty string for a
+    field without one.
 
-    The description in a subclass takes precedence over that of its bases.
+    A description in a subclass replaces that of its base class.
     """
     described: dict[str, str] = {}
     for base in reversed(cls.__mro__):
@@ -68,8 +69,8 @@ def describe_fields(cls: type) -> dict[str, str]:
 
 
 def describes_options(*classes: type) -> Callable[[FunctionT], FunctionT]:
-    """Describe the options that classes declare in the docstring of a function, in place of its
-    line "See ``...Options``".
+    """Return a decorator that completes the docstring of a function: the line that begins with "See
+    ``...Options``" is replaced by the descriptions of all options that ``classes`` declare.
     """
 
     def describe(function: FunctionT) -> FunctionT:
@@ -109,8 +110,8 @@ def describe_settings(
     Args:
         cls: The config dataclass.
         given: Values that differ from the defaults.
-        hidden: Fields that are left out, as those without a default are: the user does not set
-            them.
+        hidden: Fields to leave out, since the user does not set them. Fields without a default are
+            left out, too.
     """
     hints = fields_of(cls)
     descriptions = describe_fields(cls)
@@ -205,7 +206,7 @@ def _option_schema(option: Any, bounds: dict[str, float]) -> dict[str, Any]:
 
 
 def parse_entries(docstring: str, heading: str = "Attributes:") -> dict[str, str]:
-    """Return the entries of a section of a docstring, each on one line."""
+    """Return the entries of a section of a docstring by name, each description in one line."""
     section = re.search(
         rf"^( *){heading}\n((?:\1 +.*\n|\s*\n)*)", inspect.cleandoc(docstring) + "\n", re.MULTILINE
     )

@@ -1,4 +1,4 @@
-"""The settings of ``generate``, with the names and meanings of transformers; and presets."""
+"""The settings of ``generate``, named and defined as in transformers; and presets."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -10,9 +10,10 @@ from reviewgen.config.names import check_plugin_names
 from reviewgen.config.settings import Bound, check, fields_of, from_dict
 from reviewgen.errors import ConfigError, did_you_mean, quoted
 
-_MAX_TOKENS = 100_000
-_MAX_FORCED = 10_000
-_MAX_BEAM_TOKENS = 1_000_000
+# The limits of the defaults that are saved with a model; see check_saved_generation.
+_MAX_TOKENS = 100_000  # limit of max_new_tokens
+_MAX_FORCED = 10_000  # limit of min_new_tokens
+_MAX_BEAM_TOKENS = 1_000_000  # limit of max_new_tokens times num_beams
 _MAX_LISTED = 1_000  # elements of a list
 _MAX_STRING = 1_000  # characters of a stop string
 _OF_PROFILES = (
@@ -37,8 +38,8 @@ class GenerationConfig:
         do_sample: Sample tokens, or take the most probable one; sampled if not given, except with
             num_beams above 1.
         num_beams: The number of beams of a beam search; 1 is off.
-        length_penalty: The exponent of the length by which a beam's log probability is divided;
-            above 0 favours long texts.
+        length_penalty: The score of a beam is its log probability divided by its length to the
+            power of this; above 0 favours long texts.
         temperature: Below 1 favours probable tokens, above 1 rare ones. A list is a cycle: token t
             uses element t % length.
         top_k: Sample from the k most probable tokens only; 0 is off.
@@ -56,13 +57,13 @@ class GenerationConfig:
             (2 by default); "any" does not. An unknown word of a prompt is left alone.
         finish: "sentence" removes an unfinished last sentence, unless it is the only one;
             "anywhere" keeps it (default).
-        logits_processors: Names of installed logits processors, called in this order; those of a
-            call replace the saved ones.
+        logits_processors: Names of installed logits processors, called in this order; the list of a
+            call replaces the saved one.
         conditions: Values of the conditions that the model was trained with, as in {"stars": 5};
-            "any" leaves a condition unspecified. Where texts are sampled, one that is not given is
-            drawn for each text from the shares of the training texts, as with the value "draw";
-            elsewhere it is unspecified. Those of a call are added to the saved ones; None removes a
-            saved value.
+            "any" leaves a condition unspecified. If texts are sampled, the value of a condition
+            that is not given is drawn for each text, by the shares of the values in the training
+            texts, as with the value "draw"; otherwise it is unspecified. The values of a call are
+            added to the saved ones; None removes a saved value.
         likeness: Settings of the profile "likeness" that differ from "reading", as in
             {"temperature": 1.0}; saved with a model, not an argument of a call.
     """
@@ -122,8 +123,8 @@ class GenerationConfig:
             )
 
     def of_profile(self, name: str | None) -> "GenerationConfig":
-        """Return the settings of a profile: "reading", the default, whose texts a person would
-        rather read, or "likeness", the statistics of whose texts are close to those of human texts.
+        """Return the settings of a profile. "reading", the default, gives texts that people prefer
+        to read; "likeness" gives texts whose statistics are close to those of human texts.
 
         Raises:
             ConfigError: The profile is unknown, or the model was saved without it.
@@ -148,7 +149,7 @@ class GenerationConfig:
 
     @property
     def temperatures(self) -> tuple[float, ...]:
-        """The cycle of temperatures."""
+        """The cycle of temperatures; a single one is a cycle of length 1."""
         return self.temperature if isinstance(self.temperature, tuple) else (self.temperature,)
 
 
@@ -195,8 +196,8 @@ FOREIGN = {
     "stop": "stop_strings",
     "stop_sequences": "stop_strings",
 }
-"""Names of settings in gpt-2-simple, textgenrnn, markovify, OpenAI and older transformers, and
-their names here.
+"""Maps names of settings in gpt-2-simple, textgenrnn, markovify, OpenAI and older transformers to
+the names in reviewgen, for error messages.
 """
 
 
@@ -206,19 +207,19 @@ def generation_config(
     settings: Mapping[str, Any] | None = None,
     others: Iterable[str] = (),
 ) -> GenerationConfig:
-    """Return the settings of a call: the saved defaults, overridden by its ``generation_config``,
-    then by its keyword arguments.
+    """Return the settings of a call of ``generate``: the saved defaults, overridden by the call's
+    ``generation_config``, then by its keyword arguments.
 
     Args:
         base: The saved defaults.
-        own: A GenerationConfig, which replaces all defaults, or a mapping, which replaces some.
-            None replaces none.
+        own: The call's ``generation_config``: a GenerationConfig, which replaces all defaults; a
+            mapping, which replaces some; or None.
         settings: Keyword arguments by name; None keeps the default.
         others: The other keyword arguments of the call, for the error message of an unknown one.
 
     Raises:
-        ConfigError: A setting is unknown (for the name of another library, the message gives the
-            one to use) or out of range.
+        ConfigError: A setting is unknown or out of range. For a name of another library, the
+            message gives the name to use.
     """
     known = fields_of(GenerationConfig)
     own_arguments = {*others, "prompt"}
@@ -252,7 +253,7 @@ def generation_config(
         if isinstance(value, str):
             changes[name] = (value,)
         elif isinstance(value, Iterable):
-            with suppress(TypeError):  # of an array without dimensions, which is refused below
+            with suppress(TypeError):  # an array without dimensions raises it; it is refused below
                 changes[name] = tuple(value)
     if isinstance(changes.get("conditions"), Mapping):
         added = own["conditions"] if isinstance(own.get("conditions"), Mapping) else {}
@@ -261,7 +262,8 @@ def generation_config(
 
 
 def read_saved_generation(values: Mapping[str, Any]) -> GenerationConfig:
-    """Return the generation defaults of a folder; ``num_return_sequences`` is left to each call.
+    """Return the generation defaults that are saved with a model. ``num_return_sequences`` is not
+    among them: each call gives it.
 
     Raises:
         ConfigError: A setting is unknown, or its value is out of range or above the limits for
@@ -273,11 +275,11 @@ def read_saved_generation(values: Mapping[str, Any]) -> GenerationConfig:
 
 
 def check_saved_generation(config: GenerationConfig) -> None:
-    """Raise if settings cannot be the defaults of a saved model, although a call may have them.
+    """Check settings that are to be the defaults of a saved model. They have lower limits than the
+    settings of a call, so that a model from the Hub cannot make a call nearly endless.
 
     Raises:
-        ConfigError: They ask for several texts, or for so long ones or so much work that a call
-            would hardly end.
+        ConfigError: The settings ask for several texts, or exceed a limit.
     """
     if config.num_return_sequences != 1:
         raise ConfigError(
@@ -327,13 +329,13 @@ WORD_GENERATION: dict[str, Any] = {
     "finish": "sentence",
     "likeness": {"temperature": 0.95, "repetition_penalty": 1.0},
 }
-"""Those of networks over words."""
+"""The generation settings of networks over words, chosen in the same way."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preset:
-    """The names of a model and a tokenizer, and settings for both: plain data, found by entry point
-    in ``reviewgen.presets``.
+    """The names of a model and a tokenizer, and the settings of both. A preset is plain data; a
+    package declares it as an entry point of the group ``reviewgen.presets``.
 
     Attributes:
         model: The name of the model.
@@ -364,8 +366,8 @@ class Preset:
     parts: Sequence[str] = ()
 
     def with_fixed(self, model: Mapping[str, Any], training: Mapping[str, Any]) -> "Preset":
-        """Return the preset with the given settings of model and training, which then stay the same
-        for any number of epochs.
+        """Return the preset with some settings of model and training fixed: they no longer depend
+        on the number of epochs.
         """
         return replace(
             self,

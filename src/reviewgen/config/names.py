@@ -1,10 +1,12 @@
 """Parses names of presets and sources of models, as given to ``load`` and ``train``. Opens no files
-and knows no plugins.
+and does not look for plugins.
 
-The name of a preset is ``<model>-<tokenizer>[-<size>]``: lower case, digits, hyphens; with
-``-plain`` at its end, the preset without the techniques of its model and of training. The source of
-a trained model is a preset, a repository on the Hub (``owner/name`` or ``hf://owner/name``, with or
-without ``@revision``), or a local folder:
+The name of a preset is ``<model>-<tokenizer>[-<size>]``, in lower-case letters, digits and hyphens.
+With ``-plain`` at its end, it means the preset without the techniques of its model and its
+training.
+
+The source of a trained model is a preset, a repository on the Hub (``owner/name`` or
+``hf://owner/name``, with or without ``@revision``), or a local folder:
 
 - A ``Path``, and a string that starts with ``/``, ``./``, ``../`` or ``~``, is a folder.
 - ``owner/name`` is a folder if it has a ``config.json``, and otherwise a repository.
@@ -25,15 +27,15 @@ PRESET = re.compile(
     r"(?P<model>[a-z][a-z0-9]*)-(?P<tokenizer>[a-z][a-z0-9]*)(?:-[a-z0-9]+)?(?:-plain)?"
 )
 PLAIN = "-plain"
-"""Ends the name of a preset without the techniques that its model and the training have."""
+"""The end of a preset's name that means: without the techniques of its model and its training."""
 
 _PLUGIN = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 _HUB = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:@(?P<revision>[^\s@]+))?")
 _MAX_PLUGIN_NAME = 100  # characters
 LOCAL = ("/", "./", "../", "~", os.sep, f".{os.sep}", f"..{os.sep}")
-"""What a path starts with that is not looked up as a name."""
-_OWNER = "reviewgen"  # of the presets' repositories on the Hub
+"""A source that starts with one of these is a path, and is not looked up as a name."""
+_OWNER = "reviewgen"  # the owner of the presets' repositories on the Hub
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class HubSource:
 
 
 Source = str | HubSource | Path
-"""The name of a preset, whose published weights are meant; a repository; or a folder on this
-machine.
+"""Where a trained model comes from: the name of a preset (for its weights), a repository on the
+Hub, or a local folder.
 """
 
 
@@ -63,7 +65,7 @@ def parse_preset(name: str, presets: Collection[str] = ()) -> tuple[str, str]:
 
     Args:
         name: The name.
-        presets: The known presets, of which the message suggests one.
+        presets: The known presets; an error message suggests the closest one.
 
     >>> parse_preset("lstm-word-large")
     ('lstm', 'word')
@@ -94,7 +96,7 @@ def check_plugin_names(setting: str, names: Sequence[str]) -> None:
     """Validate a setting that lists plugin names.
 
     Raises:
-        ConfigError: A name has another form than those of plugins, or is given twice.
+        ConfigError: A name does not have the form of a plugin's name, or is given twice.
     """
     for number, name in enumerate(names):
         if not is_plugin_name(name):
@@ -126,7 +128,7 @@ def parse_source(
 
     Args:
         source: The source.
-        presets: The known presets; None: every name that looks like a preset is one.
+        presets: The known presets. None: every name that has the form of a preset is one.
         revision: The revision, if it is not part of the source.
 
     >>> parse_source("lstm-word")
@@ -137,18 +139,19 @@ def parse_source(
     HubSource(repo_id='reviewgen/lstm-word', revision='v2')
 
     Raises:
-        SourceError: The source is not one of these or is ambiguous, or it cannot have a revision,
-            or it has two.
+        SourceError: The source is none of these, or is ambiguous; a revision is given for a folder;
+            or two revisions are given.
     """
     parsed = _parse(source, presets)
     return parsed if revision is None else find_revision(parsed, revision)
 
 
 def find_revision(source: Source, revision: str) -> HubSource:
-    """Return a source at a revision; for a preset, that is its repository on the Hub.
+    """Return the repository on the Hub, with a revision, for a source. For a preset, it is the
+    repository of the preset's weights.
 
     Raises:
-        SourceError: The source is a local folder or has another revision, or ``revision`` is not
+        SourceError: The source is a local folder or has another revision; or ``revision`` is not
             valid.
     """
     if not isinstance(revision, str) or re.fullmatch(r"[^\s@]+", revision) is None:
@@ -188,7 +191,9 @@ def _parse(source: str | Path, presets: Collection[str] | None) -> Source:
 
 
 def _parse_bare(source: str, presets: Collection[str] | None) -> Source:
-    """Parse a string that has no prefix which says what it is."""
+    """Parse a string without a prefix such as ``./`` or ``hf://``: a preset, a repository or a
+    folder.
+    """
     name, at, revision = source.partition("@")
     parsed: Source | None = parse_hub_id(source)
     if PRESET.fullmatch(name) and (revision or not at):

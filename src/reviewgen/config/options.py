@@ -1,16 +1,16 @@
 """Options that functions and commands share, besides the settings of a model.
 
-A dataclass declares each option: its name, type, bounds, default and description. From these
-classes, and from ``GenerationConfig``, come the options of the commands (``reviewgen.cli.options``)
-and their descriptions in the docstrings of the public functions (``describes_options``). An option
-of a single command is described in the command's docstring.
+A dataclass declares each option: its name, type, bounds, default and description. These classes and
+``GenerationConfig`` are the source of the options of the commands (``reviewgen.cli.options``), and
+of the descriptions in the docstrings of the public functions (``describes_options``). An option
+that only one command has is described in the docstring of the command.
 
 The TypedDicts repeat names and types, since type checkers and editors understand the keywords of a
-function (``**options: Unpack[TrainKwargs]``) only as a TypedDict that is written out. They cannot
-drift apart: a command passes all options of its classes on to a function, and
-``refuse_unknown_options`` refuses those that its TypedDict lacks.
+function (``**options: Unpack[TrainKwargs]``) only if a TypedDict is written out. Classes and
+TypedDicts cannot differ unnoticed: a command passes all options of its classes to a function, which
+refuses those that its TypedDict lacks (``refuse_unknown_options``).
 
-Knows neither the command line nor the functions.
+This module imports neither the command line nor the functions.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -41,7 +41,7 @@ class ReadingOptions:
         max_text_characters: Maximum number of characters of a text; longer texts are an error. A
             txt file read as one text has no limit.
         lowercase: Lower-case the texts.
-        strip_markdown: Keep only the words of markdown.
+        strip_markdown: Remove the markup of markdown, and keep its words.
         fix_encoding: Repair texts that were decoded wrongly, such as "cafÃ©"; needs ftfy.
         keep_line_breaks: Keep the line breaks of texts that are wrapped at a fixed width; by
             default, their lines are joined.
@@ -73,7 +73,8 @@ class EvaluationOptions(ReadingOptions):
         split: "all"; for a dataset, the name of one of its splits; for any other source, a part of
             its hash split: "train", "validation" or "test".
         lowercase: Lower-case the texts; as in training if not given.
-        strip_markdown: Keep only the words of markdown; as in training if not given.
+        strip_markdown: Remove the markup of markdown, and keep its words; as in training if not
+            given.
         fix_encoding: Repair texts that were decoded wrongly; as in training if not given.
         keep_line_breaks: Keep the line breaks of texts that are wrapped at a fixed width; as in
             training if not given.
@@ -229,7 +230,8 @@ class DatasetOptions(ShardOptions):
         schema: The distribution of the conditions: a mapping (or .json file) of condition to
             {value: weight}, sampled independently; or a table (csv, jsonl, parquet, a list of
             mappings), one row of which is sampled per text. An empty value leaves a condition
-            unspecified; others that are not given are drawn by their shares of the training texts.
+            unspecified. The value of a condition that is not in the schema is drawn by the shares
+            of the values in the training texts.
     """
 
     columns: bool = False
@@ -255,7 +257,7 @@ class ReadingKwargs(TypedDict, total=False):
 
 
 class EvaluateKwargs(ReadingKwargs, total=False):
-    """How texts are read that a trained model is measured on; see ``EvaluationOptions``."""
+    """How the texts of an evaluation are read and cleaned; see ``EvaluationOptions``."""
 
 
 class CorpusKwargs(ReadingKwargs, total=False):
@@ -286,10 +288,8 @@ class TrialKwargs(TypedDict, total=False):
 
 
 class TrainKwargs(PrepareKwargs, TrialKwargs, total=False):
-    """The keywords of ``reviewgen.train`` and ``TrainingRun``; ``sweep`` and ``tune`` take those
-    that apply to several trainings.
-
-    See ``TrainingOptions``.
+    """The keywords of ``reviewgen.train`` and ``TrainingRun``; see ``TrainingOptions``. ``sweep``,
+    ``ablate`` and ``tune`` accept those that make sense for several trainings.
     """
 
     out: str | Path | None
@@ -324,8 +324,8 @@ def refuse_unknown_options(
     others: Collection[str] = (),
     hidden: Collection[str] = (),
 ) -> None:
-    """Raise if a keyword is not one of a TypedDict's, or if the value of a flag or string has
-    another type.
+    """Check the keywords of a call against a TypedDict: their names, and the types of flags and
+    strings.
 
     Args:
         options: The keywords.
@@ -335,8 +335,8 @@ def refuse_unknown_options(
         hidden: Keywords that the message does not suggest.
 
     Raises:
-        ConfigError: A keyword is unknown, of which the closest known one is suggested, or has a
-            value of another type.
+        ConfigError: A keyword is unknown (the message suggests the closest known one), or its value
+            has another type.
     """
     names = [*others, *(name for name in known.__annotations__ if name not in hidden)]
     for name in options:

@@ -1,9 +1,10 @@
-"""The types of the facts of a training record, ``training.json``, that are displayed or used after
+"""Checks the facts of a training record, ``training.json``, that are displayed or used after
 loading.
 
-A record may come from a download. A known fact may be null, or missing unless it is of a metric,
-but it never has another type: readers need no check of their own. Other facts are kept unread;
-those that only a model card has are checked when one is written.
+A record may come from a download, so its types are checked once, here: a fact that is listed below
+never has another type, and the code that reads it needs no check of its own. It may be null. It may
+also be missing, except for the facts that every metric has. Facts that are not listed are kept
+without a check; if only a model card shows them, they are checked when a card is written.
 """
 
 from typing import Annotated, Any
@@ -11,8 +12,8 @@ from typing import Annotated, Any
 from reviewgen.config.settings import Bound, check_value
 from reviewgen.errors import ConfigError, quoted
 
-_EACH = "*"  # the key that stands for all keys of an object; their values are not null
-# Bits per character, a share, or a number of characters.
+_EACH = "*"  # stands for all keys of an object, whose values are not null
+# The type of a figure: bits per character, a share, or a number of characters.
 _FIGURE = Annotated[float, Bound(at_least=0, at_most=1_000_000)]
 _INTERVAL = [float, float]  # low and high
 _CLEANING = (
@@ -33,7 +34,7 @@ _DATA: dict[str, Any] = {
     **dict.fromkeys(_CLEANING, bool),
 }
 _DATA["corpora"] = [_DATA]
-# The facts that no metric lacks.
+# The facts that every metric has.
 _MEASURED = {"unit": str, "lower_is_better": bool, "generated": float, "held_out": float}
 _METRIC = _MEASURED | {"interval": _INTERVAL}
 _RECORD: dict[str, Any] = {
@@ -56,12 +57,16 @@ _RECORD["parent"] = _RECORD
 
 
 def check_record(value: Any, name: str = "training.json", expected: Any = _RECORD) -> None:
-    """Check the content of a ``training.json``, or a fact in it against a type hint, an object of
-    them, a list of one, or a pair.
+    """Check the content of a ``training.json``, or of a part of it.
+
+    Args:
+        value: The content.
+        name: The name of the part, for messages.
+        expected: What the part must be: a type hint; a dict of these by key; [X] for a list of X;
+            or [X, X] for a pair.
 
     Raises:
-        ConfigError: A fact has another type than those that reviewgen writes, or a metric lacks
-            one.
+        ConfigError: A fact does not have the expected type, or a fact on a metric is missing.
     """
     if isinstance(expected, dict):
         check_value(name, value, dict[str, Any])

@@ -1,9 +1,10 @@
 """Validation of config dataclasses, and their conversion from and to JSON values and strings.
 
-A plugin's ``Config`` is a frozen keyword-only dataclass whose fields are bool, int, float, str, a
-``Literal`` of those, a ``tuple[X, ...]`` of one of these (a list in JSON), ``dict[str, Any]`` (any
-JSON object), another such dataclass, or a union such as ``X | None``. Bounds are part of the type;
-the bounds of a tuple apply to each element. ``check`` validates types and bounds::
+A plugin's ``Config`` is a frozen keyword-only dataclass. The type of a field is bool, int, float,
+str, a ``Literal`` of their values, a ``tuple[X, ...]`` of one of these types (a list in JSON),
+``dict[str, Any]`` (any JSON object), another such dataclass, or a union such as ``X | None``.
+Bounds are part of the type; the bounds of a tuple apply to each element. ``check`` validates types
+and bounds::
 
     @dataclass(frozen=True, kw_only=True)
     class GruConfig:
@@ -13,13 +14,14 @@ the bounds of a tuple apply to each element. ``check`` validates types and bound
         def __post_init__(self) -> None:
             check(self)
 
-A value that has a new name is still accepted under the old one, from saved files and from the user,
-where the type says so::
+If a value of a setting gets a new name, the old name can still be accepted, from saved files and
+from the user. The type says so::
 
     layer: Annotated[Literal["fast", "plain"], RenamedValues({"quick": "fast"})] = "fast"
 
-``from_dict`` rejects unknown and missing keys and invalid values; ``from_strings`` converts strings
-typed after ``--set``. Standard library only; knows neither torch nor any plugin.
+``from_dict`` rejects unknown and missing keys and invalid values. ``from_strings`` converts the
+strings that a user types after ``--set``. Imports the standard library only, neither torch nor any
+plugin.
 """
 
 import dataclasses
@@ -39,17 +41,22 @@ from reviewgen.errors import ConfigError, did_you_mean, quoted
 ConfigT = TypeVar("ConfigT")
 
 VOCABULARY_FIELDS = ("vocab_size", "bos_id", "eos_id", "condition_ids", "field_ids")
-"""The first is required, the others are optional."""
+"""The fields of a model's config that the tokenizer and the conditions decide. A config must have
+the first; the others are optional.
+"""
 
 GIVEN_IDS = VOCABULARY_FIELDS[3:]
+"""The fields with the numbers of ids of conditions and fields of free text. A model reads these ids
+before a text and does not predict them.
+"""
 
 SMALLEST_VOCABULARY = {"vocab_size": 2, "bos_id": 0, "eos_id": 1}
-"""A stand-in where the other settings of a config are checked before there is a tokenizer."""
+"""A placeholder for checking the other settings of a config before there is a tokenizer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
-    """The allowed range of a number, or of the length of a string; used inside ``Annotated``.
+    """The allowed range of a number, or of the length of a string, for use in ``Annotated``.
 
     Attributes:
         at_least: The minimum, inclusive; None for no limit.
@@ -83,13 +90,13 @@ _HOLDS: dict[str, Callable[[float, float], bool]] = {
 
 
 def limits_of(bound: Bound | None) -> dict[str, float]:
-    """Return the limits that a bound has, by their names."""
+    """Return the limits of a bound by name, without those that are None."""
     return {name: limit for name, limit in vars(bound or Bound()).items() if limit is not None}
 
 
-@dataclass(frozen=True, eq=False)  # hashed by identity, as the mapping has no hash
+@dataclass(frozen=True, eq=False)  # hashed by identity, since the mapping has no hash
 class RenamedValues:
-    """Values of a string setting that were renamed, old to new; stands inside ``Annotated``.
+    """Maps old to new values of a string setting, for use in ``Annotated``.
 
     ``from_dict`` and ``from_strings`` replace an old value by the new one; ``to_dict`` and messages
     have the new one only.
@@ -101,15 +108,15 @@ class RenamedValues:
 @dataclass(frozen=True)
 class Technique:
     """A technique that makes models better or training faster, with the settings that switch it
-    off.
+    off. ``reviewgen.ablate`` measures what each technique gains.
 
-    A config class lists those of its model in a ClassVar, ``techniques``; ``TrainingConfig`` lists
-    those of training.
+    The config class of a model lists the techniques of the model in a ClassVar, ``techniques``;
+    ``TrainingConfig`` lists those of training.
 
     Attributes:
-        name: Its name, as in "n-gram vectors".
-        description: What it is, in a line, with its source.
-        off: The settings of that class that switch it off, as in {"ngrams": 1}.
+        name: The name, as in "n-gram vectors".
+        description: What the technique is, in one line, with its source.
+        off: The settings of the class that switch the technique off, as in {"ngrams": 1}.
     """
 
     name: str
@@ -118,9 +125,7 @@ class Technique:
 
 
 def settings_off(config: type) -> dict[str, Any]:
-    """Return the settings that switch off every technique that a config class lists; empty if it
-    lists none.
-    """
+    """Return the settings that switch all techniques of a config class off."""
     off: dict[str, Any] = {}
     for technique in getattr(config, "techniques", ()):
         off |= technique.off
@@ -139,10 +144,10 @@ def check(config: Any) -> None:
 
 
 def check_seed(seed: int) -> int:
-    """Return a seed after validating it.
+    """Validate a seed and return it.
 
     Raises:
-        ConfigError: It is not a whole number from 0 to 2**64 - 1.
+        ConfigError: The seed is not a whole number from 0 to 2**64 - 1.
     """
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 1 << 64:
         raise ConfigError(
@@ -152,7 +157,7 @@ def check_seed(seed: int) -> int:
 
 
 def seed_or_random(seed: int | None) -> int:
-    """Return a seed after validating it, or a random one for None.
+    """Validate a seed and return it; return a random seed for None.
 
     Raises:
         ConfigError: See ``check_seed``.
@@ -167,8 +172,8 @@ def fields_of(cls: type) -> dict[str, Any]:
 
 
 def rename_values(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings of a config dataclass in which each value that was renamed has its new
-    name.
+    """Return settings of a config dataclass with old names of values replaced by the new ones; see
+    ``RenamedValues``.
     """
     known = fields_of(cls)
     renamed = dict(values)
@@ -209,8 +214,8 @@ def from_strings(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Return the config as plain JSON values; without ids that a model does not have, as in earlier
-    versions.
+    """Return the config as plain JSON values. Without conditions, fields of free text or a
+    beginning-of-text id, their entries are left out, as in earlier versions.
     """
     values = dataclasses.asdict(config)
     for name in GIVEN_IDS:
@@ -259,7 +264,7 @@ def parse_duration(text: str | float) -> float:
     120.0
 
     Raises:
-        ConfigError: It is not a duration above zero.
+        ConfigError: The text is not a duration above zero.
     """
     units = {"s": 1, "m": 60, "h": 3600, "": 1}
     match = re.fullmatch(r"(\d+(?:\.\d*)?)\s*([smh]?)", str(text).strip().lower())
@@ -273,7 +278,7 @@ def parse_duration(text: str | float) -> float:
 
 
 def _fields_of_known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the type hint of each field; raise for a value of another name."""
+    """Return the type hint of each field; raise ConfigError if ``values`` has another key."""
     known = fields_of(cls)
     for key in values:
         if key not in known:
@@ -282,7 +287,7 @@ def _fields_of_known(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def options_of(hint: Any) -> tuple[Any, ...]:
-    """Return the members of a union, or a plain type as its only member."""
+    """Return the members of a union; for another type, a tuple of this type alone."""
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
@@ -301,10 +306,10 @@ def bound_of(hint: Any) -> Bound | None:
 
 
 def check_value(name: str, value: Any, hint: Any) -> None:
-    """Validate the value of a field or an argument.
+    """Validate the value of a field or an argument against its type hint.
 
     Raises:
-        ConfigError: It has the wrong type or is out of range.
+        ConfigError: The value has the wrong type or is out of range.
     """
     inner = bare(hint)
     bound = bound_of(hint)
@@ -323,8 +328,8 @@ def check_value(name: str, value: Any, hint: Any) -> None:
 
 
 def _from_json(value: Any, hint: Any) -> Any:
-    """Convert a JSON list to a tuple, and an object to a dataclass, if the type of the field allows
-    one.
+    """Convert a JSON list to a tuple, and a JSON object to a dataclass, if the type hint of the
+    field has one. Other values are returned unchanged.
     """
     for option in options_of(bare(hint)):
         if isinstance(value, list) and get_origin(option) is tuple:
@@ -342,7 +347,9 @@ def _is_finite(value: float) -> bool:
 
 
 def _has_type(value: Any, option: Any) -> bool:
-    """Return whether a value has a type of a union; a bool is not a number, an int is a float."""
+    """Return whether a value has a type, one member of a union. A bool does not count as a number;
+    an int counts as a float.
+    """
     kind = get_origin(option) or option
     if kind is Literal:
         return any(type(value) is type(choice) and value == choice for choice in get_args(option))
@@ -390,10 +397,10 @@ _FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 
 
 def _convert(name: str, text: str, hint: Any) -> Any:
-    """Convert a string to the first type of the hint that it is a value of.
+    """Convert a string to the first type of the hint for which this is possible.
 
     Raises:
-        ConfigError: It is not a value of any of them.
+        ConfigError: It is not possible for any of them.
     """
     inner = bare(hint)
     for option in options_of(inner):
@@ -404,7 +411,7 @@ def _convert(name: str, text: str, hint: Any) -> Any:
 
 
 def _convert_to(text: str, option: Any) -> Any:
-    """Convert a string to one type; return the string unchanged if it is not a value of it."""
+    """Convert a string to one type; return the string unchanged if that is not possible."""
     if option is bool:
         return _FLAGS.get(text.lower(), text)
     if option is types.NoneType:
@@ -430,15 +437,15 @@ def vocabulary_settings(
     condition_ids: int = 0,
     field_ids: int = 0,
 ) -> dict[str, int]:
-    """Return the settings of a model that its tokenizer and its conditions decide, those that its
-    config has.
+    """Return the settings of a model that the tokenizer and the conditions decide. Settings that
+    the config class does not have are left out.
 
     Args:
         config: The config class.
-        vocab_size: The number of ids, those of conditions included.
+        vocab_size: The number of all ids, including those of conditions and fields.
         bos_id, eos_id: The beginning-of-text and the end-of-text id.
-        condition_ids, field_ids: The number of ids of conditions, which follow the tokenizer's, and
-            of fields, the last ones.
+        condition_ids, field_ids: The numbers of ids of conditions and of fields of free text. Ids
+            are in this order: the tokenizer's, those of conditions, those of fields.
     """
     known = fields_of(config)
     values = (vocab_size, bos_id, eos_id, condition_ids, field_ids)
@@ -447,7 +454,7 @@ def vocabulary_settings(
 
 
 def without_vocabulary(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a model's settings without those that its tokenizer decides."""
+    """Return a model's settings without those of ``vocabulary_settings``."""
     return {name: value for name, value in settings.items() if name not in VOCABULARY_FIELDS}
 
 
@@ -455,17 +462,18 @@ def check_count(name: str, value: Any) -> None:
     """Check that an argument is a whole number of at least 1.
 
     Raises:
-        ConfigError: It is something else.
+        ConfigError: It is not.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigError(f"{name} must be a whole number of at least 1; got {quoted(value)}.")
 
 
 def check_flags(**flags: Any) -> None:
-    """Check that arguments are True or False; others, such as an array, may have no truth value.
+    """Check that each argument is True or False. Other values are refused, since some have no truth
+    value, such as an array.
 
     Raises:
-        ConfigError: One is something else.
+        ConfigError: An argument is something else.
     """
     for name, value in flags.items():
         if not isinstance(value, bool):
@@ -476,7 +484,7 @@ def check_text(name: str, value: Any, *, optional: bool = False) -> None:
     """Check that an argument is a string, or None if it is optional.
 
     Raises:
-        ConfigError: It is something else.
+        ConfigError: It is not.
     """
     if not (isinstance(value, str) or (optional and value is None)):
         raise ConfigError(
@@ -485,15 +493,16 @@ def check_text(name: str, value: Any, *, optional: bool = False) -> None:
 
 
 def check_list(name: str, value: Any, example: str) -> list[Any]:
-    """Return the items of a list, a tuple or another iterable other than a string or a mapping.
+    """Check that an argument is a list, a tuple or another iterable, but not a string or a mapping;
+    return its items as a list.
 
     Args:
-        name: The argument.
+        name: The name of the argument.
         value: Its value.
         example: A list that would be accepted, for the message.
 
     Raises:
-        ConfigError: It is something else, or iterating it fails.
+        ConfigError: The value is something else, or iterating it fails.
     """
     if isinstance(value, Iterable) and not isinstance(
         value, str | bytes | bytearray | Mapping | type
@@ -504,18 +513,18 @@ def check_list(name: str, value: Any, example: str) -> list[Any]:
 
 
 def check_mapping(name: str, value: Any, example: str) -> dict[str, Any]:
-    """Return a mapping of strings to values as a dictionary.
+    """Check that an argument is a mapping with strings as keys; return it as a dictionary.
 
     Args:
-        name: The argument.
+        name: The name of the argument.
         value: Its value.
         example: A dictionary that would be accepted, for the message.
 
     Raises:
-        ConfigError: It is something else, or reading it fails.
+        ConfigError: The value is something else, or reading it fails.
     """
     if isinstance(value, Mapping):
-        with suppress(Exception):  # whatever a mapping of the user's raises
+        with suppress(Exception):  # the user's own mapping class may raise anything
             items = dict(value)
             if all(isinstance(key, str) for key in items):
                 return items

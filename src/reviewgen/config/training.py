@@ -1,5 +1,5 @@
-"""Training settings. Here and not in ``training``, so that ``reviewgen settings`` shows them
-without importing torch.
+"""Training settings. They are here and not in ``reviewgen.training``, so that ``reviewgen
+settings`` can show them without importing torch.
 """
 
 from dataclasses import dataclass
@@ -73,11 +73,11 @@ class TrainingConfig:
     """Training settings. A model trained by counting uses those of ``COUNTING_SETTINGS`` only.
 
     Attributes:
-        batch_size: Lanes (parallel token streams) of a batch, B; of each process.
+        batch_size: Number of lanes (parallel token streams) in a batch of each process, B.
         bptt: Tokens of each lane in a batch, T: the length of truncated back-propagation through
             time.
-        bptt_random: Draws that length at random for each batch, around bptt, and scales the
-            learning rate by it (AWD-LSTM).
+        bptt_random: Draw the length of truncated back-propagation at random for each batch, around
+            bptt, and scale the learning rate by it (AWD-LSTM).
         gradient_accumulation_steps: Batches per optimizer step.
         optimizer: "muon" uses Muon for the matrices between hidden vectors and AdamW for the rest;
             "adamw" uses AdamW for all.
@@ -102,8 +102,8 @@ class TrainingConfig:
             measures no copy rate, not even at the end.
         metrics: Names of installed metrics of generated texts, measured at each evaluation on the
             texts generated there.
-        keep: Weights to keep: those of the best evaluation, or of the best whose share of copied
-            windows is within copy_limit.
+        keep: Weights to keep: those of the best evaluation ("best"), or those of the best
+            evaluation whose share of copied windows is within copy_limit ("best-under-copy").
         copy_limit: Highest share of the 20-token windows of generated texts that occur in the
             training text, for keep=best-under-copy.
         calibration: At the end, scale the logits by a number that is fitted on held-out text, so
@@ -113,8 +113,8 @@ class TrainingConfig:
         novelty_mb: Maximum size of a compact index, in megabytes.
         threads: CPU threads; 0 benchmarks one thread and all threads at the start and uses the
             faster.
-        device: Device to train on; "auto" is the one accelerate selects, or the CPU if the model is
-            unsuited for that one.
+        device: Device to train on; "auto" is the device that accelerate selects, or the CPU if the
+            model is unsuited for that device.
         precision: Mixed precision; "auto" uses the launcher's setting, else the device's native
             precision. "no" is 32 bits.
         checkpoint_seconds: Minimum seconds between two checkpoints, saved beside the output folder;

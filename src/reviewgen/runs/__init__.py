@@ -1,15 +1,15 @@
-"""Training runs, from a plan to a saved model and its record; the public functions that train,
+"""Training runs, from a plan to a saved model and its record, and the public functions that train,
 search, blend or read a corpus.
 
     setup    the plugins, settings and trained weights that a run starts from
     plan     the keywords of a training, and everything that is decided before anything is read
-    reading  how the corpus of a plan is read; a prepared token store fits the plan
+    reading  how the corpus of a plan is read; checks that a prepared token store fits the plan
     folder   the folder of a run, from which it is resumed
-    corpus   the corpus: read, then tokenized and indexed; shared by several runs;
+    corpus   reads a corpus, then tokenizes and indexes it, also for several runs;
              ``reviewgen.corpus``
     run      ``TrainingRun``: read, tokenize, iterate for reports, finish; a blend has a run for
              each of its components
-    record   the reports so far, the learning curves, what is measured at the end, and the entries
+    record   the reports so far, the learning curves, the measurements at the end, and the entries
              of training.json
     display  the progress on a terminal or in a notebook
     tracking the log in a tracker
@@ -19,6 +19,6 @@ search, blend or read a corpus.
              ``reviewgen.sweep``
     ablate   ``reviewgen.ablate``: trainings without one technique at a time
     tune     ``reviewgen.tune``: a search for the best settings
-    tune_sampling  ``reviewgen.tune_sampling``: compares the texts of generation settings with human
-                   ones
+    tune_sampling  ``reviewgen.tune_sampling``: compares the texts that generation settings give
+                   with human texts
 """

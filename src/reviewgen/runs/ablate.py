@@ -1,10 +1,11 @@
-"""``reviewgen.ablate``: trains a preset whole, then without one technique at a time, and plain,
-without any of them.
+"""``reviewgen.ablate``: trains the whole preset, then the preset without one technique at a time,
+then the plain preset, without any technique.
 
-Techniques are declared where their settings are: those of a model by its config class, those of
-training by ``TrainingConfig``. All trainings have the same length, texts, seeds and, with a time
-budget, the size that was chosen for the whole preset. They are scored on the same held-out texts,
-so a difference has the interval of paired texts.
+A technique is declared by the class that has its settings: by a model's config class, or by
+``TrainingConfig``. All trainings have the same length, texts and seeds. With a time budget, all
+have the model size that was chosen for the whole preset. All models are scored on the same held-out
+texts, so the confidence interval of a difference is computed from pairs: the same text under both
+models.
 """
 
 import math
@@ -29,27 +30,27 @@ from reviewgen.runs.sweep import Variants
 from reviewgen.training.device import choose_device
 from reviewgen.training.softmax import sampled_softmax
 
-_HELD_OUT_TOKENS = 50_000  # scored, at most
+_HELD_OUT_TOKENS = 50_000  # maximum number of held-out tokens that are scored
 
 
 @dataclass(frozen=True, kw_only=True)
 class AblationRow:
-    """A preset whole, without one technique, or plain: its bits on held-out texts, and the gain
-    from the techniques.
+    """The results of one variant of a preset: its bits per character on held-out texts, and the
+    difference from the whole preset.
 
     Attributes:
-        name: "whole", the name of the technique that is taken away, or "plain".
+        name: "whole", the name of the technique that is left out, or "plain".
         description: What the technique is.
         settings: The settings that differ from those of the whole preset, as in {"model.ngrams":
             1}.
-        bits: Bits per character of the held-out texts, the mean of all seeds; None for a technique
-            that the whole preset did not use in its training: no model is trained without it.
-        gain: These bits minus those of the whole preset; above zero, the technique lowers them.
-            None for the whole preset.
+        bits: Bits per character of the held-out texts, the mean of all seeds. None for a technique
+            that the whole preset did not use in its training: no model is trained for this row.
+        gain: The bits of this row minus those of the whole preset: what the technique saves, if
+            positive. None for the whole preset.
         interval: The 95 % interval of ``gain`` over the held-out texts; None with fewer than 10
             texts.
-        characters_per_second: Characters trained on per second, not counting evaluations, over all
-            seeds; None if the training is too short, and for counting.
+        characters_per_second: Characters trained on per second, without the time of evaluations,
+            over all seeds. None if the training is too short, or the model is trained by counting.
         seconds: Duration of the trainings with their evaluations.
         parameters: The number of parameters of each kind.
     """
@@ -89,7 +90,7 @@ def ablate(
     Args:
         preset: ``<model>-<tokenizer>``.
         source: The reviews.
-        seeds: The number of trainings of each row, from different seeds, whose results are
+        seeds: The number of trainings per row. They have different seeds, and their results are
             averaged.
         settings: Settings of all trainings, by group, as in {"model": {"hidden_size": 256}}. A
             technique whose settings are all given is not ablated.
@@ -124,7 +125,7 @@ def ablate(
             f"{preset} has no technique left to ablate: the settings of all of them are given."
         )
     for off in ({}, plain, *(off for _, off in techniques.values())):
-        # what cannot be combined with the given settings is refused before any work
+        # settings that cannot be combined with the given ones are refused before any work
         variants.plan(off)
     variants.skip_copy_rates(setup.training)
     return _rows(_Trainings(variants, seeds), techniques, plain)
@@ -136,7 +137,7 @@ def _rows(
     plain: Mapping[str, Any],
 ) -> Iterator[AblationRow]:
     yield trainings.train("whole", "", {})
-    only = None  # the row without the only technique, which is plain
+    only = None  # the row without the only technique: the plain preset is the same model
     for name, (technique, off) in techniques.items():
         row = AblationRow(name=name, description=technique.description, settings=off)
         if any(trainings.used[setting] != value for setting, value in off.items()):
@@ -151,18 +152,20 @@ def _rows(
 
 
 class _Trainings:
-    """Trains variants of a preset from several seeds; keeps the settings that the full preset
-    used.
+    """Trains each variant of a preset from several seeds, and compares it with the whole preset,
+    which is trained first.
     """
 
     def __init__(self, variants: Variants, seeds: int) -> None:
         self._variants = variants
         self._seeds = seeds
-        self._whole: Float64[np.ndarray, " N"] | None = None  # nats of each held-out text
-        self.used: dict[str, Any] = {}  # the settings of model and training, as in "model.ngrams"
+        # nats of each held-out text under the whole preset
+        self._whole: Float64[np.ndarray, " N"] | None = None
+        # the settings that the whole preset was trained with, by dotted name ("model.ngrams")
+        self.used: dict[str, Any] = {}
 
     def train(self, name: str, description: str, off: Mapping[str, Any]) -> AblationRow:
-        """Train with some settings changed, from each seed, and return the row."""
+        """Train from each seed with the settings ``off`` changed; return the row of the results."""
         nats = []
         characters_read = 0.0
         seconds = 0.0
@@ -171,7 +174,8 @@ class _Trainings:
             plan = self._variants.plan(off)
             run = self._variants.start(replace(plan, seed=plan.seed + number))
             corpus = self._variants.corpus(plan)
-            [last] = deque(run, maxlen=1)  # an hour has too many reports to keep them all
+            # keep only the last report: an hour of training gives too many to keep them all
+            [last] = deque(run, maxlen=1)
             documents = sample_documents(corpus.stores[corpus.final_split], _HELD_OUT_TOKENS)
             nats.append(list[float]())
             evaluate_totals(run.model, documents, run.tokenizer.vocab_size, nats=nats[-1])
@@ -213,7 +217,7 @@ class _Trainings:
 
 
 def _bits(texts: Sequence[tuple[float, int]]) -> list[float]:
-    """Return the bits per character of texts, given the nats and the characters of each."""
+    """Return the bits per character of texts, given each text's (nats, characters)."""
     return [
         float(sum(nats for nats, _ in texts))
         / math.log(2)

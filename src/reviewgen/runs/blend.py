@@ -1,7 +1,7 @@
-"""``reviewgen.blend``: trained models combined, with the facts for ``training.json``.
+"""``reviewgen.blend``: combines trained models, and records facts for ``training.json``.
 
-Models of different tokenizers become models of one: ``char``, with the characters that all of them
-have tokens for.
+Models with different tokenizers are converted to one tokenizer: ``char``, with the characters that
+all of them can write.
 """
 
 import itertools
@@ -54,31 +54,32 @@ from reviewgen.saving.weights import ModelWeights
 def blend(
     models: Any, weights: Any = None, *, data: Any = None, **options: Unpack[EvaluateKwargs]
 ) -> ReviewModel:
-    """Blend trained models: at each token, their probabilities are averaged.
+    """Blend trained models: at each token, average their probabilities.
 
     A blend is a ReviewModel like any other: it evaluates, generates and saves itself. An n-gram and
-    an LSTM together often predict better than either. Jelinek & Mercer 1980, "Interpolated
-    Estimation of Markov Source Parameters from Sparse Data". Models of different tokenizers are
-    averaged at each character: the blend has the tokenizer ``char``. Vieira et al. 2024, "From
-    Language Models over Tokens to Language Models over Characters".
+    an LSTM together often predict better than each alone. Jelinek & Mercer 1980, "Interpolated
+    Estimation of Markov Source Parameters from Sparse Data". If the models have different
+    tokenizers, their probabilities are averaged at each character, and the blend has the tokenizer
+    ``char``. Vieira et al. 2024, "From Language Models over Tokens to Language Models over
+    Characters".
 
     >>> model = reviewgen.blend(["./my-ngram", "./my-lstm"], data="held-out.csv")  # doctest: +SKIP
 
     Args:
         models: Two or more ReviewModels, or what ``load`` takes; a blend may be among them.
-        weights: A positive number for each model; they are divided by their sum. None: equal, or
-            fitted if data is given.
-        data: Texts that no model was trained on. The weights are fitted to them, and depend on how
-            certain each model is of the next token; ``training["weights"]`` of the blend records
-            the bits per character of each part, and of the blend with equal, fixed and fitted
-            weights.
-        See ``EvaluationOptions``.
+        weights: A positive number for each model; they are divided by their sum. None: the weights
+            are fitted if ``data`` is given, else equal.
+        data: Texts that no model was trained on, to fit the weights to. The fitted weights change
+            from token to token, with how certain each model is of the next one.
+            ``training["weights"]`` of the blend records the bits per character of each model alone,
+            and of the blend with equal, with fixed and with fitted weights.
+        See ``EvaluationOptions`` for how the data is read.
 
     Raises:
-        ConfigError: There are fewer than two models, a condition has other values in one of them,
-            the tokenizers differ and one does not say which bytes its tokens are, the weights are
-            not a positive number for each model, both weights and data are given, or an argument is
-            unknown.
+        ConfigError: There are fewer than two models; a condition has different values in two of
+            them; the tokenizers differ and one does not say which bytes its tokens are; the weights
+            are not one positive number for each model; both weights and data are given; or an
+            argument is unknown.
         NotADistribution: The scores of a model do not sum to one.
         DataError: The data cannot be read, or none of its tokens can be predicted.
         ReviewgenError: A model cannot be loaded; see ``load``.
@@ -122,14 +123,15 @@ def fit_blend(
     documents: Iterable[Document],
     vocab_size: int,
 ) -> tuple[Blend, dict[str, Any]]:
-    """Blend models with weights that are fitted on texts that none of them was trained on.
+    """Blend models, and fit the weights on held-out texts.
 
     Args:
         models: The models, in evaluation mode.
         plugins: The plugin of each model.
-        documents: The texts, each with its number of characters: the ids of bos, conditions, tokens
-            and eos.
-        vocab_size: The tokenizer's; ids from there on are given, not scored.
+        documents: Texts that no model was trained on. Each is a pair: the ids of bos, conditions,
+            tokens and eos; and the number of characters.
+        vocab_size: The tokenizer's. Ids from there on are ids of conditions: the models read them
+            and do not predict them.
 
     Returns:
         The blend, and the facts for ``training.json``.
@@ -147,7 +149,7 @@ def fit_blend(
     mixed = mix_scores(scores, gated_weights(features_of(entropies), fixed, gate))
 
     def bits(log_probs: np.ndarray) -> float | None:
-        """Return bits per character; None if they are infinite, as everywhere in training.json."""
+        """Return bits per character; None if they are infinite, as JSON has no infinity."""
         value = -float(log_probs.sum()) / characters / math.log(2)
         return value if math.isfinite(value) else None
 
@@ -178,22 +180,23 @@ def make_bundle(
     training: Mapping[str, Any] | None = None,
     first: Bundle | None = None,
 ) -> Bundle:
-    """Return a blend with everything that is saved with it.
+    """Return the bundle of a blend: the model, and everything else that is saved with it.
 
     Args:
-        models: Its models.
-        blend: The blend of them.
+        models: The models that are blended.
+        blend: The blend of these models.
         facts: How the weights were found.
-        preset: The preset that it was trained from.
-        generation: Its generation defaults; those of ``first`` if not given.
-        training: Facts of the training in which all of it was trained, if it was one.
-        first: What has its tokenizer and conditions; the first model if not given.
+        preset: The preset that the blend was trained from.
+        generation: The generation defaults of the blend; those of ``first`` if not given.
+        training: The record of the training, if one run has trained all the models.
+        first: The bundle whose tokenizer and conditions the blend gets; that of the first model if
+            not given.
     """
     first = first or models[0].bundle
     bundles = [model.bundle for model in models]
     records = itertools.chain.from_iterable(data_records(model.training) for model in models)
     fingerprints = {data.get("fingerprint") for data in records}
-    index = None  # of the training text, if all were trained on the same
+    index = None  # the novelty index, if all models were trained on the same corpus
     if len(fingerprints) == 1 and None not in fingerprints:
         entries = zip(bundles, blend.config.models, strict=True)
         indexes = [bundle.index for bundle, entry in entries if "characters" not in entry]
@@ -237,12 +240,12 @@ def make_bundle(
 
 
 def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[LanguageModel]]:
-    """Return a bundle with the tokenizer, conditions and generation defaults of a blend, and the
-    models with that tokenizer.
+    """Return a bundle with the tokenizer, conditions and generation defaults of a blend; and the
+    models, converted to that tokenizer if they have another one or lack conditions.
 
     Raises:
-        ConfigError: The tokenizers differ, and it is not known which bytes the tokens of one are,
-            or the models have fields.
+        ConfigError: The tokenizers or conditions differ, and a tokenizer does not say which bytes
+            its tokens are, or the models have fields of free text.
     """
     bundles = [model.bundle for model in models]
     first = bundles[0]
@@ -304,8 +307,8 @@ def _share_tokenizer(models: Sequence[ReviewModel]) -> tuple[Bundle, list[Langua
 
 
 def _identify(bundle: Bundle) -> tuple[Any, ...]:
-    """Return what models of one tokenizer have in common: its plugin, its settings, and every byte
-    that it saves.
+    """Return what identifies the tokenizer of a model: the plugin, its settings, and a digest of
+    all that it saves.
     """
     return (
         bundle.tokenizer_plugin.name,
@@ -318,7 +321,8 @@ def _join_conditions(models: Sequence[ReviewModel]) -> Conditions:
     """Return the conditions of all models.
 
     Raises:
-        ConfigError: Conditions of one name have other values, or another order, in two models.
+        ConfigError: Conditions of the same name have different values in two models, or the
+            conditions have a different order.
     """
     joined: dict[str, Condition] = {}
     for model in sorted(models, key=lambda model: -len(model.conditions)):
@@ -344,7 +348,7 @@ def _describe(condition: Condition) -> str:
 
 
 def _refuse_scores(models: Sequence[ReviewModel]) -> None:
-    """Raise if a model's scores are not probabilities; only scoring can show that."""
+    """Raise if a model's scores are not probabilities. To find out, score one token with each."""
     for number, model in enumerate(models, start=1):
         ids = torch.tensor([[model.tokenizer.bos_id]])
         part = model.bundle.model

@@ -1,8 +1,8 @@
-"""The corpus of a run: cleaned and split, then tokenized and indexed. Several runs can be fitted on
-one prepared corpus.
+"""The corpus of a run: it is cleaned and split, then tokenized and indexed. Several runs can train
+on one prepared corpus.
 
-Of the processes of a machine, one makes the corpus and the tokens in the cache, and the others wait
-for its lock.
+One process of a machine writes the corpus and its tokens to the cache; the others wait for its
+lock.
 """
 
 from collections import Counter
@@ -51,21 +51,21 @@ class ReadCorpus:
     """A corpus that was read and is not tokenized yet."""
 
     corpus: Corpus
-    conditions: Conditions  # with ids behind the tokenizer's once it is tokenized
+    conditions: Conditions  # once the corpus is tokenized, their ids follow the tokenizer's
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class PreparedCorpus(ReadCorpus):
-    """A corpus that a model can be fitted on."""
+    """A tokenized corpus, ready for training."""
 
     tokenizer: Tokenizer
     stores: Mapping[str, TokenStore]  # by split
-    # The next three are of the training text, and only the first process has them.
+    # The next three describe the training text. Only the main process has them.
     index: Index | None
     lexicon: Lexicon | None
-    words: frozenset[str]  # in lower case, for the metrics; empty without metrics
-    # the settings of the size that was chosen for a preset and a time budget
+    words: frozenset[str]  # all words in lower case, for the metrics; empty without metrics
+    # the model size that was chosen for (preset, seconds of the time budget), as settings by group
     sizes: dict[tuple[str, float], dict[str, Mapping[str, Any]]] = field(default_factory=dict)
 
     @property
@@ -76,8 +76,8 @@ class PreparedCorpus(ReadCorpus):
         return "test" if len(self.stores["test"]) else "validation"
 
     def facts(self) -> dict[str, Any]:
-        """Return where the texts came from, how many there are, their conditions, and what cleaning
-        did.
+        """Return the facts for ``training.json``: the sources, numbers and conditions of the texts,
+        and what cleaning did.
         """
         corpus = self.corpus
         return {
@@ -93,14 +93,14 @@ class PreparedCorpus(ReadCorpus):
             "tokens": {split: self.stores[split].tokens for split in SPLITS},
             "conditions": self.conditions.to_json(),
             "cleaning": asdict(corpus.report),
-            # ``reviewgen.corpus`` may have dropped them
+            # the lines may have been dropped before, by ``reviewgen.corpus``
             **({"drop_repeated_lines": True} if corpus.source.repeated_lines else {}),
             **({"corpora": [_facts_of(part) for part in corpus.corpora]} if corpus.corpora else {}),
         }
 
 
 def _facts_of(corpus: Corpus) -> dict[str, Any]:
-    """Return what is recorded of a corpus that is one of several."""
+    """Return the facts on one of several corpora of a training."""
     source = corpus.source
     facts = {"weight": corpus.weight, "times": corpus.times, "reviews": dict(corpus.counts)}
     origin = {
@@ -170,8 +170,10 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
 
 
 def _encoding(setup: TrainingSetup) -> Encoding:
-    """Return how texts are encoded; the novelty index of a model that is trained further depends on
-    its parents, too.
+    """Return how texts are encoded.
+
+    The novelty index of a model that is trained further depends on the model's earlier trainings,
+    so it is not kept with the encoded texts.
     """
     plugin = setup.tokenizer_plugin
     trained = setup.trained
@@ -195,10 +197,11 @@ def _fingerprint(setup: TrainingSetup, corpus: str) -> str:
 def _index_texts(
     plan: TrainingPlan, corpus: Corpus, tokenizer: Tokenizer, folder: StoreFolder
 ) -> tuple[Index | None, Lexicon | None, frozenset[str]]:
-    """Return the novelty index and the lexicon of the training text, and all its words in lower
-    case if there are metrics.
+    """Return the novelty index and the lexicon of the training text; and, for the metrics, all its
+    words in lower case.
 
-    Of a model that is trained further, the words include those that it knows.
+    If a model is trained further, the words include those of its earlier lexicon. Without metrics
+    there are no words.
     """
     setup = plan.setup
     settings = setup.training
@@ -219,7 +222,7 @@ def _index_texts(
     before = None if setup.trained is None else setup.trained.bundle.lexicon
     counts = words_of_store(folder, tokenizer)
     if corpus.source.is_one_text:
-        counts.texts.clear()  # its parts are no texts
+        counts.texts.clear()  # a part of one long text does not count as a text
     lexicon = (
         None if token_symbols(tokenizer) is None else build_lexicon(counts, plan.min_texts, before)
     )
@@ -234,9 +237,9 @@ def corpus(source: Any, **options: Unpack[CorpusKwargs]) -> "Dataset":
     """Read, clean and split a corpus as a training does, and return it as a ``datasets.Dataset``.
 
     Its columns are text, the conditions, and split, a class label: 0 is train, 1 validation, 2
-    test. It is memory-mapped from the cache, so it takes little memory: inspect it, filter or
-    change it, push it to the Hub, and pass it as the source of ``train``, ``prepare``, ``evaluate``
-    or any other function: its texts are then taken as they are, with their splits.
+    test. The dataset is memory-mapped from the cache, so it takes little memory. You can inspect,
+    filter or change it, push it to the Hub, and pass it as the source of ``train``, ``prepare``,
+    ``evaluate`` or any other function, which then uses its texts as they are, with their splits.
 
     >>> texts = reviewgen.corpus("reviews.csv", conditions=["stars"])  # doctest: +SKIP
     >>> long = texts.filter(lambda row: len(row["text"]) > 20)  # doctest: +SKIP
@@ -252,7 +255,7 @@ def corpus(source: Any, **options: Unpack[CorpusKwargs]) -> "Dataset":
         DataError, HubError: A source cannot be read, or no texts are left.
         StorageError: The cache cannot be written.
     """
-    from datasets import Dataset, concatenate_datasets  # half a second
+    from datasets import Dataset, concatenate_datasets  # this import takes half a second
 
     refuse_unknown_options(options, CorpusKwargs, "corpus", others=("source",))
     if options.get("weights"):
@@ -274,8 +277,8 @@ def prepare_tokens(
     progress: Progress = lambda stage: None,
     **options: Unpack[PrepareKwargs],
 ) -> StoreFolder:
-    """Prepare a token store; under a launcher, all processes call this; the implementation of
-    ``reviewgen.prepare``.
+    """Prepare a token store: the implementation of ``reviewgen.prepare``. Under a launcher, all
+    processes call it.
 
     Raises:
         ReviewgenError: See ``reviewgen.prepare``.
@@ -294,7 +297,7 @@ def prepare_tokens(
                 f"{quoted(out)} names no folder of the Hub: write hf://datasets/owner/name/folder."
             )
         folder = cache_folder() / f"preparing-{hash_text(url):016x}" if url else to_path("out", out)
-        if not folder.name:  # "." or "/", which exist
+        if not folder.name:  # the path is "." or "/", which exists
             check_output(folder)
         setup = resolve_setup(preset, tokenizer=options.get("tokenizer"))
         return setup, make_texts(source, options, data_config(options)), folder, url

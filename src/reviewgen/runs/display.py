@@ -1,8 +1,8 @@
 """How a training is shown while it runs: a bar on a terminal, a figure in a notebook.
 
-The bar is on standard error. The figure is drawn with the notebook's own display (IPython, which is
-there in every notebook) as inline SVG, and stays when the training has ended. Its curves come from
-the run's record, so no update waits for the device.
+The bar is on standard error. The figure is inline SVG, shown by IPython, which every notebook has;
+it stays when the training has ended. Its curves come from the run's record, so no update of the
+figure waits for the device.
 """
 
 import time
@@ -21,11 +21,11 @@ from reviewgen.training.report import Report
 from reviewgen.web.curves import LearningCurves, draw_inline
 from reviewgen.web.rendering import decimal, duration, render, thousands
 
-_SECONDS = 0.2  # between two updates of the bar
-_BAR_WIDTH = 10  # characters of the bar
-_DONE = 0.999  # the most that the bar shows as done
-_FIGURE_SECONDS = 0.5  # between two updates of a figure, at least
-_FIGURE_SHARE = 0.02  # of the time that the updates of a figure may take
+_SECONDS = 0.2  # minimum time between two updates of the bar
+_BAR_WIDTH = 10  # characters
+_DONE = 0.999  # maximum share of the bar that is filled during the training
+_FIGURE_SECONDS = 0.5  # minimum time between two updates of a figure
+_FIGURE_SHARE = 0.02  # maximum share of the time that the updates of a figure take
 
 
 class TerminalView:
@@ -35,11 +35,13 @@ class TerminalView:
         self._console = console
 
     def phase(self, text: str) -> AbstractContextManager[object]:
-        """Show inside the block what is being done."""
+        """Return a context manager that shows ``text`` while its block runs."""
         return self._console.status(text)
 
     def training(self) -> AbstractContextManager[Callable[[Report], None]]:
-        """Show a bar inside the block."""
+        """Return a context manager that shows a bar while its block trains; see
+        ``training_bar``.
+        """
         return training_bar(self._console)
 
     def finish(self) -> None:
@@ -47,27 +49,27 @@ class TerminalView:
 
 
 class NotebookView:
-    """Shows a run as one figure of a notebook's cell, with a bar, bits per character and the
-    learning curve.
+    """Shows a run in the output of a notebook's cell: a bar, the bits per character and the
+    learning curve, in one figure.
     """
 
     def __init__(self, run: Any) -> None:
         self._run = run
         self._handle: Any = None
         self._last: Report | None = None
-        self._next_update = 0.0  # of ``time.monotonic``
+        self._next_update = 0.0  # not before this value of ``time.monotonic``
 
     @contextmanager
     def phase(self, text: str) -> Iterator[None]:
-        """Show inside the block what is being done."""
+        """Show ``text`` while the block of this context manager runs."""
         with compiling_notice.silenced():
             self._update(text)
             yield
 
     @contextmanager
     def training(self) -> Iterator[Callable[[Report], None]]:
-        """Show the training inside the block; the value is the function that takes the report of
-        each step.
+        """Show the training while the block of this context manager runs. Yields a function to call
+        with the report of each step.
         """
         with self.phase("Training ..."):
             yield self._show
@@ -90,7 +92,7 @@ class NotebookView:
 
     def _update(self, status: str, is_over: bool = False) -> None:
         """Draw the figure, and set the time of the next update."""
-        from IPython import display as notebook  # in a notebook it is there
+        from IPython import display as notebook  # every notebook has it
 
         shown: Any = notebook
         start = time.monotonic()
@@ -123,16 +125,16 @@ class NotebookView:
 
 
 def open_view(run: Any, is_shown: bool) -> TerminalView | NotebookView:
-    """Return what shows a run if ``is_shown``, on a terminal or in a notebook, and in the main
-    process of a run.
+    """Return the view that shows the progress of a run: a figure in a notebook, else a bar.
+    Nothing is shown where ``open_console`` prints nothing.
     """
     console = open_console(is_shown)
     return NotebookView(run) if console.is_jupyter else TerminalView(console)
 
 
 def open_console(is_shown: bool) -> Console:
-    """Return a console that prints only if ``is_shown``, on a terminal or in a notebook, and in the
-    main process of a run.
+    """Return a console on standard error. It prints nothing if ``is_shown`` is false, if there is
+    neither a terminal nor a notebook, or in other processes than the main one.
     """
     console = Console(stderr=True, highlight=False)
     has_viewer = console.is_jupyter or console.file.isatty()
@@ -144,8 +146,8 @@ def open_console(is_shown: bool) -> Console:
 
 @contextmanager
 def training_bar(console: Console) -> Iterator[Callable[[Report], None]]:
-    """Show a progress bar inside the block; yield the function that updates it with a step's
-    report.
+    """Show a progress bar while the block of this context manager runs. Yields a function to call
+    with the report of each step, which updates the bar.
     """
     elapsed = TimeElapsedColumn(Column(min_width=7))
     facts = _Facts("{task.fields[facts]}", markup=False, table_column=Column())
@@ -160,13 +162,14 @@ def training_bar(console: Console) -> Iterator[Callable[[Report], None]]:
 
         def show(report: Report) -> None:
             nonlocal shown
-            if abs(report.seconds - shown) > _SECONDS:  # each model of a blend starts from zero
+            # the absolute value, since the seconds of each model of a blend start from zero
+            if abs(report.seconds - shown) > _SECONDS:
                 loss = (
                     []
                     if is_hidden or report.loss is None
                     else [f"{report.nats_per_token:.3f} nats"]
                 )
-                # a task that is done stops its clock, and a blend trains several models
+                # rich stops the clock of a full bar, but a blend trains another model after it
                 done = min(report.progress, _DONE)
                 bar.update(task, completed=done, facts=_describe(report, loss))
                 shown = report.seconds
@@ -175,12 +178,12 @@ def training_bar(console: Console) -> Iterator[Callable[[Report], None]]:
 
 
 class _Facts(TextColumn):
-    """The facts of the last step (nats are per token); or that functions are being compiled, during
-    which there are no steps.
+    """The column with the facts of the last step; while functions are compiled, when there are no
+    steps, it says so. Nats are per token.
     """
 
     def render(self, task: Task) -> Text:
-        """Return the text of the column: one line, which a narrow terminal cuts off; the other
+        """Return the text of the column: one line. A narrow terminal cuts it off, so that the other
         columns keep their width.
         """
         text = Text("compiling (once)") if compiling_notice.is_compiling else super().render(task)
@@ -190,7 +193,9 @@ class _Facts(TextColumn):
 
 
 def _describe(report: Report, loss: Sequence[str] = ()) -> str:
-    """Return the facts of a step, those first that a narrow terminal has room for."""
+    """Return the facts of a step. The most important come first, since a narrow terminal cuts off
+    the last ones.
+    """
     facts = [] if report.part is None else [report.part]
     if report.epochs is None:
         facts.append(f"{thousands(report.step)} texts")

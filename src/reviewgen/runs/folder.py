@@ -1,11 +1,11 @@
 """The folder of a run, from which it is resumed.
 
-``OUT.partial`` is the folder beside the output while a run trains: a ``Job`` whose pieces are
+While a run trains, the folder ``OUT.partial`` stands beside the output: a ``Job`` whose files are
 checkpoints. An interrupted run resumes from its last checkpoint, and only with the same settings,
-seed, length and corpus: on request, or by itself where the launcher restarts lost processes. A run
-that has already saved its model is finished, not resumed. The files of an interrupted run are never
-overwritten silently. The folder is removed when the model is saved for the first time, before it is
-measured.
+seed, length and corpus. It resumes if the user asks for it, or by itself if the launcher restarts
+lost processes. A run that has already saved its model is finished, not resumed. The files of an
+interrupted run are never overwritten silently. The folder is removed when the model is saved for
+the first time, before it is measured.
 """
 
 import contextlib
@@ -32,19 +32,19 @@ _CUT_SHORT = (StopReason.INTERRUPTED.value, StopReason.PROCESS_ENDED.value)
 
 
 class RunFolder:
-    """The folder of a run; a run without an output has none. Of several processes, only the first
-    uses it.
+    """The folder of a run with its checkpoints. A run without an output has no folder. With several
+    processes, only the main process uses the folder.
 
     Args:
         plan: The plan of the run.
 
     Attributes:
-        checkpoints: The checkpoints in it; none without an output, and in all processes but the
-            first. All processes have their ``extra``, what is saved of the run's record, and their
-            ``seconds``.
+        checkpoints: The checkpoints in the folder. Only the main process has them, and only if
+            there is an output. ``checkpoints.extra`` (the saved record of the run) and
+            ``checkpoints.seconds`` are set in all processes.
 
     Raises:
-        ConfigError: There is nothing to resume from: no output.
+        ConfigError: The run is to be resumed, but has no output folder.
         CheckpointError: The model is trained by counting, which cannot be resumed.
     """
 
@@ -63,7 +63,7 @@ class RunFolder:
         self._is_open = False
         self._is_saved = False
         self._job: Job | None = None
-        # the fingerprint of the corpus, if the model was saved before a restart
+        # the fingerprint of the corpus, if the run had saved its model before the job restarted
         self._finished: str | None = None
         self.checkpoints = Checkpoints()
 
@@ -73,15 +73,16 @@ class RunFolder:
         it if the block fails.
 
         Raises:
-            CheckpointError: The folder holds an interrupted run and this run does not resume it, or
-                this run resumes and there is none; or what the folder holds is of another run,
-                damaged or in use.
-            OutputExists: It is not the folder of a run; or the job was started with restarts, and
-                the output folder exists.
+            CheckpointError: The folder holds an interrupted run, and this run does not resume it;
+                this run resumes, and there is nothing to resume; or the folder holds another run,
+                is damaged or is in use.
+            OutputExists: ``OUT.partial`` is not the folder of a run; or the launcher restarts lost
+                processes, and the output folder exists.
             StorageError: The folder cannot be written.
-            TrainingError: Of several processes, only some have an output folder.
+            TrainingError: Some processes have an output folder, and others have none.
         """
-        if not self._is_open:  # else reading was interrupted after this, and is tried again
+        # the folder is open already if reading was interrupted and is tried again
+        if not self._is_open:
             with all_processes() as processes:
                 processes.refuse_differences(
                     {"whether there is an output folder": self._plan.out is None}
@@ -93,11 +94,15 @@ class RunFolder:
             yield
 
     def _open(self, processes: int) -> tuple[str | None, dict[str, Any], float]:
-        """Return the fingerprint of the corpus of a run that is over, or None; and what a
-        checkpoint has to resume from.
+        """Open the folder in the main process.
+
+        Returns:
+            The fingerprint of the corpus if this run has already saved its model, else None; and
+            ``extra`` and ``seconds`` of the last checkpoint.
 
         Raises:
-            OutputExists: The output folder exists, and is not of a run that is over.
+            OutputExists: The launcher restarts lost processes, and the output folder exists but is
+                not the finished result of this run.
         """
         plan = self._plan
         training = plan.setup.training
@@ -105,7 +110,7 @@ class RunFolder:
             return None, {}, 0.0
         if resumes_by_itself():
             record = find_record(plan.out)
-            # with ``overwrite``, the model of another job is to be replaced
+            # with ``overwrite``, a model that another job has saved is replaced
             is_of_this_job = not plan.overwrite or record.get(LAUNCH) == launch_name()
             if (
                 is_of_this_job
@@ -145,11 +150,11 @@ class RunFolder:
         return None, checkpoints.extra, checkpoints.seconds
 
     def require_corpus(self, fingerprint: str) -> None:
-        """Compare the corpus with that of the run that is resumed.
+        """Check that the corpus is the same as before the run was interrupted.
 
         Raises:
             AlreadyTrained: The run had saved its model before the launcher restarted it.
-            OutputExists: A run of the same settings has saved a model of another corpus.
+            OutputExists: A run with the same settings has saved a model of another corpus.
             CheckpointError: The resumed run was started on another corpus.
         """
         if self._finished == fingerprint:
@@ -167,8 +172,8 @@ class RunFolder:
                 self._job.require({"corpus": fingerprint})
 
     def save(self, bundle: Bundle) -> None:
-        """Write the model, in place of what this run has saved before, and remove the folder, which
-        is no longer needed.
+        """Write the model to the output folder, replacing an earlier one of this run, and remove
+        the checkpoints, which are no longer needed.
 
         Raises:
             StorageError: The output folder cannot be written; the message says where the model was
@@ -184,10 +189,10 @@ class RunFolder:
 
     @contextlib.contextmanager
     def closed_on_error(self) -> Iterator[None]:
-        """Unlock the folder if a block raises an error.
+        """Unlock the folder at once if the block of this context manager raises an error.
 
-        This does not wait for the garbage collector: a traceback that a notebook keeps would keep
-        the lock. After an interrupt the folder stays locked, since the run may still be finished.
+        The garbage collector would be too late: a notebook keeps the traceback of an error, and so
+        the lock. After an interrupt the folder stays locked, since ``finish`` may still be called.
         """
         try:
             yield

@@ -1,4 +1,4 @@
-"""The plan of a training: everything that is decided before anything is read."""
+"""The plan of a training: everything that is decided before the corpus is read."""
 
 import contextlib
 import hashlib
@@ -30,10 +30,10 @@ from reviewgen.storage import Job, check_output, to_path
 from reviewgen.training.report import Budget
 
 SETTINGS = "settings_digest"
-"""Where the record of a training has the digest of what decides the run besides its corpus."""
+"""The key in ``training.json`` of the plan's digest, ``TrainingPlan.digest``."""
 
 LAUNCH = "launch"
-"""Where it has the ``launch_name`` of its job, if there was a launcher."""
+"""The key in ``training.json`` of the job's ``launch_name``, if there was a launcher."""
 
 DEFAULT_BUDGET = "2m"
 _MAX_LENGTH = 1_000_000_000  # steps or epochs
@@ -46,15 +46,15 @@ class TrainingPlan:
     """What is trained, on which texts, for how long, and where the model is saved.
 
     Attributes:
-        setup: The plugins, their settings, and the model that is trained further.
-        texts: Which texts, and how they are read.
-        length: How long.
+        setup: The plugins, their settings, and the model that is trained further, if any.
+        texts: Which texts are read, and how.
+        length: When the training ends.
         seed: Seed of the initial weights, the order of the texts and dropout.
         out: The folder that the model is saved in.
-        min_texts: In how many training texts a word of the lexicon occurs, at least.
-        log: The tracker.
+        min_texts: The lexicon has the words that occur in at least this many training texts.
+        log: The name of the tracker, if the run is logged.
         resume: Whether an interrupted run is resumed.
-        overwrite: Whether the model replaces one that ``out`` holds.
+        overwrite: Whether the model may replace another one in ``out``.
         store: The token store, if the source is a prepared one.
     """
 
@@ -80,7 +80,9 @@ class TrainingPlan:
         return self.texts.config
 
     def facts(self) -> dict[str, Any]:
-        """Return what decides the weights besides the corpus, as JSON values by dotted name."""
+        """Return all that the weights depend on besides the corpus, as JSON values by dotted
+        name.
+        """
         setup = self.setup
         groups = {
             "model": setup.model_facts(),
@@ -108,10 +110,10 @@ class TrainingPlan:
 
 
 def parse_length(budget: str | float | None, steps: int | None, epochs: float | None) -> Budget:
-    """Return how long a run trains, as the user has said; two minutes by default.
+    """Return the length of a training from the user's options; two minutes by default.
 
     Raises:
-        ConfigError: Several are given, or the one that is given is out of range.
+        ConfigError: More than one option is given, or its value is out of range.
     """
     if sum(value is not None for value in (budget, steps, epochs)) > 1:
         raise ConfigError("Give one of budget, steps and epochs.")
@@ -128,8 +130,8 @@ def parse_length(budget: str | float | None, steps: int | None, epochs: float | 
 
 
 def make_plan(start: Any, source: Any, options: TrainKwargs) -> TrainingPlan:
-    """Return the plan of a run; nothing is read, but for the ``store.json`` of a prepared token
-    store.
+    """Check the arguments of a training and return its plan. No texts are read; if the source is a
+    token store, its ``store.json`` is.
 
     Args:
         start: A preset's name, or a trained ReviewModel.
@@ -148,7 +150,7 @@ def make_plan(start: Any, source: Any, options: TrainKwargs) -> TrainingPlan:
             refuse_other_files(out)
         else:
             discard_finished(out)
-            # a job that restarts by itself may have saved this model before
+            # a job that its launcher restarts may have saved this model already
             if not resumes_by_itself():
                 check_output(out, "--overwrite (overwrite=True)")
     setup = resolve_setup(
@@ -178,15 +180,17 @@ def make_plan(start: Any, source: Any, options: TrainKwargs) -> TrainingPlan:
 
 
 def find_record(out: Path) -> dict[str, Any]:
-    """Return the record of a saved model; an empty one if there is none, or it is damaged."""
+    """Return the record (``training.json``) of a saved model; an empty dict if there is none, or it
+    is damaged.
+    """
     with contextlib.suppress(ReviewgenError):
         return read_training(out)
     return {}
 
 
 def discard_finished(out: Path) -> None:
-    """Remove the folder of a run that has saved its model in ``out`` and was killed before it could
-    remove the folder.
+    """Remove the checkpoints of a finished run: of a run that has saved its model in ``out``, and
+    was killed before it could remove them.
     """
     settings = find_record(out).get(SETTINGS)
     if settings is None:

@@ -21,8 +21,8 @@ def plot_training(
     metrics: Sequence[str] = (),
     overwrite: bool = False,
 ) -> list[LearningCurves]:
-    """Plot the learning curves of saved models as PNG, SVG or PDF, by the file's suffix, and return
-    the curves.
+    """Plot the learning curves of saved models into a file, and return the curves. The file's
+    suffix selects PNG, SVG or PDF.
 
     >>> reviewgen.plot_training(["./my-gru", "./my-lstm"], "curves.png")  # doctest: +SKIP
 
@@ -31,13 +31,13 @@ def plot_training(
         file: The file to write.
         against: The x axis: "seconds" since the training started (after reading and tokenizing),
             "steps" or "tokens".
-        metrics: Metrics of generated texts to draw a panel of, as in ["distinct-2"]; see
-            ``training.metrics``.
+        metrics: Metrics of generated texts, as in ["distinct-2"]: each is drawn in a panel of its
+            own. See ``training.metrics``.
         overwrite: Whether to replace the file if it exists.
 
     Raises:
-        ConfigError: There are no sources; the suffix, ``against`` or a metric is unknown; or
-            matplotlib, which PNG and PDF need, is not installed.
+        ConfigError: There are no sources; the suffix, ``against`` or a metric is unknown; or the
+            file is PNG or PDF, and matplotlib is not installed.
         BundleError: A source is not a saved model, or has no learning curve.
         OutputExists: The file exists.
         StorageError: The file cannot be written.
@@ -57,7 +57,7 @@ def plot_training(
     file = refuse_chart(file, overwrite)
     names = list(map(_name, sources))
     runs = [
-        # two folders of one name are called by their whole sources
+        # two folders of the same name are told apart by their full paths
         find_curves(
             read_training(locate(source).folder), str(source) if names.count(name) > 1 else name
         )
@@ -74,7 +74,7 @@ def plot_training(
 
 
 def picture_name(sources: Sequence[str | Path]) -> Path:
-    """Return the default file of a picture, in the current folder."""
+    """Return the default file name of a picture, for the current folder."""
     return Path(f"{_name(sources[0])}.svg" if len(sources) == 1 else "curves.svg")
 
 

@@ -1,5 +1,5 @@
-"""How the corpus of a training is read: as the user has chosen, and as the texts of a trained model
-or of a token store were.
+"""How the corpus of a training is read: by the user's options, and in the same way as the earlier
+texts of a trained model, or the texts of a token store.
 """
 
 from collections.abc import Mapping
@@ -14,19 +14,19 @@ from reviewgen.data.weighting import check_corpora
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.runs.setup import TrainingSetup
 
-# what was done to the texts of a model is done in its further trainings
+# options that stay on in later trainings of a model once they were on
 _CLEANING = ("lowercase", "strip_markdown", "fix_encoding", "drop_repeated_lines")
 
 
 def make_texts(
     source: Any, options: Mapping[str, Any], config: DataConfig, *, allow_missing: bool = False
 ) -> CorpusSpec:
-    """Return which texts a corpus is made of, checked.
+    """Check the options that select the texts of a corpus, and return them as its specification.
 
     Raises:
         ConfigError: An option is unusable.
     """
-    if weights := options.get("weights"):  # which are not those of a token store
+    if weights := options.get("weights"):  # the user's; the weights of a token store are in config
         check_corpora(source, weights)
         if options.get("validation") is None and options.get("validation_split") is not None:
             raise ConfigError(
@@ -47,10 +47,12 @@ def make_texts(
 
 
 def data_config(options: Mapping[str, Any], trained: Any = None) -> DataConfig:
-    """Return how the corpus is read: as the user has chosen, else by the defaults.
+    """Return how the corpus is read: by the user's options, else by the defaults.
 
-    A model that is trained further keeps its conditions. Its new texts are cleaned as its earlier
-    ones, and more if the user says so; the same repeated lines are dropped.
+    A model that is trained further keeps its conditions. Its new texts are cleaned like its earlier
+    ones: a step that was on stays on, and the user may switch on others. The step ``clean`` is on
+    only if it was on before and the user does not switch it off. The same repeated lines are
+    dropped as before.
 
     Raises:
         ConfigError: An option is unusable, or the trained model does not have one of the
@@ -82,11 +84,13 @@ def data_config(options: Mapping[str, Any], trained: Any = None) -> DataConfig:
 def check_store(
     store: StoreFolder, setup: TrainingSetup, data: DataConfig, validation: Any
 ) -> DataConfig:
-    """Return how the texts of a store were read, after checking that a training can use it.
+    """Check that a training can use a token store, and return how the texts of the store were read.
 
     Raises:
-        ConfigError: The tokenizer, its settings or how the texts were read differ.
-        DataError: The store has no facts, as one of the token cache.
+        ConfigError: The store was made with another tokenizer, other tokenizer settings or other
+            options of reading; or validation texts are given.
+        DataError: The store is damaged, or is an entry of the token cache, which does not record
+            how it was made.
     """
     trained = setup.trained
     plugin = setup.tokenizer_plugin

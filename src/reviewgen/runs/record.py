@@ -1,14 +1,14 @@
-"""The record of a run: what it has reported, its learning curves, and what is measured at its end;
-``training.json`` has all.
+"""The record of a run: its reports, its learning curves, and the measurements at its end.
+``training.json`` has all of them.
 
-The loss of one step is noisy, so means are kept: over the steps since the last evaluation, and
-since the last point of a thinned curve. Their sums stay on the device; converting one to a number
-waits for the device, a few hundred times a run.
+The loss of one step is noisy, so the record keeps mean losses: over the steps since the last
+evaluation, and since the last point of a thinned curve. The sums stay on the device. To convert a
+sum to a number, the CPU must wait for the device; this happens a few hundred times in a run.
 
-At the end come the bits per character of held-out texts, and copy rate and metrics of generated
-ones; and whether training the weights that ship with a preset further would have been better: they
-know a language, and a training from scratch learns it from its own texts. After many epochs on a
-small corpus, there is nothing more to learn from it.
+At the end, the bits per character of held-out texts are measured, and the copy rate and the metrics
+of generated texts. A note may advise to train the weights that ship with a preset further instead
+of training from scratch. The shipped weights already know the language, while a training from
+scratch learns it from its own texts only: after many epochs, a small corpus has no more to teach.
 """
 
 import math
@@ -50,15 +50,16 @@ from reviewgen.runs.tracking import TERM
 from reviewgen.training.evaluator import SAMPLE_TOKENS
 from reviewgen.training.report import Report
 
-# evenly spread points of the thinned curve, besides the first and last step and the evaluations
+# number of evenly spaced points of the thinned curve; the first and last step and the evaluations
+# are added to them
 _POINTS = 200
-_SAVED = ("notes", "size", "evaluations", "points")  # the fields that a checkpoint has
+_SAVED = ("notes", "size", "evaluations", "points")  # the fields that a checkpoint saves unchanged
 
 
 @dataclass
 class Mean:
-    """The mean loss of some steps, and that of each of the model's own loss terms, by name; the
-    plain loss has no name.
+    """Accumulates the losses of steps for their means: the plain loss under the name "", and the
+    model's own loss terms under their names.
     """
 
     sums: dict[str, Tensor] = field(default_factory=dict)
@@ -73,7 +74,7 @@ class Mean:
         self.steps += 1
 
     def take(self) -> dict[str, float]:
-        """Return the means, and start again."""
+        """Return the mean losses by name, and reset the sums."""
         means = {name: float(total) / self.steps for name, total in self.sums.items()}
         self.sums = {}
         self.steps = 0
@@ -82,16 +83,16 @@ class Mean:
 
 @dataclass
 class Curves:
-    """The learning curves of a run: its evaluations, and a thinned curve of the loss and the
-    learning rate between them.
+    """The learning curves of a run: its evaluations, and a thinned curve of the training loss and
+    the learning rate.
     """
 
-    targets_per_character: float = 1.0  # nats per token times this are nats per character
+    targets_per_character: float = 1.0  # converts nats per token to nats per character
     evaluations: list[dict[str, Any]] = field(default_factory=list)
     points: list[dict[str, Any]] = field(default_factory=list)
 
     def curve(self) -> dict[str, list[Any]]:
-        """Return the points as a list per name."""
+        """Return the points as columns: a list of values by name."""
         return {
             name: [point.get(name) for point in self.points]
             for name in (self.points[0] if self.points else ())
@@ -100,14 +101,15 @@ class Curves:
 
 @dataclass
 class RunRecord(Curves):
-    """What a run has reported so far. Each checkpoint saves a copy, without the last report.
+    """The reports of a run so far, as notes and curves. Each checkpoint saves a copy, without the
+    last report.
 
     Attributes:
-        notes: Sentences for the user, each once.
-        size: The settings that were chosen for the run's time budget, if any, by group: "model" and
-            "training".
-        last: The last report; before the first step one of no tokens.
-        means: The losses since the last evaluation, and since the last point.
+        notes: Sentences for the user, without repetitions.
+        size: The model and training settings that were chosen for a time budget, by group ("model"
+            and "training"); None if none were.
+        last: The last report; before the first step, a report of zero tokens.
+        means: The losses since the last evaluation, and those since the last point.
     """
 
     notes: list[str] = field(default_factory=list)
@@ -117,8 +119,8 @@ class RunRecord(Curves):
 
     @classmethod
     def of(cls, store: TokenStore, saved: Mapping[str, Any]) -> "RunRecord":
-        """Return the record of a training on some texts: what a checkpoint has saved, or an empty
-        one for an empty mapping.
+        """Return the record of a training on the texts of ``store``: the one that a checkpoint has
+        saved, or an empty one if ``saved`` is empty.
         """
         targets_per_character = (store.tokens - len(store) - int(store.given.sum())) / int(
             store.characters.sum()
@@ -131,7 +133,7 @@ class RunRecord(Curves):
         )
 
     def to_checkpoint(self) -> dict[str, Any]:
-        """Return what a checkpoint saves: JSON values and, in ``means``, tensors."""
+        """Return the fields that a checkpoint saves: JSON values and, in ``means``, tensors."""
         saved = {name: getattr(self, name) for name in _SAVED}
         return saved | {
             "notes": [str(note) for note in self.notes],
@@ -139,12 +141,12 @@ class RunRecord(Curves):
         }
 
     def note(self, *notes: str) -> None:
-        """Add notes, except those that a resumed run has had before."""
+        """Add notes, except those that are recorded already, as in a resumed run."""
         self.notes += [note for note in notes if note not in self.notes]
 
     def add(self, report: Report) -> dict[str, Any] | None:
-        """Add a report; return what the curves keep of it, an evaluation, a point or both, if
-        anything.
+        """Add a report to the record. Return the entry that the curves keep of it (an evaluation, a
+        point or both merged), or None if they keep nothing.
         """
         self.last = report
         self.note(*report.notes)
@@ -175,13 +177,13 @@ class RunRecord(Curves):
             self.evaluations.append(
                 to_json(numbers) | (report.evaluation.to_dict() if report.evaluation else {})
             )
-            # the loss is that since the last point, as at the others
+            # the loss of the merged entry is the mean since the last point, as in other entries
             entry = self.evaluations[-1] | entry
         return entry or None
 
     def _losses(self, mean: Mean) -> dict[str, Any]:
-        """Return the mean losses since the last time, and take them from the mean; an infinite
-        number becomes None.
+        """Return the mean losses as entries of a curve, and reset the mean. An infinite number
+        becomes None.
         """
         means = mean.take()
         nats = means.pop("", None)
@@ -199,18 +201,18 @@ def novelty_facts(
     evaluations: Sequence[Mapping[str, Any]] = (),
     held_out_token_copy_rate: float | None = None,
 ) -> dict[str, Any] | None:
-    """Return the facts on the novelty index, and the copy rates of the kept model and of held-out
-    texts.
+    """Return the facts on novelty for ``training.json``: on the index, and the copy rates of the
+    model and of held-out texts. None if there is neither an index nor a copy rate.
 
     Args:
-        index: The index; None without one.
-        corpus: The fingerprint of the one corpus that all of this is about; a model that was
-            trained further has seen others.
+        index: The novelty index; None without one.
+        corpus: The fingerprint of the corpus that the index and the rates refer to. A model that
+            was trained further has seen other corpora too.
         copied: The copy rates in characters, as ``measure_texts`` returns them; empty if not
             measured.
-        evaluations: Those of the training, for the share of 20-token windows that the index has
-            found.
-        held_out_token_copy_rate: The same share for held-out texts.
+        evaluations: The evaluations of the training. The last best one gives the token copy rate:
+            the share of 20-token windows of generated texts that the index contains.
+        held_out_token_copy_rate: The token copy rate of held-out texts.
     """
     if index is None and copied.get("copy_rate") is None:
         return None
@@ -233,24 +235,30 @@ def novelty_facts(
     return facts
 
 
-_MIN_TOKENS = 2_000  # tokens of the chosen texts, however slow the model is
-_TEXT_SECONDS = 4.0  # for scoring as many texts as are wanted, however short the time budget is
-_TEXTS = 100  # texts that are generated at a time
-_MAX_TEXTS = 2_000  # texts that are generated in all, at most
-_COUNTED_CHARACTERS = 100_000  # characters that an n-gram writes in a tenth of a second
+_MIN_TOKENS = 2_000  # minimum number of tokens of the chosen texts, even if the model is slow
+# time for scoring the wanted number of texts, even if the time budget is short
+_TEXT_SECONDS = 4.0
+_TEXTS = 100  # texts per call of the generator
+_MAX_TEXTS = 2_000  # maximum number of generated texts
+# characters that a model trained by counting generates: an n-gram takes a tenth of a second
+_COUNTED_CHARACTERS = 100_000
 
-# Bits per character of held-out text after the same time on one core, lstm-word from the weights
-# that ship / from scratch, by how often the latter has read its texts (12.6 times: before the
-# vocabulary depended on the size of the corpus):
+# When are the shipped weights of a preset, trained further, better than a training from scratch?
+# Measured: bits per character of held-out text after the same time on one core, for lstm-word from
+# the shipped weights / from scratch, by the number of passes of the training from scratch over its
+# texts. (The value for 12.6 passes is older: the vocabulary did not depend on the corpus size yet.)
 #     music captions: 12.6 times 0.866 / 0.935, 7.6 times 0.961 / 0.918, 2.7 times 0.928 / 0.762
 #     music blogs:    8.0 times 1.946 / 2.258, 2.1 times 2.143 / 2.127
+# So the shipped weights are suggested to a run that makes at least this many passes.
 _MIN_PASSES = 10.0
-# bits per character of the shipped weights before any training: they take 1.9 and 2.6 on these
-# texts, and more on texts in another language
+# They are suggested only if they take fewer bits per character than this before any training. They
+# take 1.9 and 2.6 on the two corpora above, and more on texts in another language.
 _MAX_BITS = 3.0
-_MIN_SECONDS = 30.0  # of a run; the measurement takes up to half a second
-_CHARACTERS_PER_SECOND = 100  # of the run: a hundredth of its time, on one slow core
-_MAX_CHARACTERS = 6_000
+# They are measured only after a run of this length, since the measurement takes up to half a second
+_MIN_SECONDS = 30.0
+# characters they are measured on per second of the run: a hundredth of its time, on one slow core
+_CHARACTERS_PER_SECOND = 100
+_MAX_CHARACTERS = 6_000  # maximum number of characters they are measured on
 
 
 def evaluate(
@@ -259,7 +267,9 @@ def evaluate(
     vocab_size: int,
     device: str = "cpu",
 ) -> Evaluation | None:
-    """Return the evaluation of a model on held-out texts; None if it cannot be scored."""
+    """Return the evaluation of a model on held-out texts; None if its scores are not a probability
+    distribution.
+    """
     with suppress(NotADistribution):
         return evaluate_documents(model, documents, vocab_size, device)
     return None
@@ -273,11 +283,11 @@ def choose_documents(
     seconds: float | None,
     texts: int = 1,
 ) -> list[Document]:
-    """Return texts of a split with about ``tokens`` tokens; in a time budget, what a model can
-    score in some seconds.
+    """Return evenly spaced texts of a split, with about ``tokens`` tokens in all. With ``seconds``,
+    there are only as many texts as the model can score in that time.
 
-    At least ``texts`` texts are returned, if they have no more tokens and the model can score them
-    in ``_TEXT_SECONDS``.
+    But there are at least ``texts`` texts, if the model can score them in ``_TEXT_SECONDS`` and
+    they do not exceed ``tokens``.
     """
     documents = sample_documents(corpus.stores[split], tokens)
     with suppress(NotADistribution):
@@ -294,10 +304,13 @@ def choose_documents(
 def measure_texts(
     model: LanguageModel, corpus: PreparedCorpus, metrics: TextMetrics
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the copy rates and the metrics of generated texts, and of as many characters of
-    held-out texts.
+    """Measure generated texts and, for comparison, held-out texts of about the same total length.
 
-    Both are texts of up to ``SAMPLE_TOKENS`` tokens, and the training text is read once.
+    Each text has at most ``SAMPLE_TOKENS`` tokens. One pass over the training text gives the copy
+    rates of all of them.
+
+    Returns:
+        The copy rates in characters, and the metrics, both by name.
     """
     generated = _write_texts(model, corpus)
     characters = sum(map(len, generated))
@@ -329,8 +342,8 @@ def measure_texts(
 
 
 def _write_texts(model: LanguageModel, corpus: PreparedCorpus) -> list[str]:
-    """Return generated texts with as many characters as a rate needs; how many there are follows
-    from no clock.
+    """Generate texts until they have enough characters for a copy rate. Their number does not
+    depend on a clock, so the result is reproducible.
     """
     wanted = _COUNTED_CHARACTERS if isinstance(model, CountTrained) else MIN_CHARACTERS
     config = GenerationConfig(max_new_tokens=SAMPLE_TOKENS)
@@ -348,21 +361,22 @@ def _write_texts(model: LanguageModel, corpus: PreparedCorpus) -> list[str]:
 
 
 def _share(pairs: Sequence[tuple[int, int]]) -> list[float]:
-    """Return the share of copied characters, given how many each text has, and of how many."""
+    """Return the share of copied characters, given each text's (copied characters, characters)."""
     return [sum(copied for copied, _ in pairs) / max(1, sum(length for _, length in pairs))]
 
 
 def suggest_trained_weights(
     plan: TrainingPlan, corpus: PreparedCorpus, tokens: int, seconds: float
 ) -> list[str]:
-    """Return a sentence if the weights that ship with a preset, trained further, would have made a
-    better model; else nothing.
+    """Return advice for the user, as a list of one sentence, if training the shipped weights of the
+    preset further should give a better model; else an empty list.
 
     Args:
         plan: The plan of the finished run.
-        corpus: Its corpus.
-        tokens: The number of training tokens it has seen.
-        seconds: How long it took; decides how many texts the shipped weights are measured on.
+        corpus: The corpus of the run.
+        tokens: The number of training tokens that the run has seen.
+        seconds: The duration of the run. The longer it was, the more text the shipped weights are
+            measured on.
     """
     passes = tokens / max(1, corpus.stores["train"].tokens)
     if (
@@ -386,8 +400,8 @@ def suggest_trained_weights(
 
 
 def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
-    """Return the shipped model of a preset, if it can be trained further with a plan's own settings
-    on texts cleaned alike.
+    """Return the shipped model of a plan's preset, if it could be trained further with the settings
+    of the plan, and its texts were cleaned in the same way; else None.
     """
     setup = plan.setup
     try:
@@ -410,7 +424,7 @@ def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
         resolve_setup(trained, model, tokenizer)
     except ReviewgenError:
         return None
-    # options that are newer than the weights are missing, and do not count
+    # an option that is missing in the record is newer than the weights, and is not compared
     data = trained.training.get("data") or {}
     is_cleaned_alike = all(
         data.get(name, value) == value for name, value in plan.data.cleaning.items()
@@ -423,8 +437,8 @@ def _find_trainable(plan: TrainingPlan) -> ReviewModel | None:
 
 
 def _measure_bits(trained: ReviewModel, corpus: PreparedCorpus, characters: int) -> float:
-    """Return a model's bits per character on evenly spaced held-out texts of about so many
-    characters.
+    """Return a model's bits per character on evenly spaced held-out texts, which have about
+    ``characters`` characters in all.
     """
     store = corpus.stores[corpus.final_split]
     tokenizer = corpus.tokenizer

@@ -1,8 +1,8 @@
-"""``TrainingRun``: a training in steps that the caller can watch, of a network, an n-gram or a
-blend.
+"""``TrainingRun``: trains a network, an n-gram or a blend step by step, so that the caller can
+watch.
 
-A run of a blend has a run for each of its models, one after another on the same corpus; then the
-weights of the blend are fitted on held-out texts, as ``reviewgen.blend`` does.
+The run of a blend has a run for each of its models, which train one after another on the same
+corpus. Then the weights of the blend are fitted on held-out texts, as by ``reviewgen.blend``.
 """
 
 import logging
@@ -69,25 +69,27 @@ from reviewgen.training.report import Budget, Report, StopReason, find_verdict
 from reviewgen.training.sizing import choose_size
 from reviewgen.version import __version__
 
-_COUNTING_SHARE = 0.4  # counting takes at most this share of the time left
-# the network takes this share of the time that counting leaves; fitting the weights and evaluating
-# the blend take the rest
+_COUNTING_SHARE = 0.4  # in a blend, counting takes at most this share of the time left
+# in a blend, the network takes this share of the time that counting leaves; fitting the weights and
+# evaluating the blend take the rest
 _NETWORK_SHARE = 0.95
-# scoring the texts that the weights are fitted on takes this share of a time budget; fitting takes
-# three times as long
+# share of a time budget for scoring the texts that a blend's weights are fitted on; the fit itself
+# takes three times as long
 _WEIGHTS_SHARE = 0.01
-_FINAL_TOKENS = 100_000  # held-out tokens of the final evaluation, at most
-_FINAL_TEXTS = 100  # texts of the final evaluation, at least, if that takes no more than seconds
-_GAIN_TEXTS = 60  # texts that the gain from conditions is measured on, at least
-_FINAL_SHARE = 0.015  # of a time budget, for the final evaluation
-_INTERRUPTED_DIVISOR = 4  # an interrupted run fits the weights on a part of the texts only
-_EVALUATION_SHARE = 0.005  # of the time budget, for the blend's own evaluation
+_FINAL_TOKENS = 100_000  # maximum number of held-out tokens of the final evaluation
+# minimum number of texts of the final evaluation, if scoring them takes no more than a few seconds
+_FINAL_TEXTS = 100
+_GAIN_TEXTS = 60  # minimum number of texts on which the gain from conditions is measured
+_FINAL_SHARE = 0.015  # share of a time budget for the final evaluation
+# an interrupted blend fits its weights on the usual number of tokens divided by this
+_INTERRUPTED_DIVISOR = 4
+_EVALUATION_SHARE = 0.005  # share of a time budget for evaluating a blend on validation texts
 
 _logger = logging.getLogger("reviewgen")
 
 
 class TrainingRun:
-    """A training, step by step: ``read`` the corpus, ``tokenize`` it, iterate over the reports,
+    """A training, step by step: call ``read`` and ``tokenize``, iterate over the reports, and call
     ``finish``.
 
     ::
@@ -99,7 +101,7 @@ class TrainingRun:
             print(report.step, report.nats_per_token)
         model = run.finish()
 
-    The clock of a time budget starts with the training.
+    A time budget starts with the training: reading and tokenizing do not count.
 
     Args:
         start: A preset, ``<model>-<tokenizer>``, as in "lstm-word"; or a trained ReviewModel to
@@ -130,25 +132,27 @@ class TrainingRun:
         self._corpus: ReadCorpus | None = None
         self._record = RunRecord()
         self._model: LanguageModel | None = None
-        # the runs of the components of a blend that have started
+        # for a blend, the runs of its models that have started so far
         self._component_runs: list[TrainingRun] = []
-        # the blend, and how its weights were fitted
+        # the blend, and the facts on how its weights were fitted
         self._fitted: tuple[Blend, dict[str, Any]] | None = None
         # the token copy rate of the held-out texts; None without a novelty index
         self._copy_rate: float | None = None
-        self._bits_before: float | None = None  # of a trained model on the held-out texts
-        self._initial_tensors: list[str] = []  # tensors of the model that come from a file
+        # bits per character on held-out texts of a model that is trained further, before this run
+        self._bits_before: float | None = None
+        # names of the tensors that come from a file of initial weights
+        self._initial_tensors: list[str] = []
         self._copied: dict[str, Any] = {}
         self._metric_facts: dict[str, Any] = {}
         self._measuring_seconds = 0.0
 
     def read(self) -> Corpus:
-        """Read, clean and split the corpus, and return it, so that it can be described before the
-        training.
+        """Read, clean and split the corpus, and return it, so that the caller can inspect it before
+        the training.
 
         Raises:
-            CheckpointError: ``<out>.partial`` holds an interrupted run that is not resumed; or
-                ``resume`` is set, and there is no run of these settings.
+            CheckpointError: ``<out>.partial`` holds an interrupted run and ``resume`` is not set;
+                or ``resume`` is set, and there is no interrupted run with these settings.
             DataError: The source cannot be read, or contains a single review and no validation is
                 given.
         """
@@ -159,7 +163,7 @@ class TrainingRun:
         return self.corpus
 
     def tokenize(self) -> None:
-        """Train the tokenizer and encode the corpus, or load both from the token cache, and build
+        """Train the tokenizer and encode the corpus, or load both from the token cache; then build
         the model.
 
         Raises:
@@ -171,25 +175,27 @@ class TrainingRun:
             self._begin(tokenize(self.plan, self._require_read("tokenize")))
 
     def start_on(self, corpus: PreparedCorpus) -> None:
-        """Start on a corpus that was prepared before, instead of ``read`` and ``tokenize``.
+        """Use a corpus that was prepared before, and build the model. Call this instead of ``read``
+        and ``tokenize``.
 
         Args:
-            corpus: The corpus of a plan with the same source, tokenizer and index; see ``Corpora``.
+            corpus: A corpus that was prepared for a plan with the same source, tokenizer and
+                novelty index; see ``Variants.corpus``.
 
         Raises:
-            CheckpointError: As ``read``.
+            CheckpointError: As for ``read``.
         """
         with self._folder.opened():
             self._folder.require_corpus(corpus.corpus.fingerprint)
             self._begin(corpus)
 
     def __iter__(self) -> Iterator[Report]:
-        """Train; yield a report for each step. Afterwards the model holds its best weights.
+        """Train, and yield a report for each step. Afterwards the model holds its best weights.
 
         Raises:
             TrainingError: The corpus was not tokenized; or the training has failed, see
                 ``reviewgen.train``.
-            NotADistribution: The scores of a model of a blend do not sum to one.
+            NotADistribution: The probabilities of one model of a blend do not sum to one.
         """
         corpus = self._require_prepared("train")
         plan = self.plan
@@ -217,12 +223,12 @@ class TrainingRun:
                 yield self.log.record(report, self._record.add(report))
 
     def interrupt(self) -> None:
-        """Mark the run as interrupted: ``finish`` then takes the best weights so far, and does not
+        """Mark the run as interrupted: ``finish`` then saves the best weights so far, and does not
         measure the model.
 
         Raises:
-            TrainingError: The corpus was not tokenized, so there is no training.
-            ProcessLost: The launcher can start the job again, which then continues.
+            TrainingError: The corpus was not tokenized, so there is no training to interrupt.
+            ProcessLost: The launcher can restart the job, which then resumes.
         """
         self._require_prepared("interrupt the training")
         if can_restart():
@@ -235,13 +241,13 @@ class TrainingRun:
         self._is_interrupted = True
 
     def finish(self) -> ReviewModel:
-        """Save the model in ``out`` if that is given, measure it, save it again with the results,
-        and return it.
+        """Save the model, measure it, save it again with the results, and return it. Without
+        ``out`` nothing is saved.
 
         Raises:
             StorageError: ``out`` cannot be written; the message says where the model was saved
                 instead.
-            TrainingError: No step was taken; for a blend, by one of its models.
+            TrainingError: The model, or a model of a blend, was not trained for a single step.
         """
         corpus = self._require_prepared("finish")
         with self._folder.closed_on_error():
@@ -258,10 +264,10 @@ class TrainingRun:
                 return self._save()
 
     def _require_steps(self) -> None:
-        """Raise unless each model has been trained for a step.
+        """Check that each model was trained for one step at least.
 
         Raises:
-            TrainingError: One has not.
+            TrainingError: A model was not.
         """
         components = self.plan.setup.components
         last = self._network_record.last
@@ -273,7 +279,9 @@ class TrainingRun:
             )
 
     def _measure_saved(self, corpus: PreparedCorpus) -> None:
-        """Measure the model, which has been saved; an error or an interrupt is reported so."""
+        """Measure the model after it was saved. If an error or an interrupt stops this, tell the
+        user that the training is complete, and where the model is.
+        """
         where = f"its model is {'kept' if self.out is None else f'saved in {self.out}'}"
         start = clock()
         try:
@@ -293,12 +301,12 @@ class TrainingRun:
         self._measuring_seconds = clock() - start
 
     def facts(self) -> dict[str, Any]:
-        """Return the record of the training, as in ``training.json``; for a blend, with the record
-        of its network.
+        """Return the record of the training, as in ``training.json``. For a blend, steps, tokens
+        and the verdict are those of its network.
 
         Raises:
-            TrainingError: The corpus was not tokenized, or no model of a blend is trained by
-                gradient yet.
+            TrainingError: The corpus was not tokenized; or the training of a blend's network, its
+                last model, has not started.
         """
         plan = self.plan
         corpus = self._require_prepared("call facts")
@@ -336,7 +344,7 @@ class TrainingRun:
             "seed": plan.seed,
             SETTINGS: plan.digest(),
             **({LAUNCH: launch_name()} if launch_name() else {}),
-            # the facts of the corpus have a "split" of their own
+            # renamed, since the facts of the corpus have another entry "split"
             "data": plan.data.facts() | {"dataset_split": plan.data.split} | corpus.facts(),
             "config": to_dict(self.config),
             "budget_seconds": plan.length.seconds,
@@ -360,8 +368,9 @@ class TrainingRun:
         }
 
     def _begin(self, corpus: PreparedCorpus) -> None:
-        """Choose the size for a time budget, build the model, and measure what it is compared with
-        afterwards.
+        """Choose the model size for a time budget, build the model, and measure the values that
+        the trained model is compared with: the copy rate of the held-out texts and, for a model
+        that is trained further, its bits per character.
         """
         plan = self.plan
         setup = plan.setup
@@ -412,12 +421,13 @@ class TrainingRun:
         self._corpus = corpus
 
     def _choose_size(self, corpus: PreparedCorpus) -> dict[str, Mapping[str, Any]] | None:
-        """Return the settings of the largest model and batch of a preset that can be trained in the
-        time budget, on a CPU.
+        """Choose the largest model of a preset, and the batch size, that can be trained in the time
+        budget on a CPU. Return their settings by group.
 
-        With several processes, the first times some steps, and all use its result, as if the others
-        added nothing: on CPUs they add little. None if the user has set a size, the preset has no
-        sizes, or the length is not a time.
+        With several processes, the main process times some steps, and all use its result. It
+        ignores the other processes, since they make a training on CPUs only a little faster. None
+        if the user has set a size, the preset has no sizes, the length is not a time, or the device
+        is not a CPU.
         """
         setup = self.plan.setup
         seconds = self.plan.length.seconds
@@ -425,7 +435,7 @@ class TrainingRun:
         if setup.sizes is None or seconds is None or process_state().device.type != "cpu":
             return None
         if (self.preset, seconds) in corpus.sizes:
-            # the size was chosen for another training
+            # another training with this preset and budget has chosen the size
             return setup.not_own(corpus.sizes[self.preset, seconds])
 
         def build(size: Mapping[str, Any]) -> LanguageModel:
@@ -434,7 +444,7 @@ class TrainingRun:
         with all_processes() as processes:
             sizing = None
             if processes.rank == 0:
-                # the user has set neither
+                # the batch may grow only if the user has set neither of these
                 may_grow = not {"training.batch_size", "training.bptt"} & setup.own
                 counts = train.tokens, int(train.characters.sum())
                 sizing = choose_size(
@@ -453,7 +463,9 @@ class TrainingRun:
     def _note_trained(
         self, trained: ReviewModel, model: Any, documents: list[Document], corpus: PreparedCorpus
     ) -> None:
-        """Measure a model that is trained further, and note where it starts from."""
+        """Evaluate a model that is trained further, before the training, and note the result for
+        the user.
+        """
         device = process_state().device
         evaluation = evaluate(
             model.to(device).eval(), documents, corpus.tokenizer.vocab_size, str(device)
@@ -482,7 +494,7 @@ class TrainingRun:
                 run = make_run(
                     replace(self.plan, setup=setup, length=length, out=None, log=None, resume=False)
                 )
-                if not setup.is_counted:  # only the network has checkpoints and a log
+                if not setup.is_counted:  # only a network has checkpoints and a log
                     run._log = self.log
                     run._folder = self._folder
                 run._begin(corpus)
@@ -545,18 +557,21 @@ class TrainingRun:
         return report
 
     def _length_of(self, setup: TrainingSetup) -> Budget:
-        """Return how long a model of a blend trains: for its share of the time that is left."""
+        """Return the length of the training of one model of a blend: with a time budget, a share of
+        the time that is left.
+        """
         length = self.plan.length
         if length.seconds is None:
             return length
         spent = sum(run._record.last.seconds for run in self._component_runs)
         share = _COUNTING_SHARE if setup.is_counted else _NETWORK_SHARE
-        with all_processes() as processes:  # of the first one's clock: the lengths are compared
+        # all processes use the main process's clock, since they must agree on the length
+        with all_processes() as processes:
             return Budget(seconds=processes.broadcast(share * max(0.0, length.seconds - spent)))
 
     def _mix(self, documents: list[Document]) -> str:
-        """Fit the weights of a blend's models; return them and the bits per character of each
-        model, as a sentence.
+        """Fit the weights of a blend, and make the blend this run's model. Return a sentence with
+        the weights and the bits per character of each model.
         """
         corpus = self._require_prepared("blend")
         models = [run.model for run in self._component_runs]
@@ -575,8 +590,8 @@ class TrainingRun:
         return f"Weights, fitted on {facts['tokens']:,} held-out tokens: {', '.join(described)}."
 
     def _measure(self, corpus: PreparedCorpus, last: Report) -> None:
-        """Evaluate the model on held-out texts, and the models of a blend on the same ones; measure
-        what it generates.
+        """Evaluate the model, and each model of a blend, on the same held-out texts; then measure
+        the texts that the model generates.
         """
         seconds = self.plan.length.seconds
         is_main = process_state().is_main_process
@@ -608,7 +623,7 @@ class TrainingRun:
         return ReviewModel(bundle)
 
     def _make_bundle(self) -> Bundle:
-        """Return the model with everything that is saved with it."""
+        """Return the bundle: the model, and everything else that is saved with it."""
         setup = self.plan.setup
         corpus = self._require_prepared("finish")
         facts = self.facts()
@@ -640,17 +655,17 @@ class TrainingRun:
 
     @property
     def _network_record(self) -> RunRecord:
-        """The record of the training by gradient, or of the only one."""
+        """The record of a blend's network, which is the last of its models; else of this run."""
         return (self._component_runs or [self])[-1]._record
 
     @property
     def plan(self) -> TrainingPlan:
-        """Everything that was decided before anything is read."""
+        """Everything that was decided before the corpus was read."""
         return self._plan
 
     @property
     def log(self) -> RunLog:
-        """Where the curves are also logged; ``log.describe()`` says where that is."""
+        """The log in a tracker; ``log.describe()`` says where the log is."""
         return self._log
 
     @property
@@ -675,8 +690,8 @@ class TrainingRun:
 
     @property
     def config(self) -> TrainingConfig:
-        """The training settings; with a time budget, some are chosen by ``tokenize``. Of a blend,
-        those of its network.
+        """The training settings; for a blend, those of its network. With a time budget,
+        ``tokenize`` chooses some of them.
         """
         training = self.plan.setup.training
         size = self._network_record.size
@@ -706,7 +721,9 @@ class TrainingRun:
 
     @property
     def model(self) -> LanguageModel:
-        """The model, once the corpus has been tokenized; a blend, once its models are trained."""
+        """The model, once the corpus has been tokenized. A blend exists once its models are
+        trained.
+        """
         self._require_prepared("use the model")
         if self._model is None:
             raise TrainingError(
@@ -716,8 +733,8 @@ class TrainingRun:
 
     @property
     def curves(self) -> Mapping[str, Curves]:
-        """The learning curves so far, once the corpus has been tokenized; for a blend, of each
-        model, by its preset.
+        """The learning curves so far, by preset, once the corpus has been tokenized. A blend has
+        the curves of each of its models.
         """
         self._require_prepared("use the curves")
         runs = self._component_runs if self.plan.setup.components else [self]
@@ -725,13 +742,13 @@ class TrainingRun:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences for the user so far."""
+        """The sentences for the user so far."""
         return list(self._record.notes)
 
     @property
     def held_out(self) -> dict[str, Any] | None:
-        """The last evaluation as JSON values, and which split it was on; None before ``finish``, or
-        if it cannot be scored.
+        """The last evaluation as JSON values, with the name of the split that was scored. None
+        before ``finish``, or if the model cannot be scored.
         """
         if self.evaluation is None:
             return None
@@ -755,7 +772,7 @@ class TrainingRun:
 
 
 def make_run(plan: TrainingPlan) -> TrainingRun:
-    """Return the run of a plan."""
+    """Return a new run for a plan that was made before."""
     run = TrainingRun.__new__(TrainingRun)
     run._set_up(plan)
     return run

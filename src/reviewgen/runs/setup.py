@@ -1,9 +1,9 @@
-"""The setup of a run: the plugins of model and tokenizer with their settings, and the trained
-weights that it starts from.
+"""The setup of a run: the plugins of model and tokenizer with their settings, and the weights that
+the run starts from.
 
-It is resolved from a preset's name or a ReviewModel, and checked before any work. A blend has one
-for each of its components. A model that is trained further keeps its tokenizer, its conditions, its
-size and its generation defaults.
+A setup is made from a preset's name or from a ReviewModel, and checked before any work. A blend has
+a setup for each of its components. A model that is trained further keeps its tokenizer, its
+conditions, its size and its generation defaults.
 """
 
 import copy
@@ -47,34 +47,34 @@ from reviewgen.registry.plugins import find_model, find_preset, find_tokenizer, 
 from reviewgen.storage import digest_of, to_path
 from reviewgen.training.device import IsolatedRng
 
-# what the record of a training keeps of an earlier one, which the model was trained in before
+# when a model is trained further, the new record keeps these entries of the model's earlier record
 _PAST = ("preset", "data", "parts", "steps", "seconds", "held_out", "parent")
-# what the record of a blend keeps of the training of a component
+# the record of a blend keeps these entries of the record of each component
 _OF_COMPONENT = (*_PAST, "config", "verdict", "evaluations", "curve")
-# share of the preset's learning rate: the whole spoils a model on texts like its own, a sixth is
-# slow on other texts
+# When a model is trained further, the learning rate peaks at this share of the preset's. The full
+# rate spoils the model on texts like those it knows; a sixth learns other texts slowly.
 _PEAK_SHARE = 1 / 2
-_WARMUP = 0.05  # a trained model needs less warmup than a new one: a share of the run
-_EXAMPLE = "{'hidden_size': 256}"  # of settings, for messages
-_ANCESTORS = 16  # trainings before that of the parent
-_PROBE_TOKENS = 24  # on which the logits of two models are compared
-_TOLERANCE = 1e-3  # of the logits of two implementations of the same function
+_WARMUP = 0.05  # warmup as a share of the run; a trained model needs less of it than a new one
+_EXAMPLE = "{'hidden_size': 256}"  # an example of settings for error messages
+_ANCESTORS = 16  # maximum number of earlier trainings that are recorded before the parent's
+_PROBE_TOKENS = 24  # number of tokens on which the logits of two models are compared
+_TOLERANCE = 1e-3  # tolerated difference of the logits, relative and absolute
 
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """A safetensors file whose tensors a new model starts from, and its SHA-256."""
+    """A safetensors file whose tensors a new model starts from, and the file's SHA-256."""
 
     file: Path
     digest: str
 
     @classmethod
     def find(cls, file: Any, setup: "TrainingSetup") -> "InitialWeights":
-        """Return the file that the user has given, after its header was read.
+        """Check the file that the user has given, by reading its header, and return it.
 
         Raises:
-            ConfigError: The file is missing or is not a safetensors file, or the model cannot use
-                it.
+            ConfigError: The file is missing or is not a safetensors file; or the setup cannot use
+                initial weights.
         """
         path = to_path("initial_weights", file)
         if setup.trained is not None:
@@ -112,12 +112,13 @@ class InitialWeights:
             ) from None
 
     def copy_into(self, model: Any) -> list[str]:
-        """Copy the tensors into a new model; return the names of the model's tensors that have
-        changed.
+        """Copy the tensors into a new model; return the names of the model's tensors that were
+        replaced.
 
         Raises:
             ConfigError: The tensors do not fit the model.
-            BrokenPlugin: The model names a tensor that it does not have.
+            BrokenPlugin: The model's ``initial_weights`` returns a name that is not in its
+                ``state_dict``.
         """
         name = self.file.name
         state = model.state_dict()
@@ -144,14 +145,14 @@ class InitialWeights:
 class TrainingSetup:
     """The plugins and settings of a run, and the trained model that it continues from, if any.
 
-    A run of a blend trains each of its ``components`` in turn, the one by gradient last;
-    ``training`` has the settings of that one.
+    The run of a blend trains each of its ``components`` in turn. The last one is the network, which
+    is trained by gradient; ``training`` has its settings.
     """
 
     preset: str
     model_class: Any
     model_plugin: Plugin
-    model_settings: dict[str, Any]  # all but those of VOCABULARY_FIELDS
+    model_settings: dict[str, Any]  # all except VOCABULARY_FIELDS, which need the tokenizer
     tokenizer_class: Any
     tokenizer_plugin: Plugin
     tokenizer_config: Any
@@ -159,45 +160,48 @@ class TrainingSetup:
     generation: GenerationConfig
     trained: ReviewModel | None = None
     initial_weights: InitialWeights | None = None
-    # the preset, if a time budget chooses a size of it; None if the user has set one
+    # the preset with its sizes, if a time budget may choose one of them; None if the user has set
+    # the size, or the preset has no sizes
     sizes: Preset | None = None
-    # the settings of model and training that the user has set, as "model.hidden_size"
+    # names of the settings of model and training that the user has set ("model.hidden_size")
     own: frozenset[str] = frozenset()
-    # the presets of a blend, in the order of their training
+    # the setups of the models of a blend, in the order of their training
     components: tuple["TrainingSetup", ...] = ()
 
     @property
     def names(self) -> str:
-        """The presets of a blend, for messages."""
+        """The presets of a blend's models, for messages."""
         return " or ".join(component.preset for component in self.components)
 
     @property
     def is_counted(self) -> bool:
-        """Whether the model is trained by counting."""
+        """Whether the model is trained by counting, as an n-gram is, and not by gradient."""
         return issubclass(self.model_class, CountTrained)
 
     def config_of(self, group: str) -> Any:
-        """Return the settings of a group: of the "model", with the smallest vocabulary, the
-        "tokenizer" or the "training".
+        """Return the settings of a group, "model", "tokenizer" or "training". Those of the model
+        have a placeholder for the vocabulary, the smallest one.
         """
         if group == "model":
             return check_settings(self.model_class.Config, self.model_settings)
         return self.tokenizer_config if group == "tokenizer" else self.training
 
     def takes_list(self, group: str, name: str) -> bool:
-        """Return whether the value of a setting is a list; not of an unknown one."""
+        """Return whether the value of a setting is a list; False for an unknown setting."""
         hint = fields_of(type(self.config_of(group))).get(name)
         return any(get_origin(option) is tuple for option in options_of(bare(hint)))
 
     def model_facts(self) -> dict[str, Any]:
-        """Return all settings of the model, or of each model of a blend by its preset's name."""
+        """Return all settings of the model; for a blend, those of each of its models, named
+        "PRESET.SETTING". The settings of the vocabulary are None.
+        """
         if self.components:
             return dotted({each.preset: each.model_facts() for each in self.components})
         settings = to_dict(self.config_of("model"))
         return settings | dict.fromkeys(VOCABULARY_FIELDS & settings.keys())
 
     def not_own(self, size: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-        """Return the settings of a size, by group, that the user has not set."""
+        """Return the settings of a size, by group, without those that the user has set."""
         return {
             group: {name: values[name] for name in values if f"{group}.{name}" not in self.own}
             for group, values in size.items()
@@ -222,7 +226,7 @@ class TrainingSetup:
         Raises:
             ConfigError: There is not enough memory for it.
         """
-        # the config of an earlier version has no ids of conditions
+        # the config of a model of an earlier version lacks these fields
         known = conditions if self.trained is None else self.trained.bundle.model.config
         counts = (getattr(known, name, 0) for name in ("condition_ids", "field_ids"))
         ids = vocabulary_settings(
@@ -237,7 +241,7 @@ class TrainingSetup:
             # the rounding of orthogonal matrices depends on the number of threads
             with IsolatedRng(seed), using_threads(1):
                 model: LanguageModel = self.model_class(config)
-        # torch raises these where memory cannot be allocated
+        # torch raises these errors if memory cannot be allocated
         except (RuntimeError, MemoryError, OverflowError) as error:
             raise ConfigError(
                 f"The model cannot be built with these settings: {first_line(error)}. Choose"
@@ -259,7 +263,7 @@ def resolve_setup(
 
     Args:
         start: A preset's name, or a trained model.
-        model, tokenizer, training: Settings that differ from its own.
+        model, tokenizer, training: The user's settings, which replace those of ``start``.
         initial_weights: A safetensors file that a new model starts from; None for random weights.
 
     Raises:
@@ -269,7 +273,7 @@ def resolve_setup(
     if isinstance(start, ReviewModel):
         setup = _from_model(start, model, tokenizer, training)
     elif not isinstance(start, str) or (
-        # Path raises for a name that is too long
+        # not Path.is_dir, which raises for a name that is too long
         os.path.isdir(start)  # noqa: PTH112
         and start.removesuffix(PLAIN) not in preset_names()
     ):
@@ -289,7 +293,7 @@ def resolve_setup(
 
 
 def dotted(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the values of groups by dotted name, as in {"model.order": 4}."""
+    """Flatten settings by group: {"model": {"order": 4}} becomes {"model.order": 4}."""
     values = dict[str, Any]()
     for group, own in groups.items():
         values |= {f"{group}.{name}": value for name, value in own.items()}
@@ -299,10 +303,12 @@ def dotted(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 def merge_settings(
     config: type, defaults: Mapping[str, Any], own: Mapping[str, Any] | None, group: str
 ) -> dict[str, Any]:
-    """Return a preset's settings, overlaid with the user's, which may be strings.
+    """Return a preset's settings of a group, with the user's in place of them. A user's value may
+    be a string, as from the command line; it is converted to the type of the setting.
 
     Raises:
-        ConfigError: A setting of the user's is unknown or of the wrong type.
+        ConfigError: A setting of the user is unknown, has the wrong type, or is set by the
+            tokenizer.
     """
     own = {} if own is None else check_mapping(f"{group} settings", own, _EXAMPLE)
     if group == "model" and (decided := [name for name in VOCABULARY_FIELDS if name in own]):
@@ -319,8 +325,8 @@ def merge_settings(
 
 
 def check_settings(config: Any, settings: Mapping[str, Any]) -> Any:
-    """Return a model's config with the smallest vocabulary, to check its settings before there is a
-    tokenizer.
+    """Check a model's settings before there is a tokenizer: return its config with the smallest
+    vocabulary.
 
     Raises:
         ConfigError: A setting is unknown or out of range.
@@ -360,7 +366,7 @@ def _from_preset(
         (model or {}).keys() & size.keys() for size in preset.sizes
     )
     check_settings(model_class.Config, model_settings)  # a bad value is refused before any work
-    # what ``accelerate config`` has set comes last
+    # the value of ``accelerate config`` is a default, which preset and user may replace
     steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "")
     usual = ({"gradient_accumulation_steps": int(steps)} if steps.isdecimal() else {}) | dict(
         preset.training_settings
@@ -391,8 +397,8 @@ def _from_preset(
 def _from_blend(
     name: str, preset: Preset, model: Any, tokenizer: Any, training: Any
 ) -> TrainingSetup:
-    """Return the setup of a blend and those of its components, which get its tokenizer and the
-    model settings that are theirs.
+    """Return the setup of a blend, which contains a setup for each of its components. Each
+    component gets the blend's tokenizer, and the model settings that its config has.
     """
     presets = {component: find_preset(component) for component in preset.parts}
     if len(presets) < 2 or any(
@@ -436,11 +442,11 @@ def _from_blend(
 def _share_settings(
     configs: Mapping[str, type], defaults: Mapping[str, Any], overrides: Any
 ) -> dict[str, dict[str, Any]]:
-    """Return the model settings of each component of a blend: those that its config has. The first
-    component also gets those that no config has, and refuses them.
+    """Distribute the model settings of a blend: each component gets the settings that its config
+    has. The first component also gets the unknown settings, so that they are refused there.
 
     Raises:
-        ConfigError: Several have a setting, or the settings are not a mapping.
+        ConfigError: Several components have the same setting, or the settings are not a mapping.
     """
     shared: dict[str, dict[str, Any]] = {component: {} for component in configs}
     first = next(iter(configs))
@@ -449,7 +455,7 @@ def _share_settings(
         owners = [
             component for component, config in configs.items() if setting in fields_of(config)
         ]
-        # merge_settings refuses the settings of the vocabulary
+        # merge_settings refuses the settings of the vocabulary later
         if len(owners) > 1 and setting not in VOCABULARY_FIELDS:
             raise ConfigError(
                 f"model.{setting} is a setting of {' and of '.join(owners)}: train them separately,"
@@ -460,7 +466,9 @@ def _share_settings(
 
 
 def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any) -> TrainingSetup:
-    """Return the setup of a trained model, whose settings replace the preset's."""
+    """Return the setup for training a model further: with the model's own settings in place of its
+    preset's.
+    """
     bundle = trained.bundle
     name = bundle.origin or f"This {trained.preset} model"
     if isinstance(bundle.model, Blend | CountTrained) or not isinstance(bundle.model, nn.Module):
@@ -473,8 +481,8 @@ def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any)
         raise ConfigError(f"{name} has no weights that can be trained further, since it is {what}.")
     try:
         usual = find_preset(trained.preset).training_settings
-    # its package is not installed any more, another one has the name, or the preset was composed in
-    # another process
+    # the package of the preset is not installed any more, another package uses its name, or the
+    # preset was composed in another process
     except PluginError:
         usual = {}
     peak = _PEAK_SHARE * usual.get("learning_rate", TrainingConfig().learning_rate)
@@ -507,8 +515,8 @@ def _from_model(trained: ReviewModel, model: Any, tokenizer: Any, training: Any)
 
 
 def _find_difference(setup: TrainingSetup, trained: ReviewModel) -> str | None:
-    """Return why a trained model's weights cannot be used with other settings: they need other
-    tensors, or predict otherwise.
+    """Return why a trained model's weights cannot be used with the settings of a setup: the tensors
+    do not fit, or the predictions would change. None if the weights can be used.
     """
     model: Any = trained.bundle.model
     try:
@@ -528,16 +536,18 @@ def _find_difference(setup: TrainingSetup, trained: ReviewModel) -> str | None:
 
 
 def _last_line(error: BaseException) -> str:
-    """Return the last line of an error, which of torch's says which tensor does not fit."""
+    """Return the last line of an error; in torch's errors, it names the tensor that does not
+    fit.
+    """
     return str(error).strip().splitlines()[-1].strip()
 
 
 def parent_facts(trained: ReviewModel | None, held_out_bits: float | None) -> dict[str, Any]:
-    """Return what is known of the model that is trained further, and of those before it; nothing
-    for a new model.
+    """Return the facts for ``training.json`` on the model that is trained further, and on its own
+    earlier trainings; an empty dict for a new model.
 
     Args:
-        trained: The model.
+        trained: The model that is trained further.
         held_out_bits: Its bits per character on the new held-out texts before the training.
     """
     if trained is None:
@@ -558,7 +568,7 @@ def parent_facts(trained: ReviewModel | None, held_out_bits: float | None) -> di
 
 
 def part_facts(training: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the record of a blend keeps of the training of one of its models: also its
-    settings and its curves.
+    """Return the part of a model's training record that the record of a blend keeps: also the
+    settings and the curves.
     """
     return {name: training[name] for name in _OF_COMPONENT if name in training}

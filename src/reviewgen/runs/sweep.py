@@ -1,8 +1,8 @@
-"""Trainings that differ in some settings, and ``reviewgen.sweep`` and ``reviewgen.plot_sweep``, a
-bias-variance table of one.
+"""``reviewgen.sweep`` and ``reviewgen.plot_sweep``: trainings with several values of one setting,
+as a bias-variance table and its plot.
 
-``Variants`` is the one way in which a sweep and a search vary a plan. The corpus is prepared once
-for all that need the same.
+``Variants`` makes the plans of trainings that differ in some settings, for a sweep, an ablation and
+a search. It prepares a corpus once for all trainings that read and tokenize it in the same way.
 """
 
 import itertools
@@ -26,7 +26,7 @@ from reviewgen.runs.run import TrainingRun, make_run
 from reviewgen.web.charts import Chart, Panel, Series, refuse_chart, save_chart
 
 GROUPS = ("model", "tokenizer", "training")
-_TRAIN_TOKENS = 100_000  # of the training text, scored
+_TRAIN_TOKENS = 100_000  # tokens of the training text that are scored
 
 
 def split_name(setting: str) -> tuple[str, str]:
@@ -36,7 +36,7 @@ def split_name(setting: str) -> tuple[str, str]:
     ('model', 'order')
 
     Raises:
-        ConfigError: It has another form, or there is no such group.
+        ConfigError: The setting does not have the form GROUP.NAME, or there is no such group.
     """
     group, _, name = setting.partition(".") if isinstance(setting, str) else ("", "", "")
     if group not in GROUPS or not name:
@@ -48,10 +48,10 @@ def split_name(setting: str) -> tuple[str, str]:
 
 
 def check_groups(settings: Mapping[str, Mapping[str, Any]] | None) -> dict[str, dict[str, Any]]:
-    """Return the settings of each group, empty for a group that is not given.
+    """Return the settings of each group; a group that is not given gets an empty dict.
 
     Raises:
-        ConfigError: It is not a mapping from groups to settings.
+        ConfigError: ``settings`` is not a mapping from groups to settings.
     """
     groups = (
         {} if settings is None else check_mapping("settings", settings, "{'model': {'order': 4}}")
@@ -68,10 +68,10 @@ def check_groups(settings: Mapping[str, Mapping[str, Any]] | None) -> dict[str, 
 
 
 def check_values(setting: str, values: Any) -> None:
-    """Raise unless there is a list of at least one value of a setting.
+    """Check that ``values`` is a list with one value of a setting or more.
 
     Raises:
-        ConfigError: There is not.
+        ConfigError: It is not.
     """
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
         raise ConfigError(f"Give a list of at least one value of {setting}; got {quoted(values)}.")
@@ -81,7 +81,8 @@ class Variants:
     """Trainings of the same preset or model on the same source with different settings.
 
     Args:
-        function: The public function, "sweep" or "tune", and its own arguments, for messages.
+        function: For messages: the name of the public function, such as "sweep", then the names of
+            its own arguments.
         start: A preset, or a trained model to train further.
         source: The reviews.
         settings: Settings of all trainings, by group; see ``check_groups``.
@@ -91,7 +92,7 @@ class Variants:
         settings: The settings of all trainings, by group.
 
     Raises:
-        ConfigError: A keyword is unknown, or for a single training; or the preset is a blend.
+        ConfigError: A keyword is unknown, or makes sense for a single training only, as "out" does.
     """
 
     def __init__(
@@ -122,8 +123,8 @@ class Variants:
         self._corpora: list[tuple[Any, PreparedCorpus]] = []
 
     def skip_copy_rates(self, training: TrainingConfig) -> None:
-        """Do not measure what models copy, which takes time, unless the weights are chosen by
-        it.
+        """Switch the novelty index and copy rates off, since they take time. They stay on if the
+        training needs them to choose which weights to keep.
         """
         if training.keep == "best":
             self.settings["training"] = {"novelty": "none", "copy_tokens": 0} | self.settings[
@@ -134,7 +135,8 @@ class Variants:
         """Return the plan of a training with some settings changed, as in {"model.order": 4}.
 
         Raises:
-            ConfigError: A setting is unknown or out of range, or changed and fixed.
+            ConfigError: A setting is unknown or out of range, or is both changed and set for all
+                trainings; or the preset is a blend.
         """
         groups: Any = check_groups(self.settings)
         for setting, value in changed.items():
@@ -150,8 +152,8 @@ class Variants:
         return plan
 
     def corpus(self, plan: TrainingPlan) -> PreparedCorpus:
-        """Return the corpus of a plan; it is read and tokenized unless that was done for an earlier
-        plan.
+        """Return the prepared corpus of a plan. It is read and tokenized once for all plans that
+        prepare it in the same way.
         """
         setup = plan.setup
         needed = (
@@ -168,8 +170,8 @@ class Variants:
         return corpus
 
     def start(self, plan: TrainingPlan) -> TrainingRun:
-        """Return a run that is ready to train. All runs on one corpus have the size that was chosen
-        for the first one.
+        """Return a run that is ready to train. All runs on the same prepared corpus get the model
+        size that was chosen for the first of them.
 
         Raises:
             ReviewgenError: The corpus cannot be read, or the model cannot be built.
@@ -181,25 +183,25 @@ class Variants:
 
 @dataclass(frozen=True)
 class SweepRow:
-    """The model of one value.
+    """The results of a training with one value of the setting.
 
     Attributes:
         value: The value of the setting that is swept.
         train_bits: Bits per character of a sample of the training texts; None if the scores are not
             a probability distribution, infinite if a token has probability zero.
-        held_out_bits: Those of held-out texts.
+        held_out_bits: The same for held-out texts.
         megabytes: The size of the model's tensors.
         seconds: Duration of training and its evaluations, without reading and tokenizing.
         token_copy_rate: Share of 20-token windows of generated texts that occur in the training
             text; None if not measured.
-        novelty: The copy rate with its interval, and how many characters it was measured on, as in
-            ``training.json``; empty if it was not measured.
-        series: The values of the settings of its series, as in {"model.smoothing": "none"}.
-        train_impossible: Share of the predicted tokens of the training sample with probability
-            zero; None where ``train_bits`` is None.
+        novelty: The copy rate with its interval, and the number of characters it was measured on,
+            as in ``training.json``; empty if it was not measured.
+        series: The settings that distinguish this row's series, as in {"model.smoothing": "none"}.
+        train_impossible: Share of the tokens of the training sample that have probability zero;
+            None if ``train_bits`` is None.
         held_out_impossible: The same for the held-out texts.
-        ngrams: The numbers of distinct n-grams of 1, 2, ... n tokens in the model, its parameters
-            of these kinds; empty for a model without n-grams.
+        ngrams: The numbers of distinct n-grams of 1, 2, ... n tokens in the model; empty for a
+            model without n-grams.
     """
 
     value: Any
@@ -216,7 +218,7 @@ class SweepRow:
 
     @property
     def copy_rate(self) -> float | None:
-        """The copy rate; None if it was not measured, or on too few characters."""
+        """The copy rate; None if it was not measured, or was measured on too few characters."""
         return (
             self.novelty.get("copy_rate")
             if self.novelty.get("copy_rate_characters", 0) >= MIN_CHARACTERS
@@ -241,7 +243,7 @@ def sweep(
     """Train a preset with each value of a setting; yield a row of a bias-variance table for each
     model.
 
-    The corpus is read and tokenized once, or once for each tokenizer setting.
+    The corpus is read and tokenized once, or once for each value of a tokenizer setting.
 
     >>> sweep = reviewgen.sweep("ngram-char", "reviews.csv", "model.order", [2])  # doctest: +SKIP
     >>> rows = list(sweep)  # doctest: +SKIP
@@ -254,8 +256,9 @@ def sweep(
         values: The values of the setting, in this order; strings are converted to its type.
         settings: Other settings that differ from the preset's, by group, as in {"model":
             {"smoothing": "witten-bell"}}.
-        series: Settings with several values, for each of which the sweep is repeated:
-            {"model.smoothing": ["kneser-ney", "none"]}. A plot has a line for each.
+        series: Other settings with several values, as in {"model.smoothing": ["kneser-ney",
+            "none"]}. The sweep is repeated for each value (for several settings, each combination),
+            and a plot has a line for each.
         options: The other keywords of ``train``, except out, resume, model, tokenizer and training:
             budget (for each value), steps, epochs, seed, log, initial_weights, min_texts, and those
             for reading and filtering a corpus.
@@ -278,7 +281,7 @@ def sweep(
         dict(zip(varied, combination, strict=True))
         for combination in itertools.product(*varied.values())
     ]
-    # a bad value is refused before any work
+    # make all plans first, so that a bad value is refused before any work
     plans = [(variants.plan(changed), changed) for changed in all_of_them]
     return (
         _train_row(
@@ -289,7 +292,7 @@ def sweep(
 
 
 def _train_row(run: TrainingRun, value: Any, series: Mapping[str, Any]) -> SweepRow:
-    """Train to the end and return the row of the table."""
+    """Train the model to the end, and return its row of the table."""
     seconds = 0.0
     for report in run:
         seconds = report.seconds
@@ -313,7 +316,9 @@ def _train_row(run: TrainingRun, value: Any, series: Mapping[str, Any]) -> Sweep
 
 
 def _count_ngrams(kinds: Mapping[str, int]) -> list[int]:
-    """Return the numbers of n-grams of 1, 2, ... n tokens among parameters by kind."""
+    """Return the numbers of n-grams of 1, 2, ... n tokens, given the numbers of parameters by
+    kind ("1-grams", "2-grams" and others).
+    """
     names = [f"{length}-grams" for length in range(1, len(kinds) + 1)]
     return [kinds[name] for name in names if name in kinds]
 
@@ -333,19 +338,19 @@ def plot_sweep(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Plot bits per character and copy rate of a sweep against its values, as PNG, SVG or PDF by
-    the file's suffix.
+    """Plot the bits per character and copy rates of a sweep against the values of its setting. The
+    file's suffix selects PNG, SVG or PDF.
 
     Args:
-        rows: What ``sweep`` has yielded.
+        rows: The rows that ``sweep`` has yielded.
         setting: The name of the setting, for the axis.
         preset: The name of the preset, for the title.
         file: The file to write.
         overwrite: Whether to replace the file if it exists.
 
     Raises:
-        ConfigError: The suffix is not .png, .svg or .pdf; or matplotlib, which PNG and PDF need, is
-            not installed.
+        ConfigError: The suffix is not .png, .svg or .pdf; or the file is PNG or PDF, and matplotlib
+            is not installed.
         OutputExists: The file exists.
         StorageError: The file cannot be written.
     """
@@ -365,7 +370,7 @@ def plot_sweep(
         name = "".join(
             f"{name.partition('.')[2]} {value}, " for name, value in line[0].series.items()
         )
-        # the colours of a series are its own
+        # each series has one colour; without series, each curve has its own
         training, copied = (number, number) if len(lines) > 1 else (7, 5)
         bits.append(Series(f"{name}held-out text", _points(line, "held_out_bits"), number))
         bits.append(
@@ -393,6 +398,8 @@ def plot_sweep(
 
 
 def _points(rows: Sequence[SweepRow], name: str) -> list[tuple[float, float]]:
-    """Return the points of a line: the place of each row that has a number of this name."""
+    """Return the points of a line, (index of the row, value of the field ``name``), without the
+    rows whose value is None.
+    """
     values = [(float(place), getattr(row, name)) for place, row in enumerate(rows)]
     return [point for point in values if point[1] is not None]

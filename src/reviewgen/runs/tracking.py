@@ -1,6 +1,6 @@
 """The log of a run in one of accelerate's trackers (TensorBoard, Weights & Biases, MLflow ...).
 
-A tracker is third-party code: what it prints never reaches standard output; when it fails, the
+A tracker is third-party code. Its output never reaches standard output, and if it fails, the
 training continues without it.
 """
 
@@ -22,11 +22,11 @@ from reviewgen.storage import check_output
 from reviewgen.training.report import Report
 
 TERM = "loss."
-"""The beginning of the name under which a model's own loss term is kept, as in "loss.z_loss"."""
+"""The prefix of the names of a model's own loss terms in curves and logs, as in "loss.z_loss"."""
 
-_PROJECT = "reviewgen"  # the project of all runs
+_PROJECT = "reviewgen"  # the project of all runs in a tracker
 _NAMED_BY_RUN = ("tensorboard", "aim")  # their first argument is the run's name, not the project's
-# the options of a tracker for the name of a run
+# the options that pass the name of a run to a tracker
 _OPTIONS: dict[str, Callable[[str], dict[str, Any]]] = {
     "clearml": lambda name: {"task_name": name},
     "dvclive": lambda name: {"dir": name},
@@ -35,7 +35,7 @@ _OPTIONS: dict[str, Callable[[str], dict[str, Any]]] = {
     "trackio": lambda name: {"name": name, "embed": False},
     "wandb": lambda name: {"name": name, "settings": {"console": "off"}},
 }
-# the trackers that log a sample; others refuse it, or warn at each one
+# the trackers that get a generated sample; the others refuse text, or warn about each one
 _TAKE_TEXT = ("tensorboard", "trackio", "wandb", "comet_ml")
 _LOGGED = (
     "bits_per_character",
@@ -48,7 +48,7 @@ _LOGGED = (
 
 
 def check_tracker(name: str | None) -> None:
-    """Raise if a tracker cannot be used; None for no tracker.
+    """Check that a tracker can be used. The name None, for no tracker, is fine.
 
     Raises:
         ConfigError: There is no tracker of that name, or it is not installed.
@@ -62,7 +62,7 @@ def check_tracker(name: str | None) -> None:
         )
     is_known = trackers[name].__module__.startswith("accelerate.")
     spec = find_spec(name)
-    # without an origin it may be a folder of wandb's runs
+    # a spec without an origin is not the package: it may be wandb's folder of runs
     if is_known and (spec is None or spec.origin is None):
         raise ConfigError(
             f"Logging to {name} needs a package that is not installed: pip install {name}"
@@ -70,10 +70,10 @@ def check_tracker(name: str | None) -> None:
 
 
 def _tracker_classes() -> dict[str, Any]:
-    """Return accelerate's trackers by name, with those that
-    ``accelerate.tracking.register_tracker_class`` has added.
+    """Return accelerate's trackers by name, with those that were added by
+    ``accelerate.tracking.register_tracker_class``.
     """
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS  # imports torch
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS  # slow: it imports torch
 
     trackers: dict[str, Any] = LOGGER_TYPE_TO_CLASS
     return trackers
@@ -83,19 +83,19 @@ class RunLog:
     """The log of a run with a tracker, or one that does nothing.
 
     A tracker that needs a folder gets ``runs/NAME`` beside the model, or ``runs/NAME-2`` and so on
-    if that exists. The others have a project "reviewgen" where their own settings say, with a run
-    of that name.
+    if that exists. Other trackers log to the project "reviewgen", at the location in their own
+    configuration; the run is called NAME.
 
     Args:
-        tracker: The name of a tracker of accelerate, or None.
-        out: The folder that the model will be saved in, whose name the run gets.
-        preset: The run's name if there is no such folder.
+        tracker: The name of a tracker of accelerate, or None for no log.
+        out: The folder that the model will be saved in; the run gets its name.
+        preset: The name of the run if there is no such folder.
 
     Attributes:
-        failure: Why logging has failed, a sentence; None while it works.
+        failure: A sentence on why logging has failed; None while it works.
 
     Raises:
-        StorageError: Nothing can be written beside the model.
+        StorageError: The tracker's folder cannot be created beside the model.
     """
 
     def __init__(self, tracker: str | None, out: Path | None, preset: str) -> None:
@@ -104,7 +104,7 @@ class RunLog:
         self._name = preset.replace(":", "-") if out is None else out.absolute().name
         self._tracker: Any = None
         self._is_reported = False
-        self._context = contextvars.copy_context()  # a tracker keeps its current run there
+        self._context = contextvars.copy_context()  # where a tracker keeps its current run
         self._folder: Path | None = None
         if tracker is not None and (
             tracker == "dvclive" or _tracker_classes()[tracker].requires_logging_directory
@@ -116,18 +116,21 @@ class RunLog:
             self._folder = next(
                 folder for folder in map(parent.joinpath, names) if not folder.exists()
             )
-            check_output(self._folder)  # the curves of two runs are not mixed
+            check_output(self._folder)  # a new folder for each run keeps their curves apart
 
     def describe(self) -> str | None:
-        """Return where the log is."""
+        """Return a sentence that says where the log is; None without a tracker."""
         where = f"{self._kind} as {self._name}" if self._folder is None else str(self._folder)
         return None if self._kind is None else f"Logging to {where}."
 
     @contextlib.contextmanager
     def opened(self, settings: Mapping[str, Any]) -> Iterator[None]:
-        """Log inside the block; the settings, by dotted name, become the run's hyperparameters."""
+        """Open the log while the block of this context manager runs. The settings, by dotted name,
+        become the run's hyperparameters.
+        """
         if self._kind is not None and process_state().is_main_process:
-            self._try(self._start, settings, is_shown=True)  # it may ask for a login
+            # what the tracker prints is shown, since it may ask for a login
+            self._try(self._start, settings, is_shown=True)
         try:
             yield
         finally:
@@ -136,8 +139,13 @@ class RunLog:
                 self._tracker = None
 
     def record(self, report: Report, kept: Mapping[str, Any] | None) -> Report:
-        """Log what is kept of a report, and return the report; with a note if logging has just
-        failed.
+        """Log a step, and return its report. If logging has just failed, a note on that is added to
+        the report.
+
+        Args:
+            report: The report of the step.
+            kept: The entry of the step in the learning curves (see ``RunRecord.add``), which is
+                logged; None if there is none.
         """
         if self._tracker is not None and kept is not None:
             named = {
@@ -168,15 +176,15 @@ class RunLog:
         project = name if kind in _NAMED_BY_RUN else _PROJECT
         tracker = tracker_class(project, *arguments, **options)
         tracker.start()
-        simple = bool | int | float | str  # what a tracker takes
+        simple = bool | int | float | str  # the types of hyperparameters that trackers accept
         tracker.store_init_configuration(
             {name: x if isinstance(x, simple) else json.dumps(x) for name, x in settings.items()}
         )
         self._tracker = tracker
 
     def _try(self, action: Callable[..., None], *arguments: Any, is_shown: bool = False) -> None:
-        """Call the tracker, and show what it prints as a note or not at all; if it fails, continue
-        without it.
+        """Call a function of the tracker; if it fails, continue without a log. What it prints goes
+        to standard error if ``is_shown``, else nowhere.
         """
         try:
             with contextlib.redirect_stdout(sys.stderr if is_shown else io.StringIO()):

@@ -1,10 +1,12 @@
 """``reviewgen.tune`` and ``reviewgen.best_trial``: a search for settings with few bits per
 character.
 
-The only file that imports optuna. The sampler of each trial has its own seed, so that an
-interrupted search resumes with the suggestions that it would have made. Bergstra et al. 2011,
-"Algorithms for Hyper-Parameter Optimization" (tree-structured Parzen estimators); hopeless trials,
-those worse than the median at the same share of the run, are stopped.
+Optuna's tree-structured Parzen estimator suggests the settings of each trial: Bergstra et al. 2011,
+"Algorithms for Hyper-Parameter Optimization". A trial is stopped early (pruned) if it is worse than
+the median of the other trials at the same share of the run.
+
+The sampler of each trial has its own seed, so an interrupted search resumes with the suggestions
+that it would have made without the interruption. This is the only file that imports optuna.
 """
 
 import math
@@ -38,18 +40,21 @@ from reviewgen.storage import to_path
 from reviewgen.training.report import StopReason
 
 DEFAULT_BUDGET = "30s"
-_PROGRESS_STEPS = 1_000  # a run's progress in whole numbers
-_MIN_SHARE = 0.4  # of a run before it can be stopped: a high learning rate looks bad until it falls
-# a range whose ends differ by this factor is searched on a logarithmic scale
+_PROGRESS_STEPS = 1_000  # optuna gets the progress of a run as an integer from 0 to this
+# A trial can be stopped after this share of the run, not before: a high learning rate looks bad
+# until it falls.
+_MIN_SHARE = 0.4
+# a range whose ends differ by this factor or more is searched on a logarithmic scale
 _LOGARITHMIC_FACTOR = 10
-# the first of these that a model has is searched: one is enough for twenty trials
+# The first of these settings that a model has is searched. One is enough for twenty trials.
 _DROPOUTS = ("output_dropout", "dropout")
-# trials sampled at random, and run to the end, before the sampler and the pruner learn from them
+# number of first trials that are sampled at random and run to the end; the sampler and the pruner
+# learn from them
 _STARTUP = 6
-_DIGITS = 3  # significant ones of a suggested number, which the user may want to type
-_ABOUT = "reviewgen"
-_RECORD = "record"
-# what optuna raises for the lines of other files
+_DIGITS = 3  # significant digits of a suggested number, few since the user may want to type it
+_ABOUT = "reviewgen"  # the key of the facts that identify a search, in optuna's study
+_RECORD = "record"  # the key of a TuneTrial, in optuna's trial
+# the errors that optuna raises when it reads a file of something else
 _UNREADABLE = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
 
 
@@ -59,12 +64,12 @@ class TuneTrial:
 
     number: int
     settings: dict[str, Any]
-    bits: float | None  # per character of the validation texts, the fewest of its evaluations
+    bits: float | None  # bits per character of the validation texts, at the best evaluation
     steps: int
-    seconds: float  # of training and its evaluations
-    # pruned: stopped, because most trials were better at this share of the run
+    seconds: float  # duration of the training and its evaluations
+    # "pruned": stopped early, because most trials were better at the same share of the run
     outcome: Literal["done", "pruned", "failed"]
-    problem: str | None = None  # why it failed
+    problem: str | None = None  # why the trial failed
 
 
 def tune(
@@ -77,10 +82,10 @@ def tune(
     storage: str | Path | None = None,
     **options: Unpack[TrainKwargs],
 ) -> Iterator[TuneTrial]:
-    """Search for settings with few bits per character; yield each trial when it is done.
+    """Search for the settings with the fewest bits per character; yield each trial when it is done.
 
     The first trial has the preset's own settings, if the search space contains them. The corpus is
-    read and tokenized once, or once for each tokenizer setting.
+    read and tokenized once, or once for each value of a tokenizer setting.
 
     >>> trials = list(reviewgen.tune("lstm-char", "reviews.csv", trials=20))  # doctest: +SKIP
     >>> reviewgen.best_trial(trials).settings  # doctest: +SKIP
@@ -89,14 +94,14 @@ def tune(
         start: A preset, or a trained model to train further.
         source: The reviews.
         trials: The number of trials.
-        search: What to search instead of learning rate, size and dropout (for an n-gram: its
-            order), by the name of a setting: a range as "1e-3:2e-2" or a tuple of two numbers, or a
-            list of values as "2,4,8" or a list. A range whose ends differ by a factor of ten or
-            more is searched on a logarithmic scale.
+        search: The settings to search, by name; by default learning rate, size and dropout, or the
+            order of an n-gram. Each has a range, as in "1e-3:2e-2" or a tuple of two numbers; or
+            values, as in "2,4,8" or a list. A range whose ends differ by a factor of ten or more is
+            searched on a logarithmic scale.
         settings: Settings of every trial, by group, as in {"model": {"layers": 2}}.
         storage: A file that saves the trials; with the same file, an interrupted search is resumed.
         options: The other keywords of ``train``, except out, resume, model, tokenizer and training:
-            budget (for each trial; default 30 seconds), steps, epochs, seed (also of the
+            budget (for each trial; default 30 seconds), steps, epochs, seed (also used for the
             suggestions), log, initial_weights, min_texts, and those for reading and filtering a
             corpus.
 
@@ -130,7 +135,7 @@ def tune(
         raise ConfigError("Tuning needs an extra: pip install 'reviewgen[tune]'.") from None
     for setting, values in space.items():
         for value in getattr(values, "choices", None) or (values.low, values.high):
-            variants.plan({setting: value})  # what is out of range is refused before any work
+            variants.plan({setting: value})  # a value out of range is refused before any work
     about = {
         "preset": setup.preset,
         "search": str(space),
@@ -147,9 +152,10 @@ def best_trial(trials: Iterable[TuneTrial]) -> TuneTrial:
     """Return the trial with the fewest bits per character.
 
     Args:
-        trials: What ``tune`` has yielded.
+        trials: The trials that ``tune`` has yielded.
 
     Raises:
+        ConfigError: ``trials`` is not a list of these.
         TrainingError: No trial gave a model.
     """
     tried = check_list("trials", trials, "list(reviewgen.tune(...))")
@@ -165,11 +171,13 @@ def best_trial(trials: Iterable[TuneTrial]) -> TuneTrial:
     return best
 
 
-# The search space: a distribution of optuna for each setting.
+# The search space has a distribution of optuna for each setting.
 
 
 def _range(low: float, high: float, step: int | None = None) -> Any:
-    """Return the distribution of the numbers from ``low`` to ``high``; whole ones if both are."""
+    """Return a distribution over the numbers from ``low`` to ``high``; over integers if both
+    are.
+    """
     from optuna.distributions import FloatDistribution, IntDistribution
 
     is_logarithmic = step is None and low > 0 and high >= _LOGARITHMIC_FACTOR * low
@@ -196,7 +204,7 @@ def _usual_space(setup: TrainingSetup, variants: Variants) -> dict[str, Any]:
     ranges |= {name: (0.0, max(0.5, _current(setup, name)), None) for name in dropouts[:1]}
 
     def allowed(name: str, value: Any) -> Any:
-        """Return a value, or that without a search if it is out of the bounds of the setting."""
+        """Return a value, or the preset's value if it is out of the bounds of the setting."""
         try:
             variants.plan({name: value})
         except ConfigError:
@@ -216,8 +224,8 @@ def _usual_space(setup: TrainingSetup, variants: Variants) -> dict[str, Any]:
 
 
 def _parse(setup: TrainingSetup, setting: str, searched: Any) -> Any:
-    """Return the distribution of a setting: "low:high" or a tuple of both is a range, "a,b,c" or a
-    list are values.
+    """Return the distribution that the user has given for a setting: a range, as "low:high" or a
+    tuple, or values, as "a,b,c" or a list.
 
     Raises:
         ConfigError: The setting is unknown, a range is reversed or not of numbers, or a list is
@@ -257,7 +265,7 @@ def _parse(setup: TrainingSetup, setting: str, searched: Any) -> Any:
 
 
 def _current(setup: TrainingSetup, setting: str) -> Any:
-    """Return the value of a setting without a search."""
+    """Return the value that a setting has without the search."""
     group, name = split_name(setting)
     return getattr(setup.config_of(group), name)
 
@@ -270,13 +278,13 @@ def _holds(values: Any, value: Any) -> bool:
     return is_inside and (values.step is None or (value - values.low) % values.step == 0)
 
 
-# The trials.
+# The following functions run the trials.
 
 
 @contextmanager
 def _quiet(file: Path | None) -> Iterator[None]:
-    """Keep optuna from printing inside the block, and say in a sentence that its file cannot be
-    written.
+    """Silence optuna's log while the block of this context manager runs, and turn an error of
+    writing its file into a StorageError.
     """
     from optuna import logging
 
@@ -290,8 +298,8 @@ def _quiet(file: Path | None) -> Iterator[None]:
 
 
 def _open_study(file: Path | None) -> Any:
-    """Return the study of optuna that a file has, or a new one; its trials are kept in the file, if
-    one is given.
+    """Return optuna's study of the search. With a file, the study is loaded from it, or created in
+    it, and its trials are saved there.
 
     Raises:
         ConfigError: The file does not hold a study.
@@ -315,10 +323,11 @@ def _open_study(file: Path | None) -> Any:
 
 
 def _open_journal(file: Path) -> Any:
-    """Open optuna's journal; raise a ValueError if the first line is not one of its own, which it
-    does not check.
+    """Open a file as optuna's journal. An incomplete last line, left by a killed process, is
+    removed.
 
-    A last line that a killed process left incomplete is removed.
+    Raises:
+        ValueError: The first line is not one of optuna's, which optuna itself does not check.
     """
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -329,7 +338,7 @@ def _open_journal(file: Path) -> Any:
         if not isinstance(first, dict) or not {"op_code", "worker_id"} <= first.keys():
             raise ValueError
         os.truncate(file, content.rfind(b"\n") + 1)
-    # the default lock is a symlink
+    # not optuna's default lock, which is a symlink
     return JournalStorage(JournalFileBackend(str(file), JournalFileOpenLock(str(file))))
 
 
@@ -341,11 +350,11 @@ def _search(
     about: dict[str, Any],
     file: Path | None,
 ) -> Iterator[TuneTrial]:
-    """Yield the trials that the study has, then new ones. An interrupted trial does not affect
-    later ones.
+    """Yield the finished trials of the study, then run and yield new ones. An interrupted trial
+    does not affect later ones.
 
     Raises:
-        ConfigError: The study is of another search.
+        ConfigError: The study belongs to another search.
     """
     from optuna.samplers import TPESampler
     from optuna.trial import TrialState
@@ -373,7 +382,7 @@ def _search(
             seed = int(np.random.SeedSequence([about["seed"], number]).generate_state(1)[0])
             study.sampler = TPESampler(seed=seed, n_startup_trials=_STARTUP, constant_liar=False)
             if number == 0 and all(_holds(space[name], value) for name, value in current.items()):
-                study.enqueue_trial(current)  # the first trial has the settings without a search
+                study.enqueue_trial(current)  # the first trial has the preset's own settings
             trial = study.ask(space)
         values = trial.params.items()
         settings = {
@@ -393,12 +402,11 @@ def _search(
 
 
 def _try(trial: Any, variants: Variants, result: TuneTrial, file: Path | None) -> TuneTrial:
-    """Train with a trial's settings, until the end of the run or until the trial is hopeless;
-    return its result.
+    """Train with a trial's settings, until the run ends or the trial is pruned; return its result.
 
     Raises:
-        TrainingError: It is the first, and its budget ran out before it could learn anything.
-        NotADistribution: The model cannot be scored.
+        TrainingError: This is the first trial, and its time budget ran out after a few steps.
+        NotADistribution: The model's scores are not a probability distribution.
     """
     best = math.inf
     stopped = None

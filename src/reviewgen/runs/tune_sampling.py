@@ -1,9 +1,10 @@
-"""``reviewgen.tune_sampling``: which generation settings give texts that are most like human ones.
+"""``reviewgen.tune_sampling``: finds the generation settings whose texts are most like human texts.
 
-A setting is judged by how far the figures of its texts are from those of human texts of the same
-size: unknown words, distinct n-grams, length, repetition, and bits per character under a judge,
-another model that was trained on other texts. Each difference is measured in standard deviations
-between groups of human texts.
+Generated texts are compared with human texts of about the same total length, by some figures: the
+share of unknown words, distinct n-grams, length, repetition, and bits per character under a judge.
+The judge is another model, trained on other texts. The distance is the mean difference of the
+figures; the unit of each difference is the standard deviation of the figure between groups of human
+texts.
 """
 
 import itertools
@@ -34,28 +35,29 @@ DEFAULT_SEARCH: Mapping[str, Sequence[Any]] = {
     "top_p": (1.0, 0.95),
 }
 _SEARCHED = (*SAMPLING_SETTINGS, "words")
-_MAX_TEXTS = 20_000  # human texts that are read
-_GROUPS = 5  # of human texts, between which the standard deviations are taken
+_MAX_TEXTS = 20_000  # maximum number of human texts that are read
+_GROUPS = 5  # groups of human texts, for the standard deviations between them
 _MIN_TEXTS = 4 * _GROUPS
 _MIN_DEVIATION = 1e-3
-_MAX_DEVIATIONS = 10.0  # a larger difference counts as this one
+_MAX_DEVIATIONS = 10.0  # a larger difference, in standard deviations, counts as this
 _JUDGE = "ngram-char"
-# In blind comparisons, people rather read texts within these two limits than others.
-_MAX_REPEATED = 0.02  # share of the texts that repeat a sentence
-_MIN_DISTINCT = 0.6  # distinct-2 of the texts, relative to that of human texts
+# In blind comparisons, people preferred to read texts within these two limits.
+_MAX_REPEATED = 0.02  # maximum share of the texts that repeat a sentence
+_MIN_DISTINCT = 0.6  # minimum of distinct-2 of the texts divided by distinct-2 of human texts
 
 
 @dataclass(frozen=True)
 class SamplingTrial:
-    """The texts of one combination of settings, beside human texts with about as many words.
+    """The figures of texts that were generated with one combination of settings, and of human texts
+    with about as many words.
 
     Attributes:
         settings: The generation settings, as in {"temperature": 0.9}.
-        generated: Figures of the generated texts.
-        human: The same figures of human texts, cut off and finished as generated texts are.
-        distance: The mean difference of the two, in standard deviations between groups of human
-            texts; differences of more than 10 count as 10, and distinct-1 to -4 are averaged into
-            one figure.
+        generated: The figures of the generated texts.
+        human: The same figures of human texts, which are cut off and finished like generated texts.
+        distance: The mean difference of the figures, in standard deviations between groups of human
+            texts. A difference of more than 10 counts as 10. The differences of distinct-1 to -4
+            are averaged first, so they count as one figure.
     """
 
     settings: dict[str, Any]
@@ -65,9 +67,9 @@ class SamplingTrial:
 
     @property
     def reading(self) -> float:
-        """Bits per character of the texts under the judge: the lower, the better they read.
-        Infinite if more than 2 % of them repeat a sentence, or if their distinct-2 is below 0.6 of
-        that of human texts."""
+        """Bits per character of the generated texts under the judge: the lower, the better they
+        read. Infinite if more than 2 % of the texts repeat a sentence, or if their distinct-2 is
+        below 0.6 times that of human texts."""
         texts = self.generated
         bits = self.generated.bits_per_character
         is_dull = (
@@ -94,11 +96,12 @@ def tune_sampling(
 ) -> Iterator[SamplingTrial]:
     """Try generation settings for a profile; yield one trial for each combination of values.
 
-    Each trial compares generated texts with human texts of the same size: the share of unknown
-    words, distinct-1 to 4, the length, the repetition within a text, and the bits per character
-    under a judge, a model that was trained on other texts. For the profile "likeness" the lowest
-    ``distance`` is the best: the mean difference in standard deviations between groups of human
-    texts. For "reading" it is the lowest ``reading``: the bits per character of texts that do not
+    Each trial compares generated texts with human texts of about as many words, by these figures:
+    the share of unknown words, distinct-1 to 4, the length, the repetition within a text, and the
+    bits per character under a judge, a model that was trained on other texts. For the profile
+    "likeness", the trial with the lowest ``distance`` is the best: the mean difference of the
+    figures, in standard deviations between groups of human texts. For the profile "reading", the
+    trial with the lowest ``reading`` is the best: the bits per character of texts that do not
     repeat themselves.
 
     >>> model = reviewgen.load("./my-model")  # doctest: +SKIP
@@ -108,7 +111,7 @@ def tune_sampling(
 
     Args:
         model: The model.
-        source: Human texts that it was not trained on, at least 40.
+        source: At least 40 human texts that the model was not trained on.
         search: The values to try, by setting: temperature, top_k, top_p, min_p, repetition_penalty,
             no_repeat_ngram_size, words. By default temperatures from 0.7 to 1.1, each with top_p 1
             and 0.95.
@@ -149,7 +152,7 @@ def tune_sampling(
     )
 
     def trials() -> Iterator[SamplingTrial]:
-        """Yield each setting with the distance of its texts from human texts."""
+        """Generate texts with each combination of settings, and yield a trial for each."""
         deviations = _deviations(reference, texts, measure)
         for combination in settings:
             written = model.generate(
@@ -165,10 +168,11 @@ def tune_sampling(
 
 
 def _read_human(source: Any, model: ReviewModel, seed: int, options: EvaluateKwargs) -> list[str]:
-    """Return the human texts of a source as the model's tokenizer spells them, in random order.
+    """Return the human texts of a source in random order, encoded and decoded by the model's
+    tokenizer, so that they are spelled like generated texts.
 
     Raises:
-        DataError: There are too few.
+        DataError: There are too few texts.
     """
     documents = itertools.islice(read_documents(source, model.bundle, **options), _MAX_TEXTS)
     read = (tokens_of(ids, model.tokenizer.vocab_size).tolist() for ids, _ in documents)
@@ -185,8 +189,8 @@ def _read_human(source: Any, model: ReviewModel, seed: int, options: EvaluateKwa
 def _deviations(
     reference: Sequence[str], texts: int, measure: Callable[[Sequence[str]], TextStatistics]
 ) -> list[float]:
-    """Return the standard deviation of each figure between groups of human texts, as if each group
-    had as many texts as are generated.
+    """Return the standard deviation of each figure between groups of human texts, scaled to groups
+    of as many texts as are generated.
 
     Raises:
         ConfigError: The judge gives a text probability zero.
@@ -206,8 +210,8 @@ def _deviations(
 def _combine(
     defaults: GenerationConfig, search: Mapping[str, Sequence[Any]] | None, texts: int
 ) -> list[dict[str, Any]]:
-    """Return every combination of the values of the searched settings; a bad value is refused
-    before any work.
+    """Return every combination of the values of the searched settings. All are checked, so that a
+    bad value is refused before any work.
     """
     values = check_mapping("search", search or DEFAULT_SEARCH, "{'temperature': [0.8, 0.9]}")
     for name, listed in values.items():
@@ -226,8 +230,8 @@ def _combine(
 
 
 def shorten_as_generated(text: str, model: ReviewModel) -> str:
-    """Return a human text as it would be if it had been generated: cut off at ``max_new_tokens``,
-    and finished alike.
+    """Shorten a human text as if it had been generated: cut it off after ``max_new_tokens`` tokens
+    and, if the model finishes sentences, after the last whole sentence.
     """
     config = model.generation_config
     ids = model.tokenizer.encode(text)
@@ -239,7 +243,8 @@ def shorten_as_generated(text: str, model: ReviewModel) -> str:
 
 
 def _train_judge(texts: Sequence[str], seed: int) -> ReviewModel:
-    held_out = max(1, len(texts) // 10)  # named, since the texts may be one part of a split by hash
+    # chosen here, not by the hash of a text: the texts may come from one part of a split by hash
+    held_out = max(1, len(texts) // 10)
     settings: Any = {"model": {"order": 6}, "training": {"novelty": "none", "copy_tokens": 0}}
     run = TrainingRun(
         _JUDGE, list(texts[held_out:]), validation=list(texts[:held_out]), seed=seed, **settings
@@ -252,7 +257,9 @@ def _train_judge(texts: Sequence[str], seed: int) -> ReviewModel:
 
 
 def _figures(statistics: TextStatistics) -> list[float]:
-    """Return the figures that are compared; None counts as 0, on both sides."""
+    """Return the figures that are compared. A figure that is None counts as 0, for generated and
+    human texts alike.
+    """
     unknown = statistics.unknown_words or 0.0
     bits = statistics.bits_per_character or 0.0
     return [*statistics.distinct, unknown, statistics.words_per_text, statistics.repetition, bits]
@@ -262,7 +269,7 @@ def _distance(
     generated: TextStatistics, human: TextStatistics, deviations: Sequence[float]
 ) -> float:
     figures = zip(_figures(generated), _figures(human), deviations, strict=True)
-    # an infinite difference is the largest
+    # an infinite difference counts as the maximum, too
     differences = [
         min(_MAX_DEVIATIONS, abs(one - other) / deviation) for one, other, deviation in figures
     ]
