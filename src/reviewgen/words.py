@@ -192,11 +192,11 @@ def map_words(bundle: Bundle, pieces: TokenTexts, count: int) -> WordMap:
 
 
 def _networks(bundle: Bundle) -> Iterator[nn.Module]:
-    """Yield the networks that read the token ids of a model: the model itself, or the parts of a
-    blend.
+    """Yield the networks that read the token ids of a model: the model itself, or the components of
+    a blend.
     """
     model = bundle.weights.model_on_device
-    for network in (model, *getattr(model, "parts", ())):
+    for network in (model, *getattr(model, "components", ())):
         if isinstance(network, nn.Module):
             yield network
 
