@@ -117,7 +117,9 @@ def prune_cache(max_bytes: int = MAX_BYTES) -> None:
 
 
 def _entries() -> Iterator[tuple[float, int, Path]]:
-    """Yield for each folder of the cache the time of its last use, its size in bytes and its path."""
+    """Yield the time of the last use, the size in bytes and the path of each folder of the
+    cache.
+    """
     root = cache_folder()
     for folder in root.iterdir() if root.is_dir() else ():
         with contextlib.suppress(OSError):  # another process is removing it

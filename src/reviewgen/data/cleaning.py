@@ -236,7 +236,7 @@ class Cleaner:
         return text
 
     def _repair(self, text: str) -> str:
-        """Return the text with its mojibake repaired; if repair is off, count the mojibake instead."""
+        """Return the text with its mojibake repaired; if repair is off, only count the text."""
         if self._fix_encoding is None:
             if match := _MOJIBAKE.search(text) or _ASCII_MOJIBAKE.search(text):
                 self.report.mojibake += 1
@@ -345,7 +345,7 @@ def _drop_hidden(text: str) -> tuple[str, int]:
 
 
 def _mark(tag: re.Match[str]) -> str:
-    """Return the replacement of a tag: a break for a block element, nothing for an inline element."""
+    """Return the replacement of a tag: a break for a block element, else nothing."""
     name = (tag["name"] or "").lower()
     if name == "p":
         return _PARAGRAPH
