@@ -441,7 +441,7 @@ def _read_shard(shard: Any, columns: object) -> Iterator[Any]:
 
 def _open_object(source: Any, config: DataConfig) -> Source:
     kind = type(source).__name__
-    # such as a DatasetDict
+    # such as a DatasetDict; the keys of a dict are an iterable of texts
     if isinstance(source, Mapping) and not hasattr(source, "mapping"):
         splits = list(map(str, source))
         wanted = config.split or "train"
