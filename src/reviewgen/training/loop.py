@@ -237,7 +237,7 @@ class Loop:
                 do_save = self.finish_step()
                 report = self.make_report(step_batches[-1], loss)
                 do_evaluate = self.is_evaluation_due()
-                # a check waits for an accelerator, so check only before weights are evaluated or saved
+                # a check waits for an accelerator: check only before weights are evaluated or saved
                 steps = report.step if do_evaluate or do_save else None
                 if self.guard.bad_step or (steps and not self.guard.check(steps)):
                     yield self.end_diverged(report)

@@ -18,8 +18,8 @@ from reviewgen.evaluation.evaluate import Evaluation
 from reviewgen.rates import MIN_CHARACTERS
 
 MIN_CHANGE = 0.01  # as a share of the bits per character; smaller changes may come from the seed
-# the denominator of a relative change is at least this many bits per character: a change relative to
-# fewer bits means nothing
+# relative changes are computed with at least this many bits per character in the denominator, since
+# a change relative to fewer bits means nothing
 MIN_BITS = 0.01
 # The gain in this last share of the steps shows whether a model still improves. The learning rate
 # falls there from about a quarter of its peak to zero.
@@ -27,11 +27,10 @@ RECENT = 0.25
 MIN_EVALUATIONS = 4  # with fewer evaluations, a curve does not show its trend
 MIN_STEPS = 200  # with fewer steps, it does not show its trend either
 LAST = 2  # this many last evaluations must all be worse, since a single one may be an outlier
-COPY_MARGIN = (
-    0.15  # copying: more than this above the copy rate of held-out reviews (one text in 7)
-)
-# and more than this times that rate: if held-out reviews repeat the training text often, their rate
-# varies by more than the margin
+# A model copies if its copy rate exceeds that of held-out reviews by this much, one text in seven,
+COPY_MARGIN = 0.15
+# and is also more than this many times that rate: if held-out reviews often repeat the training
+# text, their own rate varies by more than the margin.
 COPY_FACTOR = 1.5
 _ADVICE = "Lower training.learning_rate."
 
