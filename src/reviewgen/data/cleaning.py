@@ -199,7 +199,7 @@ class Cleaner:
                 ) from None
             self._fix_encoding = fix
         if options["strip_markdown"]:
-            from markdown_it import MarkdownIt  # slow to import, and rarely needed
+            from markdown_it import MarkdownIt  # a dependency of rich; slow to import
 
             # without this rule, escaped characters stay separate tokens
             self._parse_markdown = MarkdownIt("commonmark").disable("text_join").parse

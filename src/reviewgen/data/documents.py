@@ -59,7 +59,7 @@ _SENTENCE_END = re.compile(r"[.!?…:;。！？][\"'”’»)\]]*$")
 ROWS = 1024  # records in a batch
 _NARROWEST = 40  # smallest width of a wrapped text, in characters
 _WIDEST = 160  # largest width of a wrapped text, in characters
-_LONGEST_WORD = 25  # characters
+_LONGEST_WORD = 25  # max characters of a word
 _MIN_BREAKS = 40  # a width is detected only from this many line breaks within paragraphs
 _MIN_SHARE = 0.8  # min share of these line breaks that fit the width
 _MIN_TEXTS = 10  # a line is repeated if it occurs in this many texts,
@@ -233,8 +233,8 @@ def divide_text(text: str) -> list[str]:
     text.
 
     This is for a text that is used as a whole, for training or for validation. The cuts cost a
-    model next to nothing, 0.0004 nats per character in the example above, and give it several
-    beginnings to learn from.
+    model next to nothing, 0.0004 nats per character in the example of the module docstring, and
+    give it several beginnings to learn from.
     """
     blocks = math.ceil(len(text) / _MAX_BLOCK)
     return _cut_near(

@@ -244,9 +244,6 @@ def _encode_part(
 ) -> tuple[Any, LostCharacters]:
     """Encode a part: write its shard and its words. A task, which runs in any process.
 
-    Returns:
-        The digests of the shard's files, and the characters that the tokenizer loses.
-
     Args:
         cls: The class of the tokenizer.
         folder: The folder of the tokenizer.
@@ -260,6 +257,9 @@ def _encode_part(
         words: The file for the word counts; None does not count words.
         texts: The number of texts in earlier parts.
         training: The number of training texts in earlier parts.
+
+    Returns:
+        The digests of the shard's files, and the characters that the tokenizer loses.
     """
     tokenizer = _load(cls, folder, digest)
     known = conditions.with_ids_from(tokenizer.vocab_size, tokenizer.encode)

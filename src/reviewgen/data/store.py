@@ -149,7 +149,9 @@ class TokenStore:
             yield self.document(number), int(self.characters[number])
 
     def head(self, tokens: int) -> "TokenStore":
-        """Return a view of the first texts, up to ``tokens`` ids but at least one text."""
+        """Return a view of the first texts, with up to ``tokens`` ids (conditions and fields not
+        counted) but at least one text.
+        """
         count = max(1, int(self.offsets.searchsorted(tokens, side="right")) - 1)
         part = copy.copy(self)
         part.offsets = self.offsets[: count + 1]

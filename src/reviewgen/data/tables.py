@@ -186,7 +186,7 @@ def _refuse_constant(word: str) -> None:
 
 
 def _read_values(path: Path) -> list[Any]:
-    """Return the JSON values of a file, which follow one another without separators."""
+    """Return the JSON values of a file, which follow one another without commas."""
     text = path.read_text(encoding="utf-8").strip()
     values = []
     decoder = json.JSONDecoder()
@@ -295,7 +295,8 @@ def read_csv(
 
     Raises:
         DataError: A row has more or fewer fields than the header; or a quote is never closed, or is
-            closed within a text, so that several rows would be read as one text.
+            closed within a text. Otherwise rows would be read as one text, or texts would lose
+            their quotes.
     """
     separator, names, skipped = _find_format(path)
     wanted = [(column, names.index(column)) for column in needed_columns(names, columns)]

@@ -103,10 +103,6 @@ def choose_execution(
 ) -> list[Execution]:
     """Choose how to compute the steps of a run.
 
-    Returns:
-        The chosen configuration, followed by the other timed ones. Only on a CPU, and only if there
-        is a choice, configurations are timed.
-
     Args:
         model: The model.
         config: Training settings.
@@ -114,6 +110,10 @@ def choose_execution(
         seconds: The time budget of the run, or None.
         run_tokens: The tokens of the run, or infinity if unknown.
         processes: The processes; the first chooses for all.
+
+    Returns:
+        The chosen configuration, followed by the other timed ones. Only on a CPU, and only if there
+        is a choice, configurations are timed.
     """
     executions = [_default_execution(model, config, device)]
     if device == "cpu" and processes.rank == 0:  # the others wait for its result

@@ -40,14 +40,14 @@ _MAX_SCALE = 5.0
 def calibrate(model: Any, documents: Sequence[Document], vocab_size: int) -> str | None:
     """Scale the logits of a model so that the cross entropy of held-out texts is minimal.
 
-    Returns:
-        A note for the user, or None if the logits were not changed.
-
     Args:
         model: The model, on the CPU and in evaluation mode. It is changed only if it is a
             ``SupportsScaledLogits``.
         documents: The held-out texts; a sample of them is used.
         vocab_size: The tokenizer's vocabulary; other ids are not scored.
+
+    Returns:
+        A note for the user, or None if the logits were not changed.
     """
     if not isinstance(model, SupportsScaledLogits):
         return None

@@ -33,8 +33,8 @@ class Checkpoints:
 
     Args:
         folder: The folder; None for a run without checkpoints, and in all processes but the first.
-        seconds: Min seconds between two checkpoints. The time becomes longer if writing a
-            checkpoint would take more than 1 % of it. 0 saves no checkpoints.
+        seconds: Min seconds between two checkpoints. The interval becomes longer if writing a
+            checkpoint takes more than 1 % of it. 0 saves no checkpoints.
         kept: Number of most recent checkpoints to keep.
 
     Attributes:

@@ -393,8 +393,8 @@ class Loop:
         """Take one optimizer step on consecutive batches; return the cross entropy in nats per
         token.
 
-        The optimizers are not run if the loss or the gradient is bad. The attribute ``losses`` then
-        holds the model's own loss terms of this step.
+        The optimizers are not run if the loss or the gradient is NaN or infinite. The attribute
+        ``losses`` then holds the model's own loss terms of this step.
 
         Raises:
             KeyboardInterrupt: A process was interrupted; all processes raise it, in the same step.
@@ -468,7 +468,7 @@ class Loop:
     def _sum_gradients(self, losses: Float[Tensor, " L"]) -> Float[Tensor, " L"]:
         """Sum the gradients over the processes; return the sum of the losses.
 
-        If there are several processes, a parameter without a gradient gets one of zeros.
+        If there are several processes, a parameter without a gradient gets a gradient of zeros.
         """
         if self.processes.world_size == 1:
             return losses
@@ -612,8 +612,8 @@ class Loop:
         return replace(report, notes=(*report.notes, note))
 
     def end_diverged(self, report: Report) -> Report:
-        """End a run whose loss or gradient became NaN or infinite: keep the last good weights, and
-        return the last report.
+        """End a run whose loss or gradient became NaN or infinite; return its last report. For the
+        weights that are kept, see ``end_early``.
 
         Raises:
             TrainingError: The first step was bad, so there are no good weights.
@@ -638,7 +638,9 @@ class Loop:
         return self.end_early(report, reason, StopReason.DIVERGED)
 
     def end_early(self, report: Report, reason: str, stopped: StopReason) -> Report:
-        """End a run that cannot continue: keep the last good weights, and return the last report.
+        """End a run that cannot continue; return its last report.
+
+        The best weights are kept or, if there was no evaluation yet, the last good ones.
 
         Raises:
             TrainingError: There are no good weights.

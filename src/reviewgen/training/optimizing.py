@@ -286,8 +286,7 @@ class RowAdamW(Optimizer):
     Args:
         params: Tables, or parameter groups of them.
         lr: The learning rate.
-        weight_decay: The share of the weights, times the learning rate, by which they shrink at
-            each step.
+        weight_decay: At each step, the weights shrink by this share times the learning rate.
         beta2: The decay of v, the running mean of squared gradients.
         eps: Added to the square root of v.
     """

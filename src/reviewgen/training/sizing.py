@@ -142,6 +142,7 @@ def _fits(parameters: int, tokens: float, corpus_tokens: int) -> bool:
     """Return whether a run has enough tokens for a model of this size, and its corpus is large
     enough not to be memorised.
     """
+    # 20 for each parameter, or 1.5 epochs if that is less; but at least 2 for each parameter
     enough = max(
         _MIN_TOKENS_PER_PARAMETER * parameters,
         min(_TOKENS_PER_PARAMETER * parameters, _ENOUGH_EPOCHS * corpus_tokens),

@@ -41,6 +41,7 @@ class SampledSoftmax:
     def __init__(self, size: int, counts: Real[np.ndarray, " V"]) -> None:
         frequencies = (counts + 1) / (counts + 1).sum()
         drawn = frequencies**POWER
+        # (V,) probability that each token is drawn
         self.chances: np.ndarray = np.minimum(1, size * drawn / drawn.sum())
         # one token is always drawn, so that a step without targets has a logit
         self.chances[self.chances.argmax()] = 1
@@ -59,6 +60,7 @@ class SampledSoftmax:
         picked = torch.rand(len(self.chances)).numpy() < self.chances
         picked[targets] = True
         tokens = np.flatnonzero(picked)
+        # (C,) probability that a token is neither drawn nor one of the N targets
         missing = (1 - self.chances[tokens]) * np.exp(len(targets) * self.other[tokens])
         return tokens, np.log1p(-missing).astype(np.float32)
 
