@@ -295,8 +295,8 @@ def read_csv(
 
     Raises:
         DataError: A row has more or fewer fields than the header; or a quote is never closed, or is
-            closed within a text. Otherwise rows would be read as one text, or texts would lose
-            their quotes.
+            closed within a text. Without this error, several rows would be read as one text, or
+            texts would lose their quotes.
     """
     separator, names, skipped = _find_format(path)
     wanted = [(column, names.index(column)) for column in needed_columns(names, columns)]
