@@ -15,9 +15,9 @@ from reviewgen.errors import StorageError, storage_errors
 from reviewgen.storage import Job, temporary_folder
 
 MAX_BYTES = 10_000_000_000
-_WORKSPACE = "tmp-"  # how the names of temporary folders in the cache begin
-_KILLED_SECONDS = 7 * 24 * 3600  # an unused temporary folder was left by a killed process
-_IN_USE_SECONDS = 3600  # after its last use, a training may still be running on a folder
+_WORKSPACE = "tmp-"  # prefix of the names of temporary folders in the cache
+_KILLED_SECONDS = 7 * 24 * 3600  # after this, a temporary folder counts as abandoned
+_IN_USE_SECONDS = 3600  # for this long after a folder's last use, a training may still need it
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ def cache_folder() -> Path:
         if configured:
             return Path(configured).expanduser()
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reviewgen"
-    # pathlib's, for HOME unset and a user without an entry in the system's list
+    # pathlib raises it if HOME is not set and the system does not list the user
     except RuntimeError:
         raise StorageError(
             "There is no place for the cache: this user has no home folder. Set REVIEWGEN_CACHE to"
@@ -66,21 +66,21 @@ def in_cache(
     piece: str,
     make: Callable[[Job], object],
 ) -> T:
-    """Return what is read from a folder of the cache, after a job has made it if need be.
+    """Read a folder of the cache; if it does not exist, a job makes it first.
 
     Args:
         name: The name of the folder.
-        read: Reads it, or raises if it is not whole.
-        facts: What it depends on.
-        piece: The piece of the job that becomes the folder.
-        make: Makes that piece.
+        read: Reads the folder and returns its content, or raises if the folder is incomplete.
+        facts: The settings and data that the folder's content depends on.
+        piece: The name of the job's output that becomes the folder.
+        make: Makes that output.
     """
     target = cache_folder() / name
     with storage_errors(target):
         if target.exists():
             try:
                 read(target)
-            # the removal of the folder was cut off, or the power failed
+            # the folder is incomplete: its removal was interrupted, or the power failed
             except (OSError, ValueError, KeyError, TypeError):
                 shutil.rmtree(target)
         if not target.exists():
@@ -88,7 +88,7 @@ def in_cache(
                 if not target.exists():
                     make(job)
                     job.finish(piece)
-    with contextlib.suppress(OSError):  # a cache that others may only read
+    with contextlib.suppress(OSError):  # this user may only read the cache
         os.utime(target)
     prune_cache()
     return read(target)
@@ -100,8 +100,9 @@ def cache_size() -> int:
 
 
 def prune_cache(max_bytes: int = MAX_BYTES) -> None:
-    """Remove folders, the one that was not used for longest first, until the cache has at most
-    ``max_bytes``.
+    """Remove the least recently used folders until the cache has at most ``max_bytes``. Folders
+    used within the last hour are kept, and temporary folders unused for a week are removed in any
+    case.
     """
     entries = sorted(_entries())
     total = sum(size for _, size, _ in entries)
@@ -116,13 +117,15 @@ def prune_cache(max_bytes: int = MAX_BYTES) -> None:
 
 
 def _entries() -> Iterator[tuple[float, int, Path]]:
-    """Yield when each folder of the cache was used last, its size in bytes, and its path."""
+    """Yield the time of the last use, the size in bytes and the path of each folder of the
+    cache.
+    """
     root = cache_folder()
     for folder in root.iterdir() if root.is_dir() else ():
         with contextlib.suppress(OSError):  # another process is removing it
             if folder.is_dir():
                 files = [file.stat() for file in folder.rglob("*") if file.is_file()]
                 used = [folder.stat().st_mtime]
-                if folder.suffix == ".partial":  # a job is used while its files are written
+                if folder.suffix == ".partial":  # a running job writes to its files
                     used += [file.st_mtime for file in files]
                 yield max(used), sum(file.st_size for file in files), folder

@@ -1,12 +1,12 @@
-"""Cleaning of texts: HTML tags and entities, NFC, mojibake, markdown, case, white space around,
+"""Clean texts: HTML tags and entities, NFC, mojibake, markdown, case, surrounding white space,
 empty texts, duplicates.
 
 Lower-casing and stripping markdown are off by default, since they lose information that a reader
-would miss; so is repairing mojibake, which guesses. Knows nothing of files.
+would miss. Repairing mojibake is off too, since it guesses. This module does not read files.
 
 Only complete tags of known elements count as tags, so "a < b", "<3" and "I <really> liked it" stay
-as they are. Mojibake is text that was once read in the wrong encoding, as "cafÃ©" for "café";
-``ftfy`` repairs it.
+as they are. Mojibake is text that was once decoded with the wrong encoding, such as "cafÃ©" for
+"café"; ``ftfy`` repairs it.
 """
 
 import hashlib
@@ -53,11 +53,11 @@ _CLOSINGS = {
     for name in (None, "script", "style")
 }
 _DOCTYPE = re.compile(r"<(?:!doctype|\?xml)\b[^<>]{0,500}>", re.IGNORECASE)
-_BREAK = "\x1e"  # a break between lines: white space to Python, and in no text that a browser shows
-_PARAGRAPH = "\x1f"  # a break between paragraphs, for which the same holds
+_BREAK = "\x1e"  # marks a line break; Python counts it as white space, and web pages do not have it
+_PARAGRAPH = "\x1f"  # marks a paragraph break; likewise
 _SPACE = re.compile(r"\s+")
-# What the bytes 80 to BF are in Latin-1 and in Windows-1252; of those, punctuation may also stand
-# after a capital in French.
+# The characters of the bytes 80 to BF in Latin-1 and in Windows-1252. The second set leaves out the
+# punctuation that may follow a capital letter in French.
 _CONTINUATION = "\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ"
 _AFTER_CAPITALS = "\x80-\x9f¡-ª¬-º¼-¿€‚ƒ„†‡ˆ‰Š‹ŒŽ•˜™šœžŸ"
 _MOJIBAKE = re.compile(
@@ -66,34 +66,34 @@ _MOJIBAKE = re.compile(
     rf"|â€[{_CONTINUATION}]|â[\x80-\x84][\x80-\xbf]"  # quotation marks and dashes
     rf"|ð[Ÿ\x9f][{_CONTINUATION}]|ï¸|ï»¿|ï¿½"  # emoji, byte order mark, replacement character
     rf"|(?:[ÐÑ][{_CONTINUATION}]){{2}}|(?:à[¸¹][{_CONTINUATION}]){{2}}"  # Cyrillic, Thai
-    r"|[\x80-\x9f]"  # punctuation of Windows-1252 that was read as Latin-1, and is invisible
+    r"|[\x80-\x9f]"  # punctuation of Windows-1252 decoded as Latin-1: invisible control characters
 )
 # Punctuation whose mojibake was then written in ASCII: "itâ€™s" became "itaEUR(tm)s".
 _ASCII_MOJIBAKE = re.compile(r'aEUR(?:\(tm\)|oe|["\x9d]|(?![A-Za-z]))')
 _MENDED = {"aEUR(tm)": "’", "aEURoe": "“", 'aEUR"': "—"}  # all others are closing quotation marks
-# Bold, a link or a heading: what is certainly markdown.
+# Bold text, a link or a heading: each of them is a certain sign of markdown.
 MARKDOWN = re.compile(
     r"(?<![\w*])\*\*[^\W\d][^*\n]*\*\*(?!\*)|\[[^\[\]\n]+\]\(\w+:|^#{1,6} \w", re.MULTILINE
 )
-# Markers that CommonMark takes for text, since a blank is on their inner side: at the end of a
-# line, as a pair, before a word or between blanks, after punctuation, bold and italic at once.
-# Blanks to fill in, snake_case, footnotes and "f**k" do not match.
+# Emphasis markers that CommonMark treats as text, since a space is on their inner side: at the end
+# of a line, as a pair, before a word or between spaces, after punctuation, or bold and italic at
+# once. Underscores to fill in, snake_case, footnotes and "f**k" do not match.
 _MARKER = r"(?<![^\s(\"'])(?!_{3}|\*\*+\d/)(?:\*\*|_)+(?![*_])"
 _STRAY_MARKERS = re.compile(
     rf" {_MARKER}$|{_MARKER}(?: ([^*_]*\w)(?:\*\*|_)+(?![\w*_])| )?"
     r"|(?<=[.,;:!?\"')])(?:\*\*|_)+(?!\S)|(?:\*\*_|_\*\*)[*_]*(?!\w)",
     re.MULTILINE,
 )
-# four stars or more in a text without "**"
+# a rating: four or more stars in a row, in a text without "**" elsewhere
 _RATING = re.compile(r"\A(?!.*(?<!\*)\*\*(?!\*)).*\*{4}", re.DOTALL)
 _BREAK_TAG = re.compile(r"</?br\b[^<>]{0,100}>", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-_AROUND = 15  # characters of an example before and after
+_AROUND = 15  # characters of an example before and after the mojibake
 
 
 @dataclass
 class CleaningReport:
-    """What cleaning did to a source.
+    """The counts of what cleaning did to a source.
 
     Attributes:
         read: Texts read.
@@ -103,13 +103,14 @@ class CleaningReport:
         duplicates: Texts dropped because the same text came before.
         near_duplicates: Texts dropped because a similar text came before; only ``reviewgen
             prepare`` looks for them.
-        leaking: Held-out texts dropped because they share long runs with training texts; likewise.
+        leaking: Held-out texts dropped because they share long runs of characters with training
+            texts; only ``reviewgen prepare`` looks for them.
         breaks_replaced: ``<br />`` tags replaced by a newline.
         tags_removed: Other HTML tags and comments removed.
         entities_decoded: HTML entities decoded.
         normalized: Texts changed by NFC normalisation.
         decode_errors: Runs of bytes that are not valid in the encoding of their file.
-        mojibake: Texts that seem to be decoded wrongly, as "cafÃ©"; they are left as they are.
+        mojibake: Texts with mojibake, such as "cafÃ©", that was not repaired.
         encodings_fixed: Texts whose mojibake was repaired.
         unwrapped: Texts whose lines were joined.
         lines_dropped: Repeated lines dropped.
@@ -142,8 +143,8 @@ def add_reports(reports: Iterable[CleaningReport]) -> CleaningReport:
 
 
 def note_mojibake(count: int, example: str | None) -> list[str]:
-    """Return a sentence for the user on the texts with mojibake that was not repaired, if there are
-    any.
+    """Return a sentence that tells the user about unrepaired mojibake; an empty list if there is
+    none.
     """
     if example is None:
         return []
@@ -157,21 +158,22 @@ def note_mojibake(count: int, example: str | None) -> list[str]:
 class Cleaner:
     """Cleans texts one by one and counts the changes.
 
-    Calling it cleans one text. Duplicates are found by the hashes of all texts of a source; see
-    ``first_of_each``.
+    Call a cleaner with a text to clean it. It does not find duplicates: these are found by the
+    hashes of all texts of a source (see ``first_of_each``).
 
     Args:
-        options: Which changes are made, by name: "clean" (else nothing is changed or dropped,
-            except what the others ask for), "lowercase", "strip_markdown" (only the words of
-            markdown are kept), "fix_encoding" (mojibake is repaired), "keep_line_breaks" (no lines
-            are joined), "drop_repeated_lines", "keep_space" (around a text).
-        info: The source: the width that its texts are wrapped at, its repeated lines, and whether
-            it is one long text, of which the white space around and all lines are kept.
+        options: Whether each change is made, by name: "clean" (if false, only the changes that the
+            other options ask for are made, and no text is dropped), "lowercase", "strip_markdown"
+            (keep only the words of markdown), "fix_encoding" (repair mojibake), "keep_line_breaks"
+            (do not join wrapped lines), "drop_repeated_lines", "keep_space" (keep the white space
+            around a text).
+        info: The facts of the source. Three are used: the width that its texts are wrapped at, its
+            repeated lines, and whether it is one long text. In one long text, surrounding white
+            space and repeated lines are kept.
 
     Attributes:
         report: The counts.
-        mojibake: The first example of mojibake that was found and not repaired; None if all texts
-            are free of it.
+        mojibake: The first example of mojibake that was not repaired; None if there is none.
 
     Raises:
         ConfigError: Mojibake is to be repaired, and ftfy is not installed.
@@ -197,9 +199,9 @@ class Cleaner:
                 ) from None
             self._fix_encoding = fix
         if options["strip_markdown"]:
-            from markdown_it import MarkdownIt  # rich needs it; slow to import, and off by default
+            from markdown_it import MarkdownIt  # a dependency of rich; slow to import
 
-            # escaped characters stay apart
+            # without this rule, escaped characters stay separate tokens
             self._parse_markdown = MarkdownIt("commonmark").disable("text_join").parse
 
     def __call__(self, text: str) -> tuple[str, int] | None:
@@ -234,7 +236,7 @@ class Cleaner:
         return text
 
     def _repair(self, text: str) -> str:
-        """Return a text with its mojibake repaired, or only count it if that is not asked for."""
+        """Return the text with its mojibake repaired; if repair is off, only count the text."""
         if self._fix_encoding is None:
             if match := _MOJIBAKE.search(text) or _ASCII_MOJIBAKE.search(text):
                 self.report.mojibake += 1
@@ -271,7 +273,7 @@ class Cleaner:
 
 
 def first_of_each(hashes: np.ndarray) -> np.ndarray:
-    """Return a mask (N,) of the hashes (N,) that no earlier one equals."""
+    """Return a mask (N,): True for each hash (N,) that is not equal to an earlier one."""
     is_first = np.zeros(len(hashes), np.bool_)
     is_first[np.unique(hashes, return_index=True)[1]] = True
     return is_first
@@ -309,8 +311,8 @@ def strip_tags(text: str) -> tuple[str, int]:
     """Return a text without its HTML tags, comments, scripts and styles, and how many tags and
     comments it had.
 
-    The edges of a block, such as ``<div>`` or ``<li>``, become a line break, and those of ``<p>`` a
-    blank line. A text without tags is returned as it is.
+    The start and the end of a block element, such as ``<div>`` or ``<li>``, become a line break;
+    those of ``<p>`` become a blank line. A text without tags is returned as it is.
 
     >>> strip_tags("<p>I <b>really</b> liked it <3</p><p>a < b</p>")
     ('I really liked it <3\\n\\na < b', 6)
@@ -321,8 +323,10 @@ def strip_tags(text: str) -> tuple[str, int]:
 
 
 def _drop_hidden(text: str) -> tuple[str, int]:
-    """Return a text without its comments, scripts and styles, and how many tags and comments that
-    were; one needs its end.
+    """Return a text without its HTML comments, scripts and styles, and the number of removed tags
+    and comments.
+
+    A comment, script or style without an end is kept.
     """
     pieces = list[str]()
     start = 0
@@ -341,7 +345,7 @@ def _drop_hidden(text: str) -> tuple[str, int]:
 
 
 def _mark(tag: re.Match[str]) -> str:
-    """Return what a tag leaves: the edge of a block, or nothing."""
+    """Return the replacement of a tag: a break for a block element, else nothing."""
     name = (tag["name"] or "").lower()
     if name == "p":
         return _PARAGRAPH
@@ -349,8 +353,9 @@ def _mark(tag: re.Match[str]) -> str:
 
 
 def _break_lines(space: re.Match[str]) -> str:
-    """Return what stands for a run of white space; none where the edge of a block is the edge of
-    the text.
+    """Return the replacement of a run of white space. A run without a marked break is kept.
+    Otherwise it becomes a paragraph break or a line break, or nothing at the start or end of the
+    text.
     """
     if _PARAGRAPH not in space[0] and _BREAK not in space[0]:
         return space[0]

@@ -1,5 +1,5 @@
-"""From records to examples: chooses the columns of the text and of the conditions. Knows nothing of
-files.
+"""Turn records into examples: choose the columns of the text and of the conditions. This module
+does not read files.
 
 A *record* is a string, or a mapping of column to value. An *example* is a text with its condition
 values.
@@ -22,12 +22,12 @@ Example: TypeAlias = tuple[str, Sequence[str | float | None]]
 value is missing.
 """
 
-_PREVIEW = 1000  # characters
+_PREVIEW = 1000  # characters of a text in the preview
 _USUAL_NAMES = (
     "text review review_text reviewtext content body review_body comment caption description"
 )
 USUAL_NAMES = frozenset(_USUAL_NAMES.split())
-# an id, a date, a URL, a path, an address
+# matches an id, a date, a URL, a path or an address
 _CODE = re.compile(r"[!-~]*[\d_/@\\:=#][!-~]*|[!-~]*\w\.\w[!-~]*")
 _WORD = re.compile(r"[^\W\d_]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -41,15 +41,15 @@ _DATE_WORDS = frozenset(_DATES.split()) | {word[:3] for word in _DATES.split()}
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(TrainingTextOptions):
-    """How a source is read and cleaned, checked.
+    """Checked settings for reading and cleaning a source.
 
     Attributes:
-        width: The width that the texts are wrapped at, in characters; None looks for it in the
-            first ones.
-        repeated_lines: The lines that ``drop_repeated_lines`` drops; None looks for them in the
+        width: The width that the texts are wrapped at, in characters; None detects it from the
+            first texts.
+        repeated_lines: The lines that ``drop_repeated_lines`` drops; None detects them in the
             texts.
-        keep_space: Keep the white space around a text, on whose hash its split depends; of models
-            that were trained so.
+        keep_space: Keep the white space around a text. It is set for models that were trained this
+            way, since the split of a text depends on the hash of its characters.
 
     Raises:
         ConfigError: A value is of the wrong type or not allowed, or a condition is named twice.
@@ -71,7 +71,7 @@ class DataConfig(TrainingTextOptions):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of the conditions, those of fields last."""
+        """The columns of the conditions, followed by those of the fields."""
         return (*self.conditions, *self.fields)
 
     @property
@@ -89,8 +89,10 @@ class DataConfig(TrainingTextOptions):
         return {name: getattr(self, name) for name in names}
 
     def facts(self) -> dict[str, Any]:
-        """Return what the texts depend on, as JSON values: without the length limit; newer options
-        only if they are set.
+        """Return the settings that the texts depend on, as JSON values.
+
+        The length limit is left out. Newer options are included only if they are set, so that the
+        facts of older corpora stay equal.
         """
         left_out = {
             "max_text_characters",
@@ -108,10 +110,10 @@ class SourceInfo:
         text_column: The column of the text; None if the source has no columns.
         columns: All columns of the source.
         guessed: Whether the text column was guessed.
-        preview: How the first three texts begin.
+        preview: The beginnings of the first three texts.
         decode_errors: Runs of bytes in the files that are not valid in their encoding.
         notes: Sentences about the source that the user should see.
-        width: The width that its texts are wrapped at, in characters, where their lines are joined.
+        width: The width that its texts are wrapped at, in characters; None if lines are not joined.
         repeated_lines: The lines that are dropped from its texts.
         is_one_text: Whether the source is a single text file that is not cut into lines, paragraphs
             or sentences.
@@ -145,11 +147,12 @@ def flatten(record: Any, prefix: str = "") -> Any:
 def choose_columns(
     info: SourceInfo, head: list[Any], config: DataConfig, *, allow_missing: bool = False
 ) -> None:
-    """Choose the column of the text, and check that it and the conditions exist; the source's facts
-    say so afterwards.
+    """Choose the column of the text, and check that this column and those of the conditions exist.
+
+    The results are written to ``info``.
 
     Args:
-        info: The facts of the source.
+        info: The facts of the source; updated.
         head: The first records; see ``flatten``.
         config: How the source is read.
         allow_missing: Whether a condition without a column counts as not given; otherwise it is an
@@ -215,12 +218,12 @@ def to_examples(
     conditions: Sequence[str],
     max_characters: int | None,
 ) -> Iterator[Example]:
-    """Yield the examples of records; without a column, each record is a text.
+    """Yield an example for each record. If ``column`` is None, each record is a text itself.
 
     Args:
         records: The records.
         name: The file, for messages.
-        column: The column of the text.
+        column: The column of the text; None if the records have no columns.
         conditions: The columns of the conditions.
         max_characters: The maximum number of characters of a text; None does not limit it.
 
@@ -254,10 +257,11 @@ def _look_up(record: Mapping[Any, Any], column: str) -> Any:
 
 
 def _guess_text_column(name: str, columns: list[str], records: list[Any]) -> str:
-    """Return the column with a usual name, or else the one with the most characters; columns of
-    numbers or ids do not count.
+    """Guess the column of the text: a column with a usual name, or else the one with the most
+    characters.
 
-    If no column seems to hold text, one with a usual name does.
+    Columns of numbers or ids do not count, unless no column seems to hold text; then any column of
+    strings with a usual name is returned.
     """
     values = {
         column: [record[column] for record in records if isinstance(record.get(column), str)]
@@ -318,7 +322,7 @@ def _as_condition(value: Any, number: int, condition: str, name: str) -> str | f
     """Return a condition's value as a string or a finite number; None if it is missing, NaN or
     infinite.
 
-    A whole number that a float may not hold is a string.
+    An integer that is too large for a float to hold exactly is returned as a string.
     """
     if value is None:
         return None

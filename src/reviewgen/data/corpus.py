@@ -1,16 +1,17 @@
-"""The cleaned corpus: from the units of a source to Arrow files of texts, their conditions and
-their splits.
+"""Make the cleaned corpus: Arrow files of texts, their conditions and their splits, from the units
+of a source.
 
     raw/0-00012-00000.arrow   the cleaned texts of a part of a source, with their hashes and what
                               cleaning did
-    raw/0-00012-00000.lines   the same without repeated lines, where they are dropped
+    raw/0-00012-00000.lines   the same without repeated lines, if they are dropped
     corpus/00012.arrow        the same without duplicates, with the split of each text; a file of
                               ``datasets``
     corpus/corpus.json        how the sources were read, written last
 
-The parts depend on the source only. The split of a text depends on its content hash, so it is the
-same in any order and in any process; a source of one long text is cut into parts instead (see
-``documents``). Memory grows by 9 bytes for each text.
+The division into these parts depends on the source only. The split of a text depends on its content
+hash, so the split is the same in any order and in any process. A source of one long text is
+different: it is cut into blocks for the splits (see ``documents``). Memory grows by 9 bytes for
+each text.
 """
 
 import hashlib
@@ -60,17 +61,17 @@ if TYPE_CHECKING:
     import pyarrow
 
 CORPUS_FILE = "corpus.json"
-HELD_OUT = 0.05  # share of the texts in validation, and again in test
-# The code of a text is its split, an index into SPLITS, or one of these: it is in none.
+HELD_OUT = 0.05  # share of the texts for validation; test gets the same share
+# The code of a text is the index of its split in SPLITS, or the reason why it is in no split:
 _DUPLICATE = 3
 _NEAR_DUPLICATE = 4
 _LEAKING = 5
 _SAMPLE_CHARACTERS = 1 << 24  # characters of a source that are searched for repeated lines
-_NAMED = 5  # repeated lines that a message names
-_PART_CHARACTERS = 1 << 22  # characters of each part of a unit that several processes share
+_NAMED = 5  # number of repeated lines that a message shows
+_PART_CHARACTERS = 1 << 22  # min characters in each part of a unit that several processes share
 
 Cut: TypeAlias = Callable[[str], list[str]]
-"""Cuts a long text into its parts."""
+"""A function that cuts a long text into consecutive pieces."""
 
 
 @dataclass
@@ -86,10 +87,10 @@ class Corpus:
             none.
         notes: Sentences that the user should see.
         names: The conditions.
-        files: The Arrow files of the texts; empty if only the facts are known, as of a token store.
-        corpora: The corpora that it consists of, if they are weighted.
-        weight, times: Of one of them: its weight, and how often its training texts are read in an
-            epoch.
+        files: The Arrow files of the texts; empty if only the facts are known, as in a token store.
+        corpora: The corpora that this one is joined from, if they have weights; else empty.
+        weight, times: If this is one of several joined corpora, its weight, and how often its
+            training texts are read in an epoch.
     """
 
     fingerprint: str
@@ -109,7 +110,7 @@ class Corpus:
         """Return the corpus in a folder.
 
         Raises:
-            OSError, ValueError, KeyError, TypeError: It is not there, or damaged.
+            OSError, ValueError, KeyError, TypeError: The corpus is missing or damaged.
         """
         facts = read_json(folder / CORPUS_FILE, MAX_RECORD)
         corpus = cls.from_json(facts, folder)
@@ -144,9 +145,7 @@ class Corpus:
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any], folder: Path | None = None) -> "Corpus":
-        """Return the corpus that ``to_json`` has described, without its texts unless their folder
-        is given.
-        """
+        """Return the corpus that ``to_json`` has described. Without ``folder``, it has no texts."""
 
         def read(entry: Mapping[str, Any]) -> tuple[SourceInfo, CleaningReport]:
             return SourceInfo(**entry["stream"]), CleaningReport(**entry["cleaning"])
@@ -205,7 +204,7 @@ class Corpus:
         return "blocks" if self.source.is_one_text else "hash"
 
     def describe_held_out(self) -> str:
-        """Return how texts are held out, in words."""
+        """Describe for the user how texts are held out."""
         if self.corpora and self.validation is None:
             return "; ".join(dict.fromkeys(corpus.describe_held_out() for corpus in self.corpora))
         if self.split_method == "blocks":
@@ -221,7 +220,7 @@ class Corpus:
 
 
 def training_texts(file: Path, times: float = 1.0) -> list[str]:
-    """Return the training texts of a part of a corpus, each as often as it is read in an epoch."""
+    """Return the training texts of a part, each repeated as often as it is read in an epoch."""
     texts = [text for (text,) in rows_of([file], ["text"], 0)]
     if times == 1:
         return texts
@@ -232,14 +231,15 @@ def training_texts(file: Path, times: float = 1.0) -> list[str]:
 def make_corpus(
     sources: Sequence[Source], work: SharedJob, filters: Filters, weights: Sequence[float] = ()
 ) -> Corpus:
-    """Read and clean sources into the folder ``corpus`` of a job; what an earlier try has finished
-    there is kept.
+    """Read and clean sources into the folder ``corpus`` of a job.
+
+    Files that an interrupted earlier run of the job has finished are kept.
 
     Args:
-        sources: The source, or one for each weight, and the validation source if there is one.
-        work: The job and its processes; all call this.
+        sources: The source, or one source for each weight; then the validation source, if any.
+        work: The job and its processes; all processes call this function.
         filters: Which texts are left out.
-        weights: The shares of several sources of the characters to train on.
+        weights: For several sources, the share of each in the characters to train on.
 
     Raises:
         DataError: A source cannot be read, or too few texts are left after cleaning.
@@ -247,7 +247,7 @@ def make_corpus(
         WorkerError: A worker process was killed.
     """
     folder = work.job.path("corpus")
-    count = len(weights) or 1  # of the sources to train on
+    count = len(weights) or 1  # number of sources to train on
     if work.job.done(f"corpus/{CORPUS_FILE}"):
         return Corpus.open(folder)
     work.progress("Reading and cleaning")
@@ -280,14 +280,14 @@ def make_corpus(
 
 @dataclass
 class _Cleaned:
-    """A source whose parts are cleaned.
+    """A source with its cleaned parts.
 
     Attributes:
         source: The source.
-        files: Its parts.
+        files: The Arrow files of its parts.
         report: What cleaning did.
         hashes: The content hash of each text.
-        codes: The code of each text: its split, or why it is in none.
+        codes: The code of each text: its split, or the reason why it is in no split.
     """
 
     source: Source
@@ -298,8 +298,10 @@ class _Cleaned:
 
 
 def _clean_all(sources: Sequence[Source], count: int, work: SharedJob) -> list[_Cleaned]:
-    """Clean the sources, of which ``count`` are to train on, and drop the lines that are repeated
-    there.
+    """Clean the sources, and drop repeated lines.
+
+    The first ``count`` sources are to train on. The repeated lines of a validation source are not
+    searched for: those of the training sources are dropped from it.
     """
     cut = divide_text if len(sources) > count else partial(cut_text, held_out=HELD_OUT)
     raw = [_clean(source, number, cut, work) for number, source in enumerate(sources)]
@@ -307,7 +309,7 @@ def _clean_all(sources: Sequence[Source], count: int, work: SharedJob) -> list[_
         _find_lines(source, paths, work)
         for source, paths in zip(sources[:count], raw, strict=False)
     ]
-    lines.append(list(dict.fromkeys(itertools.chain(*lines))))  # of a validation source
+    lines.append(list(dict.fromkeys(itertools.chain(*lines))))  # for a validation source
     for number, source in enumerate(sources):
         if lines[number]:
             source.info.repeated_lines = list(lines[number])
@@ -322,7 +324,7 @@ def _clean_all(sources: Sequence[Source], count: int, work: SharedJob) -> list[_
 def _assign_splits(
     cleaned: Sequence[_Cleaned], count: int, filters: Filters, work: SharedJob
 ) -> list[str]:
-    """Set the code of each text, and return sentences for the user."""
+    """Set the code of each text; return notes for the user."""
     files = list(itertools.chain(*(each.files for each in cleaned)))
     has_validation = len(cleaned) > count
     work.progress("Looking for duplicates")
@@ -335,7 +337,7 @@ def _assign_splits(
         codes[keep & ~work.main(partial(filters.find_distinct, files, keep))] = _NEAR_DUPLICATE
     ends = np.cumsum([len(each.hashes) for each in cleaned])
     for number, (each, view) in enumerate(zip(cleaned, np.split(codes, ends[:-1]), strict=True)):
-        each.codes = view  # what is set in a view is set in ``codes``
+        each.codes = view  # a view: setting its values also sets those of ``codes``
         keep = view == 0
         named = SPLITS.index("validation" if number == count else "train")
         view[keep] = named if has_validation else _split(each, keep)
@@ -355,8 +357,10 @@ def _assign_splits(
 def _write_texts(
     cleaned: Sequence[_Cleaned], folder: Path, work: SharedJob
 ) -> tuple[list[Corpus], list[int]]:
-    """Write the texts that have a split; return the corpus of each source, and the characters of
-    its training texts.
+    """Write the texts that have a split.
+
+    Returns:
+        The corpus of each source, and the number of characters in the training texts of each.
     """
     names = cleaned[0].source.config.columns
     raw = list(itertools.chain(*(each.files for each in cleaned)))
@@ -394,7 +398,7 @@ def _write_texts(
 def _clean(source: Source, number: int, cut: Cut, work: SharedJob) -> list[Path]:
     """Read and clean the units of a source into parts; return their files, in order."""
     size = sum(unit.size for unit in source.units)
-    is_here = source.facts is None  # only this process has the objects
+    is_here = source.facts is None  # the texts are Python objects, which only this process has
     shares = 1 if is_here else work.ranks.world_size * work.count_workers(size)
     characters = max(_PART_CHARACTERS, size // 128)
     clean = partial(
@@ -421,10 +425,11 @@ def _clean_unit(
     share: int,
     shares: int,
 ) -> list[Path]:
-    """Read a unit, and write every ``shares``-th of its parts from ``share`` on, unless an earlier
-    try has; return their files.
+    """Read a unit, and write this task's share of its parts; return their files.
 
-    A part of a unit that is shared has about as many characters as asked for; any other unit is one
+    The task writes the parts ``share``, ``share + shares``, ``share + 2 * shares`` and so on,
+    except those that an earlier run has written. A unit that several tasks share, or that comes
+    from Python objects, is cut into parts of about ``characters`` characters. Any other unit is one
     part.
     """
     examples = source.examples(unit)
@@ -451,7 +456,9 @@ def _cut_parts(examples: Iterable[Example], characters: int) -> Iterator[list[Ex
 
 
 def _clean_part(examples: Iterable[Example], source: Source, cut: Cut | None) -> "pyarrow.Table":
-    """Clean examples; return them with their hashes, and what cleaning did in the metadata."""
+    """Clean examples; return a table of them and their hashes. Its metadata holds the cleaning
+    report.
+    """
     import pyarrow
 
     cleaner = source.cleaner()
@@ -480,8 +487,10 @@ def _clean_part(examples: Iterable[Example], source: Source, cut: Cut | None) ->
 
 
 def _find_lines(source: Source, files: Sequence[Path], work: SharedJob) -> list[str]:
-    """Name the repeated lines of a source in its notes; return those to drop, none if they are
-    known and dropped already.
+    """Find the repeated lines of a source, add a note about them, and return the lines to drop.
+
+    Return an empty list if lines are not to be dropped, or if the lines to drop were given and
+    cleaning has dropped them.
     """
     config = source.config
     info = source.info
@@ -506,12 +515,13 @@ def _find_lines(source: Source, files: Sequence[Path], work: SharedJob) -> list[
 
 
 def _count_lines(files: Sequence[Path]) -> dict[str, int]:
-    """Return the repeated lines of the texts at the beginning of each part, so that memory stays
-    bounded.
+    """Return the repeated lines and the number of texts that have each.
+
+    Only the first texts of each part are searched, so that memory stays bounded.
     """
     from pyarrow import compute
 
-    texts = dict[int, str]()  # by hash: of duplicates, one counts
+    texts = dict[int, str]()  # by hash, so that duplicates count once
     limit = _SAMPLE_CHARACTERS // len(files)
     for table in map(read_part, files):
         ends = np.cumsum(compute.utf8_length(table.column("text")))
@@ -521,7 +531,7 @@ def _count_lines(files: Sequence[Path]) -> dict[str, int]:
 
 
 def _drop_lines(source: Source, file: Path) -> Path:
-    """Write a part without the repeated lines of its source; return its file."""
+    """Write a copy of a part without the repeated lines of its source; return the file."""
     import pyarrow
 
     def make() -> pyarrow.Table:
@@ -554,7 +564,9 @@ def _as_array(values: Iterable[str | float | None], *, is_text: bool) -> Any:
 
 
 def _add_up(source: Source, files: Sequence[Path]) -> CleaningReport:
-    """Return what cleaning did to a source, and add its notes to the source's."""
+    """Return the cleaning report of a source, the sum over its parts; add a note on mojibake to the
+    source.
+    """
     parts = [json.loads(read_part(file).schema.metadata[b"report"]) for file in files]
     report = add_reports(CleaningReport(**part["counts"]) for part in parts)
     report.decode_errors = source.info.decode_errors
@@ -569,7 +581,7 @@ def require_texts(source: SourceInfo, report: CleaningReport) -> None:
     """Raise if cleaning has kept no texts.
 
     Raises:
-        DataError: It has kept none.
+        DataError: No texts are kept.
     """
     if report.read == report.empty:
         counts = f"{report.read} read, {report.empty} empty" if report.read else "none read"
@@ -579,8 +591,9 @@ def require_texts(source: SourceInfo, report: CleaningReport) -> None:
 def _weigh(
     corpora: Sequence[Corpus], characters: Sequence[int], weights: Sequence[float]
 ) -> list[str]:
-    """Set how often each corpus is read, given the characters of its training texts; return
-    sentences for the user.
+    """Set how often each corpus is read in an epoch; return notes for the user.
+
+    ``characters`` holds the number of characters in the training texts of each corpus.
     """
     names = [corpus.source.name for corpus in corpora]
     times = find_times(names, characters, weights)
@@ -592,7 +605,7 @@ def _weigh(
 
 
 def _find_duplicates(cleaned: Sequence[_Cleaned]) -> np.ndarray:
-    """Return the code of each text of some sources: that it is a duplicate of an earlier one, or
+    """Return a code for each text of the sources: ``_DUPLICATE`` if it equals an earlier text, else
     0.
     """
     sources = [each.source for each in cleaned]
@@ -608,7 +621,7 @@ def _find_duplicates(cleaned: Sequence[_Cleaned]) -> np.ndarray:
 
 
 def _split(cleaned: _Cleaned, keep: np.ndarray) -> np.ndarray:
-    """Return the split of each text of a source that is kept."""
+    """Return the split of each kept text of a source; ``keep`` (N,) is the mask of these."""
     if cleaned.source.is_cleaned:
         codes = read_column(cleaned.files, "split", np.uint8)
     elif cleaned.source.info.is_one_text:
@@ -622,8 +635,8 @@ def split_by_hash(hashes: np.ndarray) -> np.ndarray:
     """Return the split of each text from its content hash, (texts,) uint8: 90 % train, 5 %
     validation, 5 % test.
 
-    In a corpus of a few texts, train or validation may be empty by chance. One text is then moved
-    there, chosen by its hash, together with its duplicates if those were kept.
+    In a corpus of a few texts, train or validation may be empty by chance. Then one text, chosen by
+    its hash, is moved to the empty split; its duplicates move with it if they were kept.
     """
     share_of = hashes / 2.0**64
     codes = np.digitize(share_of, (1 - 2 * HELD_OUT, 1 - HELD_OUT)).astype(np.uint8)
@@ -641,10 +654,16 @@ def split_by_hash(hashes: np.ndarray) -> np.ndarray:
 def _finish_part(
     columns: Mapping[str, str], raw: Path, target: Path, codes: np.ndarray
 ) -> tuple[int, int]:
-    """Write a part of the corpus from its raw part and the codes of its texts.
+    """Write a part of the corpus from a raw part: the texts that have a split.
+
+    Args:
+        columns: The type of each condition, by name.
+        raw: The raw part.
+        target: The file to write.
+        codes: The code of each text of the raw part.
 
     Returns:
-        The number of characters of its texts, and of those to train on.
+        The number of characters of all texts written, and of the training texts.
     """
     import pyarrow
     from pyarrow import compute
@@ -663,7 +682,7 @@ def _finish_part(
     }
     arrays["split"] = pyarrow.array(codes.astype(np.int64))
     features = {**types, "split": {"names": list(SPLITS), "_type": "ClassLabel"}}
-    # as ``datasets`` writes it
+    # the same metadata as ``datasets`` writes
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     write_part(target, lambda: pyarrow.table(arrays).replace_schema_metadata(metadata))
     lengths = np.asarray(compute.utf8_length(table.column("text")))
@@ -676,8 +695,8 @@ def _fingerprint(
     files: Sequence[Path],
     corpora: Sequence[Corpus],
 ) -> str:
-    """Return a hash of the texts of a corpus by their content hashes, of their splits, condition
-    values and copies.
+    """Return a hash that identifies a corpus: of the content hashes and splits of its texts, their
+    condition values, and how often weighted corpora are read.
     """
     digest = hashlib.blake2b(digest_size=16)
     for name in ("hashes", "codes"):
@@ -694,10 +713,10 @@ def _fingerprint(
 
 
 def require_splits(corpus: Corpus) -> None:
-    """Raise if there are no texts to train on and to validate on.
+    """Raise unless a corpus has texts to train on and to validate on.
 
     Raises:
-        DataError: There are none.
+        DataError: The corpus has fewer than two texts, or none for validation.
     """
     if sum(corpus.counts.values()) < 2:
         raise DataError(
@@ -714,10 +733,10 @@ def require_splits(corpus: Corpus) -> None:
 
 
 def describe(source: SourceInfo, report: CleaningReport, *, is_brief: bool = False) -> list[str]:
-    """Return lines for the user on what was read and changed: the text column, three texts, the
-    counts of the cleaning.
+    """Return lines that tell the user what was read and changed: the notes, the text column, three
+    texts, and the counts of the cleaning.
 
-    If it is brief, there is one line, with the first two of these counts and without notes.
+    If ``is_brief``, return a single line with the text column and the first two counts.
     """
     others = ", ".join(column for column in source.columns if column != source.text_column)
     guess = f" (guessed; others: {others})" if source.guessed and others else ""
@@ -752,7 +771,9 @@ def describe(source: SourceInfo, report: CleaningReport, *, is_brief: bool = Fal
 
 
 def shorten(text: str, width: int = 100) -> str:
-    """Return a text on one line, cut after a word to at most a width in characters."""
+    """Return a text on one line. If it is longer than ``width`` characters, cut it after a word and
+    add dots.
+    """
     line = " ".join(text.split())
     if len(line) <= width:
         return line

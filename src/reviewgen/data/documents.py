@@ -1,33 +1,34 @@
-"""How texts are laid out: cuts txt files into lines, paragraphs, sentences or parts; joins wrapped
-lines, drops repeated ones.
+"""Handle the layout of texts: cut txt files into lines, paragraphs, sentences or blocks; join
+wrapped lines; drop repeated lines.
 
-In a *hard-wrapped* file, as of Project Gutenberg, line ends are only where the next word would not
-have fitted: its lines belong together. Each file is judged by its beginning, so that every process
-cuts it in the same way.
+A *hard-wrapped* file, such as one of Project Gutenberg, breaks a line only where the next word
+would not have fitted, so the lines of a paragraph belong together. Whether a file is hard-wrapped
+is decided from its beginning, so that every process cuts the file in the same way.
 
 Texts in a table can also be *wrapped*, if a mail program or editor broke lines at a fixed width. A
 line was broken by a program if it fits the width but would not fit with the first word of the next
 line. Lines of verse and lists, and those that a person has broken, mostly end earlier.
 
-A line is *repeated* if it occurs in many texts, such as "Read more" or a signature: in at least 10
-and 0.5 % of them, where only texts of several different lines count, each once. So neither the
-refrain of a song is repeated, nor a text that is one line. It has a letter, unlike what separates
-two parts of a text, and at most 1000 characters. Of film reviews, 0.3 % have the line "8/10".
+A line is *repeated* if it occurs in many texts, such as "Read more" or a signature. It must occur
+in at least 10 texts and in at least 0.5 % of them. Only texts with several different lines count,
+and each text counts a line once: so neither the refrain of a song nor a text of a single line is a
+repeated line. A repeated line has at most 1000 characters and at least one letter, unlike a line of
+dashes between two sections. For comparison, 0.3 % of film reviews have the line "8/10".
 
-A *long text*, such as a novel, is cut into parts to train on and parts to hold out. It is divided
-into stretches of equal length, and the middle of each is held out: a *block*, for validation and
-for test in turn. So the held-out text is spread evenly over the whole, and what lies between two
-blocks is one long training text that a recurrent state is carried through. A part begins with the
-blank line that separates it from the part before it, or else with a line end or a space: after a
-blank line, a model continues as after any other.
+A *long text*, such as a novel, is cut into parts to train on and parts to hold out. The text is
+divided into stretches of equal length. The middle of each stretch is held out as a *block*,
+alternately for validation and for test. So the held-out text is spread evenly over the whole. The
+text between two blocks is one long training text, and a recurrent state is carried through it. Each
+part begins with the blank line that separates it from the part before, or else with a line end or a
+space. So a model sees the beginning of a part as a normal continuation.
 
-A block should be so long that most of it is far from the training text, and so short that an
-evaluation sees many parts of the text. So there are 32 blocks of at least 500 and at most 16,384
-characters: fewer in a short text, more in a long one. Measured on a megabyte of plays with a
-Kneser-Ney model of order 6: the first 250 characters of a block cost as much as the rest, so
-nothing is copied over its edge. But 32 blocks of 3,500 characters cost 1.38 nats per character and
-8 blocks of 14,000 cost 1.42, and the last tenth of the text, with other persons and scenes, costs
-1.68.
+A block should be long enough that most of it is far from the training text, and short enough that
+an evaluation covers many places of the text. So there are 32 blocks of 500 to 16,384 characters
+each: fewer blocks in a short text, more in a long one. Measured on a megabyte of plays with a
+Kneser-Ney model of order 6: the first 250 characters of a block cost as many nats per character as
+the rest, so the neighbouring training text gives no advantage. With 32 blocks of 3,500 characters
+the cost is 1.38 nats per character, with 8 blocks of 14,000 characters 1.42. If the last tenth of
+the text is held out instead, with other persons and scenes, the cost is 1.68.
 """
 
 import io
@@ -44,48 +45,49 @@ import numpy as np
 from reviewgen.errors import DataError
 from reviewgen.sentences import sentence_ends
 
-_HEAD = 1 << 16  # characters that a file is judged by
-_MIN_PARAGRAPHS = 3  # of a hard-wrapped text
-_MIN_LINES = 8  # of a hard-wrapped text, not counting the last line of each paragraph
-_WIDTHS = range(30, 131)  # characters
-_FULL = 0.75  # share of the lines of a hard-wrapped text that are full
-_UNPUNCTUATED = 0.6  # share of these lines that do not end with the end of a sentence
-_SLACK = 0.06  # of the width; not every typist fills each line
-# the letter that follows speech, or an abbreviation such as U.S.
+_HEAD = 1 << 16  # characters at the beginning of a file that decide its layout
+_MIN_PARAGRAPHS = 3  # paragraphs in a hard-wrapped text
+_MIN_LINES = 8  # lines in a hard-wrapped text, without the last line of each paragraph
+_WIDTHS = range(30, 131)  # possible widths of a hard-wrapped text, in characters
+_FULL = 0.75  # min share of full lines in a hard-wrapped text
+_UNPUNCTUATED = 0.6  # min share of lines in it that do not end a sentence
+_SLACK = 0.06  # a full line may be shorter than the width by this share of it
+# the first letter after quoted speech or an abbreviation such as U.S.; in lower case, the sentence
+# goes on
 _MAY_GO_ON = re.compile(r"(?:(?<=[\"'”’»)\]])|(?<=\w\.\w\.))\s+([^\W\d_])")
 _SENTENCE_END = re.compile(r"[.!?…:;。！？][\"'”’»)\]]*$")
-ROWS = 1024  # of a batch
-_NARROWEST = 40
-_WIDEST = 160
-_LONGEST_WORD = 25  # characters
-_MIN_BREAKS = 40  # line breaks within paragraphs that a width is found from
-_MIN_SHARE = 0.8  # share of these line breaks that fit the width
-_MIN_TEXTS = 10  # texts with a repeated line
-_MIN_SHARE_OF_TEXTS = 0.005  # share of the texts with a repeated line, if that is more
-_MAX_LINE = 1000  # characters of a repeated line
-_MAX_LINES = 200  # repeated lines that are returned, the most frequent ones
+ROWS = 1024  # records in a batch
+_NARROWEST = 40  # smallest width of a wrapped text, in characters
+_WIDEST = 160  # largest width of a wrapped text, in characters
+_LONGEST_WORD = 25  # max characters of a word
+_MIN_BREAKS = 40  # a width is detected only from this many line breaks within paragraphs
+_MIN_SHARE = 0.8  # min share of these line breaks that fit the width
+_MIN_TEXTS = 10  # a line is repeated if it occurs in this many texts,
+_MIN_SHARE_OF_TEXTS = 0.005  # or in this share of the texts, if that is more
+_MAX_LINE = 1000  # max characters of a repeated line
+_MAX_LINES = 200  # max number of repeated lines; the most frequent are returned
 T = TypeVar("T")
 SPLIT_CYCLE = ("train", "validation", "train", "test")
-"""The splits of the parts of a text, which recur in this order."""
+"""The splits of the consecutive parts of a long text; the cycle repeats."""
 
-_MIN_CHARACTERS = 500  # of a text that is cut
-_MIN_BLOCK = 500  # characters, if that makes no block longer than _MAX_BLOCK
-_MAX_BLOCK = 1 << 14  # characters
-_PAIRS = 16  # of a block for validation and a block for test, if the text is long enough
-# what paragraphs, lines and words end with
+_MIN_CHARACTERS = 500  # a text must have this many to be cut
+_MIN_BLOCK = 500  # characters of a block, unless blocks would exceed _MAX_BLOCK
+_MAX_BLOCK = 1 << 14  # characters of a block
+_PAIRS = 16  # pairs of a validation and a test block, if the text is long enough
+# the ends of paragraphs, lines and words
 _SEPARATORS = (re.compile(r"\n\s*\n"), re.compile(r"\n"), re.compile(r"\s"))
 
 
 def file_layout(path: Path) -> tuple[bool, bool]:
-    """Return whether a file of UTF-8 is hard-wrapped, and whether blank lines separate paragraphs
-    of several lines.
+    """Return whether a UTF-8 file is hard-wrapped, and whether blank lines separate paragraphs of
+    several lines.
 
-    It is judged by its first characters. A line counts as full if the first word of the next line
-    would not have fitted.
+    Only the first ``_HEAD`` characters of the file are examined. A line counts as full if the first
+    word of the next line would not have fitted.
     """
     with path.open(encoding="utf-8") as file:
         head = file.read(_HEAD)
-    if len(head) == _HEAD:  # without the last line, which is cut
+    if len(head) == _HEAD:  # drop the last line, which is incomplete
         head = head[: head.rfind("\n") + 1]
     paragraphs = list(_paragraphs(io.StringIO(head)))
     pairs = list(itertools.chain.from_iterable(map(itertools.pairwise, paragraphs)))
@@ -107,15 +109,18 @@ def file_layout(path: Path) -> tuple[bool, bool]:
 
 
 def batched(records: Iterable[T]) -> Iterator[list[T]]:
-    """Yield records in lists."""
+    """Yield records in lists of up to ``ROWS``."""
     iterator = iter(records)
     while chunk := list(itertools.islice(iterator, ROWS)):
         yield chunk
 
 
 def find_edges(path: Path, size: int, documents: str = "line") -> list[int]:
-    """Return bytes that cut a file of UTF-8 into pieces of about ``size`` bytes: at line ends, or
-    else at blank lines.
+    """Return the byte offsets that cut a UTF-8 file into pieces of about ``size`` bytes.
+
+    The cuts are at line ends if ``documents`` is "line", and at blank lines for paragraphs and
+    sentences. With "file", the file is not cut. The first offset is 0, the last is the size of the
+    file.
     """
     edges = [0]
     total = path.stat().st_size
@@ -132,7 +137,7 @@ def find_edges(path: Path, size: int, documents: str = "line") -> list[int]:
 
 
 def open_lines(path: Path, start: int, stop: int) -> io.TextIOWrapper:
-    """Open the bytes of a file of UTF-8 between two edges; any line end counts as ``\\n``."""
+    """Open the text of a UTF-8 file between two byte offsets; any line end counts as ``\\n``."""
     with path.open("rb") as file:
         file.seek(start)
         return io.TextIOWrapper(io.BytesIO(file.read(stop - start)), encoding="utf-8")
@@ -141,18 +146,18 @@ def open_lines(path: Path, start: int, stop: int) -> io.TextIOWrapper:
 def read_texts(
     path: Path, documents: str, start: int, stop: int, columns: object = None
 ) -> Iterator[str]:
-    """Yield the texts of a file of UTF-8 between two edges.
+    """Yield the texts of a UTF-8 file between two byte offsets.
 
-    A paragraph ends at a blank line. Sentences are cut within paragraphs where the file has some,
-    and otherwise within lines. In a hard-wrapped file, the lines of a paragraph and those of a
-    sentence are joined by a space.
+    A paragraph ends at a blank line. Sentences are cut within paragraphs if the file has
+    paragraphs, and otherwise within lines. In a hard-wrapped file, the lines of a paragraph, or of
+    a sentence, are joined by spaces.
 
     Args:
         path: The file.
         documents: "line", "paragraph", "sentence" or "file".
-        start: Where to start; see ``find_edges``.
-        stop: Where to stop.
-        columns: Not used: a text has none.
+        start: The byte offset to start at; see ``find_edges``.
+        stop: The byte offset to stop at.
+        columns: Not used, since a txt file has no columns.
     """
     is_wrapped, has_paragraphs = file_layout(path)
     with open_lines(path, start, stop) as file:
@@ -182,7 +187,7 @@ def _join(lines: list[str]) -> str:
 
 
 def _sentences(text: str) -> Iterator[str]:
-    """Yield the sentences of a text, and what follows the last one.
+    """Yield the sentences of a text; the last one may be incomplete.
 
     After quoted speech and after an abbreviation such as U.S., a word in lower case belongs to the
     same sentence.
@@ -198,12 +203,12 @@ def _sentences(text: str) -> Iterator[str]:
 
 
 def cut_text(text: str, held_out: float) -> list[str]:
-    """Cut a text into consecutive parts, whose splits are those of ``SPLIT_CYCLE``; joined, they
+    """Cut a long text into consecutive parts for the splits of ``SPLIT_CYCLE``. The parts joined
     are the text.
 
     Args:
         text: The text.
-        held_out: The share of it for validation, and again for test.
+        held_out: The share of the text for validation; test gets the same share.
 
     Raises:
         DataError: The text is too short.
@@ -224,11 +229,12 @@ def cut_text(text: str, held_out: float) -> list[str]:
 
 
 def divide_text(text: str) -> list[str]:
-    """Cut a text of which nothing is held out, or all, into consecutive blocks of about equal
-    length; joined, they are the text.
+    """Cut a long text into consecutive blocks of about equal length. The blocks joined are the
+    text.
 
-    The ends between them cost a model next to nothing, 0.0004 nats per character in the example
-    above, and give it several beginnings to learn from.
+    This is for a text that is used as a whole, for training or for validation. The cuts cost a
+    model next to nothing, 0.0004 nats per character in the example of the module docstring, and
+    give it several beginnings to learn from.
     """
     blocks = math.ceil(len(text) / _MAX_BLOCK)
     return _cut_near(
@@ -242,13 +248,15 @@ def _cut_near(text: str, targets: list[float], reach: int) -> list[str]:
 
 
 def _nearest_separator(text: str, target: int, reach: int) -> int:
-    """Return where the blank line that is closest to a position starts, or else a line end or white
-    space; else the position.
+    """Return the position of the separator that is closest to a target.
+
+    The separator is a blank line if one is within reach, or else a line end, or else white space.
+    Without any, the target is returned.
 
     Args:
         text: The text.
-        target: The position.
-        reach: How far from it the separator may be, in characters.
+        target: The target position.
+        reach: The max distance of the separator from the target, in characters.
     """
     for pattern in _SEPARATORS:
         starts = [match.start() for match in pattern.finditer(text, target - reach, target + reach)]
@@ -258,14 +266,14 @@ def _nearest_separator(text: str, target: int, reach: int) -> int:
 
 
 def find_width(texts: Iterable[str]) -> int | None:
-    """Return the width that texts are wrapped at, in characters; None if they are not, or have few
-    line breaks.
+    """Return the width that texts are wrapped at, in characters; None if they are not wrapped, or
+    have too few line breaks to tell.
 
     >>> find_width(["four words to a line " * 3 + "and\\n" + "the rest of it."] * 40)
     66
     >>> find_width(["Two\\nlines."] * 40)
     """
-    explained = np.zeros(_WIDEST + 2, np.int64)  # line breaks, by the width that explains them
+    explained = np.zeros(_WIDEST + 2, np.int64)  # number of line breaks that each width explains
     breaks = 0
     for line, following in itertools.chain.from_iterable(
         itertools.pairwise(text.split("\n")) for text in texts
@@ -282,7 +290,7 @@ def find_width(texts: Iterable[str]) -> int | None:
 
 
 def unwrap(text: str, width: int) -> str:
-    """Return a text with the lines joined that were broken at a width.
+    """Join the lines of a text that a program has broken at a width.
 
     >>> unwrap("A line that is full\\nand goes on.\\n\\nNew\\nparagraph", 20)
     'A line that is full and goes on.\\n\\nNew\\nparagraph'
@@ -303,8 +311,8 @@ def unwrap(text: str, width: int) -> str:
 def _word_after(line: str, following: str) -> str | None:
     """Return the first word of the next line; None if a paragraph ends between the lines.
 
-    What is longer than a word is an address or a script without spaces, which is not wrapped at
-    words: then it is "".
+    Return "" if it has more than ``_LONGEST_WORD`` characters: then it is a URL or text in a script
+    without spaces, which is not wrapped at words.
     """
     if not line.strip() or not following[:1].strip():
         return None
@@ -313,8 +321,8 @@ def _word_after(line: str, following: str) -> str | None:
 
 
 def find_repeated_lines(texts: Iterable[str]) -> dict[str, int]:
-    """Return the lines that occur in many texts, without white space around, and in how many; most
-    frequent first.
+    """Return the repeated lines, stripped, with the number of texts that have each; most frequent
+    first.
 
     >>> find_repeated_lines([f"Film {number}\\n Read more" for number in range(10)] + ["Read more"])
     {'Read more': 10}
@@ -334,8 +342,9 @@ def find_repeated_lines(texts: Iterable[str]) -> dict[str, int]:
 
 
 def drop_lines(text: str, repeated: Collection[str]) -> tuple[str, int]:
-    """Return a text without its repeated lines, and how many it had; one that mostly consists of
-    them stays as it is.
+    """Return a text without its repeated lines, and the number of lines dropped.
+
+    A text that mostly consists of repeated lines is returned unchanged.
 
     >>> drop_lines("A long review.\\n\\nRead more\\n\\nOf two parts.", {"Read more"})
     ('A long review.\\n\\nOf two parts.', 1)
@@ -347,7 +356,7 @@ def drop_lines(text: str, repeated: Collection[str]) -> tuple[str, int]:
         if (stripped := line.strip()) in repeated:
             dropped.append(stripped)
             is_after = True
-        # of the blank lines around a dropped line, those before it stay
+        # drop blank lines after a dropped line if there is one before it
         elif stripped or not (is_after and kept and not kept[-1].strip()):
             kept.append(line)
             is_after = False

@@ -1,14 +1,14 @@
-"""Finds data files, here or behind a URL, and makes each a *plain file*: unpacked, and valid UTF-8
-if it is a text.
+"""Find data files, on disk or behind a URL, and make each a *plain file*: unpacked and, if it is a
+text format, valid UTF-8.
 
-One pass over a file takes its digest and checks its encoding. A file that is plain already is used
-where it is; of any other one a plain copy is made in a folder.
+One pass over a file computes its digest and checks its encoding. A file that is already plain is
+used where it is. For any other file, a plain copy is made in a given folder.
 
-Valid UTF-8 is UTF-8, and so is a file whose bytes beyond ASCII are mostly valid UTF-8: its other
-bytes are damage. Anything else is recognised from a sample of its lines by ``charset-normalizer``,
-among the encodings that are in use: those of the Encoding standard
-(https://encoding.spec.whatwg.org) and one of DOS. A short sample fits many of them equally well;
-then Windows-1252 is the most probable.
+A file counts as UTF-8 if all its bytes are valid UTF-8, or if most of its bytes beyond ASCII are:
+then the other bytes are damage. For any other file, ``charset-normalizer`` detects the encoding
+from a sample of the lines. It chooses among the encodings in use: those of the Encoding standard
+(https://encoding.spec.whatwg.org) and one of DOS. If the sample is short, many of them fit equally
+well; then Windows-1252 is taken as the most probable one.
 """
 
 import bz2
@@ -47,7 +47,7 @@ from reviewgen.storage import open_input
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # starts with the mark of UTF-16, so it is checked first
+    (codecs.BOM_UTF32_LE, "utf-32"),  # it begins with the BOM of UTF-16, so it is checked first
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
@@ -56,16 +56,16 @@ _LATIN = ("cp1252", "cp1250", "cp1254", "cp1257", "iso8859_2", "mac_roman", "cp8
 _CYRILLIC = ("cp1251", "koi8_r", "koi8_u", "iso8859_5", "cp866")
 _ASIAN = ("cp932", "euc_jp", "gb18030", "big5", "cp949", "cp874")
 _OTHERS = (*_CYRILLIC, *_ASIAN, "cp1253", "iso8859_7", "cp1255", "cp1256")
-# At most this share of the bytes beyond ASCII is invalid in damaged UTF-8; in texts of the
-# encodings above, it is 0.54 or more.
+# Max share of invalid bytes among the bytes beyond ASCII for a file to count as damaged UTF-8. In
+# texts of the encodings above, the share is 0.54 or more.
 _MAX_DAMAGE = 0.45
-_MIN_BYTES = 8  # bytes beyond ASCII that tell the encodings of other scripts apart
-_MIN_LATIN_BYTES = 16  # bytes beyond ASCII that tell those of Latin letters apart
-# The prior of Windows-1252 and the weight of chaos against coherence were measured on texts in 20
-# languages.
+_MIN_BYTES = 8  # bytes beyond ASCII needed to tell encodings of other scripts apart
+_MIN_LATIN_BYTES = 16  # bytes beyond ASCII needed to tell encodings of Latin letters apart
+# The bonus of Windows-1252 in the scores of ``recognise``. This bonus, and the weight of chaos
+# against coherence there, were measured on texts in 20 languages.
 _PRIOR = 0.08
-_SAMPLE = 1 << 16  # bytes in all
-_LINE = 1 << 12  # bytes of one line
+_SAMPLE = 1 << 16  # bytes of the sample that an encoding is detected from
+_LINE = 1 << 12  # max bytes of a line in the sample
 
 KINDS = {
     ".txt": "text",
@@ -80,21 +80,21 @@ KINDS = {
     ".sqlite": "sqlite",
     ".sqlite3": "sqlite",
 }
-"""The format of a file by its suffix; ``tables.find_units`` knows its reader. Plugins add suffixes:
-``reviewgen.readers``.
+"""The format of a file by its suffix; ``tables.find_units`` chooses the reader. Plugins in the
+group ``reviewgen.readers`` add suffixes.
 """
 
-# the formats whose files are converted to UTF-8 before they are read
+# text formats: their files are converted to UTF-8 before they are read
 _TEXTS = {"text", "csv", "json"}
 _MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"SQLite format 3\0": "sqlite"}
 _CHUNK = 1 << 20  # bytes that are copied at once
-_MAX_LINE = 1 << 16  # bytes of a line that an encoding is recognised from
-_MAX_NAME = 255  # bytes
-# seconds that a web server may take to accept a connection, and for each piece of its answer
+_MAX_LINE = 1 << 16  # bytes at which long lines are cut when an encoding is detected
+_MAX_NAME = 255  # bytes of a file name
+# timeout in seconds for a web server to accept a connection, and for each read from it
 _WAIT = 30.0
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _DAMAGE = re.compile("\ufffd+")
-_numbers = itertools.count()  # of the copies that this process makes
+_numbers = itertools.count()  # numbers of the copies that this process makes
 
 
 def _open_zstd(file: Path) -> Any:
@@ -117,11 +117,11 @@ class PlainFile:
 
     Attributes:
         path: Where it is.
-        name: The user's file, for messages.
+        name: The name of the user's original file, for messages.
         kind: Its format, as in ``KINDS``, or the name of a reader.
         facts: The suffix, the size and the digest of its content.
         decode_errors: Runs of bytes that are not valid in its encoding.
-        encoding: Its encoding, if that was recognised.
+        encoding: Its original encoding, if that was guessed; else None.
     """
 
     path: Path
@@ -133,7 +133,8 @@ class PlainFile:
 
 
 def is_url(source: str) -> bool:
-    """Return whether a source is a URL; ``hf://owner/name`` is a dataset of the Hub, and not one.
+    """Return whether a source is a URL. ``hf://owner/name`` names a dataset of the Hub and does not
+    count as a URL.
 
     >>> is_url("s3://bucket/reviews.csv"), is_url("hf://datasets/owner/name/a.csv")
     (True, True)
@@ -144,21 +145,23 @@ def is_url(source: str) -> bool:
 
 
 def is_text(source: str | Path) -> bool:
-    """Return whether a source is surely a text, not the name of a file."""
+    """Return whether a source is certainly a text and not a path: it has a line break, or is too
+    long.
+    """
     return "\n" in str(source) or any(
         len(part.encode("utf-8", "replace")) > _MAX_NAME for part in str(source).split("/")
     )
 
 
 def expand(path: str | Path) -> Path:
-    """Return a path with ``~`` expanded; that of a user who does not exist stays, for
-    ``find_files`` to say so.
+    """Return a path with ``~`` expanded. The ``~name`` of an unknown user stays, so that
+    ``find_files`` can report it.
     """
     return Path(os.path.expanduser(path))  # noqa: PTH111  which would raise
 
 
 def suffix_of(file: Path) -> str:
-    """Return a file's suffix in lower case, without that of a compression."""
+    """Return a file's suffix in lower case, without a compression suffix such as ``.gz``."""
     name = file.stem if file.suffix.lower() in {*_OPENERS, ".zip"} else file.name
     return Path(name).suffix.lower()
 
@@ -182,7 +185,7 @@ def find_files(pattern: str | Path) -> list[Path]:
         raise DataError(
             f"{pattern} starts with the home folder of a user who does not exist on this machine."
         ) from None
-    except OSError as error:  # the name is too long, as for a text; a folder may not be searched
+    except OSError as error:  # such as a name that is too long, or a folder without permission
         shown = shortened(str(pattern), 60)
         raise DataError(
             f"{shown} cannot be read as a file: {error.strerror}. To train on texts, pass a list of"
@@ -231,8 +234,8 @@ def find_files(pattern: str | Path) -> list[Path]:
 
 
 def fetch_files(url: str, folder: Path) -> dict[Path, str]:
-    """Copy the files that a URL or a glob names into a folder; return them with their URLs, sorted
-    by name.
+    """Copy the files that a URL names, which may have a glob, into a folder; return the URL of each
+    copy, sorted by name.
 
     Raises:
         DataError: The URL cannot be read, or no file matches.
@@ -257,7 +260,9 @@ def fetch_files(url: str, folder: Path) -> dict[Path, str]:
 
 @contextlib.contextmanager
 def reading_errors(name: str) -> Iterator[None]:
-    """Turn any error of a reader in the block into a DataError of one sentence."""
+    """Context manager that turns any error of a reader in its block into a DataError of one
+    sentence.
+    """
     try:
         yield
     except ReviewgenError:
@@ -270,14 +275,14 @@ def reading_errors(name: str) -> Iterator[None]:
         raise DataError(
             f"{name} cannot be read: its reader calls sys.exit({quoted(error.code)})."
         ) from None
-    # pyarrow and datasets raise types of their own, and a user's iterable any
+    # pyarrow and datasets raise errors of their own types, a user's iterable of any type
     except Exception as error:
         raise DataError(f"{name} cannot be read: {first_line(error)}.") from None
 
 
 async def _open_session(**options: Any) -> Any:
-    """Return the HTTP client of fsspec; it limits each wait instead of the whole download, unless
-    fsspec's configuration does.
+    """Return an HTTP client for fsspec whose timeout limits each wait, and not the whole download.
+    fsspec's configuration may override this.
     """
     import aiohttp
 
@@ -287,8 +292,12 @@ async def _open_session(**options: Any) -> Any:
 
 @contextlib.contextmanager
 def remote(url: str, verb: str) -> Iterator[tuple[Any, str]]:
-    """Yield the file system and the path of a URL; an error in the block says that it cannot be
-    read or written, the verb.
+    """Context manager that yields the file system and the path of a URL, and raises a DataError for
+    any error in its block.
+
+    Args:
+        url: The URL.
+        verb: What the block does with the URL, for the error's message: "read" or "written".
     """
     import fsspec
 
@@ -321,11 +330,16 @@ def kind_of(file: Path) -> str | None:
 
 
 def make_plain(file: Path, folder: Path, name: str | None = None) -> Iterator[PlainFile]:
-    """Yield the plain files of a file: one, or none if it is empty, or each data file in a zip
-    archive.
+    """Yield the plain files made from a file: usually one, none if it is empty, and one for each
+    data file in a zip archive.
+
+    Args:
+        file: The file.
+        folder: Where copies are written.
+        name: The name of the file in messages; by default its path.
 
     Raises:
-        DataError: It is unreadable, binary or damaged.
+        DataError: The file is unreadable, binary or damaged.
         StorageError: The disk of the folder is full.
     """
     name = name or str(file)
@@ -359,7 +373,7 @@ def _make_plain(file: Path, folder: Path, name: str) -> PlainFile:
             path = _copy(stream, folder, file.stem if opener else file.name)
     kind = kind_of(file) or ("text" if suffix else _kind_by_content(path))
     digest, encoding, has_nul = _look(path)
-    if (log := Path(f"{path}-wal")).is_file() and kind == "sqlite":  # what was committed last
+    if (log := Path(f"{path}-wal")).is_file() and kind == "sqlite":  # write-ahead log
         digest += _look(log)[0]
     facts = (suffix, path.stat().st_size, digest)
     if kind not in _TEXTS or (encoding == "utf-8" and not has_nul):
@@ -388,7 +402,7 @@ def _kind_by_content(path: Path) -> str:
 
 
 def _copy(stream: Any, folder: Path, name: str) -> Path:
-    """Copy a binary stream, as gzip's, into a folder, under a name of its own."""
+    """Copy a binary stream, such as an opened gzip file, into a folder under a unique name."""
     path = _copy_name(folder, name)
     with storage_errors(folder), path.open("wb") as target:
         shutil.copyfileobj(stream, target, _CHUNK)
@@ -400,8 +414,10 @@ def _copy_name(folder: Path, name: str) -> Path:
 
 
 def _look(path: Path) -> tuple[str, str | None, bool]:
-    """Return the digest of a file, its encoding if a byte order mark or all its bytes tell it, and
-    whether it has NUL bytes.
+    """Return the digest of a file, its encoding, and whether it has NUL bytes.
+
+    The encoding is that of the byte order mark, if there is one, or "utf-8" if all bytes are valid
+    UTF-8; otherwise None.
     """
     digest = xxhash.xxh3_128()
     decoder = codecs.getincrementaldecoder("utf-8")()
@@ -423,11 +439,12 @@ def _look(path: Path) -> tuple[str, str | None, bool]:
 
 
 def _write_utf8(stream: IO[bytes], target: Path, encoding: str, name: str) -> int:
-    """Write a file of an encoding as UTF-8; return its number of damaged runs, each of which
-    becomes U+FFFD.
+    """Convert a stream to UTF-8; return the number of runs of invalid bytes. Each run becomes one
+    U+FFFD.
 
     Raises:
-        DataError: It has NUL characters, so it is not a text; ``name`` is the file in the message.
+        DataError: The stream has NUL characters, so it is not a text. ``name`` is used in the
+            message.
     """
     errors = 0
     with target.open("w", encoding="utf-8", newline="") as copy:
@@ -442,8 +459,8 @@ def _write_utf8(stream: IO[bytes], target: Path, encoding: str, name: str) -> in
 
 
 def recognise(lines: Iterable[bytes]) -> str | None:
-    """Return the name of the encoding of a file that is not UTF-8, or None if it is damaged UTF-8
-    or no encoding fits.
+    """Detect the encoding of a file that is not valid UTF-8. Return None if the file is damaged
+    UTF-8, or if no encoding fits.
 
     >>> recognise(["Die Straße ist schön, und das Frühstück war köstlich.".encode("latin-1")])
     'cp1252'
@@ -451,7 +468,7 @@ def recognise(lines: Iterable[bytes]) -> str | None:
     Args:
         lines: The lines of the file.
     """
-    from charset_normalizer import from_bytes  # for the few files that are not UTF-8
+    from charset_normalizer import from_bytes  # imported here, since few files need it
 
     sample = _sample(lines)
     beyond_ascii = sum(byte > 127 for byte in sample)
@@ -468,7 +485,7 @@ def recognise(lines: Iterable[bytes]) -> str | None:
     matches = from_bytes(
         sample, steps=16, chunk_size=1024, cp_isolation=list(names), preemptive_behaviour=False
     )
-    # too short to recognise a language
+    # without coherence in any match, the sample is too short to detect a language
     if is_latin and not any(match.coherence for match in matches):
         return usual
     scores: dict[str, float] = {}
@@ -479,8 +496,8 @@ def recognise(lines: Iterable[bytes]) -> str | None:
 
 
 def _sample(lines: Iterable[bytes]) -> bytes:
-    """Return the first lines that are not ASCII, which tell encodings apart, and some of the later
-    ones.
+    """Return a sample of the lines that are not ASCII, since only these tell encodings apart: the
+    first ones, then every hundredth.
     """
     telling = (line[:_LINE] for line in lines if not line[:_LINE].isascii())
     sample: list[bytes] = []
@@ -493,8 +510,8 @@ def _sample(lines: Iterable[bytes]) -> bytes:
 
 
 def note_files(files: Sequence[PlainFile], documents: str) -> list[str]:
-    """Return sentences for the user: on the files of each encoding that was recognised, and on txt
-    files that are hard-wrapped.
+    """Return notes for the user: one for each encoding that was guessed, and one if txt files are
+    hard-wrapped.
 
     Args:
         files: The files.

@@ -1,15 +1,16 @@
-"""Training batches for truncated back-propagation through time: B parallel lanes of one long stream
-of texts.
+"""Make training batches for truncated back-propagation through time: B parallel lanes of one long
+stream of texts.
 
-Each epoch shuffles the texts, joins them to one stream and cuts it into B lanes of equal length.
-Step s yields tokens s·T to (s + 1)·T of every lane, so a recurrent state carried from step to step
-continues where the last step ended; T may also be drawn at random for each step (``lengths``). The
-B lanes start far apart in the stream, so even if the corpus is sorted by label, the first batch has
-texts of all labels.
+A *lane* is a row of the batches: a continuous part of the stream. Each epoch shuffles the texts,
+joins them to one stream and cuts this into B lanes of equal length. Step s yields tokens s·T to (s
++ 1)·T of every lane, so a recurrent state that is carried from step to step continues where the
+last step ended. T may also be drawn at random for each step (``is_random``). The B lanes start far
+apart in the stream, so even if the corpus is sorted by label, the first batch has texts of all
+labels.
 
-Each of P processes that train one model takes its own B of P·B lanes, so together they see the
-corpus once per epoch. Random lengths depend on the seed and the epoch only, so all processes draw
-the same ones, and a resumed run draws them again.
+If P processes train one model, there are P·B lanes, and each process takes its own B of them. So
+together they see the corpus once per epoch. Random lengths depend on the seed and the epoch only,
+so all processes draw the same lengths, and a resumed run draws them again.
 """
 
 import itertools
@@ -22,13 +23,13 @@ import numpy as np
 from reviewgen.data.store import TokenStore
 from reviewgen.errors import DataError, counted
 
-# the target that cross entropy ignores: bos, conditions and fields are given, not predicted
+# the target that cross entropy ignores; used for bos, conditions and fields, which are inputs only
 IGNORED = -100
-_BLOCK_TOKENS = 1 << 18  # copied from the store at a time, over all lanes
-_FULL = 0.95  # probability of the full mean; otherwise it is halved
-_DEVIATION = 5 / 70  # of a length, as a share of bptt
-_LIMIT = 2  # deviations above bptt
-_LENGTHS = 1  # marks the random stream of the lengths, beside that of the order of the texts
+_BLOCK_TOKENS = 1 << 18  # tokens copied from the store at a time, over all lanes
+_FULL = 0.95  # probability that a random length has the mean bptt; else bptt / 2
+_DEVIATION = 5 / 70  # standard deviation of a random length, as a share of bptt
+_LIMIT = 2  # max length: this many standard deviations above bptt
+_LENGTHS = 1  # added to the seed of the lengths, so that it differs from the seed of the order
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Batch:
 
     Attributes:
         ids: The input ids, (B, T) int64.
-        targets: The next ids, (B, T) int64; ``IGNORED`` where the next token is bos, or of a
+        targets: The next ids, (B, T) int64; ``IGNORED`` if the next token is bos or belongs to a
             condition or a field.
         epoch: The number of the epoch, from 0.
         number: The number of the batch within its epoch, from 0.
@@ -66,14 +67,13 @@ class Lanes:
         seed: The seed of the shuffling.
         rank: The rank of this process, from 0.
         world_size: The number of processes, each with B lanes.
-        is_random: Whether T is drawn at random for each batch, around ``bptt``; every token is then
-            read once an epoch.
+        is_random: Whether T is drawn at random for each batch, around ``bptt``. Then the last batch
+            of an epoch may be shorter, and no tokens at the end of a lane are left out.
 
     Attributes:
         lanes: The number of lanes of this process, B.
         length: The number of targets per lane and epoch.
-        bptt: The number of tokens per batch and lane, T; with random lengths, what they are drawn
-            around.
+        bptt: The number of tokens per batch and lane, T; with random lengths, their usual mean.
 
     Raises:
         DataError: The store holds fewer than two tokens, or too few for the number of processes.
@@ -100,17 +100,19 @@ class Lanes:
             )
         self.lanes = max(1, min(lanes, targets // 2 // world_size))
         self.length = targets // (self.lanes * world_size)
-        self._first_lane = rank * self.lanes  # among the lanes of all processes
+        self._first_lane = rank * self.lanes  # its index among the lanes of all processes
         self.bptt = min(bptt, self.length)
         self._is_random = is_random
-        self._longest = self.bptt  # tokens per batch and lane, at most
+        self._longest = self.bptt  # max tokens per batch and lane
         if is_random:
             self._longest = max(1, int(self.bptt * (1 + _LIMIT * _DEVIATION)))
         self._store = store
         self._seed = seed
 
     def start_at(self, epoch: int = 0, number: int = 0) -> Iterator[Batch]:
-        """Yield the batches from a given one on, without reading those before it."""
+        """Yield batches endlessly, from batch ``number`` of an epoch on. Earlier batches are not
+        read.
+        """
         while True:
             yield from self._batches(epoch, number)
             epoch = epoch + 1
@@ -121,7 +123,7 @@ class Lanes:
         return len(self._edges(epoch)) - 1
 
     def batches_in(self, epochs: float) -> int:
-        """Return the number of batches of that many epochs; a partial batch counts as one."""
+        """Return the number of batches in ``epochs`` epochs, rounded up."""
         if not self._is_random:
             return math.ceil(epochs * self.batches_of(0))
         part, whole = math.modf(epochs)
@@ -130,8 +132,8 @@ class Lanes:
         )
 
     def locate(self, batch: int) -> tuple[int, int]:
-        """Return the epoch of a batch, and its number therein, from its number among all batches;
-        all from 0.
+        """Return the epoch of a batch and its number within that epoch. ``batch`` is its number in
+        the whole run; all three start at 0.
         """
         epoch = 0
         while batch >= (count := self.batches_of(epoch)):
@@ -142,7 +144,8 @@ class Lanes:
     def _edges(self, epoch: int) -> Sequence[int]:
         """Return the positions in a lane at which the batches of an epoch begin and end.
 
-        Of batches of one length, tokens that do not fill a batch are left out.
+        If all batches have the same length, tokens at the end of a lane that do not fill a batch
+        are left out.
         """
         length = self.length
         bptt = self.bptt
@@ -161,7 +164,7 @@ class Lanes:
         return [*edges[edges < length].tolist(), length]
 
     def _batches(self, epoch: int, number: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch, from a number on."""
+        """Yield the batches of an epoch, from batch ``number`` on."""
         stream = _ShuffledStream(self._store, np.random.default_rng((self._seed, epoch)))
         edges = self._edges(epoch)
         steps_per_block = max(1, _BLOCK_TOKENS // (self.lanes * self._longest))
@@ -196,15 +199,15 @@ class _ShuffledStream:
         self._ends = np.cumsum(store.lengths[self._order])
 
     def copy_tokens(self, start: int, out: np.ndarray, targets: np.ndarray) -> None:
-        """Fill ``out`` with the tokens from index ``start`` on, and ``targets`` with those of them
-        that are predicted.
+        """Copy the tokens from index ``start`` on to ``out`` and to ``targets``. In ``targets``,
+        tokens that are not predicted (bos, conditions, fields) become ``IGNORED``.
         """
         position = int(np.searchsorted(self._ends, start, side="right"))
         done = 0
         while done < len(out):
             number = int(self._order[position])
             document = self._store.document(number)
-            prefix_length = 1 + int(self._store.given[number])  # bos, and what follows it
+            prefix_length = 1 + int(self._store.given[number])  # bos, conditions and fields
             skip = len(document) - int(self._ends[position] - (start + done))
             piece = document[skip : skip + len(out) - done]
             out[done : done + len(piece)] = targets[done : done + len(piece)] = piece

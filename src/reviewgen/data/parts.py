@@ -1,14 +1,14 @@
-"""The parts of a corpus: the Arrow files that they are, how the work on them is shared, and which
-texts are left out.
+"""Handle the parts of a corpus: read and write their Arrow files, share the work on them among
+processes, and find texts to leave out.
 
-The tasks of a stage are dealt to the processes of a launcher, or to worker processes of this one. A
-task is a function of a module and its arguments, whose result depends on these only; so the results
-do not depend on how many processes there are. A part is a file in the format of ``datasets``, which
-stays on disk while it is read.
+The tasks of a stage are divided among the processes of a launcher, or among worker processes of
+this one. A task is a module-level function and its arguments. Its result depends on the arguments
+only, so the results do not depend on the number of processes. A part is an Arrow file in the format
+of ``datasets``. It is memory-mapped when it is read.
 
-Near duplicates are texts of similar word trigrams in lower case, by MinHash (Broder 1997) and
-banding (Leskovec et al., ch. 3), both of ``rensa``: a text is dropped if its estimated Jaccard
-similarity to an earlier one that is kept reaches the threshold.
+Near duplicates are texts with similar sets of lower-case word trigrams. They are found by MinHash
+(Broder 1997) and banding (Leskovec et al., ch. 3), both from ``rensa``. A text is dropped if its
+estimated Jaccard similarity to an earlier kept text reaches the threshold.
 """
 
 import itertools
@@ -28,15 +28,15 @@ from reviewgen.novelty import COPY_CHARACTERS, TextWindows
 from reviewgen.processes import Processes
 from reviewgen.storage import Job
 
-_MAX_WORKERS = 8  # by default; more would wait for the disk
-_MIN_BYTES = 1 << 26  # of texts; several processes take a second to start
+_MAX_WORKERS = 8  # default max number of workers; more would wait for the disk
+_MIN_BYTES = 1 << 26  # min bytes of text for several workers, which take a second to start
 _VARIABLE = "REVIEWGEN_WORKERS"
-_MINIMA = 128
-_SEED = 1
-_SHINGLE = 3
-_RECALL = 0.99
-_SAMPLE_CHARACTERS = 1 << 18  # of held-out texts that are looked for, if that is a sample of them
-_GROUP_CHARACTERS = 1 << 20  # of held-out texts that are looked for at once
+_MINIMA = 128  # hash functions of a MinHash
+_SEED = 1  # seed of the hash functions
+_SHINGLE = 3  # words in an n-gram
+_RECALL = 0.99  # min probability that banding finds a pair at the threshold
+_SAMPLE_CHARACTERS = 1 << 18  # characters of the sample of held-out texts checked for leaks
+_GROUP_CHARACTERS = 1 << 20  # characters of held-out texts that are checked at once
 _TRAIN = 0  # the code of the training split
 _HELD_OUT = (1, 2)  # the codes of the held-out splits
 if TYPE_CHECKING:
@@ -45,18 +45,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 Progress: TypeAlias = Callable[[str], None]
-"""Called with the name of each stage."""
+"""A function that is called with the name of each stage."""
 
 
 @dataclass(frozen=True)
 class SharedJob:
-    """A job, and the processes that share it, each of which calls the same methods in the same
-    order.
+    """A job and the processes that share it. All processes call the same methods in the same order.
 
     Attributes:
         job: The job.
         ranks: The processes.
-        progress: Called with each stage.
+        progress: Called with the name of each stage.
     """
 
     job: Job
@@ -64,18 +63,19 @@ class SharedJob:
     progress: Progress = lambda stage: None
 
     def main(self, function: Callable[[], T]) -> T:
-        """Call a function in the main process; return its result in all."""
+        """Call a function in the main process only; return its result in all processes."""
         return self.ranks.main(function, self.job.out)
 
     def share(
         self, function: Callable[..., T], tasks: Sequence[tuple[Any, ...]], size: int
     ) -> list[T]:
-        """Call a function once for each task, given its arguments; return the results in order.
+        """Call a function once for each task, spread over the processes; return the results in
+        order, in all processes.
 
         Args:
-            function: A function of a module, or a ``partial`` of one.
-            tasks: The arguments of each call, the same in all processes.
-            size: How many bytes of text they read; see ``count_workers``.
+            function: A module-level function, or a ``partial`` of one.
+            tasks: The arguments of each call; the same list in all processes.
+            size: The bytes of text that all tasks read together; see ``count_workers``.
 
         Raises:
             WorkerError: A worker process was killed.
@@ -90,17 +90,19 @@ class SharedJob:
         return [results[number % world][number // world] for number in range(len(tasks))]
 
     def slices(self, items: int, size: int) -> list[slice]:
-        """Return the slices that deal items, which have ``size`` bytes of text, to all processes:
-        one task of each.
+        """Return slices that divide a list of ``items`` items evenly: one slice, and so one task,
+        for each process and worker.
+
+        The items have ``size`` bytes of text in all.
         """
         count = min(items, self.ranks.world_size * self.count_workers(size))
         return [slice(number, None, count) for number in range(count)]
 
     def count_workers(self, size: int) -> int:
-        """Return the number of worker processes of each process for texts of ``size`` bytes.
+        """Return the number of workers that each process starts for ``size`` bytes of text.
 
-        It is ``$REVIEWGEN_WORKERS`` if set; otherwise one per core, up to 8, if there is enough
-        text and no launcher, or else 1.
+        It is ``$REVIEWGEN_WORKERS`` if set. Otherwise it is the number of cores, at most 8. It is 1
+        if there is little text, or if a launcher has started several processes.
 
         Raises:
             ConfigError: The variable is not a positive integer.
@@ -127,9 +129,9 @@ def _call_all(
 ) -> list[T]:
     if workers <= 1:
         return [function(*task) for task in tasks]
-    # Unlike those of concurrent.futures, the processes of joblib neither fork beside the threads of
-    # torch nor run the user's script again, which may have no guard for it. They read no file.
-    # joblib has no type hints.
+    # The processes of concurrent.futures would either fork while torch has threads, or run the
+    # user's script again, which may not guard against that. Those of joblib do neither. Arguments
+    # are not passed through files (max_nbytes=None). joblib has no type hints.
     from joblib import Parallel, delayed  # type: ignore[import-untyped]
     from joblib.externals.loky.process_executor import TerminatedWorkerError  # type: ignore[import-untyped]
 
@@ -158,38 +160,40 @@ def read_part(file: Path) -> "pyarrow.Table":
 
 
 def read_column(files: Sequence[Path], name: str, dtype: Any) -> np.ndarray:
-    """Return a column of numbers of all parts, (N,)."""
+    """Return a numeric column of all parts together, (N,)."""
     return np.concatenate(
         [np.empty(0, dtype), *(np.asarray(read_part(file).column(name)) for file in files)]
     ).astype(dtype)
 
 
 def size_of(files: Sequence[Path]) -> int:
-    """Return the number of bytes of all parts."""
+    """Return the size of all parts in bytes."""
     return sum(file.stat().st_size for file in files)
 
 
 def texts_of(files: Sequence[Path], wanted: np.ndarray) -> Iterator[str]:
-    """Yield the texts of parts that a mask (N,) selects."""
+    """Yield the texts that a mask (N,) over all parts selects."""
     for file, mask in zip(files, split_by_part(wanted, files), strict=True):
         for batch in read_part(file).select(["text"]).filter(mask).to_batches():
             yield from batch.column(0).to_pylist()
 
 
 def rows_of(files: Sequence[Path], columns: Sequence[str], code: int) -> Iterator[tuple[Any, ...]]:
-    """Yield the values of some columns of each text of a split of a corpus."""
+    """Yield the values of ``columns`` for each text of the split with a code."""
     for batch in itertools.chain.from_iterable(read_part(file).to_batches() for file in files):
         rows = batch.select(columns).filter(np.asarray(batch.column("split")) == code)
         yield from zip(*(column.to_pylist() for column in rows.columns), strict=True)
 
 
 def split_by_part(values: np.ndarray, files: Sequence[Path]) -> list[np.ndarray]:
-    """Return the values (N,) beside the texts of each part."""
+    """Split an array with one value for each text, (N,), into one array for each part."""
     return np.split(values, np.cumsum([len(read_part(file)) for file in files])[:-1])
 
 
 def write_part(file: Path, make: Callable[[], "pyarrow.Table"]) -> None:
-    """Write a table as a part that appears whole, unless it is there."""
+    """Write the table that ``make`` returns as a part, unless the file exists. The file appears
+    only when it is complete.
+    """
     import pyarrow
 
     def write(scratch: Path) -> None:
@@ -205,9 +209,10 @@ class Filters:
     """Which texts are left out of a corpus.
 
     Attributes:
-        near_duplicates: Of texts that are at least this similar, only the first is kept.
+        near_duplicates: A text is left out if an earlier kept text is at least this similar
+            (Jaccard similarity); None keeps all.
         decontaminate: Held-out texts that share a run of this many characters with a training text
-            are left out.
+            are left out; None keeps all.
 
     Raises:
         ConfigError: A value is out of range, or rensa is not installed.
@@ -224,8 +229,8 @@ class Filters:
             )
 
     def find_distinct(self, files: Sequence[Path], keep: np.ndarray) -> np.ndarray:
-        """Return a mask (N,) of the texts that no earlier one is similar to, of those in the mask
-        ``keep`` (N,).
+        """Return a mask (N,) of the texts to keep: those in the mask ``keep`` (N,) that are not
+        near duplicates of an earlier kept text.
         """
         from rensa import RMinHash, RMinHashLSH
 
@@ -260,7 +265,8 @@ class Filters:
         """Find held-out texts that share a run of ``decontaminate`` characters with a training
         text.
 
-        If that is None, runs of 50 are counted in a sample of the held-out texts.
+        If ``decontaminate`` is None, no text is left out: only a sample of the held-out texts is
+        checked, for runs of 50 characters.
 
         Args:
             files: The parts, in order.
@@ -268,8 +274,8 @@ class Filters:
             work: The job and its processes.
 
         Returns:
-            A mask (N,) of the texts to leave out, none if ``decontaminate`` is None; and a sentence
-            for the user.
+            A mask (N,) of the texts to leave out, all False if ``decontaminate`` is None; and a
+            list of notes for the user.
         """
         length = self.decontaminate
         run = length or COPY_CHARACTERS
@@ -297,7 +303,9 @@ class Filters:
 def _describe_leaks(
     count: int, checked: int, held_out: int, run: int, *, is_sample: bool
 ) -> list[str]:
-    """Return a sentence on ``count`` leaking texts, of those checked and of all held-out ones."""
+    """Return a note on ``count`` leaking texts among ``checked`` checked ones, of ``held_out`` in
+    all.
+    """
     if not (count if is_sample else checked):
         return []
     which = f"{checked:,} held-out texts"
@@ -315,19 +323,22 @@ def _describe_leaks(
 def _are_shared(
     texts: Sequence[str], length: int, files: Sequence[Path], wanted: np.ndarray
 ) -> np.ndarray:
-    """Return which texts share a run with a training text of some parts, (T,)."""
+    """Return a mask (T,) of the texts that share a run of ``length`` characters with a selected
+    text of the parts; ``wanted`` is the mask of the training texts.
+    """
     return TextWindows(texts, length).are_shared(texts_of(files, wanted))
 
 
 def _groups(
     files: Sequence[Path], parts: Sequence[np.ndarray], *, is_sample: bool
 ) -> Iterator[tuple[np.ndarray, list[str]]]:
-    """Yield held-out texts in groups, with their rows; of a sample the first ones of each part, in
-    one group.
+    """Yield groups of held-out texts: their row numbers in the corpus, and the texts.
+
+    If ``is_sample``, only the first held-out texts of each part are yielded.
     """
     from pyarrow import compute
 
-    sizes = []  # of the texts that are looked for
+    sizes = []  # characters of each text to check; 0 for the others
     for file, codes in zip(files, parts, strict=True):
         lengths = np.maximum(compute.utf8_length(read_part(file).column("text")), 1)
         masked = np.where(np.isin(codes, _HELD_OUT), lengths, 0)

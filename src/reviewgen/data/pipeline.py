@@ -1,9 +1,9 @@
-"""What other rooms read: a cleaned corpus, then a token store, in the cache or elsewhere; or texts
-to evaluate models on.
+"""The interface of this package to others: make a cleaned corpus and a token store, in the cache or
+elsewhere, or read texts to evaluate models on.
 
-In the cache, a corpus is ``texts-KEY`` and a store ``tokens-KEY``; both appear whole, and one
-process makes them while others wait. Texts to evaluate on are by default cleaned as a model's
-training texts were, and not kept.
+In the cache, the folder of a corpus is ``texts-KEY`` and that of a token store ``tokens-KEY``. Each
+appears only when it is complete: one process makes it while others wait. Texts to evaluate on are
+cleaned by default as the training texts of the model were, and are not stored.
 """
 
 import hashlib
@@ -55,20 +55,21 @@ _TRAINED_ON = (
     "%s was trained on most of these texts, so they do not show how well it predicts new ones."
     " --split test (split='test') takes the texts that a training held out."
 )
-_LOOKED_UP = 100  # texts that are looked up in the training texts of a model
-_MOST = 0.5  # share of them from which a warning says that the model was trained on them
+_LOOKED_UP = 100  # number of texts that are looked up in the training texts of a model
+_MOST = 0.5  # a warning is logged if the model was trained on a larger share of them
 
 
 @dataclass(frozen=True)
 class CorpusSpec:
-    """Which texts a corpus is made of.
+    """The settings that determine the texts of a corpus.
 
     Attributes:
-        source: The source; see ``open_source``. With weights, a list of sources, one for each.
-        config: How it is read and cleaned.
+        source: The source; see ``open_source``. With weights, a list with one source for each
+            weight.
+        config: How the sources are read and cleaned.
         validation: A second source to validate on, instead of a part of the first.
-        validation_split: The split of a dataset to validate on: of the second source if there is
-            one, else of the first.
+        validation_split: The split of a dataset to validate on, from the second source if there is
+            one, else from the first.
         filters: Which texts are left out.
         allow_missing: Whether a condition without a column counts as not given.
     """
@@ -81,7 +82,9 @@ class CorpusSpec:
     allow_missing: bool = False
 
     def open(self, folder: Path) -> list[Source]:
-        """Open the sources."""
+        """Open the sources, the validation source last; ``folder`` is for the copies of their
+        files.
+        """
         weights = self.config.weights
         pairs = [(source, self.config) for source in (self.source if weights else [self.source])]
         if self.validation is not None or self.validation_split is not None:
@@ -99,7 +102,9 @@ class CorpusSpec:
         return opened
 
     def settings(self) -> dict[str, Any]:
-        """Return what the corpus depends on besides the texts, as JSON values by name."""
+        """Return the settings that the corpus depends on, besides the texts, as JSON values by
+        name.
+        """
         limit = {"max_text_characters": self.config.max_text_characters}
         reading = self.config.facts() | limit | {"validation_split": self.validation_split}
         return {
@@ -110,7 +115,7 @@ class CorpusSpec:
 
 
 def cached_corpus(texts: CorpusSpec) -> Corpus:
-    """Return a corpus from the cache, after it was made there if need be.
+    """Return a corpus from the cache; if it is not there, make it first.
 
     Raises:
         ReviewgenError: See ``open_source`` and ``make_corpus``.
@@ -120,7 +125,7 @@ def cached_corpus(texts: CorpusSpec) -> Corpus:
         scratch = Job(folder / "job", "corpus", {})
         facts = {**texts.settings(), "texts": _identify(sources)}
         is_known = all(source.facts is not None for source in sources)
-        if not is_known:  # only by its texts, once they are read
+        if not is_known:  # then the corpus is identified by its texts, so they are read first
             work = SharedJob(scratch)
             with storage_errors(folder):
                 facts = make_corpus(sources, work, texts.filters, texts.config.weights).to_json()
@@ -135,8 +140,7 @@ def cached_corpus(texts: CorpusSpec) -> Corpus:
 
 
 def cached_store(corpus: Corpus, encoding: Encoding, conditions: Conditions) -> StoreFolder:
-    """Return the token store of a corpus with its conditions from the cache, after it was made
-    there if need be.
+    """Return the token store of a corpus from the cache; if it is not there, make it first.
 
     Raises:
         ReviewgenError: See ``encode_corpus``.
@@ -157,7 +161,8 @@ def cached_store(corpus: Corpus, encoding: Encoding, conditions: Conditions) -> 
 
 
 def find_conditions(corpus: Corpus, config: DataConfig) -> Conditions:
-    """Return the conditions of the training texts of a corpus.
+    """Return the conditions and fields, with the values that occur in the training texts of a
+    corpus.
 
     Raises:
         DataError: A condition has no values.
@@ -171,7 +176,7 @@ def find_conditions(corpus: Corpus, config: DataConfig) -> Conditions:
 
 
 def _identify(sources: Sequence[Source]) -> list[Any]:
-    """Return what identifies the texts of sources, as JSON values."""
+    """Return the name and the facts of each source, which identify its texts, as JSON values."""
     return [[source.info.name, source.facts] for source in sources]
 
 
@@ -184,7 +189,7 @@ def prepare_store(
     progress: Progress,
     facts: Mapping[str, Any],
 ) -> StoreFolder:
-    """Make a token store in a folder or at a URL; all processes call this.
+    """Make a token store in a folder or at a URL; all processes call this function.
 
     Args:
         texts: The texts.
@@ -193,10 +198,11 @@ def prepare_store(
         url: Where to copy the store.
         ranks: The processes that share the work.
         progress: Called with each stage.
-        facts: What ``store.json`` says besides the corpus, the tokenizer and the index.
+        facts: More facts to save in ``store.json``, besides those of the corpus, tokenizer and
+            index.
 
     Raises:
-        ReviewgenError: A source, a text or the disk is unusable; or ``out`` exists, or holds an
+        ReviewgenError: A source, a text or the disk cannot be used; or ``out`` exists, or holds an
             unfinished store of other texts.
     """
     settings = {
@@ -205,13 +211,18 @@ def prepare_store(
         **texts.settings(),
     }
     work = SharedJob(Job(out, "store", settings), ranks, progress)
-    main_sources: list[Source] = []  # of the main process, whose objects stay
+    main_sources: list[Source] = []  # set in the main process only, since Python objects stay there
 
     with ExitStack() as stack:
         copies = stack.enter_context(workspace())
 
         def begin() -> tuple[StoreFolder | None, list[Source], str]:
-            """Open the sources; return the store, if the same job has made it already."""
+            """Open the sources, in the main process.
+
+            Returns:
+                The store, if the same job has already made it, else None; the sources, without
+                units if their texts are Python objects; and the key of the job.
+            """
             existing = None
             with suppress(DataError):  # it is damaged, or unfinished
                 existing = find_store(url or out)
@@ -226,12 +237,12 @@ def prepare_store(
             can_repeat = all(source.facts is not None for source in opened)
             if existing is None:
                 work.job.require({"texts": _identify(opened)})
-                if not can_repeat:  # what an earlier try has read cannot be compared
+                if not can_repeat:  # the texts may differ from those of an earlier run
                     work.job.clear()
             elif existing.facts.get("job") != identity or not can_repeat:
                 refuse_existing(out, url)
             else:
-                # a process may have been killed while it removed the folder of the job
+                # the folder of the job may be left over from a killed process
                 with suppress(CheckpointError, OSError), work.job:
                     work.job.clear()
                 _logger.warning("%s is complete already: the same job has made it.", existing.name)
@@ -261,16 +272,16 @@ def _digest(facts: Any) -> str:
 
 
 def read_examples(source: Any, config: DataConfig, *, split: str = "all") -> Iterator[Example]:
-    """Yield the cleaned examples of a source, or of one of its splits; nothing is kept afterwards.
+    """Yield the cleaned examples of a source, or of one of its splits, without storing them.
 
-    A condition without a column counts as not given. What was read and changed is logged, at level
-    INFO of the logger ``reviewgen``.
+    A condition without a column counts as not given. The cleaning report is logged at level INFO of
+    the logger ``reviewgen``.
 
     Args:
         source: See ``open_source``.
         config: How to read and clean.
-        split: "all"; or a part of the hash split, "train", "validation" or "test"; or a split that
-            the source itself has.
+        split: "all"; a split that the source itself has; or "train", "validation" or "test", the
+            splits that a training would make (by the hash of each text).
 
     Raises:
         DataError: The source cannot be read, no texts are left, or the split is empty.
@@ -305,7 +316,7 @@ def open_records(source: Any) -> Iterator[Mapping[str, Any]]:
 def _read(source: Any, config: DataConfig, split: str) -> Iterator[Example]:
     with workspace() as folder:
         opened = open_source(source, config, folder, allow_missing=True)
-        # the split of a text or the repeated lines depend on all texts
+        # splits and repeated lines depend on all texts, so a whole corpus is made
         if split != "all" or (config.drop_repeated_lines and config.repeated_lines is None):
             corpus = make_corpus(
                 [opened], SharedJob(Job(folder / "corpus", "corpus", {})), Filters()
@@ -349,18 +360,17 @@ LEGACY_OPTIONS = {
     "drop_repeated_lines": False,
     "keep_space": True,
 }
-"""How texts were cleaned by a version that could not repair encodings, join lines, drop repeated
-ones or strip white space.
+"""The values of newer cleaning options that match how older versions cleaned texts: they could not
+repair encodings, join lines, drop repeated lines or strip white space.
 """
 
 
 def data_records(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the ``data`` entries of training.json: of each part of a blend, and of each training
-    of a model, the last first.
+    """Return the ``data`` entries of training.json, one for each training of a model, the last
+    training first.
 
-    A training on several corpora with weights has one for each.
-
-    Entries of versions without these options get the values in ``LEGACY_OPTIONS``.
+    A blend has the entries of all its components. A training on several weighted corpora has an
+    entry for each corpus. Entries written by older versions get the values of ``LEGACY_OPTIONS``.
     """
     parts = training.get("parts")
     parent = training.get("parent")
@@ -392,28 +402,28 @@ def read_documents(
 def read_texts(
     source: Any, model: Any, parts: Sequence[Any] = (), **options: Unpack[EvaluateKwargs]
 ) -> Iterator[Example]:
-    """Read and clean a source; yield each text with the values of the conditions.
+    """Read and clean a source to evaluate a model on; yield each text with its condition values.
 
-    A warning of the logger ``reviewgen`` says so if a model was trained on most of the first texts.
-    This is looked up in its index of the training texts.
+    The first texts are looked up in the model's index of its training texts. If the model was
+    trained on most of them, a warning is logged by the logger ``reviewgen``.
 
     Args:
         source: See ``reviewgen.data.sources.open_source``.
         model: The model (``reviewgen.model.Bundle``). A condition without a column in the source is
             unspecified.
-        parts: The models that were trained, if the model is a blend of them.
-        options: How to read and clean; see ``EvaluateKwargs``. Cleaning that is not given is done
-            as in the trainings, or by default if they differ.
+        parts: The components, if the model is a blend.
+        options: How to read and clean; see ``EvaluateKwargs``. A cleaning option that is not given
+            is taken from the model's trainings, or is the default if these differ.
 
     Raises:
         DataError: The source cannot be read or holds nothing to evaluate.
-        ConfigError: An option is unknown, or the split is unknown or would differ from the split of
-            the training.
+        ConfigError: An option or the split is unknown, or the split would have other texts than the
+            same split in the training.
     """
     refuse_unknown_options(options, EvaluateKwargs, "read_documents")
     models = parts or [model]
     trained = list(itertools.chain.from_iterable(data_records(part.training) for part in models))
-    # other corpora of a training that also read this source
+    # entries of weighted corpora other than this source
     others = [data for data in trained if "weight" in data and not _is_same_file(source, data)]
     if any("weight" in data and data not in others for data in trained):
         trained = [data for data in trained if data not in others]
@@ -454,8 +464,8 @@ def read_texts(
 def identify_texts(
     source: Any, conditions: Conditions, options: Mapping[str, Any]
 ) -> list[Any] | None:
-    """Return what identifies the texts that ``read_texts`` reads; None of a source that is not
-    files, or is a pipe.
+    """Return what identifies the texts that ``read_texts`` reads; None if the source is not files,
+    or is a pipe.
     """
     names = source if isinstance(source, list) else [source]
     if isinstance(source, str):
@@ -479,10 +489,10 @@ def _is_same_file(source: Any, trained: Mapping[str, Any]) -> bool:
 def _require_same_split(
     trained: Mapping[str, Any], cleaning: Mapping[str, Any], source: Any, documents: str
 ) -> None:
-    """Raise if the split of the cleaned texts would differ from the one that the model was trained
-    on.
+    """Raise if the cleaned texts would be split in another way than when the model was trained.
 
-    A file that is one long text is split in blocks.
+    One long text (documents="file") is split into blocks, so it must be read in the same way as in
+    training.
     """
     if trained.get("validation_source") is not None:
         raise ConfigError(

@@ -1,16 +1,16 @@
-"""From a cleaned corpus to a token store: tokenizer, conditions, shards, words, novelty index,
-``store.json``; see ``store``.
+"""Encode a cleaned corpus into a token store: tokenizer, conditions, shards, words, novelty index,
+``store.json``; see ``store``. The folder of the job has these files:
 
-    tokenizers/00012     what the tokenizer has learned of a part, if it can be trained in parts
+    tokenizers/00012     a tokenizer trained on one part, if it can be trained in parts
     words/00012          the words of a shard
     store                the store so far
 
-A shard of a corpus that is read 3.4 times is read three times, and then the texts of its folder
-``rest``, 0.4 of its characters.
+If a corpus is read 3.4 times in an epoch, each of its shards is read three times. Then the folder
+``rest`` of each shard is read once: it holds the texts that have 0.4 of the characters.
 
-The characters that the tokenizer loses, such as those without an id, are counted. A tokenizer that
-keeps a private-use character, which no text contains, is assumed to have a byte fallback, so only a
-small sample of texts is checked.
+The characters that the tokenizer loses, such as those without an id, are counted. For this, texts
+are encoded and decoded again. If a tokenizer keeps a private-use character, which no text contains,
+it is assumed to have a byte fallback; then only a small sample of the texts is checked.
 """
 
 import functools
@@ -54,28 +54,28 @@ from reviewgen.storage import Job
 NOVELTY_FILE = "novelty.safetensors"
 WORDS_FILE = "words.json"
 _REST = "rest"  # the folder in a shard with the texts that are read once more
-_WORD_BYTES = 200_000_000  # after so many bytes of parts, no new words are looked for
-_WORD_TOKENS = 50_000_000  # after so many ids, no new words are looked for
+_WORD_BYTES = 200_000_000  # words are counted only in the first parts, of this many bytes
+_WORD_TOKENS = 50_000_000  # ids that words are counted in, if they are counted from ids
 # Conditions and fields of training texts are left out at random with these probabilities, so that
 # the model also learns to generate without them.
 _DROP_PROBABILITY = 0.1
 _DROP_FIELD_PROBABILITY = 0.25
-_PROBE = "\ue0f1"  # private use
-_CHECKED = 100_000  # characters at most, with a tokenizer that keeps the probe
-_CHECKED_CLOSELY = 5_000_000  # characters at most, with other tokenizers
-_BEFORE = 12  # characters of an example before the first that is lost
-_AFTER = 12  # characters of an example from the first that is lost
+_PROBE = "\ue0f1"  # a private-use character
+_CHECKED = 100_000  # max characters checked if the tokenizer keeps the probe
+_CHECKED_CLOSELY = 5_000_000  # max characters checked for other tokenizers
+_BEFORE = 12  # characters of an example before the first lost one
+_AFTER = 12  # characters of an example from the first lost one on
 
 
 @dataclass(frozen=True)
 class LostCharacters:
-    """What a tokenizer loses.
+    """The characters that a tokenizer loses.
 
     Attributes:
-        lost: The number of characters that encoding and decoding do not give back.
+        lost: The number of characters that are missing after encoding and decoding.
         checked: The number of characters that were checked.
-        is_sample: Whether they are a sample of the corpus.
-        example: A place with a lost character, and what it becomes.
+        is_sample: Whether only a sample of the corpus was checked.
+        example: A piece of text with a lost character, and the same piece after decoding.
     """
 
     lost: int
@@ -103,14 +103,15 @@ class LostCharacters:
 
 
 def sample_stride(tokenizer: Tokenizer, characters: int) -> int:
-    """Return N where one in N texts of a corpus with a number of characters is checked."""
+    """Return N: one in N texts of a corpus with ``characters`` characters is checked for losses."""
     limit = _CHECKED if tokenizer.decode(tokenizer.encode(_PROBE)) == _PROBE else _CHECKED_CLOSELY
     return -(-characters // limit) or 1
 
 
 def count_lost(texts: Iterable[str], tokenizer: Tokenizer, step: int) -> LostCharacters:
-    """Return what a tokenizer loses of some texts, the sample of one in ``step``; possibly
-    nothing.
+    """Count the characters that a tokenizer loses in texts.
+
+    The texts are a sample of the corpus if ``step`` is more than 1: one text in ``step``.
     """
     lost = 0
     checked = 0
@@ -122,24 +123,25 @@ def count_lost(texts: Iterable[str], tokenizer: Tokenizer, step: int) -> LostCha
             position = len(os.path.commonprefix([text, decoded]))  # noqa: RUF071  character by character is what is needed
             around = slice(max(0, position - _BEFORE), position + _AFTER)
             example = example if lost else (text[around], decoded[around])
-            lost += max(1, (Counter(text) - Counter(decoded)).total())  # at least their order
+            lost += max(1, (Counter(text) - Counter(decoded)).total())  # 1 if only moved
     return LostCharacters(lost, checked, step > 1, example)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
-    """How a corpus becomes a store: by which tokenizer, and with which novelty index.
+    """Settings for encoding a corpus into a store: the tokenizer and the novelty index.
 
     Attributes:
         cls: The class of the tokenizer.
-        config: Its config.
-        plugin: Its name, its package and the version of the package, by these names.
+        config: The config of the tokenizer.
+        plugin: The name, package and package version of the tokenizer's plugin, under the keys
+            "name", "package" and "version".
         trained: A trained tokenizer to use instead of training one.
-        check: Raises if a tokenizer, given with its name, cannot be used.
+        check: Called with the tokenizer and its name; raises if the tokenizer cannot be used.
         novelty: "none", "exact" or "compact".
         megabytes: The size of a compact index.
-        belongs_to: Returns what the index names its training text by, given the fingerprint of the
-            corpus.
+        belongs_to: A function from the fingerprint of the corpus to the fingerprint that the index
+            saves, to identify its training text.
     """
 
     cls: Any
@@ -155,13 +157,13 @@ class Encoding:
         check_form(self.novelty)
 
     def facts(self) -> dict[str, Any]:
-        """Return what identifies the tokenizer, as JSON values."""
+        """Return the facts that identify the tokenizer, as JSON values."""
         trained = None if self.trained is None else digest_tokenizer(self.trained)
         return {**self.plugin, "settings": to_dict(self.config), "trained": trained}
 
 
 def dtype_of(vocab_size: int) -> np.dtype:
-    """Return the dtype of the ids in the files."""
+    """Return the dtype of ids in the files of a store, the smallest that holds the vocabulary."""
     return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
 
 
@@ -175,7 +177,7 @@ def write_split(
         tokenizer: The tokenizer that encodes them.
         folder: The folder of the shard.
         split: The name of the split.
-        vocab_size: The number of ids, including those of conditions; decides the dtype.
+        vocab_size: The number of ids, including those of conditions; it determines the dtype.
 
     Raises:
         DataError: Some ids are outside the vocabulary.
@@ -212,14 +214,14 @@ def save_array(file: Path, values: np.ndarray) -> None:
     Raises:
         OSError: The disk is full.
     """
-    buffer = io.BytesIO()  # np.save into a file hides the cause of an error, such as a full disk
+    buffer = io.BytesIO()  # np.save to a file hides the cause of an error, such as a full disk
     np.save(buffer, values)
     file.write_bytes(buffer.getbuffer())
 
 
 def digest_files(store: Path, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    """Return the size and digest of each file of a store that is one of some paths or inside one,
-    by its name in the store.
+    """Return the size and digest of each file in ``paths``, or inside a folder in ``paths``, by its
+    path relative to the store.
     """
     files = itertools.chain.from_iterable((path, *path.rglob("*")) for path in paths)
     return {
@@ -240,21 +242,24 @@ def _encode_part(
     texts: int,
     training: int,
 ) -> tuple[Any, LostCharacters]:
-    """Write the shard of a part and its words, in any process; return the digests of its files, and
-    what the tokenizer loses.
+    """Encode a part: write its shard and its words. A task, which runs in any process.
 
     Args:
         cls: The class of the tokenizer.
         folder: The folder of the tokenizer.
-        digest: The digest of the tokenizer.
+        digest: The digest of the tokenizer; with ``folder`` the key of the loaded tokenizer in
+            memory.
         conditions: The conditions.
         step: One text in ``step`` is checked for lost characters.
         file: The part.
         times: How often its training texts are read in an epoch.
         shard: The folder to write.
-        words: The file of the words; None does not count them.
+        words: The file for the word counts; None does not count words.
         texts: The number of texts in earlier parts.
         training: The number of training texts in earlier parts.
+
+    Returns:
+        The digests of the shard's files, and the characters that the tokenizer loses.
     """
     tokenizer = _load(cls, folder, digest)
     known = conditions.with_ids_from(tokenizer.vocab_size, tokenizer.encode)
@@ -293,15 +298,17 @@ def _encode_part(
 def _write_conditions(
     conditions: Conditions, rows: Sequence[Sequence[Any]], path: Path, training: int | None
 ) -> None:
-    """Write the ids of the categories and numbers of each text, (N, C), and those of its fields
-    with where each begins.
+    """Write the ids of the conditions and fields of each text.
+
+    The ids of categories and numbers are an array (N, C). The ids of fields differ in number, so
+    they are one flat array with an index of where those of each text begin.
 
     Args:
         conditions: The conditions, with their ids.
-        rows: The values of each of N texts.
-        path: The folder and the beginning of the names of the files.
-        training: Of training texts, of which some values are left out at random, the number of
-            those in earlier parts.
+        rows: The condition values of each of N texts.
+        path: The folder and the prefix of the names of the files.
+        training: For training texts, some values of which are left out at random, the number of
+            training texts in earlier parts; None for other texts.
     """
     dtype = dtype_of(conditions.vocab_size)
     count = len(conditions.fixed)
@@ -330,10 +337,12 @@ def _write_conditions(
 
 
 def _random(stream: int, before: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Return random numbers, a row for each text, following those of the ``before`` earlier
-    texts.
+    """Return random numbers of a shape, with a row for each text.
+
+    They do not depend on how texts are divided into parts: the generator skips the numbers of the
+    ``before`` earlier texts.
     """
-    # a number is one step of the generator
+    # each random number takes one step of the generator
     return np.random.Generator(np.random.PCG64(stream).advance(before * shape[1])).random(shape)
 
 
@@ -349,7 +358,7 @@ def _write_words(file: Path, counts: WordCounts) -> None:
 
 
 def _add_words(files: Iterable[Path]) -> WordCounts:
-    """Return the sum of the words of some files."""
+    """Return the sum of the word counts in some files."""
     counts = WordCounts()
     for file in files:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -359,8 +368,8 @@ def _add_words(files: Iterable[Path]) -> WordCounts:
 
 
 def words_of_store(store: StoreFolder, tokenizer: Tokenizer) -> WordCounts:
-    """Return the words of a store; for an older store without them, they are counted from its
-    ids.
+    """Return the word counts of a store. If it is an older store without them, they are counted
+    from its ids.
     """
     try:
         return _add_words([store.folder / WORDS_FILE])
@@ -369,7 +378,7 @@ def words_of_store(store: StoreFolder, tokenizer: Tokenizer) -> WordCounts:
 
 
 def _decoded_words(train: TokenStore, tokenizer: Tokenizer) -> WordCounts:
-    """Return the words of texts as their tokenizer spells them."""
+    """Return the word counts of training texts as decoded from their ids."""
     counts = WordCounts()
     for texts in batched(decode_texts(train.head(_WORD_TOKENS).blocks, tokenizer)):
         counts.update(count_words(texts))
@@ -378,8 +387,10 @@ def _decoded_words(train: TokenStore, tokenizer: Tokenizer) -> WordCounts:
 
 @dataclass(frozen=True)
 class TrainingIds:
-    """The ids of the training texts of some shards in blocks, which a process opens when it reads
-    them.
+    """The ids of the training texts of some shards, in blocks.
+
+    It holds only the folders, so that it can be sent to a worker process, which opens the files
+    when it reads them.
     """
 
     folders: Sequence[Path]
@@ -396,14 +407,17 @@ def encode_corpus(
     *,
     facts: Mapping[str, Any],
 ) -> None:
-    """Write the folder ``store`` of a job; what an earlier try has finished there is kept.
+    """Write the folder ``store`` of a job.
+
+    Files that an interrupted earlier run of the job has finished are kept.
 
     Args:
-        corpus: The corpus; it has texts to train and to validate on.
+        corpus: The corpus; it must have texts to train on and texts to validate on.
         encoding: The tokenizer and the novelty index.
-        work: The job and its processes; all call this.
+        work: The job and its processes; all processes call this function.
         conditions: The conditions: those of a trained model, or those of the training texts.
-        facts: What ``store.json`` says besides the corpus, the tokenizer and the index.
+        facts: More facts to save in ``store.json``, besides those of the corpus, tokenizer and
+            index.
 
     Raises:
         ReviewgenError: The tokenizer cannot be saved, or the disk is full.
@@ -433,7 +447,9 @@ def encode_corpus(
     sets = _index_shards(shards, tokenizer, encoding, work, size)
 
     def finish() -> None:
-        """Write what is made of all shards: the words, the novelty index and the facts."""
+        """Write the files that depend on all shards: the words, the novelty index and
+        ``store.json``.
+        """
         train = TokenStore(shards, "train")
         words = [words for _, _, _, words, *_ in tasks if words is not None]
         counts = _decoded_words(train, tokenizer) if lost.lost else _add_words(words)
@@ -472,7 +488,9 @@ def encode_corpus(
 def _index_shards(
     shards: Sequence[Path], tokenizer: Tokenizer, encoding: Encoding, work: SharedJob, size: int
 ) -> tuple[WindowSet, ...] | None:
-    """Return the sets of a compact novelty index of the training texts; None for another form."""
+    """Return the window sets of a compact novelty index of the training texts; None for other
+    forms.
+    """
     if encoding.novelty != CompactIndex.form:
         return None
     work.progress("Indexing the texts")
@@ -483,7 +501,7 @@ def _index_shards(
 
 
 def _list_tasks(corpus: Corpus, job: Job) -> list[tuple[Any, ...]]:
-    """Return the last arguments of ``_encode_part`` for each part of a corpus."""
+    """Return for each part of a corpus the arguments of ``_encode_part`` from ``file`` on."""
     tasks = []
     size = 0
     texts = 0
@@ -500,8 +518,8 @@ def _list_tasks(corpus: Corpus, job: Job) -> list[tuple[Any, ...]]:
 
 
 def _order_shards(shards: Sequence[Path], times: Sequence[float]) -> list[Path]:
-    """Return the shards in the order of an epoch: those that are read twice stand there twice, and
-    the texts that are read once more come last.
+    """Return the shards in the order in which an epoch reads them. A shard that is read twice is
+    listed twice; the folders ``rest`` come last.
     """
     read = list[Path]()
     for turn in range(int(max(times))):
@@ -511,7 +529,7 @@ def _order_shards(shards: Sequence[Path], times: Sequence[float]) -> list[Path]:
 
 
 def _train(corpus: Corpus, encoding: Encoding, work: SharedJob, size: int) -> None:
-    """Train the tokenizer; one that supports it, part by part."""
+    """Train the tokenizer and save it; a tokenizer that supports it is trained part by part."""
     cls = encoding.cls
     trained = encoding.trained
     targets = [work.job.path(f"tokenizers/{number:05d}") for number in range(len(corpus.files))]
@@ -549,14 +567,14 @@ def index_tokens(
     corpus: str,
     sets: tuple[WindowSet, ...] | None = None,
 ) -> Index:
-    """Return the novelty index of the texts of a split.
+    """Return a novelty index of the texts of a split.
 
     Args:
         store: The split.
-        tokenizer: Its tokenizer.
-        encoding: The form of the index, its maximum size if it is compact, and what it belongs to.
+        tokenizer: The tokenizer of the store.
+        encoding: Has the form of the index, the max size of a compact one, and ``belongs_to``.
         corpus: The fingerprint of the corpus.
-        sets: Those of a compact index, where they are built already.
+        sets: The window sets of a compact index, if they have been built; see ``_index_shards``.
     """
     index = build_index(
         store.blocks,

@@ -1,10 +1,10 @@
-"""Opens a source of texts of any kind: files, a Hub dataset, an object, an installed reader. Does
-not change any text.
+"""Open a source of texts of any kind: files, a Hub dataset, a Python object, an installed reader.
+This module does not change texts.
 
-A source becomes *units*: pieces that any process can read, again and again. A file of lines is cut
-into units of some megabytes, a parquet file into its row groups, a Hub dataset into its shards.
-What can only be read from its beginning, such as a csv file, is one unit: each process reads it,
-and they share its texts.
+A source is divided into *units*: pieces that any process can read, as often as needed. A file of
+lines is cut into units of some megabytes, a parquet file into its row groups, a Hub dataset into
+its shards. A file that can only be read from its beginning, such as a csv file, is one unit. If it
+is large, each process reads all of it, and keeps a part of its texts.
 """
 
 import importlib.util
@@ -56,17 +56,18 @@ from reviewgen.errors import ConfigError, DataError, HubError, did_you_mean, fir
 from reviewgen.registry.plugins import find_reader
 
 SPLITS = ("train", "validation", "test")
-# heads the list of these lines in the description of a corpus as a dataset
+# precedes the list of dropped lines in the description of a corpus that is saved as a dataset
 DROPPED = "Lines that reviewgen has dropped:"
-_HEAD = 1000  # records that the guess of the text column looks at, at most
-_HEAD_CHARACTERS = 1 << 24  # of these records, after which it looks at no more
-_MIN_MARKDOWN = 0.1  # share of texts with markdown from which the option to strip it is named
-_UNIT_BYTES = 1 << 23
-_MAX_UNITS = 128
-# whole reviews, and sentences in lower case with spaced punctuation
+_HEAD = 1000  # max number of first records that are examined, e.g. to guess the text column
+_HEAD_CHARACTERS = 1 << 24  # fewer records are examined if they have more characters than this
+_MIN_MARKDOWN = 0.1  # a note names the option to strip markdown if a larger share of texts has it
+_UNIT_BYTES = 1 << 23  # min size that a unit is cut to
+_MAX_UNITS = 128  # units become larger if there would be more than about this many
+# imdb has whole reviews; rotten_tomatoes has lower-case sentences with spaced punctuation
 _STYLES = {"imdb": "review", "rotten_tomatoes": "snippet"}
 _SENTIMENTS = {"0": "negative", "1": "positive"}
-_ONLY_FOR = {  # the options that some sources have, and their kinds
+# options that apply to some kinds of sources only: these kinds, and their name in messages
+_ONLY_FOR = {
     "documents": ({"text"}, "txt files"),
     "sql": ({"sqlite"}, "SQLite files"),
     "subset": ({"dataset"}, "datasets of the Hub"),
@@ -76,15 +77,15 @@ _ONLY_FOR = {  # the options that some sources have, and their kinds
 
 @dataclass
 class Source:
-    """A source that is open.
+    """An open source of texts.
 
     Attributes:
-        info: How it is read.
-        units: Its pieces, in order.
-        kinds: The formats of its files, or what it is: "dataset" or "object".
-        config: How it is read and cleaned.
-        facts: What identifies the content; None if it cannot be read again, such as an iterator.
-        is_cleaned: Whether it is a cleaned corpus, each of whose texts has a split.
+        info: How the source was read, for messages and records.
+        units: Its units, in order.
+        kinds: The formats of its files; else "dataset", "object" or the scheme of a URL.
+        config: The settings for reading and cleaning it.
+        facts: What identifies the content; None if unknown, as for a Python object.
+        is_cleaned: Whether the source is a cleaned corpus, in which each text already has a split.
     """
 
     info: SourceInfo
@@ -96,18 +97,18 @@ class Source:
 
     @property
     def columns(self) -> list[str]:
-        """The columns beside the text: those of the conditions, and the last one the split of a
+        """The columns besides the text: those of the conditions and fields, then "split" for a
         cleaned corpus.
         """
         return [*self.config.columns, *(["split"] if self.is_cleaned else [])]
 
     def cleaner(self) -> Cleaner:
-        """Return a cleaner; that of a cleaned corpus changes nothing."""
+        """Return a cleaner for the texts; for a cleaned corpus, it changes nothing."""
         options = self.config.cleaning
         return Cleaner(dict.fromkeys(options, False) if self.is_cleaned else options, self.info)
 
     def records(self) -> Iterator[Any]:
-        """Yield all records, whose nested fields are columns.
+        """Yield all records; nested fields ``{"a": {"b": 1}}`` become columns ``a.b``.
 
         Raises:
             DataError: A unit cannot be read.
@@ -118,8 +119,8 @@ class Source:
                     yield from map(flatten, read(None))
 
     def examples(self, unit: Unit) -> Iterator[Example]:
-        """Yield the examples of a unit; those of a cleaned corpus have the code of their split as
-        the last value.
+        """Yield the examples of a unit. In a cleaned corpus, the last value of each is the code of
+        its split.
 
         Raises:
             DataError: The unit cannot be read.
@@ -135,19 +136,19 @@ class Source:
 def open_source(
     source: Any, config: DataConfig, folder: Path, *, allow_missing: bool = False
 ) -> Source:
-    """Open a source of texts; read its first records to choose the columns, and no more.
+    """Open a source of texts, and choose its columns. Only the first records are read.
 
     Args:
         source: A path, a glob, a folder, a URL, ``owner/name`` of a Hub dataset, ``"reviews"``, an
             object of ``datasets``, a data frame, an Arrow table, an iterable of strings or of
-            mappings; or a list of paths.
+            mappings; or a list of ``Path`` objects.
         config: How to read and clean it.
         folder: A folder for the plain copies of files; it must exist while the source is read.
         allow_missing: Whether a condition without a column counts as not given; otherwise it is an
             error.
 
     Raises:
-        DataError: The source is missing, unreadable, empty or lacks a column.
+        DataError: The source is missing, unreadable or empty, or lacks a column.
         ConfigError: An option is given for a source that it does not apply to.
         HubError: The Hub cannot be reached, or has no such dataset.
     """
@@ -183,8 +184,10 @@ def open_source(
 
 
 def splits_of(source: Any, config: DataConfig) -> Sequence[str]:
-    """Return the splits of a dataset; none for other sources, nor for a cleaned corpus, whose texts
-    have their own.
+    """Return the names of a dataset's splits.
+
+    Return none for other sources, and none for a cleaned corpus: there each text has a split in a
+    column.
     """
     if isinstance(source, Mapping):
         return () if any(map(_is_cleaned, source.values())) else [str(name) for name in source]
@@ -200,8 +203,10 @@ def splits_of(source: Any, config: DataConfig) -> Sequence[str]:
 
 
 def _is_cleaned(source: Any) -> bool:
-    """Return whether a dataset, or a table with a schema as ``datasets`` writes it, is a corpus
-    with its splits.
+    """Return whether a source is a cleaned corpus, which has a text column and a split column.
+
+    This is read from the features of a dataset, or from the metadata that ``datasets`` writes into
+    the schema of a table.
     """
     features = getattr(source, "features", None)
     if features is None and (
@@ -216,7 +221,7 @@ def _is_cleaned(source: Any) -> bool:
 
 
 def _read_head(records: Iterable[Any]) -> list[Any]:
-    """Return the first records, fewer if they are very long."""
+    """Return the first records: up to ``_HEAD``, fewer if they are very long."""
     head = list[Any]()
     size = 0
     for record in records:
@@ -229,7 +234,7 @@ def _read_head(records: Iterable[Any]) -> list[Any]:
 
 
 def open_units(source: Any, config: DataConfig, folder: Path) -> Source:
-    """Open a source, of any columns; see ``open_source``."""
+    """Open a source without choosing columns; see ``open_source`` for the arguments."""
     if isinstance(source, Path):
         return _open_path(source, config, folder)
     if isinstance(source, str):
@@ -245,8 +250,8 @@ def open_units(source: Any, config: DataConfig, folder: Path) -> Source:
 
 
 def _open_string(source: str, config: DataConfig, folder: Path) -> Source:
-    """Open a source given as a string: "reviews" (the extra), a URL, a Hub dataset, a file, a
-    folder or a glob.
+    """Open a source given as a string: "reviews" (the film reviews of an extra), a URL, a Hub
+    dataset, a file, a folder or a glob.
     """
     if is_text(source):
         raise DataError(
@@ -285,8 +290,8 @@ def _open_string(source: str, config: DataConfig, folder: Path) -> Source:
 
 
 def _parse_hub(source: str) -> HubSource | None:
-    """Return the Hub dataset that a string names; None if it names a path: one that exists, or has
-    the suffix of data files.
+    """Return the Hub dataset that a string names. Return None if the string is a path: it exists,
+    or has the suffix of a data file.
     """
     hub = parse_hub_id(source)
     if hub is None or source.startswith("hf://"):
@@ -296,8 +301,8 @@ def _parse_hub(source: str) -> HubSource | None:
 
 
 def _open_path(path: str | Path, config: DataConfig, folder: Path) -> Source:
-    """Open a file, a glob, or a folder: of data files, or what ``save_to_disk`` of ``datasets`` has
-    made.
+    """Open a file, a glob, or a folder. A folder has data files, or was written by ``save_to_disk``
+    of ``datasets``.
     """
     expanded = expand(path)
     if any((expanded / file).is_file() for file in ("dataset_dict.json", "dataset_info.json")):
@@ -339,7 +344,9 @@ def _open_files(
 
 
 def _join_small(units: Sequence[Unit], size: int) -> list[Unit]:
-    """Join neighbours of a few bytes, as of many small files, to units of about ``size`` bytes."""
+    """Join small neighbouring units, such as those of many small files, to units of up to ``size``
+    bytes.
+    """
     joined: list[Unit] = []
     for unit in units:
         last = joined[-1] if joined else unit
@@ -374,7 +381,9 @@ def _read_reviews(read: Read, columns: object) -> Iterator[Any]:
 
 
 def _open_hub(hub: HubSource, config: DataConfig) -> Source:
-    """Open a split of a dataset of the Hub, whose shards are its units; a single one is shared."""
+    """Open a split of a Hub dataset. Each shard is a unit; if there is only one, the processes
+    share it.
+    """
     commit, splits, chosen = _find_dataset(hub, config)
     name = f"hf://{hub.repo_id}"
     stream = splits[chosen]
@@ -396,20 +405,20 @@ def _open_hub(hub: HubSource, config: DataConfig) -> Source:
 
 
 def _find_dataset(hub: HubSource, config: DataConfig) -> tuple[str | None, Mapping[str, Any], str]:
-    """Return the commit of a dataset, the streams of the splits of its subset, and the split: by
-    default train, or the first one.
+    """Return the commit of a Hub dataset, the splits of its subset as streams, and the name of the
+    split to read: by default train, or else the first one.
 
     Raises:
-        HubError: The dataset cannot be opened, or has no such subset or split; the message lists
-            those it has.
+        HubError: The dataset cannot be opened, or has no such subset or split. The message lists
+            the existing ones.
     """
-    from datasets import load_dataset  # half a second
+    from datasets import load_dataset  # takes half a second to import
     from huggingface_hub import HfApi
 
     try:
         commit = HfApi().dataset_info(hub.repo_id, revision=hub.revision).sha
         splits = load_dataset(hub.repo_id, config.subset, revision=commit, streaming=True)
-    # the client raises types of its own, of httpx and of the operating system
+    # the client raises its own errors and those of httpx and the operating system
     except Exception as error:
         hint = (
             "Check the name, the subset (--subset) and the network; without a network, give a file,"
@@ -432,7 +441,7 @@ def _read_shard(shard: Any, columns: object) -> Iterator[Any]:
 
 def _open_object(source: Any, config: DataConfig) -> Source:
     kind = type(source).__name__
-    # a DatasetDict; the keys of a dict are an iterable
+    # such as a DatasetDict; the keys of a dict are an iterable of texts
     if isinstance(source, Mapping) and not hasattr(source, "mapping"):
         splits = list(map(str, source))
         wanted = config.split or "train"
@@ -458,14 +467,14 @@ def _open_object(source: Any, config: DataConfig) -> Source:
             .to_dict("records")
         )
         return opened(lambda columns: rows, f"DataFrame of {len(rows):,} rows")
-    # an Arrow table or reader, or a frame of polars
+    # an Arrow table or reader, or a data frame of polars
     if hasattr(source, "__arrow_c_stream__") and hasattr(source, "schema"):
         from pyarrow import RecordBatchReader
 
         return opened(lambda columns: records_of(RecordBatchReader.from_stream(source), columns))
     if hasattr(source, "with_format") and hasattr(source, "num_rows"):
         result = opened(partial(read_dataset, source), is_shared=True)
-        # datasets that were joined have their descriptions one after another
+        # when datasets are joined, their descriptions are joined by blank lines
         dropped = dict[str, None]()
         for block in (source.info.description or "").split("\n\n"):
             head, *lines = block.split("\n")
@@ -484,7 +493,8 @@ def _open_object(source: Any, config: DataConfig) -> Source:
         )
     if iter(source) is not source:
         return opened(lambda columns: source)
-    head = list(itertools.islice(source, _HEAD))  # of an iterator, so that it can be read again
+    # an iterator can be read only once, so its first items are kept for a second reading
+    head = list(itertools.islice(source, _HEAD))
     reads = iter([head, itertools.chain(head, source)])
     return opened(lambda columns: next(reads))
 

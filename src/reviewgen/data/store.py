@@ -1,13 +1,18 @@
 """A token store: a folder with a tokenizer, the token ids of a corpus in memory-mapped shards, and
-``store.json``, written last.
+``store.json``, which is written last.
 
-The texts of a split stand one after another, each framed by bos and eos, in ``SPLIT.uint16`` or
-``SPLIT.uint32``, with ``SPLIT.index.npy`` and, if there are conditions, ``SPLIT.conditions.npy``;
-the ids of fields, one text after another, are in ``SPLIT.fields.npy``, with
-``SPLIT.fields.index.npy``. ``store.json`` has the names of the shards, the size and SHA-256 of each
-file, and the facts that a training needs. Of several corpora with weights it also has the shards in
-the order that a training reads them: some several times, and some folders ``rest`` of texts that
-are read once more.
+A shard is a folder with these files for each split:
+
+    SPLIT.uint16 or SPLIT.uint32   the ids of all texts, one after another, each between bos and eos
+    SPLIT.index.npy                where each text begins, and its number of characters
+    SPLIT.conditions.npy           the ids of categories and numbers, if there are conditions
+    SPLIT.fields.npy               the ids of fields, one text after another, if there are fields
+    SPLIT.fields.index.npy         where the field ids of each text begin
+
+``store.json`` has the names of the shards, the size and SHA-256 of each file, and the facts that a
+training needs. If the corpus was joined from several corpora with weights, it also lists the shards
+in the order in which a training reads them. Some are listed several times, followed by the folders
+``rest``, whose texts are read once more.
 
 A store behind a URL is fetched into the cache.
 """
@@ -38,31 +43,32 @@ from reviewgen.storage import Job, check_output, digest_of, publish, temporary_f
 STORE_FILE = "store.json"
 FORMAT = 1
 _DTYPES = ("uint16", "uint32")
-_BLOCK_TOKENS = 1 << 22  # in one block, about
+_BLOCK_TOKENS = 1 << 22  # ids in one of the ``Blocks``, about
 
 PrefixedText: TypeAlias = tuple[str, Sequence[int]]
-"""A text and the ids of its conditions."""
+"""A text, and the ids of its conditions and fields."""
 
 
 class TokenStore:
-    """The texts of one split as token ids, each framed by bos and eos, in memory-mapped files.
+    """The texts of one split as token ids, each between bos and eos, in memory-mapped files.
 
     The ids of the conditions and fields are stored separately and inserted after bos when a text is
     read.
 
     Args:
-        folders: The folder of the files, or several, in order; a folder listed several times is
-            read several times.
+        folders: The folder of the files, or several folders in order. A folder may be listed
+            several times; its texts are then read several times.
         split: "train", "validation" or "test".
 
     Attributes:
-        offsets: Where each text starts in the ids of all texts, and where the last one ends, (texts
-            + 1,).
+        offsets: The index at which each text starts in the ids of all texts, and the end of the
+            last text, (texts + 1,).
         characters: The number of characters of each text, (texts,).
         conditions: The ids of the categories and numbers of each text, (texts, C); None if there
             are no conditions.
         fields: The ids of the fields of all texts, one after another; None if there are no fields.
-        given: The number of ids between bos and each text, (texts,).
+        given: The number of condition and field ids between bos and the tokens of each text,
+            (texts,).
 
     Raises:
         ValueError: The arrays are damaged, or do not fit one another.
@@ -80,7 +86,7 @@ class TokenStore:
         load = functools.cache(np.load)
 
         def load_all(suffix: str) -> list[np.ndarray]:
-            """Return the arrays of all folders that have one."""
+            """Return the array with a suffix from each folder that has it."""
             paths = [folder / f"{split}.{suffix}.npy" for folder in folders]
             return [load(path) for path in paths if path.is_file()]
 
@@ -117,17 +123,17 @@ class TokenStore:
 
     @property
     def tokens(self) -> int:
-        """The number of ids, including bos, conditions and eos."""
+        """The number of ids, including bos, conditions, fields and eos."""
         return int(self.lengths.sum())
 
     @property
     def lengths(self) -> np.ndarray:
-        """The number of ids of each text, including bos, conditions and eos, (texts,)."""
+        """The number of ids of each text, including bos, conditions, fields and eos, (texts,)."""
         lengths: np.ndarray = np.diff(self.offsets) + self.given
         return lengths
 
     def document(self, number: int) -> np.ndarray:
-        """Return the ids of one text: bos, conditions, tokens, eos."""
+        """Return the ids of one text: bos, conditions, fields, tokens, eos."""
         ids = self.ids_between(int(self.offsets[number]), int(self.offsets[number + 1]))
         if self.conditions is None:
             return ids
@@ -143,7 +149,9 @@ class TokenStore:
             yield self.document(number), int(self.characters[number])
 
     def head(self, tokens: int) -> "TokenStore":
-        """Return a view of the first texts, with about ``tokens`` ids; at least one text."""
+        """Return a view of the first texts, with up to ``tokens`` ids (conditions and fields not
+        counted) but at least one text.
+        """
         count = max(1, int(self.offsets.searchsorted(tokens, side="right")) - 1)
         part = copy.copy(self)
         part.offsets = self.offsets[: count + 1]
@@ -154,13 +162,13 @@ class TokenStore:
 
     @property
     def blocks(self) -> "Blocks":
-        """The ids without conditions, in blocks of whole texts; can be iterated over more than
-        once.
+        """The ids without conditions, in blocks of whole texts; it can be iterated over several
+        times.
         """
         return Blocks(self)
 
     def ids_between(self, start: int, stop: int) -> np.ndarray:
-        """Return the ids of whole texts of one shard, from one offset to another."""
+        """Return the ids between two offsets, which must be in the same shard."""
         if len(self._shards) == 1:
             return self._shards[0][start:stop]
         shard = int(self._edges.searchsorted(start, side="right")) - 1
@@ -168,7 +176,7 @@ class TokenStore:
         return self._shards[shard][start - first : stop - first]
 
     def shard_end(self, start: int) -> int:
-        """Return where the shard ends in which a text starts at an offset."""
+        """Return the end of the shard that the offset ``start`` is in."""
         return int(self._edges[self._edges.searchsorted(start, side="right")])
 
     def release_pages(self) -> None:
@@ -179,8 +187,9 @@ class TokenStore:
 
 
 class Blocks:
-    """A store's ids (N,) in blocks of whole texts of a shard; pages are released after each block,
-    so memory stays bounded.
+    """Iterates over the ids of a store in blocks, (N,) each. A block has whole texts of one shard.
+
+    Memory pages are released after each block, so memory stays bounded.
     """
 
     def __init__(self, store: TokenStore) -> None:
@@ -199,7 +208,7 @@ class Blocks:
 
 
 def _map(file: Path) -> mmap.mmap | None:
-    """Return the memory map of a file; None if it is empty, which cannot be mapped."""
+    """Return the memory map of a file; None for an empty file, which cannot be mapped."""
     with file.open("rb") as stream:
         if not file.stat().st_size:
             return None
@@ -209,8 +218,8 @@ def _map(file: Path) -> mmap.mmap | None:
 def frame_texts(
     texts: Iterable[PrefixedText], tokenizer: Tokenizer
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """Encode texts; yield the ids of each (bos, conditions, tokens, eos) and its number of
-    characters.
+    """Encode texts; yield the ids of each (bos, conditions and fields, tokens, eos) and its number
+    of characters.
     """
     for chunk in batched(texts):
         encoded = encode_texts(tokenizer, [text for text, _ in chunk])
@@ -220,22 +229,23 @@ def frame_texts(
 
 
 def count_given(ids: np.ndarray, vocab_size: int) -> int:
-    """Return how many ids of conditions and fields follow bos: up to the last id that is not below
-    the tokenizer's ``vocab_size``.
+    """Return the number of condition and field ids after bos.
+
+    They end with the last id that is outside the tokenizer's vocabulary, ``vocab_size`` or more.
     """
     positions = np.flatnonzero(ids >= vocab_size)
     return int(positions[-1]) if len(positions) else 0
 
 
 def tokens_of(ids: np.ndarray, vocab_size: int) -> np.ndarray:
-    """Return the ids of the text itself, between its conditions and eos."""
+    """Return the ids of the text itself, without bos, conditions, fields and eos."""
     return ids[1 + count_given(ids, vocab_size) : -1]
 
 
 def encode_texts(
     tokenizer: Tokenizer, texts: Sequence[str]
 ) -> Sequence[Sequence[int] | np.ndarray]:
-    """Encode texts, with ``encode_batch`` if the tokenizer has it."""
+    """Encode texts to token ids, with ``encode_batch`` if the tokenizer has it."""
     if isinstance(tokenizer, SupportsEncodeBatch):
         return tokenizer.encode_batch(texts)
     return list(map(tokenizer.encode, texts))
@@ -246,9 +256,9 @@ class StoreFolder:
     """A token store.
 
     Attributes:
-        folder: The folder, in the token cache for a store behind a URL.
+        folder: The folder; for a store behind a URL, it is in the cache.
         content: The content of ``store.json``.
-        name: What the user calls it, for messages.
+        name: The path or URL that the user gave, for messages.
     """
 
     folder: Path
@@ -257,10 +267,10 @@ class StoreFolder:
 
     @classmethod
     def read(cls, folder: Path, name: str | None = None) -> "StoreFolder":
-        """Read ``store.json`` and check that the files have the sizes in it.
+        """Read ``store.json`` and check that the files have the sizes listed there.
 
         Raises:
-            DataError: It is not a token store, of a newer version, or damaged.
+            DataError: The folder is not a token store, is of a newer version, or is damaged.
         """
         name = name or str(folder)
         store = cls(folder, _parse((folder / STORE_FILE).read_bytes(), name), name)
@@ -276,8 +286,8 @@ class StoreFolder:
         return facts
 
     def splits(self) -> dict[str, TokenStore]:
-        """Return the tokens of each split. Training texts that are read several times an epoch are
-        in their split several times.
+        """Return the tokens of each split. A training text that is read several times in an epoch
+        is several times in the split.
 
         Raises:
             DataError: The arrays are damaged, or do not fit one another.
@@ -288,22 +298,24 @@ class StoreFolder:
             return {
                 split: TokenStore(read if split == "train" else shards, split) for split in SPLITS
             }
-        except (ValueError, IndexError, OSError) as error:  # it was changed, or is being removed
+        # the store was changed, or is being removed
+        except (ValueError, IndexError, OSError) as error:
             raise self._damaged(first_line(error).rstrip(".")) from None
 
     def training_texts(self) -> TokenStore:
-        """Return the tokens of the training texts, each once."""
+        """Return the tokens of the training texts, each text once."""
         return TokenStore([self.folder / name for name in self.content["shards"]], "train")
 
     def check(self, splits: Mapping[str, TokenStore], conditions: Conditions) -> None:
-        """Raise unless all ids are in the vocabulary; compiled code does not check them.
+        """Raise unless all ids are in the vocabulary. This must be checked here, since compiled
+        code does not check it.
 
         Args:
             splits: The tokens of each split.
             conditions: The conditions of the texts, with their ids.
 
         Raises:
-            DataError: Some are not.
+            DataError: Some ids are not in the vocabulary.
         """
         for split, store in splits.items():
             largest = max((int(block.max()) for block in store.blocks if len(block)), default=0)
@@ -319,10 +331,10 @@ class StoreFolder:
 
 
 def _parse(content: bytes, name: str) -> dict[str, Any]:
-    """Return the content of a ``store.json``, whose files are inside the folder.
+    """Parse and check a ``store.json``; all its files must be inside the folder.
 
     Raises:
-        DataError: It is not one, or of a newer version.
+        DataError: The content is not that of a token store, or is of a newer version.
     """
     try:
         parsed: dict[str, Any] = parse_json(content.decode("utf-8"))
@@ -348,8 +360,9 @@ def digest_file(file: Path) -> dict[str, Any]:
 
 
 def find_store(source: Any) -> StoreFolder | None:
-    """Return the token store that a source is, of which only ``store.json`` was read; None if it is
-    something else.
+    """Return the token store at a path or URL; None if the source is something else.
+
+    Of a store behind a URL, only ``store.json`` is read.
 
     Raises:
         DataError: The store is unfinished, damaged, or of a newer version.
@@ -358,10 +371,11 @@ def find_store(source: Any) -> StoreFolder | None:
         return None
     if isinstance(source, str) and is_url(source) and "?" not in source:  # a folder has no query
         content = b""
-        # reading the texts says what is wrong
+        # if this fails, reading the source as texts reports the error
         with contextlib.suppress(DataError), remote(source, "read") as (system, folder):
             content = system.cat_file(f"{folder}/{STORE_FILE}", end=MAX_RECORD + 1)
-        if not content.startswith(b"{"):  # a page that a web server sends for every address
+        # for example, the web page that a server sends for any address
+        if not content.startswith(b"{"):
             return None
         return StoreFolder(_cached(content), _parse(content, source), source)
     path = expand(source)
@@ -378,7 +392,8 @@ def _cached(content: bytes) -> Path:
 
 
 def fetch_store(store: StoreFolder) -> StoreFolder:
-    """Fetch a store at a URL into the token cache, unless it is there, and check each file.
+    """Fetch a store behind a URL into the cache, unless it is there, and check the digest of each
+    file.
 
     Raises:
         DataError: The URL cannot be read, or a file differs from its digest.
@@ -410,10 +425,10 @@ def fetch_store(store: StoreFolder) -> StoreFolder:
 
 
 def refuse_existing(out: Path, url: str | None) -> None:
-    """Raise if no store can be created in a folder, or something is at its URL.
+    """Raise if a store cannot be created in a folder, or at a URL.
 
     Raises:
-        OutputExists: Something exists there.
+        OutputExists: Something exists at the folder's path or at the URL.
         DataError: The URL cannot be read.
         StorageError: The folder cannot be written.
     """
@@ -425,7 +440,8 @@ def refuse_existing(out: Path, url: str | None) -> None:
 
 
 def publish_store(job: Job, out: Path, url: str | None) -> StoreFolder:
-    """Give the store of a job its name, or copy it to a URL, ``store.json`` last; return it.
+    """Move the store of a job to its folder, or copy it to a URL with ``store.json`` last; return
+    the store.
 
     Raises:
         DataError: The URL cannot be written.
@@ -440,14 +456,14 @@ def publish_store(job: Job, out: Path, url: str | None) -> StoreFolder:
             system.makedirs(f"{path}/{name}".rpartition("/")[0], exist_ok=True)
             system.put_file(str(folder / name), f"{path}/{name}")
     store = StoreFolder(_cached((folder / STORE_FILE).read_bytes()), content, url)
-    if not store.folder.exists():  # it need not be fetched
+    if not store.folder.exists():  # keep the local files, so that they need not be fetched
         publish(folder, store.folder)
     job.clear()
     return store
 
 
 def digest_tokenizer(tokenizer: Tokenizer) -> str:
-    """Return a SHA-256 digest of a trained tokenizer, from the files that it saves."""
+    """Return the SHA-256 digest of the files that a trained tokenizer saves."""
     with temporary_folder() as folder:
         tokenizer.save(folder)
         digests = [f"{file.name} {digest_of(file)}\n" for file in sorted(folder.iterdir())]

@@ -1,9 +1,9 @@
-"""Reads files of each format: csv, JSON, parquet and Arrow files, SQLite, spreadsheets. Each error
-names the file and the row.
+"""Read records from files of each format: csv, JSON, parquet, Arrow, SQLite, spreadsheets. Each
+error names the file and, if possible, the row.
 
-A reader gets the columns that are needed, or None for all, and yields records. It can be called in
-any process. JSON is lines, an array, or one value that holds the records, as data frames and APIs
-write it:
+A reader is a function that gets the columns that are needed (None for all) and yields records. It
+can be called in any process. A JSON file has records as lines, as an array, or inside one value, as
+data frames and APIs write them:
 
     {"text": "a"}⏎{"text": "b"}                   lines, or values one after another
     [{"text": "a"}, {"text": "b"}]                an array, read piece by piece
@@ -37,32 +37,33 @@ from reviewgen.registry.plugins import find_reader
 if TYPE_CHECKING:
     import pyarrow
 
-_JSON_HEAD = 1 << 22  # characters that tell the layout of a JSON file; of a piece of an array
+# characters that the layout of a JSON file is detected from; also read at once from an array
+_JSON_HEAD = 1 << 22
 _JSON_SEPARATOR = re.compile(r"[ \t\n\r]*([],])[ \t\n\r]*")
-_LONGEST_TOKEN = 64  # characters of an escape or a literal of JSON, more than any has
+_LONGEST_TOKEN = 64  # characters; no escape or literal of JSON is longer
 _SEPARATORS = ",;\t|"
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
-_CSV_HEAD = 1 << 20  # characters that the format is looked for in
-_PROBED_ROWS = 10  # that are compared, to find the format
-_MAX_FIELD = 1 << 29  # characters
-# the column and the row, in the XML of a spreadsheet
+_CSV_HEAD = 1 << 20  # characters at the beginning of a csv file that its format is detected from
+_PROBED_ROWS = 10  # rows that are compared to detect the format
+_MAX_FIELD = 1 << 29  # characters in a field of a csv file
+# matches the column and the row of a cell in the XML of a spreadsheet
 _CELL = re.compile(rb"<(?:\w+:)?c\s[^>]*?r=.([A-Z]+)(\d+)")
-_MAX_CELLS = 1 << 26  # of a sheet; each takes 24 bytes, also an empty one
+_MAX_CELLS = 1 << 26  # cells of a sheet; each takes 24 bytes, even if it is empty
 
 Read: TypeAlias = Callable[[Sequence[str] | None], Iterable[Any]]
-"""Yields the records of a unit, given the columns that are needed, or None for all."""
+"""A function from the columns that are needed (None for all) to the records of a unit."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A piece of a source.
+    """A piece of a source that any process can read.
 
     Attributes:
-        reads: Functions that read it, one after another, each with the name of its file for
+        reads: The functions that read it, to be called in order, each with the name of its file for
             messages.
-        size: Its size in bytes, about; 0 if unknown.
-        is_shared: Whether it may be too large for one process, so that each reads all of it and
-            keeps a part.
+        size: Its approximate size in bytes; 0 if unknown.
+        is_shared: Whether it may be too large for one process. Then each process reads all of it
+            and keeps a part.
     """
 
     reads: tuple[tuple[Read, str], ...]
@@ -71,8 +72,10 @@ class Unit:
 
 
 def is_json_lines(path: Path) -> bool:
-    """Return whether the first line of a file of UTF-8 that is not blank is a JSON object or
-    string, and another one follows.
+    """Return whether a UTF-8 file has a JSON object or string in each line.
+
+    Only the first line that is not blank is parsed. Another one must follow it, unless the suffix
+    is ``.jsonl`` or ``.ndjson``.
     """
     with path.open(encoding="utf-8") as file:
         lines = (line for line in iter(lambda: file.readline(_JSON_HEAD), "") if not line.isspace())
@@ -89,10 +92,11 @@ def is_json_lines(path: Path) -> bool:
 def read_json_lines(
     path: Path, name: str, start: int, stop: int, columns: object = None
 ) -> Iterator[Any]:
-    """Yield the values of the lines of a file of UTF-8 between two edges; see ``find_edges``.
+    """Yield the JSON values of the lines of a UTF-8 file between two byte offsets; see
+    ``find_edges``.
 
     Raises:
-        DataError: A line is not JSON, or neither an object nor a string.
+        DataError: A line is not JSON, or its value is neither an object nor a string.
     """
     with open_lines(path, start, stop) as file:
         yield from (
@@ -120,10 +124,10 @@ def _parse(line: str, number: int, path: Path, name: str, start: int) -> Any:
 
 
 def read_json(path: Path, name: str, columns: object = None) -> Iterator[Any]:
-    """Yield the records of any other JSON file.
+    """Yield the records of a JSON file that is not JSON lines.
 
     Raises:
-        DataError: It is not JSON, or holds no records.
+        DataError: The file is not JSON, or its records are ambiguous or malformed.
     """
     with path.open("rb") as file:
         is_array = file.read(_JSON_HEAD).lstrip().startswith(b"[")
@@ -138,7 +142,9 @@ def read_json(path: Path, name: str, columns: object = None) -> Iterator[Any]:
 
 
 def _read_array(path: Path, name: str) -> Iterator[Any]:
-    """Yield the values of an array that may be larger than memory: it is read piece by piece."""
+    """Yield the values of a JSON array. The file is read in pieces, since it may be larger than
+    memory.
+    """
     decode = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
     number = 0
     start = 0
@@ -155,7 +161,7 @@ def _read_array(path: Path, name: str) -> Iterator[Any]:
                     raise json.JSONDecodeError("Extra data", text, separator.end())
             except json.JSONDecodeError as error:
                 rest = text[error.pos :].lstrip()
-                # this piece of the file may end within the value
+                # the text read so far may end within the value
                 is_cut = len(rest) < _LONGEST_TOKEN or error.msg.startswith("Unterminated")
                 more = file.read(max(_JSON_HEAD, len(text) - start)) if is_cut else ""
                 if not more:
@@ -180,7 +186,7 @@ def _refuse_constant(word: str) -> None:
 
 
 def _read_values(path: Path) -> list[Any]:
-    """Return the values of a file, which stand one after another."""
+    """Return the JSON values of a file, which follow one another without commas."""
     text = path.read_text(encoding="utf-8").strip()
     values = []
     decoder = json.JSONDecoder()
@@ -196,10 +202,10 @@ def _read_values(path: Path) -> list[Any]:
 
 
 def _find_records(values: list[Any], name: str) -> list[Any]:
-    """Return the records of the values of a file.
+    """Find the records in the JSON values of a file; the module docstring lists the layouts.
 
     Raises:
-        DataError: There are several lists of records, or a row has too many values or too few.
+        DataError: There are several lists of records, or a row has too many or too few values.
     """
     if len(values) != 1 or not isinstance(values[0], Mapping):
         return values
@@ -236,7 +242,7 @@ def _find_records(values: list[Any], name: str) -> list[Any]:
         and isinstance(inner[0], Mapping)
         and any(isinstance(item, list | Mapping) for item in inner[0].values())
     ):
-        return _find_records(inner, name)  # as {"data": {"reviews": [...]}}
+        return _find_records(inner, name)  # nested, as in {"data": {"reviews": [...]}}
     if not inner or not all(isinstance(item, Mapping) for item in inner):
         return values
     keys = dict.fromkeys(itertools.chain.from_iterable(inner))
@@ -244,17 +250,18 @@ def _find_records(values: list[Any], name: str) -> list[Any]:
     if not USUAL_NAMES.isdisjoint(inside) or not (
         all(map(str.isdecimal, inside)) or not USUAL_NAMES.isdisjoint(outside)
     ):
-        return inner  # objects by their ids
+        return inner  # records by their ids
     # columns, as pandas writes them
     return [{column: cells.get(key) for column, cells in value.items()} for key in keys]
 
 
 def _find_format(path: Path) -> tuple[str, list[str], int]:
-    """Return the separator and the column names of a csv file, and how many lines precede them,
-    such as ``sep=;``.
+    """Detect the format of a csv file: the separator, the column names, and the number of lines
+    before the header, such as ``sep=;``.
 
-    The separator is the one that is most frequent in the header outside quotes; in a tsv file a
-    tab, unless it has none. Columns get names that are distinct and not empty.
+    The separator is the character that is most frequent in the header, outside quotes. In a tsv
+    file it is a tab, unless the header has no tab and another separator fits the rows. Names that
+    are empty or duplicate are changed, so that they are distinct.
     """
     csv.field_size_limit(_MAX_FIELD)
     with path.open(encoding="utf-8", newline="") as stream:
@@ -282,21 +289,22 @@ def _find_format(path: Path) -> tuple[str, list[str], int]:
 def read_csv(
     path: Path, name: str, columns: Sequence[str] | None = None
 ) -> Iterator[dict[str, str]]:
-    """Yield the rows of a csv file of UTF-8; all values are strings.
+    """Yield the rows of a UTF-8 csv file; all values are strings.
 
     Characters after a closing quote are accepted within a line, as in ``"He said "no" twice"``.
 
     Raises:
-        DataError: A row has more or fewer fields than the header, or a quote is never closed, or
-            closed within a text: rows would be read as one text, or texts without their quotes.
+        DataError: A row has more or fewer fields than the header; or a quote is never closed, or is
+            closed within a text. Without this error, several rows would be read as one text, or
+            texts would lose their quotes.
     """
     separator, names, skipped = _find_format(path)
     wanted = [(column, names.index(column)) for column in needed_columns(names, columns)]
-    lines = list[str]()  # of the row
-    number = 0  # of the row; the header is the first
+    lines = list[str]()  # lines of the current row
+    number = 0  # number of the current row; the header is row 1
     with path.open(encoding="utf-8", newline="") as stream:
-        # Remembers the lines of a row for its message; ``append`` returns None, which mypy takes
-        # for a mistake.
+        # Records the lines of a row for error messages. ``append`` returns None; mypy reports its
+        # use in an expression.
         recorded = (lines.append(line) or line for line in itertools.islice(stream, skipped, None))  # type: ignore[func-returns-value]
         rows = csv.reader(recorded, delimiter=separator, strict=True)
         while True:
@@ -351,8 +359,10 @@ def read_parquet(
 
 
 def needed_columns(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
-    """Return which columns of a table are needed; a nested one ``a.b`` is in the column a. None
-    stands for all.
+    """Return the names of the table's columns that are needed.
+
+    ``columns`` may have nested columns: ``a.b`` is in the column ``a``. None stands for all
+    columns.
     """
     if columns is None:
         return list(names)
@@ -363,7 +373,7 @@ def needed_columns(names: Sequence[str], columns: Sequence[str] | None) -> list[
 def read_arrow(
     path: Path, name: str, columns: Sequence[str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of an Arrow file, of either format."""
+    """Yield the rows of an Arrow file, in the file or the stream format."""
     return records_of(_arrow_batches(path), columns)
 
 
@@ -380,7 +390,7 @@ def _arrow_batches(path: Path) -> "Iterator[pyarrow.RecordBatch]":
 
 
 def records_of(chunks: Iterable[Any], columns: Sequence[str] | None = None) -> Iterator[Any]:
-    """Yield the records of chunks, which are Arrow batches or lists of records."""
+    """Yield the records of chunks; each chunk is an Arrow batch or a list of records."""
     for chunk in chunks:
         if isinstance(chunk, Sequence):
             yield from chunk
@@ -399,7 +409,7 @@ def read_dataset(source: Any, columns: Sequence[str] | None) -> Iterator[Any]:
 
 
 def read_schema(path: Path, kind: str) -> "pyarrow.Schema | None":
-    """Return the schema of a parquet or an Arrow file; None of another one."""
+    """Return the schema of a parquet or an Arrow file; None for other formats."""
     if kind == "parquet":
         from pyarrow.parquet import read_schema as read
 
@@ -407,17 +417,18 @@ def read_schema(path: Path, kind: str) -> "pyarrow.Schema | None":
     return next((batch.schema for batch in _arrow_batches(path)), None) if kind == "arrow" else None
 
 
-# after comments
+# the first word of a query, after white space and comments
 _SELECT = re.compile(r"(\s|--.*\n|/\*[\s\S]*?\*/)*(select|with|values)\b", re.IGNORECASE)
 
 
 def read_sqlite(
     path: Path, name: str, columns: object = None, *, sql: str | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a query of a SQLite database, or of its only table.
+    """Yield the rows that a query returns from a SQLite database; without a query, those of its
+    only table.
 
     Raises:
-        ConfigError: No query is given, and there are several tables; or the query is wrong.
+        ConfigError: No query is given, and there is not exactly one table; or the query is wrong.
     """
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         query = (
@@ -448,8 +459,8 @@ def read_sqlite(
 
 
 def read_spreadsheet(path: str) -> Iterator[list[dict[str, Any]]]:
-    """Yield the rows of the first sheet of a spreadsheet; its first row has the names of the
-    columns.
+    """Yield the rows of the first sheet of a spreadsheet, in one list. The first row of the sheet
+    has the column names.
 
     Raises:
         ConfigError: python-calamine is not installed.
@@ -460,7 +471,7 @@ def read_spreadsheet(path: str) -> Iterator[list[dict[str, Any]]]:
 
 
 def note_sheets(path: Path, name: str) -> list[str]:
-    """Return a sentence for the user if a spreadsheet has several sheets."""
+    """Return a note for the user if a spreadsheet has several sheets."""
     first, *others = _open_workbook(str(path)).sheet_names
     note = (
         f"Of {name}, only the first sheet, {first!r}, is read; to read another, save it as csv:"
@@ -481,8 +492,11 @@ def _open_workbook(path: str) -> Any:
 
 
 def _refuse_far_cells(path: str) -> None:
-    """Refuse a spreadsheet with a cell far from the others: all cells between them take memory, or
-    more than there is.
+    """Raise if a spreadsheet has a cell far from the others: the reader would allocate all the
+    empty cells in between.
+
+    Raises:
+        DataError: A sheet has such a cell.
     """
     with zipfile.ZipFile(path) as archive:
         for member in archive.namelist():
@@ -529,7 +543,7 @@ def find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
             units.append(make_unit(partial(read, start, stop), label, stop - start))
         return units
     if kind == "parquet":
-        from pyarrow.parquet import ParquetFile  # a tenth of a second
+        from pyarrow.parquet import ParquetFile  # takes a tenth of a second to import
 
         with ParquetFile(path) as opened:
             sizes = [
@@ -554,10 +568,10 @@ def find_units(file: PlainFile, config: DataConfig, size: int) -> list[Unit]:
 def read_with(
     reader: Any, source: Path | str, name: str, columns: Sequence[str] | None
 ) -> Iterator[Any]:
-    """Yield the records that an installed reader gives of a source."""
+    """Yield the records that an installed reader returns for a source."""
     return records_of(reader(str(source)), columns)
 
 
 def make_unit(read: Read, name: str, size: int = 0, *, is_shared: bool = False) -> Unit:
-    """Return a unit that one function reads; ``name`` is that of its file."""
+    """Return a unit that one function reads; ``name`` is the name of its file, for messages."""
     return Unit(((read, name),), size, is_shared)

@@ -1,9 +1,9 @@
-"""Several corpora that one model is trained on, each with a weight: its share of the characters
-that are read in an epoch.
+"""Weight several corpora that one model is trained on. The weight of a corpus is its share of the
+characters that are read in an epoch.
 
-A corpus with fewer characters than its share is read more often, instead of leaving out texts of
-the others. The copies are not texts of the corpus: they are parts of the token store that are read
-again; see ``prepare``.
+A corpus with fewer characters than its share is read several times in an epoch; no texts of the
+other corpora are left out. The texts are not copied: shards of the token store are read again (see
+``prepare``).
 """
 
 import itertools
@@ -22,18 +22,20 @@ from reviewgen.lexicon.words import words_of
 if TYPE_CHECKING:
     from reviewgen.data.sources import Source
 
-_MAX_TIMES = 1000  # that a corpus is read in an epoch
-_FREQUENT_WORDS = 30  # of a corpus, which are looked for among those of the first one
-_USUAL_WORDS = 200  # of the first corpus, among which those of others are looked for
-_SHARED_WORDS = 0.25  # share of a corpus's frequent words that are usual in the first one, at least
-_LANGUAGE_CHARACTERS = 200_000  # of a corpus, whose words are counted
+_MAX_TIMES = 1000  # max number of times that a corpus is read in an epoch
+# A corpus seems to be in another language than the first one if few of its most frequent words are
+# among those of the first.
+_FREQUENT_WORDS = 30  # words of the corpus that are looked up
+_USUAL_WORDS = 200  # words of the first corpus that they are looked up in
+_SHARED_WORDS = 0.25  # min share of words found, for the same language
+_LANGUAGE_CHARACTERS = 200_000  # characters of each corpus whose words are counted
 
 
 def check_corpora(source: Any, weights: Sequence[float]) -> None:
-    """Raise unless a source is a list of corpora, and each has a weight.
+    """Raise unless a source is a list of corpora with one weight each.
 
     Raises:
-        ConfigError: It is not.
+        ConfigError: The source is not a list of at least two, or the number of weights differs.
     """
     if not isinstance(source, list | tuple) or len(source) < 2:
         raise ConfigError(
@@ -51,7 +53,7 @@ def refuse_same(sources: Sequence["Source"]) -> None:
     """Raise if two sources are the same files.
 
     Raises:
-        DataError: They are.
+        DataError: Two sources have the same content.
     """
     for first, second in itertools.combinations(sources, 2):
         if first.facts is not None and first.facts == second.facts:
@@ -65,8 +67,10 @@ def refuse_same(sources: Sequence["Source"]) -> None:
 def find_times(
     names: Sequence[str], characters: Sequence[int], weights: Sequence[float]
 ) -> list[float]:
-    """Return how often each corpus is read, at least once, so that the weights are the shares of
-    the characters that are read.
+    """Return how many times to read each corpus in an epoch, so that its share of all characters
+    read is proportional to its weight.
+
+    The corpus that is read least often is read once.
 
     >>> find_times(["a.csv", "b.csv"], [900, 300], [1, 1])
     [1.0, 3.0]
@@ -77,8 +81,8 @@ def find_times(
         weights: The weights; their sum is arbitrary.
 
     Raises:
-        DataError: A corpus has no training texts besides those of the others, or would be read too
-            often.
+        DataError: A corpus has no characters to train on, since its texts are empty or duplicates
+            of those of other corpora; or it would be read too often.
     """
     if empty := [name for name, count in zip(names, characters, strict=True) if not count]:
         raise DataError(
@@ -117,8 +121,9 @@ def describe_times(
 
 
 def compare_languages(names: Sequence[str], texts: Sequence[Iterable[str]]) -> list[str]:
-    """Return a sentence for each corpus that seems to be in another language than the first: few of
-    its most frequent words are.
+    """Return a note for each corpus that seems to be in another language than the first one.
+
+    Few of its most frequent words are frequent in the first corpus.
 
     >>> german = ["der Film und die Schauspieler " * 10]
     >>> english = ["the film and the actors are good " * 10]
@@ -155,11 +160,11 @@ def _percent(share: float) -> str:
 
 
 def count_copies(texts: Sequence[str], times: float) -> np.ndarray:
-    """Return how often each of some texts is read, (T,): whole times, and once more those with the
-    smallest hashes.
+    """Return how many times to read each text in an epoch, (T,).
 
-    So many are read once more that the characters which are read come nearest to ``times`` those of
-    the texts.
+    Each text is read ``int(times)`` times. Texts with the smallest hashes are read once more: as
+    many as bring the number of characters read closest to ``times`` times the characters of all
+    texts.
     """
     lengths = np.array(list(map(len, texts)), np.int64)
     order = np.argsort(np.array(list(map(hash_text, texts)), np.uint64), kind="stable")
@@ -172,7 +177,7 @@ def count_copies(texts: Sequence[str], times: float) -> np.ndarray:
 def join_sources(
     sources: Sequence[SourceInfo], reports: Sequence[CleaningReport]
 ) -> tuple[SourceInfo, CleaningReport]:
-    """Return what is known of several sources together."""
+    """Join the facts and the cleaning reports of several sources into one of each."""
     columns = {source.text_column for source in sources}
     chain = itertools.chain.from_iterable
     info = SourceInfo(

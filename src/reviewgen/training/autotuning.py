@@ -1,10 +1,10 @@
-"""How the steps of a run are computed on a CPU, chosen by timing a few: the number of threads, the
-precision and the implementation.
+"""Choose how training steps are computed on a CPU, by timing a few steps: the number of threads,
+the precision and the implementation of the layers.
 
 Small matrices gain little from a second thread, 16-bit products are faster only if the processor
 has instructions for them, and torch's recurrent layers are not the fastest at every shape. The
-steps change neither the model nor the global random state. After half a second, or a hundredth of a
-longer run, excluding compilation, no further configuration is timed.
+timed steps change neither the model nor the global random state. Autotuning stops after half a
+second, or after a hundredth of a longer run; time for compilation does not count.
 """
 
 import copy
@@ -31,27 +31,28 @@ from reviewgen.training.optimizing import (
 )
 from reviewgen.training.softmax import compute_logits, sampled_softmax
 
-_MAX_SLOW_STEPS = 5  # in a row, before a run falls back to one thread
-_SECONDS = 0.5  # of autotuning
-_LONG_RUN_SHARE = 100  # a long run may spend 1/100 of its time on autotuning, if that is more
-_SHARE = 20  # any run may spend at most 1/20 on it
-_STEP_SECONDS = 0.03  # of one timed step: longer batches are shortened
-_STEPS = 3  # timed, of each configuration
+_MAX_SLOW_STEPS = 5  # after this many slow steps in a row, a run falls back to one thread
+_SECONDS = 0.5  # time limit of autotuning
+_LONG_RUN_SHARE = 100  # a long run may spend 1/100 of its time, if that is more
+_SHARE = 20  # any run may spend at most 1/20 of its time
+_STEP_SECONDS = 0.03  # aim for the duration of a timed step: longer batches are shortened
+_STEPS = 3  # timed steps of each configuration
 _MIN_LENGTH = 8  # time steps of a shortened batch
-_ALL_THREADS = 1 << 16
+_ALL_THREADS = 1 << 16  # more threads than torch has
 _MIN_GAIN = 1.05  # a configuration must be this much faster than the best one so far to replace it
 
 
 class Threads:
-    """The number of CPU threads of a run, which falls back to one thread if several turn slow.
+    """The number of CPU threads of a run. It falls back to one thread if steps with several become
+    slow.
 
     If other programs occupy a core, threads that wait for one another at every time step of a
     recurrent layer can be fifty times slower than one thread.
 
     Attributes:
         count: The number of threads in use.
-        one_thread_seconds: Duration of a step with one thread; None if it was not measured, and
-            then there is no fallback.
+        one_thread_seconds: Duration of a step with one thread. None if it was not measured; then
+            there is no fallback.
     """
 
     def __init__(self, count: int, one_thread_seconds: float | None) -> None:
@@ -74,8 +75,8 @@ class Execution:
 
     Attributes:
         threads: CPU threads.
-        precision: Mixed precision, "bf16" or "fp16"; "no" computes in 32 bits throughout.
-        implementation: Implementation of the layers, for a model that has several.
+        precision: Mixed precision, "bf16" or "fp16"; "no" computes everything in 32 bits.
+        implementation: Implementation of the layers; None if the model has only one.
         tokens_per_second: Measured throughput of forward and backward passes, without the
             optimizer; 0 if it was not measured.
     """
@@ -100,16 +101,19 @@ def choose_execution(
     run_tokens: float,
     processes: Processes,
 ) -> list[Execution]:
-    """Return how to compute the steps of a run, then the slower configurations that were timed, on
-    a CPU if there is a choice.
+    """Choose how to compute the steps of a run.
 
     Args:
         model: The model.
         config: Training settings.
         device: The type of the device.
-        seconds: The time of the run, or None.
-        run_tokens: The tokens of the run, or infinity.
-        processes: The processes, of which the first chooses for all.
+        seconds: The time budget of the run, or None.
+        run_tokens: The tokens of the run, or infinity if unknown.
+        processes: The processes; the first chooses for all.
+
+    Returns:
+        The chosen configuration, followed by the other timed ones. Only on a CPU, and only if there
+        is a choice, configurations are timed.
     """
     executions = [_default_execution(model, config, device)]
     if device == "cpu" and processes.rank == 0:  # the others wait for its result
@@ -119,7 +123,7 @@ def choose_execution(
 
 
 def _autotune_seconds(run_seconds: float | None) -> float:
-    """Return how long autotuning may take for a run of some seconds, or of an unknown time."""
+    """Return how many seconds autotuning may take in a run of ``run_seconds``; None if unknown."""
     if run_seconds is None:
         return _SECONDS
     return min(max(_SECONDS, run_seconds / _LONG_RUN_SHARE), run_seconds / _SHARE)
@@ -141,10 +145,10 @@ def _implementations(model: nn.Module) -> Sequence[str]:
 def _list_choices(
     model: nn.Module, config: TrainingConfig, default: Execution
 ) -> dict[str, Sequence[Any]]:
-    """Return the values of each setting that has several, the plainest first.
+    """Return the possible values of each setting that has several, the plainest value first.
 
-    Threads come last: if other programs occupy a core, several threads that wait for one another
-    can be fifty times slower.
+    Threads are the last setting, so that one thread is timed first: if other programs occupy a
+    core, several threads that wait for one another can be fifty times slower.
     """
     are_threads_fixed = config.threads or process_state().num_processes > 1
     choices: dict[str, Sequence[Any]] = {
@@ -161,16 +165,17 @@ def autotune(
     """Time configurations of a model on the CPU; return those that were timed, the selected one
     first.
 
-    If the settings leave only one configuration, it is not timed. The plainest is timed first, one
-    thread in 32 bits, and the fastest so far wins when the time is over.
+    If the settings leave only one configuration, it is not timed. The plainest configuration is
+    timed first: one thread in 32 bits. When the time is over, the fastest so far is selected.
 
     Args:
-        model: The model. It is copied, but for tables with sparse gradients, and not changed.
+        model: The model. It is not changed: a copy is timed, which shares only tables with sparse
+            gradients.
         config: Gives the batch shape, and whether threads and precision are fixed; a launcher has
             set the number of threads.
         seconds: Time limit. Configurations not yet timed by then are skipped.
-        run_tokens: The tokens of the run, if it has a number of steps: the time limit then follows
-            from its estimated length.
+        run_tokens: The tokens of the run, if it has a number of steps. Then the time limit is
+            computed from the estimated duration of the run, instead of ``seconds``.
     """
     default = _default_execution(model, config, "cpu")
     choices = _list_choices(model, config, default)
@@ -181,7 +186,7 @@ def autotune(
     trial = copy.deepcopy(model, {id(table): table for table in sparse_tables(model)}).train()
     with IsolatedRng(0):
         batch = _shorten_batch(trial, plainest, config)
-        start = time.monotonic()  # the first call may have compiled
+        start = time.monotonic()  # the time starts here: the first call may have compiled
         best = time_steps(trial, plainest, batch, config.sampled_softmax)
         if math.isfinite(run_tokens):
             seconds = _autotune_seconds(run_tokens / best.tokens_per_second)
@@ -197,7 +202,7 @@ def autotune(
                 execution = replace(best, **{setting: value})
                 timed.append(time_steps(trial, execution, batch, config.sampled_softmax))
                 steps = (_STEPS + 1) * math.prod(batch) / timed[-1].tokens_per_second
-                # what it took longer was compiling
+                # the rest of the time was compilation, which does not count
                 deadline += max(0.0, time.monotonic() - start - steps)
             fastest = max(timed, key=lambda execution: execution.tokens_per_second)
             if fastest.tokens_per_second > _MIN_GAIN * best.tokens_per_second:
@@ -208,7 +213,7 @@ def autotune(
 def _shorten_batch(
     model: nn.Module, execution: Execution, config: TrainingConfig
 ) -> tuple[int, int]:
-    """Return B and T of the timed batches, with T short enough that a step takes about
+    """Return B and T of the timed batches; T is small enough that a step takes about
     ``_STEP_SECONDS``.
     """
     lanes = config.batch_size
@@ -222,11 +227,10 @@ def _shorten_batch(
 def time_steps(
     model: Any, execution: Execution, batch: tuple[int, int], drawn: int, steps: int = _STEPS
 ) -> Execution:
-    """Return a configuration with the throughput of the fastest of some timed steps, after a
-    warm-up step.
+    """Time steps with a configuration; return it with the throughput of the fastest step.
 
-    With a sampled softmax of the size ``drawn``, the tokens follow Zipf's law, the first the most
-    frequent.
+    A warm-up step comes first and does not count. With a sampled softmax of the size ``drawn``, the
+    input tokens follow Zipf's law, with id 0 the most frequent.
     """
     if isinstance(model, SupportsImplementations) and execution.implementation is not None:
         model.use_implementation(execution.implementation)

@@ -1,11 +1,11 @@
-"""Calibration: a trained model's logits are scaled by one number, so that probabilities match
+"""Calibrate a trained model: scale its logits by one factor, so that its probabilities match
 observed frequencies.
 
-A network that has read its texts many times is more certain of the next token than it should be on
-other texts, long before its choices get worse. The number is fitted on held-out text, and the
-weights of the output layer are scaled by it, so that a model is used and saved as before.
+A network that has seen its training texts many times becomes overconfident on other texts, long
+before its ranking of tokens gets worse. The factor is fitted on held-out text. The weights of the
+output layer are multiplied by it, so nothing else changes in the use or the files of the model.
 
-Source: Guo et al. 2017, "On Calibration of Modern Neural Networks" (temperature scaling; the number
+Source: Guo et al. 2017, "On Calibration of Modern Neural Networks" (temperature scaling; the factor
 is one over the temperature).
 """
 
@@ -25,29 +25,29 @@ from reviewgen.evaluation.scoring import Document
 from reviewgen.protocols.abilities import SupportsScaledLogits
 
 ScoredChunk: TypeAlias = tuple[Tensor, Tensor]
-"""Logits (N, V) of some tokens, and the tokens (N,)."""
+"""Logits (N, V), and the target tokens (N,)."""
 
-_TOKENS = 4_096  # that the number is fitted on
-_ROWS = 8  # texts that are scored side by side
-_STEPS = 64  # tokens of each of them in one forward call
-_ROUNDS = 20
-_TOLERANCE = 1e-4
+_TOKENS = 4_096  # number of tokens that the factor is fitted on
+_ROWS = 8  # texts in a batch
+_STEPS = 64  # tokens of each text in one forward call
+_ROUNDS = 20  # max iterations of Newton's method
+_TOLERANCE = 1e-4  # a smaller change of the factor ends the iterations
 _MIN_SCALE = 0.2
 _MAX_SCALE = 5.0
 
 
 @torch.no_grad()
 def calibrate(model: Any, documents: Sequence[Document], vocab_size: int) -> str | None:
-    """Scale the logits of a model so that the cross entropy of held-out texts is the smallest.
-
-    Returns:
-        A note, or None if the logits are as before.
+    """Scale the logits of a model so that the cross entropy of held-out texts is minimal.
 
     Args:
-        model: The model, on the CPU and in evaluation mode. Without ``SupportsScaledLogits`` it is
-            left as it is.
-        documents: The held-out texts, of which some are used.
+        model: The model, on the CPU and in evaluation mode. It is changed only if it is a
+            ``SupportsScaledLogits``.
+        documents: The held-out texts; a sample of them is used.
         vocab_size: The tokenizer's vocabulary; other ids are not scored.
+
+    Returns:
+        A note for the user, or None if the logits were not changed.
     """
     if not isinstance(model, SupportsScaledLogits):
         return None
@@ -67,11 +67,11 @@ def calibrate(model: Any, documents: Sequence[Document], vocab_size: int) -> str
 
 
 def fit_scale(pieces: Sequence[ScoredChunk]) -> float:
-    """Return the factor of the logits that minimises the cross entropy, which is convex in it, by
-    Newton's method.
+    """Find the factor of the logits that minimises the cross entropy, by Newton's method.
 
-    Its derivatives are the mean logit under the model less that of the target, and the variance of
-    the logits under the model.
+    The cross entropy is a convex function of the factor. Its first derivative is the mean logit
+    under the model minus the logit of the target. Its second derivative is the variance of the
+    logits under the model.
     """
     scale = 1.0
     for _ in range(_ROUNDS):
@@ -86,7 +86,9 @@ def fit_scale(pieces: Sequence[ScoredChunk]) -> float:
 def _derivatives(
     logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"], scale: float
 ) -> tuple[float, float]:
-    """Return the first and second derivative of the summed cross entropy."""
+    """Return the first and second derivative of the summed cross entropy by the factor
+    ``scale``.
+    """
     probs = (logits * scale).softmax(-1)
     mean = (probs * logits).sum(-1)
     chosen = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
@@ -105,8 +107,9 @@ def _cross_entropy(pieces: Sequence[ScoredChunk], scale: float) -> float:
 
 
 def _score(model: Any, texts: Sequence[np.ndarray], vocab_size: int) -> list[ScoredChunk]:
-    """Return the first tokens of texts after their conditions, at most ``_TOKENS`` in all, and
-    their logits.
+    """Return the logits and target tokens of texts, at most ``_TOKENS`` tokens in all, in chunks.
+
+    Tokens up to the conditions and fields are not scored.
     """
     rows = list[tuple[np.ndarray, int]]()
     budget = _TOKENS
@@ -123,7 +126,11 @@ def _score(model: Any, texts: Sequence[np.ndarray], vocab_size: int) -> list[Sco
 
 
 def _score_rows(model: Any, rows: Sequence[tuple[np.ndarray, int]]) -> Iterator[ScoredChunk]:
-    """Yield the logits and tokens of texts side by side, each without its conditions."""
+    """Run texts through the model as one batch; yield the logits and target tokens after each
+    text's conditions.
+
+    Each row is a text and the number of its condition and field ids.
+    """
     ids = pad_sequence([torch.from_numpy(text) for text, _ in rows], batch_first=True)
     positions = torch.arange(ids.shape[1] - 1)
     is_scored = torch.stack(

@@ -1,11 +1,14 @@
 """Checkpoints: the state of a run on disk, from which an interrupted run resumes as if it had never
 stopped.
 
-A checkpoint is one file, ``step-00001200.pt`` for the state after step 1,200: a digest, then the
-state as ``torch.save`` writes it. That keeps the strides of each tensor; with others, products may
-round differently. It is read as plain data and runs no code. The folder is that of a ``Job``, whose
-lock keeps other processes out. A checkpoint is complete or not there. If one was damaged later, it
-does not match its digest, and the one before it is loaded. Knows neither models nor optimizers.
+A checkpoint is one file, such as ``step-00001200.pt`` for the state after step 1,200. The file has
+a digest, then the state as ``torch.save`` writes it. This format keeps the strides of each tensor;
+with other strides, matrix products may be rounded differently. It is loaded with
+``weights_only=True``, so loading runs no code.
+
+The checkpoints are in the folder of a ``Job``, whose lock keeps other processes out. A checkpoint
+file appears only when it is complete. If a file was damaged later, it does not match its digest,
+and the checkpoint before it is loaded. This module knows neither models nor optimizers.
 """
 
 import hashlib
@@ -21,7 +24,7 @@ import torch
 from reviewgen.errors import CheckpointError, storage_errors
 from reviewgen.storage import Job
 
-_SHARE = 0.01  # of the training time that writing checkpoints may take
+_SHARE = 0.01  # max share of the training time that writing checkpoints takes
 _DIGEST_BYTES = 32
 
 
@@ -30,15 +33,15 @@ class Checkpoints:
 
     Args:
         folder: The folder; None for a run without checkpoints, and in all processes but the first.
-        seconds: Minimum seconds between two checkpoints; longer if writing takes more than 1 % of
-            it. 0 saves none.
+        seconds: Min seconds between two checkpoints. The interval becomes longer if writing a
+            checkpoint takes more than 1 % of it. 0 saves no checkpoints.
         kept: Number of most recent checkpoints to keep.
 
     Attributes:
-        snapshot: Returns plain values and tensors of the caller, which are saved with the state;
-            called at each checkpoint.
-        extra: After ``load``, the values that ``snapshot`` had returned for the loaded checkpoint.
-        seconds: Training time at the loaded checkpoint.
+        snapshot: A function that returns the caller's own values, plain values and tensors. It is
+            called at each checkpoint, and the values are saved with the state.
+        extra: After ``load``, the values of ``snapshot`` in the loaded checkpoint.
+        seconds: After ``load``, the training time at the loaded checkpoint.
     """
 
     def __init__(self, folder: Path | None = None, seconds: float = 0.0, kept: int = 1) -> None:
@@ -61,8 +64,8 @@ class Checkpoints:
         return sorted(int(number) for number in numbers if number.isdecimal())
 
     def load(self) -> None:
-        """Load the newest checkpoint that is not damaged, if any, and remove the damaged ones after
-        it.
+        """Load the newest checkpoint that is not damaged, if there is one, and remove newer,
+        damaged ones.
 
         Raises:
             CheckpointError: All checkpoints are damaged.
@@ -90,7 +93,10 @@ class Checkpoints:
             )
 
     def pop_state(self) -> Any:
-        """Return the loaded state, once, or None. The time to the next checkpoint starts now."""
+        """Return the loaded state, or None; later calls return None.
+
+        The time until the next checkpoint is counted from this call.
+        """
         self._schedule_next(0.0)
         state = self._state
         self._state = None
@@ -101,9 +107,9 @@ class Checkpoints:
         return time.monotonic() >= self._next
 
     def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Save the state after a step: tensors and plain values.
+        """Save the state after a step; it has tensors and plain values.
 
-        If that fails, a note says so, and the run continues with the checkpoints it has.
+        If saving fails, a note reports it, and the run continues with the checkpoints it has.
         """
         if self.folder is None:
             return
@@ -138,7 +144,7 @@ class Checkpoints:
         self._notes.append(text)
 
     def pop_notes(self) -> tuple[str, ...]:
-        """Return the new notes, once."""
+        """Return the notes since the last call."""
         notes = tuple(self._notes)
         self._notes = []
         return notes
@@ -153,7 +159,7 @@ class Checkpoints:
 
 
 def _read(file: Path) -> Any:
-    """Return what a checkpoint has, its tensors in main memory.
+    """Return the content of a checkpoint; its tensors are on the CPU.
 
     Raises:
         ValueError: The content does not match its digest.
@@ -169,8 +175,10 @@ def _digest(content: Any) -> bytes:
 
 
 def _plain(tree: Any) -> Any:
-    """Return a tree of Python's own containers and floats: those of numpy and others are not read
-    as plain data.
+    """Convert a tree to Python's own dicts, lists, tuples and floats.
+
+    ``torch.load`` with ``weights_only=True`` refuses subclasses of these types, such as
+    ``numpy.float64``.
     """
     if isinstance(tree, Mapping):
         return {key: _plain(part) for key, part in tree.items()}

@@ -1,14 +1,15 @@
-"""Training by counting: every text is observed once, then the counts become probabilities.
+"""Train a model by counting: it observes every text once, then it is finished, which turns the
+counts into probabilities.
 
-Most of the time goes into the second part, and grows with the number of tokens. With a time budget,
-both are timed on two samples, and as many texts are counted, spread over the corpus, as can be made
-into a model in the time.
+Finishing takes most of the time, and its time grows with the number of tokens. With a time budget,
+both parts are timed on two samples. From this follows how many texts can be counted and finished in
+the time; these are chosen evenly over the corpus.
 
-Under ``accelerate launch`` each of P processes counts every P-th text. Then they finish the model
-together, each with a range of the counts, if it can (``SupportsCountRanges``); else the main
-process merges the counts of all. It sends the model to the others, so every process ends with the
-model that one process would have made from all texts. Arrays are sent in pieces, so that what torch
-and the network hold of them is bounded.
+Under ``accelerate launch``, each of P processes counts every P-th text. If the model is a
+``SupportsCountRanges``, the processes then finish it together, each with a range of the counts.
+Otherwise the main process merges the counts of all and finishes the model. It sends the model to
+the others, so every process ends with the model that one process would have made from all texts.
+Arrays are sent in pieces, so that the buffers of torch and the network stay small.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,14 +32,14 @@ from reviewgen.protocols.ranges import SupportsCountRanges
 from reviewgen.training.evaluator import Evaluator
 from reviewgen.training.report import Report, StopReason
 
-# tokens per second, counted and made into a model, of the slowest machine: no sample is needed to
-# know
+# tokens per second, counting and finishing together, that every machine reaches; a training that
+# needs no more than this is not timed on samples
 _MIN_SPEED = 10_000
-_WARM_UP_TOKENS = 1_000  # counted before, since the first use loads or compiles the loops
-_SAMPLE_TOKENS = 50_000  # of the first sample; the second is four times as large
-_SAFETY = 0.8  # larger models take a little longer per token
-_GAIN = 0.5  # of a further process that counts a range: two were 1.5 to 1.8 times as fast as one
-_PIECE_BYTES = 1 << 26
+_WARM_UP_TOKENS = 1_000  # counted before the samples, since the first use may compile
+_SAMPLE_TOKENS = 50_000  # tokens of the first sample; the second is four times as large
+_SAFETY = 0.8  # share of the time to plan for: larger models take a little longer per token
+_GAIN = 0.5  # speed that each additional process adds (measured: two are 1.5 to 1.8 times as fast)
+_PIECE_BYTES = 1 << 26  # max bytes of an array sent at once
 
 
 def train_by_counting(
@@ -46,13 +47,13 @@ def train_by_counting(
 ) -> Iterator[Report]:
     """Count every text once, then finish and evaluate the model.
 
-    If not all texts can be counted in the given seconds, some are left out. If they are over, the
-    caller stops iterating or a process is interrupted, the model is finished with the texts counted
-    so far.
+    If not all texts can be counted in the given seconds, some are left out. Counting stops early if
+    the time is over, if the caller stops iterating or if a process is interrupted; the model is
+    then finished with the texts counted so far.
 
     Raises:
-        KeyboardInterrupt: A process was interrupted while it counted; all raise it, when the model
-            is finished.
+        KeyboardInterrupt: A process was interrupted while it counted. All processes raise it, after
+            the model is finished.
         TrainingError: There are several processes, and the model's counts cannot be merged.
         ProcessLost: Another process has ended.
     """
@@ -67,7 +68,7 @@ def train_by_counting(
     numbers = np.arange(processes.rank, len(train), processes.world_size)
     start = clock()
     if seconds is not None:
-        # without count ranges, the first process does most of the work
+        # without count ranges, the first process finishes the model alone
         gain = _GAIN if isinstance(model, SupportsCountRanges) else 0.0
         numbers = _spread(
             numbers, _countable_share(model, train, seconds, 1 + gain * (processes.world_size - 1))
@@ -114,31 +115,31 @@ def train_by_counting(
 
 
 def _countable_share(model: Any, train: TokenStore, seconds: float, speedup: float) -> float:
-    """Return the share of the texts, at most 1, that can be counted and made into a model in the
-    given seconds.
+    """Estimate the share of the texts, at most 1, that can be counted and finished in a given time.
 
     Args:
-        model: The model; others of its settings are made from samples.
+        model: The model. It is not changed: new models with its settings are timed on samples.
         train: The texts.
         seconds: The time.
-        speedup: How many times as fast as this process all processes are together.
+        speedup: The speed of all processes together, relative to that of this one.
     """
     if train.tokens <= max(4 * _SAMPLE_TOKENS, _MIN_SPEED * seconds):
         return 1.0
     start = clock()
     _time_sample(model, train, _WARM_UP_TOKENS)
     first = _time_sample(model, train, _SAMPLE_TOKENS)
-    if first > seconds / 8:  # there is no time for the second
+    if first > seconds / 8:  # there is no time for the second sample
         return _SAMPLE_TOKENS / train.tokens
     second = _time_sample(model, train, 4 * _SAMPLE_TOKENS)
-    needed = (second - first) / (3 * _SAMPLE_TOKENS) * train.tokens / speedup  # by all texts
+    # seconds for all texts
+    needed = (second - first) / (3 * _SAMPLE_TOKENS) * train.tokens / speedup
     time_left = _SAFETY * (seconds - (clock() - start))
     return 1.0 if needed <= time_left else max(_SAMPLE_TOKENS / train.tokens, time_left / needed)
 
 
 def _time_sample(model: Any, train: TokenStore, tokens: int) -> float:
-    """Return the seconds that another model of the same settings takes for a sample of the
-    texts.
+    """Return the seconds that a new model with the same settings takes to count and finish a sample
+    of about ``tokens`` tokens.
     """
     start = clock()
     other = type(model)(model.config)
@@ -149,7 +150,7 @@ def _time_sample(model: Any, train: TokenStore, tokens: int) -> float:
 
 
 def _spread(numbers: np.ndarray, share: float) -> np.ndarray:
-    """Return a share of the numbers of texts, evenly spread; at least one, if there are any."""
+    """Return an evenly spread share of the numbers; at least one, unless there are none."""
     count = min(len(numbers), max(1, round(share * len(numbers))))
     return (
         numbers[np.linspace(0, len(numbers) - 1, count).round().astype(int)]
@@ -159,8 +160,11 @@ def _spread(numbers: np.ndarray, share: float) -> np.ndarray:
 
 
 def _finish(model: Any, processes: Processes) -> Mapping[str, Any]:
-    """Finish the model in the main process, from the counts of all, and send it to every other
-    process.
+    """Finish the model from the counts of all processes, and send it to all of them.
+
+    Returns:
+        The facts that finishing the model returns; empty in other processes if only the main
+        process finishes it.
     """
     group = GlooGroup(processes)
     other_ranks = range(1, processes.world_size)
@@ -181,7 +185,7 @@ def _finish(model: Any, processes: Processes) -> Mapping[str, Any]:
 
 
 class GlooGroup:
-    """A ``CountGroup`` whose arrays are in main memory.
+    """A ``CountGroup`` that exchanges arrays in main memory, by torch's Gloo backend.
 
     All methods raise ProcessLost if another process has ended.
     """
@@ -193,14 +197,16 @@ class GlooGroup:
         self._processes = processes
 
     def all_gather(self, numbers: Int64[np.ndarray, " N"]) -> Int64[np.ndarray, "P N"]:
-        """Return the N numbers of each process."""
+        """Gather N numbers from each of P processes; return them in every process."""
         return np.stack(self._processes.all_gather_object(numbers))
 
     @connection_errors()
     def all_to_all(
         self, parts: Sequence[Shaped[np.ndarray, "..."]]
     ) -> list[Shaped[np.ndarray, "..."]]:
-        """Send ``parts[r]`` to rank r, and return what each rank has sent, by rank."""
+        """Send ``parts[r]`` to rank r; return the arrays that this process received, in order of
+        rank.
+        """
         sizes = self.all_gather(np.array([len(part) for part in parts]))[:, self.rank].tolist()
         received = [np.empty((size, *parts[0].shape[1:]), parts[0].dtype) for size in sizes]
         received[self.rank] = parts[self.rank]
@@ -214,7 +220,7 @@ class GlooGroup:
                 distributed.irecv(piece, source, self._group) for piece in _pieces(received[source])
             ]
             for work in works:
-                if work is not None:  # None is for processes that do not belong to the group
+                if work is not None:  # isend returns None to a process outside the group
                     work.wait()
         return received
 
@@ -222,20 +228,20 @@ class GlooGroup:
     def all_gather_into(
         self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]
     ) -> None:
-        """Write the parts of all ranks to ``whole``, in their order and in every process."""
+        """Write the parts of all ranks to ``whole``, in order of rank, in every process."""
         self.gather_into(whole, part)
         for piece in _pieces(whole):
             distributed.broadcast(piece, 0, self._group)
 
     @connection_errors()
     def gather_into(self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]) -> None:
-        """Do the same in rank 0 only."""
+        """Write the parts of all ranks to ``whole``, in order of rank, in rank 0 only."""
         edges = np.cumsum([0, *self.all_gather(np.array([len(part)]))[:, 0]]).tolist()
         if self.rank:
             for piece in _pieces(np.ascontiguousarray(part)):
                 distributed.send(piece, 0, self._group)
             return
-        whole[: len(part)] = part  # which may be a view of its place
+        whole[: len(part)] = part  # part may already be a view of this slice
         for source, (start, stop) in enumerate(pairwise(edges[1:]), 1):
             for piece in _pieces(whole[start:stop]):
                 distributed.recv(piece, source, self._group)
@@ -244,7 +250,10 @@ class GlooGroup:
     def reduce_scatter(
         self, array: Shaped[np.ndarray, " N"], sizes: Int64[np.ndarray, " P"]
     ) -> None:
-        """Sum an array over the processes, in each only its own slice."""
+        """Sum an array over the processes, in place. Rank r gets the sums of its own slice only.
+
+        ``sizes`` holds the length of the slice of each rank.
+        """
         for target, (start, stop) in enumerate(pairwise(np.cumsum([0, *sizes]).tolist())):
             step = _PIECE_BYTES // array.itemsize
             for first in range(start, stop, step):
@@ -256,8 +265,8 @@ class GlooGroup:
 
     @connection_errors()
     def send(self, tensors: Mapping[str, Tensor], target: int) -> None:
-        """Send named tensors to another process: first their names, dtypes and shapes, then each as
-        bytes.
+        """Send named tensors to another process: first a header with their names, dtypes and
+        shapes, then the bytes of each.
         """
         header = [(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
         distributed.send_object_list([header], target, self._group)
@@ -269,7 +278,7 @@ class GlooGroup:
 
     @connection_errors()
     def receive(self, source: int) -> dict[str, Tensor]:
-        """Receive the named tensors that another process sends."""
+        """Receive the named tensors that the process ``source`` sends."""
         header: list[Any] = [None]
         distributed.recv_object_list(header, source, self._group)
         tensors = {name: torch.empty(shape, dtype=dtype) for name, dtype, shape in header[0]}
@@ -280,6 +289,6 @@ class GlooGroup:
 
 
 def _pieces(array: Shaped[np.ndarray, "..."]) -> Iterator[Tensor]:
-    """Yield the bytes of an array in pieces, as tensors that share its memory."""
+    """Yield the bytes of an array in pieces, as tensors that share the array's memory."""
     if array.size:
         yield from torch.split(torch.from_numpy(array.reshape(-1).view(np.uint8)), _PIECE_BYTES)

@@ -1,9 +1,10 @@
-"""Where steps are computed and with which precision, and the random numbers of their own.
+"""Choose the device and the precision of training steps, and isolate their random numbers.
 
-The device and the precision are those of accelerate: of its ``PartialState`` and its configuration.
-An ``Accelerator`` itself fixes the precision of a process at its first use, but a process may train
-several models, each in its own; its optimizers share one loss scaler, which unscales twice where
-there are two; and it saves pickles. So autocast and the scaler are torch's.
+The device and the precision come from accelerate: from its ``PartialState`` and its configuration.
+Its class ``Accelerator`` is not used, for three reasons. It fixes the precision of a process at its
+first use, but a process may train several models with different precisions. Its optimizers share
+one loss scaler, so with two optimizers the gradients are unscaled twice. It saves pickles. So
+autocast and the loss scaler are torch's.
 """
 
 import os
@@ -22,7 +23,8 @@ from reviewgen.protocols.model import SupportsDevices
 def choose_device(wanted: str, model: Any) -> tuple[torch.device, tuple[str, ...]]:
     """Return the device to train a model on, and notes for the user.
 
-    "auto" is the device accelerate selects, or the CPU if the model is unsuited for that device.
+    "auto" is the device that accelerate selects, or the CPU if the model is unsuited for that
+    device.
 
     Raises:
         TrainingError: The wanted device is not available.
@@ -44,11 +46,12 @@ def choose_device(wanted: str, model: Any) -> tuple[torch.device, tuple[str, ...
 
 
 def choose_precision(wanted: str, device: str) -> str:
-    """Return the mixed precision to train in on a device type. "auto" is the launcher's setting,
-    else the device's native one.
+    """Return the mixed precision to train with on a device type.
+
+    "auto" is the launcher's setting, or else the device's native precision.
 
     Raises:
-        TrainingError: The device does not support it.
+        TrainingError: The device does not support the precision.
     """
     if wanted == "auto":
         wanted = os.environ.get("ACCELERATE_MIXED_PRECISION") or native_precision(device)
@@ -73,24 +76,24 @@ def native_precision(device: str) -> str:
 
 
 def autocast(device: str, precision: str) -> AbstractContextManager[Any]:
-    """Return a reusable autocast context for a device type and a precision; "no" leaves computation
-    in 32 bits.
+    """Return a reusable autocast context for a device type and a precision; with "no", everything
+    is computed in 32 bits.
     """
     if precision == "no":
-        return nullcontext()  # a device type without autocast refuses even one that is not enabled
+        return nullcontext()  # a device type without autocast refuses even a disabled context
     return torch.autocast(device, torch.float16 if precision == "fp16" else torch.bfloat16)
 
 
 class IsolatedRng:
-    """Context manager that gives torch a separate random number stream; the global one is restored
-    on exit.
+    """Context manager that gives torch a separate stream of random numbers. The global stream is
+    restored on exit.
 
-    For an accelerator it covers both the CPU's generator and the device's, which dropout uses
-    there.
+    On an accelerator, it covers the generators of both the CPU and the device; dropout uses the
+    latter.
 
     Attributes:
-        states: The state of each generator as of the last exit, by device type. Save and restore
-            them to resume the stream.
+        states: The state of each generator at the last exit, by device type. Save it, and pass it
+            to ``resume`` to continue the stream.
     """
 
     def __init__(self, seed: int, device: str = "cpu") -> None:
@@ -103,8 +106,8 @@ class IsolatedRng:
         }
 
     def resume(self, states: Mapping[str, Tensor]) -> None:
-        """Continue the stream of a checkpoint; of one that was saved on another device, that of the
-        CPU's generator.
+        """Continue the streams of a checkpoint. If it was saved on another type of device, only the
+        CPU's generator continues.
         """
         self.states |= {device: state for device, state in states.items() if device in self.states}
 

@@ -1,10 +1,10 @@
-"""Evaluation during training: scores held-out texts, measures generated ones (token copy rate,
-metrics), tracks the best result.
+"""Evaluate a model during training: score held-out texts, measure generated texts (token copy rate,
+metrics), and track the best result.
 
-Evaluations take at most ``MAX_SHARE`` of a run. In a run for a time, the first one measures how
-fast the model scores and generates, which decides how many held-out tokens and generated texts each
-of them gets. In a run of steps or epochs, where two runs of one seed must be equal, it follows from
-the number of tokens trained on.
+Evaluations take at most ``MAX_SHARE`` of a run. In a run with a time budget, the first evaluation
+measures how fast the model scores and generates. From these speeds follow the numbers of held-out
+tokens and of generated texts in each evaluation. In a run of steps or epochs, they follow from the
+number of tokens to train on instead, since two runs with the same seed must be equal.
 """
 
 import math
@@ -38,17 +38,17 @@ from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.training.report import Report
 
 MAX_SHARE = 0.06
-"""The largest share of a run that goes into its evaluations, without the final one."""
+"""The max share of a run's time that evaluations take, without the final evaluation."""
 
-SAMPLE_TOKENS = 100  # of each generated text
-_DENSE_STRIDE = 32  # up to this stride of the index copy_tokens suffice; a sparser one needs more
-_MAX_FACTOR = 8  # times copy_tokens that a sparser index needs, at most
-# a training step computes three times as much per token as scoring: forward, and backward twice as
-# much
+SAMPLE_TOKENS = 100  # max tokens of each generated text
+_DENSE_STRIDE = 32  # up to this stride of the index, copy_tokens tokens are enough
+_MAX_FACTOR = 8  # a sparser index needs more: at most this many times copy_tokens
+# training costs three times as much per token as scoring: the backward pass costs twice as much as
+# the forward pass
 _TRAINING_COST = 3
-_MIN_TOKENS = 2_000  # of an evaluation in a run of steps: fewer would measure nothing
-_MIN_COPY_TEXTS = 4  # of the same evaluation, for the same reason
-# the attributes that no checkpoint saves
+_MIN_TOKENS = 2_000  # min tokens to score in a run of steps: fewer would measure nothing
+_MIN_COPY_TEXTS = 4  # min texts to generate in a run of steps, for the same reason
+# attributes that are not saved in checkpoints
 _GIVEN = ("tokenizer", "documents", "config", "index", "prefix", "processes", "metrics", "pieces")
 _WITHIN_LIMIT = 0  # the group of results whose token copy rate is within the limit; it comes first
 _BEYOND_LIMIT = 1  # the group of results whose token copy rate is beyond the limit
@@ -56,13 +56,14 @@ _UNRANKED = 2, 0.0  # worse than every result
 
 
 def affordable_evaluations(wanted: int, tokens: float) -> int:
-    """Return how many evaluations a run of a number of tokens has, up to the wanted ones: those
-    within their share, and the last.
+    """Return how many evaluations a run of ``tokens`` tokens has, at most ``wanted``.
+
+    They are as many as take ``MAX_SHARE`` of the run, plus the final evaluation.
 
     >>> [affordable_evaluations(20, steps * 2048) for steps in (1, 12, 60, 300)]
     [1, 2, 7, 20]
     """
-    # an evaluation, in tokens of training
+    # the cost of the smallest evaluation, in tokens of training
     smallest = _MIN_TOKENS / _TRAINING_COST + _MIN_COPY_TEXTS * SAMPLE_TOKENS
     return int(min(wanted, 1 + MAX_SHARE * tokens / smallest))
 
@@ -71,26 +72,27 @@ def affordable_evaluations(wanted: int, tokens: float) -> int:
 class Evaluator:
     """Evaluates a model on held-out texts and tracks the best result.
 
-    With several processes, each scores its share of the texts and the main process generates; all
-    get the same result.
+    With several processes, each scores its share of the held-out texts, and the main process
+    generates texts. All processes get the same result.
 
     Attributes:
         tokenizer: The model's tokenizer.
-        documents: The held-out texts to score; fewer of them once there is a limit.
+        documents: The held-out texts to score. Their number is reduced when evaluations are
+            limited.
         config: Training settings.
-        index: Index of the training text, for the token copy rate; without one it is not measured.
-        prefix: Ids after bos that stand for conditions not given.
+        index: Index of the training text, to measure the token copy rate; None does not measure it.
+        prefix: Ids after bos that stand for conditions and fields not given.
         processes: The process group.
-        metrics: Measured of the generated texts.
+        metrics: The metrics to measure on generated texts.
         best: Bits per character of the best result.
-        without_gain: Evaluations since the best one after the warm-up.
+        without_gain: Number of evaluations since the best one, counted after the warm-up.
         seconds: Duration of the last evaluation.
         total_seconds: Duration of all evaluations so far.
-        setup_seconds: Duration of what the first one did once: measured the rates.
+        setup_seconds: Duration of measuring the speeds, once, in the first evaluation.
         seconds_each: Maximum duration of one evaluation; None for no limit.
-        copy_texts: The number of generated texts that the token copy rate is measured on; None as
-            many as the settings say.
-        has_nan: Whether the last result is NaN: the weights are useless.
+        copy_texts: The number of texts to generate in each evaluation; None for the number that the
+            settings determine.
+        has_nan: Whether the last result is NaN, so that the weights are useless.
         best_rank: Sort key of the best result; lower is better.
         rank_to_beat: Sort key of the best result after the warm-up.
         pieces: The tokenizer's tokens as text, decoded once for all evaluations.
@@ -119,8 +121,10 @@ class Evaluator:
         self.pieces = TokenTexts(self.tokenizer)
 
     def evaluate(self, model: Any, report: Report, device: str = "cpu") -> Report:
-        """Evaluate a model, which is in evaluation mode, and update the best result; return the
-        report with this one.
+        """Evaluate a model and update the best result; return the report with the evaluation's
+        result.
+
+        The model must be in evaluation mode.
         """
         if self.seconds_each is not None and self.copy_texts is None:
             start = clock()
@@ -158,18 +162,22 @@ class Evaluator:
         )
 
     def end_warmup(self) -> None:
-        """Count evaluations without gain from the next one on.
+        """Start counting evaluations without gain from the next one on.
 
-        Of a trained model that is trained further, those during the warm-up are near the annealed
-        weights that it started from, which a high learning rate first leaves and only the end of
-        the run can beat.
+        This matters if a trained model is trained further. During the warm-up, its weights are
+        still near the annealed weights that it started from. A high learning rate then moves away
+        from these, so only the end of the run can beat the results of the warm-up.
         """
         self.without_gain = 0
         self.rank_to_beat = _UNRANKED
 
     def limit_to_share(self, seconds: float | None, tokens: float) -> None:
-        """Limit the evaluations to a share of a run of some seconds, which the first one measures;
-        or of a number of tokens.
+        """Limit the evaluations to ``MAX_SHARE`` of a run.
+
+        Args:
+            seconds: The time of the run, if it has a time budget; the first evaluation then
+                measures what fits. Otherwise None.
+            tokens: The tokens of the run, used if ``seconds`` is None.
         """
         if seconds is not None:
             self.seconds_each = MAX_SHARE * max(0.0, seconds) / self.config.evaluations
@@ -182,8 +190,8 @@ class Evaluator:
         )
 
     def has_time(self, seconds: float) -> bool:
-        """Return whether another evaluation keeps within the evaluations' share of a run, after
-        some seconds of it.
+        """Return whether there is time for another evaluation, ``seconds`` after the start of a
+        run: with it, evaluations must have taken at most ``MAX_SHARE`` of that time.
         """
         expected = self.seconds or self.seconds_each
         return (
@@ -198,13 +206,13 @@ class Evaluator:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the state of another evaluator, of the same documents."""
+        """Restore the state of another evaluator with the same documents."""
         vars(self).update({name: value for name, value in state.items() if name != "texts"})
         self.documents = spread_documents(self.documents, state["texts"])
 
     def _limit_to_seconds(self, model: Any, device: str, seconds: float) -> None:
-        """Limit each evaluation to some seconds: half for scoring, half for generating, at the
-        rates measured now.
+        """Limit each evaluation to ``seconds``: half for scoring and half for generating, at the
+        speeds measured now.
         """
         tokens = math.inf
         texts = 1.0
@@ -215,8 +223,8 @@ class Evaluator:
                     / 2
                     * measure_rate(model, self.documents, self.tokenizer.vocab_size, device)
                 )
-            with suppress(GenerationError):  # diverged: the next step says so
-                # there, one takes as long as all
+            with suppress(GenerationError):  # the model has diverged; the next step reports it
+                # on an accelerator, a batch takes as long as one text
                 side_by_side = 1 if device == "cpu" else choose_batch_size(device)
                 self._generate(model, device, side_by_side)  # a warm-up
                 start = clock()
@@ -235,8 +243,8 @@ class Evaluator:
         self.copy_texts = max(1, min(self._wanted_texts(), int(copy_texts)))
 
     def _wanted_texts(self) -> int:
-        """Return how many texts to generate, without a limit: more if the index is so sparse that
-        it covers few windows.
+        """Return how many texts to generate if there is no limit: more with a sparse index, which
+        covers few windows.
         """
         factor = (
             bool(self.metrics)
@@ -246,8 +254,8 @@ class Evaluator:
         return max(1, self.config.copy_tokens * factor // SAMPLE_TOKENS)
 
     def _score(self, model: Any, device: str) -> Evaluation | None:
-        """Score the held-out texts, each process its share; None if the model's scores are not a
-        distribution.
+        """Score the held-out texts; each process scores its share. Return None if the model's
+        scores are not a distribution.
         """
         documents = self.documents[self.processes.rank :: self.processes.world_size]
         totals = Totals()
@@ -268,8 +276,8 @@ class Evaluator:
     ) -> tuple[str, float | None, dict[str, float | None]]:
         """Generate texts; return the first one, and the token copy rate and the metrics of all.
 
-        A model that has diverged, whose logits are NaN or infinite, generates none; the next step
-        ends the training.
+        A model that has diverged (its logits are NaN or infinite) generates no texts; the next
+        training step then ends the run.
         """
         try:
             generated = self._generate(model, device, self.copy_texts or self._wanted_texts())
@@ -282,8 +290,8 @@ class Evaluator:
         return texts[0], rate, self.metrics.measure(texts)
 
     def _generate(self, model: Any, device: str, count: int) -> Sequence[tuple[list[int], str]]:
-        """Generate texts, with the same seed at every evaluation; return their ids and their
-        text.
+        """Generate texts, with the same seed at every evaluation; return the ids and the text of
+        each.
         """
         stepper = make_stepper(model, device)
         size = choose_batch_size(device)
@@ -296,8 +304,8 @@ class Evaluator:
     def _update_best(self, evaluation: Evaluation | None, token_copy_rate: float | None) -> bool:
         """Return whether this result is the best so far, and if so, record it.
 
-        Results within the copy limit come before those beyond it. The former are ranked by bits per
-        character, the latter by token copy rate.
+        Results within the copy limit are better than results beyond it. Within the limit, results
+        are ranked by bits per character; beyond the limit, by token copy rate.
         """
         bits = math.inf if evaluation is None else evaluation.bits_per_character
         self.has_nan = math.isnan(bits)

@@ -1,12 +1,16 @@
-"""``fit``, and training by gradient: steps over lanes that carry their state (truncated BPTT),
-evaluations, early stopping.
+"""``fit``, and training by gradient: training steps that carry the hidden state of each lane
+(truncated BPTT), evaluations, early stopping.
 
-In each step every process computes the gradients of its own lanes, of a loss that is divided by the
-targets of all; the sum over the processes then is the gradient of one process with all the lanes.
-This is a plain all-reduce and not torch's DistributedDataParallel: that averages without weights,
-must know which parameters have no gradient and which steps only accumulate, and its advantage,
-sending the first gradients while the last are computed, gains nothing here: the gradients of a
-recurrent layer are complete only at the end of back-propagation through time.
+A *lane* is a row of the batches, a continuous part of the stream of texts. In each step, every
+process computes the gradients of its own lanes. Its loss is divided by the number of targets of all
+processes, so the sum of the gradients over the processes equals the gradient of one process with
+all lanes.
+
+The sum is a plain all-reduce. Torch's DistributedDataParallel is not used: it averages gradients
+without weights, and must know which parameters have no gradient and which steps only accumulate.
+Its advantage is to send the first gradients while the last are computed. That gains nothing here,
+since the gradients of a recurrent layer are complete only at the end of back-propagation through
+time.
 """
 
 import copy
@@ -52,7 +56,7 @@ from reviewgen.training.memory import reused_memory
 from reviewgen.training.report import Budget, Report, StopReason
 from reviewgen.training.softmax import compute_logits, sampled_softmax
 
-# between two checks for divergence on an accelerator, each of which waits for it
+# steps between two checks for divergence on an accelerator; each check waits for the device
 _ACCELERATOR_CHECK_STEPS = 50
 
 
@@ -77,17 +81,17 @@ def fit(
         model: The model, trained in place by counting or by gradient.
         tokenizer: Its tokenizer.
         train: The training texts.
-        validation: The held-out texts, of which evaluations score a sample.
+        validation: The held-out texts; evaluations score a sample of them.
         config: Training settings.
         budget: When to stop.
         seed: Seed of the order of the texts and of dropout.
         index: Index of the training texts; with it, each evaluation measures the token copy rate.
         prefix: Ids that stand for conditions and fields not given.
-        checkpoints: Where to save the state of a training by gradient; if they have loaded one,
+        checkpoints: Saves the state of a training by gradient. If a checkpoint has been loaded,
             training resumes from it.
-        metrics: Measured of the texts that each evaluation generates.
-        all_evaluations: Whether a run of a few steps has as many evaluations as the settings say,
-            beyond their share of it.
+        metrics: The metrics to measure on the texts that each evaluation generates.
+        all_evaluations: Whether a short run has as many evaluations as the settings say, even if
+            they take more than ``MAX_SHARE`` of it.
 
     Raises:
         TrainingError: The model can be trained neither by counting nor by gradient, or its loss is
@@ -126,8 +130,8 @@ def fit(
 
 
 class Loop:
-    """A model in training by gradient: its training step, evaluation, reports and checkpointed
-    state.
+    """Trains a model by gradient: takes steps, evaluates, makes reports, and saves and restores the
+    state of the run.
 
     Args:
         model: The model; it is trained in place.
@@ -136,10 +140,11 @@ class Loop:
         seed: Seed of the order of the texts and of dropout.
         evaluator: Evaluates the model and tracks the best result; has the tokenizer and the
             training settings.
-        checkpoints: Where the state is saved, and resumed from if they have loaded one. With
-            several processes, only those of the main process are saved: a checkpoint holds the
+        checkpoints: Saves the state of the run. If a checkpoint has been loaded, the run resumes
+            from it. With several processes, only the main process saves checkpoints; they hold the
             state of all processes.
-        all_evaluations: Whether a run of a few steps has as many evaluations as the settings say.
+        all_evaluations: Whether a short run has as many evaluations as the settings say; see
+            ``fit``.
 
     Raises:
         CheckpointError: The loaded state does not fit the model.
@@ -187,23 +192,23 @@ class Loop:
             if config.averaging
             else None
         )
-        # the model whose best weights are kept
+        # this model is evaluated, and its best weights are kept
         self.evaluated_model: Any = model if self.averaged is None else self.averaged.module
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         # the clock starts at the end of the first step
         self.started: float | None = None
-        self.seconds_before = 0.0  # of an interrupted run
-        self.tokens = 0  # trained on so far, of all processes
-        self.position = (0, 0)  # epoch of the next batch, and its number therein
-        self.carried_state: State = None  # of the lanes, from the last batch
+        self.seconds_before = 0.0  # training time before the run was interrupted
+        self.tokens = 0  # tokens trained on so far, in all processes
+        self.position = (0, 0)  # epoch of the next batch, and its number in the epoch
+        self.carried_state: State = None  # hidden state of the lanes after the last batch
         evaluations = config.evaluations
         if not all_evaluations:
             evaluations = affordable_evaluations(evaluations, self._run_tokens())
         self.schedule = optimizing.Schedule(config.learning_rate, config.warmup, evaluations)
         self.learning_rate = 0.0
-        self.loss_names: tuple[str, ...] = ()  # of the model's own loss terms
-        self.losses: dict[str, Tensor] = {}  # the same terms of the last step
-        self.is_closed = False  # the model has its final weights
+        self.loss_names: tuple[str, ...] = ()  # names of the model's own loss terms
+        self.losses: dict[str, Tensor] = {}  # these terms in the last step
+        self.is_closed = False  # whether the model has its final weights
         # dropout differs from process to process
         self.rng = IsolatedRng((seed + self.processes.rank) % 2**64, self.device.type)
         evaluator.limit_to_share(budget.seconds, self._run_tokens())
@@ -232,7 +237,7 @@ class Loop:
                 do_save = self.finish_step()
                 report = self.make_report(step_batches[-1], loss)
                 do_evaluate = self.is_evaluation_due()
-                # the guard waits for an accelerator only where its weights are needed
+                # a check waits for an accelerator: check only before weights are evaluated or saved
                 steps = report.step if do_evaluate or do_save else None
                 if self.guard.bad_step or (steps and not self.guard.check(steps)):
                     yield self.end_diverged(report)
@@ -257,8 +262,8 @@ class Loop:
             self.close()
 
     def close(self) -> tuple[str, ...]:
-        """Give the model its best weights, calibrated, on the CPU, unless it has them; return a
-        note, if there is one.
+        """Load the best weights into the model, move it to the CPU and calibrate it, unless this is
+        done already; return notes for the user.
         """
         if self.is_closed:
             return ()
@@ -274,9 +279,10 @@ class Loop:
 
     def state(self) -> dict[str, Any]:
         """Return everything that determines how the run continues, as tensors and JSON values, to
-        save and resume from.
+        save in a checkpoint.
 
-        All processes call it together. What differs between them is in ``own``, by rank.
+        All processes call this together. The values that differ between processes are in ``own``,
+        by rank.
         """
         local_state = {
             "carried_state": _to(self.carried_state, torch.device("cpu")),
@@ -298,7 +304,7 @@ class Loop:
         }
 
     def _restore(self, state: Mapping[str, Any]) -> None:
-        """Resume from a state, with the time that was left of its budget.
+        """Restore the state of a checkpoint. The time used before counts towards the budget.
 
         Raises:
             CheckpointError: The state does not fit the model.
@@ -334,10 +340,11 @@ class Loop:
         return {name: stateful for name, stateful in objects.items() if stateful is not None}
 
     def _set_up_execution(self, resume_state: Mapping[str, Any] | None) -> None:
-        """Set how steps are computed: as in the resume state, or autotuned on a CPU, with a note.
+        """Set how steps are computed: as in the resumed state, or else as autotuning chooses on a
+        CPU, with a note for the user.
 
         Raises:
-            CheckpointError: The model has no such implementation.
+            CheckpointError: The model does not have the implementation of the resumed state.
         """
         if resume_state is not None:
             execution = Execution(**resume_state["execution"])
@@ -383,10 +390,11 @@ class Loop:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=execution.precision == "fp16")
 
     def train_step(self, batches: Sequence[Batch]) -> Tensor:
-        """Take one optimizer step on consecutive batches, unless its loss or gradient is bad;
-        return the cross entropy.
+        """Take one optimizer step on consecutive batches; return the cross entropy in nats per
+        token.
 
-        It is in nats per token. The model's own loss terms of the step are in ``losses``.
+        The optimizers are not run if the loss or the gradient is NaN or infinite. The attribute
+        ``losses`` then holds the model's own loss terms of this step.
 
         Raises:
             KeyboardInterrupt: A process was interrupted; all processes raise it, in the same step.
@@ -427,8 +435,9 @@ class Loop:
         """Accumulate the gradients of a batch.
 
         Returns:
-            Its part of the step's losses, which are means over ``targets``: the cross entropy and,
-            if the model has terms of its own, what is minimised, and each of them.
+            The batch's share of the step's losses, (L,); each loss is a mean over all ``targets``
+            of the step. The first is the cross entropy. If the model has its own loss terms, the
+            minimised loss and each of the terms follow.
         """
         ids = _to_device(batch.ids, self.device)
         following = _to_device(batch.targets, self.device)
@@ -453,12 +462,13 @@ class Loop:
                 )
             losses += [loss, *(scaled[name] for name in self.loss_names)]
         torch.autograd.backward(self.scaler.scale(loss))
-        self.carried_state = map_state(Tensor.detach, state)  # where back-propagation ends
+        self.carried_state = map_state(Tensor.detach, state)  # back-propagation is truncated here
         return torch.stack(losses).detach()
 
     def _sum_gradients(self, losses: Float[Tensor, " L"]) -> Float[Tensor, " L"]:
-        """Sum the gradients over the processes; return the sum of the losses. A parameter without a
-        gradient gets zeros.
+        """Sum the gradients over the processes; return the sum of the losses.
+
+        If there are several processes, a parameter without a gradient gets a gradient of zeros.
         """
         if self.processes.world_size == 1:
             return losses
@@ -478,8 +488,8 @@ class Loop:
         norm = optimizing.clip_gradients(self.parameters, self.config.clip_norm)
         if not self.scaler.is_enabled():
             return self.guard.allows_step(self.schedule.steps, loss, norm)
-        # Infinite gradients are common in fp16: the scaler lowers its scale, and the run has not
-        # diverged.
+        # Infinite gradients are common in fp16. The scaler then lowers its scale; they do not mean
+        # that the run has diverged.
         return self.guard.allows_step(self.schedule.steps, loss, None) and bool(norm.isfinite())
 
     def seconds(self) -> float:
@@ -490,8 +500,8 @@ class Loop:
         """Start the clock after the first step, and update the progress; return whether to save a
         checkpoint now.
 
-        The progress reserves time for a last evaluation. The main process's clock decides: all take
-        the same steps.
+        The progress is computed so that time is left for a last evaluation. The clock of the main
+        process decides for all, so that all processes take the same steps.
         """
         self.started = clock() if self.started is None else self.started
         is_checkpoint_due: float = self.checkpoints.is_due()
@@ -507,7 +517,7 @@ class Loop:
         return bool(is_checkpoint_due)
 
     def make_report(self, batch: Batch, loss: Tensor) -> Report:
-        """Return the report of a step: of its last batch and its loss."""
+        """Return the report of a step, from its last batch and its loss."""
         notes = (*self.notes, *self.checkpoints.pop_notes())
         self.notes = ()
         step = self.schedule.steps
@@ -537,8 +547,8 @@ class Loop:
         )
 
     def seconds_left(self, seconds_per_step: float) -> float:
-        """Return the estimated time to the end of the run: what is left of its budget, or the steps
-        and evaluations to come.
+        """Return the estimated seconds to the end of the run: the rest of a time budget, or else
+        the time of the remaining steps and evaluations.
         """
         if self.budget.seconds is not None and self.schedule.annealing is None:
             return max(0.0, self.budget.seconds - self.seconds())
@@ -548,8 +558,8 @@ class Loop:
         )
 
     def is_evaluation_due(self) -> bool:
-        """Return whether to evaluate after this step: at the end of the run, else where the
-        schedule and their share allow it.
+        """Return whether to evaluate after this step: always at the end of the run; before, if the
+        schedule says so and evaluations have not taken more than their share of the time.
         """
         if self.schedule.is_over:
             return True
@@ -584,7 +594,7 @@ class Loop:
         if report.is_best:
             self.best_weights = _copy_tensors(self.evaluated_model)
             schedule.mark_best()
-        # no text is learned by heart in the first epoch
+        # in the first epoch, a model cannot overfit
         if schedule.progress < self.config.warmup or self.position[0] == 0:
             self.evaluator.end_warmup()
         can_anneal = (
@@ -602,8 +612,8 @@ class Loop:
         return replace(report, notes=(*report.notes, note))
 
     def end_diverged(self, report: Report) -> Report:
-        """Return the last report of a run whose loss or gradient became NaN or infinite; the last
-        good weights are kept.
+        """End a run whose loss or gradient became NaN or infinite; return its last report. For the
+        weights that are kept, see ``end_early``.
 
         Raises:
             TrainingError: The first step was bad, so there are no good weights.
@@ -628,7 +638,9 @@ class Loop:
         return self.end_early(report, reason, StopReason.DIVERGED)
 
     def end_early(self, report: Report, reason: str, stopped: StopReason) -> Report:
-        """Return the last report of a run that cannot continue; the last good weights are kept.
+        """End a run that cannot continue; return its last report.
+
+        The best weights are kept or, if there was no evaluation yet, the last good ones.
 
         Raises:
             TrainingError: There are no good weights.
@@ -655,10 +667,10 @@ class Loop:
         )
 
     def _length_scale(self, batches: Sequence[Batch]) -> float:
-        """Return what scales the learning rate: the length of a step's batches as a share of
-        ``bptt`` where it is random.
+        """Return the factor of the learning rate of a step: the mean length of its batches as a
+        share of ``bptt`` if lengths are random, else 1.
 
-        Otherwise the tokens of short batches would weigh more than those of long ones (Merity et
+        Without it, the tokens of short batches would weigh more than those of long ones (Merity et
         al. 2018, section 5).
         """
         if not self.config.bptt_random:
@@ -667,8 +679,8 @@ class Loop:
         return length / (len(batches) * self.lanes.bptt)
 
     def _run_tokens(self) -> float:
-        """Return the tokens of the whole run, of all processes; infinite if it has a time
-        budget.
+        """Return the number of tokens of the whole run, in all processes; infinite if the run has a
+        time budget.
         """
         tokens = (
             self.config.gradient_accumulation_steps
@@ -681,13 +693,13 @@ class Loop:
 
 def _to(state: State, device: torch.device) -> State:
     """Return a model state on a device."""
-    # the copy of a view has only the memory of the view
+    # copy a view, so that only the memory of the view is kept
     return map_state(lambda part: None if part is None else part.to(device, copy=True), state)
 
 
 def _copy_tensors(model: nn.Module) -> Mapping[str, Tensor]:
-    """Return copies of a model's tensors, on the CPU; tied ones share their memory, so that a
-    checkpoint has it once.
+    """Return copies of a model's tensors on the CPU. Tied tensors still share memory, so that a
+    checkpoint saves them once.
     """
     return copy.deepcopy(
         {name: tensor.detach().to("cpu") for name, tensor in model.state_dict().items()}

@@ -1,10 +1,11 @@
-"""How the process allocates memory while it trains: freed memory is kept, and large tensors are in
+"""Make memory allocation fast while a process trains: keep freed memory, and put large tensors in
 large pages.
 
-By default, malloc returns a large block to the system as soon as it is freed, and the next step
-takes it back, page by page, each of which the system fills with zeros first. With a vocabulary of
-8,000 tokens, that is a quarter of the time of a step. Only glibc can do otherwise; see
-``mallopt(3)``, and "Performance Tuning Guide" of the PyTorch tutorials for large pages.
+By default, malloc returns a large block to the system as soon as it is freed. The next step
+allocates it again, and the system fills each of its pages with zeros. With a vocabulary of 8,000
+tokens, this takes a quarter of the time of a step. Only the malloc of glibc can be set to keep the
+memory; see ``mallopt(3)``. For large pages, see "Performance Tuning Guide" of the PyTorch
+tutorials.
 """
 
 import ctypes
@@ -22,8 +23,8 @@ _TOP_PAD = -2
 _MMAP_THRESHOLD = -3
 _MMAP_MAX = -4
 _REUSE = {_MMAP_MAX: 0, _TRIM_THRESHOLD: (1 << 31) - 1, _TOP_PAD: 1 << 26}
-# as glibc sets them, but for the threshold of mmap: once it is set, it no longer adapts, so it is
-# the largest that glibc would choose
+# The defaults of glibc, except for the threshold of mmap. glibc adapts this value until it is set
+# for the first time, so it gets the largest value that glibc would choose.
 _DEFAULTS = {
     _MMAP_MAX: 1 << 16,
     _TRIM_THRESHOLD: 1 << 17,
@@ -35,7 +36,8 @@ _DEFAULTS = {
 def use_large_pages() -> None:
     """Let torch allocate large tensors in large pages, if the process has no tensor yet.
 
-    Torch reads the variable at its first tensor; afterwards the environment is as before.
+    Torch reads the environment variable when it allocates its first tensor. Then the variable is
+    removed again.
     """
     if _LARGE_PAGES not in os.environ:
         os.environ[_LARGE_PAGES] = "1"
@@ -45,10 +47,11 @@ def use_large_pages() -> None:
 
 @contextmanager
 def reused_memory() -> Iterator[None]:
-    """Let the process keep freed memory inside the block, and return it to the system at the end.
+    """Context manager that lets the process keep freed memory, and returns it to the system at the
+    end.
 
-    What malloc was set to cannot be read. So where the environment sets it, nothing is changed, and
-    elsewhere it gets the defaults of glibc at the end.
+    The settings of malloc cannot be read, so they cannot be restored. If environment variables set
+    them, nothing is changed. Otherwise malloc gets the defaults of glibc at the end.
     """
     is_set = "GLIBC_TUNABLES" in os.environ or any(
         name.startswith("MALLOC_") for name in os.environ

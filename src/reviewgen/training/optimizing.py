@@ -1,30 +1,33 @@
-"""What a step minimises, the optimizers and their learning rate, and the guard against divergence.
+"""Compute the loss of a training step, make the optimizers, set their learning rate, and guard
+against divergence.
 
-The loss of every model is the cross entropy, in nats per token, with the terms that a model adds.
-On a CPU, a compiled loop computes it and its gradient in one pass (``reviewgen.compiled.tensors``):
-with a vocabulary of some thousand tokens, torch's separate steps (conversion to 32 bits,
-log-softmax, its gradient, conversion back) take most of the time of a training step.
+The loss of every model is the cross entropy, in nats per token, plus the model's own terms if it
+has any. On a CPU, a compiled loop computes the cross entropy and its gradient in one pass
+(``reviewgen.compiled.tensors``): with a vocabulary of some thousand tokens, torch's separate steps
+(conversion to 32 bits, log-softmax, its gradient, conversion back) take most of the time of a
+training step.
 
 Muon (Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks") updates a
-matrix by its gradient's momentum with all singular values set to about one. It is meant for
-matrices between hidden vectors: embeddings, output layers and vectors stay with AdamW (Loshchilov &
-Hutter 2019). Muon's update of a matrix is scaled to the size that AdamW's would have (Liu et al.
-2025, "Muon is Scalable for LLM Training"), so that both use one learning rate. Both optimizers are
-torch's. A model may decide otherwise for some of its parameters (``SupportsParameterGroups``).
+matrix by the momentum of its gradient, after setting all singular values of the momentum to about
+one. It is meant for matrices between hidden vectors. AdamW (Loshchilov & Hutter 2019) updates
+embeddings, output layers and vectors. Muon's update of a matrix is scaled to the size that AdamW's
+would have (Liu et al. 2025, "Muon is Scalable for LLM Training"), so that both use one learning
+rate. Both optimizers are torch's. A model may choose the optimizer of some of its parameters itself
+(``SupportsParameterGroups``).
 
-``RowAdamW`` is for tables of which a step uses few rows: an ``nn.Embedding`` or ``nn.EmbeddingBag``
-with ``sparse=True`` has a gradient of the rows that a batch used. With momentum, an optimizer would
-still have to move all rows at every step, for some steps after each use; without momentum, a row
-without a gradient stays where it is.
+``RowAdamW`` is for tables of which a step uses few rows. An ``nn.Embedding`` or ``nn.EmbeddingBag``
+with ``sparse=True`` has a sparse gradient, with only the rows that the batch used. With momentum,
+an optimizer would go on moving a row for some steps after each use, and so would have to update
+nearly all rows at every step. Without momentum, a row without a gradient stays unchanged.
 
 The learning rate rises to its peak and falls in a straight line to zero over the run (Bergsma et
 al. 2025, "Straight to Zero: Why Linearly Decaying the Learning Rate to Zero Works Best for LLMs").
-Where held-out text gets no better long before the run is over, as on a small corpus, the weights at
-its best were made at a high rate and were never annealed: so the run goes back to them, and the
-rate falls to zero from there within a part of the steps that led to them, as in the decay of a
-warmup-stable-decay schedule (Hägele et al. 2024, "Scaling Laws and Compute-Optimal Training Beyond
-Fixed Training Durations"). What a longer run would have gained is decided by the held-out text and
-not by the length of the run.
+On a small corpus, the held-out loss may stop improving long before the run is over. The best
+weights were then reached at a high learning rate and were never annealed. So the run goes back to
+these weights, and lowers the rate to zero from there, within half the number of steps that led to
+them. This is like the decay phase of a warmup-stable-decay schedule (Hägele et al. 2024, "Scaling
+Laws and Compute-Optimal Training Beyond Fixed Training Durations"). So the held-out text decides
+when a run ends, and not the time that was planned for it.
 """
 
 import math
@@ -48,17 +51,17 @@ from reviewgen.errors import BrokenPlugin
 from reviewgen.protocols.abilities import SupportsLoss, SupportsParameterGroups
 
 CROSS_ENTROPY = "cross_entropy"
-"""The name of a model's own term that is minimised in place of the cross entropy."""
+"""The name of a model's own loss term that replaces the cross entropy in the minimised loss."""
 
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,39}", re.ASCII)  # of a term
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,39}", re.ASCII)  # the name of a loss term
 _COMPILED_DTYPES = (torch.float32, torch.bfloat16)
-SCALE = "learning_rate_scale"  # of a model's own parameter group
+SCALE = "learning_rate_scale"  # key in a model's own parameter group
 _BETAS = (0.9, 0.99)  # the second moment averages over about 100 steps: runs are short
-# steps between two weight decays of RowAdamW: the decay is slow, and changes every row
+# steps between two weight decays of RowAdamW, since a decay has to change every row
 _DECAY_EVERY = 16
 _WARMUP_START = 0.04  # share of the peak learning rate at which the warm-up starts
 _ANNEALING = 0.5  # steps of the annealing, as a share of those that led to the best weights
-_ANNEALING_EVALUATIONS = 4  # while annealing
+_ANNEALING_EVALUATIONS = 4  # evaluations during the annealing
 
 
 def cross_entropy(
@@ -67,10 +70,10 @@ def cross_entropy(
     """Return the summed negative log likelihood of the targets, in nats, divided by ``count``.
     Targets ``IGNORED`` are skipped.
 
-    With ``count`` the number of targets of a whole step, the losses of its batches add up to the
-    mean of the step, even if the batches have different numbers of targets. Logits that are
-    time-first in memory, as from torch's recurrent layers, are processed in that order, without a
-    copy.
+    If ``count`` is the number of targets of a whole step, the losses of its batches add up to the
+    mean of the step, even if the batches have different numbers of targets. Torch's recurrent
+    layers return logits that are time-first in memory. These are processed in that order, to avoid
+    a copy.
     """
     if not logits.is_contiguous():
         logits = logits.transpose(0, 1)
@@ -93,11 +96,12 @@ def cross_entropy(
 def own_losses(
     model: object, logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]
 ) -> dict[str, Float[Tensor, ""]]:
-    """Return a model's own loss terms of a batch by name, after they were checked; empty for a
-    model without any.
+    """Compute and check a model's own loss terms for a batch, by name; empty for a model without
+    own terms.
 
     Raises:
-        BrokenPlugin: They are not floating-point tensors without dimensions by name.
+        BrokenPlugin: The model does not return a dict of names and floating-point tensors without
+            dimensions.
     """
     if not isinstance(model, SupportsLoss):
         return {}
@@ -113,7 +117,7 @@ def own_losses(
 
 
 def _find_problem(name: object, term: object, has_gradient: bool) -> str | None:
-    """Return why a value is not a loss term, if it is not."""
+    """Return what is wrong with a loss term or its name; None if nothing is."""
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         return (
             "a term's name must have letters, digits, hyphens, underscores and dots only, at most"
@@ -138,14 +142,14 @@ def _find_problem(name: object, term: object, has_gradient: bool) -> str | None:
 def add_own_losses(
     entropy: Float[Tensor, ""], terms: Mapping[str, Float[Tensor, ""]], share: float
 ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-    """Return the loss to minimise, and a model's own terms, each as the batch's share of the step's
-    term.
+    """Return the loss to minimise in a batch, and the model's own terms, each scaled to the batch's
+    share of the step.
 
     Args:
         entropy: The cross entropy of a batch, divided by the number of targets of its step.
         terms: The model's own terms; see ``own_losses``.
-        share: The batch's share of the targets of its step. Without a target, the terms are zero: a
-            mean of nothing is NaN.
+        share: The batch's share of the targets of its step. If it is 0, the terms are set to zero,
+            since the mean over no targets is NaN.
     """
     scaled = {
         name: term.float() * share if share else torch.zeros_like(entropy)
@@ -162,8 +166,8 @@ class _CrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"], count: int
     ) -> Float[Tensor, ""]:
-        """Return the sum over the targets, divided by the count, and save the gradient of the
-        logits.
+        """Return the cross entropy, summed over the targets and divided by ``count``; save the
+        gradient of the logits for the backward pass.
 
         Raises:
             IndexError: A target is not an index of the logits.
@@ -195,7 +199,9 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def make_optimizers(model: nn.Module, config: TrainingConfig) -> list[Optimizer]:
-    """Return the optimizers of a model; together they have each of its parameters once."""
+    """Return the optimizers of a model. Each parameter of the model belongs to exactly one of
+    them.
+    """
     usual = dict.fromkeys(map(id, inner_matrices(model)), "muon") | dict.fromkeys(
         map(id, sparse_tables(model)), "rows"
     )
@@ -223,7 +229,9 @@ def make_optimizers(model: nn.Module, config: TrainingConfig) -> list[Optimizer]
 
 
 def _parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Return the parameter groups that a model declares, and one of all other parameters."""
+    """Return the parameter groups that a model declares, followed by a group of all other
+    parameters.
+    """
     groups = list[dict[str, Any]]()
     grouped = set[int]()
     for group in model.parameter_groups() if isinstance(model, SupportsParameterGroups) else ():
@@ -234,8 +242,8 @@ def _parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
 
 
 def inner_matrices(model: nn.Module) -> list[nn.Parameter]:
-    """Return the matrices between hidden vectors: neither embeddings nor those of an output
-    layer.
+    """Return the matrices between hidden vectors: all matrices except embeddings and those of an
+    output layer.
     """
     embeddings = {id(table.weight) for table in _tables(model)}
     vocab_size = getattr(getattr(model, "config", None), "vocab_size", None)
@@ -248,24 +256,27 @@ def inner_matrices(model: nn.Module) -> list[nn.Parameter]:
 
 
 def set_learning_rate(optimizers: list[Optimizer], learning_rate: float) -> None:
-    """Set the learning rate of all optimizers, scaled where a group has a scale."""
+    """Set the learning rate of all optimizers; a parameter group with its own scale gets the scaled
+    rate.
+    """
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * group.get(SCALE, 1.0)
 
 
 class RowAdamW(Optimizer):
-    """AdamW without momentum, which updates only the rows of a table that have a gradient, each row
-    at a rate of its own.
+    """AdamW without momentum for tables; it updates only the rows with a gradient, each at its own
+    learning rate.
 
-    With g the gradient of a row w at step t, and g = 0 for all others::
+    Let g be the gradient of a row w at step t; g = 0 for rows without a gradient. Then::
 
         v  <-  beta2 v + (1 - beta2) mean(g^2)
         w  <-  w - lr g / (sqrt(v / (1 - beta2^t)) + eps)
 
-    This is AdamW with betas of 0 and ``beta2``, with two differences: v is one number for a row,
-    where AdamW has one for each of its numbers, and weight decay is applied to the whole table
-    every 16 steps. The decay of v is made up for when a row has its next gradient.
+    This is AdamW with betas of 0 and ``beta2``, with two differences. First, v is one number for a
+    whole row; AdamW has one number for each weight. Second, weight decay is applied only every 16
+    steps, to the whole table. In the steps in which a row has no gradient, its v should decay, too;
+    this is done when the row has its next gradient.
 
     Source: Tieleman & Hinton 2012, "Lecture 6.5 - RMSProp"; Loshchilov & Hutter 2019, "Decoupled
     Weight Decay Regularization"; one number for a row as in Mudigere et al. 2022,
@@ -275,10 +286,9 @@ class RowAdamW(Optimizer):
     Args:
         params: Tables, or parameter groups of them.
         lr: The learning rate.
-        weight_decay: The share of the weights, times the learning rate, by which they shrink at
-            each step.
-        beta2: The decay of the mean of squared gradients.
-        eps: Added to its root.
+        weight_decay: At each step, the weights shrink by this share times the learning rate.
+        beta2: The decay of v, the running mean of squared gradients.
+        eps: Added to the square root of v.
     """
 
     def __init__(
@@ -317,7 +327,7 @@ class RowAdamW(Optimizer):
             rows = grad.indices()[0]
             grad = grad.values()
         grad = grad.float()
-        missed = step - state["updated"][rows]  # steps since the row's last gradient
+        missed = step - state["updated"][rows]  # steps since the last gradient of each row
         square = state["square"][rows] * beta2**missed + (1 - beta2) * grad.square().mean(dim=1)
         state["square"][rows] = square
         state["updated"][rows] = float(step)
@@ -342,10 +352,11 @@ def _tables(model: nn.Module) -> Iterator[nn.Embedding | nn.EmbeddingBag]:
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Float[Tensor, ""]:
-    """Scale the gradients so that their global norm is at most ``max_norm``; return what it was.
-    Sparse ones are coalesced.
+    """Scale the gradients so that their global norm is at most ``max_norm``; return the norm
+    before.
 
-    ``torch.nn.utils.clip_grad_norm_`` accepts no sparse gradients.
+    Sparse gradients are coalesced. ``torch.nn.utils.clip_grad_norm_`` does not accept them, so it
+    is not used.
     """
     gradients = []
     for parameter in parameters:
@@ -364,10 +375,11 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Float
 class DivergenceGuard:
     """Checks the loss and gradient norm of each training step.
 
-    Each step only marks, on the device, whether it was bad. The mark is read every ``check_every``
-    steps, since reading a value of an accelerator waits for it; if it is clear, the weights are
-    copied. With ``check_every=1`` a bad step is refused before the optimizer takes it, so the
-    weights are still good and nothing is copied.
+    A step is bad if its loss or gradient norm is NaN or infinite. Each step only sets a mark on the
+    device if it was bad. The mark is read every ``check_every`` steps, since reading a value from
+    an accelerator waits for it. If no step was bad, the weights are copied, to be restored later.
+    With ``check_every=1``, a bad step is detected before the optimizer takes it. Then the weights
+    are still good, and no copy is needed.
 
     Args:
         model: The model, on its device.
@@ -376,21 +388,21 @@ class DivergenceGuard:
 
     Attributes:
         bad_step: The first step whose loss or gradient was NaN or infinite; 0 if there was none.
-        good_steps: The number of steps behind the last weights that were found good.
+        good_steps: The number of steps that led to the last weights known to be good.
     """
 
     def __init__(self, model: nn.Module, steps: int, check_every: int) -> None:
         self._live = list(model.state_dict().values())
         self._kept = [tensor.clone() for tensor in self._live] if check_every > 1 else []
         self._check_every = check_every
-        # the same number as bad_step, on the device
+        # the value of bad_step, on the device
         self._bad_step_mark = torch.zeros((), dtype=torch.int64, device=self._live[0].device)
         self.bad_step = 0
         self.good_steps = steps
 
     def allows_step(self, step: int, loss: Tensor, norm: Tensor | None) -> bool:
-        """Return whether the optimizer may take a step, given its loss and its gradient norm (None:
-        do not check the norm).
+        """Return whether the optimizer may take a step, given the loss and the gradient norm of the
+        step; None does not check the norm.
         """
         values = loss if norm is None else torch.stack((loss, norm.to(loss.device)))
         is_bad = ~torch.isfinite(values).all()
@@ -400,11 +412,11 @@ class DivergenceGuard:
         return step % self._check_every != 0 or self.check(step - 1)
 
     def check(self, steps: int) -> bool:
-        """Return whether all steps so far were good, and if so keep the weights. Waits for an
-        accelerator.
+        """Return whether all steps so far were good; if so, copy the weights. On an accelerator,
+        this waits for the device.
         """
         self.bad_step = self.bad_step or int(self._bad_step_mark)
-        # a bad step that the optimizer has not taken yet leaves the weights good
+        # if the only bad step is one that the optimizer has not taken yet, the weights are good
         if self.bad_step in (0, steps + 1):
             self.good_steps = steps
             for kept, live in zip(self._kept, self._live, strict=False):
@@ -419,21 +431,21 @@ class DivergenceGuard:
 
 @dataclass
 class Schedule:
-    """How far a run is: the learning rate of its next step, when to evaluate, and when it is over.
-    Checkpoints save it as it is.
+    """The progress of a run; it determines the learning rate of the next step, when to evaluate,
+    and when the run is over. Checkpoints save all attributes.
 
     Attributes:
         peak: The largest learning rate.
         warmup: The share of the run in which the rate rises.
-        evaluations: The number of evaluations, without those of the annealing.
+        evaluations: The number of evaluations of the run, without those of an annealing.
         steps: Optimizer steps so far.
         progress: Share of the budget used so far.
-        evaluated: How many evaluations were due at the last one.
+        evaluated: The number of evaluations that were due at the time of the last one.
         best_step: The step of the best evaluation.
         best_share: The learning rate at that step, as a share of the peak.
-        annealing: The end of a run whose held-out text got no better, in which the rate falls from
-            where it was to zero: the step after which it starts, its number of steps, and the
-            learning rate it starts from, as a share of the peak.
+        annealing: Set if held-out text got no better and the learning rate is being lowered to zero
+            early: the step after which this starts, the number of its steps, and the learning rate
+            at its start, as a share of the peak. None before.
     """
 
     peak: float
@@ -460,31 +472,32 @@ class Schedule:
         )
 
     def mark_best(self) -> None:
-        """Record that the weights are the best so far."""
+        """Record that the current weights are the best so far."""
         self.best_step = self.steps
         self.best_share = self._linear_decay()
 
     def anneal(self) -> int:
-        """Lower the rate from that of the best weights to zero, from this step on; return within
-        how many steps.
+        """Start the annealing: lower the learning rate to zero from its value at the best weights.
+        Return the number of steps this takes.
         """
         length = max(1, min(math.ceil(_ANNEALING * self.best_step), self.steps_left()))
         self.annealing = self.steps, length, self.best_share
-        self.evaluated = self.evaluations  # those of the annealing come on top
+        self.evaluated = self.evaluations  # the evaluations of the annealing are added to these
         return length
 
     def evaluations_due(self) -> int:
-        """Return how many of a run's evaluations are due by now: k of n after (k / n)^2 of it.
+        """Return how many evaluations are due by now: k of n evaluations after the share (k / n)^2
+        of the run.
 
-        They lie close together at first, since what they show depends on the ratio of two times and
-        not on their difference.
+        Early evaluations are close together, since the gain between two evaluations depends on the
+        ratio of their times, and not on the difference.
         """
         if self.annealing is None:
             return int(math.sqrt(self.progress) * self.evaluations)
         return self.evaluations + int((1 - self._annealing_left()) * _ANNEALING_EVALUATIONS)
 
     def steps_left(self) -> int:
-        """Return the number of steps to the end of the run, at the speed so far."""
+        """Return the number of steps to the end of the run, estimated from the speed so far."""
         if self.annealing is not None:
             start, length, _ = self.annealing
             return start + length - self.steps
@@ -507,7 +520,7 @@ class Schedule:
         return max(0.0, (1 - self.progress) / (1 - self.warmup))
 
     def _annealing_left(self) -> float:
-        """Return the share of the annealing that is left; all of it before it starts."""
+        """Return the share of the annealing that is left; 1 before the annealing starts."""
         if self.annealing is None:
             return 1.0
         start, length, _ = self.annealing

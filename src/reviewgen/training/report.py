@@ -1,8 +1,8 @@
-"""The budget of a training run, its step reports, and the verdict on it. Training settings are in
-``config.training``.
+"""The budget of a training run, the reports of its steps, and the verdict on the run. Training
+settings are in ``config.training``.
 
 The verdict (still improving, converged, overfitting, copying, diverged or unknown) is a pure
-function of the evaluations as ``training.json`` records them.
+function of what ``training.json`` records.
 """
 
 import math
@@ -18,22 +18,25 @@ from reviewgen.evaluation.evaluate import Evaluation
 from reviewgen.rates import MIN_CHARACTERS
 
 MIN_CHANGE = 0.01  # as a share of the bits per character; smaller changes may come from the seed
-# changes are relative to this many bits per character or more: shares of less mean nothing
+# relative changes are computed with at least this many bits per character in the denominator, since
+# a change relative to fewer bits means nothing
 MIN_BITS = 0.01
-# the last share of the steps: the learning rate falls there from about a quarter of its peak to
-# zero
+# The gain in this last share of the steps shows whether a model still improves. The learning rate
+# falls there from about a quarter of its peak to zero.
 RECENT = 0.25
-MIN_EVALUATIONS = 4  # with fewer, a curve does not show where it goes
-MIN_STEPS = 200  # with fewer, the same is true
-LAST = 2  # evaluations at the end that must all be worse: a single one may be an outlier
-COPY_MARGIN = 0.15  # above the copy rate of held-out reviews: about one text in seven is copied
-# times held-out reviews: if these repeat the training text anyway, the margin is within their noise
+MIN_EVALUATIONS = 4  # with fewer evaluations, a curve does not show its trend
+MIN_STEPS = 200  # with fewer steps, it does not show its trend either
+LAST = 2  # this many last evaluations must all be worse, since a single one may be an outlier
+# A model copies if its copy rate exceeds that of held-out reviews by this much, one text in seven,
+COPY_MARGIN = 0.15
+# and is also more than this many times that rate: if held-out reviews often repeat the training
+# text, their own rate varies by more than the margin.
 COPY_FACTOR = 1.5
 _ADVICE = "Lower training.learning_rate."
 
 
 class StopReason(StrEnum):
-    """Why a run ended; ``training.json`` holds the value."""
+    """The reason why a run ended; ``training.json`` saves the value."""
 
     BUDGET_SPENT = "budget spent"
     ALL_STEPS_TAKEN = "all steps taken"
@@ -47,11 +50,11 @@ class StopReason(StrEnum):
 
 @dataclass(frozen=True)
 class Budget:
-    """When a training run ends. One of the three is set.
+    """When a training run ends. Exactly one attribute is set.
 
     Attributes:
-        seconds: Time from the end of the first step: neither it nor what comes before it is
-            counted, nor any time of compiling.
+        seconds: Training time, counted from the end of the first step. Time for compilation is not
+            counted.
         steps: Number of optimizer steps.
         epochs: Number of passes over the corpus.
     """
@@ -70,19 +73,20 @@ class Report:
         step: Optimizer steps so far; texts so far for a model trained by counting.
         progress: Share of the budget used, 0 to 1.
         seconds: Training time so far.
-        tokens: Tokens trained on so far, of all processes.
+        tokens: Tokens trained on so far, in all processes.
         epoch: Index of the epoch, from 0.
-        loss: Cross entropy of this step, nats per token; an estimate with a sampled softmax. None
-            for a model trained by counting.
+        loss: Cross entropy of this step in nats per token; with a sampled softmax, an estimate.
+            None for a model trained by counting.
         losses: The model's own loss terms of this step, by name; see ``SupportsLoss``.
         learning_rate: Learning rate of this step, before random lengths scale it; None for a model
             trained by counting.
-        bptt: Tokens of each lane in the last batch of this step where lengths are random
-            (``bptt_random``); None otherwise.
-        evaluation: Held-out evaluation; None also for a model whose scores are not a distribution.
+        bptt: With random lengths (``bptt_random``), the number of tokens per lane in the last batch
+            of this step; else None.
+        evaluation: Result on held-out text; None, too, if the model's scores are not a
+            distribution.
         token_copy_rate: Share of 20-token windows of generated texts that occur in the training
             text; None if not measured.
-        metrics: The metrics of generated texts by name; None for one that failed.
+        metrics: The metrics of generated texts by name; the value of a failed metric is None.
         evaluation_seconds: Duration of all evaluations so far.
         is_best: Whether this evaluation is the best so far, so that its weights are kept.
         sample: A generated text.
@@ -90,15 +94,14 @@ class Report:
         threads: CPU threads in use.
         notes: Messages for the user.
         stopped: Why the run ended; set on its last report only.
-        part: In a run of a blend, the preset of the model whose training this reports, with its own
-            progress and seconds; on the last report the blend itself. None in a run of a single
-            model.
-        epochs: Passes over the corpus so far, as in 3.2; None for a model trained by counting, like
-            the next two.
-        seconds_per_epoch: Mean time of a pass, without the first step, which may compile, and
-            without evaluations; None at the first step.
-        seconds_left: Estimated time to the end of the run, with its evaluations; None at the first
-            step.
+        part: In a run of a blend, the preset of the component that this step trained; progress and
+            seconds are those of its training. On the last report, the blend itself. None in a run
+            of a single model.
+        epochs: Passes over the corpus so far, such as 3.2; None for a model trained by counting.
+        seconds_per_epoch: Mean time of a pass, without evaluations and without the first step,
+            which may compile. None at the first step and for a model trained by counting.
+        seconds_left: Estimated time to the end of the run, with evaluations. None at the first step
+            and for a model trained by counting.
     """
 
     step: int
@@ -138,8 +141,7 @@ class RunVerdict:
     Attributes:
         name: The verdict.
         words: The verdict as sentences for the user, with advice.
-        since_step: The step of the best evaluation, after which held-out text got worse; None if it
-            did not.
+        since_step: The step of the best evaluation, if held-out text got worse after it; else None.
     """
 
     name: Literal["still improving", "converged", "overfitting", "copying", "diverged", "unknown"]
@@ -155,13 +157,12 @@ def find_verdict(
     """Return the verdict on a run.
 
     Args:
-        evaluations: Those of ``training.json``, in order: ``step``, ``is_best``,
-            ``bits_per_character`` (None is infinite, absent is not scored) and
-            ``train_nats_per_token`` (the mean since the previous evaluation; None for a model
-            trained by counting).
+        evaluations: The evaluations in ``training.json``, in order. Each has ``step``, ``is_best``,
+            ``bits_per_character`` (None: infinite; absent: not scored) and ``train_nats_per_token``
+            (the mean loss since the previous evaluation; None for a model trained by counting).
         stopped: Why the run ended, as in its last report.
-        novelty: The copy rates of ``training.json``; what a model copies beyond held-out reviews,
-            it has memorised.
+        novelty: The copy rates in ``training.json``. If the copy rate of generated texts is clearly
+            above that of held-out reviews, the model has memorised training texts.
     """
     trend = _trend_verdict(evaluations, stopped)
     rates = novelty or {}
@@ -180,7 +181,7 @@ def find_verdict(
 
 
 def _trend_verdict(evaluations: Sequence[Mapping[str, Any]], stopped: str | None) -> RunVerdict:
-    """Return the verdict without regard to the copy rate."""
+    """Return the verdict from the evaluations alone, without the copy rates."""
     if stopped == StopReason.DIVERGED and not evaluations:
         return RunVerdict(
             "diverged",
@@ -230,8 +231,8 @@ def _trend_verdict(evaluations: Sequence[Mapping[str, Any]], stopped: str | None
 
 
 def _too_short_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict | None:
-    """Return the verdict on a run that is too short for one, and how much time would serve; None
-    for a longer run.
+    """Return the verdict "unknown" for a run that is too short for another verdict, with the time
+    that would be enough. Return None for a longer run.
     """
     count = len(evaluations)
     last = evaluations[-1]
@@ -241,7 +242,7 @@ def _too_short_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict |
     seconds = factor * last.get("seconds", 0.0)
     serves = "Give it more time."
     if seconds:
-        unit = 10 ** max(0, math.floor(math.log10(seconds)) - 1)  # of two digits
+        unit = 10 ** max(0, math.floor(math.log10(seconds)) - 1)  # rounds to two digits
         serves = f"About {math.ceil(seconds / unit) * unit:,} s of training would show it."
     if last["step"] >= MIN_STEPS:
         serves = (
@@ -255,9 +256,7 @@ def _too_short_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict |
 
 
 def _annealed_verdict(evaluations: Sequence[Mapping[str, Any]]) -> RunVerdict:
-    """Return the verdict on a run that ended early: its learning rate was lowered to zero from its
-    best weights.
-    """
+    """Return the verdict on a run that ended early, after an annealing from its best weights."""
     last = evaluations[-1]
     unused = (
         f" The last {1 - last['progress']:.0%} of the run was not needed."
@@ -313,8 +312,8 @@ def _improving_or_converged(
 
 
 def _describe_kept(evaluations: Sequence[Mapping[str, Any]]) -> str:
-    """Return which weights are kept. With training.keep=best-under-copy they need not be those of
-    the fewest bits.
+    """Return a clause that says which weights are kept. With training.keep=best-under-copy, these
+    may not be the weights with the fewest bits per character.
     """
     steps = [entry["step"] for entry in evaluations if entry["is_best"]]
     return f"the weights of step {steps[-1]:,} are kept" if steps else "no weights were kept"

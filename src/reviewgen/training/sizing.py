@@ -1,10 +1,10 @@
-"""The size of a model for a time budget, chosen by timing a few steps.
+"""Choose the size of a model for a time budget, by timing a few steps.
 
-If the user has set no size, the largest of the preset's sizes is chosen that still sees twenty
-tokens for each of its parameters within the budget, or a small corpus more than once: a larger
-model learns more from each token but sees fewer of them (Hoffmann et al. 2022, "Training
-Compute-Optimal Large Language Models"). A model that sees its corpus several times gets the dropout
-that the preset names for that number of epochs.
+This is done if the user has not set a size. A larger model learns more from each token, but sees
+fewer tokens in the time. So the largest of the preset's sizes is chosen that sees enough tokens
+within the budget: twenty for each of its parameters or, with a small corpus, 1.5 epochs (Hoffmann
+et al. 2022, "Training Compute-Optimal Large Language Models"). A model that sees its corpus several
+times gets the dropout that the preset has for this number of epochs.
 """
 
 import math
@@ -25,34 +25,37 @@ from reviewgen.training.device import IsolatedRng
 from reviewgen.training.memory import reused_memory
 from reviewgen.training.optimizing import make_optimizers, sparse_tables
 
-# With fewer tokens than this for each parameter, and fewer epochs than this, a smaller model is
-# better (Hoffmann et al. 2022; tests/benchmarks/SPEEDRUN.md).
+# A smaller model is better if a run has both fewer than _TOKENS_PER_PARAMETER tokens for each
+# parameter and fewer than _ENOUGH_EPOCHS epochs (Hoffmann et al. 2022;
+# tests/benchmarks/SPEEDRUN.md).
 _TOKENS_PER_PARAMETER = 20.0
 _ENOUGH_EPOCHS = 1.5
-_MIN_TOKENS_PER_PARAMETER = 2.0  # of any run, however often it sees its corpus
-_MAX_PARAMETERS_PER_TOKEN = 10.0  # of the corpus; with more, a model memorises it
-# A model with fewer parameters than the corpus has characters memorises it more slowly, so its
-# number of epochs is scaled down, at most to this share, when the dropout is chosen. On 2,000
-# captions, lstm-word of 128 units, 0.4 parameters per character, takes 0.947 bits per character
-# after 24 epochs with the dropout of 24 epochs, and 0.909 with about that of 10.
+_MIN_TOKENS_PER_PARAMETER = 2.0  # every run needs this many, however many epochs it has
+_MAX_PARAMETERS_PER_TOKEN = 10.0  # with more for each token of the corpus, a model memorises it
+# A model with fewer parameters than the corpus has characters memorises it more slowly. So, to
+# choose the dropout, its number of epochs is multiplied by parameters per character, but by no less
+# than this. Measured on 2,000 captions with lstm-word of 128 units, 0.4 parameters per character,
+# after 24 epochs: 0.947 bits per character with the dropout for 24 epochs, and 0.909 with about
+# that for 10 epochs.
 _MIN_DROPOUT_SHARE = 0.4
 
-_STEP_SHARE = 0.9  # of the time goes into steps; the rest into evaluations and samples
-_AUTOTUNE_SECONDS = 0.3  # for each size
-# after the first size, no larger one is timed once this time is over, or this share of the run
+_STEP_SHARE = 0.9  # share of the time for steps; the rest is for evaluations and samples
+_AUTOTUNE_SECONDS = 0.3  # time of autotuning for each size
+# After the first size, larger sizes are timed only within this time, or within this share of the
+# run if that is more.
 _SIZING_SECONDS = 2.0
 _SIZING_SHARE = 0.01
 _SHORT_LENGTH = 16  # time steps of a timed batch
 
-_MIN_BATCH_GAIN = 1.1  # in tokens per second, that doubling a batch must bring
-_MIN_STEPS = 1_000  # a run of fewer, larger steps learns less
-_MAX_LENGTH = 128  # time steps of a grown batch
-_MAX_LANES = 64  # lanes of a grown batch
+_MIN_BATCH_GAIN = 1.1  # doubling a batch must raise the tokens per second by this factor
+_MIN_STEPS = 1_000  # batches do not grow if fewer steps were left, as the run would learn less
+_MAX_LENGTH = 128  # max time steps of a grown batch
+_MAX_LANES = 64  # max lanes of a grown batch
 
 
 @dataclass(frozen=True)
 class Sizing:
-    """A chosen size, and the estimates behind it.
+    """The chosen size of a model, and the estimates that the choice is based on.
 
     Attributes:
         model: Model settings.
@@ -69,7 +72,7 @@ class Sizing:
     epochs: float
 
     def describe(self, seconds: float) -> str:
-        """Return the choice for some seconds of training, as a sentence."""
+        """Return a sentence on the choice; ``seconds`` is the time budget."""
         chosen = {**self.model, **self.training}
         settings = ", ".join(f"{name}={value}" for name, value in chosen.items())
         epochs = f"{self.epochs:,.0f}" if self.epochs >= 100 else f"{self.epochs:.1f}"
@@ -91,16 +94,17 @@ def choose_size(
     may_grow: bool = True,
 ) -> Sizing | None:
     """Return the largest size of a preset that can be trained well in a given time on this machine;
-    None if it lists no sizes.
+    None if the preset lists no sizes.
 
     Args:
         preset: Lists the sizes, small to large, and the dropout by number of epochs.
-        build: Makes a model with given settings.
+        build: A function that makes a model with given settings.
         config: Training settings; its batch shape is the smallest one.
         seconds: The time for steps and evaluations.
-        corpus_tokens: Tokens of an epoch.
-        corpus_characters: Characters of an epoch.
-        may_grow: Whether the batch may be made larger for a model whose optimizer is slow.
+        corpus_tokens: Number of tokens in an epoch.
+        corpus_characters: Number of characters in an epoch.
+        may_grow: Whether the batch may be made larger if that raises the throughput, as for a model
+            whose optimizer step is slow.
     """
     chosen = None
     start = clock()
@@ -111,7 +115,7 @@ def choose_size(
         model = build(settings)
         parameters = _count_parameters(model)
         in_bags = _count_weights(model, nn.EmbeddingBag)
-        # a token uses few rows of a table
+        # parameters that each token is multiplied by; it uses only few rows of a table
         multiplied = parameters - in_bags - _count_weights(model, nn.Embedding)
         throughput_of = _measure_throughput(model, config)
         deadline = min(deadline, clock() + max(_SIZING_SECONDS, _SIZING_SHARE * seconds))
@@ -135,7 +139,10 @@ def choose_size(
 
 
 def _fits(parameters: int, tokens: float, corpus_tokens: int) -> bool:
-    """Return whether a model sees enough tokens in a run, of a corpus that is large enough."""
+    """Return whether a run has enough tokens for a model of this size, and its corpus is large
+    enough not to be memorised.
+    """
+    # 20 for each parameter, or 1.5 epochs if that is less; but at least 2 for each parameter
     enough = max(
         _MIN_TOKENS_PER_PARAMETER * parameters,
         min(_TOKENS_PER_PARAMETER * parameters, _ENOUGH_EPOCHS * corpus_tokens),
@@ -148,7 +155,7 @@ def _count_parameters(model: nn.Module) -> int:
 
 
 def _count_weights(model: nn.Module, kind: type[nn.Embedding | nn.EmbeddingBag]) -> int:
-    """Return the number of weights in a model's tables of a kind."""
+    """Return the number of weights in all modules of a kind."""
     tables = {module.weight for module in model.modules() if isinstance(module, kind)}
     return sum(table.numel() for table in tables)
 
@@ -156,8 +163,9 @@ def _count_weights(model: nn.Module, kind: type[nn.Embedding | nn.EmbeddingBag])
 def _grow_batch(
     config: TrainingConfig, throughput_of: Callable[[int], float], seconds: float
 ) -> tuple[int, int]:
-    """Return B and T of a step: longer, then more lanes, while that raises the throughput and
-    leaves enough steps.
+    """Return B and T of a grown batch.
+
+    T is doubled up to its max, then B, while that raises the throughput and leaves enough steps.
     """
     lanes = config.batch_size
     length = config.bptt
@@ -175,15 +183,17 @@ def _grow_batch(
 
 
 def _measure_throughput(model: nn.Module, config: TrainingConfig) -> Callable[[int], float]:
-    """Return a function from the tokens of a step to the tokens per second of whole steps."""
+    """Measure the speed of a model; return a function from the number of tokens in a step to the
+    throughput of whole steps, in tokens per second.
+    """
     best = autotune(model, config, _AUTOTUNE_SECONDS)[0]
-    if not best.tokens_per_second:  # there was no choice
+    if not best.tokens_per_second:  # autotuning had no choice, so it has measured nothing
         with IsolatedRng(0):
             batch = config.batch_size, min(config.bptt, _SHORT_LENGTH)
             best = time_steps(model, best, batch, config.sampled_softmax)
     optimizers = make_optimizers(model, config)
     seconds = list[float]()
-    # a step updates a few rows of a table with sparse gradients
+    # leave out tables with sparse gradients, of which a step updates few rows
     dense = set(model.parameters()) - set(sparse_tables(model))
     with using_threads(best.threads):
         for _ in range(2):  # the first step allocates the optimizers' state
@@ -199,12 +209,13 @@ def _measure_throughput(model: nn.Module, config: TrainingConfig) -> Callable[[i
 def _of_epochs(
     by_epochs: Sequence[tuple[float, Mapping[str, Any]]], base: Mapping[str, Any], epochs: float
 ) -> Mapping[str, Any]:
-    """Return the settings that a preset names for a number of epochs: those of the last row that it
-    reaches.
+    """Return the settings that a preset has for a number of epochs.
 
-    Numbers with a fraction lie between those of this row and the next, by the logarithm of the
-    epochs, so that nothing changes at once where an estimate of the epochs is a little off. A
-    number that this row does not name is that of ``base``, or 0.
+    Each row of ``by_epochs`` has a min number of epochs and settings. The settings are those of the
+    last row that ``epochs`` reaches. Settings that are floats are interpolated between this row and
+    the next one, by the logarithm of the epochs, so that a small error in the estimate of the
+    epochs has a small effect. If this row lacks a float of the next row, the value in ``base`` or
+    else 0 is used.
     """
     reached = [row for row in by_epochs if epochs >= row[0]]
     if not reached:

@@ -1,12 +1,12 @@
-"""The softmax over a sample of the vocabulary: with thousands of words, the output layer is most of
-a step's work.
+"""Compute the softmax over a sample of the vocabulary: with thousands of words, the output layer is
+most of the work of a training step.
 
-The logits of a step are those of its targets and of tokens that are drawn at random, the same ones
-for all of its positions. Each is weighted by one over its chance to be among them, as if the
-targets were independent, and a position's own target by one. So the sum over the vocabulary, and
-with it the loss, is an estimate of the full one (Bengio & Senécal 2003; Jean et al. 2015, "On Using
-Very Large Target Vocabulary for Neural Machine Translation"); on film reviews, the loss is 0.01 to
-0.02 nats too low.
+A step computes the logits of its targets and of tokens that are drawn at random, the same tokens
+for all positions. In the sum over the vocabulary, each token is weighted by one over its
+probability of being in this set, computed as if the targets were independent. A position's own
+target has the weight one. So the sum, and with it the loss, estimates that of the full softmax
+(Bengio & Senécal 2003; Jean et al. 2015, "On Using Very Large Target Vocabulary for Neural Machine
+Translation"); on film reviews, the loss is 0.01 to 0.02 nats too low.
 """
 
 from typing import Any
@@ -22,40 +22,45 @@ from reviewgen.data.store import TokenStore
 from reviewgen.protocols.abilities import SupportsLoss, SupportsOutputLayer
 from reviewgen.protocols.model import State
 
-# exponent of the frequencies that tokens are drawn by, so that rare ones are drawn more often than
-# they occur (Mikolov et al. 2013)
+# Tokens are drawn with probabilities proportional to their frequencies to this power, so that rare
+# tokens are drawn more often than they occur (Mikolov et al. 2013).
 POWER = 0.75
-SPANS = 4000  # of the training texts, at most, whose tokens are counted
-SPAN_TOKENS = 1000  # of each of these spans, at most
-MIN_GAIN = 4  # times as many tokens in the vocabulary as are drawn
+SPANS = 4000  # tokens are counted in about this many spans of the training texts
+SPAN_TOKENS = 1000  # max tokens of a span
+MIN_GAIN = 4  # the vocabulary must be this many times as large as the sample
 
 
 class SampledSoftmax:
     """Computes the logits of a step's targets and of some other tokens.
 
     Args:
-        size: The number of tokens that are drawn, at most, on average; some of them are targets.
+        size: The mean number of tokens drawn in a step, at most; some of these are targets.
         counts: How often each token occurs in a sample of the training texts.
     """
 
     def __init__(self, size: int, counts: Real[np.ndarray, " V"]) -> None:
         frequencies = (counts + 1) / (counts + 1).sum()
         drawn = frequencies**POWER
+        # (V,) probability that each token is drawn
         self.chances: np.ndarray = np.minimum(1, size * drawn / drawn.sum())
-        # so that there is a logit in a step without a target
+        # one token is always drawn, so that a step without targets has a logit
         self.chances[self.chances.argmax()] = 1
-        # log of the chance that a target is not this token
+        # (V,) log probability that a target is another token than this one
         self.other: np.ndarray = np.log1p(-frequencies)
 
     def draw(
         self, targets: Int[np.ndarray, " N"]
     ) -> tuple[Int[np.ndarray, " C"], Float[np.ndarray, " C"]]:
-        """Return the targets and tokens drawn by torch's random numbers, in order, and the logs of
-        their chances.
+        """Draw tokens with torch's random numbers.
+
+        Returns:
+            The ids of the targets and of the drawn tokens, sorted, without duplicates; and for each
+            the log probability that it is in this set.
         """
         picked = torch.rand(len(self.chances)).numpy() < self.chances
         picked[targets] = True
         tokens = np.flatnonzero(picked)
+        # (C,) probability that a token is neither drawn nor one of the N targets
         missing = (1 - self.chances[tokens]) * np.exp(len(targets) * self.other[tokens])
         return tokens, np.log1p(-missing).astype(np.float32)
 
@@ -66,8 +71,11 @@ class SampledSoftmax:
         state: State,
         targets: Int[Tensor, "B T"],
     ) -> tuple[Float[Tensor, "B T C"], Int[Tensor, "B T"], State]:
-        """Return the logits of C tokens at every position, the targets as indexes of these, and the
-        state after the last.
+        """Compute the logits of C tokens at every position.
+
+        Returns:
+            The logits, the targets as indexes of the C tokens, and the state after the last
+            position.
         """
         features, state = model.features(ids, state)
         is_target = targets >= 0
@@ -77,14 +85,15 @@ class SampledSoftmax:
         places = index[targets.clamp(min=0)]
         shift = torch.from_numpy(log_chances)
         weight, bias = model.output_layer()
-        is_time_first = not features.is_contiguous()  # as from torch's recurrent layers: no copy
+        # torch's recurrent layers return such features: their order is kept, to avoid a copy
+        is_time_first = not features.is_contiguous()
         flat, columns = (
             x.transpose(0, 1) if is_time_first else x for x in (features, places.unsqueeze(-1))
         )
         logits = F.linear(
             flat.flatten(0, 1), weight[tokens], -shift if bias is None else bias[tokens] - shift
         )
-        # a target is among the tokens for certain
+        # at its own position, a target is certainly in the set: undo the shift
         target_shift = shift[columns].to(logits.dtype).flatten(0, 1)
         logits = logits.scatter_add_(1, columns.flatten(0, 1), target_shift).view(
             *flat.shape[:2], -1
@@ -103,8 +112,10 @@ def compute_logits(
     state: State,
     targets: Int[Tensor, "B T"],
 ) -> tuple[Float[Tensor, "B T C"], Int[Tensor, "B T"], State]:
-    """Return the logits of a sampled softmax or, without one, of all tokens; the targets as their
-    indexes; and the state.
+    """Compute the logits of a sampled softmax, or of all tokens if ``sampled`` is None.
+
+    Returns:
+        The logits of C tokens, the targets as indexes of these tokens, and the new state.
     """
     if sampled is not None:
         return sampled.logits(model, ids, state, targets)
@@ -115,15 +126,16 @@ def compute_logits(
 def sampled_softmax(
     model: Any, size: int, device: str, train: TokenStore | None = None
 ) -> SampledSoftmax | None:
-    """Return the sampled softmax of a model; None if it needs all logits, or would gain little from
-    fewer.
+    """Return the sampled softmax of a model; None if the model needs all logits, or would gain
+    little from computing fewer.
 
     Args:
         model: The model.
-        size: The number of tokens that are drawn; 0 for all of the vocabulary.
-        device: The type of the device: only on a CPU the output layer is most of the work.
-        train: The training texts; without them, the frequencies of the tokens are those of Zipf's
-            law.
+        size: The number of tokens to draw; 0 for no sampled softmax.
+        device: The type of the device. The result is None except on a CPU, where the output layer
+            is most of the work.
+        train: The training texts, to count tokens in. Without them, the frequencies of tokens are
+            assumed to follow Zipf's law.
     """
     vocab_size = model.config.vocab_size
     is_possible = isinstance(model, SupportsOutputLayer) and not isinstance(model, SupportsLoss)
@@ -136,8 +148,8 @@ def sampled_softmax(
 
 
 def _count_tokens(train: TokenStore, vocab_size: int) -> Int[np.ndarray, " V"]:
-    """Return how often each token occurs in spans of the training texts, evenly spaced; if they are
-    short, in all of them.
+    """Return how often each token occurs in evenly spaced spans of the training texts; in a short
+    corpus, these cover all texts.
     """
     total = int(train.offsets[-1])
     length = min(SPAN_TOKENS, -(-total // SPANS))
