@@ -165,7 +165,7 @@ def learn_given(given: Float[Tensor, "B T E"], is_training: bool) -> Float[Tenso
 
 def group_held(held: Tensor | None) -> list[dict[str, Any]]:
     """Return the parameter group of the matrix that projects the vector of ``hold_given``, with a
-    lower learning rate; for ``parameter_groups``. None stands for a model without this matrix.
+    lower learning rate; for ``parameter_groups``. Return no group if ``held`` is None.
     """
     return (
         []

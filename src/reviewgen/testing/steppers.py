@@ -181,7 +181,7 @@ def stacked(stepper: Any, model: Any, factory: Any) -> None:
 
 @law()
 def drift(stepper: Any, model: Any, factory: Any) -> None:
-    """After 500 calls with one token each, the stepper still gives the logits of one call of the
+    """After 500 calls of one token each, the stepper still gives the logits of one call of the
     model with all tokens.
     """
     ids = some_ids(model, 2, CALLS)
