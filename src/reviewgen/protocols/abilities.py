@@ -1,5 +1,5 @@
-"""Optional abilities of a model: its own loss, output layer and optimizer settings, what it
-computes, and others. Needs torch.
+"""Optional abilities of a model: its own loss, output layer, optimizer settings and initial
+weights, the list of its operations, and others. Needs torch.
 
 Shapes by letter: B batch, T time (tokens), V vocabulary.
 """

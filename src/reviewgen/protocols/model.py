@@ -41,9 +41,9 @@ class LanguageModel(Protocol):
     tokens, so that rows can be stacked and selected. A call returns a new state and does not change
     the state that it is passed. A row's logits do not depend on the other rows. In training, the
     texts follow one another in B long streams, one for each row. Each batch continues the streams
-    where the batch before has ended. The state is carried over from batch to batch, detached, and
-    also from the end of a text to the next text. A model that should start each text afresh resets
-    its state where an id is ``config.bos_id``.
+    where the batch before has ended, from a detached copy of its state. The state is also carried
+    from the end of a text into the next text. A model that should start each text afresh resets its
+    state where an id is ``config.bos_id``.
 
     **Embeddings.** A table that is looked up by token is an ``nn.Embedding``, a table of n-grams an
     ``nn.EmbeddingBag``, so that the optimizer can tell them from weight matrices. With
@@ -148,7 +148,7 @@ class SupportsScore(Protocol):
 @runtime_checkable
 class SupportsStep(Protocol):
     """A model that creates its own stepper for generation. The stepper is faster than calls of the
-    model, and its logits equal theirs within 1e-4.
+    model, and its logits equal those of the model within 1e-4.
 
     A model without this ability is itself called for each token that it generates.
     """

@@ -47,7 +47,7 @@ class CountGroup(Protocol):
         ...
 
     def gather_into(self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]) -> None:
-        """Do the same in rank 0 only; the other ranks ignore ``whole``."""
+        """Do the same as ``all_gather_into``, in rank 0 only; the other ranks ignore ``whole``."""
         ...
 
     def reduce_scatter(
@@ -97,7 +97,7 @@ class SupportsCountRanges(Protocol):
     """A count model that several processes (``accelerate launch``) finish together, so that no
     process holds all counts.
 
-    If a model supports ``SupportsCountMerge``, too, the core uses this protocol.
+    If a model has both this ability and ``SupportsCountMerge``, the core uses this one.
     """
 
     def finish_ranges(self, group: CountGroup) -> Mapping[str, Any]:

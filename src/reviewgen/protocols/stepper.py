@@ -138,8 +138,8 @@ class CountedContext:
         tokens: The length of the context, the beginning-of-text token included; 0 is the empty
             context.
         seen: Whether each token of the vocabulary was seen after the context.
-        counts: How often each token was seen after the context; None if the model does not store
-            exact counts.
+        counts: The count of each token after the context, 0 for tokens that were not seen; None if
+            the model does not store exact counts.
         unit: What is counted: "occurrences", or "predecessors", the different tokens seen before
             context and token together (the continuation counts of Kneser & Ney 1995).
         parts: The part of each token's probability that comes from these counts; None if the model

@@ -296,7 +296,7 @@ async def _static(request: Request) -> Response:
 
 def _describe(request: Request, name: str) -> dict[str, Any]:
     """Return the entry of a model in ``GET /v1/models``: OpenAI's fields and, under ``reviewgen``,
-    those that a page needs.
+    the fields that a page needs.
     """
     model = _service(request).engines[name].model
     details = {

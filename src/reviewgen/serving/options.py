@@ -142,8 +142,8 @@ def is_loopback(host: str) -> bool:
 
 
 def accepted_hosts(host: str, address: str, more: Sequence[str] = ()) -> list[str] | None:
-    """Return the names that requests may call a server by, as the header ``Host`` has them without
-    a port; None accepts any.
+    """Return the host names that a request may have in its header ``Host``, without a port; None
+    accepts any name.
 
     This prevents DNS rebinding: a site loads its page in a browser, then changes its own name to
     the address 127.0.0.1. The browser now lets this page read the answers of a server on this

@@ -204,8 +204,8 @@ def losses(model: Any) -> None:
 
 @law(SupportsParameterGroups)
 def parameter_groups(model: Any) -> None:
-    """SupportsParameterGroups: parameters of the model, none twice, with known settings, and the
-    same groups at each call.
+    """SupportsParameterGroups: the groups have parameters of the model, none twice, and known
+    settings; they are the same at each call.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
 
@@ -305,7 +305,7 @@ def described_graph(model: Any) -> None:
     used = sorted(chain.from_iterable(node.parameters for node in all_nodes(graph)))
     known = sorted(parameter_sizes(model))
     is_right = used == known
-    if not isinstance(model, nn.Module):  # it need not show all of its tensors
+    if not isinstance(model, nn.Module):  # such a model need not show all of its tensors
         is_right = len(set(used)) == len(used) and set(used) <= set(known)
     assert is_right, f"It has the parameters {used}; the model has {known}."
     _check_graph(graph, {"B": ROWS, "T": STEPS})
@@ -449,7 +449,7 @@ class ThreadGroup:
         whole[:] = np.concatenate(self._exchange(part))
 
     def gather_into(self, whole: np.ndarray, part: np.ndarray) -> None:
-        """Do the same in rank 0 only."""
+        """Write the parts of all threads to ``whole`` in rank 0 only."""
         parts = self._exchange(part)
         if self.rank == 0:
             whole[:] = np.concatenate(parts)

@@ -1,8 +1,8 @@
 """Checks the static laws of installed plugins, which need no training. Each package is checked in a
 process of its own.
 
-A plugin may raise, exit, crash, hang or print while it is imported; none of that reaches the
-process that checks it.
+A plugin may raise, exit, crash, hang or print while it is imported. This does not affect the
+process that asks for the check.
 """
 
 import dataclasses

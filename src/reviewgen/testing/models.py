@@ -261,7 +261,7 @@ def long_text(model: Any) -> None:
 @law()
 def aligned(model: Any) -> None:
     """``logits[b, t]`` scores the token after ``ids[b, t]``: if later logits depend on ``ids[b,
-    t]``, so do those at t.
+    t]``, the logits at t must, too.
     """
     changes = influence(model, logits_of) > 1e-6
     assert changes.diagonal().any() or not changes.triu(1).any(), "The logits are shifted."

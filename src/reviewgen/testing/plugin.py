@@ -267,11 +267,12 @@ def _unknown(name: str, names: list[str]) -> UnknownPlugin:
 
 
 def checks_of(name: str) -> Checks:
-    """Yield the checks of a plugin, by name; those after the metadata only if its package can be
-    imported.
+    """Yield the checks of a plugin, with their names. If its package cannot be imported, there is
+    only the check of the metadata.
     """
     subject = resolve_plugin(name)
-    # weights are loaded by a check of their own; those of a template are not trained yet
+    # Weights have a check of their own, and a new package from a template has no trained weights
+    # yet.
     inspected = [plugin for plugin in subject.plugins if plugin.kind != "weights"]
     inspections = inspect_plugins(inspected)
     problems = [inspection.problem for inspection in inspections if inspection.problem]
