@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from reviewgen.conditions import Condition, Conditions, Value
 from reviewgen.errors import ConfigError
@@ -138,6 +139,20 @@ def test_classify_is_bayes_of_scores_and_accuracy_counts_it(micro, model_folder,
     assert status == 0 and json.loads(out)["probabilities"] == pytest.approx(
         dict(found[0].probabilities), rel=1e-4
     )
+
+
+def test_neighbours_of_a_blend_are_those_of_its_network(micro):
+    blend = micro("blend-char")
+    [network] = [each for each in blend.model.components if isinstance(each, nn.Module)]
+    table = network.embedding.weight.detach().numpy()
+    near = [neighbour.word for neighbour in blend.neighbours("m", k=3)]
+    [own] = blend.tokenizer.encode("m")
+    cosines = table @ table[own] / np.linalg.norm(table, axis=1) / np.linalg.norm(table[own])
+    first = max(
+        (n for n in range(len(table)) if n != own and blend.tokenizer.decode([n]) == near[0]),
+        key=cosines.__getitem__,
+    )
+    assert cosines[first] == pytest.approx(blend.neighbours("m", k=1)[0].cosine, abs=1e-5)
 
 
 def test_neighbours_and_map_of_plain_python(micro, model_folder, run_command):

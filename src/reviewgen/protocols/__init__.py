@@ -1,19 +1,19 @@
-"""The contracts between the core and its plugins: LanguageModel, Stepper, Tokenizer and their
-companions, processors, metrics.
+"""The contracts between the core and its plugins: models, steppers, tokenizers, logits processors,
+metrics and readers.
 
-A plugin implements one of them; the ``Supports...`` protocols are optional abilities, which the
-core finds with ``isinstance``. ``reviewgen.testing`` checks that an implementation keeps its
-contract. ``API_VERSION`` is the version of all of them; a plugin declares the one it is written for
-in its package's metadata, or as ``api_version: ClassVar[str]`` of its class.
+A plugin implements one of these protocols. The ``Supports...`` protocols are optional abilities;
+the core detects them with ``isinstance``. ``reviewgen.testing`` checks that an implementation keeps
+its contract. All protocols share one version, ``API_VERSION``. A plugin declares the version that
+it is written for in the metadata of its package, or as ``api_version: ClassVar[str]`` of its class.
 
-    model       LanguageModel: is trained; torch tensors in and out
-    abilities   its own loss, optimizer settings and foreign weights; what it computes, one
-                operation after the other
-    inputs      errors about shapes that name the letters; the vector of conditions and fields, for
-                models that hold it
-    graph       its computational graph, for pictures
-    migration   configs that an earlier version of a plugin has saved
-    stepper     Stepper: generates; NumPy arrays in and out, without torch
+    model       LanguageModel: is trained; takes and returns torch tensors
+    abilities   optional abilities of a model: its own loss, optimizer settings, weights from other
+                libraries, the list of operations that it computes
+    inputs      checks of shapes, whose errors name each axis by its letter; the vector of
+                conditions and fields, for models that keep it in their state
+    graph       the computational graph of a model, for pictures
+    migration   reads configs that an earlier version of a plugin has saved
+    stepper     Stepper: generates; takes and returns NumPy arrays, without torch
     tokenizer   Tokenizer: text to ids and back
     checks      the laws that a third party's model must keep to be trained
     ranges      how several processes finish a model that is trained by counting
@@ -21,8 +21,8 @@ in its package's metadata, or as ``api_version: ClassVar[str]`` of its class.
                 a number measured on generated texts, at each evaluation of a training; Reader: the
                 records of files of another format
 
-The names of ``model``, ``abilities`` and ``inputs`` are imported on first use, so that a stepper
-does not load torch.
+The names of ``model``, ``abilities`` and ``inputs`` are imported on first use. So code that needs
+only the protocol of steppers does not load torch.
 """
 
 from typing import TYPE_CHECKING

@@ -1,5 +1,5 @@
-"""Optional abilities of a model: its own loss, output layer and optimizer settings, what it
-computes, and others. Needs torch.
+"""Optional abilities of a model: its own loss, output layer, optimizer settings and initial
+weights, the list of its operations, and others. Needs torch.
 
 Shapes by letter: B batch, T time (tokens), V vocabulary.
 """
@@ -25,25 +25,25 @@ class SupportsLoss(Protocol):
     """A model with loss terms of its own, for training: a penalty, an auxiliary task, or another
     loss than cross entropy.
 
-    The terms are added to the cross entropy and minimised together. A term named "cross_entropy" is
-    minimised in place of it, as with label smoothing. Each term is reported by its name;
-    ``Report.loss`` and bits per character remain those of the plain cross entropy, so that models
-    can be compared.
+    Training minimises the sum of the cross entropy and these terms. A term named "cross_entropy"
+    takes the place of the plain cross entropy, as for label smoothing. Each term is reported by its
+    name. ``Report.loss`` and bits per character still come from the plain cross entropy, so that
+    models can be compared.
     """
 
     def losses(
         self, logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]
     ) -> Mapping[str, Float[Tensor, ""]]:
-        """Return the terms of a batch by name: with the same names at each call.
+        """Return the loss terms of a batch by name. The names must be the same at each call.
 
-        Called in training only, after each call of the model, so that it may use what that call has
-        kept. A term is averaged over the batches and processes of a step, weighted by their number
-        of targets.
+        This is called in training only, after each call of the model. So it may use values that the
+        model has stored during that call. A term is averaged over the batches and processes of a
+        step, weighted by their number of targets.
 
         Args:
             logits: What the model has returned for the batch, with gradients.
-            targets: The tokens that follow; -100 where none is to be predicted, at the beginning of
-                a text.
+            targets: The tokens that follow; -100 where no token is to be predicted, at the
+                beginning of a text.
 
         Returns:
             Each term as a tensor without dimensions: a mean per target, in nats, or a penalty.
@@ -63,10 +63,10 @@ class SupportsParameterGroups(Protocol):
 
         Each group has the key ``params``, a sequence of the model's parameters, and may have:
 
-        - ``optimizer``: "adamw" or, for matrices, "muon", in place of the default, which is muon
-          for matrices between hidden vectors. The user's setting ``optimizer=adamw`` uses AdamW for
-          all.
-        - ``learning_rate_scale``: a number of at least 0 that the learning rate is multiplied by.
+        - ``optimizer``: "adamw" or, for matrices only, "muon". By default, muon is used for
+          matrices between hidden vectors. The user's setting ``optimizer=adamw`` uses AdamW for all
+          parameters.
+        - ``learning_rate_scale``: a factor of the learning rate, at least 0.
         - ``weight_decay``: a number of at least 0, in place of the user's setting.
         """
         ...
@@ -74,24 +74,24 @@ class SupportsParameterGroups(Protocol):
 
 @runtime_checkable
 class SupportsInitialWeights(Protocol):
-    """A model that can start from tensors of another source, which the user gives as a safetensors
-    file.
+    """A model that can start from tensors of another source, such as another library. The user
+    passes them as a safetensors file.
     """
 
     def initial_weights(self, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Return tensors of this model by name, made of those of another source, without changing
-        the model.
+        """Convert tensors of another source to tensors of this model, and return them by name. The
+        model does not change.
 
-        The core checks their names and shapes, and copies them into the model. What is not returned
-        keeps its random values. The names of ``state_dict`` are accepted too, so that a model can
-        start from one of its own kind.
+        The core checks the names and shapes of the returned tensors, and copies them into the
+        model. Tensors of the model that are not returned keep their random values. The names of
+        ``state_dict`` are accepted too, so that a model can start from another model of its kind.
 
         Args:
             tensors: The tensors of the file, by name.
 
         Raises:
-            ConfigError: A tensor does not fit this model; the message names it, and says which ones
-                are accepted.
+            ConfigError: A tensor does not fit this model. The message names the tensor, and says
+                which tensors are accepted.
         """
         ...
 
@@ -119,30 +119,30 @@ class SupportsScaledLogits(Protocol):
         """Change the weights so that all logits are ``scale`` times what they were.
 
         Returns:
-            Whether it did: false if this model's settings make it impossible, and nothing has
-                changed.
+            True if the weights were changed. False if the settings of this model make that
+                impossible, and nothing was changed.
         """
         ...
 
 
 @runtime_checkable
 class SupportsOutputLayer(Protocol):
-    """A model whose logits are a linear layer of features: training can then compute those of some
-    tokens only.
+    """A model whose last operation is a linear layer that turns features into logits. So training
+    can compute the logits of only some tokens of the vocabulary.
 
-    ``model(ids, state)`` returns ``F.linear(features, weight, bias)`` and the state, in training as
-    in evaluation mode.
+    ``model(ids, state)`` returns ``F.linear(features, weight, bias)`` and the state, both in
+    training and in evaluation mode.
     """
 
     def features(
         self, ids: Int[Tensor, "B T"], state: State
     ) -> tuple[Float[Tensor, "B T K"], State]:
-        """Return the input of the output layer at each of ``ids``, and the state after the last."""
+        """Return the input of the output layer for each id, and the state after the last id."""
         ...
 
     def output_layer(self) -> tuple[Float[Tensor, "V K"], Float[Tensor, " V"] | None]:
-        """Return the weight of the output layer and its bias, if it has one: the parameters, with
-        gradients.
+        """Return the weight and the bias of the output layer, or None for the bias. These must be
+        the parameters themselves, so that they get gradients.
         """
         ...
 
@@ -152,18 +152,18 @@ class Operation:
     """One operation of a model on a batch, and its result.
 
     Attributes:
-        name: What it is, as in "input gate"; in a stack of layers, it includes the layer, so that
-            names are distinct.
+        name: What the operation computes, as in "input gate". In a stack of layers, the name
+            includes the layer, so that all names differ.
         formula: Its equation, as in the model's docstring.
         values: The result.
         axes: A word for each dimension of the result, as in "B T H". A word of several letters is
             the product of their sizes: "B T KE".
-        parameters: The number of parameters that it uses and no operation before it has used.
-        multiplications: The number of multiplications of two numbers: those of matrix products and
-            of elementwise products. Activation functions, sums and look-ups have none.
-        kind: "gate" for values between 0 and 1 that others are multiplied by, "state" for the
-            hidden units that are carried from token to token, "window" for the ids that each
-            prediction is made from; otherwise "values".
+        parameters: The number of parameters that this operation is the first to use.
+        multiplications: The number of multiplications of two numbers, in matrix products and
+            elementwise products. Activation functions, sums and look-ups count as none.
+        kind: "gate" for values between 0 and 1 that multiply other values, "state" for the hidden
+            units that are carried from token to token, "window" for the ids from which each
+            prediction is made; otherwise "values".
     """
 
     name: str
@@ -177,10 +177,10 @@ class Operation:
 
 @runtime_checkable
 class SupportsOperations(Protocol):
-    """A model that shows what it computes; ``reviewgen.explain`` prints it, and follows its gates
-    and hidden units.
+    """A model that lists the operations of its computation. ``reviewgen.explain`` prints them, and
+    follows the gates and hidden units from token to token.
 
-    Other models are shown by the calls of their modules.
+    For other models, it lists the calls of their modules.
     """
 
     def operations(self, ids: Int[Tensor, "B T"], state: State) -> Iterator[Operation]:
@@ -191,8 +191,8 @@ class SupportsOperations(Protocol):
 
 
 def count_parameters(model: Any) -> dict[str, int]:
-    """Return the number of parameters of each kind, the largest first: as the model says, else by
-    top-level module.
+    """Return the number of parameters of each kind, the largest first. The kinds are those of
+    ``SupportsParameterKinds`` or, for other models, the top-level modules.
     """
     kinds: Mapping[str, int] = (
         model.parameter_kinds()
@@ -227,11 +227,11 @@ def describe_parameters(kinds: Mapping[str, int]) -> str:
 
 
 def is_embedding_table(name: str) -> bool:
-    """Return whether a tensor of another source is an embedding table, from its name; for
+    """Return whether a tensor of another source is an embedding table, judging by its name; for
     ``initial_weights``.
 
-    That is ``weight``, the only tensor of an ``nn.Embedding``, and ``weight`` of a module that is
-    called ``embedding``, ``embeddings``, ``embed``, ``encoder`` or ``word_embeddings``.
+    Such names are ``weight``, the only tensor of an ``nn.Embedding``, and ``weight`` of a module
+    that is called ``embedding``, ``embeddings``, ``embed``, ``encoder`` or ``word_embeddings``.
 
     >>> [is_embedding_table(name) for name in ("weight", "model.embed.weight", "output.weight")]
     [True, True, False]
@@ -243,18 +243,18 @@ def is_embedding_table(name: str) -> bool:
 def match_tensors(
     model: Any, tensors: Mapping[str, Tensor], own_name: Callable[[str], str], accepted: str
 ) -> dict[str, Tensor]:
-    """Return the tensors of another source by the names that they have in a model; for
+    """Rename tensors of another source to the names that they have in a model; for
     ``initial_weights``.
 
     Args:
-        model: The model. Embedding tables, see ``is_embedding_table``, become its
+        model: The model. An embedding table (see ``is_embedding_table``) gets the name
             ``embedding.weight``.
         tensors: The tensors, by name.
-        own_name: Returns the model's name for that of another tensor.
-        accepted: What is accepted besides embedding tables, for the message of the error.
+        own_name: Returns the model's name for the name of any other tensor.
+        accepted: The names that are accepted besides embedding tables, for the message of an error.
 
     Raises:
-        ConfigError: The model has no such tensor, or two are for the same one.
+        ConfigError: The model has no tensor of such a name, or two tensors get the same name.
     """
     names = model.state_dict().keys()
     matched = dict[str, Tensor]()

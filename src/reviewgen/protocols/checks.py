@@ -1,9 +1,9 @@
-"""The laws of a model that are checked before each training of a third party's model, and what
-they share with the other laws, which are in ``reviewgen.testing``. Needs torch.
+"""The laws that are checked before each training of a third party's model, and the functions that
+they share with the other laws, in ``reviewgen.testing``. Needs torch.
 
-The laws are about shapes, causality, independence of rows and the output layer. A law takes a model
-in evaluation mode, and raises an AssertionError that says what is required and what was returned.
-B batch, T time (tokens), V vocabulary.
+A law is a function that checks one requirement. It takes a model in evaluation mode, and raises an
+AssertionError that says what is required and what was returned. The laws here are about shapes,
+causality, independence of rows and the output layer. B batch, T time (tokens), V vocabulary.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -18,8 +18,8 @@ from reviewgen.errors import BrokenPlugin, ReviewgenError, first_line, quoted
 from reviewgen.protocols.abilities import SupportsOutputLayer
 from reviewgen.protocols.model import flatten_state
 
-ROWS = 3  # B, unlike T and most sizes, so that a size tells its letter
-STEPS = 12  # T, which differs from B and most sizes for the same reason
+ROWS = 3  # B; it differs from T and most sizes, so that a size shows which axis it is
+STEPS = 12  # T; it differs from B and most sizes for the same reason
 TOLERANCE = 1e-4
 """Relative and absolute tolerance for float32 logits computed in two ways; the order of sums alone
 gives 1e-6 per layer.
@@ -33,12 +33,12 @@ def check_contract(model: nn.Module, name: str, package: str, *, is_sampled: boo
         model: The model.
         name: The name of its plugin.
         package: The distribution that provides it.
-        is_sampled: Whether training uses its features and its output layer, if it has these: they
-            have a law, too.
+        is_sampled: Whether training uses the methods of ``SupportsOutputLayer``, if the model has
+            them: then their law is checked, too.
 
     Raises:
-        BrokenPlugin: The model breaks one of the laws. If it were trained all the same, it would
-            learn to copy what it is to predict.
+        BrokenPlugin: The model breaks one of the laws. A model that sees the future, for example,
+            would only learn to copy the tokens that it should predict.
     """
     laws: list[Callable[[Any], None]] = [shape, causal, rows]
     if is_sampled and isinstance(model, SupportsOutputLayer):
@@ -107,8 +107,8 @@ def rows(model: Any) -> None:
 
 
 def output_layer(model: Any) -> None:
-    """The logits are the output layer of the features, in training as in evaluation mode, and both
-    have gradients.
+    """Applied to the features, the output layer gives the logits, in training and in evaluation
+    mode. The features and the weight of the layer have gradients.
     """
     ids = some_ids(model, ROWS, STEPS)
     for is_training in (False, True):
@@ -129,12 +129,12 @@ def output_layer(model: Any) -> None:
 
 
 def influence(model: Any, read: Callable[[Any, Tensor], Tensor]) -> Tensor:
-    """Return by how much another token at t changes the logits at each position, relative to them
-    if they are large, (T, T).
+    """Return how much another token at position t (row) changes the logits at each position
+    (column), (T, T). Changes of large logits are measured relative to the logits.
 
     Args:
         model: The model.
-        read: Returns the logits of a model for ids, as ``logits_of``.
+        read: Returns the logits of a model for ids, as ``logits_of`` does.
     """
     ids = some_ids(model, ROWS, STEPS)
     changes = []
@@ -175,14 +175,14 @@ def call_twice(model: Any, ids: Tensor) -> Tensor:
 def assert_close(
     actual: Any, expected: Any, sentence: str = "", tolerance: float = TOLERANCE
 ) -> None:
-    """Raise AssertionError unless two tensors or arrays agree, with a sentence and with what numpy
-    says; -inf agrees with -inf.
+    """Raise AssertionError unless two tensors or arrays agree; -inf agrees with -inf. The message
+    is a sentence, followed by numpy's comparison.
 
     Args:
         actual: The tensor or array to check.
         expected: What it must be.
-        sentence: What is wrong where they differ.
-        tolerance: Relative and absolute; 0 for the same numbers.
+        sentence: What is wrong if they differ.
+        tolerance: The relative and absolute tolerance; 0 requires equal numbers.
     """
     with asserting(sentence):
         np.testing.assert_allclose(_array(actual), _array(expected), rtol=tolerance, atol=tolerance)
@@ -190,7 +190,9 @@ def assert_close(
 
 @contextmanager
 def seeded(seed: int = 0) -> Iterator[None]:
-    """Seed torch's random numbers, as for dropout, and restore them afterwards."""
+    """Seed torch's random numbers (those of dropout, for example) in the block, and restore them
+    afterwards.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -198,7 +200,7 @@ def seeded(seed: int = 0) -> Iterator[None]:
 
 @contextmanager
 def asserting(sentence: str) -> Iterator[None]:
-    """Raise whatever is raised inside as an AssertionError that begins with a sentence."""
+    """Turn any error of the block into an AssertionError whose message begins with a sentence."""
     try:
         yield
     except Exception as error:
@@ -206,8 +208,8 @@ def asserting(sentence: str) -> Iterator[None]:
 
 
 def describe_error(error: BaseException) -> str:
-    """Return the kind of an error and the beginning of its message; of our own sentences and of
-    assertions the whole message.
+    """Return the kind of an error and the beginning of its message. For reviewgen's own errors and
+    assertions, return the whole message only.
     """
     message = str(error).strip()
     if isinstance(error, AssertionError | ReviewgenError):
@@ -216,7 +218,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def lettered(shape: tuple[int, ...], sizes: Mapping[str, int]) -> str:
-    """Return a shape with the letters of its axes; H stands for a size that has none.
+    """Return a shape with the letters of its axes; H stands for a size that has no letter.
 
     >>> lettered((12, 3, 64), {"B": 3, "T": 12, "V": 11})
     '(T, B, H) = (12, 3, 64)'
@@ -228,7 +230,9 @@ def lettered(shape: tuple[int, ...], sizes: Mapping[str, int]) -> str:
 
 
 def _describe_confusion(model: Any, state: Any, sizes: Mapping[str, int]) -> str | None:
-    """Return a sentence about a layer that reads T as B, if a call with B = T succeeds."""
+    """If a call with B = T succeeds, return a sentence which says that a layer reads T as B;
+    otherwise None.
+    """
     try:
         call(model, some_ids(model, STEPS, STEPS))
     except Exception:

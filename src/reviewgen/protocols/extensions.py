@@ -1,7 +1,5 @@
-"""The contracts of what extends generation, training and reading: logits processors, metrics and
-readers of files. No torch.
-
-A processor gets torch tensors all the same.
+"""The contracts of logits processors, metrics and readers of files, which extend generation,
+training and reading. Imports no torch, although a logits processor gets torch tensors.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -24,12 +22,12 @@ Records: TypeAlias = "pyarrow.RecordBatch | Sequence[Mapping[str, Any]]"
 
 @runtime_checkable
 class LogitsProcessor(Protocol):
-    """Changes the scores of the next token of one text; the signature is that of transformers'
-    logits processors.
+    """Changes the scores of the next token of one text. It has the signature of the logits
+    processors of transformers.
 
-    It is called at every token of every text, so its result depends on its two arguments only: a
-    text is then the same whether it is generated alone or with others. transformers' own processors
-    of that kind fit, such as ``SuppressTokensLogitsProcessor``.
+    It is called at every token of every text. Its result must depend on its two arguments only, so
+    that a text is the same whether it is generated alone or with others. Processors of transformers
+    that depend on nothing else can be used, such as ``SuppressTokensLogitsProcessor``.
     """
 
     def __call__(self, ids: "Tensor", scores: "Tensor") -> "Tensor":
@@ -37,22 +35,22 @@ class LogitsProcessor(Protocol):
 
         Args:
             ids: All tokens so far (1, T), int64: bos, the ids of conditions, then the text with its
-                prompt. They are not changed.
-            scores: Logits after the penalties, before temperature and filters (1, V), float32; may
-                be changed in place. V is at least the tokenizer's vocab_size: ids from there on are
-                those of conditions, which are never sampled.
+                prompt. They must not be changed.
+            scores: Logits (1, V), float32, after the penalties, before temperature and filters.
+                They may be changed in place. V is at least the tokenizer's vocab_size. Ids from
+                vocab_size on stand for conditions, and are never sampled.
 
         Returns:
-            Of the same shape. -inf rules a token out; NaN and plus infinity are errors, and so is
-            ruling out every token.
+            Scores of the same shape. -inf rules a token out. NaN and plus infinity are errors, and
+            so is ruling out every token.
         """
         ...
 
 
 @runtime_checkable
 class LogitsProcessorFactory(Protocol):
-    """Makes a logits processor for a tokenizer; an entry point in ``reviewgen.logits_processors``
-    is one.
+    """Makes a logits processor for a tokenizer. Each entry point in the group
+    ``reviewgen.logits_processors`` names such a factory.
 
     It is a function, or a class whose constructor takes the tokenizer. It is called once for each
     call of ``generate``::
@@ -86,8 +84,9 @@ class TextSample:
         texts: The texts.
         words: The words of each text, as they are written: runs of letters, apostrophes between
             letters included.
-        training_words: The different words of the training text in lower case, those of its first
-            200 million characters; for a model that is trained further, also its known words.
+        training_words: The set of words in the first 200 million characters of the training text,
+            in lower case. If the training continues from a trained model, the words that this model
+            knows are in the set, too.
     """
 
     texts: Sequence[str]
@@ -102,15 +101,15 @@ class TextSample:
         ]
 
     def distinct(self, n: int) -> float:
-        """Return the share of different n-grams among all; 0 if there are none. It falls as the
-        number of words grows.
+        """Return the number of different n-grams divided by the number of all n-grams; 0 if there
+        are none. The value falls as the number of words grows.
         """
         listed = list(chain.from_iterable(self.ngrams(n)))
         return len(set(listed)) / max(1, len(listed))
 
     def repetition(self, n: int) -> float:
-        """Return the share of a text's n-grams that occurred earlier in it, averaged over texts
-        that have any, else 0.
+        """Return the share of a text's n-grams that have occurred before in the same text, averaged
+        over the texts that have n-grams; 0 if no text has any.
         """
         shares = [1 - len(set(row)) / len(row) for row in self.ngrams(n) if row]
         return fmean(shares) if shares else 0.0
@@ -136,13 +135,14 @@ class TextSample:
 
 @runtime_checkable
 class Metric(Protocol):
-    """A number measured on texts; an entry point in ``reviewgen.metrics`` is an object of this
-    kind, not a class.
+    """A number that is measured on texts. An entry point in the group ``reviewgen.metrics`` names
+    an object with these members, not a class.
 
-    It is called at each evaluation of a training with the texts that the model has generated, and
-    once more after the training, then also with as many held-out texts for comparison. The result
-    depends on the sample only, not on the order of the texts. A metric that raises, or returns
-    something other than a finite number, is shown as missing and does not end the training::
+    It is called at each evaluation of a training, with texts that the model has generated. After
+    the training, it is called with generated texts and, for comparison, with as many held-out
+    texts. The result must depend on the sample only, not on the order of the texts. If a metric
+    raises, or returns something other than a finite number, its value is shown as missing, and the
+    training goes on::
 
         class WordLength:
             unit = "characters"
@@ -157,13 +157,13 @@ class Metric(Protocol):
 
     @property
     def unit(self) -> str:
-        """What it counts, as a plot shows it: "share", "characters", "words per text"."""
+        """The unit of the number, as plots show it: "share", "characters", "words per text"."""
         ...
 
     @property
     def lower_is_better(self) -> bool | None:
-        """Whether a lower number is better; None if neither is, and the value measured on human
-        texts is best.
+        """True if a lower number is better, False if a higher one is. None if the number should be
+        close to that of human texts.
         """
         ...
 
@@ -174,18 +174,19 @@ class Metric(Protocol):
 
 @runtime_checkable
 class Reader(Protocol):
-    """A function from a file or a URL to its records; an entry point in ``reviewgen.readers``.
+    """A function that reads the records of a file or a URL. It is an entry point in the group
+    ``reviewgen.readers``.
 
     The name of the entry point is the suffix of the files, without its dot, or the scheme of the
-    URLs: ``mbox`` reads ``a.mbox`` and ``mbox://...``. Any column of strings can be the text;
-    others may become conditions. The records are the same each time, and are yielded in batches, so
-    that a large file is never loaded as a whole::
+    URLs: ``mbox`` reads ``a.mbox`` and ``mbox://...``. Any column of strings can be the text; other
+    columns may become conditions. Each call must yield the same records. They are yielded in
+    batches, so that a large file is never loaded as a whole::
 
         def read(source):
             for message in mailbox.mbox(source, create=False):
                 yield [{"text": message.get_payload(), "subject": message["subject"]}]
 
-    An error that it raises is shown in one sentence with the name of the file.
+    If the reader raises an error, users see it in one sentence with the name of the file.
     """
 
     def __call__(self, source: str) -> Iterable[Records]:

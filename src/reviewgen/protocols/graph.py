@@ -1,8 +1,8 @@
 """The ability of a model to describe its computational graph, as plain data that ``reviewgen
 graph`` draws. Needs no torch.
 
-Shapes by letter: B batch, T time (tokens), V vocabulary; a model adds its own letters, as E and H,
-with their sizes.
+Shapes by letter: B batch, T time (tokens), V vocabulary. A model adds letters of its own, such as E
+and H, and their sizes.
 """
 
 import math
@@ -24,16 +24,17 @@ class GraphNode:
     ``_{...}`` in a text is drawn as a subscript: ``h_{t-1}``.
 
     Attributes:
-        id: Its name in the graph's edges, without a slash.
-        label: What it is, in a word or two.
+        id: The name by which edges refer to the node; it has no slash.
+        label: What the node is, in a word or two.
         detail: An equation or a remark below the label.
         kind: "layer" has parameters, or other numbers that were trained; "operation" has none;
             "value" is an input or an output.
-        parameters: The names of its tensors in the model's ``state_dict``; the picture shows how
-            many numbers they have.
+        parameters: The names of the node's tensors in the model's ``state_dict``. The picture shows
+            how many values these tensors have.
         tokens: Token ids, whose text is shown in front of the label.
-        inside: What happens inside, as in a cell. Its nodes without a predecessor are its inputs,
-            and those without a successor its outputs; edges around it name them as ``node/input``.
+        inside: A graph of what happens inside the node, such as a recurrent cell. The nodes of this
+            graph without a predecessor are its inputs, and those without a successor its outputs.
+            Edges of the outer graph refer to them as ``node/input`` and ``node/output``.
     """
 
     id: str
@@ -50,13 +51,14 @@ class GraphEdge:
     """A tensor that flows from one node to another.
 
     Attributes:
-        source: The node that computes it, or ``node/output`` of one that has an inside.
-        target: The node that takes it, or ``node/input``.
-        axes: The axes of its shape.
-        label: Its name.
+        source: The node that computes the tensor, or ``node/output`` if the node has an inside.
+        target: The node that takes the tensor, or ``node/input``.
+        axes: The axes of the tensor's shape.
+        label: The tensor's name.
         tokens: Token ids, whose text is shown in front of the label.
-        delay: How many tokens ago it was computed: 1 for a recurrent state, which leads from a node
-            to the same node; a window of the last three tokens has edges of delay 0, 1 and 2.
+        delay: How many tokens ago the tensor was computed. A recurrent state is an edge of delay 1
+            from a node to the same node; a window of the last three tokens has edges of delay 0, 1
+            and 2.
     """
 
     source: str
@@ -72,8 +74,8 @@ class ModelGraph:
     """The computational graph of a model, or of the inside of a node.
 
     Attributes:
-        nodes: The nodes, in the order in which they are drawn from left to right where nothing else
-            decides. A model has the nodes ``ids`` and ``logits``.
+        nodes: The nodes. Where the edges do not decide, nodes are drawn from left to right in this
+            order. The graph of a model has the nodes ``ids`` and ``logits``.
         edges: The edges; apart from the delayed ones, they form no cycle.
         sizes: The size of each letter except B and T; the inside of a node also uses the sizes of
             the graph around it.
@@ -90,14 +92,14 @@ class ModelGraph:
 class SupportsGraph(Protocol):
     """A model that describes its computational graph itself, in the symbols of its equations.
 
-    For other models, the modules are drawn, with the shapes of a forward pass.
+    The picture of any other model shows its modules, with the shapes of a forward pass.
     """
 
     def describe_graph(self) -> ModelGraph:
         """Return the graph of one call, from ``ids`` (B, T) to ``logits`` (B, T, V).
 
         Each parameter of an nn.Module belongs to one node. Axes may be in the order of the
-        equations, batch first, where the computation has another order.
+        equations, batch first, even where the code has another order.
         """
         ...
 
@@ -123,7 +125,7 @@ def parameter_sizes(model: Any) -> dict[str, int]:
 
 
 def axis_size(axis: Axis, sizes: Mapping[str, int]) -> int | None:
-    """Return the size of an axis; None if it is not one of a graph with these letters.
+    """Return the size of an axis; None if the axis is not valid or has a letter without a size.
 
     >>> axis_size("4H", {"H": 256})
     1024

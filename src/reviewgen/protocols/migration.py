@@ -13,12 +13,12 @@ ConfigT = TypeVar("ConfigT")
 
 @runtime_checkable
 class SupportsMigration(Protocol):
-    """A ``Config`` whose fields have changed between versions, and that can still read what was
-    saved before.
+    """A ``Config`` whose fields have changed between versions, and that can still read the values
+    that earlier versions have saved.
 
-    It is a class method of the config and not of the model, so that generating from a model needs
-    no torch. It is called for every saved config, also for one of the current version, whose values
-    it returns unchanged.
+    ``migrate`` is a class method of the config and not of the model, so that a saved model can
+    generate without torch. It is called for every saved config. It must return the values of a
+    current config unchanged.
 
     >>> @dataclass(frozen=True, kw_only=True)  # doctest: +SKIP
     ... class MinGruConfig:
@@ -34,15 +34,15 @@ class SupportsMigration(Protocol):
 
     @classmethod
     def migrate(cls, values: dict[str, Any], version: str) -> Mapping[str, Any]:
-        """Return the values of the current config that mean the same.
+        """Convert saved values to values of the current config with the same meaning.
 
         Args:
             values: The saved values, as JSON values; a copy, which may be changed.
-            version: The version of the plugin's package that saved them, as in "0.1.2"; empty if it
-                was registered in a process.
+            version: The version of the plugin's package that saved them, as in "0.1.2"; empty if
+                the plugin was registered in a process.
 
         Raises:
-            ConfigError: There is no such config any more; the message says what to do.
+            ConfigError: Such a config is not supported any more; the message says what to do.
         """
         ...
 

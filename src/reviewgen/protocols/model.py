@@ -31,17 +31,18 @@ class LanguageModel(Protocol):
     **Logits.** A call returns logits: scores before normalisation, whose softmax over the
     vocabulary is the probability of the next token. Training minimises their cross entropy with the
     tokens that follow, ``F.cross_entropy(logits, targets)``, which is log-softmax and negative log
-    likelihood in one numerically safe step. Sampling divides them by a temperature. Log
-    probabilities are logits too, because log-softmax does not change them; that is what a count
-    model returns. A neural model's logits are finite; a count model may return -inf, which is
-    probability zero.
+    likelihood in one numerically safe step. Sampling divides the logits by a temperature. A count
+    model returns log probabilities. These are valid logits, because log-softmax does not change
+    them. A neural model's logits are finite; a count model may return -inf, which is probability
+    zero.
 
     **State.** ``State`` is any tensor or nested tuple of tensors, possibly empty, with the batch
     dimension B first in each. Its shapes and dtypes depend on the batch size only, never on the
     tokens, so that rows can be stacked and selected. A call returns a new state and does not change
-    the one it is given. A row's logits do not depend on the other rows. Training reads B lanes of
-    one long stream, in which texts follow one another: it carries the state across the end of a
-    text into the next, and detaches it between steps. To start each text afresh, a model resets its
+    the state that it is passed. A row's logits do not depend on the other rows. In training, the
+    texts follow one another in B long streams, one for each row. Each batch continues the streams
+    where the batch before has ended, from a detached copy of its state. The state is also carried
+    from the end of a text into the next text. A model that should start each text afresh resets its
     state where an id is ``config.bos_id``.
 
     **Embeddings.** A table that is looked up by token is an ``nn.Embedding``, a table of n-grams an
@@ -49,12 +50,12 @@ class LanguageModel(Protocol):
     ``sparse=True``, only the rows that a batch used are updated.
 
     Attributes:
-        Config: A frozen keyword-only dataclass of JSON values; its first field is ``vocab_size:
-            int``, which is the tokenizer's. It may have the fields ``bos_id: int`` and ``eos_id:
-            int``, which are the tokenizer's too, and, for a model that uses the conditions at every
-            step (see ``hold_given``), ``condition_ids: int = 0`` and ``field_ids: int = 0``, the
-            numbers of such ids; a model without these fields reads them only in front of the text.
-            All others have defaults.
+        Config: A frozen keyword-only dataclass of JSON values. Its first field is ``vocab_size:
+            int``, the number of ids. It may have the fields ``bos_id: int`` and ``eos_id: int``,
+            the tokenizer's special ids. A model that uses conditions at every step (see
+            ``hold_given``) also has ``condition_ids: int = 0`` and ``field_ids: int = 0``, the
+            numbers of ids that stand for conditions and for fields. A model without these two
+            fields sees conditions only as ids in front of the text. All other fields have defaults.
         config: The only constructor argument; it is saved with the model.
     """
 
@@ -78,9 +79,7 @@ class LanguageModel(Protocol):
         ...
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> Any:
-        """Copy tensors into the model; strict: a missing or unknown name, or a wrong shape,
-        raises.
-        """
+        """Copy tensors into the model. A missing or unknown name, or a wrong shape, is an error."""
         ...
 
 
@@ -89,15 +88,15 @@ class CountTrained(Protocol):
     """A model that is trained by counting, in one pass over the texts, instead of by gradient."""
 
     def observe(self, ids: Int[np.ndarray, " T"]) -> None:
-        """Count one text: its beginning-of-text id, its tokens, its end-of-text id."""
+        """Count one text; ``ids`` are bos, the tokens of the text, and eos."""
         ...
 
     def finish(self) -> Mapping[str, Any]:
-        """Turn the counts into probabilities; called once. Return facts for the training record, as
-        JSON values.
+        """Turn the counts into probabilities, and return facts for the training record, as JSON
+        values. Called once.
 
-        The optional key ``notes`` holds sentences that are shown to the user; a
-        ``reviewgen.errors.Detail`` with ``--verbose``.
+        The optional key ``notes`` holds sentences that are shown to the user. A sentence of the
+        type ``reviewgen.errors.Detail`` is shown only with ``--verbose``.
         """
         ...
 
@@ -121,8 +120,8 @@ class SupportsCountMerge(Protocol):
 
 @runtime_checkable
 class SupportsDevices(Protocol):
-    """A model that is wrong or slow on some devices; it is trained on those only if the user sets
-    ``device``.
+    """A model that is slow on some devices, or computes wrong results there. It is trained on such
+    a device only if the user sets ``device``.
 
     Attributes:
         unsuited_devices: Device types of torch, as in ``frozenset({"mps"})``.
@@ -148,37 +147,37 @@ class SupportsScore(Protocol):
 
 @runtime_checkable
 class SupportsStep(Protocol):
-    """A model that creates its own stepper for generation, faster than the plain call and equal to
-    it within 1e-4 in logits.
+    """A model that creates its own stepper for generation. The stepper is faster than calls of the
+    model, and its logits equal those of the model within 1e-4.
 
-    A model without this ability generates through its plain call.
+    A model without this ability is itself called for each token that it generates.
     """
 
     def stepper(self, weight_bits: int = 32) -> Stepper:
         """Return a stepper of the current weights; later changes to the model do not affect it.
 
         Args:
-            weight_bits: The precision of the weights: 32; or 16 or 8, which round the weights for
-                speed, so that the logits no longer equal those of the plain call. A model without
-                weight matrices ignores it.
+            weight_bits: The bits of each weight. With 32, the logits equal those of a call of the
+                model. With 16 or 8, the weights are rounded for speed, so the logits differ. A
+                model without weight matrices ignores this argument.
         """
         ...
 
 
 @runtime_checkable
 class SupportsImplementations(Protocol):
-    """A model with several implementations of the same function; which is fastest depends on shapes
-    and machine.
+    """A model with several implementations of the same function. The shapes and the machine decide
+    which of them is the fastest.
     """
 
     def implementations(self) -> tuple[str, ...]:
-        """Return the implementations that the config allows, the default first; only one if the
-        config names it.
+        """Return the names of the implementations that the config allows, the default first. If the
+        config names an implementation, return only its name.
         """
         ...
 
     def use_implementation(self, name: str) -> None:
-        """Switch to an implementation; logits and gradients stay equal within 1e-4, and the tensors
-        do not change.
+        """Switch to an implementation. Logits and gradients stay equal within 1e-4, and the tensors
+        of the model do not change.
         """
         ...

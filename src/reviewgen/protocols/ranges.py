@@ -1,5 +1,5 @@
-"""How several processes finish a model that is trained by counting, each with a range of what was
-counted. Without torch.
+"""How several processes together finish a model that is trained by counting. Each process has a
+range of the counts. Needs no torch.
 
 Shapes by letter: P processes, N numbers.
 """
@@ -33,35 +33,35 @@ class CountGroup(Protocol):
     def all_to_all(
         self, parts: Sequence[Shaped[np.ndarray, "..."]]
     ) -> list[Shaped[np.ndarray, "..."]]:
-        """Send ``parts[r]`` to rank r, and return what each rank has sent, by rank; only lengths
-        may differ.
+        """Send ``parts[r]`` to rank r, and return what each rank has sent to this one, by rank. The
+        arrays may differ only in length.
         """
         ...
 
     def all_gather_into(
         self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]
     ) -> None:
-        """Write the parts of all ranks to ``whole``, in their order and in every process; a part
-        may be a view of its place.
+        """Write the parts of all ranks, one after the other, to ``whole`` in every process.
+        ``part`` may be a view of the section of ``whole`` where it belongs.
         """
         ...
 
     def gather_into(self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]) -> None:
-        """Do the same in rank 0 only; the other ranks ignore ``whole``."""
+        """Do the same as ``all_gather_into``, in rank 0 only; the other ranks ignore ``whole``."""
         ...
 
     def reduce_scatter(
         self, array: Shaped[np.ndarray, " N"], sizes: Int64[np.ndarray, " P"]
     ) -> None:
-        """Sum an array over the processes (reduce-scatter): each gets its ``sizes[rank]`` numbers,
-        the rest is undefined.
+        """Sum an array over the processes, in place. Each process gets only its own section of the
+        sum, ``sizes[rank]`` numbers; the rest of its array is undefined.
         """
         ...
 
 
 class SingleProcess:
-    """The ``CountGroup`` of one process, without exchanges: with it, ``finish_ranges`` does what
-    ``finish`` does.
+    """The ``CountGroup`` of a single process, which exchanges nothing. With this group,
+    ``finish_ranges`` does the same as ``finish``.
     """
 
     rank = 0
@@ -78,37 +78,37 @@ class SingleProcess:
     def all_gather_into(
         self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]
     ) -> None:
-        """Copy the part, unless it is in its place."""
+        """Copy the part to ``whole``, unless it is a view of ``whole``."""
         if not np.may_share_memory(whole, part):
             whole[:] = part
 
     def gather_into(self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]) -> None:
-        """Copy the part, unless it is in its place."""
+        """Copy the part to ``whole``, unless it is a view of ``whole``."""
         self.all_gather_into(whole, part)
 
     def reduce_scatter(
         self, array: Shaped[np.ndarray, " N"], sizes: Int64[np.ndarray, " P"]
     ) -> None:
-        """Leave the only summand as it is."""
+        """Leave the array as it is: there is nothing to add."""
 
 
 @runtime_checkable
 class SupportsCountRanges(Protocol):
-    """A count model that several processes finish together, so that none holds all counts
-    (``accelerate launch``).
+    """A count model that several processes (``accelerate launch``) finish together, so that no
+    process holds all counts.
 
-    It is used in place of ``SupportsCountMerge`` if a model has both.
+    If a model has both this ability and ``SupportsCountMerge``, the core uses this one.
     """
 
     def finish_ranges(self, group: CountGroup) -> Mapping[str, Any]:
-        """Turn the counts of all processes into one model, in rank 0; the core sends it to the
-        others.
+        """Turn the counts of all processes into one model in rank 0. The core sends the model to
+        the other ranks.
 
-        It is the model that ``finish`` makes in one process from all texts, with the same tensors.
-        A process may have counted nothing. An error that every process can detect is raised in
-        every process.
+        The model has the same tensors as the one that ``finish`` makes from all texts in one
+        process. A process may have counted nothing. An error that every process can detect is
+        raised in every process.
 
         Returns:
-            In rank 0, the facts that ``finish`` returns; elsewhere anything.
+            In rank 0, the facts that ``finish`` returns. The value of other ranks is ignored.
         """
         ...

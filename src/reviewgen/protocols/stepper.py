@@ -29,13 +29,13 @@ TensorSpec: TypeAlias = tuple[str, tuple[int | None, ...]]
 
 @runtime_checkable
 class Stepper(Protocol):
-    """Predicts the next token of each text of a batch, one call after another.
+    """Predicts the next token of each text of a batch, step by step.
 
     ``StepState`` is any NumPy array or nested tuple of arrays, possibly empty, with the batch
     dimension B first in each. Its shapes and dtypes depend on the batch size only, never on the
     tokens, so that the core can select and repeat rows, for example where a text ends or a beam
-    splits. A call changes neither the stepper nor the state it is given, and a row does not depend
-    on the other rows.
+    splits. A call changes neither the stepper nor the state that it is passed, and a row does not
+    depend on the other rows.
     """
 
     def initial_state(self, batch_size: int) -> StepState:
@@ -45,8 +45,8 @@ class Stepper(Protocol):
     def forward(
         self, ids: Int64[np.ndarray, "B T"], state: StepState
     ) -> tuple[Float[np.ndarray, "B V"], StepState]:
-        """Return the logits of the token after the last of T >= 1 tokens, and the state after them;
-        a prompt is one call.
+        """Read T >= 1 tokens. Return the logits of the token that follows, and the state after the
+        last token. A prompt is read in one call.
         """
         ...
 
@@ -56,10 +56,12 @@ class SupportsSample(Protocol):
     """A stepper that samples many tokens in one call, in a compiled loop.
 
     ``reviewgen.compiled.sampling`` defines temperature, filters, penalties and ``Constraints``, and
-    has the functions for them. A token is forbidden, and another one is sampled in its place, if it
-    is not the end token and would make ``copies(windows, text, end, run)`` of
-    ``reviewgen.compiled.windows`` true, or if ``follows(spelling, place, token, eos)`` of
-    ``reviewgen.compiled.spelling`` is false.
+    has the functions for them. If a sampled token is forbidden, another one is sampled in its
+    place. A token is forbidden in two cases:
+
+    - It is not the end token, and with it ``copies(windows, text, end, run)`` of
+      ``reviewgen.compiled.windows`` would be true.
+    - ``follows(spelling, place, token, eos)`` of ``reviewgen.compiled.spelling`` is false.
     """
 
     def sample(
@@ -73,23 +75,24 @@ class SupportsSample(Protocol):
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], StepState]:
         """Sample up to N tokens for each row.
 
-        A row depends on its own random numbers only, and not on how many there are: numbers that it
-        does not use are passed again in the next call. A token may use several of them; at least 32
-        yield at least one token. A row ends after the end token, after its
-        ``params.max_new_tokens``-th token, or with a code in place of a token: DEAD_END (the
-        constraints forbid every token that is left), NOTHING_LEFT (every token has probability
-        zero) or NOT_A_NUMBER (NaN or infinite logits). The rest of an ended row is NONE, and its
-        state is undefined.
+        The tokens of a row depend on its own sequence of random numbers only, not on how many of
+        them one call gets: unused numbers are passed again in the next call. A token may use
+        several numbers; 32 numbers are enough for at least one token.
+
+        A row ends after the end token, after its ``params.max_new_tokens``-th token, or with a code
+        in place of a token: DEAD_END (the constraints forbid every token that is left),
+        NOTHING_LEFT (every token has probability zero) or NOT_A_NUMBER (NaN or infinite logits).
+        The rest of an ended row is NONE, and its state is undefined.
 
         Args:
             state: The state after the last token of each row.
             uniform: Random numbers in [0, 1).
             params: The sampling settings.
-            texts: The last K tokens of each row, as many as the params and the constraints look
-                back at.
-            new_tokens: How many tokens of each row are new, that is, not of the prompt.
-            constraints: What the texts must not contain; their places are updated. None forbids
-                nothing.
+            texts: The last K tokens of each row. K is how far back the params and the constraints
+                look.
+            new_tokens: How many tokens of each row do not belong to the prompt.
+            constraints: What the texts must not contain; None forbids nothing. The call updates
+                ``constraints.places`` in place.
 
         Returns:
             The sampled tokens, how many random numbers each row used, and the state after the
@@ -100,53 +103,53 @@ class SupportsSample(Protocol):
 
 @runtime_checkable
 class SupportsCompiledStep(Protocol):
-    """A stepper whose step is a compiled function, so that a compiled loop can run it beside
-    others, as a blend's does.
+    """A stepper whose step is a compiled function. So a compiled loop, such as that of a blend, can
+    call the steps of several steppers.
 
-    ``reviewgen.compiled.steps`` says what such a function is.
-    ``reviewgen.compiled.decoding.sample`` is all that such a stepper needs to be a
-    ``SupportsSample``.
+    ``reviewgen.compiled.steps`` describes such functions. To be a ``SupportsSample``, such a
+    stepper needs only a method ``sample`` that calls ``reviewgen.compiled.decoding.sample``.
     """
 
     @property
     def compiled_step(self) -> CompiledStep:
-        """The step, which several loops may run at once; creating one takes as long as sampling
-        many tokens, so keep it.
+        """The step, which several loops may run at once. Create it once and keep it: this takes as
+        long as sampling many tokens.
         """
         ...
 
     def state_arrays(
         self, state: StepState
     ) -> tuple[Float32[np.ndarray, "S B W"], Int64[np.ndarray, "K B"]]:
-        """Return a copy of a state as the step takes it."""
+        """Return a copy of a state, as the two arrays that the step takes."""
         ...
 
     def state_of(
         self, floats: Float32[np.ndarray, "S B W"], ints: Int64[np.ndarray, "K B"]
     ) -> StepState:
-        """Return the state of such arrays."""
+        """Convert two such arrays back to a state."""
         ...
 
 
 @dataclass(frozen=True)
 class CountedContext:
-    """A context, the last tokens of a text, and what a count model has counted after it.
+    """The counts of a count model after one context, which is the last tokens of a text.
 
     Attributes:
         tokens: The length of the context, the beginning-of-text token included; 0 is the empty
             context.
         seen: Whether each token of the vocabulary was seen after the context.
-        counts: How often it was seen, or 0; None if the model does not store exact counts.
+        counts: The count of each token after the context, 0 for tokens that were not seen; None if
+            the model does not store exact counts.
         unit: What is counted: "occurrences", or "predecessors", the different tokens seen before
             context and token together (the continuation counts of Kneser & Ney 1995).
         parts: The part of each token's probability that comes from these counts; None if the model
             cannot tell.
-        discounts: What is subtracted from a count of 1, of 2 and of more; None if nothing is.
-        divisor: What a count is then divided by: the sum of the counts, plus what the smoothing
-            adds to it, if anything; None if unknown.
+        discounts: What is subtracted from a count of 1, of 2, and of 3 or more; None if nothing is.
+        divisor: What a count is divided by after the discount: the sum of the counts, plus anything
+            that the smoothing adds to it; None if unknown.
         backoff: The weight of the next shorter context's probability.
-        probabilities: The probability of each token that was seen after the context, including what
-            shorter contexts contribute; 0 for the others.
+        probabilities: The probability of each token that was seen after the context, including the
+            contributions of shorter contexts; 0 for all other tokens.
     """
 
     tokens: int
@@ -165,21 +168,21 @@ class SupportsExplain(Protocol):
     """A stepper that returns the counts behind its prediction."""
 
     def explain(self, ids: Int64[np.ndarray, " T"]) -> Sequence[CountedContext]:
-        """Return the contexts of the prediction after T >= 1 tokens, bos first: from the longest
-        that was seen to the empty one.
+        """Return the contexts that determine the prediction after T >= 1 tokens, from the longest
+        context that was seen to the empty one. The first of the tokens is bos.
 
-        Over all contexts, the parts of a token add up to its probability, except for what comes
-        from no count: the uniform distribution at the end of every smoothing.
+        The sum of a token's parts over all contexts is its probability, except for a share that
+        comes from no count: every smoothing ends with the uniform distribution.
         """
         ...
 
 
 class StepperFactory(Protocol):
-    """Builds a stepper from a saved model without torch; an entry point of ``reviewgen.steppers``
-    with the model's name.
+    """Builds a stepper from a saved model, without torch. Its entry point in the group
+    ``reviewgen.steppers`` has the model's name.
 
-    The factory's module does not import torch. ``TensorSpec`` is a pair ``(dtype, shape)``: the
-    dtype by its NumPy name, as in "float32", and the sizes, None where a size depends on the
+    The factory's module must not import torch. ``TensorSpec`` is a pair ``(dtype, shape)``. The
+    dtype is a NumPy name, as in "float32". In the shape, None stands for a size that depends on the
     training text.
 
     Attributes:
@@ -189,8 +192,8 @@ class StepperFactory(Protocol):
     Config: ClassVar[type]
 
     def expect(self, config: Any) -> Mapping[str, TensorSpec] | None:
-        """Return dtype and shape of every tensor of a model with this config; None if generating
-        with it needs torch.
+        """Return dtype and shape of every tensor of a model with this config; None if such a model
+        needs torch to generate.
         """
         ...
 

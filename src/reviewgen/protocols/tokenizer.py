@@ -1,4 +1,4 @@
-"""Tokenizer, the contract of what turns text into ids and back, and its optional companions."""
+"""Tokenizer, the contract of a class that turns text into ids and back, and optional abilities."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -40,7 +40,7 @@ class Tokenizer(Protocol):
 
     @classmethod
     def train(cls, texts: Iterable[str], config: Any) -> "Tokenizer":
-        """Return a tokenizer with a vocabulary learned from texts, which can be iterated once."""
+        """Learn a vocabulary from texts, which can be iterated only once; return the tokenizer."""
         ...
 
     def encode(self, text: str) -> list[int]:
@@ -65,13 +65,14 @@ class Tokenizer(Protocol):
 class SupportsTokenBytes(Protocol):
     """A tokenizer whose tokens may be parts of a character.
 
-    During generation, only tokens that keep the text valid UTF-8 are sampled. Without this
-    protocol, this works only if every token is whole characters.
+    Generation uses the bytes to sample only tokens that keep the text valid UTF-8. A tokenizer can
+    do without this protocol only if each of its tokens consists of whole characters.
     """
 
     def token_bytes(self) -> Sequence[Sequence[int]]:
-        """Return the UTF-8 bytes of each token, none for bos and eos; 256 + n stands for n, half a
-        byte, the higher half first."""
+        """Return the UTF-8 bytes of each token; bos and eos have none. For a token that is half of
+        a byte, the value 256 + n stands for the four bits n; the higher half of a byte comes first.
+        """
         ...
 
 
@@ -86,26 +87,31 @@ class SupportsEncodeBatch(Protocol):
 
 @runtime_checkable
 class SupportsTokenizerJson(Protocol):
-    """A tokenizer that other programs can use, because the library ``tokenizers`` and transformers
-    have a form of it.
+    """A tokenizer that can be exported for other programs, such as transformers, as a
+    ``tokenizer.json`` of the library ``tokenizers``.
     """
 
     def tokenizer_json(self) -> str:
-        """Return a ``tokenizer.json`` of the library ``tokenizers`` that encodes every text of
-        well-formed UTF-8 to the same ids and decodes them to the same text. bos and eos are ids of
-        its model with names of their own, not added tokens, so that a text never encodes to them;
-        they decode to nothing."""
+        """Return the content of a ``tokenizer.json`` of the library ``tokenizers``.
+
+        The exported tokenizer encodes every text of well-formed UTF-8 to the same ids, and decodes
+        these ids to the same text. bos and eos belong to the vocabulary of its model, with names of
+        their own. They are not added tokens, so that no text encodes to them, and they decode to
+        nothing.
+        """
         ...
 
 
 @runtime_checkable
 class SupportsTrainingInParts(Protocol):
-    """A tokenizer that can be trained on shares of the texts, so that the processes of a launcher
-    share the work.
+    """A tokenizer that several processes can train together, each on a share of the texts
+    (``accelerate launch``).
     """
 
     @classmethod
     def combine(cls, tokenizers: Sequence[Any]) -> Tokenizer:
-        """Return the tokenizer that ``train`` returns for the texts of all given tokenizers, one
-        after another; they have one class and settings. One of them may have had no texts."""
+        """Combine tokenizers of one class with equal settings, each trained on a share of the
+        texts. The result equals the tokenizer that ``train`` returns for all these texts, in order.
+        A share may have had no texts.
+        """
         ...

@@ -2,8 +2,8 @@
 
 metadata  what the metadata of installed packages says: names, versions, and what is wrong
 plugins   finds, lists and registers plugins: models, steppers, tokenizers, presets, weights
-saved     the package of the plugin that a model was saved with; the size and bits per character
-          of a preset's trained weights
+saved     finds the plugin that a model was saved with; describes the trained weights of a
+          preset: size, bits per character
 """
 
 from reviewgen.registry.plugins import (

@@ -33,7 +33,7 @@ GROUPS = {
 API_GROUP = "reviewgen.api"
 OWN = "reviewgen"  # the distribution that provides the plugins in this repository
 
-# the kinds of plugins whose names form the names of presets
+# Kinds of plugins whose names are parts of preset names, which are joined by hyphens.
 _WITHOUT_HYPHEN = ("model", "tokenizer", "stepper", "web stepper", "web tokenizer")
 _VERSION = re.compile(r"(\d{1,9})(\.\d{1,9})?", re.ASCII)
 
@@ -45,12 +45,13 @@ class Plugin:
     Attributes:
         kind: One of ``GROUPS``.
         name: The name that users type.
-        package: The distribution that provides it; "(this process)" if it was registered.
+        package: The distribution that provides the plugin; "(this process)" if it was registered
+            here.
         version: The version of the distribution.
-        problem: Why the name does not lead to it, or why it cannot be used; None if no problem is
-            known.
-        api_version: The version of the contract that it is written for; None if its package
-            declares none, which counts as 1.
+        problem: Why the plugin is not found by its name, or why it cannot be used; None if no
+            problem is known.
+        api_version: The version of the contract that the plugin is written for. None if its package
+            declares no version, which counts as 1.
     """
 
     kind: str
@@ -69,8 +70,8 @@ class InstalledPlugin(NamedTuple):
 
 
 def installed_plugins(kind: str) -> Mapping[str, list[InstalledPlugin]]:
-    """Return the installed plugins of a kind by name; those of one name by package, reviewgen's own
-    first.
+    """Return the installed plugins of a kind, by name. Plugins with the same name are sorted by
+    package, those of reviewgen first.
     """
     return _read(_folders())[kind]
 
@@ -81,7 +82,7 @@ def title_of(plugin: Plugin) -> str:
 
 
 def is_same_package(one: str, other: str) -> bool:
-    """Return whether two names are of one distribution: case does not count, and hyphens,
+    """Return whether two names stand for the same distribution. Case is ignored, and hyphens,
     underscores and dots are equal.
     """
     return _normalize(one) == _normalize(other)
@@ -107,10 +108,10 @@ def find_name_fault(kind: str, name: str) -> str | None:
 
 
 def find_api_fault(declared: object, package: str) -> str | None:
-    """Return why a plugin with a version of the contract cannot be used; None if it can.
+    """Return why a plugin that declares a version of the contract cannot be used; None if it can.
 
     Args:
-        declared: The version, as in "1.0"; None counts as 1.
+        declared: The declared version, as in "1.0"; None counts as 1.
         package: The package to upgrade, if its version is too old.
     """
     match = _VERSION.fullmatch("1" if declared is None else str(declared))
@@ -131,8 +132,8 @@ def find_api_fault(declared: object, package: str) -> str | None:
 
 
 def _folders() -> tuple[tuple[str, int], ...]:
-    """Return the folders of ``sys.path``, each with the time of its last change: of the last
-    package that was installed or removed.
+    """Return the folders of ``sys.path``, each with its modification time, which changes when a
+    package is installed or removed. ``_read`` is cached by this value.
     """
     folders = []
     for folder in sys.path:
@@ -145,17 +146,19 @@ def _folders() -> tuple[tuple[str, int], ...]:
 
 @lru_cache(maxsize=1)
 def _read(folders: tuple[tuple[str, int], ...]) -> dict[str, dict[str, list[InstalledPlugin]]]:
-    """Return the installed plugins by kind and name, with what is wrong with each of them alone."""
+    """Return the installed plugins, by kind and name. Their problems are those that a plugin has by
+    itself, without regard to other plugins of the same name.
+    """
     table: dict[str, dict[str, list[InstalledPlugin]]] = {kind: {} for kind in GROUPS}
     kinds = {group: kind for kind, group in GROUPS.items()}
     packages: set[str] = set()
     for distribution in distributions():
         text = distribution.read_text("entry_points.txt")
         if not text or "[reviewgen." not in text.replace(" ", ""):
-            continue  # the others are not parsed, which takes long
+            continue  # parsing the other packages would take long
         package = distribution.name
         if _normalize(package) in packages:
-            continue  # one that is on the path twice is imported from the first place
+            continue  # Python imports a package from the first folder that has it
         packages.add(_normalize(package))
         points = distribution.entry_points
         declared = next((point.name for point in points if point.group == API_GROUP), None)

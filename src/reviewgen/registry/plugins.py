@@ -1,16 +1,22 @@
-"""Finds plugins by name. Listing reads package metadata and imports no plugin; finding one by name
-imports that one.
+"""Finds plugins by name. Listing plugins reads package metadata and imports none of them. Finding a
+plugin by name imports only this plugin.
 
-The groups are in ``metadata.GROUPS``; the name of an entry point is the name that users type.
-``reviewgen.steppers`` is optional: it maps the name of a model to a factory of steppers that
-generate without torch. ``reviewgen.weights`` maps the name of a preset to a package folder that is
-a saved model and contains no code. ``reviewgen.logits_processors`` has factories of logits
-processors, ``reviewgen.metrics`` metrics of generated texts. ``reviewgen.web_steppers`` and
-``reviewgen.web_tokenizers`` map the name of a model or tokenizer to the path of its JavaScript
-file, for pages that generate in a browser. Plugins in this repository are found in the same way as
-those of third parties, but their names are reserved: a third party's plugin of such a name does not
-replace them. A name that several third parties have is an error; the ``Plugin`` of one of them, as
-a saved model has it, finds that one. Standard library only, except for the plain form of a preset.
+Plugins are entry points; ``metadata.GROUPS`` has their groups. The name of an entry point is the
+name that users type. In most groups, an entry point names the class or object of the plugin. In
+these groups, it names something else:
+
+- ``reviewgen.steppers``, by the name of a model: a factory of steppers that generate without torch.
+- ``reviewgen.weights``, by the name of a preset: a package folder that is a saved model, without
+  code.
+- ``reviewgen.logits_processors``: a factory of logits processors.
+- ``reviewgen.web_steppers`` and ``reviewgen.web_tokenizers``, by the name of a model or tokenizer:
+  the path of its JavaScript file, for pages that generate in a browser.
+
+Plugins in this repository are found in the same way as those of third parties, but their names are
+reserved: a third party's plugin with such a name does not replace them. If several third parties
+use the same name, finding it is an error. A description (``Plugin``) also has the package, as in a
+saved model, and so finds the right one. Standard library only, except for the plain form of a
+preset.
 """
 
 import importlib.util
@@ -127,8 +133,8 @@ def find_metric(name: str | Plugin) -> tuple[Any, Plugin]:
 
 
 def find_reader(name: str | Plugin) -> Any | None:
-    """Import and return the reader of files with a suffix, or of URLs with a scheme; None if none
-    is installed.
+    """Import and return the reader for a file suffix or a URL scheme; None if no such reader is
+    installed.
 
     Args:
         name: The suffix without its dot, or the scheme; or its description.
@@ -156,8 +162,8 @@ def find_stepper(name: str | Plugin) -> Any | None:
 
 
 def find_web_stepper(name: str | Plugin) -> Path | None:
-    """Return the JavaScript file with the stepper of a model that its own package provides; None if
-    it provides no file.
+    """Return the JavaScript file with the stepper of a model, from the model's own package; None if
+    the package has no such file.
 
     Args:
         name: The model's name, or its description.
@@ -209,14 +215,15 @@ def find_preset(name: str | Plugin) -> Preset:
     """Return a preset; any installed model and tokenizer also form one, with their default
     settings.
 
-    With ``-plain`` after its name, it is the preset without the techniques that the config of its
-    model and, unless the model is counted, that of training list.
+    If the name ends with ``-plain``, the preset has its optional techniques switched off. These are
+    the techniques that the config of its model lists and, unless the model is trained by counting,
+    those that the training config lists.
 
     Args:
         name: The preset's name, or its description.
 
     Raises:
-        ConfigError: It is the plain form of a blend.
+        ConfigError: The name asks for the plain form of a blend.
         SourceError: The name is not of the form ``<model>-<tokenizer>[-<size>]``.
         UnknownPlugin: No installed preset, or pair of a model and a tokenizer, has that name.
         PluginConflict: Two packages provide the preset, the model or the tokenizer.
@@ -236,7 +243,7 @@ def find_preset(name: str | Plugin) -> Preset:
 
 
 def _find_pair(name: str) -> Preset:
-    """Return the preset of a model and a tokenizer, or the plain form of another one."""
+    """Return the preset that a model and a tokenizer form, or the plain form of another preset."""
     known = preset_names()
     problem = f"There is no preset {quoted(name)}."
     if name.endswith(PLAIN):
@@ -277,17 +284,17 @@ def preset_names() -> set[str]:
 
 
 def register_model(name: str, model: Any) -> None:
-    """Register a model class under a name for the running process only, as in a notebook; a new
-    call replaces it.
+    """Register a model class under a name, for the running process only, as in a notebook. A new
+    call with the same name replaces the class.
 
-    A model that was trained with it can be saved, and loaded in every process that has registered
-    it. It takes precedence over an installed third-party model of that name.
+    A trained model of the class can be saved, and loaded in every process that has registered the
+    class. The class takes precedence over an installed third-party model of the same name.
 
     Raises:
         PluginConflict: reviewgen itself has a model of that name.
         ConfigError: The name is not a string.
         SourceError: The name cannot be part of a preset's name.
-        BrokenPlugin: It is written for another major version of the contract.
+        BrokenPlugin: The class is written for another major version of the contract.
     """
     _register("model", name, model)
 
@@ -300,8 +307,8 @@ def register_tokenizer(name: str, tokenizer: Any) -> None:
 
 
 def unregister_all() -> None:
-    """Forget all that was registered in this process, and which imports have failed: for the tests
-    of plugins.
+    """Forget all plugins that were registered in this process, and all failed imports; for the
+    tests of plugins.
     """
     _registered.clear()
     _failures.clear()
@@ -323,8 +330,8 @@ def _register(kind: str, name: str, plugin: Any) -> None:
 
 
 def _find_beside(kind: str, owner: str, name: str | Plugin) -> Any | None:
-    """Import the companion (stepper, web stepper) that a model's package provides under the same
-    name; None if there is none.
+    """Import the companion of a plugin: the stepper, web stepper or web tokenizer that the plugin's
+    own package provides under the same name. None if there is none.
     """
     try:
         plugin = _locate(owner, name).plugin
@@ -378,7 +385,7 @@ def _refuse_other_api(plugin: Plugin, loaded: Any) -> None:
 
 
 def _locate(kind: str, name: str | Plugin) -> InstalledPlugin:
-    """Return the installed plugin of a name or description."""
+    """Return the one plugin that a name or a description stands for."""
     plain = name.name if isinstance(name, Plugin) else name
     named = _plugins(kind).get(plain, [])
     provider = "package"
@@ -401,8 +408,8 @@ def _locate(kind: str, name: str | Plugin) -> InstalledPlugin:
 
 
 def _plugins(kind: str) -> dict[str, list[InstalledPlugin]]:
-    """Return the plugins of a kind by name; of one name the registered one first, then that of
-    reviewgen.
+    """Return the plugins of a kind, by name. Among plugins with the same name, a registered one is
+    first, then reviewgen's own.
     """
     named = dict(installed_plugins(kind))
     for registered_kind, name in _registered:
@@ -418,8 +425,8 @@ def _comes_first(plugin: Plugin) -> bool:
 
 
 def _with_problem(plugin: Plugin, named: Sequence[InstalledPlugin]) -> Plugin:
-    """Return a plugin with its problem: its own, that others have its name, or that its import has
-    failed in this process.
+    """Return a plugin with its problem, if any: one of its own, a conflict with others of the same
+    name, or an import that has failed in this process.
     """
     problem = plugin.problem
     if problem is None and len(named) > 1 and not _comes_first(plugin):

@@ -1,8 +1,8 @@
-"""What saved models need and are: the plugin that one was saved with, and the size and quality of
-installed weights.
+"""Finds the plugins that a saved model needs, and describes installed weights by size and quality.
 
-The ``distribution`` in config.json decides: the plugin of that package is used, also if another
-package has one of the same name. Standard library only.
+A saved model names the package of each plugin, as ``distribution`` in config.json. Only the plugin
+of this package is used, even if another package has a plugin of the same name. Standard library
+only.
 """
 
 import re
@@ -41,9 +41,9 @@ def plugin_of_saved(kind: str, facts: Mapping[str, Any]) -> Plugin:
         facts: Its entry in config.json: ``name``, ``distribution`` and ``version``.
 
     Raises:
-        UnknownPlugin: It is not installed, or not registered in this process; the message says what
-            to do.
-        BundleError: The entry names nothing that can be installed.
+        UnknownPlugin: The plugin is not installed, or not registered in this process; the message
+            says what to do.
+        BundleError: The name of the plugin or of its package is not valid.
     """
     name = facts["name"]
     package = facts["distribution"]
@@ -91,10 +91,11 @@ class InstalledWeights:
 
     Attributes:
         megabytes: The size of the folder; None if it cannot be read.
-        bits_per_character: On held-out text of the training corpus; None if it was not measured.
-        copy_rate: The share of the characters of its texts in long spans of the training text, with
-            its 95 % interval and the number of characters that it rests on: "value", "interval",
-            "characters". None if it was not measured.
+        bits_per_character: Bits per character of held-out text of the training corpus; None if they
+            were not measured.
+        copy_rate: The share of generated characters that are in long spans copied from the training
+            text ("value"), its 95 % interval ("interval"), and the number of characters that were
+            measured ("characters"). None if it was not measured.
         parameters: The number of parameters of each kind; None if it was not recorded.
         problem: Why the weights cannot be used; None if they can.
     """

@@ -1,15 +1,15 @@
-"""Serving: the texts of many callers at once, by one model; and over HTTP, with the OpenAI
-protocol.
+"""Serving: generates the texts of many callers at once with one model, and serves models over HTTP
+with the OpenAI protocol.
 
     options   what the operator decides: limits, keys, names of models and of the server
     app       the application: routes, the OpenAPI document and the page that shows it, models,
               errors
-    service   a request for a completion on its way: read, handed to the engine of its model,
-              answered whole or as a stream
-    protocol  the fields of a completion, and from its JSON to a checked call; what is wrong with a
-              request
+    service   handles a request for a completion: reads it, hands it to the engine of its model,
+              and answers whole or as a stream
+    protocol  the fields of a completion; turns the JSON of a request into a checked call, or says
+              what is wrong with it
     engine    continuous batching in one thread; knows nothing of HTTP
-    response  from what is released of the texts to the JSON of a response or a chunk
+    response  turns the new parts of the texts into the JSON of a response or a chunk
     server    uvicorn in one process, or in several
 """
 

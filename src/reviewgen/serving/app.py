@@ -36,7 +36,7 @@ from reviewgen.version import __version__
 from reviewgen.web.composing import page_for_server, static_files
 from reviewgen.web.rendering import render
 
-_LAST_SECONDS = 2.0  # the time to answer requests that are ended
+_LAST_SECONDS = 2.0  # seconds for answering requests that were cancelled
 _ABOUT = (
     "Small text generators behind the OpenAI protocol for completions, chat completions and"
     " embeddings."
@@ -76,12 +76,12 @@ def create_app(
 ) -> Starlette:
     """Return the application that serves some models; ``app.state.service`` has its engines.
 
-    Requests that are cancelled by the ASGI server, as where the time after a signal is over, end
-    with an error.
+    If the ASGI server cancels a request, for example when the time after a signal is over, the
+    client gets an error.
 
     Args:
-        models: The models by the name that requests give, or engines that run them already, which
-            are closed with the server.
+        models: The models, by the names that requests use for them. In place of a model, there may
+            be an engine that already runs it; the engine is closed with the server.
         limits: The limits of a request.
         key_digests: The SHA-256 of each accepted key; None accepts every request.
         cors_origins: The origins whose pages may call the server from a browser.
@@ -89,7 +89,7 @@ def create_app(
         page: Whether to serve the page that writes texts, at /.
 
     Raises:
-        ReviewgenError: A model cannot be served; names it.
+        ReviewgenError: A model cannot be served; the message names it.
     """
     limits = limits or Limits()
     service = Service(_start_engines(models, limits), limits, key_digests)
@@ -138,7 +138,7 @@ def _start_engines(models: Mapping[str, ReviewModel | Engine], limits: Limits) -
 
 
 def _routes(page: bool) -> list[Route]:
-    """Return the routes; the docstrings of those in the OpenAPI document are its summaries."""
+    """Return the routes. The OpenAPI document uses the docstrings of the endpoints as summaries."""
     routes = [
         Route("/v1/models", _list_models),
         Route("/v1/models/{name:path}", _show_model),
@@ -156,10 +156,10 @@ def _routes(page: bool) -> list[Route]:
 
 
 def _service(request: Request) -> Service:
-    """Return the service, for a request that has one of the keys.
+    """Check the key of a request, and return the service.
 
     Raises:
-        RequestError: It has none.
+        RequestError: The request has none of the accepted keys.
     """
     service: Service = request.app.state.service
     service.authorize(request)
@@ -211,7 +211,7 @@ async def _metrics(request: Request) -> Response:
         service.metrics.live.labels(name).set(engine.live)
         service.metrics.waiting.labels(name).set(engine.waiting)
     registry = service.metrics.registry
-    # each worker writes its numbers to that folder, and any of them adds up all
+    # Each worker writes its numbers to that folder. Any worker can add up those of all workers.
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
         registry = CollectorRegistry()
         MultiProcessCollector(registry)
@@ -263,8 +263,8 @@ def _request_schemas(limits: Limits) -> dict[str, Any]:
 
 
 async def _docs(request: Request) -> Response:
-    """The same document as a page: paths, fields of a completion with types and descriptions,
-    statuses.
+    """The content of the OpenAPI document as a page: paths, fields of a completion with types and
+    descriptions, statuses.
     """
     page = render(
         "serving/docs.html",
@@ -296,7 +296,7 @@ async def _static(request: Request) -> Response:
 
 def _describe(request: Request, name: str) -> dict[str, Any]:
     """Return the entry of a model in ``GET /v1/models``: OpenAI's fields and, under ``reviewgen``,
-    those that a page needs.
+    the fields that a page needs.
     """
     model = _service(request).engines[name].model
     details = {
@@ -317,8 +317,8 @@ def _describe(request: Request, name: str) -> dict[str, Any]:
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
-    """Answer in OpenAI's format a request that was refused, or that failed by a fault of ours; the
-    log has its traceback.
+    """Answer a request that was refused, or that failed by a fault of the server, in OpenAI's
+    format. The log has the traceback of a fault.
     """
     problem = RequestError(
         500, "The server failed; its log says why.", None, "server_error", {"connection": "close"}

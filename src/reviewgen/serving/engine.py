@@ -1,26 +1,27 @@
 """Engine: continuous batching for one model. One thread runs all requests in one batch, one step at
 a time.
 
-A text joins at the next tick, and leaves when it is complete; each is the text that
-``ReviewModel.generate`` returns for the same seed and number. In a tick of some dozen milliseconds
-the engine
+A text joins the batch at the next tick, and leaves it when the text is complete. Each text equals
+the one that ``ReviewModel.generate`` returns for the same seed and number. A tick takes some dozen
+milliseconds. In each tick, the engine
 
-1. schedules texts, at most ``max_rows``: each request's first text, then each one's second, as long
-   as there is room. Scheduling is preemptive: a text that is not scheduled keeps its state and
-   resumes later;
-2. feeds the beginnings of new texts (bos, conditions, prompt) in turns, a chunk of at most 512
-   tokens each time: chunked prefill (Agrawal et al. 2023, SARATHI). So a long prompt delays the
-   others by one chunk, and a new one goes before the next chunk. The last states are kept, since
-   many requests begin alike;
-3. steps the texts that need each token's logits in Python: those inside a prompt's last word, or
-   with logits processors;
-4. lets the stepper sample a block of tokens for the others in its own loop, those with equal
-   settings together; many of them are shared among several cores;
-5. scores the new tokens of texts with log probabilities, and the prompts that are scored: it feeds
-   them once more, one by one. The next block waits for that.
+1. schedules at most ``max_rows`` texts: the first text of each request, then the second text of
+   each, as long as there is room. Scheduling is preemptive: a text that is not scheduled keeps its
+   state and resumes later.
+2. feeds the prefixes of new texts (bos, conditions, prompt) in turns, a chunk of at most 512 tokens
+   each time. This is chunked prefill (Agrawal et al. 2023, SARATHI). So a long prompt delays other
+   texts by one chunk only: a new prompt is fed before the next chunk of a long one. A prefix cache
+   keeps the latest states, since many requests begin alike.
+3. steps some texts token by token in Python, since they need the logits of each token: texts that
+   are still inside the last word of their prompt, and texts with logits processors.
+4. lets the stepper sample a block of tokens for each of the other texts, in the stepper's own loop.
+   Texts with equal settings are sampled together; many texts are divided among several threads.
+5. scores texts, that is, computes log probabilities: of new tokens and of prompts, if a request
+   asks for them. For this, it feeds the tokens once more, one by one. The next block of a text
+   waits until its tokens are scored.
 
-A row does not depend on the other rows, so a text is the same alone and in company. Requests are
-ended, never the engine: what a model or a logits processor raises ends its own request.
+A row does not depend on the other rows, so a text is the same alone and in a batch. An error of a
+model or a logits processor ends its own request, never the engine.
 """
 
 import logging
@@ -48,16 +49,17 @@ from reviewgen.novelty import CopyGuard
 from reviewgen.protocols.stepper import StepState, SupportsCompiledStep
 
 _LOG = logging.getLogger(__name__)
-_TICK_SECONDS = 0.03  # the prefill, the steps, the blocks and the scoring of a tick may each take
+_TICK_SECONDS = 0.03  # time limit of each part of a tick: prefill, steps, blocks, scoring
 _MAX_CHUNK = 512  # tokens of a prompt that are fed at once, at most
 _MIN_CHUNK = 32  # tokens of a prompt that are fed at once, at least
-# A new prompt counts as if it had waited so long, so it goes before the next chunk of a long one.
+# A new prompt counts as if it had waited this long, so it is fed before the next chunk of a long
+# prompt.
 _HEAD_START_SECONDS = 1.0
-_KEPT_PREFIXES = 64  # entries of the prefix cache that no text waits for
+_KEPT_PREFIXES = 64  # entries of the prefix cache that are kept although no text waits for them
 _MIN_NUMBERS = 7  # random numbers of a row in a block, at least
 _MAX_NUMBERS = 512  # random numbers of a row in a block, at most
 _NUMBERS_OF_A_TOKEN = 32  # no token needs more random numbers
-# Fewer rows share too little of the time that the weights take from memory to be worth a thread.
+# Each thread reads all weights from memory. With fewer rows, this costs more than a thread gains.
 _MIN_ROWS_OF_A_THREAD = 8
 _MAX_THREADS = 4
 # A request pauses while more characters than this wait for its consumer.
@@ -75,11 +77,11 @@ class EngineRequest:
 
     Attributes:
         request: The request, without beams, ``must_include`` and streamer.
-        prompt_ids: The token ids of each text's prompt, without bos. If there are any, they are fed
-            as they are, in place of the encoded prompts.
-        alternatives: How many alternatives to each token are delivered with the log probabilities;
-            None computes neither.
-        is_streamed: Whether a text is delivered while it grows, or once it is complete.
+        prompt_ids: The token ids of each text's prompt, without bos. If not None, these ids are fed
+            in place of the encoded prompts.
+        alternatives: How many alternatives to each token are delivered with its log probability.
+            None computes no log probabilities.
+        is_streamed: Whether a text is delivered while it grows; otherwise once it is complete.
         is_echoed: Whether a text is delivered with its prompt.
         scores_prompts: Whether the tokens of the prompts are scored and delivered, too. This needs
             ``prompt_ids``, ``alternatives`` and ``is_echoed``.
@@ -95,14 +97,15 @@ class EngineRequest:
 
 @dataclass(eq=False, kw_only=True)
 class ServedText(Text):
-    """A text that was started.
+    """A text of a request, after its generation has started.
 
     Attributes:
-        request: Its request; ``number`` is its index in it.
-        out: What is released of it, and its scores.
+        request: The request of the text; ``number`` is the index of the text in this request.
+        out: Decides which characters and tokens may be delivered, and keeps the scores.
         lacks_random: Whether the last block had too few random numbers for a token.
-        scored: How many of its ids were scored, or need no score.
-        score_logits, score_state: The model's after these; None until they are known.
+        scored: How many ids of the text were scored, or need no score.
+        score_logits, score_state: The model's logits and state after these ids; None until they are
+            known.
     """
 
     request: "ActiveRequest"
@@ -114,35 +117,35 @@ class ServedText(Text):
 
     @property
     def can_advance(self) -> bool:
-        """Whether it can be advanced."""
+        """Whether the text can get its next token."""
         is_going = self.state is not None and self.finish_reason is None
         return is_going and not (self.request.is_stopped or self.is_scoring_prompt)
 
     @property
     def is_ready(self) -> bool:
-        """Whether it can be advanced in blocks."""
+        """Whether the text can get its next tokens in a block."""
         return self.can_advance and self.request.decoder.is_ready(self)
 
     @property
     def is_scoring_prompt(self) -> bool:
-        """Whether its prompt is still to be scored."""
+        """Whether the prompt of the text must still be scored."""
         return self.out.scores_prompt and self.scored < self.prompt_tokens
 
     @property
     def is_unscored(self) -> bool:
-        """Whether it has tokens that must be scored first."""
+        """Whether the text has tokens that must be scored before its next block."""
         tokens = len(self.ids) - self.out.first + (self.finish_reason == "end")
         return self.out.is_scored and len(self.out.scores) < tokens
 
 
 class TextDelta(NamedTuple):
-    """What is new of a text.
+    """The new part of a text, as it is delivered to the consumer.
 
     Attributes:
-        text: The text; its other attributes are final once it is over.
-        characters: The new characters; the first follow the prompt, or are those of the prompt if
-            it is echoed.
-        tokens: Their tokens, if log probabilities are computed.
+        text: The text in the engine. Its attributes are final once the text is complete.
+        characters: The new characters. The first ones follow the prompt; if the prompt is echoed,
+            they are those of the prompt.
+        tokens: The new tokens, if log probabilities are computed.
         is_over: Whether the text is complete.
     """
 
@@ -157,10 +160,11 @@ class _CachedPrefix:
     """An entry of the prefix cache.
 
     Attributes:
-        ids: The ids of the beginning.
-        state, logits: The model's after those that were fed.
-        fed: How many were fed.
-        waits_since: When it was fed last, in seconds of ``time.monotonic``.
+        ids: The ids of a text's beginning: bos, conditions, prompt.
+        state, logits: The model's state and logits after the ids that were fed.
+        fed: How many of the ids were fed.
+        waits_since: When a chunk was fed last, in seconds of ``time.monotonic``; a new entry has a
+            head start.
     """
 
     ids: tuple[int, ...]
@@ -171,7 +175,7 @@ class _CachedPrefix:
 
     @property
     def is_fed(self) -> bool:
-        """Whether all of it was fed."""
+        """Whether all ids were fed."""
         return self.fed == len(self.ids)
 
 
@@ -180,13 +184,14 @@ class ActiveRequest:
     """A submitted request; ``Engine.submit`` makes it.
 
     Attributes:
-        submission, decoder: What was submitted, and its decoding loop.
-        starts: Each text at its beginning, which is copied.
-        notify: Is called in the engine's thread after a tick if there is anything to take, or the
-            request has failed.
-        wake: Is called when the engine may have something to do.
+        submission, decoder: The submitted request, and its decoding loop.
+        starts: Each text as it is before its first new token; it is copied when the text is
+            started.
+        notify: Called in the engine's thread after a tick, if there are new parts of texts to take
+            or the request has failed.
+        wake: Called to wake the engine when it may have something to do.
         started: The texts that were started.
-        texts: Those of them that are not complete, in order.
+        texts: The started texts that are not complete, in order.
         error: Why the request has failed; None if it has not.
     """
 
@@ -202,12 +207,12 @@ class ActiveRequest:
     _unread: deque[TextDelta] = field(default_factory=deque)
 
     def cancel(self) -> None:
-        """End the request. May be called in any thread, twice."""
+        """End the request. May be called in any thread, and more than once."""
         self.is_cancelled = True
         self.wake()
 
     def take(self) -> Iterator[TextDelta]:
-        """Yield what is new of the texts; called in the consumer's thread."""
+        """Yield the new parts of the texts. Called in the consumer's thread."""
         while self._unread:
             yield self._unread.popleft()
         self.wake()
@@ -221,24 +226,26 @@ class ActiveRequest:
         self.error = self.error or error
 
     def notify_consumer(self) -> None:
-        """Notify the consumer if there is anything to take, or the request has failed; a consumer
-        that has cancelled may be gone.
+        """Notify the consumer if there are new parts of texts, or the request has failed. A
+        consumer that has cancelled the request may be gone, so it is not notified.
         """
         if (self._unread or self.error is not None) and not self.is_cancelled:
             try:
                 self.notify()
-            except Exception:  # its event loop is closed, for one; the other requests go on
+            except Exception:  # for example, its event loop is closed; other requests go on
                 _LOG.exception("A consumer cannot be notified; its request ends.")
                 self.cancel()
 
     @property
     def is_stopped(self) -> bool:
-        """Whether it was cancelled or has failed."""
+        """Whether the request was cancelled or has failed."""
         return self.is_cancelled or self.error is not None
 
     @property
     def is_schedulable(self) -> bool:
-        """Whether it may be scheduled: its consumer has taken enough of it."""
+        """Whether texts of the request may be scheduled. They may not while too many characters
+        wait for the consumer.
+        """
         unread = sum(1 + len(delta.characters) for delta in [*self._unread])
         return not self.is_stopped and unread <= _MAX_UNREAD
 
@@ -262,8 +269,8 @@ class ActiveRequest:
         return numbers, None if guard is None else (id(guard.windows), guard.run), id(spelling)
 
     def text(self, index: int) -> ServedText | None:
-        """Return the text with this index among those that are not complete, which is started now
-        if it was not; or None.
+        """Return the text with this index among the texts that are not complete, or None. If there
+        are not enough of them, another text is started.
         """
         if index == len(self.texts) and self.waiting:
             self._start_text()
@@ -292,7 +299,9 @@ class ActiveRequest:
         self.texts.append(text)
 
     def collect(self, text: ServedText) -> None:
-        """Collect what is new of a text; one that is complete leaves the request."""
+        """Collect the new part of a text for the consumer. A text that is complete is removed from
+        ``texts``.
+        """
         is_over = text.finish_reason is not None
         if self.is_stopped or (is_over and text.is_unscored):
             return
@@ -310,10 +319,10 @@ class Engine:
 
     Args:
         model: The model. Its weights must not be changed any more.
-        max_rows: How many texts are advanced side by side; others wait.
+        max_rows: How many texts are advanced at the same time; other texts wait.
 
     Attributes:
-        model, generator: The model, and what generates its texts.
+        model, generator: The model, and its generator.
         thread: The engine's thread.
 
     Raises:
@@ -329,13 +338,14 @@ class Engine:
         self._stepper = self.generator.stepper
         self._tokenizer = self.generator.tokenizer
         self._refuse_growing_state()
-        self._threads = min(_MAX_THREADS, os.cpu_count() or 1)  # that sample blocks of many texts
+        # threads for the blocks of many texts
+        self._threads = min(_MAX_THREADS, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(self._threads, "reviewgen-block")
         self._inbox: deque[ActiveRequest] = deque()
         self._requests: list[ActiveRequest] = []
-        self._prefixes: dict[tuple[int, ...], _CachedPrefix] = {}  # the latest come last
-        self._fed_seconds = 1e-3  # of a token of a prompt
-        self._sampled_seconds = 1e-3  # of a row in a block
+        self._prefixes: dict[tuple[int, ...], _CachedPrefix] = {}  # the most recently used is last
+        self._fed_seconds = 1e-3  # estimated seconds to feed a token of a prompt
+        self._sampled_seconds = 1e-3  # estimated seconds to sample a token of a row in a block
         self._wake = threading.Event()
         self._lock = threading.Lock()
         self._must_stop = False
@@ -345,7 +355,7 @@ class Engine:
         self.thread.start()
 
     def _refuse_growing_state(self) -> None:
-        """Raise if the state grows with the text; this also compiles what the first text needs."""
+        """Raise if the state grows with the text. This also compiles what the first text needs."""
         states = [self._stepper.initial_state(1)]
         for _ in range(2):
             states.append(self._feed_one([self._tokenizer.bos_id], states[-1])[1])
@@ -362,18 +372,19 @@ class Engine:
         notify: Callable[[], object],
         guard: CopyGuard | None = None,
     ) -> ActiveRequest:
-        """Start to generate the texts of a request, whose ``max_time`` counts from now.
+        """Start to generate the texts of a request. Its ``max_time`` counts from now.
 
         Args:
             submission: The request.
-            notify: Is called in the engine's thread after a tick if there is anything to take from
-                the request, or it has failed. It must return quickly.
+            notify: Called in the engine's thread after a tick, if there are new parts of texts to
+                take or the request has failed. It must return quickly.
             guard: The copied spans that must not be completed: ``generator.guard(request)``, which
                 may take seconds.
 
         Returns:
-            The request, to take from it what is new, and to cancel it. A request with more than
-            ``_MAX_UNREAD`` unread characters pauses until its consumer has caught up.
+            The active request, from which the consumer takes the new parts of the texts, and which
+            it can cancel. A request with more than ``_MAX_UNREAD`` unread characters pauses until
+            its consumer has caught up.
 
         Raises:
             DataError: The request needs a lexicon that the model does not have.
@@ -411,7 +422,8 @@ class Engine:
         """Take no more requests, let those in progress fail, and end the thread.
 
         Args:
-            timeout: The seconds to wait for that. After it, they fail as soon as the model returns.
+            timeout: The seconds to wait for the end of the thread. If the model takes longer, the
+                requests fail as soon as it returns.
         """
         with self._lock:
             self._must_stop = True
@@ -419,13 +431,14 @@ class Engine:
         self.thread.join(timeout)
 
     def _run(self) -> None:
-        """Advance the requests until the engine is closed; the engine's thread."""
+        """Advance the requests until the engine is closed. This runs in the engine's thread."""
         while not self._must_stop:
             while self._inbox:
                 self._requests.append(self._inbox.popleft())
             if not self._tick():
                 self._wake.wait()
-                self._wake.clear()  # before the next look at what has woken it
+                # cleared before the inbox is read again, so no request is missed
+                self._wake.clear()
             self._requests = [request for request in self._requests if not request.is_done]
         for request in [*self._requests, *self._inbox]:
             request.fail(GenerationError("The server was shut down before the text was complete."))
@@ -455,7 +468,8 @@ class Engine:
             self._score_for_a_while(texts)
             for text in texts:
                 text.request.collect(text)
-        except Exception as error:  # a mistake of ours ends the requests, not the engine
+        # an error of the engine itself ends the requests, not the engine
+        except Exception as error:
             _LOG.exception("The engine has failed; its requests end.")
             for request in self._requests:
                 request.fail(error)
@@ -464,8 +478,8 @@ class Engine:
         return len(texts) > 0
 
     def _prefill(self, texts: Sequence[ServedText]) -> None:
-        """Feed, in turns, the beginnings of texts that have no state yet, the one that has waited
-        longest first.
+        """Feed, in turns, the prefixes of texts that have no state yet. The prefix that has waited
+        longest is first.
         """
         waiting: dict[_CachedPrefix, list[ServedText]] = {}
         for text in texts:
@@ -484,7 +498,7 @@ class Engine:
             before = prefix.fed
             if not prefix.is_fed:
                 self._call_isolated(waiting[prefix], partial(self._feed, prefix))
-            if before < prefix.fed and not prefix.is_fed:  # else it is done, or has failed
+            if before < prefix.fed and not prefix.is_fed:  # otherwise it is complete, or has failed
                 queue.append(prefix)
         for prefix, some in waiting.items():
             if prefix.is_fed:
@@ -492,10 +506,11 @@ class Engine:
                     _start_after(text, prefix)
 
     def _feed(self, prefix: _CachedPrefix, _texts: Sequence[ServedText]) -> None:
-        """Feed a chunk of a beginning, as much as a tick has time for.
+        """Feed the next chunk of a prefix, as many tokens as a tick has time for.
 
-        A stepper without a compiled step calls its model, whose last bits may depend on where a
-        text is cut: always after 512 tokens, as ``ModelStepper`` cuts it.
+        A stepper without a compiled step calls its model. The last bits of the model's results may
+        depend on where the ids are cut into chunks. So these chunks always have 512 tokens, as
+        those of ``ModelStepper``.
         """
         size = _MAX_CHUNK
         if isinstance(self._stepper, SupportsCompiledStep):
@@ -510,8 +525,8 @@ class Engine:
             self._fed_seconds = max((self._fed_seconds + seconds) / 2, 1e-9)
 
     def _step_for_a_while(self, texts: Sequence[ServedText]) -> None:
-        """Advance texts token by token, until a tick is over or none is left that cannot go on in
-        blocks.
+        """Advance texts token by token, until the time of a tick is over or all unfinished texts
+        can go on in blocks.
         """
         until = time.monotonic() + _TICK_SECONDS
         while texts and time.monotonic() < until:
@@ -522,19 +537,23 @@ class Engine:
             texts = [text for text in going if text.can_advance and not text.is_ready]
 
     def _step(self, texts: Sequence[ServedText]) -> None:
-        """Give each text of one request a token; those that continue have no logits then."""
+        """Give each text of one request its next token. The logits of texts that continue are
+        deleted, since they are out of date.
+        """
         for text in texts[0].request.decoder.step(texts):
             text.logits = None
 
     def _sample_blocks(self, texts: Sequence[ServedText]) -> None:
-        """Let the stepper sample texts in its own loop, those that sample alike together."""
+        """Let the stepper sample blocks of tokens in its own loop. Texts with the same
+        ``batch_key`` are sampled together.
+        """
         if not texts:
             return
         numbers = int(_TICK_SECONDS / (self._sampled_seconds * len(texts))) + 1
         numbers = min(max(numbers, _MIN_NUMBERS), _MAX_NUMBERS)
         started = time.monotonic()
         before = sum(text.new_tokens for text in texts)
-        # before the threads start: the spelling states of a request are not thread-safe
+        # Do this before the threads start: the spelling states of a request are not thread-safe.
         for text in texts:
             if text.place is None and text.request.decoder.spelling is not None:
                 text.request.decoder.place(text)
@@ -566,7 +585,9 @@ class Engine:
         text.lacks_random = text.new_tokens == before
 
     def _score_for_a_while(self, texts: Sequence[ServedText]) -> None:
-        """Score the tokens of texts one by one, until a tick is over or none is left."""
+        """Score the tokens of texts one by one, until the time of a tick is over or all tokens are
+        scored.
+        """
         until = time.monotonic() + _TICK_SECONDS
         while time.monotonic() < until:
             texts = [text for text in texts if text.is_unscored and not text.request.is_stopped]
@@ -595,8 +616,9 @@ class Engine:
         if fed:
             ids = np.array([[text.ids[text.scored]] for text in fed], np.int64)
             logits, after = self._stepper.forward(ids, gather(states))
-        for text, score in zip(texts, scores, strict=True):  # now that nothing has raised
-            if text.scored >= text.out.first:  # else it is of a prompt that is not scored
+        for text, score in zip(texts, scores, strict=True):  # only now, when nothing has raised
+            # otherwise the token belongs to a prompt that is not scored
+            if text.scored >= text.out.first:
                 text.out.scores.append(score)
         for row, text in enumerate(fed):
             text.scored += 1
@@ -622,23 +644,23 @@ class Engine:
 
 
 def _start_after(text: ServedText, prefix: _CachedPrefix) -> None:
-    """Give a text the state after its beginning, from which it is also scored."""
+    """Give a text the state after its prefix. Its new tokens are scored from this state, too."""
     text.logits = prefix.logits
     text.state = Slot(prefix.state, 0)
     has_backtracked = text.scored > len(text.ids)
     is_new = text.score_state is None and not text.out.scores_prompt
     if has_backtracked or is_new:
-        del text.out.scores[len(text.ids) - text.out.first :]  # those of tokens that it lost
+        del text.out.scores[len(text.ids) - text.out.first :]  # scores of tokens that the text lost
         text.scored = len(text.ids)
         text.score_logits = text.logits
         text.score_state = text.state
 
 
 def _sample_block(texts: Sequence[ServedText], numbers: int) -> np.ndarray:
-    """Return the tokens that the stepper samples for texts that sample alike, (B, N)."""
+    """Return the tokens that the stepper samples for texts with the same ``batch_key``, (B, N)."""
     request = texts[0].request
     params = request.decoder.params
-    if any(text.request is not request for text in texts):  # of which each has its own limit
+    if any(text.request is not request for text in texts):  # each request has its own limit
         params = params._replace(max_new_tokens=_NO_LIMIT)
     if any(text.lacks_random for text in texts):
         numbers = max(numbers, _NUMBERS_OF_A_TOKEN)
@@ -646,16 +668,17 @@ def _sample_block(texts: Sequence[ServedText], numbers: int) -> np.ndarray:
 
 
 def _schedule(requests: Sequence[ActiveRequest], max_rows: int) -> list[ServedText]:
-    """Return the texts of some requests, in the order of their submission, that are advanced next.
+    """Return the texts that are advanced next. The requests are in the order of their submission.
 
-    A request for many texts leaves room for every other one, and uses all remaining capacity. If
-    there are more requests than room, those that came first have it.
+    A request for many texts leaves room for the other requests, and uses all remaining room. If
+    there are more requests than ``max_rows``, those that were submitted first have priority.
     """
     going = [request for request in requests if request.is_schedulable]
     scheduled: list[ServedText] = []
     index = 0
     while going and len(scheduled) < max_rows:
-        texts = (request.text(index) for request in going)  # each is started if it is taken
+        # a waiting text is started if it is taken
+        texts = (request.text(index) for request in going)
         some = list(islice(filter(None, texts), max_rows - len(scheduled)))
         if not some:
             break
@@ -667,7 +690,7 @@ def _schedule(requests: Sequence[ActiveRequest], max_rows: int) -> list[ServedTe
 def _grouped(
     texts: Sequence[ServedText], key: Callable[[ServedText], Hashable]
 ) -> list[list[ServedText]]:
-    """Return texts by a key, in order."""
+    """Group texts by a key. The groups, and the texts in a group, keep their order."""
     groups: dict[Hashable, list[ServedText]] = {}
     for text in texts:
         groups.setdefault(key(text), []).append(text)

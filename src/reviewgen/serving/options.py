@@ -100,11 +100,12 @@ def accepts_key(digests: Sequence[str], authorization: str) -> bool:
 
 
 def read_keys(file: Path) -> tuple[list[str], list[str]]:
-    """Return the digests of the keys of a file, one per line, and notes for the operator; # starts
-    a comment line.
+    """Read a file with one API key per line; # starts a comment line. Return the digests of the
+    keys, and notes for the operator.
 
     Raises:
-        ConfigError: The file is missing or unreadable, holds no key, or a line that cannot be one.
+        ConfigError: The file is missing or unreadable, holds no key, or has a line that is not a
+            valid key.
     """
     try:
         lines = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
@@ -133,7 +134,7 @@ def read_keys(file: Path) -> tuple[list[str], list[str]]:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches a host's address."""
+    """Return whether the address of a host can only be reached from this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -141,21 +142,22 @@ def is_loopback(host: str) -> bool:
 
 
 def accepted_hosts(host: str, address: str, more: Sequence[str] = ()) -> list[str] | None:
-    """Return the names that requests may call a server by, as the header ``Host`` has them without
-    a port; None accepts any.
+    """Return the host names that a request may have in its header ``Host``, without a port; None
+    accepts any name.
 
-    A site can let its own name lead to 127.0.0.1 once its page is loaded (DNS rebinding); the
-    browser then lets that page read the answers of a server of this machine, without CORS. But the
-    header has the name of the site. So a server that only this machine reaches answers to names of
-    this machine alone, as Jupyter and Ollama do.
+    This prevents DNS rebinding: a site loads its page in a browser, then changes its own name to
+    the address 127.0.0.1. The browser now lets this page read the answers of a server on this
+    machine, without CORS. But the header ``Host`` still has the name of the site. So a server that
+    can only be reached from this machine accepts only names of this machine, as Jupyter and Ollama
+    do.
 
     Args:
-        host: Where the server listens, as the user has given it.
-        address: The address of that.
-        more: Further names, without a port; ``*`` accepts any.
+        host: The host on which the server listens, as the user wrote it.
+        address: The IP address of this host.
+        more: Further names to accept, without a port; ``*`` accepts any.
 
     Raises:
-        ConfigError: One is not the name of a host.
+        ConfigError: One of the further names is not the name of a host.
     """
     for name in more:
         if name != "*" and not _HOST.fullmatch(name):
@@ -169,8 +171,8 @@ def accepted_hosts(host: str, address: str, more: Sequence[str] = ()) -> list[st
 
 
 def name_sources(given: Sequence[str]) -> dict[str, str]:
-    """Return the source of each model as typed, by its name: NAME=SOURCE, or a source, named by its
-    preset, folder or repository.
+    """Return the source of each model by its name. The user writes NAME=SOURCE, or only a source,
+    which is then named by its preset, folder or repository.
 
     >>> name_sources(["mine=./my-model", "lstm-word", "ana/music@v2"])
     {'mine': './my-model', 'lstm-word': 'lstm-word', 'ana/music': 'ana/music@v2'}

@@ -1,9 +1,9 @@
-"""From the JSON of a request for a completion to a checked call, and what is wrong with a request,
-in OpenAI's form.
+"""Turns the JSON of a request for a completion into a checked call, or into an error in OpenAI's
+format.
 
-The fields are OpenAI's, as at https://platform.openai.com/docs/api-reference/completions/create,
-then those of reviewgen, which are declared with the settings of ``generate``. The OpenAPI document
-and the checks are both made from these classes.
+A request has OpenAI's fields (https://platform.openai.com/docs/api-reference/completions/create)
+and those of reviewgen, which are settings of ``generate``. The OpenAPI document and the checks are
+both made from the classes that declare these fields.
 """
 
 import json
@@ -53,12 +53,12 @@ _KINDS = {
 
 @dataclass
 class RequestError(Exception):
-    """A request that is refused or failed.
+    """A request is refused, or has failed.
 
     Attributes:
         status: The HTTP status.
         message: One sentence: what happened, what is accepted, what to do.
-        param: The field of the request that is at fault; None if it is none.
+        param: The field of the request that is at fault; None if no field is.
         code: A short name for programs, as in "model_not_found".
         headers: Further headers of the response.
     """
@@ -82,7 +82,7 @@ class RequestError(Exception):
 
 
 def to_request_error(error: ReviewgenError) -> RequestError:
-    """Return an error of the library as one for the client."""
+    """Convert an error of the library to an error for the client."""
     message = str(error)
     if isinstance(error, ConfigError | DataError):
         for name in _SETTINGS:
@@ -98,10 +98,10 @@ def to_request_error(error: ReviewgenError) -> RequestError:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenAIFields:
-    """The fields of a request that OpenAI names or bounds in its own way; None is the default of
-    the model.
+    """The fields of a request whose names or bounds come from OpenAI. None stands for the default
+    of the model.
 
-    The others are settings of ``generate``, taken over below.
+    The other fields of a request are settings of ``generate``; they are in ``_SETTINGS``.
 
     Attributes:
         model: The name of a model; may be left out where the server has only one.
@@ -175,7 +175,7 @@ class OpenAIFields:
         return self.tries_per_prompt > (self.n or 1)
 
 
-_OTHERWISE = {  # declared above, or decided by the server
+_OTHERWISE = {  # settings that are declared above, or that the server decides
     "max_new_tokens",
     "min_new_tokens",
     "num_return_sequences",
@@ -222,11 +222,11 @@ class CompletionCall:
     """A checked request.
 
     Attributes:
-        model: The name of its model.
-        fields: Its fields, without the settings.
-        submission: What the engine gets: text number i continues prompt i //
+        model: The name of the model.
+        fields: OpenAI's fields of the request, without the settings of ``generate``.
+        submission: The request for the engine. Text number i continues prompt i //
             fields.tries_per_prompt.
-        starts_with_bos: Whether the ids that the client sent begin with bos, for each text.
+        starts_with_bos: For each text, whether the ids that the client sent begin with bos.
         tokenizer: The model's tokenizer.
     """
 
@@ -241,8 +241,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """Return the JSON object of a body.
 
     Raises:
-        RequestError: It is not UTF-8, not JSON, nested too deeply or not an object, or holds NaN,
-            half of a surrogate pair or a number of more than 100 digits.
+        RequestError: The body is not UTF-8, not JSON, nested too deeply or not an object, or holds
+            NaN, half of a surrogate pair or a number of more than 100 digits.
     """
     try:
         value = parse_json(body.decode("utf-8"))
@@ -264,7 +264,8 @@ def find_model(name: str | None, names: Sequence[str]) -> str:
     """Return the name of the model that a request is for.
 
     Raises:
-        RequestError: It is unknown (404), or not given where there are several (400).
+        RequestError: The name is unknown (404), or is missing although there are several models
+            (400).
     """
     chosen = names[0] if name is None and len(names) == 1 else name
     if chosen is None:
@@ -282,14 +283,14 @@ def find_model(name: str | None, names: Sequence[str]) -> str:
 
 
 def to_completion(chat: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a completion for those of a chat completion: the last message of the
-    user is its prompt.
+    """Convert the fields of a chat completion to those of a completion. The last message of the
+    user becomes the prompt.
 
-    Fields that a completion does not have, such as tools, are left out, since chat programs send
-    them without being asked.
+    Fields that a completion does not have, such as tools, are ignored, since chat programs send
+    them by themselves.
 
     Raises:
-        RequestError: There is no such message, or its content is not text.
+        RequestError: There is no message of the user, or its content is not text.
     """
     content = None
     for message in _objects(chat.get("messages")):
@@ -311,7 +312,9 @@ def to_completion(chat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
-    """Return the items of a JSON array, an empty object for one that is not an object."""
+    """Return the items of a JSON array, with an empty object in place of each item that is not an
+    object. Any other value has no items.
+    """
     if not isinstance(value, list):
         return []
     return [item if isinstance(item, dict) else {} for item in value]
@@ -326,7 +329,8 @@ def read_embedding(body: Mapping[str, Any], limits: Limits) -> list[str]:
     """Return the texts of a request for embeddings.
 
     Raises:
-        RequestError: They are not texts or too long, or the vectors are asked for in another form.
+        RequestError: The input is not text or is too long, or the vectors are requested in a form
+            that is not supported.
     """
     texts = body.get("input")
     if isinstance(texts, str):
@@ -350,13 +354,13 @@ def read_call(
     """Return the checked call of a request.
 
     Args:
-        body: Its fields, as JSON values.
+        body: The fields of the request, as JSON values.
         models: The models by name.
         limits: The limits of the server.
 
     Raises:
-        RequestError: A field is unknown, of a wrong type, out of range or of the limits, or
-            contradicts another or the model.
+        RequestError: A field is unknown, of a wrong type, out of range or beyond a limit of the
+            server, or contradicts another field or the model.
     """
     fields, settings = _read_fields(body)
     _refuse_contradictions(fields, settings)
@@ -370,7 +374,7 @@ def read_call(
     _refuse_long(prompts, limits)
     options = {**settings, "temperature": fields.temperature or None}
     if fields.scores_prompts and options.get("finish") is None:
-        options["finish"] = "anywhere"  # all tokens are returned: programs that score count them
+        options["finish"] = "anywhere"  # return all tokens: programs that score texts count them
     tries = fields.tries_per_prompt
     try:
         request = make_request(
@@ -383,7 +387,7 @@ def read_call(
     except ReviewgenError as error:
         raise to_request_error(error) from None
     if fields.scores_prompts:
-        request = replace(request, draws=())  # a score depends on no seed
+        request = replace(request, draws=())  # a score does not depend on the seed
     _refuse_many_logprobs(fields, request, ids)
     submission = EngineRequest(
         request,
@@ -397,15 +401,15 @@ def read_call(
 
 
 def _repeat(items: Iterable[T], times: int) -> list[T]:
-    """Return each item several times, side by side."""
+    """Return each item several times in a row."""
     return list(chain.from_iterable(repeat(item, times) for item in items))
 
 
 def _prompts_and_ids(
     inputs: list[Any], fields: OpenAIFields, tokenizer: Tokenizer
 ) -> tuple[list[str], list[list[int]], list[bool]]:
-    """Return the text of each prompt, the ids that are fed as they are, if there are any, and
-    whether bos was in front of those that the client sent.
+    """Return three lists: the text of each prompt; the ids to feed in place of each encoded text,
+    or no ids at all; and whether the ids that the client sent began with bos.
     """
     with_bos = [False] * len(inputs)
     if not isinstance(inputs[0], str):
@@ -419,7 +423,7 @@ def _prompts_and_ids(
 
 
 def _read_fields(body: Mapping[str, Any]) -> tuple[OpenAIFields, dict[str, Any]]:
-    """Return OpenAI's fields of a request, and its settings."""
+    """Return OpenAI's fields of a request, and its settings of ``generate``."""
     for name in body:
         if name in _ONLY_PYTHON:
             message = f"{name} is not offered over HTTP: call generate in Python or as a command."
@@ -439,7 +443,7 @@ def _read_fields(body: Mapping[str, Any]) -> tuple[OpenAIFields, dict[str, Any]]
 
 
 def _refuse_contradictions(fields: OpenAIFields, settings: Mapping[str, Any]) -> None:
-    """Raise where a field is not supported as it is, or not together with another."""
+    """Raise if a value is not supported, or if two fields cannot be used together."""
     _refuse_if(fields.logit_bias, "logit_bias", "logit_bias is not supported: leave it out.")
     stops = len(fields.stops)
     message = f"stop may hold at most {_MAX_STOPS} strings; got {stops:,}."
@@ -506,8 +510,8 @@ def _refuse_long(prompts: Sequence[Any], limits: Limits, param: str = "prompt") 
 
 
 def _read_prompts(prompt: Any) -> list[Any]:
-    """Return the prompts, all of them texts or lists of token ids; the empty text if none is
-    given.
+    """Return the prompts, which are all texts or all lists of token ids. Without a prompt, return
+    the empty text.
     """
     is_one = not isinstance(prompt, list) or (prompt and _are_ids(prompt))
     prompts: list[Any] = [prompt or ""] if is_one else prompt
@@ -539,8 +543,8 @@ def _decode(ids: list[int], tokenizer: Tokenizer) -> str:
 
 
 def _defaults(fields: OpenAIFields, saved: GenerationConfig, limits: Limits) -> GenerationConfig:
-    """Return the model's own settings, within the limits, with those of a request that OpenAI
-    names.
+    """Return the model's own settings, changed by OpenAI's fields of a request, within the limits
+    of the server.
     """
     max_tokens = fields.max_tokens
     if max_tokens is None:

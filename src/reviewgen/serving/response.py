@@ -1,6 +1,4 @@
-"""One request in progress: its texts, and the JSON that the client gets of them, whole or in
-chunks.
-"""
+"""One request in progress: its texts, and the JSON that the client gets, whole or in chunks."""
 
 import math
 import time
@@ -26,14 +24,14 @@ class Choice:
 
     Attributes:
         prompt: Its prompt.
-        text: The text so far, whole if the prompt is not echoed; without the stop string once it is
-            complete.
-        tokens: The tokens that were not sent yet.
+        text: The text so far, with its prompt (an echoed prompt comes with the first new part).
+            Once the text is complete, it is without the stop string.
+        tokens: The tokens that were not sent to the client yet.
         unsent: The characters that were not sent yet.
-        served: The text in the engine; None until there is anything of it, and once its end was
-            sent.
+        served: The text in the engine. None before the first new part has come, and after the end
+            was sent.
         is_over: Whether it is complete.
-        is_sent: Whether a beginning of it was sent.
+        is_sent: Whether any part of it was sent.
         copied: The copied spans of the whole text.
     """
 
@@ -47,7 +45,7 @@ class Choice:
     copied: Sequence[Span] = ()
 
     def add(self, delta: TextDelta) -> None:
-        """Add what is new of the text."""
+        """Append the new part of the text."""
         self.served = delta.text
         self.is_over = delta.is_over
         self.tokens += delta.tokens
@@ -70,7 +68,7 @@ class Completion(CompletionCall):
 
     Attributes:
         is_chat: Whether it is a chat completion.
-        created: When it came, in seconds since 1970.
+        created: When the request came, in seconds since 1970.
     """
 
     is_chat: bool = False
@@ -78,7 +76,7 @@ class Completion(CompletionCall):
 
     @cached_property
     def id(self) -> str:
-        """Its name, for the client's log."""
+        """The name of the completion, for the client's log."""
         return f"{'chat' * self.is_chat}cmpl-{uuid.uuid4().hex}"
 
     @cached_property
@@ -99,11 +97,11 @@ class Completion(CompletionCall):
         return all(choice.is_over for choice in self.choices)
 
     def whole(self, started: Sequence[ServedText]) -> dict[str, Any]:
-        """Return the response of a request that is not streamed: for each prompt the n texts that
-        are most probable on average.
+        """Return the response to a request that is not streamed. If more than n texts were
+        generated for a prompt, it has the n texts with the largest mean log probability.
 
         Args:
-            started: The texts that were started, whose tokens are counted.
+            started: The texts that were started; their tokens are counted.
         """
         tries = self.fields.tries_per_prompt
         best: list[Choice] = []
@@ -123,13 +121,15 @@ class Completion(CompletionCall):
                 yield self._object([self._choice(index, choice)]) | more
 
     def last_chunks(self, started: Sequence[ServedText]) -> list[dict[str, Any]]:
-        """Return the chunk with the numbers of tokens, of a stream that asked for them."""
+        """Return the chunk with the numbers of tokens, if the client asked for them; otherwise no
+        chunk.
+        """
         if not self.fields.include_usage:
             return []
         return [self._object([]) | {"usage": self.usage(started)}]
 
     def usage(self, started: Sequence[ServedText]) -> dict[str, int]:
-        """Return the tokens of all prompts, each of which counts once, and of all texts."""
+        """Return the number of tokens of all prompts, each counted once, and of all texts."""
         prompts = {
             text.number // self.fields.tries_per_prompt: len(text.ids) - text.new_tokens
             for text in started
@@ -155,8 +155,8 @@ class Completion(CompletionCall):
         }
 
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
-        """Return OpenAI's fields for what has not been sent yet of a text, and ours under
-        ``reviewgen``.
+        """Return the unsent part of a text in OpenAI's fields, with reviewgen's own fields under
+        ``reviewgen``, and mark it as sent.
         """
         extras: dict[str, Any] = {}
         fields: dict[str, Any] = {
@@ -180,7 +180,7 @@ class Completion(CompletionCall):
                 "copied": _spans(choice.text, choice.copied),
                 "conditions": self.submission.request.conditions_of(choice.served.number),
             }
-            choice.served.out.scores.clear()  # they may be many
+            choice.served.out.scores.clear()  # frees memory: there may be many
             choice.served = None
         if self.is_chat:
             role = {} if choice.is_sent else {"role": "assistant"}
@@ -198,8 +198,8 @@ class Completion(CompletionCall):
         return token.start >= len(choice.prompt) and token.id != self.tokenizer.bos_id
 
     def _logprobs(self, choice: Choice) -> dict[str, Any]:
-        """Return the log probabilities of tokens, in OpenAI's format: those of the token taken, and
-        of the most probable ones.
+        """Return the log probabilities of tokens in OpenAI's format. For each token of the text,
+        there are its own log probability and those of the most probable tokens in its place.
         """
         listed = list(choice.tokens)
         served = choice.served
@@ -215,8 +215,8 @@ class Completion(CompletionCall):
         }
 
     def _top_logprobs(self, token: Token) -> dict[str, float] | None:
-        """Return log probabilities by text: of the most probable token with each text, and of the
-        token taken; None for bos.
+        """Return the log probabilities of the alternatives and of the token taken, by their texts;
+        None for bos. If several alternatives have one text, the most probable one counts.
         """
         logprob = _number(token.score.logprob)
         if logprob is None:
@@ -229,7 +229,7 @@ class Completion(CompletionCall):
         return top | {token.text: logprob}
 
     def _own_token(self, token: Token) -> dict[str, Any]:
-        """Return a token with its alternatives as a list, in which two may have the same text."""
+        """Return a token with a list of its alternatives; two of them may have the same text."""
         alternatives = [
             {"text": text, "logprob": logprob, "is_end": other == self.tokenizer.eos_id}
             for other, text, logprob in token.score.alternatives
@@ -238,7 +238,7 @@ class Completion(CompletionCall):
 
 
 def _number(logprob: float) -> float | None:
-    """Return a log probability as a number of JSON; None for bos, which has none."""
+    """Return a log probability as a JSON number; None for bos, which has no log probability."""
     return None if math.isnan(logprob) else max(logprob, _IMPOSSIBLE)
 
 

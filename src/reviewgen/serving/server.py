@@ -1,9 +1,9 @@
 """Runs the application under uvicorn, in this process or in several workers, until a signal ends
 it.
 
-On SIGTERM or Ctrl-C no new connection is accepted; requests in progress have ``shutdown_seconds``
-to end, then they are cancelled, which the application answers with an error. A second Ctrl-C
-cancels them at once.
+After SIGTERM or Ctrl-C, no new connection is accepted. Requests in progress have
+``shutdown_seconds`` to end. Then they are cancelled, and the application answers them with an
+error. A second Ctrl-C cancels them at once.
 """
 
 import asyncio
@@ -33,10 +33,10 @@ from reviewgen.serving.options import Limits, ServerOptions
 from reviewgen.storage import temporary_folder
 
 _MAX_HEADERS = 65_536  # bytes of a request's first line and headers
-_MAX_CONNECTIONS = 1000  # of a process, also where it may have many more descriptors
-# the system cannot accept a connection now; asyncio tries again after a second
+_MAX_CONNECTIONS = 1000  # connections of a process, even if it may have many more file descriptors
+# With these errors, the system cannot accept a connection now; asyncio tries again after a second.
 _ACCEPT_ERRORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_SECONDS_BETWEEN_ACCEPT_ERRORS = 60  # in the log
+_SECONDS_BETWEEN_ACCEPT_ERRORS = 60  # the log has at most one such error in this time
 _OPTIONS = "REVIEWGEN_SERVER_OPTIONS"  # the environment variable by which workers get the options
 _OPTIONS_OF_APP = ("limits", "key_digests", "cors_origins", "hosts", "page")
 # A worker must answer uvicorn in this time. uvicorn waits as long for a worker that has just died,
@@ -48,10 +48,10 @@ class _Connection(H11Protocol):
     """A connection that is closed unless all headers of a request arrive before uvicorn's
     keep-alive timer ends.
 
-    uvicorn starts this timer after a response only, and stops it at the first byte of the next
-    request. The timer runs here whenever no request is in progress. A new connection takes the
-    place of the one that has waited longest if there are too many; if requests are in progress on
-    all of them, uvicorn answers the next one with 503.
+    uvicorn itself starts this timer only after a response, and stops it at the first byte of the
+    next request. Here, the timer runs whenever no request is in progress. If there are too many
+    connections, a new one takes the place of the one that has waited longest. If requests are in
+    progress on all connections, uvicorn answers the next request with 503.
     """
 
     @property
@@ -73,6 +73,7 @@ class _Connection(H11Protocol):
         self._start_timer(self.loop.time() + self.timeout_keep_alive)
 
     def data_received(self, data: bytes) -> None:
+        # uvicorn stops the timer at the first byte; here it goes on until the headers are complete
         deadline = self.deadline
         super().data_received(data)
         is_waiting = self.cycle is None or self.cycle.response_complete
@@ -111,7 +112,7 @@ def open_socket(host: str, port: int, stall_seconds: float, workers: int = 1) ->
             socket here.
         StorageError: The port is in use, or may not be used.
     """
-    # uvicorn hands the socket to its workers as a Unix one
+    # uvicorn passes the socket to its workers as a Unix socket
     if workers > 1 and not hasattr(socket, "AF_UNIX"):
         raise ConfigError(
             f"workers={workers} is for Linux and macOS: on Windows, one process serves. Leave it"
@@ -141,15 +142,15 @@ def open_socket(host: str, port: int, stall_seconds: float, workers: int = 1) ->
 def load_engines(
     options: ServerOptions, leave_out: Callable[[str, ReviewgenError], None] | None = None
 ) -> dict[str, Engine]:
-    """Return engines of the models that load and that an engine can run, by name.
+    """Load models, and return an engine for each of them, by name.
 
     Args:
         options: Which models, and how.
-        leave_out: Is called with the name and the error of each model that fails; without it, the
-            error is raised.
+        leave_out: Called with the name and the error of each model that fails; this model is left
+            out. If None, the error is raised.
 
     Raises:
-        ReviewgenError: No model is left; or one fails, and there is no ``leave_out``.
+        ReviewgenError: No model is left, or a model fails and ``leave_out`` is None.
     """
     engines: dict[str, Engine] = {}
     remaining = len(options.sources)
@@ -173,8 +174,8 @@ def _make_app(options: ServerOptions, engines: Mapping[str, Engine]) -> Starlett
 
 
 def uvicorn_options(limits: Limits, access_log: bool = False) -> dict[str, Any]:
-    """Return how uvicorn runs the application. It logs faults, and each request if asked for; no
-    headers, and so no keys.
+    """Return the settings of uvicorn. It logs faults and, with ``access_log``, each request. It
+    never logs headers, and so no API keys.
     """
     descriptors = os.sysconf("SC_OPEN_MAX") if hasattr(os, "sysconf") else _MAX_CONNECTIONS
     faults: dict[str, Any] = {"handlers": ["stderr"], "level": "ERROR", "propagate": False}
@@ -211,10 +212,11 @@ def run(
 
     Args:
         options: How to serve.
-        engines: The models that load. Workers load them again, and the dictionary is then emptied.
+        engines: The engines of the models that can be loaded. Several workers load the models
+            again; then these engines are closed, and the dictionary is emptied.
         listening: The socket.
-        workers: The number of processes. uvicorn starts one again that ends, and stops all with a
-            signal.
+        workers: The number of processes. uvicorn restarts a process that has ended, and stops all
+            processes after a signal.
     """
     how = uvicorn_options(options.limits, options.access_log)
     if workers == 1:
@@ -239,11 +241,11 @@ def run(
 
 
 def app_of_worker() -> Starlette:
-    """Return the application of a worker, by the options in its environment; uvicorn calls this in
-    each.
+    """Return the application of a worker, with the options from its environment variable. uvicorn
+    calls this in each worker.
 
-    A model that cannot be loaded any more ends the worker with a sentence; uvicorn starts it again,
-    and the others serve on.
+    If a model cannot be loaded any more, the worker ends with a message. uvicorn starts this worker
+    again, and the other workers go on.
     """
     fields = json.loads(os.environ[_OPTIONS])
     options = ServerOptions(**fields | {"limits": Limits(**fields["limits"])})
@@ -251,7 +253,7 @@ def app_of_worker() -> Starlette:
         pid = int(file.stem.rpartition("_")[2])
         try:
             os.kill(pid, 0)
-        except ProcessLookupError:  # texts in progress of a worker that died
+        except ProcessLookupError:  # the worker died: its texts in progress no longer count
             mark_process_dead(pid)
     try:
         return _make_app(options, load_engines(options))

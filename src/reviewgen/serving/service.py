@@ -1,7 +1,8 @@
-"""Requests for completions: each is read, handed to the engine of its model, and answered whole or
-as a stream.
+"""Handles requests for completions: reads each one, hands it to the engine of its model, and
+answers whole or as a stream.
 
-A request that the server ends, as where the time after a signal is over, ends with an error.
+If the server cancels a request, for example when the time after a signal is over, the client gets
+an error.
 """
 
 import asyncio
@@ -37,12 +38,14 @@ from reviewgen.serving.response import Completion
 
 # A body of more bytes is parsed by another thread, since that may take tenths of a second.
 _LARGE_BODY = 32_768
-_FLUSH_SECONDS = 0.02  # between two messages of a stream; tokens that come sooner share one
+# seconds between two messages of a stream; tokens that come sooner share a message
+_FLUSH_SECONDS = 0.02
 # This is added for each request: the more requests there are, the larger the messages.
 _FLUSH_SECONDS_PER_REQUEST = 0.001
-_MAX_FLUSH_SECONDS = 0.1  # between two messages of a stream, however many requests there are
-_LATE_SECONDS = 10.0  # The engine ends a request at most so long after its time limit.
-_LAST_SECONDS = 1.0  # for sending the error of a stream that is ended
+# most seconds between two messages of a stream, however many requests there are
+_MAX_FLUSH_SECONDS = 0.1
+_LATE_SECONDS = 10.0  # the engine ends a request at most this long after its time limit
+_LAST_SECONDS = 1.0  # seconds for sending the error with which a stream ends
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _EVENT = (b"data: ", b"\n\n")  # around the JSON of a server-sent event
 _DONE = b"data: [DONE]\n\n"  # the last server-sent event
@@ -137,7 +140,7 @@ class Service:
         """Check the key of a request.
 
         Raises:
-            RequestError: It has none, or another one.
+            RequestError: The request has no key, or one that is not accepted.
         """
         header = request.headers.get("authorization", "")
         if self._key_digests is not None and not accepts_key(self._key_digests, header):
@@ -149,7 +152,7 @@ class Service:
             raise RequestError(401, message, None, "invalid_api_key", headers)
 
     def read(self, body: bytes, is_chat: bool) -> Completion:
-        """Return the request of a body.
+        """Parse a body, and return the request in it.
 
         Raises:
             RequestError: A field is wrong.
@@ -161,8 +164,8 @@ class Service:
         return Completion(**vars(read_call(fields, models, self.limits)), is_chat=is_chat)
 
     async def embed(self, request: Request) -> Response:
-        """Return the response to a request for the vectors of some texts; others go on while a
-        model computes them.
+        """Return the response to a request for the vectors of some texts. Other requests go on
+        while the model computes them.
 
         Raises:
             RequestError: A field is wrong, or the model has no hidden state.
@@ -194,7 +197,8 @@ class Service:
             raise to_request_error(error) from None
 
     async def submit(self, completion: Completion, notify: Callable[[], object]) -> ActiveRequest:
-        """Start to generate the texts of a request; others go on while an index is built for it.
+        """Start to generate the texts of a request. Other requests go on while an index is built
+        for it.
 
         Raises:
             RequestError: The queue is full, or the model lacks what the request needs.
@@ -223,8 +227,8 @@ class CompletionResponse:
     Attributes:
         service: The server's models and engines.
         request: The request.
-        is_chat: Whether it is one for a chat completion.
-        completion, active: What was asked for, and the engine's work on it.
+        is_chat: Whether the request is for a chat completion.
+        completion, active: The checked request, and the engine's work on it.
         model: The name of its model; empty until the request is read.
         status: The status of the response; "none" until it has begun.
     """
@@ -242,8 +246,8 @@ class CompletionResponse:
         """Read the request, generate the texts and send them; stop if the client disconnects.
 
         Raises:
-            RequestError: The request is refused, or fails before anything was sent; a later failure
-                is the stream's last event.
+            RequestError: The request is refused, or fails before anything was sent. A later failure
+                is sent as the last event of the stream.
         """
         self.service.answering += 1
         try:
@@ -253,7 +257,7 @@ class CompletionResponse:
             self.completion = await asyncio.to_thread(read) if len(body) > _LARGE_BODY else read()
             self.model = self.completion.model
             await self._answer(scope, receive, send)
-        except (ClientGone, TimeoutError):  # TimeoutError: a reader that reads nothing
+        except (ClientGone, TimeoutError):  # TimeoutError: the client reads nothing
             self.service.metrics.disconnects.labels(self.model).inc()
         except RequestError as problem:
             await self._fail(problem, send)
@@ -327,11 +331,11 @@ class CompletionResponse:
         await self._send(send, last + _DONE, seconds, is_last=True)
 
     async def _advance(self, deadline: float) -> None:
-        """Wait until the texts have grown, and take in what is new.
+        """Wait until the texts have grown, and add the new parts to ``completion.choices``.
 
         Raises:
             RequestError: The request has failed, or its time is over.
-            ClientGone: The client is not there any more.
+            ClientGone: The client has disconnected.
         """
         if self.status != "none":  # the stream has begun
             seconds = _FLUSH_SECONDS + _FLUSH_SECONDS_PER_REQUEST * self.service.answering
@@ -355,7 +359,9 @@ class CompletionResponse:
             raise to_request_error(self.active.error)
 
     async def _find_copies(self, ids: Sequence[int]) -> Sequence[Span]:
-        """Return the copied spans of a text, in a thread: an index takes a while the first time."""
+        """Return the copied spans of a text. They are found in another thread, since an index takes
+        a while the first time.
+        """
         generator = self.service.engines[self.model].generator
         index = require_index(generator.index)
         decode = generator.tokenizer.decode
@@ -364,8 +370,8 @@ class CompletionResponse:
     async def _encode(
         self, values: Callable[[], Iterable[Any]], before: bytes = b"", after: bytes = b""
     ) -> bytes:
-        """Return some values as JSON; log probabilities in a thread, so that others go on
-        meanwhile.
+        """Return some values as JSON, each between ``before`` and ``after``. Log probabilities are
+        encoded in another thread, so that other requests go on meanwhile.
         """
 
         def encode() -> bytes:
@@ -392,16 +398,17 @@ class CompletionResponse:
 
 
 def _to_json(value: Any) -> bytes:
-    """Return a value as JSON, made piece by piece, so that other threads go on meanwhile."""
+    """Return a value as JSON, encoded piece by piece, so that other threads go on meanwhile."""
     return "".join(_JSON.iterencode(value)).encode()
 
 
 async def _read_body(request: Request, limits: Limits) -> bytes:
-    """Return the body of a request, of which no more than the limit is read, in chunks or not.
+    """Return the body of a request. Reading stops at the limit, whether or not the request declares
+    its length.
 
     Raises:
-        RequestError: It is not JSON by its content type or compressed (415), too large (413), or
-            did not come in time (408).
+        RequestError: The content type is not JSON, or the body is compressed (415), too large
+            (413), or not complete in time (408) or before the connection was closed (400).
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     coding = request.headers.get("content-encoding", "identity")
@@ -412,7 +419,7 @@ async def _read_body(request: Request, limits: Limits) -> bytes:
         unsupported = f"The body must not be compressed; its content encoding is {coding}."
     if unsupported is not None:
         raise RequestError(415, unsupported, code="unsupported_media_type")
-    headers = {"connection": "close"}  # the rest of it is not read
+    headers = {"connection": "close"}  # the rest of the body is not read
     message = f"The body is larger than {limits.max_body:,} bytes: send less."
     too_large = RequestError(413, message, None, "body_too_large", headers)
     declared = request.headers.get("content-length", "")

@@ -20,8 +20,8 @@ pytest, the ids of the tests are the names of the laws::
 process. ``make_model`` and ``make_tokenizer`` create an installed plugin by name; ``check_model``,
 ``check_tokenizer`` and ``check_stepper`` check all laws in one call. ``STEPPER_LAWS`` take the
 model's ``make`` and the factory of its stepper, or None. The laws of a logits processor take its
-factory, ``check_processor(NoDigits)``; those of a metric take the metric,
-``check_metric(WORD_LENGTH)``; and those of a reader take the reader and a file,
+factory, as in ``check_processor(NoDigits)``. The laws of a metric take the metric, as in
+``check_metric(WORD_LENGTH)``. The laws of a reader take the reader and a file, as in
 ``check_reader(read, "a.mbox")``. A law of an optional protocol (``CountTrained``,
 ``SupportsScore``, ``SupportsEncodeBatch``) passes if the plugin does not implement it. The suite
 depends on the contracts only, never on a plugin. It needs the extra ``reviewgen[testing]``.

@@ -1,5 +1,5 @@
-"""The laws of the optional abilities of a model, each a small protocol of its own; a model without
-the ability passes.
+"""The laws of the optional abilities of a model. Each ability is a small protocol of its own; a
+model without the ability passes its laws.
 
 B batch, T time (tokens), V vocabulary.
 """
@@ -59,7 +59,7 @@ from reviewgen.protocols.model import (
 )
 from reviewgen.protocols.ranges import SupportsCountRanges
 from reviewgen.testing.laws import assert_same, assert_unchanged
-from reviewgen.testing.models import MODEL_LAWS as MODEL_LAWS  # with the laws below
+from reviewgen.testing.models import MODEL_LAWS as MODEL_LAWS  # the laws below are added to it
 from reviewgen.testing.models import (
     compute_in_chunks,
     copies,
@@ -70,9 +70,9 @@ from reviewgen.testing.models import (
 )
 from reviewgen.testing.steppers import samples, step_logits
 
-PROCESSES = 3  # of a counting, one of which counts nothing
-LATER = 64  # tokens after an id that is held, at which its effect is measured
-HELD = 0.01  # the smallest change of a logit there that shows the id is held
+PROCESSES = 3  # processes that count; one of them counts nothing
+LATER = 64  # the effect of a condition is measured this many tokens after its id
+HELD = 0.01  # a larger change of a logit there shows that the state holds the condition
 MIN_VOCABULARY = 5  # bos, two tokens and two ids of conditions
 IGNORED = -100  # a target that is not to be predicted
 
@@ -196,7 +196,7 @@ def losses(model: Any) -> None:
         "The gradients must be finite, and reach a parameter."
     )
     has_dropout = any(not torch.equal(term, again[name]) for name, term in terms.items())
-    if not has_dropout:  # so that repeated rows have the same logits
+    if not has_dropout:  # then repeated rows have the same logits
         sentence = "changes if each row is there twice: return a mean per target, not a sum."
         for name, term in _compute_losses(model, seed=0, times=2).items():
             assert_close(term, terms[name], f"{name!r} {sentence}")
@@ -204,8 +204,8 @@ def losses(model: Any) -> None:
 
 @law(SupportsParameterGroups)
 def parameter_groups(model: Any) -> None:
-    """SupportsParameterGroups: parameters of the model, none twice, with known settings, and the
-    same groups at each call.
+    """SupportsParameterGroups: the groups have parameters of the model, none twice, and known
+    settings; they are the same at each call.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
 
@@ -305,7 +305,7 @@ def described_graph(model: Any) -> None:
     used = sorted(chain.from_iterable(node.parameters for node in all_nodes(graph)))
     known = sorted(parameter_sizes(model))
     is_right = used == known
-    if not isinstance(model, nn.Module):  # whose tensors need not all be in the picture
+    if not isinstance(model, nn.Module):  # such a model need not show all of its tensors
         is_right = len(set(used)) == len(used) and set(used) <= set(known)
     assert is_right, f"It has the parameters {used}; the model has {known}."
     _check_graph(graph, {"B": ROWS, "T": STEPS})
@@ -345,7 +345,9 @@ def operations(model: Any) -> None:
 
 
 def _check_operation(op: Operation, sizes: dict[str, int]) -> None:
-    """Check an operation, and add the sizes of its letters to those of earlier operations."""
+    """Check an operation. ``sizes`` has the sizes of the letters in earlier operations; those of
+    new letters are added.
+    """
     words = op.axes.split()
     shape = tuple(op.values.shape)
     for word, size in zip(words, shape, strict=True):
@@ -365,15 +367,15 @@ def _check_operation(op: Operation, sizes: dict[str, int]) -> None:
 
 
 def holds_given(model: Any) -> bool:
-    """Return whether a model is trained by gradient and holds the ids of conditions in its state,
-    so that its config has their number.
+    """Return whether a model is trained by gradient and keeps conditions in its state. The config
+    of such a model has ``condition_ids``.
     """
     return is_trained_by_gradient(model) and "condition_ids" in fields_of(type(model).Config)
 
 
 @law(holds_given)
 def given(model: Any) -> None:
-    """A config with ``condition_ids``: another given id changes logits 64 tokens later, and is
+    """A config with ``condition_ids``: another condition id changes logits 64 tokens later, and is
     forgotten in the next text.
     """
     size = model.config.vocab_size
@@ -386,12 +388,14 @@ def given(model: Any) -> None:
     with seeded(), torch.no_grad():
         model = type(model)(from_dict(config, settings)).eval()
         for tensor in model.parameters():
-            if not tensor.any():  # what is zero before training
+            if not tensor.any():  # some parameters are zero before training
                 nn.init.normal_(tensor, std=0.1)
         text = torch.randint(1, size - 2, (ROWS, LATER))
 
     def read(token: int) -> Tensor:
-        """Return the logits of a text that is given an id, and of one that is given another."""
+        """Return the logits of a text with the condition ``token``, and of the text after it, which
+        always has the same condition.
+        """
         start = torch.tensor([0, token]).expand(ROWS, 2)
         next_start = torch.tensor([0, size - 1]).expand(ROWS, 2)
         return logits_of(model, torch.cat([start, text, next_start, text, text, text], dim=1))
@@ -445,13 +449,15 @@ class ThreadGroup:
         whole[:] = np.concatenate(self._exchange(part))
 
     def gather_into(self, whole: np.ndarray, part: np.ndarray) -> None:
-        """Do the same in rank 0 only."""
+        """Write the parts of all threads to ``whole`` in rank 0 only."""
         parts = self._exchange(part)
         if self.rank == 0:
             whole[:] = np.concatenate(parts)
 
     def reduce_scatter(self, array: np.ndarray, sizes: np.ndarray) -> None:
-        """Sum each thread's slice, and fill the others with a number that is certainly wrong."""
+        """Give this thread its slice of the sum, and fill the other slices with a number that is
+        certainly wrong.
+        """
         is_own = np.repeat(np.arange(self.world_size), sizes) == self.rank  # (N,)
         array[:] = np.where(is_own, sum(self._exchange(array)), -(10**9))
 
@@ -465,8 +471,8 @@ class ThreadGroup:
 
 
 def run_ranks(processes: int, work: Callable[[ThreadGroup], Any]) -> list[Any]:
-    """Call a function once in each of several threads, with its group, and return the results;
-    raise the first error.
+    """Call a function once in each of several threads, with the ``ThreadGroup`` of the thread, and
+    return the results. Raise the first error of a thread.
     """
     slots = [None] * processes
     barrier = threading.Barrier(processes, timeout=60)
@@ -523,8 +529,8 @@ def _compute_losses(model: Any, seed: int, times: int = 1) -> dict[str, Any]:
 
 
 def _check_graph(graph: ModelGraph, sizes: Mapping[str, int]) -> None:
-    """Check the names and edges of a graph and of the insides of its nodes; ``sizes`` are those of
-    the letters around it.
+    """Check the names and edges of a graph and of the insides of its nodes. ``sizes`` has the sizes
+    of the letters of the outer graph.
     """
     sizes = {**sizes, **graph.sizes}
     nodes = {node.id: node for node in graph.nodes}
@@ -548,14 +554,16 @@ def _check_graph(graph: ModelGraph, sizes: Mapping[str, int]) -> None:
             )
             if not (edge.delay and source == target):
                 before[target].add(source)
-    TopologicalSorter(before).prepare()  # raises if edges without a delay form a circle
+    TopologicalSorter(before).prepare()  # raises if edges without a delay form a cycle
     for node in graph.nodes:
         if node.inside is not None:
             _check_graph(node.inside, sizes)
 
 
 def _ends(inside: ModelGraph | None, side: str) -> set[str]:
-    """Return the outputs of the inside of a node (source), or its inputs (target)."""
+    """Return the nodes inside a node that are its outputs (side "source") or its inputs (side
+    "target").
+    """
     if inside is None:
         return set()
     return {node.id for node in inside.nodes} - {getattr(edge, side) for edge in inside.edges}

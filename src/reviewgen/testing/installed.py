@@ -1,8 +1,8 @@
-"""Checks installed plugins without training them, each package in a process of its own: the static
-laws of each kind.
+"""Checks the static laws of installed plugins, which need no training. Each package is checked in a
+process of its own.
 
-A plugin may raise, exit, crash, hang or print while it is imported; none of that reaches the
-process that checks it.
+A plugin may raise, exit, crash, hang or print while it is imported. This does not affect the
+process that asks for the check.
 """
 
 import dataclasses
@@ -42,12 +42,12 @@ from reviewgen.registry.plugins import (
 from reviewgen.registry.saved import describe_weights
 from reviewgen.storage import temporary_folder
 
-# seconds to start Python, to import torch and a package, and to check its plugins, on the busiest
-# machine
+# Seconds in which Python must start, import torch and a package, and check the plugins of the
+# package, even on a very busy machine.
 LIMIT = 120.0
-_PROCESSES = 4  # that inspect packages at the same time
+_PROCESSES = 4  # number of processes that inspect packages at the same time
 _MAX_MESSAGE = 300  # characters
-_VOCAB_SIZE = 1_000  # of the configs that a preset's settings are checked with
+_VOCAB_SIZE = 1_000  # vocabulary size for checking the settings of a preset
 _SCRIPT = """
 import json, sys
 sys.path[:], file, plugins = json.loads(sys.argv[1])
@@ -62,8 +62,8 @@ class Inspection:
 
     Attributes:
         plugin: The plugin.
-        problem: What is wrong, as a sentence that names plugin, package and cause; None if nothing
-            is.
+        problem: A sentence that names the plugin, its package and what is wrong; None if nothing is
+            wrong.
         seconds: How long its import and checks took.
     """
 
@@ -75,17 +75,17 @@ class Inspection:
 def inspect_plugins(
     plugins: Iterable[Plugin] | None = None, limit: float = LIMIT
 ) -> list[Inspection]:
-    """Inspect plugins, each package in a process of its own; whatever they do at import, this
-    process is not affected.
+    """Inspect plugins, each package in a process of its own, so that nothing they do during import
+    affects this process.
 
     Args:
-        plugins: The plugins; None for all that are installed. One that is registered in this
-            process only is left out.
+        plugins: The plugins; None for all that are installed. Plugins that are only registered in
+            this process are left out.
         limit: Seconds for a package.
 
     Returns:
-        The results, in the order of the plugins. If one ends the process, those of its package
-        after it are not inspected.
+        The results, in the order of the plugins. If a plugin ends the process, the plugins of its
+        package that come after it are not inspected.
     """
     every = list_plugins() if plugins is None else plugins
     asked = [plugin for plugin in every if plugin.package != THIS_PROCESS]
@@ -108,8 +108,8 @@ def inspect_plugin(plugin: Plugin) -> None:
     """Import a plugin and check what its entry point leads to.
 
     Raises:
-        PluginError: It cannot be imported, or is not what its group asks for; the message says
-            which package and why.
+        PluginError: The plugin cannot be imported, or is not of the type that its group requires.
+            The message names the package and the cause.
     """
     try:
         if plugin.kind == "preset":
@@ -125,8 +125,8 @@ def inspect_plugin(plugin: Plugin) -> None:
 
 
 def report(file: str, plugins: Sequence[dict[str, Any]]) -> None:
-    """Inspect the plugins of a package, append a line on each to a file, and end the process:
-    called in a process of its own.
+    """Inspect the plugins of a package, append a line of JSON for each to a file, and end the
+    process. This is called in a process of its own.
     """
     for facts in plugins:
         plugin = Plugin(**facts)
@@ -141,15 +141,15 @@ def report(file: str, plugins: Sequence[dict[str, Any]]) -> None:
             problem = f"{title_of(plugin)} cannot be used: {describe_error(error)}"
         if problem is not None:
             problem = shortened(" ".join(problem.split()), _MAX_MESSAGE)
-        # to a file, since standard output is the plugin's to print to
+        # The results go to a file, since a plugin may print to standard output.
         with Path(file).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps([problem, time.monotonic() - started]) + "\n")
-    os._exit(0)  # not held up by threads and exit functions of a plugin
+    os._exit(0)  # do not wait for threads and exit functions of a plugin
 
 
 def assert_members(value: Any, protocol: type, *, is_class: bool = False) -> None:
-    """Raise AssertionError unless a value has the methods and attributes of a protocol; a class
-    needs the methods and Config only, since its objects may have the attributes.
+    """Raise AssertionError unless a value has the methods and attributes of a protocol. A class
+    needs only the methods and ``Config``, since the other attributes may be set in its objects.
     """
     assert not is_class or isinstance(value, type), (
         f"Its entry point must name a class; got {value!r:.60}."
@@ -223,8 +223,8 @@ def _check(kind: str, entry: Any) -> None:
 
 
 def _check_preset(preset: Preset) -> None:
-    """Check that the models of a blend, or the model and the tokenizer of a preset are installed,
-    and that its settings are theirs.
+    """Check that the model and the tokenizer of a preset (also the presets of which a blend
+    consists) are installed, and that they accept its settings.
     """
     for name in preset.parts:
         find_preset(name)
@@ -259,7 +259,7 @@ def _inspect_package(plugins: Sequence[Plugin], limit: float) -> list[Inspection
     results = [Inspection(plugin, *line) for plugin, line in zip(plugins, lines, strict=False)]
     problem = ""
     for plugin in plugins[len(lines) :]:
-        if problem:  # with an earlier one
+        if problem:  # an earlier plugin has ended the process
             own = f"{title_of(plugin)} was not inspected: {problem}"
         else:
             own = problem = f"{title_of(plugin)} {end} while it is imported."
@@ -278,6 +278,6 @@ def _run_quietly(command: list[str], limit: float) -> str:
         return f"was not imported within {limit:.0f} s: it waits, or does too much"
     status = done.returncode
     end = f"exit status {status}"
-    if status < 0:  # of its native code
+    if status < 0:  # a signal ended it, as when native code crashes
         end = signal.Signals(-status).name
     return f"ends the process ({end})"

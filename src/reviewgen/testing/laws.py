@@ -1,8 +1,8 @@
-"""What the laws of all contracts share: how a law is made of a function, and what a message says.
+"""Code that the laws of all contracts share: it makes laws from functions, and their messages.
 
-A law is a function that raises an AssertionError. Its message begins with the name of the law and
-the first paragraph of its docstring; pytest adds the values that an ``assert`` compares, numpy the
-arrays.
+A law is a function that checks one requirement of a contract, and raises an AssertionError if it is
+broken. The message begins with the name of the law and the first paragraph of its docstring. pytest
+adds the values that an ``assert`` compares, and numpy the arrays.
 """
 
 import functools
@@ -29,8 +29,8 @@ class Laws(list[Law]):
     """The laws of a contract, in the order in which to fix broken ones.
 
     Args:
-        bind: Returns the arguments of each call of a law's function, the plugin first, from the
-            arguments of the law.
+        bind: Takes the arguments of a law, such as ``make``, and returns the arguments for each
+            call of the function that checks it. The first one is the plugin.
     """
 
     def __init__(self, bind: Callable[..., Iterable[tuple[Any, ...]]]) -> None:
@@ -38,22 +38,22 @@ class Laws(list[Law]):
         self._bind = bind
 
     def law(self, need: type | Callable[[Any], bool] = object) -> Callable[[Law], Law]:
-        """Return a decorator that makes a law of a function, and appends it. Whatever is raised in
-        a law breaks it.
+        """Return a decorator that makes a law from a function, and appends it to the list. Any
+        error that the function raises breaks the law.
 
         Args:
             need: The optional protocol that the law is about, or a function that returns whether
-                the law applies to a plugin. Other plugins keep the law.
+                the law applies to a plugin. A plugin to which the law does not apply passes it.
         """
 
         def register(check: Law) -> Law:
-            """Add a function to the laws, and return it as it is called there."""
+            """Make the law of a function, append it to the list, and return it."""
             summary = " ".join(str(check.__doc__).partition("\n\n")[0].split())
             sentence = f"{check.__name__}: {summary}"
 
             @functools.wraps(check)
             def checked(*arguments: Any) -> None:
-                """Check the law for each bound call."""
+                """Call the function with each set of arguments that ``bind`` returns."""
                 try:
                     for plugin, *others in self._bind(*arguments):
                         if isinstance(plugin, need) if isinstance(need, type) else need(plugin):
@@ -82,8 +82,8 @@ class Laws(list[Law]):
 def run_python(
     code: str, *arguments: str, stdin: str = "", variables: Mapping[str, str] | None = None
 ) -> str:
-    """Return the last line that Python code prints in a process of its own, with this one's path;
-    raise if the process fails.
+    """Run Python code in a process of its own, with the ``sys.path`` of this process, and return
+    the last line that it prints.
 
     Args:
         code: The code.
@@ -92,7 +92,7 @@ def run_python(
         variables: Changes of the environment.
 
     Raises:
-        AssertionError: It fails, with the end of its traceback.
+        AssertionError: The process fails; the message has the end of its traceback.
     """
     path = {"PYTHONPATH": os.pathsep.join(folder or str(Path.cwd()) for folder in sys.path)}
     command = [sys.executable, "-P", "-c", code, *arguments]
@@ -106,7 +106,7 @@ def run_python(
 
 
 def json_round_trip(config: Any) -> Any:
-    """Return a config after a way through JSON."""
+    """Convert a config to JSON and back."""
     return from_dict(type(config), json.loads(json.dumps(to_dict(config))))
 
 

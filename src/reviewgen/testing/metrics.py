@@ -1,8 +1,8 @@
 """The laws of the contracts of metrics and of readers in ``reviewgen.protocols``, one function
 each.
 
-A law of a metric is called with the metric, one of a reader with the reader and a file that it can
-read.
+A law of a metric is called with the metric. A law of a reader is called with the reader and a file
+that it can read.
 """
 
 import math
@@ -51,7 +51,7 @@ def check_reader(reader: Any, source: str) -> None:
 
     Args:
         reader: The reader.
-        source: A file, or a URL, with a text or more.
+        source: A file or a URL with at least one text.
 
     Raises:
         AssertionError: A law is broken.
@@ -129,7 +129,7 @@ def texts(reader: Any, source: str) -> None:
 
 
 def _value(metric: Any, texts: Sequence[str], training: Sequence[str] = TRAINING_TEXTS) -> float:
-    """Return the value of texts, with the words of some training texts."""
+    """Return the metric of texts, for a model that was trained on some training texts."""
     words = chain.from_iterable(make_sample(training).words)
     sample = make_sample(texts, frozenset(map(str.casefold, words)))
     number = counted(sum(map(len, sample.words)), "word")

@@ -40,12 +40,13 @@ from reviewgen.testing.laws import Laws, assert_same, assert_unchanged, json_rou
 
 CHUNK = 512  # tokens of a call
 LONG = 2_000  # tokens of a long text
-LANES = 4  # texts of the training of ``learns``
-LENGTH = 12  # tokens of each of these texts
+LANES = 4  # rows of the batch that the law ``learns`` trains on
+LENGTH = 12  # tokens of each of these rows
 TRAINING_STEPS = 200  # steps of that training
 LEARNING_RATES = (0.01, 0.001, 0.1)  # a model must learn with one of them
-SHARE = 0.8  # a model must reach this share of the unigram's entropy as its loss
-# logits in bfloat16 may differ by this share of the largest one: it rounds to 8 bits in each layer
+SHARE = 0.8  # the loss must fall below this share of the entropy of single tokens
+# Logits in bfloat16, which rounds to 8 bits in each layer, may differ by this share of the largest
+# logit.
 BF16_TOLERANCE = 0.1
 
 MODEL_LAWS = Laws(lambda make: [(make(),)])
@@ -224,7 +225,7 @@ def meta(model: Any) -> None:
     """
     with torch.device("meta"):
         on_meta = type(model)(model.config)
-    # the sizes of count arrays depend on the texts, not on the config
+    # The sizes of count arrays depend on the texts, not on the config.
     if not isinstance(model, CountTrained):
         expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
         actual = {name: tensor.shape for name, tensor in on_meta.state_dict().items()}
@@ -260,7 +261,7 @@ def long_text(model: Any) -> None:
 @law()
 def aligned(model: Any) -> None:
     """``logits[b, t]`` scores the token after ``ids[b, t]``: if later logits depend on ``ids[b,
-    t]``, so do those at t.
+    t]``, the logits at t must, too.
     """
     changes = influence(model, logits_of) > 1e-6
     assert changes.diagonal().any() or not changes.triu(1).any(), "The logits are shifted."
@@ -285,7 +286,7 @@ def deep_copy(model: Any) -> None:
 
 
 def is_trained_by_gradient(model: Any) -> bool:
-    """Return whether a model has parameters to train, and is not counted."""
+    """Return whether a model has parameters to train, and is not trained by counting."""
     is_module = isinstance(model, nn.Module) and not isinstance(model, CountTrained)
     return is_module and any(parameter.requires_grad for parameter in model.parameters())
 
@@ -301,7 +302,7 @@ def causal_in_training(model: Any) -> None:
             return logits_of(model.train(), ids)
 
     ids = some_ids(model, ROWS, STEPS)
-    # the law can be checked if the model draws its random numbers from torch
+    # Only a model that draws its random numbers from torch gives the same logits twice.
     if torch.equal(seeded_call(model, ids), seeded_call(model, ids)):
         checks.causal(model, seeded_call)
 
@@ -359,7 +360,7 @@ def learns(model: Any) -> None:
     """
     ids = _repetitions(model.config.vocab_size)  # (B, T+1)
     limit = SHARE * math.log(len(set(ids.flatten().tolist())))
-    if limit == 0:  # of a vocabulary of one token
+    if limit == 0:  # a vocabulary of one token leaves nothing to learn
         return
     losses = []
     for learning_rate in LEARNING_RATES:
@@ -370,7 +371,7 @@ def learns(model: Any) -> None:
                 if loss < limit:
                     return
         if not influence(model.eval(), logits_of).any():
-            return  # it models at most how often each token occurs, and has nothing to learn here
+            return  # a model of token frequencies, without context, has nothing to learn here
     logits = logits_of(model, ids)
     raise AssertionError(
         f"The loss is {min(losses):.3g} nats per token, and must fall below {limit:.3g}. The logits"
@@ -473,7 +474,9 @@ def _loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _train_chunk(model: Any, seed: int, state: Any, is_rounded: bool = False) -> Any:
-    """Return the state after a chunk, whose loss has given finite gradients to the parameters."""
+    """Compute the loss of a chunk and its gradients, check that they are finite, and return the
+    state after the chunk.
+    """
     ids = some_ids(model, ROWS, STEPS, seed=seed)
     targets = some_ids(model, ROWS, STEPS, seed=seed + 10)
     with seeded(), asserting(f"In chunk {seed + 1}:"):
@@ -504,11 +507,12 @@ def _assert_finite(model: Any, logits: Tensor) -> None:
 
 
 def _repetitions(vocab_size: int) -> Tensor:
-    """Return ids (LANES, LENGTH + 1): each lane repeats one token, which the simplest model of a
+    """Return ids (LANES, LENGTH + 1). Each row repeats one token, which the simplest model of a
     context can learn.
 
-    There are at most four different tokens, and fewer where probabilities in place of logits could
-    pass, whose cross entropy is at least ln(1 + (V - 1) / e).
+    There are at most four different tokens. A faulty model that returns probabilities in place of
+    logits has a cross entropy of at least ln(1 + (V - 1) / e). In a small vocabulary this is low,
+    so there are fewer different tokens: the loss of such a model must not pass.
     """
     bound = math.log(1 + (vocab_size - 1) / math.e)
     tokens = min(2, vocab_size)

@@ -1,5 +1,5 @@
-"""The option ``--plugin`` of pytest, for the checks in ``test_plugin``: a plugin of pytest itself,
-in its group ``pytest11``.
+"""A plugin of pytest, in the entry point group ``pytest11``. It adds the option ``--plugin``, for
+the checks in ``test_plugin``.
 """
 
 from typing import Any

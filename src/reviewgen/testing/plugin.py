@@ -1,7 +1,7 @@
-"""``check_plugin``: all that an installed plugin goes through, from its metadata to texts in a
-fresh process, in seconds.
+"""``check_plugin`` checks an installed plugin in seconds, from its metadata to the texts that it
+generates in a fresh process.
 
-The checks are tests of pytest, in ``test_plugin``; this module says which there are for a name.
+The checks run as tests of pytest, in ``test_plugin``. This module determines the checks for a name.
 """
 
 import contextlib
@@ -49,7 +49,9 @@ from reviewgen.testing.tokenizers import TOKENIZER_LAWS, make_tokenizer
 Checks = Iterator[tuple[str, Callable[[], object]]]
 
 MAX_PARAMETERS = 200_000_000
-"""Of a preset: 800 MB of weights. These models are trained in minutes, on a laptop."""
+"""The largest number of parameters of a preset: 800 MB of weights. A preset should be trained in
+minutes, on a laptop.
+"""
 
 _OPINIONS = ("I liked the", "We loved the", "Nobody needs the", "A great", "A dull")
 _THINGS = ("film", "plot of the film", "music", "meal")
@@ -63,7 +65,7 @@ PROMPTS = ("I", "A great film, and")
 """Two prompts of different lengths, so that a state that grows with the tokens is noticed."""
 
 _NAMED = ("preset", "model", "tokenizer", "weights", "logits processor", "metric", "reader")
-# the preset to try a logits processor or a metric with; it is counted in a moment
+# A logits processor or a metric is tried with this preset, which is trained in a moment.
 _PRESET = "ngram-char"
 _VOCAB_SIZE = 256  # for a tokenizer without the setting vocab_size, such as one of characters
 _SCRIPT = """
@@ -81,7 +83,7 @@ class PluginCheck:
         name: What was checked: "metadata", "presets", "law causal", "training", ...
         outcome: "ok", "failed", or "not checked".
         seconds: How long it took.
-        message: What is wrong, in short; empty if nothing is.
+        message: What is wrong, in short; empty if nothing is wrong.
     """
 
     name: str
@@ -109,8 +111,8 @@ class PluginReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every check was made and is ok; false if pytest found none, as when a package
-        fails in between.
+        """Whether every check was made and is ok. False if there are no checks, because pytest
+        could not collect them.
         """
         return bool(self.checks) and all(check.outcome == "ok" for check in self.checks)
 
@@ -181,7 +183,7 @@ class _Recorder:
         self.checks: list[PluginCheck] = []
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """Keep the result of a test; the setup and the end of one count if they fail."""
+        """Keep the result of a test. Its setup and teardown are kept only if they fail."""
         if report.when != "call" and report.passed:
             return
         outcome = {"passed": "ok", "failed": "failed"}.get(report.outcome, "not checked")
@@ -196,13 +198,13 @@ class _Recorder:
 
 @dataclass(frozen=True)
 class CheckedPlugin:
-    """What is checked.
+    """What ``check_plugin`` checks for a name.
 
     Attributes:
         preset: The preset to train; empty if there is neither a preset nor a model nor a tokenizer
             of that name.
-        plugins: The plugins to inspect: those of the name, and what its package has of the model,
-            stepper, presets and tokenizer.
+        plugins: The plugins to inspect: those with this name and, from the same package, the model,
+            stepper, presets and tokenizer that belong to it.
     """
 
     preset: str
@@ -220,7 +222,7 @@ def resolve_plugin(name: str) -> CheckedPlugin:
         UnknownPlugin: No installed plugin has that name.
     """
     known = sorted(list_plugins(), key=lambda plugin: plugin.problem is not None)
-    first: dict[tuple[str, str], Plugin] = {}  # of several the usable one
+    first: dict[tuple[str, str], Plugin] = {}  # a usable plugin before others of the same name
     for plugin in known:
         first.setdefault((plugin.kind, plugin.name), plugin)
     named = [first[kind, name] for kind in _NAMED if (kind, name) in first]
@@ -241,8 +243,10 @@ def resolve_plugin(name: str) -> CheckedPlugin:
     pair = [first[key] for key in (("model", model), ("tokenizer", tokenizer)) if key in first]
     package = [*named, *pair][0].package
     beside = [plugin for plugin in pair if plugin.package == package]
-    if beside:  # with what is named after the model, or else after the tokenizer
-        index = 0 if beside[0].kind == "model" else 1  # in the name of a preset
+    # add the stepper and presets that are named after the model, or else after the tokenizer
+    if beside:
+        # a preset is named MODEL-TOKENIZER
+        index = 0 if beside[0].kind == "model" else 1
         for plugin in known:
             is_after = beside[0].name in plugin.name.split("-")[index : index + 1]
             if is_after and plugin.package == package and plugin.kind in ("stepper", "preset"):
@@ -263,11 +267,12 @@ def _unknown(name: str, names: list[str]) -> UnknownPlugin:
 
 
 def checks_of(name: str) -> Checks:
-    """Yield the checks of a plugin, by name; those after the metadata only if its package can be
-    imported.
+    """Yield the checks of a plugin, with their names. If its package cannot be imported, there is
+    only the check of the metadata.
     """
     subject = resolve_plugin(name)
-    # weights are loaded by a check of their own; those of a template are not trained yet
+    # Weights have a check of their own, and a new package from a template has no trained weights
+    # yet.
     inspected = [plugin for plugin in subject.plugins if plugin.kind != "weights"]
     inspections = inspect_plugins(inspected)
     problems = [inspection.problem for inspection in inspections if inspection.problem]
@@ -289,8 +294,8 @@ def checks_of(name: str) -> Checks:
 
 
 def _checks_of_preset(subject: CheckedPlugin) -> Checks:
-    """Yield the laws of a model, its stepper and a tokenizer, whichever are checked, and a
-    training.
+    """Yield the laws of the model, the stepper and the tokenizer, as far as these are checked, and
+    then a training.
     """
     preset = find_preset(subject.preset)
     settings: dict[str, Any] = {}
@@ -365,8 +370,8 @@ def _check_training(subject: CheckedPlugin, preset: Preset, settings: Mapping[st
 
 
 def _check_weights(name: str) -> None:
-    """Load weights by name, here and in a fresh process: both must be of the preset, and generate
-    the same texts.
+    """Load weights by name, here and in a fresh process. They must belong to the preset of this
+    name, and generate the same texts in both processes.
     """
     model = load(name)
     advice = (

@@ -1,7 +1,7 @@
 """The laws of the logits processor contract in ``reviewgen.protocols``, one function each.
 
-A law is called with the factory, which the entry point names; it tries the tokenizers ``char`` and
-``word``, trained on ``TRAINING_TEXTS``. T time (tokens), V vocabulary.
+A law is called with the factory that the entry point names. It is checked with the tokenizers
+``char`` and ``word``, trained on ``TRAINING_TEXTS``. T time (tokens), V vocabulary.
 """
 
 import math
@@ -18,7 +18,7 @@ from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.testing.laws import Laws, assert_unchanged
 from reviewgen.testing.tokenizers import TRAINING_TEXTS, make_tokenizer
 
-CONDITIONS = 3  # ids behind the tokenizer's in a model with conditions
+CONDITIONS = 3  # ids of conditions, which follow the tokenizer's ids
 MANY = 300  # tokens of a long text
 
 
@@ -58,8 +58,8 @@ def scores(processor: Any, factory: Any, tokenizer: Tokenizer) -> None:
     """The scores must have the shape (1, V), are not NaN or plus infinity, and leave at least one
     token.
 
-    V is larger than the tokenizer's vocab_size for a model with conditions; scores that are -inf
-    come in.
+    For a model with conditions, V is larger than the tokenizer's vocab_size. Some of the scores
+    that the processor gets are -inf.
     """
     for ids, conditions in product(_texts(tokenizer), (0, CONDITIONS)):
         inputs = _scores(tokenizer, conditions)

@@ -3,9 +3,9 @@
     every                                                   the files of every package: license, CI
     model, tokenizer, weights, processor, metric, reader    the other files of each kind
 
-A file ends with ``.template`` and otherwise has the name and the content that it gets, with
-``@name@`` for the plugin's name and ``@Name@`` for the same with a capital, also in paths. Standard
-library only.
+The name of a template is that of the file to write, followed by ``.template``. In names and
+contents, ``@name@`` stands for the plugin's name, ``@Name@`` for the name with a capital letter,
+and ``@version@`` for the version of reviewgen. Standard library only.
 """
 
 import re

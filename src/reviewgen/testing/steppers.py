@@ -1,9 +1,10 @@
 """The laws of the stepper contract in ``reviewgen.protocols``, one function each.
 
 A law is called with ``make`` and ``factory``. ``make`` returns a new model in evaluation mode; the
-stepper is compared with its plain call. ``factory`` is the ``StepperFactory`` that builds the
-stepper from the model's tensors; without one, the model's own ``stepper()`` is checked. Below, a
-law is a function of the stepper, the model and the factory. B batch, T time (tokens), V vocabulary.
+stepper must agree with a call of this model. ``factory`` is the ``StepperFactory`` that builds the
+stepper from the model's tensors. If it is None, the model's own ``stepper()`` is checked. Below,
+each law is written as a function of the stepper, the model and the factory. B batch, T time
+(tokens), V vocabulary.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,16 +38,16 @@ from reviewgen.testing.models import (
     is_trained_by_gradient,
 )
 
-CALLS = 500  # of one token each, for which a stepper must stay equal to its model
-PROMPTS = (1, 3, 7)  # tokens of the prompts whose states are stacked
+CALLS = 500  # calls of one token each, after which a stepper must still agree with its model
+PROMPTS = (1, 3, 7)  # lengths in tokens of the prompts whose states are stacked
 LENGTH = 80  # tokens that a stepper samples per text
 NUMBERS = 1000  # random numbers per text
 _IMPORT = "import importlib, sys; sys.modules['torch'] = None; importlib.import_module(sys.argv[1])"
 
 
 def _build(make: Callable[[], Any], factory: Any = None) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield the stepper of a model, unless generation with its config needs torch, with the model
-    and the factory.
+    """Yield the arguments of the functions below: the stepper, the model and the factory. Yield
+    nothing if a model with this config can generate only with torch.
     """
     model = make()
     if factory is None:
@@ -180,7 +181,9 @@ def stacked(stepper: Any, model: Any, factory: Any) -> None:
 
 @law()
 def drift(stepper: Any, model: Any, factory: Any) -> None:
-    """After 500 calls of one token, the stepper still gives the logits of the model's call."""
+    """After 500 calls of one token each, the stepper still gives the logits of one call of the
+    model with all tokens.
+    """
     ids = some_ids(model, 2, CALLS)
     state = stepper.initial_state(2)
     steps = []
@@ -251,12 +254,12 @@ def forward(stepper: Any, ids: Tensor, state: Any) -> tuple[Tensor, Any]:
 def _sample_texts(
     stepper: Any, ids: Tensor, size: int, numbers: int, is_greedy: bool = False
 ) -> list[np.ndarray]:
-    """Return LENGTH tokens that a stepper samples after each row of prompts (B, T), or fewer if a
+    """Return LENGTH tokens that a stepper samples after each prompt of ids (B, T), or fewer if the
     text ends.
 
-    Id 0 is never sampled, id 1 ends a text of STEPS tokens or more. A row has the same random
-    numbers each time; ``numbers`` of them are passed to a call of ``sample``, and those that it
-    does not use are passed to the next call.
+    Id 0 is never sampled. Id 1 ends a text, but is not sampled before the text has STEPS tokens.
+    The random numbers of a row are always the same. Each call of ``sample`` gets ``numbers`` of
+    them; unused ones are passed to the next call.
     """
     uniform = np.random.default_rng(0).random((len(ids), NUMBERS))
     params = SamplingParams(np.ones(1), 0, 1.0, 0.0, 1.0, 0, STEPS, 1 << 40, is_greedy, 1, 0, size)

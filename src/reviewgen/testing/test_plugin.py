@@ -12,13 +12,13 @@ from reviewgen.testing.plugin import checks_of
 
 
 def pytest_generate_tests(metafunc: Any) -> None:
-    """Make a test of each check of the plugin that the option names."""
+    """Make a test for each check of the plugin that the option names."""
     name = metafunc.config.getoption("plugin")
     checks = dict(checks_of(name)) if name else {}
     metafunc.parametrize("check", checks.values(), ids=checks.keys())
 
 
 def test_plugin(check: Callable[[], object]) -> None:
-    """Run a check, which raises where a law is broken."""
+    """Run a check; it raises if a law is broken."""
     with compiling_notice.silenced():
         check()

@@ -86,7 +86,7 @@ ENVIRONMENTS = (
         "TOKENIZERS_PARALLELISM": "true",
     },
 )
-"""Variables that may change the order in which a tokenizer learns."""
+"""Environment variables that may change the order in which a tokenizer learns."""
 
 _SYLLABLES = ("ra", "be", "li", "mon", "du", "ster", "ka", "tio", "ne", "w")
 _TRAIN = """
@@ -117,8 +117,9 @@ def check_tokenizer(make: Callable[[], Any], *, lossless: bool = False) -> None:
 
     Args:
         make: Returns a new tokenizer, trained on ``TRAINING_TEXTS``.
-        lossless: Whether every text must decode to itself; a lone surrogate, which UTF-8 cannot
-            encode, to itself or to U+FFFD. Not a law, since a tokenizer needs no byte fallback.
+        lossless: Whether every text must decode to itself. A lone surrogate, which UTF-8 cannot
+            encode, may also decode to U+FFFD. This is not a law, since a tokenizer need not have a
+            byte fallback.
 
     Raises:
         AssertionError: A law is broken.
@@ -267,7 +268,7 @@ def other_programs(tokenizer: Any) -> None:
         "tokenizer.json must have as many ids as the tokenizer."
     )
     for text in _texts():
-        if _SURROGATE.search(text):  # which the library does not take
+        if _SURROGATE.search(text):  # the library does not accept surrogates
             continue
         ids = tokenizer.encode(text)
         assert other.encode(text).ids == ids, (
@@ -388,8 +389,8 @@ def _is_importable(kind: type) -> bool:
 
 @functools.cache
 def _texts() -> list[str]:
-    """Return the texts that the laws about arbitrary text use; those that hypothesis generates are
-    the same each time.
+    """Return the texts that the laws about arbitrary text use. hypothesis generates the same texts
+    each time.
     """
     # hypothesis is in the extra reviewgen[testing]; doctor imports this module without it
     from hypothesis import given, settings, strategies
@@ -422,13 +423,13 @@ def _is_pickle(content: bytes) -> bool:
     """Return whether the bytes are a whole pickle; pickletools parses them without running them."""
     try:
         return bool(list(pickletools.genops(content)))
-    except Exception:  # of many kinds, for other data
+    except Exception:  # other data may cause many kinds of errors
         return False
 
 
 def _assert_kept(text: str, decoded: str) -> None:
-    """Raise AssertionError unless a text is decoded to itself, with the place of the first
-    difference.
+    """Raise AssertionError unless a text was decoded to itself. The message has the position of the
+    first difference.
     """
     pairs = enumerate(zip(text, decoded, strict=False))
     shorter = min(len(text), len(decoded))
