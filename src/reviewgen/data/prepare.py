@@ -447,9 +447,7 @@ def encode_corpus(
     sets = _index_shards(shards, tokenizer, encoding, work, size)
 
     def finish() -> None:
-        """Write the files that depend on all shards: the words, the novelty index and
-        ``store.json``.
-        """
+        """Write the words, the novelty index and ``store.json``, which depend on all shards."""
         train = TokenStore(shards, "train")
         words = [words for _, _, _, words, *_ in tasks if words is not None]
         counts = _decoded_words(train, tokenizer) if lost.lost else _add_words(words)
