@@ -235,7 +235,10 @@ def _extend(start, stop, links, counts):
 
 @compiled
 def _keep_occurrences(last, first, occurrences, bos, counts):
-    """Set the counts of n-grams that begin with bos to their occurrences, below the last level."""
+    """Set the counts of n-grams that begin with bos to their occurrences; not on the last level.
+
+    ``bos`` is the node of bos; ``last`` is the first node of the last level.
+    """
     low = bos
     high = bos + 1
     while low < last and low < high:

@@ -147,8 +147,8 @@ class Layers:
         return x, tuple(torch.cat(vectors) for vectors in zip(*last, strict=True))
 
     def _choose_implementation(self, x: Tensor, training: bool) -> str:
-        """Return the implementation for this call. "compiled" is only for training on a CPU;
-        without zoneout also for calls in evaluation mode with gradients.
+        """Return the implementation for this call. "compiled" needs a CPU and gradients (see
+        ``can_run_compiled``); in evaluation mode, it also needs a zoneout of 0.
         """
         if self._implementation == "compiled" and not (
             can_run_compiled(x) and (training or self.config.zoneout == 0)

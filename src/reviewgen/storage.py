@@ -177,7 +177,8 @@ def atomic_folder(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     _refuse_existing(folder, overwrite=overwrite)
     new = folder.with_name(f".{folder.name}.new")
     old = folder.with_name(f".{folder.name}.old")
-    remove(new)  # left by a process that was killed, like the next
+    # a process that was killed may have left both
+    remove(new)
     remove(old)
     try:
         new.mkdir(parents=True)

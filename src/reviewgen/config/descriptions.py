@@ -179,8 +179,8 @@ def choices_of(hint: Any) -> list[Any] | None:
 
 
 def bounds_of(hint: Any) -> dict[str, float]:
-    """Return the bounds of a number, or of the elements of a list, by the names that ``Bound``
-    gives them.
+    """Return the bounds in the type hint of a number or of a list, by field of ``Bound``; empty if
+    there are none.
     """
     return limits_of(bound_of(hint))
 

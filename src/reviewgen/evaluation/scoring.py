@@ -229,7 +229,7 @@ class ConditionGain:
 
 
 def suggest_next(gains: Sequence[ConditionGain], model: LanguageModel) -> list[str]:
-    """Return a sentence for the user on what to do about conditions that have no effect.
+    """Return a list with one sentence for the user: what to do about conditions without effect.
 
     The list is empty if all conditions have an effect, or if the model is not a network.
     """

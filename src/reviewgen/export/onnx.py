@@ -163,8 +163,7 @@ def _write_graph(file: Path, model: LanguageModel, texts: Sequence[Sequence[int]
     largest difference of a logit.
 
     Raises:
-        PluginError: No way to make the graph works. The message is about the last way that was
-            tried.
+        PluginError: Neither graph gives these logits. The message is about the last one.
     """
     import onnx
 

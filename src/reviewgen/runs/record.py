@@ -240,7 +240,7 @@ _MIN_TOKENS = 2_000  # minimum number of tokens of the chosen texts, even if the
 _TEXT_SECONDS = 4.0
 _TEXTS = 100  # texts per call of the generator
 _MAX_TEXTS = 2_000  # maximum number of generated texts
-# characters that a model trained by counting generates: an n-gram takes a tenth of a second
+# characters that a model trained by counting generates; an n-gram model does so in 0.1 s
 _COUNTED_CHARACTERS = 100_000
 
 # When are the shipped weights of a preset, trained further, better than a training from scratch?

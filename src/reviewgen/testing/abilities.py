@@ -393,8 +393,8 @@ def given(model: Any) -> None:
         text = torch.randint(1, size - 2, (ROWS, LATER))
 
     def read(token: int) -> Tensor:
-        """Return the logits of a text with the condition ``token``, and of the text after it, which
-        always has the same condition.
+        """Return the logits of two texts in a row: the first has the condition ``token``, the
+        second has the last condition in every call.
         """
         start = torch.tensor([0, token]).expand(ROWS, 2)
         next_start = torch.tensor([0, size - 1]).expand(ROWS, 2)

@@ -234,8 +234,8 @@ def meta(model: Any) -> None:
 
 @law()
 def fixed_state(model: Any) -> None:
-    """Shapes and dtypes of the state depend on the batch size only, as rows of any length are
-    stacked: keep a fixed window.
+    """Shapes and dtypes of the state depend on the batch size only, since the states of texts of
+    different lengths are stacked. A model that reads earlier tokens keeps a fixed number of them.
     """
 
     def read(batch: int, time: int) -> Any:

@@ -361,8 +361,8 @@ def _draw(chart: Chart, width: float, head: Lines) -> str:
 
 
 def _named(chart: Chart) -> list[Series]:
-    """Return the series that the legend names: those of the first panel that have points, and those
-    of all panels that have a level. Each name occurs once.
+    """Return the series that the legend names: the series with points in the first panel, and the
+    series with a level in any panel. Each name occurs once.
     """
     named = dict[str, Series]()
     for n, panel in enumerate(chart.panels):
