@@ -6,7 +6,6 @@
 
 /**
  * Return the stepper of a model: `{initialState(), forward(ids, state)}`.
- *
  * The state has the last n-1 ids (V for each position before the text) and the sum of the embeddings of the text's conditions and
  * fields. Divided by the root of the number of their ids and multiplied by a matrix, this sum is added to the hidden layer's input.
  */

@@ -9,7 +9,6 @@ const CELLS = { rnn: advanceRnn, gru: advanceGru, lstm: advanceLstm };
 
 /**
  * Return the stepper of a model: `{initialState(), forward(ids, state)}`.
- *
  * The state has h and c (H) of each layer, the last K ids, and the sum of the embeddings of the text's conditions and fields.
  * Divided by the root of the number of their ids and multiplied by a matrix, this sum is added to the input of the output layer.
  */

@@ -1,6 +1,5 @@
 /**
  * The stepper of a blend in JavaScript. It mixes the distributions of the blend's parts, weighted as in `compiled/mixing.py`.
- *
  * The names of the tensors of part 0 have the prefix "0.". Shapes: M parts, V vocabulary.
  */
 
