@@ -22,7 +22,7 @@ export function openMicroscope(anchor, token, { copied, onPick, onMove, canPick 
 /** Returns whether the microscope is open on a token. */
 export const isOpenOn = (anchor) => anchor.classList.contains("open") && byId("microscope").matches(":popover-open");
 
-export const closeMicroscope = () => byId("microscope").togglePopover(false);
+export const closeMicroscope = () => void byId("microscope").togglePopover(false); // false would cancel an event
 
 /** Returns where a token begins, without the space before it, which may be on the line above. */
 export function firstBox(element) {
