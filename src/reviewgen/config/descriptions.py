@@ -144,6 +144,7 @@ def describe_hint(hint: Any) -> str:
     """Return the accepted values of a type hint in short form.
 
     >>> from typing import Annotated
+    >>> from reviewgen.config.settings import Bound
     >>> describe_hint(Annotated[int, Bound(at_least=1, at_most=64)])
     'int, 1 to 64'
     >>> describe_hint(Literal["muon", "adamw"])
