@@ -158,7 +158,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's is 
     """Records the operations that torch dispatches, and through hooks the calls of modules."""
 
     def __init__(self, formulas: Mapping[Any, Any], follows: bool) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's is untyped
         self.steps: list[Step] = []
         self._formulas = formulas
         self._follows = follows

@@ -226,7 +226,7 @@ def find_files(pattern: str | Path) -> list[Path]:
             f"There is no file {pattern}. {hint} a glob, a Hub dataset (owner/name) or 'reviews'."
         )
     # Path.glob also matches hidden files, and refuses absolute patterns
-    names = glob.glob(str(path), recursive=True)  # noqa: PTH207
+    names = glob.glob(str(path), recursive=True)  # noqa: PTH207  see above
     files = sorted(Path(name) for name in names if Path(name).is_file())
     if not files:
         raise DataError(f"No file matches {pattern}.")
