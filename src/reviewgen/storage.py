@@ -64,6 +64,8 @@ _PIECES = (
     "words",
     "tokenizers",
     "store",
+    "stages",
+    "files",
 )
 _PIPE_SECONDS = 30  # maximum wait until another process opens a pipe for writing
 # safetensors' abbreviations of the kinds of numbers

@@ -7,6 +7,7 @@ values.
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -22,6 +23,15 @@ Example: TypeAlias = tuple[str, Sequence[str | float | None]]
 value is missing.
 """
 
+_CLEANING = (
+    "clean",
+    "lowercase",
+    "strip_markdown",
+    "fix_encoding",
+    "keep_line_breaks",
+    "drop_repeated_lines",
+    "keep_space",
+)
 _PREVIEW = 1000  # characters of a text in the preview
 _USUAL_NAMES = (
     "text review review_text reviewtext content body review_body comment caption description"
@@ -77,16 +87,7 @@ class DataConfig(TrainingTextOptions):
     @property
     def cleaning(self) -> dict[str, bool]:
         """The options of the ``Cleaner``."""
-        names = [
-            "clean",
-            "lowercase",
-            "strip_markdown",
-            "fix_encoding",
-            "keep_line_breaks",
-            "drop_repeated_lines",
-            "keep_space",
-        ]
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in _CLEANING}
 
     def facts(self) -> dict[str, Any]:
         """Return the settings that the texts depend on, as JSON values.
@@ -94,10 +95,8 @@ class DataConfig(TrainingTextOptions):
         The length limit is left out. Newer options are included only if they are set, so that the
         facts of older corpora stay equal.
         """
-        left_out = {
-            "max_text_characters",
-            *(name for name in ("weights", "fields") if not getattr(self, name)),
-        }
+        unset = {name for name in ("weights", "fields") if not getattr(self, name)}
+        left_out = {"max_text_characters"} | unset
         return {name: value for name, value in to_dict(self).items() if name not in left_out}
 
 
@@ -162,53 +161,55 @@ def choose_columns(
         DataError: A column is missing, or no column holds text.
     """
     name = info.name
-    text_column = config.text_column
-    conditions = config.columns
     first = next((record for record in head if not is_missing(record, "text")), "")
     if not isinstance(first, str | Mapping):
         raise DataError(
             f"{name} yields {type(first).__name__}; it must yield strings or records with named"
             " columns."
         )
-    if isinstance(first, str) and text_column not in (None, "text"):
-        raise DataError(
-            f"{name} has no columns, so there is no {quoted(text_column)}; leave the text column"
-            " out."
-        )
     records = [record for record in head if isinstance(record, Mapping)]
-    columns = list(dict.fromkeys(map(str, itertools.chain.from_iterable(records))))
-    missing = [condition for condition in conditions if condition not in columns]
-    column = None
+    info.columns = list(dict.fromkeys(map(str, itertools.chain.from_iterable(records))))
     if isinstance(first, Mapping):
-        column = (
-            text_column if text_column is not None else _guess_text_column(name, columns, records)
-        )
-        if column not in columns:
-            raise DataError(
-                f"{name} has no column {quoted(column)}. {did_you_mean(column, columns)}"
-            )
-        if column in conditions:
-            raise DataError(
-                f"The column {quoted(column)} of {name} holds the text, so it cannot be a"
-                " condition."
-            )
-    if missing and not allow_missing:
-        known = did_you_mean(missing[0], columns) if columns else "It has no columns at all."
+        info.text_column = _choose_text_column(info, records, config)
+        texts = [record.get(info.text_column) for record in records[:3]]
+    elif config.text_column in (None, "text"):
+        texts = head[:3]
+    else:
         raise DataError(
-            f"{name} has no column {quoted(missing[0])} for the condition of that name. {known}"
+            f"{name} has no columns, so there is no {quoted(config.text_column)}; leave the text"
+            " column out."
         )
-    texts = [
-        record if column is None else record.get(column)
-        for record in (head if column is None else records)[:3]
-    ]
-    info.text_column = column
-    info.columns = columns
-    info.guessed = column is not None and text_column is None
+    missing = [condition for condition in config.columns if condition not in info.columns]
+    if missing and not allow_missing:
+        known = did_you_mean(missing[0], info.columns)
+        raise DataError(
+            f"{name} has no column {quoted(missing[0])} for the condition of that name."
+            f" {known if info.columns else 'It has no columns at all.'}"
+        )
     info.preview = ["" if is_missing(text, "text") else str(text)[:_PREVIEW] for text in texts]
     info.notes += [
         f"{name} has no column {condition!r}, so this condition counts as not given."
         for condition in missing
     ]
+
+
+def _choose_text_column(
+    info: SourceInfo, records: Sequence[Mapping[str, Any]], config: DataConfig
+) -> str:
+    column = config.text_column
+    info.guessed = column is None
+    if column is None:
+        column = _guess_text_column(info, records)
+    if column not in info.columns:
+        raise DataError(
+            f"{info.name} has no column {quoted(column)}. {did_you_mean(column, info.columns)}"
+        )
+    if column in config.columns:
+        raise DataError(
+            f"The column {quoted(column)} of {info.name} holds the text, so it cannot be a"
+            " condition."
+        )
+    return column
 
 
 def to_examples(
@@ -236,10 +237,10 @@ def to_examples(
     number = 0
     has_column = column is None
     for number, record in enumerate(records, 1):
+        text = record
+        values: list[Any] = [None] * len(conditions)
         if column is None or not isinstance(record, Mapping):
-            text = record
             has_column = True
-            values: list[Any] = [None] * len(conditions)
         else:
             text = _look_up(record, column)
             has_column = has_column or text is not None or column in record or top in record
@@ -256,37 +257,32 @@ def _look_up(record: Mapping[Any, Any], column: str) -> Any:
     return record[column] if column in record else flatten(record).get(column)
 
 
-def _guess_text_column(name: str, columns: list[str], records: list[Any]) -> str:
+def _guess_text_column(info: SourceInfo, records: Sequence[Mapping[str, Any]]) -> str:
     """Guess the column of the text: a column with a usual name, or else the one with the most
     characters.
 
     Columns of numbers or ids do not count, unless no column seems to hold text; then any column of
     strings with a usual name is returned.
     """
-    values = {
-        column: [record[column] for record in records if isinstance(record.get(column), str)]
-        for column in columns
-    }
-    lengths = {column: sum(map(len, values[column])) for column in columns}
-    seeming = {
-        column: sum(len(value) for value in values[column] if _is_text(value.strip()))
-        for column in columns
-    }
-    textual = [
-        column for column in columns if lengths[column] and 3 * seeming[column] >= lengths[column]
-    ]
-    usual = {
-        column.lower(): column
-        for column in reversed(textual or [column for column in columns if lengths[column]])
-    }
-    if words := [word for word in _USUAL_NAMES.split() if word in usual]:
-        return usual[words[0]]
+    lengths = Counter[str]()
+    text_lengths = Counter[str]()
+    for record in records:
+        for column, value in record.items():
+            if isinstance(value, str):
+                lengths[column] += len(value)
+                text_lengths[column] += len(value) if _is_text(value.strip()) else 0
+    filled = [column for column in info.columns if lengths[column]]
+    textual = [column for column in filled if 3 * text_lengths[column] >= lengths[column]]
+    usual = {column.lower(): column for column in reversed(textual or filled)}
+    for name in _USUAL_NAMES.split():
+        if name in usual:
+            return usual[name]
     if not textual:
         raise DataError(
-            f"{name} has no column of text; its columns are: {', '.join(columns)}. If one of them"
-            " is the text, name it with --text-column (text_column in Python)."
+            f"{info.name} has no column of text; its columns are: {', '.join(info.columns)}. If one"
+            " of them is the text, name it with --text-column (text_column in Python)."
         )
-    return max(textual, key=lambda column: lengths[column])
+    return max(textual, key=lengths.__getitem__)
 
 
 def _is_text(value: str) -> bool:
@@ -334,8 +330,5 @@ def _as_condition(value: Any, number: int, condition: str, name: str) -> str | f
             f"{location} is of type {type(value).__name__}, neither a string nor a number."
         )
     finite = finite_number(value)
-    return (
-        str(value)
-        if isinstance(value, Integral) and finite is not None and abs(int(value)) > 2**53
-        else finite
-    )
+    is_large = isinstance(value, Integral) and abs(int(value)) > 2**53
+    return str(value) if is_large and finite is not None else finite

@@ -3,7 +3,7 @@ wrapped lines; drop repeated lines.
 
 A *hard-wrapped* file, such as one of Project Gutenberg, breaks a line only where the next word
 would not have fitted, so the lines of a paragraph belong together. Whether a file is hard-wrapped
-is decided from its beginning, so that every process cuts the file in the same way.
+is decided from its beginning.
 
 Texts in a table can also be *wrapped*, if a mail program or editor broke lines at a fixed width. A
 line was broken by a program if it fits the width but would not fit with the first word of the next
@@ -90,22 +90,20 @@ def file_layout(path: Path) -> tuple[bool, bool]:
     if len(head) == _HEAD:  # drop the last line, which is incomplete
         head = head[: head.rfind("\n") + 1]
     paragraphs = list(_paragraphs(io.StringIO(head)))
-    pairs = list(itertools.chain.from_iterable(map(itertools.pairwise, paragraphs)))
     has_paragraphs = sum(len(lines) > 1 for lines in paragraphs) > 1
+    pairs = list(itertools.chain.from_iterable(map(itertools.pairwise, paragraphs)))
     if len(paragraphs) < _MIN_PARAGRAPHS or len(pairs) < _MIN_LINES:
         return False, has_paragraphs
     lengths = sorted(len(line) for line, _ in pairs)
     width = lengths[int(0.95 * (len(lengths) - 1))]  # a line with a long word may be longer
-    full = sum(
-        len(line) + 1 + len(after.split()[0]) > (1 - _SLACK) * width for line, after in pairs
-    )
-    unpunctuated = sum(_SENTENCE_END.search(line) is None for line, _ in pairs)
-    is_wrapped = (
-        width in _WIDTHS
-        and full >= _FULL * len(pairs)
-        and unpunctuated >= _UNPUNCTUATED * len(pairs)
-    )
-    return is_wrapped, has_paragraphs
+    full = 0
+    unpunctuated = 0
+    for line, following in pairs:
+        full += len(line) + 1 + len(following.split()[0]) > (1 - _SLACK) * width
+        unpunctuated += _SENTENCE_END.search(line) is None
+    is_full = full >= _FULL * len(pairs)
+    is_cut = unpunctuated >= _UNPUNCTUATED * len(pairs)
+    return width in _WIDTHS and is_full and is_cut, has_paragraphs
 
 
 def batched(records: Iterable[T]) -> Iterator[list[T]]:
@@ -115,38 +113,8 @@ def batched(records: Iterable[T]) -> Iterator[list[T]]:
         yield chunk
 
 
-def find_edges(path: Path, size: int, documents: str = "line") -> list[int]:
-    """Return the byte offsets that cut a UTF-8 file into pieces of about ``size`` bytes.
-
-    The cuts are at line ends if ``documents`` is "line", and at blank lines for paragraphs and
-    sentences. With "file", the file is not cut. The first offset is 0, the last is the size of the
-    file.
-    """
-    edges = [0]
-    total = path.stat().st_size
-    with path.open("rb") as file:
-        while documents != "file" and edges[-1] + 2 * size <= total:
-            file.seek(edges[-1] + size)
-            file.readline()
-            while documents != "line" and not file.readline().isspace() and file.tell() < total:
-                pass
-            if file.tell() == total:
-                break
-            edges.append(file.tell())
-    return [*edges, total]
-
-
-def open_lines(path: Path, start: int, stop: int) -> io.TextIOWrapper:
-    """Open the text of a UTF-8 file between two byte offsets; any line end counts as ``\\n``."""
-    with path.open("rb") as file:
-        file.seek(start)
-        return io.TextIOWrapper(io.BytesIO(file.read(stop - start)), encoding="utf-8")
-
-
-def read_texts(
-    path: Path, documents: str, start: int, stop: int, columns: object = None
-) -> Iterator[str]:
-    """Yield the texts of a UTF-8 file between two byte offsets.
+def read_texts(path: Path, documents: str) -> Iterator[str]:
+    """Yield the texts of a UTF-8 file; any line end counts as ``\\n``.
 
     A paragraph ends at a blank line. Sentences are cut within paragraphs if the file has
     paragraphs, and otherwise within lines. In a hard-wrapped file, the lines of a paragraph, or of
@@ -155,24 +123,19 @@ def read_texts(
     Args:
         path: The file.
         documents: "line", "paragraph", "sentence" or "file".
-        start: The byte offset to start at; see ``find_edges``.
-        stop: The byte offset to stop at.
-        columns: Not used, since a txt file has no columns.
     """
     is_wrapped, has_paragraphs = file_layout(path)
-    with open_lines(path, start, stop) as file:
-        texts: Iterable[str] = (
-            [file.read()] if documents == "file" else (line.rstrip("\n") for line in file)
-        )
-        if documents == "paragraph" or (documents == "sentence" and (has_paragraphs or is_wrapped)):
-            texts = (
-                _join(lines) if is_wrapped else "\n".join(lines) for lines in _paragraphs(file)
-            )
-        yield from (
-            itertools.chain.from_iterable(map(_sentences, texts))
-            if documents == "sentence"
-            else texts
-        )
+    join = _join if is_wrapped else "\n".join
+    with path.open(encoding="utf-8") as file:
+        if documents == "file":
+            yield file.read()
+        elif documents == "line":
+            yield from (line.rstrip("\n") for line in file)
+        elif documents == "paragraph":
+            yield from map(join, _paragraphs(file))
+        else:
+            texts = map(join, _paragraphs(file)) if is_wrapped or has_paragraphs else file
+            yield from itertools.chain.from_iterable(map(_sentences, texts))
 
 
 def _paragraphs(lines: Iterable[str]) -> Iterator[list[str]]:
@@ -273,18 +236,15 @@ def find_width(texts: Iterable[str]) -> int | None:
     66
     >>> find_width(["Two\\nlines."] * 40)
     """
-    explained = np.zeros(_WIDEST + 2, np.int64)  # number of line breaks that each width explains
+    explained = np.zeros(_WIDEST + 1, np.int64)  # number of line breaks that each width explains
     breaks = 0
-    for line, following in itertools.chain.from_iterable(
-        itertools.pairwise(text.split("\n")) for text in texts
-    ):
-        length = len(line.rstrip())
-        word = _word_after(line, following)
-        breaks += word is not None
-        if word and (low := max(length, _NARROWEST)) <= (high := min(length + len(word), _WIDEST)):
-            explained[low] += 1
-            explained[high + 1] -= 1
-    explained = explained.cumsum()
+    for text in texts:
+        for line, following in itertools.pairwise(text.split("\n")):
+            word = _word_after(line, following)
+            breaks += word is not None
+            if word:
+                length = len(line.rstrip())
+                explained[max(length, _NARROWEST) : length + len(word) + 1] += 1
     width = int(explained.argmax())
     return width if breaks >= _MIN_BREAKS and explained[width] >= _MIN_SHARE * breaks else None
 
@@ -330,15 +290,18 @@ def find_repeated_lines(texts: Iterable[str]) -> dict[str, int]:
     counts = Counter[str]()
     several = 0
     for text in texts:
-        lines = set(map(str.strip, text.split("\n"))) - {""}
+        lines = {line.strip() for line in text.split("\n")} - {""}
         if len(lines) > 1:
             several += 1
-            counts.update(
-                line for line in lines if len(line) <= _MAX_LINE and any(map(str.isalpha, line))
-            )
-    least = max(_MIN_TEXTS, _MIN_SHARE_OF_TEXTS * several)
-    frequent = [(line, count) for line, count in counts.items() if count >= least]
-    return dict(sorted(frequent, key=lambda item: (-item[1], item[0]))[:_MAX_LINES])
+            counts.update(lines)
+    fewest = max(_MIN_TEXTS, _MIN_SHARE_OF_TEXTS * several)
+    repeated = {
+        line: count
+        for line, count in counts.items()
+        if count >= fewest and len(line) <= _MAX_LINE and any(map(str.isalpha, line))
+    }
+    ordered = sorted(repeated.items(), key=lambda item: (-item[1], item[0]))
+    return dict(ordered[:_MAX_LINES])
 
 
 def drop_lines(text: str, repeated: Collection[str]) -> tuple[str, int]:

@@ -1,0 +1,374 @@
+"""The first stage: clean the texts of a source, row by row.
+
+    clean-KEY/rows/00012.arrow    the rows of a batch of texts, in the order of the source
+    clean-KEY/lines/00012.arrow   instead of them, the same without repeated lines
+
+A row is a text with its content hash and the values of its conditions. This process reads the
+source and collects batches of texts, and workers clean them. The batches depend on the source only.
+Duplicates stay here: the next stage marks them (see ``split``).
+"""
+
+import itertools
+import json
+import shutil
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+
+from reviewgen.conditions import label_of
+from reviewgen.data.cleaning import CleaningReport, add_reports, hash_text, note_mojibake
+from reviewgen.data.columns import DataConfig, Example, SourceInfo
+from reviewgen.data.documents import cut_text, divide_text, find_repeated_lines
+from reviewgen.data.open import Source
+from reviewgen.data.stage import open_rows, read_column, run_stage, share, size_of, write_rows
+from reviewgen.errors import DataError, counted
+from reviewgen.version import __version__
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_BATCH_CHARACTERS = 1 << 22  # min characters of a batch
+_MAX_BATCHES = 128  # batches are larger if there would be more than about this many
+_SAMPLE_CHARACTERS = 1 << 24  # characters of a source that are searched for repeated lines
+_NAMED = 5  # number of repeated lines that a message shows
+HELD_OUT = 0.05  # share of the texts for validation; test gets the same share
+
+Cut: TypeAlias = Literal["splits", "blocks"]
+"""How one long text is cut into rows: for the splits, or into equal blocks of one split."""
+
+
+@dataclass
+class Cleaned:
+    """The cleaned rows of a source.
+
+    Attributes:
+        key: What identifies the rows.
+        info: How the source was read.
+        config: The settings for reading and cleaning it.
+        is_cleaned: Whether it is a cleaned corpus, whose rows have a split already.
+        files: The Arrow files of the rows, in order.
+        report: What cleaning did.
+        dropped_lines: The repeated lines that were dropped from the cleaned texts.
+    """
+
+    key: str
+    info: SourceInfo
+    config: DataConfig
+    is_cleaned: bool
+    files: list[Path]
+    report: CleaningReport
+    dropped_lines: Sequence[str]
+
+    @property
+    def hashes(self) -> np.ndarray:
+        """The content hash of each text, (rows,) uint64."""
+        return read_column(self.files, "hash", np.uint64)
+
+
+def clean_source(
+    source: Source, root: Path, cut: Cut | None = None, lines: Sequence[str] | None = None
+) -> Cleaned:
+    """Read and clean a source.
+
+    Args:
+        source: The source. Its notes and repeated lines are updated.
+        root: The folder for the stage.
+        cut: Cuts the text of a source that is one long text; None leaves it whole.
+        lines: The repeated lines to drop; None looks for them in the texts.
+
+    Raises:
+        DataError: The source cannot be read, or no texts are left after cleaning.
+        StorageError: The disk is full.
+        WorkerError: A worker was killed.
+    """
+    info = source.info
+    if not info.is_one_text:
+        cut = None
+    inputs = {
+        "versions": [__version__, unicodedata.unidata_version],
+        "texts": [info.name, source.facts],
+        "reading": source.config.facts(),
+        "max_text_characters": source.config.max_text_characters,
+        "width": info.width,
+        "cut": cut,
+        "lines": lines,
+    }
+    stage = run_stage(
+        root,
+        "clean",
+        None if source.facts is None else inputs,
+        lambda folder: _clean(source, folder, cut, lines),
+    )
+    info.notes += stage.facts["notes"]
+    dropped = stage.facts["dropped_lines"]
+    info.repeated_lines = dropped or info.repeated_lines
+    return Cleaned(
+        key=stage.folder.name,
+        info=info,
+        config=source.config,
+        is_cleaned=source.is_cleaned,
+        files=sorted(stage.folder.rglob("*.arrow")),
+        report=CleaningReport(**stage.facts["report"]),
+        dropped_lines=dropped,
+    )
+
+
+def _clean(
+    source: Source, folder: Path, cut: Cut | None, lines: Sequence[str] | None
+) -> dict[str, Any]:
+    """Make the files of the stage, and return its facts."""
+    # the task gets the source without its readers, which only this process needs
+    clean = partial(_clean_rows, replace(source, readers=()), cut)
+    tasks = (
+        (folder / f"rows/{number:05d}.arrow", batch)
+        for number, batch in enumerate(_batches(source))
+    )
+    files = list(share(clean, tasks, source.size))
+    notes = list[str]()
+    if lines is None:
+        lines, notes = _find_lines(source, files)
+    if lines:
+        drop = partial(_drop_lines, replace(source, readers=()), lines)
+        files = list(share(drop, [(file,) for file in files], size_of(files)))
+        shutil.rmtree(folder / "rows")
+    reports = [json.loads(open_rows(file).schema.metadata[b"report"]) for file in files]
+    report = add_reports(CleaningReport(**each["counts"]) for each in reports)
+    report.decode_errors = source.info.decode_errors
+    require_texts(source.info, report)
+    example = next(filter(None, (each["mojibake"] for each in reports)), None)
+    return {
+        "report": asdict(report),
+        "dropped_lines": list(lines),
+        "notes": [*notes, *note_mojibake(report.mojibake, example)],
+    }
+
+
+def _batches(source: Source) -> Iterator[list[Example]]:
+    """Yield the examples of a source in batches; there is always a first one, which may be
+    empty.
+    """
+    limit = max(_BATCH_CHARACTERS, source.size // _MAX_BATCHES)
+    batch: list[Example] = []
+    characters = 0
+    for example in source.examples():
+        if characters >= limit:
+            yield batch
+            batch = []
+            characters = 0
+        batch.append(example)
+        characters += len(example[0])
+    yield batch
+
+
+def _clean_rows(source: Source, cut: Cut | None, file: Path, examples: list[Example]) -> Path:
+    """Clean a batch of examples and write its rows; return the file. A task for workers."""
+    write_rows(file, lambda: _make_rows(source, cut, examples))
+    return file
+
+
+def _make_rows(source: Source, cut: Cut | None, examples: list[Example]) -> "pyarrow.Table":
+    """Clean examples; return a table of them and their hashes. Its metadata holds the cleaning
+    report.
+    """
+    import pyarrow
+
+    cleaner = source.cleaner()
+    rows: list[tuple[Any, ...]] = []
+    for text, values in examples:
+        cleaned = cleaner(text)
+        if cleaned is None:
+            continue
+        pieces = [cleaned]
+        if cut is not None:
+            pieces = [(piece, hash_text(piece)) for piece in _cut(cleaned[0], cut)]
+        rows += [(*piece, *values) for piece in pieces]
+    empty: list[tuple[Any, ...]] = [()] * (2 + len(source.columns))
+    texts, hashes, *columns = zip(*rows, strict=True) if rows else empty
+    arrays = {
+        "text": pyarrow.array(texts, pyarrow.string()),
+        "hash": pyarrow.array(np.array(hashes, np.uint64)),
+    }
+    if source.is_cleaned:
+        arrays["split"] = pyarrow.array([int(code or 0) for code in columns.pop()], pyarrow.int64())
+    for number, column in enumerate(columns):
+        arrays[f"c{number}"] = _as_array(column)
+    report = json.dumps({"counts": asdict(cleaner.report), "mojibake": cleaner.mojibake})
+    return pyarrow.table(arrays).replace_schema_metadata({"report": report})
+
+
+def _cut(text: str, cut: Cut) -> list[str]:
+    return cut_text(text, HELD_OUT) if cut == "splits" else divide_text(text)
+
+
+def _as_array(values: Sequence[str | float | None]) -> "pyarrow.Array":
+    """Return the values of a condition: as numbers if all are, else as strings."""
+    import pyarrow
+
+    if any(isinstance(value, str) for value in values):
+        return pyarrow.array(map(as_label, values), pyarrow.string())
+    return pyarrow.array(values, pyarrow.float64())
+
+
+def as_label(value: str | float | None) -> str | None:
+    """Return the label of a number; strings and None stay as they are."""
+    return label_of(value) if isinstance(value, float) else value
+
+
+def _find_lines(source: Source, files: Sequence[Path]) -> tuple[list[str], list[str]]:
+    """Find the repeated lines of a source; return the lines to drop, and notes for the user.
+
+    There are none to drop if lines are not to be dropped, or if they were given, so that cleaning
+    has dropped them.
+    """
+    config = source.config
+    info = source.info
+    may_look = config.repeated_lines is None and not source.is_cleaned and not info.is_one_text
+    if not may_look or not (config.clean or config.drop_repeated_lines):
+        return [], []
+    counts = _count_lines(files)
+    if not counts:
+        return [], []
+    named = [
+        f"{shorten(line, 60)!r} in {count:,}"
+        for line, count in itertools.islice(counts.items(), _NAMED)
+    ]
+    if len(counts) > _NAMED:
+        named[-1] += f" and {len(counts) - _NAMED} more"
+    advice = "--drop-repeated-lines (drop_repeated_lines=True) drops them"
+    if config.drop_repeated_lines:
+        advice = "they are dropped"
+    note = f"Lines that occur in many texts of {info.name}: {', '.join(named)}; {advice}."
+    return list(counts) if config.drop_repeated_lines else [], [note]
+
+
+def _count_lines(files: Sequence[Path]) -> Mapping[str, int]:
+    """Return the repeated lines and the number of texts that have each.
+
+    Only the first texts of each file are searched, so that memory stays bounded.
+    """
+    from pyarrow import compute
+
+    texts = dict[int, str]()  # by hash, so that duplicates count once
+    limit = _SAMPLE_CHARACTERS // len(files)
+    for table in map(open_rows, files):
+        ends = np.cumsum(compute.utf8_length(table.column("text")))
+        head = table[: int(ends.searchsorted(limit)) + 1]
+        texts |= zip(head.column("hash").to_pylist(), head.column("text").to_pylist(), strict=True)
+    return find_repeated_lines(texts.values())
+
+
+def _drop_lines(source: Source, lines: Sequence[str], file: Path) -> Path:
+    """Write a copy of a file of rows without repeated lines; return its path. A task for
+    workers.
+    """
+    import pyarrow
+
+    def make() -> pyarrow.Table:
+        table = open_rows(file)
+        cleaner = replace(source, info=replace(source.info, repeated_lines=list(lines))).cleaner()
+        texts = list(map(cleaner.drop_lines, table.column("text").to_pylist()))
+        report = json.loads(table.schema.metadata[b"report"])
+        report["counts"]["lines_dropped"] = cleaner.report.lines_dropped
+        table = table.set_column(0, "text", pyarrow.array(texts, pyarrow.string()))
+        hashes = np.array(list(map(hash_text, texts)), np.uint64)
+        return table.set_column(1, "hash", pyarrow.array(hashes)).replace_schema_metadata(
+            {"report": json.dumps(report)}
+        )
+
+    target = file.parents[1] / "lines" / file.name
+    write_rows(target, make)
+    return target
+
+
+def read_rows(
+    file: Path, wanted: np.ndarray, is_label: Sequence[bool] = ()
+) -> Iterator[Example]:
+    """Yield the texts and the values of the first conditions of some rows of a file.
+
+    Args:
+        file: The Arrow file.
+        wanted: A mask of the rows, (rows,).
+        is_label: For each condition to read, whether its values are labels; then the numbers of a
+            file that has only numbers are made labels.
+    """
+    columns = ["text", *(f"c{number}" for number in range(len(is_label)))]
+    for batch in open_rows(file).select(columns).filter(wanted).to_batches():
+        texts, *values = (column.to_pylist() for column in batch.columns)
+        for number, are_labels in enumerate(is_label):
+            if are_labels:
+                values[number] = map(as_label, values[number])
+        yield from zip(texts, zip(*values, strict=True) if values else itertools.repeat(()))
+
+
+def read_texts_of(files: Iterable[Path], wanted: np.ndarray) -> Iterator[str]:
+    """Yield the texts that a mask (rows,) over all rows of some files selects."""
+    start = 0
+    for file in files:
+        stop = start + len(open_rows(file))
+        yield from (text for text, _ in read_rows(file, wanted[start:stop]))
+        start = stop
+
+
+def require_texts(source: SourceInfo, report: CleaningReport) -> None:
+    """Raise if cleaning has kept no texts.
+
+    Raises:
+        DataError: No texts are kept.
+    """
+    if report.read == report.empty:
+        counts = f"{report.read} read, {report.empty} empty" if report.read else "none read"
+        raise DataError(f"No reviews are left of {source.name} after cleaning ({counts}).")
+
+
+def describe(source: SourceInfo, report: CleaningReport, *, is_brief: bool = False) -> list[str]:
+    """Return lines that tell the user what was read and changed: the notes, the text column, three
+    texts, and the counts of the cleaning.
+
+    If ``is_brief``, return a single line with the text column and the first two counts.
+    """
+    others = ", ".join(column for column in source.columns if column != source.text_column)
+    guess = f" (guessed; others: {others})" if source.guessed and others else ""
+    columns = [] if source.text_column is None else [f"column: {source.text_column!r}{guess}"]
+    lines = [
+        *source.notes,
+        *(f"Text {column}" for column in columns),
+        *(f"  | {shorten(text)}" for text in source.preview),
+    ]
+    changes = {
+        "empty": report.empty,
+        "duplicates": report.duplicates,
+        "near duplicates": report.near_duplicates,
+        "held-out texts left out, as they share runs with training texts": report.leaking,
+        "line-break tags replaced": report.breaks_replaced,
+        "other tags removed": report.tags_removed,
+        "entities decoded": report.entities_decoded,
+        "changed by NFC": report.normalized,
+        "encodings repaired": report.encodings_fixed,
+        "unwrapped": report.unwrapped,
+        "repeated lines dropped": report.lines_dropped,
+        "decode errors": report.decode_errors,
+    }
+    counts = [f", {name} {count:,}" for name, count in changes.items() if count]
+    read = f"Read {counted(report.read, 'review')}"
+    kept = f"kept {report.kept:,} ({counted(report.characters, 'character')})"
+    if is_brief:
+        return [
+            f"{', '.join([f'{read} of {source.name}', *columns])}; {kept}{''.join(counts[:2])}."
+        ]
+    return [*lines, f"{read}, {kept}{''.join(counts)}."]
+
+
+def shorten(text: str, width: int = 100) -> str:
+    """Return a text on one line. If it is longer than ``width`` characters, cut it after a word and
+    add dots.
+    """
+    line = " ".join(text.split())
+    if len(line) <= width:
+        return line
+    cut = line[: width - 3]
+    return (cut if line[width - 3] == " " else cut.rpartition(" ")[0] or cut) + "..."

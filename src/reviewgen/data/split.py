@@ -1,0 +1,518 @@
+"""The second stage: decide the split of each row of the cleaned sources, or why it is in none.
+
+    split-KEY/codes.npy    the code of each row of all sources, (rows,) uint8
+
+No text is written again: a corpus consists of the files of the first stage and of these codes. A
+code is the index of a split, or the reason why a row is left out. The split of a text depends on
+its content hash, so it is the same in any order of the texts. A source of one long text is
+different: it is cut into blocks for the splits (see ``documents``).
+
+Near duplicates are texts with similar sets of lower-case word trigrams. They are found by MinHash
+(Broder 1997) and banding (Leskovec et al., ch. 3), both from ``rensa``. A text is left out if its
+estimated Jaccard similarity to an earlier kept text reaches the threshold.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+
+from reviewgen.conditions import Conditions, fit_condition, fit_field
+from reviewgen.config.settings import Bound, check, to_dict
+from reviewgen.data.clean import HELD_OUT, Cleaned, clean_source, read_rows, read_texts_of
+from reviewgen.data.cleaning import CleaningReport, first_of_each
+from reviewgen.data.columns import DataConfig, Example, SourceInfo
+from reviewgen.data.documents import SPLIT_CYCLE
+from reviewgen.data.open import SPLITS, Source, open_source
+from reviewgen.data.stage import (
+    Progress,
+    cache_folder,
+    open_rows,
+    read_column,
+    run_stage,
+    share,
+    size_of,
+    slices,
+    workspace,
+)
+from reviewgen.data.weighting import (
+    compare_languages,
+    describe_times,
+    find_times,
+    join_sources,
+    refuse_same,
+)
+from reviewgen.errors import ConfigError, DataError
+from reviewgen.novelty import COPY_CHARACTERS, TextWindows
+from reviewgen.storage import save_array
+
+# The code of a row is the index of its split in SPLITS, or the reason why it is in no split.
+TRAIN = 0
+_VALIDATION = 1
+_HELD_OUT_CODES = (1, 2)
+_DUPLICATE = 3
+_NEAR_DUPLICATE = 4
+_LEAKING = 5
+_MINIMA = 128  # hash functions of a MinHash
+_SEED = 1  # seed of the hash functions
+_SHINGLE = 3  # words in an n-gram
+_RECALL = 0.99  # min probability that banding finds a pair at the threshold
+_SAMPLE_CHARACTERS = 1 << 18  # characters of the sample of held-out texts checked for leaks
+_GROUP_CHARACTERS = 1 << 20  # characters of held-out texts that are checked at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filters:
+    """Which texts are left out of a corpus.
+
+    Attributes:
+        near_duplicates: A text is left out if an earlier kept text is at least this similar
+            (Jaccard similarity); None keeps all.
+        decontaminate: Held-out texts that share a run of this many characters with a training text
+            are left out; None keeps all.
+
+    Raises:
+        ConfigError: A value is out of range, or rensa is not installed.
+    """
+
+    near_duplicates: Annotated[float | None, Bound(at_least=0.3, at_most=1)] = None
+    decontaminate: Annotated[int | None, Bound(at_least=20, at_most=1_000_000_000)] = None
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.near_duplicates is not None and find_spec("rensa") is None:
+            raise ConfigError(
+                "near_duplicates needs rensa: pip install 'reviewgen[near-duplicates]'."
+            )
+
+
+@dataclass(frozen=True)
+class CorpusSpec:
+    """The settings that determine the texts of a corpus.
+
+    Attributes:
+        source: The source; see ``open_source``. With weights, a list with one source for each
+            weight.
+        config: How the sources are read and cleaned.
+        validation: A second source to validate on, instead of a part of the first.
+        validation_split: The split of a dataset to validate on, from the second source if there is
+            one, else from the first.
+        filters: Which texts are left out.
+        allow_missing: Whether a condition without a column counts as not given.
+    """
+
+    source: Any
+    config: DataConfig
+    validation: Any = None
+    validation_split: str | None = None
+    filters: Filters = field(default_factory=Filters)
+    allow_missing: bool = False
+
+    def open(self, folder: Path) -> list[Source]:
+        """Open the sources, the validation source last; ``folder`` is for the copies of their
+        files.
+        """
+        weights = self.config.weights
+        pairs = [(source, self.config) for source in (self.source if weights else [self.source])]
+        if self.validation is not None or self.validation_split is not None:
+            second = self.source if self.validation is None else self.validation
+            pairs.append((second, replace(self.config, split=self.validation_split)))
+        opened: list[Source] = []
+        for number, (source, config) in enumerate(pairs):
+            subfolder = folder / str(number)
+            subfolder.mkdir(exist_ok=True)
+            # the lines of validation texts are joined as those of the training texts are
+            if number == (len(weights) or 1):
+                config = replace(config, width=opened[0].info.width)
+            opened.append(open_source(source, config, subfolder, allow_missing=self.allow_missing))
+        refuse_same(opened[: len(weights)])
+        return opened
+
+
+@dataclass
+class Corpus:
+    """The cleaned texts of a source, each with its split, and the facts about them.
+
+    Attributes:
+        fingerprint: A hash of the texts, their splits and their condition values.
+        source: How the source was read.
+        report: What cleaning did.
+        counts: The number of texts of each split.
+        validation: ``source`` and ``report`` of a separate validation source; None if there is
+            none.
+        notes: Sentences that the user should see.
+        names: The conditions.
+        corpora: The corpora that this one is joined from, if they have weights; else empty.
+        weight, times: If this is one of several joined corpora, its weight, and how often its
+            training texts are read in an epoch.
+        files: The Arrow files of the texts; empty if only the facts are known, as in a token store.
+        codes: The codes of the rows of each file, (rows,) uint8 each.
+        is_label: For each condition, whether its values are strings; else they are numbers.
+    """
+
+    fingerprint: str
+    source: SourceInfo
+    report: CleaningReport
+    counts: Mapping[str, int]
+    validation: tuple[SourceInfo, CleaningReport] | None = None
+    notes: list[str] = field(default_factory=list)
+    names: Sequence[str] = ()
+    corpora: Sequence["Corpus"] = ()
+    weight: float = 1.0
+    times: float = 1.0
+    files: Sequence[Path] = ()
+    codes: Sequence[np.ndarray] = ()
+    is_label: Sequence[bool] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts as JSON values."""
+
+        def described(source: SourceInfo, report: CleaningReport) -> dict[str, Any]:
+            return {"stream": asdict(source), "cleaning": asdict(report)}
+
+        corpora = [
+            {**corpus.to_json(), "weight": corpus.weight, "times": corpus.times}
+            for corpus in self.corpora
+        ]
+        return {
+            "fingerprint": self.fingerprint,
+            "texts": dict(self.counts),
+            "source": described(self.source, self.report),
+            "validation": described(*self.validation) if self.validation else None,
+            "notes": self.notes,
+            "conditions": list(self.names),
+            **({"corpora": corpora} if corpora else {}),
+        }
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> "Corpus":
+        """Return the corpus that ``to_json`` has described, without its texts."""
+
+        def read(entry: Mapping[str, Any]) -> tuple[SourceInfo, CleaningReport]:
+            return SourceInfo(**entry["stream"]), CleaningReport(**entry["cleaning"])
+
+        return cls(
+            facts["fingerprint"],
+            *read(facts["source"]),
+            counts=facts["texts"],
+            validation=read(facts["validation"]) if facts["validation"] else None,
+            notes=list(facts["notes"]),
+            names=facts.get("conditions", ()),
+            corpora=[cls.from_json(entry) for entry in facts.get("corpora", ())],
+            weight=facts.get("weight", 1.0),
+            times=facts.get("times", 1.0),
+        )
+
+    def examples(self, split: str) -> Iterator[Example]:
+        """Yield the texts of a split with their condition values, in the order of the source."""
+        code = SPLITS.index(split)
+        for file, codes in zip(self.files, self.codes, strict=True):
+            yield from read_rows(file, codes == code, self.is_label)
+
+    def texts(self, split: str) -> Iterator[str]:
+        """Yield the texts of a split."""
+        code = SPLITS.index(split)
+        return read_texts_of(self.files, np.concatenate(self.codes) == code)
+
+    def conditions(self, split: str) -> Iterator[Sequence[str | float | None]]:
+        """Yield the condition values of each text of a split."""
+        return (values for _, values in self.examples(split))
+
+    def column(self, name: str) -> Iterator[str | float | None]:
+        """Yield the value of a condition of each training text."""
+        number = self.names.index(name)
+        return (values[number] for values in self.conditions("train"))
+
+    @property
+    def times_of_files(self) -> list[float]:
+        """How often the training texts of each file are read in an epoch."""
+        times = dict.fromkeys(self.files, 1.0)
+        for corpus in self.corpora:
+            times |= dict.fromkeys(corpus.files, corpus.times)
+        return list(times.values())
+
+    @property
+    def split_method(self) -> Literal["hash", "blocks", "source"]:
+        """How texts are held out: by the hash of each, as blocks of one long text, or as a separate
+        validation source.
+        """
+        if self.validation is not None:
+            return "source"
+        return "blocks" if self.source.is_one_text else "hash"
+
+    def describe_held_out(self) -> str:
+        """Describe for the user how texts are held out."""
+        if self.corpora and self.validation is None:
+            return "; ".join(dict.fromkeys(corpus.describe_held_out() for corpus in self.corpora))
+        if self.split_method == "blocks":
+            blocks = self.counts["validation"] + self.counts["test"]
+            characters = round(self.report.characters * 2 * HELD_OUT / blocks)
+            return (
+                f"{blocks:,} blocks of about {characters:,} characters, spread evenly over one"
+                " text, each between two parts of the training text"
+            )
+        return {"hash": "texts chosen by a hash of each", "source": "a separate source"}[
+            self.split_method
+        ]
+
+
+def read_corpus(
+    spec: CorpusSpec, root: Path | None = None, progress: Progress = lambda step: None
+) -> Corpus:
+    """Return a corpus: open, clean and split its sources.
+
+    Args:
+        spec: The texts.
+        root: The folder for the stages; None is the cache.
+        progress: Called with each step.
+
+    Raises:
+        DataError: A source cannot be read, or too few texts are left after cleaning.
+        HubError: The Hub cannot be reached, or has no such dataset.
+        StorageError: The disk is full.
+        WorkerError: A worker was killed.
+    """
+    with workspace() as folder:
+        return split_sources(spec.open(folder), spec, root or cache_folder(), progress)
+
+
+def split_sources(
+    sources: Sequence[Source], spec: CorpusSpec, root: Path, progress: Progress
+) -> Corpus:
+    """Return the corpus of opened sources; see ``read_corpus``."""
+    weights = spec.config.weights
+    count = len(weights) or 1  # number of sources to train on
+    progress("Reading and cleaning")
+    cut: Any = "blocks" if len(sources) > count else "splits"
+    cleaned = [clean_source(source, root, cut) for source in sources[:count]]
+    # validation texts lose the lines that repeat in the training texts
+    lines = list(dict.fromkeys(itertools.chain(*(each.dropped_lines for each in cleaned))))
+    cleaned += [clean_source(source, root, cut, lines) for source in sources[count:]]
+    inputs = [[each.key for each in cleaned], count, to_dict(spec.filters), list(weights)]
+    stage = run_stage(
+        root,
+        "split",
+        inputs,
+        lambda folder: _split(cleaned, count, spec.filters, weights, folder, progress),
+    )
+    corpus = Corpus.from_json(stage.facts)
+    _attach_rows([corpus, *corpus.corpora], cleaned, np.load(stage.folder / "codes.npy"))
+    return corpus
+
+
+def _attach_rows(corpus: Corpus, cleaned: Sequence[Cleaned], codes: np.ndarray) -> None:
+    """Give a corpus the files and the codes of its rows, and each of the corpora that it is joined
+    from its own. ``codes`` holds those of all rows of the cleaned sources.
+    """
+    files = list(itertools.chain(*(each.files for each in cleaned)))
+    tables = list(map(open_rows, files))
+    codes_of_files = np.split(codes, np.cumsum(list(map(len, tables)))[:-1])
+    is_label = [
+        any(str(table.schema.field(f"c{number}").type) == "string" for table in tables)
+        for number in range(len(corpus.names))
+    ]
+    first = 0
+    for joined, source in zip(corpus.corpora, cleaned, strict=False):
+        last = first + len(source.files)
+        joined.files = files[first:last]
+        joined.codes = codes_of_files[first:last]
+        joined.is_label = is_label
+        first = last
+    corpus.files = files
+    corpus.codes = codes_of_files
+    corpus.is_label = is_label
+
+
+def _split(
+    cleaned: Sequence[Cleaned],
+    count: int,
+    filters: Filters,
+    weights: Sequence[float],
+    folder: Path,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Make the files of the stage, and return its facts: those of the corpus.
+
+    Args:
+        cleaned: The sources, the validation source last.
+        count: The number of sources to train on.
+        filters: Which texts are left out.
+        weights: For several sources, the share of each in the characters to train on.
+        folder: The folder of the stage.
+        progress: Called with each step.
+    """
+    codes, notes = _decide_codes(cleaned, count, filters, progress)
+    by_source = _by_source(codes, cleaned)
+    joined = [_describe_source(*pair) for pair in zip(cleaned, by_source, strict=True)]
+    members = [corpus for corpus, _ in joined]
+    corpus = members[0]
+    if weights:
+        info, report = join_sources(
+            [member.source for member in members[:count]],
+            [member.report for member in members[:count]],
+        )
+        corpus = replace(corpus, source=info, report=report, corpora=members[:count])
+    corpus.counts = {split: sum(member.counts[split] for member in members) for split in SPLITS}
+    if len(members) > count:
+        corpus.validation = (members[-1].source, members[-1].report)
+    _attach_rows(corpus, cleaned, codes)
+    if weights:
+        notes = [*_weigh(corpus.corpora, [size for _, size in joined], weights), *notes]
+    corpus.notes = [*corpus.source.notes, *notes]
+    corpus.fingerprint = _fingerprint(corpus, cleaned, by_source)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_array(folder / "codes.npy", codes)
+    return corpus.to_json()
+
+
+def _decide_codes(
+    cleaned: Sequence[Cleaned], count: int, filters: Filters, progress: Progress
+) -> tuple[np.ndarray, list[str]]:
+    """Return the code of each row of all sources, (rows,), and notes for the user."""
+    files = list(itertools.chain(*(each.files for each in cleaned)))
+    has_validation = len(cleaned) > count
+    progress("Looking for duplicates")
+    codes = np.concatenate([_mark_duplicates(cleaned[:count]), _mark_duplicates(cleaned[count:])])
+    if filters.near_duplicates is not None:
+        progress("Looking for near duplicates")
+        is_kept = codes == TRAIN
+        is_distinct = _find_distinct(files, is_kept, filters.near_duplicates)
+        codes[is_kept & ~is_distinct] = _NEAR_DUPLICATE
+    for number, (each, view) in enumerate(zip(cleaned, _by_source(codes, cleaned), strict=True)):
+        is_kept = view == TRAIN
+        if has_validation:
+            view[is_kept] = _VALIDATION if number == count else TRAIN
+        else:
+            view[is_kept] = _split_rows(each, is_kept)
+    progress("Looking for held-out texts in the training texts")
+    is_leaking, notes = _find_leaks(files, codes, filters.decontaminate)
+    codes[is_leaking] = _LEAKING
+    if has_validation:
+        hashes = np.concatenate([each.hashes for each in cleaned])
+        validation = hashes[codes == _VALIDATION]
+        in_both = int(np.isin(validation, hashes[codes == TRAIN]).sum())
+        if in_both:
+            counts = f"{in_both} of {len(validation)} validation texts"
+            notes.insert(0, f"{counts} are also in the training text.")
+    return codes, notes
+
+
+def _by_source(codes: np.ndarray, cleaned: Sequence[Cleaned]) -> list[np.ndarray]:
+    """Return views of the codes of all rows, one for each source: setting their values sets those
+    of ``codes``.
+    """
+    return np.split(codes, np.cumsum([len(each.hashes) for each in cleaned])[:-1])
+
+
+def _mark_duplicates(cleaned: Sequence[Cleaned]) -> np.ndarray:
+    """Return a code for each row of the sources: ``_DUPLICATE`` if its text equals an earlier one,
+    else ``TRAIN``.
+    """
+    hashes = [each.hashes for each in cleaned]
+    may_drop = [
+        np.full(len(each.hashes), each.may_drop_duplicates, np.bool_) for each in cleaned
+    ]
+    is_first = first_of_each(np.concatenate([np.empty(0, np.uint64), *hashes]))
+    is_duplicate = ~is_first & np.concatenate([np.empty(0, np.bool_), *may_drop])
+    return np.where(is_duplicate, np.uint8(_DUPLICATE), np.uint8(TRAIN))
+
+
+def _split_rows(cleaned: Cleaned, is_kept: np.ndarray) -> np.ndarray:
+    """Return the split of each kept row of a source; ``is_kept`` (rows,) is the mask of these."""
+    if cleaned.is_cleaned:
+        return read_column(cleaned.files, "split", np.uint8)[is_kept]
+    if cleaned.info.is_one_text:
+        cycle = [SPLITS.index(split) for split in SPLIT_CYCLE]
+        return np.resize(cycle, len(is_kept))[is_kept].astype(np.uint8)
+    return split_by_hash(cleaned.hashes[is_kept])
+
+
+def split_by_hash(hashes: np.ndarray) -> np.ndarray:
+    """Return the split of each text from its content hash, (texts,) uint8: 90 % train, 5 %
+    validation, 5 % test.
+
+    In a corpus of a few texts, train or validation may be empty by chance. Then one text, chosen by
+    its hash, is moved to the empty split; its duplicates move with it if they were kept.
+    """
+    position = hashes / 2.0**64
+    codes = np.digitize(position, (1 - 2 * HELD_OUT, 1 - HELD_OUT)).astype(np.uint8)
+    train, validation, test = range(3)
+    if len(codes) and train not in codes:
+        codes[hashes == hashes.min()] = train
+    if len(codes) and validation not in codes:
+        in_train = hashes[codes == train]
+        donors = in_train if in_train.min() < in_train.max() else hashes[codes == test]
+        if donors.size:  # otherwise there is only one text
+            codes[hashes == donors.max()] = validation
+    return codes
+
+
+def _find_distinct(files: Sequence[Path], is_kept: np.ndarray, threshold: float) -> np.ndarray:
+    """Return a mask (rows,) of the rows to keep: those of the mask ``is_kept`` whose texts are not
+    near duplicates of an earlier kept text.
+    """
+    from rensa import RMinHash, RMinHashLSH
+
+    widths = [
+        width
+        for width in (32, 16, 8, 4, 2)
+        if 1 - (1 - threshold**width) ** (_MINIMA // width) >= _RECALL
+    ]
+    index = RMinHashLSH(threshold, _MINIMA, _MINIMA // max(widths, default=1))
+    is_distinct = is_kept.copy()
+    known: dict[int, RMinHash] = {}
+    rows = np.flatnonzero(is_kept).tolist()
+    for row, text in zip(rows, read_texts_of(files, is_kept), strict=True):
+        words = text.lower().split()
+        starts = range(max(1, len(words) - _SHINGLE + 1))
+        minima = RMinHash(_MINIMA, _SEED)
+        minima.update([" ".join(words[start : start + _SHINGLE]) for start in starts])
+        if any(minima.jaccard(known[other]) >= threshold for other in index.query(minima)):
+            is_distinct[row] = False
+        else:
+            index.insert(row, minima)
+            known[row] = minima
+    return is_distinct
+
+
+def _find_leaks(
+    files: Sequence[Path], codes: np.ndarray, length: int | None
+) -> tuple[np.ndarray, list[str]]:
+    """Find held-out texts that share a run of ``length`` characters with a training text.
+
+    If ``length`` is None, no text is left out: only a sample of the held-out texts is checked, for
+    runs of 50 characters.
+
+    Returns:
+        A mask (rows,) of the rows to leave out, all False if ``length`` is None; and a list of
+        notes for the user.
+    """
+    is_sample = length is None
+    run = length or COPY_CHARACTERS
+    size = size_of(files)
+    is_held_out = np.isin(codes, _HELD_OUT_CODES)
+    lengths = _lengths_of(files)
+    is_checked = is_held_out & _first_of_files(files, lengths * is_held_out) if is_sample else is_held_out
+    rows = np.flatnonzero(is_checked)
+    groups = np.cumsum(lengths[rows]) // _GROUP_CHARACTERS
+    is_leaking = np.zeros(len(codes), np.bool_)
+    is_training = _by_file(codes == TRAIN, files)
+    for group in np.unique(groups):
+        chosen = np.zeros(len(codes), np.bool_)
+        chosen[rows[groups == group]] = True
+        texts = list(read_texts_of(files, chosen))
+        tasks = [
+            (texts, run, files[span], np.concatenate(is_training[span]))
+            for span in slices(len(files), size)
+        ]
+        is_leaking[chosen] = np.logical_or.reduce(list(share(_are_shared, tasks, size)))
+    found = int(is_leaking.sum())
+    note = _describe_leaks(found, len(rows), int(is_held_out.sum()), run, is_sample=is_sample)
+    return is_leaking & (not is_sample), note
