@@ -13,7 +13,7 @@ import json
 import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -54,6 +54,7 @@ class Cleaned:
         files: The Arrow files of the rows, in order.
         report: What cleaning did.
         dropped_lines: The repeated lines that were dropped from the cleaned texts.
+        codes: The code of each row, (rows,) uint8; the next stage sets it.
     """
 
     key: str
@@ -63,6 +64,7 @@ class Cleaned:
     files: list[Path]
     report: CleaningReport
     dropped_lines: Sequence[str]
+    codes: np.ndarray = field(init=False)
 
     @property
     def hashes(self) -> np.ndarray:
@@ -285,9 +287,7 @@ def _drop_lines(source: Source, lines: Sequence[str], file: Path) -> Path:
     return target
 
 
-def read_rows(
-    file: Path, wanted: np.ndarray, is_label: Sequence[bool] = ()
-) -> Iterator[Example]:
+def read_rows(file: Path, wanted: np.ndarray, is_label: Sequence[bool] = ()) -> Iterator[Example]:
     """Yield the texts and the values of the first conditions of some rows of a file.
 
     Args:
@@ -302,7 +302,8 @@ def read_rows(
         for number, are_labels in enumerate(is_label):
             if are_labels:
                 values[number] = map(as_label, values[number])
-        yield from zip(texts, zip(*values, strict=True) if values else itertools.repeat(()))
+        rows = zip(*values, strict=True) if values else itertools.repeat((), len(batch))
+        yield from zip(texts, rows, strict=True)
 
 
 def read_texts_of(files: Iterable[Path], wanted: np.ndarray) -> Iterator[str]:

@@ -293,15 +293,12 @@ def find_repeated_lines(texts: Iterable[str]) -> dict[str, int]:
         lines = {line.strip() for line in text.split("\n")} - {""}
         if len(lines) > 1:
             several += 1
-            counts.update(lines)
+            counts.update(
+                line for line in lines if len(line) <= _MAX_LINE and any(map(str.isalpha, line))
+            )
     fewest = max(_MIN_TEXTS, _MIN_SHARE_OF_TEXTS * several)
-    repeated = {
-        line: count
-        for line, count in counts.items()
-        if count >= fewest and len(line) <= _MAX_LINE and any(map(str.isalpha, line))
-    }
-    ordered = sorted(repeated.items(), key=lambda item: (-item[1], item[0]))
-    return dict(ordered[:_MAX_LINES])
+    repeated = [(line, count) for line, count in counts.items() if count >= fewest]
+    return dict(sorted(repeated, key=lambda item: (-item[1], item[0]))[:_MAX_LINES])
 
 
 def drop_lines(text: str, repeated: Collection[str]) -> tuple[str, int]:

@@ -80,7 +80,7 @@ KINDS = {
     ".sqlite": "sqlite",
     ".sqlite3": "sqlite",
 }
-"""The format of a file by its suffix; ``tables.find_units`` chooses the reader. Plugins in the
+"""The format of a file by its suffix; ``tables.find_read`` chooses its reader. Plugins in the
 group ``reviewgen.readers`` add suffixes.
 """
 
@@ -148,9 +148,8 @@ def is_text(source: str | Path) -> bool:
     """Return whether a source is certainly a text and not a path: it has a line break, or is too
     long.
     """
-    return "\n" in str(source) or any(
-        len(part.encode("utf-8", "replace")) > _MAX_NAME for part in str(source).split("/")
-    )
+    parts = str(source).encode("utf-8", "replace").split(b"/")
+    return "\n" in str(source) or max(map(len, parts)) > _MAX_NAME
 
 
 def expand(path: str | Path) -> Path:
@@ -162,8 +161,11 @@ def expand(path: str | Path) -> Path:
 
 def suffix_of(file: Path) -> str:
     """Return a file's suffix in lower case, without a compression suffix such as ``.gz``."""
-    name = file.stem if file.suffix.lower() in {*_OPENERS, ".zip"} else file.name
-    return Path(name).suffix.lower()
+    return _unpacked(file).suffix.lower()
+
+
+def _unpacked(file: Path) -> Path:
+    return file.with_suffix("") if file.suffix.lower() in {*_OPENERS, ".zip"} else file
 
 
 def find_files(pattern: str | Path) -> list[Path]:
@@ -191,71 +193,61 @@ def find_files(pattern: str | Path) -> list[Path]:
             f"{shown} cannot be read as a file: {error.strerror}. To train on texts, pass a list of"
             " them."
         ) from None
-    if (path / "store.json").is_file():
-        raise DataError(
-            f"{pattern} is a token store, which train, sweep and tune read. Give the reviews"
-            " themselves here."
-        )
     if is_folder:
-        if (path / "model.safetensors").is_file():
-            raise DataError(f"The folder {pattern} is a saved model. Give the reviews instead.")
-        inside = (
-            file
-            for file in path.rglob("*")
-            if not any(part.startswith(".") for part in file.relative_to(path).parts)
-        )
-        files = sorted(
-            file
-            for file in inside
-            if file.is_file() and file.name != "manifest.json" and kind_of(file)
-        )
-        if not files:
-            raise DataError(
-                f"The folder {pattern} has no data files ({', '.join(KINDS)}). Name its files with"
-                " a glob."
-            )
-        return files
+        return _find_in_folder(path, pattern)
     if exists:
         return [path]
     if not glob.has_magic(str(pattern)):
-        near = difflib.get_close_matches(
-            path.name, ["reviews", *(file.name for file in path.parent.glob("*"))], n=1
-        )
+        names = ["reviews", *(file.name for file in path.parent.glob("*"))]
+        near = difflib.get_close_matches(path.name, names, n=1)
         hint = f"Did you mean {near[0]}? Else give" if near else "Check the name, or give"
         raise DataError(
             f"There is no file {pattern}. {hint} a glob, a Hub dataset (owner/name) or 'reviews'."
         )
     # Path.glob also matches hidden files, and refuses absolute patterns
-    names = glob.glob(str(path), recursive=True)  # noqa: PTH207  see above
-    files = sorted(Path(name) for name in names if Path(name).is_file())
+    matches = map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207  see above
+    files = sorted(filter(Path.is_file, matches))
     if not files:
         raise DataError(f"No file matches {pattern}.")
     return files
 
 
-def fetch_files(url: str, folder: Path) -> dict[Path, str]:
-    """Copy the files that a URL names, which may have a glob, into a folder; return the URL of each
-    copy, sorted by name.
+def _find_in_folder(folder: Path, name: str | Path) -> list[Path]:
+    if (folder / "store.json").is_file():
+        raise DataError(
+            f"{name} is a token store, which train, sweep and tune read. Give the reviews"
+            " themselves here."
+        )
+    if (folder / "model.safetensors").is_file():
+        raise DataError(f"The folder {name} is a saved model. Give the reviews instead.")
+    files = list[Path]()
+    for file in sorted(folder.rglob("*")):
+        is_hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        is_data = kind_of(file) and file.name != "manifest.json"
+        if is_data and not is_hidden and file.is_file():
+            files.append(file)
+    if not files:
+        raise DataError(
+            f"The folder {name} has no data files ({', '.join(KINDS)}). Name its files with a glob."
+        )
+    return files
+
+
+def fetch_files(url: str, folder: Path) -> list[tuple[Path, str]]:
+    """Copy the files that a URL names, which may have a glob, into a folder; return each copy with
+    its URL, sorted by name.
 
     Raises:
         DataError: The URL cannot be read, or no file matches.
     """
     with remote(url, "read") as (system, path):
         names = sorted(system.glob(path)) if glob.has_magic(path) else [path]
-        targets = [
-            folder / f"{number:05d}-{Path(name).name.partition('?')[0]}"
-            for number, name in enumerate(names)
-        ]
-        system.get(names, [str(target) for target in targets])
         if not names:
             raise DataError(f"No file matches {url}.")
-        return dict(
-            zip(
-                targets,
-                [url] if len(names) == 1 else map(str, map(system.unstrip_protocol, names)),
-                strict=True,
-            )
-        )
+        copies = [_copy_path(folder, Path(name).name.partition("?")[0]) for name in names]
+        system.get(names, [str(copy) for copy in copies])
+        urls = [url] if len(names) == 1 else map(str, map(system.unstrip_protocol, names))
+        return list(zip(copies, urls, strict=True))
 
 
 @contextlib.contextmanager
@@ -322,55 +314,54 @@ def remote(url: str, verb: str) -> Iterator[tuple[Any, str]]:
 def kind_of(file: Path) -> str | None:
     """Return the format of a file by its suffix; None if it is unknown."""
     suffix = suffix_of(file)
-    if suffix in KINDS:
-        return KINDS[suffix]
-    return (
-        suffix[1:] if any(plugin.name == suffix[1:] for plugin in list_plugins("reader")) else None
-    )
+    if kind := KINDS.get(suffix):
+        return kind
+    names = [plugin.name for plugin in list_plugins("reader")]
+    return suffix[1:] if suffix[1:] in names else None
 
 
-def make_plain(file: Path, folder: Path, name: str | None = None) -> Iterator[PlainFile]:
+def make_plain(file: Path, folder: Path, name: str) -> Iterator[PlainFile]:
     """Yield the plain files made from a file: usually one, none if it is empty, and one for each
     data file in a zip archive.
 
     Args:
         file: The file.
         folder: Where copies are written.
-        name: The name of the file in messages; by default its path.
+        name: The name of the file in messages.
 
     Raises:
         DataError: The file is unreadable, binary or damaged.
         StorageError: The disk of the folder is full.
     """
-    name = name or str(file)
     with reading_errors(name):
         if file.suffix.lower() == ".zip":
             yield from _unzip(file, folder, name)
-        else:
-            plain = _make_plain(file, folder, name)
-            if plain.facts[1]:
-                yield plain
+        elif (plain := _make_plain(file, folder, name)).facts[1]:
+            yield plain
 
 
 def _unzip(file: Path, folder: Path, name: str) -> Iterator[PlainFile]:
     with zipfile.ZipFile(file) as archive:
-        names = [name for name in archive.namelist() if not name.startswith("__MACOSX/")]
-        members = [name for name in names if kind_of(Path(name))]
+        members = [
+            member
+            for member in sorted(archive.namelist())
+            if kind_of(Path(member)) and not member.startswith("__MACOSX/")
+        ]
         if not members:
             raise DataError(f"{name} has no data files ({', '.join(KINDS)}).")
-        for number, member in enumerate(sorted(members)):
+        for member in members:
             with archive.open(member) as stream:
-                copy = _copy(stream, folder, f"{number}-{Path(member).name}")
+                copy = _copy(stream, folder, Path(member).name)
             yield from make_plain(copy, folder, f"{name}/{member}")
 
 
 def _make_plain(file: Path, folder: Path, name: str) -> PlainFile:
     path = file
     suffix = suffix_of(file)
-    # a pipe can be read only once
-    if (opener := _OPENERS.get(file.suffix.lower())) or not file.is_file():
+    opener = _OPENERS.get(file.suffix.lower())
+    if opener or not file.is_file():  # a pipe can be read only once
         with (opener or open_input)(file) as stream:
-            path = _copy(stream, folder, file.stem if opener else file.name)
+            path = _copy(stream, folder, _unpacked(file).name)
     kind = kind_of(file) or ("text" if suffix else _kind_by_content(path))
     digest, encoding, has_nul = _look(path)
     if (log := Path(f"{path}-wal")).is_file() and kind == "sqlite":  # write-ahead log
@@ -378,21 +369,21 @@ def _make_plain(file: Path, folder: Path, name: str) -> PlainFile:
     facts = (suffix, path.stat().st_size, digest)
     if kind not in _TEXTS or (encoding == "utf-8" and not has_nul):
         return PlainFile(path, name, kind, facts)
-    if has_nul and (encoding or "utf-8").startswith("utf-8"):
+    if has_nul and encoding in (None, "utf-8", "utf-8-sig"):
         raise DataError(
             f"{name} is a binary file, not text. Supported formats are {', '.join(KINDS)}, each"
             " also as .gz, .bz2, .xz, .zst or in a .zip archive."
         )
-    copy = _copy_name(folder, f"{path.stem}.utf8{suffix or '.txt'}")
+    copy = _copy_path(folder, f"{path.stem}.utf8{suffix or '.txt'}")
     guessed = None
     with path.open("rb") as stream, storage_errors(folder):
         if encoding is None:
             guessed = recognise(iter(lambda: stream.readline(_MAX_LINE), b""))
             stream.seek(0)
         errors = _write_utf8(stream, copy, encoding or guessed or "utf-8", name)
-    return PlainFile(
-        copy, name, kind, (suffix, copy.stat().st_size and facts[1], digest), errors, guessed
-    )
+    if not copy.stat().st_size:  # the file has only a byte order mark
+        facts = (suffix, 0, digest)
+    return PlainFile(copy, name, kind, facts, errors, guessed)
 
 
 def _kind_by_content(path: Path) -> str:
@@ -403,13 +394,13 @@ def _kind_by_content(path: Path) -> str:
 
 def _copy(stream: Any, folder: Path, name: str) -> Path:
     """Copy a binary stream, such as an opened gzip file, into a folder under a unique name."""
-    path = _copy_name(folder, name)
+    path = _copy_path(folder, name)
     with storage_errors(folder), path.open("wb") as target:
         shutil.copyfileobj(stream, target, _CHUNK)
     return path
 
 
-def _copy_name(folder: Path, name: str) -> Path:
+def _copy_path(folder: Path, name: str) -> Path:
     return folder / f"{next(_numbers):05d}-{name}"
 
 
@@ -426,16 +417,17 @@ def _look(path: Path) -> tuple[str, str | None, bool]:
         head = stream.read(4)
         encoding: str | None = next((name for bom, name in _BOMS if head.startswith(bom)), "utf-8")
         stream.seek(0)
-        while chunk := stream.read(_CHUNK):
+        chunk = head
+        while chunk:
+            chunk = stream.read(_CHUNK)
             digest.update(chunk)
             has_nul = has_nul or b"\0" in chunk
             try:
                 if encoding == "utf-8":
-                    decoder.decode(chunk)
+                    decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError:
                 encoding = None
-    is_cut = encoding == "utf-8" and decoder.getstate()[0]
-    return digest.hexdigest(), None if is_cut else encoding, has_nul
+    return digest.hexdigest(), encoding, has_nul
 
 
 def _write_utf8(stream: IO[bytes], target: Path, encoding: str, name: str) -> int:
@@ -471,13 +463,11 @@ def recognise(lines: Iterable[bytes]) -> str | None:
     from charset_normalizer import from_bytes  # imported here, since few files need it
 
     sample = _sample(lines)
-    beyond_ascii = sum(byte > 127 for byte in sample)
-    damaged = sum(
-        "\udc80" <= character <= "\udcff" for character in sample.decode("utf-8", "surrogateescape")
-    )
-    if damaged <= _MAX_DAMAGE * beyond_ascii:
+    text = sample.decode("utf-8", "surrogateescape")
+    beyond_ascii = len(re.findall(rb"[^\x00-\x7f]", sample))
+    if len(re.findall("[\udc80-\udcff]", text)) <= _MAX_DAMAGE * beyond_ascii:
         return None
-    is_latin = beyond_ascii < sum(map(len, re.findall(rb"[A-Za-z]+", sample)))
+    is_latin = beyond_ascii < len(re.findall(rb"[A-Za-z]", sample))
     names = _LATIN if is_latin else _OTHERS
     usual = _LATIN[0] if is_latin and "\ufffd" not in sample.decode(_LATIN[0], "replace") else None
     if beyond_ascii < (_MIN_LATIN_BYTES if usual else _MIN_BYTES) and (usual or not is_latin):
@@ -499,14 +489,12 @@ def _sample(lines: Iterable[bytes]) -> bytes:
     """Return a sample of the lines that are not ASCII, since only these tell encodings apart: the
     first ones, then every hundredth.
     """
-    telling = (line[:_LINE] for line in lines if not line[:_LINE].isascii())
-    sample: list[bytes] = []
-    size = 0
+    telling = itertools.filterfalse(bytes.isascii, (line[:_LINE] for line in lines))
+    sample = b""
     for number, line in enumerate(telling):
-        if size < _SAMPLE / 2 or (size < _SAMPLE and number % 100 == 0):
-            sample.append(line)
-            size += len(line)
-    return b"".join(sample)
+        if len(sample) < _SAMPLE / 2 or (len(sample) < _SAMPLE and number % 100 == 0):
+            sample += line
+    return sample
 
 
 def note_files(files: Sequence[PlainFile], documents: str) -> list[str]:
@@ -520,26 +508,21 @@ def note_files(files: Sequence[PlainFile], documents: str) -> list[str]:
     notes = []
     for encoding in dict.fromkeys(file.encoding for file in files if file.encoding):
         names = [file.name for file in files if file.encoding == encoding]
-        which = (
-            f"{names[0]} is"
-            if len(names) == 1
-            else f"{len(names)} files, {names[0]} the first, are"
-        )
-        advice = "If letters look wrong, convert to UTF-8: iconv -f ENCODING -t UTF-8."
-        notes.append(f"{which} not UTF-8 and read as {encoding}. {advice}")
-    texts = [file for file in files if file.kind == "text" and documents != "file"]
-    if wrapped := [file.name for file in texts if file_layout(file.path)[0]]:
-        which = (
-            f"{wrapped[0]} is" if len(texts) == 1 else f"{len(wrapped)} of {len(texts)} files are"
-        )
-        joined = "the lines of each paragraph are joined."
-        piece = (
-            "so each text is a piece of a paragraph: use --documents paragraph, and"
-            " --keep-line-breaks for poems."
-        )
+        several = f"{len(names)} files, {names[0]} the first, are"
         notes.append(
-            f"{which} hard-wrapped, {piece}"
-            if documents == "line"
-            else f"{which} hard-wrapped: {joined}"
+            f"{several if len(names) > 1 else f'{names[0]} is'} not UTF-8 and read as {encoding}."
+            " If letters look wrong, convert to UTF-8: iconv -f ENCODING -t UTF-8."
         )
+    texts = [file for file in files if file.kind == "text" and documents != "file"]
+    wrapped = [file.name for file in texts if file_layout(file.path)[0]]
+    if wrapped:
+        several = f"{len(wrapped)} of {len(texts)} files are"
+        treatment = ": the lines of each paragraph are joined."
+        if documents == "line":
+            treatment = (
+                ", so each text is a piece of a paragraph: use --documents paragraph, and"
+                " --keep-line-breaks for poems."
+            )
+        which = several if len(texts) > 1 else f"{wrapped[0]} is"
+        notes.append(f"{which} hard-wrapped{treatment}")
     return notes

@@ -15,16 +15,15 @@ estimated Jaccard similarity to an earlier kept text reaches the threshold.
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from reviewgen.conditions import Conditions, fit_condition, fit_field
 from reviewgen.config.settings import Bound, check, to_dict
 from reviewgen.data.clean import HELD_OUT, Cleaned, clean_source, read_rows, read_texts_of
 from reviewgen.data.cleaning import CleaningReport, first_of_each
@@ -210,25 +209,35 @@ class Corpus:
             times=facts.get("times", 1.0),
         )
 
-    def examples(self, split: str) -> Iterator[Example]:
-        """Yield the texts of a split with their condition values, in the order of the source."""
-        code = SPLITS.index(split)
+    def examples(self, split: str | None = None) -> Iterator[Example]:
+        """Yield the texts of a split, or of all splits, with their condition values, in the order
+        of the source.
+        """
         for file, codes in zip(self.files, self.codes, strict=True):
-            yield from read_rows(file, codes == code, self.is_label)
+            wanted = codes < _DUPLICATE if split is None else codes == SPLITS.index(split)
+            yield from read_rows(file, wanted, self.is_label)
 
     def texts(self, split: str) -> Iterator[str]:
         """Yield the texts of a split."""
-        code = SPLITS.index(split)
-        return read_texts_of(self.files, np.concatenate(self.codes) == code)
+        return read_texts_of(self.files, np.concatenate(self.codes) == SPLITS.index(split))
 
-    def conditions(self, split: str) -> Iterator[Sequence[str | float | None]]:
-        """Yield the condition values of each text of a split."""
-        return (values for _, values in self.examples(split))
+    @property
+    def splits(self) -> np.ndarray:
+        """The split of each text, (texts,) uint8, an index into ``SPLITS``."""
+        codes = np.concatenate(self.codes)
+        return codes[codes < _DUPLICATE]
 
-    def column(self, name: str) -> Iterator[str | float | None]:
-        """Yield the value of a condition of each training text."""
-        number = self.names.index(name)
-        return (values[number] for values in self.conditions("train"))
+    def attach_rows(self, cleaned: Sequence[Cleaned]) -> None:
+        """Give the corpus the rows of its sources, and each of ``corpora`` those of its own."""
+        for corpus, source in zip(self.corpora, cleaned, strict=False):
+            corpus.attach_rows([source])
+        self.files = list(itertools.chain(*(each.files for each in cleaned)))
+        self.codes = _by_file(np.concatenate([each.codes for each in cleaned]), self.files)
+        schemas = [open_rows(file).schema for file in self.files]
+        self.is_label = [
+            any(str(schema.field(f"c{number}").type) == "string" for schema in schemas)
+            for number in range(len(self.names))
+        ]
 
     @property
     def times_of_files(self) -> list[float]:
@@ -303,31 +312,9 @@ def split_sources(
         lambda folder: _split(cleaned, count, spec.filters, weights, folder, progress),
     )
     corpus = Corpus.from_json(stage.facts)
-    _attach_rows([corpus, *corpus.corpora], cleaned, np.load(stage.folder / "codes.npy"))
+    _set_codes(cleaned, np.load(stage.folder / "codes.npy"))
+    corpus.attach_rows(cleaned)
     return corpus
-
-
-def _attach_rows(corpus: Corpus, cleaned: Sequence[Cleaned], codes: np.ndarray) -> None:
-    """Give a corpus the files and the codes of its rows, and each of the corpora that it is joined
-    from its own. ``codes`` holds those of all rows of the cleaned sources.
-    """
-    files = list(itertools.chain(*(each.files for each in cleaned)))
-    tables = list(map(open_rows, files))
-    codes_of_files = np.split(codes, np.cumsum(list(map(len, tables)))[:-1])
-    is_label = [
-        any(str(table.schema.field(f"c{number}").type) == "string" for table in tables)
-        for number in range(len(corpus.names))
-    ]
-    first = 0
-    for joined, source in zip(corpus.corpora, cleaned, strict=False):
-        last = first + len(source.files)
-        joined.files = files[first:last]
-        joined.codes = codes_of_files[first:last]
-        joined.is_label = is_label
-        first = last
-    corpus.files = files
-    corpus.codes = codes_of_files
-    corpus.is_label = is_label
 
 
 def _split(
@@ -349,8 +336,7 @@ def _split(
         progress: Called with each step.
     """
     codes, notes = _decide_codes(cleaned, count, filters, progress)
-    by_source = _by_source(codes, cleaned)
-    joined = [_describe_source(*pair) for pair in zip(cleaned, by_source, strict=True)]
+    joined = list(map(_describe_source, cleaned))
     members = [corpus for corpus, _ in joined]
     corpus = members[0]
     if weights:
@@ -362,11 +348,11 @@ def _split(
     corpus.counts = {split: sum(member.counts[split] for member in members) for split in SPLITS}
     if len(members) > count:
         corpus.validation = (members[-1].source, members[-1].report)
-    _attach_rows(corpus, cleaned, codes)
+    corpus.attach_rows(cleaned)
     if weights:
         notes = [*_weigh(corpus.corpora, [size for _, size in joined], weights), *notes]
     corpus.notes = [*corpus.source.notes, *notes]
-    corpus.fingerprint = _fingerprint(corpus, cleaned, by_source)
+    corpus.fingerprint = _fingerprint(corpus, cleaned)
     folder.mkdir(parents=True, exist_ok=True)
     save_array(folder / "codes.npy", codes)
     return corpus.to_json()
@@ -385,12 +371,13 @@ def _decide_codes(
         is_kept = codes == TRAIN
         is_distinct = _find_distinct(files, is_kept, filters.near_duplicates)
         codes[is_kept & ~is_distinct] = _NEAR_DUPLICATE
-    for number, (each, view) in enumerate(zip(cleaned, _by_source(codes, cleaned), strict=True)):
-        is_kept = view == TRAIN
+    _set_codes(cleaned, codes)
+    for number, each in enumerate(cleaned):
+        is_kept = each.codes == TRAIN
         if has_validation:
-            view[is_kept] = _VALIDATION if number == count else TRAIN
+            each.codes[is_kept] = _VALIDATION if number == count else TRAIN
         else:
-            view[is_kept] = _split_rows(each, is_kept)
+            each.codes[is_kept] = _split_rows(each, is_kept)
     progress("Looking for held-out texts in the training texts")
     is_leaking, notes = _find_leaks(files, codes, filters.decontaminate)
     codes[is_leaking] = _LEAKING
@@ -404,23 +391,24 @@ def _decide_codes(
     return codes, notes
 
 
-def _by_source(codes: np.ndarray, cleaned: Sequence[Cleaned]) -> list[np.ndarray]:
-    """Return views of the codes of all rows, one for each source: setting their values sets those
-    of ``codes``.
-    """
-    return np.split(codes, np.cumsum([len(each.hashes) for each in cleaned])[:-1])
+def _set_codes(cleaned: Sequence[Cleaned], codes: np.ndarray) -> None:
+    """Set the codes of each source to its view of the codes of all rows."""
+    ends = np.cumsum([len(each.hashes) for each in cleaned])
+    for each, view in zip(cleaned, np.split(codes, ends[:-1]), strict=True):
+        each.codes = view
 
 
 def _mark_duplicates(cleaned: Sequence[Cleaned]) -> np.ndarray:
     """Return a code for each row of the sources: ``_DUPLICATE`` if its text equals an earlier one,
     else ``TRAIN``.
     """
-    hashes = [each.hashes for each in cleaned]
-    may_drop = [
-        np.full(len(each.hashes), each.may_drop_duplicates, np.bool_) for each in cleaned
-    ]
-    is_first = first_of_each(np.concatenate([np.empty(0, np.uint64), *hashes]))
-    is_duplicate = ~is_first & np.concatenate([np.empty(0, np.bool_), *may_drop])
+    hashes = [np.empty(0, np.uint64)]
+    may_drop = [np.empty(0, np.bool_)]
+    for each in cleaned:
+        drops = each.config.clean and not each.info.is_one_text and not each.is_cleaned
+        hashes.append(each.hashes)
+        may_drop.append(np.full(len(each.hashes), drops, np.bool_))
+    is_duplicate = ~first_of_each(np.concatenate(hashes)) & np.concatenate(may_drop)
     return np.where(is_duplicate, np.uint8(_DUPLICATE), np.uint8(TRAIN))
 
 
@@ -494,25 +482,150 @@ def _find_leaks(
         A mask (rows,) of the rows to leave out, all False if ``length`` is None; and a list of
         notes for the user.
     """
-    is_sample = length is None
     run = length or COPY_CHARACTERS
     size = size_of(files)
-    is_held_out = np.isin(codes, _HELD_OUT_CODES)
-    lengths = _lengths_of(files)
-    is_checked = is_held_out & _first_of_files(files, lengths * is_held_out) if is_sample else is_held_out
-    rows = np.flatnonzero(is_checked)
-    groups = np.cumsum(lengths[rows]) // _GROUP_CHARACTERS
-    is_leaking = np.zeros(len(codes), np.bool_)
+    lengths = _count_characters(files)
+    held_out = np.flatnonzero(np.isin(codes, _HELD_OUT_CODES))
+    stride = 1
+    if length is None:
+        stride = max(1, math.ceil(lengths[held_out].sum() / _SAMPLE_CHARACTERS))
+    checked = held_out[::stride]
+    groups = np.cumsum(lengths[checked]) // _GROUP_CHARACTERS
     is_training = _by_file(codes == TRAIN, files)
+    is_leaking = np.zeros(len(codes), np.bool_)
     for group in np.unique(groups):
-        chosen = np.zeros(len(codes), np.bool_)
-        chosen[rows[groups == group]] = True
-        texts = list(read_texts_of(files, chosen))
+        is_in_group = np.zeros(len(codes), np.bool_)
+        is_in_group[checked[groups == group]] = True
+        texts = list(read_texts_of(files, is_in_group))
         tasks = [
             (texts, run, files[span], np.concatenate(is_training[span]))
             for span in slices(len(files), size)
         ]
-        is_leaking[chosen] = np.logical_or.reduce(list(share(_are_shared, tasks, size)))
-    found = int(is_leaking.sum())
-    note = _describe_leaks(found, len(rows), int(is_held_out.sum()), run, is_sample=is_sample)
-    return is_leaking & (not is_sample), note
+        is_leaking[is_in_group] = np.logical_or.reduce(share(_are_shared, tasks, size))
+    counts = int(is_leaking.sum()), len(checked), len(held_out)
+    if length is None:
+        return np.zeros_like(is_leaking), _describe_sample(*counts, run)
+    return is_leaking, _describe_leaks(*counts, run)
+
+
+def _describe_sample(count: int, checked: int, held_out: int, run: int) -> list[str]:
+    """Return a note on ``count`` leaking texts among the ``checked`` ones, of ``held_out`` in all;
+    none if there is no leaking text.
+    """
+    if not count:
+        return []
+    them = "it" if count == 1 else "them"
+    found = _count_leaks(count, checked, held_out, run)
+    return [f"{found}; --decontaminate {run} leaves {them} out."]
+
+
+def _describe_leaks(count: int, checked: int, held_out: int, run: int) -> list[str]:
+    """Return a note on ``count`` texts that are left out; none if no text was checked."""
+    if not checked:
+        return []
+    found = _count_leaks(count, checked, held_out, run)
+    are = "is" if count == 1 else "are"
+    return [f"{found}, and {are} left out." if count else f"{found}."]
+
+
+def _count_leaks(count: int, checked: int, held_out: int, run: int) -> str:
+    which = f"{checked:,} held-out texts"
+    if checked < held_out:
+        which = f"a sample of {checked:,} of {held_out:,} held-out texts"
+    verb = "shares" if count == 1 else "share"
+    return f"Of {which}, {count:,} {verb} a run of {run} characters or more with a training text"
+
+
+def _are_shared(
+    texts: Sequence[str], length: int, files: Sequence[Path], is_training: np.ndarray
+) -> np.ndarray:
+    """Return a mask (texts,) of the texts that share a run of ``length`` characters with a training
+    text of the files. A task for workers.
+    """
+    return TextWindows(texts, length).are_shared(read_texts_of(files, is_training))
+
+
+def _count_characters(files: Sequence[Path]) -> np.ndarray:
+    """Return the number of characters of each text of some files, (rows,) int64."""
+    from pyarrow import compute
+
+    lengths = [np.asarray(compute.utf8_length(open_rows(file).column("text"))) for file in files]
+    return np.concatenate(lengths).astype(np.int64)
+
+
+def _by_file(values: np.ndarray, files: Sequence[Path]) -> list[np.ndarray]:
+    """Split an array with one value for each row, (rows,), into views, one for each file."""
+    return np.split(values, np.cumsum([len(open_rows(file)) for file in files])[:-1])
+
+
+def _describe_source(cleaned: Cleaned) -> tuple[Corpus, int]:
+    """Return the facts of a source, whose cleaning report is completed, as a corpus without texts;
+    and the number of characters of its training texts.
+    """
+    info = cleaned.info
+    report = cleaned.report
+    *sizes, duplicates, near_duplicates, leaking = np.bincount(cleaned.codes, minlength=6).tolist()
+    report.duplicates = duplicates
+    report.near_duplicates = near_duplicates
+    report.leaking = leaking
+    report.kept = report.read - report.empty if info.is_one_text else sum(sizes)
+    characters = _count_characters(cleaned.files)
+    report.characters = int(characters[cleaned.codes < _DUPLICATE].sum())
+    counts = dict(zip(SPLITS, sizes, strict=True))
+    corpus = Corpus("", info, report, counts, names=cleaned.config.columns)
+    return corpus, int(characters[cleaned.codes == TRAIN].sum())
+
+
+def _weigh(
+    corpora: Sequence[Corpus], characters: Sequence[int], weights: Sequence[float]
+) -> list[str]:
+    """Set how often each corpus is read in an epoch; return notes for the user.
+
+    ``characters`` holds the number of characters in the training texts of each corpus.
+    """
+    names = [corpus.source.name for corpus in corpora]
+    characters = characters[: len(corpora)]
+    times = find_times(names, characters, weights)
+    for corpus, weight, passes in zip(corpora, weights, times, strict=True):
+        corpus.weight = weight
+        corpus.times = passes
+    texts = [corpus.texts("train") for corpus in corpora]
+    return [*describe_times(names, characters, times), *compare_languages(names, texts)]
+
+
+def _fingerprint(corpus: Corpus, cleaned: Sequence[Cleaned]) -> str:
+    """Return a hash that identifies a corpus: of the content hashes and splits of its texts, their
+    condition values, and how often weighted corpora are read.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for each in cleaned:
+        digest.update(each.hashes[each.codes < _DUPLICATE].tobytes())
+    digest.update(corpus.splits.tobytes())
+    if corpus.names:
+        digest.update(json.dumps(corpus.names).encode())
+        for _, values in corpus.examples():
+            digest.update(json.dumps(values, ensure_ascii=False).encode() + b"\n")
+    if corpus.corpora:
+        read = [[joined.counts, joined.times] for joined in corpus.corpora]
+        digest.update(json.dumps(read).encode())
+    return digest.hexdigest()
+
+
+def require_splits(corpus: Corpus) -> None:
+    """Raise unless a corpus has texts to train on and to validate on.
+
+    Raises:
+        DataError: The corpus has fewer than two texts, or none for validation.
+    """
+    if sum(corpus.counts.values()) < 2:
+        raise DataError(
+            "The corpus is a single review; at least two are needed, one to train on and one to"
+            " hold out. A text file is cut by line or by paragraph. To train on one long text, save"
+            " it as a .txt file and set documents='file': it is cut into parts to train on and"
+            " parts to hold out."
+        )
+    if not corpus.counts["validation"]:
+        raise DataError(
+            "No validation texts are left. Give more texts, or a larger number of characters to"
+            " decontaminate by."
+        )

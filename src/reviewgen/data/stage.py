@@ -145,9 +145,7 @@ def digest_json(facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def share(
-    function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], size: int
-) -> list[T]:
+def share(function: Callable[..., T], tasks: Iterable[tuple[Any, ...]], size: int) -> list[T]:
     """Call a function once for each task, in workers if there is much text. Return the results in
     the order of the tasks.
 
