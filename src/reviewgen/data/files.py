@@ -17,7 +17,6 @@ import contextlib
 import difflib
 import glob
 import gzip
-import io
 import itertools
 import lzma
 import os
@@ -27,7 +26,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import xxhash
 
@@ -374,13 +373,12 @@ def _make_plain(file: Path, folder: Path, name: str) -> PlainFile:
             f"{name} is a binary file, not text. Supported formats are {', '.join(KINDS)}, each"
             " also as .gz, .bz2, .xz, .zst or in a .zip archive."
         )
-    copy = _copy_path(folder, f"{path.stem}.utf8{suffix or '.txt'}")
     guessed = None
-    with path.open("rb") as stream, storage_errors(folder):
-        if encoding is None:
+    if encoding is None:
+        with path.open("rb") as stream:
             guessed = recognise(iter(lambda: stream.readline(_MAX_LINE), b""))
-            stream.seek(0)
-        errors = _write_utf8(stream, copy, encoding or guessed or "utf-8", name)
+    copy = _copy_path(folder, f"{path.stem}.utf8{suffix or '.txt'}")
+    errors = _write_utf8(path, copy, encoding or guessed or "utf-8", name)
     if not copy.stat().st_size:  # the file has only a byte order mark
         facts = (suffix, 0, digest)
     return PlainFile(copy, name, kind, facts, errors, guessed)
@@ -430,23 +428,26 @@ def _look(path: Path) -> tuple[str, str | None, bool]:
     return digest.hexdigest(), encoding, has_nul
 
 
-def _write_utf8(stream: IO[bytes], target: Path, encoding: str, name: str) -> int:
-    """Convert a stream to UTF-8; return the number of runs of invalid bytes. Each run becomes one
+def _write_utf8(source: Path, target: Path, encoding: str, name: str) -> int:
+    """Convert a file to UTF-8; return the number of runs of invalid bytes. Each run becomes one
     U+FFFD.
 
     Raises:
-        DataError: The stream has NUL characters, so it is not a text. ``name`` is used in the
+        DataError: The file has NUL characters, so it is not a text. ``name`` is used in the
             message.
     """
     errors = 0
-    with target.open("w", encoding="utf-8", newline="") as copy:
-        for line in io.TextIOWrapper(stream, encoding, "replace", newline=""):
+    with (
+        storage_errors(target.parent),
+        source.open(encoding=encoding, errors="replace", newline="") as lines,
+        target.open("w", encoding="utf-8", newline="") as copy,
+    ):
+        for line in lines:
             if "\0" in line:
                 raise DataError(f"{name} has NUL characters, so it is not a text.")
-            if "\ufffd" in line:
-                line, count = _DAMAGE.subn("\ufffd", line)
-                errors += count
-            copy.write(line)
+            repaired, count = _DAMAGE.subn("\ufffd", line)
+            errors += count
+            copy.write(repaired)
     return errors
 
 

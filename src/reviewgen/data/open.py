@@ -204,15 +204,14 @@ def splits_of(given: Any, config: DataConfig) -> Sequence[str]:
     Return none for other sources, and none for a cleaned corpus: there each text has a split in a
     column.
     """
-    datasets: Any = None
+    datasets = given
     open_kind = _find_kind(given)
     if open_kind is _open_hub:
         _, datasets = _load_hub(given, config)
     elif open_kind is _open_saved:
         datasets = _load_saved(given)
-    elif open_kind is _open_splits:
-        datasets = given
-    if not isinstance(datasets, Mapping) or any(map(_is_cleaned, datasets.values())):
+    is_mapping = isinstance(datasets, Mapping)
+    if not is_mapping or any(map(_is_cleaned, datasets.values())):
         return ()
     return list(map(str, datasets))
 
@@ -235,6 +234,11 @@ def _is_cleaned(source: Any) -> bool:
     split = (features or {}).get("split")
     names = split.get("names") if isinstance(split, Mapping) else getattr(split, "names", None)
     return names == list(SPLITS) and "text" in (features or {})
+
+
+def _are_paths(given: Any) -> bool:
+    is_list = isinstance(given, list | tuple) and len(given) > 0
+    return is_list and all(isinstance(item, Path) for item in given)
 
 
 def _open_listed(given: Sequence[Path], config: DataConfig, folder: Path) -> Source:
@@ -283,7 +287,7 @@ def _open_files(
         kinds={file.kind for file in plain},
         readers=[(find_read(file, config), file.name) for file in plain],
         facts=[file.facts for file in plain],
-        size=sum(size for _, size, _ in (file.facts for file in plain)),
+        size=sum(file.facts[1] for file in plain),
         is_cleaned=is_cleaned,
     )
 
@@ -322,14 +326,14 @@ def _as_review(row: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _is_hub(given: Any) -> bool:
-    """Return whether a string names a Hub dataset, and not a path: a path exists, or has the suffix
-    of a data file.
+def _is_hub(given: str) -> bool:
+    """Return whether a string names a Hub dataset, and neither a file of one nor a path: a path
+    exists, or has the suffix of a data file.
     """
-    if not isinstance(given, str) or parse_hub_id(given) is None:
-        return isinstance(given, str) and given.startswith("hf://")
+    if given.startswith("hf://"):
+        return not (given.startswith("hf://datasets/") and is_url(given))
     is_path = os.path.exists(given) or kind_of(Path(given))  # noqa: PTH110  no string makes it raise
-    return given.startswith("hf://") or not is_path
+    return parse_hub_id(given) is not None and not is_path
 
 
 def _open_hub(given: str, config: DataConfig, folder: Path) -> Source:
@@ -390,9 +394,9 @@ def _load_hub(given: str, config: DataConfig) -> tuple[str | None, Mapping[str, 
 
 def _is_saved(given: str | Path) -> bool:
     """Return whether a path is a folder that ``save_to_disk`` of ``datasets`` has written."""
-    folder = expand(given)
-    markers = [folder / "dataset_dict.json", folder / "dataset_info.json"]
-    return any(map(os.path.isfile, markers))  # unlike Path.is_file, it accepts any string
+    names = ["dataset_dict.json", "dataset_info.json"]
+    # unlike Path.is_file, this accepts any string
+    return any(os.path.isfile(expand(given) / name) for name in names)  # noqa: PTH113  see above
 
 
 def _load_saved(given: str | Path) -> Any:
@@ -486,26 +490,20 @@ def _open_object(given: Any, config: DataConfig, read: Read, name: str = "") -> 
 
 
 _Open = Callable[[Any, DataConfig, Path], Source]
-# Each kind of source: its predicate, and the function that opens it. The first one that accepts
-# what is given is taken. The predicates after the iterables see only strings and paths.
-_KINDS: Sequence[tuple[Callable[[Any], Any], _Open]] = (
-    (
-        lambda given: (
-            isinstance(given, list | tuple)
-            and given
-            and all(isinstance(item, Path) for item in given)
-        ),
-        _open_listed,
-    ),
+# Each kind of source: its predicate, and the function that opens it. The first kind that accepts
+# what is given is taken, so each predicate sees only what those before it have refused.
+_KINDS: Sequence[tuple[Callable[[Any], bool], _Open]] = (
+    (_are_paths, _open_listed),
     (lambda given: isinstance(given, Mapping), _open_splits),
     (lambda given: type(given).__name__ == "DataFrame" and hasattr(given, "notna"), _open_frame),
     (lambda given: hasattr(given, "__arrow_c_stream__") and hasattr(given, "schema"), _open_arrow),
     (lambda given: hasattr(given, "with_format") and hasattr(given, "num_rows"), _open_dataset),
     (lambda given: not isinstance(given, str | Path), _open_iterable),
-    (lambda given: isinstance(given, str) and is_text(given), _refuse_text),
     (lambda given: given == "reviews", _open_reviews),
-    (_is_hub, _open_hub),
-    (lambda given: isinstance(given, str) and is_url(given), _open_url),
     (_is_saved, _open_saved),
+    (lambda given: isinstance(given, Path), _open_path),
+    (is_text, _refuse_text),
+    (_is_hub, _open_hub),
+    (is_url, _open_url),
     (lambda given: True, _open_path),
 )

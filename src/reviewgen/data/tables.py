@@ -85,31 +85,26 @@ def read_with(reader: Any, source: str) -> Read:
 def _read_json(path: Path, name: str) -> Iterator[Any]:
     """Yield the records of a JSON file.
 
+    It has JSON lines if its first line that is not blank is an object or a string, and another line
+    follows or the suffix is ``.jsonl`` or ``.ndjson``.
+
     Raises:
         DataError: The file is not JSON, or its records are ambiguous or malformed.
     """
     with path.open(encoding="utf-8") as file:
-        is_array = file.read(_JSON_HEAD).lstrip().startswith("[")
-    if _is_json_lines(path):
+        head = file.read(_JSON_HEAD).lstrip()
+    first, _, rest = head.partition("\n")
+    if (path.suffix in (".jsonl", ".ndjson") or rest.strip()) and _is_json_line(first):
         yield from _read_json_lines(path, name)
-    elif is_array:
+    elif head.startswith("["):
         yield from _read_array(path, name)
     else:
         yield from _find_records(_read_values(path, name), name)
 
 
-def _is_json_lines(path: Path) -> bool:
-    """Return whether a UTF-8 file has a JSON object or string in each line.
-
-    Only the first line that is not blank is parsed. Another one must follow it, unless the suffix
-    is ``.jsonl`` or ``.ndjson``.
-    """
-    with path.open(encoding="utf-8") as file:
-        lines = itertools.filterfalse(str.isspace, iter(lambda: file.readline(_JSON_HEAD), ""))
-        first = next(lines, "")
-        is_line = path.suffix in (".jsonl", ".ndjson") or next(lines, "")
+def _is_json_line(line: str) -> bool:
     try:
-        return bool(is_line) and isinstance(json.loads(first), dict | str)
+        return isinstance(json.loads(line), dict | str)
     except (ValueError, RecursionError):
         return False
 
@@ -347,7 +342,10 @@ def _read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Any]:
 
     with ParquetFile(path, buffer_size=_BUFFER) as file:
         wanted = needed_columns(file.schema_arrow.names, columns)
-        yield from records_of(file.iter_batches(ROWS, columns=wanted, use_threads=False))
+        # one call for all row groups would keep what it has read of each in memory
+        for group in range(file.num_row_groups):
+            batches = file.iter_batches(ROWS, [group], wanted, use_threads=False)
+            yield from records_of(batches)
 
 
 def needed_columns(names: Sequence[str], columns: Sequence[str] | None) -> list[str]:
