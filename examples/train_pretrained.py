@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import reviewgen
-from reviewgen.data.pipeline import read_documents
+from reviewgen.data.texts import read_documents
 from reviewgen.novelty import COPY_CHARACTERS, count_copied
 from reviewgen.rates import find_intervals
 from reviewgen.registry.plugins import find_preset

@@ -16,6 +16,7 @@ This module must not know models.
 import itertools
 import math
 from array import array
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -90,9 +91,7 @@ class Condition:
                 f"The values of the condition {quoted(self.name)} are not distinct:"
                 f" {', '.join(labels) or 'none'}."
             )
-        edges: list[float | None] = []
-        for value in self.values:
-            edges += [value.low, value.high]
+        edges = list(itertools.chain(*((value.low, value.high) for value in self.values)))
         numbers = [edge for edge in edges if edge is not None]
         expected = len(edges) if self.kind == "number" else 0
         if numbers != sorted(numbers) or len(numbers) != expected:
@@ -106,14 +105,16 @@ class Condition:
         return self.kind == "text"
 
     def find(self, value: object) -> int | None:
-        """Return the index of a value in ``values``; None if the value is unknown. A number belongs
-        to the first bin that contains it.
+        """Return the index of a value in ``values``; None if the value is unknown or missing. A
+        number belongs to the first bin that contains it.
 
         >>> high = Value(label="4..5", share=1.0, low=4, high=5)
         >>> stars = Condition(name="stars", kind="number", values=(high,))
         >>> stars.find(4.5), stars.find("5"), stars.find("4..5"), stars.find(6)
         (0, 0, 0, None)
         """
+        if is_missing(value):
+            return None
         number = finite_number(value)
         # the string "05" matches the label "05" and the label "5"
         labels = {label_of(value), label_of(value if number is None else number)}
@@ -148,7 +149,7 @@ class Condition:
                 f"The condition {self.name!r} takes one text or number; got {quoted(value)}."
             )
         if self.is_field:
-            if is_missing(value, self.kind):
+            if not self.text_of(value):
                 raise ConfigError(
                     f"The field {self.name!r} is empty: give it a text, or leave it out."
                 )
@@ -163,10 +164,9 @@ class Condition:
             labels = [known.label for known in self.values]
             if self.kind == "category":
                 raise ConfigError(f"{problem}. {did_you_mean(label_of(value), labels)}")
-            low = self.values[0].low
-            high = self.values[-1].high
             raise ConfigError(
-                f"{problem}, which goes from {low:g} to {high:g}: {', '.join(labels)}."
+                f"{problem}, which goes from {self.values[0].low:g} to {self.values[-1].high:g}:"
+                f" {', '.join(labels)}."
             )
 
     def by_share(self) -> "DrawGroup":
@@ -237,8 +237,8 @@ def draw_values(groups: Sequence[DrawGroup], seed: int, number: int) -> dict[str
     random = np.random.default_rng((seed, number, _DRAW_STREAM)).random(len(groups))
     values: dict[str, Any] = {}
     for group, share in zip(groups, random.tolist(), strict=True):
-        row = int(group.weights.searchsorted(share * group.weights[-1], side="right"))
-        values |= zip(group.names, group.rows[min(row, len(group.rows) - 1)], strict=True)
+        row = bisect_right(group.weights, share * group.weights[-1], hi=len(group.rows) - 1)
+        values |= zip(group.names, group.rows[row], strict=True)
     return values
 
 
@@ -294,13 +294,20 @@ class Conditions:
     @property
     def fixed(self) -> tuple[Condition, ...]:
         """The conditions that are categories or numbers. A text has exactly one id for each."""
-        return self.conditions[: len(self.conditions) - len(self.fields)]
+        return tuple(condition for condition in self.conditions if not condition.is_field)
+
+    @property
+    def _first_ids(self) -> list[int]:
+        """The first id of each condition: "unspecified" of a category or number, or the marker of a
+        field. Then comes the id after all of these, which ends the fields if there are any.
+        """
+        sizes = (1 + len(condition.values) for condition in self.conditions)
+        return list(itertools.accumulate(sizes, initial=self.first_id))
 
     @property
     def open_ids(self) -> list[int]:
         """The "unspecified" id of each category or number."""
-        sizes = [1 + len(condition.values) for condition in self.fixed]
-        return [self.first_id + sum(sizes[:number]) for number in range(len(sizes))]
+        return self._first_ids[: len(self.fixed)]
 
     @property
     def unspecified(self) -> dict[str, str]:
@@ -315,7 +322,7 @@ class Conditions:
     @property
     def condition_ids(self) -> int:
         """The number of ids that categories and numbers have; the first one is ``first_id``."""
-        return sum(1 + len(condition.values) for condition in self.fixed)
+        return self._first_ids[len(self.fixed)] - self.first_id
 
     @property
     def field_ids(self) -> int:
@@ -323,17 +330,17 @@ class Conditions:
 
         They follow the ids of categories and numbers.
         """
-        return len(self.fields) + bool(self.fields)
+        return len(self.fields) + len(self._end)
 
     @property
     def _end(self) -> list[int]:
         """The id that ends the fields; an empty list if there are no fields."""
-        return [self.vocab_size - 1] if self.fields else []
+        return self._first_ids[-1:] if self.fields else []
 
     @property
     def vocab_size(self) -> int:
         """The number of all ids: the tokenizer's and those of conditions."""
-        return self.first_id + self.condition_ids + self.field_ids
+        return self._first_ids[-1] + len(self._end)
 
     def with_ids_from(
         self, vocab_size: int, encode_text: Callable[[str], Sequence[int]] | None = None
@@ -371,11 +378,11 @@ class Conditions:
                     else "It has none: train it with --condition NAME."
                 )
                 raise ConfigError(f"{quoted(name)} is not a condition of this model. {known}")
-        ordered = [values.get(name) for name in self.names]
-        for condition, value in zip(self.conditions, ordered, strict=True):
+        for condition in self.conditions:
+            value = values.get(condition.name)
             if value is not None:
                 condition.refuse(value)
-        return self.encode_values(ordered)
+        return self.encode_values([values.get(name) for name in self.names])
 
     def plan_draws(
         self, asked: Mapping[str, Any], default: str
@@ -390,10 +397,10 @@ class Conditions:
         given = dict(asked)
         groups: list[DrawGroup] = []
         for condition in self.fixed:
-            value = default if given.get(condition.name) is None else given[condition.name]
-            label = label_of(value)
+            value = asked.get(condition.name)
+            label = default if value is None else label_of(value)
             # unless "any" or "draw" is one of the condition's own categories
-            if label in (ANY, DRAW) and condition.find(value) is None:
+            if label in (ANY, DRAW) and condition.find(label) is None:
                 given[condition.name] = None
                 if label == DRAW:
                     groups.append(condition.by_share())
@@ -417,9 +424,8 @@ class Conditions:
             values: All values of the example, in the order of the conditions.
         """
         ids = []
-        own = values[: len(self.fixed)]
-        for condition, first, value in zip(self.fixed, self.open_ids, own, strict=True):
-            index = None if is_missing(value) else condition.find(value)
+        for condition, first, value in zip(self.fixed, self._first_ids, values, strict=False):
+            index = condition.find(value)
             ids.append(first if index is None else first + 1 + index)
         return ids
 
@@ -442,15 +448,15 @@ class Conditions:
             is_kept: Whether each field is encoded; None encodes all.
         """
         ids: list[int] = []
-        markers = itertools.count(self.first_id + self.condition_ids)
-        flags = itertools.repeat(True) if is_kept is None else is_kept
-        entries = zip(markers, self.fields, values[len(self.fixed) :], flags, strict=False)
+        fields = slice(len(self.fixed), None)
+        flags = is_kept or itertools.repeat(True)
+        entries = zip(self._first_ids[fields], self.fields, values[fields], flags, strict=False)
         for marker, condition, value, is_encoded in entries:
             text = condition.text_of(value)
             if is_encoded and text and self.encode_text is not None:
                 first = list(self.encode_text(text))
                 later = list(self.encode_text(f" {text}"))
-                if later[1:] != first and later != first:
+                if first not in (later, later[1:]):
                     ids += [marker, *later, marker, *first]
                 elif len(first) >= MIN_FIELD:
                     ids += [marker, *first]
@@ -463,27 +469,24 @@ class Conditions:
         The list of a field without a value is empty, and so is the last list if there are no
         fields. Concatenated, the lists give ``ids`` again.
         """
-        fixed = len(self.fixed)
-        by_condition: list[list[int]] = [[token] for token in ids[:fixed]]
-        by_condition += [[] for _ in self.fields]
-        first_marker = self.first_id + self.condition_ids
-        index = fixed
-        for token in ids[fixed:-1] if self.fields else ():
-            if token >= first_marker:
-                index = fixed + token - first_marker
+        first_ids = self._first_ids
+        by_condition: list[list[int]] = [[] for _ in first_ids]
+        index = 0
+        for token in ids:
+            if token >= self.first_id:  # otherwise a token of the field whose marker came last
+                index = bisect_right(first_ids, token) - 1
             by_condition[index].append(token)
-        return [*by_condition, self._end]
+        return by_condition
 
     def unknown(self, values: Sequence[Any]) -> list[str]:
         """Return the names of the categories and numbers whose value in an example is unknown to
         the model.
         """
-        names = []
-        for condition, value in zip(self.conditions, values, strict=True):
-            is_given = not (condition.is_field or is_missing(value))
-            if is_given and condition.find(value) is None:
-                names.append(condition.name)
-        return names
+        return [
+            condition.name
+            for condition, value in zip(self.fixed, values, strict=False)
+            if condition.find(value) is None and not is_missing(value)
+        ]
 
     def describe(self) -> list[str]:
         """Return one line for each condition: its values and their shares of the training texts."""
@@ -538,19 +541,17 @@ def fit_condition(name: str, values: Iterable[str | float | None]) -> Condition:
             numbers.append(number)
         elif not is_missing(value):
             categories[label_of(value)] += 1
-    if not categories and not numbers:
-        raise _empty(name)
     if not categories:
-        return Condition(
-            name=name, kind="number", values=_bin_numbers(np.frombuffer(numbers, np.float64), texts)
-        )
+        if not numbers:
+            raise _empty(name)
+        return Condition(name=name, kind="number", values=_bin_numbers(np.array(numbers), texts))
     # some values are not numbers, so all values are categories
     categories.update(map(label_of, numbers))
-    ranked = sorted(categories.items(), key=lambda item: (-item[1], item[0]))
+    ranked = sorted(categories, key=lambda label: (-categories[label], label))
     # sorted by label, so that the ids do not depend on frequencies
     kept = sorted(ranked[:MAX_CATEGORIES])
-    known = tuple(Value(label=label, share=count / texts) for label, count in kept)
-    return Condition(name=name, kind="category", values=known, left_out=len(ranked) - len(known))
+    known = tuple(Value(label=label, share=categories[label] / texts) for label in kept)
+    return Condition(name=name, kind="category", values=known, left_out=len(ranked) - len(kept))
 
 
 def fit_field(
@@ -596,11 +597,11 @@ def _bin_numbers(numbers: np.ndarray, texts: int) -> tuple[Value, ...]:
     if len(highs) > MAX_DISTINCT_NUMBERS:
         highs = np.unique(np.quantile(numbers, QUANTILES, method="inverted_cdf"))
         lows = np.concatenate(([numbers.min()], highs[:-1] + step))
-    counts = np.bincount(np.searchsorted(highs, numbers), minlength=len(highs))
+    shares = np.bincount(np.searchsorted(highs, numbers)) / texts
     values = []
-    for low, high, count in zip(lows.tolist(), highs.tolist(), counts.tolist(), strict=True):
+    for low, high, share in np.transpose([lows, highs, shares]).tolist():
         label = label_of(low) if low == high else f"{label_of(low)}..{label_of(high)}"
-        values.append(Value(label=label, share=count / texts, low=low, high=high))
+        values.append(Value(label=label, share=share, low=low, high=high))
     return tuple(values)
 
 
@@ -620,9 +621,8 @@ def finite_number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, str | Real):
         return None
     try:
-        if "_" in str(value):  # Python reads 1_0 as 10
-            return None
-        number = float(value)
+        # Python reads "1_0" as 10
+        number = float(value.replace("_", "?") if isinstance(value, str) else value)
     except (ValueError, OverflowError):
         return None
     # adding 0.0 turns -0.0 into 0.0, so that both have the same label

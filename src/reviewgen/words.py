@@ -25,11 +25,11 @@ from jaxtyping import Float32, Float64
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from reviewgen.conditions import Condition, is_missing
+from reviewgen.conditions import Condition
 from reviewgen.config.generation import GenerationConfig
 from reviewgen.config.settings import check_count, check_list, check_text
-from reviewgen.data.pipeline import read_texts
-from reviewgen.data.store import frame_texts
+from reviewgen.data.texts import read_texts
+from reviewgen.data.tokens import frame_texts
 from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
 from reviewgen.evaluation.scoring import token_losses
 from reviewgen.generation.pieces import TokenTexts
@@ -418,7 +418,7 @@ def measure_accuracy(bundle: Bundle, source: Any, condition: str, **options: Any
     labels = list[str]()
     seen = 0
     for text, values in read_texts(source, bundle, **options):
-        number = None if is_missing(values[index]) else attribute.find(values[index])
+        number = attribute.find(values[index])
         if not text or number is None:
             continue
         # reservoir sampling (Vitter 1985, algorithm R): each text is equally likely to be chosen

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from reviewgen.data.columns import DataConfig
-from reviewgen.data.pipeline import read_examples
+from reviewgen.data.texts import read_examples
 from reviewgen.registry.plugins import find_tokenizer
 
 SHARED = Path(os.environ.get("REVIEWGEN_BENCH", "../shared"))

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reviewgen.conditions import Conditions
-from reviewgen.data.pipeline import data_records, read_documents
-from reviewgen.data.prepare import LostCharacters, count_lost, sample_stride
-from reviewgen.data.sources import SPLITS
+from reviewgen.data.encode import LostCharacters, count_lost, sample_stride
+from reviewgen.data.open import SPLITS
+from reviewgen.data.texts import data_records, read_documents
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.registry.plugins import find_tokenizer
 from tests.support.fakes import LetterTokenizer

@@ -73,7 +73,7 @@ def test_a_text_stands_behind_its_fields_which_are_left_out_at_random():
             assert rest == [first + 5, *tokenizer.encode(text), tokenizer.eos_id]
     given_ = np.array(
         [
-            sum(values[1 + place] is not None for values in corpus.conditions("train"))
+            sum(values[1 + place] is not None for _, values in corpus.examples("train"))
             for place in range(2)
         ]
     )

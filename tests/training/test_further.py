@@ -10,8 +10,8 @@ import torch
 
 import reviewgen
 from reviewgen import TrainingRun
-from reviewgen.data.pipeline import data_records
-from reviewgen.data.store import digest_tokenizer
+from reviewgen.data.encode import digest_tokenizer
+from reviewgen.data.texts import data_records
 from reviewgen.errors import ConfigError
 from reviewgen.evaluation.evaluate import evaluate_documents, sample_documents
 from tests.support.fakes import TEXTS

@@ -20,8 +20,8 @@ from reviewgen.analysis.graph_picture import draw
 from reviewgen.analysis.probing import ATTRACTOR, make_pairs, measure_pairs
 from reviewgen.config.generation import GenerationConfig
 from reviewgen.config.settings import from_dict
-from reviewgen.data.pipeline import data_records
-from reviewgen.data.store import frame_texts
+from reviewgen.data.texts import data_records
+from reviewgen.data.tokens import frame_texts
 from reviewgen.errors import NotADistribution, ReviewgenError
 from reviewgen.evaluation.evaluate import evaluate_totals
 from reviewgen.evaluation.metrics import measure_texts, take_words

@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from reviewgen.data.columns import DataConfig
-from reviewgen.data.corpus import Corpus
-from reviewgen.data.pipeline import CorpusSpec, cached_corpus, read_examples
+from reviewgen.data.split import Corpus, CorpusSpec, read_corpus
+from reviewgen.data.texts import read_examples
 from reviewgen.errors import DataError, counted
 from reviewgen.evaluation.evaluate import spread_indices
 
@@ -85,7 +85,7 @@ class HeldOutReading(NamedTuple):
         """Return the corpus that presets are trained on. Once it has been read, it comes from the
         cache.
         """
-        return cached_corpus(CorpusSpec(self.data, self.config, allow_missing=True))
+        return read_corpus(CorpusSpec(self.data, self.config, allow_missing=True))
 
     def training_texts(self) -> Iterator[str]:
         """Yield the texts that presets are trained on."""

@@ -24,8 +24,8 @@ from jaxtyping import Float64
 from reviewgen.config.bounded import to_json
 from reviewgen.config.generation import GenerationConfig
 from reviewgen.config.settings import check_count, check_seed
-from reviewgen.data.pipeline import open_records
-from reviewgen.data.store import frame_texts
+from reviewgen.data.texts import open_records
+from reviewgen.data.tokens import frame_texts
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.evaluation.scoring import token_losses
 from reviewgen.lexicon.words import words_of

@@ -36,6 +36,8 @@ _BATCH_CHARACTERS = 1 << 22  # min characters of a batch
 _MAX_BATCHES = 128  # batches are larger if there would be more than about this many
 _SAMPLE_CHARACTERS = 1 << 24  # characters of a source that are searched for repeated lines
 _NAMED = 5  # number of repeated lines that a message shows
+# settings that change no row: an evaluation has other ones than the training, and the same rows
+_NOT_FOR_ROWS = {"conditions", "fields", "weights", "width"}
 HELD_OUT = 0.05  # share of the texts for validation; test gets the same share
 
 Cut: TypeAlias = Literal["splits", "blocks"]
@@ -91,10 +93,12 @@ def clean_source(
     info = source.info
     if not info.is_one_text:
         cut = None
+    facts = source.config.facts()
     inputs = {
         "versions": [__version__, unicodedata.unidata_version],
         "texts": [info.name, source.facts],
-        "reading": source.config.facts(),
+        "reading": {name: value for name, value in facts.items() if name not in _NOT_FOR_ROWS},
+        "columns": source.config.columns,
         "max_text_characters": source.config.max_text_characters,
         "width": info.width,
         "cut": cut,

@@ -50,7 +50,7 @@ _TAG = re.compile(rf"<(?:/(?:script|style)|/?(?P<name>{_NAMES})){_END}", re.IGNO
 _HIDDEN = re.compile(rf"<(?:!--|(?P<name>script|style){_END})", re.IGNORECASE)
 _CLOSINGS = {
     name: re.compile(rf"</{name}{_END}" if name else "-->", re.IGNORECASE)
-    for name in (None, "script", "style")
+    for name in ("", "script", "style")
 }
 _DOCTYPE = re.compile(r"<(?:!doctype|\?xml)\b[^<>]{0,500}>", re.IGNORECASE)
 _BREAK = "\x1e"  # marks a line break; Python counts it as white space, and web pages do not have it
@@ -213,9 +213,10 @@ class Cleaner:
             text = self._repair(text)
         if self._clean:
             text = self._normalize(text)
-        if self._width is not None and (unwrapped := unwrap(text, self._width)) != text:
-            text = unwrapped
-            self.report.unwrapped += 1
+        if self._width is not None:
+            wrapped = text
+            text = unwrap(wrapped, self._width)
+            self.report.unwrapped += text != wrapped
         if self._parse_markdown is not None:
             text = _strip_markdown(text, self._parse_markdown(text))
         if self._lowercase:
@@ -238,16 +239,14 @@ class Cleaner:
     def _repair(self, text: str) -> str:
         """Return the text with its mojibake repaired; if repair is off, only count the text."""
         if self._fix_encoding is None:
-            if match := _MOJIBAKE.search(text) or _ASCII_MOJIBAKE.search(text):
+            match = _MOJIBAKE.search(text) or _ASCII_MOJIBAKE.search(text)
+            if match is not None:
                 self.report.mojibake += 1
-                self.mojibake = (
-                    self.mojibake
-                    or text[max(0, match.start() - _AROUND) : match.end() + _AROUND].strip()
-                )
+                around = text[max(0, match.start() - _AROUND) : match.end() + _AROUND]
+                self.mojibake = self.mojibake or around.strip()
             return text
-        repaired = self._fix_encoding(
-            _ASCII_MOJIBAKE.sub(lambda match: _MENDED.get(match[0], "”"), text)
-        )
+        repaired = _ASCII_MOJIBAKE.sub(lambda match: _MENDED.get(match[0], "”"), text)
+        repaired = self._fix_encoding(repaired)
         self.report.encodings_fixed += repaired != text
         return repaired
 
@@ -296,12 +295,15 @@ def _strip_markdown(text: str, tokens: Iterable[Any]) -> str:
     has_rating = _RATING.search(text) is not None
     for token in tokens:
         if token.type == "inline":
-            for child in token.children or []:
+            words = ""
+            for child in token.children:
                 if child.type in ("softbreak", "hardbreak"):
-                    child.content = "\n"
+                    words += "\n"
                 elif child.type == "text" and not has_rating:
-                    child.content = _STRAY_MARKERS.sub(r"\1", child.content)
-            blocks.append("".join(child.content for child in token.children or []))
+                    words += _STRAY_MARKERS.sub(r"\1", child.content)
+                else:
+                    words += child.content
+            blocks.append(words)
         elif token.type in ("fence", "code_block", "html_block"):
             blocks.append(token.content.rstrip("\n"))
     return "\n\n".join(blocks)
@@ -319,7 +321,9 @@ def strip_tags(text: str) -> tuple[str, int]:
     """
     content, hidden = _drop_hidden(_DOCTYPE.sub("", text))
     content, tags = _TAG.subn(_mark, content)
-    return (_SPACE.sub(_break_lines, content), hidden + tags) if hidden + tags else (text, 0)
+    if hidden + tags == 0:
+        return text, 0
+    return _SPACE.sub(_break_lines, content), hidden + tags
 
 
 def _drop_hidden(text: str) -> tuple[str, int]:
@@ -328,20 +332,23 @@ def _drop_hidden(text: str) -> tuple[str, int]:
 
     A comment, script or style without an end is kept.
     """
-    pieces = list[str]()
+    kept = list[str]()
     start = 0
     count = 0
-    unclosed = set[str | None]()
-    for match in _HIDDEN.finditer(text) if "<" in text else ():
-        name = match["name"] and match["name"].lower()
-        if match.start() >= start and name not in unclosed:
-            if (end := _CLOSINGS[name].search(text, match.end())) is None:
-                unclosed.add(name)
-            else:
-                pieces.append(text[start : match.start()])
-                start = end.end()
-                count = count + (2 if name else 1)
-    return "".join([*pieces, text[start:]]), count
+    unclosed = set[str]()
+    for match in _HIDDEN.finditer(text):
+        name = (match["name"] or "").lower()
+        if match.start() < start or name in unclosed:
+            continue
+        end = _CLOSINGS[name].search(text, match.end())
+        if end is None:
+            unclosed.add(name)
+        else:
+            kept.append(text[start : match.start()])
+            start = end.end()
+            count += 2 if name else 1
+    kept.append(text[start:])
+    return "".join(kept), count
 
 
 def _mark(tag: re.Match[str]) -> str:

@@ -336,7 +336,7 @@ def _split(
         progress: Called with each step.
     """
     codes, notes = _decide_codes(cleaned, count, filters, progress)
-    joined = list(map(_describe_source, cleaned))
+    joined = list(map(describe_source, cleaned))
     members = [corpus for corpus, _ in joined]
     corpus = members[0]
     if weights:
@@ -365,7 +365,7 @@ def _decide_codes(
     files = list(itertools.chain(*(each.files for each in cleaned)))
     has_validation = len(cleaned) > count
     progress("Looking for duplicates")
-    codes = np.concatenate([_mark_duplicates(cleaned[:count]), _mark_duplicates(cleaned[count:])])
+    codes = np.concatenate([mark_duplicates(cleaned[:count]), mark_duplicates(cleaned[count:])])
     if filters.near_duplicates is not None:
         progress("Looking for near duplicates")
         is_kept = codes == TRAIN
@@ -398,7 +398,7 @@ def _set_codes(cleaned: Sequence[Cleaned], codes: np.ndarray) -> None:
         each.codes = view
 
 
-def _mark_duplicates(cleaned: Sequence[Cleaned]) -> np.ndarray:
+def mark_duplicates(cleaned: Sequence[Cleaned]) -> np.ndarray:
     """Return a code for each row of the sources: ``_DUPLICATE`` if its text equals an earlier one,
     else ``TRAIN``.
     """
@@ -558,7 +558,7 @@ def _by_file(values: np.ndarray, files: Sequence[Path]) -> list[np.ndarray]:
     return np.split(values, np.cumsum([len(open_rows(file)) for file in files])[:-1])
 
 
-def _describe_source(cleaned: Cleaned) -> tuple[Corpus, int]:
+def describe_source(cleaned: Cleaned) -> tuple[Corpus, int]:
     """Return the facts of a source, whose cleaning report is completed, as a corpus without texts;
     and the number of characters of its training texts.
     """

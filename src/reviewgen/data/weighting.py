@@ -8,19 +8,17 @@ other corpora are left out. The texts are not copied: shards of the token store 
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from reviewgen.data.cleaning import CleaningReport, add_reports, hash_text
 from reviewgen.data.columns import SourceInfo
+from reviewgen.data.open import Source
 from reviewgen.errors import ConfigError, DataError
 from reviewgen.lexicon.words import words_of
-
-if TYPE_CHECKING:
-    from reviewgen.data.sources import Source
 
 _MAX_TIMES = 1000  # max number of times that a corpus is read in an epoch
 # A corpus seems to be in another language than the first one if few of its most frequent words are
@@ -49,7 +47,7 @@ def check_corpora(source: Any, weights: Sequence[float]) -> None:
         )
 
 
-def refuse_same(sources: Sequence["Source"]) -> None:
+def refuse_same(sources: Sequence[Source]) -> None:
     """Raise if two sources are the same files.
 
     Raises:
@@ -57,7 +55,7 @@ def refuse_same(sources: Sequence["Source"]) -> None:
     """
     for first, second in itertools.combinations(sources, 2):
         if first.facts is not None and first.facts == second.facts:
-            names = dict.fromkeys(source.info.name for source in (first, second))
+            names = dict.fromkeys([first.info.name, second.info.name])
             raise DataError(
                 f"{' and '.join(names)} have the same texts: give each corpus once, with its"
                 " weight."
@@ -84,17 +82,18 @@ def find_times(
         DataError: A corpus has no characters to train on, since its texts are empty or duplicates
             of those of other corpora; or it would be read too often.
     """
-    if empty := [name for name, count in zip(names, characters, strict=True) if not count]:
+    if 0 in characters:
         raise DataError(
-            f"All training texts of {empty[0]} are empty, or in the other corpora, too."
+            f"All training texts of {names[characters.index(0)]} are empty, or in the other"
+            " corpora, too."
         )
-    rates = [weight / count for weight, count in zip(weights, characters, strict=True)]
-    times = [rate / min(rates) for rate in rates]
-    if max(times) > _MAX_TIMES:
-        name = names[times.index(max(times))]
+    rates = np.divide(weights, characters)
+    times: list[float] = (rates / rates.min()).tolist()
+    highest = max(times)
+    if highest > _MAX_TIMES:
         raise DataError(
-            f"{name} would be read {max(times):,.0f} times with this weight; at most {_MAX_TIMES:,}"
-            " are possible: give it a smaller weight, or more texts."
+            f"{names[times.index(highest)]} would be read {highest:,.0f} times with this weight; at"
+            f" most {_MAX_TIMES:,} are possible: give it a smaller weight, or more texts."
         )
     return times
 
@@ -107,17 +106,17 @@ def describe_times(
     >>> describe_times(["a.csv", "b.csv"], [900, 300], [1.0, 3.0])
     ['b.csv is read 3 times: 25 % of the characters, weighted to 50 %.']
     """
-    read = np.multiply(characters, times)
-    counts = [f"{count:,.1f}".removesuffix(".0") for count in times]
-    shares = zip(
-        names, counts, np.array(characters) / sum(characters), read / read.sum(), strict=True
-    )
-    return [
-        f"{name} is read {count} times: {_percent(before)} of the characters, weighted to"
-        f" {_percent(after)}."
-        for name, count, before, after in shares
-        if count != "1"
-    ]
+    total = sum(characters)
+    read = np.dot(characters, times)
+    notes = []
+    for name, size, passes in zip(names, characters, times, strict=True):
+        count = f"{passes:,.1f}".removesuffix(".0")
+        if count != "1":
+            notes.append(
+                f"{name} is read {count} times: {_percent(size / total)} of the characters,"
+                f" weighted to {_percent(size * passes / read)}."
+            )
+    return notes
 
 
 def compare_languages(names: Sequence[str], texts: Sequence[Iterable[str]]) -> list[str]:
@@ -131,28 +130,30 @@ def compare_languages(names: Sequence[str], texts: Sequence[Iterable[str]]) -> l
     >>> note.partition(":")[0]
     'b.csv seems to be in another language than a.csv'
     """
-    counts = [Counter(itertools.chain.from_iterable(_some_words(corpus))) for corpus in texts]
-    usual = {word for word, _ in counts[0].most_common(_USUAL_WORDS)}
+    usual, *others = map(_count_words, texts)
+    first = dict(usual.most_common(_USUAL_WORDS))
     notes = []
-    for name, words in zip(names[1:], counts[1:], strict=True):
-        frequent = [word for word, _ in words.most_common(_FREQUENT_WORDS)]
-        if (known := len(usual.intersection(frequent))) < _SHARED_WORDS * len(frequent):
-            what = (
-                f"of its {len(frequent)} most frequent words, {known}"
-                f" {'is' if known == 1 else 'are'} frequent there"
+    for name, counts in zip(names[1:], others, strict=True):
+        frequent = dict(counts.most_common(_FREQUENT_WORDS))
+        known = len(first.keys() & frequent)
+        if known < _SHARED_WORDS * len(frequent):
+            notes.append(
+                f"{name} seems to be in another language than {names[0]}: of its {len(frequent)}"
+                f" most frequent words, {known} {'is' if known == 1 else 'are'} frequent there."
             )
-            notes.append(f"{name} seems to be in another language than {names[0]}: {what}.")
     return notes
 
 
-def _some_words(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Yield the words of the first texts."""
+def _count_words(texts: Iterable[str]) -> Counter[str]:
+    """Return the words of the first texts, with their counts."""
+    counts = Counter[str]()
     characters = 0
     for text in texts:
-        if characters > _LANGUAGE_CHARACTERS:
-            return
+        counts.update(words_of(text.casefold()))
         characters += len(text)
-        yield words_of(text.casefold())
+        if characters > _LANGUAGE_CHARACTERS:
+            break
+    return counts
 
 
 def _percent(share: float) -> str:
@@ -166,11 +167,11 @@ def count_copies(texts: Sequence[str], times: float) -> np.ndarray:
     many as bring the number of characters read closest to ``times`` times the characters of all
     texts.
     """
-    lengths = np.array(list(map(len, texts)), np.int64)
-    order = np.argsort(np.array(list(map(hash_text, texts)), np.uint64), kind="stable")
-    middles = np.cumsum(lengths[order]) - lengths[order] / 2
+    order = sorted(range(len(texts)), key=lambda number: hash_text(texts[number]))
+    lengths = np.array([len(texts[number]) for number in order], np.int64)
+    middles = lengths.cumsum() - lengths / 2
     copies = np.full(len(texts), int(times))
-    copies[order[middles < times % 1 * lengths.sum()]] += 1
+    copies[order] += middles < times % 1 * lengths.sum()
     return copies
 
 
@@ -179,13 +180,14 @@ def join_sources(
 ) -> tuple[SourceInfo, CleaningReport]:
     """Join the facts and the cleaning reports of several sources into one of each."""
     columns = {source.text_column for source in sources}
-    chain = itertools.chain.from_iterable
     info = SourceInfo(
         " and ".join(PurePath(source.name).name for source in sources),
         text_column=columns.pop() if len(columns) == 1 else None,
-        notes=list(chain(source.notes for source in sources)),
-        repeated_lines=list(dict.fromkeys(chain(source.repeated_lines for source in sources))),
-        decode_errors=sum(source.decode_errors for source in sources),
         is_one_text=all(source.is_one_text for source in sources),
     )
+    for source in sources:
+        info.notes += source.notes
+        info.repeated_lines += source.repeated_lines
+        info.decode_errors += source.decode_errors
+    info.repeated_lines = list(dict.fromkeys(info.repeated_lines))
     return info, add_reports(reports)

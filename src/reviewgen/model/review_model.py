@@ -373,7 +373,7 @@ class ReviewModel:
         names. A missing value counts as unspecified.
 
         Args:
-            source: See ``reviewgen.data.sources.open_source``.
+            source: See ``reviewgen.data.open.open_source``.
             See ``EvaluationOptions``.
 
         Raises:
@@ -381,7 +381,7 @@ class ReviewModel:
             ConfigError: An argument is unknown, or the split is unknown or differs from the split
                 of the training.
         """
-        from reviewgen.data.pipeline import read_documents
+        from reviewgen.data.texts import read_documents
         from reviewgen.evaluation.evaluate import evaluate_documents
 
         refuse_unknown_options(options, EvaluateKwargs, "evaluate")

@@ -31,8 +31,8 @@ from reviewgen.config.descriptions import describes_options
 from reviewgen.config.generation import CHAR_GENERATION, GenerationConfig
 from reviewgen.config.options import EvaluateKwargs, EvaluationOptions, refuse_unknown_options
 from reviewgen.config.settings import to_dict
-from reviewgen.data.pipeline import data_records, read_documents
-from reviewgen.data.store import digest_tokenizer
+from reviewgen.data.encode import digest_tokenizer
+from reviewgen.data.texts import data_records, read_documents
 from reviewgen.errors import ConfigError, NotADistribution, quoted
 from reviewgen.evaluation.evaluate import score_tokens
 from reviewgen.evaluation.scoring import Document

@@ -7,9 +7,10 @@ from typing import Any
 
 from reviewgen.config.settings import from_dict, to_dict
 from reviewgen.data.columns import DataConfig
-from reviewgen.data.parts import Filters
-from reviewgen.data.pipeline import LEGACY_OPTIONS, CorpusSpec
-from reviewgen.data.store import StoreFolder, digest_tokenizer
+from reviewgen.data.encode import digest_tokenizer
+from reviewgen.data.split import CorpusSpec, Filters
+from reviewgen.data.texts import LEGACY_OPTIONS
+from reviewgen.data.tokens import StoreFolder
 from reviewgen.data.weighting import check_corpora
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.runs.setup import TrainingSetup
@@ -89,8 +90,7 @@ def check_store(
     Raises:
         ConfigError: The store was made with another tokenizer, other tokenizer settings or other
             options of reading; or validation texts are given.
-        DataError: The store is damaged, or is an entry of the token cache, which does not record
-            how it was made.
+        DataError: The store is damaged, or does not record how it was made.
     """
     trained = setup.trained
     plugin = setup.tokenizer_plugin

@@ -20,8 +20,8 @@ import numpy as np
 from reviewgen.config.generation import GenerationConfig, generation_config
 from reviewgen.config.options import EvaluateKwargs
 from reviewgen.config.settings import check_mapping, check_seed
-from reviewgen.data.pipeline import read_documents
-from reviewgen.data.store import tokens_of
+from reviewgen.data.texts import read_documents
+from reviewgen.data.tokens import tokens_of
 from reviewgen.errors import ConfigError, DataError, did_you_mean, quoted
 from reviewgen.evaluation.metrics import TextStatistics, measure_texts, take_words
 from reviewgen.generation.decode import SAMPLING_SETTINGS

@@ -23,7 +23,7 @@ from reviewgen.conditions import ANY, DRAW, Condition, Conditions, DrawGroup
 from reviewgen.config.bounded import MAX_RECORD, read_json
 from reviewgen.config.options import DatasetOptions
 from reviewgen.config.settings import check_count, check_flags, to_dict
-from reviewgen.data.pipeline import open_records
+from reviewgen.data.texts import open_records
 from reviewgen.errors import ConfigError, DataError, counted, did_you_mean, quoted
 from reviewgen.generation.request import GenerateKwargs, Request, device_facts, make_request
 from reviewgen.model.review_model import ReviewModel

@@ -28,8 +28,8 @@ from reviewgen.config.options import (
 from reviewgen.config.settings import check_text, to_dict
 from reviewgen.data.cleaning import hash_text
 from reviewgen.data.columns import Example
-from reviewgen.data.pipeline import identify_texts, read_documents, read_texts
-from reviewgen.data.store import frame_texts
+from reviewgen.data.texts import identify_texts, read_documents, read_texts
+from reviewgen.data.tokens import frame_texts
 from reviewgen.errors import ConfigError, TrainingError
 from reviewgen.evaluation.evaluate import Evaluation, evaluate_totals, sum_totals
 from reviewgen.evaluation.scoring import batches, keep_first, measure_gains, token_losses

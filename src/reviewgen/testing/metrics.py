@@ -12,8 +12,8 @@ from numbers import Real
 from typing import Any
 
 from reviewgen.data.columns import DataConfig
-from reviewgen.data.pipeline import read_examples
 from reviewgen.data.tables import records_of
+from reviewgen.data.texts import read_examples
 from reviewgen.errors import counted
 from reviewgen.evaluation.metrics import find_problem, make_sample
 from reviewgen.protocols.checks import asserting
