@@ -134,9 +134,12 @@ def data_records(training: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     data = training.get("data") or {}
     if "clean" in data:
         data = {**LEGACY_OPTIONS, **data}
-    records = [{**data, **corpus} for corpus in data.get("corpora") or [{}]]
-    parent = training.get("parent")
-    return records + data_records(parent) if parent else records
+    records: list[Mapping[str, Any]] = [
+        {**data, **corpus} for corpus in data.get("corpora") or [{}]
+    ]
+    if parent := training.get("parent"):
+        records += data_records(parent)
+    return records
 
 
 def read_documents(
