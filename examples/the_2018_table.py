@@ -188,7 +188,7 @@ def time_epoch(preset: str, model: dict[str, Any], texts: Texts) -> float:
     paces = [
         (after - before) / (more - fewer) for (before, fewer), (after, more) in pairwise(marks)
     ]
-    return float(np.median(paces)) * run.stores["train"].tokens
+    return float(np.median(paces)) * run.stores["train"].count
 
 
 def time_counting(preset: str, model: dict[str, Any], texts: Texts) -> float:
@@ -274,7 +274,7 @@ def measure_plain(make: Callable[[int], nn.Module], texts: Texts, seconds: float
         seconds,
     )
     nats = [mean_nats(network, tokenizer, each) for each in (texts.held_out, texts.clean)]
-    return Result(pace * store.tokens, *nats, one_line(sample_plainly(network, tokenizer)))
+    return Result(pace * store.count, *nats, one_line(sample_plainly(network, tokenizer)))
 
 
 def train_plainly(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import reviewgen
 from reviewgen.data.columns import DataConfig
-from reviewgen.data.pipeline import CorpusSpec, cached_corpus
+from reviewgen.data.split import CorpusSpec, read_corpus
 from reviewgen.registry.plugins import find_weights, list_presets
 from reviewgen.registry.saved import describe_weights
 from tests.benchmarks.readability import read_generated, read_reviews
@@ -178,7 +178,7 @@ def probe(presets) -> tuple[str, float]:
     conditions = DataConfig(conditions=("sentiment",))
     texts = [
         {"text": text, "sentiment": value}
-        for text, (value,) in cached_corpus(CorpusSpec("reviews", conditions)).examples("test")
+        for text, (value,) in read_corpus(CorpusSpec("reviews", conditions)).examples("test")
     ]
     texts = [text for text in texts if text["sentiment"]]
     chosen = texts[:: len(texts) // CLASSIFIED][:CLASSIFIED]

@@ -25,7 +25,7 @@ from reviewgen.errors import AlreadyTrained
 from reviewgen.interrupts import block_signals
 
 if TYPE_CHECKING:
-    from reviewgen.data.store import StoreFolder
+    from reviewgen.data.tokens import StoreFolder
     from reviewgen.generation.request import GenerateKwargs
     from reviewgen.model.review_model import LoadKwargs, ReviewModel
 
@@ -92,7 +92,7 @@ def train(
             an LSTM and an n-gram; or a trained ReviewModel to train further: a copy of its weights
             is trained, and its tokenizer, conditions, size and generation defaults are kept.
         source: The reviews: a file, a list of texts or of records, a repository on the Hub, and
-            others; see ``reviewgen.data.sources.open_source``.
+            others; see ``reviewgen.data.open.open_source``.
         progress: Whether to show the progress on a terminal or in a notebook; elsewhere nothing is
             printed.
         out: A folder to save the model in; without ``overwrite``, it must not exist.

@@ -13,6 +13,7 @@ safetensors is the only format that it knows.
     describe_cut_off                say how to finish an interrupted replacement
     temporary_folder                a folder that is removed afterwards
     digest_of                       the SHA-256 of a file
+    save_array                      write an array in numpy's format
     safetensors_file                write a file by the functions of safetensors
     open_tensors, read_vectors      read a safetensors file, after a check of its content
     Job                             work that can be resumed, with its pieces in a folder
@@ -21,6 +22,7 @@ safetensors is the only format that it knows.
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -248,6 +250,19 @@ def digest_of(file: Path) -> str:
     """Return the SHA-256 of a file as a hexadecimal string."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def save_array(file: Path, values: Any) -> None:
+    """Write a numpy array in numpy's format.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    import numpy as np  # imported here, since only callers with arrays need numpy
+
+    buffer = io.BytesIO()  # np.save to a file hides the cause of an error, such as a full disk
+    np.save(buffer, values)
+    file.write_bytes(buffer.getbuffer())
 
 
 def remove(path: Path) -> None:

@@ -24,7 +24,7 @@ from itertools import chain
 
 import reviewgen
 from reviewgen.data.columns import DataConfig
-from reviewgen.data.pipeline import CorpusSpec, cached_corpus
+from reviewgen.data.split import CorpusSpec, read_corpus
 from reviewgen.evaluation.metrics import TextStatistics, measure_texts, take_words
 from reviewgen.lexicon.words import words_of
 from reviewgen.registry.plugins import find_weights
@@ -40,7 +40,7 @@ def read_reviews() -> tuple[set[str], list[str]]:
     """Return the words of the training text in lower case, and the held-out texts that are whole
     reviews.
     """
-    corpus = cached_corpus(CorpusSpec("reviews", DataConfig(conditions=("style",))))
+    corpus = read_corpus(CorpusSpec("reviews", DataConfig(conditions=("style",))))
     words = chain.from_iterable(map(words_of, corpus.texts("train")))
     known = {word.casefold() for word in words}
     human = [text for text, values in corpus.examples("test") if values[0] == "review"]

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from reviewgen.config.training import TrainingConfig
-from reviewgen.data.store import TokenStore
+from reviewgen.data.tokens import Tokens
 from reviewgen.registry.plugins import find_model
 from reviewgen.training.loop import fit
 from reviewgen.training.report import Budget
@@ -51,7 +51,7 @@ def random_store(folder, tokens=1_500_000, length=1000):
     ids.tofile(folder / "train.uint16")
     offsets = np.arange(0, tokens + 1, length)
     np.save(folder / "train.index.npy", np.stack([offsets, np.full_like(offsets, length - 2)]))
-    return TokenStore(folder, "train")
+    return Tokens(folder, "train")
 
 
 def bare_step(cell, embedding, hidden, layers, steps, batch, bf16):

@@ -11,9 +11,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from reviewgen.data.cache import cache_folder, prune_cache
-from reviewgen.data.sources import SPLITS
-from reviewgen.data.store import TokenStore
+from reviewgen.data.open import SPLITS
+from reviewgen.data.stage import cache_folder, prune_cache
+from reviewgen.data.tokens import Tokens
 from reviewgen.errors import StorageError
 from reviewgen.lexicon.words import words_of
 from reviewgen.registry.plugins import find_tokenizer
@@ -71,7 +71,7 @@ def test_ids_are_the_tokenizers_framed(kind):
         assert [ids.tolist() for ids, _ in found] == expected
         assert [characters for _, characters in found] == [len(text) for text in texts[split]]
         assert stores[split].ids.tolist() == list(chain.from_iterable(expected))
-        assert (len(stores[split]), stores[split].tokens) == (
+        assert (len(stores[split]), stores[split].count) == (
             len(expected),
             sum(map(len, expected)),
         )
@@ -80,7 +80,7 @@ def test_ids_are_the_tokenizers_framed(kind):
 def test_the_head_of_a_store_has_its_first_tokens():
     for store in run(TEXTS)[1].values():
         head = store.head(60)
-        assert 1 <= len(head) <= len(store) and (head.tokens <= 60 or len(head) == 1)
+        assert 1 <= len(head) <= len(store) and (head.count <= 60 or len(head) == 1)
 
 
 @pytest.mark.parametrize("kind", [FakeTokenizer, CharTokenizer])
@@ -88,17 +88,17 @@ def test_words_are_counted_as_the_tokenizer_spells_them(kind):
     tokenizer, stores, _ = run(TEXTS, kind)
     spelled = (tokenizer.decode(ids.tolist()) for ids, _ in stores["train"].documents())
     words = Counter(chain.from_iterable(map(words_of, spelled)))
-    [file] = cache_folder().glob("tokens-*/words.json")
+    [file] = cache_folder().glob("encode-*/words.json")
     assert json.loads(file.read_text())["words"] == words
 
 
 def test_the_tokenizer_is_trained_on_the_train_split_and_a_second_run_reads_the_cache():
     trained, first, texts = run(TEXTS)
     before = dict(FakeTokenizer.calls)
-    names = visible("tokens-*")
+    names = visible("encode-*")
     assert before["train"] == len(texts["train"]) and before["encode"] >= len(TEXTS)
     tokenizer, second, _ = run(iter(TEXTS))
-    assert (FakeTokenizer.calls, visible("tokens-*"), tokenizer.characters) == (
+    assert (FakeTokenizer.calls, visible("encode-*"), tokenizer.characters) == (
         before,
         names,
         trained.characters,
@@ -108,19 +108,19 @@ def test_the_tokenizer_is_trained_on_the_train_split_and_a_second_run_reads_the_
     run(TEXTS, config=FakeConfig(vocab_size=300))
     run(TEXTS, name="other")
     run(TEXTS, CharTokenizer)
-    assert len(visible("tokens-*")) == 5
+    assert len(visible("encode-*")) == 5
 
 
 def test_a_store_of_shards_is_their_concatenation(tmp_path):
-    (home,) = (run(TEXTS, CharTokenizer)[1] and cache_folder()).glob("tokens-*/shards/00000")
-    one = TokenStore(home, "train")
-    many = TokenStore([home, home, home], "train")
-    assert len(many) == 3 * len(one) and many.tokens == 3 * one.tokens
+    (home,) = (run(TEXTS, CharTokenizer)[1] and cache_folder()).glob("encode-*/shards/00000")
+    one = Tokens(home, "train")
+    many = Tokens([home, home, home], "train")
+    assert len(many) == 3 * len(one) and many.count == 3 * one.count
     assert many.ids.tolist() == one.ids.tolist() * 3
     assert [ids.tolist() for ids, _ in many.documents()] == [
         ids.tolist() for ids, _ in one.documents()
     ] * 3
-    for part in (many, many.head(60), many.head(one.tokens), many.head(one.tokens + 60)):
+    for part in (many, many.head(60), many.head(one.count), many.head(one.count + 60)):
         assert np.concatenate(list(part.blocks)).tolist() == many.ids[: part.offsets[-1]].tolist()
     many.release_pages()
     assert many.document(len(one)).tolist() == one.document(0).tolist()
@@ -131,10 +131,10 @@ def test_a_store_of_shards_is_their_concatenation(tmp_path):
 
 def test_an_incomplete_folder_is_written_again():
     expected = run(TEXTS)[1]["train"].ids.tolist()
-    (home,) = cache_folder().glob("tokens-*")
+    (home,) = cache_folder().glob("encode-*")
     ids = home / "shards/00000/train.uint16"
     index = home / "shards/00000/train.index.npy"
-    manifest = home / "store.json"
+    manifest = home / "stage.json"
     for damage in (
         lambda: ids.write_bytes(ids.read_bytes()[:-2]),
         lambda: index.write_bytes(index.read_bytes()[:20]),
@@ -146,7 +146,7 @@ def test_an_incomplete_folder_is_written_again():
         damage()
         FakeTokenizer.calls["encode"] = 0
         assert run(TEXTS)[1]["train"].ids.tolist() == expected
-        assert FakeTokenizer.calls["encode"] >= len(TEXTS) and visible("tokens-*") == [home.name]
+        assert FakeTokenizer.calls["encode"] >= len(TEXTS) and visible("encode-*") == [home.name]
 
 
 def test_a_full_disk_is_one_error_at_every_stage():
@@ -172,4 +172,4 @@ def test_what_was_not_used_for_longest_is_removed_first(monkeypatch):
     assert visible() == [folder.name for folder in folders[:4]]
     run(TEXTS)  # what was just used stays
     prune_cache(0)
-    assert len(visible()) == 2
+    assert [name.partition("-")[0] for name in visible()] == ["clean", "encode", "split"]

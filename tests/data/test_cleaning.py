@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import reviewgen
 from reviewgen.data.cleaning import CleaningReport
-from reviewgen.data.sources import SPLITS
+from reviewgen.data.open import SPLITS
 from reviewgen.errors import ConfigError, DataError
 from tests.support.models import NGRAM, SMALL
 from tests.support.texts import as_csv, as_lines, as_parquet, corpus_of, texts_of, write

@@ -261,7 +261,7 @@ def stores(conditions, rows=ROWS, kind=CharTokenizer):
 def test_texts_are_framed_with_their_conditions():
     tokenizer, conditions, found, rows = stores(NAMES)
     for split, store in found.items():
-        assert store.tokens == sum(len(ids) for ids, _ in store.documents()) == store.lengths.sum()
+        assert store.count == sum(len(ids) for ids, _ in store.documents()) == store.lengths.sum()
         for (text, values), (ids, length) in zip(rows[split], store.documents(), strict=True):
             assert [ids[0], *ids[3:]] == [
                 tokenizer.bos_id,

@@ -11,14 +11,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from reviewgen.data.lanes import IGNORED, Lanes
-from reviewgen.data.store import TokenStore
+from reviewgen.data.tokens import Tokens
 from reviewgen.errors import DataError
 
 BOS = 0
 EOS = 1
 
 
-class MemoryStore(TokenStore):
+class MemoryStore(Tokens):
     """A token store in memory, which records what is read of it."""
 
     def __init__(self, texts):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reviewgen
-from reviewgen.data.sources import SPLITS
+from reviewgen.data.open import SPLITS
 from reviewgen.errors import ConfigError
 from tests.support.models import NGRAM, SMALL
 from tests.support.texts import corpus_of, write

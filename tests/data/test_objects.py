@@ -142,10 +142,8 @@ def test_a_named_column(tmp_path):
 
 
 def test_a_corpus_that_is_given_back_keeps_its_texts_and_splits(tmp_path):
-    corpus = reviewgen.corpus(
-        [{"text": f"A &amp;amp; {number}", "stars": number % 3} for number in range(200)],
-        conditions=["stars"],
-    )
+    rows = [{"text": f"A &amp;amp; {number}", "stars": number % 3} for number in range(200)]
+    corpus = reviewgen.corpus(rows, conditions=["stars"])
     train = corpus.filter(lambda row: row["split"] != 2)
     train.to_parquet(tmp_path / "a.parquet")
     train.save_to_disk(tmp_path / "saved")
@@ -159,6 +157,25 @@ def test_a_corpus_that_is_given_back_keeps_its_texts_and_splits(tmp_path):
     ):
         again = reviewgen.corpus(source, conditions=["stars"])
         assert {(row["text"], row["stars"], row["split"]) for row in again} == expected
+    # datasets has written the filtered rows beside the files of the corpus
+    assert reviewgen.corpus(rows, conditions=["stars"])[:] == corpus[:]
+
+
+def test_a_corpus_has_one_type_for_each_condition_and_no_rows_without_a_split(monkeypatch):
+    monkeypatch.setattr("reviewgen.data.clean._BATCH_CHARACTERS", 1000)  # several files
+    rows = [{"text": f"text {number}", "c1": number, "b": 1.5} for number in range(300)]
+    rows[200:] = [row | {"c1": "few"} for row in rows[100:200]]  # these texts are duplicates
+    rows[299] |= {"text": "another text"}
+    corpus = reviewgen.corpus(rows, conditions=["c1", "b"])
+    assert len(corpus.cache_files) > 1
+    assert corpus.column_names == ["text", "c1", "b", "split"]
+    assert {name: corpus.features[name].dtype for name in ("c1", "b")} == {
+        "c1": "string",
+        "b": "float64",
+    }
+    assert corpus.features["split"].names == ["train", "validation", "test"]
+    assert corpus["text"][:] == [row["text"] for row in rows[:200] + rows[299:]]
+    assert corpus["c1"][:] == [*map(str, range(200)), "few"]
 
 
 # The extra and the Hub.

@@ -103,7 +103,7 @@ def test_a_store_has_the_weights_of_its_files(weighted, files, tmp_path):
         files, preset="ngram-char", out=tmp_path / "store", weights=weights
     ).folder
     stores = prepared("ngram-char", stored, **OPTIONS).stores
-    assert stores["train"].tokens == run.stores["train"].tokens
+    assert stores["train"].count == run.stores["train"].count
 
 
 @pytest.mark.parametrize("weights", [(1, 1), (1, 5), (100, 1)])

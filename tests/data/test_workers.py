@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from reviewgen.data.cache import cache_folder
+from reviewgen.data.stage import cache_folder
 from reviewgen.errors import WorkerError
 from tests.support.fakes import LetterTokenizer
 from tests.support.texts import as_csv, as_parquet, tokenized, write
@@ -85,4 +85,4 @@ def test_the_bytes_are_the_same_whatever_the_number_of_workers(
 def test_a_worker_that_is_killed_is_one_error_and_leaves_no_store(monkeypatch, tmp_path, sources):
     with pytest.raises(WorkerError, match=r"was killed.*REVIEWGEN_WORKERS=1"):
         run(monkeypatch, tmp_path, sources / "a.txt", 2, Deadly)
-    assert not [path for path in cache_folder().glob("tokens-*") if path.suffix != ".partial"]
+    assert not [path for path in cache_folder().glob("encode-*") if path.suffix != ".partial"]

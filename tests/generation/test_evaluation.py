@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from reviewgen import ReviewModel
-from reviewgen.data.store import TokenStore
+from reviewgen.data.tokens import Tokens
 from reviewgen.errors import DataError
 from reviewgen.evaluation.evaluate import (
     evaluate_documents,
@@ -217,10 +217,10 @@ def test_tokens_are_scored_under_several_models_at_once():
             score_tokens(models, framed(LETTERS, texts), V)
 
 
-class Store(TokenStore):
+class Store(Tokens):
     """A token store of ten texts whose lengths rise."""
 
-    tokens = 65
+    count = 65
 
     def __init__(self) -> None:
         self.characters = np.arange(10)

@@ -205,10 +205,9 @@ def read(source: Path, tokenizer: str, options: dict[str, Any]) -> Reading:
     )
     corpus = run.read()
     names = ("train", "validation", "test")
-    each = {
-        split: zip(corpus.texts(split), corpus.conditions(split), strict=True) for split in names
-    }
-    texts = [(*next(each[split]), split) for split in (names[code] for code in corpus.splits)]
+    examples = {split: corpus.examples(split) for split in names}
+    pairs = [(next(examples[split]), split) for split in (names[code] for code in corpus.splits)]
+    texts = [(text, list(values), split) for (text, values), split in pairs]
     counts = asdict(corpus.report)
     run.tokenize()  # and the texts of the corpus are gone
     ids = {split: framed(store) for split, store in run.stores.items()}

@@ -147,7 +147,7 @@ def test_the_same_command_continues_after_a_full_disk(tmp_path, monkeypatch):
         reviewgen.train("gru-char", tmp_path / "store.partial")
     before = {
         file: file.stat().st_mtime_ns
-        for file in (tmp_path / "store.partial/raw").rglob("*")
+        for file in (tmp_path / "store.partial/stages").rglob("*")
         if file.is_file()
     }
     interrupt(monkeypatch, work, 1)
@@ -164,9 +164,10 @@ def test_an_unfinished_store_of_other_texts_or_settings_is_not_continued(tmp_pat
     source, options = make("csv", tmp_path)
     out = tmp_path / "store"
     interrupt(
-        monkeypatch, lambda: reviewgen.prepare(source, preset="gru-char", out=out, **options), 6
+        monkeypatch, lambda: reviewgen.prepare(source, preset="gru-char", out=out, **options), 14
     )
     kept = listing(tmp_path / "store.partial")
+    assert any(name.endswith(".arrow") for name in kept)
     with pytest.raises(CheckpointError, match="other reading"):
         reviewgen.prepare(source, preset="gru-char", out=out, lowercase=True, **options)
     with pytest.raises(CheckpointError, match="other texts"):

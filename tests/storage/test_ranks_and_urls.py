@@ -54,7 +54,7 @@ for name, words in jobs.items():
     command(name, words)
 command("stdin", "score ./model --data - --out OUT")
 command("different", f"generate ./model -n {9 + rank} --seed 1 --format jsonl --out OUT")
-plain, left = os.fsync, [6]
+plain, left = os.fsync, [14]
 
 def full(handle):
     left[0] -= 1
@@ -68,7 +68,7 @@ os.fsync = plain
 with open(f"facts.{rank}.json", "w") as file:
     json.dump(facts, file)
 if rank == 0:
-    left[0], plain = 6, os.fsync
+    left[0], plain = 14, os.fsync
     os.fsync = lambda handle: full(handle) if left[0] else os.kill(os.getpid(), signal.SIGKILL)
 command("killed", jobs["txt"])
 """

@@ -15,18 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from reviewgen.data.clean import describe
 from reviewgen.data.cleaning import CleaningReport
 from reviewgen.data.columns import DataConfig
-from reviewgen.data.corpus import describe
-from reviewgen.data.pipeline import (
-    CorpusSpec,
-    cached_corpus,
-    cached_store,
-    find_conditions,
-    read_examples,
-)
-from reviewgen.data.prepare import Encoding
-from reviewgen.data.sources import SPLITS, open_source
+from reviewgen.data.encode import Encoding, encode_corpus, find_conditions
+from reviewgen.data.open import SPLITS, open_source
+from reviewgen.data.split import CorpusSpec, read_corpus
+from reviewgen.data.texts import read_examples
 from reviewgen.errors import DataError
 
 __all__ = [
@@ -83,7 +78,7 @@ class Read:
 
 def corpus_of(source: Any, validation: Any = None, **options: Any) -> Read:
     """Read a source as a training does."""
-    corpus = cached_corpus(CorpusSpec(source, DataConfig(**options), validation))
+    corpus = read_corpus(CorpusSpec(source, DataConfig(**options), validation))
     splits = [SPLITS[code] for code in corpus.splits]
     examples = {split: corpus.examples(split) for split in SPLITS}
     pairs = [next(examples[split]) for split in splits]
@@ -114,12 +109,11 @@ def tokenized(
     the corpus.
     """
     texts = CorpusSpec(source, DataConfig(**options), validation)
-    corpus = cached_corpus(texts)
+    corpus = read_corpus(texts)
     fitted = find_conditions(corpus, texts.config)
     plugin = {"name": name or kind.__name__, "package": "tests", "version": "1"}
-    folder = cached_store(
-        corpus, Encoding(cls=kind, config=config or kind.Config(), plugin=plugin), fitted
-    )
+    encoding = Encoding(cls=kind, config=config or kind.Config(), plugin=plugin)
+    folder = encode_corpus(corpus, encoding, fitted)
     tokenizer = kind.load(folder.folder / "tokenizer")
     return (
         tokenizer,

@@ -547,7 +547,7 @@ def test_a_slow_model_is_evaluated_on_fewer_texts_of_a_time_budget(speed, texts,
     report = next(report for report in run if report.evaluation)
     assert report.evaluation is not None
     held_out = len(plain_store().stores["validation"])
-    tokens = plain_store().stores["validation"].tokens / held_out
+    tokens = plain_store().stores["validation"].count / held_out
     assert report.evaluation.reviews == max(1, min(held_out, round(0.3 * speed / tokens))), texts
 
 
@@ -569,7 +569,7 @@ def test_a_short_run_of_steps_is_evaluated_on_fewer_tokens(steps, accumulated):
     report = next(report for report in run if report.evaluation)
     lanes = lanes_of(run)
     tokens = max(2_000, 3 * 0.06 * steps * accumulated * lanes.lanes * lanes.bptt / 10 / 2)
-    share = min(1.0, tokens / store.stores["validation"].tokens)
+    share = min(1.0, tokens / store.stores["validation"].count)
     assert report.evaluation is not None and report.evaluation.reviews == round(share * 100)
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from reviewgen.data.store import TokenStore
+from reviewgen.data.tokens import Tokens
 from reviewgen.registry.plugins import find_model
 from reviewgen.training.optimizing import cross_entropy
 from reviewgen.training.softmax import SampledSoftmax, sampled_softmax
@@ -96,7 +96,7 @@ def test_tokens_are_drawn_by_their_frequencies_in_all_shards(tmp_path, sizes):
             folder / "train.uint16"
         )
         np.save(folder / "train.index.npy", np.array([[0, size], [0, 0]]))
-    store = TokenStore(folders, "train")
+    store = Tokens(folders, "train")
     expected = SampledSoftmax(50, np.bincount(store.ids, minlength=VOCAB_SIZE)).chances
     found = sampled_softmax(build("rnn"), 50, "cpu", store)
     assert found is not None

@@ -28,7 +28,7 @@ def compare(
     Args:
         models: Presets, saved folders, repositories on the Hub, ReviewModels: a list, or a
             dictionary from row names to models.
-        data: The reviews; see ``reviewgen.data.sources.open_source``. It is read several times, so
+        data: The reviews; see ``reviewgen.data.open.open_source``. It is read several times, so
             an iterator is refused.
         progress: Whether to show the progress on a terminal or in a notebook.
         held_out: A separate source of held-out texts. By default, the held-out texts are the test

@@ -202,7 +202,7 @@ def doctor(model: str | None = None, *, accept: bool = False) -> Result:
         return Result({"model": model} | facts, [line])
     import torch
 
-    from reviewgen.data.cache import MAX_BYTES, cache_folder, cache_size
+    from reviewgen.data.stage import MAX_BYTES, cache_folder, cache_size
     from reviewgen.testing.installed import inspect_plugins
     from reviewgen.training.device import native_precision
 

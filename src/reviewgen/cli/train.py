@@ -21,7 +21,7 @@ from reviewgen.rates import MIN_CHARACTERS, describe_copies
 from reviewgen.storage import check_output, to_path
 
 if TYPE_CHECKING:
-    from reviewgen.data.corpus import Corpus
+    from reviewgen.data.split import Corpus
     from reviewgen.model.review_model import ReviewModel
     from reviewgen.runs.run import TrainingRun
     from reviewgen.training.report import Report
@@ -113,8 +113,8 @@ def _prepare(run: "TrainingRun") -> None:
 
 def _describe_corpus(corpus: "Corpus", conditions: list[str]) -> Iterator[str]:
     """Yield lines on a corpus: what was read and cleaned, how it was split, and its notes."""
-    from reviewgen.data.corpus import describe
-    from reviewgen.data.sources import SPLITS
+    from reviewgen.data.clean import describe
+    from reviewgen.data.open import SPLITS
 
     for part in corpus.corpora or [corpus]:
         if corpus.corpora:
@@ -160,7 +160,7 @@ def _show_report(report: "Report") -> None:
     """Print the notes of a step and, if it had one, its evaluation with the beginning of a
     generated text.
     """
-    from reviewgen.data.corpus import shorten
+    from reviewgen.data.clean import shorten
 
     if report.sample is not None:
         part = "" if report.part is None else f"{report.part}, "
@@ -265,7 +265,7 @@ def prepare(
         settings: A tokenizer setting that differs from the preset's: tokenizer.vocab_size=4000.
     """
     from reviewgen.conditions import Conditions
-    from reviewgen.data.corpus import Corpus as CleanedCorpus
+    from reviewgen.data.split import Corpus as CleanedCorpus
     from reviewgen.runs.corpus import prepare_tokens
 
     groups = parse_settings(settings or [])
@@ -288,7 +288,7 @@ def prepare(
     if notes.quiet:
         return None
     is_here = store.folder.exists()  # a store that was complete before may exist at its URL only
-    tokens = {split: tokens.tokens for split, tokens in store.splits().items()} if is_here else None
+    tokens = {split: tokens.count for split, tokens in store.splits().items()} if is_here else None
     lines = [f"Saved in {out}"]
     if tokens is not None:
         shards = counted(len(store.content["shards"]), "shard")

@@ -118,7 +118,8 @@ def clean_source(
         info=info,
         config=source.config,
         is_cleaned=source.is_cleaned,
-        files=sorted(stage.folder.rglob("*.arrow")),
+        # not the files cache-*.arrow, which ``datasets`` may write beside them
+        files=sorted(stage.folder.rglob("[0-9]*.arrow")),
         report=CleaningReport(**stage.facts["report"]),
         dropped_lines=dropped,
     )

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reviewgen.data.store import TokenStore
+from reviewgen.data.tokens import Tokens
 from reviewgen.errors import DataError, counted
 
 # the target that cross entropy ignores; used for bos, conditions and fields, which are inputs only
@@ -81,7 +81,7 @@ class Lanes:
 
     def __init__(
         self,
-        store: TokenStore,
+        store: Tokens,
         *,
         lanes: int,
         bptt: int,
@@ -90,9 +90,9 @@ class Lanes:
         world_size: int = 1,
         is_random: bool = False,
     ) -> None:
-        if store.tokens < 2:
+        if store.count < 2:
             raise DataError("There are no texts to train on.")
-        targets = store.tokens - 1
+        targets = store.count - 1
         if targets < world_size:
             raise DataError(
                 f"{world_size} processes cannot share {counted(targets, 'token')} to train on; use"
@@ -192,7 +192,7 @@ class Lanes:
 class _ShuffledStream:
     """The texts of a store in random order, as one long array of tokens."""
 
-    def __init__(self, store: TokenStore, random: np.random.Generator) -> None:
+    def __init__(self, store: Tokens, random: np.random.Generator) -> None:
         self._store = store
         self._order = random.permutation(len(store))
         # (texts,) the index in the stream after each text

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 MAX_BYTES = 10_000_000_000  # of the cache
-_STAGE_FILE = "stage.json"  # the facts of a stage, written last
+STAGE_FILE = "stage.json"  # the facts of a stage, written last
 _WORKSPACE = "tmp-"  # prefix of the names of temporary folders
 _KILLED_SECONDS = 7 * 24 * 3600  # after this, a temporary folder counts as abandoned
 _IN_USE_SECONDS = 3600  # for this long after a folder's last use, a training may still need it
@@ -83,10 +83,10 @@ def run_stage(
         ReviewgenError: ``make`` has failed. The files that it has made are removed.
     """
     if inputs is None:
-        with workspace(root) as folder:
+        with workspace(root) as folder, storage_errors(folder):
             made = folder / "files"
             facts = make(made)
-            content = [facts, [digest_of(made / file) for file in sorted(_sizes(made))]]
+            content = [facts, [digest_of(made / file) for file in sorted(sizes_of(made))]]
 
             def move(target: Path) -> Mapping[str, Any]:
                 shutil.copytree(made, target, copy_function=shutil.move, dirs_exist_ok=True)
@@ -104,8 +104,8 @@ def run_stage(
 def _read(folder: Path) -> Stage | None:
     """Return the stage in a folder; None if the folder is missing or incomplete."""
     try:
-        content = read_json(folder / _STAGE_FILE, MAX_RECORD)
-        is_complete = _sizes(folder).items() >= content["files"].items()
+        content = read_json(folder / STAGE_FILE, MAX_RECORD)
+        is_complete = sizes_of(folder).items() >= content["files"].items()
         return Stage(folder, content["facts"]) if is_complete else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -120,9 +120,9 @@ def _make(target: Path, name: str, make: Callable[[Path], Mapping[str, Any]]) ->
         try:
             facts = make(files)
             files.mkdir(exist_ok=True)
-            content = {"facts": facts, "files": _sizes(files)}
+            content = {"facts": facts, "files": sizes_of(files)}
             text = json.dumps(content, indent=1)
-            (files / _STAGE_FILE).write_text(text, encoding="utf-8", newline="")
+            (files / STAGE_FILE).write_text(text, encoding="utf-8", newline="")
             job.finish("files")
         except Exception as error:
             # after a worker was killed, the same command may succeed: it goes on with these files
@@ -134,7 +134,7 @@ def _make(target: Path, name: str, make: Callable[[Path], Mapping[str, Any]]) ->
     return Stage(target, json.loads(text)["facts"])
 
 
-def _sizes(folder: Path) -> dict[str, int]:
+def sizes_of(folder: Path) -> dict[str, int]:
     """Return the size of each file of a folder, by its path in the folder."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}

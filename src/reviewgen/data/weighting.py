@@ -3,7 +3,7 @@ characters that are read in an epoch.
 
 A corpus with fewer characters than its share is read several times in an epoch; no texts of the
 other corpora are left out. The texts are not copied: shards of the token store are read again (see
-``prepare``).
+``encode``).
 """
 
 import itertools

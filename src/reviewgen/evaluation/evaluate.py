@@ -12,7 +12,7 @@ from jaxtyping import Float64
 
 from reviewgen.conditions import Conditions
 from reviewgen.config.bounded import to_json
-from reviewgen.data.store import TokenStore, count_given
+from reviewgen.data.tokens import Tokens, count_given
 from reviewgen.errors import DataError, quoted
 from reviewgen.evaluation.scoring import (
     ConditionGain,
@@ -315,9 +315,9 @@ def score_tokens(
     return np.concatenate(tables), characters
 
 
-def sample_documents(store: TokenStore, tokens: int) -> list[Document]:
+def sample_documents(store: Tokens, tokens: int) -> list[Document]:
     """Return evenly spaced texts of a store that have about ``tokens`` tokens together."""
-    share = min(1.0, tokens / max(1, store.tokens))
+    share = min(1.0, tokens / max(1, store.count))
     count = max(1, round(share * len(store))) if len(store) else 0
     return [
         (store.document(index), int(store.characters[index]))

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from reviewgen.compiled.tensors import PRECISIONS, as_array, target_losses
 from reviewgen.conditions import Conditions
-from reviewgen.data.store import count_given
+from reviewgen.data.tokens import count_given
 from reviewgen.devices import device_errors
 from reviewgen.errors import growing_state
 from reviewgen.generation.states import map_state

@@ -180,7 +180,7 @@ class _Trainings:
             nats.append(list[float]())
             evaluate_totals(run.model, documents, run.tokenizer.vocab_size, nats=nats[-1])
             train = corpus.stores["train"]
-            characters_read += last.tokens * int(train.characters.sum()) / train.tokens
+            characters_read += last.tokens * int(train.characters.sum()) / train.count
             seconds += last.seconds
             training_seconds += last.seconds - last.evaluation_seconds
         if not self.used:

@@ -7,28 +7,32 @@ lock.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
 
 from reviewgen.conditions import Conditions
 from reviewgen.config.options import CorpusKwargs, PrepareKwargs, refuse_unknown_options
 from reviewgen.config.settings import to_dict
-from reviewgen.data.cache import cache_folder
+from reviewgen.data.clean import as_label
 from reviewgen.data.cleaning import hash_text
-from reviewgen.data.corpus import Corpus, require_splits
-from reviewgen.data.files import is_url
-from reviewgen.data.parts import Progress
-from reviewgen.data.pipeline import (
-    CorpusSpec,
-    cached_corpus,
-    cached_store,
+from reviewgen.data.encode import (
+    NOVELTY_FILE,
+    Encoding,
+    encode_corpus,
     find_conditions,
-    prepare_store,
+    index_corpus,
+    index_tokens,
+    words_of_store,
 )
-from reviewgen.data.prepare import NOVELTY_FILE, Encoding, index_tokens, words_of_store
-from reviewgen.data.sources import DROPPED, SPLITS
-from reviewgen.data.store import StoreFolder, TokenStore, fetch_store, find_store
+from reviewgen.data.files import is_url
+from reviewgen.data.open import DROPPED, SPLITS
+from reviewgen.data.prepared import fetch_store, find_store, prepare_store
+from reviewgen.data.split import Corpus, CorpusSpec, read_corpus, require_splits
+from reviewgen.data.stage import Progress, cache_folder
+from reviewgen.data.tokens import StoreFolder, Tokens
 from reviewgen.errors import ConfigError, DataError, quoted
 from reviewgen.lexicon.lexicon import Lexicon, build_lexicon
 from reviewgen.lexicon.token_bytes import token_symbols
@@ -60,7 +64,7 @@ class PreparedCorpus(ReadCorpus):
     """A tokenized corpus, ready for training."""
 
     tokenizer: Tokenizer
-    stores: Mapping[str, TokenStore]  # by split
+    stores: Mapping[str, Tokens]  # by split
     # The next three describe the training text. Only the main process has them.
     index: Index | None
     lexicon: Lexicon | None
@@ -90,7 +94,7 @@ class PreparedCorpus(ReadCorpus):
             "fingerprint": corpus.fingerprint,
             "split": {"method": corpus.split_method, "words": corpus.describe_held_out()},
             "reviews": {split: corpus.counts[split] for split in SPLITS},
-            "tokens": {split: self.stores[split].tokens for split in SPLITS},
+            "tokens": {split: self.stores[split].count for split in SPLITS},
             "conditions": self.conditions.to_json(),
             "cleaning": asdict(corpus.report),
             # the lines may have been dropped before, by ``reviewgen.corpus``
@@ -110,7 +114,7 @@ def _facts_of(corpus: Corpus) -> dict[str, Any]:
     return origin | facts | {"characters": corpus.report.characters}
 
 
-def read_corpus(plan: TrainingPlan) -> ReadCorpus:
+def read_plan(plan: TrainingPlan) -> ReadCorpus:
     """Read, clean and split the corpus of a plan, and fit its conditions.
 
     Raises:
@@ -121,18 +125,17 @@ def read_corpus(plan: TrainingPlan) -> ReadCorpus:
         facts = fetch_store(plan.store).facts
         conditions = Conditions.from_json(facts["conditions"])
         return ReadCorpus(Corpus.from_json(facts["corpus"]), conditions, tuple(facts["notes"]))
-    corpus = cached_corpus(plan.texts)
+    corpus = read_corpus(plan.texts)
     require_splits(corpus)
-    values = corpus.conditions("train")
     if plan.setup.trained is None:
         fitted = find_conditions(corpus, plan.data)
         return ReadCorpus(corpus, fitted, tuple(fitted.notes()))
     known = plan.setup.trained.conditions
     texts = 0
     unknown = Counter[str]()
-    for row in values if known else ():
+    for _, values in corpus.examples("train") if known else ():
         texts += 1
-        unknown.update(known.unknown(row))
+        unknown.update(known.unknown(values))
     notes = (
         f"{count:,} of {texts:,} training texts have a value of {name!r} that the model does not"
         " know; it counts as not given."
@@ -150,31 +153,52 @@ def tokenize(plan: TrainingPlan, read: ReadCorpus) -> PreparedCorpus:
         BrokenPlugin: The tokenizer cannot be saved with a model.
     """
     setup = plan.setup
-    folder = plan.store or cached_store(read.corpus, _encoding(setup), read.conditions)
-    tokenizer: Tokenizer = setup.tokenizer_class.load(folder.folder / "tokenizer")
+    corpus = read.corpus
+    encoding = _encoding(setup)
+    store = plan.store or encode_corpus(corpus, encoding, read.conditions)
+    tokenizer: Tokenizer = setup.tokenizer_class.load(store.folder / "tokenizer")
     conditions = read.conditions.with_ids_from(tokenizer.vocab_size, tokenizer.encode)
-    stores = folder.splits()
+    stores = store.splits()
     if plan.store is not None:
-        folder.check(stores, conditions)
+        store.check(stores, conditions)
     check_tokenizer_files(tokenizer, setup.tokenizer_plugin.name)
     for split in ("train", "validation"):
         if not stores[split].characters.any():
             raise DataError(f"The {split} texts have no characters.")
+    file = _index_file(plan, corpus, tokenizer, store)
     index = None
     lexicon = None
     words = frozenset[str]()
     if process_state().is_main_process:
-        index, lexicon, words = _index_texts(plan, read.corpus, tokenizer, folder)
-    notes = tuple(dict.fromkeys((*read.notes, *folder.facts["notes"])))
-    return PreparedCorpus(read.corpus, conditions, notes, tokenizer, stores, index, lexicon, words)
+        if file is not None:
+            index = read_index(file, encoding.belongs_to(corpus.fingerprint), tokenizer.vocab_size)
+        elif encoding.novelty != "none":
+            index = index_tokens(store, corpus.fingerprint, tokenizer, encoding)
+        lexicon, words = _find_words(plan, corpus, tokenizer, store)
+    notes = tuple(dict.fromkeys((*read.notes, *store.facts["notes"])))
+    return PreparedCorpus(corpus, conditions, notes, tokenizer, stores, index, lexicon, words)
+
+
+def _index_file(
+    plan: TrainingPlan, corpus: Corpus, tokenizer: Tokenizer, store: StoreFolder
+) -> Path | None:
+    """Return the file of the novelty index, which is made if the texts are not those of a prepared
+    store. All processes call this, so that they wait for one another.
+
+    None if the index is not kept in a file: that of a model that is trained further depends on its
+    earlier trainings, and a prepared store may have another one.
+    """
+    settings = plan.setup.training
+    if settings.novelty == "none" or plan.setup.trained is not None:
+        return None
+    if plan.store is None:
+        return index_corpus(store, corpus.fingerprint, tokenizer, _encoding(plan.setup))
+    asked = {"form": settings.novelty, "megabytes": settings.novelty_mb}
+    return store.folder / NOVELTY_FILE if store.facts["novelty"] == asked else None
 
 
 def _encoding(setup: TrainingSetup) -> Encoding:
-    """Return how texts are encoded.
-
-    The novelty index of a model that is trained further depends on the model's earlier trainings,
-    so it is not kept with the encoded texts.
-    """
+    """Return how texts are encoded and indexed."""
     plugin = setup.tokenizer_plugin
     trained = setup.trained
     return Encoding(
@@ -183,7 +207,7 @@ def _encoding(setup: TrainingSetup) -> Encoding:
         plugin={name: getattr(plugin, name) for name in ("name", "package", "version")},
         trained=None if trained is None else trained.tokenizer,
         check=check_tokenizer_files,
-        novelty=setup.training.novelty if trained is None else "none",
+        novelty=setup.training.novelty,
         megabytes=setup.training.novelty_mb,
         belongs_to=lambda corpus: _fingerprint(setup, corpus),
     )
@@ -194,43 +218,24 @@ def _fingerprint(setup: TrainingSetup, corpus: str) -> str:
     return fingerprint(facts, setup.tokenizer_plugin.name, to_dict(setup.tokenizer_config))
 
 
-def _index_texts(
-    plan: TrainingPlan, corpus: Corpus, tokenizer: Tokenizer, folder: StoreFolder
-) -> tuple[Index | None, Lexicon | None, frozenset[str]]:
-    """Return the novelty index and the lexicon of the training text; and, for the metrics, all its
-    words in lower case.
+def _find_words(
+    plan: TrainingPlan, corpus: Corpus, tokenizer: Tokenizer, store: StoreFolder
+) -> tuple[Lexicon | None, frozenset[str]]:
+    """Return the lexicon of the training text; and, for the metrics, all its words in lower case.
 
     If a model is trained further, the words include those of its earlier lexicon. Without metrics
     there are no words.
     """
-    setup = plan.setup
-    settings = setup.training
-    index = None
-    if settings.novelty != "none":
-        encoding = replace(_encoding(setup), novelty=settings.novelty)
-        if setup.trained is None and folder.facts["novelty"] == {
-            "form": settings.novelty,
-            "megabytes": settings.novelty_mb,
-        }:
-            index = read_index(
-                folder.folder / NOVELTY_FILE,
-                encoding.belongs_to(corpus.fingerprint),
-                tokenizer.vocab_size,
-            )
-        else:
-            index = index_tokens(folder.training_texts(), tokenizer, encoding, corpus.fingerprint)
-    before = None if setup.trained is None else setup.trained.bundle.lexicon
-    counts = words_of_store(folder, tokenizer)
+    trained = plan.setup.trained
+    before = None if trained is None else trained.bundle.lexicon
+    counts = words_of_store(store, tokenizer)
     if corpus.source.is_one_text:
         counts.texts.clear()  # a part of one long text does not count as a text
-    lexicon = (
-        None if token_symbols(tokenizer) is None else build_lexicon(counts, plan.min_texts, before)
-    )
-    return (
-        index,
-        lexicon,
-        frozenset(word.casefold() for word in (*counts.words, *(before or ())) if settings.metrics),
-    )
+    lexicon = None
+    if token_symbols(tokenizer) is not None:
+        lexicon = build_lexicon(counts, plan.min_texts, before)
+    words = (*counts.words, *(before or ())) if plan.setup.training.metrics else ()
+    return lexicon, frozenset(map(str.casefold, words))
 
 
 def corpus(source: Any, **options: Unpack[CorpusKwargs]) -> "Dataset":
@@ -255,19 +260,39 @@ def corpus(source: Any, **options: Unpack[CorpusKwargs]) -> "Dataset":
         DataError, HubError: A source cannot be read, or no texts are left.
         StorageError: The cache cannot be written.
     """
-    from datasets import Dataset, concatenate_datasets  # this import takes half a second
-
     refuse_unknown_options(options, CorpusKwargs, "corpus", others=("source",))
     if options.get("weights"):
         raise ConfigError(
             "corpus returns each text once, so it takes no weights: give them to train or prepare."
         )
-    texts = make_texts(source, options, data_config(options))
-    cached = cached_corpus(texts)
-    dataset = concatenate_datasets([Dataset.from_file(str(file)) for file in cached.files])
-    if lines := cached.source.repeated_lines:
+    return _as_dataset(read_corpus(make_texts(source, options, data_config(options))))
+
+
+def _as_dataset(corpus: Corpus) -> "Dataset":
+    """Return a corpus as a dataset over its memory-mapped files. In memory are only the splits, the
+    indices of the rows that have a split, and the numbers that are made labels.
+    """
+    # this import takes half a second
+    from datasets import ClassLabel, Dataset, Value, concatenate_datasets
+
+    columns = {f"c{number}": name for number, name in enumerate(corpus.names)}
+    parts = []
+    for file in corpus.files:
+        part = Dataset.from_file(str(file)).select_columns(["text", *columns])
+        for column, is_label in zip(columns, corpus.is_label, strict=True):
+            if is_label and part.features[column].dtype != "string":
+                labels = list(map(as_label, part[column]))
+                feature = Value("string")
+                part = part.remove_columns(column).add_column(column, labels, feature=feature)
+        parts.append(part)
+    codes = np.concatenate(corpus.codes)
+    is_kept = codes < len(SPLITS)
+    splits = np.where(is_kept, codes, 0).astype(np.int64)
+    dataset = concatenate_datasets(parts).rename_columns(columns)
+    dataset = dataset.add_column("split", splits, feature=ClassLabel(names=list(SPLITS)))
+    if lines := corpus.source.repeated_lines:
         dataset.info.description = "\n".join([DROPPED, *lines])
-    return dataset
+    return dataset.select_columns(["text", *corpus.names, "split"]).select(np.flatnonzero(is_kept))
 
 
 def prepare_tokens(

@@ -16,8 +16,9 @@ from reviewgen.config.settings import (
     to_dict,
 )
 from reviewgen.data.columns import DataConfig
-from reviewgen.data.pipeline import CorpusSpec
-from reviewgen.data.store import StoreFolder, find_store
+from reviewgen.data.prepared import find_store
+from reviewgen.data.split import CorpusSpec
+from reviewgen.data.tokens import StoreFolder
 from reviewgen.errors import ConfigError, ReviewgenError, quoted
 from reviewgen.evaluation.metrics import find_metrics
 from reviewgen.processes import resumes_by_itself

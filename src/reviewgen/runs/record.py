@@ -23,7 +23,7 @@ from torch import Tensor
 from reviewgen.config.bounded import to_json
 from reviewgen.config.generation import GenerationConfig
 from reviewgen.config.settings import to_dict
-from reviewgen.data.store import TokenStore, tokens_of
+from reviewgen.data.tokens import Tokens, tokens_of
 from reviewgen.errors import NotADistribution, ReviewgenError
 from reviewgen.evaluation.evaluate import (
     Evaluation,
@@ -118,11 +118,11 @@ class RunRecord(Curves):
     means: tuple[Mean, Mean] = field(default_factory=lambda: (Mean(), Mean()))
 
     @classmethod
-    def of(cls, store: TokenStore, saved: Mapping[str, Any]) -> "RunRecord":
+    def of(cls, store: Tokens, saved: Mapping[str, Any]) -> "RunRecord":
         """Return the record of a training on the texts of ``store``: the one that a checkpoint has
         saved, or an empty one if ``saved`` is empty.
         """
-        targets_per_character = (store.tokens - len(store) - int(store.given.sum())) / int(
+        targets_per_character = (store.count - len(store) - int(store.given.sum())) / int(
             store.characters.sum()
         )
         if not saved:
@@ -378,7 +378,7 @@ def suggest_trained_weights(
         seconds: The duration of the run. The longer it was, the more text the shipped weights are
             measured on.
     """
-    passes = tokens / max(1, corpus.stores["train"].tokens)
+    passes = tokens / max(1, corpus.stores["train"].count)
     if (
         plan.setup.trained is not None
         or plan.setup.is_counted
@@ -442,7 +442,7 @@ def _measure_bits(trained: ReviewModel, corpus: PreparedCorpus, characters: int)
     """
     store = corpus.stores[corpus.final_split]
     tokenizer = corpus.tokenizer
-    tokens = round(characters * store.tokens / max(1, int(store.characters.sum())))
+    tokens = round(characters * store.count / max(1, int(store.characters.sum())))
     documents = [tokens_of(ids, tokenizer.vocab_size) for ids, _ in sample_documents(store, tokens)]
     texts = [tokenizer.decode(ids[:tokens].tolist()) for ids in documents]
     with suppress(NotADistribution):

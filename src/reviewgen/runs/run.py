@@ -23,8 +23,8 @@ from reviewgen.conditions import Conditions
 from reviewgen.config.options import TrainKwargs, refuse_unknown_options
 from reviewgen.config.settings import to_dict
 from reviewgen.config.training import TrainingConfig
-from reviewgen.data.corpus import Corpus
-from reviewgen.data.store import TokenStore, tokens_of
+from reviewgen.data.split import Corpus
+from reviewgen.data.tokens import Tokens, tokens_of
 from reviewgen.devices import using_threads
 from reviewgen.errors import Detail, NotADistribution, ProcessLost, TrainingError
 from reviewgen.evaluation.evaluate import Evaluation, sample_documents, spread_documents
@@ -46,7 +46,7 @@ from reviewgen.protocols.model import LanguageModel
 from reviewgen.protocols.tokenizer import Tokenizer
 from reviewgen.registry.metadata import OWN
 from reviewgen.runs.blend import fit_blend, make_bundle
-from reviewgen.runs.corpus import PreparedCorpus, ReadCorpus, read_corpus, tokenize
+from reviewgen.runs.corpus import PreparedCorpus, ReadCorpus, read_plan, tokenize
 from reviewgen.runs.folder import RunFolder
 from reviewgen.runs.plan import LAUNCH, SETTINGS, TrainingPlan, make_plan
 from reviewgen.runs.record import (
@@ -107,7 +107,7 @@ class TrainingRun:
         start: A preset, ``<model>-<tokenizer>``, as in "lstm-word"; or a trained ReviewModel to
             train further: a copy of its weights is trained, and its tokenizer, conditions, size and
             generation defaults are kept.
-        source: The reviews; see ``reviewgen.data.sources.open_source``.
+        source: The reviews; see ``reviewgen.data.open.open_source``.
         options: The keywords of ``reviewgen.train``, which documents them.
 
     Raises:
@@ -157,7 +157,7 @@ class TrainingRun:
                 given.
         """
         with self._folder.opened():
-            self._corpus = read_corpus(self.plan)
+            self._corpus = read_plan(self.plan)
             self._record.note(*self._corpus.notes)
             self._folder.require_corpus(self.corpus.fingerprint)
         return self.corpus
@@ -446,7 +446,7 @@ class TrainingRun:
             if processes.rank == 0:
                 # the batch may grow only if the user has set neither of these
                 may_grow = not {"training.batch_size", "training.bptt"} & setup.own
-                counts = train.tokens, int(train.characters.sum())
+                counts = train.count, int(train.characters.sum())
                 sizing = choose_size(
                     setup.sizes, build, setup.training, seconds, *counts, may_grow=may_grow
                 )
@@ -715,7 +715,7 @@ class TrainingRun:
         return self._require_prepared("use the tokenizer").tokenizer
 
     @property
-    def stores(self) -> Mapping[str, TokenStore]:
+    def stores(self) -> Mapping[str, Tokens]:
         """The tokens of each split, once the corpus has been tokenized."""
         return self._require_prepared("use the tokens").stores
 

@@ -19,7 +19,7 @@ from reviewgen.errors import ConfigError, did_you_mean, quoted
 from reviewgen.evaluation.evaluate import Evaluation, sample_documents
 from reviewgen.protocols.abilities import count_parameters
 from reviewgen.rates import MIN_CHARACTERS
-from reviewgen.runs.corpus import PreparedCorpus, read_corpus, tokenize
+from reviewgen.runs.corpus import PreparedCorpus, read_plan, tokenize
 from reviewgen.runs.plan import TrainingPlan, make_plan
 from reviewgen.runs.record import evaluate
 from reviewgen.runs.run import TrainingRun, make_run
@@ -165,7 +165,7 @@ class Variants:
         )
         corpus = next((corpus for known, corpus in self._corpora if known == needed), None)
         if corpus is None:
-            corpus = tokenize(plan, read_corpus(plan))
+            corpus = tokenize(plan, read_plan(plan))
             self._corpora.append((needed, corpus))
         return corpus
 

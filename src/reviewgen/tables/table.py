@@ -25,7 +25,7 @@ from reviewgen.config.bounded import MAX_RECORD, MAX_VOCABULARY, read_json
 from reviewgen.config.options import ShardOptions
 from reviewgen.config.settings import check_count
 from reviewgen.data.cleaning import first_of_each, hash_text
-from reviewgen.data.store import digest_file
+from reviewgen.data.tokens import digest_file
 from reviewgen.errors import (
     CheckpointError,
     ConfigError,

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from reviewgen.data.store import count_given
+from reviewgen.data.tokens import count_given
 from reviewgen.evaluation.evaluate import spread_documents
 from reviewgen.evaluation.scoring import Document
 from reviewgen.protocols.abilities import SupportsScaledLogits

@@ -23,7 +23,7 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor, distributed
 
 from reviewgen.compiled.jit import clock
-from reviewgen.data.store import TokenStore
+from reviewgen.data.tokens import Tokens
 from reviewgen.errors import TrainingError
 from reviewgen.interrupts import block_signals
 from reviewgen.processes import Processes, connection_errors
@@ -43,7 +43,7 @@ _PIECE_BYTES = 1 << 26  # max bytes of an array sent at once
 
 
 def train_by_counting(
-    model: Any, train: TokenStore, seconds: float | None, evaluator: Evaluator
+    model: Any, train: Tokens, seconds: float | None, evaluator: Evaluator
 ) -> Iterator[Report]:
     """Count every text once, then finish and evaluate the model.
 
@@ -114,7 +114,7 @@ def train_by_counting(
     yield replace(evaluator.evaluate(model, report), seconds=clock() - start)
 
 
-def _countable_share(model: Any, train: TokenStore, seconds: float, speedup: float) -> float:
+def _countable_share(model: Any, train: Tokens, seconds: float, speedup: float) -> float:
     """Estimate the share of the texts, at most 1, that can be counted and finished in a given time.
 
     Args:
@@ -123,27 +123,27 @@ def _countable_share(model: Any, train: TokenStore, seconds: float, speedup: flo
         seconds: The time.
         speedup: The speed of all processes together, relative to that of this one.
     """
-    if train.tokens <= max(4 * _SAMPLE_TOKENS, _MIN_SPEED * seconds):
+    if train.count <= max(4 * _SAMPLE_TOKENS, _MIN_SPEED * seconds):
         return 1.0
     start = clock()
     _time_sample(model, train, _WARM_UP_TOKENS)
     first = _time_sample(model, train, _SAMPLE_TOKENS)
     if first > seconds / 8:  # there is no time for the second sample
-        return _SAMPLE_TOKENS / train.tokens
+        return _SAMPLE_TOKENS / train.count
     second = _time_sample(model, train, 4 * _SAMPLE_TOKENS)
     # seconds for all texts
-    needed = (second - first) / (3 * _SAMPLE_TOKENS) * train.tokens / speedup
+    needed = (second - first) / (3 * _SAMPLE_TOKENS) * train.count / speedup
     time_left = _SAFETY * (seconds - (clock() - start))
-    return 1.0 if needed <= time_left else max(_SAMPLE_TOKENS / train.tokens, time_left / needed)
+    return 1.0 if needed <= time_left else max(_SAMPLE_TOKENS / train.count, time_left / needed)
 
 
-def _time_sample(model: Any, train: TokenStore, tokens: int) -> float:
+def _time_sample(model: Any, train: Tokens, tokens: int) -> float:
     """Return the seconds that a new model with the same settings takes to count and finish a sample
     of about ``tokens`` tokens.
     """
     start = clock()
     other = type(model)(model.config)
-    for number in _spread(np.arange(len(train)), min(1.0, tokens / train.tokens)).tolist():
+    for number in _spread(np.arange(len(train)), min(1.0, tokens / train.count)).tolist():
         other.observe(train.document(number))
     other.finish()
     return clock() - start

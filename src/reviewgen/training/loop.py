@@ -28,7 +28,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from reviewgen.compiled.jit import clock
 from reviewgen.config.training import TrainingConfig
 from reviewgen.data.lanes import IGNORED, Batch, Lanes
-from reviewgen.data.store import TokenStore
+from reviewgen.data.tokens import Tokens
 from reviewgen.devices import using_threads
 from reviewgen.errors import (
     BrokenPlugin,
@@ -63,8 +63,8 @@ _ACCELERATOR_CHECK_STEPS = 50
 def fit(
     model: LanguageModel,
     tokenizer: Tokenizer,
-    train: TokenStore,
-    validation: TokenStore,
+    train: Tokens,
+    validation: Tokens,
     config: TrainingConfig,
     budget: Budget,
     seed: int,
@@ -154,7 +154,7 @@ class Loop:
     def __init__(
         self,
         model: nn.Module,
-        train: TokenStore,
+        train: Tokens,
         budget: Budget,
         seed: int,
         evaluator: Evaluator,

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int, Real
 from torch import Tensor
 
 from reviewgen.data.lanes import IGNORED
-from reviewgen.data.store import TokenStore
+from reviewgen.data.tokens import Tokens
 from reviewgen.protocols.abilities import SupportsLoss, SupportsOutputLayer
 from reviewgen.protocols.model import State
 
@@ -124,7 +124,7 @@ def compute_logits(
 
 
 def sampled_softmax(
-    model: Any, size: int, device: str, train: TokenStore | None = None
+    model: Any, size: int, device: str, train: Tokens | None = None
 ) -> SampledSoftmax | None:
     """Return the sampled softmax of a model; None if the model needs all logits, or would gain
     little from computing fewer.
@@ -147,7 +147,7 @@ def sampled_softmax(
     )
 
 
-def _count_tokens(train: TokenStore, vocab_size: int) -> Int[np.ndarray, " V"]:
+def _count_tokens(train: Tokens, vocab_size: int) -> Int[np.ndarray, " V"]:
     """Return how often each token occurs in evenly spaced spans of the training texts; in a short
     corpus, these cover all texts.
     """
