@@ -22,7 +22,7 @@ import numpy as np
 
 from reviewgen.conditions import label_of
 from reviewgen.data.cleaning import CleaningReport, add_reports, hash_text, note_mojibake
-from reviewgen.data.columns import DataConfig, Example, SourceInfo
+from reviewgen.data.columns import Example, SourceInfo
 from reviewgen.data.documents import cut_text, divide_text, find_repeated_lines
 from reviewgen.data.open import Source
 from reviewgen.data.stage import open_rows, read_column, run_stage, share, size_of, write_rows
@@ -50,9 +50,7 @@ class Cleaned:
 
     Attributes:
         key: What identifies the rows.
-        info: How the source was read.
-        config: The settings for reading and cleaning it.
-        is_cleaned: Whether it is a cleaned corpus, whose rows have a split already.
+        source: The source, without its readers.
         files: The Arrow files of the rows, in order.
         report: What cleaning did.
         dropped_lines: The repeated lines that were dropped from the cleaned texts.
@@ -60,9 +58,7 @@ class Cleaned:
     """
 
     key: str
-    info: SourceInfo
-    config: DataConfig
-    is_cleaned: bool
+    source: Source
     files: list[Path]
     report: CleaningReport
     dropped_lines: Sequence[str]
@@ -75,14 +71,14 @@ class Cleaned:
 
 
 def clean_source(
-    source: Source, root: Path, cut: Cut | None = None, lines: Sequence[str] | None = None
+    source: Source, root: Path, cut: Cut, lines: Sequence[str] | None = None
 ) -> Cleaned:
     """Read and clean a source.
 
     Args:
         source: The source. Its notes and repeated lines are updated.
         root: The folder for the stage.
-        cut: Cuts the text of a source that is one long text; None leaves it whole.
+        cut: How the text of a source that is one long text is cut.
         lines: The repeated lines to drop; None looks for them in the texts.
 
     Raises:
@@ -91,8 +87,6 @@ def clean_source(
         WorkerError: A worker was killed.
     """
     info = source.info
-    if not info.is_one_text:
-        cut = None
     facts = source.config.facts()
     inputs = {
         "versions": [__version__, unicodedata.unidata_version],
@@ -101,7 +95,7 @@ def clean_source(
         "columns": source.config.columns,
         "max_text_characters": source.config.max_text_characters,
         "width": info.width,
-        "cut": cut,
+        "cut": cut if info.is_one_text else None,
         "lines": lines,
     }
     stage = run_stage(
@@ -115,9 +109,7 @@ def clean_source(
     info.repeated_lines = dropped or info.repeated_lines
     return Cleaned(
         key=stage.folder.name,
-        info=info,
-        config=source.config,
-        is_cleaned=source.is_cleaned,
+        source=replace(source, readers=()),
         # not the files cache-*.arrow, which ``datasets`` may write beside them
         files=sorted(stage.folder.rglob("[0-9]*.arrow")),
         report=CleaningReport(**stage.facts["report"]),
@@ -125,23 +117,20 @@ def clean_source(
     )
 
 
-def _clean(
-    source: Source, folder: Path, cut: Cut | None, lines: Sequence[str] | None
-) -> dict[str, Any]:
+def _clean(source: Source, folder: Path, cut: Cut, lines: Sequence[str] | None) -> dict[str, Any]:
     """Make the files of the stage, and return its facts."""
-    # the task gets the source without its readers, which only this process needs
-    clean = partial(_clean_rows, replace(source, readers=()), cut)
+    unread = replace(source, readers=())  # only this process reads the source
     tasks = (
         (folder / f"rows/{number:05d}.arrow", batch)
         for number, batch in enumerate(_batches(source))
     )
-    files = list(share(clean, tasks, source.size))
+    files = share(partial(_clean_rows, unread, cut), tasks, source.size)
     notes = list[str]()
     if lines is None:
         lines, notes = _find_lines(source, files)
     if lines:
-        drop = partial(_drop_lines, replace(source, readers=()), lines)
-        files = list(share(drop, [(file,) for file in files], size_of(files)))
+        drop = partial(_drop_lines, unread, lines)
+        files = share(drop, [(file,) for file in files], size_of(files))
         shutil.rmtree(folder / "rows")
     reports = [json.loads(open_rows(file).schema.metadata[b"report"]) for file in files]
     report = add_reports(CleaningReport(**each["counts"]) for each in reports)
@@ -172,13 +161,13 @@ def _batches(source: Source) -> Iterator[list[Example]]:
     yield batch
 
 
-def _clean_rows(source: Source, cut: Cut | None, file: Path, examples: list[Example]) -> Path:
+def _clean_rows(source: Source, cut: Cut, file: Path, examples: list[Example]) -> Path:
     """Clean a batch of examples and write its rows; return the file. A task for workers."""
     write_rows(file, lambda: _make_rows(source, cut, examples))
     return file
 
 
-def _make_rows(source: Source, cut: Cut | None, examples: list[Example]) -> "pyarrow.Table":
+def _make_rows(source: Source, cut: Cut, examples: list[Example]) -> "pyarrow.Table":
     """Clean examples; return a table of them and their hashes. Its metadata holds the cleaning
     report.
     """
@@ -190,10 +179,10 @@ def _make_rows(source: Source, cut: Cut | None, examples: list[Example]) -> "pya
         cleaned = cleaner(text)
         if cleaned is None:
             continue
-        pieces = [cleaned]
-        if cut is not None:
-            pieces = [(piece, hash_text(piece)) for piece in _cut(cleaned[0], cut)]
-        rows += [(*piece, *values) for piece in pieces]
+        if source.info.is_one_text:
+            rows += [(piece, hash_text(piece), *values) for piece in _cut(cleaned[0], cut)]
+        else:
+            rows.append((*cleaned, *values))
     empty: list[tuple[Any, ...]] = [()] * (2 + len(source.columns))
     texts, hashes, *columns = zip(*rows, strict=True) if rows else empty
     arrays = {

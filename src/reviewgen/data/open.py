@@ -97,6 +97,11 @@ class Source:
         """
         return [*self.config.columns, *(["split"] if self.is_cleaned else [])]
 
+    @property
+    def drops_duplicates(self) -> bool:
+        """Whether a text that equals an earlier one is dropped."""
+        return bool(self.config.clean) and not self.info.is_one_text and not self.is_cleaned
+
     def cleaner(self) -> Cleaner:
         """Return a cleaner for the texts; for a cleaned corpus, it changes nothing."""
         options = self.config.cleaning

@@ -336,7 +336,7 @@ def _split(
         progress: Called with each step.
     """
     codes, notes = _decide_codes(cleaned, count, filters, progress)
-    joined = list(map(describe_source, cleaned))
+    joined = list(map(_describe_source, cleaned))
     members = [corpus for corpus, _ in joined]
     corpus = members[0]
     if weights:
@@ -365,7 +365,7 @@ def _decide_codes(
     files = list(itertools.chain(*(each.files for each in cleaned)))
     has_validation = len(cleaned) > count
     progress("Looking for duplicates")
-    codes = np.concatenate([mark_duplicates(cleaned[:count]), mark_duplicates(cleaned[count:])])
+    codes = np.concatenate([_mark_duplicates(cleaned[:count]), _mark_duplicates(cleaned[count:])])
     if filters.near_duplicates is not None:
         progress("Looking for near duplicates")
         is_kept = codes == TRAIN
@@ -398,28 +398,28 @@ def _set_codes(cleaned: Sequence[Cleaned], codes: np.ndarray) -> None:
         each.codes = view
 
 
-def mark_duplicates(cleaned: Sequence[Cleaned]) -> np.ndarray:
+def _mark_duplicates(cleaned: Sequence[Cleaned]) -> np.ndarray:
     """Return a code for each row of the sources: ``_DUPLICATE`` if its text equals an earlier one,
     else ``TRAIN``.
     """
     hashes = [np.empty(0, np.uint64)]
     may_drop = [np.empty(0, np.bool_)]
     for each in cleaned:
-        drops = each.config.clean and not each.info.is_one_text and not each.is_cleaned
         hashes.append(each.hashes)
-        may_drop.append(np.full(len(each.hashes), drops, np.bool_))
+        may_drop.append(np.full(len(each.hashes), each.source.drops_duplicates))
     is_duplicate = ~first_of_each(np.concatenate(hashes)) & np.concatenate(may_drop)
     return np.where(is_duplicate, np.uint8(_DUPLICATE), np.uint8(TRAIN))
 
 
 def _split_rows(cleaned: Cleaned, is_kept: np.ndarray) -> np.ndarray:
     """Return the split of each kept row of a source; ``is_kept`` (rows,) is the mask of these."""
-    if cleaned.is_cleaned:
-        return read_column(cleaned.files, "split", np.uint8)[is_kept]
-    if cleaned.info.is_one_text:
-        cycle = [SPLITS.index(split) for split in SPLIT_CYCLE]
-        return np.resize(cycle, len(is_kept))[is_kept].astype(np.uint8)
-    return split_by_hash(cleaned.hashes[is_kept])
+    if not (cleaned.source.is_cleaned or cleaned.source.info.is_one_text):
+        return split_by_hash(cleaned.hashes[is_kept])
+    if cleaned.source.is_cleaned:
+        splits = read_column(cleaned.files, "split", np.uint8)
+    else:
+        splits = np.resize([SPLITS.index(split) for split in SPLIT_CYCLE], len(is_kept))
+    return np.asarray(splits[is_kept])
 
 
 def split_by_hash(hashes: np.ndarray) -> np.ndarray:
@@ -558,11 +558,11 @@ def _by_file(values: np.ndarray, files: Sequence[Path]) -> list[np.ndarray]:
     return np.split(values, np.cumsum([len(open_rows(file)) for file in files])[:-1])
 
 
-def describe_source(cleaned: Cleaned) -> tuple[Corpus, int]:
+def _describe_source(cleaned: Cleaned) -> tuple[Corpus, int]:
     """Return the facts of a source, whose cleaning report is completed, as a corpus without texts;
     and the number of characters of its training texts.
     """
-    info = cleaned.info
+    info = cleaned.source.info
     report = cleaned.report
     *sizes, duplicates, near_duplicates, leaking = np.bincount(cleaned.codes, minlength=6).tolist()
     report.duplicates = duplicates
@@ -572,7 +572,7 @@ def describe_source(cleaned: Cleaned) -> tuple[Corpus, int]:
     characters = _count_characters(cleaned.files)
     report.characters = int(characters[cleaned.codes < _DUPLICATE].sum())
     counts = dict(zip(SPLITS, sizes, strict=True))
-    corpus = Corpus("", info, report, counts, names=cleaned.config.columns)
+    corpus = Corpus("", info, report, counts, names=cleaned.source.config.columns)
     return corpus, int(characters[cleaned.codes == TRAIN].sum())
 
 

@@ -1,8 +1,9 @@
 """Read the texts of a source to evaluate models on, or the rows of a table.
 
-The texts go through the same stages in the cache as those of a training (see ``clean`` and
-``split``). So an evaluation on a split of a file that a training has read starts from its stages.
-By default, texts are cleaned as the training texts of the model were.
+All texts of a source are cleaned while they are read. A split of them goes through the same stages
+in the cache as the texts of a training (see ``clean`` and ``split``): so an evaluation on a split
+of a file that a training has read starts from its stages. By default, texts are cleaned as the
+training texts of the model were.
 """
 
 import itertools
@@ -17,18 +18,13 @@ import numpy as np
 from reviewgen.conditions import Conditions
 from reviewgen.config.options import EvaluateKwargs, refuse_unknown_options
 from reviewgen.config.settings import from_dict
-from reviewgen.data.clean import clean_source, describe
-from reviewgen.data.columns import DataConfig, Example
+from reviewgen.data.clean import describe, require_texts
+from reviewgen.data.cleaning import CleaningReport, note_mojibake
+from reviewgen.data.columns import DataConfig, Example, SourceInfo
 from reviewgen.data.files import expand
-from reviewgen.data.open import SPLITS, Source, open_source, open_unchosen, splits_of
-from reviewgen.data.split import (
-    Corpus,
-    CorpusSpec,
-    describe_source,
-    mark_duplicates,
-    read_corpus,
-)
-from reviewgen.data.stage import cache_folder, workspace
+from reviewgen.data.open import SPLITS, open_source, open_unchosen, splits_of
+from reviewgen.data.split import CorpusSpec, read_corpus
+from reviewgen.data.stage import workspace
 from reviewgen.data.tokens import frame_texts
 from reviewgen.errors import ConfigError, DataError, counted, quoted
 from reviewgen.storage import is_pipe
@@ -76,33 +72,48 @@ def read_examples(source: Any, config: DataConfig, *, split: str = "all") -> Ite
 
 
 def _read(source: Any, config: DataConfig, split: str) -> Iterator[Example]:
-    if split == "all":
-        with workspace() as folder:
-            corpus = _keep_all(open_source(source, config, folder, allow_missing=True))
-    else:
-        corpus = read_corpus(CorpusSpec(source, config, allow_missing=True))
-    for line in describe(corpus.source, corpus.report):
-        _logger.info("%s", line)
-    if split == "all":
-        yield from corpus.examples()
+    looks_for_lines = config.drop_repeated_lines and config.repeated_lines is None
+    if split == "all" and not (looks_for_lines and config.documents != "file"):
+        yield from _stream(source, config)
         return
-    if not corpus.counts[split]:
+    # splits and repeated lines depend on all texts
+    corpus = read_corpus(CorpusSpec(source, config, allow_missing=True))
+    _log(corpus.source, corpus.report)
+    if split != "all" and not corpus.counts[split]:
         total = counted(sum(corpus.counts.values()), "text")
         raise DataError(
             f"The {split} split of {corpus.source.name} is empty: it has {total} in all."
         )
-    yield from corpus.examples(split)
+    yield from corpus.examples(None if split == "all" else split)
 
 
-def _keep_all(source: Source) -> Corpus:
-    """Clean a source; return all of its texts, without duplicates, as a single split."""
-    # without --drop-repeated-lines, a note about repeated lines would not help
-    lines = None if source.config.drop_repeated_lines else ()
-    cleaned = clean_source(source, cache_folder(), lines=lines)
-    cleaned.codes = mark_duplicates([cleaned])
-    corpus, _ = describe_source(cleaned)
-    corpus.attach_rows([cleaned])
-    return corpus
+def _stream(source: Any, config: DataConfig) -> Iterator[Example]:
+    """Yield the cleaned examples of a source while it is read, without duplicates."""
+    with workspace() as folder:
+        opened = open_source(source, config, folder, allow_missing=True)
+        cleaner = opened.cleaner()
+        report = cleaner.report
+        seen = set[int]()
+        for text, values in opened.examples():
+            cleaned = cleaner(text)
+            if cleaned is None:
+                continue
+            if opened.drops_duplicates and cleaned[1] in seen:
+                report.duplicates += 1
+                continue
+            seen.add(cleaned[1])
+            report.kept += 1
+            report.characters += len(cleaned[0])
+            yield cleaned[0], values[: len(config.columns)]
+    report.decode_errors = opened.info.decode_errors
+    opened.info.notes += note_mojibake(report.mojibake, cleaner.mojibake)
+    _log(opened.info, report)
+    require_texts(opened.info, report)
+
+
+def _log(info: SourceInfo, report: CleaningReport) -> None:
+    for line in describe(info, report):
+        _logger.info("%s", line)
 
 
 def open_records(source: Any) -> Iterator[Mapping[str, Any]]:
