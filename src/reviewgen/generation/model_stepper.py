@@ -132,27 +132,28 @@ class DeviceStepper(ModelStepper):
         constraints: Constraints | None = None,
     ) -> tuple[Int64[np.ndarray, "B N"], Int64[np.ndarray, " B"], StepState]:
         """Sample up to N tokens for each row; see ``reviewgen.protocols.SupportsSample``."""
-        count, numbers = uniform.shape
+        count, max_steps = uniform.shape
         start = texts.shape[1]
         windows, run, spelling, places = compiled_constraints(params, constraints, count)
-        whole = np.pad(texts, ((0, 0), (0, numbers)))
+        whole = np.pad(texts, ((0, 0), (0, max_steps)))  # room for the new tokens
         uniform = np.ascontiguousarray(uniform.T)  # (N, B)
         tokens = np.empty(count, np.int64)
         new_places = places.copy()
         runs = np.full(count, run)
-        sampled = np.full((count, numbers), NONE, np.int64)
+        sampled = np.full((count, max_steps), NONE, np.int64)
         used = np.zeros(count, np.int64)
         live = new_tokens < params.max_new_tokens
         logits = state[1]
         shares = _share(count, _count_threads())
 
         def sample_share(rows: slice) -> None:
+            """Sample the tokens of some rows in the current step, ``step``."""
             sample_rows(
                 logits[rows],
                 whole[rows],
                 sizes[rows],
-                new_tokens[rows] + number,
-                uniform[number, rows],
+                new_tokens[rows] + step,
+                uniform[step, rows],
                 params,
                 windows,
                 runs[rows],
@@ -163,18 +164,19 @@ class DeviceStepper(ModelStepper):
 
         with ThreadPoolExecutor(max(1, len(shares))) as threads, device_errors(self._device):
             tensors = map_state(_pad, _to_tensors(state[0], self._device))
-            for number in range(numbers):
+            for step in range(max_steps):
                 if not live.any():
                     break
-                sizes = np.full(count, start + number)
-                list(threads.map(sample_share, shares))
-                sampled[live, number] = tokens[live]
+                sizes = np.full(count, start + step)
+                list(threads.map(sample_share, shares))  # list() waits for all shares
+                sampled[live, step] = tokens[live]
                 places[live] = new_places[live]
                 used += live
-                is_last = new_tokens + number + 1 >= params.max_new_tokens
-                live &= (tokens >= 0) & (tokens != params.eos_id) & ~is_last
-                whole[:, start + number] = np.where(live, tokens, params.eos_id)
-                logits, tensors = self._step(whole[:, start + number], tensors)
+                has_room = new_tokens + step + 1 < params.max_new_tokens
+                live &= (tokens >= 0) & (tokens != params.eos_id) & has_room
+                # ended rows are fed eos, since all rows are computed anyway
+                whole[:, start + step] = np.where(live, tokens, params.eos_id)
+                logits, tensors = self._step(whole[:, start + step], tensors)
             return sampled, used, (_to_rows(tensors, count), logits)
 
 

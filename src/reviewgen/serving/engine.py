@@ -452,7 +452,7 @@ class Engine:
             for text in texts:
                 if text.config.max_new_tokens == 0 and text.finish_reason is None:
                     text.finish_unextended()
-                if text.request.decoder.is_over([text]) and text.is_scoring_prompt:
+                if text.request.decoder.finish_if_late([text]) and text.is_scoring_prompt:
                     text.request.fail(
                         RequestTimeout(
                             "The time ran out before the prompts were scored. Try again later."
