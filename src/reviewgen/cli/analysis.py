@@ -188,10 +188,10 @@ def compare(
     from reviewgen.analysis.comparison_run import ComparisonRun
 
     refuse_outputs(html=html, overwrite=overwrite)
-    named: Any = [
-        text.partition("=")[::2] if "=" in text and not text.startswith(LOCAL) else text
-        for text in models
-    ]
+    named: list[Any] = []
+    for text in models:
+        name, equals, model = text.partition("=")
+        named.append((name, model) if equals and not text.startswith(LOCAL) else text)
     own: Any = {
         "held_out": None if held_out is None else path_or_string(held_out),
         "held_out_split": held_out_split,
@@ -252,14 +252,14 @@ def contrast(model: str, condition: str, *, k: int = 10, seed: int = 0) -> Resul
     columns = [
         [f"{entry.word} {entry.log_ratio:+.1f}" for entry in words] for words in preferred.values()
     ]
-    line: Any = (
+    answer: Any = (
         f"No effect: no value of {condition} makes a word more probable, beyond the 95 % interval"
         " over the texts."
     )
     if any(columns):
         rows = zip_longest(*columns, fillvalue="")
-        line = make_table(*preferred, rows=rows, left=preferred)
-    return Result({"condition": condition, "values": preferred}, [line])
+        answer = make_table(*preferred, rows=rows, left=preferred)
+    return Result({"condition": condition, "values": preferred}, [answer])
 
 
 @takes(EvaluationOptions)

@@ -179,11 +179,11 @@ def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) 
     """Return the option for a field or a parameter. It is required if there is no default."""
     types = [bare(each) for each in options_of(bare(hint)) if each is not NoneType]
     origins = {get_origin(each) for each in types}
-    is_open = default in (None, (), {})
+    is_none_if_absent = default in (None, (), {})
     names = _NAMES.get(name, (f"--{name.replace('_', '-')}",))
     kind: Any = types[0]
     parse: Callable[[Any], Any] = _keep
-    if kind is bool and is_open:
+    if kind is bool and is_none_if_absent:  # --NAME for True, --no-NAME for False
         names = (f"{names[0]}/--{_OPPOSITES.get(name, f'no-{name}')}",)
     elif kind is bool and default:
         names = (f"--no-{name}",)
@@ -207,15 +207,15 @@ def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) 
         kind = Path
     elif Literal in origins:
         kind = str
-    has_minimum = is_bounded and not is_open and bounds_of(hint).keys() == {"at_least"}
+    has_minimum = is_bounded and not is_none_if_absent and bounds_of(hint).keys() == {"at_least"}
     info = typer.Option(
         *names,
         help=text,
         min=int(bounds_of(hint)["at_least"]) if has_minimum else None,
         metavar="MODEL" if name == "trained" else None,
     )
-    annotation: Any = Annotated[kind | None if is_open else kind, info]
-    absent = None if is_open else default
+    annotation: Any = Annotated[kind | None if is_none_if_absent else kind, info]
+    absent = None if is_none_if_absent else default
     if default is True:  # the option is --no-NAME: False for typer, and ``parse`` negates it
         absent = False
     return Option(inspect.Parameter(name, _KEYWORD, default=absent, annotation=annotation), parse)

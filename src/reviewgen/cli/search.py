@@ -266,9 +266,9 @@ def tune(
     best = best_trial(finished)
     if not any(options[name] for name in ("budget", "steps", "epochs")):
         options["budget"] = DEFAULT_BUDGET
-    found = [f"{name}={value}" for name, value in best.settings.items()]
+    best_settings = [f"{name}={value}" for name, value in best.settings.items()]
     command = _train_command(
-        preset, {"--from": trained, "--data": data}, options, [*(settings or []), *found]
+        preset, {"--from": trained, "--data": data}, options, [*(settings or []), *best_settings]
     )
     line = (
         f"Best: trial {best.number}, {best.bits:.4f} bits per character of the validation texts."
@@ -310,8 +310,8 @@ def _describe_trial(trial: "TuneTrial") -> str:
 def _train_command(
     preset: str | None, flags: dict[str, Any], options: Mapping[str, Any], settings: list[str]
 ) -> str:
-    """Return the command that trains a model with ``settings``, and with the same options as the
-    trials.
+    """Return the command that trains a model with ``settings``, with ``flags``, and with those
+    ``options`` of the trials that differ from the defaults.
     """
     defaults = vars(TrainingTextOptions()) | vars(TrialOptions())
     for name, value in options.items():
@@ -357,7 +357,6 @@ def tune_sampling(
             in a copy of it in a new folder.
         seed: The random seed of the texts.
     """
-
     from reviewgen.runs.tune_sampling import tune_sampling
 
     values = _parse_search(search or [])
@@ -365,8 +364,9 @@ def tune_sampling(
     loaded = api.load(model)
     if out is not None and not loaded.is_saved_in(out):
         check_output(to_path("out", out))
-    figure = "distance" if goal == "likeness" else "reading"
-    name = "distance" if goal == "likeness" else "bits per character"
+    # the attribute of a trial that the best trial has the lowest value of, and its name
+    criterion = "distance" if goal == "likeness" else "reading"
+    shown_name = "distance" if goal == "likeness" else "bits per character"
     with (
         keep_on_interrupt("nothing was saved.") as finished,
         show_status("Reading and generating ..."),
@@ -383,22 +383,22 @@ def tune_sampling(
         )
         for trial in trials:
             finished.append(trial)
-            note(f"{_describe(trial.settings)}: {name} {getattr(trial, figure):.2f}")
+            note(f"{_describe(trial.settings)}: {shown_name} {getattr(trial, criterion):.2f}")
     if not finished:
         sys.exit(finished.status or 1)
-    best = min(finished, key=attrgetter(figure))
+    best = min(finished, key=attrgetter(criterion))
     if goal == "reading" and math.isinf(best.reading):
         raise ConfigError(
             "With each setting, more than 2 % of the texts repeat a sentence, or are too similar:"
             " raise the temperatures of --search, or --texts. Nothing was saved."
         )
-    profile = f" --profile {goal}" if loaded.generation_config.likeness else ""
     if out is not None and not finished.status:
         _save_profile(loaded, goal, best.settings, out)
         then = f"Saved as the profile {goal} of {out}."
         command = f"reviewgen generate {out} --profile {goal}"
     else:
         then = "Generate with them:"
+        profile = f" --profile {goal}" if loaded.generation_config.likeness else ""
         flags = [f"--{name.replace('_', '-')} {value}" for name, value in best.settings.items()]
         command = f"reviewgen generate {model}{profile} {' '.join(flags)}"
     line = f"{_GOALS[goal]}: {_describe(best.settings)}. {then}"
@@ -414,6 +414,8 @@ def _save_profile(
     if goal == "likeness":
         model.save_generation_config(out, likeness={**saved.likeness, **settings})
         return
+    # Settings that the profile likeness does not have are those of reading. So it gets their old
+    # values.
     before = {name: getattr(saved, name) for name in settings} if saved.likeness else {}
     changes: Any = {**settings, "likeness": {**before, **saved.likeness}}
     model.save_generation_config(out, **changes)
@@ -466,6 +468,7 @@ def _parse_search(search: list[str]) -> dict[str, list[Any]]:
                 f"{name} is given twice; give all of its values at once, as in {name}=0.8,0.9."
             )
         try:
+            # ``words`` is the only setting with values that are not numbers
             values[name] = [
                 value if name == "words" else _number(value) for value in listed.split(",")
             ]

@@ -136,7 +136,7 @@ def _train(run: "TrainingRun") -> "ReviewModel":
     """
     from reviewgen.runs.display import training_bar
 
-    shown = 0
+    shown = 0  # number of the run's notes that were printed
     try:
         with training_bar(notes) as move:
             for report in run:
@@ -195,7 +195,9 @@ def _describe(run: "TrainingRun", model: "ReviewModel", out: Path) -> Iterator[R
         yield f"Copy rate: {describe_copies(novelty)}{_describe_measuring(novelty)}"
     gains = () if run.evaluation is None else run.evaluation.conditions
     advice = suggest_next(gains, run.model)
-    yield from advice or (gain.describe() for gain in gains if not gain.has_effect)
+    yield from advice
+    if not advice:
+        yield from (gain.describe() for gain in gains if not gain.has_effect)
     if run.is_interrupted and run.held_out is None:
         yield f"Saved in {out}. It was not evaluated: `reviewgen evaluate` does that."
     else:
@@ -287,10 +289,10 @@ def prepare(
         )
     if notes.quiet:
         return None
-    is_here = store.folder.exists()  # a store that was complete before may exist at its URL only
-    tokens = {split: tokens.tokens for split, tokens in store.splits().items()} if is_here else None
+    tokens: dict[str, int] | None = None
     lines = [f"Saved in {out}"]
-    if tokens is not None:
+    if store.folder.exists():  # a store that was complete before may exist at its URL only
+        tokens = {name: split.tokens for name, split in store.splits().items()}
         shards = counted(len(store.content["shards"]), "shard")
         lines.insert(0, f"Tokens: {tokens['train']:,} to train on, in {shards}.")
     if not as_json:
