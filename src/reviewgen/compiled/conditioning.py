@@ -51,8 +51,9 @@ def pack_conditioning(
     """
     if "held" not in tensors:
         return None
-    fields = config.vocab_size - config.field_ids
-    ids = config.bos_id, fields - config.condition_ids, fields, config.vocab_size - 1
+    first_marker = config.vocab_size - config.field_ids
+    first_id = first_marker - config.condition_ids
+    ids = config.bos_id, first_id, first_marker, config.vocab_size - 1
     return Conditioning(*ids, tensors["embedding.weight"], *pack(tensors["held"], bits))
 
 
@@ -97,6 +98,7 @@ def hold(held, ids, floats):
     for row in range(len(ids)):
         token = ids[row]
         state = sums[row]
+        # bos clears the state; a token outside of conditions and fields changes nothing
         if token == held.bos_id:
             for j in range(width + 2):
                 state[j] = ZERO

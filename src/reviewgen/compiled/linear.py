@@ -99,7 +99,7 @@ def pack(weights: Float32[np.ndarray, "*S M K"], bits: Bits = 32) -> Matrix:
     [21.0, 43.0, 0.0]
     """
     *stack, outputs, inputs = weights.shape
-    panels = -(-outputs // PANEL)
+    panels = -(-outputs // PANEL)  # rounded up
     scales = np.ones((*stack, panels * PANEL), np.float32)
     dtype = np.dtype({32: "float32", 16: "int16", 8: "int8"}[bits])
     if bits < 32:
@@ -186,6 +186,7 @@ def _build_tile(context, builder, signature, arguments, rows):
     # LLVM keeps these sums in registers
     sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(rows)]
     starts = [builder.mul(builder.add(row, ir.Constant(row.type, r)), width) for r in range(rows)]
+    # for each input k: sums[r] += weights[k] * inputs[row + r, k]
     with cgutils.for_range(builder, length) as loop:
         weights = _load(
             builder, panel.data, builder.mul(loop.index, ir.Constant(row.type, PANEL)), stored
@@ -203,6 +204,7 @@ def _build_tile(context, builder, signature, arguments, rows):
                 first, first, ir.Constant(ir.VectorType(ir.IntType(32), PANEL), [0] * PANEL)
             )
             builder.store(builder.call(fused, [weights, spread, builder.load(sums[r])]), sums[r])
+    # outputs[row + r] += sums[r] * scales
     scale = _load(builder, scales.data, column, vector)
     for r in range(rows):
         offset = builder.add(
@@ -216,10 +218,12 @@ def _build_tile(context, builder, signature, arguments, rows):
 
 
 def _pointer(builder, data, offset, vector):
+    """Return the address of the vector that begins at an element of an array."""
     return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
 
 
 def _load(builder, data, offset, vector):
+    """Load the vector that begins at an element of an array."""
     return builder.load(
         _pointer(builder, data, offset, vector), align=1 if vector.element == ir.IntType(8) else 2
     )
@@ -320,6 +324,7 @@ def tanh32(number):
     rounded numbers.
     """
     double = number + number
+    # tanh x = (e ** 2x - 1) / (e ** 2x + 1); ``grown`` is e ** 2x - 1
     # beyond 18, tanh rounds to one
     not_low = -EIGHTEEN if double < -EIGHTEEN else double
     inside = EIGHTEEN if double > EIGHTEEN else not_low
