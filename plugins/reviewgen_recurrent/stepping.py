@@ -91,7 +91,7 @@ class RecurrentStepper(CompiledStepper):
         if config.ngrams > 1:
             state.append(np.full((batch_size, config.ngrams - 1), config.vocab_size, np.int64))
         if config.holds:
-            state.append(np.zeros((batch_size, config.embedding_size + 2), np.float32))
+            state.append(np.zeros((batch_size, config.held_size), np.float32))
         return tuple(state)
 
     @cached_property
@@ -137,12 +137,13 @@ class RecurrentStepper(CompiledStepper):
         if config.ngrams > 1:
             state.append(np.ascontiguousarray(ints.T))
         if config.holds:
-            state.append(floats[rows, :, : config.embedding_size + 2].copy())
+            state.append(floats[rows, :, : config.held_size].copy())
         return tuple(state)
 
     def _prepare(
         self, tensors: Mapping[str, Float32[np.ndarray, "..."]], bits: Bits
     ) -> kernels.Packed:
+        """Return the weights of ``Packed``, with the table of products if it is small enough."""
         config = self.config
         embedding = tensors["embedding.weight"]
         weight_ih, weight_hh, bias_ih, bias_hh = (
@@ -169,6 +170,7 @@ class RecurrentStepper(CompiledStepper):
             # very large weights overflow here; sampling then reports the infinite logits
             with np.errstate(over="ignore", invalid="ignore"):
                 table[:, :gates] += embedding @ weight_ih[0].T
+        # empty if there is only one layer
         above = Matrix(recurrent.panels[:0], recurrent.scales[:0])
         if config.layers > 1:
             above = pack(np.stack(weight_ih[1:]), bits)
