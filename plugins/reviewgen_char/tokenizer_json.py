@@ -43,6 +43,7 @@ def write_json(characters: str) -> str:
 
 
 def _spell(byte: int) -> str:
+    """Return a bar and the two digits of a byte."""
     return BAR + DIGITS[byte >> 4] + DIGITS[byte & 15]
 
 
@@ -68,6 +69,7 @@ def _spelling_steps() -> list[Any]:
 
 
 def _escape(symbol: str) -> str:
+    """Escape a symbol for a character class of a regular expression."""
     return f"\\{symbol}" if symbol.isascii() and not symbol.isalnum() else symbol
 
 
