@@ -213,14 +213,13 @@ def _generate(
             ids[slot] = NONE
             if used[row] >= uniform.shape[1] or count >= params.max_new_tokens:
                 continue
-            random = uniform[row, used[row]]
             token = choose(
                 logits[slot],
                 params,
                 texts[row],
                 size,
                 count,
-                random,
+                uniform[row, used[row]],
                 windows,
                 run,
                 spelling,

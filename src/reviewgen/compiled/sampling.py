@@ -220,18 +220,15 @@ def sample_rows(
     scores = np.empty(logits.shape[1])
     probs = np.empty(logits.shape[1])
     for row in range(len(logits)):
-        text = texts[row]
-        size = sizes[row]
-        run = runs[row]
         tokens[row] = choose(
             logits[row],
             params,
-            text,
-            size,
+            texts[row],
+            sizes[row],
             new_tokens[row],
             uniform[row],
             windows,
-            run,
+            runs[row],
             spelling,
             places[row],
             scores,

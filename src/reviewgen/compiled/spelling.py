@@ -111,9 +111,7 @@ def rule_out_misspelled(spelling, place, eos, scores, lowest):
     if place[0] == ANY_WORD:
         return
     stack = np.empty((spelling.longest + 1, 3), np.int64)  # the place after each byte of the token
-    stack[0, 0] = place[0]
-    stack[0, 1] = place[1]
-    stack[0, 2] = place[2]
+    stack[0, :] = place
     depth = np.int64(0)  # number of symbols of the last token that are allowed
     for rank in range(len(spelling.order)):
         token = np.int64(spelling.order[rank])

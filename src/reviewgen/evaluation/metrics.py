@@ -245,7 +245,6 @@ def measure_texts(
     """
     sample = make_sample(texts)
     words = list(chain.from_iterable(sample.words))
-    one, two, three, four = map(sample.distinct, (1, 2, 3, 4))
     unknown = None
     if is_known is not None:
         unknown = sum(not is_known(word) for word in words) / max(1, len(words))
@@ -253,7 +252,7 @@ def measure_texts(
         words=len(words),
         words_per_text=len(words) / max(1, len(texts)),
         unknown_words=unknown,
-        distinct=(one, two, three, four),
+        distinct=(sample.distinct(1), sample.distinct(2), sample.distinct(3), sample.distinct(4)),
         repetition=sample.repetition(_REPETITION_WORDS),
         bits_per_character=None if score is None or not any(texts) else score(texts),
         repeated_sentences=sample.repeated_sentences(),
