@@ -263,7 +263,7 @@ def _pack(ids, start, stop, packing, rows):
     for position in range(min(len(ids), stop + order) - 1, start - 1, -1):
         if position + 1 == len(ids) or ids[position + 1] == ids[0]:
             row[:] = 0
-        carried = np.int64(ids[position]) + 1
+        carried = np.int64(ids[position]) + 1  # the token that enters the next word
         for word in range(words):
             out = row[word] & mask
             row[word] = (row[word] >> bits) | (
@@ -285,7 +285,7 @@ def _radix_sort(rows, other, words, first_bits, bits):
     buckets = 1 << DIGIT
     for word in range(words - 1, -1, -1):
         for shift in range(0, bits if word > 0 else first_bits, DIGIT):
-            starts = np.zeros(buckets + 1, np.int64)
+            starts = np.zeros(buckets + 1, np.int64)  # the target of the next row with each digit
             for i in range(len(rows)):
                 starts[((rows[i, word] >> shift) & (buckets - 1)) + 1] += 1
             largest = 0
@@ -331,6 +331,7 @@ def _merge_rows(a, a_counts, b, b_counts, rows, counts, done, stop):
     updated. The counts of rows that are in both blocks are added.
     """
     i, j, size = done
+    # ``order`` is -1 if the next row is in a, 1 if it is in b, 0 if it is in both
     while size < stop and (i < len(a) or j < len(b)):
         if i == len(a):
             order = 1
@@ -385,7 +386,7 @@ def exchange(counter: NgramCounter, vocab_size: int, arena: Arena, group: CountG
             counts[start : start + len(piece)] = piece[:, -1]
         arena.release(rows.packed, rows.counts, *chain.from_iterable(received))
     del rows
-    while received:
+    while received:  # the memory of each block is released once it is merged
         counter.add_rows(*received.pop())
     return counter.take()
 

@@ -225,6 +225,7 @@ def _adjusted(
 
 @compiled
 def _tally(counts, start, stop, counts_of_counts):
+    """Add to ``counts_of_counts``, (6,), the numbers of nodes with each count, 5 or more as one."""
     for node in range(start, stop):
         counts_of_counts[min(counts[node], 5)] += 1
 
@@ -240,7 +241,8 @@ def _count_predecessors(start, stop, links, counts):
 def _keep_occurrences(last, first, occurrences, bos, counts):
     """Set the counts of n-grams that begin with bos to their occurrences; not on the last level.
 
-    ``bos`` is the node of bos; ``last`` is the first node of the last level.
+    ``bos`` is the node of bos; ``last`` is the first node of the last level. On each level, these
+    n-grams are the nodes low:high.
     """
     low = bos
     high = bos + 1

@@ -161,10 +161,12 @@ def _guess_discounts(
         return
     ascending = np.argsort(masses, kind="stable")
     error = ROUNDING * followers.probabilities[ascending]
+    # where a mass is larger than the one before, by more than rounding
     steps = np.diff(masses[ascending]) > error[1:] + error[:-1]
+    # the group of each token; group 0 has the lowest mass
     groups = np.empty(len(masses), np.int64)
     groups[ascending] = np.concatenate([[0], np.cumsum(steps)])
-    choices = [-1, *range(min(4, int(groups.max()) + 1))]  # -1: no token has this count
+    choices = [-1, *range(min(4, int(groups.max()) + 1))]  # -1: no group has this count
     for once, twice in product(choices, choices):
         if once != twice or once == -1:
             discounts = np.where(groups == twice, two, more)
@@ -199,7 +201,8 @@ def _chain(trained: Trained, context: int) -> list[Followers]:
     nodes = [context]
     while nodes[-1]:
         nodes.append(int(trie.links[nodes[-1]]))
-    # the probability of each id after the next shorter context
+    # the probability of each id after the next shorter context; at first the uniform one, which is
+    # stored for node 0
     row = np.full(len(trie.root), probability(trie.probabilities, trie.book, 0))
     chain = []
     for node in reversed(nodes):
@@ -312,6 +315,7 @@ def _draw_trie(trained: Trained, config: NgramConfig) -> ModelGraph:
         children = _children(trained, node)
         probs = _probabilities(trained, children)
         best = np.lexsort((children, -probs))[:CHILDREN_DRAWN].tolist()
+        # the first context of the list is the node itself
         counted = explain(trained, config, node, np.array(path, np.int64))[0]
         unit = "times" if counted.unit == "occurrences" else counted.unit
         drawn = []

@@ -129,8 +129,8 @@ def _value_probability(model, state, context, at):
     probabilities of their first tokens.
     """
     marker = state[FIELDS + at - 1]
-    weight = 0.0  # that of this form
-    total = 0.0  # those of all forms
+    weight = 0.0  # probability of the first token of this form
+    total = 0.0  # the same, summed over all forms of the field
     for other in range(1, _known(state)):
         if state[FIELDS + other - 1] == marker and _begins_value(model.marker, state, other):
             first = FORM_PRIOR + probability_after(model.trie, context, state[FIELDS + other])
@@ -203,9 +203,9 @@ def _probability(model, state, context, weight, anywhere, token):
 def _read(model, state, token):
     """Update the state of a text, (S,), with the next id."""
     closing_id = len(model.trie.root) - 1
-    if token == model.bos_id:
+    if token == model.bos_id:  # a new text, which has no fields yet
         state[IS_OPEN] = state[SIZE] = state[WRITTEN] = 0
-    elif token >= model.marker:
+    elif token >= model.marker:  # a marker opens a field, the closing id closes the last one
         state[IS_OPEN] = token != closing_id
     if state[IS_OPEN]:
         if state[SIZE] < CAP:
@@ -229,6 +229,7 @@ def _update_beliefs(model, state, token):
         return
     context, weight, anywhere = _outlook(model, state)
     p = _probability(model, state, context, weight, anywhere, token)
+    # backwards, since the new belief of a place depends on the old one of the place before
     for at in range(state[SIZE] - 1, 0, -1):
         goes_on = state[FIELDS + at - 1] == token and state[FIELDS + at] < model.marker and p > 0
         copied = (
@@ -246,9 +247,9 @@ def _match_value(model, state, token, before):
     is the context before the token.
     """
     at = state[WRITTEN]
-    if at > 0 and state[FIELDS + at] == token:
+    if at > 0 and state[FIELDS + at] == token:  # the value goes on
         state[WRITTEN] += 1
-    else:
+    else:  # the first value that begins with the token, if any
         state[WRITTEN] = 0
         for at in range(1, state[SIZE]):
             if (
@@ -259,6 +260,7 @@ def _match_value(model, state, token, before):
                 state[WRITTEN] = at + 1
                 state[AFTER] = follow(model.trie, before, state[FIELDS + at - 1])
     at = state[WRITTEN]
+    # no token of the value is left: a marker or nothing follows
     if at > 0 and (at == state[SIZE] or state[FIELDS + at] >= model.marker):
         state[CONTEXT] = state[AFTER]
         state[WRITTEN] = 0

@@ -337,6 +337,7 @@ class Ngram:
         return self._facts(nodes, estimated, unpruned)
 
     def _counter_for(self, bos_id: int) -> NgramCounter:
+        """Return the counter, made for the first text; raise if ``bos_id`` is not that text's."""
         if self._counter is None:
             self._counter = NgramCounter(self.config.vocab_size, self.config.order, self._arena)
             self._bos_id = bos_id
@@ -348,6 +349,7 @@ class Ngram:
         return self._counter
 
     def _finished(self) -> Trained:
+        """Return the trained model, or raise if there is none yet."""
         if self._trained is None:
             raise TrainingError(
                 "This n-gram model is not trained yet. Call observe and finish, or load_state_dict,"

@@ -208,7 +208,7 @@ def _own_nodes(
     ranges = np.stack((begin, begin + sizes[rank]), axis=1)
     # with order 1, only rank 0 has nodes, and with them the empty context
     has_root = rank == 0 or len(ranges) > 2
-    ranges[0] = 0, has_root
+    ranges[0] = 0, has_root  # 0:1, or 0:0 without it
     return ranges
 
 
@@ -278,7 +278,11 @@ def _fill(packed, row_counts, start, stop, packing, newest, tokens, counts, firs
 
 @compiled
 def _start_children(ranges, first):
-    """Replace in ``first`` each own node's number of children by its first child."""
+    """Replace in ``first`` each own node's number of children by its first child.
+
+    The entry after a level's own nodes is also written: it may be the first one of the next level,
+    so the next level comes first.
+    """
     for level in range(len(ranges) - 2, 0, -1):
         start = ranges[level + 1, 0]
         for parent in range(ranges[level, 0], ranges[level, 1]):

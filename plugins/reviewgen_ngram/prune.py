@@ -112,6 +112,7 @@ def quantize(
     bins = np.clip(np.searchsorted(edges, positive, side="right") - 1, 0, CODES - 2)
     bin_sizes = np.bincount(bins, minlength=CODES - 1)
     bin_sums = np.bincount(bins, positive, minlength=CODES - 1)
+    # an empty bin has its geometric middle
     means = np.where(
         bin_sizes, bin_sums / np.maximum(bin_sizes, 1), np.sqrt(edges[1:] * edges[:-1])
     )
@@ -157,8 +158,8 @@ def _balance(first, links, tokens, root, changed, probabilities, backoffs):
     """
     rest = np.zeros(len(backoffs))  # total probability of the tokens not seen after each context
     for parent in range(1, len(backoffs)):
-        seen = 0.0
-        unseen = 0.0
+        seen = 0.0  # total probability of the tokens seen after the context
+        unseen = 0.0  # total probability of all others after the next shorter context
         child = first[parent]
         stop = first[parent + 1]
         shorter = links[parent]
@@ -242,8 +243,8 @@ def _adjust_sums(start, first, probabilities, book, codes):
     lowered further until the unseen tokens have at least half of their exact probability.
     """
     for parent in range(start, len(first) - 1):
-        exact = 0.0
-        rounded = 0.0
+        exact = 0.0  # sum of the exact probabilities
+        rounded = 0.0  # sum of the rounded ones
         largest = first[parent]
         for child in range(first[parent], first[parent + 1]):
             exact += probabilities[child]

@@ -326,9 +326,9 @@ def _sample(
             context = contexts[row]
             position = start + sizes[row]
             drawn = used[row]  # number of random numbers used
-            count = new_tokens[row] + sizes[row]
+            count = new_tokens[row] + sizes[row]  # number of new tokens
             token = np.int64(NONE)
-            after = np.int64(-1)
+            after = np.int64(-1)  # the context after the token
             completes_copy = False
             temperature = params.temperatures[count % len(params.temperatures)]
             place = (places[row, 0], places[row, 1], places[row, 2])
@@ -428,7 +428,7 @@ def _propose(
     high = 0  # the node after its last child
     while context != 0:
         start, stop = family(bases, children, context)
-        passed = low
+        passed = low  # the next child of the longer context to look for
         for child in range(start, stop):
             token = np.int64(tokens[child])
             while passed < high and tokens[passed] < token:

@@ -127,9 +127,9 @@ def expect_arrays(config: NgramConfig) -> dict[str, TensorSpec]:
 
 
 def write_arrays(trained: Trained) -> dict[str, np.ndarray]:
-    """Return the arrays to save of a model; they share its memory."""
+    """Return the arrays of a model that are saved; they share its memory."""
     fields = trained.trie._asdict()
-    del fields["heads"]
+    del fields["heads"]  # follows from the others
     arrays = {name: np.asarray(array) for name, array in fields.items() if array is not None}
     return arrays | {
         "bos_id": np.array([trained.bos_id], np.int64),
@@ -187,6 +187,7 @@ def read_arrays(arrays: Mapping[str, np.ndarray], config: NgramConfig) -> Traine
 
 
 def _check_specs(arrays: Mapping[str, np.ndarray], expected: Mapping[str, TensorSpec]) -> None:
+    """Raise unless the arrays have the expected names, dtypes and numbers of axes."""
     if unpaired := sorted(expected.keys() ^ arrays.keys()):
         name = unpaired[0]
         problem = "missing" if name in expected else "unexpected"
@@ -201,6 +202,7 @@ def _check_specs(arrays: Mapping[str, np.ndarray], expected: Mapping[str, Tensor
 
 
 def _check_sizes(arrays: Mapping[str, np.ndarray], starts: np.ndarray, config: NgramConfig) -> None:
+    """Raise unless the sizes of the arrays agree with ``starts`` and the settings."""
     order = config.order
     _require(len(starts) == order + 2, "starts", f"holds {order + 2} numbers, not {len(starts)}")
     _require(
@@ -440,7 +442,7 @@ def score(trie, ids, targets, contexts, scores):
     """
     tokens, links, ends, bases, children, probabilities, backoffs, book, root, heads = trie
     rows, length = ids.shape
-    following = np.full(rows, -1, np.int64)
+    following = np.full(rows, -1, np.int64)  # the context after the next id; -1: not known
     for t in range(length):
         for row in range(rows):
             context = (
@@ -474,6 +476,7 @@ def fill_row(trie, context, row):
     while shorter != 0:
         length += 1
         shorter = np.int64(links[shorter])
+    # the suffixes, the longest first, and the product of the back-off weights on the way to each
     contexts = np.empty(length, np.int64)
     weights = np.empty(length)
     weight = 1.0
