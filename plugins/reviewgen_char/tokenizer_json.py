@@ -33,7 +33,7 @@ INVALID = 0xFF  # a byte that decodes to U+FFFD
 def write_json(characters: str) -> str:
     """Return the content of ``tokenizer.json`` for a vocabulary of characters."""
     pieces = ["".join(map(_spell, character.encode())) for character in characters]
-    vocabulary = {piece: number for number, piece in enumerate([BOS, EOS, *DIGITS, *pieces])}
+    vocabulary = {piece: id_ for id_, piece in enumerate([BOS, EOS, *DIGITS, *pieces])}
     tokenizer: Any = Tokenizer(BPE(vocabulary, [], ignore_merges=True))
     tokenizer.normalizer = normalizers.Sequence([normalizers.ByteLevel(), *_spelling_steps()])
     start = f"{BAR}[^{BAR}{CONTINUES}][{DIGITS}]"

@@ -142,7 +142,7 @@ class Nnlm(nn.Module):
             ShapeError: The ids or the state have another shape.
         """
         context = self.config.order - 1
-        last, before = self._check(ids, state)
+        last, sums = self._check(ids, state)
         # (B, T, K), oldest first
         window = torch.cat([last, ids], dim=1)[:, 1:].unfold(1, context, 1)
         yield Operation(
@@ -167,10 +167,10 @@ class Nnlm(nn.Module):
             values=x,
             axes="B T KE",
         )
-        sums = self.hidden(x)  # (B, T, H)
+        hidden = self.hidden(x)  # (B, T, H)
         formula = "W_hidden x_t + b_hidden"
         if self.held is not None:
-            conditions, _ = hold_given(self.config, self.embedding.weight, ids, before)
+            conditions, _ = hold_given(self.config, self.embedding.weight, ids, sums)
             yield Operation(name="given", formula=GIVEN_FORMULA, values=conditions, axes="B T E")
             a = F.linear(conditions, self.held)
             yield Operation(
@@ -182,9 +182,9 @@ class Nnlm(nn.Module):
                 multiplications=self.held.numel() * ids.numel(),
             )
             formula = f"{formula} + a_t"
-            sums = sums + a
+            hidden = hidden + a
         formula = f"h_t = {self.config.activation}({formula})"
-        h = self.activation(sums)
+        h = self.activation(hidden)
         yield _product(self.hidden, "hidden layer", formula, h, "B T H")
         formula = "logits_t = W_out h_t + b_out"
         yield _product(self.output, "logits", formula, self.output(h), "B T V")
@@ -316,6 +316,7 @@ def _nodes(config: NnlmConfig) -> Iterator[GraphNode]:
 
 
 def _edges(config: NnlmConfig) -> Iterator[GraphEdge]:
+    """Yield the edges of the graph."""
     context = config.order - 1
     yield _edge("ids", "embedding", "BT")
     for delay in reversed(range(context)):

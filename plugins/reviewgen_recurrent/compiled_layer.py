@@ -99,10 +99,12 @@ class _CompiledLayer(torch.autograd.Function):
         size = weight_hh.shape[1]
         # (T, B, G)
         gates = torch.addmm(bias_ih, x.reshape(time * rows, -1), weight_ih.T).view(time, rows, -1)
+        # h before each step, and after the last one
         outputs = x.new_empty(time + 1, rows, size)
         outputs[0] = memory[0]
         last = memory.clone()
         product = x.new_empty(rows, len(weight_hh))
+        # what the backward pass also needs, see ``_forward_step``
         kept = x.new_empty(time, rows, size if cell in (GRU, LSTM) else 0)
         masks = np.zeros((0, 0, 0, 0), np.bool_) if zoned is None else zoned.numpy()
         arrays = (*map(as_array, (gates, product, bias_hh, last, outputs, kept)), masks)

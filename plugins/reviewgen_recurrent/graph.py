@@ -237,6 +237,7 @@ def _loops(layer: GraphNode, kernel: int) -> Iterator[GraphEdge]:
     """Yield an edge for each recurrent state of a node. The node is one layer, or one box for
     several layers.
     """
+    # the first layer has no parameters of its own: they belong to the nodes inside it
     count = len(layer.parameters) // len(PARAMETERS) or 1
     axes: Sequence[Axis] = "BH" if count == 1 else ("B", count, "H")
     for name in "hc" if kernel == LSTM else "h":

@@ -269,7 +269,9 @@ def _rnn(gates, h, relu, zoneout):
 
 @inner
 def _gru(gates, hidden, h, relu, zoneout):
-    """Replace h by that after the step. ``hidden`` is the product of the state with its bias."""
+    """Replace h by that after the step. ``hidden`` is the product of the state with its bias. In
+    both arrays, r, z and n are side by side.
+    """
     size = len(h)
     for j in range(size):
         r = sigmoid32(gates[j] + hidden[j])
@@ -280,7 +282,7 @@ def _gru(gates, hidden, h, relu, zoneout):
 
 @inner
 def _lstm(gates, h, c, relu, zoneout):
-    """Replace h and c by those after the step."""
+    """Replace h and c by those after the step. The gates i, f, g and o are side by side."""
     size = len(h)
     fresh = gates[2 * size : 3 * size]  # holds the gate g, then the new c before zoneout
     for j in range(size):

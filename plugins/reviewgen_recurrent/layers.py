@@ -132,9 +132,9 @@ class Layers:
             for weight_ih, weight_hh, bias_ih, bias_hh in parameters.all_weights
         ]
         # torch can apply the dropout between layers itself; on a GPU, cuDNN runs the whole stack
-        is_torchs_dropout = x.device.type != "cpu" and not config.locked_dropout
-        one_call = config.layers == 1 or not training or config.dropout == 0 or is_torchs_dropout
-        if implementation == "fused" and one_call:
+        torch_drops = x.device.type != "cpu" and not config.locked_dropout
+        fits_one_call = config.layers == 1 or not training or config.dropout == 0 or torch_drops
+        if implementation == "fused" and fits_one_call:
             return self._run_fused(x, state, weights, training)
         last = []
         for layer, layer_weights in enumerate(weights):

@@ -151,9 +151,10 @@ class RecurrentStepper(CompiledStepper):
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
         recurrent = pack(np.stack(weight_hh), bits)
-        gates = len(bias_ih[0])
+        rows = len(bias_ih[0])  # number of gates times H
+        # the results of a product are padded to whole panels
         columns = recurrent.scales.shape[1]
-        padding = ((0, 0), (0, columns - gates))
+        padding = ((0, 0), (0, columns - rows))
         biases = np.pad(np.stack(bias_ih), padding)
         hidden_biases: np.ndarray | None = np.pad(np.stack(bias_hh), padding)
         if self.cell != kernels.GRU:  # in the gru, r scales n's b_hh, so b_hh stays separate
@@ -169,7 +170,7 @@ class RecurrentStepper(CompiledStepper):
             table = np.tile(biases[0], (len(embedding), 1))
             # very large weights overflow here; sampling then reports the infinite logits
             with np.errstate(over="ignore", invalid="ignore"):
-                table[:, :gates] += embedding @ weight_ih[0].T
+                table[:, :rows] += embedding @ weight_ih[0].T
         # empty if there is only one layer
         above = Matrix(recurrent.panels[:0], recurrent.scales[:0])
         if config.layers > 1:

@@ -225,7 +225,7 @@ def _thin_out(texts: Iterable[str], max_characters: int) -> list[str]:
         sample.append(text)
         characters += len(text)
         while characters > max_characters and len(sample) > 1:
-            sample = sample[::2]
+            sample = sample[::2]  # so it has the texts whose number is a multiple of the new step
             step *= 2
             characters = sum(map(len, sample))
     return sample
@@ -250,6 +250,7 @@ def _byte_symbols() -> Mapping[str, int]:
     """
     symbols = ByteLevel.alphabet()
     printable = {symbol: ord(symbol) for symbol in symbols if ord(symbol) < 256}
+    # the other bytes, and below the other symbols, both in ascending order
     others = sorted(set(range(256)) - set(printable.values()))
     return printable | dict(zip(sorted(set(symbols) - set(printable)), others, strict=True))
 
