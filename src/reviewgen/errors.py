@@ -239,7 +239,7 @@ def shortened(text: str, most: int) -> str:
     """
     if len(text) <= most:
         return text
-    length = max(most - len(_GAP), 2)
+    length = max(most - len(_GAP), 2)  # characters that are kept
     return text[: length - length // 2] + _GAP + text[len(text) - length // 2 :]
 
 

@@ -104,9 +104,9 @@ def _variance(values: Sequence[float]) -> float:
 def _wilson(value: float, variance: float, count: int) -> list[float]:
     """Return Wilson's interval of a share.
 
-    The number of trials follows from the variance. As the variance is an estimate, it is scaled
-    from the normal quantile to Student's. If the variance is 0, or the share is 0 or 1, each item
-    is a trial.
+    The number of trials follows from the variance. The variance is an estimate, so it is scaled up
+    by the ratio of Student's quantile to the normal one. If the variance is 0, or the share is 0 or
+    1, each item is a trial.
 
     Args:
         value: The share.

@@ -335,6 +335,8 @@ def _register(kind: str, name: str, plugin: Any) -> None:
 def _find_beside(kind: str, owner: str, name: str | Plugin) -> Any | None:
     """Import the companion of a plugin: the stepper, web stepper or web tokenizer that the plugin's
     own package provides under the same name. None if there is none.
+
+    ``kind`` is the kind of the companion, ``owner`` that of the plugin.
     """
     try:
         plugin = _locate(owner, name).plugin

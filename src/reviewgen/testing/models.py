@@ -521,8 +521,8 @@ def _repetitions(vocab_size: int) -> Tensor:
     so there are fewer different tokens: the loss of such a model must not pass.
     """
     bound = math.log(1 + (vocab_size - 1) / math.e)
-    tokens = min(2, vocab_size)
-    while tokens < min(4, vocab_size) and SHARE * math.log(tokens + 1) < 0.8 * bound:
-        tokens += 1
-    lanes = vocab_size - 1 - torch.arange(LANES) % tokens  # (B,)
+    different = min(2, vocab_size)
+    while different < min(4, vocab_size) and SHARE * math.log(different + 1) < 0.8 * bound:
+        different += 1
+    lanes = vocab_size - 1 - torch.arange(LANES) % different  # (B,)
     return lanes[:, None].repeat(1, LENGTH + 1)

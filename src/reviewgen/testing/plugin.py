@@ -187,7 +187,7 @@ class _Recorder:
         if report.when != "call" and report.passed:
             return
         outcome = {"passed": "ok", "failed": "failed"}.get(report.outcome, "not checked")
-        name = report.nodeid.partition("[")[2][:-1]
+        name = report.nodeid.partition("[")[2][:-1]  # what is in the brackets at the end
         crash = getattr(report.longrepr, "reprcrash", None)
         message = ""
         if crash is not None:
@@ -242,7 +242,7 @@ def resolve_plugin(name: str) -> CheckedPlugin:
     elif not named:
         raise _unknown(name, [plugin.name for plugin in plugins])
     parts = [first[key] for key in (("model", model), ("tokenizer", tokenizer)) if key in first]
-    # the name of a preset without an entry point of its own names no plugin
+    # nothing is named by a preset that is only a pair of a model and a tokenizer
     package = (named or parts)[0].package
     related = [plugin for plugin in parts if plugin.package == package]
     if related:

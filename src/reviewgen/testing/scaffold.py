@@ -62,7 +62,9 @@ def new_plugin(name: str, kind: str, folder: Path | None = None) -> Path:
 
 
 def _refuse_name(name: str) -> None:
-    """Raise ConfigError if a name is not valid, or is or begins that of a plugin of reviewgen."""
+    """Raise ConfigError if a name is not valid, or is that of a plugin of reviewgen, or of the
+    model or tokenizer of one of its presets.
+    """
     if _NAME.fullmatch(name) is None:
         rule = "use the letters a to z and digits, a letter first, at most 40 of them, as in mingru"
         raise ConfigError(f"{quoted(name, 60)} cannot name a plugin: {rule}.")
