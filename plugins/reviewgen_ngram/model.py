@@ -411,11 +411,13 @@ def _sizes(starts: Int64[np.ndarray, " L"]) -> list[int]:
 
 
 def _array(tensor: Int[Tensor, "..."]) -> Int64[np.ndarray, "..."]:
+    """Return a copy of a tensor as an array."""
     array: np.ndarray = tensor.detach().cpu().numpy()
     return array.astype(np.int64)
 
 
 def _tensor(state: Int64[np.ndarray, "B *S"], like: Tensor) -> Int[Tensor, "B *S"]:
+    """Return a state as a tensor on the device of another tensor."""
     return torch.from_numpy(state).to(like.device)
 
 

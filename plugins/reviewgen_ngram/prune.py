@@ -231,6 +231,7 @@ def _code_of(value, book):
 
 @compiled
 def _quantize_all(probabilities, book, codes):
+    """Write the code of each probability."""
     for node in range(len(probabilities)):
         codes[node] = _code_of(probabilities[node], book)
 

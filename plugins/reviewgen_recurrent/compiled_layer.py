@@ -406,6 +406,7 @@ def _pass_by(grad, stays, passed):
 
 @inlined
 def _activate(number, is_relu):
+    """Return relu or tanh of a number."""
     if is_relu:
         return ZERO if number < ZERO else number
     return _tanh(number)

@@ -197,6 +197,7 @@ def _char_dropouts(output: float, ngram: float) -> dict[str, Any]:
 
 
 def _word_dropouts(output: float, embedding: float) -> dict[str, Any]:
+    """Return settings with these dropouts."""
     return {"output_dropout": output, "locked_dropout": True, "embedding_dropout": embedding}
 
 

@@ -120,5 +120,6 @@ def _mask_rows(x, out, dropped, scale):
 
 @compiled
 def _mask_row(x, out, dropped, scale):
+    """Write a row of x after dropout to ``out``."""
     for j in range(len(x)):
         out[j] = narrow(ZERO if dropped[j] else wide(x[j]) * scale, x[j])

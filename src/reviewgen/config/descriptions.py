@@ -74,6 +74,7 @@ def describes_options(*classes: type) -> Callable[[FunctionT], FunctionT]:
     """
 
     def describe(function: FunctionT) -> FunctionT:
+        """Complete the docstring of a function, and return the function."""
         docstring = function.__doc__ or ""  # python -OO has none
         if line := re.search(r"^( +)See ``\w+Options``.*\n", docstring, re.MULTILINE):
             entries = chain.from_iterable(_docstring_entries(cls, line[1]) for cls in classes)

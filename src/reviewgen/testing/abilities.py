@@ -485,11 +485,12 @@ def run_ranks(processes: int, work: Callable[[ThreadGroup], Any]) -> list[Any]:
     errors: list[Exception] = []
 
     def run(rank: int) -> Any:
+        """Call the function as one of the threads; keep an error, and make the other threads raise."""
         try:
             return work(ThreadGroup(rank, slots, barrier))
         except Exception as error:
             errors.append(error)
-            barrier.abort()  # the others raise, too
+            barrier.abort()
 
     with ThreadPoolExecutor(processes) as pool:
         results = list(pool.map(run, range(processes)))
