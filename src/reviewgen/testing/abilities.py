@@ -485,7 +485,7 @@ def run_ranks(processes: int, work: Callable[[ThreadGroup], Any]) -> list[Any]:
     errors: list[Exception] = []
 
     def run(rank: int) -> Any:
-        """Call the function as one of the threads; keep an error, and make the other threads raise."""
+        """Call the function as one thread; keep an error, and make the other threads raise."""
         try:
             return work(ThreadGroup(rank, slots, barrier))
         except Exception as error:
