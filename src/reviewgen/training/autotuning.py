@@ -38,7 +38,6 @@ _DIVISOR = 20  # no run may spend more than 1/20 of its time
 _STEP_SECONDS = 0.03  # the intended duration of a timed step: longer batches are shortened
 _STEPS = 3  # timed steps of each configuration
 _MIN_LENGTH = 8  # time steps of a shortened batch
-_ALL_THREADS = 1 << 16  # more threads than torch has
 _MIN_GAIN = 1.05  # a configuration must be this much faster than the best one so far to replace it
 
 
@@ -135,7 +134,8 @@ def _default_execution(model: nn.Module, config: TrainingConfig, device: str) ->
     """Return the configuration to use without autotuning: all threads, and the model's first
     implementation.
     """
-    threads = min(config.threads or _ALL_THREADS, torch.get_num_threads())
+    available = torch.get_num_threads()
+    threads = min(config.threads or available, available)
     precision = choose_precision(config.precision, device)
     return Execution(threads, precision, next(iter(_implementations(model)), None))
 
@@ -249,7 +249,7 @@ def time_steps(
         softmax_size: The size of a sampled softmax; 0 for the full softmax.
         steps: The number of steps that count.
     """
-    if isinstance(model, SupportsImplementations) and execution.implementation is not None:
+    if execution.implementation is not None:
         model.use_implementation(execution.implementation)
     vocab_size = model.config.vocab_size
     sampled = sampled_softmax(model, softmax_size, "cpu")

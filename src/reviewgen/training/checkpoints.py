@@ -79,7 +79,7 @@ class Checkpoints:
                 continue
             self._state = saved["state"]
             self.extra = saved["beside"]
-            self.seconds = saved["state"]["seconds"]
+            self.seconds = self._state["seconds"]
             for later in damaged:
                 self._file(later).unlink(missing_ok=True)
                 self._notes.append(

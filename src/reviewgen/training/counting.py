@@ -246,14 +246,14 @@ class GlooGroup:
     @connection_errors()
     def gather_into(self, whole: Shaped[np.ndarray, " N"], part: Shaped[np.ndarray, " M"]) -> None:
         """Write the parts of all ranks to ``whole``, in order of rank, in rank 0 only."""
-        edges = np.cumsum([0, *self.all_gather(np.array([len(part)]))[:, 0]]).tolist()
+        ends = np.cumsum(self.all_gather(np.array([len(part)]))[:, 0]).tolist()
         if self.rank:
             for piece in _pieces(np.ascontiguousarray(part)):
                 distributed.send(piece, 0, self._group)
             return
         whole[: len(part)] = part  # part may already be a view of this slice
         # the slices of the other ranks follow that of rank 0
-        for source, (start, stop) in enumerate(pairwise(edges[1:]), 1):
+        for source, (start, stop) in enumerate(pairwise(ends), 1):
             for piece in _pieces(whole[start:stop]):
                 distributed.recv(piece, source, self._group)
 

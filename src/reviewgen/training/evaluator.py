@@ -178,11 +178,11 @@ class Evaluator:
         if seconds is not None:
             self.seconds_each = MAX_SHARE * max(0.0, seconds) / self.config.evaluations
             return
-        # half for scoring, half for generating
-        budget = MAX_SHARE * round(tokens) / self.config.evaluations / 2
+        # what an evaluation may cost, in tokens of training: half for scoring, half for generating
+        half = MAX_SHARE * round(tokens) / self.config.evaluations / 2
         self._limit(
-            max(_MIN_TOKENS, round(_TRAINING_COST * budget)),
-            max(_MIN_COPY_TEXTS, round(budget / SAMPLE_TOKENS)),
+            max(_MIN_TOKENS, round(_TRAINING_COST * half)),
+            max(_MIN_COPY_TEXTS, round(half / SAMPLE_TOKENS)),
         )
 
     def has_time(self, seconds: float) -> bool:

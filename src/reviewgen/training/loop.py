@@ -162,13 +162,13 @@ class Loop:
         checkpoints: Checkpoints,
         all_evaluations: bool,
     ) -> None:
+        config = evaluator.config
         self.model: Any = model
         self.budget = budget
         self.evaluator = evaluator
         self.checkpoints = checkpoints
-        self.config = evaluator.config
+        self.config = config
         self.processes = evaluator.processes
-        config = evaluator.config
         self.lanes = Lanes(
             train,
             lanes=config.batch_size,
@@ -186,6 +186,7 @@ class Loop:
         self.sampled = sampled_softmax(model, config.sampled_softmax, self.device.type, train)
         self.optimizers = optimizing.make_optimizers(model, config)
         self._set_up_execution(resume_state)
+        # all processes begin with the weights of the main process
         model.load_state_dict(self.processes.broadcast(dict(model.state_dict())))
         self.best_weights = _copy_tensors(model)
         model.to(self.device).train()
@@ -197,8 +198,7 @@ class Loop:
         # this model is evaluated, and its best weights are kept
         self.evaluated_model: Any = model if self.averaged is None else self.averaged.module
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        # the clock starts at the end of the first step
-        self.started: float | None = None
+        self.started: float | None = None  # the clock starts at the end of the first step
         self.seconds_before = 0.0  # training time before the run was interrupted
         self.tokens = 0  # tokens trained on so far, in all processes
         self.position = (0, 0)  # epoch of the next batch, and its number in the epoch

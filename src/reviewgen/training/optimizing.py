@@ -365,11 +365,13 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Float
     """
     gradients = []
     for parameter in parameters:
-        if parameter.grad is not None and parameter.grad.is_sparse:
-            parameter.grad = parameter.grad.coalesce()
-            gradients.append(parameter.grad.values())
-        elif parameter.grad is not None:
-            gradients.append(parameter.grad)
+        grad = parameter.grad
+        if grad is None:
+            continue
+        if grad.is_sparse:
+            parameter.grad = grad.coalesce()
+            grad = parameter.grad.values()
+        gradients.append(grad)
     norm: Tensor = nn.utils.get_total_norm(gradients)
     scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
     for gradient in gradients:
@@ -397,11 +399,12 @@ class DivergenceGuard:
     """
 
     def __init__(self, model: nn.Module, steps: int, check_every: int) -> None:
-        self._live = list(model.state_dict().values())
-        self._kept = [tensor.clone() for tensor in self._live] if check_every > 1 else []
+        tensors = list(model.state_dict().values())
+        # each tensor of the model with its copy
+        self._copies = [(tensor, tensor.clone()) for tensor in tensors] if check_every > 1 else []
         self._check_every = check_every
         # the value of bad_step, on the device
-        self._bad_step_mark = torch.zeros((), dtype=torch.int64, device=self._live[0].device)
+        self._bad_step_mark = torch.zeros((), dtype=torch.int64, device=tensors[0].device)
         self.bad_step = 0
         self.good_steps = steps
 
@@ -425,14 +428,14 @@ class DivergenceGuard:
         # if the only bad step is one that the optimizer has not taken yet, the weights are good
         if self.bad_step in (0, steps + 1):
             self.good_steps = steps
-            for kept, live in zip(self._kept, self._live, strict=False):
-                kept.copy_(live)
+            for tensor, copy in self._copies:
+                copy.copy_(tensor)
         return not self.bad_step
 
     def restore(self) -> None:
         """Copy the last good weights back into the model."""
-        for kept, live in zip(self._kept, self._live, strict=False):
-            live.copy_(kept)
+        for tensor, copy in self._copies:
+            tensor.copy_(copy)
 
 
 @dataclass
