@@ -94,24 +94,22 @@ class NotebookView:
 
         display: Any = notebook  # untyped
         start = time.monotonic()
-        curves = list[LearningCurves]()
-        bits = list[tuple[str, str]]()  # of the last evaluation of each model
-        progress = None
-        facts = ""
-        if self._last is not None:
-            facts = _describe(self._last)
-            progress = None if is_over else self._last.progress
-            for name, record in self._run.curves.items():
-                evaluations = record.evaluations
-                curves.append(LearningCurves(name, name, "", None, evaluations, record.curve()))
-                if evaluations and not is_over:
-                    bits.append((name, decimal(evaluations[-1].get("bits_per_character"))))
+        last = self._last
+        records = {} if last is None else self._run.curves
+        curves = [
+            LearningCurves(name, name, "", None, record.evaluations, record.curve())
+            for name, record in records.items()
+        ]
+        running = [] if is_over else [run for run in curves if run.evaluations]
+        bits = [
+            (run.name, decimal(run.evaluations[-1].get("bits_per_character"))) for run in running
+        ]
         page = render(
             "runs/training.html",
             preset=self._run.preset,
             status=status,
-            progress=progress,
-            facts=facts,
+            progress=None if is_over or last is None else last.progress,
+            facts="" if last is None else _describe(last),
             bits=bits,
             chart=draw_inline(curves),
         )

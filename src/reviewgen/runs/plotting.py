@@ -63,10 +63,11 @@ def plot_training(
         runs.append(find_curves(read_training(locate(source).folder), label))
     metrics = list(dict.fromkeys(metrics))
     known = set[str]().union(*(run.metrics for run in runs))
-    if unknown := [name for name in metrics if name not in known]:
-        raise ConfigError(
-            f"No evaluation has the metric {quoted(unknown[0])}. {did_you_mean(unknown[0], known)}"
-        )
+    for name in metrics:
+        if name not in known:
+            raise ConfigError(
+                f"No evaluation has the metric {quoted(name)}. {did_you_mean(name, known)}"
+            )
     save_chart(learning_chart(runs, against, metrics), file)
     return runs
 

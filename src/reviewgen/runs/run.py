@@ -272,7 +272,7 @@ class TrainingRun:
         """
         components = self.plan.setup.components
         last = self._network_record.last
-        has_steps = last.tokens > 0 or last.stopped is not None
+        has_steps = last.tokens or last.stopped
         if not has_steps or len(self._component_runs) < len(components):
             of = f" of {components[-1].preset}" if components else ""
             raise TrainingError(

@@ -357,6 +357,7 @@ def _from_preset(
     own_model = model or {}
     own_training = training or {}
     has_own_size = any(own_model.keys() & size.keys() for size in preset.sizes)
+    chooses_size = preset.sizes and not has_own_size
     return TrainingSetup(
         preset=name,
         model_class=model_class,
@@ -367,11 +368,7 @@ def _from_preset(
         tokenizer_config=from_dict(tokenizer_class.Config, tokenizer_settings),
         training=from_dict(TrainingConfig, training_settings),
         generation=from_dict(GenerationConfig, {"words": "known", **preset.generation_settings}),
-        sizes=(
-            preset.with_fixed(own_model, own_training)
-            if preset.sizes and not has_own_size
-            else None
-        ),
+        sizes=preset.with_fixed(own_model, own_training) if chooses_size else None,
         own=frozenset(dotted({"model": own_model, "training": own_training})),
     )
 
@@ -400,12 +397,10 @@ def _from_blend(
     component gets the blend's tokenizer, and the model settings that its config has.
     """
     presets = {component: find_preset(component) for component in preset.parts}
-    unfit = [
-        component
-        for component, single in presets.items()
-        if single.parts or single.tokenizer != preset.tokenizer
-    ]
-    if unfit or len(presets) < 2:
+    is_mixed = any(
+        single.parts or single.tokenizer != preset.tokenizer for single in presets.values()
+    )
+    if is_mixed or len(presets) < 2:
         raise ConfigError(
             f"The preset {name!r} cannot be trained: a blend is made of two or more single models"
             " of one tokenizer."

@@ -362,10 +362,11 @@ def plot_sweep(
     check_text("setting", setting)
     check_text("preset", preset)
     rows = check_list("rows", rows, "list(reviewgen.sweep(...))")
-    if wrong := [row for row in rows if not isinstance(row, SweepRow)]:
-        raise ConfigError(
-            f"rows must be what reviewgen.sweep has yielded; got {quoted(wrong[0])} among them."
-        )
+    for row in rows:
+        if not isinstance(row, SweepRow):
+            raise ConfigError(
+                f"rows must be what reviewgen.sweep has yielded; got {quoted(row)} among them."
+            )
     file = refuse_chart(file, overwrite)
     lines = [list(line) for _, line in itertools.groupby(rows, key=lambda row: row.series)]
     bits = list[Series]()
@@ -375,9 +376,11 @@ def plot_sweep(
         prefix = "".join(
             f"{name.partition('.')[2]} {value}, " for name, value in line[0].series.items()
         )
-        # each series has one colour; without series, each curve has its own
-        train_colour = colour if len(lines) > 1 else 7
-        copy_colour = colour if len(lines) > 1 else 5
+        train_colour = 7
+        copy_colour = 5
+        if len(lines) > 1:  # each series has one colour
+            train_colour = colour
+            copy_colour = colour
         bits.append(Series(f"{prefix}held-out text", _points(line, "held_out_bits"), colour))
         train = _points(line, "train_bits")
         bits.append(Series(f"{prefix}training text", train, train_colour, is_dashed=True))

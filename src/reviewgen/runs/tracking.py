@@ -179,9 +179,9 @@ class RunLog:
         project = name if kind in _NAMED_BY_RUN else _PROJECT
         tracker = tracker_class(project, *arguments, **options)
         tracker.start()
-        accepted = bool | int | float | str  # the types of hyperparameters that trackers accept
+        # trackers accept hyperparameters of these types only
         hyperparameters = {
-            setting: value if isinstance(value, accepted) else json.dumps(value)
+            setting: value if isinstance(value, bool | int | float | str) else json.dumps(value)
             for setting, value in settings.items()
         }
         tracker.store_init_configuration(hyperparameters)

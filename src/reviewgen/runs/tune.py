@@ -160,10 +160,11 @@ def best_trial(trials: Iterable[TuneTrial]) -> TuneTrial:
         TrainingError: No trial gave a model.
     """
     tried = check_list("trials", trials, "list(reviewgen.tune(...))")
-    if wrong := [trial for trial in tried if not isinstance(trial, TuneTrial)]:
-        raise ConfigError(
-            f"trials must be what reviewgen.tune has yielded; got {quoted(wrong[0])} among them."
-        )
+    for trial in tried:
+        if not isinstance(trial, TuneTrial):
+            raise ConfigError(
+                f"trials must be what reviewgen.tune has yielded; got {quoted(trial)} among them."
+            )
     done = [trial for trial in tried if trial.outcome == "done" and trial.bits is not None]
     if not done:
         reason = f": {tried[-1].problem}" if tried and tried[-1].problem else "."
