@@ -104,8 +104,8 @@ class TextSample:
         """Return the number of different n-grams divided by the number of all n-grams; 0 if there
         are none. The value falls as the number of words grows.
         """
-        listed = list(chain.from_iterable(self.ngrams(n)))
-        return len(set(listed)) / max(1, len(listed))
+        ngrams = list(chain.from_iterable(self.ngrams(n)))
+        return len(set(ngrams)) / max(1, len(ngrams))
 
     def repetition(self, n: int) -> float:
         """Return the share of a text's n-grams that have occurred before in the same text, averaged
@@ -120,16 +120,16 @@ class TextSample:
         """
         count = 0
         for text in self.texts:
-            pieces = [
-                text[start:end].strip().casefold()
-                for start, end in pairwise([0, *sentence_ends(text), len(text)])
-            ]
+            bounds = pairwise([0, *sentence_ends(text), len(text)])
+            pieces = [text[start:end].strip().casefold() for start, end in bounds]
             sentences = [piece for piece in pieces if len(piece.split()) > 2]
-            count += len(set(sentences)) < len(sentences)
+            if len(set(sentences)) < len(sentences):
+                count += 1
         return count / max(1, len(self.texts))
 
     @cached_property
     def _folded(self) -> list[list[str]]:
+        """The words of each text in lower case."""
         return [[word.casefold() for word in row] for row in self.words]
 
 
