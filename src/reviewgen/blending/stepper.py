@@ -71,10 +71,9 @@ class CompiledBlendStepper(BlendStepper, CompiledStepper):
     def compiled_step(self) -> CompiledStep:
         """The step; see ``reviewgen.protocols.SupportsCompiledStep``."""
         steps = [stepper.compiled_step for stepper in self._steppers]
-        starts = self._layout[:2]
-        mixture = Mixture(
-            *addresses(steps), *starts, self._prior, self._gate, self.config.vocab_size
-        )
+        starts = self._layout[:2]  # of the floats and of the ints
+        vocab_size = self.config.vocab_size
+        mixture = Mixture(*addresses(steps), *starts, self._prior, self._gate, vocab_size)
         return CompiledStep(step_mixture, mixture, steps)
 
     def state_arrays(

@@ -72,8 +72,7 @@ def multiply(held, sums, products):
         scale = ONE / np.sqrt(max(ONE, sums[row, width]))
         for j in range(width):
             vectors[row, j] = sums[row, j] * scale
-        for j in range(len(held.scales)):
-            products[row, j] = ZERO
+        products[row, : len(held.scales)] = ZERO
     add_product(held.panels, held.scales, vectors, products)
 
 
@@ -100,8 +99,7 @@ def hold(held, ids, floats):
         state = sums[row]
         # bos clears the state; a token outside of conditions and fields changes nothing
         if token == held.bos_id:
-            for j in range(width + 2):
-                state[j] = ZERO
+            state[: width + 2] = ZERO
         elif token >= held.first_id:
             state[width + 1] = ONE if held.first_marker <= token < held.last_id else ZERO
         elif state[width + 1] == ZERO:

@@ -255,9 +255,7 @@ def _retire(rows, ids, live, floats, ints):
                 floats[part, live, j] = floats[part, slot, j]
                 floats[part, slot, j] = value
         for part in range(len(ints)):
-            number = ints[part, live]
-            ints[part, live] = ints[part, slot]
-            ints[part, slot] = number
+            ints[part, slot], ints[part, live] = ints[part, live], ints[part, slot]
         rows[slot], rows[live] = rows[live], rows[slot]
         ids[slot], ids[live] = ids[live], ids[slot]
     return live

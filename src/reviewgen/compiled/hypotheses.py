@@ -181,8 +181,7 @@ def choose_hypotheses(ids, characters, starts, order, probs, weights, spans, ste
         _keep(scores, ages, count, is_kept)
         for slot in range(count):
             if is_kept[slot]:
-                spans[text, slot, 0] = ranges[slot, 0]
-                spans[text, slot, 1] = ranges[slot, 1]
+                spans[text, slot, :2] = ranges[slot]
                 spans[text, slot, 2] = ages[slot]
             else:
                 weights[text, slot] = 0

@@ -182,7 +182,8 @@ def _build_tile(context, builder, signature, arguments, rows):
     # computes a * b + c
     fused = cgutils.get_or_insert_function(builder.module, fused_type, f"llvm.fmuladd.v{PANEL}f32")
     length = builder.extract_value(panel.shape, 0)
-    width, stride = (builder.extract_value(array.shape, 1) for array in (inputs, outputs))
+    width = builder.extract_value(inputs.shape, 1)
+    stride = builder.extract_value(outputs.shape, 1)
     # LLVM keeps these sums in registers
     sums = [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(rows)]
     starts = [builder.mul(builder.add(row, ir.Constant(row.type, r)), width) for r in range(rows)]
@@ -229,7 +230,10 @@ def _load(builder, data, offset, vector):
     )
 
 
-_one_row, _two_rows, _three_rows, _row_group = (_make_tile(rows) for rows in (1, 2, 3, GROUP))
+_one_row = _make_tile(1)
+_two_rows = _make_tile(2)
+_three_rows = _make_tile(3)
+_row_group = _make_tile(GROUP)
 
 
 @compiled

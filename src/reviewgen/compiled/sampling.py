@@ -383,9 +383,7 @@ def filter_top_k_top_p(probs, top_k, top_p):
     Holtzman et al. 2020; of equally probable tokens, those with smaller ids are kept first.
     """
     size = len(probs)
-    heap = np.empty(size, np.int64)
-    for position in range(size):
-        heap[position] = position
+    heap = np.arange(size)
     for position in range(size // 2 - 1, -1, -1):
         _sift_down(heap, size, position, probs)
     # the sum of what top-k keeps; not known yet if top-k drops some tokens

@@ -104,11 +104,9 @@ def _words(value: Any) -> list[int]:
     return [0 if value is None else int(value)]
 
 
-def _call_in_python(
-    function: Any, weights: Any, ids: Any, floats: Any, ints: Any, logits: Any
-) -> None:
+def _call_in_python(function: Any, *arguments: Any) -> None:
     """Call a step that is not compiled."""
-    function(weights, ids, floats, ints, logits)
+    function(*arguments)
 
 
 @intrinsic

@@ -273,8 +273,7 @@ def log_probabilities(
         return []
     text = np.array(ids, np.int64)
     (losses,) = token_losses(model, [text], model.config.vocab_size, device, context - 1)
-    scores: list[float] = (-losses).tolist()
-    return scores
+    return [-float(loss) for loss in losses]
 
 
 def score_tokens(

@@ -168,7 +168,7 @@ class _Search:
         else:
             self.decoder.extend(text, token)
             text.new_tokens += 1
-        if text.finish_reason is None and not text.rest:
+        if not text.rest:
             text.finish_if_complete(1)
         return text
 

@@ -45,7 +45,6 @@ from reviewgen.compiled.sampling import (
 from reviewgen.compiled.spelling import Spelling, follow_all, mark_spelled, no_places, start_of_text
 from reviewgen.compiled.windows import copies
 from reviewgen.config.generation import GenerationConfig
-from reviewgen.config.settings import fields_of
 from reviewgen.errors import GenerationError
 from reviewgen.generation.hooks import Hooks
 from reviewgen.generation.pieces import TokenTexts
@@ -58,11 +57,11 @@ from reviewgen.protocols.tokenizer import Tokenizer
 MAX_RETRIES = 12  # a text backtracks from this many dead ends
 SAMPLING_SETTINGS = (
     "temperature",
-    *(
-        name
-        for name in SamplingParams._fields
-        if name in fields_of(GenerationConfig) and not name.endswith("_new_tokens")
-    ),
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "no_repeat_ngram_size",
 )
 """The settings of ``GenerationConfig`` that change the probability of a token."""
 # The random numbers that a stepper's own loop gets for each text in one call (a block). Most tokens
@@ -429,7 +428,7 @@ class Decoder:
         size = max(1 + len(text.ids) for text in texts) if self.params.looks_back else 0
         if self.guard is not None:
             size = max(size, self.guard.tokens - 1)
-        return np.array([text.tail(size) for text in texts], np.int64).reshape(len(texts), size)
+        return np.array([text.tail(size) for text in texts], np.int64)
 
     def place(self, text: Text) -> Int64[np.ndarray, "3"]:
         """Return the place of a text: its state in the spelling automaton
@@ -477,7 +476,7 @@ class Decoder:
         beyond = self.match(text, token)
         # the streamer has had the whole prompt already, so it only gets what follows
         self._call_hooks(text, self.pieces.tokenizer.encode(beyond) if self.hooks else [], scores)
-        if text.finish_reason is None and not text.rest:
+        if not text.rest:
             text.finish_if_complete(1)
 
     def append(
@@ -508,7 +507,7 @@ class Decoder:
         elif tokens:
             self.extend(text, tokens[0])
             self._call_hooks(text, tokens, scores)
-        if text.finish_reason is not None or text.finish_if_complete(len(tokens)):
+        if text.finish_if_complete(len(tokens)):
             return
         if has_eos:
             text.finish("end")

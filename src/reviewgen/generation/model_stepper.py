@@ -63,7 +63,7 @@ class ModelStepper:
 
     def initial_state(self, batch_size: int) -> StepState:
         """Return the model's state before the first token."""
-        return _to_arrays(self._model.initial_state(batch_size))
+        return map_state(_to_array, self._model.initial_state(batch_size))
 
     @torch.inference_mode()
     def forward(
@@ -75,7 +75,7 @@ class ModelStepper:
             for piece in torch.split(torch.from_numpy(ids).to(self._device), _CHUNK_TOKENS, dim=1):
                 logits, tensors = self._model(piece, tensors)
         last: np.ndarray = logits[:, -1].to("cpu", torch.float32).numpy()
-        return last, _to_arrays(tensors)
+        return last, map_state(_to_array, tensors)
 
 
 class DeviceStepper(ModelStepper):
@@ -206,11 +206,7 @@ def _pad(tensor: Tensor) -> Tensor:
 
 def _to_rows(state: State, count: int) -> StepState:
     """Return the state of the first ``count`` rows, as arrays."""
-    return _to_arrays(map_state(lambda tensor: tensor[:count], state))
-
-
-def _to_arrays(state: State) -> StepState:
-    return map_state(_to_array, state)
+    return map_state(lambda tensor: _to_array(tensor[:count]), state)
 
 
 def _to_array(tensor: Tensor) -> Any:
@@ -222,4 +218,5 @@ def _to_array(tensor: Tensor) -> Any:
 
 
 def _to_tensors(state: StepState, device: str) -> State:
+    """Return a state of arrays as tensors on a device."""
     return map_state(lambda part: torch.from_numpy(np.ascontiguousarray(part)).to(device), state)

@@ -122,9 +122,9 @@ class Text:
 
     def finish_if_complete(self, newest: int) -> bool:
         """Finish the text if its last ``newest`` tokens contain the end of a stop string, or if it
-        has ``max_new_tokens`` new tokens. Return whether it is finished.
+        has ``max_new_tokens`` new tokens. Return whether it is finished, now or before.
         """
-        if self.config.stop_strings and newest:
+        if self.finish_reason is None and self.config.stop_strings and newest:
             self._finish_at_stop_string(newest)
         if self.finish_reason is None and self.new_tokens >= self.config.max_new_tokens:
             self.finish("length")
@@ -141,9 +141,11 @@ class Text:
         """
         self.text = self.so_far()
         self.finish_reason = reason
-        if reason in _CUT_OFF and self.text.endswith("\ufffd"):  # the text ends inside a character
+        if reason not in _CUT_OFF:
+            return
+        if self.text.endswith("\ufffd"):  # the text ends inside a character
             self._cut(self.prompt + self.text[len(self.prompt) :].rstrip("\ufffd"))
-        if self.config.finish == "sentence" and reason in _CUT_OFF:
+        if self.config.finish == "sentence":
             ends = sentence_ends(self.text, len(self.prompt))
             if ends and self._keeps_min_new_tokens(self.text[: ends[-1]]):
                 self._cut(self.text[: ends[-1]])

@@ -62,7 +62,7 @@ def words_of(text: str) -> list[str]:
 
 
 def _is_mark(character: str) -> bool:
-    """Return whether a character that is not a letter may occur in a word, apart from apostrophes."""
+    """Return whether a character is a mark or a joiner, which words may contain."""
     return character in _JOINERS or unicodedata.category(character).startswith("M")
 
 

@@ -173,9 +173,8 @@ class Index(ABC):
         for first, tokens, position in matches:
             was_seen = (statuses[:, first : first + tokens] == SEEN).any()
             is_known |= tokens > self.smallest_max_copy or bool(was_seen)
-            source: tuple[int | None, str | None] = (None, None)
-            if tokens >= MIN_SPAN:
-                source = self.find_source(position, tokens, decode)
+            is_long = tokens >= MIN_SPAN
+            source = self.find_source(position, tokens, decode) if is_long else (None, None)
             start = offsets[first]
             end = offsets[first + tokens]
             spans.append(Span(start, end, decoded[start:end], tokens, *source))
@@ -205,7 +204,7 @@ class Index(ABC):
         """
         # the last row of the statuses is that of windows of 20 tokens
         parts = [self.look_up(self.check_text(ids))[0][-1] for ids in texts]
-        statuses = np.concatenate(parts) if parts else np.zeros(0, np.uint8)
+        statuses = np.concatenate([np.zeros(0, np.uint8), *parts])
         is_sure = self.stride == 1 or (statuses >= SEEN).sum() >= _MIN_SAMPLE
         return _share_seen(statuses) if is_sure else None
 
@@ -332,9 +331,7 @@ class ExactIndex(Index):
 
         Ids before the first bos count as a review.
         """
-        return np.unique(
-            np.concatenate(([0], np.flatnonzero(self.ids == self.bos_id), [len(self.ids)]))
-        )
+        return np.unique(np.r_[0, np.flatnonzero(self.ids == self.bos_id), len(self.ids)])
 
     def _matches(
         self, lengths: Int64[np.ndarray, " T"], positions: Int64[np.ndarray, " T"]
