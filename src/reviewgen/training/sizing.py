@@ -108,7 +108,7 @@ def choose_size(
     """
     chosen = None
     start = clock()
-    deadline = math.inf
+    deadline = math.inf  # no size is timed after this; set once the first size is timed
     for settings in preset.sizes:
         if clock() > deadline:
             break
@@ -136,6 +136,7 @@ def choose_size(
         training = {"batch_size": batch[0], "bptt": batch[1]} if may_grow else {}
         training |= _interpolate(preset.training_by_epochs, preset.training_settings, scaled)
         chosen = Sizing({**settings, **by_epochs}, training, parameters, throughput, epochs)
+    # settings that depend on the epochs may change the number of parameters
     if chosen is None or chosen.model.keys() == preset.sizes[0].keys():
         return chosen
     return replace(chosen, parameters=_count_parameters(build(chosen.model)))
