@@ -365,6 +365,7 @@ def _mix(log_probs: list[Float[Tensor, "*B"]], log_weights: list[Tensor]) -> Flo
 def _log_probabilities(
     model: LanguageModel, ids: Int[Tensor, "B T"], state: State
 ) -> tuple[Float[Tensor, "B T V"], State]:
+    """Return the log probabilities (nats) of a model's distributions, and its new state."""
     logits, new_state = model(ids, state)
     return logits.log_softmax(-1), new_state
 
@@ -384,6 +385,7 @@ def _select_targets(
 def _score(
     model: LanguageModel, ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], state: State
 ) -> tuple[Float[Tensor, "B T"], State]:
+    """Return the log probability (nats) of each target under a model, and its new state."""
     if isinstance(model, SupportsScore):
         return model.score(ids, targets, state)
     log_probs, new_state = _log_probabilities(model, ids, state)

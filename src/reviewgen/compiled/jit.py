@@ -52,6 +52,7 @@ def by_address(function: FunctionT) -> FunctionT:
 
 
 def _compile(function: FunctionT, **options: bool) -> FunctionT:
+    """Return numba's dispatcher of a function, with further options of ``numba.njit``."""
     plain: FunctionT = inspect.unwrap(function)
     jit_options = _OPTIONS | options
     if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # NUMBA_DISABLE_JIT=1 runs the loops as Python, to step into
@@ -89,6 +90,7 @@ def reordered(function: FunctionT) -> FunctionT:
 
 
 def _available_to_compiled(function: FunctionT, **options: Any) -> FunctionT:
+    """Tell numba how to compile calls of a function, with further options; return the function."""
     plain: FunctionT = inspect.unwrap(function)
     jit_options: Any = _OPTIONS | options
     overload(plain, jit_options=jit_options, strict=False)(lambda *_: plain)
@@ -182,6 +184,7 @@ class CompilingNotice(event.Listener):
             self._write(_ERASE)
 
     def _write(self, text: str) -> None:
+        """Write to the terminal, if the line is shown."""
         if self._terminal is not None:
             self._terminal.write(text)
             self._terminal.flush()

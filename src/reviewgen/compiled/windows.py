@@ -91,7 +91,7 @@ def count_windows(ids: Tokens, separators: tuple[int, int], length: int, stride:
 
     For a stream of 65,536 or more tokens it is an estimate from a sample.
     """
-    tokens = sum(len(block) for block in cut(ids))
+    tokens = sum(map(len, cut(ids)))
     sample_stride = max(stride, thin_for_counting(tokens))
     sampled = sample_windows(ids, separators, length, sample_stride)
     return len(np.unique(sampled)) * (sample_stride // stride)

@@ -145,6 +145,7 @@ class TextMetrics:
         of_held_out = self.measure(held_out) if held_out else {}
 
         def measure(some: Sequence[str]) -> list[float]:
+            """Return the value of each metric on some of the texts; NaN if it fails."""
             sample = make_sample(some, self._training_words)
             return [_value(metric, sample) for metric, _ in self._metrics.values()]
 

@@ -337,6 +337,7 @@ class Generator:
         judge = request.judge
 
         def rate(text: Text) -> float:
+            """Return the judge's rating of what follows the prompt."""
             if judge is None:
                 return self._likelihood_after_prompt(text)
             return judge(text.text[len(text.prompt) :], text.prompt)

@@ -65,8 +65,9 @@ class Processor:
                 f"{self.name} has failed after {ids.shape[1] - 1} tokens: {type(error).__name__}:"
                 f" {error!s:.200}"
             ) from error
-        is_tensor = isinstance(processed, torch.Tensor)
-        got = tuple(processed.shape) if is_tensor else type(processed).__name__
+        got: object = type(processed).__name__
+        if isinstance(processed, torch.Tensor):
+            got = tuple(processed.shape)
         if got != shape:
             raise GenerationError(
                 f"{self.name} should return scores of shape {shape}; it returned {got}."

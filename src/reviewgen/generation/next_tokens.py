@@ -440,6 +440,7 @@ class Walk:
         return self._hooks.process(ids, scores)
 
     def _refuse_end(self) -> None:
+        """Raise an error if the text has ended."""
         if self.has_ended:
             raise GenerationError(
                 "The review has ended, so no token can follow; undo the end first."
