@@ -82,6 +82,7 @@ def graph(
 
     file = out or Path(f"{Path(model).name.replace('@', '-').replace(':', '-')}.svg")
     picture = graph(model, file, unroll=unroll, autograd=autograd, overwrite=overwrite)
+    # a model that was trained by counting has counts instead of parameters
     sizes = {"parameters": picture.parameters} if picture.parameters else picture.counted
     lines = [f"Saved as {file}"]
     if sizes:
@@ -151,8 +152,8 @@ def probe(
     if page is not None:
         result.save_html(page, overwrite=overwrite)
         note(f"Page: {page}")
-    head, *lines = result.table()
-    return Result(result.to_dict(), [make_table(*head, rows=lines, left=head)])
+    head, *rows = result.table()
+    return Result(result.to_dict(), [make_table(*head, rows=rows, left=head)])
 
 
 @takes(TrainingTextOptions, TrialOptions)
@@ -281,7 +282,7 @@ def classify(
             accuracy = api.load(model).accuracy(parse_data(data), condition, **options)
         return Result(accuracy, [accuracy.describe()])
     texts = [read_stdin() if text == "-" else str(text)]
-    (best,) = api.load(model).classify(texts, condition)
-    ranked = sorted(best.probabilities.items(), key=lambda pair: -pair[1])
-    lines = [f"{share:7.1%}  {value}" for value, share in ranked]
-    return Result({"condition": condition, **vars(best)}, lines)
+    (result,) = api.load(model).classify(texts, condition)
+    ranked = sorted(result.probabilities.items(), key=lambda pair: -pair[1])
+    lines = [f"{probability:7.1%}  {value}" for value, probability in ranked]
+    return Result({"condition": condition, **vars(result)}, lines)

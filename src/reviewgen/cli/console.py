@@ -266,6 +266,7 @@ def progress() -> Iterator[Callable[[str, int, int | None], None]]:
         line_printed_at = time.monotonic()
 
         def report(stage: str, done: int, total: int | None) -> None:
+            """Show that ``done`` of ``total`` texts are finished. A new stage restarts the bar."""
             nonlocal line_printed_at
             if stage != task.description:
                 shown.reset(task_id, description=stage, completed=done)

@@ -229,4 +229,5 @@ def _gates(
 
 
 def _bar(share: float) -> str:
+    """Draw a share from 0 to 1 as a bar, followed by the number."""
     return f"{('█' * round(_BAR * share)).ljust(_BAR, '░')} {share:.3f}"

@@ -522,6 +522,7 @@ def _describe_context(context: "Context") -> str:
 
 
 def _next_tokens_table(expected: "NextTokens") -> RenderableType:
+    """Return a table with a row for each possible next token."""
     rows = []
     for number, alternative in enumerate(expected.alternatives, 1):
         probability = alternative.probability

@@ -284,6 +284,7 @@ def _count_plugins(plugins: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def _version(name: str) -> str:
+    """Return the version of an installed package."""
     try:
         return version(name)
     except PackageNotFoundError:

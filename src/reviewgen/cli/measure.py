@@ -190,6 +190,7 @@ def _write_table(
 
 
 def _describe_scores(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Yield lines on a table of scores."""
     bits = summary["bits_per_character"]
     if bits is None:
         yield "infinite bits per character"
@@ -201,6 +202,7 @@ def _describe_scores(summary: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _describe_copies(summary: Mapping[str, Any]) -> Iterator[str]:
+    """Yield lines on a table of copied spans."""
     longest, long_copies, share, unknown = summary.values()
     have = "has" if long_copies == 1 else "have"
     yield (

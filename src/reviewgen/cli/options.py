@@ -170,13 +170,17 @@ def _own_option(parameter: inspect.Parameter, text: str | None) -> Option:
         return _option(
             parameter.name, parameter.annotation, parameter.default, text, is_bounded=False
         )
+    # a positional parameter becomes an argument
     hint: Any = parameter.annotation
     argument = Annotated[hint, typer.Argument(help=text, show_default=False)]
     return Option(parameter.replace(kind=_KEYWORD, annotation=argument), _keep)
 
 
 def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) -> Option:
-    """Return the option for a field or a parameter. It is required if there is no default."""
+    """Return the option for a field or a parameter, with ``text`` as its help. The option is
+    required if there is no default.
+    """
+    # the types of the union, without None and without bounds
     types = [bare(each) for each in options_of(bare(hint)) if each is not NoneType]
     origins = {get_origin(each) for each in types}
     is_none_if_absent = default in (None, (), {})
@@ -185,7 +189,7 @@ def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) 
     parse: Callable[[Any], Any] = _keep
     if kind is bool and is_none_if_absent:  # --NAME for True, --no-NAME for False
         names = (f"{names[0]}/--{_OPPOSITES.get(name, f'no-{name}')}",)
-    elif kind is bool and default:
+    elif kind is bool and default:  # on by default, so the option switches it off
         names = (f"--no-{name}",)
         parse = operator.not_
     elif dict in origins:
@@ -222,10 +226,12 @@ def _option(name: str, hint: Any, default: Any, text: str, *, is_bounded: bool) 
 
 
 def _keep(value: Any) -> Any:
+    """Return a value that typer has already parsed."""
     return value
 
 
 def _or_default(default: Any, value: list[str] | None) -> Any:
+    """Return the values of a repeatable option; the default if it was not given."""
     return value or default
 
 
@@ -312,6 +318,7 @@ def parse_data(given: str | list[str], weights: Sequence[float] | None = None) -
 
 
 def _parse_any(text: str | None) -> Any:
+    """Return the source that an option names; None if the option was not given."""
     return None if text is None else parse_data(text)
 
 

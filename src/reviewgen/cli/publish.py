@@ -199,6 +199,7 @@ def pull(
 
 
 def _split(text: str) -> list[str]:
+    """Split a text at its commas; empty parts are left out."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
@@ -272,6 +273,7 @@ def serve(
     )
 
     def describe(url: str, names: list[str]) -> list[str]:
+        """Return the lines to print once the models are loaded, with a command to try."""
         body = shlex.quote(json.dumps({"model": names[0], "prompt": "The ", "max_tokens": 40}))
         key = "" if digests is None else '-H "Authorization: Bearer $KEY" '
         return [
@@ -309,6 +311,7 @@ def demo(
     _require_extra("demo")
 
     def describe(url: str, names: list[str]) -> list[str]:
+        """Open the page, and return the line to print."""
         # in a thread, since with some browsers the call returns only when the browser is closed
         if open_browser:
             threading.Thread(target=_open_page, args=[url], daemon=True).start()
@@ -332,7 +335,10 @@ def _run(
     allowed: Sequence[str] = (),
     workers: int = 1,
 ) -> None:
-    """Open the port, load the models, print where the server is, and serve until Ctrl-C."""
+    """Open the port, load the models, print where the server is, and serve until Ctrl-C.
+
+    ``describe`` returns the lines to print, from the address and the names of the models.
+    """
     from reviewgen.serving.server import load_engines, open_socket, run
 
     listening = open_socket(host, port, options.limits.stall_seconds, workers)

@@ -67,12 +67,12 @@ def sweep(
     """
     from reviewgen.runs.sweep import plot_sweep, sweep
 
-    swept, series, fixed = _split_settings(preset, settings)
-    values = series.pop(swept)
+    swept, varied, fixed = _split_settings(preset, settings)
+    values = varied.pop(swept)
     refuse_outputs(plot=chart, overwrite=overwrite)
     source = parse_data(data, options["weights"])
-    rows = sweep(preset, source, swept, values, fixed, series=series, **options)
-    total = len(values) * math.prod(map(len, series.values()))
+    rows = sweep(preset, source, swept, values, fixed, series=varied, **options)
+    total = len(values) * math.prod(map(len, varied.values()))
     with (
         keep_on_interrupt("the table has the finished values.") as finished,
         show_status(f"Training 1 of {total} ...") as say,
@@ -84,7 +84,7 @@ def sweep(
     if chart is not None and finished:
         plot_sweep(finished, swept, preset, chart, overwrite=overwrite)
         note(f"Plotted to {chart}")
-    names = [name.partition(".")[2] for name in (*series, swept)]
+    names = [name.partition(".")[2] for name in (*varied, swept)]  # without the group
     names += ["train\nbits/char", "held-out\nbits/char", "MB", "s", "copy rate"]
     has_ngrams = any(row.ngrams for row in finished)
     if has_ngrams:
@@ -101,10 +101,11 @@ def _sweep_cells(row: "SweepRow", has_ngrams: bool) -> list[str]:
     """Return the cells of a row of the sweep's table. The last one shows how many n-grams of the
     maximum length the model has, of V ** n possible ones; V is the number of its 1-grams.
     """
-    bits = [(row.train_bits, row.train_impossible), (row.held_out_bits, row.held_out_impossible)]
+    # bits per character, and the share of tokens with probability zero
+    splits = [(row.train_bits, row.train_impossible), (row.held_out_bits, row.held_out_impossible)]
     scores = [
-        f"{share:.1%} impossible" if score == math.inf else _cell(score, ".4f")
-        for score, share in bits
+        f"{share:.1%} impossible" if bits == math.inf else _cell(bits, ".4f")
+        for bits, share in splits
     ]
     sizes = [f"{row.megabytes:.2f}", f"{row.seconds:.1f}", describe_copies(row.novelty) or "-"]
     cells = [*map(str, row.series.values()), str(row.value), *scores, *sizes]
@@ -167,6 +168,7 @@ def ablate(
 
 
 def _ablation_cells(row: "AblationRow") -> list[str]:
+    """Return the cells of a row of the ablation's table."""
     return [
         # the first column says what the preset is trained without
         {"whole": "nothing", "plain": "all of them (plain)"}.get(row.name, row.name),
@@ -211,6 +213,7 @@ def _split_settings(
 
 
 def _cell(value: Any, form: str) -> str:
+    """Return a number in a format; - if there is none."""
     return "-" if value is None else format(value, form)
 
 
@@ -279,6 +282,7 @@ def tune(
 
 
 def _trial_table(trials: Sequence["TuneTrial"]) -> "Table":
+    """Return a table with a row for each trial."""
     rows = [
         [
             trial.number,
@@ -296,6 +300,7 @@ def _trial_table(trials: Sequence["TuneTrial"]) -> "Table":
 
 
 def _describe_trial(trial: "TuneTrial") -> str:
+    """Return the line on a finished trial: its settings, its result, and how long it took."""
     settings = {name.partition(".")[2]: value for name, value in trial.settings.items()}
     outcome = [] if trial.bits is None else [f"{trial.bits:.4f} bits per character"]
     if trial.outcome != "done":
@@ -422,6 +427,7 @@ def _save_profile(
 
 
 def _sampling_table(trials: Sequence["SamplingTrial"], human: "TextStatistics") -> "Table":
+    """Return a table with a row for the texts by people, and one for each trial."""
     columns = (
         "unknown",
         "distinct-1",
@@ -441,6 +447,7 @@ def _sampling_table(trials: Sequence["SamplingTrial"], human: "TextStatistics") 
 
 
 def _figures(figures: "TextStatistics") -> list[str]:
+    """Return the cells that texts by people and generated texts have in common."""
     distinct = [f"{share:.3f}" for share in figures.distinct]
     texts = [
         f"{figures.words_per_text:.0f}",
@@ -451,6 +458,7 @@ def _figures(figures: "TextStatistics") -> list[str]:
 
 
 def _describe(settings: Mapping[str, Any], sign: str = " ") -> str:
+    """Return settings as in "temperature 0.8, top_p 1", with ``sign`` between name and value."""
     return ", ".join(f"{name}{sign}{value}" for name, value in settings.items())
 
 

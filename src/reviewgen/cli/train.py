@@ -205,6 +205,7 @@ def _describe(run: "TrainingRun", model: "ReviewModel", out: Path) -> Iterator[R
 
 
 def _describe_held_out(held_out: dict[str, Any], bits: float) -> str:
+    """Return the sentence on the bits per character of the held-out texts."""
     reviews = held_out["reviews"]
     total = held_out["reviews_in_split"]
     part = f"{reviews:,} of " if reviews < total else ""

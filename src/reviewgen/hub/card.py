@@ -116,6 +116,7 @@ def _results(training: Mapping[str, Any], corpus: str) -> "list[EvalResult]":
     from huggingface_hub import EvalResult
 
     def result(kind: str, name: str, value: float, split: str | None) -> EvalResult:
+        """Return a metric of the given kind, measured on a split of the corpus."""
         return EvalResult(
             _TASK, corpus, corpus, kind, round(value, 4), dataset_split=split, metric_name=name
         )
@@ -238,6 +239,7 @@ def _is_unedited(card: str) -> bool:
 
 
 def _digest(text: str) -> str:
+    """Return the digest of a card that its last line has."""
     # line endings and trailing spaces do not change the digest
     plain = "\n".join(line.rstrip() for line in text.strip().splitlines())
     return hashlib.sha256(plain.encode("utf-8", "backslashreplace")).hexdigest()[:16]

@@ -521,6 +521,7 @@ class ReviewModel:
         from reviewgen.words import contrast_words
 
         def write(settings: GenerationConfig) -> list[str]:
+            """Generate texts without any condition."""
             return self.generate(
                 generation_config=settings, conditions=self.conditions.unspecified, seed=seed
             )

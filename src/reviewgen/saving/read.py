@@ -291,6 +291,7 @@ def _read_weights(
     tensors = {key: array.astype(expected[key][0], copy=False) for key, array in arrays.items()}
 
     def load() -> Any:
+        """Build the torch model, on its first use."""
         from reviewgen.saving.torch_model import build_model
 
         return build_model(plugin, model_config, tensors)
@@ -300,6 +301,7 @@ def _read_weights(
 
 
 def _read_json(file: Path, max_bytes: int = MAX_SETTINGS) -> Any:
+    """Return the content of a JSON file of a saved folder."""
     try:
         return read_json(file, max_bytes)
     # raised if the file is not UTF-8 or not JSON, is too large, is nested too deeply, or has a
@@ -309,6 +311,7 @@ def _read_json(file: Path, max_bytes: int = MAX_SETTINGS) -> Any:
 
 
 def _read_card(file: Path) -> str:
+    """Return the text of a card; "" if there is none."""
     try:
         return read_text(file, encoding="utf-8-sig") if file.is_file() else ""
     except ValueError as error:

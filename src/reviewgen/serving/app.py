@@ -285,10 +285,12 @@ async def _docs(request: Request) -> Response:
 
 
 async def _page(request: Request) -> Response:
+    """The page that writes texts."""
     return HTMLResponse(page_for_server())
 
 
 async def _static(request: Request) -> Response:
+    """A script or a style sheet of the page."""
     file = static_files().get(request.path_params["name"])
     if file is None:
         raise RequestError(404, "The page has no file of this name.", code="not_found")

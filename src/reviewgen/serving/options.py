@@ -165,7 +165,7 @@ def accepted_hosts(host: str, address: str, more: Sequence[str] = ()) -> list[st
                 f"{quoted(name)} is not the name of a host: give one without a port, as in"
                 " example.org, or *."
             )
-    if "*" in more or not (more or is_loopback(address)):
+    if "*" in more or (not more and not is_loopback(address)):
         return None
     return [*_THIS_MACHINE, f"[{host}]" if ":" in host else host, *more]
 

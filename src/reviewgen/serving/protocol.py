@@ -522,6 +522,7 @@ def _read_prompts(prompt: Any) -> list[Any]:
     """Return the prompts, which are all texts or all lists of token ids. Without a prompt, return
     the empty text.
     """
+    # a list of token ids is one prompt, too; an empty list has no prompts
     is_one = not isinstance(prompt, list) or (prompt and _are_ids(prompt))
     prompts: list[Any] = [prompt or ""] if is_one else prompt
     if _are_texts(prompts) or (prompts and all(map(_are_ids, prompts))):

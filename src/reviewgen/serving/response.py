@@ -143,6 +143,7 @@ class Completion(CompletionCall):
         }
 
     def _object(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return OpenAI's object around choices: a whole response, or a chunk of a stream."""
         kind = "text_completion"
         if self.is_chat:
             kind = "chat.completion.chunk" if self.fields.stream else "chat.completion"

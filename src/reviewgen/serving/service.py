@@ -176,6 +176,7 @@ class Service:
         model = self.engines[name].model
 
         def answer() -> bytes:
+            """Compute the vectors, and return the response as JSON. Called in another thread."""
             vectors: list[Any] = list(model.embed(texts))
             if fields.get("encoding_format") == "base64":
                 vectors = [b64encode(vector.astype("<f4")).decode() for vector in vectors]

@@ -239,6 +239,7 @@ def replay(receipt: Receipt, model: ReviewModel) -> Replay:
     )
     # the receipt has the drawn values
     request = dataclasses.replace(request, draws=())
+    # a sampled text has the random stream of its number
     if not is_search and config.do_sample is not False:
         request = dataclasses.replace(request, offset=receipt.number)
     first = receipt.number % config.num_return_sequences if is_search else 0

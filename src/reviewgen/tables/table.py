@@ -169,6 +169,7 @@ def write_table(
         return dataset.to_pandas() if hasattr(given, "iterrows") else dataset
 
     def make_table() -> _Table:
+        """Check the arguments of the call, in each process, and return its view of the table."""
         path, format = _check_target(out, shards.format)
         check_count("shard_texts", shards.shard_texts)
         return _Table(path, replace(shards, format=format), make_plan(path), processes, progress)
@@ -363,6 +364,7 @@ class _Table:
         )
 
     def _require_shared(self) -> None:
+        """Raise if this process does not see the working folder of the main process."""
         if not self.job.done("job.json"):
             raise StorageError(
                 f"{self.job.folder} is not the same folder on all machines: give an --out on a file"
