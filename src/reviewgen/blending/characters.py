@@ -269,6 +269,7 @@ class CharacterStepper:
             new = self._weigh(logits)
             probs.reshape(-1, probs.shape[2])[slots] = new
             weights.reshape(-1)[slots] /= new.sum(axis=1, dtype=np.float64)
+            # ``rows`` is a view of ``states``, so this updates the state
             map_state(lambda old, changed: old.__setitem__(slots, changed), rows, stepped)
         # a text begins anew at bos
         started = ids == self._tokens.blend_bos_id

@@ -440,7 +440,8 @@ def _rule_out_copies(windows, text, size, run, eos, is_copy, largest, scores, pr
     forbid(windows, text, size, run, probs)
     for token in range(len(probs)):
         if token == eos:
-            scores[token] = -np.inf if is_copy else scores[token]
+            if is_copy:
+                scores[token] = -np.inf
         elif probs[token] == 0:
             scores[token] = -np.inf
 

@@ -188,10 +188,11 @@ def _follow_unknown(spelling, place, token):
         before = word
         word, separator = _follow_byte(spelling, word, separator, symbol)
         if word == 0 and separator == 0:  # the word is unknown from here on
-            word = _child(
-                spelling, before if before < spelling.known else np.int64(spelling.anything), symbol
-            )
-            word = word if word != 0 else np.int64(spelling.anything)
+            # follow any valid UTF-8, from the middle of a character if the word is there already
+            start = before if before < spelling.known else np.int64(spelling.anything)
+            word = _child(spelling, start, symbol)
+            if word == 0:
+                word = np.int64(spelling.anything)
     return word, separator, half
 
 

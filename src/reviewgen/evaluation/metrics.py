@@ -43,7 +43,7 @@ def find_metrics(names: Sequence[str]) -> dict[str, tuple[Metric, Plugin]]:
     metrics = {name: find_metric(name) for name in names}
     for metric, plugin in metrics.values():
         problem = find_problem(metric)
-        if problem is not None:
+        if problem:
             raise BrokenPlugin(
                 f"{title_of(plugin)} is broken: its entry point should be an object that is called"
                 f" with a TextSample and has unit and lower_is_better; {problem}."

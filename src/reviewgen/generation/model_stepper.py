@@ -72,8 +72,8 @@ class ModelStepper:
         """Return the logits (B, V) after the last token, float32, and the state."""
         tensors: State = _to_tensors(state, self._device)
         with using_threads(1) if self._device == "cpu" else nullcontext():
-            for piece in torch.split(torch.from_numpy(ids).to(self._device), _CHUNK_TOKENS, dim=1):
-                logits, tensors = self._model(piece, tensors)
+            for chunk in torch.split(torch.from_numpy(ids).to(self._device), _CHUNK_TOKENS, dim=1):
+                logits, tensors = self._model(chunk, tensors)
         last: np.ndarray = logits[:, -1].to("cpu", torch.float32).numpy()
         return last, map_state(_to_array, tensors)
 

@@ -96,8 +96,8 @@ class TextSample:
     def ngrams(self, n: int) -> list[list[tuple[str, ...]]]:
         """Return the n-grams of the words of each text, in lower case and in order."""
         return [
-            [tuple(row[start : start + n]) for start in range(len(row) - n + 1)]
-            for row in self._folded
+            [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
+            for words in self._folded
         ]
 
     def distinct(self, n: int) -> float:
@@ -111,7 +111,7 @@ class TextSample:
         """Return the share of a text's n-grams that have occurred before in the same text, averaged
         over the texts that have n-grams; 0 if no text has any.
         """
-        shares = [1 - len(set(row)) / len(row) for row in self.ngrams(n) if row]
+        shares = [1 - len(set(ngrams)) / len(ngrams) for ngrams in self.ngrams(n) if ngrams]
         return fmean(shares) if shares else 0.0
 
     def repeated_sentences(self) -> float:
@@ -130,7 +130,7 @@ class TextSample:
     @cached_property
     def _folded(self) -> list[list[str]]:
         """The words of each text in lower case."""
-        return [[word.casefold() for word in row] for row in self.words]
+        return [[word.casefold() for word in words] for words in self.words]
 
 
 @runtime_checkable
