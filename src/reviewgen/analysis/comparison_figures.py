@@ -446,7 +446,9 @@ def _generation_facts(model: ReviewModel, config: GenerationConfig, seed: int) -
     return {
         "characters_per_second": characters / max(seconds, 1e-9),
         "characters_measured": characters,
-        "intervals": {name: limits and tuple(limits) for name, limits in intervals.items()},
+        "intervals": {
+            name: None if limits is None else tuple(limits) for name, limits in intervals.items()
+        },
         "new_words": figures.unknown_words if figures.words else None,
         "distinct": {
             str(n): share if figures.words >= n else None

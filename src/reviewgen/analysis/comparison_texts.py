@@ -99,7 +99,7 @@ class HeldOutReading(NamedTuple):
         if self.held_out is not None or self.held_out_split is not None:
             separate = self.data if self.held_out is None else self.held_out
             read = read_examples(separate, replace(self.config, split=self.held_out_split))
-            return self._choose(islice(read, _MAX_READ), "all", _name(separate), None)
+            return self._choose(islice(read, _MAX_READ), "all", _source_name(separate), None)
         corpus = self.corpus()
         split = "test" if corpus.counts["test"] else "validation"
         return self._choose(corpus.examples(split), split, corpus.source.name, corpus.fingerprint)
@@ -130,7 +130,7 @@ class HeldOutReading(NamedTuple):
         return HeldOut([text for text, _ in chosen], values, len(texts), split, source, corpus)
 
 
-def _name(source: Any) -> str:
+def _source_name(source: Any) -> str:
     """Return the name of a source for the user: its path, its number of texts, or its type."""
     if isinstance(source, str) or hasattr(source, "__fspath__"):
         return str(source)
@@ -208,8 +208,8 @@ class Bootstrap:
         """
         if len(bits) < 2 or not np.isfinite(bits).all():
             return None
-        rates = (self._drawn @ bits) / self._drawn_characters  # of each resample
-        low, high = np.percentile(rates, _LEVEL)
+        # the percentiles of the results of all resamples
+        low, high = np.percentile((self._drawn @ bits) / self._drawn_characters, _LEVEL)
         return float(low), float(high)
 
     def pairs(self, bits: Mapping[str, Sequence[float]]) -> list[Pair]:

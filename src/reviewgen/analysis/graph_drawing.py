@@ -270,6 +270,7 @@ def _draw_box(node: GraphNode, style: Style) -> DrawnNode:
     width = max(30.0, lines_width + 2 * pad_x)
     height = max(26.0, lines_height + 2 * pad_y)
     radius = min(height / 2, 14.0) if is_value else 6.0
+    # the label "…" stands for nodes that are left out
     kind = "gap" if node.kind == "operation" and node.label == "…" else node.kind
     box = tag("rect", class_=f"box {kind}", x=0, y=0, width=width, height=height, rx=radius)
     content = [box, *block(lines, width / 2, (height - lines_height) / 2, "middle")]

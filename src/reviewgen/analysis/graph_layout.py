@@ -150,7 +150,7 @@ def compute_layout(
     for slot in slots.values():
         _spread([piece for piece in free if piece.lower is slot])
     _position(ranks)
-    return _measure(ranks, slots, [lines[id(link)] for link in links])
+    return _make_layout(ranks, slots, [lines[id(link)] for link in links])
 
 
 def _connect(
@@ -264,7 +264,7 @@ def _settle(rank: Sequence[_Slot], wanted: Sequence[float], weights: Sequence[fl
         slot.x = start + shift
 
 
-def _measure(
+def _make_layout(
     ranks: Sequence[Sequence[_Slot]], slots: Mapping[str, _Slot], lines: Sequence[Sequence[_Span]]
 ) -> Layout:
     """Return the layout with its upper left corner at (0, 0)."""

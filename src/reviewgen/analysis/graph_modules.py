@@ -117,7 +117,7 @@ def _one_box(
         unused: The parameters that no node of ``inside`` has.
     """
     ports = set() if inside is None else {node.id for node in inside.nodes}
-    # the ends of edges: ports of the frame, or the box
+    # the ends of edges, in the order of ``_VALUES``: ports of the frame, or the box
     ids, logits, before, after = (f"model/{name}" if name in ports else "model" for name in _VALUES)
     nodes = (
         _value("ids"),
@@ -174,8 +174,8 @@ class _Flow:
             return
         self._add(_value("logits"))
         # the tensors of the state that the model has computed, and not only passed on
-        before = set(map(_key, self.traced.states[0]))
-        after = [tensor for tensor in self.traced.states[1] if _key(tensor) not in before]
+        before = set(map(_storage_id, self.traced.states[0]))
+        after = [tensor for tensor in self.traced.states[1] if _storage_id(tensor) not in before]
         for source in chain.from_iterable(map(self._sources, after)):
             if source != "state":
                 self._add(_value("state_after", "state"))
@@ -194,8 +194,8 @@ class _Flow:
         """Add a box for the call of a module. If a module is called several times, only its first
         box has the parameters.
         """
-        name = _id(call)
-        label = _short(call.name)
+        name = _node_id(call)
+        label = _last_name(call.name)
         named = call.module.named_parameters(call.name)
         parameters = tuple(parameter for parameter, _ in named)
         earlier_calls = sum(other.partition("#")[0] == name for other in self.paths)
@@ -206,7 +206,7 @@ class _Flow:
         kind: Literal["layer", "operation"] = "layer" if parameters else "operation"
         self._connect(name, call.inputs)
         node = GraphNode(
-            id=name, label=label, detail=_kind(call.module), kind=kind, parameters=parameters
+            id=name, label=label, detail=_class_text(call.module), kind=kind, parameters=parameters
         )
         path = _path(call.around)
         # an item of an nn.ModuleList is a frame even if it is not called itself
@@ -218,7 +218,7 @@ class _Flow:
 
     def _set_origins(self, values: Sequence[Tensor], sources: tuple[str, ...]) -> None:
         """Record the nodes that some values come from."""
-        self.origins |= dict.fromkeys(map(_key, values), sources)
+        self.origins |= dict.fromkeys(map(_storage_id, values), sources)
 
     def _connect(self, target: str, inputs: Sequence[Tensor]) -> None:
         """Add the edges into a node, from the nodes that its inputs come from."""
@@ -241,12 +241,12 @@ class _Flow:
         """
         parameter = self.parameters.get(id(tensor))
         if parameter is None:
-            return self.origins.get(_key(tensor), ())
+            return self.origins.get(_storage_id(tensor), ())
         module = parameter.rpartition(".")[0] or parameter
         name = f"{module.translate(_SIGNS)}{_WEIGHTS}"
         # a parameter of a module that is called has a box already
         if not any(parameter in node.parameters for node in self.nodes.values()):
-            self._add(GraphNode(id=name, label=_short(module)))
+            self._add(GraphNode(id=name, label=_last_name(module)))
             self.nodes[name] = replace(
                 self.nodes[name], parameters=(*self.nodes[name].parameters, parameter)
             )
@@ -345,7 +345,9 @@ class _Flow:
             detail = f"as {first_frames[content]}"
             return GraphNode(id=name, label=name, detail=detail, parameters=parameters)
         first_frames[content] = name
-        return GraphNode(id=name, label=name.rstrip("."), inside=inside)  # the dot is from ``_id``
+        return GraphNode(
+            id=name, label=name.rstrip("."), inside=inside
+        )  # the dot is from ``_node_id``
 
 
 def _ports(side: str, sources: list[str], letter: str) -> list[GraphNode]:
@@ -366,15 +368,15 @@ def _is_box(call: ModuleCall) -> bool:
     results = [tensor for tensor in call.outputs if tensor.is_floating_point()]
     if call.has_calls or not results:
         return False
-    return _key(results[0]) not in map(_key, call.inputs)
+    return _storage_id(results[0]) not in map(_storage_id, call.inputs)
 
 
-def _key(tensor: Tensor) -> int:
+def _storage_id(tensor: Tensor) -> int:
     """Return the identity of a tensor's storage; all views of a tensor have the same storage."""
     return int(tensor.untyped_storage()._cdata)
 
 
-def _id(call: ModuleCall) -> str:
+def _node_id(call: ModuleCall) -> str:
     """Return the path of a module as the id of its node. A dot is added to the names that values
     have, such as ``state``.
     """
@@ -388,12 +390,12 @@ def _path(call: ModuleCall | None) -> tuple[str, ...]:
     """
     around = []
     while call is not None and call.around is not None:
-        around.append(_id(call))
+        around.append(_node_id(call))
         call = call.around
     return tuple(reversed(around))
 
 
-def _short(name: str) -> str:
+def _last_name(name: str) -> str:
     """Return the last name of a module's path. If it is a number, the name before it is
     included.
     """
@@ -401,7 +403,7 @@ def _short(name: str) -> str:
     return ".".join(parts[-2:]) if parts[-1].isdigit() else parts[-1]
 
 
-def _kind(module: nn.Module) -> str:
+def _class_text(module: nn.Module) -> str:
     """Return the class of a module, with the sizes of a linear layer or an embedding."""
     name = type(module).__name__
     if isinstance(module, nn.Linear):

@@ -108,7 +108,7 @@ def trace(model: Any, ids: Int[Tensor, "B T"], *, follows: bool = False) -> Trac
             stack.callback(before.remove)
             stack.callback(after.remove)
         state = model.initial_state(len(ids))
-        with watch, watch.custom_functions(), _plain_code():
+        with watch, watch.custom_functions(), _unfused_operations():
             result = model(ids, state)
         expected = (*ids.shape, model.config.vocab_size)
         is_pair = isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], Tensor)
@@ -142,7 +142,7 @@ def broken_plugins(model: Any, ids: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def _plain_code() -> Iterator[None]:
+def _unfused_operations() -> Iterator[None]:
     """Switch off oneDNN and fused encoder layers inside the block, since a dispatch mode does not
     see their operations.
     """

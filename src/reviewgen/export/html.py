@@ -165,7 +165,9 @@ def _names(bundles: Sequence[Bundle]) -> list[str]:
     or preset, with a number if an earlier model has the same name.
     """
     names: list[str] = []
-    for origin in (bundle.origin or bundle.preset for bundle in bundles):
+    for bundle in bundles:
+        origin = bundle.origin or bundle.preset
+        # without the revision
         path = origin.partition("@")[0] if origin.startswith("hf://") else origin
         plain = Path(path).resolve().name
         numbered = (f"{plain}-{number}" for number in count(2))
@@ -199,7 +201,8 @@ def _models_of(model: Plugin, config: Mapping[str, Any]) -> list[Plugin]:
         ConfigError: The model is a blend of models with different tokenizers.
     """
     plugins = [model]
-    for entry in config["models"] if model.name == "blend" else ():
+    components = config["models"] if model.name == "blend" else ()
+    for entry in components:
         if "characters" in entry:  # its tokenizer differs
             raise ConfigError(
                 "A page cannot run a blend of models with different tokenizers: use `reviewgen"
