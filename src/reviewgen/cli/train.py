@@ -67,7 +67,7 @@ def train(
         )
     if plain and preset is not None:
         preset = f"{preset.removesuffix(PLAIN)}{PLAIN}"
-    if not (options["overwrite"] or resumes_by_itself()):
+    if not options["overwrite"] and not resumes_by_itself():
         check_output(to_path("out", out), "--overwrite")  # before torch is imported
 
     def create() -> "TrainingRun":

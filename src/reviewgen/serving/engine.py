@@ -134,7 +134,9 @@ class ServedText(Text):
     @property
     def is_unscored(self) -> bool:
         """Whether the text has tokens that must be scored before its next block."""
-        tokens = len(self.ids) - self.out.first + (self.finish_reason == "end")
+        tokens = len(self.ids) - self.out.first
+        if self.finish_reason == "end":
+            tokens += 1  # eos is scored, too
         return self.out.is_scored and len(self.out.scores) < tokens
 
 
@@ -454,6 +456,7 @@ class Engine:
             for text in texts:
                 if text.config.max_new_tokens == 0 and text.finish_reason is None:
                     text.finish_unextended()
+                # without the scores of the prompts, there is nothing to answer
                 if text.request.decoder.finish_if_late([text]) and text.is_scoring_prompt:
                     text.request.fail(
                         RequestTimeout(

@@ -365,8 +365,8 @@ class CompletionResponse:
         """
         generator = self.service.engines[self.model].generator
         index = require_index(generator.index)
-        decode = generator.tokenizer.decode
-        return (await asyncio.to_thread(index.examine, ids, decode)).spans
+        novelty = await asyncio.to_thread(index.examine, ids, generator.tokenizer.decode)
+        return novelty.spans
 
     async def _encode(
         self, values: Callable[[], Iterable[Any]], before: bytes = b"", after: bytes = b""
