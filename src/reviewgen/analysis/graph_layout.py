@@ -141,7 +141,8 @@ def compute_layout(
     slots = {name: _Slot(*size, is_box=True) for name, size in sizes.items()}
     for name, slot in slots.items():
         ranks[rank_of[name]].append(slot)
-    # slots are added in the order of the lines' targets; by identity, since two lines may be equal
+    # The slots of lines are added in the order of the lines' targets. The keys of ``lines`` are
+    # identities, since two links may be equal.
     in_order = sorted(links, key=lambda link: list(sizes).index(link.target))
     lines = {id(link): _connect(link, slots, rank_of, ranks) for link in in_order}
     _order(ranks)
@@ -184,7 +185,8 @@ def _order(ranks: list[list[_Slot]]) -> None:
     fewest = _index_slots(ranks)
     for sweep in range(_SWEEPS):
         is_down = sweep % 2 == 0  # the sweeps down and up alternate
-        for rank in ranks[1:] if is_down else ranks[-2:0:-1]:
+        swept = ranks[1:] if is_down else ranks[-2:0:-1]
+        for rank in swept:
             rank.sort(key=lambda slot: slot.barycentre(is_down))
             _index_slots([rank])
         crossings = _index_slots(ranks)
@@ -206,6 +208,7 @@ def _index_slots(ranks: Sequence[Sequence[_Slot]]) -> int:
         for (start, end), (other_start, other_end) in combinations(
             [piece.ends for piece in pieces], 2
         ):
+            # the line that starts on the left ends on the right
             crossings += (start - other_start) * (end - other_end) < 0
     return crossings
 
@@ -225,7 +228,8 @@ def _position(ranks: Sequence[Sequence[_Slot]]) -> None:
     for rank in ranks:
         _settle(rank, [0.0] * len(rank), [1.0] * len(rank))
     for sweep in range(12 * _SWEEPS):
-        for rank in ranks if sweep % 2 == 0 else reversed(ranks):
+        swept = ranks if sweep % 2 == 0 else reversed(ranks)
+        for rank in swept:
             wanted = []
             weights = []
             for slot in rank:
@@ -233,6 +237,7 @@ def _position(ranks: Sequence[Sequence[_Slot]]) -> None:
                 xs = [span.upper.x + span.leaves - span.enters for span in slot.before]
                 xs += [span.lower.x + span.enters - span.leaves for span in slot.after]
                 others = [span.upper for span in slot.before] + [span.lower for span in slot.after]
+                # by the number of ends that are not boxes
                 strengths = [_STRAIGHT[2 - slot.is_box - other.is_box] for other in others]
                 wanted.append(fmean(xs, strengths) if xs else slot.x)
                 weights.append(sum(strengths) or 0.1)

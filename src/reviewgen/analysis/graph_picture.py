@@ -204,8 +204,11 @@ def _draw(picture: GraphPicture, subject: LoadedModel, counts: Mapping[str, int]
     width = max(width, block_size([*head, *foot])[0])
     top = block_size(head)[1] + 14.0
     bottom = top + drawn.height + 12.0
-    middle = moved(drawn.content, (width - drawn.width) / 2, top)
-    content = [*block(head, 0.0, 0.0), middle, *block(foot, 0.0, bottom)]
+    content = [
+        *block(head, 0.0, 0.0),
+        moved(drawn.content, (width - drawn.width) / 2, top),
+        *block(foot, 0.0, bottom),
+    ]
     return document(content, width, bottom + block_size(foot)[1], title, _describe(graph))
 
 

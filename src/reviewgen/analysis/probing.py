@@ -174,8 +174,9 @@ class Probe(HtmlReport):
                 if row.probe == probe and row.share is not None:
                     index = models.index(row.model)
                     points = [(float(index), row.share)]
-                    bar = Series(names[index], points, index, interval=row.interval, is_bar=True)
-                    series.append(bar)
+                    series.append(
+                        Series(names[index], points, index, interval=row.interval, is_bar=True)
+                    )
             if probe not in MARKS:
                 series.append(Series("chance", level=0.5, style=7))
             panels.append(Panel(probe, series, 110.0, (0.0, 1.0)))
