@@ -163,7 +163,7 @@ class SavedBlend:
         """Return the dtype and shape of every tensor of every component; None if a component has no
         stepper and so needs torch.
         """
-        specs = [
+        specs: list[Any] = [
             None if factory is None else factory.expect(own_config)
             for factory, own_config in _factories(config)
         ]
@@ -178,7 +178,7 @@ def _factories(config: BlendConfig) -> Iterator[tuple[Any, Any]]:
     """
     for entry in config.models:
         factory: Any = find_stepper(plugin_of_saved("model", entry))
-        own_config = None
-        if factory is not None:
-            own_config = read_saved_config(factory.Config, entry["config"], entry["version"])
-        yield factory, own_config
+        if factory is None:
+            yield None, None
+        else:
+            yield factory, read_saved_config(factory.Config, entry["config"], entry["version"])

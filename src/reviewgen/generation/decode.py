@@ -177,8 +177,7 @@ class Decoder:
                     self.append(text, sampled)
                 # the next block should take block_seconds, but has at most twice the size
                 ratio = self.block_seconds / max(time.monotonic() - block_started, 1e-9)
-                wanted = block_size * min(2.0, ratio)
-                block_size = int(min(max(wanted, _MIN_BLOCK), _MAX_BLOCK))
+                block_size = int(np.clip(block_size * min(2.0, ratio), _MIN_BLOCK, _MAX_BLOCK))
             self.finish_if_late(live)
             stepped = [text for text in stepped if text.finish_reason is None]
             for text in live:

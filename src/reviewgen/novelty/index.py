@@ -346,7 +346,7 @@ class ExactIndex(Index):
         # an empty text has one match, of length 0
         lengths = np.append(lengths, 0)
         positions = np.append(positions, 0)
-        # the match from the position before, shortened by a token, is no longer than this one
+        # a match that is shorter than the one from the position before lies inside that one
         is_maximal = lengths >= np.append(0, lengths[:-1])
         firsts = np.flatnonzero((lengths >= MIN_SPAN) & is_maximal)
         if not len(firsts):
